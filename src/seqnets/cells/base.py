@@ -1,0 +1,325 @@
+"""The contract: what a cell is, and nothing about sequences, devices or kernels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from typing_extensions import Self
+
+from seqnets import initializers
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.typing import State
+
+
+class Cell(nn.Module, ABC):
+    """One step of a recurrence: from an input and a state to the next state.
+
+    A step has two parts, so that engines can treat them differently: :meth:`project` does what
+    depends on the input alone (for all steps in one product), :meth:`step` does the rest. Both
+    are pure and out of place, and treat every row of a batch on its own.
+
+    Attributes:
+        states: Names of the state's parts. The first is the cell's output.
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ("h",)
+    input_size: int
+    hidden_size: int
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each part of the state, in the order of ``states``."""
+        return (self.hidden_size,) * len(self.states)
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output: that of the state's first part."""
+        return self.state_sizes[0]
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """What the steps need of the inputs: (..., I) to (..., G*H), for any leading shape."""
+
+    @abstractmethod
+    def step(self, wx: Tensor, state: State) -> State:
+        """The state after one step.
+
+        Args:
+            wx: The projected input of this step, (B, G*H).
+            state: The state before it, each (B, H).
+        """
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step where none is given: zeros, each (B, H)."""
+        return tuple(self._like.new_zeros(batch_size, size) for size in self.state_sizes)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Take one step.
+
+        Args:
+            x: Input, (B, I).
+            state: The state before the step, each (B, H); the initial state if omitted.
+
+        Returns:
+            The output, (B, H), and the state after the step.
+
+        Raises:
+            ShapeError: ``x`` is not (B, I), or a part of the state not (B, H).
+            DtypeError: ``x`` or the state differ in dtype from the parameters.
+            DeviceError: ``x`` or the state lie on another device than the parameters.
+        """
+        self.check_input(x, "B", "I")
+        state = self.initial_state(x.shape[0]) if state is None else self.check_state(state, x)
+        state = self.step(self.project(x), state)
+        return state[0], state
+
+    def bind(self, parameters: Mapping[str, Tensor]) -> Self:
+        """This cell's equation with other tensors in place of its parameters.
+
+        Args:
+            parameters: A tensor for the name of each parameter that the cell has.
+        """
+        bound: Self = object.__new__(parametrize.type_before_parametrizations(self))
+        attributes = {k: v for k, v in self.__dict__.items() if k not in parameters}
+        absent = dict.fromkeys(self._parameters)
+        bound.__dict__.update(attributes, _parameters={**absent, **parameters})
+        return bound
+
+    def check_parameters(self) -> None:
+        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+
+    def check_input(self, x: Tensor, *legend: str) -> None:
+        """Raise unless ``x`` has the legend's rank, I features, and the parameters' type."""
+        expected = f"({', '.join(legend)})"
+        if not isinstance(x, Tensor):
+            raise DtypeError(
+                f"{self._name}: input is {type(x).__name__}, expected a tensor {expected}."
+            )
+        if x.dim() != len(legend):
+            raise ShapeError(
+                f"{self._name}: input has {x.dim()} dimensions, shape {tuple(x.shape)}, "
+                f"expected {len(legend)}: {expected} with I = {self.input_size}."
+            )
+        if x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"{self._name}: input has {x.shape[-1]} features, shape {tuple(x.shape)}, "
+                f"expected I = {self.input_size}.\n"
+                f"  I is the input_size this cell was built with."
+            )
+        self._check_kind("input", x, self._like, "the parameters have")
+
+    def check_state(self, state: State, x: Tensor) -> State:
+        """The state as a tuple; raise unless each part is (B, H), B being that of ``x``."""
+        if isinstance(state, Tensor) or not isinstance(state, Sequence):
+            raise ShapeError(
+                f"{self._name}: state is {type(state).__name__}, expected a tuple of "
+                f"{len(self.states)}: ({', '.join(self.states)}{',' * (len(self.states) == 1)})."
+            )
+        if len(state) != len(self.states):
+            raise ShapeError(
+                f"{self._name}: state has {len(state)} parts, expected {len(self.states)}: "
+                f"{', '.join(self.states)}."
+            )
+        for name, part, size in zip(self.states, state, self.state_sizes, strict=True):
+            if not isinstance(part, Tensor):
+                raise DtypeError(
+                    f"{self._name}: state '{name}' is {type(part).__name__}, expected a tensor."
+                )
+            if tuple(part.shape) != (x.shape[0], size):
+                raise ShapeError(
+                    f"{self._name}: state '{name}' has shape {tuple(part.shape)}, "
+                    f"expected (B, H) = {(x.shape[0], size)}.\n"
+                    f"  B = {x.shape[0]} comes from x, shape {tuple(x.shape)}.\n"
+                    f"  Pass state=None at the start of a batch, or a batch of {len(part)}."
+                )
+            self._check_kind(f"state '{name}'", part, x, "the input has")
+        return tuple(state)
+
+    def extra_repr(self) -> str:
+        """The sizes, as torch.nn prints them."""
+        return f"{self.input_size}, {self.hidden_size}"
+
+    @property
+    def _name(self) -> str:
+        return parametrize.type_before_parametrizations(self).__name__
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.parameters())
+
+    def _check_kind(self, what: str, tensor: Tensor, like: Tensor, source: str) -> None:
+        if tensor.device != like.device:
+            raise DeviceError(
+                f"{self._name}: {what} is on {tensor.device}, expected {like.device}.\n"
+                f"  {like.device} is the device {source}.\n"
+                f"  Move it there with .to({str(like.device)!r})."
+            )
+        if tensor.dtype != like.dtype and not torch.is_autocast_enabled(tensor.device.type):
+            raise DtypeError(
+                f"{self._name}: {what} is {tensor.dtype}, expected {like.dtype}.\n"
+                f"  {like.dtype} is the dtype {source}.\n"
+                f"  Convert it with .to({like.dtype})."
+            )
+
+
+class GatedCell(Cell):
+    """A cell made of gates: an affine map of input and output each, and an equation between.
+
+    A subclass declares its ``gates`` and writes :meth:`update`, or :meth:`step` if its step has
+    more than one product. Everything else follows from these.
+
+    Attributes:
+        gates: Names of the gates, in the order of their rows in the weights (torch.nn's order).
+        per_unit: Names of further parameters with one number a unit, each (H,).
+        weight_ih: (G*H, I).
+        weight_hh: (G*H, output size).
+        bias_ih: (G*H,), or None.
+        bias_hh: (G*H,), or None.
+        parameter_shapes: The shape of each parameter that is there.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        bias: Whether the affine maps have biases.
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+    per_unit: ClassVar[tuple[str, ...]] = ()
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    _named_gates: ClassVar[type[Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "gates" in cls.__dict__:
+            cls._named_gates = namedtuple("Gates", cls.gates)  # type: ignore[misc]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size = _size(self, "input_size", input_size)
+        self.hidden_size = _size(self, "hidden_size", hidden_size)
+        rows = len(self.gates) * self.hidden_size
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
+
+        self.weight_ih = parameter(rows, self.input_size)
+        self.weight_hh = parameter(rows, self.output_size)
+        self.register_parameter("bias_ih", parameter(rows) if bias else None)
+        self.register_parameter("bias_hh", parameter(rows) if bias else None)
+        for name in self.per_unit:
+            self.register_parameter(name, parameter(self.hidden_size))
+        self.add_parameters(parameter)
+        self.parameter_shapes = {name: p.shape for name, p in self.named_parameters()}
+        self.reset_parameters()
+
+    def add_parameters(self, parameter: Any) -> None:
+        """Register what a subclass has beyond gates; ``parameter(*shape)`` makes an empty one."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew: Xavier for inputs, orthogonal for recurrence, else zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        initializers.xavier_(self.weight_ih, len(self.gates))
+        initializers.orthogonal_(self.weight_hh, len(self.gates))
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equation between the products: pointwise, tensors are (B, H).
+
+        Args:
+            wx: ``W x + b`` of this step, by gate: ``wx.i``.
+            uh: ``U h + d`` of this step, by gate.
+            state: The state before the step.
+
+        Returns:
+            The state after it, in the order of ``states``.
+        """
+        raise NotImplementedError(f"{self._name} defines neither update nor step.")
+
+    def project(self, x: Tensor) -> Tensor:
+        """``W x + b`` of every gate: (..., I) to (..., G*H)."""
+        return F.linear(x, self.weight_ih, self.bias_ih)
+
+    def recur(self, h: Tensor, *gates: str) -> Any:
+        """``U h + d`` by gate: (B, H) each.
+
+        Args:
+            h: What the recurrent weights multiply, (B, output size).
+            gates: Only these, neighbours in ``self.gates``; all if none is named.
+
+        Returns:
+            A named tuple of all gates, or a tuple of those named, in their order.
+        """
+        weight, bias = self.weight_hh, self.bias_hh
+        if gates:
+            first = self.gates.index(gates[0])
+            if self.gates[first : first + len(gates)] != gates:
+                raise ConfigError(
+                    f"{self._name}: recur got gates {gates}, expected neighbours in {self.gates}."
+                )
+            rows = slice(first * self.hidden_size, (first + len(gates)) * self.hidden_size)
+            weight, bias = weight[rows], None if bias is None else bias[rows]
+        products = F.linear(h, weight, bias).chunk(len(gates or self.gates), -1)
+        return products if gates else self._named_gates(*products)
+
+    def split(self, tensor: Tensor) -> Any:
+        """Name the gates of a tensor (..., G*H): ``split(wx).i`` is (..., H). Views, no copies."""
+        return self._named_gates(*tensor.chunk(len(self.gates), -1))
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """One product, then :meth:`update`."""
+        return self.update(self.split(wx), self.recur(state[0]), state)
+
+    def check_parameters(self) -> None:
+        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        for name, shape in self.parameter_shapes.items():
+            tensor = getattr(self, name)
+            if tensor.shape != shape:
+                raise ShapeError(
+                    f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "
+                    f"{tuple(shape)}.\n"
+                    f"  It follows from input_size = {self.input_size} and hidden_size = "
+                    f"{self.hidden_size}."
+                )
+            self._check_kind(name, tensor, self._like, "weight_hh has")
+
+    @property
+    def _like(self) -> Tensor:
+        return self.weight_hh
+
+    def extra_repr(self) -> str:
+        """The sizes, and the bias where there is none, as torch.nn prints them."""
+        return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
+
+
+def _size(cell: Cell, name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DtypeError(
+            f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
+            f"expected a positive integer."
+        )
+    if value < 1:
+        raise ConfigError(f"{type(cell).__name__}: {name} is {value}, expected at least 1.")
+    return value

@@ -1,0 +1,238 @@
+"""Long short-term memory and its variants."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets import initializers
+from seqnets.cells.base import GatedCell, _size
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class MemoryCell(GatedCell):
+    r"""What the LSTMs share: a memory ``c`` beside the output ``h``, which may be projected.
+
+    With ``proj_size`` P > 0 the output is :math:`V h_t`, (B, P), and it is what recurs.
+
+    State: ``(h, c)``, (B, H) or (B, P), and (B, H). Output: ``h``.
+
+    Attributes:
+        weight_hr: V, (P, H); there only with a projection.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units of the memory, H.
+        proj_size: Features of the output, 0 (no projection) or 1..H-1.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    References:
+        Sak et al., 2014, "Long Short-Term Memory Based Recurrent Neural Network Architectures
+        for Large Vocabulary Speech Recognition", arXiv:1402.1128 (the projection).
+    """
+
+    states = ("h", "c")
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, proj_size: int = 0, **options: Any
+    ) -> None:
+        if proj_size != 0 and not 0 < _size(self, "proj_size", proj_size) < hidden_size:
+            raise ConfigError(
+                f"{self._name}: proj_size is {proj_size}, expected 0 (no projection) or a number "
+                f"below hidden_size = {hidden_size}."
+            )
+        self.proj_size = proj_size  # the base sizes its weights by it
+        super().__init__(input_size, hidden_size, **options)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Widths of ``h`` and ``c``."""
+        return (self.proj_size or self.hidden_size, self.hidden_size)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The projection, if there is one."""
+        if self.proj_size:
+            self.weight_hr = parameter(self.proj_size, self.hidden_size)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and Xavier for the projection."""
+        super().reset_parameters()
+        if self.proj_size:
+            initializers.xavier_(self.weight_hr, 1)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """One product, :meth:`update`, and the projection."""
+        h, c = super().step(wx, state)
+        return (F.linear(h, self.weight_hr) if self.proj_size else h), c
+
+    def extra_repr(self) -> str:
+        """The sizes, as torch.nn prints them."""
+        return super().extra_repr() + (f", proj_size={self.proj_size}" if self.proj_size else "")
+
+
+class LSTMCell(MemoryCell):
+    r"""Long short-term memory with a forget gate, as torch.nn and cuDNN compute it.
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i) \\
+        f_t &= \sigma(W_f x_t + b_f + U_f h_{t-1} + d_f) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    Differs from the paper in one place: :math:`g` and the output squash by :math:`\tanh`, where
+    the paper has logistic functions scaled to [-2, 2] and [-1, 1].
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        forget_bias: Where the forget gate's bias starts: above 0 it starts by remembering.
+            Without biases it has no effect.
+        options: ``proj_size``, ``bias``, ``device`` and ``dtype``, as for every
+            :class:`MemoryCell`.
+
+    References:
+        Gers et al., 2000, "Learning to Forget: Continual Prediction with LSTM", Neural
+        Computation 12(10); Jozefowicz et al., 2015, "An Empirical Exploration of Recurrent
+        Network Architectures" (forget bias 1).
+    """
+
+    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, **options: Any
+    ) -> None:
+        self.forget_bias = forget_bias  # the base draws the parameters, and then reads this
+        super().__init__(input_size, hidden_size, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every memory cell, then the forget gate's bias."""
+        super().reset_parameters()
+        if self.bias_ih is not None:
+            self.set_forget_bias(self.split(self.bias_ih))
+
+    def set_forget_bias(self, bias: Any) -> None:
+        """Fill the gate that forgets; ``bias`` holds each gate's rows, (H,)."""
+        bias.f.fill_(self.forget_bias)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        i = torch.sigmoid(wx.i + uh.i)
+        f = torch.sigmoid(wx.f + uh.f)
+        g = torch.tanh(wx.g + uh.g)
+        o = torch.sigmoid(wx.o + uh.o)
+        c = f * c + i * g
+        return o * torch.tanh(c), c
+
+
+class PeepholeLSTMCell(LSTMCell):
+    r"""LSTM whose gates see the memory: input and forget gate the old, output gate the new.
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i + p_i \odot c_{t-1}) \\
+        f_t &= \sigma(W_f x_t + b_f + U_f h_{t-1} + d_f + p_f \odot c_{t-1}) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o + p_o \odot c_t) \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    As Greff et al. write it: their "vanilla" LSTM. The peepholes start at zero.
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    References:
+        Gers & Schmidhuber, 2000, "Recurrent nets that time and count", IJCNN;
+        Greff et al., 2017, "LSTM: A Search Space Odyssey", arXiv:1503.04069.
+    """
+
+    gates = ("i", "f", "g", "o")
+    per_unit = ("p_i", "p_f", "p_o")
+    p_i: Tensor
+    p_f: Tensor
+    p_o: Tensor
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        i = torch.sigmoid(wx.i + uh.i + self.p_i * c)
+        f = torch.sigmoid(wx.f + uh.f + self.p_f * c)
+        g = torch.tanh(wx.g + uh.g)
+        c = f * c + i * g
+        o = torch.sigmoid(wx.o + uh.o + self.p_o * c)
+        return o * torch.tanh(c), c
+
+
+class CoupledLSTMCell(LSTMCell):
+    r"""LSTM that writes exactly what it forgets: one gate for both, :math:`f = 1 - i` (CIFG).
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o) \\
+        c_t &= (1 - i_t) \odot c_{t-1} + i_t \odot g_t \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    Differs from the paper in one place: Greff et al. keep the peepholes, this cell has none.
+    A forget bias of b is a bias of -b on the input gate, since :math:`1 - \sigma(-b) = \sigma(b)`.
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    References:
+        Greff et al., 2017, "LSTM: A Search Space Odyssey", arXiv:1503.04069.
+    """
+
+    gates = ("i", "g", "o")
+
+    def set_forget_bias(self, bias: Any) -> None:
+        """Fill the one gate, which forgets where it is low."""
+        bias.i.fill_(-self.forget_bias)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        i = torch.sigmoid(wx.i + uh.i)
+        g = torch.tanh(wx.g + uh.g)
+        o = torch.sigmoid(wx.o + uh.o)
+        c = c + i * (g - c)
+        return o * torch.tanh(c), c
+
+
+class NoForgetLSTMCell(MemoryCell):
+    r"""LSTM without a forget gate: the memory only adds, :math:`f = 1`.
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o) \\
+        c_t &= c_{t-1} + i_t \odot g_t \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    Differs from the paper in one place: :math:`g` and the output squash by :math:`\tanh`, where
+    the paper has logistic functions scaled to [-2, 2] and [-1, 1].
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    References:
+        Hochreiter & Schmidhuber, 1997, "Long Short-Term Memory", Neural Computation 9(8).
+    """
+
+    gates = ("i", "g", "o")
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        i = torch.sigmoid(wx.i + uh.i)
+        g = torch.tanh(wx.g + uh.g)
+        o = torch.sigmoid(wx.o + uh.o)
+        c = c + i * g
+        return o * torch.tanh(c), c

@@ -1,0 +1,102 @@
+"""Which backend runs a request, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine import native, reference
+from seqnets.engine.request import Request, make_request
+from seqnets.errors import BackendError
+from seqnets.typing import State
+
+
+class Backend(Protocol):
+    """A way to run a request: a module with a name and two functions."""
+
+    name: str
+
+    def refusal(self, request: Request) -> str | None:
+        """Why it cannot run this request; None if it can."""
+
+    def run(self, request: Request) -> tuple[Tensor, State]:
+        """Outputs (B, T, H), and the state after each row's last valid step."""
+
+
+BACKENDS: dict[str, Backend] = {b.name: b for b in (native, reference)}
+"""Every backend by name; "auto" takes the first that does not refuse."""
+
+runs: Counter[str] = Counter()
+"""How often each backend has run, so that a test can prove which one did."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which backend "auto" takes for a request, and why not one before it.
+
+    Attributes:
+        chosen: The backend's name.
+        refusals: The reason of each backend that refused.
+    """
+
+    chosen: str
+    refusals: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{name}: refused, {reason}" for name, reason in self.refusals.items()]
+        return "\n".join([f"{self.chosen}: chosen", *lines])
+
+
+def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
+    """Run a request on the backend of this name, or on the one that "auto" finds.
+
+    Raises:
+        BackendError: No backend has this name, or the one named refuses.
+    """
+    if backend == "auto":
+        backend = _choose(request).chosen
+    elif backend not in BACKENDS:
+        raise BackendError(
+            f"unroll: backend is {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}."
+        )
+    elif reason := BACKENDS[backend].refusal(request):
+        raise BackendError(
+            f"{type(request.cell).__name__}: backend '{backend}' refuses: {reason}.\n"
+            f"  A backend that is named runs or raises; backend='auto' would take "
+            f"'{_choose(request).chosen}'."
+        )
+    runs[backend] += 1
+    return BACKENDS[backend].run(request)
+
+
+def explain(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    *,
+    reverse: bool = False,
+) -> Explanation:
+    """Say which backend ``unroll`` would take for these arguments, and why each other not.
+
+    Example:
+        >>> print(seqnets.explain(cell, x))
+        reference: chosen
+        native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
+    """
+    return _choose(make_request(cell, x, state, lengths, resets, reverse))
+
+
+def _choose(request: Request) -> Explanation:
+    refusals: dict[str, str] = {}
+    for name, backend in BACKENDS.items():
+        reason = backend.refusal(request)
+        if reason is None:
+            return Explanation(name, refusals)
+        refusals[name] = reason
+    raise BackendError(f"{type(request.cell).__name__}: every backend refuses: {refusals}.")

@@ -1,0 +1,45 @@
+"""The plain loop: it defines what every other backend must compute, and is never optimised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnets.engine.request import Request
+from seqnets.typing import State
+
+name = "reference"
+
+
+def refusal(request: Request) -> str | None:
+    """It runs everything."""
+    return None
+
+
+def run(request: Request) -> tuple[Tensor, State]:
+    """Step through time: outputs (B, T, H), and the state after each row's last valid step."""
+    cell, x, state = request.cell, request.clean_x, request.state
+    B, T, _ = x.shape
+    wx = cell.project(x).unbind(1)
+    valid = None if request.valid is None else request.valid.unbind(1)
+    resets = None if request.resets is None else request.resets.unbind(1)
+    start = cell.initial_state(B)
+    outputs: list[Tensor] = []
+
+    for t in reversed(range(T)) if request.reverse else range(T):
+        before = state if resets is None else _where(resets[t], start, state)
+        after = cell.step(wx[t], before)
+        if valid is None:
+            state, y = after, after[0]
+        else:
+            state = _where(valid[t], after, state)
+            y = after[0].masked_fill(~valid[t][:, None], 0)
+        outputs.append(y)
+
+    if not outputs:
+        return x.new_zeros(B, 0, cell.output_size), state
+    return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
+
+
+def _where(rows: Tensor, chosen: State, other: State) -> State:
+    return tuple(torch.where(rows[:, None], a, b) for a, b in zip(chosen, other, strict=True))

@@ -1,0 +1,127 @@
+"""What a backend is asked to do, checked once before any backend sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.errors import DeviceError, DtypeError, ShapeError
+from seqnets.typing import State
+
+
+@dataclass(frozen=True)
+class Request:
+    """A cell, and the sequences to run it over.
+
+    Attributes:
+        cell: The recurrence.
+        x: Inputs, (B, T, I).
+        state: State before the first step, each (B, H).
+        lengths: Valid steps of each row, (B,) int64 on the device of ``x``; None if all are.
+        resets: Where the state starts anew before a step, (B, T) boolean; None if nowhere.
+        reverse: Whether time runs backwards.
+    """
+
+    cell: Cell
+    x: Tensor
+    state: State
+    lengths: Tensor | None = None
+    resets: Tensor | None = None
+    reverse: bool = False
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which steps are within the lengths, (B, T) boolean; None if all are."""
+        if self.lengths is None:
+            return None
+        steps = torch.arange(self.x.shape[1], device=self.x.device)
+        return steps < self.lengths[:, None]
+
+    @property
+    def clean_x(self) -> Tensor:
+        """Inputs with zeros for padding, so that not even a NaN there can reach a gradient."""
+        valid = self.valid
+        return self.x if valid is None else self.x.masked_fill(~valid[..., None], 0)
+
+
+def make_request(
+    cell: Cell,
+    x: Tensor,
+    state: State | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+) -> Request:
+    """Check the arguments of ``unroll`` and fill in what was left out.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError: As ``unroll`` says.
+    """
+    name = type(cell).__name__
+    cell.check_parameters()
+    cell.check_input(x, "B", "T", "I")
+    state = cell.initial_state(x.shape[0]) if state is None else cell.check_state(state, x)
+    if lengths is not None:
+        lengths = _checked_lengths(name, lengths, x)
+    if resets is not None:
+        resets = _checked_resets(name, resets, x)
+    if not isinstance(reverse, bool):
+        raise DtypeError(f"{name}: reverse is {reverse!r}, expected True or False.")
+    return Request(cell, x, state, lengths, resets, reverse)
+
+
+def _checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
+    B, T, _ = x.shape
+    if not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(lengths)
+    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        raise DtypeError(
+            f"{name}: lengths are {lengths.dtype}, expected integers.\n"
+            f"  Lengths count time steps; convert them with .long()."
+        )
+    if tuple(lengths.shape) != (B,):
+        raise ShapeError(
+            f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
+            f"  B = {B} comes from x, shape {tuple(x.shape)}."
+        )
+    if not _values_are_hidden(lengths):
+        fits = (lengths >= 0) & (lengths <= T)
+        if lengths.is_cuda:  # reading a value would wait for the device; this fails on it instead
+            torch._assert_async(fits.all(), f"{name}: a length is outside 0..T = 0..{T}.")
+        elif not fits.all():
+            row = int(fits.logical_not().nonzero()[0, 0])
+            raise ShapeError(
+                f"{name}: lengths[{row}] is {int(lengths[row])}, expected 0..T = 0..{T}.\n"
+                f"  T = {T} comes from x, shape {tuple(x.shape)}."
+            )
+    return lengths.to(x.device, torch.int64, non_blocking=True)
+
+
+def _checked_resets(name: str, resets: Tensor, x: Tensor) -> Tensor:
+    B, T, _ = x.shape
+    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+        kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
+        raise DtypeError(f"{name}: resets are {kind}, expected a boolean tensor (B, T).")
+    if tuple(resets.shape) != (B, T):
+        raise ShapeError(
+            f"{name}: resets have shape {tuple(resets.shape)}, expected (B, T) = {(B, T)}.\n"
+            f"  B and T come from x, shape {tuple(x.shape)}."
+        )
+    if resets.device != x.device:
+        raise DeviceError(f"{name}: resets are on {resets.device}, expected {x.device} as x is.")
+    return resets
+
+
+def _values_are_hidden(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers cannot be read now: while compiling, exporting or under vmap."""
+    return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
+
+
+def under_transform() -> bool:
+    """Whether a function transform (vmap, grad, jvp, …) or forward-mode differentiation runs."""
+    return torch._C._are_functorch_transforms_active() or (
+        torch.autograd.forward_ad._current_level >= 0
+    )

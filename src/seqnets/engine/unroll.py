@@ -1,0 +1,47 @@
+"""The one verb: a cell over a batch of sequences."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine.dispatch import dispatch
+from seqnets.engine.request import make_request
+from seqnets.typing import State
+
+
+def unroll(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    *,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, State]:
+    """Run a cell over a batch of sequences.
+
+    Args:
+        cell: The recurrence. Its parameters and ``x`` share dtype and device.
+        x: Inputs, (B, T, I).
+        state: State before the first step, each (B, H); the cell's initial state if omitted.
+        lengths: Valid steps of each row, (B,) integers in 0..T, on any device, in any order; all
+            T if omitted. Outputs past the end are zero, and padding never changes anything. The
+            state of a row without steps is its state before the first.
+        resets: Where true, the row's state becomes the cell's initial state before that step, in
+            the order in which the steps run, (B, T) boolean; nowhere if omitted.
+        reverse: Whether time runs backwards: from each row's last valid step to its first.
+        backend: "auto", or the name of the backend that must run: "native" or "reference".
+
+    Returns:
+        Outputs, (B, T, H), each at the place of its input; and the state after the step that ran
+        last in each row.
+
+    Raises:
+        ShapeError: ``x`` is not (B, T, I), a state not (B, H), or a length outside 0..T.
+        DtypeError: Lengths are not integers, resets not boolean, or dtypes differ.
+        DeviceError: ``x`` or a state lies on another device than the parameters.
+        BackendError: The named backend cannot run this request; the message says why.
+    """
+    return dispatch(make_request(cell, x, state, lengths, resets, reverse), backend)

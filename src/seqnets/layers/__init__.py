@@ -1,0 +1,17 @@
+"""Layers: modules over batches of sequences."""
+
+from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.deep import CellFactory, DeepRNN
+from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.state import detach, map_state
+from seqnets.layers.truncated import Truncated
+
+__all__ = [
+    "Bidirectional",
+    "CellFactory",
+    "DeepRNN",
+    "Recurrent",
+    "Truncated",
+    "detach",
+    "map_state",
+]

@@ -1,0 +1,203 @@
+"""Recurrent layers upon each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.cells import Cell
+from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.recurrent import Recurrent
+
+CONNECTIONS = ("none", "residual", "highway")
+
+
+class CellFactory(Protocol):
+    """What makes a cell once a layer knows its sizes: a cell's class, or a partial of it."""
+
+    def __call__(self, *, input_size: int, hidden_size: int) -> Cell:
+        """A new cell of these sizes."""
+
+
+class DeepRNN(nn.Module):
+    """Stack recurrent layers, each over the outputs of the one below.
+
+    Args:
+        cell: Makes the cells: a cell's class or a partial of it; or one for each layer.
+        input_size: Features of the input, I.
+        hidden_size: Units of every layer, H; or of each.
+        num_layers: Layers, L; by default as many as ``hidden_size`` or ``cell`` lists, else 1.
+        bidirectional: Whether layers run in both directions; or of each.
+        merge: How the directions are merged: "concat", "sum" or "mean".
+        connection: What leads around every layer after the first: "none"; "residual", which adds
+            the layer's input to its output; "highway", where a gate weighs the two.
+        dropout: Probability in [0, 1) of dropping an output between layers, in training.
+        backend: "auto", or the name of the backend that must run.
+
+    Raises:
+        ConfigError: An option has no sense, or lists disagree in length.
+        ShapeError: A connection leads around a layer whose input and output widths differ.
+
+    Example:
+        >>> net = DeepRNN(GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
+        >>> y, state = net(torch.randn(4, 100, 8))  # y: (4, 100, 64)
+    """
+
+    def __init__(
+        self,
+        cell: CellFactory | Sequence[CellFactory],
+        input_size: int,
+        hidden_size: int | Sequence[int],
+        num_layers: int | None = None,
+        *,
+        bidirectional: bool | Sequence[bool] = False,
+        merge: str = "concat",
+        connection: str = "none",
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if connection not in CONNECTIONS:
+            raise ConfigError(
+                f"DeepRNN: connection is {connection!r}, expected one of {', '.join(CONNECTIONS)}."
+            )
+        if merge == "none":
+            raise ConfigError(
+                "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
+                "  The layer above takes one input, not a pair."
+            )
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"DeepRNN: dropout is {dropout}, expected a probability in [0, 1).")
+        L = _depth(num_layers, hidden_size, cell)
+        cells = _each("cell", cell, L)
+        sizes = _each("hidden_size", hidden_size, L)
+        directions = _each("bidirectional", bidirectional, L)
+
+        self.input_size = input_size
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList()
+        self.connections = nn.ModuleList()
+        for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
+            width = self.output_size if depth else input_size
+            below = make(input_size=width, hidden_size=size)
+            layer: Recurrent | Bidirectional
+            if both:
+                above = make(input_size=width, hidden_size=size)
+                layer = Bidirectional(below, above, merge=merge, backend=backend)
+            else:
+                layer = Recurrent(below, backend=backend)
+            self.layers.append(layer)
+            around = connection if depth else "none"
+            if around != "none" and layer.output_size != width:
+                raise ShapeError(
+                    f"DeepRNN: layer {depth} takes {width} features and gives "
+                    f"{layer.output_size}, expected the same number.\n"
+                    f"  connection={connection!r} adds the two; change hidden_size or merge."
+                )
+            self.connections.append(_CONNECTIONS[around](width))
+
+    @property
+    def output_size(self) -> int:
+        """Features of the last layer's output."""
+        return self.layers[-1].output_size  # type: ignore[return-value]
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Sequence[Any] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Outputs of the last layer, (B, T, H), and the states of all layers.
+
+        Args:
+            x: Inputs, (B, T, I).
+            state: One state a layer, as that layer takes it; initial states if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+            resets: Where the state starts anew before a step, (B, T) boolean.
+        """
+        states = self._states(state)
+        after = []
+        for depth, layer in enumerate(self.layers):
+            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, resets)
+            x = self.connections[depth](x, y)
+            after.append(final)
+        return x, tuple(after)
+
+    def step(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
+        """Take one step through all layers: x (B, I), to output (B, H) and the states after.
+
+        Raises:
+            ConfigError: A layer is bidirectional, and would have to know the future.
+        """
+        states = self._states(state)
+        after = []
+        for depth, layer in enumerate(self.layers):
+            if not isinstance(layer, Recurrent):
+                raise ConfigError(f"DeepRNN: step came, but layer {depth} runs in both directions.")
+            y, final = layer.step(self.dropout(x) if depth else x, states[depth])
+            x = self.connections[depth](x, y)
+            after.append(final)
+        return x, tuple(after)
+
+    def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
+        if state is None:
+            return (None,) * len(self.layers)
+        if isinstance(state, Tensor) or len(state) != len(self.layers):
+            raise ShapeError(
+                f"DeepRNN: state has {len(state)} parts, expected one of each layer: "
+                f"{len(self.layers)}."
+            )
+        return state
+
+
+class _Straight(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+
+class _Residual(_Straight):
+    """He et al., 2016, "Deep Residual Learning", arXiv:1512.03385, over the layer's input."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class _Highway(nn.Module):
+    """Srivastava et al., 2015, "Highway Networks", arXiv:1505.00387: the gate starts closed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+        nn.init.constant_(self.gate.bias, -2.0)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + torch.sigmoid(self.gate(x)) * (y - x)
+
+
+_CONNECTIONS = {"none": _Straight, "residual": _Residual, "highway": _Highway}
+
+
+def _depth(num_layers: int | None, *listed: Any) -> int:
+    if num_layers is None:
+        return next((len(values) for values in listed if isinstance(values, Sequence)), 1)
+    if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
+        raise ConfigError(f"DeepRNN: num_layers is {num_layers!r}, expected an integer from 1.")
+    return num_layers
+
+
+def _each(name: str, value: Any, num_layers: int) -> Sequence[Any]:
+    if not isinstance(value, Sequence):
+        return (value,) * num_layers
+    if len(value) != num_layers:
+        raise ConfigError(
+            f"DeepRNN: {name} lists {len(value)} values, expected one a layer: {num_layers}."
+        )
+    return value

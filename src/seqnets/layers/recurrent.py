@@ -1,0 +1,67 @@
+"""One cell over sequences, as a module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqnets.cells import Cell
+from seqnets.engine.unroll import unroll
+from seqnets.typing import State
+
+
+class Recurrent(nn.Module):
+    """Run a cell over a batch of sequences.
+
+    Args:
+        cell: The recurrence.
+        reverse: Whether time runs backwards.
+        backend: "auto", or the name of the backend that must run.
+
+    Example:
+        >>> layer = Recurrent(LSTMCell(input_size=8, hidden_size=16))
+        >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
+    """
+
+    def __init__(self, cell: Cell, *, reverse: bool = False, backend: str = "auto") -> None:
+        super().__init__()
+        self.cell = cell
+        self.reverse = reverse
+        self.backend = backend
+
+    @property
+    def input_size(self) -> int:
+        """Features of the input, I."""
+        return self.cell.input_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output."""
+        return self.cell.output_size
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Outputs (B, T, H), and the state after each row's last step; see ``unroll``.
+
+        Args:
+            x: Inputs, (B, T, I).
+            state: State before the first step, each (B, H); the cell's initial state if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+            resets: Where the state starts anew before a step, (B, T) boolean.
+        """
+        return unroll(
+            self.cell, x, state, lengths, resets, reverse=self.reverse, backend=self.backend
+        )
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Take one step: x (B, I) and the state before, to output (B, H) and the state after."""
+        return self.cell.forward(x, state)
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults."""
+        parts = ["reverse=True"] if self.reverse else []
+        return ", ".join(parts + [f"backend={self.backend!r}"] * (self.backend != "auto"))

@@ -1,0 +1,468 @@
+"""Drop-in modules for torch.nn's recurrent ones, for every cell.
+
+Constructor, call, shapes, defaults, initial numbers and ``state_dict`` keys are torch.nn's. The
+parameters live in these modules under torch.nn's names; cells lend their equations alone.
+"""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from seqnets import cells, initializers
+from seqnets.cells import GatedCell
+from seqnets.engine.unroll import unroll
+from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.typing import State
+
+_Device = torch.device | str | None
+
+
+class _TorchLike(nn.Module):
+    """Parameters under torch.nn's names, and the equations that they belong to."""
+
+    cell_class: ClassVar[type[GatedCell]]
+    hidden_size: int
+
+    def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cell is not None:
+            cls.cell_class = cell
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does."""
+        initializers.torch_uniform_(self, self.hidden_size)
+
+    def _declare(
+        self, equation: GatedCell, suffix: str, device: _Device, dtype: torch.dtype | None
+    ) -> None:
+        for name, shape in equation.parameter_shapes.items():
+            parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            self.register_parameter(name + suffix, parameter)
+
+    def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
+        names = equation.parameter_shapes
+        return equation.bind({name: getattr(self, name + suffix) for name in names})
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+
+class TorchLike(_TorchLike):
+    """A cell with the face of ``torch.nn.LSTM``: deep, bidirectional, padded or packed.
+
+    Use it by naming the cell: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as in
+    torch.nn: time comes first unless ``batch_first``, states are stacked over layers and
+    directions, and cells with one state take and give a tensor where others take and give a
+    tuple.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units of each layer, H.
+        num_layers: Layers, L.
+        bias: Whether the affine maps have biases.
+        batch_first: Whether tensors are (B, T, I) instead of (T, B, I).
+        dropout: Probability in [0, 1] of dropping an output between layers, in training.
+        bidirectional: Whether each layer runs in both directions (D = 2).
+        proj_size: Features of the output, P, if it is projected; only cells with a memory can.
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+        options: What the cell takes beyond these.
+
+    Raises:
+        ConfigError: An option has no sense.
+        DtypeError: An option has the wrong type.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: _Device = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._check_options(num_layers, bias, batch_first, dropout, bidirectional)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        if proj_size:
+            if not issubclass(self.cell_class, cells.MemoryCell):
+                raise ConfigError(
+                    f"{self._name}: proj_size is {proj_size}, expected 0.\n"
+                    f"  proj_size argument is only supported for LSTM and its variants."
+                )
+            options["proj_size"] = proj_size
+        directions = ("", "_reverse") if bidirectional else ("",)
+        self._suffixes = [f"_l{layer}{d}" for layer in range(num_layers) for d in directions]
+        self._equations: list[GatedCell] = []
+        for place, suffix in enumerate(self._suffixes):
+            width = self.output_size if place >= len(directions) else input_size
+            equation = self.cell_class(width, hidden_size, bias=bias, device="meta", **options)
+            self._equations.append(equation)
+            self._declare(equation, suffix, device, dtype)
+        self.reset_parameters()
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output, over both directions."""
+        return (1 + self.bidirectional) * self._equations[0].output_size
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer and direction, as torch.nn lists them."""
+        return [
+            [getattr(self, name + suffix) for name in equation.parameter_shapes]
+            for equation, suffix in zip(self._equations, self._suffixes, strict=True)
+        ]
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: kept because code written for torch.nn calls it."""
+
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+        """Run over sequences.
+
+        Args:
+            input: (T, B, I), (B, T, I) if ``batch_first``, (T, I) without a batch, or packed.
+            hx: State before the first step, each (L*D, B, H), or (L*D, H) without a batch; zeros
+                if omitted. A tensor for cells with one state, else a tuple.
+
+        Returns:
+            Outputs as the input is shaped, with D*H features, and the state after the last step
+            of each layer and direction, shaped as ``hx``.
+
+        Raises:
+            ShapeError: The input or a state has the wrong shape.
+            DtypeError: One of them has the wrong type.
+            DeviceError: One of them lies on another device than the parameters.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
+        if not isinstance(input, Tensor) or input.dim() not in (2, 3):
+            got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
+            raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
+        unbatched = input.dim() == 2
+        x = input.unsqueeze(0) if unbatched else input
+        if not (unbatched or self.batch_first):
+            x = x.transpose(0, 1)
+        if x.shape[1] == 0:
+            raise ShapeError(f"{self._name}: Expected sequence length to be larger than 0.")
+        state = self._state(hx, unbatched)
+        y, state = self._run(x, state, None)
+        if unbatched:
+            y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
+        elif not self.batch_first:
+            y = y.transpose(0, 1)
+        return y, self._as_torch(state)
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults, as torch.nn prints it."""
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: dict[str, Any] = {"proj_size": 0, "num_layers": 1, "bias": True}
+        defaults |= {"batch_first": False, "dropout": 0.0, "bidirectional": False}
+        parts += [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
+        return ", ".join(parts)
+
+    def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        sizes = packed.batch_sizes
+        if packed.data.dim() != 2 or not len(sizes) or not bool((sizes > 0).all()):
+            raise ShapeError(
+                f"{self._name}: packed data is {tuple(packed.data.shape)} with batch sizes "
+                f"{sizes.tolist()[:8]}, expected (sum of batch sizes, I) and positive sizes."
+            )
+        if bool((sizes[1:] > sizes[:-1]).any()) or int(sizes.sum()) != len(packed.data):
+            raise ShapeError(
+                f"{self._name}: batch sizes {sizes.tolist()[:8]} of a packed sequence with "
+                f"{len(packed.data)} rows, expected falling numbers that sum up to the rows."
+            )
+        sort, unsort = packed.sorted_indices, packed.unsorted_indices
+        x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
+        state = self._state(hx, unbatched=False)
+        if sort is not None and state is not None:
+            state = tuple(part.index_select(1, sort) for part in state)
+        y, state = self._run(x, state, lengths)
+        data = pack_padded_sequence(y, lengths, batch_first=True).data
+        if unsort is not None:
+            state = tuple(part.index_select(1, unsort) for part in state)
+        return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
+
+    def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        self._check_batch(state, x)
+        D = 1 + self.bidirectional
+        finals = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for place in range(layer * D, (layer + 1) * D):
+                y, final = unroll(
+                    self._bound(self._equations[place], self._suffixes[place]),
+                    x,
+                    None if state is None else tuple(part[place] for part in state),
+                    lengths,
+                    reverse=place % D == 1,
+                )
+                outputs.append(y)
+                finals.append(final)
+            x = torch.cat(outputs, -1) if D == 2 else outputs[0]
+        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _state(self, hx: Any, unbatched: bool) -> State | None:
+        """What was given as ``hx``, as a tuple of (L*D, B, H)."""
+        if hx is None:
+            return None
+        names = self.cell_class.states
+        parts = (hx,) if len(names) == 1 else hx
+        if isinstance(parts, Tensor) or len(parts) != len(names):
+            raise ShapeError(
+                f"{self._name}: hx is {type(hx).__name__}, expected a tuple of "
+                f"{len(names)}: {', '.join(names)}."
+            )
+        for part in parts:
+            if not isinstance(part, Tensor):
+                raise DtypeError(f"{self._name}: hx is {type(part).__name__}, expected a tensor.")
+            if part.dim() != 3 - unbatched:
+                kind = "unbatched 2-D" if unbatched else "batched 3-D"
+                raise ShapeError(
+                    f"{self._name}: For {kind} input, hx should also be {3 - unbatched}-D but "
+                    f"got {part.dim()}-D tensor."
+                )
+        return tuple(part.unsqueeze(1) if unbatched else part for part in parts)
+
+    def _check_batch(self, state: State | None, x: Tensor) -> None:
+        if state is None:
+            return
+        sizes = self._equations[0].state_sizes
+        for name, part, size in zip(self.cell_class.states, state, sizes, strict=True):
+            expected = (len(self._equations), x.shape[0], size)
+            if tuple(part.shape) != expected:
+                raise ShapeError(
+                    f"{self._name}: Expected hidden state '{name}' of size {expected}, got "
+                    f"{list(part.shape)}.\n"
+                    f"  It is (layers * directions, B, H), and B comes from the input."
+                )
+
+    def _as_torch(self, state: State) -> Any:
+        return state[0] if len(state) == 1 else state
+
+    def _check_options(
+        self, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, bidirectional: Any
+    ) -> None:
+        flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+        for flag, value in flags.items():
+            if not isinstance(value, bool):
+                raise DtypeError(
+                    f"{self._name}: {flag} should be of type bool, got {type(value).__name__}."
+                )
+        if isinstance(num_layers, bool) or not isinstance(num_layers, int):
+            raise DtypeError(
+                f"{self._name}: num_layers should be of type int, got {type(num_layers).__name__}."
+            )
+        if num_layers < 1:
+            raise ConfigError(f"{self._name}: num_layers must be greater than zero.")
+        number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+        if not number or not 0 <= dropout <= 1:
+            raise ConfigError(
+                f"{self._name}: dropout should be a number in range [0, 1], got {dropout!r}."
+            )
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                f"{self._name}: dropout={dropout} acts between layers, and num_layers=1 has none.",
+                stacklevel=3,
+            )
+
+
+class TorchLikeCell(_TorchLike):
+    """A cell with the face of ``torch.nn.LSTMCell``: one step, batched or not.
+
+    Use it by naming the cell: ``class MGUCell(TorchLikeCell, cell=seqnets.cells.MGUCell)``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        bias: Whether the affine maps have biases.
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+        options: What the cell takes beyond these.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: _Device = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        equation = self.cell_class(input_size, hidden_size, bias=bias, device="meta", **options)
+        self._equation = [equation]  # in a list, so that it is no submodule
+        self._declare(equation, "", device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        """Take one step.
+
+        Args:
+            input: (B, I), or (I,) without a batch.
+            hx: The state before the step, each (B, H), or (H,) without a batch; zeros if
+                omitted. A tensor for cells with one state, else a tuple.
+
+        Returns:
+            The state after the step, shaped as ``hx``.
+
+        Raises:
+            ShapeError: The input or a state has the wrong shape.
+        """
+        if not isinstance(input, Tensor) or input.dim() not in (1, 2):
+            got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
+            raise ShapeError(f"{self._name}: Expected input to be 1D or 2D, got {got} instead.")
+        cell = self._bound(self._equation[0], "")
+        cell.check_parameters()
+        unbatched = input.dim() == 1
+        alone = len(cell.states) == 1
+        state = (hx,) if alone and hx is not None else hx
+        if unbatched:
+            input = input.unsqueeze(0)
+            state = None if state is None else tuple(self._row(part) for part in state)
+        _, state = cell.forward(input, state)
+        if unbatched:
+            state = tuple(part.squeeze(0) for part in state)
+        return state[0] if alone else state
+
+    def extra_repr(self) -> str:
+        """The sizes, and the bias where there is none, as torch.nn prints them."""
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+    def _row(self, part: Tensor) -> Tensor:
+        if part.dim() != 1:
+            raise ShapeError(
+                f"{self._name}: state has shape {tuple(part.shape)}, expected (H,).\n"
+                f"  The input has no batch, so the state has none either."
+            )
+        return part.unsqueeze(0)
+
+
+class RNN(TorchLike, cell=cells.RNNCell):
+    """Elman network: as ``torch.nn.RNN``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units of each layer, H.
+        num_layers: Layers, L.
+        nonlinearity: "tanh" or "relu".
+        args: The rest of torch.nn's positional arguments, in its order.
+        kwargs: As for :class:`TorchLike`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, num_layers, *args, nonlinearity=nonlinearity, **kwargs
+        )
+        self.nonlinearity = nonlinearity
+
+
+class GRU(TorchLike, cell=cells.GRUCell):
+    """Gated recurrent unit: as ``torch.nn.GRU``; options as for :class:`TorchLike`."""
+
+
+class LSTM(TorchLike, cell=cells.LSTMCell):
+    """Long short-term memory: as ``torch.nn.LSTM``; options as for :class:`TorchLike`."""
+
+
+class OriginalGRU(TorchLike, cell=cells.OriginalGRUCell):
+    """Gated recurrent unit with the reset before the product, as ``torch.nn.GRU`` is called."""
+
+
+class PeepholeLSTM(TorchLike, cell=cells.PeepholeLSTMCell):
+    """LSTM whose gates see the memory, as ``torch.nn.LSTM`` is called."""
+
+
+class CoupledLSTM(TorchLike, cell=cells.CoupledLSTMCell):
+    """LSTM with one gate for input and forgetting, as ``torch.nn.LSTM`` is called."""
+
+
+class NoForgetLSTM(TorchLike, cell=cells.NoForgetLSTMCell):
+    """LSTM without a forget gate, as ``torch.nn.LSTM`` is called."""
+
+
+class RNNCell(TorchLikeCell, cell=cells.RNNCell):
+    """One step of an Elman network: as ``torch.nn.RNNCell``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        bias: Whether the affine maps have biases.
+        nonlinearity: "tanh" or "relu".
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: _Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, bias, device=device, dtype=dtype, nonlinearity=nonlinearity
+        )
+        self.nonlinearity = nonlinearity
+
+
+class GRUCell(TorchLikeCell, cell=cells.GRUCell):
+    """One step of a gated recurrent unit: as ``torch.nn.GRUCell``."""
+
+
+class LSTMCell(TorchLikeCell, cell=cells.LSTMCell):
+    """One step of a long short-term memory: as ``torch.nn.LSTMCell``."""
+
+
+class OriginalGRUCell(TorchLikeCell, cell=cells.OriginalGRUCell):
+    """One step of the GRU with the reset before the product, called as ``torch.nn.GRUCell``."""
+
+
+class PeepholeLSTMCell(TorchLikeCell, cell=cells.PeepholeLSTMCell):
+    """One step of an LSTM with peepholes, called as ``torch.nn.LSTMCell``."""
+
+
+class CoupledLSTMCell(TorchLikeCell, cell=cells.CoupledLSTMCell):
+    """One step of an LSTM with coupled gates, called as ``torch.nn.LSTMCell``."""
+
+
+class NoForgetLSTMCell(TorchLikeCell, cell=cells.NoForgetLSTMCell):
+    """One step of an LSTM without a forget gate, called as ``torch.nn.LSTMCell``."""
