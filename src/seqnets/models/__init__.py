@@ -1,0 +1,14 @@
+"""Models: embedding, recurrent stack and head, one for each shape of a task."""
+
+from seqnets.models.classifier import SequenceClassifier, SequenceRegressor
+from seqnets.models.encoder import Encoder
+from seqnets.models.language_model import LanguageModel
+from seqnets.models.tagger import SequenceTagger
+
+__all__ = [
+    "Encoder",
+    "LanguageModel",
+    "SequenceClassifier",
+    "SequenceRegressor",
+    "SequenceTagger",
+]

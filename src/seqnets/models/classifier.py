@@ -1,0 +1,87 @@
+"""One answer for a whole sequence: a class, or numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError
+from seqnets.layers import CellFactory
+from seqnets.models.encoder import Encoder
+
+POOLINGS = ("last", "mean", "max")
+
+
+class SequenceClassifier(nn.Module):
+    """Tell the class of a sequence: recurrent stack, pooling over time, softmax output.
+
+    Args:
+        cell: Makes the stack's cells: a cell's class or a partial of it.
+        num_classes: Classes there are, C.
+        pooling: What is kept of a row's valid steps: "last" (of the backward direction the first
+            step's, which it reaches last), "mean" or "max".
+        options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
+            ``hidden_size``, ``num_layers``, ``bidirectional``, ``connection``, ``dropout``,
+            ``bptt_steps``, ``backend``.
+
+    Raises:
+        ConfigError: ``pooling`` is none of these, or the stack cannot be built as asked.
+    """
+
+    def __init__(
+        self, cell: CellFactory, num_classes: int, *, pooling: str = "last", **options: Any
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ConfigError(
+                f"{type(self).__name__}: pooling is {pooling!r}, expected one of "
+                f"{', '.join(POOLINGS)}."
+            )
+        self.pooling = pooling
+        self.bidirectional = bool(options.get("bidirectional", False))
+        self.encoder = Encoder(cell, **options)
+        self.output = nn.Linear(self.encoder.output_size, num_classes)
+
+    def forward(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Logits of the classes, (B, C), and the state after each row's last valid step.
+
+        Args:
+            x: Features, (B, T, I), or tokens, (B, T) int64.
+            state: The state before the first step; that of a beginning if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+        """
+        y, state = self.encoder(x, state, lengths)
+        if lengths is None:
+            lengths = torch.full((y.shape[0],), y.shape[1], device=y.device)
+        return self.output(self._pool(y, lengths.to(y.device))), state
+
+    def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
+        if self.pooling == "mean":
+            return y.sum(1) / lengths.clamp(min=1)[:, None]
+        if self.pooling == "max":
+            padding = torch.arange(y.shape[1], device=y.device) >= lengths[:, None]
+            peaks = y.masked_fill(padding[..., None], -torch.inf).amax(1)
+            return torch.where((lengths > 0)[:, None], peaks, 0.0)
+        last = (lengths - 1).clamp(min=0)[:, None, None]
+        ends = y.take_along_dim(last, 1)[:, 0]
+        if not self.bidirectional:
+            return ends
+        half = y.shape[-1] // 2
+        return torch.cat([ends[:, :half], y[:, 0, half:]], -1)
+
+
+class SequenceRegressor(SequenceClassifier):
+    """Tell numbers of a sequence: recurrent stack, pooling over time, linear output.
+
+    Args:
+        cell: Makes the stack's cells: a cell's class or a partial of it.
+        output_size: Numbers there are, K.
+        options: As for :class:`SequenceClassifier`.
+    """
+
+    def __init__(self, cell: CellFactory, output_size: int, **options: Any) -> None:
+        super().__init__(cell, output_size, **options)

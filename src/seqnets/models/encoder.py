@@ -1,0 +1,109 @@
+"""From tokens or features to what a recurrent stack makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError, DataError, DtypeError
+from seqnets.layers import CellFactory, DeepRNN, Truncated
+
+
+class Encoder(nn.Module):
+    """Embed tokens, or take features as they are, and run a recurrent stack over them.
+
+    Args:
+        cell: Makes the stack's cells: a cell's class or a partial of it.
+        input_size: Features of a step, I, where the input is features.
+        vocab_size: Tokens there are, V, where the input is tokens. One of the two is given.
+        embedding_size: Features of an embedded token; ``hidden_size`` of the first layer if
+            omitted.
+        hidden_size: Units of every layer, H; or of each.
+        num_layers: Layers, L.
+        bidirectional: Whether layers run in both directions, their outputs concatenated.
+        connection: Around every layer after the first: "none", "residual" or "highway".
+        dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer.
+        bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
+        backend: "auto", or the name of the engine's backend that must run.
+
+    Raises:
+        ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, or the stack
+            cannot be built as asked.
+    """
+
+    def __init__(
+        self,
+        cell: CellFactory,
+        *,
+        input_size: int | None = None,
+        vocab_size: int | None = None,
+        embedding_size: int | None = None,
+        hidden_size: int | Sequence[int] = 128,
+        num_layers: int | None = None,
+        bidirectional: bool = False,
+        connection: str = "none",
+        dropout: float = 0.0,
+        bptt_steps: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if (input_size is None) == (vocab_size is None):
+            raise ConfigError(
+                f"Encoder: input_size is {input_size} and vocab_size {vocab_size}, expected one of "
+                f"the two.\n  Features have an input_size, tokens a vocab_size."
+            )
+        first = hidden_size if isinstance(hidden_size, int) else hidden_size[0]
+        width = input_size or embedding_size or first
+        self.embedding = None if vocab_size is None else nn.Embedding(vocab_size, width)
+        stack = DeepRNN(
+            cell,
+            width,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            connection=connection,
+            dropout=dropout,
+            backend=backend,
+        )
+        self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
+        self.dropout = nn.Dropout(dropout)
+        self.output_size = stack.output_size
+
+    def forward(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """What the stack makes of each step, (B, T, H), and its state.
+
+        Args:
+            x: Tokens, (B, T) int64, or features, (B, T, I).
+            state: The stack's state before the first step; its initial state if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+
+        Raises:
+            DtypeError: Tokens are expected and something else came.
+            DataError: A token is outside 0..V-1.
+        """
+        if self.embedding is not None:
+            self._check_tokens(x, self.embedding.num_embeddings)
+            x = self.dropout(self.embedding(x))
+        y, state = self.recurrent(x, state, lengths)
+        return self.dropout(y), state
+
+    def _check_tokens(self, tokens: Tensor, vocab_size: int) -> None:
+        if tokens.dtype != torch.int64 or tokens.dim() != 2:
+            raise DtypeError(
+                f"Encoder: input is {tokens.dtype} of shape {tuple(tokens.shape)}, expected "
+                f"tokens, (B, T) int64.\n  A model with a vocab_size takes tokens, not features."
+            )
+        readable = tokens.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not readable or not tokens.numel():  # reading values would wait for another device
+            return
+        low, high = (int(v) for v in torch.aminmax(tokens))
+        if low < 0 or high >= vocab_size:
+            raise DataError(
+                f"Encoder: a token is {low if low < 0 else high}, expected 0..{vocab_size - 1}.\n"
+                f"  The vocabulary has {vocab_size} tokens."
+            )

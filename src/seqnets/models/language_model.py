@@ -1,0 +1,67 @@
+"""What comes next, after each token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError
+from seqnets.layers import CellFactory
+from seqnets.models.encoder import Encoder
+
+
+class LanguageModel(nn.Module):
+    """Predict each next token from all before it: embedding, recurrent stack, softmax output.
+
+    Args:
+        cell: Makes the stack's cells: a cell's class or a partial of it.
+        vocab_size: Tokens there are, V.
+        tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
+            arXiv:1608.05859); the last layer is then as wide as the embedding.
+        options: As for :class:`Encoder`: ``embedding_size``, ``hidden_size``, ``num_layers``,
+            ``connection``, ``dropout``, ``bptt_steps``, ``backend``.
+
+    Raises:
+        ConfigError: Weights are tied and widths differ, or the stack cannot be built as asked.
+
+    References:
+        Mikolov et al., 2010, "Recurrent neural network based language model";
+        Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329 (where
+        the dropout is).
+    """
+
+    def __init__(
+        self, cell: CellFactory, vocab_size: int, *, tie_weights: bool = False, **options: Any
+    ) -> None:
+        super().__init__()
+        if options.get("bidirectional"):
+            raise ConfigError(
+                "LanguageModel: bidirectional is True, expected False.\n"
+                "  A layer that comes from the future has seen the token to be predicted."
+            )
+        self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
+        self.output = nn.Linear(self.encoder.output_size, vocab_size)
+        embedding = self.encoder.embedding
+        if tie_weights and embedding is not None:
+            if embedding.weight.shape != self.output.weight.shape:
+                raise ConfigError(
+                    f"LanguageModel: embedding_size is {embedding.embedding_dim} and the last "
+                    f"layer is {self.encoder.output_size} wide, expected the same.\n"
+                    f"  tie_weights=True uses one matrix for both."
+                )
+            nn.init.uniform_(embedding.weight, -0.1, 0.1)
+            self.output.weight = embedding.weight
+
+    def forward(
+        self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Logits of the token after each step, (B, T, V), and the state after the last step.
+
+        Args:
+            tokens: (B, T) int64, each in 0..V-1.
+            state: The state after the tokens before these; that of a beginning if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+        """
+        y, state = self.encoder(tokens, state, lengths)
+        return self.output(y), state

@@ -1,0 +1,40 @@
+"""One class for each step of a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqnets.layers import CellFactory
+from seqnets.models.encoder import Encoder
+
+
+class SequenceTagger(nn.Module):
+    """Tell the class of every step: recurrent stack, softmax output a step.
+
+    Args:
+        cell: Makes the stack's cells: a cell's class or a partial of it.
+        num_classes: Classes there are, C.
+        options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
+            ``hidden_size``, ``num_layers``, ``bidirectional``, ``connection``, ``dropout``,
+            ``bptt_steps``, ``backend``.
+    """
+
+    def __init__(self, cell: CellFactory, num_classes: int, **options: Any) -> None:
+        super().__init__()
+        self.encoder = Encoder(cell, **options)
+        self.output = nn.Linear(self.encoder.output_size, num_classes)
+
+    def forward(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Logits of each step's classes, (B, T, C), and the state after the last valid step.
+
+        Args:
+            x: Features, (B, T, I), or tokens, (B, T) int64.
+            state: The state before the first step; that of a beginning if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+        """
+        y, state = self.encoder(x, state, lengths)
+        return self.output(y), state

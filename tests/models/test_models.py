@@ -1,0 +1,135 @@
+import pytest
+import torch
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.errors import ConfigError, DataError, DtypeError
+from seqnets.models import Encoder, LanguageModel, SequenceClassifier, SequenceRegressor
+from seqnets.models import SequenceTagger as Tagger
+
+TOKENS = torch.tensor([[0, 3, 1, 4, 1, 5], [2, 2, 4, 0, 1, 3]])
+
+
+def test_language_model_in_chunks_with_carried_state_says_what_it_says_at_once():
+    model = LanguageModel(LSTMCell, 6, hidden_size=5, num_layers=2).double()
+
+    whole, final = model(TOKENS)
+    first, state = model(TOKENS[:, :2])
+    second, end = model(TOKENS[:, 2:], state)
+
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(end, final)
+
+
+def test_language_model_never_looks_ahead():
+    model = LanguageModel(GRUCell, 6, hidden_size=5, connection="residual", num_layers=2)
+    changed = TOKENS.clone()
+    changed[:, 4:] = 5
+
+    assert torch.equal(model(TOKENS)[0][:, :4], model(changed)[0][:, :4])
+
+
+def test_tied_weights_are_one_parameter_and_stay_so_through_training():
+    model = LanguageModel(LSTMCell, 6, hidden_size=5, tie_weights=True)
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(TOKENS)[0].square().sum().backward()
+    optimizer.step()
+
+    assert model.output.weight is model.encoder.embedding.weight
+    assert sum(p.shape == (6, 5) for p in model.parameters()) == 1
+
+
+def test_tied_weights_of_different_widths_are_refused():
+    with pytest.raises(ConfigError, match=r"embedding_size is 3 .* 5 wide"):
+        LanguageModel(LSTMCell, 6, embedding_size=3, hidden_size=5, tie_weights=True)
+
+
+def test_language_model_refuses_to_read_backwards():
+    with pytest.raises(ConfigError, match="bidirectional"):
+        LanguageModel(LSTMCell, 6, bidirectional=True)
+
+
+def test_bptt_steps_change_gradients_and_not_outputs():
+    torch.manual_seed(0)
+    whole = LanguageModel(LSTMCell, 6, hidden_size=5)
+    cut = LanguageModel(LSTMCell, 6, hidden_size=5, bptt_steps=2)
+    cut.encoder.recurrent.layer.load_state_dict(whole.encoder.recurrent.state_dict())
+    cut.encoder.embedding.load_state_dict(whole.encoder.embedding.state_dict())
+    cut.output.load_state_dict(whole.output.state_dict())
+
+    gradients = []
+    for model in (whole, cut):
+        logits, _ = model(TOKENS)
+        logits.square().sum().backward()
+        gradients.append(model.encoder.embedding.weight.grad)
+
+    torch.testing.assert_close(whole(TOKENS)[0], cut(TOKENS)[0])
+    assert not torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_row_is_classified_as_it_is_alone_whatever_its_padding(pooling, bidirectional):
+    model = SequenceClassifier(
+        GRUCell, 4, input_size=3, hidden_size=5, bidirectional=bidirectional, pooling=pooling
+    ).double()
+    lengths = torch.tensor([7, 2, 4])
+    x = torch.randn(3, 7, 3, dtype=torch.float64)
+    for row, length in enumerate(lengths):
+        x[row, length:] = torch.nan
+
+    together, _ = model(x, lengths=lengths)
+    alone = torch.cat([model(x[r : r + 1, :n])[0] for r, n in enumerate(lengths)])
+
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_a_row_without_steps_gets_the_bias_alone(pooling):
+    model = SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, pooling=pooling)
+
+    logits, _ = model(torch.randn(2, 7, 3), lengths=torch.tensor([0, 7]))
+
+    torch.testing.assert_close(logits[0], model.output.bias)
+
+
+def test_last_pooling_in_both_directions_keeps_what_each_direction_ended_with():
+    model = SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, bidirectional=True)
+    x = torch.randn(2, 7, 3)
+
+    logits, state = model(x)
+    (ahead,), (back,) = state[-1]
+
+    torch.testing.assert_close(logits, model.output(torch.cat([ahead, back], -1)))
+
+
+def test_regressor_and_tagger_give_the_shapes_of_their_tasks():
+    x = torch.randn(2, 7, 3)
+
+    assert SequenceRegressor(GRUCell, 2, input_size=3)(x)[0].shape == (2, 2)
+    assert Tagger(GRUCell, 9, input_size=3, bidirectional=True)(x)[0].shape == (2, 7, 9)
+    assert Tagger(LSTMCell, 9, vocab_size=6)(TOKENS)[0].shape == (2, 6, 9)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"input_size": 3, "vocab_size": 4}])
+def test_encoder_takes_either_features_or_tokens(sizes):
+    with pytest.raises(ConfigError, match="expected one of"):
+        Encoder(GRUCell, **sizes)
+
+
+@pytest.mark.parametrize(("token", "said"), [(6, "is 6"), (-1, "is -1")])
+def test_a_token_outside_the_vocabulary_is_named(token, said):
+    model = LanguageModel(LSTMCell, 6, hidden_size=5)
+
+    with pytest.raises(DataError, match=rf"{said}, expected 0\.\.5"):
+        model(torch.tensor([[0, token]]))
+
+
+def test_features_given_to_a_model_of_tokens_are_refused():
+    with pytest.raises(DtypeError, match="takes tokens"):
+        LanguageModel(LSTMCell, 6)(torch.randn(2, 3, 4))
+
+
+def test_unknown_pooling_is_refused():
+    with pytest.raises(ConfigError, match="pooling is 'first', expected one of last, mean, max"):
+        SequenceClassifier(GRUCell, 4, input_size=3, pooling="first")
