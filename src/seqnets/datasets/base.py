@@ -1,0 +1,106 @@
+"""What every dataset of seqnets is to the trainer, and the checks that their options share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import LightningDataModule
+
+from seqnets.datasets.loader import Loader
+from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.errors import ConfigError
+from seqnets.typing import Sizes
+
+Part = Literal["train", "val", "test"]
+"""What data are for: learning, choosing, reporting."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+class DataModule(LightningDataModule, ABC):
+    """A dataset: three loaders of :class:`~seqnets.typing.Batch` and what a model must know.
+
+    Everything is read and checked in ``setup``, before training; what is wrong with the data is a
+    :class:`~seqnets.errors.DataError` there.
+    """
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """The sizes a model needs: vocab_size, input_size, num_classes, output_size."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens of text data."""
+        return None
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names of the classes, by number."""
+        return None
+
+    @abstractmethod
+    def loader(self, part: Part) -> Loader:
+        """Return a new loader at the start of epoch 0."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Return the size of each part, in :attr:`unit`."""
+
+    @property
+    @abstractmethod
+    def unit(self) -> str:
+        """What the parts are counted in: characters, words or sequences."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data and check that every part gives batches."""
+        for part in PARTS:
+            self.loader(part)
+
+    def train_dataloader(self) -> Loader:
+        """Return the training batches."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> Loader:
+        """Return the validation batches."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """Return the test batches."""
+        return self.loader("test")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data, as plain values."""
+        return {
+            "sizes": dict(self.sizes),
+            "unit": self.unit,
+            "counts": self.counts(),
+            "vocabulary": None if self.vocabulary is None else list(self.vocabulary.tokens),
+            "labels": self.labels,
+        }
+
+    def baselines(self) -> dict[str, float]:
+        """Return what simple rivals reach on the test part, in the task's main metric."""
+        return {}
+
+
+def check_count(who: str, least: int = 1, **options: int) -> None:
+    """Raise ConfigError unless each option is a whole number of at least ``least``."""
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(
+                f"{who}: {name} is {value!r}, expected a whole number of at least {least}."
+            )
+
+
+def check_fractions(who: str, **fractions: float) -> None:
+    """Raise ConfigError unless each fraction is above 0 and all leave something for training."""
+    for name, value in fractions.items():
+        if not isinstance(value, (int, float)) or not 0 < value < 1:
+            raise ConfigError(f"{who}: {name} is {value!r}, expected a number between 0 and 1.")
+    if sum(fractions.values()) >= 1:
+        raise ConfigError(
+            f"{who}: {' + '.join(fractions)} is {sum(fractions.values()):g}, expected below 1.\n"
+            "  The rest is what the model learns from."
+        )

@@ -1,0 +1,40 @@
+"""The dataset of a classifier: feature sequences with one label each."""
+
+from __future__ import annotations
+
+from seqnets.datasets.base import check_fractions
+from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.sequences import SequenceData
+from seqnets.typing import Sizes
+
+
+class LabelledData(SequenceData):
+    """Feature sequences with one of several labels each, that ``read_splits`` gives.
+
+    Args:
+        standardise: Give each feature mean 0 and deviation 1 over the steps of the training part.
+        validation_fraction: Share of the training sequences of each class to choose by.
+        batch_size: Sequences of a batch for each process.
+        seed: Decides which sequences are set aside and the order of the others in each epoch.
+    """
+
+    def __init__(
+        self,
+        standardise: bool = True,
+        validation_fraction: float = 0.2,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        check_fractions(type(self).__name__, validation_fraction=validation_fraction)
+        self.standardise, self.validation_fraction = standardise, validation_fraction
+
+    @property
+    def sizes(self) -> Sizes:
+        """The number of features, as ``input_size``, and of labels, as ``num_classes``."""
+        features = self.part("train").x.shape[1]
+        return {"input_size": features, "num_classes": len(self.splits.labels or ())}
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test accuracy of the commonest label."""
+        return majority_baseline(self.part("train").y, self.part("test").y)

@@ -1,0 +1,62 @@
+"""The copy problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import check_count
+from seqnets.datasets.sequences import Sequences
+from seqnets.datasets.synthetic import SyntheticData
+from seqnets.typing import IGNORE, Sizes
+
+
+class Copy(SyntheticData):
+    """Copy problem: repeat some symbols after a long delay; tagging.
+
+    K random symbols, ``length - 1`` blanks, one delimiter, K blanks. The labels of the last K steps
+    are the symbols in order, and only those steps are scored: blanks would flatter every model. A
+    model without memory guesses one of the symbols.
+
+    Args:
+        length: Steps between the last symbol and the first answer.
+        symbols: Kinds of symbols: ids 0 to ``symbols - 1``; then the blank, then the delimiter.
+        copied: How many symbols K are to be repeated.
+        **data: The other arguments of :class:`SyntheticData`.
+
+    References:
+        Arjovsky, Shah and Bengio, 2016, "Unitary Evolution Recurrent Neural Networks",
+        arXiv:1511.06464, which scores every step.
+    """
+
+    def __init__(
+        self, length: int = 100, *, symbols: int = 8, copied: int = 10, **data: Any
+    ) -> None:
+        super().__init__(length, **data)
+        check_count(type(self).__name__, symbols=symbols, copied=copied)
+        self.symbols, self.copied = symbols, copied
+
+    @property
+    def sizes(self) -> Sizes:
+        """Symbols, blank and delimiter come in; symbols are to come out."""
+        return {"vocab_size": self.symbols + 2, "num_classes": self.symbols}
+
+    def draw(self, random: np.random.Generator, count: int) -> Sequences:
+        """Return ``count`` sequences with a label a step."""
+        steps = self.length + 2 * self.copied
+        symbols = random.integers(self.symbols, size=(count, self.copied))
+        x = np.full((count, steps), self.symbols)
+        x[:, : self.copied] = symbols
+        x[:, -self.copied - 1] = self.symbols + 1
+        y = np.full((count, steps), IGNORE)
+        y[:, -self.copied :] = symbols
+        lengths = torch.full((count,), steps)
+        return Sequences(
+            torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y.ravel()), stepwise=True
+        )
+
+    def baselines(self) -> dict[str, float]:
+        """Return the accuracy of a model without memory."""
+        return {"without memory": 1 / self.symbols}

@@ -1,0 +1,96 @@
+"""Loaders whose position can be saved and restored to the batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from seqnets.errors import CheckpointError
+from seqnets.typing import Batch
+
+
+def share() -> tuple[int, int]:
+    """Return this process's rank and the number of processes that train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class Loader(ABC):
+    """Batches in an order that depends on nothing but a seed and the epoch's number.
+
+    ``for batch in loader`` is one epoch from its start. After :meth:`load_state_dict` the next
+    pass instead yields exactly the batches that were left, while ``len`` stays that of a whole
+    epoch: Lightning keeps its own count of the batches done. The epoch's number comes from
+    :meth:`set_epoch`; without that call, each pass that runs to its end counts one. Random
+    choices come from generators of the loader's own, never from the global ones.
+
+    When several processes train together, each one's loader yields its own share of every batch,
+    and all yield equally many.
+    """
+
+    batch_sampler = None  # Lightning looks for one in whatever has a sampler
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._batches = 0
+        self._resumed = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of batches in a whole epoch."""
+
+    @abstractmethod
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return what fixes an epoch's batches: sequence numbers or positions in a stream."""
+
+    @abstractmethod
+    def _batch(self, order: np.ndarray, index: int) -> Batch:
+        """Return this process's share of one batch of the epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Lightning first makes the iterator, then sets the epoch: nothing here may run before the
+        # first batch is asked for, which a generator guarantees.
+        if not self._resumed:
+            self._batches = 0
+        self._resumed = False
+        order = self._order(self._epoch)
+        while self._batches < len(self):
+            batch = self._batch(order, self._batches)
+            self._batches += 1
+            yield batch
+        self.set_epoch(self._epoch + 1)
+
+    @property
+    def sampler(self) -> Loader:
+        """The loader itself: Lightning sets the epoch of a loader's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; the position in the epoch it is already in stays."""
+        if epoch != self._epoch:
+            self._epoch, self._batches, self._resumed = epoch, 0, False
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position: the epoch and how many of its batches were handed out."""
+        return {"epoch": self._epoch, "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position that :meth:`state_dict` returned.
+
+        Raises:
+            CheckpointError: The position lies beyond the end of the epoch.
+        """
+        epoch, batches = int(state["epoch"]), int(state["batches"])
+        if not 0 <= batches <= len(self):
+            raise CheckpointError(
+                f"{type(self).__name__}: the saved position is batch {batches:,}, "
+                f"expected 0 to {len(self):,}.\n"
+                "  An epoch has that many batches with this data, batch size and process count.\n"
+                "  Resume with the data and settings that the checkpoint was made with."
+            )
+        self._epoch, self._batches, self._resumed = epoch, batches, True

@@ -1,0 +1,56 @@
+"""The parity problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import check_count
+from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.sequences import Sequences
+from seqnets.datasets.synthetic import SyntheticData
+from seqnets.errors import ConfigError
+from seqnets.typing import Sizes
+
+
+class Parity(SyntheticData):
+    """Parity: whether a string of bits has an odd number of ones; classification.
+
+    Args:
+        length: Bits of a sequence, the most where lengths differ.
+        shortest_length: Fewest bits; lengths are then uniform from here to ``length``. If omitted,
+            all have ``length`` bits.
+        **data: The other arguments of :class:`SyntheticData`.
+    """
+
+    def __init__(
+        self, length: int = 32, *, shortest_length: int | None = None, **data: Any
+    ) -> None:
+        super().__init__(length, **data)
+        self.shortest_length = length if shortest_length is None else shortest_length
+        check_count(type(self).__name__, shortest_length=self.shortest_length)
+        if self.shortest_length > length:
+            raise ConfigError(
+                f"Parity: shortest_length is {self.shortest_length}, expected at most length, "
+                f"which is {length}."
+            )
+
+    @property
+    def sizes(self) -> Sizes:
+        """Two tokens, two classes."""
+        return {"vocab_size": 2, "num_classes": 2}
+
+    def draw(self, random: np.random.Generator, count: int) -> Sequences:
+        """Return ``count`` strings of bits with their parities."""
+        lengths = random.integers(self.shortest_length, self.length + 1, size=count)
+        bits = random.integers(2, size=int(lengths.sum()))
+        starts = np.cumsum(lengths) - lengths
+        parities = np.add.reduceat(bits, starts) % 2
+        x, steps, y = map(torch.from_numpy, (bits, lengths, parities))
+        return Sequences(x, steps, y)
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test accuracy of the commonest answer."""
+        return majority_baseline(self.part("train").y, self.part("test").y)

@@ -1,0 +1,281 @@
+"""Datasets of separate sequences of any lengths, held in memory."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.datasets.loader import Loader, share
+from seqnets.errors import DataError
+from seqnets.typing import IGNORE, Batch, Sizes
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """N sequences, one behind the other.
+
+    Attributes:
+        x: All their steps: features (steps, I) float32 or tokens (steps,) int64.
+        lengths: Steps of each sequence, (N,) int64, at least 1.
+        y: What to predict: a label a sequence (N,) int64, values (N, K) float32, or, if
+            ``stepwise``, a label a step (steps,) int64, ``IGNORE`` where none is.
+        stepwise: Whether each step has a label of its own.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    y: Tensor
+    stepwise: bool = False
+
+    @classmethod
+    def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
+        """Put labelled sequences, each (T, I), behind each other."""
+        return cls(
+            torch.from_numpy(np.concatenate(sequences).astype(np.float32)),
+            torch.tensor([len(sequence) for sequence in sequences]),
+            torch.tensor(labels),
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each sequence begins in ``x``, (N,) int64."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @cached_property
+    def ragged(self) -> bool:
+        """Whether the lengths differ."""
+        return bool((self.lengths != self.lengths[0]).any())
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return some of the sequences, padded with zeros to the longest of them.
+
+        Args:
+            rows: Their numbers, (B,) int64.
+        """
+        lengths = self.lengths[rows]
+        steps = torch.arange(int(lengths.max()))
+        outside = steps >= lengths[:, None]
+        positions = (self.starts[rows, None] + steps).clamp_(max=len(self.x) - 1)
+        x = self.x[positions]
+        x[outside] = 0
+        y = self.y[positions].masked_fill(outside, IGNORE) if self.stepwise else self.y[rows]
+        return Batch(x, y, lengths if self.ragged else None)
+
+    def select(self, rows: Tensor) -> Sequences:
+        """Return the sequences of these numbers, in this order; not for a label a step."""
+        pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
+        return replace(self, x=torch.cat(pieces), lengths=self.lengths[rows], y=self.y[rows])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a dataset of sequences, and the names of its classes if it has some."""
+
+    parts: dict[Part, Sequences]
+    labels: list[str] | None = None
+
+
+class SequenceLoader(Loader):
+    """Batches of whole sequences, shuffled anew in each epoch or in their order.
+
+    The last batch may be smaller. When several processes train together, every batch is dealt out
+    among them; a last batch with fewer sequences than processes joins the one before it, so that
+    none gets an empty share.
+
+    Args:
+        sequences: What to hand out.
+        batch_size: Sequences of a batch for each process.
+        shuffle: Whether to shuffle them.
+        seed: Decides the order, together with the epoch's number.
+        name: What error messages call the sequences.
+
+    Raises:
+        DataError: There are fewer sequences than processes.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        name: str = "sequences",
+    ) -> None:
+        super().__init__()
+        self._sequences, self._batch_size = sequences, batch_size
+        self._shuffle, self._seed = shuffle, seed
+        if len(sequences) < (processes := share()[1]):
+            raise DataError(
+                f"{name}: {len(sequences)} sequences came, expected at least {processes}, "
+                "one for each process."
+            )
+
+    def __len__(self) -> int:
+        processes = share()[1]
+        full = self._batch_size * processes
+        return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._shuffle:
+            return np.random.default_rng((self._seed, epoch)).permutation(len(self._sequences))
+        return np.arange(len(self._sequences))
+
+    def _batch(self, order: np.ndarray, index: int) -> Batch:
+        rank, processes = share()
+        full = self._batch_size * processes
+        end = len(order) if index == len(self) - 1 else (index + 1) * full
+        return self._sequences.batch(torch.from_numpy(order[index * full : end][rank::processes]))
+
+
+class SequenceData(DataModule):
+    """Sequences that a subclass's ``read_splits`` gives, and ``sizes`` describes.
+
+    Args:
+        batch_size: Sequences of a batch for each process.
+        seed: Decides the order of the training sequences in each epoch.
+    """
+
+    def __init__(self, batch_size: int = 32, seed: int = 0) -> None:
+        super().__init__()
+        check_count(type(self).__name__, batch_size=batch_size)
+        check_count(type(self).__name__, least=0, seed=seed)
+        self.batch_size, self.seed = batch_size, seed
+
+    @abstractmethod
+    def read_splits(self) -> Splits:
+        """Return the sequences of all parts."""
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The sequences, read when first asked for."""
+        return self.read_splits()
+
+    def part(self, name: Part) -> Sequences:
+        """Return the sequences of one part."""
+        return self.splits.parts[name]
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names of the classes, by number."""
+        return self.splits.labels
+
+    @property
+    def unit(self) -> str:
+        """What the parts are counted in."""
+        return "sequences"
+
+    def counts(self) -> dict[str, int]:
+        """Return the sequences of each part."""
+        return {name: len(self.part(name)) for name in PARTS}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data; check lengths, values, tokens and labels against ``sizes``."""
+        super().setup(stage)
+        for name in PARTS:
+            check_sequences(f"{type(self).__name__}, {name} part", self.part(name), self.sizes)
+
+    def loader(self, part: Part) -> SequenceLoader:
+        """Return a new loader of one part, shuffled for training."""
+        name = f"{type(self).__name__}, {part} part"
+        return SequenceLoader(self.part(part), self.batch_size, part == "train", self.seed, name)
+
+
+def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
+    """Check what could otherwise crash or mislead a model.
+
+    Raises:
+        DataError: A length, feature, token or label is out of range; says in which sequence.
+    """
+    x, y, lengths = sequences.x, sequences.y, sequences.lengths
+    if int(lengths.min()) < 1 or int(lengths.sum()) != len(x):
+        raise DataError(
+            f"{who}: {int(lengths.sum()):,} steps in lengths of {int(lengths.min())} and more "
+            f"came with {len(x):,} steps of x, expected lengths of at least 1 with that sum."
+        )
+    if len(y) != (len(x) if sequences.stepwise else len(sequences)):
+        raise DataError(
+            f"{who}: {len(y):,} targets came, expected one a "
+            f"{'step' if sequences.stepwise else 'sequence'}: "
+            f"{len(x) if sequences.stepwise else len(sequences):,}."
+        )
+    of_step = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
+    of_target = of_step if sequences.stepwise else torch.arange(len(sequences))
+    bad_x, expected_x = _out_of_range(x, sizes.get("vocab_size"))
+    scored = y.masked_fill(y == IGNORE, 0) if sequences.stepwise else y
+    bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"))
+    for what, bad, owner, expected in (
+        ("value of x", bad_x, of_step, expected_x),
+        ("target", bad_y, of_target, expected_y),
+    ):
+        if bad.any():
+            place = int(bad.nonzero()[0, 0])
+            value = (x if what == "value of x" else y)[place].tolist()
+            raise DataError(
+                f"{who}: a {what} in sequence {int(owner[place])} is {value}, expected {expected}."
+            )
+
+
+def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
+    if values.is_floating_point():
+        return ~values.isfinite(), "finite numbers"
+    return (values < 0) | (values >= (classes or 0)), f"0 to {(classes or 0) - 1}"
+
+
+def split_off(
+    who: str, sequences: Sequences, fraction: float, seed: int
+) -> tuple[Sequences, Sequences]:
+    """Move a share of each class into a part of its own.
+
+    Args:
+        who: What error messages call the sequences.
+        sequences: Labelled sequences.
+        fraction: The share of the new part, rounded in each class; a class of at least two
+            sequences gives at least one and keeps at least one.
+        seed: Decides which ones.
+
+    Returns:
+        What stays, and the new part, both in the order they had.
+
+    Raises:
+        DataError: No class has two sequences.
+    """
+    labels = sequences.y.numpy()
+    random = np.random.default_rng((seed, 0, 2))  # the shuffling draws from (seed, epoch)
+    moved = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        moved[members[:count]] = True
+    if not moved.any():
+        raise DataError(
+            f"{who}: {len(labels)} training sequences came, no two of one class, expected enough "
+            "to set some of them aside."
+        )
+    kept, new = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~moved, moved))
+    return sequences.select(kept), sequences.select(new)
+
+
+def standardise(splits: Splits) -> Splits:
+    """Give each feature mean 0 and deviation 1 over all steps of the training part.
+
+    A feature that is constant there is only shifted.
+    """
+    x = splits.parts["train"].x.double()
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    deviation[deviation == 0] = 1
+
+    def scaled(part: Sequences) -> Sequences:
+        return replace(part, x=((part.x - mean) / deviation).float())
+
+    return replace(splits, parts={name: scaled(part) for name, part in splits.parts.items()})

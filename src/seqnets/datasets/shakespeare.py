@@ -1,0 +1,61 @@
+"""Tiny Shakespeare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.download import download
+from seqnets.datasets.files import cache_folder, read_text
+from seqnets.datasets.language import LanguageData
+from seqnets.datasets.tokens import Tokens
+from seqnets.errors import DataError
+
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+SIZE = 1_115_394
+
+
+class Shakespeare(LanguageData):
+    """Tiny Shakespeare, 1,115,394 characters of the plays; language model, from root or the net.
+
+    Args:
+        root: Folder with ``shakespeare/input.txt`` or ``input.txt``. If omitted, the file is
+            fetched once, checked by its SHA-256 and kept in the cache folder.
+        cache: The cache folder; ``$XDG_CACHE_HOME/seqnets`` if omitted.
+        **stream: The arguments of :class:`LanguageData`.
+    """
+
+    def __init__(self, root: str | None = None, *, cache: str | None = None, **stream: Any) -> None:
+        super().__init__(**stream)
+        self.root, self.cache = root, cache
+
+    def prepare_data(self) -> None:
+        """Fetch the file if no root was given and it is not in the cache yet."""
+        if self.root is None:
+            download(URL, self._downloaded, sha256=SHA256, max_bytes=SIZE)
+
+    def read_tokens(self) -> Tokens:
+        """Return the plays as token ids.
+
+        Raises:
+            DataError: The file is in none of its places.
+        """
+        self.prepare_data()
+        return self.tokens_of("".join(read_text(self._file())))
+
+    @property
+    def _downloaded(self) -> Path:
+        return cache_folder(self.cache) / "shakespeare" / "input.txt"
+
+    def _file(self) -> Path:
+        if self.root is None:
+            return self._downloaded
+        root = Path(self.root).expanduser()
+        for file in (root / "shakespeare" / "input.txt", root / "input.txt"):
+            if file.is_file():
+                return file
+        raise DataError(
+            f"Shakespeare: {root} has neither shakespeare/input.txt nor input.txt.\n"
+            "  Leave root out to fetch the file."
+        )

@@ -1,0 +1,118 @@
+"""Token streams, cut into rows beside each other and chunks behind each other."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.loader import Loader, share
+from seqnets.errors import DataError
+from seqnets.typing import IGNORE, Batch
+
+
+class Stream(Loader):
+    """B rows of a stream for each process; every batch continues the rows of the one before.
+
+    Args:
+        ids: Token ids, (N,), any integer type; may be memory-mapped.
+        batch_size: Rows B for each process.
+        chunk_length: Steps T of one batch.
+        seed: Where the random offsets of the training rows come from.
+        name: What error messages call the stream.
+
+    Raises:
+        DataError: The stream is too short for so many rows.
+    """
+
+    def __init__(
+        self, ids: np.ndarray, batch_size: int, chunk_length: int, seed: int = 0, name: str = "text"
+    ) -> None:
+        super().__init__()
+        self._ids, self._seed = ids, seed
+        self._batch_size, self._steps = batch_size, chunk_length
+        if len(ids) < self._needed():
+            rows = "row" if self._rows() == 1 else "rows"
+            raise DataError(
+                f"{name}: {len(ids):,} tokens came, expected at least {self._needed():,}.\n"
+                f"  So many fill {self._rows():,} {rows} (batch_size {batch_size} on each of "
+                f"{share()[1]} processes) with chunk_length {chunk_length}.\n"
+                "  Give a longer text, or take a smaller batch_size or chunk_length."
+            )
+
+    @abstractmethod
+    def _needed(self) -> int:
+        """Return the fewest tokens that give every row something to predict."""
+
+    def _rows(self) -> int:
+        return self._batch_size * share()[1]
+
+    def _own(self, rows: np.ndarray) -> np.ndarray:
+        first = self._batch_size * share()[0]
+        return rows[first : first + self._batch_size]
+
+    def _read(self, positions: np.ndarray) -> Tensor:
+        return torch.from_numpy(self._ids[positions].astype(np.int64))
+
+
+class TrainingStream(Stream):
+    """Full chunks for training, from a new random offset in each epoch.
+
+    The rows leave over between ``chunk_length - 1`` tokens and about a batch. An epoch starts
+    anywhere within what is left over, so that the borders of chunks and rows move and no token is
+    left out of all epochs, while the number of batches stays the same.
+    """
+
+    def __len__(self) -> int:
+        return (len(self._ids) - self._steps) // (self._rows() * self._steps)
+
+    def _needed(self) -> int:
+        return (self._rows() + 1) * self._steps
+
+    def _order(self, epoch: int) -> np.ndarray:
+        row_length = len(self) * self._steps
+        left_over = len(self._ids) - 1 - self._rows() * row_length
+        offset = np.random.default_rng((self._seed, epoch)).integers(left_over + 1)
+        return offset + row_length * np.arange(self._rows())
+
+    def _batch(self, order: np.ndarray, index: int) -> Batch:
+        starts = self._own(order) + index * self._steps
+        tokens = self._read(starts[:, None] + np.arange(self._steps + 1))
+        return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), carry=index > 0)
+
+
+class EvaluationStream(Stream):
+    """Every token after the first is a target exactly once, over all rows and processes.
+
+    Rows differ by at most one step in length. Only the last batch is ragged: it has ``lengths``,
+    and ``IGNORE`` where a row has ended. It may be one step longer than ``chunk_length``, so that
+    no row of it is empty.
+    """
+
+    def __len__(self) -> int:
+        shortest_row = (len(self._ids) - 1) // self._rows()
+        return math.ceil(shortest_row / self._steps)
+
+    def _needed(self) -> int:
+        return self._rows() + 1
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.arange(self._rows() + 1) * (len(self._ids) - 1) // self._rows()
+
+    def _batch(self, order: np.ndarray, index: int) -> Batch:
+        starts = self._own(order[:-1]) + index * self._steps
+        lengths = self._own(order[1:]) - starts
+        if index < len(self) - 1:
+            lengths = np.full_like(lengths, self._steps)
+        steps = np.arange(lengths.max())
+        outside = torch.from_numpy(steps >= lengths[:, None])
+        positions = np.minimum(starts[:, None] + steps, len(self._ids) - 2)
+        return Batch(
+            self._read(positions).masked_fill(outside, 0),
+            self._read(positions + 1).masked_fill(outside, IGNORE),
+            torch.from_numpy(lengths) if outside.any() else None,
+            carry=index > 0,
+        )

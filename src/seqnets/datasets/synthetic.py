@@ -1,0 +1,54 @@
+"""Tasks made up to measure memory: as many sequences as wanted, the same for the same seed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from seqnets.datasets.base import PARTS, check_count
+from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+
+
+class SyntheticData(SequenceData):
+    """A fixed set of sequences, drawn by ``draw`` from the seed.
+
+    Args:
+        length: How long the task is, in steps.
+        train_size: Training sequences; each epoch sees the same ones in another order.
+        test_size: Validation sequences, and as many test sequences.
+        batch_size: Sequences of a batch for each process.
+        seed: Decides the sequences and their order.
+    """
+
+    shortest = 1
+    """The least ``length`` that makes a task."""
+
+    def __init__(
+        self,
+        length: int = 100,
+        train_size: int = 10_000,
+        test_size: int = 1_000,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        who = type(self).__name__
+        check_count(who, least=self.shortest, length=length)
+        check_count(who, train_size=train_size, test_size=test_size)
+        self.length, self.train_size, self.test_size = length, train_size, test_size
+
+    @abstractmethod
+    def draw(self, random: np.random.Generator, count: int) -> Sequences:
+        """Return ``count`` random sequences of the task."""
+
+    def read_splits(self) -> Splits:
+        """Draw the sequences of all parts."""
+        sizes = (self.train_size, self.test_size, self.test_size)
+        # The last number keeps these apart from the shuffling, which draws from (seed, epoch).
+        return Splits(
+            {
+                name: self.draw(np.random.default_rng((self.seed, number, 1)), size)
+                for number, (name, size) in enumerate(zip(PARTS, sizes, strict=True))
+            }
+        )

@@ -1,0 +1,178 @@
+"""Any text files, also ones larger than memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from seqnets.datasets import files
+from seqnets.datasets.base import Part
+from seqnets.datasets.files import cache_folder, find_files, read_texts
+from seqnets.datasets.language import LanguageData
+from seqnets.datasets.tokens import Tokens, build_tokens, cut
+from seqnets.datasets.vocabulary import Unit, Vocabulary, split
+from seqnets.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of what lies in the cache; part of every entry's key."""
+
+
+class TextFiles(LanguageData):
+    """Your own UTF-8 text, characters or words, of any size; language model.
+
+    The text is read block by block and its token ids are kept in a memory-mapped file in the cache
+    folder, so that memory bounds neither it nor the reading. An entry of the cache is made in one
+    piece, by however many processes at once, and is used as long as the files and the options stay
+    the same. The folder may be deleted at any time that no training runs.
+
+    Args:
+        path: A file, a folder (all ``*.txt`` in it and below) or a pattern such as ``"a/*.md"``.
+            Files follow each other in the order of their names.
+        validation_path: Text of its own to choose by, instead of ``validation_fraction`` of
+            ``path``.
+        test_path: Text of its own to report, instead of ``test_fraction`` of ``path``.
+        cache: The cache folder; ``$XDG_CACHE_HOME/seqnets`` if omitted.
+        **stream: The arguments of :class:`LanguageData`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        cache: str | None = None,
+        **stream: Any,
+    ) -> None:
+        super().__init__(**stream)
+        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
+        self.paths: dict[Part, str] = {"train": path}
+        self.paths |= {name: own_path for name, own_path in own.items() if own_path is not None}
+        self.cache = cache
+
+    def prepare_data(self) -> None:
+        """Read the text into the cache: with several processes, one does it for all."""
+        self.read_tokens()
+
+    def read_tokens(self) -> Tokens:
+        """Return the text's ids, memory-mapped.
+
+        Raises:
+            DataError: A file is missing, empty or not UTF-8, or the cache cannot be written.
+        """
+        found = {part: find_files(path) for part, path in self.paths.items()}
+        entry = cache_folder(self.cache) / "text" / self._key(found)
+        if not entry.is_dir():
+            self._write(entry, found)
+        try:
+            about = json.loads((entry / "about.json").read_text("utf-8"))
+            ids = np.load(entry / "ids.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{entry}: the cached text is damaged: {error}.\n  Delete this folder."
+            ) from None
+        parts = {name: (start, stop) for name, (start, stop) in about["parts"].items()}
+        return Tokens(ids, parts, Vocabulary(about["vocabulary"], self.unit))
+
+    def _key(self, found: dict[Part, list[Path]]) -> str:
+        options = [FORMAT, self.unit, self.max_vocabulary, self.fractions]
+        content = [
+            [part, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
+            for part, paths in found.items()
+            for file in paths
+        ]
+        return hashlib.sha256(json.dumps([options, content]).encode()).hexdigest()[:32]
+
+    def _write(self, entry: Path, found: dict[Part, list[Path]]) -> None:
+        """Make a cache entry in a folder beside it, then give it its name."""
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f"{entry.name}."))
+        except OSError as error:
+            raise _unwritable(entry.parent, error) from None
+        try:
+            logger.info("Reading the text of %s into %s", self.paths["train"], entry)
+            store = partial(_memory_mapped, folder / "ids.npy")
+            parts = self._measure(found)
+            read = partial(self._blocks, list(found.values()))
+            tokens = build_tokens(read, parts, self.unit, self.max_vocabulary, store)
+            about = {"parts": parts, "vocabulary": tokens.vocabulary.tokens}
+            (folder / "about.json").write_text(json.dumps(about), "utf-8")
+            with (folder / "ids.npy").open("rb") as ids:
+                os.fsync(ids.fileno())
+            folder.rename(entry)
+        except OSError as error:
+            if not entry.is_dir():  # if it is there, another process has finished it meanwhile
+                raise _unwritable(entry.parent, error) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _blocks(self, texts: Sequence[Sequence[Path]]) -> Iterator[Sequence[str]]:
+        for paths in texts:
+            yield from tokenise(read_texts(paths), self.unit)
+
+    def _measure(self, found: dict[Part, list[Path]]) -> dict[Part, tuple[int, int]]:
+        """Return where each part begins and ends: cut from the first text, or a text of its own."""
+        shares = {part: share for part, share in self.fractions.items() if part not in found}
+        parts: dict[Part, tuple[int, int]] = {}
+        start = 0
+        for part, paths in found.items():
+            tokens = sum(len(block) for block in self._blocks([paths]))
+            if not tokens:
+                raise DataError(f"TextFiles: {self.paths[part]} is empty, expected text.")
+            parts |= {part: (start, start + tokens)} if parts else cut(tokens, shares)
+            start += tokens
+        return parts
+
+
+def tokenise(blocks: Iterable[str], unit: Unit) -> Iterator[Sequence[str]]:
+    """Yield the tokens of a text that comes in blocks; a block may end within a word.
+
+    Raises:
+        DataError: A word is longer than a block of a file.
+    """
+    if unit == "characters":
+        yield from blocks
+        return
+    begun = ""
+    for block in blocks:
+        text = begun + block
+        words = text.rsplit(maxsplit=1)
+        begun = words[-1] if words and not text[-1].isspace() else ""
+        if len(begun) > files.BLOCK:
+            raise DataError(
+                f"TextFiles: a word of over {files.BLOCK:,} characters came: {begun[:30]!r}...\n"
+                "  Words stand between white space.\n"
+                "  Take unit=characters for such a text."
+            )
+        yield split(text[: len(text) - len(begun)], unit)
+    yield split(begun, unit)
+
+
+def _memory_mapped(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
+    ids = open_memmap(path, "w+", dtype, (length,))
+    if hasattr(os, "posix_fallocate"):  # on a full disk an error here, not a crash while writing
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return ids
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder}: cannot be written: {error.strerror}.\n"
+        "  The text's token ids are kept there.\n"
+        "  Name another folder with dataset.cache=FOLDER."
+    )

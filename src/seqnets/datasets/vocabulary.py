@@ -1,0 +1,155 @@
+"""Text to token ids and back."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.errors import ConfigError, DataError
+
+Unit = Literal["characters", "words"]
+"""What one token is."""
+
+UNKNOWN = "<unk>"
+"""The token that stands for all that the vocabulary leaves out."""
+
+LINE_END = "<eos>"
+"""The word that stands for the end of a line."""
+
+
+def check_unit(who: str, unit: str) -> None:
+    """Raise ConfigError if ``unit`` is not one of the units."""
+    if unit not in get_args(Unit):
+        raise ConfigError(f"{who}: unit is {unit!r}, expected one of {', '.join(get_args(Unit))}.")
+
+
+def split(text: str, unit: Unit) -> Sequence[str]:
+    """Return a text's tokens: its characters, or its words and line ends.
+
+    Words are what stands between white space; each line end becomes the word ``<eos>``.
+    """
+    return text if unit == "characters" else text.replace("\n", f" {LINE_END} ").split()
+
+
+class Vocabulary:
+    """The tokens a model knows; a token's id is its place in the list.
+
+    What is not in the list becomes ``<unk>`` if the list has that token, and is an error if not.
+
+    Args:
+        tokens: Distinct tokens, by id.
+        unit: Whether text is split into characters or words.
+
+    Raises:
+        DataError: The list is empty, has a token twice, or has one that is no single character
+            where the unit is characters.
+    """
+
+    def __init__(self, tokens: Iterable[str], unit: Unit = "characters") -> None:
+        check_unit(type(self).__name__, unit)
+        self.tokens = list(tokens)
+        self.unit = unit
+        self._ids = {token: number for number, token in enumerate(self.tokens)}
+        self.unknown = self._ids.get(UNKNOWN)
+        if not self.tokens or len(self._ids) < len(self.tokens):
+            raise DataError(
+                f"Vocabulary: {len(self.tokens)} tokens came, {len(self._ids)} of them distinct, "
+                "expected one or more, all distinct."
+            )
+        if unit == "characters" and any(len(t) != 1 for t in self.tokens if t != UNKNOWN):
+            odd = next(t for t in self.tokens if len(t) != 1 and t != UNKNOWN)
+            raise DataError(f"Vocabulary: token {odd!r} came, expected single characters.")
+
+    @classmethod
+    def build(
+        cls,
+        counts: Counter[str],
+        unit: Unit,
+        *,
+        others: Collection[str] = (),
+        max_size: int | None = None,
+    ) -> Vocabulary:
+        """Make a vocabulary of the tokens of a training text.
+
+        Characters stand in the order of their code points, words in that of their frequency.
+        Words always have ``<unk>``, as id 0; characters have it only where something is left out:
+        one of ``others``, or what ``max_size`` cuts off.
+
+        Args:
+            counts: How often each token stands in the training text.
+            unit: What a token is.
+            others: Tokens of the texts that are not for training.
+            max_size: Most tokens to keep, ``<unk>`` included; the most frequent stay.
+        """
+        by_frequency = sorted(counts, key=lambda token: (-counts[token], token))
+        kept = [token for token in by_frequency if token != UNKNOWN]
+        cut = max_size is not None and len(kept) > max_size
+        special: list[str] = []
+        if unit == "words" or cut or not counts.keys() >= set(others):
+            special = [UNKNOWN]
+            kept = kept if max_size is None else kept[: max_size - 1]
+        return cls(special + (sorted(kept) if unit == "characters" else kept), unit)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def separator(self) -> str:
+        """What stands between two tokens of a text."""
+        return "" if self.unit == "characters" else " "
+
+    def encode(self, text: str) -> Tensor:
+        """Return the ids of a text's tokens, (T,) int64.
+
+        Raises:
+            DataError: A token is not in the vocabulary, which has no ``<unk>``.
+        """
+        return torch.from_numpy(self.index(split(text, self.unit)))
+
+    def index(self, tokens: Sequence[str]) -> np.ndarray:
+        """Return the ids of tokens that :func:`split` returned, (T,) int64."""
+        if isinstance(tokens, str):
+            codes = np.frombuffer(tokens.encode("utf-32-le", "surrogatepass"), np.uint32)
+            ids = self._by_code_point[np.minimum(codes, len(self._by_code_point) - 1)]
+        else:
+            unknown = -1 if self.unknown is None else self.unknown
+            ids = np.fromiter((self._ids.get(t, unknown) for t in tokens), np.int64, len(tokens))
+        if self.unknown is None and (ids < 0).any():
+            place = int(np.argmax(ids < 0))
+            raise DataError(
+                f"Vocabulary: token {tokens[place]!r} at position {place:,} is not among the "
+                f"{len(self):,} known {self.unit}.\n"
+                "  They are those of the training text.\n"
+                "  Leave it out."
+            )
+        return ids
+
+    def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:
+        """Return the text of some ids.
+
+        Characters follow each other, an unknown one as U+FFFD; words are joined by one space and
+        each ``<eos>`` is a line end.
+        """
+        numbers = ids.tolist() if isinstance(ids, (Tensor, np.ndarray)) else ids
+        text = self.separator.join(self._shown[number] for number in numbers)
+        return text if self.unit == "characters" else re.sub(" ?\n ?", "\n", text)
+
+    @cached_property
+    def _shown(self) -> list[str]:
+        shown = {UNKNOWN: "\ufffd"} if self.unit == "characters" else {LINE_END: "\n"}
+        return [shown.get(token, token) for token in self.tokens]
+
+    @cached_property
+    def _by_code_point(self) -> np.ndarray:
+        # One entry more than the highest code point known: all above it are looked up there.
+        known = {ord(token): number for token, number in self._ids.items() if token != UNKNOWN}
+        table = np.full(max(known, default=0) + 2, -1 if self.unknown is None else self.unknown)
+        table[list(known)] = list(known.values())
+        return table

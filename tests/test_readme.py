@@ -1,0 +1,56 @@
+"""What the README and the guides say, done."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(verb):
+    lines = "\n".join(blocks(README, "bash")).splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith(f"seqnets {verb}")]
+
+
+@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "writing-a-cell"])
+def test_the_python_in_the_pages_runs_from_top_to_bottom(text):
+    names = {}
+    exec("import torch, seqnets", names)
+    assert blocks(text, "python")
+
+    for block in blocks(text, "python"):
+        exec(block, names)
+
+
+@pytest.mark.parametrize("command", [c for c in commands("train") if "resume" not in c])
+def test_every_training_command_of_the_readme_composes(command, tmp_path):
+    arguments = [a for a in shlex.split(command)[2:] if a != "-m"]
+    arguments = [a.split(",")[0] for a in arguments]  # the first job of a sweep
+
+    done = subprocess.run(
+        [sys.executable, "-m", "seqnets", "train", *arguments, "--cfg", "job"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "_target_: seqnets." in done.stdout
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for target in re.findall(r"^make (\S+)", "\n".join(blocks(README, "bash")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
