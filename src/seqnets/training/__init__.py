@@ -1,0 +1,33 @@
+"""Training: objectives, one module for all tasks, checkpoints, and what happens around the loop."""
+
+from seqnets.training.checkpoint import (
+    AtomicCheckpointIO,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from seqnets.training.module import SequenceModule
+from seqnets.training.objectives import (
+    Classification,
+    LanguageModelling,
+    Objective,
+    Outcome,
+    Regression,
+    Tagging,
+)
+from seqnets.training.schedules import Cosine
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "Classification",
+    "Cosine",
+    "LanguageModelling",
+    "Objective",
+    "Outcome",
+    "Regression",
+    "SequenceModule",
+    "Tagging",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+]

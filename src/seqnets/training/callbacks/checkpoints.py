@@ -1,0 +1,91 @@
+"""When checkpoints are written."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from seqnets.errors import ConfigError
+
+
+class Checkpoints(Checkpoint):
+    """Keep the best checkpoint and the last one, in the run's folder ``checkpoints``.
+
+    ``best.ckpt`` is written when the objective's metric improves on the validation part;
+    ``last.ckpt`` after each validation, at the end, and every so many steps. Both are written at
+    moments from which Lightning's loops go on exactly: after a validation, or after a batch that
+    none follows. Lightning calls this callback after all others, whose states it writes.
+
+    Args:
+        every_n_steps: Steps between two writes of ``last.ckpt``; 0 writes it after validations
+            and at the end only.
+    """
+
+    def __init__(self, every_n_steps: int = 0) -> None:
+        if every_n_steps < 0:
+            raise ConfigError(
+                f"Checkpoints: every_n_steps is {every_n_steps}, expected 0 or more steps."
+            )
+        self.every_n_steps = every_n_steps
+        self.best_score: float | None = None
+        self._saved_at = 0
+
+    @staticmethod
+    def folder(trainer: Trainer) -> Path:
+        """Where a trainer's checkpoints lie."""
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best score of a run that was stopped."""
+        self.best_score = state_dict["best_score"]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Write ``last.ckpt`` if it is time, and no validation follows that would."""
+        step = trainer.global_step
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
+        if (due or _ends(trainer)) and not validation_follows(trainer):
+            self.save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write ``last.ckpt``, and ``best.ckpt`` if it is better than all before."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        objective = pl_module.objective
+        metric = trainer.callback_metrics.get(f"val/{objective.metric}")
+        score = math.nan if metric is None else float(metric)
+        sign = 1 if objective.mode == "max" else -1
+        better = self.best_score is None or sign * score > sign * self.best_score
+        if better and math.isfinite(score):
+            self.best_score = score
+            trainer.save_checkpoint(self.folder(trainer) / "best.ckpt", weights_only=False)
+        self.save_last(trainer)
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write ``last.ckpt`` now."""
+        self._saved_at = trainer.global_step
+        trainer.save_checkpoint(self.folder(trainer) / "last.ckpt", weights_only=False)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the loop validates after the batch that has just ended."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def _ends(trainer: Trainer) -> bool:
+    last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= (
+        trainer.current_epoch + 1
+    )
+    return (
+        trainer.should_stop
+        or 0 <= trainer.max_steps <= trainer.global_step
+        or (last_epoch and trainer.is_last_batch)
+    )

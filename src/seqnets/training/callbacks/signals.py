@@ -1,0 +1,57 @@
+"""Ending well when asked to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from seqnets.training.callbacks.checkpoints import validation_follows
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopOnSignal(Callback):
+    """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one is final.
+
+    Attributes:
+        received: The signal that came, or None. Who started the training exits with
+            128 + its number, as signals do.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Listen, in the place of Lightning, which would save nothing and exit with 0."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Let signals do what they did before."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Let signals do what they did before."""
+        self._restore()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
+        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return
+        if not validation_follows(trainer):
+            trainer.limit_val_batches = 0  # stopping would bring one about
+        trainer.should_stop = True
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,205 @@
+"""Checkpoints that are whole or absent, and that say so when they are neither."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from seqnets.errors import CheckpointError
+
+_MARK = b"seqnets sha256 "
+_SEAL_SIZE = len(_MARK) + 64  # the mark and 64 hexadecimal digits
+_PARTIAL = ".partial"
+_BLOCK = 1 << 20
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A Trainer's plugin: writes and reads checkpoints by the two functions below."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; see :func:`save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint, never code; see :func:`load_checkpoint`."""
+        return load_checkpoint(path, map_location or "cpu")
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
+    """Write tensors and plain values to a file, whole or not at all.
+
+    The file is written beside its place, sealed with its SHA-256, flushed to the disk and renamed
+    over what was there: at any moment the name holds a whole checkpoint, the old or the new. The
+    seal is a zip file's comment, which ``torch.load`` does not mind.
+
+    Args:
+        checkpoint: Tensors and plain values.
+        path: Where it goes; its folder is made if need be.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written. What was there before
+            still is.
+    """
+    path = Path(path)
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_partials_of_the_dead(path.parent)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f"{os.getpid()}-", suffix=_PARTIAL, delete=False
+        ) as file:
+            partial = file.name
+            torch.save(checkpoint, file)
+            _seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        kept = "The one before it is still there." if path.exists() else "None was there before."
+        raise CheckpointError(
+            f"Checkpoint {path}: could not be written: {error}.\n"
+            f"  {kept} Make room or choose another folder (output=FOLDER), then resume."
+        ) from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+
+
+def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of seqnets: a local file, whole, of tensors and plain values alone.
+
+    Args:
+        path: The file.
+        map_location: Where its tensors go, as for ``torch.load``.
+
+    Raises:
+        CheckpointError: There is no such file, it is cut short or damaged, holds more than tensors
+            and plain values, or is no checkpoint of seqnets.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            _check_seal(file, path)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path}: {error.strerror}, expected a file that `seqnets train` wrote."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"Checkpoint {path}: holds more than tensors and plain values, and was not loaded.\n"
+            f"  The rest could be code, and seqnets never writes any."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "seqnets"} <= checkpoint.keys():
+        raise CheckpointError(
+            f"Checkpoint {path}: lacks the parts 'state_dict' and 'seqnets', expected a file that "
+            f"`seqnets train` wrote."
+        )
+    return checkpoint
+
+
+def load_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:
+    """Put a checkpoint's weights into a module.
+
+    Raises:
+        CheckpointError: They are those of another model; says which weights differ.
+    """
+    check_weights(module, checkpoint, path)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def check_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:
+    """Raise CheckpointError unless the checkpoint's weights are those of this module."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    differing = [
+        f"{name}: {found.get(name, 'absent')}, expected {expected.get(name, 'none')}"
+        for name in {**expected, **found}
+        if found.get(name) != expected.get(name)
+    ]
+    if differing:
+        shown = "\n".join(f"  {line}" for line in differing[:4])
+        raise CheckpointError(
+            f"Checkpoint {path}: is of another model, {len(differing)} weights differ.\n{shown}\n"
+            f"  Use the model, cell and sizes that it was trained with."
+        )
+
+
+def _seal(file: IO[bytes]) -> None:
+    """Give a finished zip file its own digest as comment; its last two bytes are its length, 0."""
+    size = file.tell()
+    digest = _digest(file, size)
+    file.seek(size - 2)
+    file.write(_SEAL_SIZE.to_bytes(2, "little") + _MARK + digest)
+
+
+def _check_seal(file: IO[bytes], path: Path) -> None:
+    size = file.seek(0, os.SEEK_END) - _SEAL_SIZE
+    seal = b""
+    if size > 0:
+        file.seek(size)
+        seal = file.read()
+    if not seal.startswith(_MARK):
+        raise CheckpointError(
+            f"Checkpoint {path}: is cut short, or seqnets did not write it: its seal is missing.\n"
+            f"  Take another, best.ckpt or last.ckpt."
+        )
+    if _digest(file, size) != seal[len(_MARK) :]:
+        raise CheckpointError(
+            f"Checkpoint {path}: is damaged, its SHA-256 is not the one it was written with.\n"
+            f"  Take another, best.ckpt or last.ckpt, or a copy from elsewhere."
+        )
+
+
+def _digest(file: IO[bytes], size: int) -> bytes:
+    """The SHA-256 of a file's first bytes, its comment's length taken as 0."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    left = size - 2
+    while left > 0 and (block := file.read(min(_BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _remove_partials_of_the_dead(folder: Path) -> None:
+    """Unlink what processes that were killed while writing have left behind."""
+    for partial in folder.glob(f"*{_PARTIAL}"):
+        owner = partial.name.split("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            partial.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; systems without folder handles need nothing."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

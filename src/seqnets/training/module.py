@@ -1,0 +1,201 @@
+"""One LightningModule for all tasks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric, MetricCollection
+
+import seqnets
+from seqnets.errors import CheckpointError
+from seqnets.layers import detach, map_state
+from seqnets.training import random_state
+from seqnets.training.checkpoint import check_weights
+from seqnets.training.objectives import Objective, Outcome
+from seqnets.typing import Batch, Sizes
+
+FORMAT = 1
+
+
+class SequenceModule(LightningModule):
+    """A model, what it is to learn, and how.
+
+    Where a batch continues the one before (``batch.carry``), the model's state is carried over
+    without its history: gradients flow through one batch, which is truncated backpropagation
+    through time. Training and evaluation carry states of their own.
+
+    Its checkpoints hold, beside Lightning's part, what an exact resume needs of every process:
+    random states, carried state, and gradients that wait for more to be added.
+
+    Args:
+        model: Takes (x, state, lengths), gives (output, state).
+        objective: Scores what it gives.
+        sizes: What the dataset knows, for the metrics.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule from the optimizer; constant if omitted. One
+            that takes ``total_steps`` is told the run's optimizer steps and advances each step;
+            one that waits for a plateau looks at the validation loss; others advance each epoch.
+
+    Attributes:
+        card: Plain values that the checkpoint keeps: the resolved "config", and what the dataset
+            says of itself as "data".
+        last_loss: The loss of the last training batch, on its device; None before the first.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        sizes: Sizes,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.card: dict[str, Any] = {"config": {}, "data": {}}
+        self.last_loss: Tensor | None = None
+        self.losses = nn.ModuleDict({part: MeanMetric() for part in ("val", "test")})
+        self.scores = nn.ModuleDict(
+            {part: MetricCollection({**objective.metrics(sizes)}) for part in ("val", "test")}
+        )
+        self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
+        self._plateau: ReduceLROnPlateau | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        outcome = self._run(batch, "train")
+        self.last_loss = outcome.loss.detach()
+        self.log("train/loss", self.last_loss, batch_size=len(batch.x))
+        return outcome.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a validation batch."""
+        self._score(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a test batch."""
+        self._score(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the whole validation part, and tell a schedule that waits for them."""
+        loss = self._summarise("val")
+        if self._plateau is not None and not self.trainer.sanity_checking:
+            self._plateau.step(loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the whole test part."""
+        self._summarise("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule with when it advances."""
+        optimizer = self.optimizer_factory(self.model.parameters())
+        if self.scheduler_factory is None:
+            return optimizer
+        if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
+            total = int(self.trainer.estimated_stepping_batches)
+            schedule = self.scheduler_factory(optimizer, total_steps=total)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        schedule = self.scheduler_factory(optimizer)
+        if isinstance(schedule, ReduceLROnPlateau):
+            # Lightning would advance it after the moment at which checkpoints are written
+            self._plateau = schedule
+            return optimizer
+        return [optimizer], [{"scheduler": schedule, "interval": "epoch"}]
+
+    def on_train_start(self) -> None:
+        """Go on where the run that is resumed was: random numbers, gradients, schedule."""
+        if self._resumed is None:
+            return
+        random_state.restore(self._resumed["random"])
+        for name, parameter in self.named_parameters():
+            if name in self._resumed["gradients"]:
+                parameter.grad = self._resumed["gradients"][name].to(parameter.device)
+        if self._plateau is not None and self._resumed["plateau"] is not None:
+            self._plateau.load_state_dict(self._resumed["plateau"])
+        self._resumed = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an exact resume needs, and the card."""
+        waiting = self.trainer.accumulate_grad_batches > 1
+        mine = {
+            "random": random_state.capture(),
+            "gradients": {
+                name: parameter.grad.cpu()
+                for name, parameter in self.named_parameters()
+                if waiting and parameter.grad is not None
+            },
+            "carried": map_state(Tensor.cpu, self._carried["train"]),
+            "plateau": None if self._plateau is None else self._plateau.state_dict(),
+        }
+        checkpoint["seqnets"] = {
+            "format": FORMAT,
+            "version": seqnets.__version__,
+            **self.card,
+            "processes": _of_all_processes(mine),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the carried state, and the random states for when training starts.
+
+        Raises:
+            CheckpointError: The checkpoint is of another format or model, or was written by
+                another number of processes.
+        """
+        path = str(self.trainer.ckpt_path)
+        ours = checkpoint["seqnets"]
+        if ours["format"] != FORMAT:
+            raise CheckpointError(
+                f"Checkpoint {path}: has format {ours['format']}, expected {FORMAT}.\n"
+                f"  It was written by seqnets {ours['version']}."
+            )
+        check_weights(self, checkpoint, path)
+        processes = ours["processes"]
+        if len(processes) != self.trainer.world_size:
+            raise CheckpointError(
+                f"Checkpoint {path}: was written by {len(processes)} processes, expected "
+                f"{self.trainer.world_size}.\n"
+                f"  Each has a state of its own; resume with as many (trainer.devices)."
+            )
+        self._resumed = processes[self.trainer.global_rank]
+        self._carried["train"] = self._resumed["carried"]
+
+    def _run(self, batch: Batch, part: str) -> Outcome:
+        state = self._carried[part] if batch.carry else None
+        state = map_state(lambda tensor: tensor.to(self.device), state)
+        outcome = self.objective(self.model, batch, state)
+        self._carried[part] = detach(outcome.state)
+        return outcome
+
+    def _score(self, batch: Batch, part: str) -> None:
+        outcome = self._run(batch, part)
+        self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
+        self.scores[part].update(outcome.predictions, outcome.targets)  # type: ignore[operator]
+
+    def _summarise(self, part: str) -> float:
+        loss: Any = self.losses[part]
+        scores: Any = self.scores[part]
+        mean = float(loss.compute())
+        figures = {"loss": mean, **self.objective.derived(mean), **scores.compute()}
+        self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
+        loss.reset()
+        scores.reset()
+        return mean
+
+
+def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, mine)
+    return everyones

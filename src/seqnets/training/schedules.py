@@ -1,0 +1,42 @@
+"""Learning rates over the length of a run."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from seqnets.errors import ConfigError
+
+
+class Cosine(LambdaLR):
+    """Rise in a straight line, then fall along half a cosine to a share of the peak.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        total_steps: Optimizer steps of the whole run.
+        warmup: Share of the steps in which the rate rises, in [0, 1).
+        floor: Share of the peak at the end, in [0, 1].
+
+    References:
+        Loshchilov & Hutter, 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts",
+        arXiv:1608.03983 (one cycle of it).
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, warmup: float = 0.02, floor: float = 0.02
+    ) -> None:
+        if not (0 <= warmup < 1 and 0 <= floor <= 1):
+            raise ConfigError(
+                f"Cosine: warmup is {warmup} and floor {floor}, expected shares in [0, 1)."
+            )
+        rising = max(1, round(warmup * total_steps))
+
+        def share(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            done = min(1.0, (step - rising) / max(1, total_steps - rising))
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+        super().__init__(optimizer, share)

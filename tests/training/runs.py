@@ -1,0 +1,75 @@
+"""Small real runs for the tests of training."""
+
+from functools import partial
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.datasets import Parity, TextFiles
+from seqnets.models import LanguageModel, SequenceClassifier
+from seqnets.training import (
+    AtomicCheckpointIO,
+    Classification,
+    Cosine,
+    LanguageModelling,
+    SequenceModule,
+)
+from seqnets.training.callbacks import Checkpoints, DivergenceGuard, StopOnSignal
+
+SENTENCES = "The state is carried on. What was learned stays; what was lost is gone.\n" * 40
+
+
+def text_data(folder, **options):
+    path = folder / "text.txt"
+    if not path.exists():
+        path.write_text(SENTENCES, encoding="utf-8")
+    return TextFiles(
+        str(path), cache=str(folder / "cache"), **{"batch_size": 4, "chunk_length": 32, **options}
+    )
+
+
+def language_module(data, scheduler=Cosine, **options):
+    model = LanguageModel(
+        LSTMCell, data.sizes["vocab_size"], hidden_size=8, num_layers=2, dropout=0.3, **options
+    )
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    return SequenceModule(model, LanguageModelling(), data.sizes, optimizer, scheduler)
+
+
+def parity_data():
+    return Parity(length=6, shortest_length=3, train_size=40, test_size=16, batch_size=8)
+
+
+def parity_module(data):
+    model = SequenceClassifier(GRUCell, **data.sizes, hidden_size=8, dropout=0.2)
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5)
+    optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    return SequenceModule(model, Classification(), data.sizes, optimizer, plateau)
+
+
+def trainer(folder, *callbacks, every_n_steps=0, **options):
+    guards = [DivergenceGuard(), StopOnSignal(), Checkpoints(every_n_steps)]
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "gradient_clip_val": 1.0,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(
+        default_root_dir=folder,
+        callbacks=[*callbacks, *guards],
+        plugins=[AtomicCheckpointIO()],
+        **{**defaults, **options},
+    )
+
+
+def fit(make_module, data, folder, *callbacks, resume=None, seed=1, **options):
+    """Train from a seed, or from a checkpoint in a process whose random state is another."""
+    seed_everything(seed if resume is None else 12345, verbose=False)
+    module = make_module(data)
+    running = trainer(folder, *callbacks, **options)
+    running.fit(module, data, ckpt_path=resume, weights_only=True)
+    return running, module

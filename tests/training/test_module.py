@@ -1,0 +1,217 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+
+from seqnets.errors import CheckpointError, DataError, DivergenceError
+from seqnets.training import Classification, LanguageModelling, Regression, Tagging, load_checkpoint
+from seqnets.typing import IGNORE, Batch
+
+from .runs import fit, language_module, parity_data, parity_module, text_data, trainer
+
+
+class Fixed(torch.nn.Module):
+    """Says what it was told to say."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def forward(self, x, state=None, lengths=None):
+        return self.said, state
+
+
+def test_language_modelling_is_the_mean_over_scored_tokens():
+    logits = torch.randn(2, 3, 5)
+    targets = torch.tensor([[0, 4, 1], [2, IGNORE, IGNORE]])
+    batch = Batch(torch.zeros(2, 3, dtype=torch.long), targets)
+
+    outcome = LanguageModelling()(Fixed(logits), batch)
+    scored = [(0, 0), (0, 1), (0, 2), (1, 0)]
+    by_hand = -sum(logits[b, t].log_softmax(0)[targets[b, t]] for b, t in scored) / 4
+
+    torch.testing.assert_close(outcome.loss, by_hand)
+    assert outcome.scored == 4
+
+
+def test_a_batch_without_targets_costs_nothing_instead_of_being_nan():
+    batch = Batch(torch.zeros(1, 2, dtype=torch.long), torch.full((1, 2), IGNORE))
+
+    assert Tagging()(Fixed(torch.randn(1, 2, 5)), batch).loss == 0
+
+
+def test_bits_and_perplexity_follow_from_the_loss():
+    assert LanguageModelling("characters").derived(math.log(8)) == {"bits_per_character": 3.0}
+    assert LanguageModelling("words").derived(math.log(8)) == {"perplexity": pytest.approx(8)}
+
+
+@pytest.mark.parametrize("target", [5, -1])
+def test_a_target_out_of_range_is_named(target):
+    batch = Batch(torch.zeros(2, 3), torch.tensor([0, target]))
+
+    with pytest.raises(DataError, match=rf"target 1 of the batch is {target}, expected 0\.\.4"):
+        Classification()(Fixed(torch.randn(2, 5)), batch)
+
+
+def test_regression_refuses_targets_of_another_shape():
+    with pytest.raises(DataError, match=r"\(2,\), expected \(2, 1\)"):
+        Regression()(Fixed(torch.randn(2, 1)), Batch(torch.zeros(2, 3, 1), torch.zeros(2)))
+
+
+def test_validation_over_chunks_is_the_loss_of_the_whole_stream(tmp_path):
+    data = text_data(tmp_path, batch_size=1, chunk_length=32)
+    module = language_module(data, scheduler=None)
+    running = trainer(tmp_path)
+
+    running.validate(module, data, verbose=False)
+    found = running.callback_metrics["val/loss"]
+    ids = torch.cat([batch.x[0] for batch in data.loader("val")])
+    targets = torch.cat([batch.y[0] for batch in data.loader("val")])
+    module.eval()
+    logits, _ = module.model(ids[None])
+
+    torch.testing.assert_close(found, F.cross_entropy(logits[0], targets))
+
+
+def test_gradients_stop_at_the_borders_of_chunks_and_states_do_not(tmp_path):
+    data = text_data(tmp_path)
+    module = language_module(data, scheduler=None).eval()
+    first, second = list(data.loader("train"))[:2]
+    module.log = lambda *_, **__: None
+
+    module.training_step(first, 0)
+    state = module._carried["train"]
+    loss = module.training_step(second, 1)
+    alone, _ = module.model(second.x, state)
+
+    assert not any(part.requires_grad for layer in state for part in layer)
+    torch.testing.assert_close(loss, F.cross_entropy(alone.flatten(0, 1), second.y.flatten()))
+
+
+def test_an_epoch_begins_with_a_fresh_state(tmp_path):
+    data = text_data(tmp_path)
+    module = language_module(data, scheduler=None).eval()
+    module.log = lambda *_, **__: None
+    first = next(iter(data.loader("train")))
+
+    before = module.training_step(first, 0)
+    again = module.training_step(first, 0)
+
+    assert torch.equal(before, again)
+
+
+def test_training_learns_the_text(tmp_path):
+    running, _ = fit(
+        partial(language_module, scheduler=None), text_data(tmp_path), tmp_path, max_steps=150
+    )
+
+    assert running.callback_metrics["val/bits_per_character"] < 3.0
+
+
+def test_the_checkpoint_is_plain_and_whole(tmp_path):
+    fit(language_module, text_data(tmp_path), tmp_path, max_steps=3)
+
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+
+    assert content["seqnets"]["format"] == 1
+    assert content["global_step"] == 3
+
+
+class PoisonAt(Callback):
+    """Makes the loss or a gradient NaN at a step."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_step == self.step and self.what == "loss":
+            pl_module.last_loss = loss.detach() * torch.nan
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step == self.step and self.what == "gradient":
+            next(pl_module.parameters()).grad[0] = torch.inf
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(what, tmp_path):
+    with pytest.raises(DivergenceError) as error:
+        fit(
+            language_module,
+            text_data(tmp_path),
+            tmp_path,
+            PoisonAt(7, what),
+            every_n_steps=2,
+            max_steps=20,
+        )
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+
+    assert "at step 7, epoch 0, batch 7" in str(error.value)
+    assert "last.ckpt" in str(error.value)
+    assert content["global_step"] == 6
+    assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
+
+
+def test_a_checkpoint_of_another_model_is_refused_on_resume(tmp_path):
+    fit(language_module, text_data(tmp_path), tmp_path, max_steps=3)
+
+    def wider(data):
+        return language_module(data, embedding_size=16)
+
+    with pytest.raises(CheckpointError, match=r"of another model(.|\n)*embedding"):
+        fit(
+            wider,
+            text_data(tmp_path),
+            tmp_path,
+            resume=tmp_path / "checkpoints" / "last.ckpt",
+            max_steps=5,
+        )
+
+
+@pytest.mark.parametrize("clipping", ["norm", "value"])
+def test_gradients_are_clipped(clipping, tmp_path):
+    largest = {}
+
+    class Look(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            if gradients:
+                largest["norm"] = float(torch.nn.utils.get_total_norm(gradients))
+                largest["value"] = max(float(g.abs().max()) for g in gradients)
+
+    fit(
+        language_module,
+        text_data(tmp_path),
+        tmp_path,
+        Look(),
+        max_steps=3,
+        gradient_clip_val=1e-3,
+        gradient_clip_algorithm=clipping,
+    )
+
+    assert largest[clipping] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_bfloat16_trains(tmp_path):
+    running, module = fit(
+        language_module, text_data(tmp_path), tmp_path, max_steps=5, precision="bf16-mixed"
+    )
+
+    assert running.global_step == 5
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
+
+
+def test_best_is_the_checkpoint_with_the_best_metric(tmp_path):
+    scores = {}
+
+    class Look(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                scores[trainer.global_step] = float(trainer.callback_metrics["val/accuracy"])
+
+    fit(parity_module, parity_data(), tmp_path, Look(), max_epochs=6)
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+
+    assert scores[best["global_step"]] == max(scores.values())

@@ -1,0 +1,143 @@
+"""A run that was stopped and resumed is, bit for bit, the run that was not."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
+
+from .runs import fit, language_module, parity_data, parity_module, text_data
+
+
+class SignalAt(Callback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), self.number)
+
+
+class Figures(Callback):
+    """Writes down every validation loss and learning rate."""
+
+    def __init__(self):
+        self.losses, self.rates = {}, {}
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.losses[trainer.global_step] = float(trainer.callback_metrics["val/loss"])
+
+    def on_train_batch_start(self, trainer, *_):
+        self.rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+TASKS = {
+    "text": (text_data, language_module, {"max_steps": 30}),
+    "text, validated within the epoch": (
+        text_data,
+        language_module,
+        {"max_steps": 30, "val_check_interval": 4},
+    ),
+    "text, gradients accumulated": (
+        text_data,
+        language_module,
+        {"max_steps": 14, "accumulate_grad_batches": 2},
+    ),
+    "text by epochs": (text_data, partial(language_module, scheduler=None), {"max_epochs": 2}),
+    "parity with a plateau schedule": (
+        lambda folder: parity_data(),
+        parity_module,
+        {"max_epochs": 5},
+    ),
+}
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 10, 13])
+@pytest.mark.parametrize("task", TASKS)
+def test_stopped_by_a_signal_and_resumed_ends_with_the_same_weights(task, step, tmp_path):
+    make_data, make_module, options = TASKS[task]
+    whole_figures, resumed_figures = Figures(), Figures()
+
+    _, whole = fit(make_module, make_data(tmp_path), tmp_path / "a", whole_figures, **options)
+    stopped, _ = fit(make_module, make_data(tmp_path), tmp_path / "b", SignalAt(step), **options)
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    _, resumed = fit(
+        make_module, make_data(tmp_path), tmp_path / "b", resumed_figures, resume=last, **options
+    )
+
+    assert step - 1 <= stopped.global_step <= step
+    assert same(whole, resumed)
+    later = {k: v for k, v in whole_figures.losses.items() if k > stopped.global_step}
+    assert later.items() <= resumed_figures.losses.items() <= whole_figures.losses.items()
+    assert resumed_figures.rates.items() <= whole_figures.rates.items()
+
+
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_killed_without_warning_and_resumed_ends_with_the_same_weights(every, tmp_path):
+    class Killed(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 11:
+                raise RuntimeError("killed")
+
+    options = {"max_steps": 20, "val_check_interval": 5}
+    _, whole = fit(language_module, text_data(tmp_path), tmp_path / "a", **options)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(
+            language_module,
+            text_data(tmp_path),
+            tmp_path / "b",
+            Killed(),
+            every_n_steps=every,
+            **options,
+        )
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    _, resumed = fit(language_module, text_data(tmp_path), tmp_path / "b", resume=last, **options)
+
+    assert same(whole, resumed)
+
+
+def test_early_stopping_counts_on_where_it_was(tmp_path):
+    def patience():
+        return EarlyStopping("val/loss", patience=3, min_delta=10.0)
+
+    options = {"max_epochs": 10}
+    whole, a = fit(parity_module, parity_data(), tmp_path / "a", patience(), **options)
+    fit(parity_module, parity_data(), tmp_path / "b", patience(), SignalAt(7), **options)
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    resumed, b = fit(
+        parity_module, parity_data(), tmp_path / "b", patience(), resume=last, **options
+    )
+
+    assert whole.global_step == resumed.global_step < 50
+    assert same(a, b)
+
+
+def test_a_finished_run_resumed_with_more_steps_goes_on(tmp_path):
+    make = partial(language_module, scheduler=None)
+    _, whole = fit(make, text_data(tmp_path), tmp_path / "a", max_steps=20)
+    fit(make, text_data(tmp_path), tmp_path / "b", max_steps=12)
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    _, resumed = fit(make, text_data(tmp_path), tmp_path / "b", resume=last, max_steps=20)
+
+    assert same(whole, resumed)
+
+
+def test_the_seed_decides_the_run(tmp_path):
+    runs = [
+        fit(language_module, text_data(tmp_path), tmp_path / name, seed=seed, max_steps=5)[1]
+        for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+    ]
+
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
