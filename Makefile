@@ -1,0 +1,47 @@
+# `make train` and `make test` set up whatever they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow check lint types floors format clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+train: $(READY)  ## Train a language model on Python's own manual, in at most 2 minutes
+	$(BIN)/seqnets train experiment=python_docs
+
+test: $(READY)  ## Run the whole test suite
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)  ## Run the tests that take longer too
+	$(BIN)/python -m pytest -n 2
+
+check: lint types floors test  ## Lint, types, floors and tests
+
+lint: $(READY)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## Check types
+	$(BIN)/mypy
+
+floors: $(READY)  ## Check that imports go down the floors only
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	    "seqnets needs Python 3.10 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,plot]'
+	@touch $(READY)

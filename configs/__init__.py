@@ -1,0 +1,1 @@
+"""Hydra configurations: inside the package, this folder is ``seqnets.configs``."""
