@@ -2,6 +2,20 @@
 
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.divergence import DivergenceGuard
+from seqnets.training.callbacks.hyperparameters import Hyperparameters
+from seqnets.training.callbacks.model_card import ModelCard
+from seqnets.training.callbacks.monitor import Monitor
+from seqnets.training.callbacks.progress import Progress
+from seqnets.training.callbacks.samples import TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
 
-__all__ = ["Checkpoints", "DivergenceGuard", "StopOnSignal"]
+__all__ = [
+    "Checkpoints",
+    "DivergenceGuard",
+    "Hyperparameters",
+    "ModelCard",
+    "Monitor",
+    "Progress",
+    "StopOnSignal",
+    "TextSamples",
+]

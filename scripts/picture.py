@@ -1,0 +1,115 @@
+"""Draw what a language model's run learned: learning curve, and how surprised it is by the text.
+
+    python scripts/picture.py RUN_FOLDER PICTURE.png
+
+Needs matplotlib (pip install 'seqnets[plot]').
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.patches import Rectangle
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seqnets.cli.build import build
+from seqnets.datasets import Vocabulary
+from seqnets.training import load_checkpoint
+
+COLUMNS, LINES = 76, 11
+INK, ACCENT, PALE = "#22303c", "#c8553d", "#8fa3b0"
+
+
+def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and bits per character of training and validation."""
+    events = EventAccumulator(str(run)).Reload()
+    found = {}
+    for name, tag in {"training": "train/loss", "validation": "val/loss"}.items():
+        points = events.Scalars(tag)
+        found[name] = ([p.step for p in points], [p.value / math.log(2) for p in points])
+    return found
+
+
+def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
+    """A piece of the test text, bits for each of its characters, and the rivals' figures."""
+    content = load_checkpoint(checkpoint)
+    card = content["seqnets"]
+    data = build(card["config"]["dataset"])
+    data.setup()
+    model = build(card["config"]["model"])(vocab_size=card["data"]["sizes"]["vocab_size"])
+    weights = content["state_dict"].items()
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights})
+    vocabulary = Vocabulary(card["data"]["vocabulary"], card["data"]["unit"])
+    ids = torch.cat([batch.x[0] for batch in data.loader("test")])[: 4 * COLUMNS * LINES]
+    with torch.no_grad():
+        logits, _ = model.eval()(ids[None, :-1])
+        bits = F.cross_entropy(logits[0], ids[1:], reduction="none") / math.log(2)
+    begin = 2 * COLUMNS  # by then the state knows where it is
+    return vocabulary.decode(ids[1:])[begin:], bits.tolist()[begin:], data.baselines()
+
+
+def draw(run: Path, picture: Path) -> None:
+    """Draw both panels into one picture."""
+    text, bits, rivals = surprises(run / "checkpoints" / "best.ckpt")
+    plt.rcParams.update({"font.family": "DejaVu Sans", "text.color": INK, "axes.edgecolor": PALE})
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(13, 4.2), width_ratios=(1, 1.75), layout="constrained"
+    )
+
+    for (name, (steps, values)), style in zip(
+        curves(run).items(), ({"color": PALE, "lw": 1}, {"color": ACCENT, "lw": 2}), strict=True
+    ):
+        left.plot(steps, values, label=name, **style)
+    for name, value in rivals.items():
+        if value < 5:
+            left.axhline(value, color=INK, lw=0.7, ls=":")
+            left.annotate(
+                name, (1, value), (-4, 2), xycoords=("axes fraction", "data"), ha="right",
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+    left.set(xlabel="step", ylabel="bits per character", ylim=(1, 5), title="Learning")
+    left.legend(frameon=False, loc="upper center")
+    left.spines[["top", "right"]].set_visible(False)
+
+    column = line = 0
+    colours = matplotlib.colormaps["Oranges"]
+    for character, cost in zip(text, bits, strict=False):
+        if line >= LINES:
+            break
+        if character != "\n":
+            shade = colours(min(cost, 8.0) / 11)
+            right.add_patch(Rectangle((column, -line - 0.5), 1, 0.94, facecolor=shade, lw=0))
+            right.text(column + 0.5, -line, character, ha="center", va="center",
+                       family="DejaVu Sans Mono", fontsize=8.5)  # fmt: skip
+            column += 1
+        if character == "\n" or column == COLUMNS:
+            column, line = 0, line + 1
+    right.set(
+        xlim=(0, COLUMNS),
+        ylim=(-LINES + 0.4, 0.6),
+        title="Surprise at each character of the test text",
+    )
+    right.set_axis_off()
+    scale = plt.cm.ScalarMappable(norm=plt.Normalize(0, 11), cmap=colours)
+    bar = figure.colorbar(
+        scale, ax=right, shrink=0.7, pad=0.01, boundaries=[i / 10 for i in range(81)]
+    )
+    bar.set_ticks([0, 2, 4, 6, 8], labels=["0 bits", "2", "4", "6", "8+"])
+    bar.outline.set_visible(False)
+    figure.savefig(picture, dpi=130)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("picture", type=Path, help="the PNG to write")
+    arguments = parser.parse_args()
+    draw(arguments.run, arguments.picture)

@@ -1,0 +1,54 @@
+"""TensorBoard's HPARAMS tab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch.utils.tensorboard.summary import hparams
+
+from seqnets.training.callbacks.tensorboard import writer_of
+
+
+class Hyperparameters(Callback):
+    """Show the run's configuration beside its figures, so that runs can be compared.
+
+    The figures are the scalars that the run logs anyway: validation and test, the loss and the
+    objective's metric.
+    """
+
+    def __init__(self) -> None:
+        self._end: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say which configuration runs, and which figures count."""
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        names = dict.fromkeys(("loss", pl_module.objective.metric))
+        figures = {f"{part}/{name}": 0.0 for part in ("test", "val") for name in names}
+        experiment, start, self._end = hparams(flatten(pl_module.card["config"]), figures)
+        for summary in (experiment, start):
+            writer._get_file_writer().add_summary(summary)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say that the run has ended well."""
+        writer = writer_of(trainer)
+        if writer is not None and self._end is not None:
+            writer._get_file_writer().add_summary(self._end)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int]:
+    """A nested configuration as one level of dotted keys and values that TensorBoard takes."""
+    if isinstance(config, dict):
+        pairs = config.items()
+    elif isinstance(config, list) and any(isinstance(v, (dict, list)) for v in config):
+        pairs = {str(n): v for n, v in enumerate(config)}.items()
+    else:
+        plain = isinstance(config, (bool, str, float, int))
+        return {prefix: config if plain else str(config)}
+    flat: dict[str, bool | str | float | int] = {}
+    for name, value in pairs:
+        if name != "_partial_":
+            flat |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat

@@ -1,0 +1,36 @@
+"""What is being trained, for who looks at TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+
+from seqnets.training.callbacks.tensorboard import writer_of
+
+
+class ModelCard(Callback):
+    """Write the model's layers and the run's configuration into TensorBoard's TEXT tab."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write both."""
+        writer = writer_of(trainer)
+        if writer is not None:
+            writer.add_text("model", summary(pl_module.model), trainer.global_step)
+            config = yaml.safe_dump(pl_module.card["config"], sort_keys=False)
+            indented = "".join(f"    {line}\n" for line in config.splitlines())
+            writer.add_text("config", indented, trainer.global_step)
+
+
+def summary(model: nn.Module) -> str:
+    """A Markdown table of the layers that have parameters: name, what it is, how many."""
+    rows = []
+    for name, module in model.named_modules():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if own:
+            rows.append(f"| {name or 'model'} | `{module}` | {own:,} |")
+    total = sum(p.numel() for p in model.parameters())
+    head = ["| layer | is | parameters |", "|---|---|---:|"]
+    return "\n".join([*head, *rows, f"| total | {type(model).__name__} | {total:,} |"])

@@ -1,0 +1,120 @@
+"""What a terminal shows of a run as it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from seqnets.training.callbacks.throughput import Throughput
+from seqnets.typing import Batch
+
+_REFRESH = 0.2  # seconds between two looks at the loss, which may have to wait for a device
+
+
+class Progress(Callback):
+    """A progress bar with loss, the objective's metric, and how fast the text goes by.
+
+    Where the output is no terminal, one line is printed after each validation instead.
+
+    Args:
+        console: Where to draw; the standard output if omitted.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._bar: Bar | None = None
+        self._task: Any = None
+        self._throughput = Throughput()
+        self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
+        self._looked = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Draw the bar, if there is a terminal."""
+        if not trainer.is_global_zero or not self._console.is_terminal:
+            return
+        self._bar = Bar(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn(
+                "{task.fields[figures]}[green]{task.fields[validation]}[dim]{task.fields[rate]}"
+            ),
+            console=self._console,
+            refresh_per_second=5,
+        )
+        total = trainer.estimated_stepping_batches
+        self._task = self._bar.add_task(
+            "training",
+            total=int(total) if total < float("inf") else None,
+            completed=trainer.global_step,
+            **self._fields,
+        )
+        self._bar.start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Time runs."""
+        self._throughput.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Advance, and look at the loss a few times a second."""
+        self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
+        if self._bar is None or time.monotonic() - self._looked < _REFRESH:
+            return
+        self._look(trainer, pl_module)
+        self._bar.update(self._task, completed=trainer.global_step, **self._fields)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say that the training waits."""
+        self._throughput.pause()
+        if self._bar is not None:
+            self._bar.update(self._task, description="validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show the validation's figure."""
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        metric = pl_module.objective.metric
+        score = float(trainer.callback_metrics[f"val/{metric}"])
+        self._fields["validation"] = f"validation {score:.3f}  "
+        if self._bar is not None:
+            self._bar.update(self._task, description="training", **self._fields)
+        else:
+            self._look(trainer, pl_module)
+            self._console.print(
+                f"step {trainer.global_step:,}  " + "".join(self._fields.values()), highlight=False
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step)
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._stop()
+
+    def _look(self, trainer: Trainer, pl_module: Any) -> None:
+        self._looked = time.monotonic()
+        loss = float(pl_module.last_loss)
+        figures = {"loss": loss, **pl_module.objective.derived(loss)}
+        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
+        rate = self._throughput.read()
+        self._fields["figures"] = "  ".join(shown) + "  "
+        self._fields["rate"] = f"{rate:,.0f} {'steps' if unit == 'sequences' else unit}/s"
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,182 @@
+import io
+import re
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from seqnets.training.callbacks import Hyperparameters, ModelCard, Monitor, Progress, TextSamples
+from seqnets.training.callbacks.hyperparameters import flatten
+from seqnets.training.callbacks.throughput import Throughput
+
+from .runs import fit, language_module, parity_data, parity_module, text_data
+
+make = partial(language_module, scheduler=None)
+
+
+def events(folder):
+    return EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A short run with everything that TensorBoard shows."""
+
+    def with_card(data):
+        module = make(data)
+        module.card["config"] = {"model": {"hidden_size": 8}, "allow": ["a", "b"], "resume": None}
+        return module
+
+    running, module = fit(
+        with_card,
+        text_data(tmp_path),
+        tmp_path / "run",
+        Monitor(histograms_every_n_steps=4),
+        TextSamples(length=40),
+        ModelCard(),
+        Hyperparameters(),
+        logger=TensorBoardLogger(tmp_path / "run", name="", version="", default_hp_metric=False),
+        max_steps=12,
+        log_every_n_steps=3,
+        val_check_interval=6,
+    )
+    return events(tmp_path / "run"), module
+
+
+def test_tensorboard_gets_losses_metrics_norms_rates_and_throughput(watched):
+    found, module = watched
+    tags = set(found.Tags()["scalars"])
+
+    assert {"train/loss", "val/loss", "val/bits_per_character", "learning_rate"} <= tags
+    assert {"throughput/steps_per_second", "gradient_norm/total"} <= tags
+    layers = {t for t in tags if t.startswith("gradient_norm/")} - {"gradient_norm/total"}
+    owners = {name.rpartition(".")[0] for name, _ in module.model.named_parameters()}
+    assert layers == {f"gradient_norm/{owner}" for owner in owners}
+    assert [point.step for point in found.Scalars("learning_rate")] == [0, 3, 6, 9]
+
+
+def test_the_total_gradient_norm_is_the_norm_of_the_layers(watched):
+    found, _ = watched
+    layers = [t for t in found.Tags()["scalars"] if re.fullmatch(r"gradient_norm/(?!total).*", t)]
+
+    total = found.Scalars("gradient_norm/total")[-1].value
+    squares = sum(found.Scalars(tag)[-1].value ** 2 for tag in layers)
+
+    assert total == pytest.approx(squares**0.5, rel=1e-4)
+
+
+def test_every_parameter_and_gradient_has_histograms(watched):
+    found, module = watched
+    names = [name for name, _ in module.model.named_parameters()]
+
+    expected = {f"{kind}/{name}" for kind in ("parameters", "gradients") for name in names}
+    assert set(found.Tags()["histograms"]) == expected
+    assert [e.step for e in found.Histograms(f"parameters/{names[0]}")] == [0, 4, 8]
+
+
+def test_the_text_tab_has_samples_the_model_and_the_config(watched):
+    found, _ = watched
+
+    def text(tag):
+        return [e.tensor_proto.string_val[0].decode() for e in found.Tensors(f"{tag}/text_summary")]
+
+    assert len(text("sample")) == 2
+    assert "| total | LanguageModel |" in text("model")[0]
+    assert "hidden_size: 8" in text("config")[0]
+
+
+def test_the_hparams_tab_has_the_config_and_its_metrics_are_logged(watched):
+    found, _ = watched
+    contents = {
+        tag: metadata.parse_session_start_info_plugin_data
+        if tag == metadata.SESSION_START_INFO_TAG
+        else None
+        for tag in found.PluginTagToContent(metadata.PLUGIN_NAME)
+    }
+    raw = found.PluginTagToContent(metadata.PLUGIN_NAME)
+    start = metadata.parse_session_start_info_plugin_data(raw[metadata.SESSION_START_INFO_TAG])
+    experiment = metadata.parse_experiment_plugin_data(raw[metadata.EXPERIMENT_TAG])
+    metrics = {info.name.tag for info in experiment.metric_infos}
+
+    assert set(contents) == {
+        metadata.EXPERIMENT_TAG,
+        metadata.SESSION_START_INFO_TAG,
+        metadata.SESSION_END_INFO_TAG,
+    }
+    assert start.hparams["model.hidden_size"].number_value == 8
+    assert {"val/loss", "val/bits_per_character"} <= metrics & set(found.Tags()["scalars"])
+
+
+def test_watching_changes_no_number_of_the_run(tmp_path, watched):
+    _, watched_module = watched
+    _, alone = fit(
+        make, text_data(tmp_path), tmp_path / "alone", max_steps=12, val_check_interval=6
+    )
+
+    for a, b in zip(alone.parameters(), watched_module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
+    callbacks = [Monitor(), TextSamples(), ModelCard(), Hyperparameters()]
+    for logger in (CSVLogger(tmp_path / "csv", name="", version=""), False):
+        fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, max_epochs=1)
+
+    assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
+
+
+def test_nested_options_become_dotted_keys():
+    nested = {
+        "model": {"cell": {"_target_": "x", "_partial_": True}},
+        "sizes": [1, 2],
+        "none": None,
+    }
+
+    assert flatten(nested) == {"model.cell._target_": "x", "sizes": "[1, 2]", "none": "None"}
+
+
+def draw(tmp_path, make_module, data, terminal, **options):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=120, color_system=None)
+    fit(make_module, data, tmp_path, Progress(console), **options)
+    return screen.getvalue()
+
+
+def test_the_bar_shows_loss_bits_validation_and_characters_a_second(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqnets.training.callbacks.progress._REFRESH", 0.0)
+
+    shown = draw(tmp_path, make, text_data(tmp_path), True, max_steps=8, val_check_interval=4)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).strip().splitlines()[-1]
+
+    assert re.search(r"training .* 8/8 ", last)
+    assert re.search(r"loss \d\.\d{3}  bits per character \d\.\d{3}", last)
+    assert re.search(r"validation \d\.\d{3}  [\d,]+ characters/s", last)
+
+
+def test_without_a_terminal_each_validation_is_one_line(tmp_path):
+    shown = draw(tmp_path, parity_module, parity_data(), False, max_epochs=2)
+
+    assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
+    assert "steps/s" in shown
+    assert "\x1b" not in shown
+
+
+def test_pauses_do_not_count_as_training(monkeypatch):
+    clock = iter([0.0, 1.0, 100.0, 101.0])
+    monkeypatch.setattr(
+        "seqnets.training.callbacks.throughput.time.perf_counter", lambda: next(clock)
+    )
+    throughput = Throughput()
+
+    throughput.start()
+    throughput.add(10)
+    throughput.pause()
+    throughput.start()
+    throughput.add(10)
+
+    assert throughput.read() == 10
+    assert throughput.read() == 0
