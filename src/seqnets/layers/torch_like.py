@@ -443,6 +443,11 @@ class RNNCell(TorchLikeCell, cell=cells.RNNCell):
         )
         self.nonlinearity = nonlinearity
 
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        other = "" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"
+        return super().extra_repr() + other
+
 
 class GRUCell(TorchLikeCell, cell=cells.GRUCell):
     """One step of a gated recurrent unit: as ``torch.nn.GRUCell``."""

@@ -1,0 +1,209 @@
+"""torch's kernels, made to do what the plain loop does."""
+
+import itertools
+
+import pytest
+import torch
+
+import seqnets
+from seqnets import Recurrent, unroll
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.errors import BackendError
+
+B, T, I, H = 5, 7, 3, 4
+LENGTHS = torch.tensor([4, 0, 7, 1, 7])
+CELLS = {
+    "LSTM": LSTMCell,
+    "GRU": GRUCell,
+    "RNN": RNNCell,
+    "ReLU": lambda *sizes, **options: RNNCell(*sizes, nonlinearity="relu", **options),
+    "projected": lambda *sizes, **options: LSTMCell(*sizes, proj_size=2, **options),
+    "without bias": lambda *sizes, **options: LSTMCell(*sizes, bias=False, **options),
+}
+
+
+def make(kind, dtype=torch.float64):
+    torch.manual_seed(0)
+    cell = CELLS[kind](I, H, dtype=dtype)
+    x = torch.randn(B, T, I, dtype=dtype)
+    state = tuple(torch.randn(B, size, dtype=dtype) for size in cell.state_sizes)
+    return cell, x, state
+
+
+def everything(cell, x, state, lengths, reverse, backend):
+    x = x.clone().requires_grad_()
+    state = tuple(part.clone().requires_grad_() for part in state)
+    y, final = unroll(cell, x, state, lengths, reverse=reverse, backend=backend)
+    loss = sum(
+        (part * torch.arange(1, part.numel() + 1).view_as(part)).sum() for part in (y, *final)
+    )
+    return [y, *final, *torch.autograd.grad(loss, (x, *state, *cell.parameters()))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", CELLS)
+def test_kernel_and_loop_agree_over_lengths_and_directions(kind, dtype):
+    cell, x, state = make(kind, dtype)
+    padded = x.clone()
+    for row, length in enumerate(LENGTHS):
+        padded[row, length:] = torch.nan
+
+    for (given, lengths), reverse in itertools.product(
+        [(x, None), (padded, LENGTHS)], [False, True]
+    ):
+        before = seqnets.engine.runs.copy()
+        found = everything(cell, given, state, lengths, reverse, "native")
+        assert seqnets.engine.runs - before == {"native": 1}
+        expected = everything(cell, given, state, lengths, reverse, "reference")
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_memory_passes_through_padding_bit_for_bit():
+    cell, x, (h, c) = make("LSTM", torch.float32)
+
+    _, (h_end, c_end) = unroll(
+        cell, x * 100, (h, c * 1e4), torch.zeros(B, dtype=torch.long), backend="native"
+    )
+
+    assert torch.equal(c_end, c * 1e4)
+    assert torch.equal(h_end, h)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_its_gradient_can_be_differentiated_again(kind):
+    cell, x, state = make(kind)
+    x.requires_grad_()
+
+    seconds = []
+    for backend in ("native", "reference"):
+        y, _ = unroll(cell, x, state, LENGTHS, backend=backend)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), (x, *cell.parameters())))
+
+    torch.testing.assert_close(*seconds)
+
+
+def test_backward_twice_through_one_graph_gives_the_same_gradient_twice():
+    cell, x, _ = make("LSTM")
+    y, _ = unroll(cell, x, backend="native")
+
+    first = torch.autograd.grad(y.sum(), tuple(cell.parameters()), retain_graph=True)
+    second = torch.autograd.grad(y.sum(), tuple(cell.parameters()))
+
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    cell, x, _ = make("GRU")
+    cell.weight_ih.requires_grad_(False)
+
+    unroll(cell, x, backend="native")[0].sum().backward()
+
+    assert cell.weight_ih.grad is None
+    assert cell.weight_hh.grad is not None
+
+
+class Louder(LSTMCell):
+    def update(self, wx, uh, state):
+        h, c = super().update(wx, uh, state)
+        return 2 * h, c
+
+
+REFUSALS = {
+    "another cell": (lambda: PeepholeLSTMCell(I, H), {}, "no kernel for PeepholeLSTMCell"),
+    "reset before": (lambda: OriginalGRUCell(I, H), {}, "no kernel for OriginalGRUCell"),
+    "a changed equation": (lambda: Louder(I, H), {}, "no kernel for Louder"),
+    "resets": (
+        lambda: LSTMCell(I, H),
+        {"resets": torch.zeros(B, T, dtype=torch.bool)},
+        "cannot reset the state",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_named_backend_runs_or_raises_and_auto_says_why(case):
+    make_cell, options, reason = REFUSALS[case]
+    cell, x = make_cell(), torch.randn(B, T, I)
+
+    with pytest.raises(BackendError, match=rf"'native' refuses: .*{reason}(.|\n)*'reference'"):
+        unroll(cell, x, **options, backend="native")
+    explanation = seqnets.explain(cell, x, **options)
+    assert explanation.chosen == "reference"
+    assert reason in str(explanation)
+
+
+def test_an_unknown_backend_is_named_with_those_there_are():
+    with pytest.raises(BackendError, match="'fast', expected 'auto' or one of native, reference"):
+        unroll(GRUCell(I, H), torch.randn(B, T, I), backend="fast")
+
+
+def test_a_subclass_with_the_same_equation_keeps_the_kernel():
+    class Same(LSTMCell):
+        pass
+
+    assert seqnets.explain(Same(I, H), torch.randn(B, T, I)).chosen == "native"
+
+
+def test_functional_transforms_leave_for_the_plain_loop():
+    cell, x, _ = make("LSTM")
+    layer = Recurrent(cell)
+
+    batched = torch.func.vmap(lambda row: layer(row[None])[0][0])(x)
+    _, tangent = torch.func.jvp(lambda v: layer(v)[0], (x,), (torch.ones_like(x),))
+    step = 1e-6
+    numeric = (layer(x + step)[0] - layer(x - step)[0]) / (2 * step)
+
+    torch.testing.assert_close(batched, layer(x)[0])
+    torch.testing.assert_close(tangent, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_per_sample_gradients_sum_to_the_gradient():
+    cell, x, _ = make("GRU")
+    layer = Recurrent(cell)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, row):
+        return torch.func.functional_call(layer, parameters, (row[None],))[0].square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    layer(x)[0].square().sum().backward()
+
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(each[name].sum(0), parameter.grad)
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, PeepholeLSTMCell])
+def test_compiled_in_one_graph_it_computes_the_same(cell):
+    layer = Recurrent(cell(I, H))
+    x = torch.randn(B, T, I)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+
+    torch.testing.assert_close(compiled(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, PeepholeLSTMCell])
+def test_exported_with_any_number_of_rows_it_computes_the_same(cell):
+    layer = Recurrent(cell(I, H))
+    rows = torch.export.Dim("B", min=1, max=64)
+
+    program = torch.export.export(
+        layer, (torch.randn(B, T, I),), dynamic_shapes={"x": {0: rows}}, strict=False
+    )
+    x = torch.randn(9, T, I)
+
+    torch.testing.assert_close(program.module()(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, GRUCell, PeepholeLSTMCell])
+def test_mixed_precision_trains(cell):
+    layer = Recurrent(cell(I, H))
+    x = torch.randn(B, T, I)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(x, lengths=LENGTHS)
+    y.float().sum().backward()
+
+    torch.testing.assert_close(y.float(), layer(x, lengths=LENGTHS)[0], atol=0.05, rtol=0.05)
+    assert all(p.grad.isfinite().all() for p in layer.parameters())

@@ -1,0 +1,92 @@
+"""What unroll takes, and what it refuses."""
+
+import pytest
+import torch
+
+from seqnets import unroll
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.errors import DeviceError, DtypeError, ShapeError
+
+B, T, I, H = 3, 5, 4, 2
+X = torch.randn(B, T, I)
+ZERO = torch.zeros(B, H)
+
+REFUSED = {
+    "x is no tensor": ({"x": [[1.0]]}, DtypeError, "input is list, expected a tensor"),
+    "x without time": ({"x": X[:, 0]}, ShapeError, "has 2 dimensions.*expected 3"),
+    "x too wide": ({"x": torch.randn(B, T, 9)}, ShapeError, "has 9 features.*I = 4"),
+    "x of integers": (
+        {"x": torch.ones(B, T, I).long()},
+        DtypeError,
+        "int64, expected torch.float32",
+    ),
+    "x in double": ({"x": X.double()}, DtypeError, "float64, expected torch.float32"),
+    "x elsewhere": ({"x": X.to("meta")}, DeviceError, "on meta, expected cpu"),
+    "one state of two": ({"state": (ZERO,)}, ShapeError, "has 1 parts, expected 2: h, c"),
+    "a bare state": ({"state": ZERO}, ShapeError, "state is Tensor, expected a tuple of 2"),
+    "a state of numbers": ({"state": (ZERO, 0.0)}, DtypeError, "state 'c' is float"),
+    "a state of other rows": (
+        {"state": (ZERO, torch.zeros(B + 1, H))},
+        ShapeError,
+        r"state 'c' has shape \(4, 2\), expected \(B, H\) = \(3, 2\)",
+    ),
+    "a state in double": (
+        {"state": (ZERO, ZERO.double())},
+        DtypeError,
+        "state 'c' is torch.float64",
+    ),
+    "a length above T": ({"lengths": torch.tensor([5, 6, 1])}, ShapeError, r"lengths\[1\] is 6"),
+    "a length below 0": ({"lengths": torch.tensor([5, 1, -1])}, ShapeError, r"lengths\[2\] is -1"),
+    "float lengths": ({"lengths": torch.ones(B)}, DtypeError, "float32, expected integers"),
+    "boolean lengths": ({"lengths": torch.ones(B).bool()}, DtypeError, "bool, expected integers"),
+    "lengths of other rows": ({"lengths": torch.ones(2).long()}, ShapeError, r"\(B,\) = \(3,\)"),
+    "integer resets": ({"resets": torch.zeros(B, T).long()}, DtypeError, "boolean tensor"),
+    "resets transposed": (
+        {"resets": torch.zeros(T, B).bool()},
+        ShapeError,
+        r"\(5, 3\), expected \(B, T\) = \(3, 5\)",
+    ),
+    "reverse a string": ({"reverse": "no"}, DtypeError, "reverse is 'no'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_run_is_refused_by_name(case):
+    options, error, said = REFUSED[case]
+
+    with pytest.raises(error, match=said):
+        unroll(LSTMCell(I, H), **{"x": X, **options})
+
+
+def test_weights_of_a_wrong_shape_never_reach_a_kernel():
+    cell = GRUCell(I, H)
+    cell.weight_hh = torch.nn.Parameter(torch.zeros(3 * H, H - 1))
+
+    with pytest.raises(ShapeError, match=r"weight_hh has shape \(6, 1\), expected \(6, 2\)"):
+        unroll(cell, X)
+
+
+@pytest.mark.parametrize("lengths", [[2, 0, 5], torch.tensor([2, 0, 5], dtype=torch.int32)])
+def test_lengths_may_be_any_integers(lengths):
+    cell = LSTMCell(I, H)
+
+    expected = unroll(cell, X, lengths=torch.tensor([2, 0, 5]))
+
+    torch.testing.assert_close(unroll(cell, X, lengths=lengths), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, T, I), (B, 0, I), (0, 0, I)])
+def test_no_rows_and_no_steps_are_fine(shape):
+    y, state = unroll(LSTMCell(I, H), torch.zeros(shape))
+
+    assert y.shape == (*shape[:2], H)
+    assert all(part.shape == (shape[0], H) for part in state)
+
+
+def test_a_reset_puts_the_cells_own_initial_state_and_not_the_given_one():
+    cell = LSTMCell(I, H)
+    given = (torch.randn(B, H), torch.randn(B, H))
+    resets = torch.zeros(B, T, dtype=torch.bool)
+    resets[:, 0] = True
+
+    torch.testing.assert_close(unroll(cell, X, given, resets=resets), unroll(cell, X))

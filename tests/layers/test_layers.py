@@ -1,0 +1,211 @@
+from functools import partial
+
+import pytest
+import torch
+
+from seqnets import Bidirectional, DeepRNN, Recurrent, Truncated
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers import detach, map_state
+
+B, T, I, H = 3, 6, 4, 5
+LENGTHS = torch.tensor([6, 0, 4])
+
+
+@pytest.fixture
+def x():
+    return torch.randn(B, T, I, dtype=torch.float64)
+
+
+def double(cell, *args, **options):
+    return cell(*args, dtype=torch.float64, **options)
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, PeepholeLSTMCell])
+def test_steps_one_by_one_are_the_sequence(cell, x):
+    layer = Recurrent(double(cell, I, H))
+    whole, final = layer(x)
+
+    state, outputs = None, []
+    for t in range(T):
+        y, state = layer.step(x[:, t], state)
+        outputs.append(y)
+
+    torch.testing.assert_close(torch.stack(outputs, 1), whole)
+    torch.testing.assert_close(state, final)
+
+
+def test_both_directions_are_two_layers_side_by_side(x):
+    ahead, back = double(GRUCell, I, H), double(LSTMCell, I, H)
+
+    y, (ahead_state, back_state) = Bidirectional(ahead, back)(x, lengths=LENGTHS)
+    y_ahead, state_ahead = Recurrent(ahead)(x, lengths=LENGTHS)
+    y_back, state_back = Recurrent(back, reverse=True)(x, lengths=LENGTHS)
+
+    torch.testing.assert_close(y, torch.cat([y_ahead, y_back], -1))
+    torch.testing.assert_close((ahead_state, back_state), (state_ahead, state_back))
+
+
+@pytest.mark.parametrize("merge", ["sum", "mean", "none", "concat"])
+def test_merging(merge, x):
+    torch.manual_seed(1)
+    layer = Bidirectional(double(GRUCell, I, H), merge=merge)
+    ahead, back = layer.forward_layer(x)[0], layer.backward_layer(x)[0]
+
+    y, _ = layer(x)
+
+    expected = {
+        "sum": ahead + back,
+        "mean": (ahead + back) / 2,
+        "none": (ahead, back),
+        "concat": torch.cat([ahead, back], -1),
+    }[merge]
+    torch.testing.assert_close(y, expected)
+    assert layer.output_size == (2 * H if merge == "concat" else H)
+
+
+def test_the_backward_cell_made_for_you_has_weights_of_its_own():
+    layer = Bidirectional(GRUCell(I, H))
+
+    ahead, back = layer.forward_layer.cell, layer.backward_layer.cell
+
+    assert not torch.equal(ahead.weight_ih, back.weight_ih)
+    assert not torch.equal(ahead.weight_hh, back.weight_hh)
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([6, 5, 6])])
+def test_documents_in_one_row_are_read_as_if_alone_in_both_directions(lengths, x):
+    layer = Bidirectional(double(PeepholeLSTMCell, I, H))
+    resets = torch.zeros(B, T, dtype=torch.bool)
+    resets[:, 2] = resets[:, 3] = True
+
+    y, _ = layer(x, lengths=lengths, resets=resets)
+    parts = []
+    for part in (slice(0, 2), slice(2, 3), slice(3, 6)):
+        inside = (
+            None if lengths is None else (lengths - part.start).clamp(0, part.stop - part.start)
+        )
+        parts.append(layer(x[:, part], lengths=inside)[0])
+
+    torch.testing.assert_close(y, torch.cat(parts, 1))
+
+
+def test_a_reset_on_padding_changes_nothing(x):
+    layer = Bidirectional(double(GRUCell, I, H))
+    given = tuple((torch.randn(B, H, dtype=torch.float64),) for _ in range(2))
+    resets = torch.arange(T) >= LENGTHS[:, None]
+
+    with_resets = layer(x, given, LENGTHS, resets)
+
+    torch.testing.assert_close(with_resets, layer(x, given, LENGTHS))
+
+
+@pytest.mark.parametrize("connection", ["none", "residual", "highway"])
+def test_connections_lead_around_every_layer_after_the_first(connection, x):
+    net = DeepRNN(GRUCell, I, H, 3, connection=connection).double()
+
+    expected, _ = net.layers[0](x)
+    for layer, around in zip(net.layers[1:], net.connections[1:], strict=True):
+        y, _ = layer(expected)
+        if connection == "residual":
+            y = expected + y
+        elif connection == "highway":
+            gate = torch.sigmoid(expected @ around.gate.weight.T + around.gate.bias)
+            y = gate * y + (1 - gate) * expected
+        expected = y
+
+    torch.testing.assert_close(net(x)[0], expected)
+
+
+def test_layers_may_differ_in_cell_size_and_direction(x):
+    cells = [LSTMCell, GRUCell, partial(RNNCell, nonlinearity="relu")]
+    net = DeepRNN(cells, I, [7, 6, 5], bidirectional=[False, True, False]).double()
+
+    y, state = net(x, lengths=LENGTHS)
+
+    assert y.shape == (B, T, 5)
+    assert [layer.input_size for layer in net.layers] == [I, 7, 12]
+    assert [len(part) for part in state] == [2, 2, 1]
+
+
+def test_state_carries_a_deep_net_over_a_cut(x):
+    net = DeepRNN(LSTMCell, I, H, 2, connection="residual").double()
+    whole, final = net(x)
+
+    first, state = net(x[:, :2])
+    second, end = net(x[:, 2:], state)
+    stepped, _ = net.step(x[:, 2], state)
+
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(end, final)
+    torch.testing.assert_close(stepped, whole[:, 2])
+
+
+def test_dropout_is_between_layers_and_in_training_only(x):
+    net = DeepRNN(GRUCell, I, H, 2, dropout=0.5).double()
+    alone = DeepRNN(GRUCell, I, H, 1, dropout=0.5).double()
+
+    assert not torch.equal(net(x)[0], net(x)[0])
+    assert torch.equal(alone(x)[0], alone(x)[0])
+    net.eval()
+    below, _ = net.layers[0](x)
+    torch.testing.assert_close(net(x)[0], net.layers[1](below)[0])
+
+
+@pytest.mark.parametrize("stride", [None, 1, 2])
+def test_truncation_changes_no_output_and_no_state(stride, x):
+    net = DeepRNN(LSTMCell, I, H, 2).double()
+    resets = torch.rand(B, T) < 0.3
+
+    expected = net(x, None, LENGTHS, resets)
+
+    torch.testing.assert_close(Truncated(net, 2, stride)(x, None, LENGTHS, resets), expected)
+
+
+WRONG = {
+    "merge": (lambda: Bidirectional(GRUCell(I, H), merge="max"), "merge is 'max'"),
+    "widths": (
+        lambda: Bidirectional(GRUCell(I, H), GRUCell(I, H + 1), merge="sum"),
+        "5 and 6 wide",
+    ),
+    "inputs": (lambda: Bidirectional(GRUCell(I, H), GRUCell(I + 1, H)), "take 4 and 5"),
+    "connection": (lambda: DeepRNN(GRUCell, I, H, connection="dense"), "connection is 'dense'"),
+    "pair": (lambda: DeepRNN(GRUCell, I, H, merge="none"), "merge is 'none'"),
+    "dropout": (lambda: DeepRNN(GRUCell, I, H, dropout=1.0), r"dropout is 1\.0"),
+    "depth": (lambda: DeepRNN(GRUCell, I, H, 0), "num_layers is 0"),
+    "list": (lambda: DeepRNN(GRUCell, I, [H, H], 3), "hidden_size lists 2 values"),
+    "residual": (
+        lambda: DeepRNN(GRUCell, I, [4, 5], connection="residual"),
+        "layer 1 takes 4 features and gives 5",
+    ),
+    "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "steps is 5 and stride 2"),
+    "future": (lambda: Truncated(Bidirectional(GRUCell(I, H)), 5), "both directions"),
+    "states": (lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), [None]), "1 parts"),
+    "tensor": (lambda: Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), torch.zeros(B, H)), "tuple"),
+    "step": (
+        lambda: DeepRNN(GRUCell, I, H, bidirectional=True).step(torch.zeros(B, I)),
+        "runs in both directions",
+    ),
+    "not a pair": (
+        lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), [None]),
+        "not a pair",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_makes_no_sense_is_refused(case):
+    make, said = WRONG[case]
+
+    with pytest.raises((ConfigError, ShapeError), match=said):
+        make()
+
+
+def test_states_of_any_nesting_are_mapped():
+    state = ((torch.ones(2, requires_grad=True),), (None, (torch.zeros(1),)))
+
+    doubled = map_state(lambda t: t * 2, state)
+
+    assert doubled[0][0].tolist() == [2, 2]
+    assert doubled[1][0] is None
+    assert not detach(doubled)[0][0].requires_grad

@@ -1,0 +1,323 @@
+"""`seqnets.RNN`, `GRU` and `LSTM` are torch.nn's, to twelve digits."""
+
+import copy
+import inspect
+import itertools
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import seqnets
+
+I, H, T, B, P = 3, 4, 5, 3, 2
+KINDS = {
+    "tanh": ("RNN", {"nonlinearity": "tanh"}),
+    "relu": ("RNN", {"nonlinearity": "relu"}),
+    "GRU": ("GRU", {}),
+    "LSTM": ("LSTM", {}),
+    "LSTM, projected": ("LSTM", {"proj_size": P}),
+}
+LENGTHS = {"packed, sorted": [5, 3, 1], "packed, unsorted": [2, 5, 3]}
+SHAPES = ["padded", "unbatched", "no rows", *LENGTHS]
+
+
+def pair(kind, **options):
+    """torch's module and ours, of the same weights, in float64."""
+    name, extra = KINDS[kind]
+    theirs = getattr(nn, name)(I, H, **extra, **options).double()
+    ours = getattr(seqnets, name)(I, H, **extra, **options).double()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return theirs, ours
+
+
+def inputs(module, shape, batch_first, given_state):
+    rows = {"unbatched": None, "no rows": 0}.get(shape, B)
+    size = (T, I) if rows is None else (rows, T, I) if batch_first else (T, rows, I)
+    x = torch.randn(size, dtype=torch.float64)
+    if not given_state:
+        return x, None
+    places = module.num_layers * (1 + module.bidirectional)
+    batch = () if rows is None else (rows,)
+    widths = [module.proj_size or H, H] if isinstance(module, nn.LSTM) else [H]
+    hx = tuple(torch.randn(places, *batch, width, dtype=torch.float64) for width in widths)
+    return x, hx if len(hx) > 1 else hx[0]
+
+
+def everything(module, x, hx, shape):
+    """Outputs, final states, and the gradients of inputs, states and all parameters."""
+    x = x.clone().requires_grad_()
+    hx = (
+        tuple(h.clone().requires_grad_() for h in (hx if isinstance(hx, tuple) else (hx,)))
+        if (hx is not None)
+        else ()
+    )
+    given = None if not hx else hx if len(hx) > 1 else hx[0]
+    fed = x
+    if shape in LENGTHS:
+        lengths = torch.tensor(LENGTHS[shape])
+        fed = pack_padded_sequence(
+            x, lengths, batch_first=module.batch_first, enforce_sorted="unsorted" not in shape
+        )
+    y, final = module(fed, given)
+    packing = y[1:] if isinstance(y, PackedSequence) else ()
+    y = y.data if isinstance(y, PackedSequence) else y
+    final = final if isinstance(final, tuple) else (final,)
+    weights = [torch.sin(torch.arange(t.numel(), dtype=t.dtype)).view_as(t) for t in (y, *final)]
+    loss = sum((w * t).sum() for w, t in zip(weights, (y, *final), strict=True))
+    gradients = torch.autograd.grad(loss, (x, *hx, *module.parameters()))
+    return [y, *final, *gradients], packing
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_states_and_all_gradients_are_torchs(kind, shape):
+    options = itertools.product([False, True], [1, 2], [True, False], [False, True], [False, True])
+    for bidirectional, num_layers, bias, batch_first, given_state in options:
+        theirs, ours = pair(
+            kind,
+            bidirectional=bidirectional,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+        )
+        x, hx = inputs(theirs, shape, batch_first, given_state)
+
+        expected, their_packing = everything(theirs, x, hx, shape)
+        found, our_packing = everything(ours, x, hx, shape)
+
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(our_packing, their_packing, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_loop_has_the_same_numbers_as_torch(kind, monkeypatch):
+    theirs, ours = pair(kind, bidirectional=True, num_layers=2)
+    x, hx = inputs(theirs, "padded", False, True)
+    native = seqnets.engine.BACKENDS["native"]
+    monkeypatch.setattr(native, "refusal", lambda request: "not now")
+    before = seqnets.engine.runs.copy()
+
+    expected, _ = everything(theirs, x, hx, "padded")
+    found, _ = everything(ours, x, hx, "padded")
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert seqnets.engine.runs - before == {"reference": 4}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_equal_seeds_give_equal_weights_under_equal_names(kind, bias):
+    name, extra = KINDS[kind]
+    modules = []
+    for library in (nn, seqnets):
+        torch.manual_seed(7)
+        module = getattr(library, name)(I, H, num_layers=2, bias=bias, bidirectional=True, **extra)
+        modules.append(module.state_dict())
+
+    assert list(modules[0]) == list(modules[1])
+    assert all(torch.equal(modules[0][key], modules[1][key]) for key in modules[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_dict_of_ours_loads_into_torchs(kind):
+    theirs, ours = pair(kind, num_layers=2, bidirectional=True)
+    ours.reset_parameters()
+
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x, hx = inputs(theirs, "padded", False, False)
+
+    torch.testing.assert_close(ours(x, hx)[0], theirs(x, hx)[0], rtol=0, atol=1e-12)
+
+
+def test_dropout_between_layers_draws_torchs_masks():
+    theirs, ours = pair("GRU", num_layers=3, dropout=0.5)
+    x, _ = inputs(theirs, "padded", False, False)
+
+    outputs = []
+    for module in (theirs, ours):
+        torch.manual_seed(3)
+        outputs.append(module(x)[0])
+
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_positional_arguments_mean_what_they_mean_in_torch(name):
+    rest = {
+        "RNN": (2, "relu", False, True, 0.5, True),
+        "GRU": (2, False, True, 0.5, True),
+        "LSTM": (2, False, True, 0.5, True, P),
+        "RNNCell": (False, "relu"),
+        "GRUCell": (False,),
+        "LSTMCell": (False,),
+    }[name]
+
+    theirs, ours = getattr(nn, name)(I, H, *rest), getattr(seqnets, name)(I, H, *rest)
+
+    shared = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+    for attribute in ("input_size", "hidden_size", "nonlinearity", *shared):
+        if hasattr(theirs, attribute):
+            assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
+    assert repr(ours) == repr(theirs)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_calls_take_the_same_names(name):
+    theirs = inspect.signature(getattr(nn, name).forward).parameters
+    ours = inspect.signature(getattr(seqnets, name).forward).parameters
+
+    assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("given_state", [True, False])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("GRUCell", {}), ("LSTMCell", {})],
+)
+def test_one_step_is_torchs(name, extra, bias, batched, given_state):
+    theirs = getattr(nn, name)(I, H, bias=bias, **extra).double()
+    ours = getattr(seqnets, name)(I, H, bias=bias, **extra).double()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    rows = (B,) if batched else ()
+    x = torch.randn(*rows, I, dtype=torch.float64)
+    hx = tuple(torch.randn(*rows, H, dtype=torch.float64) for _ in range(2))
+    hx = None if not given_state else hx if name == "LSTMCell" else hx[0]
+
+    results = []
+    for module in (theirs, ours):
+        state = module(x, hx)
+        parts = state if isinstance(state, tuple) else (state,)
+        loss = sum((part * (n + 1)).sin().sum() for n, part in enumerate(parts))
+        results.append([*parts, *torch.autograd.grad(loss, tuple(module.parameters()))])
+
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-12)
+
+
+def test_copies_and_pickles_are_independent_and_equal():
+    _, ours = pair("LSTM", num_layers=2)
+    x = torch.randn(T, B, I, dtype=torch.float64)
+
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(twin(x)[0], ours(x)[0])
+        with torch.no_grad():
+            twin.weight_hh_l0.zero_()
+        assert not torch.equal(twin(x)[0], ours(x)[0])
+
+
+def test_what_code_written_for_torch_does_with_a_module_works():
+    theirs, ours = pair("LSTM", num_layers=2, bidirectional=True)
+
+    ours.flatten_parameters()
+    assert [name for name, _ in ours.named_parameters()] == [
+        name for name, _ in theirs.named_parameters()
+    ]
+    for a, b in zip(ours.all_weights, theirs.all_weights, strict=True):
+        torch.testing.assert_close(a, b)
+    assert ours.float()(torch.randn(T, B, I))[0].dtype == torch.float32
+    ours.weight_ih_l0.requires_grad_(False)
+    ours(torch.randn(T, B, I))[0].sum().backward()
+    assert ours.weight_ih_l0.grad is None
+    assert ours.weight_hh_l0.grad is not None
+
+
+def test_a_reparametrised_weight_is_used_and_trained():
+    _, ours = pair("GRU")
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    before = ours(x)[0]
+    parametrizations.weight_norm(ours, "weight_hh_l0")
+
+    torch.testing.assert_close(ours(x)[0], before)
+    ours(x)[0].sum().backward()
+    assert ours.parametrizations.weight_hh_l0.original0.grad.abs().sum() > 0
+
+
+def test_functional_call_replaces_the_parameters():
+    theirs, ours = pair("LSTM")
+    other = {name: torch.randn_like(p) for name, p in theirs.named_parameters()}
+    x = torch.randn(T, B, I, dtype=torch.float64)
+
+    found = torch.func.functional_call(ours, other, (x,))[0]
+    theirs.load_state_dict(other)
+
+    torch.testing.assert_close(found, theirs(x)[0], rtol=0, atol=1e-12)
+
+
+X = torch.randn(T, B, I)
+HX = torch.zeros(1, B, H)
+BOTH_REFUSE = {
+    "x of four dimensions": ("GRU", {}, (torch.randn(1, T, B, I), None)),
+    "x of the wrong width": ("GRU", {}, (torch.randn(T, B, I + 1), None)),
+    "x of another dtype": ("LSTM", {}, (X.double(), None)),
+    "no steps": ("GRU", {}, (torch.randn(0, B, I), None)),
+    "state of another batch": ("GRU", {}, (X, torch.zeros(1, B + 1, H))),
+    "state of too many layers": ("GRU", {}, (X, torch.zeros(2, B, H))),
+    "unbatched state": ("GRU", {}, (X, torch.zeros(1, H))),
+    "batched state of unbatched x": ("LSTM", {}, (X[:, 0], (HX, HX))),
+    "memory of the wrong width": ("LSTM", {}, (X, (HX, torch.zeros(1, B, H + 1)))),
+    "dropout above 1": ("GRU", {"dropout": 1.5}, None),
+    "dropout True": ("GRU", {"dropout": True}, None),
+    "no layers": ("GRU", {"num_layers": 0}, None),
+    "hidden_size 0": ("GRU", {"hidden_size": 0}, None),
+    "hidden_size a float": ("GRU", {"hidden_size": 4.0}, None),
+    "bias an int": ("GRU", {"bias": 1}, None),
+    "batch_first a string": ("GRU", {"batch_first": "yes"}, None),
+    "proj_size of a GRU": ("GRU", {"proj_size": 2}, None),
+    "proj_size too large": ("LSTM", {"proj_size": H}, None),
+    "proj_size negative": ("LSTM", {"proj_size": -1}, None),
+    "unknown nonlinearity": ("RNN", {"nonlinearity": "elu"}, None),
+}
+
+
+@pytest.mark.parametrize("case", BOTH_REFUSE)
+def test_what_torch_refuses_is_refused_with_an_error_of_the_same_class(case):
+    name, options, call = BOTH_REFUSE[case]
+    sizes = {"input_size": I, "hidden_size": H}
+
+    errors = []
+    for library in (nn, seqnets):
+        with pytest.raises((TypeError, ValueError, RuntimeError)) as error:
+            getattr(library, name)(**{**sizes, **options})(*call)
+        errors.append(error.value)
+
+    assert isinstance(errors[1], type(errors[0]))
+    assert isinstance(errors[1], seqnets.errors.SeqnetsError)
+
+
+def wrong_weight():
+    module = seqnets.GRU(I, H)
+    module.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H + 1))
+    return module(X)
+
+
+def packed(sizes):
+    return PackedSequence(torch.randn(5, I), torch.tensor(sizes))
+
+
+TORCH_TAKES = {
+    "bidirectional a string": lambda: seqnets.LSTM(I, H, bidirectional="no"),
+    "weights of a wrong shape": wrong_weight,
+    "a batched state for one row": lambda: seqnets.GRUCell(I, H)(X[0, 0], torch.zeros(B, H)),
+    "negative batch sizes": lambda: seqnets.GRU(I, H)(packed([6, -1])),
+    "rising batch sizes": lambda: seqnets.GRU(I, H)(packed([2, 3])),
+    "batch sizes of other rows": lambda: seqnets.GRU(I, H)(packed([3, 1])),
+}
+
+
+@pytest.mark.parametrize("case", TORCH_TAKES)
+def test_what_torch_takes_in_silence_or_dies_of_is_refused(case):
+    with pytest.raises(seqnets.errors.SeqnetsError, match=r"expected|should be"):
+        TORCH_TAKES[case]()
+
+
+def test_dropout_without_a_place_is_warned_about_as_in_torch():
+    with pytest.warns(UserWarning, match="dropout"):
+        seqnets.LSTM(I, H, dropout=0.5)
