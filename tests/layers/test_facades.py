@@ -6,14 +6,7 @@ from torch import nn
 
 import seqnets
 from seqnets import TorchLike, TorchLikeCell, cells
-
-FINAL_CELLS = [
-    cell
-    for cell in vars(cells).values()
-    if isinstance(cell, type)
-    and issubclass(cell, cells.Cell)
-    and cell not in (cells.Cell, cells.GatedCell, cells.MemoryCell)
-]
+from tests.cells.final import FINAL_CELLS
 
 
 def face_of(cell, base):
@@ -65,9 +58,8 @@ def test_the_step_face_walks_where_the_face_runs(cell):
 
 @pytest.mark.parametrize("cell", FINAL_CELLS)
 def test_a_face_starts_as_torch_starts_its_own(cell):
-    weights = torch.cat(
-        [p.detach().flatten() for p in face_of(cell, TorchLike)(3, 64).parameters()]
-    )
+    face = face_of(cell, TorchLike)(3, 64)
+    weights = torch.cat([p.detach().flatten() for p in face.parameters()])
 
     assert weights.abs().max() <= 64**-0.5
     assert weights.std() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
