@@ -1,5 +1,6 @@
 """What the README and the guides say, done."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -22,14 +23,16 @@ def commands(verb):
     return [line.split("#")[0].strip() for line in lines if line.startswith(f"seqnets {verb}")]
 
 
-@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "writing-a-cell"])
-def test_the_python_in_the_pages_runs_from_top_to_bottom(text):
-    names = {}
-    exec("import torch, seqnets", names)
-    assert blocks(text, "python")
+@pytest.mark.parametrize("page", [README, GUIDE], ids=["readme", "writing_a_cell"])
+def test_the_python_in_the_pages_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    script = "\n".join(["import torch, seqnets", *blocks(page, "python")])
+    (tmp_path / "a_page.py").write_text(script, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_page", raising=False)
 
-    for block in blocks(text, "python"):
-        exec(block, names)
+    module = importlib.import_module("a_page")
+
+    assert module.MGUCell.gates == ("f", "n")
 
 
 @pytest.mark.parametrize("command", [c for c in commands("train") if "resume" not in c])

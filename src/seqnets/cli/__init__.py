@@ -1,0 +1,1 @@
+"""The command line: ``seqnets train | evaluate | generate | list | completion``."""

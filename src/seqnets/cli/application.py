@@ -1,0 +1,207 @@
+"""A verb as a Hydra application, with errors that say what is near."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqnets.cli.listing import configs
+from seqnets.cli.names import UsageError, near, override
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Compose a verb's configuration from the command line and run it, once or as a sweep.
+
+    Returns:
+        The exit code: that of the last job that did not end with 0, or 0.
+
+    Raises:
+        UsageError: A key, group or option does not exist, or the syntax is wrong.
+        SeqnetsError: From the verb itself.
+    """
+    name = verb
+    ends: list[int | BaseException] = []
+    command = sys.argv
+
+    def job(config: DictConfig) -> None:
+        if any(ends):  # a sweep ends with the first job that fails or is stopped
+            return
+        composed = HydraConfig.get()
+        # Processes that Lightning starts run this very job, and not a whole sweep.
+        sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
+        needed = [*flags(arguments), *(o for o in arguments if o.startswith("allow="))]
+        also = "".join(f" {shlex.quote(argument)}" for argument in needed)
+        with _environment(_FULL_ERROR, None), _without_hydra():
+            try:
+                ends.append(_module(verb).run(config, composed.runtime.choices, also))
+            except BaseException as error:  # Hydra would print its command line before it
+                ends.append(error)
+
+    try:
+        # Hydra would print errors in its own way and exit; so it leaves them to us.
+        with _environment(_FULL_ERROR, "1"):
+            name, arguments = _start(verb, [_quoted(argument) for argument in arguments])
+            application = hydra.main(str(configs()), name, version_base="1.3")(job)
+            sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
+            application()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(verb, name, arguments, error) from error
+    finally:
+        sys.argv = command
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+        if end:
+            return end
+    return 0
+
+
+def _module(verb: str) -> Any:
+    return import_module(f"seqnets.cli.{verb}")
+
+
+def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """Name the configuration to start from, the verb's or one that a checkpoint holds."""
+    if not any(argument.startswith(("resume=", "checkpoint=")) for argument in arguments):
+        return verb, arguments
+    if verb == "train" and {"-m", "--multirun"} & set(arguments):
+        raise UsageError("resume: goes on with one run, and -m asks for several.")
+    given = {o.key_or_group: o.value() for o in _parsed(arguments) if not o.is_sweep_override()}
+    own = OmegaConf.load(configs() / f"{verb}.yaml")
+    values: Any = OmegaConf.to_container(own)
+    found = _module(verb).from_checkpoint(given, values)
+    if found is None:
+        return verb, arguments
+    config, settled = found
+    name = f"{verb}_from_checkpoint"
+    logging = [entry for entry in values["defaults"] if any("hydra/" in key for key in entry)]
+    started = {"defaults": ["_self_", *logging], **config, "hydra": values["hydra"]}
+    ConfigStore.instance().store(name, started)
+    keys = [argument.partition("=")[0] for argument in arguments]
+    return name, [
+        override(key, settled[key]) if key in settled else argument
+        for key, argument in zip(keys, arguments, strict=True)
+    ]
+
+
+def _quoted(argument: str) -> str:
+    """A prompt is text as it stands, for which Hydra has no grammar; unless quotes are in it."""
+    key, _, text = argument.partition("=")
+    return override(key, text) if key == "prompt" and text[:1] not in ("'", '"') else argument
+
+
+def _parsed(arguments: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    return [
+        parser.parse_override(argument)
+        for argument in arguments
+        if "=" in argument and not argument.startswith("-")
+    ]
+
+
+def flags(arguments: Sequence[str]) -> list[str]:
+    """The ``--config-dir`` of a command line."""
+    for place, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd"):
+            return list(arguments[place : place + 2])
+        if argument.startswith("--config-dir="):
+            return [argument]
+    return []
+
+
+def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
+    """Hydra's error in our words, with what is near."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return UsageError(
+            f"{group}: there is no option {option!r}.\n  {near(option, error.options)}\n"
+            f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
+        )
+    mistyped = re.search(r"Could not override '([^']+)'", str(error))
+    if mistyped:
+        key = mistyped.group(1).split("@")[0]
+        if name != verb and (configs() / key).is_dir():
+            return UsageError(
+                f"{key}: is what the checkpoint says, expected no other.\n"
+                f"  Single keys can be changed: {key}.KEY=VALUE."
+            )
+        known = list(_keys(name, arguments))
+        return UsageError(
+            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, known)}\n"
+            f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
+        )
+    if "LexerNoViableAlt" in str(error) or "token recognition" in str(error):
+        return UsageError(
+            f"seqnets {verb}: {str(error).splitlines()[0].split(': ')[-1]} cannot be read, expected KEY=VALUE.\n"
+            f"  A value with other than plain characters is quoted twice: \"KEY='VALUE'\"."
+        )
+    causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
+    return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _keys(name: str, arguments: Sequence[str]) -> Iterator[str]:
+    """All keys and groups of the configuration, as far as it can be composed."""
+    groups = {str(p.parent.relative_to(configs())) for p in configs().glob("*/**/*.yaml")}
+    yield from groups
+    chosen = [
+        str(o.input_line)
+        for o in _parsed(arguments)
+        if o.key_or_group in groups and isinstance(o.value(), str)
+    ]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
+        try:
+            composed = hydra.compose(name, overrides=chosen)
+        except HydraException:
+            composed = hydra.compose(name)
+    yield from _flat(OmegaConf.to_container(composed, resolve=False))
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, child in node.items() if isinstance(node, dict) else ():
+        if name in ("_target_", "_partial_"):
+            continue
+        yield f"{prefix}{name}"
+        yield from _flat(child, f"{prefix}{name}.")
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def _without_hydra() -> Iterator[None]:
+    """Hide Hydra from Lightning, which would give the processes it starts Hydra's options."""
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, None
+    try:
+        yield
+    finally:
+        instance.cfg = before

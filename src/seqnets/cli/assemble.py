@@ -1,0 +1,124 @@
+"""From a plain configuration to dataset, model and module; the same for all verbs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from seqnets.cli.build import build
+from seqnets.cli.names import UsageError
+from seqnets.datasets import DataModule
+from seqnets.errors import ConfigError, DeviceError
+from seqnets.training import AtomicCheckpointIO, SequenceModule
+from seqnets.typing import Sizes
+
+Config = dict[str, Any]
+
+
+def plain(config: DictConfig) -> Config:
+    """Resolve a composed configuration to plain containers.
+
+    Raises:
+        UsageError: A value that must be given is not.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UsageError(
+            f"{missing[0]}: is not given, and has no default.\n  Give it as {missing[0]}=VALUE."
+        )
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return resolved
+
+
+def make_data(config: Config, allow: Sequence[str]) -> DataModule:
+    """Make a dataset, read and check it."""
+    data: DataModule = build(config["dataset"], allow, "dataset")
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def make_module(config: Config, sizes: Sizes, allow: Sequence[str]) -> SequenceModule:
+    """Make the model for a dataset's sizes, with objective, optimizer and schedule."""
+    return SequenceModule(
+        make_model(config, sizes, allow),
+        build(config["objective"], allow, "objective"),
+        sizes,
+        build(config["optimizer"], allow, "optimizer"),
+        build(config["scheduler"], allow, "scheduler") or None,
+    )
+
+
+def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
+    """Give a model's factory the sizes that it asks for.
+
+    Raises:
+        ConfigError: It asks for one that the dataset does not have.
+    """
+    factory: Callable[..., nn.Module] = build(config["model"], allow, "model")
+    parameters = inspect.signature(factory).parameters.values()
+    asked = {p.name for p in parameters}
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        asked |= {"input_size", "vocab_size"}  # options of the encoder below
+    required = {p.name for p in parameters if p.default is p.empty and p.kind < p.VAR_KEYWORD}
+    absent = sorted(required - sizes.keys() - config["model"].keys() - {"options"})
+    model, dataset = config["model"]["_target_"], config["dataset"]["_target_"]
+    if absent:
+        raise ConfigError(
+            f"model: {model} asks for {', '.join(absent)}, which {dataset} does not have.\n"
+            f"  It has {', '.join(sizes)}. Choose a model for such data: `seqnets list models`."
+        )
+    return factory(**{name: size for name, size in sizes.items() if name in asked})
+
+
+def make_trainer(
+    config: Config, allow: Sequence[str], callbacks: list[Callback], **options: Any
+) -> Trainer:
+    """Make the Trainer of a configuration, with our checkpoints in the place of Lightning's.
+
+    Raises:
+        DeviceError: A device is asked for that is not there.
+        ConfigError: Lightning does not take the options.
+    """
+    check_device(config["trainer"])
+    factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
+    try:
+        trainer: Trainer = factory(
+            **{
+                "plugins": [AtomicCheckpointIO()],
+                "callbacks": callbacks,
+                "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+                "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # our loaders give each process its share
+                **options,
+            }
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
+    return trainer
+
+
+def check_device(options: Config) -> None:
+    """Raise DeviceError if a GPU is asked for, or more of them, than there are."""
+    accelerator, devices = options.get("accelerator"), options.get("devices", 1)
+    if accelerator not in ("gpu", "cuda", "mps"):
+        return
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator != "cuda" and torch.backends.mps.is_available():
+        there = max(there, 1)
+    asked = devices if isinstance(devices, int) and devices > 0 else 1
+    if asked > there:
+        raise DeviceError(
+            f"trainer.accelerator: is {accelerator!r} with {asked} devices, expected at most the "
+            f"{there} that this machine has.\n"
+            f"  Use trainer=cpu, or trainer=auto, which takes a GPU if there is one."
+        )

@@ -1,0 +1,166 @@
+"""The one place where a configuration becomes objects."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from seqnets.cli.names import near
+from seqnets.errors import ConfigError
+
+ALLOWED = (
+    "seqnets",
+    "torch.nn",
+    "torch.optim",
+    "lightning.pytorch.trainer",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.strategies",
+    "lightning.pytorch.plugins",
+    "lightning.pytorch.profilers",
+)
+"""Where classes may come from that a configuration names."""
+
+_TARGET, _PARTIAL = "_target_", "_partial_"
+
+
+def build(config: Any, allow: Sequence[str] = (), key: str = "") -> Any:
+    """Make what a configuration describes: each ``_target_`` in it, from the inside out.
+
+    A target is looked up, and then it counts what it *is*, not what it was called: the class must
+    be defined in one of :data:`ALLOWED`'s modules, or in one that the user allows, where it may be
+    a function too. All targets are checked before the first is called. Hydra's own policy is
+    asked as well.
+
+    Args:
+        config: A mapping, a list or a plain value; values reach the targets as plain containers.
+            With ``_partial_: true`` a target becomes a factory.
+        allow: Further modules, classes or functions, by their dotted names. It must come from the
+            user, never from a checkpoint.
+        key: Where the config stands, for messages.
+
+    Raises:
+        ConfigError: A target is not allowed, does not exist, or does not take these options.
+    """
+    if isinstance(config, (DictConfig, ListConfig)):
+        config = OmegaConf.to_container(config, resolve=True)
+    factories = {where: _factory(node, allow, where) for where, node in _targets(config, key)}
+    return _make(config, factories, key)
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict) and _TARGET in node:
+        yield key, node
+    for name, child in _children(node):
+        yield from _targets(child, _join(key, name))
+
+
+def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
+    made = {name: _make(child, factories, _join(key, name)) for name, child in _children(node)}
+    if isinstance(node, list):
+        return list(made.values())
+    if not isinstance(node, dict):
+        return node
+    if _TARGET not in node:
+        return made
+    options = {name: value for name, value in made.items() if name not in (_TARGET, _PARTIAL)}
+    if node.get(_PARTIAL):
+        return partial(factories[key], **options)
+    try:
+        return factories[key](**options)
+    except TypeError as error:
+        if not re.search(r"unexpected keyword|required .*argument", str(error)):
+            raise
+        raise ConfigError(
+            f"{key}: {node[_TARGET]} cannot be made from the options "
+            f"{', '.join(options) or 'none'}: {error}."
+        ) from error
+
+
+def _children(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, dict):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, list) else []
+
+
+def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[..., Any]:
+    """Return the class or function that a target names, once it and its options are in order."""
+    name = node[_TARGET]
+    permitted = (*ALLOWED, *allow)
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{key}._target_: is {name!r}, expected a dotted name of a class.")
+    roots = {entry.split(".")[0] for entry in permitted}
+    if name.split(".")[0] not in roots:  # then it is not even imported
+        raise _refusal(key, name, name, allow)
+    try:
+        # A deferred call: Hydra's policy is asked about the target now and about its call later.
+        factory = instantiate({_TARGET: name, _PARTIAL: True})
+    except InstantiationException as error:
+        if "blocklisted" in str(error):
+            raise _refusal(key, name, name, allow) from error
+        raise _missing(key, name, error) from error
+    target = factory.func
+    known_as = f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', '?')}"
+    users = _within(known_as, allow) and (inspect.isclass(target) or inspect.isfunction(target))
+    ours = _within(known_as, ALLOWED) and inspect.isclass(target)
+    if not (users or ours) or _find(known_as, target) is not target:
+        raise _refusal(key, name, known_as, allow)
+    _check_options(node, target, key)
+    return factory
+
+
+def _within(name: str, places: Sequence[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def _find(name: str, target: Any) -> Any:
+    """What stands under an object's own name: it could carry a false one."""
+    found: Any = sys.modules.get(target.__module__)
+    for part in target.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -> None:
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in node.keys() - parameters.keys() - {_TARGET, _PARTIAL}:
+        raise ConfigError(
+            f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, parameters)}"
+        )
+
+
+def _missing(key: str, name: str, error: Exception) -> ConfigError:
+    module, _, last = name.rpartition(".")
+    hint = near(last, [n for n in dir(sys.modules.get(module)) if n[0].isupper()])
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return ConfigError(
+        f"{key}._target_: {name} could not be imported.\n"
+        f"  {str(cause).strip().splitlines()[-1]}\n"
+        f"  {hint} A module of your own must be on PYTHONPATH."
+    )
+
+
+def _refusal(key: str, name: str, known_as: str, allow: Sequence[str]) -> ConfigError:
+    alias = "" if name == known_as else f" (which is {known_as})"
+    module = known_as.rpartition(".")[0] or known_as
+    return ConfigError(
+        f"{key}._target_: {name}{alias} may not be used in a configuration.\n"
+        f"  Allowed are the classes of {', '.join(ALLOWED)}"
+        f"{''.join(f', {entry}' for entry in allow)}.\n"
+        f"  A module of your own is allowed by its name on the command line: "
+        f"'allow=[{module}]'."
+    )
+
+
+def _join(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)

@@ -1,0 +1,52 @@
+"""Tab completion: Hydra's own engine behind the verbs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from seqnets.cli.names import UsageError
+
+_BASH = r"""_seqnets() {
+    local word="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=($(compgen -W "$(COMP_LINE="${COMP_LINE:0:COMP_POINT}" "$1" completion query 2>/dev/null)" -- "$word"))
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=./] ]] && compopt +o nospace
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _seqnets seqnets
+"""  # noqa: E501
+
+
+def complete(arguments: Sequence[str]) -> None:
+    """Print a shell's script (``bash``), or what may follow in ``COMP_LINE`` (``query``).
+
+    Raises:
+        UsageError: It is another shell.
+    """
+    asked = " ".join(arguments)
+    if asked == "bash":
+        print(_BASH, end="")
+    elif asked == "query":
+        _query(os.environ.get("COMP_LINE", ""))
+    else:
+        raise UsageError(
+            f"completion: is for {asked or 'no shell'}, expected bash.\n"
+            f'  Put this into ~/.bashrc: eval "$(seqnets completion bash)"'
+        )
+
+
+def _query(line: str) -> None:
+    from seqnets.cli.listing import KINDS
+    from seqnets.cli.main import VERBS
+
+    words = line.split()
+    if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
+        print(" ".join(VERBS))
+    elif words[1] == "list":
+        print(" ".join(KINDS))
+    elif words[1] in ("train", "evaluate", "generate"):
+        from seqnets.cli.application import flags, run
+
+        os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+", "seqnets", line)
+        run(words[1], [*flags(words), "--shell-completion", "query=bash"])

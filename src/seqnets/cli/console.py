@@ -1,0 +1,36 @@
+"""Silence where Lightning says what nobody needs to hear."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+_NEEDLESS = (
+    r".*does not have many workers.*",  # our loaders are in memory
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*GPU available but not used.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",  # after a resume: it is not so
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed up already
+    r".*Experiment logs directory .* exists and is not empty.*",
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back Lightning's tips, its list of devices and warnings that are false here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [talker.level for talker in loggers]
+    for talker in loggers:
+        talker.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in _NEEDLESS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            for talker, level in zip(loggers, levels, strict=True):
+                talker.setLevel(level)

@@ -1,0 +1,57 @@
+"""``seqnets generate``: a language model writes, a token at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from seqnets.cli import runs
+from seqnets.cli.assemble import Config, make_module, plain
+from seqnets.datasets import Vocabulary
+from seqnets.errors import CheckpointError
+from seqnets.training import LanguageModelling, load_checkpoint, load_weights
+from seqnets.training.generate import generate
+
+
+def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
+    """None: the verb's own configuration is all there is to set."""
+    return None
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Print the prompt and what follows it, as it is made.
+
+    Raises:
+        SeqnetsError: The checkpoint is missing, damaged or of no language model, or an option or
+            the prompt makes no sense.
+    """
+    options = plain(config)
+    path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    checkpoint = load_checkpoint(path)
+    card = checkpoint["seqnets"]
+    module = make_module(card["config"], card["data"]["sizes"], options["allow"])
+    if not isinstance(module.objective, LanguageModelling):
+        raise CheckpointError(
+            f"Checkpoint {path}: is of {card['config']['model']['_target_']}, expected a "
+            f"language model.\n  Only such a model can write."
+        )
+    load_weights(module, checkpoint, path)
+    vocabulary = Vocabulary(card["data"]["vocabulary"], card["data"]["unit"])
+    pieces = generate(
+        module.model.eval(),
+        vocabulary,
+        prompt=options["prompt"],
+        length=options["length"],
+        temperature=options["temperature"],
+        top_k=options["top_k"],
+        seed=options["seed"],
+    )
+    sys.stdout.write(options["prompt"])
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+    return 0

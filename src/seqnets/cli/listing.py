@@ -1,0 +1,71 @@
+"""``seqnets list``: what there is to choose from, read off the configuration files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from seqnets.cli.names import UsageError, near
+
+KINDS = {
+    "models": "model",
+    "cells": "model/cell",
+    "datasets": "dataset",
+    "objectives": "objective",
+    "optimizers": "optimizer",
+    "schedulers": "scheduler",
+    "trainers": "trainer",
+    "callbacks": "callbacks",
+    "loggers": "logger",
+    "experiments": "experiment",
+}
+"""What `seqnets list` calls a config group, and the group's name."""
+
+
+def configs() -> Path:
+    """The folder of the configuration files: the package's, or a source tree's."""
+    try:
+        return Path(str(files("seqnets.configs") / "train.yaml")).parent
+    except ModuleNotFoundError:
+        return Path(__file__).parents[3] / "configs"
+
+
+def options(group: str, folders: Sequence[Path]) -> dict[str, str]:
+    """The options of a config group, each with the first comment line of its file."""
+    found = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+    return {path.stem: _comment(path) for path in found}
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Print models, cells, datasets, ..., or one kind of them.
+
+    Raises:
+        UsageError: There is no such kind or no such folder.
+    """
+    parser = argparse.ArgumentParser(
+        prog="seqnets list", description="What there is to choose from."
+    )
+    parser.add_argument("kind", nargs="*", help=f"one of {', '.join(KINDS)}; all if omitted")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder of your own configs")
+    asked = parser.parse_args(arguments)
+    for kind in asked.kind:
+        if kind not in KINDS:
+            raise UsageError(f"list: there is no kind {kind!r}.\n  {near(kind, KINDS)}")
+    if asked.config_dir and not asked.config_dir.is_dir():
+        raise UsageError(f"--config-dir: is {str(asked.config_dir)!r}, expected a folder.")
+    folders = [configs(), *filter(None, [asked.config_dir])]
+    blocks = []
+    for kind in asked.kind or KINDS:
+        lines = options(KINDS[kind], folders)
+        width = max(map(len, lines), default=0)
+        rows = [f"  {name:{width}}  {lines[name]}".rstrip() for name in sorted(lines)]
+        blocks.append("\n".join([f"{kind} ({KINDS[kind]}=NAME)", *rows]))
+    print("\n\n".join(blocks))
+
+
+def _comment(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = (line[1:].strip() for line in lines if line.startswith("#"))
+    return next((line for line in comments if not line.startswith("@package")), "")

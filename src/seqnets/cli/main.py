@@ -1,0 +1,77 @@
+"""The ``seqnets`` command: its verbs, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import seqnets
+from seqnets.cli.names import near
+from seqnets.errors import SeqnetsError
+
+VERBS = {
+    "train": "train a model, or go on with a run",
+    "evaluate": "score a checkpoint",
+    "generate": "let a language model write",
+    "list": "models, cells, datasets, experiments, ...",
+    "completion": "print a shell's script for tab completion: bash",
+}
+
+HELP = """\
+seqnets: recurrent sequence models.
+
+{verbs}
+
+seqnets VERB --help says more; --version prints the version.
+Keys and groups are set by key=value:  seqnets train dataset=text dataset.path=book.txt
+"""
+
+
+def main() -> None:
+    """Run the command and exit: 0 done, 1 failed, 2 mistyped, 128 + N stopped by signal N."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run a verb and return the exit code; errors of seqnets are told without a traceback."""
+    try:
+        return _dispatch(arguments)
+    except SeqnetsError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2 if type(error).__name__ == "UsageError" else 1
+    except BrokenPipeError:  # whoever reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", ())
+    if verb in ("--help", "-h", "help"):
+        width = max(map(len, VERBS))
+        verbs = "\n".join(f"  {name:{width}}  {what}" for name, what in VERBS.items())
+        print(HELP.format(verbs=verbs), end="")
+        return 0
+    if verb == "--version":
+        print(f"seqnets {seqnets.__version__}")
+        return 0
+    if verb == "list":
+        from seqnets.cli.listing import show
+
+        show(rest)
+        return 0
+    if verb == "completion":
+        from seqnets.cli.completion import complete
+
+        complete(rest)
+        return 0
+    if verb in VERBS:
+        from seqnets.cli.application import run
+
+        return run(verb, rest)
+    print(f"seqnets: there is no verb {verb!r}.\n  {near(verb, VERBS)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,35 @@
+"""Help with what is typed: mistyped names, and quoting."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from seqnets.errors import ConfigError
+
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+"""What Hydra's grammar of overrides leaves as it is."""
+
+
+class UsageError(ConfigError):
+    """What was typed cannot be understood: the command ends with 2."""
+
+
+def near(name: str, known: Iterable[object]) -> str:
+    """Say which known names are close to a mistyped one, or else all that have no dot."""
+    names = sorted({str(entry) for entry in known})
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    names = [name for name in names if "." not in name]
+    return f"There are: {', '.join(names)}." if names else "There are none."
+
+
+def override(key: str, value: object) -> str:
+    """An override of a key by a text, quoted for Hydra where it must be."""
+    text = str(value)
+    if not _PLAIN.fullmatch(text):
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+        text = f"'{escaped}'"
+    return f"{key}={text}"

@@ -1,0 +1,54 @@
+"""What a run tells at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from seqnets.training import Objective
+
+
+def figures_table(
+    part: str, figures: Mapping[str, float], objective: Objective, rivals: Mapping[str, float]
+) -> Table:
+    """A part's figures, and what simple rivals reach in the metric that counts.
+
+    Args:
+        part: "val" or "test".
+        figures: Metrics by name.
+        objective: Says which metric counts, and which way it improves.
+        rivals: What a dataset's ``baselines()`` says: bits a token for language models, else in
+            the metric itself.
+    """
+    metric = objective.metric
+    table = Table(title=f"Figures of the {part} part")
+    for heading in ("", metric.replace("_", " "), ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    ours = figures[metric]
+    table.add_row("this model", f"{ours:.4g}", "", style="bold")
+    for name, value in rivals.items():
+        rival = math.pow(2, value) if metric == "perplexity" else value
+        better = ours > rival if objective.mode == "max" else ours < rival
+        verdict = "[green]better[/]" if better else "[red]not better[/]"
+        table.add_row(name, f"{rival:.4g}", f"this model is {verdict}")
+    others = [f"{name} {value:.4g}" for name, value in figures.items() if name != metric]
+    table.caption = ", ".join(others)
+    return table
+
+
+def show(console: Console, title: str, text: str) -> None:
+    """Print a passage, or a list of commands, as it is."""
+    console.print(f"\n[bold]{title}[/]")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def shown(path: Path) -> str:
+    """A path, relative to where one is if it lies below."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,103 @@
+"""Where runs live: a folder of its own for each, and how to find one again."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from seqnets.errors import CheckpointError, ConfigError
+
+_CHECKPOINTS, _LAST, _RESULT = "checkpoints", "last.ckpt", "result.json"
+
+
+def new_folder(output: Path | str, dataset: str) -> Path:
+    """Make a run's folder, ``OUTPUT/DATASET/DATE_TIME_UNIQUE``, which no other run has.
+
+    Raises:
+        ConfigError: It cannot be made or written to.
+    """
+    parent = Path(output) / dataset
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        (parent / name).mkdir()
+        (parent / name / _CHECKPOINTS).mkdir()
+    except OSError as error:
+        raise ConfigError(
+            f"output: is {str(output)!r}, expected a folder that can be written to: "
+            f"{error.strerror}: {error.filename}.\n"
+            f"  Runs are kept there. Choose another with output=FOLDER."
+        ) from error
+    return parent / name
+
+
+def folder_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that wrote a checkpoint; None if it lies elsewhere now."""
+    parent = checkpoint.absolute().parent
+    inside = parent.name == _CHECKPOINTS and os.access(parent, os.W_OK)
+    return parent.parent if inside else None
+
+
+def checkpoint_at(path: str, name: str = _LAST) -> Path:
+    """The checkpoint that a path means: a file, or a run's folder.
+
+    Args:
+        path: What the user gave.
+        name: Which checkpoint of a run's folder to take.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return place
+    candidates = [place / _CHECKPOINTS / name, place / name, place / _CHECKPOINTS / _LAST]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    found = "a folder without a checkpoint" if place.is_dir() else "not there"
+    raise CheckpointError(
+        f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
+        f"wrote."
+    )
+
+
+def find_resume(resume: str | None, output: Path | str) -> Path | None:
+    """The checkpoint to go on from, or None to start afresh.
+
+    Args:
+        resume: A checkpoint, a run's folder, "last" (of all runs in ``output``), or "auto" (as
+            "last", but None if there is no run or the last one is finished).
+        output: The folder of all runs.
+
+    Raises:
+        CheckpointError: There is nothing to go on from, and ``resume`` is not "auto".
+    """
+    if resume is None:
+        return None
+    if resume not in ("last", "auto"):
+        return checkpoint_at(resume)
+    written = Path(output).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
+    last = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if resume == "auto":
+        return None if last is None or (last.parents[1] / _RESULT).exists() else last
+    if last is None:
+        raise CheckpointError(
+            f"resume=last: no run in {str(output)!r} has a checkpoint, expected one to go on "
+            f"from.\n  Say where runs are with output=FOLDER, or start afresh without resume."
+        )
+    return last
+
+
+def write_result(folder: Path, figures: dict[str, Any]) -> None:
+    """Write a finished run's figures; that the file is there says that the run is finished."""
+    (folder / _RESULT).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def unmark(folder: Path) -> None:
+    """Take a finished run's mark away: it goes on."""
+    (folder / _RESULT).unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""``seqnets train``: from a composed configuration to a trained, tested, resumable model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import seqnets
+from seqnets.cli import report, runs
+from seqnets.cli.assemble import Config, check_device, make_data, make_module, make_trainer, plain
+from seqnets.cli.build import build
+from seqnets.cli.console import quiet
+from seqnets.cli.names import override
+from seqnets.datasets import DataModule
+from seqnets.errors import ConfigError
+from seqnets.training import LanguageModelling, SequenceModule, load_checkpoint, load_weights
+from seqnets.training.callbacks import Checkpoints, StopOnSignal
+from seqnets.training.generate import generate
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = "SEQNETS_RUN_FOLDER"
+"""How processes that Lightning starts learn the folder of their run."""
+
+
+def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
+    """The configuration of the run that is resumed, and what to put for the overrides given.
+
+    Args:
+        given: The command line's overrides.
+        own: The verb's configuration file.
+    """
+    resume = given.get("resume")
+    path = runs.find_resume(resume, given.get("output") or own["output"])
+    if path is None:
+        return None
+    saved = load_checkpoint(path)["seqnets"]["config"]
+    return {**saved, "allow": [], "resume": None}, {"resume": str(path)}
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Train, test and report.
+
+    Args:
+        config: What Hydra composed.
+        choices: Which option of each group was taken.
+        command: Options that commands which use the run need as well, as typed into a shell.
+
+    Returns:
+        0, or 128 + the number of the signal that stopped the run.
+
+    Raises:
+        SeqnetsError: Something is wrong with configuration, data or checkpoint, or the numbers
+            diverged.
+    """
+    options = plain(config)
+    check_device(options["trainer"])
+    # "auto" that found something has become that checkpoint's path by now
+    fresh = options["resume"] in (None, "auto")
+    checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
+    console = Console(soft_wrap=False)
+    if options["resume"] == "auto":
+        console.print("resume=auto: there is no unfinished run, a new one starts.")
+    with _folder(checkpoint, options, choices.get("dataset") or "resumed") as folder, quiet():
+        return _train(options, folder, checkpoint, console, command)
+
+
+def _train(
+    options: Config, folder: Path, checkpoint: Path | None, console: Console, command: str
+) -> int:
+    allow = options["allow"]
+    seed_everything(options["seed"], verbose=False)
+    data = make_data(options, allow)
+    module = make_module(options, data.sizes, allow)
+    module.card = {"config": {**options, "resume": None}, "data": data.describe()}
+    callbacks = list((build(options["callbacks"], allow, "callbacks") or {}).values())
+    trainer = _make_trainer(options, folder, callbacks)
+    if trainer.is_global_zero:
+        console = _open_run(options, folder, console)
+        console.print(f"Run folder: {report.shown(folder)}", highlight=False, soft_wrap=True)
+    else:
+        console = Console(quiet=True)
+    path: Any = checkpoint
+    trainer.fit(module, data, ckpt_path=path, weights_only=True)
+    received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
+    last = Checkpoints.folder(trainer) / "last.ckpt"
+    again = f"seqnets train {_typed('resume', report.shown(folder))}{command}"
+    if received is not None:
+        name = signal.Signals(received).name
+        report.show(
+            console,
+            f"Stopped by {name} at step {trainer.global_step}; nothing is lost:",
+            f"{report.shown(last)}\n{again}",
+        )
+        return 128 + received
+    best = Checkpoints.folder(trainer) / "best.ckpt"
+    kept = best if best.exists() else last
+    if best.exists():
+        load_weights(module, load_checkpoint(best), best)
+    trainer.test(module, data, verbose=False)
+    figures = {
+        name.partition("/")[2]: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
+    if trainer.is_global_zero:
+        rivals = data.baselines()
+        console.print()
+        console.print(report.figures_table("test", figures, module.objective, rivals))
+        runs.write_result(folder, {"test": figures, "rivals": rivals, "step": trainer.global_step})
+        logger.info("test: %s", figures)
+        _sample(console, module, data, options["seed"])
+        _tell_what_next(console, kept, options, module, command, again)
+    return 0
+
+
+def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> Trainer:
+    allow = options["allow"]
+    logger_of = build(options["logger"], allow, "logger")
+    return make_trainer(
+        options,
+        allow,
+        callbacks,
+        logger=logger_of(save_dir=str(folder)) if logger_of else False,
+        default_root_dir=str(folder),
+    )
+
+
+def _sample(console: Console, module: SequenceModule, data: DataModule, seed: int) -> None:
+    if data.vocabulary is None or not isinstance(module.objective, LanguageModelling):
+        return
+    length = 400 if data.unit == "characters" else 80
+    passage = generate(module.model, data.vocabulary, length=length, temperature=0.8, seed=seed)
+    report.show(console, "A sampled passage:", "".join(passage).strip())
+
+
+def _tell_what_next(
+    console: Console,
+    kept: Path,
+    options: Config,
+    module: SequenceModule,
+    command: str,
+    again: str,
+) -> None:
+    path = _typed("checkpoint", report.shown(kept))
+    lines = [f"tensorboard --logdir {report.shown(Path(options['output']))}"]
+    if isinstance(module.objective, LanguageModelling):
+        lines.append(f"seqnets generate {path} temperature=0.8{command}")
+    lines.append(f"seqnets evaluate {path}{command}")
+    longer = [
+        f" trainer.{limit}={2 * options['trainer'][limit]}"
+        for limit in ("max_epochs", "max_steps")
+        if (options["trainer"].get(limit) or -1) > 0
+    ]
+    lines.append(f"{again}{''.join(longer)}")
+    report.show(console, "Checkpoint:", report.shown(kept))
+    report.show(console, "To look, to sample, to score, to go on:", "\n".join(lines))
+
+
+def _typed(key: str, path: str) -> str:
+    """An override as one types it into a shell."""
+    return shlex.quote(override(key, path))
+
+
+@contextlib.contextmanager
+def _folder(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[Path]:
+    """The run's folder, with a log; a new one is taken away again if nothing comes of it."""
+    existing = None if checkpoint is None else runs.folder_of(checkpoint)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        if _FOLDER not in os.environ:
+            raise ConfigError(
+                "trainer: another program started the processes, expected seqnets to.\n"
+                "  Call `seqnets train` once; trainer.devices says how many there are."
+            )
+        yield Path(os.environ[_FOLDER])
+        return
+    folder = existing or runs.new_folder(options["output"], dataset)
+    os.environ[_FOLDER] = str(folder)
+    try:
+        yield folder
+    except BaseException:
+        if existing is None and not any((folder / "checkpoints").iterdir()):
+            shutil.rmtree(folder)
+        raise
+    finally:
+        del os.environ[_FOLDER]
+        _close_log()
+
+
+def _open_run(options: Config, folder: Path, console: Console) -> Console:
+    """Write the resolved configuration and start the log."""
+    runs.unmark(folder)
+    OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.name = _FOLDER
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("seqnets").setLevel(logging.INFO)
+    logger.info("seqnets %s, %s", seqnets.__version__, folder)
+    return console
+
+
+def _close_log() -> None:
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if h.name == _FOLDER]:
+        root.removeHandler(handler)
+        handler.close()

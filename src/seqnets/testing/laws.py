@@ -1,0 +1,333 @@
+"""What is true of every recurrence, whatever its equation.
+
+A law takes a layer, called as ``layer(x, state, lengths, resets)``, and an example for it. It
+raises where the layer breaks it. Outputs and states may be any nesting of tensors whose first
+dimension is the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from seqnets.errors import ConfigError
+
+TOLERANCE = 1e-10  # float64, a few steps, sizes below ten: rounding stays far below it
+
+
+class Example(NamedTuple):
+    """A small batch with everything that a call may carry, in float64.
+
+    Attributes:
+        x: Inputs, (B, T, I).
+        state: State before the first step, as the layer takes it.
+        lengths: Valid steps of each row, (B,); one is 0, one is T.
+        resets: Where a new sequence begins inside a row, (B, T) boolean.
+    """
+
+    x: Tensor
+    state: Any
+    lengths: Tensor
+    resets: Tensor
+
+
+Law = Callable[[nn.Module, Example], None]
+
+
+def example(layer: nn.Module, input_size: int) -> Example:
+    """Random numbers of the shapes that a layer takes."""
+    device = next(layer.parameters()).device
+    x = torch.randn(4, 6, input_size, dtype=torch.float64, device=device)
+    state = tree_map(torch.randn_like, layer(x)[1])
+    resets = torch.zeros(4, 6, dtype=torch.bool, device=device)
+    resets[1, 2] = resets[1, 5] = resets[2, 0] = resets[3, 2] = True
+    return Example(x, state, torch.tensor([4, 6, 0, 3], device=device), resets)
+
+
+def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> None:
+    """Raise an AssertionError that names the first law the layer breaks, and how."""
+    for law in laws:
+        try:
+            law(layer, data)
+        except Exception as error:
+            raise AssertionError(
+                f"{name} breaks the law {law.__name__!r}: {law.__doc__}\n  {error}"
+            ) from error
+
+
+def without(laws: Sequence[Law], skip: Collection[str]) -> list[Law]:
+    """The laws that are not skipped.
+
+    Raises:
+        ConfigError: No law has the name of one to skip.
+    """
+    if unknown := set(skip) - {law.__name__ for law in laws}:
+        names = ", ".join(law.__name__ for law in laws)
+        raise ConfigError(f"skip names {sorted(unknown)}, expected some of {names}.")
+    return [law for law in laws if law.__name__ not in skip]
+
+
+def agree(got: Any, expected: Any, what: str, allowed: float = TOLERANCE) -> None:
+    """Raise an AssertionError unless numbers differ by no more than is allowed."""
+    torch.testing.assert_close(
+        got, expected, rtol=0, atol=allowed, msg=lambda text: f"{what}: {text}"
+    )
+
+
+def purity(layer: nn.Module, data: Example) -> None:
+    """A call changes neither its arguments nor its parameters, and says the same again."""
+    before = copy.deepcopy((data, layer.state_dict()))
+
+    with torch.no_grad():
+        for arguments in (data, data[:2]):
+            first, again = layer(*arguments), layer(*arguments)
+            agree((data, layer.state_dict()), before, "what went in")
+            agree(again, first, "a second call")
+
+
+def rows(layer: nn.Module, data: Example) -> None:
+    """A row alone gives what it gives in a batch."""
+    whole = layer(*data)
+
+    for b in range(len(data.x)):
+        agree(layer(*_row(data, b)), _row(whole, b), f"row {b} alone")
+
+
+def causality(layer: nn.Module, data: Example) -> None:
+    """An output depends on nothing that comes after it."""
+    future = data.x.clone()
+    future[:, 3:] += 1
+
+    agree(layer(future, data.state)[0][:, :3], layer(data.x, data.state)[0][:, :3], "steps 0 to 2")
+
+
+def lengths(layer: nn.Module, data: Example) -> None:
+    """A row with padding is the row without it: zeros follow, and the state is the last valid."""
+    whole = layer(data.x, data.state, data.lengths)
+
+    for b, n in enumerate(data.lengths.tolist()):
+        x, state, *_ = _row(data, b)
+        y, final = _row(whole, b)
+        agree((_until(y, n), final), layer(x[:, :n], state), f"row {b} of length {n}")
+        agree(_since(y, n), tree_map(torch.zeros_like, _since(y, n)), f"padding of row {b}")
+
+
+def padding(layer: nn.Module, data: Example) -> None:
+    """What padding holds changes no output, state or gradient, be it NaN."""
+    past = torch.arange(data.x.shape[1], device=data.x.device) >= data.lengths[:, None]
+
+    def everything(fill: float) -> Any:
+        x = data.x.masked_fill(past[..., None], fill).requires_grad_()
+        state = tree_map(lambda part: part.clone().requires_grad_(), data.state)
+        outcome = layer(x, state, data.lengths, data.resets)
+        return outcome, _derivatives(layer, outcome, x, *tree_leaves(state))
+
+    agree(everything(float("nan")), everything(0.0), "with NaN for padding")
+
+
+def resets(layer: nn.Module, data: Example) -> None:
+    """A reset begins a new sequence: its row gives what its parts give alone."""
+    y, _ = layer(data.x, None, data.lengths, data.resets)
+
+    for b, n in enumerate(data.lengths.tolist()):
+        begins = sorted({0, *data.resets[b, :n].nonzero().flatten().tolist()})
+        for first, last in zip(begins, [*begins[1:], n], strict=True):
+            alone, _ = layer(data.x[b : b + 1, first:last])
+            part = _until(_since(_row(y, b), first), last - first)
+            agree(part, alone, f"row {b}, steps {first} to {last - 1}")
+
+
+def chunks(layer: nn.Module, data: Example) -> None:
+    """Sequences in chunks, the state carried over, give what they give at once."""
+    whole = layer(*data)
+    T = data.x.shape[1]
+
+    for size in (1, 4):
+        state, outputs = data.state, []
+        for first in range(0, T, size):
+            last = min(first + size, T)
+            lengths = (data.lengths - first).clamp(0, last - first)
+            part = slice(first, last)
+            y, state = layer(data.x[:, part], state, lengths, data.resets[:, part])
+            outputs.append(y)
+        agree((torch.cat(outputs, 1), state), whole, f"chunks of {size}")
+
+
+def steps(layer: Any, data: Example) -> None:
+    """One ``step`` after the other gives what the sequence gives at once."""
+    state, outputs = data.state, []
+
+    for x in data.x.unbind(1):
+        y, state = layer.step(x, state)
+        outputs.append(y)
+
+    agree((torch.stack(outputs, 1), state), layer(data.x, data.state), "step by step")
+
+
+def emptiness(layer: nn.Module, data: Example) -> None:
+    """No rows give no outputs, with gradients; no steps leave the state as it was."""
+    y, state = layer(*tree_map(lambda tensor: tensor[:0], data))
+    agree((y, state), tree_map(lambda tensor: tensor[:0], layer(*data)), "no rows")
+    _derivatives(layer, y)
+
+    agree(layer(data.x[:, :0], data.state)[1], data.state, "the state after no steps")
+
+
+def gradients(layer: nn.Module, data: Example) -> None:
+    """First and second derivatives are those that finite differences find."""
+    function, tensors = _as_function(layer, _first_steps(data, 3))
+
+    gradcheck(function, tensors, fast_mode=True)
+    gradgradcheck(function, tensors, fast_mode=True)
+
+
+def usefulness(layer: nn.Module, data: Example) -> None:
+    """Every input, part of the state and parameter changes what comes out."""
+    x = data.x.clone().requires_grad_()
+    state = tree_map(lambda part: part.clone().requires_grad_(), data.state)
+
+    outcome = layer(x, state)
+    found = _derivatives(layer, outcome, x, *tree_leaves(state))
+
+    parts = [f"part {i} of the state" for i in range(len(tree_leaves(state)))]
+    names = ["the input", *parts, *dict(layer.named_parameters())]
+    for name, derivative in zip(names, found, strict=True):
+        if not derivative.any():
+            raise AssertionError(f"{name}: shape {tuple(derivative.shape)}, no effect at all.")
+
+
+def forward_mode(layer: nn.Module, data: Example) -> None:
+    """Forward-mode and reverse-mode differentiation agree: <u, J v> = <u J, v>."""
+    function, tensors = _as_function(layer, data)
+    v = tuple(torch.randn_like(tensor) for tensor in tensors)
+
+    with warnings.catch_warnings():  # the first call makes torch use torch.jit, and warn of it
+        warnings.simplefilter("ignore", DeprecationWarning)
+        outputs, pushed, *_ = jvp(function, tensors, v)
+    u = tuple(torch.randn_like(y) for y in outputs)
+    pulled = vjp(function, *tensors)[1](u)
+
+    agree(_inner(u, pushed), _inner(pulled, v), "the product with the Jacobian")
+
+
+def ensembles(layer: nn.Module, data: Example) -> None:
+    """Several models at once under ``torch.func.vmap`` give what each gives."""
+    models = [layer, copy.deepcopy(layer)]
+    perturb(models[1])
+
+    stacked, _ = stack_module_state(models)
+    together = vmap(lambda p: functional_call(layer, p, tuple(data)))(stacked)
+
+    for i, model in enumerate(models):
+        agree(tree_map(lambda t, i=i: t[i], together), model(*data), f"model {i} of 2")
+
+
+def per_sample_gradients(layer: nn.Module, data: Example) -> None:
+    """``vmap`` of ``grad`` gives the gradients of each row alone."""
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(parameters: Any, row: Example) -> Tensor:
+        alone = tree_map(lambda tensor: tensor.unsqueeze(0), row)
+        return _scalar(functional_call(layer, parameters, tuple(alone)))
+
+    together = vmap(grad(loss), in_dims=(None, 0))(parameters, data)
+
+    for b in range(len(data.x)):
+        derivatives = _derivatives(layer, layer(*_row(data, b)))
+        agree(tree_leaves(_row(together, b)), [d[None] for d in derivatives], f"row {b}")
+
+
+def copies(layer: nn.Module, data: Example) -> None:
+    """A deep copy and a pickled one say what the original says."""
+    for what, other in (
+        ("the deep copy", copy.deepcopy(layer)),
+        ("the pickled copy", pickle.loads(pickle.dumps(layer))),
+    ):
+        agree(other(*data), layer(*data), what)
+
+
+LAWS: tuple[Law, ...] = (
+    purity,
+    rows,
+    causality,
+    lengths,
+    padding,
+    resets,
+    chunks,
+    steps,
+    emptiness,
+    gradients,
+    usefulness,
+    forward_mode,
+    ensembles,
+    per_sample_gradients,
+    copies,
+)
+"""What holds of every layer in one direction of time."""
+
+
+@torch.no_grad()
+def perturb(module: nn.Module, scale: float = 0.3) -> None:
+    """Move every parameter a little, so that none is a zero behind which a mistake can hide."""
+    for parameter in module.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=scale)
+
+
+def _row(tree: Any, b: int) -> Any:
+    return tree_map(lambda tensor: tensor[b : b + 1], tree)
+
+
+def _until(tree: Any, t: int) -> Any:
+    return tree_map(lambda tensor: tensor[:, :t], tree)
+
+
+def _since(tree: Any, t: int) -> Any:
+    return tree_map(lambda tensor: tensor[:, t:], tree)
+
+
+def _first_steps(data: Example, n: int) -> Example:
+    return Example(data.x[:, :n], data.state, data.lengths.clamp(max=n), data.resets[:, :n])
+
+
+def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(p * q).sum() for p, q in zip(a, b, strict=True)]).sum()
+
+
+def _scalar(tree: Any) -> Tensor:
+    """A sum with a weight of its own for every place of a row, so that nothing cancels."""
+
+    def weighed(leaf: Tensor) -> Tensor:
+        row = leaf.shape[1:]
+        return (leaf * torch.linspace(1, 2, row.numel()).to(leaf).view(row)).sum()
+
+    return torch.stack([weighed(leaf) for leaf in tree_leaves(tree)]).sum()
+
+
+def _derivatives(layer: nn.Module, outcome: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    wanted = (*inputs, *layer.parameters())
+    return torch.autograd.grad(_scalar(outcome), wanted, materialize_grads=True)
+
+
+def _as_function(layer: nn.Module, data: Example) -> tuple[Any, tuple[Tensor, ...]]:
+    """The layer as a function of all its floating-point tensors, and these."""
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+    leaves = tree_leaves(data.state)
+
+    def function(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors)
+        state = tree_map(lambda _: next(rest), data.state)
+        replaced = dict(zip(parameters, rest, strict=True))
+        arguments = (x, state, data.lengths, data.resets)
+        return tuple(tree_leaves(functional_call(layer, replaced, arguments)))
+
+    tensors = (data.x, *leaves, *parameters.values())
+    return function, tuple(tensor.clone().requires_grad_() for tensor in tensors)

@@ -1,0 +1,56 @@
+from functools import partial
+
+import pytest
+
+from seqnets.cells import LSTMCell, MemoryCell, RNNCell
+from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
+from seqnets.testing import check_cell, check_layer
+
+from .final import FINAL_CELLS
+
+BOTH_WAYS = ("chunks", "steps", "causality")
+WITH_MEMORY = [cell for cell in FINAL_CELLS if issubclass(cell, MemoryCell)]
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_cell_obeys_the_laws_of_recurrence(cell_cls):
+    check_cell(partial(cell_cls, hidden_size=4))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
+    check_cell(partial(cell_cls, hidden_size=4, bias=False))
+
+
+@pytest.mark.parametrize("cell_cls", WITH_MEMORY)
+def test_cell_with_a_projection_obeys_the_laws_of_recurrence(cell_cls):
+    check_cell(partial(cell_cls, hidden_size=4, proj_size=2))
+
+
+def test_relu_network_obeys_the_laws_of_recurrence():
+    check_cell(partial(RNNCell, hidden_size=4, nonlinearity="relu"))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_every_layer_around_a_cell_obeys_the_laws_of_recurrence(cell_cls):
+    make = partial(cell_cls, input_size=3, hidden_size=2)
+
+    check_layer(Recurrent(make()))
+    check_layer(Recurrent(make(), reverse=True), skip=(*BOTH_WAYS, "resets"))
+    check_layer(Bidirectional(make()), skip=BOTH_WAYS)
+    check_layer(DeepRNN(cell_cls, 3, 2, num_layers=2))
+    check_layer(Truncated(Recurrent(make()), steps=4, stride=2), skip=("gradients",))
+
+
+@pytest.mark.parametrize("merge", ["sum", "mean", "none"])
+def test_every_merge_obeys_the_laws_of_recurrence(merge):
+    check_layer(Bidirectional(LSTMCell(3, 2), merge=merge), skip=BOTH_WAYS)
+
+
+@pytest.mark.parametrize("connection", ["residual", "highway"])
+def test_every_connection_obeys_the_laws_of_recurrence(connection):
+    check_layer(DeepRNN(LSTMCell, 3, 2, num_layers=3, connection=connection, dropout=0.5))
+    check_layer(
+        DeepRNN(LSTMCell, 3, 2, 2, connection=connection, bidirectional=True, merge="sum"),
+        skip=BOTH_WAYS,
+    )

@@ -1,0 +1,191 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import orthogonal, weight_norm
+
+from seqnets.cells import CoupledLSTMCell, GRUCell, LSTMCell, MemoryCell, RNNCell
+from seqnets.engine import unroll
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.layers import Bidirectional, DeepRNN, Recurrent
+from seqnets.testing import check_layer
+
+from .final import FINAL_CELLS
+
+FORGETFUL = [cell for cell in FINAL_CELLS if issubclass(cell, LSTMCell)]
+
+
+def forget_bias(cell):
+    bias = cell.split(cell.bias_ih + cell.bias_hh)
+    return -bias.i if isinstance(cell, CoupledLSTMCell) else bias.f
+
+
+@pytest.mark.parametrize("cell_cls", FORGETFUL)
+def test_forget_bias_starts_at_one_in_every_layer_and_direction(cell_cls):
+    net = DeepRNN(cell_cls, 3, 4, num_layers=3, bidirectional=True)
+    cells = [module for module in net.modules() if isinstance(module, cell_cls)]
+
+    assert len(cells) == 6
+    assert all(torch.equal(forget_bias(cell), torch.ones(4)) for cell in cells)
+
+
+@pytest.mark.parametrize("cell_cls", FORGETFUL)
+def test_bidirectional_draws_its_second_cell_with_the_forget_bias_of_the_first(cell_cls):
+    layer = Bidirectional(cell_cls(3, 4, forget_bias=2.5))
+
+    assert torch.equal(forget_bias(layer.backward_layer.cell), torch.full((4,), 2.5))
+    assert not torch.equal(layer.backward_layer.cell.weight_hh, layer.forward_layer.cell.weight_hh)
+
+
+@pytest.mark.parametrize("cell_cls", FORGETFUL)
+def test_forget_bias_leaves_all_other_biases_at_zero(cell_cls):
+    cell = cell_cls(3, 4)
+
+    assert (cell.bias_ih != 0).sum() == 4
+    assert not cell.bias_hh.any()
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_recurrent_weights_start_orthogonal_in_every_gate(cell_cls):
+    cell = cell_cls(3, 8, dtype=torch.float64)
+
+    for gate, block in zip(cell.gates, cell.weight_hh.chunk(len(cell.gates)), strict=True):
+        torch.testing.assert_close(block @ block.T, torch.eye(8).double(), msg=f"gate {gate}")
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_input_weights_start_within_the_bound_of_xavier_for_one_gate(cell_cls):
+    bound = (6 / (40 + 50)) ** 0.5
+
+    largest = cell_cls(40, 50).weight_ih.abs().max()
+
+    assert 0.95 * bound < largest <= bound
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_all_but_weights_and_forget_bias_starts_at_zero(cell_cls):
+    cell = cell_cls(3, 4, **({"forget_bias": 0.0} if cell_cls in FORGETFUL else {}))
+
+    nonzero = [name for name, parameter in cell.named_parameters() if parameter.any()]
+
+    assert nonzero == ["weight_ih", "weight_hh"]
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_equal_seeds_draw_equal_parameters(cell_cls):
+    torch.manual_seed(1)
+    first = cell_cls(3, 4)
+    torch.manual_seed(1)
+
+    assert all(map(torch.equal, first.parameters(), cell_cls(3, 4).parameters()))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("sizes", [(0, 4), (3, 0), (3, -1)])
+def test_sizes_below_one_are_refused(cell_cls, sizes):
+    with pytest.raises(ConfigError, match=rf"{cell_cls.__name__}: \w+_size is .* at least 1"):
+        cell_cls(*sizes)
+
+
+@pytest.mark.parametrize("size", [4.0, "4", True, None])
+def test_sizes_that_are_no_integers_are_refused(size):
+    with pytest.raises(DtypeError, match=r"hidden_size is .* expected a positive integer"):
+        GRUCell(3, size)
+
+
+@pytest.mark.parametrize("proj_size", [-1, 4, 5])
+@pytest.mark.parametrize("cell_cls", [c for c in FINAL_CELLS if issubclass(c, MemoryCell)])
+def test_projections_that_do_not_narrow_are_refused(cell_cls, proj_size):
+    with pytest.raises(ConfigError, match=f"{cell_cls.__name__}: proj_size is {proj_size}"):
+        cell_cls(3, 4, proj_size=proj_size)
+
+
+def test_nonlinearities_that_nobody_knows_are_refused():
+    with pytest.raises(ConfigError, match="RNNCell: nonlinearity is 'selu', expected 'tanh'"):
+        RNNCell(3, 4, nonlinearity="selu")
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_bind_gives_the_equation_with_other_parameters(cell_cls):
+    cell, other = cell_cls(3, 4), cell_cls(3, 4)
+    x = torch.randn(2, 3)
+
+    bound = cell.bind(dict(other.named_parameters()))
+
+    torch.testing.assert_close(bound(x), other(x))
+    assert not torch.equal(bound(x)[0], cell(x)[0])
+
+
+def test_bind_leaves_the_cell_as_it_was():
+    cell = LSTMCell(3, 4)
+    weight = cell.weight_hh
+
+    cell.bind({name: torch.zeros_like(p) for name, p in cell.named_parameters()})
+
+    assert cell.weight_hh is weight
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_a_parameter_of_the_wrong_shape_is_refused(cell_cls):
+    for name in cell_cls(3, 4).parameter_shapes:
+        cell = cell_cls(3, 4)
+        setattr(cell, name, nn.Parameter(torch.zeros(7, 7)))
+
+        with pytest.raises(ShapeError, match=rf"{name} has shape \(7, 7\), expected"):
+            unroll(cell, torch.zeros(2, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [({"dtype": torch.float64}, DtypeError), ({"device": "meta"}, DeviceError)]
+)
+def test_a_parameter_of_another_dtype_or_device_is_refused(kind, error):
+    cell = GRUCell(3, 4)
+    cell.bias_ih = nn.Parameter(torch.zeros(12, **kind))
+
+    with pytest.raises(error, match="GRUCell: bias_ih is"):
+        unroll(cell, torch.zeros(2, 5, 3))
+
+
+@pytest.mark.parametrize("parametrization", [weight_norm, orthogonal])
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_parametrized_recurrent_weights_learn_through_a_layer(cell_cls, parametrization):
+    layer = Recurrent(cell_cls(3, 4))
+    parametrization(layer.cell, "weight_hh")
+
+    layer(torch.randn(2, 5, 3))[0].square().sum().backward()
+
+    for name, parameter in layer.cell.parametrizations.named_parameters():
+        assert parameter.grad.any(), name
+
+
+class Halved(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
+def test_a_layer_with_a_parametrization_obeys_the_laws_of_recurrence():
+    layer = Recurrent(LSTMCell(3, 4))
+    parametrize.register_parametrization(layer.cell, "weight_hh", Halved())
+
+    check_layer(layer, skip=("copies",))  # torch pickles no parametrized module
+
+
+def test_a_parametrization_changes_what_the_layer_says():
+    layer = Recurrent(GRUCell(3, 4))
+    x = torch.randn(2, 5, 3)
+    halved = copy.deepcopy(layer)
+    halved.cell.weight_hh.data /= 2
+
+    parametrize.register_parametrization(layer.cell, "weight_hh", Halved())
+
+    torch.testing.assert_close(layer(x), halved(x))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_cells_are_made_on_the_device_and_with_the_dtype_asked_for(cell_cls):
+    make = partial(cell_cls, 3, 4, device="meta", dtype=torch.bfloat16)
+
+    assert {(p.device.type, p.dtype) for p in make().parameters()} == {("meta", torch.bfloat16)}

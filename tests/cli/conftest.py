@@ -1,0 +1,88 @@
+"""Runs of the command, in this process where that is enough."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from seqnets.cli.main import command
+
+SMALL = [
+    "trainer=debug",
+    "trainer.limit_train_batches=2",
+    "model.hidden_size=4",
+    "callbacks.checkpoints.every_n_steps=1",
+]
+"""What makes a run of two steps."""
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def seqnets(tmp_path, monkeypatch, capsys):
+    """Call the command with arguments, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["seqnets", *map(str, arguments)])
+        try:
+            code = command([str(argument) for argument in arguments])
+        except SystemExit as ended:  # argparse's and Hydra's own
+            code = ended.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Start the command as a process of its own; it is ended with the test."""
+    running = []
+
+    def start(*arguments, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seqnets", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("What was learned stays; what was lost is gone.\n" * 60, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_text(text_file, tmp_path):
+    """A tiny language model's run, as overrides."""
+    return [
+        *SMALL,
+        "dataset=text",
+        f"dataset.path={text_file}",
+        f"dataset.cache={tmp_path / 'cache'}",
+        "dataset.batch_size=2",
+        "dataset.chunk_length=16",
+    ]

@@ -1,0 +1,171 @@
+"""Only what is allowed is ever built from a configuration."""
+
+from functools import partial
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from seqnets.cells import LSTMCell
+from seqnets.cli.build import build
+from seqnets.errors import ConfigError
+
+
+def test_a_target_becomes_an_object():
+    made = build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})
+
+    assert isinstance(made, torch.nn.Linear)
+    assert made.weight.shape == (3, 2)
+
+
+def test_a_partial_target_becomes_a_factory():
+    factory = build({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.5})
+
+    optimizer = factory([torch.nn.Parameter(torch.zeros(1))])
+
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_targets_are_built_inside_targets():
+    config = {
+        "_target_": "seqnets.models.LanguageModel",
+        "_partial_": True,
+        "hidden_size": 4,
+        "cell": {"_target_": "seqnets.cells.LSTMCell", "_partial_": True},
+    }
+
+    model = build(config)(vocab_size=5)
+
+    assert type(model.encoder.recurrent.layers[0].cell) is LSTMCell
+
+
+def test_values_reach_a_target_as_plain_containers(users_module):
+    config = OmegaConf.create(
+        {"_target_": "own_module.echo", "sizes": [1, {"a": "${..._target_}"}]}
+    )
+
+    assert build(config, ["own_module"]) == {"sizes": [1, {"a": "own_module.echo"}]}
+    assert type(build(config, ["own_module"])["sizes"]) is list
+
+
+@pytest.fixture
+def users_module(tmp_path, monkeypatch):
+    lines = [
+        "import os, torch",
+        "from torch import load",
+        "from os import system",
+        "def echo(**options): return options",
+        "def touch(path): open(os.path.join(os.path.dirname(__file__), path), 'w').close()",
+        "class Pretender:",
+        "    def __call__(self, *a): raise SystemExit",
+        "pretender = Pretender()",
+        "pretender.__module__, pretender.__qualname__ = 'own_module', 'echo'",
+        "class Held: run = staticmethod(os.system)",
+    ]
+    (tmp_path / "own_module.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.load",
+        "torch.nn.modules.module.torch.load",
+        "torch.hub.load",
+        "torch.jit.load",
+        "torch.nn.init.zeros_",
+        "torch.nn.functional.linear",
+        "numpy.load",
+        "os.system",
+        "builtins.eval",
+        "builtins.dict",
+        "eval",
+        "functools.partial",
+        "subprocess.Popen",
+        "hydra.utils.get_method",
+        "hydra.utils.instantiate",
+        "seqnets.cells.torch.load",
+        "seqnets.cells.base.torch.load",
+        "seqnets.training.load_checkpoint",
+        "seqnets.training.checkpoint.os.unlink",
+        "seqnets.cells.LSTMCell.__init__",
+        "seqnets.cells.LSTMCell.__mro__",
+        "lightning.pytorch.Trainer.fit",
+        "lightning.pytorch.callbacks.os.system",
+        "lightning.fabric.utilities.cloud_io._load",
+        "own_module.echo",
+        "own_module.Held",
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_not_allowed_is_refused(target, nested, users_module):
+    config = {"_target_": target, "_partial_": True}
+    if nested:
+        config = {"_target_": "torch.nn.ModuleList", "modules": [{"deep": config}]}
+
+    with pytest.raises(ConfigError, match="may not be used|could not be imported") as raised:
+        build(config, key="model.cell")
+
+    assert "model.cell" in str(raised.value)
+    assert target in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["load", "system", "torch.load", "os.system", "pretender", "Held.run"],
+)
+def test_allowing_a_module_allows_only_what_it_defines(target, users_module):
+    with pytest.raises(ConfigError, match="may not be used"):
+        build({"_target_": f"own_module.{target}"}, ["own_module"])
+
+
+def test_a_module_that_is_not_allowed_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "with_effects.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(ConfigError, match="'allow=\\[with_effects\\]'"):
+        build({"_target_": "with_effects.Cell"}, key="model.cell")
+
+
+def test_hydras_own_policy_stands_above_the_users_list(tmp_path):
+    with pytest.raises(ConfigError, match="os.system"):
+        build({"_target_": "os.system", "command": f"touch {tmp_path}/x"}, ["os", "posix"])
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_called_before_all_is_checked(users_module, tmp_path):
+    config = [{"_target_": "own_module.touch", "path": "called"}, {"_target_": "torch.load"}]
+
+    with pytest.raises(ConfigError):
+        build(config, ["own_module"])
+    assert not (tmp_path / "called").exists()
+
+
+def test_an_escaped_interpolation_stays_text(users_module):
+    text = r"\${oc.create:{_target_: torch.load}}"
+    config = OmegaConf.create({"_target_": "own_module.echo", "x": text})
+
+    assert build(config, ["own_module"]) == {"x": text[1:]}
+
+
+def test_an_unknown_option_is_told_with_what_is_near():
+    config = {"_target_": "torch.optim.AdamW", "_partial_": True, "weight_decai": 0.1}
+
+    with pytest.raises(ConfigError, match=r"optimizer.weight_decai.*\n.*weight_decay"):
+        build(config, key="optimizer")
+
+
+def test_a_mistyped_class_is_told_with_what_is_near():
+    with pytest.raises(ConfigError, match="LSTMCell"):
+        build({"_target_": "seqnets.cells.LSTMCel"}, key="model.cell")
+
+
+def test_plain_values_stay_what_they_are():
+    assert build({"a": [1, None, "x"]}) == {"a": [1, None, "x"]}
+    assert build(None) is None
+
+
+def test_a_factory_keeps_its_signature():
+    assert isinstance(build({"_target_": "torch.nn.GELU", "_partial_": True}), partial)

@@ -1,0 +1,177 @@
+"""What is typed: verbs, help, mistyped names, lists, completion."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import seqnets as package
+
+
+def test_the_version_is_the_packages(seqnets):
+    assert seqnets("--version") == (0, f"seqnets {package.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_lists_the_verbs(arguments, seqnets):
+    done = seqnets(*arguments)
+
+    assert done.code == 0
+    for verb in ("train", "evaluate", "generate", "list", "completion"):
+        assert f"\n  {verb} " in done.out
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "generate"])
+def test_every_verb_has_help(verb, seqnets):
+    done = seqnets(verb, "--help")
+
+    assert done.code == 0
+    assert f"seqnets {verb}:" in done.out
+    assert "model/cell: coupled_lstm, gru" in done.out
+
+
+def test_the_composed_configuration_can_be_seen(seqnets):
+    done = seqnets("train", "--cfg", "job", "dataset=parity", "model/cell=gru")
+
+    assert done.code == 0
+    assert "_target_: seqnets.datasets.Parity" in done.out
+    assert "_target_: seqnets.cells.GRUCell" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tarin"], "Did you mean train?"),
+        (["train", "model/cell=lsmt"], "Did you mean lstm?"),
+        (["train", "dataset=partiy"], "Did you mean parity?"),
+        (["train", "datset=parity"], "Did you mean dataset"),
+        (["train", "model/cel=gru"], "Did you mean model/cell"),
+        (["train", "optimizer.lrr=1"], "Did you mean optimizer.lr"),
+        (["train", "dataset=parity", "dataset.lenght=1"], "Did you mean dataset.length"),
+        (["train", "xyzzy=1"], "There are: allow,"),
+        (["train", "dataset=text"], "dataset.path: is not given"),
+        (["train", "dataset=text", "dataset.path=√"], "is quoted twice"),
+        (["train", "dataset={"], "seqnets train"),
+        (["train", "--config-dir", "nowhere"], "nowhere"),
+        (["train", "resume=last", "-m"], "-m asks for several"),
+        (["evaluate"], "checkpoint: is not given"),
+        (["list", "cels"], "Did you mean cells"),
+        (["list", "--config-dir", "nowhere"], "expected a folder"),
+        (["completion", "fish"], "expected bash"),
+    ],
+)
+def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, tmp_path):
+    done = seqnets(*arguments)
+
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["resume=nowhere"], "is not there"),
+        (["resume=last"], "no run in 'runs'"),
+        (["dataset=text", "dataset.path=nowhere.txt"], "nowhere.txt"),
+        (["model=classifier"], "asks for num_classes, which seqnets.datasets.PythonDocs"),
+        (["output=/dev/null"], "output=FOLDER"),
+        (["dataset=parity", "model.cell._target_=os.system"], "model.cell._target_: os.system"),
+        (["dataset=parity", "trainer.precision=odd"], "trainer"),
+        (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),
+        (["dataset=parity", "dataset.length=0"], "length is 0"),
+    ],
+)
+def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tmp_path):
+    done = seqnets("train", *arguments)
+
+    assert done.code == 1
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(seqnets):
+    done = seqnets("train", "trainer=gpu")
+
+    assert done.code == 1
+    assert "DeviceError" in done.err
+    assert "trainer=cpu" in done.err
+
+
+def test_a_traceback_is_shown_where_it_is_asked_for(seqnets, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    with pytest.raises(package.errors.ConfigError):
+        seqnets("train", "dataset=partiy")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_the_list_says_what_each_thing_is(seqnets):
+    done = seqnets("list")
+
+    assert done.code == 0
+    assert "cells (model/cell=NAME)" in done.out
+    assert "python_docs  Python's reference manual" in done.out
+
+
+def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):
+    folder = tmp_path / "conf" / "model" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# A cell of my own\n_target_: mine.Cell\n")
+
+    done = seqnets("list", "cells", "--config-dir", "conf")
+
+    assert "mine           A cell of my own" in done.out
+    assert "datasets" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("seqnets tr", {"train", "evaluate"}),
+        ("seqnets list ", {"cells", "models"}),
+        ("seqnets train mod", {"model", "model."}),
+        ("seqnets train model/cell=", {"model/cell=gru", "model/cell=lstm"}),
+        ("seqnets train dataset=parity dataset.", {"dataset.length=", "dataset.batch_size="}),
+        ("seqnets train --config-dir conf model/cell=m", {"model/cell=mine"}),
+        ("seqnets evaluate checkpoint=./c", {"checkpoint=./conf"}),
+    ],
+)
+def test_completion_says_what_may_follow(line, words, seqnets, monkeypatch, tmp_path):
+    folder = tmp_path / "conf" / "model" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("_target_: mine.Cell\n")
+    monkeypatch.setenv("COMP_LINE", line)
+
+    done = seqnets("completion", "query")
+
+    assert words <= set(done.out.split())
+
+
+def test_bash_completes_by_the_script(tmp_path):
+    fake = tmp_path / "seqnets"
+    fake.write_text(f'#!/bin/sh\nexec {sys.executable} -m seqnets "$@"\n')
+    fake.chmod(0o755)
+    script = """
+        eval "$(seqnets completion bash)"
+        COMP_LINE="seqnets train model/cell=gr"; COMP_POINT=${#COMP_LINE}
+        COMP_WORDS=(seqnets train model/cell=gr); COMP_CWORD=2
+        compopt() { :; }  # works only while a line is being typed
+        _seqnets seqnets
+        echo "${COMPREPLY[@]}"
+    """
+
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.split() == ["model/cell=gru"], done.stderr

@@ -1,0 +1,90 @@
+"""Run folders are never shared, and are found again."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from seqnets.cli import runs
+from seqnets.errors import CheckpointError, ConfigError
+
+
+def checkpoint(folder, age=0):
+    path = folder / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+def test_runs_started_in_the_same_second_have_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: runs.new_folder(tmp_path, "text"), range(200)))
+
+    assert len(set(folders)) == 200
+    assert all(folder.parent == tmp_path / "text" for folder in folders)
+
+
+def test_an_output_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match="output=FOLDER"):
+        runs.new_folder(tmp_path / "file", "text")
+
+
+def test_the_last_run_is_that_whose_checkpoint_is_newest(tmp_path):
+    newer, older = (runs.new_folder(tmp_path, name) for name in ("a", "b"))
+    runs.new_folder(tmp_path, "without a checkpoint")
+    checkpoint(older, age=10)
+
+    assert runs.find_resume("last", tmp_path) == checkpoint(newer)
+
+
+def test_last_without_a_run_is_an_error(tmp_path):
+    runs.new_folder(tmp_path, "a")
+
+    with pytest.raises(CheckpointError, match="no run in"):
+        runs.find_resume("last", tmp_path)
+
+
+def test_auto_starts_afresh_without_a_run_and_after_a_finished_one(tmp_path):
+    assert runs.find_resume("auto", tmp_path) is None
+
+    folder = runs.new_folder(tmp_path, "a")
+    last = checkpoint(folder)
+    assert runs.find_resume("auto", tmp_path) == last
+
+    runs.write_result(folder, {"test": {"loss": 1.0}})
+    assert runs.find_resume("auto", tmp_path) is None
+
+
+def test_a_checkpoint_is_named_by_file_or_by_run_folder(tmp_path):
+    folder = runs.new_folder(tmp_path, "a")
+    last = checkpoint(folder)
+
+    assert runs.find_resume(str(folder), tmp_path) == last
+    assert runs.find_resume(str(last), tmp_path) == last
+    assert runs.folder_of(last) == folder
+
+
+def test_best_is_taken_where_there_is_one(tmp_path):
+    folder = runs.new_folder(tmp_path, "a")
+    last = checkpoint(folder)
+    assert runs.checkpoint_at(str(folder), "best.ckpt") == last
+
+    best = last.with_name("best.ckpt")
+    best.touch()
+    assert runs.checkpoint_at(str(folder), "best.ckpt") == best
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_path_without_a_checkpoint_is_an_error(make, tmp_path):
+    if make:
+        (tmp_path / "x").mkdir()
+
+    with pytest.raises(CheckpointError, match="a folder without" if make else "not there"):
+        runs.find_resume(str(tmp_path / "x"), tmp_path)
+
+
+def test_a_checkpoint_that_was_moved_belongs_to_no_run(tmp_path):
+    assert runs.folder_of(tmp_path / "best.ckpt") is None

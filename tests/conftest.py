@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+torch.set_num_threads(1)  # sizes are small, and workers of pytest-xdist share the cores
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of real data beside the project, which is no part of it."""
+    if not SHARED.is_dir():
+        pytest.skip("real data files are not beside the project in ../shared/data")
+    return SHARED

@@ -1,0 +1,46 @@
+"""The names that people import. Changing this list changes the interface: say so in CHANGELOG."""
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "seqnets": """
+        LSTM GRU RNN OriginalGRU PeepholeLSTM CoupledLSTM NoForgetLSTM
+        LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
+        TorchLike TorchLikeCell Cell GatedCell Recurrent Bidirectional DeepRNN Truncated
+        unroll explain cells engine errors layers
+    """,
+    "seqnets.cells": """
+        LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
+        Cell GatedCell MemoryCell
+    """,
+    "seqnets.engine": "unroll explain Explanation BACKENDS runs",
+    "seqnets.layers": ("Recurrent Bidirectional DeepRNN Truncated CellFactory detach map_state"),
+    "seqnets.testing": "check_cell check_layer check_backend one_unit step",
+    "seqnets.models": ("LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder"),
+    "seqnets.training": """
+        SequenceModule Objective Outcome LanguageModelling Classification Regression Tagging Cosine
+        AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
+    """,
+    "seqnets.training.callbacks": """
+        Checkpoints DivergenceGuard Hyperparameters ModelCard Monitor Progress StopOnSignal
+        TextSamples
+    """,
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_these(module):
+    found = importlib.import_module(module)
+
+    assert sorted(found.__all__) == sorted(PUBLIC[module].split())
+    assert all(hasattr(found, name) for name in found.__all__)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_says_what_it_is(module):
+    found = importlib.import_module(module)
+    things = {name: getattr(found, name) for name in found.__all__}
+
+    assert not [n for n, thing in things.items() if callable(thing) and not thing.__doc__]

@@ -1,0 +1,109 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.engine import BACKENDS, reference, runs
+from seqnets.testing import check_backend
+
+NATIVE = [
+    GRUCell(3, 5),
+    LSTMCell(3, 5),
+    LSTMCell(1, 7, bias=False),
+    RNNCell(3, 1),
+    RNNCell(3, 5, nonlinearity="relu"),
+]
+
+
+@pytest.fixture
+def add_backend(monkeypatch):
+    """Let ``unroll`` know a backend called "mine"."""
+
+    def add(run, refusal=reference.refusal):
+        mine = SimpleNamespace(name="mine", run=run, refusal=refusal)
+        monkeypatch.setitem(BACKENDS, "mine", mine)
+
+    return add
+
+
+@pytest.mark.parametrize("cell", NATIVE, ids=repr)
+def test_native_agrees_with_the_reference(cell):
+    refused = check_backend(cell, "native")
+
+    assert list(refused) == ["B=5, resets", "B=5, ragged, resets, reverse, given, strided"]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_native_agrees_with_the_reference_on_projections():
+    check_backend(LSTMCell(3, 5, proj_size=3), "native")
+
+
+def test_the_reference_agrees_with_itself_and_refuses_nothing():
+    assert check_backend(PeepholeLSTMCell(3, 5), "reference", steps=(1, 63)) == {}
+
+
+def test_the_backend_that_is_checked_is_the_one_that_runs():
+    before = runs["native"]
+
+    check_backend(GRUCell(3, 5), "native", steps=(2,), dtypes=(torch.float64,))
+
+    assert runs["native"] - before == 6
+
+
+def rounded(request):
+    y, state = reference.run(request)
+    return y + 1e-8, state
+
+
+def detached(request):
+    y, state = reference.run(request)
+    return y, tuple(part.detach() for part in state)
+
+
+def wrong_when_long(request):
+    y, state = reference.run(request)
+    return y * (1 + (y.shape[1] > 256)), state
+
+
+def poisoned(request):
+    y, state = reference.run(request)
+    return y + 0 * request.x.sum(-1, keepdim=True), state
+
+
+def emptied(request):
+    y, (h,) = reference.run(request)
+    if request.lengths is not None:
+        h = h * (request.lengths > 0)[:, None]
+    return y, (h,)
+
+
+@pytest.mark.parametrize(
+    ("run", "complaint"),
+    [
+        (rounded, "T=1, B=5, torch.float64: y is not"),
+        (detached, "T=1, B=5, torch.float64: gradient of x is not"),
+        (wrong_when_long, "T=257, B=5, torch.float64: y is not"),
+        (poisoned, "T=1, B=5, ragged, torch.float64: y is not"),
+        (emptied, "T=1, B=5, ragged, reverse, given, torch.float64: final h is not"),
+    ],
+)
+def test_a_wrong_backend_is_caught(add_backend, run, complaint):
+    add_backend(run)
+
+    with pytest.raises(AssertionError, match=f"^GRUCell on backend 'mine', {complaint}"):
+        check_backend(GRUCell(3, 5), "mine")
+
+
+def test_a_backend_that_refuses_everything_is_no_success(add_backend):
+    add_backend(reference.run, lambda request: "no time today")
+
+    with pytest.raises(AssertionError, match=r"everything is refused: .*no time today"):
+        check_backend(GRUCell(3, 5), "mine", steps=(1,))
+
+
+def test_a_backend_must_not_refuse_the_hard_half_of_a_variant(add_backend):
+    add_backend(reference.run, lambda request: "too long" if request.x.shape[1] > 99 else None)
+
+    with pytest.raises(AssertionError, match=r"refused at some T or dtype only: \['B=1, given'"):
+        check_backend(GRUCell(3, 5), "mine")

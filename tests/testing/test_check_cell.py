@@ -1,0 +1,53 @@
+from functools import partial
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell
+from seqnets.errors import ConfigError
+from seqnets.testing import check_cell
+
+from . import wrong_cells as wrong
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "law"),
+    [
+        (wrong.LeakingCell, "rows"),
+        (wrong.BatchMeanCell, "rows"),
+        (wrong.ForgetfulCell, "usefulness"),
+        (wrong.InPlaceCell, "purity"),
+        (wrong.DetachedCell, "gradients"),
+        (wrong.OnceDifferentiableCell, "gradients"),
+        (wrong.ForesightCell, "causality"),
+        (wrong.CountingCell, "purity"),
+        (wrong.UnregisteredCell, "state_dict"),
+        (wrong.ClosureCell, "copies"),
+        (wrong.BranchingCell, "ensembles"),
+    ],
+)
+def test_a_wrong_cell_is_caught_by_the_law_that_it_breaks(cell_cls, law):
+    with pytest.raises(AssertionError, match=f"^{cell_cls.__name__} breaks the law '{law}'"):
+        check_cell(partial(cell_cls, hidden_size=4))
+
+
+def test_a_broken_law_says_where_and_by_how_much():
+    with pytest.raises(AssertionError, match=r"row 0 alone: .*\n.*\nMismatched .*\n.*\d\.\d+"):
+        check_cell(partial(wrong.LeakingCell, hidden_size=4))
+
+
+def test_a_law_that_is_skipped_is_not_checked():
+    check_cell(partial(wrong.ClosureCell, hidden_size=4), skip=("copies",))
+
+
+def test_a_law_that_nobody_knows_cannot_be_skipped():
+    with pytest.raises(ConfigError, match=r"'gravity'.*expected some of purity, rows"):
+        check_cell(partial(GRUCell, hidden_size=4), skip=("gravity",))
+
+
+def test_checking_leaves_the_random_numbers_as_they_were():
+    state = torch.get_rng_state()
+
+    check_cell(partial(GRUCell, hidden_size=4))
+
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,109 @@
+"""Cells with one mistake each, as people make them."""
+
+import torch
+
+from seqnets.cells import LSTMCell, RNNCell
+
+
+class LeakingCell(RNNCell):
+    """Every row takes a little from its neighbour."""
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h + 0.1 * state[0].roll(1, 0)),)
+
+
+class BatchMeanCell(RNNCell):
+    """Normalises by the batch."""
+
+    def project(self, x):
+        wx = super().project(x)
+        return wx - wx.mean(0, keepdim=True)
+
+
+class ForgetfulCell(LSTMCell):
+    """Overwrites its memory without a look at it."""
+
+    def update(self, wx, uh, state):
+        c = torch.sigmoid(wx.i + uh.i + wx.f + uh.f) * torch.tanh(wx.g + uh.g)
+        return torch.sigmoid(wx.o + uh.o) * torch.tanh(c), c
+
+
+class InPlaceCell(RNNCell):
+    """Writes the next state over the last one."""
+
+    def update(self, wx, uh, state):
+        return (state[0].copy_(torch.tanh(wx.h + uh.h)),)
+
+
+class DetachedCell(LSTMCell):
+    """Cuts the memory's gradient."""
+
+    def update(self, wx, uh, state):
+        h, c = state
+        return super().update(wx, uh, (h, c.detach()))
+
+
+class ForesightCell(RNNCell):
+    """Centres its inputs over time."""
+
+    def project(self, x):
+        return super().project(x - x.mean(-2, keepdim=True) if x.dim() == 3 else x)
+
+
+class CountingCell(RNNCell):
+    """Remembers what no state says."""
+
+    steps = 0
+
+    def step(self, wx, state):
+        self.steps += 1
+        return super().step(wx + 0.01 * self.steps, state)
+
+
+class UnregisteredCell(RNNCell):
+    """Keeps a weight where no ``state_dict`` sees it."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.scale = torch.rand(()).item()
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + self.scale * uh.h),)
+
+
+class ClosureCell(RNNCell):
+    """Holds what cannot be pickled."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.squash = lambda a: torch.tanh(a)
+
+    def update(self, wx, uh, state):
+        return (self.squash(wx.h + uh.h),)
+
+
+class BranchingCell(RNNCell):
+    """Decides in Python by a number."""
+
+    def update(self, wx, uh, state):
+        if wx.h.shape[0] and wx.h.abs().amax() > 1e9:
+            return state
+        return (torch.tanh(wx.h + uh.h),)
+
+
+class OnceDifferentiableCell(RNNCell):
+    """Has a derivative, and the wrong one of that."""
+
+    def update(self, wx, uh, state):
+        return (_Tanh.apply(wx.h + uh.h),)
+
+
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a):
+        ctx.y = torch.tanh(a)
+        return ctx.y.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (1 - ctx.y * ctx.y).detach()
