@@ -34,6 +34,8 @@ def refusal(request: Request) -> str | None:
         return "torch's kernels need at least one step"
     if under_transform():
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return "torch.compile cannot differentiate torch's own recurrent kernels"
     return None
 
 
