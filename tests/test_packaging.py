@@ -1,72 +1,115 @@
-"""A wheel, installed in a fresh environment, trains from another folder."""
+"""What a wheel holds, and that it works without the source tree."""
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(*command, **options):
+def call(*command, cwd):
+    """Run a command that sees nothing of this process' Python, and return what it printed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV_"))}
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+        command, cwd=cwd, capture_output=True, text=True, check=False, env=environment
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    source = tmp_path_factory.mktemp("source")
-    for name in ("src", "configs", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    shutil.rmtree(source / "src" / "seqnets.egg-info", ignore_errors=True)
+    """The project's wheel, built from a copy: setuptools writes into the tree it builds from."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
-        "--wheel-dir", folder, source)  # fmt: skip
+    tree = folder / "seqnets"
+    tree.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (tree / name).write_bytes((ROOT / name).read_bytes())
+    for name in ("src", "configs"):
+        copytree(ROOT / name, tree / name, ignore=ignore_patterns("*.egg-info", "__pycache__"))
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, cwd=tree)
     (built,) = folder.glob("*.whl")
     return built
 
 
-def test_the_wheel_holds_every_module_and_every_config(wheel):
-    inside = set(zipfile.ZipFile(wheel).namelist())
-
-    modules = {p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src").rglob("*.py")}
-    configs = {p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml")}
-    assert modules | {"seqnets/py.typed"} <= inside
-    assert {f"seqnets/{config}" for config in configs} <= inside
-
-
-def test_installed_in_a_fresh_environment_it_trains_from_another_folder(wheel, tmp_path):
-    home = tmp_path / "a folder with spaces"
-    venv.create(home / "env", with_pip=False)
-    python = home / "env" / "bin" / "python"
-    packages = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    )
-    run(sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--no-compile",
-        "--target", packages, wheel)  # fmt: skip
-    # Its dependencies are this environment's. The editable install there stays unseen, because
-    # Python does not read the .pth files of a folder that a .pth file names.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-
-    where = run(python, "-c", "import seqnets; print(seqnets.__file__)", env=environment)
-    listed = run(python, "-m", "seqnets", "list", "cells", cwd=home, env=environment)
-    run(
-        python, "-m", "seqnets", "train", "dataset=parity", "model/cell=peephole_lstm",
-        "trainer=debug", "output=my runs", "+trainer.enable_model_summary=false",
-        cwd=home, env=environment,
+@pytest.fixture(scope="module")
+def scripts(wheel, tmp_path_factory):
+    """The scripts of a fresh environment with the wheel, and the dependencies of this one."""
+    home = tmp_path_factory.mktemp("an environment") / "venv"
+    venv.create(home, with_pip=False, symlinks=True)
+    places = {"base": str(home), "platbase": str(home)}
+    packages = Path(sysconfig.get_path("purelib", "venv", places))
+    scripts = Path(sysconfig.get_path("scripts", "venv", places))
+    call(
+        sys.executable, "-m", "pip", "--python", scripts / "python",
+        "install", "--no-index", "--no-deps", wheel, cwd=home,
     )  # fmt: skip
+    # A .pth line adds the folder without reading the .pth files in it: the dependencies are
+    # seen, and an editable install of the source tree is not.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return scripts
 
-    assert Path(where.strip()).is_relative_to(home)
-    assert "peephole_lstm" in listed
-    assert list(home.glob("my runs/parity/*/checkpoints/last.ckpt"))
+
+def test_the_wheel_holds_every_module_every_configuration_and_the_type_marker(wheel):
+    expected = {
+        str(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src" / "seqnets").rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed"
+    } | {
+        str("seqnets" / path.relative_to(ROOT))
+        for path in (ROOT / "configs").rglob("*")
+        if path.suffix in (".py", ".yaml")
+    }
+
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+    assert held == expected
+
+
+def test_the_wheel_brings_its_license(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+
+
+def test_an_installed_wheel_is_what_is_imported(scripts, tmp_path):
+    where = call(scripts / "python", "-c", "import seqnets; print(seqnets.__file__)", cwd=tmp_path)
+
+    assert Path(where.strip()).is_relative_to(scripts.parent)
+
+
+def test_an_installed_wheel_lists_its_configurations(scripts, tmp_path):
+    listed = call(scripts / "seqnets", "list", cwd=tmp_path)
+
+    for path in (ROOT / "configs" / "dataset").glob("*.yaml"):
+        assert f"  {path.stem}  " in listed
+
+
+def test_an_installed_wheel_trains_from_another_folder(scripts, tmp_path):
+    folder = tmp_path / "another folder, with a comma"
+    folder.mkdir()
+    (folder / "a text = odd.txt").write_text("All is well. " * 200, encoding="utf-8")
+
+    call(
+        scripts / "seqnets",
+        "train",
+        "dataset=text",
+        "dataset.path='a text = odd.txt'",
+        "dataset.batch_size=2",
+        "dataset.chunk_length=8",
+        "model.hidden_size=4",
+        "trainer=cpu",
+        "trainer.max_steps=2",
+        "output='the runs, all'",
+        cwd=folder,
+    )
+
+    (last,) = folder.glob("the runs, all/text/*/checkpoints/last.ckpt")
+    assert last.stat().st_size > 0

@@ -170,7 +170,7 @@ def test_a_layer_with_a_parametrization_obeys_the_laws_of_recurrence():
     layer = Recurrent(LSTMCell(3, 4))
     parametrize.register_parametrization(layer.cell, "weight_hh", Halved())
 
-    check_layer(layer, skip=("copies",))  # torch pickles no parametrized module
+    check_layer(layer)
 
 
 def test_a_parametrization_changes_what_the_layer_says():

@@ -83,6 +83,8 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["dataset=parity", "trainer.precision=odd"], "trainer"),
         (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),
+        (["dataset=parity", "optimizer.lr=-1"], "Invalid learning rate"),
+        (["dataset=parity", "scheduler=plateau", "scheduler.factor=2"], "scheduler: torch"),
     ],
 )
 def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tmp_path):
@@ -126,7 +128,7 @@ def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):
 
     done = seqnets("list", "cells", "--config-dir", "conf")
 
-    assert "mine           A cell of my own" in done.out
+    assert ["mine", "A", "cell", "of", "my", "own"] in [row.split() for row in done.out.split("\n")]
     assert "datasets" not in done.out
 
 

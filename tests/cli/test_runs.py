@@ -36,8 +36,9 @@ def test_the_last_run_is_that_whose_checkpoint_is_newest(tmp_path):
     newer, older = (runs.new_folder(tmp_path, name) for name in ("a", "b"))
     runs.new_folder(tmp_path, "without a checkpoint")
     checkpoint(older, age=10)
+    last = checkpoint(newer)
 
-    assert runs.find_resume("last", tmp_path) == checkpoint(newer)
+    assert runs.find_resume("last", tmp_path) == last
 
 
 def test_last_without_a_run_is_an_error(tmp_path):

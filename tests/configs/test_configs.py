@@ -1,81 +1,167 @@
-"""Every file under configs/ composes, and names what is there."""
+"""Every configuration file composes, and says of its class only what that class takes."""
 
-import importlib
 import inspect
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-import seqnets.cli.main  # registers the resolvers that the configurations use
+from seqnets.models import Encoder
+from tests.cells.final import FINAL_CELLS
 
-ROOT = Path(seqnets.cli.main.__file__).parents[3] / "configs"
-FILES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.yaml"))
-GROUPED = [path for path in FILES if path.parent != Path()]
+CONFIGS = Path(__file__).parents[2] / "configs"
+VERBS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+OPTIONS = sorted(
+    str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/**/*.yaml")
+)
+DATASETS = sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml"))
 
-
-def composed(*overrides, verb="train"):
-    with initialize_config_dir(str(ROOT), version_base="1.3"):
-        return compose(verb, overrides=[*overrides])
-
-
-def targets(node):
-    if OmegaConf.is_dict(node):
-        if "_target_" in node:
-            yield node
-        for key in node:
-            if not OmegaConf.is_missing(node, key):
-                yield from targets(node[key])
-    elif OmegaConf.is_list(node):
-        for child in node:
-            yield from targets(child)
+FITTING = {
+    "adding": ("SequenceRegressor", "Regression"),
+    "copy": ("SequenceTagger", "Tagging"),
+    "csv": ("SequenceClassifier", "Classification"),
+    "parity": ("SequenceClassifier", "Classification"),
+    "python_docs": ("LanguageModel", "LanguageModelling"),
+    "shakespeare": ("LanguageModel", "LanguageModelling"),
+    "text": ("LanguageModel", "LanguageModelling"),
+    "ucr": ("SequenceClassifier", "Classification"),
+}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_file_says_what_it_is_in_one_line(path):
-    lines = (ROOT / path).with_suffix(".yaml").read_text(encoding="utf-8").splitlines()
-    first = next(line for line in lines if not line.startswith("# @package"))
-
-    assert first.startswith("# ")
-    assert len(first) <= 100
+@cache
+def compose(*overrides, verb="train"):
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose(verb, overrides=list(overrides))
 
 
-@pytest.mark.parametrize("path", GROUPED, ids=str)
-def test_every_choice_composes_and_its_keys_are_those_of_its_class(path):
-    config = composed(f"{path.parent}={path.name}")
+def composed(option):
+    """A training configuration with this option in it."""
+    group, _, name = option.rpartition("/")
+    return compose(f"{group}={name}")
 
-    for node in targets(config):
-        module, _, name = node._target_.rpartition(".")
-        accepts = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in accepts.values())
-        keys = {str(key) for key in node if not str(key).startswith("_")}
-        assert open_ended or keys <= accepts.keys(), node._target_
+
+def targets(node, key=""):
+    """Every node that names a class, with its place."""
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        yield key, node
+    for name in node:
+        if not OmegaConf.is_missing(node, name):
+            yield from targets(node[name], f"{key}.{name}".lstrip("."))
+
+
+def class_of(node):
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def accepted(cls):
+    """The arguments of a class, and of what its ``**kwargs`` go to: a base, or the encoder."""
+    names = set()
+    for base in (*inspect.getmro(cls), Encoder):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return names
+    return names
+
+
+def class_name(node):
+    return node["_target_"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("file", [*VERBS, *OPTIONS])
+def test_a_file_begins_with_a_comment_of_one_line(file):
+    lines = (CONFIGS / f"{file}.yaml").read_text(encoding="utf-8").splitlines()
+    comment, *rest = (line for line in lines if not line.startswith("# @package"))
+
+    assert comment.startswith("# ")
+    assert not any(line.startswith("#") for line in rest[:1])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_composes(verb):
+    assert compose(verb=verb)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_names_classes_that_exist_with_arguments_that_they_take(option):
+    config = composed(option)
+
+    for key, node in targets(config):
+        keys = {str(name) for name in node} - {"_target_", "_partial_"}
+
+        assert keys <= accepted(class_of(node)), key
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_argument_of_a_dataset_can_be_overridden(dataset):
+    node = compose(f"dataset={dataset}").dataset
+
+    assert set(node) - {"_target_"} == accepted(class_of(node))
+
+
+@pytest.mark.parametrize("cell", FINAL_CELLS)
+def test_a_cell_has_an_option(cell):
+    files = (CONFIGS / "model" / "cell").glob("*.yaml")
+
+    assert cell in {class_of(OmegaConf.load(path)) for path in files}
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith(("model/", "optimizer/"))])
+def test_what_waits_for_sizes_or_parameters_is_a_factory(option):
+    assert OmegaConf.load(CONFIGS / f"{option}.yaml")["_partial_"] is True
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_dataset_brings_the_model_and_the_objective_that_fit_it(dataset):
+    config = compose(f"dataset={dataset}")
+
+    assert (class_name(config.model), class_name(config.objective)) == FITTING[dataset]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "model", "cell", "objective"),
+    "overrides",
     [
-        ([], "LanguageModel", "LSTMCell", "LanguageModelling"),
-        (["dataset=adding"], "SequenceRegressor", "LSTMCell", "Regression"),
-        (["dataset=copy", "model/cell=gru"], "SequenceTagger", "GRUCell", "Tagging"),
-        (["dataset=ucr", "model=tagger"], "SequenceTagger", "LSTMCell", "Classification"),
-        (["experiment=japanese_vowels"], "SequenceClassifier", "GRUCell", "Classification"),
-        (
-            ["experiment=japanese_vowels", "model/cell=rnn"],
-            "SequenceClassifier",
-            "RNNCell",
-            "Classification",
-        ),
-        (["experiment=shakespeare", "dataset=csv"], "SequenceClassifier", "LSTMCell", "Class"),
+        ["dataset=adding", "model=tagger", "model/cell=gru", "objective=tagging"],
+        ["model=tagger", "model/cell=gru", "objective=tagging", "dataset=adding"],
+        ["experiment=adding", "model=tagger", "model/cell=gru", "objective=tagging"],
+        [
+            "experiment=parity",
+            "dataset=adding",
+            "model=tagger",
+            "model/cell=gru",
+            "objective=tagging",
+        ],
     ],
-    ids=str,
+    ids=["dataset", "dataset last", "experiment", "experiment and dataset"],
 )
-def test_the_dataset_picks_its_model_and_the_command_line_has_the_last_word(
-    overrides, model, cell, objective
-):
-    config = composed(*overrides)
+def test_the_command_line_wins_over_what_a_dataset_brings(overrides):
+    config = compose(*overrides)
 
-    assert config.model._target_.endswith(f".{model}")
-    assert config.model.cell._target_.endswith(f".{cell}")
-    assert f".{objective}" in config.objective._target_
+    chosen = [class_name(config.model), class_name(config.model.cell), class_name(config.objective)]
+    assert chosen == ["SequenceTagger", "GRUCell", "Tagging"]
+
+
+def test_the_command_lines_dataset_wins_over_an_experiments_with_its_model():
+    config = compose("experiment=japanese_vowels", "dataset=adding")
+
+    assert (class_name(config.model), class_name(config.objective)) == FITTING["adding"]
+
+
+def test_an_experiments_cell_is_not_lost_with_the_model_that_its_dataset_brings():
+    config = compose("experiment=adding")
+
+    assert class_name(config.model) == "SequenceRegressor"
+    assert class_name(config.model.cell) == "GRUCell"
+
+
+def test_language_modelling_counts_in_the_datasets_unit():
+    config = compose("dataset=text", "dataset.path=x", "dataset.unit=words")
+
+    assert config.objective.unit == "words"

@@ -40,6 +40,13 @@ def test_a_law_that_is_skipped_is_not_checked():
     check_cell(partial(wrong.ClosureCell, hidden_size=4), skip=("copies",))
 
 
+def test_a_cell_that_is_written_inside_a_function_obeys_too():
+    class LocalCell(GRUCell):
+        pass
+
+    check_cell(partial(LocalCell, hidden_size=4))
+
+
 def test_a_law_that_nobody_knows_cannot_be_skipped():
     with pytest.raises(ConfigError, match=r"'gravity'.*expected some of purity, rows"):
         check_cell(partial(GRUCell, hidden_size=4), skip=("gravity",))

@@ -47,7 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         composed = HydraConfig.get()
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
-        needed = [*flags(arguments), *(o for o in arguments if o.startswith("allow="))]
+        needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
         also = "".join(f" {shlex.quote(argument)}" for argument in needed)
         with _environment(_FULL_ERROR, None), _without_hydra():
             try:
@@ -149,8 +149,9 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
             f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
         )
     if "LexerNoViableAlt" in str(error) or "token recognition" in str(error):
+        unread = str(error).splitlines()[0].split(": ")[-1]
         return UsageError(
-            f"seqnets {verb}: {str(error).splitlines()[0].split(': ')[-1]} cannot be read, expected KEY=VALUE.\n"
+            f"seqnets {verb}: {unread} cannot be read, expected KEY=VALUE.\n"
             f"  A value with other than plain characters is quoted twice: \"KEY='VALUE'\"."
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]

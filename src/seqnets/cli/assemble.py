@@ -48,13 +48,24 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
 
 def make_module(config: Config, sizes: Sizes, allow: Sequence[str]) -> SequenceModule:
     """Make the model for a dataset's sizes, with objective, optimizer and schedule."""
-    return SequenceModule(
-        make_model(config, sizes, allow),
-        build(config["objective"], allow, "objective"),
-        sizes,
-        build(config["optimizer"], allow, "optimizer"),
-        build(config["scheduler"], allow, "scheduler") or None,
-    )
+    optimizer = build(config["optimizer"], allow, "optimizer")
+    scheduler = build(config["scheduler"], allow, "scheduler") or None
+    _try_out(optimizer, scheduler)
+    objective = build(config["objective"], allow, "objective")
+    return SequenceModule(make_model(config, sizes, allow), objective, sizes, optimizer, scheduler)
+
+
+def _try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None) -> None:
+    """Raise ConfigError now if torch does not take their options, and not when training starts."""
+    key = "optimizer"
+    try:
+        tried = optimizer([nn.Parameter(torch.zeros(1))])
+        key = "scheduler"
+        if scheduler is not None:
+            counts = "total_steps" in inspect.signature(scheduler).parameters
+            scheduler(tried, **({"total_steps": 1} if counts else {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: torch does not take these options: {error}.") from error
 
 
 def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:

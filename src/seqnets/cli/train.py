@@ -96,13 +96,13 @@ def _train(
     trainer.fit(module, data, ckpt_path=path, weights_only=True)
     received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
     last = Checkpoints.folder(trainer) / "last.ckpt"
-    again = f"seqnets train {_typed('resume', report.shown(folder))}{command}"
+    again = f"seqnets train {_typed('resume', report.shown(folder))}"
     if received is not None:
         name = signal.Signals(received).name
         report.show(
             console,
             f"Stopped by {name} at step {trainer.global_step}; nothing is lost:",
-            f"{report.shown(last)}\n{again}",
+            f"{report.shown(last)}\n{again}{command}",
         )
         return 128 + received
     best = Checkpoints.folder(trainer) / "best.ckpt"
@@ -164,7 +164,7 @@ def _tell_what_next(
         for limit in ("max_epochs", "max_steps")
         if (options["trainer"].get(limit) or -1) > 0
     ]
-    lines.append(f"{again}{''.join(longer)}")
+    lines.append(f"{again}{''.join(longer)}{command}")
     report.show(console, "Checkpoint:", report.shown(kept))
     report.show(console, "To look, to sample, to score, to go on:", "\n".join(lines))
 

@@ -1,0 +1,259 @@
+"""Whole runs: trained, tested, resumed, evaluated, sampled; small ones."""
+
+import json
+import shlex
+import shutil
+import signal
+import time
+from textwrap import dedent
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seqnets.training import load_checkpoint, save_checkpoint
+
+from .conftest import SMALL
+
+
+def only_run(tmp_path):
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    return folder
+
+
+@pytest.mark.parametrize("dataset", ["adding", "copy", "parity", "python_docs"])
+def test_two_steps_on_every_dataset_that_needs_no_file(dataset, seqnets, tmp_path):
+    size = [] if dataset == "python_docs" else ["dataset.train_size=64", "dataset.test_size=32"]
+
+    done = seqnets("train", *SMALL, f"dataset={dataset}", *size)
+
+    folder = only_run(tmp_path)
+    assert done.code == 0, done.err
+    assert folder.parent.name == dataset
+    assert {"config.yaml", "run.log", "result.json", "checkpoints"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text)
+
+    folder = only_run(tmp_path)
+    figures = json.loads((folder / "result.json").read_text())
+    assert f"{figures['test']['bits_per_character']:.4g}" in done.out
+    assert {"uniform", "unigram entropy", "xz given the training text"} <= figures["rivals"].keys()
+    assert "this model is better" in done.out or "this model is not better" in done.out
+    assert "A sampled passage:" in done.out
+    assert f"tensorboard --logdir {folder.parents[1].name}" in done.out
+    assert "Warning" not in done.err
+
+
+def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, "output='a folder, with=signs'")
+
+    lines = [line for line in done.out.splitlines() if line.startswith("seqnets ")]
+    assert [line.split()[1] for line in lines] == ["generate", "evaluate", "train"]
+    for line in lines:
+        again = seqnets(*shlex.split(line)[1:])
+        assert again.code == 0, again.err
+
+
+def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    shutil.copy(only_run(tmp_path) / "checkpoints" / "best.ckpt", tmp_path / "moved.ckpt")
+    figures = json.loads((only_run(tmp_path) / "result.json").read_text())["test"]
+    shutil.rmtree(tmp_path / "runs")
+
+    scored = seqnets("evaluate", "checkpoint=moved.ckpt", "+trainer.limit_test_batches=2")
+    written = seqnets(
+        "generate", "checkpoint=moved.ckpt", "prompt=What was lost; ", "length=30", "top_k=3"
+    )
+    again = seqnets(
+        "generate", "checkpoint=moved.ckpt", "prompt=What was lost; ", "length=30", "top_k=3"
+    )
+
+    assert scored.code == written.code == 0, scored.err + written.err
+    assert f"{figures['bits_per_character']:.4g}" in scored.out
+    assert written.out.startswith("What was lost; ")
+    assert len(written.out) == len("What was lost; ") + 30 + len("\n")
+    assert written == again
+
+
+def test_evaluate_refuses_text_with_another_vocabulary(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    other = tmp_path / "other.txt"
+    other.write_text("ZYXWV 12345\n" * 300)
+
+    done = seqnets("evaluate", f"checkpoint={only_run(tmp_path)}", f"dataset.path={other}")
+
+    assert done.code == 1
+    assert "vocabulary is another" in done.err
+    assert "'1'" in done.err
+
+
+def test_generate_refuses_what_is_no_language_model(seqnets, tmp_path):
+    seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=32")
+
+    done = seqnets("generate", f"checkpoint={only_run(tmp_path)}")
+
+    assert done.code == 1
+    assert "expected a language model" in done.err
+
+
+def test_a_damaged_checkpoint_is_refused_by_every_verb(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    path = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-2000])
+
+    for verb, key in [("train", "resume"), ("evaluate", "checkpoint"), ("generate", "checkpoint")]:
+        done = seqnets(verb, f"{key}={path}")
+        assert done.code == 1
+        assert "is cut short" in done.err
+
+
+def test_a_checkpoint_cannot_allow_its_own_code(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    path = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    checkpoint["seqnets"]["config"]["allow"] = ["shutil"]
+    checkpoint["seqnets"]["config"]["model"]["cell"] = {"_target_": "shutil.copy"}
+    save_checkpoint(checkpoint, path)
+
+    for verb, key in [("train", "resume"), ("evaluate", "checkpoint"), ("generate", "checkpoint")]:
+        done = seqnets(verb, f"{key}={path}")
+        assert done.code == 1
+        assert "shutil.copy may not be used" in done.err
+
+
+def test_a_resumed_run_takes_its_options_from_the_checkpoint(seqnets, small_text, tmp_path):
+    whole = seqnets("train", *small_text, "trainer.max_epochs=3", "output=whole")
+    seqnets("train", *small_text)
+
+    done = seqnets("train", "resume=last", "trainer.max_epochs=3")
+
+    assert whole.code == done.code == 0, done.err
+    (a,) = (tmp_path / "whole").glob("*/*")
+    b = only_run(tmp_path)
+    ours, theirs = (load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (a, b))
+    assert ours["global_step"] == theirs["global_step"] == 6
+    config = theirs["seqnets"]["config"]
+    assert config["model"]["hidden_size"] == 4
+    assert config["trainer"]["max_epochs"] == 3
+    events = EventAccumulator(str(b)).Reload()
+    steps = [event.step for event in events.Scalars("val/loss")]
+    assert steps == sorted(set(steps))
+
+
+def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+
+    done = seqnets("train", "resume=last", "dataset=parity")
+
+    assert done.code == 2
+    assert "is what the checkpoint says" in done.err
+
+
+def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, "resume=auto")
+
+    assert done.code == 0
+    assert "a new one starts" in done.out
+    assert only_run(tmp_path).is_dir()
+
+
+def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seqnets, tmp_path):
+    endless = ["dataset=parity", "model.hidden_size=4", "trainer=cpu", "dataset.train_size=64"]
+    process = started("train", *endless, "trainer.max_epochs=100000", "scheduler=constant")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    stopped_at = load_checkpoint(last)["global_step"]
+    epochs = stopped_at // 2 + 3
+    done = seqnets("train", "resume=auto", f"trainer.max_epochs={epochs}")
+
+    assert process.returncode == 143, output
+    assert "Stopped by SIGTERM" in output
+    assert "Traceback" not in output
+    assert done.code == 0, done.err
+    assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
+
+
+def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
+    done = seqnets("train", "-m", *small_text, "seed=1,2", "logger=none")
+
+    results = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*/*/result.json")]
+    assert done.code == 0, done.err
+    assert len(results) == 2
+    assert results[0]["test"] != results[1]["test"]
+
+
+def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
+    seqnets, tmp_path, monkeypatch
+):
+    (tmp_path / "mycells.py").write_text(
+        dedent("""
+            import seqnets
+            import torch
+
+
+            class MGUCell(seqnets.GatedCell):
+                gates = ("f", "n")
+
+                def update(self, wx, uh, state):
+                    (h,) = state
+                    f = torch.sigmoid(wx.f + uh.f)
+                    n = torch.tanh(wx.n + f * uh.n)
+                    return (h + f * (n - h),)
+        """)
+    )
+    folder = tmp_path / "conf" / "model" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "mgu.yaml").write_text(
+        "# Minimal gated unit\n_target_: mycells.MGUCell\n_partial_: true\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = ["train", "--config-dir", "conf", "model/cell=mgu", "dataset=parity", *SMALL]
+
+    refused = seqnets(*run)
+    done = seqnets(*run, "allow=[mycells]")
+
+    assert refused.code == 1
+    assert "'allow=[mycells]'" in refused.err
+    assert done.code == 0, done.err
+    weights = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")["state_dict"]
+    assert torch.Size([8, 4]) in {tuple(w.shape) for w in weights.values()}
+    again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
+    resumed = seqnets(*shlex.split(again)[1:])
+    assert resumed.code == 0, resumed.err
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_text, tmp_path):
+    steps = ["trainer.limit_train_batches=8", "trainer.limit_val_batches=0"]
+    done = seqnets("train", *small_text, *steps, "optimizer.lr=1e38", "scheduler=constant")
+
+    assert done.code == 1
+    assert "DivergenceError" in done.err
+    assert "Traceback" not in done.err
+    last = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")
+    assert 1 <= last["global_step"] < 8
+
+
+def test_two_processes_share_one_run(started, tmp_path):
+    process = started(
+        *("train", *SMALL, "trainer.limit_train_batches=2", "dataset=parity"),
+        *("trainer.devices=2", "+trainer.strategy=ddp", "dataset.train_size=128"),
+        OMP_NUM_THREADS="1",
+    )
+
+    output, _ = process.communicate(timeout=90)
+
+    assert process.returncode == 0, output
+    assert output.count("Run folder") == 1
+    assert (only_run(tmp_path) / "result.json").exists()
