@@ -107,6 +107,7 @@ def test_an_installed_wheel_trains_from_another_folder(scripts, tmp_path):
         "model.hidden_size=4",
         "trainer=cpu",
         "trainer.max_steps=2",
+        "+trainer.enable_model_summary=false",
         "output='the runs, all'",
         cwd=folder,
     )

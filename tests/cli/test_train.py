@@ -50,7 +50,8 @@ def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_tex
 
 
 def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
-    done = seqnets("train", *small_text, "output='a folder, with=signs'")
+    limited = "trainer.max_time=00:01:00:00"
+    done = seqnets("train", *small_text, limited, "output='a folder, with=signs'")
 
     lines = [line for line in done.out.splitlines() if line.startswith("seqnets ")]
     assert [line.split()[1] for line in lines] == ["generate", "evaluate", "train"]
@@ -124,6 +125,22 @@ def test_a_checkpoint_cannot_allow_its_own_code(seqnets, small_text, tmp_path):
         done = seqnets(verb, f"{key}={path}")
         assert done.code == 1
         assert "shutil.copy may not be used" in done.err
+
+
+def test_a_checkpoint_asks_nothing_of_the_machine(seqnets, small_text, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "not for them")
+    seqnets("train", *small_text)
+    path = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    checkpoint["seqnets"]["config"]["dataset"]["path"] = "${oc.env:SECRET}.txt"
+    checkpoint["seqnets"]["config"]["hydra"] = {"run": {"dir": "elsewhere"}}
+    save_checkpoint(checkpoint, path)
+
+    for verb, key in [("train", "resume"), ("evaluate", "checkpoint")]:
+        done = seqnets(verb, f"{key}={path}")
+        assert done.code == 1
+        assert "${oc.env:SECRET}.txt" in done.err
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_resumed_run_takes_its_options_from_the_checkpoint(seqnets, small_text, tmp_path):
@@ -236,13 +253,32 @@ def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
 
 def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_text, tmp_path):
     steps = ["trainer.limit_train_batches=8", "trainer.limit_val_batches=0"]
-    done = seqnets("train", *small_text, *steps, "optimizer.lr=1e38", "scheduler=constant")
+    wild = ["model/cell=relu_rnn", "optimizer=sgd", "optimizer.lr=1e30"]
+
+    done = seqnets("train", *small_text, *steps, *wild, "scheduler=constant")
 
     assert done.code == 1
     assert "DivergenceError" in done.err
     assert "Traceback" not in done.err
     last = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")
     assert 1 <= last["global_step"] < 8
+
+
+def test_what_lightning_finds_wrong_with_its_options_is_told_cleanly(seqnets, small_text):
+    done = seqnets("train", *small_text, "trainer.val_check_interval=1000")
+
+    assert done.code == 1
+    assert "ConfigError: trainer: Lightning does not take these options" in done.err
+
+
+def test_several_checkpoints_are_scored_in_one_sweep(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    folder = only_run(tmp_path) / "checkpoints"
+
+    done = seqnets("evaluate", "-m", f"checkpoint={folder / 'best.ckpt'},{folder / 'last.ckpt'}")
+
+    assert done.code == 0, done.err
+    assert done.out.count("Figures of the test part") == 2
 
 
 def test_two_processes_share_one_run(started, tmp_path):

@@ -45,11 +45,11 @@ def composed(option):
 
 def targets(node, key=""):
     """Every node that names a class, with its place."""
-    if not isinstance(node, DictConfig):
-        return
-    if "_target_" in node:
+    if isinstance(node, DictConfig) and "_target_" in node:
         yield key, node
-    for name in node:
+    if not OmegaConf.is_config(node):
+        return
+    for name in node if isinstance(node, DictConfig) else range(len(node)):
         if not OmegaConf.is_missing(node, name):
             yield from targets(node[name], f"{key}.{name}".lstrip("."))
 
@@ -81,6 +81,7 @@ def test_a_file_begins_with_a_comment_of_one_line(file):
     comment, *rest = (line for line in lines if not line.startswith("# @package"))
 
     assert comment.startswith("# ")
+    assert len(comment) <= 100
     assert not any(line.startswith("#") for line in rest[:1])
 
 
@@ -159,6 +160,13 @@ def test_an_experiments_cell_is_not_lost_with_the_model_that_its_dataset_brings(
 
     assert class_name(config.model) == "SequenceRegressor"
     assert class_name(config.model.cell) == "GRUCell"
+
+
+def test_the_command_lines_cell_wins_over_an_experiments():
+    config = compose("experiment=japanese_vowels", "model/cell=rnn")
+
+    assert class_name(config.model) == "SequenceClassifier"
+    assert class_name(config.model.cell) == "RNNCell"
 
 
 def test_language_modelling_counts_in_the_datasets_unit():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
-from seqnets.errors import ConfigError, DeviceError
+from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
 from seqnets.typing import Sizes
 
@@ -101,21 +103,31 @@ def make_trainer(
     """
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
-    try:
-        trainer: Trainer = factory(
-            **{
-                "plugins": [AtomicCheckpointIO()],
-                "callbacks": callbacks,
-                "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
-                "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,  # our loaders give each process its share
-                **options,
-            }
-        )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
+    ours = {
+        "callbacks": callbacks,
+        "plugins": [AtomicCheckpointIO()],
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # our loaders give each process its share
+    }
+    with trainer_errors():
+        trainer: Trainer = factory(**ours, **options)
     return trainer
+
+
+@contextlib.contextmanager
+def trainer_errors() -> Iterator[None]:
+    """Tell what Lightning says of its options as a ConfigError; pass on all other errors."""
+    try:
+        yield
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raised = [
+            frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]
+        if isinstance(error, SeqnetsError) or not raised[-1].startswith("lightning."):
+            raise
+        raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
 
 
 def check_device(options: Config) -> None:

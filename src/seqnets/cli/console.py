@@ -14,6 +14,7 @@ _NEEDLESS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",  # after a resume: it is not so
     r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*callbacks used to create the checkpoint .*\['Timer'\].*",  # it may have no limit now
     r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed up already
     r".*Experiment logs directory .* exists and is not empty.*",
 )

@@ -24,8 +24,7 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     if given.get("checkpoint") is None:
         return None
     path = runs.checkpoint_at(str(given["checkpoint"]), "best.ckpt")
-    saved = load_checkpoint(path)["seqnets"]["config"]
-    return {**own, "dataset": saved["dataset"]}, {}
+    return {**own, "dataset": runs.saved_config(path)["dataset"]}, {}
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
@@ -52,9 +51,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         load_weights(module, checkpoint, path)
         score = trainer.test if options["part"] == "test" else trainer.validate
         score(module, data, verbose=False)
-    figures = {
-        name.partition("/")[2]: float(value) for name, value in trainer.callback_metrics.items()
-    }
+    figures = report.figures(trainer, options["part"])
     rivals = data.baselines() if options["part"] == "test" else {}
     if trainer.is_global_zero:
         table = report.figures_table(options["part"], figures, module.objective, rivals)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
+from seqnets.cli.names import override
 from seqnets.training import Objective
+
+
+def figures(trainer: Trainer, part: str) -> dict[str, float]:
+    """A part's figures by their names, of what a trainer has logged last."""
+    logged = {name.partition("/"): float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value for (where, _, name), value in logged.items() if where == part}
 
 
 def figures_table(
@@ -52,3 +61,8 @@ def shown(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def typed(key: str, path: Path) -> str:
+    """An override by a path, as one types it into a shell."""
+    return shlex.quote(override(key, shown(path)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.errors import CheckpointError, ConfigError
+from seqnets.training import load_checkpoint
 
 _CHECKPOINTS, _LAST, _RESULT = "checkpoints", "last.ckpt", "result.json"
 
@@ -64,6 +65,24 @@ def checkpoint_at(path: str, name: str = _LAST) -> Path:
         f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
         f"wrote."
     )
+
+
+def saved_config(checkpoint: Path) -> dict[str, Any]:
+    """The configuration that a checkpoint holds, to be composed with: its text stays text.
+
+    What would be an interpolation is escaped, for a checkpoint asks nothing of this machine; and
+    what Hydra itself would read is left out.
+    """
+    config = load_checkpoint(checkpoint)["seqnets"]["config"]
+    return {key: _literal(config[key]) for key in config if key not in ("defaults", "hydra")}
+
+
+def _literal(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return node.replace("${", "\\${") if isinstance(node, str) else node
 
 
 def find_resume(resume: str | None, output: Path | str) -> Path | None:

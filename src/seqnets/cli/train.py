@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,17 @@ from rich.console import Console
 
 import seqnets
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config, check_device, make_data, make_module, make_trainer, plain
+from seqnets.cli.assemble import (
+    Config,
+    check_device,
+    make_data,
+    make_module,
+    make_trainer,
+    plain,
+    trainer_errors,
+)
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet
-from seqnets.cli.names import override
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
 from seqnets.training import LanguageModelling, SequenceModule, load_checkpoint, load_weights
@@ -46,8 +54,8 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     path = runs.find_resume(resume, given.get("output") or own["output"])
     if path is None:
         return None
-    saved = load_checkpoint(path)["seqnets"]["config"]
-    return {**saved, "allow": [], "resume": None}, {"resume": str(path)}
+    ours = {key: own[key] for key in ("allow", "output", "resume")}
+    return {**runs.saved_config(path), **ours}, {"resume": str(path)}
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
@@ -70,7 +78,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
     checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
-    console = Console(soft_wrap=False)
+    console = Console()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     with _folder(checkpoint, options, choices.get("dataset") or "resumed") as folder, quiet():
@@ -87,43 +95,73 @@ def _train(
     module.card = {"config": {**options, "resume": None}, "data": data.describe()}
     callbacks = list((build(options["callbacks"], allow, "callbacks") or {}).values())
     trainer = _make_trainer(options, folder, callbacks)
+    console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
-        console = _open_run(options, folder, console)
-        console.print(f"Run folder: {report.shown(folder)}", highlight=False, soft_wrap=True)
-    else:
-        console = Console(quiet=True)
+        _open_run(options, folder)
+    console.print(f"Run folder: {report.shown(folder)}", highlight=False, soft_wrap=True)
+
     path: Any = checkpoint
-    trainer.fit(module, data, ckpt_path=path, weights_only=True)
+    with trainer_errors():
+        trainer.fit(module, data, ckpt_path=path, weights_only=True)
+    again = f"seqnets train {report.typed('resume', folder)}"
     received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
-    last = Checkpoints.folder(trainer) / "last.ckpt"
-    again = f"seqnets train {_typed('resume', report.shown(folder))}"
     if received is not None:
-        name = signal.Signals(received).name
-        report.show(
-            console,
-            f"Stopped by {name} at step {trainer.global_step}; nothing is lost:",
-            f"{report.shown(last)}\n{again}{command}",
+        title = (
+            f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}; to go on:"
         )
+        report.show(console, title, f"{again}{command}")
         return 128 + received
+
+    kept = _test(trainer, module, data, folder, console)
+    if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
+        length = 400 if data.unit == "characters" else 80
+        passage = generate(module.model, data.vocabulary, "", length, 0.8, seed=options["seed"])
+        report.show(console, "A sampled passage:", "".join(passage).strip())
+    report.show(console, "Checkpoint:", report.shown(kept))
+    lines = _what_next(options, folder, kept, module, again)
+    report.show(
+        console,
+        "To look, to sample, to score, to go on:",
+        "\n".join(line if line.startswith("tensorboard") else f"{line}{command}" for line in lines),
+    )
+    return 0
+
+
+def _test(
+    trainer: Trainer, module: SequenceModule, data: DataModule, folder: Path, console: Console
+) -> Path:
+    """Score the best weights on the test part; return the checkpoint that holds them."""
     best = Checkpoints.folder(trainer) / "best.ckpt"
-    kept = best if best.exists() else last
     if best.exists():
         load_weights(module, load_checkpoint(best), best)
     trainer.test(module, data, verbose=False)
-    figures = {
-        name.partition("/")[2]: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("test/")
-    }
     if trainer.is_global_zero:
+        figures = report.figures(trainer, "test")
         rivals = data.baselines()
         console.print()
         console.print(report.figures_table("test", figures, module.objective, rivals))
         runs.write_result(folder, {"test": figures, "rivals": rivals, "step": trainer.global_step})
         logger.info("test: %s", figures)
-        _sample(console, module, data, options["seed"])
-        _tell_what_next(console, kept, options, module, command, again)
-    return 0
+    return best if best.exists() else best.with_name("last.ckpt")
+
+
+def _what_next(
+    options: Config, folder: Path, kept: Path, module: SequenceModule, again: str
+) -> list[str]:
+    checkpoint = report.typed("checkpoint", kept)
+    writes = isinstance(module.objective, LanguageModelling)
+    limits = {name: options["trainer"].get(name) for name in ("max_epochs", "max_steps")}
+    longer = [
+        f" trainer.{name}={2 * limit}" for name, limit in limits.items() if limit and limit > 0
+    ]
+    if options["trainer"].get("max_time"):
+        longer.append(" trainer.max_time=null")
+    return [
+        f"tensorboard --logdir {shlex.quote(report.shown(folder.parents[1]))}",
+        *([f"seqnets generate {checkpoint} temperature=0.8"] if writes else []),
+        f"seqnets evaluate {checkpoint}",
+        f"{again}{''.join(longer)}",
+    ]
 
 
 def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> Trainer:
@@ -136,42 +174,6 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )
-
-
-def _sample(console: Console, module: SequenceModule, data: DataModule, seed: int) -> None:
-    if data.vocabulary is None or not isinstance(module.objective, LanguageModelling):
-        return
-    length = 400 if data.unit == "characters" else 80
-    passage = generate(module.model, data.vocabulary, length=length, temperature=0.8, seed=seed)
-    report.show(console, "A sampled passage:", "".join(passage).strip())
-
-
-def _tell_what_next(
-    console: Console,
-    kept: Path,
-    options: Config,
-    module: SequenceModule,
-    command: str,
-    again: str,
-) -> None:
-    path = _typed("checkpoint", report.shown(kept))
-    lines = [f"tensorboard --logdir {report.shown(Path(options['output']))}"]
-    if isinstance(module.objective, LanguageModelling):
-        lines.append(f"seqnets generate {path} temperature=0.8{command}")
-    lines.append(f"seqnets evaluate {path}{command}")
-    longer = [
-        f" trainer.{limit}={2 * options['trainer'][limit]}"
-        for limit in ("max_epochs", "max_steps")
-        if (options["trainer"].get(limit) or -1) > 0
-    ]
-    lines.append(f"{again}{''.join(longer)}{command}")
-    report.show(console, "Checkpoint:", report.shown(kept))
-    report.show(console, "To look, to sample, to score, to go on:", "\n".join(lines))
-
-
-def _typed(key: str, path: str) -> str:
-    """An override as one types it into a shell."""
-    return shlex.quote(override(key, path))
 
 
 @contextlib.contextmanager
@@ -199,7 +201,7 @@ def _folder(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[
         _close_log()
 
 
-def _open_run(options: Config, folder: Path, console: Console) -> Console:
+def _open_run(options: Config, folder: Path) -> None:
     """Write the resolved configuration and start the log."""
     runs.unmark(folder)
     OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
@@ -208,8 +210,7 @@ def _open_run(options: Config, folder: Path, console: Console) -> Console:
     handler.name = _FOLDER
     logging.getLogger().addHandler(handler)
     logging.getLogger("seqnets").setLevel(logging.INFO)
-    logger.info("seqnets %s, %s", seqnets.__version__, folder)
-    return console
+    logger.info("seqnets %s: %s", seqnets.__version__, shlex.join(sys.argv[1:]))
 
 
 def _close_log() -> None:

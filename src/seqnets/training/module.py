@@ -64,7 +64,9 @@ class SequenceModule(LightningModule):
         self.scheduler_factory = scheduler
         self.card: dict[str, Any] = {"config": {}, "data": {}}
         self.last_loss: Tensor | None = None
-        self.losses = nn.ModuleDict({part: MeanMetric() for part in ("val", "test")})
+        self.losses = nn.ModuleDict(
+            {part: MeanMetric(nan_strategy="disable") for part in ("val", "test")}
+        )
         self.scores = nn.ModuleDict(
             {part: MetricCollection({**objective.metrics(sizes)}) for part in ("val", "test")}
         )
