@@ -121,14 +121,11 @@ def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
     assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
 
 
-def test_nested_options_become_dotted_keys():
-    nested = {
-        "model": {"cell": {"_target_": "x", "_partial_": True}},
-        "sizes": [1, 2],
-        "none": None,
-    }
+def test_what_decides_a_run_becomes_dotted_keys_and_what_watches_it_is_left_out():
+    cell = {"_target_": "seqnets.cells.GRUCell", "_partial_": True}
+    config = {"model": {"cell": cell, "sizes": [1, 2]}, "seed": 3, "callbacks": {"a": 1}}
 
-    assert flatten(nested) == {"model.cell._target_": "x", "sizes": "[1, 2]", "none": "None"}
+    assert flatten(config) == {"model.cell": "GRUCell", "model.sizes": "[1, 2]", "seed": 3}
 
 
 def draw(tmp_path, make_module, data, terminal, **options):

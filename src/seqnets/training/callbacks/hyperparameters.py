@@ -9,6 +9,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from seqnets.training.callbacks.tensorboard import writer_of
 
+_WATCHERS = ("allow", "callbacks", "logger", "output", "resume")
+
 
 class Hyperparameters(Callback):
     """Show the run's configuration beside its figures, so that runs can be compared.
@@ -39,16 +41,17 @@ class Hyperparameters(Callback):
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int]:
-    """A nested configuration as one level of dotted keys and values that TensorBoard takes."""
-    if isinstance(config, dict):
-        pairs = config.items()
-    elif isinstance(config, list) and any(isinstance(v, (dict, list)) for v in config):
-        pairs = {str(n): v for n, v in enumerate(config)}.items()
-    else:
-        plain = isinstance(config, (bool, str, float, int))
-        return {prefix: config if plain else str(config)}
+    """What decides a run, as dotted keys and values that TensorBoard takes.
+
+    A group's class stands under the group's own key, by its name alone. What only watches the run
+    is left out.
+    """
+    if not isinstance(config, dict):
+        return {prefix: config if isinstance(config, (bool, str, float, int)) else str(config)}
     flat: dict[str, bool | str | float | int] = {}
-    for name, value in pairs:
-        if name != "_partial_":
-            flat |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    for name, value in config.items():
+        if name == "_target_":
+            flat[prefix] = value.rpartition(".")[2]
+        elif name != "_partial_" and (prefix or name not in _WATCHERS):
+            flat |= flatten(value, f"{prefix}.{name}" if prefix else name)
     return flat
