@@ -1,27 +1,38 @@
-"""seqnets: recurrent sequence models for PyTorch, each written once as its paper's equation."""
+"""seqnets: recurrent sequence models for PyTorch, each written once as its paper's equation.
 
-from seqnets import cells, engine, errors, layers
-from seqnets.cells import Cell, GatedCell
-from seqnets.engine import explain, unroll
-from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
-from seqnets.layers.torch_like import (
-    GRU,
-    LSTM,
-    RNN,
-    CoupledLSTM,
-    CoupledLSTMCell,
-    GRUCell,
-    LSTMCell,
-    NoForgetLSTM,
-    NoForgetLSTMCell,
-    OriginalGRU,
-    OriginalGRUCell,
-    PeepholeLSTM,
-    PeepholeLSTMCell,
-    RNNCell,
-    TorchLike,
-    TorchLikeCell,
-)
+Names are loaded when they are first used, so that commands which need no tensors are quick, and
+``seqnets train`` can settle how threads wait before torch starts them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqnets import cells, engine, errors, layers
+    from seqnets.cells import Cell, GatedCell
+    from seqnets.engine import explain
+    from seqnets.engine.unroll import unroll
+    from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
+    from seqnets.layers.torch_like import (
+        GRU,
+        LSTM,
+        RNN,
+        CoupledLSTM,
+        CoupledLSTMCell,
+        GRUCell,
+        LSTMCell,
+        NoForgetLSTM,
+        NoForgetLSTMCell,
+        OriginalGRU,
+        OriginalGRUCell,
+        PeepholeLSTM,
+        PeepholeLSTMCell,
+        RNNCell,
+        TorchLike,
+        TorchLikeCell,
+    )
 
 __version__ = "0.1.0"
 
@@ -55,3 +66,21 @@ __all__ = [
     "layers",
     "unroll",
 ]
+
+_PARTS = ("cells", "engine", "errors", "layers")
+_HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
+_HOMES |= dict.fromkeys(("Bidirectional", "DeepRNN", "Recurrent", "Truncated"), "layers")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
+    if name in _PARTS:
+        return import_module(f"seqnets.{name}")
+    value = getattr(import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_like')}"), name)
+    globals()[name] = value  # from now on without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

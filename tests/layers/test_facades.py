@@ -10,7 +10,8 @@ from tests.cells.final import FINAL_CELLS
 
 
 def face_of(cell, base):
-    faces = [face for face in vars(seqnets).values() if getattr(face, "cell_class", None) is cell]
+    public = [getattr(seqnets, name) for name in seqnets.__all__]
+    faces = [face for face in public if getattr(face, "cell_class", None) is cell]
     faces = [face for face in faces if issubclass(face, base)]
     assert faces, f"{cell.__name__} has no face in seqnets: add it to layers/torch_like.py"
     return faces[0]

@@ -91,7 +91,9 @@ class Progress(Callback):
         else:
             self._look(trainer, pl_module)
             self._console.print(
-                f"step {trainer.global_step:,}  " + "".join(self._fields.values()), highlight=False
+                f"step {trainer.global_step:,}  " + "".join(self._fields.values()),
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
