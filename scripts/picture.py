@@ -52,8 +52,9 @@ def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
     with torch.no_grad():
         logits, _ = model.eval()(ids[None, :-1])
         bits = F.cross_entropy(logits[0], ids[1:], reduction="none") / math.log(2)
-    begin = 2 * COLUMNS  # by then the state knows where it is
-    return vocabulary.decode(ids[1:])[begin:], bits.tolist()[begin:], data.baselines()
+    text = vocabulary.decode(ids[1:])
+    begin = text.index("\n", 2 * COLUMNS) + 1  # by then the state knows where it is
+    return text[begin:], bits.tolist()[begin:], data.baselines()
 
 
 def draw(run: Path, picture: Path) -> None:
@@ -74,9 +75,10 @@ def draw(run: Path, picture: Path) -> None:
             left.annotate(
                 name, (1, value), (-4, 2), xycoords=("axes fraction", "data"), ha="right",
                 textcoords="offset points", fontsize=8,
+                bbox={"fc": "white", "ec": "none", "pad": 0.5},
             )  # fmt: skip
     left.set(xlabel="step", ylabel="bits per character", ylim=(1, 5), title="Learning")
-    left.legend(frameon=False, loc="upper center")
+    left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.62))
     left.spines[["top", "right"]].set_visible(False)
 
     column = line = 0
