@@ -87,7 +87,7 @@ def test_the_text_tab_has_samples_the_model_and_the_config(watched):
         return [e.tensor_proto.string_val[0].decode() for e in found.Tensors(f"{tag}/text_summary")]
 
     assert len(text("sample")) == 2
-    assert "| total | LanguageModel |" in text("model")[0]
+    assert "| total | LanguageModel | |" in text("model")[0]
     assert "hidden_size: 8" in text("config")[0]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from seqnets.datasets import Vocabulary
-from seqnets.errors import ConfigError
+from seqnets.datasets.base import check_count
+from seqnets.errors import ConfigError, DataError
 
 
 def generate(
@@ -35,25 +37,54 @@ def generate(
         seed: Decides the choices.
 
     Yields:
-        The pieces of the continuation, without the prompt.
+        The pieces of the continuation, without the prompt; words with the space before them.
 
     Raises:
         ConfigError: An option makes no sense.
-        DataError: The prompt has a token that is not in the vocabulary.
+        DataError: The prompt has a character that is not in the vocabulary. Words that are not
+            in it are read as the unknown word.
     """
-    if length < 0 or temperature < 0 or (top_k is not None and top_k < 1):
-        raise ConfigError(
-            f"generate: length is {length}, temperature {temperature} and top_k {top_k}, expected "
-            f"a length and a temperature from 0 and a top_k from 1."
+    check_options("generate", length, temperature, top_k)
+    ids = read_prompt(vocabulary, prompt)
+    glued = bool(prompt) and not prompt[-1].isspace()
+    return _write(model, vocabulary, ids, glued, length, temperature, top_k, seed)
+
+
+def check_options(who: str, length: int, temperature: float, top_k: int | None = None) -> None:
+    """Raise ConfigError unless a text can be written with these options."""
+    check_count(who, 0, length=length)
+    if top_k is not None:
+        check_count(who, top_k=top_k)
+    if not (isinstance(temperature, (int, float)) and 0 <= temperature < math.inf):
+        raise ConfigError(f"{who}: temperature is {temperature!r}, expected a number from 0.")
+
+
+def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
+    """Return the ids of a prompt, (T,) int64; those of the beginning of a line if it is blank.
+
+    Raises:
+        DataError: The prompt has a character that is not in the vocabulary.
+    """
+    if not (prompt if vocabulary.unit == "characters" else prompt.split()):
+        return vocabulary.encode(_beginning(vocabulary))
+    ids = vocabulary.encode(prompt)
+    unknown = (ids == (-1 if vocabulary.unknown is None else vocabulary.unknown)).nonzero()
+    if vocabulary.unit == "characters" and unknown.numel():
+        place = int(unknown[0])
+        raise DataError(
+            f"generate: character {prompt[place]!r} at position {place} of the prompt is not among "
+            f"the {len(vocabulary):,} known characters.\n"
+            f"  They are those of the training text.\n"
+            f"  Leave it out."
         )
-    ids = vocabulary.encode(prompt) if prompt else vocabulary.encode(_beginning(vocabulary))
-    return _write(model, vocabulary, ids, length, temperature, top_k, seed)
+    return ids
 
 
 def _write(
     model: nn.Module,
     vocabulary: Vocabulary,
     ids: Tensor,
+    glued: bool,
     length: int,
     temperature: float,
     top_k: int | None,
@@ -61,7 +92,7 @@ def _write(
 ) -> Iterator[str]:
     device = next(model.parameters()).device
     random = torch.Generator().manual_seed(seed)
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     state = None
     model.eval()
     try:
@@ -70,10 +101,12 @@ def _write(
                 logits, state = model(ids[None].to(device), state)
             chosen = _choose(logits[0, -1].float().cpu(), vocabulary, temperature, top_k, random)
             piece = vocabulary.decode([chosen])
-            yield piece if piece == "\n" else piece + vocabulary.separator
+            yield vocabulary.separator + piece if glued and piece != "\n" else piece
+            glued = piece != "\n"
             ids = torch.tensor([chosen])
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _choose(
@@ -89,7 +122,9 @@ def _choose(
         return int(logits.argmax())
     if top_k is not None and top_k < len(logits):
         logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=random))
+    # the largest becomes 0 and float64 has room: no temperature is too small to divide by
+    scaled = (logits.double() - logits.max()) / temperature
+    return int(torch.multinomial(scaled.softmax(-1), 1, generator=random))
 
 
 def _beginning(vocabulary: Vocabulary) -> str:

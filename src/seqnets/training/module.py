@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 import seqnets
 from seqnets.errors import CheckpointError
@@ -64,9 +64,7 @@ class SequenceModule(LightningModule):
         self.scheduler_factory = scheduler
         self.card: dict[str, Any] = {"config": {}, "data": {}}
         self.last_loss: Tensor | None = None
-        self.losses = nn.ModuleDict(
-            {part: MeanMetric(nan_strategy="disable") for part in ("val", "test")}
-        )
+        self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
         self.scores = nn.ModuleDict(
             {part: MetricCollection({**objective.metrics(sizes)}) for part in ("val", "test")}
         )
@@ -193,6 +191,32 @@ class SequenceModule(LightningModule):
         loss.reset()
         scores.reset()
         return mean
+
+
+class MeanLoss(Metric):
+    """The mean loss over all that was scored; a loss that is NaN makes it NaN.
+
+    torchmetrics' ``MeanMetric`` would leave the NaN out, or, told not to look for it
+    (``nan_strategy="disable"``, 1.9.0), give each batch the same weight.
+    """
+
+    full_state_update = False
+    total: Tensor
+    scored: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, scored: Tensor) -> None:
+        """Add a batch's mean loss over ``scored`` targets."""
+        self.total += loss * scored
+        self.scored += scored
+
+    def compute(self) -> Tensor:
+        """The mean; NaN where nothing was scored."""
+        return self.total / self.scored
 
 
 def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:

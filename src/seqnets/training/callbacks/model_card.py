@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import yaml
@@ -10,27 +11,42 @@ from torch import nn
 
 from seqnets.training.callbacks.tensorboard import writer_of
 
+_log = logging.getLogger(__name__)
+
 
 class ModelCard(Callback):
-    """Write the model's layers and the run's configuration into TensorBoard's TEXT tab."""
+    """Write the model's layers and the run's configuration into TensorBoard's TEXT tab.
+
+    There is no graph: TensorBoard takes only that of ``torch.jit.trace``, which torch has
+    deprecated and which fails its own checks on the models here.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Write both."""
         writer = writer_of(trainer)
         if writer is not None:
             writer.add_text("model", summary(pl_module.model), trainer.global_step)
-            config = yaml.safe_dump(pl_module.card["config"], sort_keys=False)
-            indented = "".join(f"    {line}\n" for line in config.splitlines())
-            writer.add_text("config", indented, trainer.global_step)
+            _log.info("TensorBoard's graph is left out; the layers stand in the TEXT tab.")
+            if pl_module.card["config"]:
+                config = yaml.safe_dump(pl_module.card["config"], sort_keys=False)
+                indented = "".join(f"    {line}\n" for line in config.splitlines())
+                writer.add_text("config", indented, trainer.global_step)
 
 
 def summary(model: nn.Module) -> str:
-    """A Markdown table of the layers that have parameters: name, what it is, how many."""
-    rows = []
+    """A Markdown table of the layers that have parameters: name, what it is, shapes, how many.
+
+    A parameter that two layers share is counted at the first.
+    """
+    rows: list[str] = []
+    seen: set[nn.Parameter] = set()
     for name, module in model.named_modules():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
+        own = dict(module.named_parameters(recurse=False))
         if own:
-            rows.append(f"| {name or 'model'} | `{module}` | {own:,} |")
+            shapes = ", ".join(f"{n} {'×'.join(map(str, p.shape))}" for n, p in own.items())
+            count = sum(p.numel() for p in own.values() if p not in seen)
+            seen.update(own.values())
+            rows.append(f"| {name or 'model'} | {type(module).__name__} | {shapes} | {count:,} |")
     total = sum(p.numel() for p in model.parameters())
-    head = ["| layer | is | parameters |", "|---|---|---:|"]
-    return "\n".join([*head, *rows, f"| total | {type(model).__name__} | {total:,} |"])
+    head = ["| layer | is | shapes | parameters |", "|---|---|---|---:|"]
+    return "\n".join([*head, *rows, f"| total | {type(model).__name__} | | {total:,} |"])

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
-from seqnets.errors import ConfigError
+from seqnets.datasets.base import check_count
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.typing import Batch
@@ -27,11 +27,7 @@ class Monitor(Callback):
     """
 
     def __init__(self, histograms_every_n_steps: int = 500) -> None:
-        if histograms_every_n_steps < 0:
-            raise ConfigError(
-                f"Monitor: histograms_every_n_steps is {histograms_every_n_steps}, expected 0 or "
-                f"more steps."
-            )
+        check_count(type(self).__name__, 0, histograms_every_n_steps=histograms_every_n_steps)
         self.histograms_every_n_steps = histograms_every_n_steps
         self._throughput = Throughput()
 
@@ -57,10 +53,12 @@ class Monitor(Callback):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.loggers and step % every == 0:
             norms = _norms(pl_module.model)
+            # one transfer for all: each float() of its own would wait for the device
+            values = torch.stack(list(norms.values())).tolist() if norms else []
             figures = {
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "throughput/steps_per_second": self._throughput.read(),
-                **{f"gradient_norm/{name}": float(norm) for name, norm in norms.items()},
+                **{f"gradient_norm/{n}": v for n, v in zip(norms, values, strict=True)},
             }
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step=step)

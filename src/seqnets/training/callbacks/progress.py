@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
 
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.typing import Batch
@@ -19,7 +22,7 @@ _REFRESH = 0.2  # seconds between two looks at the loss, which may have to wait 
 class Progress(Callback):
     """A progress bar with loss, the objective's metric, and how fast the text goes by.
 
-    Where the output is no terminal, one line is printed after each validation instead.
+    Where the output is no terminal, one line is printed after each validation and at the end.
 
     Args:
         console: Where to draw; the standard output if omitted.
@@ -27,24 +30,22 @@ class Progress(Callback):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._bar: Bar | None = None
+        self._bar: _Bar | None = None
         self._task: Any = None
         self._throughput = Throughput()
         self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
         self._looked = 0.0
+        self._printed = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Draw the bar, if there is a terminal."""
         if not trainer.is_global_zero or not self._console.is_terminal:
             return
-        self._bar = Bar(
+        self._bar = _Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn(
-                "{task.fields[figures]}[green]{task.fields[validation]}[dim]{task.fields[rate]}"
-            ),
             console=self._console,
             refresh_per_second=5,
         )
@@ -89,17 +90,15 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.update(self._task, description="training", **self._fields)
         else:
-            self._look(trainer, pl_module)
-            self._console.print(
-                f"step {trainer.global_step:,}  " + "".join(self._fields.values()),
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._print(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Leave the bar as it is."""
+        """Show the last figures, and leave them there."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step)
+            self._look(trainer, pl_module)
+            self._bar.update(self._task, completed=trainer.global_step, **self._fields)
+        elif trainer.is_global_zero and self._printed != trainer.global_step:
+            self._print(trainer, pl_module)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -108,15 +107,45 @@ class Progress(Callback):
 
     def _look(self, trainer: Trainer, pl_module: Any) -> None:
         self._looked = time.monotonic()
+        if pl_module.last_loss is None:  # resumed where nothing is left to train
+            return
         loss = float(pl_module.last_loss)
         figures = {"loss": loss, **pl_module.objective.derived(loss)}
         shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
         unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
-        rate = self._throughput.read()
         self._fields["figures"] = "  ".join(shown) + "  "
-        self._fields["rate"] = f"{rate:,.0f} {'steps' if unit == 'sequences' else unit}/s"
+        rate = self._throughput.read()
+        if rate:  # no batch since the last look: the rate stays what it was
+            self._fields["rate"] = f"{rate:,.0f} {'steps' if unit == 'sequences' else unit}/s"
+
+    def _print(self, trainer: Trainer, pl_module: Any) -> None:
+        self._printed = trainer.global_step
+        self._look(trainer, pl_module)
+        line = f"step {trainer.global_step:,}  " + "".join(self._fields.values())
+        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Bar(RichProgress):
+    """A bar whose figures stand beside it where there is room, and below it where there is not."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        bar = self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            figures = Text.assemble(
+                task.fields["figures"],
+                (task.fields["validation"], "green"),
+                (task.fields["rate"], "dim"),
+            )
+            room = self.console.width - self.console.measure(bar).maximum - 1
+            if figures.cell_len > room:
+                yield bar
+                yield figures
+            else:
+                row = Table.grid(padding=(0, 1))
+                row.add_row(bar, figures)
+                yield row

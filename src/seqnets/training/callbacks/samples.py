@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from seqnets.datasets import Vocabulary
 from seqnets.training.callbacks.tensorboard import writer_of
-from seqnets.training.generate import generate
+from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling
 
 
@@ -20,20 +21,39 @@ class TextSamples(Callback):
         length: Tokens of the passage.
         temperature: Divides the logits; 0 takes the likeliest token each time.
         prompt: The text to be continued; the beginning of a line if empty.
+
+    Raises:
+        ConfigError: The length or the temperature makes no sense.
+        DataError: At the start of the run: the prompt has a character that the text lacks.
     """
 
     def __init__(self, length: int = 300, temperature: float = 0.8, prompt: str = "") -> None:
+        check_options(type(self).__name__, length, temperature)
         self.length = length
         self.temperature = temperature
         self.prompt = prompt
 
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Check the prompt now rather than after the first validation."""
+        vocabulary = _vocabulary(trainer, pl_module)
+        if vocabulary is not None:
+            read_prompt(vocabulary, self.prompt)
+
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Sample and write."""
         writer = writer_of(trainer)
-        writes = isinstance(pl_module.objective, LanguageModelling)
-        if writer is None or not writes or trainer.sanity_checking or trainer.state.fn != "fit":
+        vocabulary = _vocabulary(trainer, pl_module)
+        if writer is None or vocabulary is None:
             return
-        vocabulary = trainer.datamodule.vocabulary  # type: ignore[attr-defined]
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
         pieces = generate(pl_module.model, vocabulary, self.prompt, self.length, self.temperature)
         passage = (self.prompt + "".join(pieces)).replace("\n", "\n    ")
         writer.add_text("sample", f"    {passage}", trainer.global_step)
+
+
+def _vocabulary(trainer: Trainer, pl_module: Any) -> Vocabulary | None:
+    """What the model writes with; None if it writes no text."""
+    if not isinstance(pl_module.objective, LanguageModelling):
+        return None
+    return getattr(trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
