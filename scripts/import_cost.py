@@ -1,5 +1,7 @@
 """Report what `import seqnets` costs beside `import torch`: medians, each in a fresh process.
 
+Names load when they are used, so the cost of a layer is shown beside that of the bare import.
+
 python scripts/import_cost.py [REPEATS]
 """
 
@@ -7,18 +9,20 @@ import statistics
 import subprocess
 import sys
 
-TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+TIMED = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
-def median_seconds(module: str, repeats: int) -> float:
-    """The median time of an import."""
-    command = [sys.executable, "-c", TIMED.format(module)]
+def median_seconds(statement: str, repeats: int) -> float:
+    """The median time of a statement."""
+    command = [sys.executable, "-c", TIMED.format(statement)]
     runs = (subprocess.run(command, capture_output=True, check=True) for _ in range(repeats))
     return statistics.median(float(run.stdout) for run in runs)
 
 
 if __name__ == "__main__":
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    torch, seqnets = (median_seconds(module, repeats) for module in ("torch", "seqnets"))
-    print(f"import torch    {torch:.3f} s")
-    print(f"import seqnets  {seqnets:.3f} s, {seqnets - torch:+.3f} s")
+    torch = median_seconds("import torch", repeats)
+    print(f"import torch                        {torch:.3f} s")
+    for statement in ("import seqnets", "import torch, seqnets; seqnets.LSTM"):
+        found = median_seconds(statement, repeats)
+        print(f"{statement:35} {found:.3f} s, {found - torch:+.3f} s")

@@ -31,11 +31,12 @@ Keys and groups are set by key=value:  seqnets train dataset=text dataset.path=b
 def main() -> None:
     """Run the command and exit: 0 done, 1 failed, 2 mistyped, 128 + N stopped by signal N.
 
-    Threads that wait for each other sleep instead of spinning, unless the user says otherwise: a
-    recurrent layer waits at every step, and beside one other busy program spinning made it ten
-    times slower. The variable is read when torch is loaded, which nothing has done yet.
+    Threads that wait for each other soon sleep instead of spinning on, unless the user says
+    otherwise (docs/decisions/0008). The variable is read when torch is loaded, which nothing has
+    done yet.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(command(sys.argv[1:]))
 
 

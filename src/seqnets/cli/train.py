@@ -34,8 +34,7 @@ from seqnets.cli.console import quiet
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
 from seqnets.training import LanguageModelling, SequenceModule, load_checkpoint, load_weights
-from seqnets.training.callbacks import Checkpoints, StopOnSignal
-from seqnets.training.generate import generate
+from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +113,9 @@ def _train(
 
     kept = _test(trainer, module, data, folder, console)
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
-        length = 400 if data.unit == "characters" else 80
-        passage = generate(module.model, data.vocabulary, "", length, 0.8, seed=options["seed"])
-        report.show(console, "A sampled passage:", "".join(passage).strip())
+        samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
+        passage = samples.passage(module.model, data.vocabulary)
+        report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
     lines = _what_next(options, folder, kept, module, again)
     report.show(

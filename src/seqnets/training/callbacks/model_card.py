@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import yaml
@@ -10,8 +9,6 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from seqnets.training.callbacks.tensorboard import writer_of
-
-_log = logging.getLogger(__name__)
 
 
 class ModelCard(Callback):
@@ -26,7 +23,6 @@ class ModelCard(Callback):
         writer = writer_of(trainer)
         if writer is not None:
             writer.add_text("model", summary(pl_module.model), trainer.global_step)
-            _log.info("TensorBoard's graph is left out; the layers stand in the TEXT tab.")
             if pl_module.card["config"]:
                 config = yaml.safe_dump(pl_module.card["config"], sort_keys=False)
                 indented = "".join(f"    {line}\n" for line in config.splitlines())

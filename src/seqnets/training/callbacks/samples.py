@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 from seqnets.datasets import Vocabulary
 from seqnets.training.callbacks.tensorboard import writer_of
@@ -47,9 +48,13 @@ class TextSamples(Callback):
             return
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        pieces = generate(pl_module.model, vocabulary, self.prompt, self.length, self.temperature)
-        passage = (self.prompt + "".join(pieces)).replace("\n", "\n    ")
+        passage = self.passage(pl_module.model, vocabulary).replace("\n", "\n    ")
         writer.add_text("sample", f"    {passage}", trainer.global_step)
+
+    def passage(self, model: nn.Module, vocabulary: Vocabulary) -> str:
+        """Return the prompt and what the model continues it with."""
+        pieces = generate(model, vocabulary, self.prompt, self.length, self.temperature)
+        return self.prompt + "".join(pieces)
 
 
 def _vocabulary(trainer: Trainer, pl_module: Any) -> Vocabulary | None:
