@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -33,6 +34,7 @@ def seqnets(tmp_path, monkeypatch, capsys):
     """Call the command with arguments, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["seqnets", *map(str, arguments)])

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import time
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -58,6 +59,18 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
     for line in lines:
         again = seqnets(*shlex.split(line)[1:])
         assert again.code == 0, again.err
+
+
+def test_commands_that_the_shell_would_not_find_are_told_with_their_path(
+    seqnets, small_text, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")
+    done = seqnets("train", *small_text)
+
+    commands = done.out.partition("to go on:\n")[2].splitlines()
+    programs = [Path(shlex.split(line)[0]) for line in commands]
+    assert {program.name for program in programs} == {"seqnets", "tensorboard"}
+    assert all(program.is_file() for program in programs)
 
 
 def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +63,15 @@ def shown(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def called(program: str) -> str:
+    """An installed program as one calls it: by its path where the shell would not find it."""
+    beside = Path(sys.executable).with_name(program)
+    found = shutil.which(program)
+    if not beside.exists() or (found is not None and beside.samefile(found)):
+        return program
+    return shlex.quote(shown(beside))
 
 
 def typed(key: str, path: Path) -> str:

@@ -102,13 +102,12 @@ def _train(
     path: Any = checkpoint
     with trainer_errors():
         trainer.fit(module, data, ckpt_path=path, weights_only=True)
-    again = f"seqnets train {report.typed('resume', folder)}"
     received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
     if received is not None:
         title = (
             f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}; to go on:"
         )
-        report.show(console, title, f"{again}{command}")
+        report.show(console, title, f"{_again(folder)}{command}")
         return 128 + received
 
     kept = _test(trainer, module, data, folder, console)
@@ -117,12 +116,8 @@ def _train(
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
-    lines = _what_next(options, folder, kept, module, again)
-    report.show(
-        console,
-        "To look, to sample, to score, to go on:",
-        "\n".join(line if line.startswith("tensorboard") else f"{line}{command}" for line in lines),
-    )
+    lines = _what_next(options, folder, kept, module, command)
+    report.show(console, "To look, to sample, to score, to go on:", "\n".join(lines))
     return 0
 
 
@@ -144,8 +139,12 @@ def _test(
     return best if best.exists() else best.with_name("last.ckpt")
 
 
+def _again(folder: Path) -> str:
+    return f"{report.called('seqnets')} train {report.typed('resume', folder)}"
+
+
 def _what_next(
-    options: Config, folder: Path, kept: Path, module: SequenceModule, again: str
+    options: Config, folder: Path, kept: Path, module: SequenceModule, command: str
 ) -> list[str]:
     checkpoint = report.typed("checkpoint", kept)
     writes = isinstance(module.objective, LanguageModelling)
@@ -155,11 +154,12 @@ def _what_next(
     ]
     if options["trainer"].get("max_time"):
         longer.append(" trainer.max_time=null")
+    look, program = report.called("tensorboard"), report.called("seqnets")
     return [
-        f"tensorboard --logdir {shlex.quote(report.shown(folder.parents[1]))}",
-        *([f"seqnets generate {checkpoint} temperature=0.8"] if writes else []),
-        f"seqnets evaluate {checkpoint}",
-        f"{again}{''.join(longer)}",
+        f"{look} --logdir {shlex.quote(report.shown(folder.parents[1]))}",
+        *([f"{program} generate {checkpoint} temperature=0.8{command}"] if writes else []),
+        f"{program} evaluate {checkpoint}{command}",
+        f"{_again(folder)}{''.join(longer)}{command}",
     ]
 
 
