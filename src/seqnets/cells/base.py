@@ -92,7 +92,13 @@ class Cell(nn.Module, ABC):
         attributes = {k: v for k, v in self.__dict__.items() if k not in parameters}
         absent = dict.fromkeys(self._parameters)
         bound.__dict__.update(attributes, _parameters={**absent, **parameters})
+        bound.__dict__["_origin"] = self.origin
         return bound
+
+    @property
+    def origin(self) -> Cell:
+        """The cell whose equation this is: another one if this was made by :meth:`bind`."""
+        return self.__dict__.get("_origin", self)
 
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""

@@ -23,7 +23,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     wx = cell.project(x).unbind(1)
     valid = None if request.valid is None else request.valid.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)
-    start = cell.initial_state(B)
+    start = request.start
     outputs: list[Tensor] = []
 
     for t in reversed(range(T)) if request.reverse else range(T):

@@ -33,6 +33,11 @@ class Request:
     reverse: bool = False
 
     @property
+    def start(self) -> State:
+        """The state that a reset puts in, each (B, H); nothing where nothing is reset."""
+        return () if self.resets is None else self.cell.initial_state(self.x.shape[0])
+
+    @property
     def valid(self) -> Tensor | None:
         """Which steps are within the lengths, (B, T) boolean; None if all are."""
         if self.lengths is None:

@@ -1,0 +1,91 @@
+"""The program of a cell, made once for each equation and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.cells import Cell
+from seqnets.engine.program import Program, make_program
+from seqnets.engine.trace import Untraceable, parameters_of, step_from_text, trace_step
+
+_T = TypeVar("_T")
+_known: dict[Any, Any] = {}
+_MODULE = frozenset(nn.Module().__dict__) - {"training"} | {"_origin", "parameter_shapes"}
+
+
+def program_of(cell: Cell) -> Program:
+    """What a cell's loops run.
+
+    An equation may read its arguments, its parameters and its attributes. What it reads besides,
+    a global say, must not change: it is traced once.
+
+    Raises:
+        Untraceable: Its step is no such program; the message tells why.
+    """
+    return _once("program", cell, lambda: make_program(trace_step(cell)))
+
+
+def streaming_program_of(cell: Cell) -> Program:
+    """The same for single steps without gradients, the input's projection included."""
+    return _once(
+        "stream", cell, lambda: make_program(trace_step(cell, project=True), backward=False)
+    )
+
+
+def program_from_text(text: str) -> Program:
+    """The program of a step that was written down, as ``Step.to_text`` does."""
+    if ("text", text) not in _known:
+        _known["text", text] = make_program(step_from_text(text))
+    return _known["text", text]  # type: ignore[no-any-return]
+
+
+def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
+    shapes = tuple((name, tuple(p.shape)) for name, p in parameters_of(cell).items())
+    try:
+        key = (what, type(cell), shapes, _frozen(_own(cell)))
+    except TypeError:  # an attribute of a kind that cannot be compared: traced each time
+        return make()
+    if key not in _known:
+        try:
+            _known[key] = make()
+        except Untraceable as reason:
+            _known[key] = reason
+    found = _known[key]
+    if isinstance(found, Untraceable):
+        raise Untraceable(str(found))
+    return found  # type: ignore[no-any-return]
+
+
+def _own(cell: Cell) -> dict[str, Any]:
+    """A cell's attributes, without what every module has.
+
+    Raises:
+        TypeError: It has buffers or modules, whose contents are not compared.
+    """
+    if cell._buffers or cell._modules.keys() - {"parametrizations"}:
+        raise TypeError(f"{type(cell).__name__} has buffers or modules")
+    return {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
+
+
+def _frozen(value: Any) -> Any:
+    """A value as something that can be compared with its like.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    if value is None or isinstance(
+        value, (bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, torch.dtype)
+    ):
+        return type(value), value
+    if isinstance(value, Mapping):
+        return tuple((name, _frozen(part)) for name, part in value.items())
+    if isinstance(value, Sequence):
+        return type(value), tuple(map(_frozen, value))
+    if isinstance(value, (Tensor, nn.Module)) or not hasattr(value, "__dict__"):
+        raise TypeError(f"{type(value).__name__} is not compared")
+    return type(value), _frozen(vars(value))

@@ -1,0 +1,410 @@
+"""What a step's forward and backward pass do, in the order in which they do it.
+
+A pass over one step is a list of stages. A stage computes products of whole rows and sums over
+them, then expressions unit by unit, and stores what later stages, steps or the other pass need.
+Nothing here knows of threads, vectors or a language.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqnets.engine.trace import Node, Product, Step, Untraceable, derive, walk
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A matrix of a row for each sequence, at one step.
+
+    Attributes:
+        kind: "x" (the input), "state" (a part before the step), "value" (what a product
+            multiplies), "summand" (what is summed over a row), "saved"; and in the backward pass
+            "dwx", "dz" (of a product), "dsum" (of a sum, each unit's share), "dcross" (of what
+            later stages read), "carry" (of a state part, on its way back) and "unit" (of a
+            parameter with one number a unit: the sum over rows and steps).
+        key: Which state part, product, sum or parameter.
+    """
+
+    kind: str
+    key: int = 0
+
+
+@dataclass(frozen=True)
+class StageProduct:
+    """Rows times a parameter.
+
+    Attributes:
+        product: Index among the step's products.
+        value: The rows that are multiplied.
+        blocks: How many times the stage's width the result is wide.
+    """
+
+    product: int
+    value: Buffer
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """A number that is kept.
+
+    Attributes:
+        buffer: Where.
+        offset: Its first column.
+        node: What; None for the gradient of a state part on which nothing depends: zero.
+        add: Whether it is added to what is there.
+    """
+
+    buffer: Buffer
+    offset: int
+    node: Node | None
+    add: bool = False
+
+
+@dataclass
+class Stage:
+    """Products and sums, then expressions.
+
+    Attributes:
+        width: Units.
+        products: What is multiplied first.
+        sums: What is summed over each row first, by its index among the step's sums.
+        stores: What is kept.
+        state: State parts that the stage makes, and their expressions; in the backward pass, those
+            whose gradients come in here.
+    """
+
+    width: int
+    products: list[StageProduct] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
+    state: dict[int, Node] = field(default_factory=dict)
+
+
+@dataclass
+class Program:
+    """Both passes of a step.
+
+    Attributes:
+        step: The traced step.
+        forward: Stages, in order.
+        backward: Stages, in order.
+        saved: What the forward pass keeps of each step, and in which column; what later stages of
+            the same step read comes first.
+        crossing: Columns of it that later stages of the same step read.
+        units: Parameters with one number a unit, as leaves, each with its stage's width.
+        shared: Products whose gradient is that of the projected input, number by number.
+        gaps: Buffers of the backward pass with columns that no stage stores.
+        befores: State parts whose values before each step the backward pass needs.
+    """
+
+    step: Step
+    forward: list[Stage]
+    backward: list[Stage] = field(default_factory=list)
+    saved: dict[Node, int] = field(default_factory=dict)
+    crossing: int = 0
+    units: dict[Node, int] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
+    gaps: set[Buffer] = field(default_factory=set)
+    befores: set[int] = field(default_factory=set)
+
+    @property
+    def saved_size(self) -> int:
+        """Columns of what is kept of each step."""
+        return sum(node.width for node in self.saved)
+
+    @property
+    def values(self) -> list[int]:
+        """Products that multiply something else than a state part or the input."""
+        stores = [store for stage in self.forward for store in stage.stores]
+        return [store.buffer.key for store in stores if store.buffer.kind == "value"]
+
+    def part_of(self, product: int) -> int | None:
+        """The state part that a product multiplies; None if it is another value."""
+        leaf = self.step.products[product].value
+        return leaf.what.key if leaf.op == "leaf" and leaf.what.source == "state" else None
+
+
+def make_program(step: Step, *, backward: bool = True) -> Program:
+    """Cut a step into stages, derive its backward pass, and choose what is kept between the two.
+
+    Raises:
+        Untraceable: A stage is not of one width.
+    """
+    planner = _Planner(step)
+    crossing = _columns(planner.crossing())
+    size = sum(node.width for node in crossing)
+    if not backward:
+        return Program(step, planner.forward(crossing), saved=crossing, crossing=size)
+    stages, units = planner.backward(crossing)
+    shared = _share(step, stages)
+    saved = _columns([*crossing, *_kept(stages, set(crossing))])
+    befores = {part for part in planner.parts if part is not None} | {
+        node.what.key
+        for node in walk([s.node for stage in stages for s in stage.stores if s.node], saved)
+        if node.op == "leaf" and node.what.source == "state"
+    }
+    forward = planner.forward(saved)
+    return Program(step, forward, stages, saved, size, units, shared, _gaps(step, stages), befores)
+
+
+class _Planner:
+    def __init__(self, step: Step) -> None:
+        self.step, self.graph, self.products = step, step.graph, step.products
+        self._stages: dict[Node, int] = {}
+        self.parts = [_leaf_of(product, "state") for product in self.products]
+        self.begins = [_leaf_of(p, "state", "x") is not None for p in self.products]
+        self.values = {k: p.value for k, p in enumerate(self.products) if not self.begins[k]}
+        self.roots = [*step.state, *self.values.values(), *step.sums]
+        self.count = 1 + max(map(self.stage, self.roots))
+        self.widths = [self._width(n) for n in range(self.count)]
+
+    def stage(self, node: Node) -> int:
+        """The stage that computes a node: products of what a step begins with are in the first."""
+        if node not in self._stages:
+            found = max(map(self.stage, node.args), default=0)
+            if node.op == "leaf" and node.what.source == "product":
+                k = node.what.key
+                found = 0 if self.begins[k] else self.stage(self.products[k].value) + 1
+            elif node.op == "leaf" and node.what.source == "sum":
+                found = self.stage(self.step.sums[node.what.key]) + 1
+            self._stages[node] = found
+        return self._stages[node]
+
+    def crossing(self) -> list[Node]:
+        """Nodes that a later stage reads than the one that computes them."""
+        found: dict[Node, None] = {}
+        for node in walk(self.roots):
+            for arg in node.args:
+                if _is_computed(arg) and arg.width and self.stage(arg) < self.stage(node):
+                    found[arg] = None
+        return list(found)
+
+    def forward(self, saved: dict[Node, int]) -> list[Stage]:
+        """The stages of the forward pass."""
+        stages = [Stage(width) for width in self.widths]
+        for k, product in enumerate(self.products):
+            n = 0 if self.begins[k] else self.stage(product.value) + 1
+            value = Buffer("value", k)
+            if self.begins[k]:
+                value = Buffer(product.value.what.source, product.value.what.key or 0)
+            blocks = product.weight.rows // self.widths[n]
+            stages[n].products.append(StageProduct(k, value, blocks))
+        for p, node in enumerate(self.step.state):
+            stages[self.stage(node)].state[p] = node
+        for k, node in self.values.items():
+            stages[self.stage(node)].stores.append(Store(Buffer("value", k), 0, node))
+        for k, node in enumerate(self.step.sums):
+            stages[self.stage(node)].stores.append(Store(Buffer("summand", k), 0, node))
+            stages[self.stage(node) + 1].sums.append(k)
+        for node, offset in saved.items():
+            stages[self.stage(node)].stores.append(Store(Buffer("saved"), offset, node))
+        return stages
+
+    def backward(self, crossing: dict[Node, int]) -> tuple[list[Stage], dict[Node, int]]:
+        """The stages of the backward pass, and the parameters with one number a unit."""
+        stages = []
+        units: dict[Node, int] = {}
+        stored: set[tuple[Buffer, int]] = set()  # from the second time on it is added to
+        for n in reversed(range(self.count)):
+            stage = Stage(self.widths[n])
+            outputs = self._outputs(n, stage, crossing)
+            inputs = self._inputs(n, list(outputs.values()), crossing)
+            carried: dict[int, Node | None] = dict.fromkeys(stage.state)
+            for leaf, gradient in zip(inputs, derive(self.graph, outputs, inputs), strict=True):
+                crosses = leaf in crossing and self.stage(leaf) < n
+                if not crosses and leaf.what.source == "state":
+                    carried[leaf.what.key] = gradient
+                    continue
+                if not crosses and leaf.what.source == "parameter":
+                    units.setdefault(leaf, stage.width)
+                    place = (Buffer("unit", list(units).index(leaf)), 0)
+                    stored.add(place)  # over rows and steps
+                elif crosses:
+                    place = (Buffer("dcross"), crossing[leaf])
+                else:
+                    kind = {"wx": "dwx", "product": "dz", "sum": "dsum"}[leaf.what.source]
+                    place = (Buffer(kind, leaf.what.key or 0), leaf.what.offset)
+                node = self.graph.const(0) if gradient is None else gradient
+                stage.stores.append(Store(*place, node, place in stored))
+                stored.add(place)
+            for p, gradient in sorted(carried.items()):
+                place = (Buffer("carry", p), 0)
+                stage.stores.append(Store(*place, gradient, place in stored))
+                stored.add(place)
+            stages.append(stage)
+        return stages, units
+
+    def _outputs(self, n: int, stage: Stage, crossing: dict[Node, int]) -> dict[Any, Node]:
+        """What a stage computes whose gradients come in, by the key of ``Columns("grad", …)``."""
+        outputs: dict[Any, Node] = {}
+        for p, node in enumerate(self.step.state):
+            if self.stage(node) == n:
+                outputs["state", p] = stage.state[p] = node
+        for k, product in enumerate(self.products):
+            part = self.parts[k]
+            if self.stage(product.value if part is None else self.step.state[part]) == n:
+                stage.products.append(StageProduct(k, Buffer("dz", k), 1))
+                if part is None:
+                    outputs["value", k] = product.value
+        for k, node in enumerate(self.step.sums):
+            if self.stage(node) == n:
+                stage.sums.append(k)
+                outputs["summand", k] = node
+        for node, offset in crossing.items():
+            if self.stage(node) == n:
+                outputs["cross", offset] = node
+        return outputs
+
+    def _inputs(self, n: int, outputs: Sequence[Node], crossing: dict[Node, int]) -> list[Node]:
+        """What a stage's expressions are made of: leaves, and what earlier stages computed."""
+        found: dict[Node, None] = {}
+
+        def visit(node: Node) -> None:
+            if node.op == "leaf" or (node in crossing and self.stage(node) < n):
+                found[node] = None
+            else:
+                for arg in node.args:
+                    visit(arg)
+
+        for node in outputs:
+            visit(node)
+        return list(found)
+
+    def _width(self, n: int) -> int:
+        nodes = [*self.roots, *self.crossing()]
+        widths = {node.width for node in nodes if node.width and self.stage(node) == n}
+        if len(widths) != 1:
+            raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
+        (width,) = widths
+        for leaf in walk(nodes):
+            if leaf.op == "leaf" and leaf.what.source == "product" and self.stage(leaf) == n:
+                rows = self.products[leaf.what.key].weight.rows
+                if rows % width or leaf.what.offset % width:
+                    raise Untraceable(f"a part of a product {rows} wide for {width} units")
+        return width
+
+
+def _leaf_of(product: Product, *sources: str) -> Any:
+    """The key of the whole leaf that a product multiplies; None if it is no such leaf."""
+    leaf = product.value
+    if leaf.op != "leaf" or leaf.what.source not in sources:
+        return None
+    if leaf.what.offset or leaf.width != product.weight.columns:
+        raise Untraceable("a product of a part of a state")
+    return leaf.what.key if leaf.what.source == "state" else leaf.what.source
+
+
+def _is_computed(node: Node) -> bool:
+    return node.op != "const" and (node.op != "leaf" or node.what.source in ("product", "sum"))
+
+
+def _columns(nodes: Sequence[Node]) -> dict[Node, int]:
+    """Nodes side by side: the first column of each."""
+    columns, size = {}, 0
+    for node in nodes:
+        columns[node], size = size, size + node.width
+    return columns
+
+
+def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
+    """The fewest numbers from which a backward pass can compute all it needs of the forward one.
+
+    A minimum cut between what the forward pass had and what the backward pass needs; of several,
+    the one that leaves the least to be computed again. State, parameters and what crosses from
+    stage to stage are there anyway.
+    """
+    free = dict.fromkeys(crossing)
+    stored = {s.node for stage in stages for s in stage.stores if s.node is not None}
+    nodes = walk(sorted(stored, key=lambda node: node.serial))
+    late = {n for n in nodes if n.op == "leaf" and n.what.source == "grad"}
+    for node in nodes:
+        if late.intersection(node.args):
+            late.add(node)
+    needed = {arg for node in late for arg in node.args} | {
+        node for node in nodes if node in stored
+    }
+    needed = {node for node in needed if node.width} - late - crossing
+    network = _Network()
+    ordered = sorted(needed, key=lambda node: node.serial)  # a set's order is not always the same
+    early = [node for node in walk(ordered, free) if node.width]
+    for node in early:
+        network.add((node, "after"), (node, "before"), node.width)
+        for arg in node.args:
+            if arg.width and arg not in free:
+                network.add((node, "before"), (arg, "after"))
+        if node in needed:
+            network.add("needed", (node, "after"))
+        if node.op == "leaf" and node.what.source in ("wx", "product", "sum"):
+            network.add((node, "before"), "had")
+    near = network.near_side("needed", "had")
+    cut = [n for n in early if (n, "after") in near and (n, "before") not in near]
+    return sorted(cut, key=lambda node: node.serial)
+
+
+class _Network:
+    """A flow network, and its minimum cut by augmenting paths (Ford & Fulkerson, 1956).
+
+    Written out because a library for it takes longer to load than all else that is done here.
+    """
+
+    def __init__(self) -> None:
+        self._room: dict[Any, dict[Any, float]] = {}
+
+    def add(self, tail: Any, head: Any, capacity: float = float("inf")) -> None:
+        """Add an edge."""
+        self._room.setdefault(tail, {})[head] = capacity
+        self._room.setdefault(head, {}).setdefault(tail, 0)
+
+    def near_side(self, source: Any, sink: Any) -> set[Any]:
+        """What can still be reached from the source once nothing more reaches the sink."""
+        while True:
+            came: dict[Any, Any] = {source: None}
+            queue = deque([source])
+            while queue and sink not in came:
+                tail = queue.popleft()
+                for head, room in self._room.get(tail, {}).items():
+                    if room and head not in came:
+                        came[head] = tail
+                        queue.append(head)
+            if sink not in came:
+                return set(came)
+            path, head = [], sink
+            while came[head] is not None:
+                path.append((came[head], head))
+                head = came[head]
+            flow = min(self._room[tail][head] for tail, head in path)
+            for tail, head in path:
+                self._room[tail][head] -= flow
+                self._room[head][tail] += flow
+
+
+def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
+    """Let a product whose gradient is that of the projected input use its buffer."""
+    stores = [store for stage in stages for store in stage.stores]
+
+    def gradient(buffer: Buffer) -> dict[int, Node | None] | None:
+        mine = [store for store in stores if store.buffer == buffer]
+        return None if any(s.add for s in mine) else {s.offset: s.node for s in mine}
+
+    whole = gradient(Buffer("dwx"))
+    return {
+        k
+        for k, product in enumerate(step.products)
+        if product.weight.rows == step.wx_size and whole and gradient(Buffer("dz", k)) == whole
+    }
+
+
+def _gaps(step: Step, stages: Sequence[Stage]) -> set[Buffer]:
+    """Buffers of gradients with columns that no stage stores."""
+    stored: dict[Buffer, int] = {}
+    for stage in stages:
+        for store in stage.stores:
+            if not store.add:
+                stored[store.buffer] = stored.get(store.buffer, 0) + stage.width
+    sizes = {Buffer("dwx"): step.wx_size}
+    sizes |= {Buffer("dz", k): product.weight.rows for k, product in enumerate(step.products)}
+    return {buffer for buffer, size in sizes.items() if stored.get(buffer, 0) < size}
