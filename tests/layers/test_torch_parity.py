@@ -97,8 +97,7 @@ def test_outputs_states_and_all_gradients_are_torchs(kind, shape):
 def test_the_plain_loop_has_the_same_numbers_as_torch(kind, monkeypatch):
     theirs, ours = pair(kind, bidirectional=True, num_layers=2)
     x, hx = inputs(theirs, "padded", False, True)
-    native = seqnets.engine.BACKENDS["native"]
-    monkeypatch.setattr(native, "refusal", lambda request: "not now")
+    monkeypatch.setattr("seqnets.engine.dispatch.preference", lambda request: ("reference",))
     before = seqnets.engine.runs.copy()
 
     expected, _ = everything(theirs, x, hx, "padded")

@@ -9,7 +9,8 @@ from typing import Protocol
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import native, reference
+from seqnets.engine import c, native, reference
+from seqnets.engine.preference import preference
 from seqnets.engine.request import Request, make_request
 from seqnets.errors import BackendError
 from seqnets.typing import State
@@ -27,8 +28,8 @@ class Backend(Protocol):
         """Outputs (B, T, H), and the state after each row's last valid step."""
 
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (native, reference)}
-"""Every backend by name; "auto" takes the first that does not refuse."""
+BACKENDS: dict[str, Backend] = {b.name: b for b in (c, native, reference)}
+"""Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
 
 runs: Counter[str] = Counter()
 """How often each backend has run, so that a test can prove which one did."""
@@ -41,13 +42,16 @@ class Explanation:
     Attributes:
         chosen: The backend's name.
         refusals: The reason of each backend that refused.
+        slower: Those that would run it too, and are expected to take longer, fastest first.
     """
 
     chosen: str
     refusals: dict[str, str]
+    slower: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{name}: refused, {reason}" for name, reason in self.refusals.items()]
+        lines = [f"{name}: could run it, and is slower" for name in self.slower]
+        lines += [f"{name}: refused, {reason}" for name, reason in self.refusals.items()]
         return "\n".join([f"{self.chosen}: chosen", *lines])
 
 
@@ -58,7 +62,7 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
         BackendError: No backend has this name, or the one named refuses.
     """
     if backend == "auto":
-        backend = _choose(request).chosen
+        backend = _choose(request)
     elif backend not in BACKENDS:
         raise BackendError(
             f"unroll: backend is {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}."
@@ -67,7 +71,7 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
         raise BackendError(
             f"{type(request.cell).__name__}: backend '{backend}' refuses: {reason}.\n"
             f"  A backend that is named runs or raises; backend='auto' would take "
-            f"'{_choose(request).chosen}'."
+            f"'{_choose(request)}'."
         )
     runs[backend] += 1
     return BACKENDS[backend].run(request)
@@ -86,17 +90,25 @@ def explain(
 
     Example:
         >>> print(seqnets.explain(cell, x))
-        reference: chosen
+        c: chosen
+        reference: could run it, and is slower
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
-    return _choose(make_request(cell, x, state, lengths, resets, reverse))
+    request = make_request(cell, x, state, lengths, resets, reverse)
+    chosen, refusals = _choose(request), _refusals(request)
+    slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
+    return Explanation(chosen, refusals, tuple(name for name in slower if name != chosen))
 
 
-def _choose(request: Request) -> Explanation:
-    refusals: dict[str, str] = {}
-    for name, backend in BACKENDS.items():
-        reason = backend.refusal(request)
-        if reason is None:
-            return Explanation(name, refusals)
-        refusals[name] = reason
-    raise BackendError(f"{type(request.cell).__name__}: every backend refuses: {refusals}.")
+def _choose(request: Request) -> str:
+    for name in preference(request):
+        if name in BACKENDS and BACKENDS[name].refusal(request) is None:
+            return name
+    raise BackendError(
+        f"{type(request.cell).__name__}: every backend refuses: {_refusals(request)}."
+    )
+
+
+def _refusals(request: Request) -> dict[str, str]:
+    reasons = {name: backend.refusal(request) for name, backend in BACKENDS.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}

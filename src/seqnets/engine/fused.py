@@ -43,7 +43,8 @@ class Kept:
     Attributes:
         befores: State parts before each step, (B, T, H), by their place in the state.
         values: What products other than a state's multiply, (B, T, columns), by product.
-        saved: The program's ``saved``, side by side, (B, T, saved_size).
+        saved: The program's ``saved``, side by side, (B, T, saved_size); one column at least, for
+            its layout is that of all.
     """
 
     befores: dict[int, Tensor]
@@ -111,26 +112,6 @@ class Loops(Protocol):
         """All gradients, from those of outputs and final state; None stands for zeros."""
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A request, and what is to run it."""
-
-    loops: Loops
-    program: Program
-    request: Request
-    lean: bool
-
-    @property
-    def order(self) -> Order:
-        return Order(self.request.lengths, self.request.resets, self.request.reverse)
-
-    def rebuilt(self, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
-        """The request with other tensors: input, state and parameters."""
-        parts = len(self.request.state)
-        bound = self.request.cell.bind(dict(zip(names, tensors[1 + parts :], strict=True)))
-        return replace(self.request, cell=bound, x=tensors[0], state=tuple(tensors[1 : 1 + parts]))
-
-
 def run(
     loops: Loops, program: Program, request: Request, *, lean: bool = False
 ) -> tuple[Tensor, State]:
@@ -189,6 +170,14 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
+def kept_sizes(program: Program) -> list[int]:
+    """Columns of each tensor of ``Kept.to_list``."""
+    step = program.step
+    befores = [step.state_sizes[p] for p in sorted(program.befores)]
+    values = [step.products[k].weight.columns for k in program.values]
+    return [*befores, *values, max(1, program.saved_size)]
+
+
 def weight_gradients(
     program: Program, found: Gradients, kept: Kept, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -198,6 +187,7 @@ def weight_gradients(
         part, weight = program.part_of(k), product.weight
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
+        value = laid_out(value, grad)
         whole = weight.rows == len(parameters[weight.name])
         if whole and weight.name not in gradients:
             gradients[weight.name] = rows(grad).T @ rows(value)
@@ -225,7 +215,9 @@ class _Run:
 
     @property
     def order(self) -> Order:
-        return Order(self.request.lengths, self.request.resets, self.request.reverse)
+        lengths = self.request.lengths
+        lengths = None if lengths is None else lengths.contiguous()
+        return Order(lengths, self.request.resets, self.request.reverse)
 
     def rebuilt(self, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
         """The request with other tensors: input, state and parameters."""
@@ -310,7 +302,8 @@ def _computed_again(
     sizes = program.step.state_sizes
     N = like.shape[0] * like.shape[1]
     state = tuple(
-        rows(befores[p]) if p in befores else wx.new_zeros(N, size) for p, size in enumerate(sizes)
+        rows(laid_out(befores[p], wx)) if p in befores else wx.new_zeros(N, size)
+        for p, size in enumerate(sizes)
     )
     once = Order(None, None, False)
     _, _, again = run.loops.forward(program, rows(wx)[:, None], state, (), used, once, save=True)

@@ -25,7 +25,7 @@ _Loop = Callable[..., tuple[Tensor, ...]]
 
 def refusal(request: Request) -> str | None:
     """Why these kernels cannot run the request; None if they can."""
-    if _family(request.cell) is None:
+    if family(request.cell) is None:
         known = ", ".join(family.__name__ for family in _FAMILIES)
         return f"torch has no kernel for {type(request.cell).__name__}, only for {known}"
     if request.resets is not None:
@@ -172,7 +172,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
     return rows.take_along_dim(steps[..., None], 1)
 
 
-def _family(cell: Cell) -> type[GatedCell] | None:
+def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     for family in _FAMILIES:
         if isinstance(cell, family) and all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ def streaming_program_of(cell: Cell) -> Program:
 def program_from_text(text: str) -> Program:
     """The program of a step that was written down, as ``Step.to_text`` does."""
     if ("text", text) not in _known:
-        _known["text", text] = make_program(step_from_text(text))
+        _known["text", text] = _apart(lambda: make_program(step_from_text(text)))
     return _known["text", text]  # type: ignore[no-any-return]
 
 
@@ -49,16 +50,26 @@ def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
     try:
         key = (what, type(cell), shapes, _frozen(_own(cell)))
     except TypeError:  # an attribute of a kind that cannot be compared: traced each time
-        return make()
+        return _apart(make)
     if key not in _known:
         try:
-            _known[key] = make()
+            _known[key] = _apart(make)
         except Untraceable as reason:
             _known[key] = reason
     found = _known[key]
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found  # type: ignore[no-any-return]
+
+
+def _apart(make: Callable[[], _T]) -> _T:
+    """Call a function where none of the caller's modes hold: in a thread of its own.
+
+    Inside an operator nothing is differentiated, under a compiler tensors are fake, and in
+    inference mode they cannot require gradients; tracing a step must not notice.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
 
 
 def _own(cell: Cell) -> dict[str, Any]:

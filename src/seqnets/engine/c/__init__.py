@@ -1,0 +1,47 @@
+"""Steps printed as C, compiled once with the system's compiler and kept on disk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnets.engine import fused, operator
+from seqnets.engine.c.compiler import NoCompiler
+from seqnets.engine.c.loops import C_LOOPS
+from seqnets.engine.plans import program_of
+from seqnets.engine.request import Request, under_transform
+from seqnets.engine.trace import Untraceable
+from seqnets.typing import State
+
+name = "c"
+
+
+def refusal(request: Request) -> str | None:
+    """Why these loops cannot run the request; None if they can."""
+    x = request.x
+    if x.device.type != "cpu":
+        return f"it runs on cpu, not on {x.device}"
+    if x.dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 and float64, not in {x.dtype}"
+    if torch.is_autocast_enabled("cpu"):
+        return "it does not compute in mixed precision"
+    if 0 in x.shape[:2]:
+        return "it needs at least one row and one step"
+    if under_transform():
+        return "it does not run under vmap, forward-mode or functional derivatives"
+    if torch.compiler.is_compiling():
+        return operator.refusal(request)
+    try:
+        C_LOOPS.library(program_of(request.cell), x.dtype)
+    except Untraceable as reason:
+        return f"the step cannot be traced: {reason}"
+    except NoCompiler as reason:
+        return str(reason)
+    return None
+
+
+def run(request: Request) -> tuple[Tensor, State]:
+    """Outputs (B, T, H), and the state after each row's last valid step."""
+    if torch.compiler.is_compiling():
+        return operator.run(request)
+    return fused.run(C_LOOPS, program_of(request.cell), request)

@@ -1,0 +1,250 @@
+"""C text in, loaded library out: compiled once on a machine and kept on disk."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+TARGETS = ("-march=native", "-mcpu=native")
+"""How compilers are told to use all of this processor; the second where they refuse the first."""
+
+FLAGS = (
+    *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),  # not -ffast-math: NaN stays
+)
+TIMEOUT = 60.0
+"""Seconds that a compilation may take."""
+
+_DIGEST = hashlib.sha256().digest_size
+_STALE = 24 * 3600.0  # seconds after which nobody can still be at work in a build folder
+_loaded: dict[str, ctypes.CDLL] = {}
+
+
+class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mistake
+    """There is no way to compile here; the message is the reason, in one line."""
+
+
+def load(source: str) -> ctypes.CDLL:
+    """Compile a C file, unless that was done before on this machine, and load it.
+
+    Args:
+        source: The file's text. It includes nothing but the compiler's own headers, so that it
+            alone says what the library does.
+
+    Returns:
+        The library; what it exports has ``__attribute__((visibility("default")))``.
+
+    Raises:
+        NoCompiler: There is no compiler, or it refuses the text.
+    """
+    command = compiler()
+    key = _key(source, command)
+    if key not in _loaded:
+        try:
+            _loaded[key] = _load_from(_cache_folder(), key, source, command)
+        except OSError as error:
+            _warn(f"{error.strerror or error}: {error.filename or 'the cache of compiled code'}")
+            try:
+                private = _private_folder(os.getpid())
+                _loaded[key] = _load_from(private, key, source, command)
+            except OSError as again:
+                raise NoCompiler(f"what {command[0]} made cannot be loaded: {again}") from None
+    return _loaded[key]
+
+
+def compiler() -> tuple[str, ...]:
+    """The command that compiles C: ``CC`` with its arguments, or else cc, gcc or clang.
+
+    Raises:
+        NoCompiler: There is none.
+    """
+    named = os.environ.get("CC", "").strip()
+    try:
+        commands = [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]
+    except ValueError as error:
+        raise NoCompiler(f"CC is {named!r}, which is no command: {error}") from None
+    for program, *arguments in commands:
+        if path := shutil.which(program):
+            return (os.path.abspath(path), *arguments)
+    if named:
+        raise NoCompiler(f"CC is {named!r}, but there is no program {commands[0][0]!r}")
+    raise NoCompiler("there is no C compiler: none of cc, gcc and clang is on PATH, CC is not set")
+
+
+def _key(source: str, command: tuple[str, ...]) -> str:
+    """Name everything that the library depends on."""
+    programs = []
+    for path in filter(None, map(shutil.which, command)):  # CC="ccache gcc" names two
+        real = os.path.realpath(path)
+        info = os.stat(real)
+        programs.append((real, info.st_size, info.st_mtime_ns))
+    parts = (source, TARGETS, FLAGS, command, programs, _cpu())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _cpu() -> str:
+    """This processor's model and what it can do."""
+    known = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+    lines = []
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if not line.strip():  # the others are the same
+                break
+            if line.startswith(known):
+                lines.append(line)
+    if sys.platform == "darwin":
+        name, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+        libc = ctypes.CDLL(None)
+        libc.sysctlbyname(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0)
+        lines.append(name.value.decode(errors="replace"))
+    return "".join(lines) or platform.machine()
+
+
+def _cache_folder() -> Path:
+    """The folder that keeps libraries; a part of the cache of its own, closed to others."""
+    named = os.environ.get("SEQNETS_CACHE")
+    if not named:
+        default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+        named = os.path.join(os.environ.get("XDG_CACHE_HOME") or default, "seqnets")
+    named = os.path.abspath(os.path.expanduser(named))
+    folder = Path(named, "c")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _private_folder(process: int) -> Path:
+    """A folder for this process alone; a fork, which has another number, makes its own."""
+    folder = Path(tempfile.mkdtemp(prefix="seqnets-"))
+
+    def remove() -> None:
+        if os.getpid() == process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+@functools.cache
+def _warn(problem: str) -> None:
+    warnings.warn(
+        f"{problem}.\n"
+        "  Compiled code is kept for this process only, and compiled again in the next.\n"
+        "  Give SEQNETS_CACHE a folder that is yours, that you can write and others cannot "
+        "(chmod go-w).",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _load_from(folder: Path, key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
+    """Load a library that a folder keeps; if it is not there, or damaged, make it first."""
+    _check(folder.stat(), folder, stat.S_ISDIR)
+    target = folder / f"{key}.so"
+    try:
+        _check(target.lstat(), target, stat.S_ISREG)
+        whole = _is_whole(target)
+    except FileNotFoundError:
+        whole = False
+    if not whole:
+        _make(target, source, command)
+    return ctypes.CDLL(str(target))
+
+
+def _check(info: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
+    """Raise PermissionError unless a path is of its kind, ours, and for nobody else to write."""
+    if not is_kind(info.st_mode):
+        reason = "A link or something else is in the place of compiled code"
+    elif info.st_uid != os.geteuid():
+        reason = "Another user owns compiled code"
+    elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = "Others can write compiled code"
+    else:
+        return
+    raise PermissionError(errno.EPERM, reason, str(path))
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library ends in its own digest: to map one that was cut short kills the process."""
+    content = library.read_bytes()
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
+
+
+def _make(target: Path, source: str, command: tuple[str, ...]) -> None:
+    """Compile in a folder beside the target, and put the result in its place at one stroke."""
+    for build in target.parent.glob("build-*"):
+        with contextlib.suppress(OSError):
+            if build.stat().st_mtime < time.time() - _STALE:
+                shutil.rmtree(build)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as name:
+        build = Path(name)
+        build.joinpath("source.c").write_text(source)
+        try:
+            _run((*command, TARGETS[0], *FLAGS), build)
+        except NoCompiler as refusal:
+            if "march" not in str(refusal).partition(" fails: ")[2]:
+                raise
+            _run((*command, TARGETS[1], *FLAGS), build)
+        library = build / "library.so"
+        content = library.read_bytes()
+        library.write_bytes(content + hashlib.sha256(content).digest())
+        library.chmod(0o700)
+        library.replace(target)
+
+
+def _run(command: tuple[str, ...], build: Path) -> None:
+    """Compile ``source.c`` to ``library.so``.
+
+    Raises:
+        NoCompiler: It fails, or takes too long.
+        OSError: The disk is full.
+    """
+    files = (str(build / "source.c"), "-o", str(build / "library.so"), "-lm")
+    environment = {**os.environ, "TMPDIR": str(build), "LC_ALL": "C"}
+    with build.joinpath("errors").open("w+", errors="replace") as errors:
+        try:
+            process = subprocess.Popen(
+                (*command, *files),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,  # so that what the compiler starts can be ended with it
+            )
+        except OSError as error:
+            raise NoCompiler(f"{command[0]} cannot be started: {error.strerror}") from None
+        try:
+            failed = process.wait(TIMEOUT)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                told = f"{shlex.join(command)}: not done after {TIMEOUT:g} s"
+                raise NoCompiler(told) from None
+            raise
+        if failed:
+            errors.seek(0)
+            lines = errors.read().replace(f"{build}/", "").splitlines()
+            told = "; ".join([line for line in lines if "error" in line][:3] or lines[:3])
+            if "No space left" in told or "quota exceeded" in told:
+                raise OSError(errno.ENOSPC, "The disk is full", str(build.parent))
+            raise NoCompiler(f"{shlex.join(command)} fails: {told or f'exit status {failed}'}")

@@ -1,0 +1,149 @@
+/* What all printed loops share: products by packed weights, threads, and where these meet.
+ *
+ * Rows of a batch are split among groups of threads, units of a stage among the threads of a group.
+ * A thread that owns units owns them for all gates and all steps, so that its part of the weights
+ * stays in its core's cache; after each stage the threads of a group meet, for each then reads
+ * what all have written.
+ */
+#include <sched.h>
+#include <stdatomic.h>
+
+#define UNROLL _Pragma("GCC unroll 64")
+
+/* The columns that a row is given in memory: whole vectors, and not a power of two, for rows that
+ * far apart would fall into the same lines of a cache. */
+#define ROW(n) (((n) + LANES - 1) / LANES * LANES + LANES)
+
+/* How many products of one column of vectors run side by side: enough to hide what one takes. */
+#define SPLIT(vectors) ((vectors) >= 6 ? 1 : (vectors) >= 3 ? 2 : (vectors) == 2 ? 4 : 8)
+
+/* R rows of K numbers, `stride` apart, times a panel of V vectors of columns: R x V vectors. */
+#define PRODUCT(V, R)                                                                            \
+    static __attribute__((noinline)) void product_##V##_##R(                                     \
+        const real *a, long stride, const real *w, long K, real *z) {                            \
+        enum { S = SPLIT(V * R) };                                                               \
+        vec sum[S][R][V];                                                                        \
+        UNROLL for (int s = 0; s < S; s++)                                                       \
+            UNROLL for (int r = 0; r < R; r++)                                                   \
+                UNROLL for (int v = 0; v < V; v++) sum[s][r][v] = (vec){0};                      \
+        long k = 0;                                                                              \
+        for (; k + S <= K; k += S)                                                               \
+            UNROLL for (int s = 0; s < S; s++) {                                                 \
+                vec column[V];                                                                   \
+                UNROLL for (int v = 0; v < V; v++)                                               \
+                    column[v] = v_load(w + ((k + s) * V + v) * LANES);                           \
+                UNROLL for (int r = 0; r < R; r++) {                                             \
+                    const vec x = v_set(a[r * stride + k + s]);                                  \
+                    UNROLL for (int v = 0; v < V; v++) sum[s][r][v] += x * column[v];            \
+                }                                                                                \
+            }                                                                                    \
+        for (; k < K; k++)                                                                       \
+            UNROLL for (int r = 0; r < R; r++)                                                   \
+                UNROLL for (int v = 0; v < V; v++)                                               \
+                    sum[0][r][v] += v_set(a[r * stride + k]) * v_load(w + (k * V + v) * LANES);  \
+        UNROLL for (int r = 0; r < R; r++)                                                       \
+            UNROLL for (int v = 0; v < V; v++) {                                                 \
+                vec total = sum[0][r][v];                                                        \
+                UNROLL for (int s = 1; s < S; s++) total += sum[s][r][v];                        \
+                v_store(z + (r * V + v) * LANES, total);                                         \
+            }                                                                                    \
+    }
+
+typedef void (*Product)(const real *, long, const real *, long, real *);
+
+/* A panel of a weight (blocks * width, K): its rows become columns, block by block. */
+static void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
+                      real *panel) {
+    for (int g = 0; g < blocks; g++)
+        for (int lane = 0; lane < vectors * LANES; lane++) {
+            real *to = panel + g * vectors * LANES + lane;
+            const real *from = w + (g * width + unit + lane) * K;
+            const int there = unit + lane < width;
+            for (long k = 0; k < K; k++) to[k * blocks * vectors * LANES] = there ? from[k] : 0;
+        }
+}
+
+/* A panel of a weight (K, width) as it stands. */
+static void pack_columns(const real *w, long K, long width, int vectors, long unit, real *panel) {
+    for (long k = 0; k < K; k++)
+        for (int v = 0; v < vectors; v++) {
+            const long left = width - unit - v * LANES;
+            const int n = (int)(left < 0 ? 0 : left < LANES ? left : LANES);
+            v_store(panel + (k * vectors + v) * LANES, v_load_n(w + k * width + unit + v * LANES, n));
+        }
+}
+
+INLINE long panels(long width, int vectors) {
+    return (width + vectors * LANES - 1) / (vectors * LANES);
+}
+
+INLINE int lanes(long left) { return (int)(left < LANES ? left : LANES); }
+
+static inline real row_sum(const real *row, long width) {
+    vec total = {0};
+    for (long u = 0; u < width; u += LANES) total += v_load_n(row + u, lanes(width - u));
+    return v_sum(total);
+}
+
+static inline void copy_row(real *to, const real *from, long n) {
+    if (from)
+        memcpy(to, from, (size_t)n * sizeof(real));
+    else
+        memset(to, 0, (size_t)n * sizeof(real));
+}
+
+/* A place where threads wait for each other: at first awake, then letting others run. */
+typedef struct {
+    _Alignas(64) atomic_long arrived;
+    _Alignas(64) atomic_long turn;
+} Meeting;
+
+static void meet(Meeting *place, long threads) {
+    if (threads == 1) return;
+    const long turn = atomic_load_explicit(&place->turn, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&place->arrived, 1, memory_order_acq_rel) + 1 == threads) {
+        atomic_store_explicit(&place->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&place->turn, turn + 1, memory_order_release);
+        return;
+    }
+    for (long looks = 0; atomic_load_explicit(&place->turn, memory_order_acquire) == turn; looks++) {
+        if (looks > 4000) sched_yield();
+#if defined __x86_64__ || defined __i386__
+        __builtin_ia32_pause();
+#elif defined __aarch64__
+        __asm__ volatile("yield");
+#endif
+    }
+}
+
+enum { MOST_GROUPS = 64 };
+
+/* What one thread does: rows first ... last - 1, and of each stage's panels its share. */
+typedef struct {
+    long thread, threads, group, first, last, unit, units;
+    Meeting *all, *own;
+} Share;
+
+INLINE long share_of(long n, long part, long parts) { return n * part / parts; }
+
+/* The threads of a call; a caller that has one already, or no OpenMP, gets one thread. */
+typedef struct {
+    const void *call;
+    long rows, threads, row_groups;
+    int (*thread)(void), (*team)(void);
+    Meeting all, groups[MOST_GROUPS];
+} Team;
+
+static Share share(Team *team) {
+    const long threads = team->team ? team->team() : 1;
+    const long groups = threads == team->threads ? team->row_groups : 1;
+    Share s = {.thread = threads > 1 ? team->thread() : 0, .threads = threads};
+    s.units = threads / groups;
+    s.group = s.thread / s.units;
+    s.unit = s.thread % s.units;
+    s.first = share_of(team->rows, s.group, groups);
+    s.last = share_of(team->rows, s.group + 1, groups);
+    s.all = &team->all;
+    s.own = &team->groups[s.group];
+    return s;
+}

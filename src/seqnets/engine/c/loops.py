@@ -1,0 +1,251 @@
+"""Printed loops, compiled and called: how tensors become the members of a call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seqnets.engine import fused
+from seqnets.engine.c import compiler
+from seqnets.engine.c.printer import SETTINGS, print_program, with_headers
+from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.program import Program
+from seqnets.typing import State
+
+_Values = dict[str, int]
+
+
+class Library:
+    """A program's loops for one floating-point type.
+
+    Raises:
+        NoCompiler: They cannot be compiled here.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype) -> None:
+        source = print_program(program)
+        text = with_headers(source.text, double=dtype == torch.float64)
+        self._library = compiler.load(text)
+        self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
+        sizes = [f"n{i}" for i in range(len(source.sizes))]
+        self._members = [*SETTINGS, *sizes, *source.pointers]
+        self._fixed = dict(zip(sizes, source.sizes, strict=True)) | _openmp()
+        self._struct = ctypes.c_int64 * len(self._members)
+
+    def call(self, name: str, values: _Values, like: Tensor) -> None:
+        """Run a pass, with scratch memory of its own."""
+        members = self.members(values)
+        scratch = like.new_empty(self.scratch(name, members))
+        members[SETTINGS.index("scratch")] = scratch.data_ptr()
+        getattr(self._library, name)(members)
+
+    def members(self, values: _Values) -> ctypes.Array[ctypes.c_int64]:
+        """The struct that a pass takes; members without a value are zero."""
+        get = (self._fixed | values).get
+        return self._struct(*(get(name, 0) for name in self._members))
+
+    def scratch(self, name: str, members: ctypes.Array[ctypes.c_int64]) -> int:
+        """How many numbers of scratch memory a pass needs."""
+        function = getattr(self._library, f"{name}_scratch")
+        function.restype = ctypes.c_int64
+        return int(function(members))
+
+    def function(self, name: str) -> ctypes._CFuncPtr:
+        """A pass, to be called with the members of a call."""
+        return getattr(self._library, name)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=None)
+def _openmp() -> _Values:
+    """Addresses in the OpenMP library that torch's own threads come from; nothing without it.
+
+    A second library would bring threads of its own, which fight with torch's for the cores.
+    """
+    names = {"parallel": "GOMP_parallel", "thread": "omp_get_thread_num"}
+    names |= {"team": "omp_get_num_threads"}
+    folder = Path(torch.__file__).parent / "lib"
+    beside = [str(path) for pattern in ("libgomp*", "lib*omp*") for path in folder.glob(pattern)]
+    for library in (None, *beside):
+        try:
+            opened = ctypes.CDLL(library)
+            found = {k: getattr(opened, name) for k, name in names.items()}
+        except (OSError, AttributeError):
+            continue
+        return {k: ctypes.cast(f, ctypes.c_void_p).value or 0 for k, f in found.items()}
+    return {}
+
+
+def settings(library: Library, program: Program, B: int, T: int) -> _Values:
+    """How the work of a call is split among threads."""
+    threads = torch.get_num_threads() if _openmp() else 1
+    products = [product.weight for product in program.step.products]
+    numbers = sum(weight.rows * weight.columns for weight in products)
+    width = min(stage.width for stage in program.forward)
+    work = B * (numbers if products else T * width)
+    if work < _WORTH_A_THREAD * 2:
+        threads = 1
+    threads = min(threads, max(1, work // _WORTH_A_THREAD))
+    rows = threads if B >= _ROWS_OF_A_THREAD * threads and numbers <= _NUMBERS_OF_A_CORE else 1
+    if rows == 1 and width < threads * library.lanes:
+        rows = min(threads, B)
+        threads = rows
+    return {"B": B, "T": T, "threads": threads, "row_groups": rows}
+
+
+_WORTH_A_THREAD = 8192
+_ROWS_OF_A_THREAD = 8
+_NUMBERS_OF_A_CORE = 131072
+
+
+class CLoops:
+    """``fused.Loops`` in C."""
+
+    def __init__(self) -> None:
+        self._libraries: dict[tuple[int, torch.dtype], tuple[Program, Library]] = {}
+
+    def library(self, program: Program, dtype: torch.dtype) -> Library:
+        """A program's loops, printed and compiled when they are first asked for.
+
+        Raises:
+            NoCompiler: They cannot be compiled here.
+        """
+        key = id(program), dtype
+        if key not in self._libraries:
+            self._libraries[key] = program, Library(program, dtype)  # kept, so that it stays its id
+        return self._libraries[key][1]
+
+    def forward(
+        self,
+        program: Program,
+        wx: Tensor,
+        initial: State,
+        start: State,
+        parameters: dict[str, Tensor],
+        order: Order,
+        save: bool,
+    ) -> tuple[Tensor, State, Kept | None]:
+        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        step = program.step
+        B, T, _ = wx.shape
+        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
+        library = self.library(program, wx.dtype)
+        initial = tuple(part.contiguous() for part in initial)
+        start = tuple(part.contiguous() for part in start)
+        y = fused.empty(wx, step.state_sizes[0])
+        final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
+        kept = None
+        buffers = {"wx": wx, "y": y, **_numbered("initial", initial), **_numbered("start", start)}
+        buffers |= _numbered("final", final)
+        if save:
+            kept = Kept(
+                {p: fused.empty(wx, step.state_sizes[p]) for p in sorted(program.befores)},
+                {k: fused.empty(wx, step.products[k].weight.columns) for k in program.values},
+                fused.empty(wx, max(1, program.saved_size)),  # it tells the layout too
+            )
+            buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
+            buffers |= {f"value_{k}": value for k, value in kept.values.items()}
+            buffers["saved"] = kept.saved
+        elif program.crossing:
+            buffers["saved"] = wx.new_empty(B, program.saved_size)
+
+        values = settings(library, program, B, T) | _layout(wx) | _order(order)
+        values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(wx)
+        values |= {"save": int(save)} | _addresses(buffers) | _parameters(program, parameters)
+        library.call("forward", values, wx)
+        return y, final, kept
+
+    def backward(
+        self,
+        program: Program,
+        kept: Kept,
+        grad_y: Tensor | None,
+        grad_final: Sequence[Tensor | None],
+        parameters: dict[str, Tensor],
+        order: Order,
+    ) -> Gradients:
+        """All gradients, from those of outputs and final state; None stands for zeros."""
+        step, like = program.step, kept.saved
+        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
+        B, T, _ = like.shape
+        library = self.library(program, like.dtype)
+        split = settings(library, program, B, T)
+        final = [None if grad is None else grad.contiguous() for grad in grad_final]
+        gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
+
+        def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
+            made = fused.empty(like, columns)
+            return made.zero_() if (kind, key) in gaps else made
+
+        found = Gradients(
+            gradient(step.wx_size, "dwx"),
+            {
+                k: gradient(product.weight.rows, "dz", k)
+                for k, product in enumerate(step.products)
+                if k not in program.shared
+            },
+            [like.new_zeros(split["row_groups"], width) for width in program.units.values()],
+            tuple(like.new_empty(B, size) for size in step.state_sizes),
+            ()
+            if order.resets is None
+            else tuple(like.new_zeros(B, size) for size in step.state_sizes),
+        )
+        buffers = {f"before_{p}": before for p, before in kept.befores.items()}
+        buffers |= {"saved": like, "grad_wx": found.wx, **_numbered("unit", found.units)}
+        buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
+        buffers |= _numbered("grad_initial", found.initial) | _numbered("grad_start", found.start)
+        buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
+        if grad_y is not None:
+            buffers["grad_y"] = fused.laid_out(grad_y, like)
+
+        values = split | _layout(like) | _order(order) | _saving(like)
+        values |= _addresses(buffers) | _parameters(program, parameters)
+        library.call("backward", values, like)
+        found.units = [unit.sum(0) for unit in found.units]
+        return found
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
+
+
+def _addresses(buffers: dict[str, Tensor]) -> _Values:
+    return {name: tensor.data_ptr() for name, tensor in buffers.items()}
+
+
+def _parameters(program: Program, parameters: dict[str, Tensor]) -> _Values:
+    """Where the parameters lie, and of each product its rows of the weight."""
+    at = {name: tensor.data_ptr() for name, tensor in parameters.items()}
+    values = {f"p_{name}": address for name, address in at.items()}
+    for k, product in enumerate(program.step.products):
+        weight = product.weight
+        skipped = weight.offset * weight.columns * parameters[weight.name].element_size()
+        values[f"weight_{k}"] = at[weight.name] + skipped
+    return values
+
+
+def _layout(like: Tensor) -> _Values:
+    B, T, _ = like.shape
+    return {"row_b": 1, "row_t": B} if fused.comes_first(like) else {"row_b": T, "row_t": 1}
+
+
+def _saving(like: Tensor) -> _Values:
+    layout = _layout(like)
+    return {"save_b": layout["row_b"], "save_t": layout["row_t"]}
+
+
+def _order(order: Order) -> _Values:
+    values = {"reverse": int(order.reverse)}
+    if order.lengths is not None:
+        values["lengths"] = order.lengths.data_ptr()
+    if order.resets is not None:
+        values["resets"] = order.resets.data_ptr()
+        values["reset_b"], values["reset_t"] = order.resets.stride()
+    return values
+
+
+C_LOOPS = CLoops()

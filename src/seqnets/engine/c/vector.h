@@ -1,0 +1,341 @@
+/* Vectors of real numbers, and mathematics on them.
+ *
+ * Written in the vector extensions that GCC and clang share, for the widest unit the compiler is
+ * told of; where x86 has an instruction that they cannot say, it stands under an #ifdef. A real is
+ * a double if SEQNETS_DOUBLE is defined, else a float. Booleans are the numbers 1 and 0. NaN comes
+ * out where NaN went in, but for comparisons and v_sign, as in torch.
+ *
+ * The polynomials are Chebyshev interpolants; the errors given are theirs, with coefficients
+ * rounded, relative to the function that they are part of.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef SEQNETS_DOUBLE
+typedef double real;
+typedef int64_t word;
+#define LIBM(name) name
+#define X86_TYPE pd
+#define MANTISSA 52             /* bits */
+#define ROUND (0x1.8p52 + 1023) /* n + ROUND ends in the bits of n, and of 2^n's biased exponent */
+#define SMALLEST 0x1p-1022      /* positive number that is not denormal */
+#define EXP_LOW -746            /* e^x is 0 below */
+#define EXP_HIGH 710            /* and infinite above */
+#define SIGMOID_LOW -709        /* the least x whose e^x is not denormal */
+#define SIGMOID_HIGH 40         /* sigmoid(x) and tanh(x / 2) are 1 above */
+#define TRIG_HIGH 1e6           /* the greatest |x| that HALF_PI serves */
+
+/* Constants in parts, the first ones short: their products with integers that occur are exact. */
+static const real LN2[] = {0x1.62e42fefa4p-1, -1.7239444525614835e-13};
+static const real HALF_PI[] = {0x1.921fb544p0, 0x1.0b4611a6p-34, 2.0222662487959506e-21};
+
+/* (e^r - 1 - r) / r^2 by powers of r, |r| <= ln 2 / 2; error 4e-17 */
+static const real EXPM1[] = {
+    0.5000000000000001,     0.16666666666666669,    0.041666666666623824,   0.008333333333330039,
+    0.0013888888917367081,  0.00019841269863171557, 2.4801521057868204e-05, 2.7557268276905696e-06,
+    2.7620201591031547e-07, 2.5100472505694996e-08};
+/* (2 artanh s - 2 s) / s^3 by powers of s^2, |s| <= (sqrt 2 - 1) / (sqrt 2 + 1); error 1e-17 */
+static const real LOG[] = {0.666666666666667,   0.3999999999989827,  0.2857142862653362,
+                           0.22222211043776857, 0.18182895750119193, 0.1533150161114533,
+                           0.1461916613488797};
+/* (sin r - r) / r^3 by powers of r^2, |r| <= pi / 4; error 2e-17 */
+static const real SIN[] = {-0.16666666666666666,  0.008333333333330925,    -0.00019841269836722418,
+                           2.755731608381636e-06, -2.5051127944014188e-08, 1.5917848524808262e-10};
+/* (cos r - 1 + r^2 / 2) / r^4 by powers of r^2, |r| <= pi / 4; error 1e-18 */
+static const real COS[] = {
+    0.041666666666666664,    -0.0013888888888887382, 2.480158729874307e-05,
+    -2.7557317260008837e-07, 2.0876143827993133e-09, -1.1382456778061306e-11};
+#else
+typedef float real;
+typedef int32_t word;
+#define LIBM(name) name##f
+#define X86_TYPE ps
+#define MANTISSA 23
+#define ROUND (0x1.8p23f + 127)
+#define SMALLEST 0x1p-126f
+#define EXP_LOW -105
+#define EXP_HIGH 89
+#define SIGMOID_LOW -88
+#define SIGMOID_HIGH 20
+#define TRIG_HIGH 1e4f
+
+static const real LN2[] = {0x1.62e8p-1f, -2.9088971e-05f};
+static const real HALF_PI[] = {0x1.92p0f, 0x1.fb4p-12f, 7.5497901e-08f};
+
+/* As above; errors 2e-8, 5e-9, 1e-8, 6e-10. */
+static const real EXPM1[] = {0.5f, 0.166665763f, 0.0416665524f, 0.00836323295f, 0.00139262504f};
+static const real LOG[] = {0.666666865f, 0.399887353f, 0.295820236f};
+static const real SIN[] = {-0.166666642f, 0.0083327461f, -0.000195873872f};
+static const real COS[] = {0.0416666642f, -0.00138883002f, 2.45474366e-05f};
+#endif
+
+#ifdef __AVX512F__
+#define VECTOR_BYTES 64
+#define X86_WIDTH _mm512
+#elif defined __AVX__
+#define VECTOR_BYTES 32
+#define X86_WIDTH _mm256
+#else
+#define VECTOR_BYTES 16
+#define X86_WIDTH _mm
+#endif
+
+#if defined __AVX512F__ || defined __aarch64__
+#define NREGS 32
+#else
+#define NREGS 16
+#endif
+
+#ifdef __SSE2__
+#include <immintrin.h>
+#define X86(name) X86_JOIN(X86_WIDTH, name, X86_TYPE)
+#define X86_JOIN(width, name, type) X86_PASTE(width, name, type)
+#define X86_PASTE(width, name, type) width##_##name##_##type
+#endif
+
+#define INLINE static inline __attribute__((always_inline, unused))
+
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
+
+#define LANES ((int)(sizeof(vec) / sizeof(real)))
+
+/* Memory. */
+
+INLINE vec v_set(real x) { return x - (vec){0}; }
+
+INLINE vec v_load(const real *p) {
+    vec x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+INLINE void v_store(real *p, vec x) { memcpy(p, &x, sizeof x); }
+
+#if defined __AVX__ && !defined __AVX512F__
+INLINE __m256i v_first(int n) {
+    ivec lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return (__m256i)(lane < n);
+}
+#endif
+
+/* The first n lanes; the others are 0, and their memory is not touched. */
+INLINE vec v_load_n(const real *p, int n) {
+    if (n == LANES) return v_load(p);
+#ifdef __AVX512F__
+    return X86(maskz_loadu)((1u << n) - 1, p);
+#elif defined __AVX__
+    return X86(maskload)(p, v_first(n));
+#else
+    vec x = {0};
+    for (int i = 0; i < n; i++) x[i] = p[i];
+    return x;
+#endif
+}
+
+INLINE void v_store_n(real *p, vec x, int n) {
+    if (n == LANES) {
+        v_store(p, x);
+        return;
+    }
+#ifdef __AVX512F__
+    X86(mask_storeu)(p, (1u << n) - 1, x);
+#elif defined __AVX__
+    X86(maskstore)(p, v_first(n), x);
+#else
+    for (int i = 0; i < n; i++) p[i] = x[i];
+#endif
+}
+
+INLINE real v_sum(vec x) {
+    typedef real part __attribute__((vector_size(16)));
+    union {
+        vec whole;
+        part parts[VECTOR_BYTES / 16];
+    } u = {x};
+    for (int n = VECTOR_BYTES / 32; n; n /= 2)
+        for (int i = 0; i < n; i++) u.parts[i] += u.parts[i + n];
+    part s = u.parts[0];
+#ifdef SEQNETS_DOUBLE
+    return s[0] + s[1];
+#else
+    return (s[0] + s[2]) + (s[1] + s[3]);
+#endif
+}
+
+/* Choice. */
+
+INLINE vec v_pick(ivec mask, vec a, vec b) {
+    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
+}
+
+INLINE vec v_truth(ivec mask) { return (vec)(mask & (ivec)v_set(1)); }
+INLINE vec v_gt(vec a, vec b) { return v_truth(a > b); }
+INLINE vec v_lt(vec a, vec b) { return v_truth(a < b); }
+INLINE vec v_ge(vec a, vec b) { return v_truth(a >= b); }
+INLINE vec v_le(vec a, vec b) { return v_truth(a <= b); }
+INLINE vec v_eq(vec a, vec b) { return v_truth(a == b); }
+INLINE vec v_ne(vec a, vec b) { return v_truth(a != b); }
+INLINE vec v_where(vec c, vec a, vec b) { return v_pick(c != 0, a, b); }
+
+/* b where one of them is NaN. */
+INLINE vec v_upper(vec a, vec b) {
+#ifdef __SSE2__
+    return X86(max)(a, b);
+#else
+    return v_pick(a > b, a, b);
+#endif
+}
+
+INLINE vec v_lower(vec a, vec b) {
+#ifdef __SSE2__
+    return X86(min)(a, b);
+#else
+    return v_pick(a < b, a, b);
+#endif
+}
+
+INLINE vec v_maximum(vec a, vec b) { return v_pick(a != a, a, v_upper(a, b)); }
+INLINE vec v_minimum(vec a, vec b) { return v_pick(a != a, a, v_lower(a, b)); }
+INLINE vec v_relu(vec x) { return v_upper(v_set(0), x); }
+
+INLINE vec v_clamp(vec x, real low, real high) {
+    return v_upper(v_set(low), v_lower(v_set(high), x));
+}
+
+/* Arithmetic. */
+
+INLINE vec v_add(vec a, vec b) { return a + b; }
+INLINE vec v_sub(vec a, vec b) { return a - b; }
+INLINE vec v_mul(vec a, vec b) { return a * b; }
+INLINE vec v_div(vec a, vec b) { return a / b; }
+INLINE vec v_neg(vec x) { return -x; }
+INLINE vec v_abs(vec x) { return (vec)((ivec)x & ~(ivec)v_set(-0.0f)); }
+INLINE vec v_sign(vec x) { return v_gt(x, v_set(0)) - v_lt(x, v_set(0)); }
+INLINE vec v_reciprocal(vec x) { return 1 / x; }
+
+INLINE vec v_sqrt(vec x) {
+#ifdef __SSE2__
+    return X86(sqrt)(x);
+#else
+    for (int i = 0; i < LANES; i++) x[i] = LIBM(sqrt)(x[i]);
+    return x;
+#endif
+}
+
+INLINE vec v_rsqrt(vec x) { return 1 / v_sqrt(x); }
+
+/* Half to even: ROUND is odd, and the next number is not. */
+INLINE vec v_round(vec x) {
+    return v_pick(v_abs(x) < (real)(1ull << (MANTISSA - 1)), x + (ROUND + 1) - (ROUND + 1), x);
+}
+
+INLINE vec v_floor(vec x) {
+    vec n = v_round(x);
+    return n - v_gt(n, x);
+}
+
+/* Functions. */
+
+/* c[0] + c[1] x + ...: Horner's rule, on even and odd powers apart, which waits half as long. */
+INLINE vec v_polynomial(const real *c, int n, vec x, vec x2) {
+    vec a = v_set(c[n - 1]), b = v_set(c[n - 2]);
+    for (int k = n - 3; k >= 0; k--) {
+        vec next = b;
+        b = a * x2 + c[k];
+        a = next;
+    }
+    return a * x + b;
+}
+
+#define POLYNOMIAL(c, x, x2) v_polynomial(c, sizeof(c) / sizeof(*(c)), x, x2)
+
+/* 2^n for a whole n whose power is a number, not denormal; 0 for the n below, infinity above. */
+INLINE vec v_pow2(vec n) { return (vec)((ivec)(n + ROUND) << MANTISSA); }
+
+/* x = n ln 2 + r: returns e^r - 1. */
+INLINE vec v_expm1_rest(vec x, vec *n) {
+    *n = x * (real)1.4426950408889634 + ROUND - ROUND;
+    vec r = x - *n * LN2[0] - *n * LN2[1], r2 = r * r;
+    return r2 * POLYNOMIAL(EXPM1, r, r2) + r;
+}
+
+INLINE vec v_exp(vec x) {
+    vec n, p = v_expm1_rest(v_clamp(x, EXP_LOW, EXP_HIGH), &n) + 1;
+#ifdef __AVX512F__
+    return X86(scalef)(p, n);
+#else
+    vec half = n * (real)0.5 + ROUND - ROUND;
+    return p * v_pow2(half) * v_pow2(n - half);
+#endif
+}
+
+/* Twice half of it, so that it overflows no sooner than it must. */
+INLINE vec v_expm1(vec x) {
+    vec n, p = v_expm1_rest(v_clamp(x, -SIGMOID_HIGH, EXP_HIGH), &n), s = v_pow2(n - 1);
+    return 2 * (s * p + (s - (real)0.5));
+}
+
+INLINE vec v_sigmoid(vec x) {
+    vec n, p = v_expm1_rest(v_clamp(x, SIGMOID_LOW, SIGMOID_HIGH), &n), s = v_pow2(n);
+    vec e = s * p + s;
+    return e / (e + 1);
+}
+
+INLINE vec v_tanh(vec x) {
+    vec n, p = v_expm1_rest(v_clamp(x + x, -SIGMOID_HIGH, SIGMOID_HIGH), &n), s = v_pow2(n);
+    vec e = s * p + (s - 1);
+    return e / (e + 2);
+}
+
+/* x = 2^n (1 + f), and log(1 + f) = f - f^2 / 2 + s (f^2 / 2 + ...) with s = f / (2 + f). */
+INLINE vec v_log(vec x) {
+    ivec denormal = x < SMALLEST;
+    vec y = v_pick(denormal, x * (real)(1ull << MANTISSA), x);
+    ivec exponent = ((ivec)y - (ivec)v_set(0.70710678118654752)) >> MANTISSA;
+    vec f = (vec)((ivec)y - (exponent << MANTISSA)) - 1;
+    vec n = (vec)(exponent + (ivec)v_set(ROUND)) - ROUND;
+    n = v_pick(denormal, n - MANTISSA, n);
+    vec s = f / (f + 2), s2 = s * s, h = f * f * (real)0.5;
+    vec rest = s * (h + s2 * POLYNOMIAL(LOG, s2, s2 * s2));
+    y = n * LN2[0] + (f - (h - (rest + n * LN2[1])));
+    y = v_pick(x > 0, y, v_pick(x == 0, v_set(-INFINITY), v_set(NAN)));
+    return v_pick(x == (real)INFINITY, x, y);
+}
+
+/* What 1 + x lost comes back. */
+INLINE vec v_log1p(vec x) {
+    vec y = x + 1, lost = (x - (y - 1)) / y;
+    return v_log(y) + v_pick(lost == lost, lost, v_set(0));
+}
+
+INLINE vec v_softplus(vec x) { return v_relu(x) + v_log1p(v_exp(-v_abs(x))); }
+
+__attribute__((cold, noinline, unused)) static vec v_far_sin(vec x, vec y, int quarter) {
+    for (int i = 0; i < LANES; i++)
+        if (LIBM(fabs)(x[i]) > TRIG_HIGH) y[i] = quarter ? LIBM(cos)(x[i]) : LIBM(sin)(x[i]);
+    return y;
+}
+
+/* sin(x + quarter pi / 2), x = n pi / 2 + r. */
+INLINE vec v_shifted_sin(vec x, int quarter) {
+    vec shifted = x * (real)0.63661977236758134 + ROUND, n = shifted - ROUND;
+    vec r = x - n * HALF_PI[0] - n * HALF_PI[1] - n * HALF_PI[2], r2 = r * r, r4 = r2 * r2;
+    vec sine = r + r * r2 * POLYNOMIAL(SIN, r2, r4);
+    vec cosine = 1 - (r2 * (real)0.5 - r4 * POLYNOMIAL(COS, r2, r4));
+    ivec turn = (ivec)shifted + 1 + quarter; /* ROUND ends in -1, to the modulus of 4 */
+    vec y = v_pick((turn & 1) != 0, cosine, sine);
+    y = (vec)((ivec)y ^ ((turn & 2) << (8 * sizeof(word) - 2)));
+    int far = v_sum(v_truth(v_abs(x) > TRIG_HIGH)) != 0;
+    return __builtin_expect(far, 0) ? v_far_sin(x, y, quarter) : y;
+}
+
+INLINE vec v_sin(vec x) { return v_shifted_sin(x, 0); }
+INLINE vec v_cos(vec x) { return v_shifted_sin(x, 1); }
+
+INLINE vec v_erf(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = LIBM(erf)(x[i]);
+    return x;
+}

@@ -1,0 +1,235 @@
+"""Loops as one operator of torch's, for whoever looks at a model without running it.
+
+``torch.compile`` and ``torch.export`` see ``seqnets::unroll`` where eager code calls the loops
+directly. Its program travels as text, so that an exported model brings it along.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine import fused, reference
+from seqnets.engine.c.compiler import NoCompiler
+from seqnets.engine.c.loops import C_LOOPS
+from seqnets.engine.fused import Kept, Loops, Order
+from seqnets.engine.plans import program_from_text, program_of
+from seqnets.engine.program import Program
+from seqnets.engine.request import Request
+from seqnets.engine.trace import Step, Untraceable, parameters_of, replay
+from seqnets.typing import State
+
+
+def text_of(cell: Cell) -> str:
+    """The text of a cell's step; nothing if it cannot be traced."""
+    try:
+        return program_of(cell).step.to_text()
+    except Untraceable:
+        return ""
+
+
+def parameters_used(cell: Cell) -> str:
+    """The names of the parameters in a cell's step, with commas between."""
+    return ",".join(program_of(cell).step.parameters)
+
+
+# As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
+for constant in (text_of, parameters_used):
+    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def refusal(request: Request) -> str | None:
+    """Why the operator cannot run the request; None if it can."""
+    return None if text_of(request.cell.origin) else "the step cannot be traced"
+
+
+def run(request: Request) -> tuple[Tensor, State]:
+    """Outputs (B, T, H), and the state after each row's last valid step."""
+    cell = request.cell
+    everything = parameters_of(cell)
+    parameters = [everything[name] for name in parameters_used(cell.origin).split(",")]
+    state, start = list(request.state), list(request.start)
+    wx = cell.project(request.clean_x)
+    given = [wx, *state, *start, *parameters]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    y, *rest = torch.ops.seqnets.unroll(
+        wx,
+        state,
+        start,
+        parameters,
+        request.lengths,
+        request.resets,
+        request.reverse,
+        save,
+        text_of(cell.origin),
+    )
+    return y, tuple(rest[: len(state)])
+
+
+@torch.library.custom_op("seqnets::unroll", mutates_args=())
+def unroll(
+    wx: Tensor,
+    initial: list[Tensor],
+    start: list[Tensor],
+    parameters: list[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    save: bool,
+    text: str,
+) -> list[Tensor]:
+    """A traced step over the projected inputs (B, T, W).
+
+    Returns:
+        Outputs (B, T, H), the state after each row's last step, and if ``save``, what the backward
+        pass needs.
+    """
+    program = program_from_text(text)
+    y, final, kept = _loops(program, wx).forward(
+        program,
+        wx.contiguous(),
+        tuple(initial),
+        tuple(start),
+        _used(program, parameters),
+        Order(lengths, resets, reverse),
+        save,
+    )
+    return [y, *final, *([] if kept is None else kept.to_list())]
+
+
+@unroll.register_fake
+def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):  # type: ignore[no-untyped-def]
+    program = program_from_text(text)
+    B, T, _ = wx.shape
+    sizes = program.step.state_sizes
+    y = wx.new_empty(B, T, sizes[0])
+    final = [wx.new_empty(B, size) for size in sizes]
+    kept = fused.kept_sizes(program) if save else []
+    return [y, *final, *(wx.new_empty(B, T, size) for size in kept)]
+
+
+@torch.library.custom_op("seqnets::unroll_backward", mutates_args=())
+def unroll_backward(
+    kept: list[Tensor],
+    grad_y: Tensor,
+    grad_final: list[Tensor],
+    parameters: list[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    text: str,
+) -> list[Tensor]:
+    """Gradients of the projected input, each state before, each start, and each parameter."""
+    program = program_from_text(text)
+    used = _used(program, parameters)
+    everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
+    found = _loops(program, grad_y).backward(
+        program, everything, grad_y, grad_final, used, Order(lengths, resets, reverse)
+    )
+    weights = fused.weight_gradients(program, found, everything, used)
+    return [
+        found.wx,
+        *found.initial,
+        *found.start,
+        *(weights[name] for name in used),
+    ]
+
+
+@unroll_backward.register_fake
+def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):  # type: ignore[no-untyped-def]
+    program = program_from_text(text)
+    B, T, _ = grad_y.shape
+    state = [grad_y.new_empty(B, size) for size in program.step.state_sizes]
+    return [
+        grad_y.new_empty(B, T, program.step.wx_size),
+        *state,
+        *([] if resets is None else [torch.empty_like(part) for part in state]),
+        *(torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters),
+    ]
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    wx, initial, start, parameters, *ctx.options = inputs
+    lengths, resets, reverse, _, text = ctx.options
+    ctx.counts = len(initial), len(start), len(parameters), len(output) - 1 - len(initial)
+    order = [tensor for tensor in (lengths, resets) if tensor is not None]
+    kept = output[1 + len(initial) :]
+    ctx.save_for_backward(wx, *initial, *start, *parameters, *kept, *order)
+
+
+def _differentiate(ctx, grads):  # type: ignore[no-untyped-def]
+    lengths, resets, reverse, _, text = ctx.options
+    places = iter(ctx.saved_tensors)
+    wx = next(places)
+    initial, start, parameters, kept = ([next(places) for _ in range(n)] for n in ctx.counts)
+    lengths = None if lengths is None else next(places)
+    resets = None if resets is None else next(places)
+    step = program_from_text(text).step
+    B, T, _ = wx.shape
+    shapes = [(B, T, step.state_sizes[0]), *((B, size) for size in step.state_sizes)]
+    outputs = [
+        wx.new_zeros(shape) if grad is None else grad.contiguous()
+        for grad, shape in zip(grads, shapes, strict=False)
+    ]
+    if torch.is_grad_enabled():  # create_graph=True: by the plain loop
+        again = _plain(step, wx, initial, start, parameters, lengths, resets, reverse)
+        given = [wx, *initial, *start, *parameters]
+        needed = [tensor for tensor in given if tensor.requires_grad]
+        partial = iter(
+            torch.autograd.grad(again, needed, outputs, create_graph=True, allow_unused=True)
+        )
+        found = [next(partial) if tensor.requires_grad else None for tensor in given]
+    else:
+        found = torch.ops.seqnets.unroll_backward(
+            kept, outputs[0], outputs[1:], parameters, lengths, resets, reverse, text
+        )
+    places = iter(found)
+    return (
+        next(places),
+        *([next(places) for _ in group] for group in (initial, start, parameters)),
+        *(None for _ in ctx.options),
+    )
+
+
+unroll.register_autograd(_differentiate, setup_context=_save)
+
+
+def _plain(step, wx, initial, start, parameters, lengths, resets, reverse):  # type: ignore[no-untyped-def]
+    """The plain loop over a traced step: outputs and final state."""
+    cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), tuple(start))
+    request = Request(cell, wx, tuple(initial), lengths, resets, reverse)  # type: ignore[arg-type]
+    y, state = reference.run(request)
+    return [y, *state]
+
+
+class _Replayed:
+    """What the plain loop asks of a cell, for a step of which there is no more than a trace."""
+
+    def __init__(self, step: Step, parameters: dict[str, Tensor], start: State) -> None:
+        self.traced, self.parameters, self.start = step, parameters, start
+        self.output_size = step.state_sizes[0]
+
+    def project(self, wx: Tensor) -> Tensor:
+        return wx
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.start
+
+    def step(self, wx: Tensor, state: State) -> State:
+        return replay(self.traced, wx, state, self.parameters)
+
+
+def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(program.step.parameters, parameters, strict=True))
+
+
+def _loops(program: Program, like: Tensor) -> Loops:
+    """The fastest loops that this machine has for a program."""
+    if like.device.type == "cpu":
+        try:
+            C_LOOPS.library(program, like.dtype)
+            return C_LOOPS
+        except NoCompiler:
+            pass
+    raise NotImplementedError
