@@ -20,8 +20,8 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
     assert not loaded_by("import seqnets") & (set(HEAVY) - loaded_by("import torch"))
 
 
-@pytest.mark.parametrize("part", ["seqnets.models", "seqnets.testing"])
-def test_models_and_laws_need_no_more_than_torch(part):
+@pytest.mark.parametrize("part", ["seqnets.models", "seqnets.testing", "seqnets.benchmarking"])
+def test_models_laws_and_benchmarks_need_no_more_than_torch(part):
     assert not loaded_by(f"import {part}") & (set(HEAVY) - loaded_by("import torch"))
 
 

@@ -8,7 +8,7 @@ PUBLIC = {
     "seqnets": """
         LSTM GRU RNN OriginalGRU PeepholeLSTM CoupledLSTM NoForgetLSTM
         LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
-        TorchLike TorchLikeCell Cell GatedCell Recurrent Bidirectional DeepRNN Truncated
+        TorchLike TorchLikeCell Cell GatedCell Recurrent Bidirectional DeepRNN Stream Truncated
         unroll explain cells engine errors layers
     """,
     "seqnets.cells": """
@@ -16,8 +16,11 @@ PUBLIC = {
         Cell GatedCell MemoryCell
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
-    "seqnets.layers": ("Recurrent Bidirectional DeepRNN Truncated CellFactory detach map_state"),
+    "seqnets.layers": ("Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state"),
     "seqnets.testing": "check_cell check_layer check_backend one_unit step",
+    "seqnets.benchmarking": """
+        PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot
+    """,
     "seqnets.models": ("LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder"),
     "seqnets.training": """
         SequenceModule Objective Outcome LanguageModelling Classification Regression Tagging Cosine

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seqnets.cells import Cell, GatedCell
     from seqnets.engine import explain
     from seqnets.engine.unroll import unroll
-    from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
+    from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Stream, Truncated
     from seqnets.layers.torch_like import (
         GRU,
         LSTM,
@@ -56,6 +56,7 @@ __all__ = [
     "PeepholeLSTMCell",
     "RNNCell",
     "Recurrent",
+    "Stream",
     "TorchLike",
     "TorchLikeCell",
     "Truncated",
@@ -69,7 +70,7 @@ __all__ = [
 
 _PARTS = ("cells", "engine", "errors", "layers")
 _HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
-_HOMES |= dict.fromkeys(("Bidirectional", "DeepRNN", "Recurrent", "Truncated"), "layers")
+_HOMES |= dict.fromkeys(("Bidirectional", "DeepRNN", "Recurrent", "Stream", "Truncated"), "layers")
 
 
 def __getattr__(name: str) -> Any:

@@ -38,9 +38,9 @@ def compose(*overrides, verb="train"):
 
 
 def composed(option):
-    """A training configuration with this option in it."""
+    """A configuration with this option in it: of training, or of the verb that has the group."""
     group, _, name = option.rpartition("/")
-    return compose(f"{group}={name}")
+    return compose(f"{group}={name}", verb="benchmark" if group == "suite" else "train")
 
 
 def targets(node, key=""):

@@ -1,1 +1,1 @@
-"""The command line: ``seqnets train | evaluate | generate | list | completion``."""
+"""The command line: ``seqnets train | evaluate | generate | benchmark | list | completion``."""

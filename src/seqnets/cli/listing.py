@@ -20,6 +20,7 @@ KINDS = {
     "callbacks": "callbacks",
     "loggers": "logger",
     "experiments": "experiment",
+    "suites": "suite",
 }
 """What `seqnets list` calls a config group, and the group's name."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
@@ -73,7 +74,8 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
             f"  A backend that is named runs or raises; backend='auto' would take "
             f"'{_choose(request)}'."
         )
-    runs[backend] += 1
+    if not torch.compiler.is_compiling():  # which would be compiled anew for every count
+        runs[backend] += 1
     return BACKENDS[backend].run(request)
 
 
@@ -85,6 +87,7 @@ def explain(
     resets: Tensor | None = None,
     *,
     reverse: bool = False,
+    memory: str = "full",
 ) -> Explanation:
     """Say which backend ``unroll`` would take for these arguments, and why each other not.
 
@@ -94,7 +97,7 @@ def explain(
         reference: could run it, and is slower
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
-    request = make_request(cell, x, state, lengths, resets, reverse)
+    request = make_request(cell, x, state, lengths, resets, reverse, memory)
     chosen, refusals = _choose(request), _refusals(request)
     slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
     return Explanation(chosen, refusals, tuple(name for name in slower if name != chosen))

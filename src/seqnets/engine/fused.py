@@ -112,22 +112,20 @@ class Loops(Protocol):
         """All gradients, from those of outputs and final state; None stands for zeros."""
 
 
-def run(
-    loops: Loops, program: Program, request: Request, *, lean: bool = False
-) -> tuple[Tensor, State]:
+def run(loops: Loops, program: Program, request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step.
 
     Args:
         loops: What runs the program.
         program: The cell's.
         request: What is asked for.
-        lean: Whether to keep nothing but states for the backward pass, which then computes the
-            rest again.
     """
     parameters = parameters_of(request.cell)
     tensors = (request.clean_x, *request.state, *parameters.values())
-    call = _Run(loops, program, request, lean)
+    call = _Run(loops, program, request)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        if request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS:
+            return _in_chunks(loops, program, request)
         y, *state = _Fused.apply(call, tuple(parameters), *tensors)
         return y, tuple(state)
     wx = project(request.cell, tensors[0])
@@ -136,6 +134,29 @@ def run(
         program, wx, request.state, request.start, used, call.order, save=False
     )
     return y, final
+
+
+_LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time
+
+
+def _in_chunks(loops: Loops, program: Program, request: Request) -> tuple[Tensor, State]:
+    """The same, a chunk of steps after the other, so that only one is computed again at a time."""
+    state = request.state
+    outputs: list[Tensor] = []
+    chunks = range(0, request.x.shape[1], _LEAN_STEPS)
+    for first in reversed(chunks) if request.reverse else chunks:
+        steps = slice(first, first + _LEAN_STEPS)
+        x, lengths, resets = request.x[:, steps], request.lengths, request.resets
+        chunk = replace(
+            request,
+            x=x,
+            state=state,
+            lengths=None if lengths is None else (lengths - first).clamp(0, x.shape[1]),
+            resets=None if resets is None else resets[:, steps],
+        )
+        y, state = run(loops, program, chunk)
+        outputs.append(y)
+    return torch.cat(outputs[::-1] if request.reverse else outputs, 1), state
 
 
 def project(cell: Cell, x: Tensor) -> Tensor:
@@ -211,7 +232,10 @@ class _Run:
     loops: Loops
     program: Program
     request: Request
-    lean: bool
+
+    @property
+    def lean(self) -> bool:
+        return self.request.memory == "lean"
 
     @property
     def order(self) -> Order:

@@ -28,6 +28,8 @@ def refusal(request: Request) -> str | None:
     if family(request.cell) is None:
         known = ", ".join(family.__name__ for family in _FAMILIES)
         return f"torch has no kernel for {type(request.cell).__name__}, only for {known}"
+    if request.memory == "lean":
+        return "torch's kernels keep more than states"
     if request.resets is not None:
         return "torch's kernels cannot reset the state inside a sequence"
     if request.x.shape[1] == 0:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.errors import DeviceError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
 
@@ -23,6 +23,7 @@ class Request:
         lengths: Valid steps of each row, (B,) int64 on the device of ``x``; None if all are.
         resets: Where the state starts anew before a step, (B, T) boolean; None if nowhere.
         reverse: Whether time runs backwards.
+        memory: "full", or "lean" if the forward pass is to keep no more than states.
     """
 
     cell: Cell
@@ -31,6 +32,7 @@ class Request:
     lengths: Tensor | None = None
     resets: Tensor | None = None
     reverse: bool = False
+    memory: str = "full"
 
     @property
     def start(self) -> State:
@@ -59,11 +61,12 @@ def make_request(
     lengths: Tensor | None,
     resets: Tensor | None,
     reverse: bool,
+    memory: str = "full",
 ) -> Request:
     """Check the arguments of ``unroll`` and fill in what was left out.
 
     Raises:
-        ShapeError, DtypeError, DeviceError: As ``unroll`` says.
+        ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
     name = type(cell).__name__
     cell.check_parameters()
@@ -75,7 +78,9 @@ def make_request(
         resets = _checked_resets(name, resets, x)
     if not isinstance(reverse, bool):
         raise DtypeError(f"{name}: reverse is {reverse!r}, expected True or False.")
-    return Request(cell, x, state, lengths, resets, reverse)
+    if memory not in ("full", "lean"):
+        raise ConfigError(f"{name}: memory is {memory!r}, expected 'full' or 'lean'.")
+    return Request(cell, x, state, lengths, resets, reverse, memory)
 
 
 def _checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:

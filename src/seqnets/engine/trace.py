@@ -251,7 +251,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
 
     stand_ins = {name: empty(*shape) for name, shape in shapes.items()}
     for name, tensor in stand_ins.items():
-        recorder.name_parameter(tensor, name)
+        recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
     state = tuple(empty(rows, size) for size in cell.state_sizes)
     for key, part in enumerate(state):
         recorder.name(part, _View("state", key, 0, part.shape[1]))
@@ -473,11 +473,11 @@ class _Recorder(TorchDispatchMode):
             self._sharing[_memory(tensor)] += 1
         self._meaning[id(tensor)] = meaning
 
-    def name_parameter(self, tensor: Tensor, name: str) -> None:
-        """Say that a tensor is a parameter."""
+    def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
+        """Say that a tensor is a parameter; ``scalar``, that one number is not one a unit."""
         if tensor.dim() == 2:
             self.name(tensor, Weight(name, 0, *tensor.shape))
-        elif tensor.numel() == 1:
+        elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
             self.name(tensor, self.graph.leaf(Columns("parameter", name), 0))
         elif tensor.dim() == 1:
             self.name(tensor, _View("parameter", name, 0, len(tensor)))
@@ -510,8 +510,11 @@ class _Recorder(TorchDispatchMode):
             with self:
                 return _COMPOSED[name](*args, **kwargs)
         if name.removesuffix("_") not in _KNOWN:
-            with self:
-                composed = _decomposed(func, args, kwargs)
+            try:
+                with self:
+                    composed = _decomposed(func, args, kwargs)
+            except Untraceable as part:  # named by what the step calls
+                raise Untraceable(f"aten.{name}, in which {part}") from part
             if composed is not NotImplemented:
                 return composed
         if name in ("mm", "addmm"):  # its numbers do not matter
@@ -540,6 +543,8 @@ class _Recorder(TorchDispatchMode):
             return self._product(name, args, kwargs)
         if name in _FILLS:
             return self.graph.const(_FILLS[name])
+        if name == "copy":
+            return self.node(args[1])
         if name in ("full", "full_like", "new_full", "scalar_tensor"):
             return self.graph.const(args[0] if name == "scalar_tensor" else args[-1])
         if name in ("sum", "mean"):
@@ -656,7 +661,7 @@ _KNOWN = (
     | {"t", "transpose", "numpy_T", "slice", "split", "split_with_sizes", "narrow", "mm", "addmm"}
     | {"full", "full_like", "new_full", "scalar_tensor", "sum", "mean", "rsub", "where", "square"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward", "pow", "sgn", "hardtanh"}
-    | {"clamp", "clamp_min", "clamp_max"}
+    | {"clamp", "clamp_min", "clamp_max", "copy"}
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ def unroll(
     *,
     reverse: bool = False,
     backend: str = "auto",
+    memory: str = "full",
 ) -> tuple[Tensor, State]:
     """Run a cell over a batch of sequences.
 
@@ -32,16 +33,21 @@ def unroll(
         resets: Where true, the row's state becomes the cell's initial state before that step, in
             the order in which the steps run, (B, T) boolean; nowhere if omitted.
         reverse: Whether time runs backwards: from each row's last valid step to its first.
-        backend: "auto", or the name of the backend that must run: "native" or "reference".
+        backend: "auto", or the name of the backend that must run, one of ``engine.BACKENDS``.
+        memory: "full", or "lean": a forward pass that is to be differentiated keeps the input and
+            the states alone, and the backward pass computes the rest again in one product more.
+            The plain loop keeps all it made in either case, and under ``torch.compile`` the
+            compiler decides.
 
     Returns:
         Outputs, (B, T, H), each at the place of its input; and the state after the step that ran
         last in each row.
 
     Raises:
+        ConfigError: ``memory`` is neither "full" nor "lean".
         ShapeError: ``x`` is not (B, T, I), a state not (B, H), or a length outside 0..T.
         DtypeError: Lengths are not integers, resets not boolean, or dtypes differ.
         DeviceError: ``x`` or a state lies on another device than the parameters.
         BackendError: The named backend cannot run this request; the message says why.
     """
-    return dispatch(make_request(cell, x, state, lengths, resets, reverse), backend)
+    return dispatch(make_request(cell, x, state, lengths, resets, reverse, memory), backend)

@@ -4,6 +4,7 @@ from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.deep import CellFactory, DeepRNN
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.state import detach, map_state
+from seqnets.layers.stream import Stream
 from seqnets.layers.truncated import Truncated
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CellFactory",
     "DeepRNN",
     "Recurrent",
+    "Stream",
     "Truncated",
     "detach",
     "map_state",

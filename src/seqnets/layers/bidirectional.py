@@ -26,6 +26,7 @@ class Bidirectional(nn.Module):
             parameters drawn anew.
         merge: "concat" (outputs (B, T, 2H)), "sum", "mean", or "none" (a pair of outputs).
         backend: "auto", or the name of the backend that must run.
+        memory: "full" or "lean"; see ``unroll``.
 
     Raises:
         ConfigError: ``merge`` is none of these.
@@ -42,6 +43,7 @@ class Bidirectional(nn.Module):
         *,
         merge: str = "concat",
         backend: str = "auto",
+        memory: str = "full",
     ) -> None:
         super().__init__()
         if merge not in _MERGES:
@@ -49,11 +51,12 @@ class Bidirectional(nn.Module):
                 f"Bidirectional: merge is {merge!r}, expected one of {', '.join(_MERGES)}."
             )
         self.merge = merge
-        self.forward_layer = Recurrent(cell, backend=backend)
+        self.forward_layer = Recurrent(cell, backend=backend, memory=memory)
         self.backward_layer = Recurrent(
             _redrawn(cell) if backward_cell is None else backward_cell,
             reverse=True,
             backend=backend,
+            memory=memory,
         )
         widths = self.forward_layer.output_size, self.backward_layer.output_size
         if self.forward_layer.input_size != self.backward_layer.input_size:

@@ -37,6 +37,7 @@ class DeepRNN(nn.Module):
             the layer's input to its output; "highway", where a gate weighs the two.
         dropout: Probability in [0, 1) of dropping an output between layers, in training.
         backend: "auto", or the name of the backend that must run.
+        memory: "full" or "lean"; see ``unroll``.
 
     Raises:
         ConfigError: An option has no sense, or lists disagree in length.
@@ -59,6 +60,7 @@ class DeepRNN(nn.Module):
         connection: str = "none",
         dropout: float = 0.0,
         backend: str = "auto",
+        memory: str = "full",
     ) -> None:
         super().__init__()
         if connection not in CONNECTIONS:
@@ -87,9 +89,9 @@ class DeepRNN(nn.Module):
             layer: Recurrent | Bidirectional
             if both:
                 above = make(input_size=width, hidden_size=size)
-                layer = Bidirectional(below, above, merge=merge, backend=backend)
+                layer = Bidirectional(below, above, merge=merge, backend=backend, memory=memory)
             else:
-                layer = Recurrent(below, backend=backend)
+                layer = Recurrent(below, backend=backend, memory=memory)
             self.layers.append(layer)
             around = connection if depth else "none"
             if around != "none" and layer.output_size != width:
@@ -143,6 +145,10 @@ class DeepRNN(nn.Module):
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)
+
+    def connections_around(self) -> list[nn.Module | None]:
+        """What leads around each layer, called with its input and output; None for nothing."""
+        return [None if type(c) is _Straight else c for c in self.connections]
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         if state is None:

@@ -16,17 +16,21 @@ class Recurrent(nn.Module):
         cell: The recurrence.
         reverse: Whether time runs backwards.
         backend: "auto", or the name of the backend that must run.
+        memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
 
     Example:
         >>> layer = Recurrent(LSTMCell(input_size=8, hidden_size=16))
         >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
     """
 
-    def __init__(self, cell: Cell, *, reverse: bool = False, backend: str = "auto") -> None:
+    def __init__(
+        self, cell: Cell, *, reverse: bool = False, backend: str = "auto", memory: str = "full"
+    ) -> None:
         super().__init__()
         self.cell = cell
         self.reverse = reverse
         self.backend = backend
+        self.memory = memory
 
     @property
     def input_size(self) -> int:
@@ -54,7 +58,14 @@ class Recurrent(nn.Module):
             resets: Where the state starts anew before a step, (B, T) boolean.
         """
         return unroll(
-            self.cell, x, state, lengths, resets, reverse=self.reverse, backend=self.backend
+            self.cell,
+            x,
+            state,
+            lengths,
+            resets,
+            reverse=self.reverse,
+            backend=self.backend,
+            memory=self.memory,
         )
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -64,4 +75,5 @@ class Recurrent(nn.Module):
     def extra_repr(self) -> str:
         """What differs from the defaults."""
         parts = ["reverse=True"] if self.reverse else []
-        return ", ".join(parts + [f"backend={self.backend!r}"] * (self.backend != "auto"))
+        parts += [f"backend={self.backend!r}"] * (self.backend != "auto")
+        return ", ".join(parts + [f"memory={self.memory!r}"] * (self.memory != "full"))

@@ -182,6 +182,13 @@ class TorchLike(_TorchLike):
         parts += [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
         return ", ".join(parts)
 
+    def bound_cells(self) -> list[GatedCell]:
+        """A cell for each layer and direction, with this module's parameters."""
+        return [
+            self._bound(equation, suffix)
+            for equation, suffix in zip(self._equations, self._suffixes, strict=True)
+        ]
+
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         sizes = packed.batch_sizes
         if packed.data.dim() != 2 or not len(sizes) or not bool((sizes > 0).all()):

@@ -155,7 +155,9 @@ class CLoops:
 
         values = settings(library, program, B, T) | _layout(wx) | _order(order)
         values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(wx)
-        values |= {"save": int(save)} | _addresses(buffers) | _parameters(program, parameters)
+        values |= (
+            {"save": int(save)} | addresses(buffers) | parameter_addresses(program, parameters)
+        )
         library.call("forward", values, wx)
         return y, final, kept
 
@@ -203,7 +205,7 @@ class CLoops:
             buffers["grad_y"] = fused.laid_out(grad_y, like)
 
         values = split | _layout(like) | _order(order) | _saving(like)
-        values |= _addresses(buffers) | _parameters(program, parameters)
+        values |= addresses(buffers) | parameter_addresses(program, parameters)
         library.call("backward", values, like)
         found.units = [unit.sum(0) for unit in found.units]
         return found
@@ -213,11 +215,12 @@ def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
 
 
-def _addresses(buffers: dict[str, Tensor]) -> _Values:
+def addresses(buffers: dict[str, Tensor]) -> _Values:
+    """Where buffers lie."""
     return {name: tensor.data_ptr() for name, tensor in buffers.items()}
 
 
-def _parameters(program: Program, parameters: dict[str, Tensor]) -> _Values:
+def parameter_addresses(program: Program, parameters: dict[str, Tensor]) -> _Values:
     """Where the parameters lie, and of each product its rows of the weight."""
     at = {name: tensor.data_ptr() for name, tensor in parameters.items()}
     values = {f"p_{name}": address for name, address in at.items()}

@@ -284,10 +284,15 @@ INLINE vec v_sigmoid(vec x) {
     return e / (e + 1);
 }
 
+/* e / (e + 2), e = e^2|x| - 1; from half on as 1 - 2 / (e + 2), whose last digit is right: a
+ * gradient has 1 - tanh^2 in it, and there is little left of that. */
 INLINE vec v_tanh(vec x) {
-    vec n, p = v_expm1_rest(v_clamp(x + x, -SIGMOID_HIGH, SIGMOID_HIGH), &n), s = v_pow2(n);
+    vec a = v_abs(x);
+    vec n, p = v_expm1_rest(v_clamp(a + a, 0, SIGMOID_HIGH), &n), s = v_pow2(n);
     vec e = s * p + (s - 1);
-    return e / (e + 2);
+    ivec large = e > 2;
+    vec y = v_pick(large, v_set(-2), e) / (e + 2) + v_pick(large, v_set(1), v_set(0));
+    return (vec)((ivec)y | ((ivec)x & (ivec)v_set((real)-0.0)));
 }
 
 /* x = 2^n (1 + f), and log(1 + f) = f - f^2 / 2 + s (f^2 / 2 + ...) with s = f / (2 + f). */

@@ -1,0 +1,136 @@
+"""What is timed: a cell, the sizes of its sequences, and a pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from seqnets.errors import ConfigError
+
+PASSES = ("forward", "training", "step")
+"""Outputs; outputs and all gradients; one step whose state is carried on."""
+
+_SIZES = ("B", "T", "I", "H")
+_KEYS = {"cells", "except", "shapes", "pass", *_SIZES}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Attributes:
+        cell: The cell's name.
+        B: Sequences.
+        T: Steps of each; 1 if the pass is a step.
+        I: Features of the input.
+        H: Units.
+        pass_: One of :data:`PASSES`.
+    """
+
+    cell: str
+    B: int
+    T: int
+    I: int
+    H: int
+    pass_: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, T, H)."""
+        return self.B, self.T, self.H
+
+    @property
+    def sizes(self) -> str:
+        """The sizes as one writes them: I only where it is not H."""
+        return f"B={self.B} T={self.T} H={self.H}" + (f" I={self.I}" if self.I != self.H else "")
+
+    def __str__(self) -> str:
+        return f"{self.cell}, {self.pass_}, {self.sizes}"
+
+
+def cases_of(
+    grid: Sequence[Mapping[str, Any]], known: Sequence[str], given: Mapping[str, Any] | None = None
+) -> list[Case]:
+    """The cases that a grid stands for, each once.
+
+    Args:
+        grid: Entries with ``cells`` (names, or "all", less those in ``except``), ``pass``, and
+            either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``. Each may be one
+            value or a list, of which all combinations are taken. ``I`` is H if it is left out.
+        known: The names of all cells.
+        given: What takes the place of the grid's cells and sizes; and the passes to keep.
+
+    Raises:
+        ConfigError: A key, a cell or a pass is unknown, a size is no positive integer, or no case
+            is left.
+    """
+    given = {key: value for key, value in (given or {}).items() if value is not None}
+    kept = _passes(given.pop("pass", PASSES))
+    if "cells" in given:
+        given["except"] = ()
+    cases = list(dict.fromkeys(case for entry in grid for case in _cases(entry, known, given)))
+    if not cases:
+        raise ConfigError("cells, B, T, I, H: no case is left, expected no empty list.")
+    if not any(case.pass_ in kept for case in cases):
+        has = ", ".join(sorted({case.pass_ for case in cases}))
+        raise ConfigError(f"pass: is {', '.join(kept)}, expected one that the suite has: {has}.")
+    return [case for case in cases if case.pass_ in kept]
+
+
+def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
+    """The cells that names, or "all", stand for.
+
+    Raises:
+        ConfigError: There is no cell of this name.
+    """
+    names = list(known) if cells == "all" else [str(name) for name in _listed(cells)]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"cells: there is no {name!r}, expected some of {', '.join(known)}.")
+    return [name for name in names if name not in _listed(excepted)]
+
+
+def _cases(
+    entry: Mapping[str, Any], known: Sequence[str], given: Mapping[str, Any]
+) -> Iterator[Case]:
+    if unknown := entry.keys() - _KEYS:
+        raise ConfigError(
+            f"grid: has {', '.join(sorted(unknown))}, expected {', '.join(sorted(_KEYS))}."
+        )
+    settled = {"cells": "all", "except": (), "pass": PASSES, "shapes": None, **entry, **given}
+    names = select(settled["cells"], settled["except"], known)
+    shapes = [{}] if settled["shapes"] is None else [_shape(s) for s in settled["shapes"]]
+    for name, pass_, shape in product(names, _passes(settled["pass"]), shapes):
+        sizes = {**settled, **shape, **given}
+        if pass_ == "step":
+            sizes["T"] = 1
+        for B, T, I, H in product(*(_listed(sizes.get(key)) for key in _SIZES)):
+            case = Case(name, B, T, H if I is None else I, H, pass_)
+            for key in ("B", "T", "H", "I"):
+                _check_size(key, getattr(case, key))
+            yield case
+
+
+def _check_size(key: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ConfigError(f"{key}: is {size!r}, expected a positive integer, or a list of them.")
+
+
+def _shape(shape: Any) -> dict[str, Any]:
+    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+        raise ConfigError(f"shapes: has {shape!r}, expected [B, T, H].")
+    return dict(zip("BTH", shape, strict=True))
+
+
+def _passes(value: Any) -> list[str]:
+    passes = [str(name) for name in _listed(value)]
+    for name in passes:
+        if name not in PASSES:
+            raise ConfigError(f"pass: is {name!r}, expected one of {', '.join(PASSES)}.")
+    return passes
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,145 @@
+"""A picture of speed by time steps, batch and units."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seqnets.benchmarking.cases import Case
+from seqnets.benchmarking.results import Measured
+from seqnets.errors import ConfigError
+
+_AXES = {"T": "time steps T", "B": "batch B", "H": "units H"}
+
+_STYLES = {
+    "floor": ("#000000", "--", ""),
+    "auto": ("#D55E00", "-", "o"),
+    "torch.nn": ("#0072B2", "-", "s"),
+    "ONNX Runtime": ("#56B4E9", "-", "D"),
+    "Flax": ("#CC79A7", "-", "P"),
+    "loop": ("#7F7F7F", "-", "v"),
+    "c": ("#009E73", "-", "X"),
+    "native": ("#E69F00", "-.", "<"),
+    "compiled loop": ("#7F7F7F", ":", "^"),
+}
+"""Colours of Okabe and Ito, which colour-blind people tell apart; lines and marks differ too."""
+
+_OTHERS = (("#999933", "--", ">"), ("#882255", ":", "p"), ("#332288", "-.", "d"))
+
+_LABELS = {"auto": "seqnets", "floor": "limit: matrix products alone", "loop": "Python loop"}
+
+
+def check_plotting() -> None:
+    """Raise ConfigError unless matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401 - whether it is there
+    except ImportError as error:
+        raise ConfigError(
+            "plot: needs matplotlib, which is not installed.\n"
+            "  Install it with pip install 'seqnets[plot]', or leave the picture out with "
+            "plot=false."
+        ) from error
+
+
+def sweeps(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[str, list[Measured]]]:
+    """For each cell and pass: the longest row of cases that differ in one of T, B, H alone."""
+    rows: dict[tuple[str, str], dict[str, list[Measured]]] = {}
+    for axis in _AXES:
+        groups: dict[tuple[Any, ...], list[Measured]] = defaultdict(list)
+        for entry in measured:
+            groups[_others(entry.case, axis)].append(entry)
+        for group in groups.values():
+            found = rows.setdefault((group[0].case.cell, group[0].case.pass_), {})
+            if len(group) > max(1, len(found.get(axis, ()))):
+                found[axis] = sorted(group, key=lambda entry: getattr(entry.case, axis))
+    return {key: found for key, found in rows.items() if found}
+
+
+def plot(measured: Sequence[Measured], path: Path) -> bool:
+    """Draw speed by T, B and H, a row of panels for each cell and pass; say if there was any.
+
+    Args:
+        measured: What was measured. Only cases that differ from another one in T, B or H alone
+            can be drawn.
+        path: The picture's file.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    rows = sweeps(measured)
+    if not rows:
+        return False
+    check_plotting()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.9 + 3.3 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(_AXES), squeeze=False, sharey="row")
+    names = list(dict.fromkeys(row.name for entry in measured for row in entry.rows))
+    styles = _styles(names)
+    lines: dict[str, Any] = {}
+    for panels, ((cell, pass_), found) in zip(grid, rows.items(), strict=True):
+        for panel, axis in zip(panels, _AXES, strict=True):
+            if axis in found:
+                lines |= _draw(panel, axis, found[axis], styles)
+            else:
+                panel.set_visible(False)
+        first = next(p for p, axis in zip(panels, _AXES, strict=True) if axis in found)
+        first.set_ylabel(f"{cell}, {pass_}\nsteps per second (B·T / s)")
+        first.tick_params(labelleft=True)
+    drawn = [name for name in styles if name in lines]
+    figure.legend(
+        [lines[name] for name in drawn],
+        [_LABELS.get(name, name) for name in drawn],
+        loc="outside lower center",
+        ncols=len(drawn) if len(drawn) <= 7 else -(-len(drawn) // 2),
+        frameon=False,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, line and mark of each contestant; those we know first."""
+    spare = iter(_OTHERS * len(names))
+    known = {name: style for name, style in _STYLES.items() if name in names}
+    return known | {name: next(spare) for name in names if name not in known}
+
+
+def _draw(
+    panel: Any, axis: str, group: Sequence[Measured], styles: dict[str, tuple[str, str, str]]
+) -> dict[str, Any]:
+    lines = {}
+    for name, (colour, line, mark) in styles.items():
+        rows = [(getattr(entry.case, axis), entry.row(name)) for entry in group]
+        points = [(size, row.steps_per_s) for size, row in rows if row is not None]
+        if points:
+            (lines[name],) = panel.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                linestyle=line,
+                marker=mark,
+                markersize=5,
+                linewidth=2.4 if name == "auto" else 1.5,
+                zorder=3 if name == "auto" else 2,
+            )
+    sizes = [getattr(entry.case, axis) for entry in group]
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(sizes, [str(size) for size in sizes])
+    panel.minorticks_off()
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    rest = [f"{key} = {getattr(group[0].case, key)}" for key in "BTH" if key != axis]
+    panel.set_title(", ".join(rest), fontsize="medium")
+    panel.set_xlabel(_AXES[axis])
+    return lines
+
+
+def _others(case: Case, axis: str) -> tuple[Any, ...]:
+    """What stays the same along an axis; the input may grow with the units."""
+    inputs = "H" if case.I == case.H else case.I
+    sizes = [getattr(case, key) for key in "BTH" if key != axis]
+    return case.cell, case.pass_, inputs, *sizes

@@ -1,0 +1,87 @@
+"""Where a number comes from: machine, versions, revision, date."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import seqnets
+
+_PACKAGES = ("torch", "numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and their load, threads and how they wait, vectors, compiler, GPU."""
+    return {
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "threads": torch.get_num_threads(),
+        "waiting": {name: os.environ[name] for name in _WAITING if name in os.environ},
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "compiler": _compiler(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, seqnets and the packages that may run."""
+    found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> dict[str, Any] | None:
+    """The revision of the source tree, and whether the package differs from it."""
+    package = Path(seqnets.__file__).parent
+    # An installed package may lie inside somebody else's repository.
+    if _printed("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    revision = _printed("git", "-C", str(package), "rev-parse", "HEAD")
+    changes = _printed("git", "-C", str(package), "status", "--porcelain", "--", ".")
+    return {"id": revision, "dirty": changes != ""} if revision else None
+
+
+def now() -> str:
+    """Date and time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _compiler() -> str | None:
+    name = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    printed = _printed(name, "--version") if name else None
+    return printed.splitlines()[0] if printed else None
+
+
+def _printed(*command: str) -> str | None:
+    """What a command prints; None if it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,63 @@
+"""torch.nn: the same cell where it has one, else its LSTM for as many operations."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqnets.benchmarking.contestants import Contestant, Outcome, Stepper, Workload, run_pass
+from seqnets.benchmarking.floor import operations
+from seqnets.cells import Cell, GRUCell, LSTMCell, RNNCell
+
+
+def torch_nn(work: Workload) -> Contestant:
+    """torch.nn's layer, time first, which it likes better."""
+    twin = twin_of(work.cell)
+    if twin is not None:
+        return _timed(work, twin, "", 1.0)
+    case = work.case
+    lstm = nn.LSTM(case.I, case.H).to(work.x)
+    scale = operations(work.cell) / operations(LSTMCell(case.I, case.H, device="meta"))
+    return _timed(work, lstm, "nn.LSTM, scaled by operations", scale)
+
+
+def twin_of(cell: Cell) -> nn.RNNBase | None:
+    """torch.nn's layer with this cell's equation and its weights; None if there is none."""
+    # A subclass may have another equation.
+    if type(cell) not in (LSTMCell, GRUCell, RNNCell):
+        return None
+    sizes: tuple[int, int] = (cell.input_size, cell.hidden_size)
+    parameters = dict(cell.named_parameters())
+    bias = "bias_ih" in parameters
+    twin: nn.RNNBase
+    if isinstance(cell, LSTMCell):
+        twin = nn.LSTM(*sizes, bias=bias, proj_size=cell.proj_size)
+    elif isinstance(cell, GRUCell):
+        twin = nn.GRU(*sizes, bias=bias)
+    else:
+        twin = nn.RNN(*sizes, bias=bias, nonlinearity=getattr(cell, "nonlinearity", "tanh"))
+    twin.load_state_dict({f"{name}_l0": p.detach() for name, p in parameters.items()})
+    return twin.to(next(cell.parameters()))
+
+
+def _timed(work: Workload, layer: nn.RNNBase, note: str, scale: float) -> Contestant:
+    if work.case.pass_ == "step":
+        stepper = Stepper(partial(_step, layer), work.x.unbind(1))
+        outcome: Any = stepper.outcome
+        return Contestant("torch.nn", stepper.run, None if note else outcome, scale, note)
+    x, grad = (t.transpose(0, 1).contiguous() for t in (work.x, work.grad))
+    parameters = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
+    run = partial(run_pass, work.case.pass_, lambda x: layer(x)[0], x, grad, parameters)
+    return Contestant("torch.nn", run, None if note else partial(_batch_first, run), scale, note)
+
+
+def _step(layer: nn.RNNBase, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    y, state = layer(x.unsqueeze(0), state)
+    return y[0], state
+
+
+def _batch_first(run: Any) -> Outcome:
+    outcome: Outcome = run()
+    return outcome | {k: outcome[k].transpose(0, 1) for k in outcome if k in ("y", "gradient of x")}

@@ -1,0 +1,226 @@
+"""``seqnets benchmark``: time cells beside rivals and the limit, once they are proven right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from seqnets.benchmarking import (
+    Case,
+    Limit,
+    Measured,
+    Report,
+    Settings,
+    Verdict,
+    cases_of,
+    judge,
+    markdown,
+    measure,
+    plot,
+)
+from seqnets.benchmarking.picture import check_plotting
+from seqnets.benchmarking.results import HEADINGS
+from seqnets.cli import report
+from seqnets.cli.assemble import Config, plain
+from seqnets.cli.build import build
+from seqnets.cli.names import UsageError, near
+from seqnets.errors import ConfigError, DeviceError
+
+_CELLS = "model/cell"
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+_SIZES = ("B", "T", "I", "H")
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Time all cases, and write figures, table and picture.
+
+    Args:
+        config: What Hydra composed.
+        choices: Which option of each group was taken.
+        command: Options that further commands need as well.
+
+    Raises:
+        SeqnetsError: A key, a size or a cell makes no sense, a file cannot be written, or
+            matplotlib is missing.
+    """
+    options = plain(config)
+    names = _options(_CELLS)
+    nodes = {}
+    if chosen := choices.get(_CELLS):
+        if options["cells"] is not None:
+            raise UsageError(f"cells: is given, and {_CELLS} too, expected one of them.")
+        options["cells"] = [chosen]
+        nodes = {chosen: options["model"]["cell"]}
+    given = {key: options[key] for key in ("cells", "pass", *_SIZES)}
+    cases = cases_of(options["grid"], names, given)
+    limits = [Limit.read(entry, names) for entry in options["limits"]]
+    asked = dict.fromkeys(case.cell for case in cases)
+    makers = {name: _maker(name, nodes, options["allow"]) for name in asked}
+    with torch.device("meta"):
+        for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
+            makers[cell](I, H)  # what cannot be made fails now
+    settings = _settings(options)
+    if options["plot"]:
+        check_plotting()
+    output = _output(options, choices.get("suite") or "own")
+
+    console = Console()
+    with _threads(options["threads"]):
+        kept = {k: v for k, v in options.items() if k not in ("grid", "limits")}
+        found = Report({"suite": choices.get("suite"), **kept})
+        _warn_if_busy(found.machine, console)
+        told: set[str] = set()
+        for case in _followed(cases, console):
+            found.measured.append(measure(case, makers[case.cell], settings))
+            _show(found.measured[-1], console, told)
+            found.save(output)  # whoever stops it now has what was measured
+    found.verdicts = [judge(limit, found.measured) for limit in limits]
+    found.save(output)
+    _finish(found, output, options["plot"], console)
+    return 0
+
+
+def _options(group: str) -> list[str]:
+    """The names in a config group, those of ``--config-dir`` too."""
+    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
+    """The factory of a cell: as the command line changed it, or as its file has it."""
+    node = nodes.get(name)
+    if node is None:
+        composed = hydra.compose(f"{_CELLS}/{name}")
+        loaded: Any = OmegaConf.to_container(composed.model.cell, resolve=True)
+        node = loaded
+    return build({**node, "_partial_": True}, allow, f"model.cell ({name})")
+
+
+def _settings(options: Config) -> Settings:
+    threads = options["threads"]
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UsageError(f"threads: is {threads!r}, expected a positive integer.")
+    for key in ("compiled", "memory", "plot"):
+        if not isinstance(options[key], bool):
+            raise UsageError(f"{key}: is {options[key]!r}, expected true or false.")
+    budget, dtype = options["budget"], options["dtype"]
+    if type(budget) not in (int, float) or not budget > 0:
+        raise UsageError(f"budget: is {budget!r}, expected seconds, more than 0.")
+    if dtype not in _DTYPES:
+        raise UsageError(f"dtype: is {dtype!r}.\n  {near(str(dtype), _DTYPES)}")
+    if options["device"] not in ("cpu", "cuda"):
+        raise UsageError(f"device: is {options['device']!r}, expected cpu or cuda.")
+    if options["device"] == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device: is 'cuda', expected 'cpu': torch finds no GPU here.")
+    return Settings(
+        budget=budget,
+        compiled=options["compiled"],
+        memory=options["memory"],
+        device=torch.device(options["device"]),
+        dtype=getattr(torch, dtype),
+    )
+
+
+def _output(options: Config, suite: str) -> Path:
+    """The JSON file, in a folder that can be written to."""
+    named = (
+        options["output"] or f"benchmarks/results/{suite}_{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+    )
+    output = Path(str(named)).expanduser()
+    if output.suffix != ".json":
+        raise UsageError(f"output: is {str(output)!r}, expected a name that ends with .json.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()
+    except OSError as error:
+        raise ConfigError(
+            f"output: is {str(output)!r}, expected a file that can be written: {error.strerror}."
+        ) from error
+    return output
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _followed(cases: Sequence[Case], console: Console) -> Iterator[Case]:
+    """The cases, with a line on a terminal that says which one is being timed."""
+    columns = SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            progress.update(task, description=str(case))
+            yield case
+            progress.advance(task)
+
+
+def _warn_if_busy(machine: Mapping[str, Any], console: Console) -> None:
+    load, cores = machine["load"], machine["cores"]
+    if load is not None and load > 0.5 * cores:
+        console.print(
+            f"[yellow]Others use this machine (load {load:g} on {cores} cores): what is measured "
+            f"now says little.[/]\n"
+        )
+
+
+def _show(measured: Measured, console: Console, told: set[str]) -> None:
+    """Print a case's figures, and below them what was not told before."""
+    title = str(measured.case)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("", no_wrap=True)
+    columns = list(zip(*(row.cells() for row in measured.rows), strict=True))
+    shown = [place for place, column in enumerate(columns) if any(column)]
+    for place in shown:
+        table.add_column(HEADINGS[place], justify="right", no_wrap=True)
+    for row in measured.rows:
+        style = "bold" if row.name in ("auto", "stream") else ""
+        table.add_row(row.name, *(row.cells()[place] for place in shown), style=style)
+    console.print(table)
+    for line in [*measured.notes(), *measured.reasons()]:
+        if line not in told or line.startswith(("auto", "stream")):
+            console.print(f"  {line}", markup=False, highlight=False)
+    told.update(measured.notes(), measured.reasons())
+    console.print()
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(title="What to reach", box=box.SIMPLE_HEAD)
+    for heading in ("", "against", "asked", "mean", "worst", "where", ""):
+        table.add_column(heading)
+    styles = {True: "[green]", False: "[red]", None: "[dim]"}
+    for verdict in verdicts:
+        end = f"{styles[verdict.met]}{verdict.summary()}[/]"
+        table.add_row(verdict.what, verdict.against, *verdict.cells(), verdict.worst_case, end)
+    return table
+
+
+def _finish(found: Report, output: Path, plotted: bool, console: Console) -> None:
+    if found.verdicts:
+        console.print(_verdicts(found.verdicts))
+    page, picture = output.with_suffix(".md"), output.with_suffix(".png")
+    page.write_text(markdown(found), encoding="utf-8")
+    files = [output, page]
+    if plotted and plot(found.measured, picture):
+        files.append(picture)
+    elif plotted:
+        console.print("No picture: no two cases differ in one of B, T and H alone.")
+    report.show(console, "Written:", "\n".join(report.shown(path) for path in files))

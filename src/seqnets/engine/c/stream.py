@@ -1,0 +1,76 @@
+"""Single steps for serving: weights packed once, buffers that stay, one call a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine.c.loops import Library, addresses, parameter_addresses, settings
+from seqnets.engine.plans import streaming_program_of
+from seqnets.engine.trace import parameters_of
+
+
+class CStream:
+    """One cell, step by step.
+
+    Parameters are copied: what happens to the cell's own later is not seen.
+
+    Args:
+        cell: The recurrence.
+        x: Where each step's input will stand, (B, I), contiguous.
+
+    Attributes:
+        y: Where each step's output stands afterwards, (B, H).
+
+    Raises:
+        Untraceable, NoCompiler: It cannot be done here.
+    """
+
+    def __init__(self, cell: Cell, x: Tensor) -> None:
+        self._program = streaming_program_of(cell)
+        self._library = Library(self._program, x.dtype)
+        self._run = self._library.function("forward")
+        B = x.shape[0]
+        sizes = cell.state_sizes
+        self.y = x.new_zeros(B, sizes[0])
+        self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
+        used = self._program.step.parameters
+        self._parameters = {
+            name: parameter.detach().clone(memory_format=torch.contiguous_format)
+            for name, parameter in parameters_of(cell).items()
+            if name in used
+        }
+        crossing = x.new_empty(B, self._program.saved_size)
+        self._fixed = (x, crossing)  # their memory is written to as long as this lives
+        fixed = settings(self._library, self._program, B, 1) | {"row_b": 1, "save_b": 1}
+        fixed |= addresses({"x": x, "y": self.y, "saved": crossing})
+        fixed |= parameter_addresses(self._program, self._parameters)
+        self._scratch = x.new_empty(self._library.scratch("forward", self._library.members(fixed)))
+        fixed |= {"scratch": self._scratch.data_ptr()}
+        self._now = 0
+        self._calls = []
+        for packed in (0, 1):
+            for before, after in ((0, 1), (1, 0)):
+                buffers = {f"initial_{p}": t for p, t in enumerate(self._states[before])}
+                buffers |= {f"final_{p}": t for p, t in enumerate(self._states[after])}
+                values = fixed | {"packed": packed} | addresses(buffers)
+                self._calls.append(self._library.members(values))
+        self._run(self._calls[0])  # packs the weights; what it computes is not looked at
+
+    def __call__(self) -> None:
+        """Take a step: from what stands in ``x`` to ``y``."""
+        self._run(self._calls[2 + self._now])
+        self._now = 1 - self._now
+
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """The state after the last step, each (B, H); the next step overwrites it."""
+        return self._states[self._now]
+
+    def set_state(self, state: Sequence[Tensor]) -> None:
+        """Go on from another state."""
+        for mine, given in zip(self.state, state, strict=True):
+            mine.copy_(given)

@@ -1,0 +1,60 @@
+"""A cell one step at a time, without gradients, by the fastest way there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine.c.compiler import NoCompiler
+from seqnets.engine.c.stream import CStream
+from seqnets.engine.trace import Untraceable
+from seqnets.typing import State
+
+
+class CellStream(Protocol):
+    """A cell whose state goes on from call to call; input and output stand in fixed buffers."""
+
+    y: Tensor
+
+    def __call__(self) -> None:
+        """Take a step."""
+
+    @property
+    def state(self) -> State:
+        """The state after the last step, each (B, H)."""
+
+    def set_state(self, state: Sequence[Tensor]) -> None:
+        """Go on from another state."""
+
+
+def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
+    """A stream of a cell over what will stand in ``x``, (B, I), and why it is not in C if so."""
+    if x.device.type != "cpu":
+        return _PlainStream(cell, x), f"the loops in C run on cpu, not on {x.device}"
+    if x.dtype not in (torch.float32, torch.float64):
+        return _PlainStream(cell, x), f"the loops in C do not compute in {x.dtype}"
+    try:
+        return CStream(cell, x), None
+    except (Untraceable, NoCompiler) as reason:
+        return _PlainStream(cell, x), str(reason)
+
+
+class _PlainStream:
+    """The cell's own step."""
+
+    def __init__(self, cell: Cell, x: Tensor) -> None:
+        self._cell, self._x = cell, x
+        self.y = x.new_zeros(x.shape[0], cell.output_size)
+        self.state: State = tuple(x.new_zeros(x.shape[0], size) for size in cell.state_sizes)
+
+    def __call__(self) -> None:
+        with torch.no_grad():
+            self.state = self._cell.step(self._cell.project(self._x), self.state)
+            self.y.copy_(self.state[0])
+
+    def set_state(self, state: Sequence[Tensor]) -> None:
+        self.state = tuple(part.detach().clone() for part in state)

@@ -1,0 +1,153 @@
+"""A layer that is fed one step at a time, and remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.engine.streaming import CellStream, stream_cell
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.layers.deep import DeepRNN
+from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.torch_like import TorchLike
+
+
+class Stream:
+    """Serve a recurrent layer: one step a call, with the state kept from call to call.
+
+    Nothing is allocated in a call. Weights are packed for the processor when the stream is made, and
+    are those of that moment: make a new stream after training on.
+
+    Args:
+        layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module, in one direction of time.
+            Dropout between layers does not act.
+        batch_size: Rows of each step, B.
+
+    Attributes:
+        backend: "c", or "reference" where a cell or the machine allows no better.
+        reason: Why it is not "c", if so.
+
+    Raises:
+        ConfigError: The layer is of another kind, runs in both directions, or backwards.
+
+    Example:
+        >>> stream = Stream(Recurrent(GRUCell(8, 256)))
+        >>> for x_t in x.unbind(1):  # (1, 8) each
+        ...     y_t = stream(x_t)  # (1, 256), overwritten by the next call
+        >>> stream.reset()
+    """
+
+    def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
+        cells, self._connections = _parts(layer)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"Stream: batch_size is {batch_size!r}, expected an integer from 1.")
+        like = next(layer.parameters())
+        self._x = like.new_zeros(batch_size, cells[0].input_size).detach()
+        self._starts = [tuple(s.detach() for s in c.initial_state(batch_size)) for c in cells]
+        self._streams: list[CellStream] = []
+        self._inputs: list[Tensor] = []
+        reasons = []
+        x = self._x
+        for cell, connection in zip(cells, self._connections, strict=True):
+            stream, reason = stream_cell(cell, x)
+            self._streams.append(stream)
+            self._inputs.append(x)
+            reasons.append(reason)
+            x = stream.y if connection is None else stream.y.clone()
+        self._y = x
+        self._outputs = [*self._inputs[1:], x]
+        self.reason = next((reason for reason in reasons if reason is not None), None)
+        self.backend = "c" if self.reason is None else "reference"
+        self.reset()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Take a step.
+
+        Args:
+            x: Input, (B, I).
+
+        Returns:
+            Output, (B, H): a buffer that the next call overwrites.
+
+        Raises:
+            ShapeError: ``x`` is not (B, I).
+            DtypeError: ``x`` is not of the parameters' dtype.
+            DeviceError: ``x`` is not on the parameters' device.
+        """
+        if x.shape != self._x.shape or x.dtype != self._x.dtype or x.device != self._x.device:
+            self._refuse(x)
+        self._x.copy_(x.detach())
+        for stream, connection, below, above in zip(
+            self._streams, self._connections, self._inputs, self._outputs, strict=True
+        ):
+            stream()
+            if connection is not None:
+                with torch.no_grad():
+                    above.copy_(connection(below, stream.y))
+        return self._y
+
+    def reset(self) -> None:
+        """Begin a new sequence in all rows."""
+        self.state = self._starts
+
+    @property
+    def state(self) -> Any:
+        """Copies of the state of each layer, each part (B, H)."""
+        return tuple(tuple(part.clone() for part in stream.state) for stream in self._streams)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if len(state) != len(self._streams):
+            raise ShapeError(
+                f"Stream: state has {len(state)} parts, expected one of each layer: "
+                f"{len(self._streams)}."
+            )
+        for depth, (stream, start, given) in enumerate(
+            zip(self._streams, self._starts, state, strict=True)
+        ):
+            shapes = [tuple(part.shape) for part in given]
+            expected = [tuple(part.shape) for part in start]
+            if shapes != expected:
+                raise ShapeError(
+                    f"Stream: the state of layer {depth} has shapes {shapes}, expected {expected}."
+                )
+            stream.set_state(given)
+
+    def _refuse(self, x: Tensor) -> None:
+        like = self._x
+        if x.shape != like.shape:
+            raise ShapeError(
+                f"Stream: input has shape {tuple(x.shape)}, expected (B, I) = {tuple(like.shape)}.\n"
+                f"  B is the batch_size that the stream was made for."
+            )
+        if x.dtype != like.dtype:
+            raise DtypeError(
+                f"Stream: input is {x.dtype}, expected {like.dtype} as the parameters are."
+            )
+        raise DeviceError(
+            f"Stream: input is on {x.device}, expected {like.device} as the parameters are."
+        )
+
+
+def _parts(layer: nn.Module) -> tuple[list[Any], list[Any]]:
+    """The cells of a layer, each with what leads around it; None for nothing."""
+    if isinstance(layer, Recurrent):
+        layers: list[Any] = [layer]
+        connections: list[Any] = [None]
+    elif isinstance(layer, DeepRNN):
+        layers = list(layer.layers)
+        connections = list(layer.connections_around())
+    elif isinstance(layer, TorchLike):
+        if layer.bidirectional:
+            raise ConfigError("Stream: the layer runs in both directions, expected one.")
+        return layer.bound_cells(), [None] * layer.num_layers
+    else:
+        raise ConfigError(
+            f"Stream: layer is {type(layer).__name__}, expected Recurrent, DeepRNN or a module "
+            f"like torch.nn's."
+        )
+    if any(not isinstance(part, Recurrent) or part.reverse for part in layers):
+        raise ConfigError("Stream: the layer runs backwards or in both directions, expected ahead.")
+    return [part.cell for part in layers], connections

@@ -1,0 +1,96 @@
+import pytest
+
+from seqnets.benchmarking import Case, cases_of
+from seqnets.errors import ConfigError
+
+KNOWN = ["gru", "lstm", "rnn"]
+GRID = [
+    {
+        "cells": ["gru", "lstm"],
+        "pass": ["forward", "training"],
+        "shapes": [[1, 64, 32], [4, 8, 16]],
+    },
+    {"cells": "all", "except": ["gru"], "pass": "step", "B": 1, "H": 32},
+]
+
+
+def test_a_grid_stands_for_all_combinations_of_its_lists():
+    cases = cases_of([{"cells": "gru", "pass": "forward", "B": [1, 2], "T": 3, "H": [4, 5]}], KNOWN)
+
+    assert [(c.shape, c.I) for c in cases] == [
+        ((1, 3, 4), 4),
+        ((1, 3, 5), 5),
+        ((2, 3, 4), 4),
+        ((2, 3, 5), 5),
+    ]
+
+
+def test_a_step_is_one_step_whatever_the_grid_says_of_time():
+    cases = cases_of([{"cells": "gru", "pass": "step", "B": 1, "T": 9, "H": 4}], KNOWN)
+
+    assert cases == [Case("gru", 1, 1, 4, 4, "step")]
+
+
+def test_all_cells_less_some_are_taken():
+    steps = [case.cell for case in cases_of(GRID, KNOWN) if case.pass_ == "step"]
+
+    assert steps == ["lstm", "rnn"]
+
+
+def test_what_is_given_takes_the_place_of_the_grids_and_no_case_comes_twice():
+    cases = cases_of(GRID, KNOWN, {"cells": ["rnn"], "B": 2, "T": 5, "H": 7, "I": 3})
+
+    assert cases == [
+        Case("rnn", 2, 5, 3, 7, "forward"),
+        Case("rnn", 2, 5, 3, 7, "training"),
+        Case("rnn", 2, 1, 3, 7, "step"),
+    ]
+
+
+def test_a_cell_that_is_given_is_taken_even_where_the_suite_leaves_it_out():
+    cases = cases_of(GRID, KNOWN, {"cells": ["gru"], "pass": "step"})
+
+    assert cases == [Case("gru", 1, 1, 32, 32, "step")]
+
+
+def test_a_pass_that_is_given_keeps_the_cases_that_have_it():
+    cases = cases_of(GRID, KNOWN, {"pass": "training"})
+
+    assert len(cases) == 4
+    assert {case.pass_ for case in cases} == {"training"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"B": 0}, "B: is 0, expected a positive integer"),
+        ({"T": [8, -1]}, "T: is -1"),
+        ({"H": 2.5}, "H: is 2.5"),
+        ({"I": True}, "I: is True"),
+        ({"B": "many"}, "B: is 'many'"),
+        ({"B": []}, "no case"),
+        ({"cells": ["grru"]}, "there is no 'grru'"),
+        ({"pass": "backward"}, "pass: is 'backward'"),
+    ],
+)
+def test_what_makes_no_case_is_refused(given, told):
+    with pytest.raises(ConfigError, match=told):
+        cases_of(GRID, KNOWN, given)
+
+
+def test_a_pass_that_the_suite_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match="that the suite has: step"):
+        cases_of(GRID[1:], KNOWN, {"pass": "training"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"cels": "gru"}, "grid: has cels"),
+        ({"cells": "gru", "shapes": [[1, 2]]}, r"has \[1, 2\]"),
+        ({"cells": "gru", "pass": "forward", "B": 1, "T": 2}, "H: is None"),
+    ],
+)
+def test_a_grid_that_cannot_be_read_is_refused(entry, told):
+    with pytest.raises(ConfigError, match=told):
+        cases_of([entry], KNOWN)

@@ -1,0 +1,281 @@
+"""Correct first: who disagrees with the reference is never timed, and is named."""
+
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seqnets import cells
+from seqnets.benchmarking import Case, Settings, measure
+from seqnets.benchmarking import contestants as parts
+from seqnets.benchmarking import measuring as module
+from seqnets.benchmarking.contestants import make_workload
+from seqnets.benchmarking.flax_linen import flax
+from seqnets.benchmarking.onnx_runtime import onnx_runtime
+from seqnets.benchmarking.timer import Times
+from seqnets.benchmarking.torch_nn import torch_nn, twin_of
+from seqnets.engine import BACKENDS, reference
+
+QUICK = Settings(budget=0.01)
+TWINS = {
+    "gru": cells.GRUCell,
+    "lstm": cells.LSTMCell,
+    "rnn": cells.RNNCell,
+    "relu rnn": partial(cells.RNNCell, nonlinearity="relu"),
+    "gru without bias": partial(cells.GRUCell, bias=False),
+}
+
+
+def small(pass_, cell="gru"):
+    return Case(cell, 2, 1 if pass_ == "step" else 5, 3, 6, pass_)
+
+
+def workload(make, pass_):
+    return make_workload(small(pass_), make, torch.device("cpu"), torch.float32)
+
+
+def agrees(contestant, work):
+    expected = work.expected()
+    got = contestant.outcome()
+    for name, numbers in got.items():
+        torch.testing.assert_close(numbers, expected[name].float(), rtol=1e-4, atol=1e-5)
+    return set(got)
+
+
+def wrong(run):
+    """A backend, as the engine has them."""
+    return SimpleNamespace(name="wrong", refusal=lambda request: None, run=run)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """The names of all who are timed."""
+    names = []
+    race = module.race
+
+    def watched(runs, *arguments):
+        names.extend(runs)
+        return race(runs, *arguments)
+
+    monkeypatch.setattr(module, "race", watched)
+    return names
+
+
+@pytest.fixture
+def measure_with(monkeypatch):
+    """Measure a GRU with one more backend."""
+
+    def call(backend, pass_="forward"):
+        monkeypatch.setitem(BACKENDS, "wrong", backend)
+        return measure(small(pass_), cells.GRUCell, QUICK)
+
+    return call
+
+
+@pytest.mark.parametrize("pass_", ["forward", "training"])
+def test_a_backend_with_wrong_outputs_is_named_and_never_timed(pass_, measure_with, timed):
+    def run(request):
+        y, state = reference.run(request)
+        return y + 1e-2, state
+
+    found = measure_with(wrong(run), pass_)
+
+    assert "y differs by 1.0e-02" in found.refused["wrong"]
+    assert found.row("wrong") is None
+    assert "wrong" not in timed
+    assert "loop" in timed
+
+
+def test_a_backend_with_a_wrong_gradient_is_refused_in_training(measure_with, timed):
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad / 2
+
+    def run(request):
+        y, state = reference.run(request)
+        return Halved.apply(y), state
+
+    found = measure_with(wrong(run), "training")
+
+    assert "gradient of x differs" in found.refused["wrong"]
+    assert "wrong" not in timed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_backend_that_leaves_the_numbers_is_refused(value, measure_with):
+    def run(request):
+        y, state = reference.run(request)
+        return y * value, state
+
+    assert "differs by" in measure_with(wrong(run)).refused["wrong"]
+
+
+def test_outputs_of_another_shape_are_refused(measure_with):
+    def run(request):
+        y, state = reference.run(request)
+        return y[:, :-1], state
+
+    assert "y has shape (2, 4, 6)" in measure_with(wrong(run)).refused["wrong"]
+
+
+def test_a_backend_that_breaks_is_named_with_its_error_and_the_others_are_timed(measure_with):
+    def run(request):
+        raise RuntimeError("out of luck")
+
+    found = measure_with(wrong(run))
+
+    assert found.refused["wrong"] == "RuntimeError: out of luck"
+    assert found.row("auto") is not None
+
+
+def test_a_backend_that_refuses_is_absent_with_its_reason():
+    found = measure(small("forward"), cells.PeepholeLSTMCell, QUICK)
+
+    assert found.absent["native"].startswith("torch has no kernel for PeepholeLSTMCell")
+    assert not found.refused
+
+
+@pytest.mark.parametrize("pass_", ["forward", "training"])
+@pytest.mark.parametrize("make", TWINS.values(), ids=TWINS)
+def test_the_twin_of_torch_nn_agrees_with_the_reference(make, pass_):
+    work = workload(make, pass_)
+
+    compared = agrees(torch_nn(work), work)
+
+    assert ("gradient of weight_hh" in compared) == (pass_ == "training")
+
+
+def test_the_twin_of_a_projected_lstm_agrees_with_the_reference():
+    work = workload(partial(cells.LSTMCell, proj_size=2), "training")
+
+    assert "gradient of weight_hr" in agrees(torch_nn(work), work)
+
+
+@pytest.mark.parametrize("make", [cells.GRUCell, cells.LSTMCell])
+@pytest.mark.parametrize("contestant", [torch_nn, parts.step, parts.stream])
+def test_single_steps_carry_the_state_on_and_can_begin_anew(make, contestant):
+    work = workload(make, "step")
+    stepping = contestant(work)
+
+    stepping.run()
+
+    assert agrees(stepping, work) == {"y"}
+
+
+def test_a_cell_with_another_equation_has_no_twin_even_if_it_is_a_subclass():
+    class Odd(cells.GRUCell):
+        pass
+
+    assert twin_of(Odd(3, 6)) is None
+    assert twin_of(cells.PeepholeLSTMCell(3, 6)) is None
+
+
+def test_a_cell_without_a_twin_is_compared_with_an_lstm_scaled_by_operations():
+    contestant = torch_nn(workload(cells.CoupledLSTMCell, "forward"))  # three gates of four
+
+    assert contestant.scale == pytest.approx(3 / 4)
+    assert contestant.outcome is None
+    assert contestant.note == "nn.LSTM, scaled by operations"
+
+
+def test_a_scaled_row_is_so_much_shorter(monkeypatch):
+    monkeypatch.setattr(
+        module, "race", lambda runs, *_: {name: Times(8.0, 4.0, 5) for name in runs}
+    )
+
+    found = measure(small("forward"), cells.CoupledLSTMCell, QUICK)
+
+    row = found.row("torch.nn")
+    assert (row.ms, row.iqr) == pytest.approx((6.0, 3.0))
+    assert found.row("auto").vs_torch == pytest.approx(6 / 8)
+
+
+def test_the_ratios_are_those_of_the_medians(monkeypatch):
+    ms = {"floor": 2.0, "torch.nn": 12.0, "auto": 4.0}
+    monkeypatch.setattr(
+        module, "race", lambda runs, *_: {name: Times(ms.get(name, 1.0), 0.0, 5) for name in runs}
+    )
+
+    row = measure(small("forward"), cells.GRUCell, QUICK).row("auto")
+
+    assert (row.vs_torch, row.vs_floor) == (3.0, 2.0)
+    assert row.steps_per_s == pytest.approx(2 * 5 / 4e-3)
+
+
+def test_without_torch_nn_there_is_no_ratio_to_it(monkeypatch):
+    def broken(work):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(module, "torch_nn", broken)
+
+    found = measure(small("forward"), cells.GRUCell, QUICK)
+
+    assert found.refused["torch.nn"] == "RuntimeError: no such kernel"
+    assert found.row("auto").vs_torch is None
+    assert found.row("auto").vs_floor is not None
+
+
+def test_training_has_a_figure_of_memory_and_forward_has_none():
+    training = measure(small("training"), cells.GRUCell, QUICK)
+    forward = measure(small("forward"), cells.GRUCell, QUICK)
+
+    assert training.row("loop").mib > 0
+    assert training.row("floor").mib is None
+    assert forward.row("loop").mib is None
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("ONNX Runtime", "onnxruntime"), ("Flax", "jax")],
+)
+def test_a_rival_that_is_not_installed_gives_a_reason_and_no_failure(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+
+    found = measure(small("forward"), cells.GRUCell, QUICK)
+
+    assert "pip install 'seqnets[" in found.absent[name]
+    assert found.row("auto") is not None
+
+
+@pytest.mark.parametrize("pass_", ["forward", "step"])
+@pytest.mark.parametrize("make", TWINS.values(), ids=TWINS)
+def test_onnx_runtime_agrees_with_the_reference(make, pass_):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    work = workload(make, pass_)
+
+    assert agrees(onnx_runtime(work), work) == {"y"}
+
+
+@pytest.mark.parametrize("make", [cells.PeepholeLSTMCell, partial(cells.LSTMCell, proj_size=2)])
+def test_onnx_runtime_has_no_operator_for_other_equations(make):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+
+    with pytest.raises(parts.Absent, match="no operator"):
+        onnx_runtime(workload(make, "forward"))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "training", "step"])
+@pytest.mark.parametrize("make", TWINS.values(), ids=TWINS)
+def test_flax_agrees_with_the_reference(make, pass_):
+    pytest.importorskip("flax")
+    work = workload(make, pass_)
+
+    compared = agrees(flax(work), work)
+
+    assert ("gradient of weight_hh" in compared) == (pass_ == "training")
+
+
+def test_training_compares_the_gradients_of_inputs_and_all_parameters():
+    work = workload(cells.PeepholeLSTMCell, "training")
+
+    names = {f"gradient of {name}" for name in ("x", *work.cell.parameter_shapes)}
+    assert set(parts.loop(work).outcome()) == names | {"y"}

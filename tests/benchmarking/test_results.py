@@ -1,0 +1,163 @@
+"""What is kept of a run: JSON, Markdown, verdicts, a picture."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from seqnets.benchmarking import Case, Limit, Measured, Report, Row, judge, markdown, plot
+from seqnets.benchmarking.picture import check_plotting, sweeps
+from seqnets.errors import ConfigError, DataError
+
+
+def row(name, ms, **others):
+    return Row(name, ms, 0.1, 5, 10 / ms, ms / 2, 1e6 / ms, **others)
+
+
+def measured(cell="gru", B=2, T=8, H=4, pass_="training", ours=5.0):
+    rows = [row("floor", 2.0), row("torch.nn", 10.0), row("auto", ours, mib=1.5, note="takes c")]
+    return Measured(Case(cell, B, T, H, H, pass_), rows, {"c": "disagrees"}, {"Flax": "not there"})
+
+
+def limit(**changes):
+    entry = {"what": "w", "cells": "gru", "pass": "training", "against": "torch.nn", "ratio": 2}
+    return Limit.read(entry | changes, ["gru", "lstm", "rnn"])
+
+
+def test_a_report_comes_back_from_json_as_it_was(tmp_path):
+    report = Report({"suite": "quick"}, measured=[measured()])
+    report.verdicts = [judge(limit(), report.measured)]
+
+    report.save(tmp_path / "new" / "report.json")
+
+    assert Report.load(tmp_path / "new" / "report.json") == report
+
+
+def test_json_holds_machine_versions_commit_date_and_options(tmp_path):
+    Report({"suite": "quick"}).save(tmp_path / "report.json")
+
+    held = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    assert {"processor", "cores", "threads", "compiler", "load", "gpu"} <= held["machine"].keys()
+    assert held["machine"]["threads"] == torch.get_num_threads()
+    assert held["versions"]["torch"] == torch.__version__
+    assert held["options"] == {"suite": "quick"}
+    assert held["date"].endswith("+00:00")
+    assert held["commit"] is None or (len(held["commit"]["id"]), type(held["commit"]["dirty"])) == (
+        40,
+        bool,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0}', '{"format": 1, "odd": 2}'])
+def test_a_file_that_is_no_report_is_refused(text, tmp_path):
+    (tmp_path / "report.json").write_text(text)
+
+    with pytest.raises(DataError, match=r"report\.json"):
+        Report.load(tmp_path / "report.json")
+
+
+def test_a_report_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "report.json"
+    Report({}).save(path)
+    path.write_text(path.read_text(encoding="utf-8").replace('"format": 1', '"format": 2'))
+
+    with pytest.raises(DataError, match="another format"):
+        Report.load(path)
+
+
+def test_markdown_has_every_row_and_every_reason_once():
+    report = Report({}, measured=[measured(), measured(T=16), measured("lstm")])
+    report.verdicts = [judge(limit(), report.measured)]
+
+    page = markdown(report)
+
+    assert page.count("| auto (takes c) | 5 |") == 3
+    assert page.count("- c: refused, not timed: disagrees") == 2  # once a table
+    assert "## gru, training" in page
+    assert "| w | torch.nn | ≥ 2 | 2.00 | 2.00 |" in page
+    assert all(line.count("|") in (0, 8, 10) for line in page.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"), [(0.012344, "0.01234"), (1.0, "1"), (99999.6, "100000"), (123.45, "123.5")]
+)
+def test_times_are_shown_with_four_digits_and_no_exponent(ms, shown):
+    assert row("auto", ms).cells()[0] == shown
+
+
+def test_a_limit_is_met_where_mean_and_worst_are():
+    entries = [measured(ours=5.0), measured(T=16, ours=2.5)]
+
+    verdict = judge(limit(), entries)
+
+    assert (verdict.mean, verdict.worst) == pytest.approx((8**0.5, 2.0))
+    assert verdict.worst_case == "gru, training, B=2 T=8 H=4"
+    assert verdict.met is True
+    assert verdict.summary() == "met by 0%"
+
+
+def test_a_limit_is_missed_by_its_worst_case():
+    verdict = judge(limit(), [measured(ours=8.0), measured(T=16, ours=1.0)])
+
+    assert verdict.met is False
+    assert verdict.summary() == "missed by 38%"
+
+
+def test_a_limit_that_is_far_exceeded_says_how_often():
+    assert judge(limit(), [measured(ours=1.0)]).summary() == "met 5 times over"
+
+
+def test_one_case_may_be_worse_where_a_limit_says_so():
+    verdict = judge(limit(at_worst=1.2), [measured(ours=8.0), measured(T=16, ours=1.0)])
+
+    assert verdict.met is True
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cells": "lstm"}, {"pass": "forward"}, {"shapes": [[1, 8, 4]]}, {"against": "Flax"}],
+)
+def test_a_limit_of_which_nothing_was_measured_is_neither_met_nor_missed(changes):
+    verdict = judge(limit(**changes), [measured()])
+
+    assert verdict.met is None
+    assert verdict.summary() == "not measured"
+
+
+@pytest.mark.parametrize("changes", [{"rato": 2}, {"cells": "grru"}])
+def test_a_limit_that_cannot_be_read_is_refused(changes):
+    with pytest.raises(ConfigError):
+        limit(**changes)
+
+
+def test_a_sweep_is_the_longest_row_of_cases_that_differ_in_one_size():
+    entries = [
+        *(measured(T=T) for T in (16, 8, 32)),
+        *(measured(B=5, T=T) for T in (8, 16)),
+        measured(H=6),
+        measured("lstm"),
+    ]
+
+    found = sweeps(entries)
+
+    assert list(found) == [("gru", "training")]
+    assert [e.case.T for e in found["gru", "training"]["T"]] == [8, 16, 32]
+    assert [e.case.H for e in found["gru", "training"]["H"]] == [4, 6]
+
+
+def test_a_picture_is_drawn_of_sweeps_and_of_nothing_else(tmp_path):
+    pytest.importorskip("matplotlib")
+
+    assert plot([measured(), measured(T=16)], tmp_path / "new" / "picture.png")
+    assert not plot([measured(), measured("lstm")], tmp_path / "none.png")
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'seqnets\[plot\]'"):
+        check_plotting()

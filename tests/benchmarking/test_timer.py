@@ -1,0 +1,97 @@
+"""How often and in which order contestants run, and what they allocate."""
+
+import gc
+
+import pytest
+import torch
+
+from seqnets.benchmarking import timer
+from seqnets.benchmarking.memory import peak_memory
+from seqnets.benchmarking.timer import race
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A clock that stands still but for what runs."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.log = []
+
+    def runner(self, name, *milliseconds):
+        """A contestant that takes so long, one duration after the other, and then the last."""
+        durations = list(milliseconds)
+
+        def run():
+            self.log.append(name)
+            self.now += (durations.pop(0) if durations[1:] else durations[0]) / 1e3
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timer, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(timer, "sleep", lambda seconds: None)
+    return clock
+
+
+def test_contestants_take_turns_so_that_drift_hits_all_alike(clock):
+    times = race({name: clock.runner(name, 4.0) for name in "abc"}, 0.001, CPU)
+
+    rounds = [
+        clock.log[place : place + 3] for place in range(len(clock.log) - 15, len(clock.log), 3)
+    ]
+    assert rounds == [list("abc"), list("bca"), list("cab"), list("abc"), list("bca")]
+    assert {t.rounds for t in times.values()} == {5}
+
+
+def test_the_figures_are_median_and_distance_of_the_quartiles(clock):
+    warm = [4.0, 4.0]
+
+    times = race({"a": clock.runner("a", *warm, 9.0, 5.0, 4.0, 7.0, 6.0)}, 0.001, CPU)
+
+    assert (times["a"].median, times["a"].iqr) == pytest.approx((6.0, 2.0))
+
+
+def test_a_short_run_is_repeated_in_a_round_and_its_mean_is_taken(clock):
+    times = race({"quick": clock.runner("quick", 0.25)}, 0.001, CPU)
+
+    assert times["quick"].median == pytest.approx(0.25)
+    assert len(clock.log) == 2 + 5 * (1 + 8)  # 8 make up 2 ms, after one that is not counted
+
+
+def test_more_time_gives_more_rounds(clock):
+    assert race({"a": clock.runner("a", 7.0)}, 0.2, CPU)["a"].rounds == 20  # and 3 ms of pause
+
+
+def test_garbage_is_collected_again_even_after_an_error():
+    def broken():
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        race({"broken": broken}, 0.001, CPU)
+
+    assert gc.isenabled()
+
+
+def test_peak_memory_is_that_of_what_lives_at_once():
+    before = torch.empty(1 << 20)
+
+    def run():
+        first = torch.empty(1 << 20)  # 4 MiB in float32
+        second = torch.empty(1 << 19)
+        del first
+        third = torch.empty(1 << 18)
+        del second, third
+
+    assert peak_memory(run, CPU) == pytest.approx(6.0, abs=0.01)
+    assert before.numel() == 1 << 20
+
+
+def test_the_profiler_writes_nothing_to_stderr(capfd):
+    peak_memory(lambda: torch.empty(1), CPU)
+
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,235 @@
+"""`seqnets benchmark`: from the command line to figures, table and picture."""
+
+import sys
+
+import pytest
+import torch
+
+from seqnets.benchmarking import Measured, Report
+from seqnets.cli import benchmark as verb
+from seqnets.engine import BACKENDS, reference
+from tests.cells.final import FINAL_CELLS
+
+ONE = ["cells=[gru]", "B=2", "T=4", "H=3", "pass=forward", "budget=0.01", "plot=false"]
+"""A case in a moment."""
+
+
+@pytest.fixture
+def benchmark(seqnets, tmp_path):
+    """Run one small case with further arguments; the command's end, and what it wrote."""
+
+    def call(*arguments):
+        done = seqnets("benchmark", *ONE, "output=one.json", *arguments)
+        path = tmp_path / "one.json"
+        return done, Report.load(path) if done.code == 0 else None
+
+    return call
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Measure nothing; the cases that were asked for, with the factories of their cells."""
+    asked = {}
+
+    def pretend(case, make, settings):
+        asked[case] = make
+        return Measured(case, [])
+
+    monkeypatch.setattr(verb, "measure", pretend)
+    return asked
+
+
+def test_the_quick_suite_writes_figures_table_and_picture_into_the_folder_one_is_in(
+    seqnets, tmp_path
+):
+    pytest.importorskip("matplotlib")
+
+    done = seqnets(
+        "benchmark", "suite=quick", "cells=[gru]", "budget=0.01", "B=[1,2]", "T=4", "H=3"
+    )
+
+    assert (done.code, done.err) == (0, "")
+    folder = tmp_path / "benchmarks" / "results"
+    (written,) = folder.glob("quick_*.json")
+    report = Report.load(written)
+    assert {m.case.pass_ for m in report.measured} == {"forward", "training", "step"}
+    assert "× torch.nn" in written.with_suffix(".md").read_text(encoding="utf-8")
+    assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    for suffix in ("json", "md", "png"):
+        assert f"{written.stem}.{suffix}" in done.out
+
+
+def test_a_case_is_timed_beside_its_rivals_and_the_limit(benchmark):
+    done, report = benchmark()
+
+    (measured,) = report.measured
+    assert str(measured.case) == "gru, forward, B=2 T=4 H=3"
+    assert {"floor", "torch.nn", "loop", "auto"} <= {row.name for row in measured.rows}
+    assert "gru, forward, B=2 T=4 H=3" in done.out
+    assert "÷ floor" in done.out
+
+
+def test_a_backend_that_disagrees_is_named_on_the_terminal_and_in_the_files(
+    benchmark, monkeypatch, tmp_path
+):
+    class Wrong:
+        name = "wrong"
+        refusal = staticmethod(lambda request: None)
+
+        @staticmethod
+        def run(request):
+            y, state = reference.run(request)
+            return y + 1e-2, state
+
+    monkeypatch.setitem(BACKENDS, "wrong", Wrong)
+
+    done, report = benchmark()
+
+    line = "wrong: refused, not timed: disagrees with the reference: y differs by 1.0e-02"
+    assert done.code == 0
+    assert line in done.out
+    assert line in (tmp_path / "one.md").read_text(encoding="utf-8")
+    assert report.measured[0].row("wrong") is None
+
+
+def test_a_suite_with_limits_ends_with_the_acceptance_table(benchmark, tmp_path):
+    (tmp_path / "conf" / "suite").mkdir(parents=True)
+    (tmp_path / "conf" / "suite" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "grid: [{cells: gru, pass: forward, B: 1, T: 2, H: 2}]\n"
+        "limits:\n"
+        "  - {what: to be met, cells: gru, pass: forward, against: loop, ratio: 0.0001}\n"
+        "  - {what: not to be met, cells: gru, pass: forward, against: loop, ratio: 10000}\n"
+        "  - {what: not there, cells: gru, pass: training, against: loop, ratio: 1}\n"
+    )
+
+    done, report = benchmark("suite=mine", "--config-dir", "conf")
+
+    assert done.code == 0, done.err
+    assert [verdict.met for verdict in report.verdicts] == [True, False, None]
+    assert "What to reach" in done.out
+    assert "not measured" in done.out
+
+
+@pytest.mark.parametrize("chosen", ["cells=[mine]", "model/cell=mine"])
+def test_a_cell_of_ones_own_is_timed_by_its_config(chosen, seqnets, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"mycells_{chosen[:5]}"
+    (tmp_path / f"{module}.py").write_text(
+        "import seqnets\nclass Mine(seqnets.cells.CoupledLSTMCell):\n    pass\n"
+    )
+    (tmp_path / "conf" / "model" / "cell").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "cell" / "mine.yaml").write_text(f"_target_: {module}.Mine\n")
+
+    done = seqnets(
+        "benchmark", "--config-dir", "conf", chosen, f"allow=[{module}]", *ONE[1:], "output=o.json"
+    )
+
+    assert (done.code, done.err) == (0, "")
+    assert "mine, forward" in done.out
+    assert "nn.LSTM, scaled by operations" in done.out
+
+
+def test_a_cell_of_ones_own_needs_to_be_allowed(seqnets, tmp_path):
+    (tmp_path / "conf" / "model" / "cell").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "cell" / "mine.yaml").write_text("_target_: os.Mine\n")
+
+    done = seqnets("benchmark", "--config-dir", "conf", "model/cell=mine", *ONE[1:])
+
+    assert done.code == 1
+    assert "may not be used in a configuration" in done.err
+
+
+def test_options_of_a_cell_can_be_set(seqnets, pretended):
+    done = seqnets(
+        "benchmark", "model/cell=lstm", "+model.cell.proj_size=2", *ONE[1:], "output=o.json"
+    )
+
+    assert done.code == 0
+    assert [(str(c), make(3, 4).proj_size) for c, make in pretended.items()] == [
+        ("lstm, forward, B=2 T=4 H=3", 2)
+    ]
+
+
+def test_threads_are_those_asked_for_and_afterwards_as_before(benchmark):
+    before = torch.get_num_threads()
+
+    _, report = benchmark("threads=2")
+
+    assert report.machine["threads"] == 2
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["suite=cpuu"], "Did you mean cpu?"),
+        (["~suite"], "grid: is not given"),
+        (["cels=[gru]"], "Did you mean cells"),
+        (["threads=0"], "threads: is 0"),
+        (["budget=-1"], "budget: is -1"),
+        (["compiled=maybe"], "compiled: is 'maybe'"),
+        (["dtype=float31"], "Did you mean float32"),
+        (["device=tpu"], "expected cpu or cuda"),
+        (["output=here.txt"], "ends with .json"),
+        (["model/cell=gru"], "cells: is given, and model/cell too"),
+    ],
+)
+def test_what_is_mistyped_is_told_before_anything_is_timed(arguments, told, seqnets, tmp_path):
+    done = seqnets("benchmark", *ONE, *arguments)
+
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["B=0"], "B: is 0, expected a positive integer"),
+        (["H=[4,x]"], "H: is 'x'"),
+        (["cells=[grru]"], "there is no 'grru'"),
+        (["pass=backward"], "pass: is 'backward'"),
+        (["output=/dev/null/x.json"], "expected a file that can be written"),
+    ],
+)
+def test_what_cannot_work_ends_before_anything_is_timed(arguments, told, seqnets, tmp_path):
+    done = seqnets("benchmark", *ONE, *arguments)
+
+    assert done.code == 1
+    assert told in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_it_ends_at_once_and_says_what_to_do(seqnets, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    done = seqnets("benchmark", *ONE, "plot=true")
+
+    assert done.code == 1
+    assert "plot=false" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_acceptance_suite_has_every_cell_and_reads_its_limits(seqnets, pretended):
+    done = seqnets("benchmark", "suite=cpu", "plot=false", "output=o.json")
+
+    assert done.code == 0
+    trained = {c: make for c, make in pretended.items() if c.pass_ == "training"}
+    for shape in [(1, 512, 256), (16, 128, 128), (32, 128, 256)]:
+        made = {type(make(2, 2)) for case, make in trained.items() if case.shape == shape}
+        assert made == set(FINAL_CELLS)
+    assert done.out.count("not measured") == 10
+
+
+def test_help_and_lists_know_it(seqnets):
+    assert "seqnets benchmark: time cells" in seqnets("benchmark", "--help").out
+    assert "cpu    The acceptance table" in seqnets("list", "suites").out
+    assert "\n  benchmark " in seqnets("--help").out
+
+
+def test_completion_knows_it(seqnets, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "seqnets benchmark suite=")
+
+    assert {"suite=cpu", "suite=quick"} <= set(seqnets("completion", "query").out.split())

@@ -1,0 +1,300 @@
+"""The loops in C against the reference: every cell of the package, and users' cells."""
+
+from functools import partial
+
+import pytest
+import torch
+
+import seqnets
+from seqnets import Recurrent, unroll
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.engine import runs
+from seqnets.engine.c import compiler, loops
+from seqnets.testing import check_backend
+from tests.cells.final import FINAL_CELLS
+from tests.engine.c.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
+
+try:
+    compiler.compiler()
+except compiler.NoCompiler as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+OPTIONS = {
+    "projected": partial(LSTMCell, proj_size=2),
+    "without bias": partial(LSTMCell, bias=False),
+    "relu": partial(RNNCell, nonlinearity="relu"),
+}
+SPLITS = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3)]
+
+
+@pytest.mark.parametrize("hidden_size", [1, 3, 17, 64, 257])
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, hidden_size):
+    assert check_backend(cell_cls(3, hidden_size), "c") == {}
+
+
+@pytest.mark.parametrize("hidden_size", [1, 17, 40])
+@pytest.mark.parametrize("cell_cls", USER_CELLS)
+def test_a_users_cell_agrees_with_the_reference_with_no_other_edit(cell_cls, hidden_size):
+    assert check_backend(cell_cls(3, hidden_size), "c", steps=(1, 2, 63)) == {}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_cells_options_agree_with_the_reference(options):
+    assert check_backend(OPTIONS[options](3, 19), "c", steps=(1, 2, 63)) == {}
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell, *USER_CELLS])
+def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch):
+    threads, row_groups = split
+    before = loops.settings
+
+    def settings(library, program, B, T):
+        values = before(library, program, B, T)
+        return values | {"threads": threads, "row_groups": row_groups}
+
+    monkeypatch.setattr(loops, "settings", settings)
+
+    check_backend(cell_cls(3, 70), "c", steps=(1, 5), dtypes=(torch.float64,))
+
+
+def everything(cell, x, **options):
+    y, state = unroll(cell, x, backend="c", **options)
+    loss = y.cos().sum() + sum(part.sum() for part in state)
+    wanted = [x, *cell.parameters()]
+    return y, *state, *torch.autograd.grad(loss, wanted, materialize_grads=True)
+
+
+def test_the_number_of_threads_changes_no_more_than_rounding():
+    cell, x = GRUCell(64, 128), torch.randn(32, 20, 64, requires_grad=True)
+    before = torch.get_num_threads()
+
+    try:
+        torch.set_num_threads(1)
+        alone = everything(cell, x)
+        torch.set_num_threads(2)
+        together = everything(cell, x)
+    finally:
+        torch.set_num_threads(before)
+
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
+
+
+def test_the_same_input_gives_the_same_bits():
+    cell, x = LSTMCell(64, 128), torch.randn(32, 20, 64, requires_grad=True)
+
+    torch.testing.assert_close(everything(cell, x), everything(cell, x), rtol=0, atol=0)
+
+
+def test_a_row_has_the_same_bits_in_any_batch():
+    cell, x = GRUCell(8, 70), torch.randn(33, 20, 8)
+
+    together = unroll(cell, x, backend="c")[0]
+
+    for b in (0, 31, 32):
+        alone = unroll(cell, x[b : b + 1], backend="c")[0]
+        torch.testing.assert_close(alone[0], together[b], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("cell_cls", [GRUCell, LeakyCell])
+def test_time_may_come_first_in_memory_and_does_in_what_comes_out(cell_cls):
+    cell, x = cell_cls(3, 20), torch.randn(7, 5, 3).transpose(0, 1)
+
+    y, _ = unroll(cell, x, backend="c")
+
+    assert y.transpose(0, 1).is_contiguous()
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell, MGUCell, LeakyCell])
+def test_lean_memory_gives_the_same_gradients(cell_cls, reverse):
+    cell, T = cell_cls(3, 20).double(), 150
+    x = torch.randn(5, T, 3, dtype=torch.float64, requires_grad=True)
+    options = {
+        "lengths": torch.tensor([T, 0, 64, 65, 149]),
+        "resets": torch.rand(5, T) < 0.1,
+        "reverse": reverse,
+    }
+
+    lean = everything(cell, x, memory="lean", **options)
+
+    torch.testing.assert_close(lean, everything(cell, x, **options), rtol=0, atol=1e-10)
+
+
+def test_lean_memory_keeps_less():
+    cell, x = LSTMCell(8, 64), torch.randn(8, 256, 8)
+    kept = {}
+
+    for memory in ("full", "lean"):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t
+        ):
+            unroll(cell, x, backend="c", memory=memory)
+        kept[memory] = sum(sizes)
+
+    assert kept["lean"] < 0.5 * kept["full"]
+
+
+def test_gradients_of_gradients_leave_for_the_plain_loop():
+    cell = MGUCell(3, 4).double()
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+
+    assert torch.autograd.gradgradcheck(
+        lambda x: unroll(cell, x, backend="c")[0], (x,), fast_mode=True
+    )
+
+
+def test_a_parameter_that_was_changed_between_the_passes_is_noticed():
+    cell, x = GRUCell(3, 4), torch.randn(2, 5, 3)
+    y, _ = unroll(cell, x, backend="c")
+
+    with torch.no_grad():
+        cell.weight_hh.add_(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    cell, x = GRUCell(3, 4), torch.randn(2, 5, 3)
+    cell.weight_ih.requires_grad_(False)
+    cell.bias_hh.requires_grad_(False)
+
+    unroll(cell, x, backend="c")[0].sum().backward()
+
+    assert cell.weight_ih.grad is None
+    assert cell.bias_hh.grad is None
+    assert cell.weight_hh.grad is not None
+
+
+def test_parametrised_weights_get_their_gradients():
+    cell = torch.nn.utils.parametrizations.orthogonal(RNNCell(3, 8), "weight_hh")
+    x = torch.randn(2, 5, 3)
+    found = {}
+
+    for backend in ("c", "reference"):
+        cell.zero_grad()
+        unroll(cell, x, backend=backend)[0].sum().backward()
+        found[backend] = [p.grad.clone() for p in cell.parameters()]
+
+    torch.testing.assert_close(found["c"], found["reference"])
+
+
+def test_weights_that_are_not_contiguous_are_read_right():
+    cell, x = GRUCell(3, 8), torch.randn(2, 5, 3)
+    cell.weight_hh = torch.nn.Parameter(torch.randn(8, 24).T)
+
+    y, _ = unroll(cell, x, backend="c")
+
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+def test_masks_come_with_the_projection_and_act_inside_the_loop():
+    cell, x = ZoneoutCell(3, 50), torch.randn(2, 9, 3)
+
+    y, _ = unroll(cell, x, backend="c")
+
+    held = (y[:, 1:] == y[:, :-1]).double().mean()
+    assert 0.2 < held < 0.4
+
+
+REFUSED = {
+    "half precision": (lambda x: x.half(), "float32 and float64"),
+    "no rows": (lambda x: x[:0], "at least one row"),
+    "no steps": (lambda x: x[:, :0], "at least one row and one step"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_it_does_not_run_is_refused_with_the_reason(case):
+    change, reason = REFUSED[case]
+    x = change(torch.randn(2, 5, 3))
+
+    said = seqnets.explain(GRUCell(3, 4).to(x.dtype), x).refusals["c"]
+
+    assert reason in said
+
+
+class Fickle(GRUCell):
+    def update(self, wx, uh, state):
+        (h,) = super().update(wx, uh, state)
+        return (h + torch.rand_like(h),)
+
+
+def test_an_operation_it_does_not_know_is_named_and_auto_takes_the_plain_loop():
+    explanation = seqnets.explain(Fickle(3, 4), torch.randn(2, 5, 3))
+
+    assert explanation.chosen == "reference"
+    assert "aten.rand_like" in explanation.refusals["c"]
+
+
+def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch):
+    monkeypatch.setenv("CC", "there-is-no-such-compiler")
+    cell = RNNCell(3, 4, nonlinearity="relu", bias=False).double()
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
+    monkeypatch.setattr(loops.compiler, "_loaded", {})
+    monkeypatch.setenv("SEQNETS_CACHE", "/nonexistent")
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+
+    explanation = seqnets.explain(cell, x)
+
+    assert explanation.chosen != "c"
+    assert "there-is-no-such-compiler" in explanation.refusals["c"]
+
+
+def test_a_layer_takes_it_by_itself():
+    before = runs["c"]
+
+    Recurrent(MGUCell(3, 4))(torch.randn(2, 5, 3))
+
+    assert runs["c"] == before + 1
+
+
+def test_a_compiled_layer_is_one_operator_with_the_same_numbers():
+    layer, x = Recurrent(MGUCell(3, 4)), torch.randn(2, 5, 3, requires_grad=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+
+    outcomes = []
+    for run in (compiled, layer):
+        y, (h,) = run(x, lengths=torch.tensor([5, 2]))
+        loss = y.cos().sum() + h.sum()
+        outcomes.append((y, h, *torch.autograd.grad(loss, [x, *layer.parameters()])))
+
+    torch.testing.assert_close(*outcomes)
+
+
+def test_an_exported_layer_takes_any_batch_and_any_number_of_steps():
+    layer = Recurrent(MGUCell(3, 4))
+    sizes = {0: torch.export.Dim("B", max=64), 1: torch.export.Dim("T", max=512)}
+
+    exported = torch.export.export(layer, (torch.randn(2, 5, 3),), dynamic_shapes={"x": sizes})
+
+    called = [str(node.target) for node in exported.graph.nodes]
+    assert called.count("seqnets.unroll.default") == 1
+    for B, T in ((1, 1), (7, 33)):
+        x = torch.randn(B, T, 3)
+        torch.testing.assert_close(exported.module()(x), layer(x))
+
+
+def test_the_operator_passes_torchs_own_checks():
+    cell = PeepholeLSTMCell(3, 4).double()
+    used = seqnets.engine.operator.parameters_used(cell).split(",")
+    parameters = [getattr(cell, name).detach().requires_grad_() for name in used]
+    state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    wx = torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=True)
+    lengths, resets = torch.tensor([5, 2]), torch.rand(2, 5) < 0.4
+    text = seqnets.engine.operator.text_of(cell)
+
+    def outputs(*tensors):
+        wx, h, c, *parameters = tensors
+        options = (lengths, resets, True, True, text)
+        return torch.ops.seqnets.unroll(wx, [h, c], state, parameters, *options)[:3]
+
+    torch.library.opcheck(
+        torch.ops.seqnets.unroll.default,
+        (wx, state, state, parameters, lengths, resets, True, True, text),
+    )
+    assert torch.autograd.gradgradcheck(outputs, (wx, *state, *parameters), fast_mode=True)

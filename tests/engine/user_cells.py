@@ -1,0 +1,161 @@
+"""Cells as a user may write them: what seqnets' own do not have."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from seqnets.cells import Cell, GatedCell
+
+
+class NormedCell(GatedCell):
+    """A layer norm, one number for all units, and a parameter's own function."""
+
+    gates = ("h", "z")
+
+    def add_parameters(self, parameter):
+        self.gain = parameter(self.hidden_size)
+        self.shift = parameter(self.hidden_size)
+        self.rate = parameter(1)
+        self.decay = parameter(self.hidden_size)
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        n = F.layer_norm(wx.h + uh.h, (self.hidden_size,), self.gain, self.shift)
+        z = torch.sigmoid(wx.z + uh.z + self.rate * h)
+        return (z * h + (1 - z) * torch.tanh(n) * torch.exp(-(self.decay**2)),)
+
+
+class SmoothCell(GatedCell):
+    """Functions that torch puts together from simpler ones, and a branch on numbers."""
+
+    gates = ("a", "b", "c")
+    states = ("h", "m")
+
+    def update(self, wx, uh, state):
+        h, m = state
+        a = F.silu(wx.a + uh.a) + F.elu(h) - F.leaky_relu(m, 0.1)
+        b = F.softplus(wx.b + uh.b) + F.gelu(h)
+        c = torch.where(m > 0, torch.abs(uh.c), wx.c.clamp(-1, 1))
+        return torch.tanh(a * b), 0.5 * m + 0.1 * torch.maximum(c, h) / (1 + b * b)
+
+
+class AttentiveCell(GatedCell):
+    """A sum over the units of a row between two products."""
+
+    gates = ("q", "v")
+
+    def step(self, wx, state):
+        (h,) = state
+        w = self.split(wx)
+        (q,) = self.recur(h, "q")
+        weights = torch.sigmoid(w.q + q)
+        weights = weights / (1 + weights.sum(-1, keepdim=True))
+        (v,) = self.recur(weights * h, "v")
+        return (torch.tanh(w.v + v + weights.mean(-1, keepdim=True) * h),)
+
+
+class RememberingCell(GatedCell):
+    """A state part that is another's last value, and one that is the same as another."""
+
+    gates = ("h",)
+    states = ("h", "last", "same")
+
+    def update(self, wx, uh, state):
+        h, last, same = state
+        new = torch.tanh(wx.h + uh.h - 0.5 * last + 0.1 * same)
+        return new, h, new
+
+
+class LinearCell(Cell):
+    """A cell that is no gated one: an input matrix, and whatever a subclass adds."""
+
+    gates = 1
+    per_unit = ()
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        rows = self.gates * hidden_size
+        self.weight_ih = nn.Parameter(torch.randn(rows, input_size) / input_size**0.5)
+        self.bias_ih = nn.Parameter(torch.randn(rows))
+        for name in self.per_unit:
+            setattr(self, name, nn.Parameter(torch.randn(hidden_size)))
+
+    def project(self, x):
+        return F.linear(x, self.weight_ih, self.bias_ih)
+
+
+class MinGRUCell(LinearCell):
+    """Feng et al., 2024: a gate and a candidate that see the input only."""
+
+    gates = 2
+
+    def step(self, wx, state):
+        (h,) = state
+        z, candidate = wx.chunk(2, -1)
+        z = torch.sigmoid(z)
+        return ((1 - z) * h + z * candidate,)
+
+
+class LeakyCell(LinearCell):
+    """A leaky integrator with one rate a unit, which starts at a learned state."""
+
+    per_unit = ("rate", "start")
+
+    def initial_state(self, batch_size):
+        return (self.start.expand(batch_size, -1),)
+
+    def step(self, wx, state):
+        (h,) = state
+        return (h + torch.sigmoid(self.rate) * (wx - h),)
+
+
+class SRUCell(LinearCell):
+    """Lei et al., 2018, without peepholes: a linear memory, and an output that nothing reads."""
+
+    gates = 3
+    states = ("h", "c")
+
+    def step(self, wx, state):
+        _, c = state
+        candidate, f, r = wx.chunk(3, -1)
+        f, r = torch.sigmoid(f), torch.sigmoid(r)
+        c = f * c + (1 - f) * candidate
+        return r * torch.tanh(c) + (1 - r) * candidate, c
+
+
+class CascadeCell(LinearCell):
+    """One memory feeds the next, which is linear in itself but not in the first."""
+
+    gates = 2
+    states = ("h", "m")
+
+    def step(self, wx, state):
+        h, m = state
+        f, candidate = wx.chunk(2, -1)
+        m = torch.where(candidate > 0, m / 2, -m) + candidate
+        return torch.sigmoid(m) * h - f * torch.tanh(m), m
+
+
+class SelectiveCell(LinearCell):
+    """Products and sums of the input, and of nothing else, are as good as the input."""
+
+    gates = 1
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.weight_mix = nn.Parameter(torch.randn(hidden_size, hidden_size))
+
+    def step(self, wx, state):
+        (h,) = state
+        mixed = F.linear(torch.tanh(wx), self.weight_mix)
+        return (torch.sigmoid(mixed) * h + wx * wx.mean(-1, keepdim=True),)
+
+
+EXAMPLES = tuple(
+    name
+    for name, cell in list(globals().items())
+    if isinstance(cell, type) and issubclass(cell, Cell) and cell.__module__ == __name__
+    if cell is not LinearCell
+)
+"""Their names."""
