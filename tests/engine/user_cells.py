@@ -133,8 +133,8 @@ class CascadeCell(LinearCell):
     def step(self, wx, state):
         h, m = state
         f, candidate = wx.chunk(2, -1)
-        m = torch.where(candidate > 0, m / 2, -m) + candidate
-        return torch.sigmoid(m) * h - f * torch.tanh(m), m
+        new = torch.where(candidate > 0, m / 2, -m) + candidate
+        return torch.sigmoid(m) * h - f * torch.tanh(new - 2 * m), new
 
 
 class SelectiveCell(LinearCell):

@@ -1,0 +1,314 @@
+"""The loop in torch's own operations: what the plain loop computes, in fewer of them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from seqnets import unroll
+from seqnets.cells import GatedCell, GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.engine import eager, fused, reference, runs
+from seqnets.engine.dispatch import BACKENDS
+from seqnets.engine.plans import program_of
+from seqnets.engine.request import make_request
+from seqnets.errors import BackendError
+from seqnets.testing import check_backend
+from seqnets.testing.laws import LAWS, example, obey, perturb
+from tests.cells.final import FINAL_CELLS
+from tests.engine import user_cells
+
+B, T, I, H = 5, 7, 3, 4
+LENGTHS = torch.tensor([4, 0, 7, 1, 7])
+CELLS = {
+    **{cls.__name__: cls for cls in FINAL_CELLS},
+    "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
+    "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
+    "without bias": lambda *sizes: GRUCell(*sizes, bias=False),
+    "projected without bias": lambda *sizes: LSTMCell(*sizes, proj_size=3, bias=False),
+    **{name: getattr(user_cells, name) for name in user_cells.EXAMPLES},
+}
+
+
+@pytest.fixture(autouse=True)
+def _known_to_unroll(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "eager", eager)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_it_agrees_with_the_reference_and_refuses_nothing(kind):
+    assert check_backend(CELLS[kind](3, 5), "eager", steps=(1, 2, 63)) == {}
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "projected", "NormedCell"])
+def test_a_backward_pass_in_many_chunks_agrees(kind, monkeypatch):
+    monkeypatch.setattr(eager, "_CHUNK", 1000)  # 5 rows of 5 numbers: 5 steps in double precision
+
+    assert check_backend(CELLS[kind](3, 5), "eager", steps=(1, 4, 5, 6, 63)) == {}
+
+
+def everything(cell, x, state, lengths, resets, run):
+    x = x.detach().requires_grad_()
+    state = tuple(part.detach().requires_grad_() for part in state)
+    y, final = run(make_request(cell, x, state, lengths, resets, False))
+    weights = [torch.arange(p.numel()).sin().view_as(p).to(p.dtype) for p in (y, *final)]
+    loss = sum((p * w).sum() for p, w in zip((y, *final), weights, strict=True))
+    wanted = (x, *state, *cell.parameters())
+    return [y, *final, *torch.autograd.grad(loss, wanted, materialize_grads=True)]
+
+
+def make(kind, dtype=torch.float64):
+    cell = CELLS[kind](I, H).to(dtype)
+    perturb(cell)
+    x = torch.randn(B, T, I, dtype=dtype)
+    state = tuple(torch.randn(B, size, dtype=dtype) for size in cell.state_sizes)
+    return cell, x, state, torch.rand(B, T) < 0.3
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_no_number_is_read_before_it_is_written(kind, monkeypatch):
+    cell, x, state, resets = make(kind)
+    expected = everything(cell, x, state, LENGTHS, resets, reference.run)
+
+    def poisoned(make_tensor):
+        def filled(*args, **kwargs):
+            tensor = make_tensor(*args, **kwargs)
+            return tensor.fill_(torch.nan) if tensor.dtype.is_floating_point else tensor
+
+        return filled
+
+    for owner, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]:
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+    torch.testing.assert_close(everything(cell, x, state, LENGTHS, resets, eager.run), expected)
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "projected", "OriginalGRUCell", "NormedCell"])
+@pytest.mark.parametrize("time_major", [False, True])
+def test_what_is_not_kept_is_computed_again(kind, time_major):
+    cell, x, state, resets = make(kind)
+    if time_major:
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
+
+    def lean(request):
+        return eager.run(replace(request, memory="lean"))
+
+    found = everything(cell, x, state, LENGTHS, resets, lean)
+
+    torch.testing.assert_close(found, everything(cell, x, state, LENGTHS, resets, reference.run))
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "projected", "NormedCell"])
+def test_inputs_may_have_time_first_in_memory(kind):
+    cell, x, state, resets = make(kind)
+    time_major = x.transpose(0, 1).contiguous().transpose(0, 1)
+
+    found = everything(cell, time_major, state, LENGTHS, resets, eager.run)
+
+    torch.testing.assert_close(found, everything(cell, x, state, LENGTHS, resets, reference.run))
+    assert eager.run(make_request(cell, x, state, None, None, False))[0].is_contiguous()
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "PeepholeLSTMCell", "AttentiveCell"])
+def test_its_gradient_can_be_differentiated_again(kind):
+    cell, x, state, _ = make(kind)
+    x.requires_grad_()
+
+    seconds = []
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, state, LENGTHS, backend=backend)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), (x, *cell.parameters())))
+
+    torch.testing.assert_close(*seconds)
+
+
+class Layer(nn.Module):
+    """A cell by this backend wherever that does not refuse."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x, state=None, lengths=None, resets=None):
+        request = make_request(self.cell, x, state, lengths, resets, False)
+        takes = eager.refusal(request) is None
+        return unroll(
+            self.cell, x, state, lengths, resets, backend="eager" if takes else "reference"
+        )
+
+    def step(self, x, state):
+        return self.cell(x, state)
+
+
+@pytest.mark.parametrize("kind", ["PeepholeLSTMCell", "projected", "AttentiveCell"])
+def test_the_laws_of_recurrence_hold(kind):
+    layer = Layer(CELLS[kind](I, H)).double()
+    perturb(layer)
+    before = runs["eager"]
+
+    obey(LAWS, layer, example(layer, I), kind)
+
+    assert runs["eager"] > before
+
+
+@pytest.mark.parametrize("wanted", ["x", "state", "weight_ih", "weight_hh", "bias_hh", "p_o"])
+def test_only_what_needs_a_gradient_gets_one(wanted):
+    cell, x, state, _ = make("PeepholeLSTMCell")
+    tensors = {"x": x, "state": state[1], **dict(cell.named_parameters())}
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name == wanted)
+
+    gradients = []
+    for backend in ("eager", "reference"):
+        y, (_, c) = unroll(cell, x, state, LENGTHS, backend=backend)
+        gradients.append(torch.autograd.grad(y.sum() + c.square().sum(), tensors[wanted]))
+    unroll(cell, x, state, backend="eager")[0].sum().backward()
+
+    torch.testing.assert_close(*gradients)
+    assert [name for name, tensor in tensors.items() if tensor.grad is not None] == [wanted]
+
+
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_a_loss_may_use_only_one_of_the_results(used):
+    cell, x, state, _ = make("LSTMCell")
+    parameters = tuple(cell.parameters())
+
+    gradients = []
+    for backend in ("eager", "reference"):
+        y, final = unroll(cell, x, state, LENGTHS, backend=backend)
+        loss = (y, *final)[used].square().sum()
+        gradients.append(torch.autograd.grad(loss, parameters))
+
+    torch.testing.assert_close(*gradients)
+
+
+def test_backward_twice_through_one_graph_gives_the_same_gradient_twice():
+    cell, x, _, _ = make("GRUCell")
+    y, _ = unroll(cell, x, backend="eager")
+
+    first = torch.autograd.grad(y.sum(), tuple(cell.parameters()), retain_graph=True)
+    second = torch.autograd.grad(y.sum(), tuple(cell.parameters()))
+
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_outputs_may_be_changed_in_place_and_the_gradient_stays_right():
+    cell, x, state, _ = make("GRUCell")
+
+    gradients = []
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, state, backend=backend)
+        y.mul_(2)
+        gradients.append(torch.autograd.grad(y.sum(), tuple(cell.parameters())))
+
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_without_gradients_it_computes_the_same(kind):
+    cell, x, state, resets = make(kind)
+
+    with torch.no_grad():
+        found = unroll(cell, x, state, LENGTHS, resets, backend="eager")
+
+    expected = unroll(cell, x, state, LENGTHS, resets, backend="reference")
+    torch.testing.assert_close(found, expected)
+    assert not found[0].requires_grad
+
+
+def test_what_is_kept_of_padding_is_zero():
+    cell, x, state, _ = make("projected")
+    cell.requires_grad_(False)
+    order = fused.Order(LENGTHS, None, False)
+    wx = cell.project(x).detach()
+    past = torch.arange(T) >= LENGTHS[:, None]
+
+    _, _, kept = eager.LOOPS.forward(
+        program_of(cell), wx, state, (), dict(cell.named_parameters()), order, save=True
+    )
+
+    for tensor in (*kept.befores.values(), *kept.values.values()):
+        assert not tensor[past].any()
+        assert tensor[~past].all()
+
+
+def test_low_precision_runs_and_trains():
+    cell, x, _, _ = make("GRUCell", torch.bfloat16)
+
+    y, _ = unroll(cell, x, lengths=LENGTHS, backend="eager")
+    y.sum().backward()
+
+    expected = unroll(cell.double(), x.double(), lengths=LENGTHS, backend="reference")[0]
+    torch.testing.assert_close(y.double(), expected, rtol=0.05, atol=0.05)
+    assert all(parameter.grad.isfinite().all() for parameter in cell.parameters())
+
+
+def test_a_product_of_one_step_takes_what_is_known_along():
+    code = eager._ForwardCode(program_of(LSTMCell(I, H)), save=True)
+
+    done = [(item.kind, item.call.node.op if item.call else "") for item in code.items]
+
+    assert done[:3] == [("product", ""), ("group", "sigmoid"), ("call", "tanh")]
+    assert len(done) == 7  # and the memory in two, the output in two
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "operations"), [(RNNCell, 2), (GRUCell, 3), (LSTMCell, 5), (PeepholeLSTMCell, 5)]
+)
+def test_a_step_backwards_takes_few_operations(cell_cls, operations):
+    code = eager._BackwardCode(program_of(cell_cls(I, H)), masked=False)
+
+    stages = [
+        len(stage.made) + len(stage.stores) + sum(bool(carry.form) for carry in stage.carries)
+        for stage in code.stages
+    ]
+
+    assert sum(stages) + len(code.program.step.products) == operations
+
+
+class Untraced(GatedCell):
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.cumsum(wx.h + uh.h, -1),)
+
+
+REFUSALS = {
+    "an untraceable step": (Untraced, {}, "cannot be traced: aten.cumsum"),
+    "no rows": (GRUCell, {"x": torch.zeros(0, T, I)}, "no rows or no steps"),
+    "no steps": (GRUCell, {"x": torch.zeros(B, 0, I)}, "no rows or no steps"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_it_says_what_it_refuses(case):
+    cell_cls, options, reason = REFUSALS[case]
+
+    with pytest.raises(BackendError, match=rf"'eager' refuses: .*{reason}"):
+        unroll(cell_cls(I, H), **{"x": torch.randn(B, T, I), **options}, backend="eager")
+
+
+def test_it_refuses_mixed_precision():
+    cell, x, _, _ = make("GRUCell", torch.float32)
+
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(BackendError, match="autocast"):
+        unroll(cell, x, backend="eager")
+
+
+def test_it_refuses_function_transforms():
+    cell, x, _, _ = make("GRUCell")
+
+    with pytest.raises(BackendError, match="vmap, forward-mode or functional"):
+        torch.func.vmap(lambda row: unroll(cell, row[None], backend="eager")[0])(x)
+
+
+def test_a_program_that_is_gone_leaves_no_code_behind():
+    program = replace(program_of(OriginalGRUCell(I, H)))
+    eager._once("forward", program, lambda: 0)
+    key = ("forward", id(program))
+    assert key in eager._codes
+
+    del program
+
+    assert key not in eager._codes

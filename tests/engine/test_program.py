@@ -1,0 +1,188 @@
+"""What is done in which order, and what is kept for the way back."""
+
+import pytest
+
+from seqnets.cells import (
+    GatedCell,
+    GRUCell,
+    LSTMCell,
+    OriginalGRUCell,
+    PeepholeLSTMCell,
+    RNNCell,
+)
+from seqnets.engine.plans import program_of
+from seqnets.engine.program import Buffer, _Network, make_program
+from seqnets.engine.trace import Untraceable, trace_step
+from tests.cells.final import FINAL_CELLS
+from tests.engine import user_cells
+
+I, H = 3, 5
+CELLS = {
+    **{cls.__name__: cls for cls in FINAL_CELLS},
+    "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
+    **{name: getattr(user_cells, name) for name in user_cells.EXAMPLES},
+}
+
+
+def program(cell_cls, **options):
+    return program_of(cell_cls(I, H, **options))
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "gates"),
+    [(RNNCell, 1), (GRUCell, 4), (LSTMCell, 4), (PeepholeLSTMCell, 4), (OriginalGRUCell, 3)],
+)
+def test_the_fewest_numbers_are_kept(cell_cls, gates):
+    assert program(cell_cls).saved_size == gates * H
+
+
+def test_only_states_that_the_way_back_reads_are_kept():
+    class Integrator(GatedCell):
+        gates = ("i", "f")
+        states = ("h", "c")
+
+        def update(self, wx, uh, state):
+            h, c = state
+            return (wx.i + uh.i).tanh() * (c + wx.f + uh.f).sigmoid(), c + h
+
+    assert program(RNNCell).befores == {0}
+    assert program(LSTMCell).befores == {0, 1}
+    assert program(Integrator).befores == {0}
+
+
+def test_where_the_products_gradient_is_the_inputs_they_share_it():
+    assert program(LSTMCell).shared == {0}
+    assert program(RNNCell).shared == {0}
+    assert program(PeepholeLSTMCell).shared == {0}
+    assert program(GRUCell).shared == set()
+    assert program(OriginalGRUCell).shared == set()
+    assert program(LSTMCell, proj_size=2).shared == {0}
+
+
+def test_a_reset_before_the_product_makes_two_stages_in_both_passes():
+    plan = program(OriginalGRUCell)
+
+    first, second = plan.forward
+    assert [(p.product, p.value, p.blocks) for p in first.products] == [(0, Buffer("state"), 2)]
+    assert [(p.product, p.value, p.blocks) for p in second.products] == [(1, Buffer("value", 1), 1)]
+    assert Buffer("value", 1) in {store.buffer for store in first.stores}
+    assert (list(first.state), list(second.state)) == ([], [0])
+    assert plan.values == [1]
+    assert (plan.part_of(0), plan.part_of(1)) == (0, None)
+    assert plan.crossing == H  # the update gate, read by the second stage
+    late, early = plan.backward
+    assert [p.product for p in late.products] == [0]
+    assert [p.product for p in early.products] == [1]
+    assert Buffer("dcross") in {store.buffer for store in late.stores}
+    carries = [s.add for stage in plan.backward for s in stage.stores if s.buffer.kind == "carry"]
+    assert carries == [False, True]
+
+
+def test_a_projection_is_a_stage_of_its_own_width():
+    plan = program(LSTMCell, proj_size=2)
+
+    assert [stage.width for stage in plan.forward] == [H, 2]
+    assert [stage.width for stage in plan.backward] == [2, H]
+    assert [list(stage.state) for stage in plan.forward] == [[1], [0]]
+    assert plan.values == [1]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_every_column_of_what_is_kept_is_stored_once(kind):
+    plan = program_of(CELLS[kind](I, H))
+
+    stored = sorted(
+        column
+        for stage in plan.forward
+        for store in stage.stores
+        if store.buffer.kind == "saved"
+        for column in range(store.offset, store.offset + store.node.width)
+    )
+
+    assert stored == list(range(plan.saved_size))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_every_state_is_made_once_and_its_gradient_carried_by_one_first_store(kind):
+    plan = program_of(CELLS[kind](I, H))
+    parts = list(range(len(plan.step.state)))
+
+    made = sorted(p for stage in plan.forward for p in stage.state)
+    carried = [s for stage in plan.backward for s in stage.stores if s.buffer.kind == "carry"]
+
+    assert made == parts
+    assert sorted(s.buffer.key for s in carried if not s.add) == parts
+
+
+def test_columns_that_nothing_reads_are_gaps():
+    class Halved(GatedCell):
+        gates = ("h", "unread")
+
+        def update(self, wx, uh, state):
+            return ((wx.h + uh.h).tanh(),)
+
+    assert program(Halved).gaps == {Buffer("dwx"), Buffer("dz", 0)}
+    assert program(GRUCell).gaps == set()
+
+
+def test_without_a_way_back_nothing_is_kept():
+    plan = make_program(trace_step(GRUCell(I, H)), backward=False)
+
+    assert plan.backward == []
+    assert plan.saved_size == 0
+
+
+def test_units_of_two_widths_in_one_stage_are_refused():
+    class Mixed(GatedCell):
+        gates = ("h", "c")
+        states = ("h", "c")
+
+        @property
+        def state_sizes(self):
+            return (self.hidden_size, self.hidden_size - 1)
+
+        def step(self, wx, state):
+            h, c = state
+            return wx[:, : self.hidden_size] + h, wx[:, : self.hidden_size - 1] + c
+
+    with pytest.raises(Untraceable, match="a stage of 4 and 5 units"):
+        program(Mixed)
+
+
+def test_a_cut_is_the_smallest():
+    network = _Network()
+    for tail, head, capacity in [
+        ("s", "a", 10),
+        ("s", "b", 3),
+        ("a", "b", 1),
+        ("a", "c", 2),
+        ("b", "c", 5),
+        ("b", "t", 1),
+        ("c", "t", 9),
+    ]:
+        network.add(tail, head, capacity)
+
+    assert network.near_side("s", "t") == {"s", "a"}  # cuts s-b, a-b and a-c: 6, and no less
+
+
+def test_of_equal_cuts_the_nearest_to_the_source_is_taken():
+    network = _Network()
+    for tail, head in ["sa", "ab", "bt"]:
+        network.add(tail, head, 2)
+
+    assert network.near_side("s", "t") == {"s"}
+
+
+def test_equal_cells_have_one_program_and_others_their_own():
+    assert program(LSTMCell) is program(LSTMCell)
+    assert program(LSTMCell) is program_of(LSTMCell(I, H, forget_bias=1.0))
+    assert program(LSTMCell) is not program(LSTMCell, bias=False)
+    assert program(RNNCell) is not program(RNNCell, nonlinearity="relu")
+    assert program(RNNCell) is not program_of(RNNCell(I, H + 1))
+
+
+def test_a_cells_program_is_that_of_its_copies_with_other_parameters():
+    cell = user_cells.MinGRUCell(I, H)
+    bound = cell.bind({name: p.detach() * 2 for name, p in cell.named_parameters()})
+
+    assert program_of(bound) is program_of(cell)

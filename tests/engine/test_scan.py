@@ -1,0 +1,202 @@
+"""Linear cells in parallel over time: what the plain loop computes."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from seqnets import unroll
+from seqnets.cells import GatedCell, GRUCell, LSTMCell
+from seqnets.engine import runs, scan
+from seqnets.engine.dispatch import BACKENDS
+from seqnets.engine.plans import program_of
+from seqnets.errors import BackendError
+from seqnets.testing import check_backend
+from tests.engine.user_cells import (
+    CascadeCell,
+    LeakyCell,
+    LinearCell,
+    MinGRUCell,
+    SelectiveCell,
+    SRUCell,
+)
+
+B, T, I, H = 5, 7, 3, 4
+LINEAR = [MinGRUCell, LeakyCell, SRUCell, CascadeCell, SelectiveCell]
+
+
+@pytest.fixture(autouse=True)
+def _known_to_unroll(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "scan", scan)
+
+
+@pytest.fixture(params=["in chunks", "step by step"])
+def _way(request, monkeypatch):
+    monkeypatch.setattr(scan, "_ENOUGH", 2**30 if request.param == "in chunks" else 0)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("cell_cls", LINEAR)
+def test_it_agrees_with_the_reference_and_refuses_nothing(cell_cls):
+    before = runs["scan"]
+
+    assert check_backend(cell_cls(3, 5), "scan", steps=(1, 2, 3, 63, 64)) == {}
+    assert runs["scan"] > before
+
+
+def loop(a, b, h, reverse):
+    outputs = []
+    for a_t, b_t in list(zip(a.unbind(1), b.unbind(1), strict=True))[:: -1 if reverse else 1]:
+        h = a_t * h + b_t
+        outputs.append(h)
+    return torch.stack(outputs[::-1] if reverse else outputs, 1)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 9, 10, 63, 64, 257])
+def test_a_scan_is_the_loop(steps, reverse):
+    a, b = torch.randn(2, B, steps, H, dtype=torch.float64)
+    first = torch.randn(B, H, dtype=torch.float64)
+
+    found = scan.linear_scan(a, b, first, reverse=reverse)
+
+    torch.testing.assert_close(found, loop(a, b, first, reverse))
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("reverse", [False, True])
+def test_its_first_and_second_derivatives_are_right(reverse):
+    a, b = torch.randn(2, 2, 5, 3, dtype=torch.float64).requires_grad_()
+    first = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+
+    def function(a, b, first):
+        return scan.linear_scan(a, b, first, reverse=reverse)
+
+    assert gradcheck(function, (a, b, first))
+    assert gradgradcheck(function, (a, b, first))
+
+
+def test_what_decays_to_nothing_and_what_is_forgotten_at_once_stay_exact():
+    a = torch.full((1, 400, 2), 1e-30)
+    a[0, 200] = 0
+    b = torch.ones(1, 400, 2)
+    first = torch.full((1, 2), 1e30)
+
+    torch.testing.assert_close(
+        scan.linear_scan(a, b, first), loop(a, b, first, False), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("cell_cls", LINEAR)
+def test_its_gradient_can_be_differentiated_again(cell_cls):
+    cell = cell_cls(I, H).double()
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([4, 0, 7, 1, 7])
+    resets = torch.rand(B, T) < 0.3
+    wanted = (x, *cell.parameters())
+
+    seconds = []
+    for backend in ("scan", "reference"):
+        y, _ = unroll(cell, x, None, lengths, resets, backend=backend)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), wanted, materialize_grads=True))
+
+    torch.testing.assert_close(*seconds)
+
+
+def test_a_part_that_nothing_reads_is_computed_after_the_others():
+    plan = scan._plan(program_of(SRUCell(I, H)).step, SRUCell.states)
+
+    assert [linear.part for linear in plan.carried] == [1]
+
+
+def test_a_part_is_scanned_after_those_it_depends_on():
+    plan = scan._plan(program_of(CascadeCell(I, H)).step, CascadeCell.states)
+
+    assert [linear.part for linear in plan.carried] == [1, 0]
+
+
+def linear_in(states, function):
+    class Custom(LinearCell):
+        def step(self, wx, state):
+            return function(wx, *state)
+
+    Custom.states = states
+    return Custom
+
+
+class Rowwise(LinearCell):
+    def step(self, wx, state):
+        (h,) = state
+        return (wx + h * h.mean(-1, keepdim=True),)
+
+
+class Random(LinearCell):
+    def step(self, wx, state):
+        return (state[0] + torch.rand_like(wx),)
+
+
+class Swapped(LinearCell):
+    states = ("h", "m")
+
+    def step(self, wx, state):
+        h, m = state
+        return wx + m, wx - h
+
+
+REFUSALS = {
+    "an LSTM": (LSTMCell, "a product by weight_hh depends on it"),
+    "a GRU": (GRUCell, "a product by weight_hh depends on it"),
+    "a sum": (Rowwise, "a sum over the units of a row depends on it"),
+    "a function": (linear_in(("h",), lambda wx, h: (torch.tanh(h) + wx,)), "tanh of 'h'"),
+    "a square": (linear_in(("h",), lambda wx, h: (wx + h * h,)), "mul of 'h'"),
+    "a quotient": (linear_in(("h",), lambda wx, h: (wx / h,)), "div of 'h'"),
+    "a larger one": (linear_in(("h",), lambda wx, h: (torch.maximum(wx, h),)), "maximum of 'h'"),
+    "a condition": (
+        linear_in(("h",), lambda wx, h: (torch.where(h > 0, wx, h),)),
+        "gt of 'h'",
+    ),
+    "two that turn": (Swapped, "'h' depends on 'm', and that on others"),
+    "random numbers": (Random, "the step cannot be traced: aten.rand_like"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_it_says_what_is_not_linear(case):
+    cell_cls, reason = REFUSALS[case]
+
+    with pytest.raises(BackendError, match=rf"'scan' refuses: .*{reason}"):
+        unroll(cell_cls(I, H), torch.randn(B, T, I), backend="scan")
+
+
+@pytest.mark.parametrize("shape", [(0, T, I), (B, 0, I)])
+def test_it_refuses_nothing_to_do(shape):
+    with pytest.raises(BackendError, match="no rows or no steps"):
+        unroll(MinGRUCell(I, H), torch.zeros(shape), backend="scan")
+
+
+def test_it_refuses_to_keep_less_than_it_does():
+    with pytest.raises(BackendError, match="can keep no less"):
+        unroll(MinGRUCell(I, H), torch.zeros(B, T, I), memory="lean", backend="scan")
+
+
+def test_it_refuses_mixed_precision_and_function_transforms():
+    cell, x = MinGRUCell(I, H), torch.randn(B, T, I)
+
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(BackendError, match="autocast"):
+        unroll(cell, x, backend="scan")
+    with pytest.raises(BackendError, match="vmap, forward-mode or functional"):
+        torch.func.vmap(lambda row: unroll(cell, row[None], backend="scan")[0])(x)
+
+
+def test_a_gated_cell_whose_product_is_of_the_input_only_is_linear():
+    class Gated(GatedCell):
+        gates = ("z", "h")
+
+        def step(self, wx, state):
+            (h,) = state
+            w, u = self.split(wx), self.recur(self.split(wx).h)
+            z = torch.sigmoid(w.z + u.z)
+            return (z * h + (1 - z) * u.h,)
+
+    assert check_backend(Gated(I, H), "scan", steps=(1, 9)) == {}

@@ -1,0 +1,241 @@
+"""A step as a graph of arithmetic: the same numbers, or a reason why there is none."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqnets.cells import GatedCell, LSTMCell, RNNCell
+from seqnets.engine.program import make_program
+from seqnets.engine.trace import (
+    Columns,
+    Graph,
+    Untraceable,
+    derive,
+    evaluate,
+    parameters_of,
+    replay,
+    step_from_text,
+    trace_step,
+)
+from tests.cells.final import FINAL_CELLS
+from tests.engine import user_cells
+
+B, I, H = 3, 4, 5
+CELLS = {
+    **{cls.__name__: cls for cls in FINAL_CELLS},
+    "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
+    "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
+    "without bias": lambda *sizes: LSTMCell(*sizes, bias=False),
+    **{name: getattr(user_cells, name) for name in user_cells.EXAMPLES},
+}
+FUNCTIONS = {
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "mish": F.mish,
+    "leaky relu": lambda x: F.leaky_relu(x, 0.1),
+    "hard sigmoid": F.hardsigmoid,
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "powers": lambda x: x**2 + x**3 - (x * x + 1) ** -0.5,
+    "a chosen branch": lambda x: torch.where(x > 0, torch.sin(x), x.abs()),
+    "a filled mask": lambda x: x.masked_fill(x > 0.3, 0.5),
+    "the larger": lambda x: torch.maximum(x, 0.5 * x.cos()),
+    "number minus tensor": lambda x: 1 - x,
+    "layer norm": lambda x: F.layer_norm(x, (H,)),
+    "rms norm": lambda x: F.rms_norm(x, (H,)),
+    "spread": lambda x: x / x.std(-1, keepdim=True),
+    "in place on its own": lambda x: (x + 1).tanh_().mul_(2),
+    "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
+}
+
+
+def with_function(function):
+    class Custom(GatedCell):
+        gates = ("h",)
+
+        def update(self, wx, uh, state):
+            return (function(wx.h + uh.h) + 0.5 * state[0],)
+
+    return Custom
+
+
+def example(cell_cls):
+    cell = cell_cls(I, H).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    wx = cell.project(torch.randn(B, I, dtype=torch.float64))
+    state = tuple(torch.randn(B, size, dtype=torch.float64) for size in cell.state_sizes)
+    return cell, wx, state
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_traced_step_replayed_is_the_step(kind):
+    cell, wx, state = example(CELLS[kind])
+
+    found = replay(trace_step(cell), wx, state, parameters_of(cell))
+
+    torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_function_of_torch_is_traced_and_derived(kind):
+    cell, wx, state = example(with_function(FUNCTIONS[kind]))
+    step = trace_step(cell)
+
+    found = replay(step, wx, state, parameters_of(cell))
+
+    torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-12)
+    assert make_program(step).backward
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_step_written_down_and_read_again_is_equal(kind):
+    cell, wx, state = example(CELLS[kind])
+    step = trace_step(cell)
+
+    again = step_from_text(step.to_text())
+
+    expected = replay(step, wx, state, parameters_of(cell))
+    torch.testing.assert_close(
+        replay(again, wx, state, parameters_of(cell)), expected, rtol=0, atol=0
+    )
+    assert again.parameters == step.parameters
+    assert _shape(make_program(again)) == _shape(make_program(step))
+
+
+def _shape(program):
+    stages = [
+        (stage.width, len(stage.products), len(stage.stores), sorted(stage.state))
+        for stage in (*program.forward, *program.backward)
+    ]
+    kept = program.saved_size, program.crossing, program.befores, program.shared
+    return stages, kept, len(program.units)
+
+
+def test_the_projection_of_the_input_can_belong_to_the_step():
+    cell, _, state = example(LSTMCell)
+    x = torch.randn(B, I, dtype=torch.float64)
+    step = trace_step(cell, project=True)
+
+    names = [product.weight.name for product in step.products]
+
+    assert names == ["weight_ih", "weight_hh"]
+    assert step.wx_size == I
+    assert "x" in {p.value.what.source for p in step.products if p.value.op == "leaf"}
+    assert len(cell.step(cell.project(x), state)) == len(step.state)
+
+
+def test_a_derivative_is_that_of_torch():
+    graph = Graph()
+    x, y = (graph.leaf(Columns("state", key), 4) for key in (0, 1))
+    z = graph.apply("mul", graph.apply("tanh", x), graph.apply("sigmoid", y))
+    values = {x: torch.randn(2, 4).double(), y: torch.randn(2, 4).double()}
+    grad = torch.randn(2, 4).double()
+
+    nodes = derive(graph, {"z": z}, [x, y])
+    found = evaluate(nodes, {**values, graph.leaf(Columns("grad", "z"), 4): grad})
+
+    tensors = [value.requires_grad_() for value in values.values()]
+    expected = torch.autograd.grad(tensors[0].tanh() * tensors[1].sigmoid(), tensors, grad)
+    torch.testing.assert_close(found, list(expected))
+
+
+def test_what_an_output_does_not_depend_on_has_no_derivative():
+    graph = Graph()
+    x, y = (graph.leaf(Columns("state", key), 4) for key in (0, 1))
+
+    found = derive(graph, {"z": graph.apply("neg", x)}, [x, y])
+
+    assert found[0] is graph.apply("neg", graph.leaf(Columns("grad", "z"), 4))
+    assert found[1] is None
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "simplest"),
+    [
+        ("add", ("x", 0.0), "x"),
+        ("mul", (1.0, "x"), "x"),
+        ("mul", ("x", 0.0), 0.0),
+        ("sub", ("x", 0.0), "x"),
+        ("div", ("x", 1.0), "x"),
+        ("add", (2.0, 3.0), 5.0),
+    ],
+)
+def test_a_node_is_made_in_its_simplest_form(op, args, simplest):
+    graph = Graph()
+    x = graph.leaf(Columns("state", 0), 4)
+
+    def node(what):
+        return x if what == "x" else graph.const(what)
+
+    assert graph.apply(op, *map(node, args)) is node(simplest)
+
+
+def test_equal_nodes_are_one_in_either_order():
+    graph = Graph()
+    x, y = (graph.leaf(Columns("state", key), 4) for key in (0, 1))
+
+    assert graph.apply("add", x, y) is graph.apply("add", y, x)
+    assert graph.apply("sub", x, y) is not graph.apply("sub", y, x)
+
+
+ELSEWHERE, MATRIX = torch.randn(H), torch.randn(H, H)
+
+
+def branch(h):
+    return h if h.sum() > 0 else -h
+
+
+def shared(h):
+    g = h.view(-1, H)
+    g.add_(1)
+    return h
+
+
+UNTRACEABLE = {
+    "a branch on numbers": (branch, "aten.sum over other than the units of a row"),
+    "a branch on one number": (lambda h: h if bool(h[0, 0] > 0) else -h, "aten.select"),
+    "a number read": (lambda h: h * float(h.new_zeros(()) + 1), "aten._local_scalar_dense"),
+    "random numbers": (lambda h: h + torch.randn_like(h), "aten.randn_like"),
+    "dropout": (lambda h: F.dropout(h, 0.5), "aten.(empty_like|bernoulli|native_dropout)"),
+    "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
+    "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
+    "in place on what others see": (shared, "an operation in place on what others see"),
+    "an unknown operation": (lambda h: torch.cumsum(h, -1), "aten.cumsum"),
+    "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
+    "units of another place": (lambda h: h.roll(1, -1), "aten|part"),
+    "rows of others": (lambda h: h - h.mean(0), "aten.mean over other than the units of a row"),
+    "an error of its own": (lambda h: h / [], "unsupported operand|list"),
+}
+
+
+@pytest.mark.parametrize("case", UNTRACEABLE)
+def test_a_step_that_cannot_be_traced_says_why(case):
+    function, reason = UNTRACEABLE[case]
+
+    with pytest.raises(Untraceable, match=reason):
+        trace_step(with_function(function)(I, H))
+
+
+def test_a_state_of_another_width_is_named():
+    class Wider(GatedCell):
+        gates = ("h",)
+        states = ("h", "c")
+
+        def step(self, wx, state):
+            return state[0], state[1][:, :2]
+
+    with pytest.raises(Untraceable, match="state 'c' becomes 2 units wide, not 5"):
+        trace_step(Wider(I, H))
+
+
+def test_tracing_changes_nothing_in_the_cell():
+    cell, wx, state = example(LSTMCell)
+    before = cell.step(wx, state)
+
+    trace_step(cell)
+
+    torch.testing.assert_close(cell.step(wx, state), before, rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in cell.parameters())
