@@ -13,13 +13,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
-from seqnets.engine.trace import parameters_of
+from seqnets.engine.trace import Entry, parameters_of
 from seqnets.typing import State
 
 
@@ -266,7 +265,8 @@ class _Fused(torch.autograd.Function):
         request = run.rebuilt(names, ctx.inputs)
         with torch.enable_grad():
             wx, start = project(request.cell, request.x), request.start
-        ctx.edges = [get_gradient_edge(t) if t.requires_grad else None for t in (wx, *start)]
+            ctx.entering = []
+            ctx.entry = Entry.apply(ctx.entering, wx, *start)
         y, final, kept = run.loops.forward(
             run.program, wx, request.state, start, _used(run, request), run.order, save=True
         )
@@ -294,7 +294,7 @@ class _Fused(torch.autograd.Function):
         gradients: dict[str, Tensor | None] = dict(
             weight_gradients(run.program, found, complete, used)
         )
-        through = _through_edges(ctx, (found.wx, *found.start))
+        through = _through_projection(ctx, (found.wx, *found.start))
         parts = len(request.state)
         grad_x, *grad_state = through[: 1 + parts]
         for name, more in zip(names, through[1 + parts :], strict=True):
@@ -343,16 +343,14 @@ def _computed_again(
     return Kept(befores, {k: in_place(v) for k, v in again.values.items()}, in_place(again.saved))
 
 
-def _through_edges(ctx: Any, grads: Sequence[Tensor]) -> list[Tensor | None]:
+def _through_projection(ctx: Any, grads: Sequence[Tensor]) -> list[Tensor | None]:
     """Back through the projection and the initial state, to all inputs of the function."""
     inputs = [t for t in ctx.inputs if t.requires_grad]
-    pairs = [(e, g) for e, g in zip(ctx.edges, grads, strict=False) if e is not None]
-    if not pairs or not inputs:
+    if not inputs or not ctx.entry.requires_grad:
         return [None] * len(ctx.inputs)
-    found = torch.autograd.grad(
-        [e for e, _ in pairs], inputs, [g for _, g in pairs], retain_graph=True, allow_unused=True
-    )
-    places = iter(found)
+    ctx.entering[:] = grads
+    places = iter(torch.autograd.grad(ctx.entry, inputs, retain_graph=True, allow_unused=True))
+    ctx.entering.clear()  # they need not live as long as the function does
     return [next(places) if t.requires_grad else None for t in ctx.inputs]
 
 

@@ -324,13 +324,17 @@ def derive(
         reached = [(y, g) for y, g in zip(computed, grads, strict=True) if y.requires_grad]
         if not reached:
             return (None,) * len(inputs)
-        end = _End.apply([g for _, g in reached], *(y for y, _ in reached))
+        end = Entry.apply([g for _, g in reached], *(y for y, _ in reached))
         found = torch.autograd.grad(end, list(stand_ins.values()), allow_unused=True)
     return tuple(None if g is None else recorder.node(g) for g in found)
 
 
-class _End(torch.autograd.Function):
-    """Where gradients come in: torch loads sympy, a third of a second, to be given them itself."""
+class Entry(torch.autograd.Function):
+    """A number without meaning, through whose gradient others come in: those in a list.
+
+    ``torch.autograd.grad`` takes gradients too, and loads sympy for it, a third of a second. The
+    list may be filled after this was applied.
+    """
 
     @staticmethod
     def forward(ctx: Any, grads: list[Tensor], *outputs: Tensor) -> Tensor:

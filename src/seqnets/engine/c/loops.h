@@ -77,6 +77,12 @@ INLINE long panels(long width, int vectors) {
     return (width + vectors * LANES - 1) / (vectors * LANES);
 }
 
+/* Rows of a tile, where so many are left: in tiles of about the same height. */
+INLINE long tile(long left, long most) {
+    const long tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
 INLINE int lanes(long left) { return (int)(left < LANES ? left : LANES); }
 
 static inline real row_sum(const real *row, long width) {

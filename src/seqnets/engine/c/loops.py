@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from seqnets.engine import fused
 from seqnets.engine.c import compiler
-from seqnets.engine.c.printer import SETTINGS, print_program, with_headers
+from seqnets.engine.c.printer import print_program, with_headers
+from seqnets.engine.c.text import SETTINGS
 from seqnets.engine.fused import Gradients, Kept, Order
 from seqnets.engine.program import Program
 from seqnets.typing import State
@@ -41,7 +42,7 @@ class Library:
         """Run a pass, with scratch memory of its own."""
         members = self.members(values)
         scratch = like.new_empty(self.scratch(name, members))
-        members[SETTINGS.index("scratch")] = scratch.data_ptr()
+        members[list(SETTINGS).index("scratch")] = scratch.data_ptr()
         getattr(self._library, name)(members)
 
     def members(self, values: _Values) -> ctypes.Array[ctypes.c_int64]:
@@ -60,7 +61,7 @@ class Library:
         return getattr(self._library, name)  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _openmp() -> _Values:
     """Addresses in the OpenMP library that torch's own threads come from; nothing without it.
 

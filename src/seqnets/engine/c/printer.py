@@ -1,34 +1,20 @@
-"""A program as C: one function a stage, and around them the two passes over time.
-
-Sizes are members of the struct that a call passes, so that one text serves every width.
-"""
+"""A program as C: one function a stage, and around them the two passes over time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 
-from seqnets.engine.program import Buffer, Program, Stage, Store
+from seqnets.engine.c.text import Text
+from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.trace import Node, walk
 
-SETTINGS = (
-    "B", "T", "row_b", "row_t", "save_b", "save_t", "reverse", "threads", "row_groups", "save",
-    "packed", "reset_b", "reset_t", "lengths", "resets", "parallel", "thread", "team", "scratch",
-)  # fmt: skip
-"""The members of a call that every program has, in order."""
-
-_TYPES = {
-    "lengths": "const int64_t *",
-    "resets": "const uint8_t *",
-    "parallel": "void (*parallel)(void (*)(void *), void *, unsigned, unsigned)",
-    "thread": "int (*thread)(void)",
-    "team": "int (*team)(void)",
-    "scratch": "real *",
-}
-
+_REGISTERS = {"== 32": 24, "!= 32": 12}  # vectors of sums that stay in registers, by NREGS
+_TALLEST = 12  # rows at once
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_ZERO = "(vec){0}"
 
 
 @dataclass
@@ -37,8 +23,8 @@ class Source:
 
     Attributes:
         text: The C, without the headers.
-        sizes: What the size members are to hold, in order.
-        pointers: What the pointer members are to point at, in order.
+        sizes: What the size members of a call are to hold, in order.
+        pointers: What its pointer members are to point at, in order.
     """
 
     text: str
@@ -48,11 +34,15 @@ class Source:
 
 def print_program(program: Program) -> Source:
     """Print both passes, or the forward one alone if that is all there is."""
-    printer = _Printer(program)
-    printer.forward()
+    text = Text()
+    passes: list[_Pass] = [_Forward(program, text)]
     if program.backward:
-        printer.backward()
-    return Source(printer.finished(), list(printer.sizes), printer.pointers)
+        passes.append(_Backward(program, text))
+    for each in passes:
+        each.write()
+    products = _products(sorted(set().union(*(each.widths for each in passes))))
+    whole = [_EXPORTS, text.struct(), _ROWS, *products, "", *text.lines]
+    return Source("\n".join(whole), list(text.sizes), text.pointers)
 
 
 def with_headers(text: str, *, double: bool) -> str:
@@ -62,673 +52,590 @@ def with_headers(text: str, *, double: bool) -> str:
     return "\n".join(["#define SEQNETS_DOUBLE"] * double + [*headers, text])
 
 
-@dataclass
+def _products(widths: Sequence[int]) -> list[str]:
+    """The code of products, for each number of rows whose sums the registers hold."""
+    text = []
+    for registers, room in _REGISTERS.items():
+        text.append(f"#if NREGS {registers}")
+        for width in widths:
+            most = max(1, min(_TALLEST, room // width))
+            text += [f"PRODUCT({width}, {rows})" for rows in range(1, most + 1)]
+            names = ", ".join(f"product_{width}_{rows}" for rows in range(1, most + 1))
+            text.append(f"static const Product product_{width}[] = {{0, {names}}};")
+            text.append(f"#define MOST_{width} {most}")
+        text.append("#endif")
+    return text
+
+
 class _Pass:
-    """What one of the two passes needs while it is printed."""
+    """One of the two passes: what they share.
+
+    Attributes:
+        name: "forward" or "backward".
+        stages: The program's, for this pass.
+        widths: Vectors in a panel of each product.
+    """
 
     name: str
-    stages: Sequence[Stage]
-    room: list[tuple[str, str]] = field(default_factory=list)  # scratch: member, numbers
 
+    def __init__(self, program: Program, text: Text, stages: Sequence[Stage]) -> None:
+        self.program, self.step, self.text, self.stages = program, program.step, text, stages
+        self.line, self.size, self.pointer = text.line, text.size, text.pointer
+        self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
+        self.exchanges = bool(self.step.products or self.step.sums)
+        self.widths = {p.blocks * _vectors(s) for s in stages for p in s.products}
 
-class _Printer:
-    def __init__(self, program: Program) -> None:
-        self.program, self.step = program, program.step
-        self.sizes: dict[int, str] = {}
-        self.pointers: list[str] = []
-        self.bodies: list[str] = []
-        self.lines: list[str] = []
-        self.depth = 0
-        self.vectors: set[int] = set()
-        self.names: dict[Node, str] = {}
+    # What the passes differ in.
 
-    # -- writing
+    def room(self) -> dict[str, str]:
+        """Scratch memory beside the weights: members, and how many numbers each is."""
+        raise NotImplementedError
 
-    def line(self, text: str = "") -> None:
-        self.lines.append("    " * self.depth + text if text else "")
+    def reach(self, product: int) -> int:
+        """How many numbers of a row a product sums up."""
+        raise NotImplementedError
 
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        self.line(head + " {")
-        self.depth += 1
-        yield
-        self.depth -= 1
-        self.line("}")
+    def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
+        """The call that packs a panel of a weight."""
+        raise NotImplementedError
 
-    def size(self, value: int) -> str:
-        """A number as the member that holds it."""
-        if value == 0:
-            return "0"
-        return self.sizes.setdefault(value, f"c->n{len(self.sizes)}")
+    def leaf(self, node: Node, stage: Stage) -> str:
+        """A leaf of an expression."""
+        columns = node.what
+        assert columns.source == "parameter", columns  # the passes know all others
+        name = self.pointer(f"p_{columns.key}")
+        return (
+            _load(f"{name} + {self.column(columns.offset)}") if node.width else f"v_set({name}[0])"
+        )
 
-    def pointer(self, name: str) -> str:
-        """A buffer of the caller's as the member that points at it."""
-        if name not in self.pointers:
-            self.pointers.append(name)
-        return f"c->{name}"
+    def write_stage(self, n: int, stage: Stage) -> None:
+        """The function of a stage."""
+        raise NotImplementedError
 
-    def finished(self) -> str:
-        members = [
-            f"{_TYPES[s]}{s}"
-            if s in _TYPES and "(" not in _TYPES[s]
-            else _TYPES.get(s, f"int64_t {s}")
-            for s in SETTINGS
-        ]
-        members += [f"int64_t n{i}" for i in range(len(self.sizes))]
-        members += [f"real *{name}" for name in self.pointers]
-        struct = "\n".join(["typedef struct {", *(f"    {m};" for m in members), "} Call;"])
-        return "\n".join([_HELPERS_BEFORE, struct, _HELPERS, *self._products(), *self.lines, ""])
+    def write_loop(self) -> None:
+        """The function that a thread runs."""
+        raise NotImplementedError
 
-    def _products(self) -> list[str]:
-        """The products' code for each number of rows up to what the registers hold."""
-        text = []
-        for many, room in (("== 32", 24), ("!= 32", 12)):
-            text.append(f"#if NREGS {many}")
-            for v in sorted(self.vectors):
-                most = max(1, min(12, room // v))
-                text += [f"PRODUCT({v}, {r})" for r in range(1, most + 1)]
-                names = ", ".join(f"product_{v}_{r}" for r in range(1, most + 1))
-                text.append(f"static const Product product_{v}[] = {{0, {names}}};")
-                text.append(f"#define MOST_{v} {most}")
-            text.append("#endif")
-        return text
+    # What they share.
 
-    # -- both passes
+    def write(self) -> None:
+        """All functions of the pass."""
+        self._write_room()
+        self._write_pack()
+        for n, stage in enumerate(self.stages):
+            self.write_stage(n, stage)
+        self.write_loop()
+        with self.text.function(f"EXPORT void {self.name}(const Call *c)"):
+            self.line("Team team = {.call = c, .rows = c->B, .threads = c->threads,")
+            self.line("             .row_groups = c->row_groups, .thread = c->thread,")
+            self.line("             .team = c->threads > 1 ? c->team : 0};")
+            self.line("if (c->threads > 1)")
+            self.line(f"    c->parallel({self.name}_thread, &team, (unsigned)c->threads, 0);")
+            self.line("else")
+            self.line(f"    {self.name}_thread(&team);")
 
-    def vectors_of(self, stage: Stage) -> int:
-        """Vectors of units in a panel: two where each holds but one product's numbers."""
-        return 2 if all(product.blocks == 1 for product in stage.products) else 1
+    def row(self, columns: int) -> str:
+        """The distance of rows in scratch memory."""
+        return f"ROW({self.size(columns)})"
 
-    def rows_of(self, stage: Stage) -> str:
-        """How many rows are computed at once."""
-        wide = [p.blocks * self.vectors_of(stage) for p in stage.products]
-        return f"MOST_{max(wide)}" if wide else "8"
+    def column(self, offset: int) -> str:
+        """Where a vector of units lies that begin at an offset of a row."""
+        return f"{self.size(offset)} + u" if offset else "u"
 
-    def room(self, one: _Pass) -> None:
-        """The struct of scratch memory, and how it is laid out."""
-        with self.block("typedef struct"):
-            for member, _ in one.room:
-                self.line(f"real *{member};")
-        self.lines[-1] = f"}} {one.name.title()}Room;"
-        self.line()
-        head = f"static int64_t {one.name}_room(const Call *c, {one.name.title()}Room *m)"
-        with self.block(head):
-            self.line("int64_t n = 0;")
-            for member, count in one.room:
-                self.line(f"m->{member} = c->scratch + n;")
-                self.line(f"n += {count};")
-            self.line("return n;")
-        self.line()
-        self.line(f"EXPORT int64_t {one.name}_scratch(const Call *c) {{")
-        self.line(f"    {one.name.title()}Room m;")
-        self.line(f"    return {one.name}_room(c, &m);")
-        self.line("}")
-        self.line()
+    def at(self, name: str, columns: int, offset: int = 0, row: str = "row") -> str:
+        """Where a vector of units lies in a buffer of the caller's."""
+        return f"{self.pointer(name)} + {row} * {self.size(columns)} + {self.column(offset)}"
 
-    def weights(self, one: _Pass) -> None:
-        """Scratch memory for packed weights, and a function that packs a thread's share."""
-        reach = []
-        for stage in one.stages:
-            v = self.vectors_of(stage)
+    def saved_at(self, offset: int) -> str:
+        """The same in what is saved."""
+        row = "(b * c->save_b + t * c->save_t)"
+        return self.at("saved", self.program.saved_size, offset, row)
+
+    def in_room(self, name: str, columns: int, turn: str = "") -> str:
+        """Where row b begins in scratch memory; of two turns, which."""
+        row = f"({turn} * c->B + b)" if turn else "b"
+        return f"m->{name} + {row} * {self.row(columns)}"
+
+    def shares(self, body: Callable[[], None]) -> None:
+        """A loop over the rows that a thread copies: its group's, in turns."""
+        with self.text.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
+            body()
+
+    def begin_loop(self, pack: str) -> None:
+        """The first lines of the function that a thread runs."""
+        self.line("const Call *c = ((Team *)team)->call;")
+        self.line("const Share mine = share(team), *s = &mine;")
+        self.line(f"{self.name.title()}Room room, *m = &room;")
+        self.line(f"{self.name}_room(c, m);", pack)
+
+    def meet(self) -> None:
+        """Wait for the group, where its threads read what others wrote."""
+        if self.exchanges:
+            self.line("meet(s->own, s->units);")
+
+    def _write_room(self) -> None:
+        members = {}
+        for stage in self.stages:
             for p in stage.products:
-                weight = self.step.products[p.product].weight
-                K = weight.columns if one.name == "forward" else weight.rows
-                panel = f"{self.size(K)} * {p.blocks * v} * LANES"
-                self.vectors.add(p.blocks * v)
-                count = f"panels({self.size(stage.width)}, {v}) * {panel}"
-                one.room.append((f"weight_{p.product}", count))
-                reach.append((p, stage, v, K, panel))
-        self._packing = (one, reach)
+                panels = f"panels({self.size(stage.width)}, {_vectors(stage)})"
+                members[f"weight_{p.product}"] = f"{panels} * {self._panel(p, stage)}"
+        members |= self.room()
+        room = f"{self.name.title()}Room"
+        with self.text.block("typedef struct", f"}} {room};"):
+            self.line(*(f"real *{member};" for member in members))
+        self.line("")
+        with self.text.function(f"static int64_t {self.name}_room(const Call *c, {room} *m)"):
+            self.line("int64_t n = 0;")
+            for member, numbers in members.items():
+                self.line(f"m->{member} = c->scratch + n, n += {numbers};")
+            self.line("return n;")
+        with self.text.function(f"EXPORT int64_t {self.name}_scratch(const Call *c)"):
+            self.line(f"{room} m;", f"return {self.name}_room(c, &m);")
 
-    def packing(self) -> None:
-        one, reach = self._packing
-        with self.block(f"static void {one.name}_pack({_ARGUMENTS(one)})"):
-            if not reach:
-                self.line("(void)c, (void)m, (void)s;")
-            for p, stage, v, K, panel in reach:
-                W = self.size(stage.width)
-                pointer = self.pointer(f"weight_{p.product}")
-                with self.block(f"for (long p = s->thread; p < panels({W}, {v}); p += s->threads)"):
-                    to = f"m->weight_{p.product} + p * {panel}"
-                    if one.name == "forward":
-                        self.line(
-                            f"pack_rows({pointer}, {self.size(K)}, {W}, {p.blocks}, {v}, p * {v} * LANES, {to});"
-                        )
-                    else:
-                        self.line(
-                            f"pack_columns({pointer}, {self.size(K)}, {W}, {v}, p * {v} * LANES, {to});"
-                        )
-        self.line()
+    def _write_pack(self) -> None:
+        with self.text.function(f"static void {self.name}_pack({self.arguments})"):
+            self.line("(void)c, (void)m, (void)s;")
+            for stage in self.stages:
+                for p in stage.products:
+                    panels = f"panels({self.size(stage.width)}, {_vectors(stage)})"
+                    self.line(f"for (long p = s->thread; p < {panels}; p += s->threads)")
+                    to = f"m->weight_{p.product} + p * {self._panel(p, stage)}"
+                    self.line("    " + self.pack(p, stage, to))
+
+    def _panel(self, product: StageProduct, stage: Stage) -> str:
+        numbers = self.size(self.reach(product.product))
+        return f"{numbers} * {product.blocks * _vectors(stage)} * LANES"
 
     @contextmanager
-    def tiles(
-        self, one: _Pass, stage: Stage, products: Sequence[tuple[int, str]]
-    ) -> Iterator[None]:
+    def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
         """The loops over panels, rows and vectors, with the products at hand.
 
-        ``products`` names each product of the stage and where the rows that it multiplies lie:
-        a C expression of the row ``b0`` and the distance of rows, or nothing for no product.
+        Args:
+            stage: The stage.
+            rows: For each of its products where the rows lie that it multiplies: in C, the row
+                ``b0`` and the distance of rows.
         """
-        v = self.vectors_of(stage)
-        W = self.size(stage.width)
-        blocks = {p.product: p.blocks for p in stage.products}
-        self.line(f"const long many = panels({W}, {v});")
-        self.line("const long most = share_of(many, s->unit + 1, s->units);")
-        head = "for (long p = share_of(many, s->unit, s->units); p < most; p++)"
-        with self.block(head):
-            units = [
-                self.program.units and store.buffer.key
-                for store in stage.stores
-                if store.buffer.kind == "unit"
-            ]
-            for i in units:
-                self.line(f"vec unit_{i}[{v}] = {{{{0}}}};")
+        vectors, W = _vectors(stage), self.size(stage.width)
+        tall = f"MOST_{max(p.blocks * vectors for p in stage.products)}" if rows else "8"
+        sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
+        self.line(f"const long many = panels({W}, {vectors});")
+        self.line("const long last = share_of(many, s->unit + 1, s->units);")
+        with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
+            self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
             self.line("long high;")
-            with self.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
-                self.line(f"high = tile(s->last - b0, {self.rows_of(stage)});")
-                for k, rows in products:
-                    wide = blocks[k] * v
-                    K = self.step.products[k].weight
-                    numbers = self.size(K.columns if one.name == "forward" else K.rows)
-                    self.line(f"_Alignas(64) real z_{k}[{self.rows_of(stage)} * {wide} * LANES];")
-                    self.line(
-                        f"product_{wide}[high]({rows}, m->weight_{k} + p * {numbers} * {wide} * LANES, {numbers}, z_{k});"
-                    )
-                with self.block("for (long i = 0; i < high; i++)"):
+            with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
+                self.line(f"high = tile(s->last - b0, {tall});")
+                for p in stage.products:
+                    k, wide = p.product, p.blocks * vectors
+                    self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
+                    weight = f"m->weight_{k} + p * {self._panel(p, stage)}"
+                    reach = self.size(self.reach(k))
+                    self.line(f"product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});")
+                with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const int valid = is_valid(c, b, t);")
-                    loop = self.block(f"for (int j = 0; j < {v}; j++)") if v > 1 else _nothing()
-                    if v == 1:
-                        self.line("const int j = 0;")
-                    with loop:
-                        self.line(f"const long u = (p * {v} + j) * LANES;")
-                        if v > 1:
-                            self.line(f"if (u >= {W}) break;")
-                        self.line(f"const int n = lanes({W} - u);")
+                    with self._vector_by_vector(vectors, W):
                         yield
-            for i in units:
-                with self.block(f"for (int j = 0; j < {v} && (p * {v} + j) * LANES < {W}; j++)"):
-                    self.line(f"const long u = (p * {v} + j) * LANES;")
-                    self.line(f"real *to = {self.pointer(f'unit_{i}')} + s->group * {W} + u;")
-                    self.line(
-                        f"v_store_n(to, v_load_n(to, lanes({W} - u)) + unit_{i}[j], lanes({W} - u));"
-                    )
+            if sums:
+                with self._vector_by_vector(vectors, W):
+                    for i in sums:
+                        to = self.at(f"unit_{i}", stage.width, row="s->group")
+                        self.line(_store(to, f"{_load(to)} + unit_{i}[j]"))
 
-    def sums_of(self, stage: Stage, kind: str) -> None:
+    @contextmanager
+    def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:
+        """A loop over the vectors of a panel, as far as there are units."""
+        more = f" && (p * {vectors} + j) * LANES < {W}" if vectors > 1 else ""
+        with self.text.block(f"for (int j = 0; j < {vectors}{more}; j++)"):
+            self.line(f"const long u = (p * {vectors} + j) * LANES;")
+            self.line(f"const int n = lanes({W} - u);")
+            yield
+
+    def sums_of_rows(self, stage: Stage, kind: str) -> None:
         """The sums over rows that a stage begins with."""
         for k in stage.sums:
-            W = self.step.sums[k].width
-            with self.block("for (long b = s->first; b < s->last; b++)"):
-                self.line(
-                    f"m->sum_{k}[s->thread * c->B + b] = row_sum(m->{kind}_{k} + b * ROW({self.size(W)}), {self.size(W)});"
-                )
+            width = self.step.sums[k].width
+            row = f"row_sum({self.in_room(f'{kind}_{k}', width)}, {self.size(width)})"
+            self.line("for (long b = s->first; b < s->last; b++)")
+            self.line(f"    m->sum_{k}[s->thread * c->B + b] = {row};")
 
-    def compute(self, roots: Sequence[Node], given: dict[Node, str]) -> Callable[[Node], str]:
-        """Print what the roots need, one number a line; returns their names."""
+    def compute(
+        self, stage: Stage, roots: Sequence[Node], given: dict[Node, str]
+    ) -> Callable[[Node], str]:
+        """Write what the roots need, one number a line; returns their names."""
         names = dict(given)
         for node in walk(list(roots), given):
             if node.op == "const":
                 names[node] = _constant(node.what)
-            elif node.op == "leaf":
-                names[node] = f"l{node.serial}"
-                self.line(f"const vec l{node.serial} = {self.leaf(node)};")
-            else:
-                names[node] = f"e{node.serial}"
-                self.line(f"const vec e{node.serial} = {_expression(node, names)};")
-        return lambda node: names[node]
+                continue
+            names[node] = f"e{node.serial}"
+            value = self.leaf(node, stage) if node.op == "leaf" else _expression(node, names)
+            self.line(f"const vec e{node.serial} = {value};")
+        return names.__getitem__
 
-    def leaf(self, node: Node) -> str:
-        """A leaf as C, where the passes agree on it."""
-        columns = node.what
-        if columns.source == "parameter":
-            name = self.pointer(f"p_{columns.key}")
-            if not node.width:
-                return f"v_set({name}[0])"
-            return f"v_load_n({name} + {_plus(self.size(columns.offset))}u, n)"
-        raise AssertionError(columns)  # the passes know all others
+    def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int]) -> dict[Node, str]:
+        """Load what of some saved nodes the roots need; returns their names."""
+        reached = {arg for node in walk(list(roots), nodes) for arg in node.args} | set(roots)
+        names = {node: f"k{node.serial}" for node in nodes if node in reached}
+        for node, name in names.items():
+            self.line(f"const vec {name} = {_load(self.saved_at(nodes[node]))};")
+        return names
 
-    # -- forward
 
-    def forward(self) -> None:
-        program, step = self.program, self.step
-        one = _Pass("forward", program.forward)
-        self.weights(one)
-        for p, size in enumerate(step.state_sizes):
-            one.room.append((f"state_{p}", f"2 * c->B * ROW({self.size(size)})"))
-        for store in (s for stage in program.forward for s in stage.stores):
+class _Forward(_Pass):
+    name = "forward"
+
+    def __init__(self, program: Program, text: Text) -> None:
+        super().__init__(program, text, program.forward)
+
+    def room(self) -> dict[str, str]:
+        members = {
+            f"state_{p}": f"2 * c->B * {self.row(size)}"
+            for p, size in enumerate(self.step.state_sizes)
+        }
+        for store in (store for stage in self.stages for store in stage.stores):
             if store.buffer.kind in ("value", "summand") and store.node is not None:
                 name = f"{store.buffer.kind}_{store.buffer.key}"
-                one.room.append((name, f"c->B * ROW({self.size(store.node.width)})"))
-        one.room += [(f"sum_{k}", "c->threads * c->B") for k in range(len(step.sums))]
-        self.room(one)
-        self.packing()
-        for n, stage in enumerate(program.forward):
-            self._forward_stage(one, n, stage)
-        self._forward_pass(one)
+                members[name] = f"c->B * {self.row(store.node.width)}"
+        return members | {f"sum_{k}": "c->threads * c->B" for k in range(len(self.step.sums))}
 
-    def _state(self, p: int, now: str) -> str:
-        row = f"ROW({self.size(self.step.state_sizes[p])})"
-        return f"m->state_{p} + ({now} * c->B + b) * {row}"
+    def reach(self, product: int) -> int:
+        return self.step.products[product].weight.columns
 
-    def _next_state(self, p: int, value: str) -> None:
-        """Leave a state part to the next step, which may begin anew."""
-        start = f"{self.pointer(f'start_{p}')} + b * {self.size(self.step.state_sizes[p])} + u"
-        fresh = f"is_reset(c, b, next) ? v_load_n({start}, n) : {value}"
-        self.line(f"v_store({self._state(p, '(1 - now)')} + u, {fresh});")
+    def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
+        k, vectors = product.product, _vectors(stage)
+        weight = f"{self.pointer(f'weight_{k}')}, {self.size(self.reach(k))}"
+        shape = f"{self.size(stage.width)}, {product.blocks}, {vectors}, p * {vectors} * LANES"
+        return f"pack_rows({weight}, {shape}, {panel});"
 
-    def _forward_stage(self, one: _Pass, n: int, stage: Stage) -> None:
-        products = []
-        for p in stage.products:
-            K = self.size(self.step.products[p.product].weight.columns)
-            if p.value.kind == "x":
-                x = self.pointer("x")
-                products.append(
-                    (p.product, f"{x} + (b0 * c->row_b + t * c->row_t) * {K}, c->row_b * {K}")
-                )
-            elif p.value.kind == "state":
-                from_ = f"m->state_{p.value.key} + (now * c->B + b0) * ROW({K})"
-                products.append((p.product, f"{from_}, ROW({K})"))
-            else:
-                products.append((p.product, f"m->value_{p.value.key} + b0 * ROW({K}), ROW({K})"))
-        blocks = {p.product: p.blocks for p in stage.products}
-        v = self.vectors_of(stage)
-        W = stage.width
+    def leaf(self, node: Node, stage: Stage) -> str:
+        source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "wx":
+            return _load(self.at("wx", self.step.wx_size, offset))
+        if source == "state":
+            return f"v_load({self._state(key, 'now')} + {self.column(offset)})"
+        if source == "product":
+            blocks = next(p.blocks for p in stage.products if p.product == key)
+            block = f"i * {blocks} + {offset // stage.width}"
+            return f"v_load(z_{key} + (({block}) * {_vectors(stage)} + j) * LANES)"
+        if source == "sum":
+            return f"v_set(m->sum_{key}[s->thread * c->B + b])"
+        return super().leaf(node, stage)
 
-        def leaf(node: Node) -> str:
-            source, key, offset = node.what.source, node.what.key, node.what.offset
-            if source == "wx":
-                at = f"{self.pointer('wx')} + row * {self.size(self.step.wx_size)}"
-                return f"v_load_n({at} + {_plus(self.size(offset))}u, n)"
-            if source == "state":
-                return f"v_load({self._state(key, 'now')} + u)"
-            if source == "product":
-                return f"v_load(z_{key} + ((i * {blocks[key]} + {offset // W}) * {v} + j) * LANES)"
-            if source == "sum":
-                return f"v_set(m->sum_{key}[s->thread * c->B + b])"
-            return _Printer.leaf(self, node)
-
-        self.leaf = leaf  # type: ignore[method-assign]
-        with self.block(f"static void forward_{n}({_ARGUMENTS(one)}, long t, long next, long now)"):
+    def write_stage(self, n: int, stage: Stage) -> None:
+        rows = {p.product: self._multiplied(p) for p in stage.products}
+        head = f"static void forward_{n}({self.arguments}, long t, long next, long now)"
+        with self.text.function(head):
             self.line("(void)next;")
-            self.sums_of(stage, "summand")
-            with self.tiles(one, stage, products):
-                with self.block("if (!valid)"):
-                    self._forward_invalid(stage)
+            self.sums_of_rows(stage, "summand")
+            with self.units_of_rows(stage, rows):
+                with self.text.block("if (!valid)"):
+                    self._pass_by(stage)
                     self.line("continue;")
-                earlier = self._from_earlier(stage, n)
                 roots = [*stage.state.values(), *(s.node for s in stage.stores if s.node)]
-                name = self.compute(roots, earlier)
-                self._forward_stores(stage, name)
-        self.line()
-        del self.leaf
+                here = {store.node for store in stage.stores if store.buffer.kind == "saved"}
+                earlier = {
+                    node: offset
+                    for node, offset in self.program.saved.items()
+                    if offset < self.program.crossing and node not in here
+                }
+                name = self.compute(stage, roots, self.load_saved(roots, earlier))
+                self._store(stage, name)
 
-    def _from_earlier(self, stage: Stage, n: int) -> dict[Node, str]:
-        """What earlier stages of the step have computed for this one, loaded."""
-        mine = {s.node for s in stage.stores if s.buffer.kind == "saved"}
-        roots = [*stage.state.values(), *(s.node for s in stage.stores if s.node)]
-        crossing = {
-            node: offset
-            for node, offset in self.program.saved.items()
-            if offset < self.program.crossing and node not in mine
-        }
-        reached = {arg for node in walk(roots, crossing) for arg in node.args} | set(roots)
-        given = {}
-        for node, offset in crossing.items():
-            if node in reached:
-                given[node] = f"k{node.serial}"
-                self.line(f"const vec k{node.serial} = {self._saved(offset)};")
-        return given
+    def _multiplied(self, product: StageProduct) -> str:
+        K = self.reach(product.product)
+        value = product.value
+        if value.kind == "x":
+            row = f"(b0 * c->row_b + t * c->row_t) * {self.size(K)}"
+            return f"{self.pointer('x')} + {row}, c->row_b * {self.size(K)}"
+        turn = "(now * c->B + b0)" if value.kind == "state" else "b0"
+        return f"m->{value.kind}_{value.key} + {turn} * {self.row(K)}, {self.row(K)}"
 
-    def _saved(self, offset: int) -> str:
-        return f"v_load_n({self.pointer('saved')} + {self._saved_place(offset)}, n)"
+    def _state(self, p: int, turn: str) -> str:
+        return self.in_room(f"state_{p}", self.step.state_sizes[p], turn)
 
-    def _saved_place(self, offset: int) -> str:
-        row = f"(b * c->save_b + t * c->save_t) * {self.size(self.program.saved_size)}"
-        return f"{row} + {_plus(self.size(offset))}u"
-
-    def _forward_invalid(self, stage: Stage) -> None:
+    def _pass_by(self, stage: Stage) -> None:
         """A step beyond a row's end: its state stays, and zeros are all that is seen of it."""
         for p in stage.state:
-            size = self.size(self.step.state_sizes[p])
-            self._next_state(p, f"v_load({self._state(p, 'now')} + u)")
-            if p == 0:
-                self.line(f"v_store_n({self.pointer('y')} + row * {size} + u, (vec){{0}}, n);")
-            if p in self.program.befores:
-                self._keep(f"before_{p}", f"row * {size} + u", "(vec){0}")
+            self._store_state(p, f"v_load({self._state(p, 'now')} + u)", _ZERO, _ZERO)
         for store in stage.stores:
-            self._keep_store(store, "(vec){0}")
+            self._keep_store(store, _ZERO)
 
-    def _keep(self, name: str, place: str, value: str) -> None:
-        """Store a number for the backward pass, if one will follow."""
-        self.line(f"if (c->save) v_store_n({self.pointer(name)} + {place}, {value}, n);")
-
-    def _keep_store(self, store: Store, value: str) -> None:
-        assert store.node is not None  # the forward pass stores what it computes
-        if store.buffer.kind == "saved" and store.offset >= self.program.crossing:
-            self._keep("saved", self._saved_place(store.offset), value)
-        elif store.buffer.kind == "saved":
-            self.line(
-                f"v_store_n({self.pointer('saved')} + {self._saved_place(store.offset)}, {value}, n);"
-            )
-        elif store.buffer.kind == "value" and self.program.backward:
-            self._keep(
-                f"value_{store.buffer.key}", f"row * {self.size(store.node.width)} + u", value
-            )
-
-    def _forward_stores(self, stage: Stage, name: Callable[[Node], str]) -> None:
+    def _store(self, stage: Stage, name: Callable[[Node], str]) -> None:
         for p, node in stage.state.items():
-            size = self.size(self.step.state_sizes[p])
-            self._next_state(p, name(node))
-            if p == 0:
-                self.line(f"v_store_n({self.pointer('y')} + row * {size} + u, {name(node)}, n);")
-            if p in self.program.befores:
-                before = f"v_load({self._state(p, 'now')} + u)"
-                self._keep(f"before_{p}", f"row * {size} + u", before)
+            before = f"v_load({self._state(p, 'now')} + u)"
+            self._store_state(p, name(node), name(node), before)
         for store in stage.stores:
-            assert store.node is not None  # as above
-            kind, k = store.buffer.kind, store.buffer.key
-            if kind in ("value", "summand"):
-                row = f"ROW({self.size(store.node.width)})"
-                self.line(f"v_store(m->{kind}_{k} + b * {row} + u, {name(store.node)});")
+            assert store.node is not None  # the forward pass stores what it computes
+            if store.buffer.kind in ("value", "summand"):
+                place = f"{store.buffer.kind}_{store.buffer.key}"
+                self.line(
+                    f"v_store({self.in_room(place, store.node.width)} + u, {name(store.node)});"
+                )
             self._keep_store(store, name(store.node))
 
-    def _forward_pass(self, one: _Pass) -> None:
+    def _store_state(self, p: int, after: str, y: str, before: str) -> None:
+        """Leave a state part to the next step, which may begin anew, and to who asked for it."""
+        size = self.step.state_sizes[p]
+        start = _load(self.at(f"start_{p}", size, row="b"))
+        self.line(f"v_store({self._state(p, '(1 - now)')} + u,")
+        self.line(f"        is_reset(c, b, next) ? {start} : {after});")
+        if p == 0:
+            self.line(_store(self.at("y", size), y))
+        if p in self.program.befores:
+            self.line(f"if (c->save) {_store(self.at(f'before_{p}', size), before)}")
+
+    def _keep_store(self, store: Store, value: str) -> None:
+        """Keep a number for the backward pass, and what crosses stages in any case."""
+        assert store.node is not None  # as above
+        k = store.buffer.key
+        if store.buffer.kind == "saved":
+            always = store.offset < self.program.crossing
+            kept = _store(self.saved_at(store.offset), value)
+            self.line(kept if always else f"if (c->save) {kept}")
+        elif store.buffer.kind == "value" and self.program.backward:
+            kept = _store(self.at(f"value_{k}", store.node.width), value)
+            self.line(f"if (c->save) {kept}")
+
+    def write_loop(self) -> None:
         sizes = self.step.state_sizes
-        with self.block("static void forward_thread(void *team)"):
-            self.line("const Call *c = ((Team *)team)->call;")
-            self.line("const Share mine = share(team), *s = &mine;")
-            self.line("ForwardRoom room, *m = &room;")
-            self.line("forward_room(c, m);")
-            self.line("if (!c->packed) forward_pack(c, m, s);")
-            with self.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
-                self.line("const int fresh = is_reset(c, b, step(c, 0));")
-                for p, size in enumerate(sizes):
-                    S = self.size(size)
-                    start, initial = self.pointer(f"start_{p}"), self.pointer(f"initial_{p}")
-                    self.line(
-                        f"copy_row({self._state(p, '0')}, (fresh ? {start} : {initial}) + b * {S}, {S});"
-                    )
+
+        def begin() -> None:
+            self.line("const int fresh = is_reset(c, b, step(c, 0));")
+            for p, size in enumerate(sizes):
+                begins = f"fresh ? {self.pointer(f'start_{p}')} : {self.pointer(f'initial_{p}')}"
+                n = self.size(size)
+                self.line(f"copy_row({self._state(p, '0')}, ({begins}) + b * {n}, {n});")
+
+        def end() -> None:
+            for p, size in enumerate(sizes):
+                n, final = self.size(size), self.pointer(f"final_{p}")
+                self.line(f"copy_row({final} + b * {n}, {self._state(p, 'now')}, {n});")
+
+        with self.text.function("static void forward_thread(void *team)"):
+            self.begin_loop("if (!c->packed) forward_pack(c, m, s);")
+            self.shares(begin)
             self.line("meet(s->all, s->threads);")
             self.line("long now = 0;")
-            with self.block("for (long i = 0; i < c->T; i++, now = 1 - now)"):
+            with self.text.block("for (long i = 0; i < c->T; i++, now = 1 - now)"):
                 self.line("const long t = step(c, i), next = step(c, i + 1);")
-                for n in range(len(one.stages)):
+                for n in range(len(self.stages)):
                     self.line(f"forward_{n}(c, m, s, t, next, now);")
-                    if self._exchanges:
-                        self.line("meet(s->own, s->units);")
-            if not self._exchanges:
+                    self.meet()
+            if not self.exchanges:
                 self.line("meet(s->own, s->units);")
-            with self.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
-                for p, size in enumerate(sizes):
-                    S = self.size(size)
-                    self.line(
-                        f"copy_row({self.pointer(f'final_{p}')} + b * {S}, {self._state(p, 'now')}, {S});"
-                    )
-        self.line()
-        self._entry(one)
+            self.shares(end)
 
-    @property
-    def _exchanges(self) -> bool:
-        return bool(self.step.products or self.step.sums)
 
-    def _entry(self, one: _Pass) -> None:
-        with self.block(f"EXPORT void {one.name}(const Call *c)"):
-            self.line(
-                "Team team = {.call = c, .rows = c->B, .threads = c->threads, .row_groups = c->row_groups,"
-            )
-            self.line("             .thread = c->thread, .team = c->team};")
-            self.line("if (c->threads > 1)")
-            self.line(f"    c->parallel({one.name}_thread, &team, (unsigned)c->threads, 0);")
-            self.line("else")
-            self.line(f"    team.team = 0, {one.name}_thread(&team);")
-        self.line()
+class _Backward(_Pass):
+    name = "backward"
 
-    # -- backward
+    def __init__(self, program: Program, text: Text) -> None:
+        super().__init__(program, text, program.backward)
 
-    def backward(self) -> None:
-        program, step = self.program, self.step
-        one = _Pass("backward", program.backward)
-        self.weights(one)
-        for p, size in enumerate(step.state_sizes):
-            one.room.append((f"carry_{p}", f"2 * c->B * ROW({self.size(size)})"))
+    def room(self) -> dict[str, str]:
+        step = self.step
+        members = {
+            f"carry_{p}": f"2 * c->B * {self.row(size)}" for p, size in enumerate(step.state_sizes)
+        }
         for k, product in enumerate(step.products):
-            one.room.append((f"dz_{k}", f"2 * c->B * ROW({self.size(product.weight.rows)})"))
+            members[f"dz_{k}"] = f"2 * c->B * {self.row(product.weight.rows)}"
         for k, node in enumerate(step.sums):
-            one.room.append((f"dsum_{k}", f"c->B * ROW({self.size(node.width)})"))
-            one.room.append((f"sum_{k}", "c->threads * c->B"))
-        if program.crossing:
-            one.room.append(("dcross", f"c->B * ROW({self.size(program.crossing)})"))
-        self.room(one)
-        self.packing()
-        for n, stage in enumerate(program.backward):
-            self._backward_stage(one, n, stage)
-        self._backward_pass(one)
+            members[f"dsum_{k}"] = f"c->B * {self.row(node.width)}"
+            members[f"sum_{k}"] = "c->threads * c->B"
+        if self.program.crossing:
+            members["dcross"] = f"c->B * {self.row(self.program.crossing)}"
+        return members
 
-    def _carry(self, p: int, now: str) -> str:
-        row = f"ROW({self.size(self.step.state_sizes[p])})"
-        return f"m->carry_{p} + ({now} * c->B + b) * {row}"
+    def reach(self, product: int) -> int:
+        return self.step.products[product].weight.rows
 
-    def _dz(self, k: int, now: str, b: str = "b") -> str:
-        row = f"ROW({self.size(self.step.products[k].weight.rows)})"
-        return f"m->dz_{k} + ({now} * c->B + {b}) * {row}"
+    def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
+        k, vectors = product.product, _vectors(stage)
+        weight = f"{self.pointer(f'weight_{k}')}, {self.size(self.reach(k))}"
+        shape = f"{self.size(stage.width)}, {vectors}, p * {vectors} * LANES"
+        return f"pack_columns({weight}, {shape}, {panel});"
 
-    def _incoming(self, stage: Stage, one: _Pass) -> list[tuple[int, str]]:
-        """Where the rows lie that a stage's products multiply.
+    def leaf(self, node: Node, stage: Stage) -> str:
+        source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "state":
+            return _load(self.at(f"before_{key}", self.step.state_sizes[key], offset))
+        if source != "grad":
+            return super().leaf(node, stage)
+        kind, k = key
+        if kind == "state":
+            return f"g_{k}"
+        if kind == "value":
+            return self._product(k, stage)
+        if kind == "summand":
+            return f"v_set(m->sum_{k}[s->thread * c->B + b])"
+        return _load(f"{self.in_room('dcross', self.program.crossing)} + {self.column(k)}")
 
-        Those of a state's product are of the step that ran after this one.
-        """
-        rows = []
+    def write_stage(self, n: int, stage: Stage) -> None:
+        head = f"static void backward_{n}({self.arguments}, long t, long after, long now)"
+        with self.text.function(head):
+            self.line("(void)after;")
+            self.sums_of_rows(stage, "dsum")
+            with self.units_of_rows(stage, self._multiplied(stage)):
+                self._come_in(stage)
+                with self.text.block("if (!valid)"):
+                    self._pass_by(stage)
+                    self.line("continue;")
+                if 0 in stage.state:
+                    y = _load(self.at("grad_y", self.step.state_sizes[0]))
+                    self.line(f"if (c->grad_y) g_0 += {y};")
+                roots = [store.node for store in stage.stores if store.node is not None]
+                name = self.compute(stage, roots, self.load_saved(roots, self.program.saved))
+                for store in stage.stores:
+                    self._store(store, name)
+        if stage.state:
+            self._write_end(n, stage)
+
+    def _write_end(self, n: int, stage: Stage) -> None:
+        """The gradient of the state before the first step."""
+        parts = [p for p in stage.products if self.program.part_of(p.product) is not None]
+        ending = Stage(stage.width, parts, state=stage.state)
+        head = f"static void backward_end_{n}({self.arguments}, long after, long now)"
+        with self.text.function(head):
+            self.line("const long t = after;")
+            with self.units_of_rows(ending, self._multiplied(ending)):
+                self.line("(void)row, (void)valid;")
+                self._come_in(ending)
+                for p in stage.state:
+                    size = self.step.state_sizes[p]
+                    self.line(_store(self.at(f"grad_initial_{p}", size, row="b"), f"g_{p}"))
+
+    def _multiplied(self, stage: Stage) -> dict[int, str]:
+        """A state's product has the rows of the step that ran after this one, others this one's."""
+        rows = {}
         for p in stage.products:
-            K = self.size(self.step.products[p.product].weight.rows)
-            of = "(1 - now)" if self.program.part_of(p.product) is not None else "now"
-            rows.append((p.product, f"{self._dz(p.product, of, 'b0')}, ROW({K})"))
+            turn = "now" if self.program.part_of(p.product) is None else "(1 - now)"
+            row = self.row(self.reach(p.product))
+            rows[p.product] = f"m->dz_{p.product} + ({turn} * c->B + b0) * {row}, {row}"
         return rows
 
-    def _state_gradients(self, stage: Stage) -> None:
+    def _product(self, k: int, stage: Stage) -> str:
+        return f"v_load(z_{k} + (i * {_vectors(stage)} + j) * LANES)"
+
+    def _carry(self, p: int, turn: str) -> str:
+        return self.in_room(f"carry_{p}", self.step.state_sizes[p], turn)
+
+    def _dz(self, k: int, turn: str) -> str:
+        return self.in_room(f"dz_{k}", self.reach(k), turn)
+
+    def _come_in(self, stage: Stage) -> None:
         """The gradient of each state part that a stage makes, but for what comes by the output."""
-        v = self.vectors_of(stage)
         for p in stage.state:
-            S = self.size(self.step.state_sizes[p])
             terms = [f"v_load({self._carry(p, 'now')} + u)"]
             terms += [
-                f"v_load(z_{x.product} + (i * {v} + j) * LANES)"
+                self._product(x.product, stage)
                 for x in stage.products
                 if self.program.part_of(x.product) == p
             ]
             self.line(f"vec g_{p} = {' + '.join(terms)};")
-            with self.block("if (is_reset(c, b, after))"):
-                to = f"{self.pointer(f'grad_start_{p}')} + b * {S} + u"
-                self.line(f"v_store_n({to}, v_load_n({to}, n) + g_{p}, n);")
-                self.line(f"g_{p} = (vec){{0}};")
+            start = self.at(f"grad_start_{p}", self.step.state_sizes[p], row="b")
+            with self.text.block("if (is_reset(c, b, after))"):
+                self.line(_store(start, f"{_load(start)} + g_{p}"), f"g_{p} = {_ZERO};")
 
-    def _backward_stage(self, one: _Pass, n: int, stage: Stage) -> None:
-        v = self.vectors_of(stage)
-
-        def leaf(node: Node) -> str:
-            source, key, offset = node.what.source, node.what.key, node.what.offset
-            if source == "state":
-                S = self.size(self.step.state_sizes[key])
-                at = f"{self.pointer(f'before_{key}')} + row * {S}"
-                return f"v_load_n({at} + {_plus(self.size(offset))}u, n)"
-            if source == "grad":
-                kind, k = key
-                if kind == "state":
-                    return f"g_{k}"
-                if kind == "value":
-                    return f"v_load(z_{k} + (i * {v} + j) * LANES)"
-                if kind == "summand":
-                    return f"v_set(m->sum_{k}[s->thread * c->B + b])"
-                at = f"m->dcross + b * ROW({self.size(self.program.crossing)})"
-                return f"v_load_n({at} + {_plus(self.size(k))}u, n)"
-            return _Printer.leaf(self, node)
-
-        self.leaf = leaf  # type: ignore[method-assign]
-        head = f"static void backward_{n}({_ARGUMENTS(one)}, long t, long after, long now)"
-        with self.block(head):
-            self.line("(void)after;")
-            self.sums_of(stage, "dsum")
-            with self.tiles(one, stage, self._incoming(stage, one)):
-                self._state_gradients(stage)
-                with self.block("if (!valid)"):
-                    self._backward_invalid(stage)
-                    self.line("continue;")
-                if 0 in stage.state:
-                    S = self.size(self.step.state_sizes[0])
-                    y = self.pointer("grad_y")
-                    self.line(f"if ({y}) g_0 += v_load_n({y} + row * {S} + u, n);")
-                roots = [s.node for s in stage.stores if s.node is not None]
-                reached = {x for node in walk(roots, self.program.saved) for x in node.args}
-                given = {}
-                for node, offset in self.program.saved.items():
-                    if node in reached or node in roots:
-                        given[node] = f"k{node.serial}"
-                        self.line(f"const vec k{node.serial} = {self._saved(offset)};")
-                name = self.compute(roots, given)
-                for store in stage.stores:
-                    self._backward_store(store, stage, name)
-        self.line()
-        del self.leaf
-        if stage.state:
-            self._end(one, n, stage)
-
-    def _places(self, buffer: Buffer, offset: int) -> Iterator[tuple[str, str]]:
-        """Where a gradient is stored, and by which function."""
-        column = f"{_plus(self.size(offset))}u"
-        kind, k = buffer.kind, buffer.key
-        if kind == "dwx":
-            at = f"{self.pointer('grad_wx')} + row * {self.size(self.step.wx_size)}"
-            yield f"{at} + {column}", "_n"
-        elif kind == "dz":
-            yield f"{self._dz(k, 'now')} + {column}", "_n"
-            if k not in self.program.shared:
-                rows = self.size(self.step.products[k].weight.rows)
-                yield f"{self.pointer(f'grad_z_{k}')} + row * {rows} + {column}", "_n"
-        elif kind == "dsum":
-            yield f"m->dsum_{k} + b * ROW({self.size(self.step.sums[k].width)}) + u", ""
-        elif kind == "dcross":
-            yield f"m->dcross + b * ROW({self.size(self.program.crossing)}) + {column}", "_n"
-        elif kind == "carry":
-            yield f"{self._carry(k, '(1 - now)')} + u", ""
-
-    def _put(self, place: str, suffix: str, value: str, add: bool = False) -> None:
-        n = ", n" if suffix else ""
-        if add:
-            value = f"v_load{suffix}({place}{n}) + {value}"
-        self.line(f"v_store{suffix}({place}, {value}{n});")
-
-    def _backward_store(self, store: Store, stage: Stage, name: Callable[[Node], str]) -> None:
-        value = "(vec){0}" if store.node is None else name(store.node)
-        if store.buffer.kind == "unit":
-            self.line(f"unit_{store.buffer.key}[j] += {value};")
-            return
-        if store.add and store.node is None:
-            return
-        for place, suffix in self._places(store.buffer, store.offset):
-            self._put(place, suffix, value, store.add)
-
-    def _backward_invalid(self, stage: Stage) -> None:
+    def _pass_by(self, stage: Stage) -> None:
         """A step beyond a row's end: the gradient of the state passes by."""
         for store in stage.stores:
             passes = store.buffer.kind == "carry" and store.buffer.key in stage.state
-            if store.buffer.kind == "unit" or store.add or passes:
-                continue
-            for place, suffix in self._places(store.buffer, store.offset):
-                self._put(place, suffix, "(vec){0}")
+            if store.buffer.kind != "unit" and not store.add and not passes:
+                for place in self._places(store.buffer, store.offset):
+                    self.line(_store(place, _ZERO))
         for p in stage.state:
-            self._put(f"{self._carry(p, '(1 - now)')} + u", "", f"g_{p}")
+            self.line(f"v_store({self._carry(p, '(1 - now)')} + u, g_{p});")
 
-    def _end(self, one: _Pass, n: int, stage: Stage) -> None:
-        """The gradient of the state before the first step."""
-        parts = [p for p in stage.products if self.program.part_of(p.product) is not None]
-        ending = Stage(stage.width, parts, state=stage.state)
-        head = f"static void backward_end_{n}({_ARGUMENTS(one)}, long after, long now)"
-        with self.block(head):
-            self.line("const long t = after;")
-            with self.tiles(one, ending, self._incoming(ending, one)):
-                self.line("(void)row, (void)valid;")
-                self._state_gradients(ending)
-                for p in stage.state:
-                    S = self.size(self.step.state_sizes[p])
-                    self.line(
-                        f"v_store_n({self.pointer(f'grad_initial_{p}')} + b * {S} + u, g_{p}, n);"
-                    )
-        self.line()
+    def _store(self, store: Store, name: Callable[[Node], str]) -> None:
+        value = _ZERO if store.node is None else name(store.node)
+        if store.buffer.kind == "unit":
+            self.line(f"unit_{store.buffer.key}[j] += {value};")
+        elif not store.add:
+            for place in self._places(store.buffer, store.offset):
+                self.line(_store(place, value))
+        elif store.node is not None:
+            for place in self._places(store.buffer, store.offset):
+                self.line(_store(place, f"{_load(place)} + {value}"))
 
-    def _backward_pass(self, one: _Pass) -> None:
-        step, program = self.step, self.program
-        gaps = {b.key for b in program.gaps if b.kind == "dz"}
-        with self.block("static void backward_thread(void *team)"):
-            self.line("const Call *c = ((Team *)team)->call;")
-            self.line("const Share mine = share(team), *s = &mine;")
-            self.line("BackwardRoom room, *m = &room;")
-            self.line("backward_room(c, m);")
-            self.line("backward_pack(c, m, s);")
-            with self.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
-                for p, size in enumerate(step.state_sizes):
-                    S, final = self.size(size), self.pointer(f"grad_final_{p}")
-                    self.line(
-                        f"copy_row({self._carry(p, '0')}, {final} ? {final} + b * {S} : 0, {S});"
-                    )
-                for k, product in enumerate(step.products):
-                    K = self.size(product.weight.rows)
-                    self.line(f"copy_row({self._dz(k, '1')}, 0, ROW({K}));")
-                    if k in gaps:
-                        self.line(f"copy_row({self._dz(k, '0')}, 0, ROW({K}));")
+    def _places(self, buffer: Buffer, offset: int) -> Iterator[str]:
+        """Where a gradient is stored: in scratch memory for the next stage, and for the caller."""
+        kind, k = buffer.kind, buffer.key
+        if kind == "dwx":
+            yield self.at("grad_wx", self.step.wx_size, offset)
+        elif kind == "dz":
+            yield f"{self._dz(k, 'now')} + {self.column(offset)}"
+            if k not in self.program.shared:
+                yield self.at(f"grad_z_{k}", self.reach(k), offset)
+        elif kind == "dsum":
+            yield f"{self.in_room(f'dsum_{k}', self.step.sums[k].width)} + u"
+        elif kind == "dcross":
+            yield f"{self.in_room('dcross', self.program.crossing)} + {self.column(offset)}"
+        else:
+            yield f"{self._carry(k, '(1 - now)')} + u"
+
+    def write_loop(self) -> None:
+        gaps = {buffer.key for buffer in self.program.gaps if buffer.kind == "dz"}
+
+        def begin() -> None:
+            for p, size in enumerate(self.step.state_sizes):
+                n, final = self.size(size), self.pointer(f"grad_final_{p}")
+                row = f"{final} ? {final} + b * {n} : 0"
+                self.line(f"copy_row({self._carry(p, '0')}, {row}, {n});")
+            for k in range(len(self.step.products)):
+                for turn in ("0", "1") if k in gaps else ("1",):
+                    self.line(f"copy_row({self._dz(k, turn)}, 0, {self.row(self.reach(k))});")
+
+        with self.text.function("static void backward_thread(void *team)"):
+            self.begin_loop("backward_pack(c, m, s);")
+            self.shares(begin)
             self.line("meet(s->all, s->threads);")
             self.line("long now = 0, after = -1;")
-            with self.block("for (long i = c->T - 1; i >= 0; i--, now = 1 - now)"):
+            with self.text.block("for (long i = c->T - 1; i >= 0; i--, now = 1 - now)"):
                 self.line("const long t = step(c, i);")
-                for n in range(len(one.stages)):
+                for n in range(len(self.stages)):
                     self.line(f"backward_{n}(c, m, s, t, after, now);")
-                    if self._exchanges:
-                        self.line("meet(s->own, s->units);")
+                    self.meet()
                 self.line("after = t;")
-            if not self._exchanges:
+            if not self.exchanges:
                 self.line("meet(s->own, s->units);")
-            for n, stage in enumerate(one.stages):
+            for n, stage in enumerate(self.stages):
                 if stage.state:
                     self.line(f"backward_end_{n}(c, m, s, after, now);")
-        self.line()
-        self._entry(one)
 
 
-def _ARGUMENTS(one: _Pass) -> str:
-    return f"const Call *c, const {one.name.title()}Room *m, const Share *s"
+def _vectors(stage: Stage) -> int:
+    """Vectors of units in a panel: two where a product has but one number for each unit."""
+    return 2 if all(product.blocks == 1 for product in stage.products) else 1
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _load(place: str) -> str:
+    return f"v_load_n({place}, n)"
 
 
-def _plus(size: str) -> str:
-    return "" if size == "0" else f"{size} + "
+def _store(place: str, value: str) -> str:
+    return f"v_store_n({place}, {value}, n);"
 
 
 def _constant(value: float) -> str:
-    if value != value or value in (float("inf"), float("-inf")):
-        word = "NAN" if value != value else "INFINITY" if value > 0 else "-INFINITY"
-        return f"v_set({word})"
-    return f"v_set((real){value!r})"
+    special = {float("inf"): "INFINITY", float("-inf"): "-INFINITY"}
+    return f"v_set({'NAN' if value != value else special.get(value, f'(real){value!r}')})"
 
 
 def _expression(node: Node, names: dict[Node, str]) -> str:
     args = [names[arg] for arg in node.args]
     if node.op in _INFIX:
         return f"{args[0]} {_INFIX[node.op]} {args[1]}"
-    if node.op == "neg":
-        return f"-{args[0]}"
-    return f"v_{node.op}({', '.join(args)})"
+    return f"-{args[0]}" if node.op == "neg" else f"v_{node.op}({', '.join(args)})"
 
 
-_HELPERS_BEFORE = """\
+_EXPORTS = """\
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT const int64_t lanes_of_a_vector = LANES;
 """
 
-_HELPERS = """\
-
+_ROWS = """
 /* The step that is i-th to run; -1 past the last. */
 INLINE long step(const Call *c, long i) {
     return i >= c->T ? -1 : c->reverse ? c->T - 1 - i : i;
@@ -740,7 +647,4 @@ INLINE int is_valid(const Call *c, long b, long t) { return !c->lengths || t < c
 INLINE int is_reset(const Call *c, long b, long t) {
     return t >= 0 && c->resets && c->resets[b * c->reset_b + t * c->reset_t] && is_valid(c, b, t);
 }
-
-/* Rows left, in tiles of about the same height. */
-INLINE long tile(long left, long most) { return (left + (left + most - 1) / most - 1) / ((left + most - 1) / most); }
 """

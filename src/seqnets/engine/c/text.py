@@ -1,0 +1,82 @@
+"""C text as it grows: lines in blocks, and the struct that a call passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SETTINGS = {
+    "B": "int64_t B",
+    "T": "int64_t T",
+    "row_b": "int64_t row_b",  # row b of step t is the (b * row_b + t * row_t)-th of a buffer
+    "row_t": "int64_t row_t",
+    "save_b": "int64_t save_b",  # the same in the buffer of what is saved
+    "save_t": "int64_t save_t",
+    "reverse": "int64_t reverse",
+    "threads": "int64_t threads",
+    "row_groups": "int64_t row_groups",
+    "save": "int64_t save",
+    "packed": "int64_t packed",
+    "reset_b": "int64_t reset_b",
+    "reset_t": "int64_t reset_t",
+    "lengths": "const int64_t *lengths",
+    "resets": "const uint8_t *resets",
+    "parallel": "void (*parallel)(void (*)(void *), void *, unsigned, unsigned)",
+    "thread": "int (*thread)(void)",
+    "team": "int (*team)(void)",
+    "scratch": "real *scratch",
+}
+"""The members of a call that every program has, in order, each eight bytes."""
+
+
+class Text:
+    """Lines of C.
+
+    Attributes:
+        lines: What has been written.
+        sizes: Numbers that differ from width to width, each with the member that holds it: so one
+            text serves every width.
+        pointers: Buffers of the caller's, each a member of the same name.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.sizes: dict[int, str] = {}
+        self.pointers: list[str] = []
+        self._depth = 0
+
+    def line(self, *lines: str) -> None:
+        """Write lines."""
+        self.lines += ["    " * self._depth + line if line else "" for line in lines]
+
+    @contextmanager
+    def block(self, head: str, tail: str = "}") -> Iterator[None]:
+        """Write a block around what is written inside."""
+        self.line(head + " {")
+        self._depth += 1
+        yield
+        self._depth -= 1
+        self.line(tail)
+
+    @contextmanager
+    def function(self, head: str) -> Iterator[None]:
+        """Write a function, with an empty line after it."""
+        with self.block(head):
+            yield
+        self.line("")
+
+    def size(self, value: int) -> str:
+        """A number as the member that holds it."""
+        return "0" if value == 0 else self.sizes.setdefault(value, f"c->n{len(self.sizes)}")
+
+    def pointer(self, name: str) -> str:
+        """A buffer of the caller's as the member that points at it."""
+        if name not in self.pointers:
+            self.pointers.append(name)
+        return f"c->{name}"
+
+    def struct(self) -> str:
+        """The struct of a call."""
+        members = [*SETTINGS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
+        members += [f"real *{name}" for name in self.pointers]
+        return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
