@@ -1,6 +1,6 @@
 """Measure where torch's own kernels are faster than the loops in C, for engine/preference.json.
 
-    python scripts/measure_preference.py           # about 5 minutes, on a machine with no other work
+    python scripts/measure_preference.py    # about 5 minutes; nothing else should be running
 
 Cells whose equations torch has no kernel for are not in the table: they have no choice.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from seqnets.benchmarking.contestants import Workload, make_workload, run_pass
 from seqnets.benchmarking.cases import Case
+from seqnets.benchmarking.contestants import Workload, make_workload, run_pass
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell

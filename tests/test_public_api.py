@@ -16,7 +16,9 @@ PUBLIC = {
         Cell GatedCell MemoryCell
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
-    "seqnets.layers": ("Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state"),
+    "seqnets.layers": """
+        Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
+    """,
     "seqnets.testing": "check_cell check_layer check_backend one_unit step",
     "seqnets.benchmarking": """
         PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot

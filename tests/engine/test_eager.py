@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seqnets import unroll
-from seqnets.cells import GatedCell, GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import eager, fused, reference, runs
 from seqnets.engine.dispatch import BACKENDS
 from seqnets.engine.plans import program_of
@@ -21,12 +21,11 @@ from tests.engine import user_cells
 B, T, I, H = 5, 7, 3, 4
 LENGTHS = torch.tensor([4, 0, 7, 1, 7])
 CELLS = {
-    **{cls.__name__: cls for cls in FINAL_CELLS},
+    **{cls.__name__: cls for cls in (*FINAL_CELLS, *user_cells.USER_CELLS)},
     "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: GRUCell(*sizes, bias=False),
     "projected without bias": lambda *sizes: LSTMCell(*sizes, proj_size=3, bias=False),
-    **{name: getattr(user_cells, name) for name in user_cells.EXAMPLES},
 }
 
 
@@ -83,7 +82,10 @@ def test_no_number_is_read_before_it_is_written(kind, monkeypatch):
     torch.testing.assert_close(everything(cell, x, state, LENGTHS, resets, eager.run), expected)
 
 
-@pytest.mark.parametrize("kind", ["GRUCell", "projected", "OriginalGRUCell", "NormedCell"])
+@pytest.mark.parametrize(
+    "kind",
+    ["GRUCell", "projected", "OriginalGRUCell", "NormedCell", "LeakyCell", "RememberingCell"],
+)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_what_is_not_kept_is_computed_again(kind, time_major):
     cell, x, state, resets = make(kind)
@@ -244,29 +246,6 @@ def test_low_precision_runs_and_trains():
     assert all(parameter.grad.isfinite().all() for parameter in cell.parameters())
 
 
-def test_a_product_of_one_step_takes_what_is_known_along():
-    code = eager._ForwardCode(program_of(LSTMCell(I, H)), save=True)
-
-    done = [(item.kind, item.call.node.op if item.call else "") for item in code.items]
-
-    assert done[:3] == [("product", ""), ("group", "sigmoid"), ("call", "tanh")]
-    assert len(done) == 7  # and the memory in two, the output in two
-
-
-@pytest.mark.parametrize(
-    ("cell_cls", "operations"), [(RNNCell, 2), (GRUCell, 3), (LSTMCell, 5), (PeepholeLSTMCell, 5)]
-)
-def test_a_step_backwards_takes_few_operations(cell_cls, operations):
-    code = eager._BackwardCode(program_of(cell_cls(I, H)), masked=False)
-
-    stages = [
-        len(stage.made) + len(stage.stores) + sum(bool(carry.form) for carry in stage.carries)
-        for stage in code.stages
-    ]
-
-    assert sum(stages) + len(code.program.step.products) == operations
-
-
 class Untraced(GatedCell):
     gates = ("h",)
 
@@ -301,14 +280,3 @@ def test_it_refuses_function_transforms():
 
     with pytest.raises(BackendError, match="vmap, forward-mode or functional"):
         torch.func.vmap(lambda row: unroll(cell, row[None], backend="eager")[0])(x)
-
-
-def test_a_program_that_is_gone_leaves_no_code_behind():
-    program = replace(program_of(OriginalGRUCell(I, H)))
-    eager._once("forward", program, lambda: 0)
-    key = ("forward", id(program))
-    assert key in eager._codes
-
-    del program
-
-    assert key not in eager._codes

@@ -22,11 +22,10 @@ from tests.engine import user_cells
 
 B, I, H = 3, 4, 5
 CELLS = {
-    **{cls.__name__: cls for cls in FINAL_CELLS},
+    **{cls.__name__: cls for cls in (*FINAL_CELLS, *user_cells.USER_CELLS)},
     "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: LSTMCell(*sizes, bias=False),
-    **{name: getattr(user_cells, name) for name in user_cells.EXAMPLES},
 }
 FUNCTIONS = {
     "silu": F.silu,

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
+from seqnets.engine.memory import in_large_pages
+from seqnets.engine.plans import projection_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.trace import Entry, parameters_of
@@ -72,14 +74,14 @@ class Gradients:
     Attributes:
         wx: Of the projected input, (B, T, W).
         products: Of each product, (B, T, rows); those of ``Program.shared`` are ``wx`` itself.
-        units: Of each of the program's ``units``, (H,).
+        units: Of each parameter with one number a unit, or one for all, shaped as it is.
         initial: Of the state before the first step, each (B, H).
         start: Of the state after a reset, each (B, H); empty where nothing is reset.
     """
 
     wx: Tensor
     products: dict[int, Tensor]
-    units: list[Tensor]
+    units: dict[str, Tensor]
     initial: State
     start: State
 
@@ -111,34 +113,40 @@ class Loops(Protocol):
         """All gradients, from those of outputs and final state; None stands for zeros."""
 
 
-def run(loops: Loops, program: Program, request: Request) -> tuple[Tensor, State]:
+def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step.
 
     Args:
-        loops: What runs the program.
-        program: The cell's.
+        loops: What runs the request's program.
         request: What is asked for.
     """
     parameters = parameters_of(request.cell)
     tensors = (request.clean_x, *request.state, *parameters.values())
-    call = _Run(loops, program, request)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         if request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS:
-            return _in_chunks(loops, program, request)
-        y, *state = _Fused.apply(call, tuple(parameters), *tensors)
+            return _in_chunks(loops, request)
+        y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
-    wx = project(request.cell, tensors[0])
+    program, state, start = request.program, request.state, request.start
+    affine = projection_of(request.cell)
+    if affine is None:
+        wx = project(request.cell, tensors[0])
+    else:
+        wx = _AffineWay(start, tuple(parameters), *affine).project(tensors[0], parameters)
     used = {name: parameters[name] for name in program.step.parameters}
-    y, final, _ = loops.forward(
-        program, wx, request.state, request.start, used, call.order, save=False
-    )
+    y, final, _ = loops.forward(program, wx, state, start, used, _order(request), save=False)
     return y, final
+
+
+def _order(request: Request) -> Order:
+    lengths = None if request.lengths is None else request.lengths.contiguous()
+    return Order(lengths, request.resets, request.reverse)
 
 
 _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time
 
 
-def _in_chunks(loops: Loops, program: Program, request: Request) -> tuple[Tensor, State]:
+def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
     """The same, a chunk of steps after the other, so that only one is computed again at a time."""
     state = request.state
     outputs: list[Tensor] = []
@@ -153,7 +161,7 @@ def _in_chunks(loops: Loops, program: Program, request: Request) -> tuple[Tensor
             lengths=None if lengths is None else (lengths - first).clamp(0, x.shape[1]),
             resets=None if resets is None else resets[:, steps],
         )
-        y, state = run(loops, program, chunk)
+        y, state = run(loops, chunk)
         outputs.append(y)
     return torch.cat(outputs[::-1] if request.reverse else outputs, 1), state
 
@@ -179,8 +187,16 @@ def empty(like: Tensor, columns: int) -> Tensor:
     """A tensor (B, T, columns) without numbers, laid out as another one is."""
     B, T, _ = like.shape
     if comes_first(like):
-        return like.new_empty(T, B, columns).transpose(0, 1)
-    return like.new_empty(B, T, columns)
+        return in_large_pages(like.new_empty(T, B, columns)).transpose(0, 1)
+    return in_large_pages(like.new_empty(B, T, columns))
+
+
+def under_each_other(rows: Tensor, like: Tensor) -> Tensor:
+    """What ``rows`` made, back in the shape and layout of a tensor (B, T, …)."""
+    B, T, _ = like.shape
+    if comes_first(like):
+        return rows.reshape(T, B, -1).transpose(0, 1)
+    return rows.reshape(B, T, -1)
 
 
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
@@ -202,172 +218,217 @@ def weight_gradients(
     program: Program, found: Gradients, kept: Kept, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """What the loops' gradients mean for the parameters: a product each, over rows and steps."""
-    gradients: dict[str, Tensor] = {}
+    gradients = dict(found.units)
     for k, product in enumerate(program.step.products):
         part, weight = program.part_of(k), product.weight
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
-        value = laid_out(value, grad)
-        whole = weight.rows == len(parameters[weight.name])
-        if whole and weight.name not in gradients:
-            gradients[weight.name] = rows(grad).T @ rows(value)
+        left, right = rows(grad).T, rows(laid_out(value, grad))
+        if weight.rows == len(parameters[weight.name]) and weight.name not in gradients:
+            gradients[weight.name] = left @ right
         else:
             total = gradients.setdefault(weight.name, torch.zeros_like(parameters[weight.name]))
-            total[weight.offset : weight.offset + weight.rows].addmm_(rows(grad).T, rows(value))
-    for leaf, unit in zip(program.units, found.units, strict=True):
-        name, offset = leaf.what.key, leaf.what.offset
-        total = gradients.setdefault(name, torch.zeros_like(parameters[name]))
-        if leaf.width:
-            total[offset : offset + leaf.width] += unit
-        else:
-            total += unit.sum()
+            total[weight.offset : weight.offset + weight.rows].addmm_(left, right)
     return gradients
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A request, and what is to run it."""
-
-    loops: Loops
-    program: Program
-    request: Request
-
-    @property
-    def lean(self) -> bool:
-        return self.request.memory == "lean"
-
-    @property
-    def order(self) -> Order:
-        lengths = self.request.lengths
-        lengths = None if lengths is None else lengths.contiguous()
-        return Order(lengths, self.request.resets, self.request.reverse)
-
-    def rebuilt(self, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
-        """The request with other tensors: input, state and parameters."""
-        parts = len(self.request.state)
-        bound = self.request.cell.bind(dict(zip(names, tensors[1 + parts :], strict=True)))
-        return replace(self.request, cell=bound, x=tensors[0], state=tensors[1 : 1 + parts])
 
 
 class _Fused(torch.autograd.Function):
     """Both passes of a loop, which gives way to the plain one when it is differentiated twice.
 
-    The input's projection is recorded inside: its result, the largest tensor of all, need not be
-    kept, since only the way back through it is.
+    The input's projection is inside: its result, the largest tensor of all, need not be kept,
+    since only the way back through it is.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, run: _Run, names: tuple[str, ...], *tensors: Tensor
+        ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.run, ctx.names = run, names
-        ctx.inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
-        request = run.rebuilt(names, ctx.inputs)
-        with torch.enable_grad():
-            wx, start = project(request.cell, request.x), request.start
-            ctx.entering = []
-            ctx.entry = Entry.apply(ctx.entering, wx, *start)
-        y, final, kept = run.loops.forward(
-            run.program, wx, request.state, start, _used(run, request), run.order, save=True
+        x, state, parameters = _parted(request, names, tensors)
+        way = _way_in(request, names, tensors)
+        used = {name: parameters[name] for name in request.program.step.parameters}
+        y, final, kept = loops.forward(
+            request.program,
+            way.project(x, parameters),
+            state,
+            way.start,
+            used,
+            _order(request),
+            save=True,
         )
         assert kept is not None  # it was asked for
-        keep = kept.befores.values() if run.lean else kept.to_list()
-        ctx.parts = len(tensors)
+        keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
+        ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *keep)
         return y, *final
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors, kept = ctx.saved_tensors[: ctx.parts], ctx.saved_tensors[ctx.parts :]
+        request, names, program = ctx.request, ctx.names, ctx.request.program
+        needed = ctx.needs_input_grad[3:]
+        tensors, saved = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
         if torch.is_grad_enabled():  # create_graph=True
-            return None, None, *_plain_gradients(ctx, tensors, grads)
-        run, names = ctx.run, ctx.names
-        request = run.rebuilt(names, ctx.inputs)
-        used = _used(run, request)
-        complete = (
-            _computed_again(run, request, used, kept)
-            if run.lean
-            else Kept.from_list(run.program, kept)
-        )
-        found = run.loops.backward(run.program, complete, grads[0], grads[1:], used, run.order)
-        gradients: dict[str, Tensor | None] = dict(
-            weight_gradients(run.program, found, complete, used)
-        )
-        through = _through_projection(ctx, (found.wx, *found.start))
-        parts = len(request.state)
-        grad_x, *grad_state = through[: 1 + parts]
-        for name, more in zip(names, through[1 + parts :], strict=True):
-            here = gradients.get(name)
-            gradients[name] = more if here is None else here if more is None else here + more
-        return (
-            None,
-            None,
-            grad_x,
-            *(a if b is None else a + b for a, b in zip(found.initial, grad_state, strict=True)),
-            *(gradients[name] for name in names),
-        )
+            return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
+        x, _, parameters = _parted(request, names, tensors)
+        used = {name: parameters[name] for name in program.step.parameters}
+        if request.memory == "lean":
+            kept = _computed_again(ctx.loops, program, ctx.way.project(x, parameters), used, saved)
+        else:
+            kept = Kept.from_list(program, saved)
+        found = ctx.loops.backward(program, kept, grads[0], grads[1:], used, _order(request))
+        weights = weight_gradients(program, found, kept, used)
+        here = (None, *found.initial, *(weights.get(name) for name in names))
+        through = ctx.way.backward(found, x, parameters, needed)
+        return None, None, None, *map(_total, here, through)
 
 
-def _used(run: _Run, request: Request) -> dict[str, Tensor]:
-    parameters = parameters_of(request.cell)
-    return {name: parameters[name].detach() for name in run.program.step.parameters}
+def _parted(
+    request: Request, names: Sequence[str], tensors: Sequence[Tensor]
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """The tensors that a request is differentiated for: input, state, and parameters by name."""
+    parts = len(request.state)
+    parameters = dict(zip(names, tensors[1 + parts :], strict=True))
+    return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
+
+
+def _rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
+    """The request with other tensors."""
+    x, state, parameters = _parted(request, names, tensors)
+    return replace(request, cell=request.cell.bind(parameters), x=x, state=state)
+
+
+def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+class _Way(Protocol):
+    """From the inputs to the loops, and back.
+
+    Attributes:
+        start: The state that a reset puts in; empty where nothing is reset.
+    """
+
+    start: State
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """The projected input, (B, T, W)."""
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        """What the loops' gradients mean for all the tensors that the function is given."""
+
+
+def _way_in(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> _Way:
+    """The short way, if the projection is one product and the start is fixed."""
+    affine = projection_of(request.cell)
+    with torch.enable_grad():
+        start = request.start
+    if affine is None or any(part.requires_grad for part in start):
+        return _RecordedWay(request, names, tensors)
+    return _AffineWay(start, names, *affine)
+
+
+class _AffineWay:
+    """One weight and one bias."""
+
+    def __init__(self, start: State, names: Sequence[str], weight: str, bias: str | None) -> None:
+        self.start, self.names, self.weight, self.bias = start, names, weight, bias
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        weight = parameters[self.weight]
+        projected = empty(x, len(weight))
+        if self.bias is None:
+            torch.mm(rows(x), weight.T, out=rows(projected))
+        else:
+            torch.addmm(parameters[self.bias], rows(x), weight.T, out=rows(projected))
+        return projected
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        flat, states = rows(found.wx), len(found.initial)
+        wanted = dict(zip(self.names, needed[1 + states :], strict=True))
+        gradients = {}
+        if wanted[self.weight]:
+            gradients[self.weight] = flat.T @ rows(x)
+        if self.bias is not None and wanted[self.bias]:
+            gradients[self.bias] = flat.sum(0)
+        grad_x = None
+        if needed[0]:
+            grad_x = empty(x, x.shape[-1])
+            torch.mm(flat, parameters[self.weight], out=rows(grad_x))
+        return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
+
+
+class _RecordedWay:
+    """Whatever the cell does; back by what torch has recorded of it."""
+
+    def __init__(self, request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
+        self._inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
+        rebuilt = _rebuilt(request, names, self._inputs)
+        self._entering: list[Tensor] = []
+        with torch.enable_grad():
+            wx = project(rebuilt.cell, rebuilt.x)
+            self.start = rebuilt.start
+            self._entry = Entry.apply(self._entering, wx, *self.start)
+        self._again = request.memory == "lean"  # masks cannot be drawn a second time
+        self._wx: Tensor | None = wx.detach()
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        wx = self._wx
+        assert wx is not None  # it is asked for once, and twice only in lean memory
+        if not self._again:
+            self._wx = None
+        return wx
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        inputs = [t for t in self._inputs if t.requires_grad]
+        if not inputs or not self._entry.requires_grad:
+            return [None] * len(self._inputs)
+        self._entering[:] = found.wx, *found.start
+        grads = torch.autograd.grad(self._entry, inputs, retain_graph=True, allow_unused=True)
+        self._entering.clear()  # they need not live as long as the function does
+        places = iter(grads)
+        return [next(places) if t.requires_grad else None for t in self._inputs]
 
 
 def _computed_again(
-    run: _Run, request: Request, used: dict[str, Tensor], kept: Sequence[Tensor]
+    loops: Loops, program: Program, wx: Tensor, used: dict[str, Tensor], saved: Sequence[Tensor]
 ) -> Kept:
     """What a lean forward pass threw away: every step of every row is a row of one large step."""
-    program = run.program
-    befores = dict(zip(sorted(program.befores), kept, strict=True))
-    with torch.no_grad():
-        wx = project(request.cell, request.x)
-    like = empty(wx, 0)
-    sizes = program.step.state_sizes
-    N = like.shape[0] * like.shape[1]
+    befores = dict(zip(sorted(program.befores), saved, strict=True))
+    flat = rows(wx)
     state = tuple(
-        rows(laid_out(befores[p], wx)) if p in befores else wx.new_zeros(N, size)
-        for p, size in enumerate(sizes)
+        rows(laid_out(befores[p], wx)) if p in befores else flat.new_zeros(len(flat), size)
+        for p, size in enumerate(program.step.state_sizes)
     )
     once = Order(None, None, False)
-    _, _, again = run.loops.forward(program, rows(wx)[:, None], state, (), used, once, save=True)
+    _, _, again = loops.forward(program, flat[:, None], state, (), used, once, save=True)
     assert again is not None  # it was asked for
-
-    def in_place(tensor: Tensor) -> Tensor:
-        B, T = like.shape[:2]
-        columns = tensor.shape[-1]
-        if comes_first(wx):
-            return tensor.reshape(T, B, columns).transpose(0, 1)
-        return tensor.reshape(B, T, columns)
-
-    return Kept(befores, {k: in_place(v) for k, v in again.values.items()}, in_place(again.saved))
-
-
-def _through_projection(ctx: Any, grads: Sequence[Tensor]) -> list[Tensor | None]:
-    """Back through the projection and the initial state, to all inputs of the function."""
-    inputs = [t for t in ctx.inputs if t.requires_grad]
-    if not inputs or not ctx.entry.requires_grad:
-        return [None] * len(ctx.inputs)
-    ctx.entering[:] = grads
-    places = iter(torch.autograd.grad(ctx.entry, inputs, retain_graph=True, allow_unused=True))
-    ctx.entering.clear()  # they need not live as long as the function does
-    return [next(places) if t.requires_grad else None for t in ctx.inputs]
+    values = {k: under_each_other(rows(value), wx) for k, value in again.values.items()}
+    return Kept(befores, values, under_each_other(rows(again.saved), wx))
 
 
 def _plain_gradients(
-    ctx: Any, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
+    request: Request,
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, from the plain loop."""
-    y, state = reference.run(ctx.run.rebuilt(ctx.names, tensors))
+    y, state = reference.run(_rebuilt(request, names, tensors))
     pairs = [(o, g) for o, g in zip((y, *state), grads, strict=True) if g is not None]
-    needed = [t for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True) if need]
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],
-            needed,
+            [t for t, need in zip(tensors, needed, strict=True) if need],
             [g for _, g in pairs],
             create_graph=True,
             allow_unused=True,
         )
     )
-    return [next(found) if need else None for need in ctx.needs_input_grad[2:]]
+    return [next(found) if need else None for need in needed]

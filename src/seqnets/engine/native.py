@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -176,9 +177,14 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
-    for family in _FAMILIES:
-        if isinstance(cell, family) and all(
-            getattr(type(cell), part) is getattr(family, part) for part in _EQUATIONS
+    return _family(type(cell))
+
+
+@cache
+def _family(kind: type[Cell]) -> type[GatedCell] | None:
+    for one in _FAMILIES:
+        if issubclass(kind, one) and all(
+            getattr(kind, part) is getattr(one, part) for part in _EQUATIONS
         ):
-            return family
+            return one
     return None

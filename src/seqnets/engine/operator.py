@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import fused, reference
+from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.fused import Kept, Loops, Order
@@ -48,7 +48,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = request.cell
     everything = parameters_of(cell)
-    parameters = [everything[name] for name in parameters_used(cell.origin).split(",")]
+    parameters = [everything[name] for name in parameters_used(cell.origin).split(",") if name]
     state, start = list(request.state), list(request.start)
     wx = cell.project(request.clean_x)
     given = [wx, *state, *start, *parameters]
@@ -99,7 +99,7 @@ def unroll(
 
 
 @unroll.register_fake
-def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):  # type: ignore[no-untyped-def]
+def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):
     program = program_from_text(text)
     B, T, _ = wx.shape
     sizes = program.step.state_sizes
@@ -137,7 +137,7 @@ def unroll_backward(
 
 
 @unroll_backward.register_fake
-def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):  # type: ignore[no-untyped-def]
+def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):
     program = program_from_text(text)
     B, T, _ = grad_y.shape
     state = [grad_y.new_empty(B, size) for size in program.step.state_sizes]
@@ -149,16 +149,16 @@ def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):  # 
     ]
 
 
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save(ctx, inputs, output) -> None:
     wx, initial, start, parameters, *ctx.options = inputs
-    lengths, resets, reverse, _, text = ctx.options
+    lengths, resets, *_ = ctx.options
     ctx.counts = len(initial), len(start), len(parameters), len(output) - 1 - len(initial)
     order = [tensor for tensor in (lengths, resets) if tensor is not None]
     kept = output[1 + len(initial) :]
     ctx.save_for_backward(wx, *initial, *start, *parameters, *kept, *order)
 
 
-def _differentiate(ctx, grads):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, grads):
     lengths, resets, reverse, _, text = ctx.options
     places = iter(ctx.saved_tensors)
     wx = next(places)
@@ -195,7 +195,7 @@ def _differentiate(ctx, grads):  # type: ignore[no-untyped-def]
 unroll.register_autograd(_differentiate, setup_context=_save)
 
 
-def _plain(step, wx, initial, start, parameters, lengths, resets, reverse):  # type: ignore[no-untyped-def]
+def _plain(step, wx, initial, start, parameters, lengths, resets, reverse):
     """The plain loop over a traced step: outputs and final state."""
     cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), tuple(start))
     request = Request(cell, wx, tuple(initial), lengths, resets, reverse)  # type: ignore[arg-type]
@@ -232,4 +232,4 @@ def _loops(program: Program, like: Tensor) -> Loops:
             return C_LOOPS
         except NoCompiler:
             pass
-    raise NotImplementedError
+    return eager.LOOPS

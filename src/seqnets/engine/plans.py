@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.engine.program import Program, make_program
-from seqnets.engine.trace import Untraceable, parameters_of, step_from_text, trace_step
+from seqnets.engine.trace import (
+    Untraceable,
+    parameters_of,
+    step_from_text,
+    trace_projection,
+    trace_step,
+)
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
@@ -31,6 +37,11 @@ def program_of(cell: Cell) -> Program:
     return _once("program", cell, lambda: make_program(trace_step(cell)))
 
 
+def projection_of(cell: Cell) -> tuple[str, str | None] | None:
+    """The names of weight and bias, if a cell's projection is affine and no more."""
+    return _once("projection", cell, lambda: trace_projection(cell))
+
+
 def streaming_program_of(cell: Cell) -> Program:
     """The same for single steps without gradients, the input's projection included."""
     return _once(
@@ -42,7 +53,7 @@ def program_from_text(text: str) -> Program:
     """The program of a step that was written down, as ``Step.to_text`` does."""
     if ("text", text) not in _known:
         _known["text", text] = _apart(lambda: make_program(step_from_text(text)))
-    return _known["text", text]  # type: ignore[no-any-return]
+    return _known["text", text]
 
 
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
@@ -59,7 +70,7 @@ def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
     found = _known[key]
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _apart(make: Callable[[], _T]) -> _T:

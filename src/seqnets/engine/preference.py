@@ -1,6 +1,6 @@
 """Which backends are worth trying for a request, fastest first, by measurement.
 
-``preference.json`` beside this file holds how long torch's kernels take compared with the loops in
+``preference.json`` beside this file holds how fast torch's kernels are compared with the loops in
 C, at some sizes; ``scripts/measure_preference.py`` makes it.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 import torch
 
@@ -17,38 +19,39 @@ from seqnets.engine import native
 from seqnets.engine.request import Request
 
 _ORDER = ("c", "scan", "native", "eager", "reference")
+_NATIVE_FIRST = ("native", "c", "scan", "eager", "reference")
 
 
 def preference(request: Request) -> tuple[str, ...]:
     """Names of all backends, in the order in which "auto" tries them."""
     if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
-        return ("native", *(name for name in _ORDER if name != "native"))
+        return _NATIVE_FIRST
     family = native.family(request.cell)
     if torch.compiler.is_compiling() or family is None or request.x.device.type != "cpu":
         return _ORDER
-    if speed_of_native(family.__name__, *request.x.shape[:2], request.cell.hidden_size) < 1:
-        return _ORDER
-    return ("native", *(name for name in _ORDER if name != "native"))
-
-
-def speed_of_native(family: str, B: int, T: int, H: int) -> float:
-    """The time of the loops in C over that of torch's kernel, measured at the nearest sizes."""
-    return _speed(family, torch.is_grad_enabled(), B, T, H)
+    B, T, _ = request.x.shape
+    sizes = max(B, 1), max(T, 1), request.cell.hidden_size
+    faster = _speed(family.__name__, torch.is_grad_enabled(), sizes) >= 1
+    return _NATIVE_FIRST if faster else _ORDER
 
 
 @lru_cache(maxsize=4096)
-def _speed(family: str, training: bool, B: int, T: int, H: int) -> float:
+def _speed(family: str, training: bool, sizes: tuple[int, int, int]) -> float:
+    """The time of the loops in C over that of torch's kernel."""
     points = _table()["training" if training else "forward"].get(family)
-    if not points:
-        return 0.0
+    return nearest(points, sizes) if points else 0.0
 
-    def distance(point: list[float]) -> float:
-        return sum(math.log(a / b) ** 2 for a, b in zip(point, (B, T, H), strict=False) if b)
+
+def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> float:
+    """What was measured at the sizes B, T and H nearest to some, by the ratios between them."""
+
+    def distance(point: Sequence[float]) -> float:
+        return sum(math.log(a / b) ** 2 for a, b in zip(point[:3], sizes, strict=True))
 
     return float(min(points, key=distance)[3])
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, dict[str, list[list[float]]]]:
+def _table() -> Any:
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
-    return json.loads(text)["speed_of_native"]  # type: ignore[no-any-return]
+    return json.loads(text)["speed_of_native"]

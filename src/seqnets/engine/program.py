@@ -84,7 +84,7 @@ class Stage:
     state: dict[int, Node] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """Both passes of a step.
 
@@ -98,7 +98,8 @@ class Program:
         units: Parameters with one number a unit, as leaves, each with its stage's width.
         shared: Products whose gradient is that of the projected input, number by number.
         gaps: Buffers of the backward pass with columns that no stage stores.
-        befores: State parts whose values before each step the backward pass needs.
+        befores: State parts whose values before each step the backward pass needs, or what it needs
+            is made of: lean memory keeps no more than these.
     """
 
     step: Step
@@ -144,7 +145,7 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
     saved = _columns([*crossing, *_kept(stages, set(crossing))])
     befores = {part for part in planner.parts if part is not None} | {
         node.what.key
-        for node in walk([s.node for stage in stages for s in stage.stores if s.node], saved)
+        for node in walk([s.node for stage in stages for s in stage.stores if s.node])
         if node.op == "leaf" and node.what.source == "state"
     }
     forward = planner.forward(saved)
@@ -264,6 +265,9 @@ class _Planner:
         found: dict[Node, None] = {}
 
         def visit(node: Node) -> None:
+            other = node.op != "leaf" or node.what.source != "state"
+            if not other and node.width != self.step.state_sizes[node.what.key]:
+                raise Untraceable("a part of a state")
             if node.op == "leaf" or (node in crossing and self.stage(node) < n):
                 found[node] = None
             else:

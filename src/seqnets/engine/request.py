@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.engine.plans import program_of
+from seqnets.engine.program import Program
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
@@ -33,6 +36,15 @@ class Request:
     resets: Tensor | None = None
     reverse: bool = False
     memory: str = "full"
+
+    @cached_property
+    def program(self) -> Program:
+        """What loops run.
+
+        Raises:
+            Untraceable: The step is no such program.
+        """
+        return program_of(self.cell)
 
     @property
     def start(self) -> State:

@@ -1,7 +1,7 @@
 """What one step computes: a cell's ``step``, and its derivative, as small graphs of arithmetic.
 
-A step is run once, on a few rows of no matter what numbers, while every operation is written down. What
-comes out are products by a parameter and sums over a row, and between them expressions for one
+A step is run once, on a few rows of no matter what numbers, while every operation is written down.
+What comes out are products by a parameter and sums over a row, and between them expressions for one
 unit of one row: nothing there depends on a device, a batch or a number of steps.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ BINARY = {"add", "sub", "mul", "div", "maximum", "minimum"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
 
 
-class Untraceable(Exception):
+class Untraceable(Exception):  # noqa: N818  a reason, not a mistake
     """The step does something that the graphs cannot say; the message tells what."""
 
 
@@ -240,37 +241,16 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         Untraceable: It does something else than arithmetic on units, products by parameters and
             sums over rows.
     """
-    dtype = next(cell.parameters()).dtype
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters_of(cell).items()}
-    sizes = {size for shape in shapes.values() for size in shape} | {1, *cell.state_sizes}
-    rows = next(n for n in itertools.count() if n not in sizes and n > 1)  # no size is taken for it
-    recorder = _Recorder(Graph(), rows)
-
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(*shape, dtype=dtype)
-
-    stand_ins = {name: empty(*shape) for name, shape in shapes.items()}
-    for name, tensor in stand_ins.items():
-        recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
-    state = tuple(empty(rows, size) for size in cell.state_sizes)
-    for key, part in enumerate(state):
-        recorder.name(part, _View("state", key, 0, part.shape[1]))
-    x = empty(rows, cell.input_size)
-
-    try:
-        bound = cell.bind(stand_ins)
-        with torch.no_grad():
-            if project:
-                recorder.name(x, _View("x", None, 0, cell.input_size))
-                with recorder:
-                    after = bound.step(bound.project(x), state)
-            else:
-                x = bound.project(x)
-                recorder.name(x, _View("wx", None, 0, x.shape[1]))
-                with recorder:
-                    after = bound.step(x, state)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
+    recorder, bound, x, state = _stand_ins(cell)
+    with _told_why(), torch.no_grad():
+        if project:
+            with recorder:
+                after = bound.step(bound.project(x), state)
+        else:
+            x = bound.project(x)
+            recorder.name(x, _View("wx", None, 0, x.shape[1]))
+            with recorder:
+                after = bound.step(x, state)
 
     nodes = tuple(recorder.node(part) for part in after)
     for name, node, size in zip(cell.states, nodes, cell.state_sizes, strict=True):
@@ -284,8 +264,62 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         nodes,
         cell.state_sizes,
         x.shape[1],
-        {name: shape for name, shape in shapes.items() if name in used},
+        {name: tuple(p.shape) for name, p in parameters_of(cell).items() if name in used},
     )
+
+
+def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
+    """The names of weight and bias, if ``cell.project`` is ``F.linear`` with these as they are."""
+    recorder, bound, x, _ = _stand_ins(cell)
+    try:
+        with _told_why(), torch.no_grad(), recorder:
+            projected = recorder.meaning(bound.project(x))
+    except Untraceable:
+        return None
+    if not isinstance(projected, _View) or projected.source != "product" or projected.offset:
+        return None
+    product = recorder.products[projected.key]
+    weight, bias = product.weight, projected.bias
+    shapes = {name: tuple(p.shape) for name, p in parameters_of(cell).items()}
+    whole = projected.width == weight.rows == shapes[weight.name][0] and weight.offset == 0
+    if not whole or product.value is not recorder.node(x):
+        return None
+    if bias is None:
+        return weight.name, None
+    return (
+        (weight.name, bias[0]) if bias[1:] == (0,) and shapes[bias[0]] == (weight.rows,) else None
+    )
+
+
+def _stand_ins(cell: Cell) -> tuple[_Recorder, Cell, Tensor, tuple[Tensor, ...]]:
+    """A recorder, and what it knows: the cell with other parameters, an input and a state."""
+    dtype = next(cell.parameters()).dtype
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters_of(cell).items()}
+    sizes = {size for shape in shapes.values() for size in shape} | {1, *cell.state_sizes}
+    rows = next(n for n in itertools.count(2) if n not in sizes)  # no size is taken for it
+    recorder = _Recorder(Graph(), rows)
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(*shape, dtype=dtype)
+
+    parameters = {name: empty(*shape) for name, shape in shapes.items()}
+    for name, tensor in parameters.items():
+        recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
+    state = tuple(empty(rows, size) for size in cell.state_sizes)
+    for key, part in enumerate(state):
+        recorder.name(part, _View("state", key, 0, part.shape[1]))
+    x = empty(rows, cell.input_size)
+    recorder.name(x, _View("x", None, 0, cell.input_size))
+    return recorder, cell.bind(parameters), x, state
+
+
+@contextmanager
+def _told_why() -> Iterator[None]:
+    """What an equation may raise on numbers without meaning, as the reason it is untraceable."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
 def parameters_of(cell: Cell) -> dict[str, Tensor]:
@@ -337,12 +371,12 @@ class Entry(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, grads: list[Tensor], *outputs: Tensor) -> Tensor:
+    def forward(ctx: Any, grads: list[Tensor], *outputs: Tensor) -> Tensor:  # noqa: D102
         ctx.grads = grads
         return outputs[0].new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         return None, *ctx.grads
 
 
@@ -351,7 +385,7 @@ def evaluate(nodes: Sequence[Node], values: Mapping[Node, Tensor]) -> list[Any]:
     known: dict[Node, Any] = dict(values)
     for node in walk(nodes, known):
         known[node] = (
-            node.what if node.op == "const" else _TORCH[node.op](*(known[a] for a in node.args))
+            node.what if node.op == "const" else OPERATIONS[node.op](*(known[a] for a in node.args))
         )
     return [known[node] for node in nodes]
 
@@ -365,7 +399,7 @@ def _bounded(pick: Callable[..., Tensor], bound: str) -> Callable[..., Any]:
     return operation
 
 
-_TORCH: dict[str, Callable[..., Any]] = {
+OPERATIONS: dict[str, Callable[..., Any]] = {
     **{op: getattr(torch, op) for op in UNARY | BINARY | COMPARISONS},
     "maximum": _bounded(torch.maximum, "min"),
     "minimum": _bounded(torch.minimum, "max"),
@@ -485,6 +519,10 @@ class _Recorder(TorchDispatchMode):
             self.name(tensor, self.graph.leaf(Columns("parameter", name), 0))
         elif tensor.dim() == 1:
             self.name(tensor, _View("parameter", name, 0, len(tensor)))
+
+    def meaning(self, tensor: Tensor) -> Any:
+        """What was said of a tensor; None if nothing."""
+        return self._meaning.get(id(tensor))
 
     def node(self, value: Any) -> Node:
         """What a tensor or a number is, as a node."""
@@ -645,7 +683,7 @@ class _Recorder(TorchDispatchMode):
             a = a if low is None else apply("maximum", a, self.node(low))
             return a if high is None else apply("minimum", a, self.node(high))
         name = {"sgn": "sign", "div_": "div"}.get(name, name)
-        if name in COMPARISONS | BINARY and len(args) == 2 or name == "where" and len(args) == 3:
+        if len(args) == (3 if name == "where" else 2) and name in COMPARISONS | BINARY | {"where"}:
             return apply(name, *map(self.node, args))
         if name in UNARY and len(args) == 1:
             return apply(name, self.node(args[0]))
@@ -733,7 +771,8 @@ def _used_parameters(recorder: _Recorder, outputs: Sequence[Node]) -> set[str]:
 
 def _told(value: Any, meaning: Any) -> str:
     if isinstance(meaning, (Weight, _Transposed)):
-        return f"the matrix {getattr(meaning, 'weight', meaning).name}"
+        weight = meaning.weight if isinstance(meaning, _Transposed) else meaning
+        return f"the matrix {weight.name}"
     if isinstance(meaning, (Node, _View)):
         return "something computed"
     if isinstance(value, Tensor):

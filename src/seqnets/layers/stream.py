@@ -17,8 +17,8 @@ from seqnets.layers.torch_like import TorchLike
 class Stream:
     """Serve a recurrent layer: one step a call, with the state kept from call to call.
 
-    Nothing is allocated in a call. Weights are packed for the processor when the stream is made, and
-    are those of that moment: make a new stream after training on.
+    Nothing is allocated in a call. Weights are packed for the processor when the stream is made,
+    and are those of that moment: make a new stream after training on.
 
     Args:
         layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module, in one direction of time.
@@ -119,7 +119,8 @@ class Stream:
         like = self._x
         if x.shape != like.shape:
             raise ShapeError(
-                f"Stream: input has shape {tuple(x.shape)}, expected (B, I) = {tuple(like.shape)}.\n"
+                f"Stream: input has shape {tuple(x.shape)}, expected (B, I) = "
+                f"{tuple(like.shape)}.\n"
                 f"  B is the batch_size that the stream was made for."
             )
         if x.dtype != like.dtype:

@@ -12,7 +12,7 @@ from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
 from seqnets.testing import check_backend
 from tests.cells.final import FINAL_CELLS
-from tests.engine.c.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
+from tests.engine.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
 
 try:
     compiler.compiler()

@@ -8,7 +8,6 @@ from torch import Tensor
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.plans import program_of
 from seqnets.engine.request import Request, under_transform
 from seqnets.engine.trace import Untraceable
 from seqnets.typing import State
@@ -32,7 +31,7 @@ def refusal(request: Request) -> str | None:
     if torch.compiler.is_compiling():
         return operator.refusal(request)
     try:
-        C_LOOPS.library(program_of(request.cell), x.dtype)
+        C_LOOPS.library(request.program, x.dtype)
     except Untraceable as reason:
         return f"the step cannot be traced: {reason}"
     except NoCompiler as reason:
@@ -44,4 +43,4 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     if torch.compiler.is_compiling():
         return operator.run(request)
-    return fused.run(C_LOOPS, program_of(request.cell), request)
+    return fused.run(C_LOOPS, request)

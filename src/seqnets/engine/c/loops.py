@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,21 +35,29 @@ class Library:
         self._library = compiler.load(text)
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
-        self._members = [*SETTINGS, *sizes, *source.pointers]
-        self._fixed = dict(zip(sizes, source.sizes, strict=True)) | _openmp()
-        self._struct = ctypes.c_int64 * len(self._members)
+        members = [*SETTINGS, *sizes, *source.pointers]
+        self._place = {name: i for i, name in enumerate(members)}
+        self._template = (ctypes.c_int64 * len(members))()
+        self._fill(self._template, dict(zip(sizes, source.sizes, strict=True)) | _openmp())
 
     def call(self, name: str, values: _Values, like: Tensor) -> None:
         """Run a pass, with scratch memory of its own."""
         members = self.members(values)
         scratch = like.new_empty(self.scratch(name, members))
-        members[list(SETTINGS).index("scratch")] = scratch.data_ptr()
+        members[self._place["scratch"]] = scratch.data_ptr()
         getattr(self._library, name)(members)
 
     def members(self, values: _Values) -> ctypes.Array[ctypes.c_int64]:
         """The struct that a pass takes; members without a value are zero."""
-        get = (self._fixed | values).get
-        return self._struct(*(get(name, 0) for name in self._members))
+        members = type(self._template).from_buffer_copy(self._template)
+        self._fill(members, values)
+        return members
+
+    def _fill(self, members: ctypes.Array[ctypes.c_int64], values: _Values) -> None:
+        place = self._place
+        for name, value in values.items():
+            if name in place:  # a program without this buffer has no use for it
+                members[place[name]] = value
 
     def scratch(self, name: str, members: ctypes.Array[ctypes.c_int64]) -> int:
         """How many numbers of scratch memory a pass needs."""
@@ -56,9 +65,9 @@ class Library:
         function.restype = ctypes.c_int64
         return int(function(members))
 
-    def function(self, name: str) -> ctypes._CFuncPtr:
+    def function(self, name: str) -> Any:
         """A pass, to be called with the members of a call."""
-        return getattr(self._library, name)  # type: ignore[no-any-return]
+        return getattr(self._library, name)
 
 
 @cache
@@ -184,6 +193,13 @@ class CLoops:
             made = fused.empty(like, columns)
             return made.zero_() if (kind, key) in gaps else made
 
+        groups = split["row_groups"]
+        sums = {
+            leaf.what.key: like.new_zeros(groups, step.parameters[leaf.what.key][0])
+            if leaf.width
+            else like.new_zeros(groups, width)
+            for leaf, width in program.units.items()
+        }
         found = Gradients(
             gradient(step.wx_size, "dwx"),
             {
@@ -191,14 +207,14 @@ class CLoops:
                 for k, product in enumerate(step.products)
                 if k not in program.shared
             },
-            [like.new_zeros(split["row_groups"], width) for width in program.units.values()],
+            {},
             tuple(like.new_empty(B, size) for size in step.state_sizes),
             ()
             if order.resets is None
             else tuple(like.new_zeros(B, size) for size in step.state_sizes),
         )
         buffers = {f"before_{p}": before for p, before in kept.befores.items()}
-        buffers |= {"saved": like, "grad_wx": found.wx, **_numbered("unit", found.units)}
+        buffers |= {"saved": like, "grad_wx": found.wx}
         buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
         buffers |= _numbered("grad_initial", found.initial) | _numbered("grad_start", found.start)
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
@@ -207,8 +223,14 @@ class CLoops:
 
         values = split | _layout(like) | _order(order) | _saving(like)
         values |= addresses(buffers) | parameter_addresses(program, parameters)
+        for i, leaf in enumerate(program.units):
+            skipped = leaf.what.offset * like.element_size()
+            values[f"unit_{i}"] = sums[leaf.what.key].data_ptr() + skipped
         library.call("backward", values, like)
-        found.units = [unit.sum(0) for unit in found.units]
+        for leaf in program.units:
+            name = leaf.what.key
+            total = sums[name][0] if groups == 1 else sums[name].sum(0)
+            found.units[name] = total if leaf.width else total.sum().reshape(step.parameters[name])
         return found
 
 

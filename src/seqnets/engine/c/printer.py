@@ -239,8 +239,13 @@ class _Pass:
             if sums:
                 with self._vector_by_vector(vectors, W):
                     for i in sums:
-                        to = self.at(f"unit_{i}", stage.width, row="s->group")
+                        to = self.at(f"unit_{i}", self._unit_numbers(i), row="s->group")
                         self.line(_store(to, f"{_load(to)} + unit_{i}[j]"))
+
+    def _unit_numbers(self, i: int) -> int:
+        """How many numbers the gradient of a parameter has; of one for all, one a unit."""
+        leaf, width = list(self.program.units.items())[i]
+        return self.step.parameters[leaf.what.key][0] if leaf.width else width
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:

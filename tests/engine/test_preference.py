@@ -1,0 +1,66 @@
+"""Which backend "auto" takes where several could run."""
+
+import json
+from importlib.resources import files
+
+import pytest
+import torch
+
+import seqnets
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell
+from seqnets.engine import preference
+
+
+def table(monkeypatch, speed):
+    """Let torch's LSTM be so many times as fast as the loops in C, everywhere."""
+    rows = {"LSTMCell": [[1, 1, 1, speed]]}
+    monkeypatch.setattr(preference, "_table", lambda: {"training": rows, "forward": rows})
+    preference._speed.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_afterwards():
+    yield
+    preference._speed.cache_clear()
+
+
+@pytest.mark.parametrize(("speed", "first"), [(0.9, "c"), (1.1, "native")])
+def test_the_measured_table_says_whether_torchs_kernel_comes_first(speed, first, monkeypatch):
+    table(monkeypatch, speed)
+
+    assert seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen == first
+
+
+def test_the_nearest_measured_sizes_decide():
+    rows = [[1, 100, 64, 0.5], [64, 100, 512, 1.5]]
+
+    assert preference.nearest(rows, (2, 50, 80)) == 0.5
+    assert preference.nearest(rows, (40, 10, 300)) == 1.5
+
+
+def test_an_export_takes_torchs_own_operators_where_it_can():
+    layer, x = seqnets.Recurrent(GRUCell(3, 4)), torch.randn(2, 5, 3)
+
+    called = [str(n.target) for n in torch.export.export(layer, (x,)).graph.nodes]
+
+    assert any("gru" in target for target in called)
+    assert not any("seqnets" in target for target in called)
+
+
+def test_an_explanation_names_who_could_run_it_too():
+    told = str(seqnets.explain(PeepholeLSTMCell(3, 4), torch.randn(2, 5, 3)))
+
+    assert told.startswith("c: chosen")
+    assert "reference: could run it, and is slower" in told
+    assert "native: refused, torch has no kernel for PeepholeLSTMCell" in told
+
+
+def test_the_table_in_the_package_was_measured_and_says_where():
+    text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
+
+    measured = json.loads(text)
+
+    assert measured["machine"]["processor"]
+    assert measured["versions"]["torch"]
+    for rows in measured["speed_of_native"].values():
+        assert all(len(row) == 4 and row[3] > 0 for family in rows.values() for row in family)

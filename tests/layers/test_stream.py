@@ -1,0 +1,147 @@
+"""A layer fed step by step."""
+
+import pytest
+import torch
+
+import seqnets
+from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
+from seqnets.errors import ConfigError, DtypeError, ShapeError
+from tests.cells.final import FINAL_CELLS
+
+B, T, I, H = 3, 9, 5, 20
+
+
+class Drawing(GatedCell):
+    """A step that cannot be traced, and has no effect on what is drawn."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h) + 0 * torch.rand_like(wx.h),)
+
+
+LAYERS = {
+    "two layers": lambda: DeepRNN(PeepholeLSTMCell, I, H, 2),
+    "layers of several sizes": lambda: DeepRNN([GRUCell, LSTMCell], I, [H, 7]),
+    "residual": lambda: DeepRNN(GRUCell, I, H, 3, connection="residual"),
+    "highway": lambda: DeepRNN(GRUCell, I, H, 3, connection="highway"),
+    "as torch.nn": lambda: seqnets.LSTM(I, H, num_layers=2, batch_first=True),
+    "projected": lambda: Recurrent(LSTMCell(I, H, proj_size=3)),
+    "without bias": lambda: Recurrent(GRUCell(I, H, bias=False)),
+    "in double precision": lambda: Recurrent(GRUCell(I, H)).double(),
+    "untraceable": lambda: Recurrent(Drawing(I, H)),
+}
+LAYERS |= {cell.__name__: lambda cell=cell: Recurrent(cell(I, H)) for cell in FINAL_CELLS}
+
+
+def fed(stream, x):
+    return torch.stack([stream(x[:, t]).clone() for t in range(x.shape[1])], 1)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_steps_give_what_the_sequence_gives_at_once_and_a_reset_begins_again(name):
+    layer = LAYERS[name]()
+    x = torch.randn(B, T, I, dtype=next(layer.parameters()).dtype)
+    stream = Stream(layer, B)
+
+    expected = layer(x)[0].detach()
+
+    for _ in range(2):
+        torch.testing.assert_close(fed(stream, x), expected, rtol=1e-5, atol=1e-6)
+        stream.reset()
+
+
+def test_it_says_what_runs_and_why_not_better():
+    assert Stream(Recurrent(GRUCell(I, H))).backend == "c"
+
+    plain = Stream(Recurrent(Drawing(I, H)))
+
+    assert plain.backend == "reference"
+    assert "aten.rand_like" in plain.reason
+
+
+def test_the_output_stays_in_one_place_and_input_is_not_kept():
+    stream, x = Stream(Recurrent(OriginalGRUCell(I, H)), B), torch.randn(B, I)
+
+    first = stream(x)
+    copy = first.clone()
+    x.zero_()
+
+    assert stream(x).data_ptr() == first.data_ptr()
+    assert not torch.equal(first, copy)
+
+
+def test_it_can_go_on_from_a_state_that_was_taken_out():
+    stream, x = Stream(DeepRNN(LSTMCell, I, H, 2), B), torch.randn(B, T, I)
+    fed(stream, x[:, :4])
+    kept = stream.state
+
+    rest = fed(stream, x[:, 4:])
+    stream.state = kept
+
+    torch.testing.assert_close(fed(stream, x[:, 4:]), rest, rtol=0, atol=0)
+
+
+def test_weights_are_those_of_the_moment_it_was_made():
+    layer, x = Recurrent(GRUCell(I, H)), torch.randn(B, T, I)
+    expected = layer(x)[0].detach()
+    stream = Stream(layer, B)
+
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(1)
+
+    torch.testing.assert_close(fed(stream, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_input_that_needs_a_gradient_gives_an_output_that_does_not():
+    stream = Stream(Recurrent(GRUCell(I, H)), B)
+
+    assert not stream(torch.randn(B, I, requires_grad=True)).requires_grad
+
+
+REFUSED = {
+    "both directions": (lambda: Stream(Bidirectional(GRUCell(I, H))), ConfigError, "expected"),
+    "backwards": (lambda: Stream(Recurrent(GRUCell(I, H), reverse=True)), ConfigError, "backwards"),
+    "torch's both directions": (
+        lambda: Stream(seqnets.GRU(I, H, bidirectional=True)),
+        ConfigError,
+        "both directions",
+    ),
+    "another module": (lambda: Stream(torch.nn.Linear(I, H)), ConfigError, "layer is Linear"),
+    "no rows": (lambda: Stream(Recurrent(GRUCell(I, H)), 0), ConfigError, "batch_size is 0"),
+    "another batch": (
+        lambda: Stream(Recurrent(GRUCell(I, H)), B)(torch.randn(B + 1, I)),
+        ShapeError,
+        r"shape \(4, 5\), expected \(B, I\) = \(3, 5\)",
+    ),
+    "a sequence": (
+        lambda: Stream(Recurrent(GRUCell(I, H)), B)(torch.randn(B, T, I)),
+        ShapeError,
+        r"expected \(B, I\)",
+    ),
+    "another dtype": (
+        lambda: Stream(Recurrent(GRUCell(I, H)), B)(torch.randn(B, I).double()),
+        DtypeError,
+        "float64, expected torch.float32",
+    ),
+    "a state of other rows": (
+        lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", ((torch.zeros(1, H),),)),
+        ShapeError,
+        "the state of layer 0",
+    ),
+    "a state of fewer layers": (
+        lambda: setattr(Stream(DeepRNN(GRUCell, I, H, 2), B), "state", ((torch.zeros(B, H),),)),
+        ShapeError,
+        "has 1 parts, expected one of each layer: 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_it_cannot_serve_is_refused_by_name(case):
+    make, error, said = REFUSED[case]
+
+    with pytest.raises(error, match=said):
+        make()
