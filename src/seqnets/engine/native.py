@@ -177,10 +177,10 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
-    return _family(type(cell))
+    kind = type(cell)  # torch.compile looks into functions, and not into their caches
+    return _family(kind) if torch.compiler.is_compiling() else _known_family(kind)
 
 
-@cache
 def _family(kind: type[Cell]) -> type[GatedCell] | None:
     for one in _FAMILIES:
         if issubclass(kind, one) and all(
@@ -188,3 +188,6 @@ def _family(kind: type[Cell]) -> type[GatedCell] | None:
         ):
             return one
     return None
+
+
+_known_family = cache(_family)

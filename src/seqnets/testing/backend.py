@@ -56,14 +56,14 @@ class Variant:
 VARIANTS = (
     Variant(),
     Variant(rows=1, given=True),
-    Variant(rows=2, ragged=True, resets=True),
-    Variant(rows=33, ragged=True, reverse=True),
     Variant(strided=True, given=True),
     Variant(reverse=True),
     Variant(ragged=True),
     Variant(ragged=True, reverse=True, given=True),
     Variant(resets=True),
     Variant(resets=True, ragged=True, reverse=True, given=True, strided=True),
+    Variant(rows=2, ragged=True, resets=True),
+    Variant(rows=33, ragged=True, reverse=True),
 )
 
 
