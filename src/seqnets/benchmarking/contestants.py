@@ -46,10 +46,17 @@ class Workload:
 
     def expected(self) -> Outcome:
         """What the reference computes, in double precision."""
-        exact = copy.deepcopy(self.cell).double()
-        call = partial(_unrolled, exact, "reference")
-        parameters = dict(exact.named_parameters())
-        return run_pass(self.case.pass_, call, self.x.double(), self.grad.double(), parameters)
+        return self._by_reference(torch.float64)
+
+    def rounded(self) -> Outcome:
+        """What the reference computes in the workload's own precision."""
+        return self._by_reference(self.x.dtype)
+
+    def _by_reference(self, dtype: torch.dtype) -> Outcome:
+        cell = copy.deepcopy(self.cell).to(dtype)
+        call = partial(_unrolled, cell, "reference")
+        parameters = dict(cell.named_parameters())
+        return run_pass(self.case.pass_, call, self.x.to(dtype), self.grad.to(dtype), parameters)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from seqnets.benchmarking.contestants import Outcome
@@ -10,14 +12,24 @@ ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch
 """By dtype: the largest difference from the reference in double precision, as a share of its
 largest number. Sums over thousands of steps round more than one step does."""
 
+ROUNDING = 10
+"""A recurrence may make rounding itself grow: so many times the distance of the plain loop, in the
+contestant's dtype, from double precision are allowed too."""
 
-def disagreement(got: Outcome, expected: Outcome, dtype: torch.dtype) -> str | None:
+
+def disagreement(
+    got: Outcome,
+    expected: Outcome,
+    dtype: torch.dtype,
+    rounded: Callable[[], Outcome] | None = None,
+) -> str | None:
     """Where an outcome leaves the reference's; None if it does not.
 
     Args:
         got: Outputs and gradients by name; what a contestant does not name is not compared.
         expected: What the reference computes.
         dtype: What the contestant computed in.
+        rounded: What the plain loop computes in that dtype; asked for where it matters.
     """
     for what, numbers in got.items():
         exact = expected[what]
@@ -25,6 +37,9 @@ def disagreement(got: Outcome, expected: Outcome, dtype: torch.dtype) -> str | N
             return f"{what} has shape {tuple(numbers.shape)}, expected {tuple(exact.shape)}"
         allowed = ALLOWED[dtype] * exact.abs().max().item()
         difference = (numbers.detach().to(exact) - exact).abs().max().item()
+        if rounded is not None and difference > allowed:
+            distance = (rounded()[what].detach().to(exact) - exact).abs().max().item()
+            allowed = max(allowed, ROUNDING * distance)
         if not difference <= allowed:  # so that NaN is refused
             return f"{what} differs by {difference:.1e}, allowed are {allowed:.1e}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from time import perf_counter
 
 import torch
@@ -106,7 +107,7 @@ def _builders(case: Case, settings: Settings) -> dict[str, Builder]:
 def _admit(work: Workload, settings: Settings) -> _Entries:
     """Ask everybody in, and turn away who is not there or disagrees with the reference."""
     entries = _Entries()
-    expected = work.expected()
+    expected, rounded = work.expected(), cache(work.rounded)
     for name, builder in _builders(work.case, settings).items():
         try:
             contestant = builder(work)
@@ -114,7 +115,7 @@ def _admit(work: Workload, settings: Settings) -> _Entries:
                 start = perf_counter()
                 got = contestant.outcome()
                 entries.first_ms[name] = (perf_counter() - start) * 1e3
-                if wrong := disagreement(got, expected, settings.dtype):
+                if wrong := disagreement(got, expected, settings.dtype, rounded):
                     entries.refused[name] = f"disagrees with the reference: {wrong}"
                     continue
             entries.admitted.append(contestant)

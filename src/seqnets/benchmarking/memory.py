@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from seqnets.engine.memory import nothing_kept
+
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
     """MiB of tensors that are alive at once while it runs, beyond those from before."""
@@ -19,7 +21,8 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with _profiler_silent(), torch.autograd.profiler.profile(profile_memory=True) as profile:
+    counted = torch.autograd.profiler.profile(profile_memory=True)
+    with nothing_kept(), _profiler_silent(), counted as profile:
         run()
     events = profile.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

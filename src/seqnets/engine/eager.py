@@ -344,7 +344,7 @@ class _Loops:
             given["weight", k] = given["weight", k].t().contiguous()
         code = _forward(program, save, _VALID in given, _FRESH in given)
         sizes = [step.state_sizes[0], *(fused.kept_sizes(program) if save else ())]
-        outs = [fused.empty(wx, size) for size in sizes]
+        outs = [fused.inner(wx, size) for size in sizes]
         carried = _named("state", enumerate(initial))
         for chunk, steps, known in _chunks(given, wx, max(step.state_sizes), order.reverse):
             for k, product in enumerate(step.products):
@@ -372,11 +372,11 @@ class _Loops:
     ) -> Gradients:
         step, like = program.step, kept.saved
         B, T, _ = like.shape
-        dwx = fused.empty(like, step.wx_size)
+        dwx = fused.inner(like, step.wx_size)
         if not program.shared:
             dwx.zero_()
         rows = {k: product.weight.rows for k, product in enumerate(step.products)}
-        dz = {k: dwx if k in program.shared else fused.empty(like, n) for k, n in rows.items()}
+        dz = {k: dwx if k in program.shared else fused.inner(like, n) for k, n in rows.items()}
         leaves = list(program.units)
         units = {leaf.what.key: torch.zeros_like(parameters[leaf.what.key]) for leaf in leaves}
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]

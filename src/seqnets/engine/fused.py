@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
-from seqnets.engine.memory import in_large_pages
+from seqnets.engine.memory import room
 from seqnets.engine.plans import projection_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
@@ -187,8 +187,16 @@ def empty(like: Tensor, columns: int) -> Tensor:
     """A tensor (B, T, columns) without numbers, laid out as another one is."""
     B, T, _ = like.shape
     if comes_first(like):
-        return in_large_pages(like.new_empty(T, B, columns)).transpose(0, 1)
-    return in_large_pages(like.new_empty(B, T, columns))
+        return like.new_empty(T, B, columns).transpose(0, 1)
+    return like.new_empty(B, T, columns)
+
+
+def inner(like: Tensor, columns: int) -> Tensor:
+    """The same for what the caller does not see, in memory that is kept for the next one."""
+    B, T, _ = like.shape
+    if comes_first(like):
+        return room(like, T, B, columns).transpose(0, 1)
+    return room(like, B, T, columns)
 
 
 def under_each_other(rows: Tensor, like: Tensor) -> Tensor:
@@ -337,7 +345,7 @@ class _AffineWay:
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         weight = parameters[self.weight]
-        projected = empty(x, len(weight))
+        projected = inner(x, len(weight))
         if self.bias is None:
             torch.mm(rows(x), weight.T, out=rows(projected))
         else:

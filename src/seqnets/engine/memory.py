@@ -1,35 +1,81 @@
-"""Room for large tensors that is quick to write to for the first time."""
+"""Room for large tensors that stay inside the engine.
+
+A process gets memory page by page, at the first write to each, and an allocator gives large pieces
+back as soon as they are free. So a training step pays for its memory anew each time: 0.5 ms for a
+MiB by pages of 4 KiB, a tenth to a fifth of the whole step. Here pieces are kept for the next one.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
-from functools import cache
-from typing import Any
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
-_LARGE = 2**20  # bytes
+_LARGE = 2**18  # bytes; smaller ones an allocator keeps by itself
+_PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)  # for forks
 
 
-def in_large_pages(tensor: Tensor) -> Tensor:
-    """The tensor, whose memory is asked to come in large pages if it has not been written to yet.
+class _Pieces:
+    """Pieces of memory that nobody uses, by size.
 
-    A process gets memory page by page, at the first write to each. By pages of 4 KiB that takes
-    as long as computing what is written: 69 ms for 128 MiB, 16 ms by pages of 2 MiB. Linux gives
-    these to those who ask; elsewhere nothing happens.
+    Attributes:
+        limit: How many bytes are kept at the most.
     """
-    size = tensor.untyped_storage().nbytes()
-    if size >= _LARGE and tensor.device.type == "cpu" and (advise := _madvise()) is not None:
-        start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(start, tensor.data_ptr() + size - start, mmap.MADV_HUGEPAGE)
-    return tensor
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._free: dict[int, list[mmap.mmap]] = defaultdict(list)
+        self._kept = 0
+
+    def take(self, size: int) -> mmap.mmap:
+        """A piece of memory, used before or new."""
+        try:
+            piece = self._free[size].pop()
+            self._kept -= size
+        except IndexError:
+            piece = mmap.mmap(-1, size, flags=_PRIVATE)
+            if hasattr(mmap, "MADV_HUGEPAGE"):  # by pages of 2 MiB it takes a quarter of the time
+                piece.madvise(mmap.MADV_HUGEPAGE)
+        return piece
+
+    def give_back(self, piece: mmap.mmap) -> None:
+        """Keep a piece for later, or let it go."""
+        if self._kept + len(piece) <= self.limit:
+            self._free[len(piece)].append(piece)
+            self._kept += len(piece)
 
 
-@cache
-def _madvise() -> Any:
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return None
-    advise = ctypes.CDLL(None).madvise
-    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return advise
+_pieces = _Pieces(2**28)
+
+
+def room(like: Tensor, *shape: int) -> Tensor:
+    """A tensor without numbers, of the dtype and device of another one.
+
+    Its memory is kept for others once nobody sees it any more. It cannot be resized.
+    """
+    count = math.prod(shape)
+    size = count * like.element_size()
+    if size < _LARGE or not _pieces.limit or like.device.type != "cpu" or not _PRIVATE:
+        return like.new_empty(shape)
+    step = 2 ** max(size.bit_length() - 4, 12)  # sizes an eighth apart, so that pieces fit often
+    piece = _pieces.take(-(-size // step) * step)
+    loan = (ctypes.c_char * len(piece)).from_buffer(piece)
+    weakref.finalize(loan, _pieces.give_back, piece).atexit = False
+    return torch.frombuffer(loan, dtype=like.dtype, count=count).view(shape)
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Take all memory from torch's allocator, as whoever counts it wants."""
+    before, _pieces.limit = _pieces.limit, 0
+    try:
+        yield
+    finally:
+        _pieces.limit = before

@@ -75,12 +75,13 @@ class _OnceDifferentiable(torch.autograd.Function):
     def forward(ctx: Any, fused: _Loop, plain: _Loop, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.fused, ctx.plain = fused, plain
         ctx.autocast = _autocast_like_now(tensors[0].device.type)
+        ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
         ctx.save_for_backward(*tensors)
         ctx.graph = _record(fused, tensors)
         return tuple(y.detach() for y in ctx.graph[1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         twice = torch.is_grad_enabled()  # create_graph=True
         if twice:
@@ -91,8 +92,15 @@ class _OnceDifferentiable(torch.autograd.Function):
                 inputs, outputs = ctx.graph or _record(ctx.fused, tensors)
             ctx.graph = None  # its buffers go now; a second backward records it anew
         needed = [t for t, need in zip(inputs, ctx.needs_input_grad[2:], strict=True) if need]
+        pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None]
         found = iter(
-            torch.autograd.grad(outputs, needed, grads, create_graph=twice, allow_unused=True)
+            torch.autograd.grad(
+                [y for y, _ in pairs],
+                needed,
+                [g for _, g in pairs],
+                create_graph=twice,
+                allow_unused=True,
+            )
         )
         return None, None, *(next(found) if need else None for need in ctx.needs_input_grad[2:])
 

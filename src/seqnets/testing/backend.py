@@ -165,7 +165,7 @@ def poisoned_memory() -> Iterator[None]:
 
         return made
 
-    homes: list[tuple[Any, str]] = [(torch, "empty"), (torch, "empty_like")]
+    homes: list[tuple[Any, str]] = [(torch, "empty"), (torch, "empty_like"), (torch, "frombuffer")]
     homes += [(Tensor, "new_empty")]
     before = [getattr(home, name) for home, name in homes]
     try:

@@ -16,6 +16,7 @@ from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program, with_headers
 from seqnets.engine.c.text import SETTINGS
 from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State
 
@@ -43,7 +44,7 @@ class Library:
     def call(self, name: str, values: _Values, like: Tensor) -> None:
         """Run a pass, with scratch memory of its own."""
         members = self.members(values)
-        scratch = like.new_empty(self.scratch(name, members))
+        scratch = room(like, self.scratch(name, members))
         members[self._place["scratch"]] = scratch.data_ptr()
         getattr(self._library, name)(members)
 
@@ -153,9 +154,9 @@ class CLoops:
         buffers |= _numbered("final", final)
         if save:
             kept = Kept(
-                {p: fused.empty(wx, step.state_sizes[p]) for p in sorted(program.befores)},
-                {k: fused.empty(wx, step.products[k].weight.columns) for k in program.values},
-                fused.empty(wx, max(1, program.saved_size)),  # it tells the layout too
+                {p: fused.inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
+                {k: fused.inner(wx, step.products[k].weight.columns) for k in program.values},
+                fused.inner(wx, max(1, program.saved_size)),  # it tells the layout too
             )
             buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
             buffers |= {f"value_{k}": value for k, value in kept.values.items()}
@@ -190,7 +191,7 @@ class CLoops:
         gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
 
         def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
-            made = fused.empty(like, columns)
+            made = fused.inner(like, columns)
             return made.zero_() if (kind, key) in gaps else made
 
         groups = split["row_groups"]

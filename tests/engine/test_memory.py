@@ -1,0 +1,82 @@
+"""Memory that is kept for the next tensor."""
+
+import os
+
+import pytest
+import torch
+
+from seqnets.engine import memory
+from seqnets.engine.memory import nothing_kept, room
+
+LIKE = torch.zeros(1)
+N = 2**18  # numbers, a MiB
+
+
+@pytest.fixture(autouse=True)
+def pieces(monkeypatch):
+    """Pieces of memory for this test alone."""
+    mine = memory._Pieces(2**24)
+    monkeypatch.setattr(memory, "_pieces", mine)
+    return mine
+
+
+def test_memory_that_nobody_sees_any_more_is_used_again():
+    tensor = room(LIKE, N)
+    address = tensor.data_ptr()
+    view = tensor[1:].view(-1)[5:]
+    del tensor
+
+    assert room(LIKE, N).data_ptr() != address
+    del view
+    assert room(LIKE, N).data_ptr() == address
+
+
+def test_two_tensors_alive_never_share_memory():
+    tensors = [room(LIKE, N).fill_(i) for i in range(8)]
+
+    assert all(bool((tensor == i).all()) for i, tensor in enumerate(tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tensor_has_the_shape_and_the_dtype_that_were_asked_for(dtype):
+    tensor = room(LIKE.to(dtype), 3, 5, N)
+
+    assert tensor.shape == (3, 5, N)
+    assert tensor.dtype == dtype
+    assert tensor.is_contiguous()
+
+
+def test_small_tensors_come_from_torch_itself(pieces):
+    room(LIKE, 10)
+
+    assert not pieces._free
+
+
+def test_no_more_is_kept_than_the_limit(pieces):
+    tensors = [room(LIKE, N) for _ in range(40)]
+    del tensors
+
+    assert pieces._kept <= pieces.limit
+    assert sum(len(kept) * size for size, kept in pieces._free.items()) == pieces._kept
+
+
+def test_whoever_counts_memory_finds_it_with_torchs_allocator(pieces):
+    with nothing_kept():
+        tensor = room(LIKE, N)
+    del tensor
+
+    assert not pieces._free
+    assert pieces.limit
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_writes_into_memory_of_its_own():
+    tensor = room(LIKE, N).fill_(1)
+
+    child = os.fork()
+    if child == 0:
+        tensor.fill_(2)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert bool((tensor == 1).all())
