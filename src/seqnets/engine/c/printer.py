@@ -146,9 +146,9 @@ class _Pass:
         """Where a vector of units lies in a buffer of the caller's."""
         return f"{self.pointer(name)} + {row} * {self.size(columns)} + {self.column(offset)}"
 
-    def saved_at(self, offset: int) -> str:
+    def saved_at(self, offset: int, time: str = "t") -> str:
         """The same in what is saved."""
-        row = "(b * c->save_b + t * c->save_t)"
+        row = f"(b * c->save_b + {time} * c->save_t)"
         return self.at("saved", self.program.saved_size, offset, row)
 
     def in_room(self, name: str, columns: int, turn: str = "") -> str:
@@ -233,6 +233,7 @@ class _Pass:
                     self.line(f"product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});")
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
+                    self.line("const long soon = b * c->row_b + then * c->row_t;")
                     self.line("const int valid = is_valid(c, b, t);")
                     with self._vector_by_vector(vectors, W):
                         yield
@@ -264,6 +265,10 @@ class _Pass:
             self.line("for (long b = s->first; b < s->last; b++)")
             self.line(f"    m->sum_{k}[s->thread * c->B + b] = {row};")
 
+    def prefetch(self, place: str, *, to_write: bool = False) -> None:
+        """Ask for what the step that runs next will need: rows may be far apart in memory."""
+        self.line(f"__builtin_prefetch({place}, {int(to_write)});")
+
     def compute(
         self, stage: Stage, roots: Sequence[Node], given: dict[Node, str]
     ) -> Callable[[Node], str]:
@@ -283,6 +288,7 @@ class _Pass:
         reached = {arg for node in walk(list(roots), nodes) for arg in node.args} | set(roots)
         names = {node: f"k{node.serial}" for node in nodes if node in reached}
         for node, name in names.items():
+            self.prefetch(self.saved_at(nodes[node], "then"))
             self.line(f"const vec {name} = {_load(self.saved_at(nodes[node]))};")
         return names
 
@@ -316,6 +322,7 @@ class _Forward(_Pass):
     def leaf(self, node: Node, stage: Stage) -> str:
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "wx":
+            self.prefetch(self.at("wx", self.step.wx_size, offset, "soon"))
             return _load(self.at("wx", self.step.wx_size, offset))
         if source == "state":
             return f"v_load({self._state(key, 'now')} + {self.column(offset)})"
@@ -331,7 +338,7 @@ class _Forward(_Pass):
         rows = {p.product: self._multiplied(p) for p in stage.products}
         head = f"static void forward_{n}({self.arguments}, long t, long next, long now)"
         with self.text.function(head):
-            self.line("(void)next;")
+            self.line("const long then = next < 0 ? t : next;")
             self.sums_of_rows(stage, "summand")
             with self.units_of_rows(stage, rows):
                 with self.text.block("if (!valid)"):
@@ -386,8 +393,10 @@ class _Forward(_Pass):
         self.line(f"v_store({self._state(p, '(1 - now)')} + u,")
         self.line(f"        is_reset(c, b, next) ? {start} : {after});")
         if p == 0:
+            self.prefetch(self.at("y", size, row="soon"), to_write=True)
             self.line(_store(self.at("y", size), y))
         if p in self.program.befores:
+            self.prefetch(self.at(f"before_{p}", size, row="soon"), to_write=True)
             self.line(f"if (c->save) {_store(self.at(f'before_{p}', size), before)}")
 
     def _keep_store(self, store: Store, value: str) -> None:
@@ -395,6 +404,7 @@ class _Forward(_Pass):
         assert store.node is not None  # as above
         k = store.buffer.key
         if store.buffer.kind == "saved":
+            self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
             always = store.offset < self.program.crossing
             kept = _store(self.saved_at(store.offset), value)
             self.line(kept if always else f"if (c->save) {kept}")
@@ -464,7 +474,9 @@ class _Backward(_Pass):
     def leaf(self, node: Node, stage: Stage) -> str:
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "state":
-            return _load(self.at(f"before_{key}", self.step.state_sizes[key], offset))
+            size = self.step.state_sizes[key]
+            self.prefetch(self.at(f"before_{key}", size, offset, "soon"))
+            return _load(self.at(f"before_{key}", size, offset))
         if source != "grad":
             return super().leaf(node, stage)
         kind, k = key
@@ -479,7 +491,7 @@ class _Backward(_Pass):
     def write_stage(self, n: int, stage: Stage) -> None:
         head = f"static void backward_{n}({self.arguments}, long t, long after, long now)"
         with self.text.function(head):
-            self.line("(void)after;")
+            self.line("const long then = after < 0 ? t : t + t - after;")
             self.sums_of_rows(stage, "dsum")
             with self.units_of_rows(stage, self._multiplied(stage)):
                 self._come_in(stage)
@@ -489,6 +501,7 @@ class _Backward(_Pass):
                 if 0 in stage.state:
                     y = _load(self.at("grad_y", self.step.state_sizes[0]))
                     self.line(f"if (c->grad_y) g_0 += {y};")
+                    self.prefetch(self.at("grad_y", self.step.state_sizes[0], row="soon"))
                 roots = [store.node for store in stage.stores if store.node is not None]
                 name = self.compute(stage, roots, self.load_saved(roots, self.program.saved))
                 for store in stage.stores:
@@ -502,9 +515,9 @@ class _Backward(_Pass):
         ending = Stage(stage.width, parts, state=stage.state)
         head = f"static void backward_end_{n}({self.arguments}, long after, long now)"
         with self.text.function(head):
-            self.line("const long t = after;")
+            self.line("const long t = after, then = after;")
             with self.units_of_rows(ending, self._multiplied(ending)):
-                self.line("(void)row, (void)valid;")
+                self.line("(void)row, (void)soon, (void)valid;")
                 self._come_in(ending)
                 for p in stage.state:
                     size = self.step.state_sizes[p]
@@ -567,6 +580,7 @@ class _Backward(_Pass):
         """Where a gradient is stored: in scratch memory for the next stage, and for the caller."""
         kind, k = buffer.kind, buffer.key
         if kind == "dwx":
+            self.prefetch(self.at("grad_wx", self.step.wx_size, offset, "soon"), to_write=True)
             yield self.at("grad_wx", self.step.wx_size, offset)
         elif kind == "dz":
             yield f"{self._dz(k, 'now')} + {self.column(offset)}"
