@@ -1,0 +1,42 @@
+"""Measure the memory of a training step by torch.nn, and by seqnets in full and in lean memory.
+
+python scripts/measure_memory.py    # writes benchmarks/results/memory.json
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from seqnets import Recurrent
+from seqnets.benchmarking.memory import peak_memory
+from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.cells import GRUCell, LSTMCell
+
+RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "memory.json"
+B, T, H = 16, 512, 256
+
+
+def main() -> None:
+    """Print and write MiB."""
+    x = torch.randn(B, T, H, requires_grad=True)
+    rows = {}
+    for name, cell_class in (("LSTM", LSTMCell), ("GRU", GRUCell)):
+        layers = {"torch.nn": getattr(torch.nn, name)(H, H, batch_first=True)}
+        layers |= {m: Recurrent(cell_class(H, H), memory=m, backend="c") for m in ("full", "lean")}
+        for kind, layer in layers.items():
+            wanted = [x, *layer.parameters()]
+
+            def step(layer: torch.nn.Module = layer, wanted: list[torch.Tensor] = wanted) -> None:
+                torch.autograd.grad(layer(x)[0].sum(), wanted)
+
+            step()
+            rows.setdefault(name, {})[kind] = round(peak_memory(step, x.device), 1)
+        print(name, rows[name])
+    whole = {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows}
+    whole |= {"machine": machine(), "versions": versions(), "commit": commit()}
+    RESULT.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
