@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -35,8 +38,18 @@ def refusal(request: Request) -> str | None:
     except Untraceable as reason:
         return f"the step cannot be traced: {reason}"
     except NoCompiler as reason:
+        _say_once(str(reason))
         return str(reason)
     return None
+
+
+@cache
+def _say_once(reason: str) -> None:
+    warnings.warn(
+        f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. "
+        f"A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC.",
+        stacklevel=2,
+    )
 
 
 def run(request: Request) -> tuple[Tensor, State]:
