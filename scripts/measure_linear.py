@@ -26,6 +26,7 @@ class MinGRUCell(GatedCell):
     gates = ("z", "h")
 
     def step(self, wx, state):
+        """A gate and a candidate that see the input alone."""
         (h,) = state
         w = self.split(wx)
         return (h + torch.sigmoid(w.z) * (w.h - h),)
