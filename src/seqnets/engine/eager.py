@@ -18,7 +18,7 @@ from torch import Tensor
 from seqnets.engine import fused
 from seqnets.engine.fused import Gradients, Kept, Order
 from seqnets.engine.program import Buffer, Program
-from seqnets.engine.request import Request, under_transform
+from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import COMPARISONS, OPERATIONS, Node, Untraceable, walk
 from seqnets.typing import State
 
@@ -29,17 +29,8 @@ _CHUNK = 2**18  # bytes of one number a unit in as many steps as are computed at
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
-    x = request.x
-    if torch.compiler.is_compiling():
-        return "torch.compile and torch.export cannot look inside its loop"
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
-    if torch.is_autocast_enabled(x.device.type):
-        return "it computes in the dtype of the parameters, not in autocast's"
-    if not x.dtype.is_floating_point:
-        return f"it computes in real numbers, not in {x.dtype}"
-    if 0 in x.shape[:2]:
-        return "there is nothing to run: no rows or no steps"
+    if reason := refusal_of_operations(request):
+        return reason
     try:
         request.program  # noqa: B018
     except Untraceable as reason:

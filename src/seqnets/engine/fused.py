@@ -139,8 +139,12 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
 
 
 def _order(request: Request) -> Order:
-    lengths = None if request.lengths is None else request.lengths.contiguous()
-    return Order(lengths, request.resets, request.reverse)
+    return make_order(request.lengths, request.resets, request.reverse)
+
+
+def make_order(lengths: Tensor | None, resets: Tensor | None, reverse: bool) -> Order:
+    """An order whose lengths lie beside each other in memory, as loops read them."""
+    return Order(None if lengths is None else lengths.contiguous(), resets, reverse)
 
 
 _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time

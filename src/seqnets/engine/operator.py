@@ -13,7 +13,7 @@ from seqnets.cells import Cell
 from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.fused import Kept, Loops, Order
+from seqnets.engine.fused import Kept, Loops
 from seqnets.engine.plans import program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
@@ -92,7 +92,7 @@ def unroll(
         tuple(initial),
         tuple(start),
         _used(program, parameters),
-        Order(lengths, resets, reverse),
+        fused.make_order(lengths, resets, reverse),
         save,
     )
     return [y, *final, *([] if kept is None else kept.to_list())]
@@ -125,7 +125,7 @@ def unroll_backward(
     used = _used(program, parameters)
     everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
     found = _loops(program, grad_y).backward(
-        program, everything, grad_y, grad_final, used, Order(lengths, resets, reverse)
+        program, everything, grad_y, grad_final, used, fused.make_order(lengths, resets, reverse)
     )
     weights = fused.weight_gradients(program, found, everything, used)
     return [

@@ -147,3 +147,19 @@ def under_transform() -> bool:
     return torch._C._are_functorch_transforms_active() or (
         torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def refusal_of_operations(request: Request) -> str | None:
+    """Why a loop made of torch's operations, with a backward pass of its own, cannot run."""
+    x = request.x
+    if torch.compiler.is_compiling():
+        return "torch.compile and torch.export cannot look inside its loop"
+    if under_transform():
+        return "it does not run under vmap, forward-mode or functional derivatives"
+    if torch.is_autocast_enabled(x.device.type):
+        return "it computes in the dtype of the parameters, not in autocast's"
+    if not x.dtype.is_floating_point:
+        return f"it computes in real numbers, not in {x.dtype}"
+    if 0 in x.shape[:2]:
+        return "there is nothing to run: no rows or no steps"
+    return None

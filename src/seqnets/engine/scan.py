@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.engine.plans import _once, program_of
-from seqnets.engine.request import Request, under_transform
+from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import (
     Columns,
     Graph,
@@ -35,19 +35,10 @@ name = "scan"
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
-    x = request.x
-    if torch.compiler.is_compiling():
-        return "torch.compile and torch.export cannot look inside its loop"
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
+    if reason := refusal_of_operations(request):
+        return reason
     if request.memory == "lean":
         return "it keeps what each of its operations needs, and can keep no less"
-    if torch.is_autocast_enabled(x.device.type):
-        return "it computes in the dtype of the parameters, not in autocast's"
-    if not x.dtype.is_floating_point:
-        return f"it computes in real numbers, not in {x.dtype}"
-    if 0 in x.shape[:2]:
-        return "there is nothing to run: no rows or no steps"
     try:
         program_of(request.cell)
     except Untraceable as reason:

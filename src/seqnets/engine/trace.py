@@ -682,7 +682,7 @@ class _Recorder(TorchDispatchMode):
             low, high = _bounds(name, args[1:])
             a = a if low is None else apply("maximum", a, self.node(low))
             return a if high is None else apply("minimum", a, self.node(high))
-        name = {"sgn": "sign", "div_": "div"}.get(name, name)
+        name = "sign" if name == "sgn" else name
         if len(args) == (3 if name == "where" else 2) and name in COMPARISONS | BINARY | {"where"}:
             return apply(name, *map(self.node, args))
         if name in UNARY and len(args) == 1:

@@ -302,3 +302,17 @@ def test_the_operator_passes_torchs_own_checks():
         (wx, state, state, parameters, lengths, resets, True, True, text),
     )
     assert torch.autograd.gradgradcheck(outputs, (wx, *state, *parameters), fast_mode=True)
+
+
+def test_the_operator_reads_lengths_that_share_a_place_in_memory():
+    cell, wx = RNNCell(3, 4), torch.randn(3, 5, 4)
+    text = seqnets.engine.operator.text_of(cell)
+    used = [cell.weight_hh.detach(), cell.bias_hh.detach()]
+    shared = torch.tensor([2]).expand(3)
+
+    found = [
+        torch.ops.seqnets.unroll(wx, [torch.zeros(3, 4)], [], used, n, None, False, False, text)
+        for n in (shared, torch.tensor([2, 2, 2]))
+    ]
+
+    torch.testing.assert_close(*found, rtol=0, atol=0)
