@@ -45,70 +45,52 @@ def refusal(request: Request) -> str | None:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = cast(GatedCell, request.cell)
-    parameters = {name: getattr(cell, name) for name in cell.parameter_shapes}
-    tensors = (request.x, *request.state, *parameters.values())
-    first_parameter = 1 + len(request.state)
+    y, *state = _run_kernel(request)
+    if y.requires_grad and not torch.compiler.is_compiling():
+        parameters = {name: getattr(cell, name) for name in cell.parameter_shapes}
+        inputs, states = (request.x, *request.state, *parameters.values()), len(request.state)
 
-    def rebuilt(*tensors: Tensor) -> Request:
-        bound = cell.bind(dict(zip(parameters, tensors[first_parameter:], strict=True)))
-        return replace(request, cell=bound, x=tensors[0], state=tensors[1:first_parameter])
+        def plain(*inputs: Tensor) -> tuple[Tensor, ...]:
+            x, *rest = inputs
+            bound = cell.bind(dict(zip(parameters, rest[states:], strict=True)))
+            y, last = reference.run(replace(request, cell=bound, x=x, state=tuple(rest[:states])))
+            return y, *last
 
-    def fused(*tensors: Tensor) -> tuple[Tensor, ...]:
-        return _run_kernel(rebuilt(*tensors))
-
-    def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-        y, state = reference.run(rebuilt(*tensors))
-        return y, *state
-
-    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if differentiated and not torch.compiler.is_compiling():
-        y, *state = _OnceDifferentiable.apply(fused, plain, *tensors)
-    else:
-        y, *state = fused(*tensors)
+        y, *state = _TwiceByThePlainLoop.apply(plain, len(inputs), *inputs, y, *state)
     return y, tuple(state)
 
 
-class _OnceDifferentiable(torch.autograd.Function):
-    """A fused loop that gives way to the plain one when its gradient is differentiated again."""
+class _TwiceByThePlainLoop(torch.autograd.Function):
+    """Hands on what a kernel returned, and goes around it where a derivative is derived again."""
 
     @staticmethod
-    def forward(ctx: Any, fused: _Loop, plain: _Loop, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.fused, ctx.plain = fused, plain
-        ctx.autocast = _autocast_like_now(tensors[0].device.type)
+    def forward(ctx: Any, plain: _Loop, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, outputs = tensors[:count], tensors[count:]
+        ctx.plain, ctx.autocast = plain, _autocast_like_now(inputs[0].device.type)
         ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
-        ctx.save_for_backward(*tensors)
-        ctx.graph = _record(fused, tensors)
-        return tuple(y.detach() for y in ctx.graph[1])
+        ctx.save_for_backward(*inputs)
+        return tuple(y.detach() for y in outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        twice = torch.is_grad_enabled()  # create_graph=True
-        if twice:
-            with ctx.autocast:
-                inputs, outputs = tensors, ctx.plain(*tensors)
-        else:
-            with ctx.autocast:
-                inputs, outputs = ctx.graph or _record(ctx.fused, tensors)
-            ctx.graph = None  # its buffers go now; a second backward records it anew
-        needed = [t for t, need in zip(inputs, ctx.needs_input_grad[2:], strict=True) if need]
+        inputs = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, None, *(None for _ in inputs), *grads
+        with ctx.autocast:  # create_graph=True
+            outputs = ctx.plain(*inputs)
+        needs = ctx.needs_input_grad[2 : 2 + len(inputs)]
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None]
         found = iter(
             torch.autograd.grad(
                 [y for y, _ in pairs],
-                needed,
+                [t for t, need in zip(inputs, needs, strict=True) if need],
                 [g for _, g in pairs],
-                create_graph=twice,
+                create_graph=True,
                 allow_unused=True,
             )
         )
-        return None, None, *(next(found) if need else None for need in ctx.needs_input_grad[2:])
-
-
-def _record(fused: _Loop, tensors: tuple[Tensor, ...]) -> tuple[Any, Any]:
-    inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
-    with torch.enable_grad():
-        return inputs, fused(*inputs)
+        around = [next(found) if need else None for need in needs]
+        return None, None, *around, *(None for _ in grads)
 
 
 def _autocast_like_now(device: str) -> torch.autocast:
