@@ -13,7 +13,9 @@ PUBLIC = {
     """,
     "seqnets.cells": """
         LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
-        Cell GatedCell MemoryCell
+        Cell GatedCell MemoryCell Wrapper OptionedCell
+        Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop
+        LayerNorm Activations ClipState LearnedState
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
     "seqnets.layers": """

@@ -6,7 +6,7 @@ from seqnets.cells import LSTMCell, MemoryCell, RNNCell
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.testing import check_cell, check_layer
 
-from .final import FINAL_CELLS
+from .final import FINAL_CELLS, sized, width
 
 BOTH_WAYS = ("chunks", "steps", "causality")
 WITH_MEMORY = [cell for cell in FINAL_CELLS if issubclass(cell, MemoryCell)]
@@ -14,12 +14,12 @@ WITH_MEMORY = [cell for cell in FINAL_CELLS if issubclass(cell, MemoryCell)]
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_cell_obeys_the_laws_of_recurrence(cell_cls):
-    check_cell(partial(cell_cls, hidden_size=4))
+    check_cell(partial(cell_cls, hidden_size=4), input_size=width(cell_cls, 3, 4))
 
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
-    check_cell(partial(cell_cls, hidden_size=4, bias=False))
+    check_cell(partial(cell_cls, hidden_size=4, bias=False), input_size=width(cell_cls, 3, 4))
 
 
 @pytest.mark.parametrize("cell_cls", WITH_MEMORY)
@@ -33,12 +33,12 @@ def test_relu_network_obeys_the_laws_of_recurrence():
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_every_layer_around_a_cell_obeys_the_laws_of_recurrence(cell_cls):
-    make = partial(cell_cls, input_size=3, hidden_size=2)
+    make = partial(sized, cell_cls, 3, 2)
 
     check_layer(Recurrent(make()))
     check_layer(Recurrent(make(), reverse=True), skip=(*BOTH_WAYS, "resets"))
     check_layer(Bidirectional(make()), skip=BOTH_WAYS)
-    check_layer(DeepRNN(cell_cls, 3, 2, num_layers=2))
+    check_layer(DeepRNN(cell_cls, width(cell_cls, 3, 2), 2, num_layers=2))
     check_layer(Truncated(Recurrent(make()), steps=4, stride=2), skip=("gradients",))
 
 

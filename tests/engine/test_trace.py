@@ -12,7 +12,6 @@ from seqnets.engine.trace import (
     Untraceable,
     derive,
     evaluate,
-    parameters_of,
     replay,
     step_from_text,
     trace_step,
@@ -73,7 +72,7 @@ def example(cell_cls):
 def test_a_traced_step_replayed_is_the_step(kind):
     cell, wx, state = example(CELLS[kind])
 
-    found = replay(trace_step(cell), wx, state, parameters_of(cell))
+    found = replay(trace_step(cell), wx, state, cell.tensors())
 
     torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-12)
 
@@ -83,7 +82,7 @@ def test_a_function_of_torch_is_traced_and_derived(kind):
     cell, wx, state = example(with_function(FUNCTIONS[kind]))
     step = trace_step(cell)
 
-    found = replay(step, wx, state, parameters_of(cell))
+    found = replay(step, wx, state, cell.tensors())
 
     torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-12)
     assert make_program(step).backward
@@ -96,10 +95,8 @@ def test_a_step_written_down_and_read_again_is_equal(kind):
 
     again = step_from_text(step.to_text())
 
-    expected = replay(step, wx, state, parameters_of(cell))
-    torch.testing.assert_close(
-        replay(again, wx, state, parameters_of(cell)), expected, rtol=0, atol=0
-    )
+    expected = replay(step, wx, state, cell.tensors())
+    torch.testing.assert_close(replay(again, wx, state, cell.tensors()), expected, rtol=0, atol=0)
     assert again.parameters == step.parameters
     assert _shape(make_program(again)) == _shape(make_program(step))
 

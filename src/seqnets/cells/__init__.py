@@ -9,17 +9,37 @@ from seqnets.cells.lstm import (
     NoForgetLSTMCell,
     PeepholeLSTMCell,
 )
+from seqnets.cells.options import Activations, ClipState, LayerNorm, LearnedState
+from seqnets.cells.regularizers import (
+    InputDropout,
+    RecurrentDropout,
+    VariationalDropout,
+    Zoneout,
+    weight_drop,
+)
 from seqnets.cells.rnn import RNNCell
+from seqnets.cells.wrapper import OptionedCell, Wrapper
 
 __all__ = [
+    "Activations",
     "Cell",
+    "ClipState",
     "CoupledLSTMCell",
     "GRUCell",
     "GatedCell",
+    "InputDropout",
     "LSTMCell",
+    "LayerNorm",
+    "LearnedState",
     "MemoryCell",
     "NoForgetLSTMCell",
+    "OptionedCell",
     "OriginalGRUCell",
     "PeepholeLSTMCell",
     "RNNCell",
+    "RecurrentDropout",
+    "VariationalDropout",
+    "Wrapper",
+    "Zoneout",
+    "weight_drop",
 ]

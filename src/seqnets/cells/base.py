@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -25,13 +25,18 @@ class Cell(nn.Module, ABC):
     depends on the input alone (for all steps in one product), :meth:`step` does the rest. Both
     are pure and out of place, and treat every row of a batch on its own.
 
+    An equation that squashes by :meth:`gate`, :meth:`candidate` and :meth:`squash` lets options
+    around the cell put other functions there, or drop what the cell would write.
+
     Attributes:
         states: Names of the state's parts. The first is the cell's output.
+        clocks: Those of them that count time, and are no memory: options leave them as they are.
         input_size: Features of the input, I.
         hidden_size: Units, H.
     """
 
-    states: ClassVar[tuple[str, ...]] = ("h",)
+    states: tuple[str, ...] = ("h",)
+    clocks: tuple[str, ...] = ()
     input_size: int
     hidden_size: int
 
@@ -58,6 +63,23 @@ class Cell(nn.Module, ABC):
             state: The state before it, each (B, H).
         """
 
+    def gate(self, a: Tensor) -> Tensor:
+        """What opens and closes gates: the logistic function."""
+        return torch.sigmoid(a)
+
+    def candidate(self, a: Tensor) -> Tensor:
+        """What the cell proposes to write: by default tanh."""
+        return torch.tanh(a)
+
+    def squash(self, a: Tensor) -> Tensor:
+        """How a memory is shown: by default tanh."""
+        return torch.tanh(a)
+
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`project` draws random numbers now."""
+        return False
+
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step where none is given: zeros, each (B, H)."""
         return tuple(self._like.new_zeros(batch_size, size) for size in self.state_sizes)
@@ -82,18 +104,71 @@ class Cell(nn.Module, ABC):
         state = self.step(self.project(x), state)
         return state[0], state
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, as the equation reads them: parametrised ones computed.
+
+        Those of a cell inside this one follow, with its name before theirs: "cell.weight_hh".
+        """
+        names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
+        if parametrize.is_parametrized(self):
+            names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
+        names |= dict.fromkeys((*self._parameters, *self._buffers))
+        own = {name: getattr(self, name) for name in names}
+        found = {name: tensor for name, tensor in own.items() if tensor is not None}
+        for child, cell in self._modules.items():
+            if isinstance(cell, Cell):
+                found |= {f"{child}.{name}": tensor for name, tensor in cell.tensors().items()}
+        return found
+
+    @property
+    def parametrised(self) -> bool:
+        """Whether some of the tensors are computed, by ``torch.nn.utils.parametrize``."""
+        return parametrize.is_parametrized(self) or any(
+            isinstance(cell, Cell) and cell.parametrised for cell in self._modules.values()
+        )
+
     def bind(self, parameters: Mapping[str, Tensor]) -> Self:
-        """This cell's equation with other tensors in place of its parameters.
+        """This cell's equation with other tensors in place of its own.
 
         Args:
-            parameters: A tensor for the name of each parameter that the cell has.
+            parameters: A tensor for each name in :meth:`tensors`.
         """
-        bound: Self = object.__new__(parametrize.type_before_parametrizations(self))
-        attributes = {k: v for k, v in self.__dict__.items() if k not in parameters}
-        absent = dict.fromkeys(self._parameters)
-        bound.__dict__.update(attributes, _parameters={**absent, **parameters})
+        inside: dict[str, dict[str, Tensor]] = {}
+        own: dict[str, Tensor | None] = dict.fromkeys((*self._parameters, *self._buffers))
+        for name, tensor in parameters.items():
+            child, dot, rest = name.partition(".")
+            if dot:
+                inside.setdefault(child, {})[rest] = tensor
+            else:
+                own[name] = tensor
+        cells = {name: getattr(self, name).bind(part) for name, part in inside.items()}
+        bound = self._copy()
+        for name in own:
+            bound.__dict__.pop(name, None)
+        modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
+        bound.__dict__.update(_parameters=own, _buffers={}, _modules={**modules, **cells})
         bound.__dict__["_origin"] = self.origin
         return bound
+
+    def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Self:
+        """This cell's equation with something around some of its methods, for one step.
+
+        Args:
+            around: By a method's name, what takes it and gives what is to be called instead.
+
+        Example:
+            >>> halved = cell.adapted(candidate=lambda f: lambda a: f(a) / 2)
+        """
+        copy = self._copy()
+        for name, make in around.items():
+            copy.__dict__[name] = make(getattr(self, name))
+        return copy
+
+    def _copy(self) -> Self:
+        """A cell with the same attributes, parametrised no more."""
+        copy: Self = object.__new__(parametrize.type_before_parametrizations(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
 
     @property
     def origin(self) -> Cell:
@@ -185,9 +260,13 @@ class GatedCell(Cell):
 
     Attributes:
         gates: Names of the gates, in the order of their rows in the weights (torch.nn's order).
+        inputs: Those with a product by the input; all if not said.
+        recurrent: Those with a product by the output; all if not said. Without any there is no
+            ``weight_hh``.
+        square: Whether the input itself stands in the equation, so that I must be H.
         per_unit: Names of further parameters with one number a unit, each (H,).
-        weight_ih: (G*H, I).
-        weight_hh: (G*H, output size).
+        weight_ih: One block of rows for each of ``inputs``, (G*H, I).
+        weight_hh: One for each of ``recurrent``, (G*H, output size).
         bias_ih: (G*H,), or None.
         bias_hh: (G*H,), or None.
         parameter_shapes: The shape of each parameter that is there.
@@ -201,17 +280,26 @@ class GatedCell(Cell):
     """
 
     gates: ClassVar[tuple[str, ...]]
+    inputs: ClassVar[tuple[str, ...]]
+    recurrent: ClassVar[tuple[str, ...]]
+    square: ClassVar[bool] = False
     per_unit: ClassVar[tuple[str, ...]] = ()
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor | None
     bias_hh: Tensor | None
-    _named_gates: ClassVar[type[Any]]
+    _input_gates: ClassVar[type[Any]]
+    _recurrent_gates: ClassVar[type[Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "gates" in cls.__dict__:
-            cls._named_gates = namedtuple("Gates", cls.gates)  # type: ignore[misc]
+            cls.inputs = cls.__dict__.get("inputs", cls.gates)
+            cls.recurrent = cls.__dict__.get("recurrent", cls.gates)
+        if "inputs" in cls.__dict__:
+            cls._input_gates = namedtuple("InputGates", cls.inputs)  # type: ignore[misc]
+        if "recurrent" in cls.__dict__:
+            cls._recurrent_gates = namedtuple("RecurrentGates", cls.recurrent)  # type: ignore[misc]
 
     def __init__(
         self,
@@ -225,15 +313,22 @@ class GatedCell(Cell):
         super().__init__()
         self.input_size = _size(self, "input_size", input_size)
         self.hidden_size = _size(self, "hidden_size", hidden_size)
-        rows = len(self.gates) * self.hidden_size
+        if self.square and input_size != hidden_size:
+            raise ConfigError(
+                f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
+                f"  The input itself stands in its equation; put a linear layer before it."
+            )
+        inputs = len(self.inputs) * self.hidden_size
+        recurrent = len(self.recurrent) * self.hidden_size
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
 
-        self.weight_ih = parameter(rows, self.input_size)
-        self.weight_hh = parameter(rows, self.output_size)
-        self.register_parameter("bias_ih", parameter(rows) if bias else None)
-        self.register_parameter("bias_hh", parameter(rows) if bias else None)
+        self.weight_ih = parameter(inputs, self.input_size)
+        if recurrent:
+            self.weight_hh = parameter(recurrent, self.output_size)
+        self.register_parameter("bias_ih", parameter(inputs) if bias else None)
+        self.register_parameter("bias_hh", parameter(recurrent) if bias and recurrent else None)
         for name in self.per_unit:
             self.register_parameter(name, parameter(self.hidden_size))
         self.add_parameters(parameter)
@@ -248,15 +343,16 @@ class GatedCell(Cell):
         """Draw the parameters anew: Xavier for inputs, orthogonal for recurrence, else zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
-        initializers.xavier_(self.weight_ih, len(self.gates))
-        initializers.orthogonal_(self.weight_hh, len(self.gates))
+        initializers.xavier_(self.weight_ih, len(self.inputs))
+        if self.recurrent:
+            initializers.orthogonal_(self.weight_hh, len(self.recurrent))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equation between the products: pointwise, tensors are (B, H).
 
         Args:
             wx: ``W x + b`` of this step, by gate: ``wx.i``.
-            uh: ``U h + d`` of this step, by gate.
+            uh: ``U h + d`` of this step, by gate; empty without recurrent gates.
             state: The state before the step.
 
         Returns:
@@ -273,29 +369,32 @@ class GatedCell(Cell):
 
         Args:
             h: What the recurrent weights multiply, (B, output size).
-            gates: Only these, neighbours in ``self.gates``; all if none is named.
+            gates: Only these, neighbours in ``recurrent``; all of them if none is named.
 
         Returns:
             A named tuple of all gates, or a tuple of those named, in their order.
         """
+        if not self.recurrent:
+            return self._recurrent_gates()
         weight, bias = self.weight_hh, self.bias_hh
         if gates:
-            first = self.gates.index(gates[0])
-            if self.gates[first : first + len(gates)] != gates:
+            first = self.recurrent.index(gates[0])
+            if self.recurrent[first : first + len(gates)] != gates:
                 raise ConfigError(
-                    f"{self._name}: recur got gates {gates}, expected neighbours in {self.gates}."
+                    f"{self._name}: recur got gates {gates}, expected neighbours in "
+                    f"{self.recurrent}."
                 )
             rows = slice(first * self.hidden_size, (first + len(gates)) * self.hidden_size)
             weight, bias = weight[rows], None if bias is None else bias[rows]
-        products = F.linear(h, weight, bias).chunk(len(gates or self.gates), -1)
-        return products if gates else self._named_gates(*products)
+        products = F.linear(h, weight, bias).chunk(len(gates or self.recurrent), -1)
+        return products if gates else self._recurrent_gates(*products)
 
     def split(self, tensor: Tensor) -> Any:
         """Name the gates of a tensor (..., G*H): ``split(wx).i`` is (..., H). Views, no copies."""
-        return self._named_gates(*tensor.chunk(len(self.gates), -1))
+        return self._input_gates(*tensor.chunk(len(self.inputs), -1))
 
     def step(self, wx: Tensor, state: State) -> State:
-        """One product, then :meth:`update`."""
+        """One product, or none without recurrent gates, then :meth:`update`."""
         return self.update(self.split(wx), self.recur(state[0]), state)
 
     def check_parameters(self) -> None:
@@ -309,11 +408,11 @@ class GatedCell(Cell):
                     f"  It follows from input_size = {self.input_size} and hidden_size = "
                     f"{self.hidden_size}."
                 )
-            self._check_kind(name, tensor, self._like, "weight_hh has")
+            self._check_kind(name, tensor, self._like, "weight_ih has")
 
     @property
     def _like(self) -> Tensor:
-        return self.weight_hh
+        return self.weight_ih
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""

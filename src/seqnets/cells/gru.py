@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from seqnets.cells.base import GatedCell
@@ -36,9 +35,9 @@ class GRUCell(GatedCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         (h,) = state
-        r = torch.sigmoid(wx.r + uh.r)
-        z = torch.sigmoid(wx.z + uh.z)
-        n = torch.tanh(wx.n + r * uh.n)
+        r = self.gate(wx.r + uh.r)
+        z = self.gate(wx.z + uh.z)
+        n = self.candidate(wx.n + r * uh.n)
         return (n + z * (h - n),)
 
 
@@ -67,8 +66,8 @@ class OriginalGRUCell(GatedCell):
         (h,) = state
         w = self.split(wx)
         u_r, u_z = self.recur(h, "r", "z")
-        r = torch.sigmoid(w.r + u_r)
-        z = torch.sigmoid(w.z + u_z)
+        r = self.gate(w.r + u_r)
+        z = self.gate(w.z + u_z)
         (u_n,) = self.recur(r * h, "n")
-        n = torch.tanh(w.n + u_n)
+        n = self.candidate(w.n + u_n)
         return (n + z * (h - n),)

@@ -127,12 +127,12 @@ class LSTMCell(MemoryCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         _, c = state
-        i = torch.sigmoid(wx.i + uh.i)
-        f = torch.sigmoid(wx.f + uh.f)
-        g = torch.tanh(wx.g + uh.g)
-        o = torch.sigmoid(wx.o + uh.o)
+        i = self.gate(wx.i + uh.i)
+        f = self.gate(wx.f + uh.f)
+        g = self.candidate(wx.g + uh.g)
+        o = self.gate(wx.o + uh.o)
         c = f * c + i * g
-        return o * torch.tanh(c), c
+        return o * self.squash(c), c
 
 
 class PeepholeLSTMCell(LSTMCell):
@@ -164,12 +164,12 @@ class PeepholeLSTMCell(LSTMCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         _, c = state
-        i = torch.sigmoid(wx.i + uh.i + self.p_i * c)
-        f = torch.sigmoid(wx.f + uh.f + self.p_f * c)
-        g = torch.tanh(wx.g + uh.g)
+        i = self.gate(wx.i + uh.i + self.p_i * c)
+        f = self.gate(wx.f + uh.f + self.p_f * c)
+        g = self.candidate(wx.g + uh.g)
         c = f * c + i * g
-        o = torch.sigmoid(wx.o + uh.o + self.p_o * c)
-        return o * torch.tanh(c), c
+        o = self.gate(wx.o + uh.o + self.p_o * c)
+        return o * self.squash(c), c
 
 
 class CoupledLSTMCell(LSTMCell):
@@ -200,11 +200,11 @@ class CoupledLSTMCell(LSTMCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         _, c = state
-        i = torch.sigmoid(wx.i + uh.i)
-        g = torch.tanh(wx.g + uh.g)
-        o = torch.sigmoid(wx.o + uh.o)
+        i = self.gate(wx.i + uh.i)
+        g = self.candidate(wx.g + uh.g)
+        o = self.gate(wx.o + uh.o)
         c = c + i * (g - c)
-        return o * torch.tanh(c), c
+        return o * self.squash(c), c
 
 
 class NoForgetLSTMCell(MemoryCell):
@@ -231,8 +231,8 @@ class NoForgetLSTMCell(MemoryCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         _, c = state
-        i = torch.sigmoid(wx.i + uh.i)
-        g = torch.tanh(wx.g + uh.g)
-        o = torch.sigmoid(wx.o + uh.o)
+        i = self.gate(wx.i + uh.i)
+        g = self.candidate(wx.g + uh.g)
+        o = self.gate(wx.o + uh.o)
         c = c + i * g
-        return o * torch.tanh(c), c
+        return o * self.squash(c), c

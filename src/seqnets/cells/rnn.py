@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seqnets.cells.base import GatedCell
 from seqnets.errors import ConfigError
@@ -45,6 +46,10 @@ class RNNCell(GatedCell):
         super().__init__(input_size, hidden_size, **options)
         self.nonlinearity = nonlinearity
 
+    def candidate(self, a: Tensor) -> Tensor:
+        """The nonlinearity."""
+        return _NONLINEARITIES[self.nonlinearity](a)
+
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equation above."""
-        return (_NONLINEARITIES[self.nonlinearity](wx.h + uh.h),)
+        return (self.candidate(wx.h + uh.h),)

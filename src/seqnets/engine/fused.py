@@ -7,7 +7,8 @@ weights' gradients, and when to leave for the plain loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from seqnets.engine.memory import room
 from seqnets.engine.plans import projection_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
-from seqnets.engine.trace import Entry, parameters_of
+from seqnets.engine.trace import Entry
 from seqnets.typing import State
 
 
@@ -120,10 +121,11 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         loops: What runs the request's program.
         request: What is asked for.
     """
-    parameters = parameters_of(request.cell)
+    parameters = request.cell.tensors()
     tensors = (request.clean_x, *request.state, *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        if request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS:
+        lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
+        if lean and not request.cell.draws:  # a mask may be one for the whole sequence
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
@@ -172,9 +174,11 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
 
 def project(cell: Cell, x: Tensor) -> Tensor:
     """The projected input, (B, T, W), laid out in memory as the input is."""
-    if comes_first(x):
-        return cell.project(x.transpose(0, 1)).contiguous().transpose(0, 1)
-    return cell.project(x).contiguous()
+    if not comes_first(x):
+        return cell.project(x).contiguous()
+    if cell.draws:  # one mask for all steps has to know which dimension they are
+        return laid_out(cell.project(x), x)
+    return cell.project(x.transpose(0, 1)).contiguous().transpose(0, 1)
 
 
 def comes_first(x: Tensor) -> bool:
@@ -256,6 +260,7 @@ class _Fused(torch.autograd.Function):
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x, state, parameters = _parted(request, names, tensors)
+        random = _random_state(x) if request.cell.draws else None
         way = _way_in(request, names, tensors)
         used = {name: parameters[name] for name in request.program.step.parameters}
         y, final, kept = loops.forward(
@@ -270,6 +275,7 @@ class _Fused(torch.autograd.Function):
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
         ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
+        ctx.random = random
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *keep)
         return y, *final
@@ -280,7 +286,8 @@ class _Fused(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         tensors, saved = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
         if torch.is_grad_enabled():  # create_graph=True
-            return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
+            with _drawn_again(ctx.random, tensors[0]):
+                return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
         x, _, parameters = _parted(request, names, tensors)
         used = {name: parameters[name] for name in program.step.parameters}
         if request.memory == "lean":
@@ -292,6 +299,25 @@ class _Fused(torch.autograd.Function):
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
+
+
+def _random_state(x: Tensor) -> Tensor:
+    """Where the random numbers stand of the device that a tensor lies on."""
+    return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
+
+
+@contextmanager
+def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
+    """The same random numbers as from an earlier place on, if one is given."""
+    if random is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        if x.is_cuda:
+            torch.cuda.set_rng_state(random, x.device)
+        else:
+            torch.set_rng_state(random)
+        yield
 
 
 def _parted(

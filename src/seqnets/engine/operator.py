@@ -17,7 +17,7 @@ from seqnets.engine.fused import Kept, Loops
 from seqnets.engine.plans import program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
-from seqnets.engine.trace import Step, Untraceable, parameters_of, replay
+from seqnets.engine.trace import Step, Untraceable, replay
 from seqnets.typing import State
 
 
@@ -47,7 +47,7 @@ def refusal(request: Request) -> str | None:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = request.cell
-    everything = parameters_of(cell)
+    everything = cell.tensors()
     parameters = [everything[name] for name in parameters_used(cell.origin).split(",") if name]
     state, start = list(request.state), list(request.start)
     wx = cell.project(request.clean_x)

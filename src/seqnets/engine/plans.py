@@ -14,7 +14,6 @@ from seqnets.cells import Cell
 from seqnets.engine.program import Program, make_program
 from seqnets.engine.trace import (
     Untraceable,
-    parameters_of,
     step_from_text,
     trace_projection,
     trace_step,
@@ -22,7 +21,7 @@ from seqnets.engine.trace import (
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
-_MODULE = frozenset(nn.Module().__dict__) - {"training"} | {"_origin", "parameter_shapes"}
+_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_initial", "parameter_shapes"}
 
 
 def program_of(cell: Cell) -> Program:
@@ -57,9 +56,9 @@ def program_from_text(text: str) -> Program:
 
 
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
-    shapes = tuple((name, tuple(p.shape)) for name, p in parameters_of(cell).items())
+    shapes = tuple((name, tuple(p.shape)) for name, p in cell.tensors().items())
     try:
-        key = (what, type(cell), shapes, _frozen(_own(cell)))
+        key = (what, shapes, *_equation(cell))
     except TypeError:  # an attribute of a kind that cannot be compared: traced each time
         return _apart(make)
     if key not in _known:
@@ -79,19 +78,24 @@ def _apart(make: Callable[[], _T]) -> _T:
     Inside an operator nothing is differentiated, under a compiler tensors are fake, and in
     inference mode they cannot require gradients; tracing a step must not notice.
     """
-    with ThreadPoolExecutor(1) as thread:
+    with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
 
 
-def _own(cell: Cell) -> dict[str, Any]:
-    """A cell's attributes, without what every module has.
+def _equation(cell: Cell) -> tuple[Any, ...]:
+    """What a cell computes by: its class, its attributes, and the same of the cells inside it.
 
     Raises:
-        TypeError: It has buffers or modules, whose contents are not compared.
+        TypeError: It has other modules, whose contents are not compared.
     """
-    if cell._buffers or cell._modules.keys() - {"parametrizations"}:
-        raise TypeError(f"{type(cell).__name__} has buffers or modules")
-    return {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
+    own = {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
+    inside = []
+    for name, module in cell._modules.items():
+        if isinstance(module, Cell):
+            inside.append((name, *_equation(module)))
+        elif name != "parametrizations":
+            raise TypeError(f"{type(cell).__name__} has a module, {name}")
+    return type(cell), cell.training if inside else None, _frozen(own), *inside
 
 
 def _frozen(value: Any) -> Any:

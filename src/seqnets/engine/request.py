@@ -81,6 +81,8 @@ def make_request(
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
     name = type(cell).__name__
+    if cell.parametrised:
+        cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
     state = cell.initial_state(x.shape[0]) if state is None else cell.check_state(state, x)

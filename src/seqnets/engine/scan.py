@@ -25,7 +25,6 @@ from seqnets.engine.trace import (
     Step,
     Untraceable,
     evaluate,
-    parameters_of,
     walk,
 )
 from seqnets.typing import State
@@ -54,7 +53,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     plan = _plan_of(request)
     wx = request.cell.project(request.clean_x)
-    values = _Values(plan.step, wx, parameters_of(request.cell))
+    values = _Values(plan.step, wx, request.cell.tensors())
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:

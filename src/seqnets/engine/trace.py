@@ -24,7 +24,7 @@ from seqnets.cells import Cell
 
 UNARY = {
     "neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "sin",
-    "cos", "sign", "log1p", "expm1", "erf",
+    "cos", "sign", "log1p", "expm1", "erf", "floor",
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "maximum", "minimum"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
@@ -264,7 +264,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         nodes,
         cell.state_sizes,
         x.shape[1],
-        {name: tuple(p.shape) for name, p in parameters_of(cell).items() if name in used},
+        {name: tuple(p.shape) for name, p in cell.tensors().items() if name in used},
     )
 
 
@@ -280,7 +280,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
         return None
     product = recorder.products[projected.key]
     weight, bias = product.weight, projected.bias
-    shapes = {name: tuple(p.shape) for name, p in parameters_of(cell).items()}
+    shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
     whole = projected.width == weight.rows == shapes[weight.name][0] and weight.offset == 0
     if not whole or product.value is not recorder.node(x):
         return None
@@ -294,7 +294,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 def _stand_ins(cell: Cell) -> tuple[_Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype = next(cell.parameters()).dtype
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters_of(cell).items()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in cell.tensors().items()}
     sizes = {size for shape in shapes.values() for size in shape} | {1, *cell.state_sizes}
     rows = next(n for n in itertools.count(2) if n not in sizes)  # no size is taken for it
     recorder = _Recorder(Graph(), rows)
@@ -322,13 +322,6 @@ def _told_why() -> Iterator[None]:
         raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
-def parameters_of(cell: Cell) -> dict[str, Tensor]:
-    """A cell's parameters by name, as its equation reads them: parametrised ones computed."""
-    names = getattr(cell, "parameter_shapes", None) or cell._parameters
-    found = {name: getattr(cell, name) for name in names}
-    return {name: parameter for name, parameter in found.items() if parameter is not None}
-
-
 def derive(
     graph: Graph, outputs: Mapping[Any, Node], inputs: Sequence[Node]
 ) -> tuple[Node | None, ...]:
@@ -345,10 +338,12 @@ def derive(
     """
     recorder = _Recorder(graph, rows=2, in_place=True)
     width = max((node.width for node in outputs.values()), default=0)
-    stand_ins = {node: torch.empty(2, width) for node in inputs}
-    for node, tensor in stand_ins.items():
-        recorder.name(tensor, node)
-        tensor.requires_grad_()
+    stand_ins: dict[Node, Tensor] = {}
+    for node in inputs:
+        truth = node.op in COMPARISONS
+        stand_ins[node] = torch.empty(2, width, dtype=torch.bool if truth else None)
+        recorder.name(stand_ins[node], node)
+        stand_ins[node].requires_grad_(not truth)
     live = {key: node for key, node in outputs.items() if node.width}
     grads = [torch.empty(2, width) for _ in live]
     for grad, (key, node) in zip(grads, live.items(), strict=True):
@@ -359,8 +354,11 @@ def derive(
         if not reached:
             return (None,) * len(inputs)
         end = Entry.apply([g for _, g in reached], *(y for y, _ in reached))
-        found = torch.autograd.grad(end, list(stand_ins.values()), allow_unused=True)
-    return tuple(None if g is None else recorder.node(g) for g in found)
+        smooth = [node for node in inputs if stand_ins[node].requires_grad]
+        wanted = [stand_ins[node] for node in smooth]
+        gradients = torch.autograd.grad(end, wanted, allow_unused=True)
+        found = dict(zip(smooth, gradients, strict=True))
+    return tuple(None if (g := found.get(node)) is None else recorder.node(g) for node in inputs)
 
 
 class Entry(torch.autograd.Function):
@@ -608,7 +606,8 @@ class _Recorder(TorchDispatchMode):
         dim %= whole.dim()
         step = args[3] if name == "slice" and len(args) > 3 else 1
         pieces = [result] if isinstance(result, Tensor) else result
-        if all(piece.shape == whole.shape for piece in pieces) and step == 1:
+        same = all(piece.shape == whole.shape for piece in pieces) and step == 1
+        if same or (isinstance(meaning, Node) and meaning.op == "const"):
             named = [meaning] * len(pieces)
         elif step != 1 or not isinstance(meaning, (Weight, _View)):
             raise Untraceable(f"a part of {_told(whole, meaning)}")
@@ -730,6 +729,7 @@ _COMPOSED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _layer_norm,
     "var": _variance,
     "lerp": lambda a, b, weight: a + weight * (b - a),
+    "remainder": lambda a, b: a - torch.floor(a / b) * b,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 

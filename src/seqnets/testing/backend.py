@@ -214,7 +214,11 @@ def _everything(
         state = tuple(part.detach().requires_grad_() for part in state)
         wanted |= _named("initial", cell, state)
 
-    y, final = unroll(cell, wanted["x"], state, lengths, resets, reverse=reverse, backend=backend)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same masks, where some are drawn
+        y, final = unroll(
+            cell, wanted["x"], state, lengths, resets, reverse=reverse, backend=backend
+        )
     outcome = {"y": y, **_named("final", cell, final)}
     loss = torch.stack([(v * torch.cos(v.detach() + 1)).sum() for v in outcome.values()]).sum()
     found = torch.autograd.grad(loss, tuple(wanted.values()), materialize_grads=True)

@@ -196,7 +196,7 @@ def usefulness(layer: nn.Module, data: Example) -> None:
     x = data.x.clone().requires_grad_()
     state = tree_map(lambda part: part.clone().requires_grad_(), data.state)
 
-    outcome = layer(x, state)
+    outcome = layer(x, state), layer(x)
     found = _derivatives(layer, outcome, x, *tree_leaves(state))
 
     parts = [f"part {i} of the state" for i in range(len(tree_leaves(state)))]

@@ -15,7 +15,7 @@ from seqnets.errors import ConfigError
 def one_unit(
     cell_cls: Callable[..., GatedCell],
     w: Sequence[float],
-    u: Sequence[float],
+    u: Sequence[float] = (),
     b: Sequence[float] | None = None,
     d: Sequence[float] | None = None,
     **per_unit: float,
@@ -26,8 +26,8 @@ def one_unit(
 
     Args:
         cell_cls: The cell's class, or a partial of it.
-        w: Weight of the input, one a gate, in the order of ``gates``.
-        u: Weight of the recurrence.
+        w: Weight of the input, one for each gate of ``inputs``.
+        u: Weight of the recurrence, one for each gate of ``recurrent``.
         b: Bias of the input; zeros if omitted.
         d: Bias of the recurrence; zeros if omitted.
         per_unit: Every further parameter by its name.
@@ -36,12 +36,15 @@ def one_unit(
         ConfigError: A parameter got no number, or a number has no parameter.
     """
     cell = cell_cls(1, 1, dtype=torch.float64)
-    zeros = [0.0] * len(cell.gates)
+
+    def zeros(gates: Sequence[str]) -> list[float]:
+        return [0.0] * len(gates)
+
     numbers: dict[str, Any] = {
         "weight_ih": w,
         "weight_hh": u,
-        "bias_ih": zeros if b is None else b,
-        "bias_hh": zeros if d is None else d,
+        "bias_ih": zeros(cell.inputs) if b is None else b,
+        "bias_hh": zeros(cell.recurrent) if d is None else d,
         **per_unit,
     }
     parameters = dict(cell.named_parameters())

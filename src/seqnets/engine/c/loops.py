@@ -247,7 +247,7 @@ def addresses(buffers: dict[str, Tensor]) -> _Values:
 def parameter_addresses(program: Program, parameters: dict[str, Tensor]) -> _Values:
     """Where the parameters lie, and of each product its rows of the weight."""
     at = {name: tensor.data_ptr() for name, tensor in parameters.items()}
-    values = {f"p_{name}": address for name, address in at.items()}
+    values = {f"p_{name}".replace(".", "_of_"): address for name, address in at.items()}
     for k, product in enumerate(program.step.products):
         weight = product.weight
         skipped = weight.offset * weight.columns * parameters[weight.name].element_size()

@@ -10,7 +10,6 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine.c.loops import Library, addresses, parameter_addresses, settings
 from seqnets.engine.plans import streaming_program_of
-from seqnets.engine.trace import parameters_of
 
 
 class CStream:
@@ -40,7 +39,7 @@ class CStream:
         used = self._program.step.parameters
         self._parameters = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
-            for name, parameter in parameters_of(cell).items()
+            for name, parameter in cell.tensors().items()
             if name in used
         }
         crossing = x.new_empty(B, self._program.saved_size)

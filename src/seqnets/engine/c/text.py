@@ -71,6 +71,7 @@ class Text:
 
     def pointer(self, name: str) -> str:
         """A buffer of the caller's as the member that points at it."""
+        name = name.replace(".", "_of_")  # a parameter of a cell inside the cell
         if name not in self.pointers:
             self.pointers.append(name)
         return f"c->{name}"

@@ -1,0 +1,253 @@
+"""Options that change a cell's equation in training and evaluation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqnets.cells.base import Cell
+from seqnets.cells.wrapper import Wrapper, methods_called
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "hardsigmoid": lambda a: (a / 6 + 0.5).clamp(0, 1),  # F's derivative is 1/6 in float32 only
+    "hardtanh": F.hardtanh,
+    "elu": F.elu,
+    "leaky_relu": F.leaky_relu,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "identity": lambda a: a,
+}
+"""Functions by their names in ``torch.nn.functional``."""
+
+
+class Activations(Wrapper):
+    """Other functions for gates, candidate and memory.
+
+    Args:
+        cell: The recurrence; its equation calls what is replaced.
+        gate: What opens and closes gates instead of the logistic function: a name in
+            ``ACTIVATIONS``.
+        candidate: What squashes the candidate, instead of what the cell has.
+        squash: What squashes the memory where it is shown.
+
+    Raises:
+        ConfigError: A name is unknown, or the cell has nothing of the kind.
+
+    Example:
+        >>> cell = Activations(LSTMCell(8, 16), gate="hardsigmoid", candidate="relu")
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        gate: str | None = None,
+        candidate: str | None = None,
+        squash: str | None = None,
+    ) -> None:
+        super().__init__(cell)
+        names = {"gate": gate, "candidate": candidate, "squash": squash}
+        self.names = {method: name for method, name in names.items() if name is not None}
+        for method, name in self.names.items():
+            if name not in ACTIVATIONS:
+                raise ConfigError(
+                    f"Activations: {method} is {name!r}, expected one of {', '.join(ACTIVATIONS)}."
+                )
+            self._needs(method, f"calls no {method}")
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """A step with these functions."""
+        functions = {method: ACTIVATIONS[name] for method, name in self.names.items()}
+        around = {method: _instead(function) for method, function in functions.items()}
+        return self.cell.adapted(**around).step(wx, state)
+
+    def extra_repr(self) -> str:
+        """What replaces what."""
+        return ", ".join(f"{method}={name!r}" for method, name in self.names.items())
+
+
+def _instead(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Callable[[Tensor], Tensor]]:
+    return lambda _: function
+
+
+class LayerNorm(Wrapper):
+    r"""Normalise what the gates are made of, and the memory where it is shown.
+
+    .. math::
+        \mathrm{LN}(W x_t; \gamma_w) + b + \mathrm{LN}(U h_{t-1}; \gamma_u) + d
+        \quad\text{for}\quad W x_t + b + U h_{t-1} + d
+
+    and :math:`\mathrm{LN}(c_t; \gamma_c, \beta_c)` for a memory before it is squashed. Mean and
+    variance are those of one product: of all gates together, unless the cell takes its product in
+    parts. The cell's biases become the norms' shifts.
+
+    Differs from the paper in one place: its GRU normalises the candidate's rows apart from those of
+    the gates; here they are one product, and normalised as one.
+
+    Args:
+        cell: The recurrence, around a :class:`GatedCell` that projects its input by one product.
+        eps: What is added to the variance.
+
+    Attributes:
+        gain_ih: :math:`\gamma_w`, one number for each row of ``weight_ih``.
+        gain_hh: :math:`\gamma_u`, one for each row of ``weight_hh``.
+        shift_ih: b, as many.
+        shift_hh: d, as many.
+        gain_memory: :math:`\gamma_c`, (H,), where the cell has a memory.
+        shift_memory: :math:`\beta_c`.
+
+    Raises:
+        ConfigError: The cell has no recurrent product by gates.
+
+    References:
+        Ba et al., 2016, "Layer Normalization", arXiv:1607.06450.
+    """
+
+    gain_ih: Tensor
+    gain_hh: Tensor
+    shift_ih: Tensor
+    shift_hh: Tensor
+    gain_memory: Tensor
+    shift_memory: Tensor
+
+    def __init__(self, cell: Cell, *, eps: float = 1e-5) -> None:
+        super().__init__(cell)
+        inner = self._gated()
+        self.eps = eps
+        for side in ("ih", "hh"):
+            weight, bias = getattr(inner, f"weight_{side}"), getattr(inner, f"bias_{side}")
+            shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+            setattr(self, f"gain_{side}", nn.Parameter(weight.new_ones(len(weight))))
+            setattr(self, f"shift_{side}", nn.Parameter(shift))
+            inner.register_parameter(f"bias_{side}", None)
+            inner.parameter_shapes.pop(f"bias_{side}", None)
+        self.memory = "squash" in methods_called(self.cell)
+        if self.memory:
+            self.gain_memory = nn.Parameter(weight.new_ones(self.hidden_size))
+            self.shift_memory = nn.Parameter(weight.new_zeros(self.hidden_size))
+
+    def project(self, x: Tensor) -> Tensor:
+        """The input's product, normalised; what options inside append stays as it is."""
+        wx, size = self.cell.project(x), len(self.gain_ih)
+        normed = F.layer_norm(wx[..., :size], (size,), self.gain_ih, self.shift_ih, self.eps)
+        return normed if wx.shape[-1] == size else torch.cat([normed, wx[..., size:]], -1)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """A step between normalised products."""
+        around: dict[str, Any] = {"recur": self._around_recur}
+        if self.memory:
+            around["squash"] = lambda f: lambda c: f(self._memory_normed(c))
+        return self.cell.adapted(**around).step(wx, state)
+
+    def _around_recur(self, recur: Callable[..., Any]) -> Callable[..., Any]:
+        def normed(h: Tensor, *gates: str) -> Any:
+            products = recur(h, *gates)
+            names = self._gated().recurrent
+            first = names.index(gates[0]) if gates else 0
+            rows = slice(first * self.hidden_size, (first + len(products)) * self.hidden_size)
+            gains, shifts = (
+                tensor[rows].chunk(len(products)) for tensor in (self.gain_hh, self.shift_hh)
+            )
+            parts = zip(_normalised(products, self.eps), gains, shifts, strict=True)
+            named = [part * gain + shift for part, gain, shift in parts]
+            return tuple(named) if gates else type(products)(*named)
+
+        return normed
+
+    def _memory_normed(self, c: Tensor) -> Tensor:
+        size = (self.hidden_size,)
+        return F.layer_norm(c, size, self.gain_memory, self.shift_memory, self.eps)
+
+
+def _normalised(parts: Sequence[Tensor], eps: float) -> list[Tensor]:
+    """Parts of one row (B, G*H) side by side, of mean 0 and variance 1 all together."""
+    mean = _mean(parts)
+    centred = [part - mean for part in parts]
+    scale = torch.rsqrt(_mean([part * part for part in centred]) + eps)
+    return [part * scale for part in centred]
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0].mean(-1, keepdim=True)
+    for part in parts[1:]:
+        total = total + part.mean(-1, keepdim=True)
+    return total / len(parts)
+
+
+class ClipState(Wrapper):
+    """Hold parts of the state between two bounds after every step.
+
+    Args:
+        cell: The recurrence.
+        limit: The largest absolute value, above 0.
+        states: Which parts, by name; all but clocks if omitted.
+
+    Raises:
+        ConfigError: ``limit`` is not above 0, or a name is not one of the state's.
+
+    References:
+        Sak et al., 2014, "Long Short-Term Memory Based Recurrent Neural Network Architectures for
+        Large Vocabulary Speech Recognition", arXiv:1402.1128 (memory within [-50, 50]).
+    """
+
+    def __init__(self, cell: Cell, limit: float, *, states: Sequence[str] | None = None) -> None:
+        super().__init__(cell)
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            raise ConfigError(f"ClipState: limit is {limit!r}, expected a number above 0.")
+        free = [name for name in self.states if name not in self.clocks]
+        for name in states or ():
+            if name not in free:
+                raise ConfigError(
+                    f"ClipState: states names {name!r}, expected some of {', '.join(free)}."
+                )
+        self.limit = float(limit)
+        self.clipped = tuple(free if states is None else states)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The state after one step, within the bounds."""
+        after = zip(self.states, self.cell.step(wx, state), strict=True)
+        return tuple(
+            part.clamp(-self.limit, self.limit) if name in self.clipped else part
+            for name, part in after
+        )
+
+    def extra_repr(self) -> str:
+        """The bound."""
+        return f"limit={self.limit}"
+
+
+class LearnedState(Wrapper):
+    """Start from a state that is learned: one number for each unit.
+
+    Args:
+        cell: The recurrence. Parts that count time (``Cell.clocks``) start as it says.
+
+    Attributes:
+        initial_h: The first part of the state before the first step, and so on for the others by
+            their names, (H,) each. They start where the cell's own initial state is.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(cell)
+        for name, part in zip(self.states, cell.initial_state(1), strict=True):
+            if name not in self.clocks:
+                setattr(self, f"initial_{name}", nn.Parameter(part[0].detach().clone()))
+
+    def initial_state(self, batch_size: int) -> State:
+        """The learned state for every row, (B, H) each."""
+        given = zip(self.states, self.cell.initial_state(batch_size), strict=True)
+        return tuple(
+            part if name in self.clocks else getattr(self, f"initial_{name}").expand(batch_size, -1)
+            for name, part in given
+        )

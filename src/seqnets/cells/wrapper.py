@@ -1,0 +1,201 @@
+"""Options over any cell: a cell around a cell, and how a cell is made with some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from seqnets.cells.base import Cell, GatedCell
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class Wrapper(Cell):
+    """A cell around another one: the same recurrence, with something added.
+
+    A subclass overrides :meth:`project` or :meth:`step`. What it needs drawn or computed for all
+    steps at once it appends to the projected input; what happens inside the equation it changes
+    by :meth:`Cell.adapted`. Wrappers go around wrappers.
+
+    Attributes:
+        cell: The cell inside.
+    """
+
+    cell: Cell
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        if not isinstance(cell, Cell):
+            raise ConfigError(
+                f"{self._name}: cell is {type(cell).__name__}, expected a cell.\n"
+                f"  A class of cells, or a partial of it, becomes one with the sizes filled in."
+            )
+        self.cell = cell
+        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
+        self.states, self.clocks = cell.states, cell.clocks
+
+    @property
+    def innermost(self) -> Cell:
+        """The cell inside all wrappers."""
+        return self.cell.innermost if isinstance(self.cell, Wrapper) else self.cell
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each part of the state."""
+        return self.cell.state_sizes
+
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`project` draws random numbers now."""
+        return self.cell.draws
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step where none is given."""
+        return self.cell.initial_state(batch_size)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        redraw(self.cell)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the steps need of the inputs."""
+        return self.cell.project(x)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The state after one step."""
+        return self.cell.step(wx, state)
+
+    def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+        """The same, with something around methods of the innermost cell."""
+        copy = self._copy()
+        copy.__dict__["_modules"] = {**self._modules, "cell": self.cell.adapted(**around)}
+        return copy
+
+    def check_parameters(self) -> None:
+        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        self.cell.check_parameters()
+
+    def extra_repr(self) -> str:
+        """The cell inside says the sizes."""
+        return ""
+
+    @property
+    def _like(self) -> Tensor:
+        return self.cell._like
+
+    def _gated(self) -> GatedCell:
+        """The innermost cell; raise if it has no products by gate."""
+        inner = self.innermost
+        if not isinstance(inner, GatedCell) or not inner.recurrent:
+            raise ConfigError(
+                f"{self._name}: {type(inner).__name__} has no recurrent product by gates, "
+                f"expected a GatedCell with recurrent gates.\n"
+                f"  The option changes that product, and there would be nothing to change."
+            )
+        return inner
+
+    def _needs(self, method: str, what: str) -> None:
+        """Raise unless the cell's equation calls a method."""
+        if method not in methods_called(self.cell):
+            raise ConfigError(
+                f"{self._name}: {type(self.innermost).__name__} {what}, and the option would "
+                f"change nothing.\n  Its equation has to call self.{method}(...)."
+            )
+
+
+class CellOption(Protocol):
+    """What changes a cell: a wrapper's class, a partial of it, or a function."""
+
+    def __call__(self, cell: Any) -> Cell:
+        """The cell with the option."""
+
+
+class OptionedCell:
+    """Makes cells with options, wherever a cell's class is expected.
+
+    Args:
+        cell: Makes the cell: its class or a partial of it.
+        options: Each takes the cell made so far and gives it with something added, in this order:
+            the first one is innermost.
+
+    Example:
+        >>> make = OptionedCell(LSTMCell, LayerNorm, partial(Zoneout, probability=0.1))
+        >>> net = DeepRNN(make, 8, 64, num_layers=2)
+    """
+
+    def __init__(self, cell: Callable[..., Cell], *options: CellOption) -> None:
+        self.cell, self.options = cell, options
+
+    def __call__(self, *sizes: int, **arguments: Any) -> Cell:
+        """A new cell of these sizes."""
+        cell = self.cell(*sizes, **arguments)
+        for option in self.options:
+            cell = option(cell)
+        return cell
+
+
+def redraw(cell: Cell) -> None:
+    """Draw a cell's parameters anew.
+
+    Raises:
+        ConfigError: The cell does not say how: it has no ``reset_parameters``.
+    """
+    reset = getattr(cell, "reset_parameters", None)
+    if reset is None:
+        raise ConfigError(
+            f"{type(cell).__name__} does not say how its parameters are drawn, expected a method "
+            f"reset_parameters."
+        )
+    reset()
+    for rule in cell.__dict__.get("_initial", ()):
+        rule(cell)
+
+
+@torch.no_grad()
+def methods_called(cell: Cell) -> set[str]:
+    """Which of ``gate``, ``candidate``, ``squash`` and ``recur`` a step calls, by taking one."""
+    called: set[str] = set()
+
+    def noted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def around(method: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                called.add(name)
+                return method(*arguments)
+
+            return call
+
+        return around
+
+    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    names = [n for n in ("gate", "candidate", "squash", "recur") if hasattr(inner, n)]
+    x = cell._like.new_zeros(1, cell.input_size)
+    with torch.random.fork_rng(devices=[]):
+        adapted = cell.adapted(**{name: noted(name) for name in names})
+        adapted.step(cell.project(x), cell.initial_state(1))
+    return called
+
+
+def sequence_mask(x: Tensor, size: int, keep: float, *, steps: bool) -> Tensor:
+    """A mask of zeros and 1 / keep, for inputs (..., I): (..., size).
+
+    Args:
+        x: The inputs, whose last dimension but one is time if there are three.
+        size: Numbers a step.
+        keep: Probability of a number that is not 0.
+        steps: Whether every step has its own; else all steps of a row share one.
+    """
+    shape = [*x.shape[:-1], size]
+    if not steps and len(shape) > 2:
+        shape[-2] = 1
+    mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(keep).div_(keep)
+    return mask.expand(*x.shape[:-1], size)
+
+
+def probability(owner: str, name: str, value: Any) -> float:
+    """A probability in [0, 1); raise if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ConfigError(f"{owner}: {name} is {value!r}, expected a probability in [0, 1).")
+    return float(value)
