@@ -74,11 +74,15 @@ _HOMES |= dict.fromkeys(("Bidirectional", "DeepRNN", "Recurrent", "Stream", "Tru
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
     if name in _PARTS:
         return import_module(f"seqnets.{name}")
-    value = getattr(import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_like')}"), name)
+    if name.startswith("_") or (not name[0].isupper() and name not in __all__):
+        raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
+    home = import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_like')}")
+    try:  # names beside those listed are the faces of further cells
+        value = getattr(home, name)
+    except AttributeError:
+        raise AttributeError(f"module 'seqnets' has no attribute {name!r}") from None
     globals()[name] = value  # from now on without this function
     return value
 

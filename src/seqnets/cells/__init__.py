@@ -18,11 +18,13 @@ from seqnets.cells.regularizers import (
     weight_drop,
 )
 from seqnets.cells.rnn import RNNCell
-from seqnets.cells.wrapper import OptionedCell, Wrapper
+from seqnets.cells.starting import chrono, initialize
+from seqnets.cells.wrapper import CellOption, OptionedCell, Wrapper
 
 __all__ = [
     "Activations",
     "Cell",
+    "CellOption",
     "ClipState",
     "CoupledLSTMCell",
     "GRUCell",
@@ -41,5 +43,7 @@ __all__ = [
     "VariationalDropout",
     "Wrapper",
     "Zoneout",
+    "chrono",
+    "initialize",
     "weight_drop",
 ]

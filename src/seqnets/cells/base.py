@@ -142,7 +142,7 @@ class Cell(nn.Module, ABC):
             else:
                 own[name] = tensor
         cells = {name: getattr(self, name).bind(part) for name, part in inside.items()}
-        bound = self._copy()
+        bound = self._copy(parametrize.type_before_parametrizations(self))
         for name in own:
             bound.__dict__.pop(name, None)
         modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
@@ -159,14 +159,14 @@ class Cell(nn.Module, ABC):
         Example:
             >>> halved = cell.adapted(candidate=lambda f: lambda a: f(a) / 2)
         """
-        copy = self._copy()
+        copy = self._copy(type(self))
         for name, make in around.items():
             copy.__dict__[name] = make(getattr(self, name))
         return copy
 
-    def _copy(self) -> Self:
-        """A cell with the same attributes, parametrised no more."""
-        copy: Self = object.__new__(parametrize.type_before_parametrizations(self))
+    def _copy(self, kind: type[Any]) -> Self:
+        """A cell of a class with the same attributes."""
+        copy: Self = object.__new__(kind)
         copy.__dict__.update(self.__dict__)
         return copy
 
@@ -263,6 +263,7 @@ class GatedCell(Cell):
         inputs: Those with a product by the input; all if not said.
         recurrent: Those with a product by the output; all if not said. Without any there is no
             ``weight_hh``.
+        keeping: Gates that keep the memory where they are open; "-i", where gate i is shut.
         square: Whether the input itself stands in the equation, so that I must be H.
         per_unit: Names of further parameters with one number a unit, each (H,).
         weight_ih: One block of rows for each of ``inputs``, (G*H, I).
@@ -282,6 +283,7 @@ class GatedCell(Cell):
     gates: ClassVar[tuple[str, ...]]
     inputs: ClassVar[tuple[str, ...]]
     recurrent: ClassVar[tuple[str, ...]]
+    keeping: ClassVar[tuple[str, ...]] = ()
     square: ClassVar[bool] = False
     per_unit: ClassVar[tuple[str, ...]] = ()
     weight_ih: Tensor

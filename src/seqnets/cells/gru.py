@@ -31,6 +31,7 @@ class GRUCell(GatedCell):
     """
 
     gates = ("r", "z", "n")
+    keeping = ("z",)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -60,6 +61,7 @@ class OriginalGRUCell(GatedCell):
     """
 
     gates = ("r", "z", "n")
+    keeping = ("z",)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above: two products, the second of what the first one let pass."""

@@ -106,6 +106,7 @@ class LSTMCell(MemoryCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    keeping: ClassVar[tuple[str, ...]] = ("f", "-i")
 
     def __init__(
         self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, **options: Any
@@ -192,6 +193,7 @@ class CoupledLSTMCell(LSTMCell):
     """
 
     gates = ("i", "g", "o")
+    keeping = ("-i",)
 
     def set_forget_bias(self, bias: Any) -> None:
         """Fill the one gate, which forgets where it is low."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.base import Cell
+from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.wrapper import Wrapper, methods_called
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -126,16 +126,34 @@ class LayerNorm(Wrapper):
         inner = self._gated()
         self.eps = eps
         for side in ("ih", "hh"):
-            weight, bias = getattr(inner, f"weight_{side}"), getattr(inner, f"bias_{side}")
-            shift = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+            weight = getattr(inner, f"weight_{side}")
             setattr(self, f"gain_{side}", nn.Parameter(weight.new_ones(len(weight))))
-            setattr(self, f"shift_{side}", nn.Parameter(shift))
-            inner.register_parameter(f"bias_{side}", None)
-            inner.parameter_shapes.pop(f"bias_{side}", None)
+            setattr(self, f"shift_{side}", nn.Parameter(weight.new_zeros(len(weight))))
         self.memory = "squash" in methods_called(self.cell)
         if self.memory:
             self.gain_memory = nn.Parameter(weight.new_ones(self.hidden_size))
             self.shift_memory = nn.Parameter(weight.new_zeros(self.hidden_size))
+        self._take_biases(inner)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew: gains one, and shifts as the cell draws its biases."""
+        inner = self._gated()
+        for side, shift in (("ih", self.shift_ih), ("hh", self.shift_hh)):
+            setattr(inner, f"bias_{side}", nn.Parameter(torch.zeros_like(shift)))
+        super().reset_parameters()
+        for name, parameter in self.named_parameters(recurse=False):
+            parameter.fill_(1.0 if name.startswith("gain") else 0.0)
+        self._take_biases(inner)
+
+    @torch.no_grad()
+    def _take_biases(self, inner: GatedCell) -> None:
+        for side, shift in (("ih", self.shift_ih), ("hh", self.shift_hh)):
+            bias = getattr(inner, f"bias_{side}")
+            if bias is not None:
+                shift.copy_(bias)
+            inner.register_parameter(f"bias_{side}", None)
+            inner.parameter_shapes.pop(f"bias_{side}", None)
 
     def project(self, x: Tensor) -> Tensor:
         """The input's product, normalised; what options inside append stays as it is."""

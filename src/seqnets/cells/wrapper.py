@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +70,7 @@ class Wrapper(Cell):
 
     def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
         """The same, with something around methods of the innermost cell."""
-        copy = self._copy()
+        copy = self._copy(type(self))
         copy.__dict__["_modules"] = {**self._modules, "cell": self.cell.adapted(**around)}
         return copy
 
@@ -119,15 +119,20 @@ class OptionedCell:
     Args:
         cell: Makes the cell: its class or a partial of it.
         options: Each takes the cell made so far and gives it with something added, in this order:
-            the first one is innermost.
+            the first one is innermost. Names, if they have some, are for whoever configures them.
 
     Example:
-        >>> make = OptionedCell(LSTMCell, LayerNorm, partial(Zoneout, probability=0.1))
+        >>> make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.1)])
         >>> net = DeepRNN(make, 8, 64, num_layers=2)
     """
 
-    def __init__(self, cell: Callable[..., Cell], *options: CellOption) -> None:
-        self.cell, self.options = cell, options
+    def __init__(
+        self,
+        cell: Callable[..., Cell],
+        options: Sequence[CellOption] | Mapping[str, CellOption],
+    ) -> None:
+        self.cell = cell
+        self.options = tuple(options.values() if isinstance(options, Mapping) else options)
 
     def __call__(self, *sizes: int, **arguments: Any) -> Cell:
         """A new cell of these sizes."""

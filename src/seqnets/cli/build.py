@@ -29,6 +29,8 @@ ALLOWED = (
 )
 """Where classes may come from that a configuration names."""
 
+_OPTIONS = ("seqnets.cells",)  # where functions that change a cell are, beside classes
+
 _TARGET, _PARTIAL = "_target_", "_partial_"
 
 
@@ -110,7 +112,8 @@ def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[.
     target = factory.func
     known_as = f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', '?')}"
     users = _within(known_as, allow) and (inspect.isclass(target) or inspect.isfunction(target))
-    ours = _within(known_as, ALLOWED) and inspect.isclass(target)
+    option = _within(known_as, _OPTIONS) and inspect.isfunction(target)
+    ours = option or (_within(known_as, ALLOWED) and inspect.isclass(target))
     if not (users or ours) or _find(known_as, target) is not target:
         raise _refusal(key, name, known_as, allow)
     _check_options(node, target, key)

@@ -12,6 +12,7 @@ from seqnets.cli.names import UsageError, near
 KINDS = {
     "models": "model",
     "cells": "model/cell",
+    "options": "model/option",
     "datasets": "dataset",
     "objectives": "objective",
     "optimizers": "optimizer",

@@ -156,24 +156,42 @@ class _Planner:
     def __init__(self, step: Step) -> None:
         self.step, self.graph, self.products = step, step.graph, step.products
         self._stages: dict[Node, int] = {}
+        self._products: dict[int, int] = {}  # the stages that compute them
+        self._widths: dict[int, int] = {}
         self.parts = [_leaf_of(product, "state") for product in self.products]
         self.begins = [_leaf_of(p, "state", "x") is not None for p in self.products]
         self.values = {k: p.value for k, p in enumerate(self.products) if not self.begins[k]}
         self.roots = [*step.state, *self.values.values(), *step.sums]
+        for node in self.roots:
+            if node.op == "leaf" and node.width:  # a state that becomes another, in the first stage
+                self._widths.setdefault(0, node.width)
         self.count = 1 + max(map(self.stage, self.roots))
         self.widths = [self._width(n) for n in range(self.count)]
 
     def stage(self, node: Node) -> int:
-        """The stage that computes a node: products of what a step begins with are in the first."""
+        """The stage that computes a node: the first of its width in which all it needs is there."""
         if node not in self._stages:
             found = max(map(self.stage, node.args), default=0)
             if node.op == "leaf" and node.what.source == "product":
-                k = node.what.key
-                found = 0 if self.begins[k] else self.stage(self.products[k].value) + 1
+                found = self._stage_of_product(node.what.key, node.width)
             elif node.op == "leaf" and node.what.source == "sum":
-                found = self.stage(self.step.sums[node.what.key]) + 1
+                found = self._of_width(node.width, self.stage(self.step.sums[node.what.key]) + 1)
+            elif node.op != "leaf" and node.width:
+                found = self._of_width(node.width, found)
             self._stages[node] = found
         return self._stages[node]
+
+    def _stage_of_product(self, k: int, width: int) -> int:
+        if k not in self._products:
+            first = 0 if self.begins[k] else self.stage(self.products[k].value) + 1
+            self._products[k] = self._of_width(width, first)
+        return self._products[k]
+
+    def _of_width(self, width: int, first: int) -> int:
+        """The first stage from one on that has a width, or none yet."""
+        while self._widths.setdefault(first, width) != width:
+            first += 1
+        return first
 
     def crossing(self) -> list[Node]:
         """Nodes that a later stage reads than the one that computes them."""
@@ -188,7 +206,7 @@ class _Planner:
         """The stages of the forward pass."""
         stages = [Stage(width) for width in self.widths]
         for k, product in enumerate(self.products):
-            n = 0 if self.begins[k] else self.stage(product.value) + 1
+            n = self._products.get(k, 0)
             value = Buffer("value", k)
             if self.begins[k]:
                 value = Buffer(product.value.what.source, product.value.what.key or 0)

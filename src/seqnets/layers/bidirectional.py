@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells import Cell, GatedCell
+from seqnets.cells import Cell
+from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.recurrent import Recurrent
 from seqnets.typing import State
@@ -118,13 +119,11 @@ class Bidirectional(nn.Module):
 
 
 def _redrawn(cell: Cell) -> Cell:
-    if not isinstance(cell, GatedCell):
-        raise ConfigError(
-            f"Bidirectional: {type(cell).__name__} does not say how its parameters are drawn, "
-            f"expected a backward_cell beside it."
-        )
     other = copy.deepcopy(cell)
-    other.reset_parameters()
+    try:
+        redraw(other)
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n  Or give Bidirectional a backward_cell.") from error
     return other
 
 

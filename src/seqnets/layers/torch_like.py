@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +30,9 @@ class _TorchLike(nn.Module):
     """Parameters under torch.nn's names, and the equations that they belong to."""
 
     cell_class: ClassVar[type[GatedCell]]
+    starts_as_torch: ClassVar[bool] = True
     hidden_size: int
+    _made_by: dict[str, Callable[..., GatedCell]]
 
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -36,15 +40,37 @@ class _TorchLike(nn.Module):
             cls.cell_class = cell
 
     def reset_parameters(self) -> None:
-        """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does."""
-        initializers.torch_uniform_(self, self.hidden_size)
+        """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
+
+        Faces made for cells that torch.nn has nothing like start as the cell says.
+        """
+        if self.starts_as_torch:
+            initializers.torch_uniform_(self, self.hidden_size)
+            return
+        for suffix, make in self._made_by.items():
+            for name, drawn in make().named_parameters():
+                getattr(self, name + suffix).data.copy_(drawn.detach())
 
     def _declare(
-        self, equation: GatedCell, suffix: str, device: _Device, dtype: torch.dtype | None
-    ) -> None:
+        self,
+        make: Callable[..., GatedCell],
+        suffix: str,
+        device: _Device,
+        dtype: torch.dtype | None,
+    ) -> GatedCell:
+        """Give this module a cell's parameters, and return the cell without any."""
+        equation = make(device="meta")
+        if equation.parametrised or any(True for _ in equation.buffers()):
+            raise ConfigError(
+                f"{self._name}: {self.cell_class.__name__} computes some of its weights from "
+                f"others, and torch.nn has no names for these.\n"
+                f"  Use Recurrent, Bidirectional or DeepRNN with the cell itself."
+            )
         for name, shape in equation.parameter_shapes.items():
             parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
             self.register_parameter(name + suffix, parameter)
+        self._made_by[suffix] = make
+        return equation
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
         names = equation.parameter_shapes
@@ -114,12 +140,12 @@ class TorchLike(_TorchLike):
             options["proj_size"] = proj_size
         directions = ("", "_reverse") if bidirectional else ("",)
         self._suffixes = [f"_l{layer}{d}" for layer in range(num_layers) for d in directions]
+        self._made_by = {}
         self._equations: list[GatedCell] = []
         for place, suffix in enumerate(self._suffixes):
             width = self.output_size if place >= len(directions) else input_size
-            equation = self.cell_class(width, hidden_size, bias=bias, device="meta", **options)
-            self._equations.append(equation)
-            self._declare(equation, suffix, device, dtype)
+            make = partial(self.cell_class, width, hidden_size, bias=bias, **options)
+            self._equations.append(self._declare(make, suffix, device, dtype))
         self.reset_parameters()
 
     @property
@@ -325,9 +351,9 @@ class TorchLikeCell(_TorchLike):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        equation = self.cell_class(input_size, hidden_size, bias=bias, device="meta", **options)
-        self._equation = [equation]  # in a list, so that it is no submodule
-        self._declare(equation, "", device, dtype)
+        self._made_by = {}
+        make = partial(self.cell_class, input_size, hidden_size, bias=bias, **options)
+        self._equation = [self._declare(make, "", device, dtype)]  # a list: it is no submodule
         self.reset_parameters()
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -478,3 +504,22 @@ class CoupledLSTMCell(TorchLikeCell, cell=cells.CoupledLSTMCell):
 
 class NoForgetLSTMCell(TorchLikeCell, cell=cells.NoForgetLSTMCell):
     """One step of an LSTM without a forget gate, called as ``torch.nn.LSTMCell``."""
+
+
+def __getattr__(name: str) -> Any:
+    """The face of a cell that has none above: ``MGU`` for ``cells.MGUCell``, and ``MGUCell``."""
+    cell = getattr(cells, name if name.endswith("Cell") else f"{name}Cell", None)
+    gated = isinstance(cell, type) and issubclass(cell, GatedCell) and hasattr(cell, "gates")
+    if name.startswith("_") or not gated:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    one = name.endswith("Cell")
+    summary = (cell.__doc__ or "").strip().splitlines()[0]
+    called = "One step of a cell, as torch.nn.LSTMCell is called" if one else "As torch.nn.LSTM"
+    members = {
+        "__module__": __name__,
+        "__doc__": f"{summary}\n\n{called}.",
+        "starts_as_torch": False,
+    }
+    face = type(name, (TorchLikeCell if one else TorchLike,), members, cell=cell)
+    globals()[name] = face  # the same class each time, so that it can be pickled
+    return face

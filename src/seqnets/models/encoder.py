@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqnets.cells import CellOption, OptionedCell
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.layers import CellFactory, DeepRNN, Truncated
 
@@ -28,6 +29,7 @@ class Encoder(nn.Module):
         dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         backend: "auto", or the name of the engine's backend that must run.
+        cell_options: What every cell gets, by names of the caller's: see ``OptionedCell``.
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, or the stack
@@ -48,6 +50,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         bptt_steps: int | None = None,
         backend: str = "auto",
+        cell_options: Mapping[str, CellOption] | None = None,
     ) -> None:
         super().__init__()
         if (input_size is None) == (vocab_size is None):
@@ -59,7 +62,7 @@ class Encoder(nn.Module):
         width = input_size or embedding_size or first
         self.embedding = None if vocab_size is None else nn.Embedding(vocab_size, width)
         stack = DeepRNN(
-            cell,
+            OptionedCell(cell, cell_options) if cell_options else cell,
             width,
             hidden_size,
             num_layers,

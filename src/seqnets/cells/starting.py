@@ -1,0 +1,160 @@
+"""How a cell's parameters start, where it is not as the cell itself draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.wrapper import Wrapper
+from seqnets.errors import ConfigError
+
+RULES: dict[str, Callable[[Tensor], Any]] = {
+    "zeros": nn.init.zeros_,
+    "ones": nn.init.ones_,
+    "identity": nn.init.eye_,
+    "orthogonal": nn.init.orthogonal_,
+    "xavier": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "kaiming": nn.init.kaiming_uniform_,
+    "kaiming_normal": nn.init.kaiming_normal_,
+    "normal": partial(nn.init.normal_, std=0.01),
+}
+"""Rules by name, each for the block of rows of one gate. "normal" has a deviation of 0.01."""
+
+Rule = str | float | Callable[[Tensor], Any]
+
+
+def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
+    """Draw some of a cell's parameters by rules, one gate's block of rows at a time.
+
+    As an option of every cell of a network it holds in each layer and direction. The rules are
+    kept: whoever draws the parameters anew follows them.
+
+    Args:
+        cell: The recurrence.
+        rules: For a parameter's name, a name in ``RULES``, a number to fill it with, or a function
+            that fills a tensor in place; or a mapping from names of gates to these, which leaves
+            the other gates as they are. "bias" stands for the sum of both biases: it is written
+            to ``bias_ih``, and ``bias_hh`` becomes zero.
+
+    Returns:
+        The cell itself.
+
+    Raises:
+        ConfigError: There is no such parameter, gate or rule, or the rule does not fit.
+
+    Example:
+        >>> make = OptionedCell(LSTMCell, [partial(initialize, weight_hh="orthogonal",
+        ...                                        bias={"f": 1.0})])
+    """
+    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    _follow(inner, rules)
+    _keep(inner, partial(_follow, rules=rules))
+    return cell
+
+
+def chrono(cell: Cell, max_steps: int) -> Cell:
+    r"""Spread the memory's time scales between 1 and ``max_steps`` steps, by the gates' biases.
+
+    The gate that keeps the memory starts at :math:`\log u`, with :math:`u` uniform in
+    [1, max_steps - 1] for each unit, the one that writes to it at :math:`-\log u`.
+
+    Args:
+        cell: The recurrence: gated, with biases, and saying which gates keep its memory.
+        max_steps: The longest dependency expected, T_max, at least 2.
+
+    Returns:
+        The cell itself.
+
+    Raises:
+        ConfigError: The cell has no such gates or no biases, or ``max_steps`` is below 2.
+
+    References:
+        Tallec & Ollivier, 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188.
+    """
+    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    if not isinstance(inner, GatedCell) or not inner.keeping or inner.bias_ih is None:
+        raise ConfigError(
+            f"chrono: {type(inner).__name__} has no biased gates that keep a memory.\n"
+            "  A cell says which ones by `keeping`, and needs bias=True. LayerNorm takes biases "
+            "away: let chrono come before it."
+        )
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 2:
+        raise ConfigError(f"chrono: max_steps is {max_steps!r}, expected an integer from 2.")
+    rule = partial(_spread, max_steps=max_steps)
+    rule(inner)
+    _keep(inner, rule)
+    return cell
+
+
+def _keep(cell: Cell, rule: Callable[[Any], None]) -> None:
+    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), rule)
+
+
+@torch.no_grad()
+def _spread(cell: GatedCell, max_steps: int) -> None:
+    bias = cell.bias_ih
+    assert bias is not None  # it was there when the rule was made
+    times = torch.empty(cell.hidden_size, dtype=bias.dtype, device=bias.device)
+    times.uniform_(1, max(max_steps - 1, 1)).log_()
+    blocks = cell.split(bias)._asdict()
+    for gate in cell.keeping:
+        blocks[gate.removeprefix("-")].copy_(-times if gate.startswith("-") else times)
+
+
+@torch.no_grad()
+def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
+    for name, rule in rules.items():
+        if name == "bias":
+            _follow(cell, {"bias_hh": "zeros", "bias_ih": rule})
+            continue
+        parameter = getattr(cell, name, None)
+        if not isinstance(parameter, Tensor):
+            raise ConfigError(
+                f"initialize: {type(cell).__name__} has no parameter {name!r}, expected one of "
+                f"{', '.join(cell.tensors())}."
+            )
+        blocks = _blocks(cell, name, parameter)
+        for gate in rule if isinstance(rule, Mapping) else ():
+            if gate not in blocks:
+                raise ConfigError(
+                    f"initialize: {name} of {type(cell).__name__} has no gate {gate!r}, expected "
+                    f"one of {', '.join(blocks)}."
+                )
+        for gate, block in blocks.items():
+            if not isinstance(rule, Mapping):
+                _fill(f"{name} of {type(cell).__name__}", block, rule)
+            elif gate in rule:
+                _fill(f"{name} of {type(cell).__name__}, gate {gate}", block, rule[gate])
+
+
+def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
+    """The rows of each gate, by its name; all of them under the parameter's if it has no gates."""
+    side = name.rpartition("_")[2]
+    if isinstance(cell, GatedCell) and name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        gates = cell.inputs if side == "ih" else cell.recurrent
+        return dict(zip(gates, parameter.chunk(len(gates)), strict=True))
+    return {name: parameter}
+
+
+def _fill(what: str, block: Tensor, rule: Any) -> None:
+    if isinstance(rule, (int, float)) and not isinstance(rule, bool):
+        block.fill_(rule)
+        return
+    if isinstance(rule, str) and rule not in RULES:
+        raise ConfigError(
+            f"initialize: {what} got the rule {rule!r}, expected a number or one of "
+            f"{', '.join(RULES)}."
+        )
+    try:
+        (RULES[rule] if isinstance(rule, str) else rule)(block)
+    except ValueError as error:
+        raise ConfigError(
+            f"initialize: the rule {rule!r} does not fit {what}, shape {tuple(block.shape)}: "
+            f"{error}."
+        ) from error

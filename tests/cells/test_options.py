@@ -1,0 +1,515 @@
+"""What can be put around any cell: each alone, and over every cell together."""
+
+import copy
+import math
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import seqnets
+from seqnets import DeepRNN, Recurrent, unroll
+from seqnets.cells import (
+    Activations,
+    ClipState,
+    CoupledLSTMCell,
+    GRUCell,
+    InputDropout,
+    LayerNorm,
+    LearnedState,
+    LSTMCell,
+    OptionedCell,
+    OriginalGRUCell,
+    RecurrentDropout,
+    RNNCell,
+    VariationalDropout,
+    Wrapper,
+    Zoneout,
+    chrono,
+    initialize,
+    weight_drop,
+)
+from seqnets.errors import ConfigError
+from seqnets.layers import Bidirectional
+from seqnets.testing import check_backend, check_cell, check_layer, one_unit, step
+
+from .final import FINAL_CELLS, sized, width
+
+OPTIONS = {
+    "input dropout": partial(InputDropout, p=0.3),
+    "variational dropout": partial(VariationalDropout, p=0.3),
+    "recurrent dropout": partial(RecurrentDropout, p=0.3),
+    "one mask of recurrent dropout": partial(RecurrentDropout, p=0.3, per_step=False),
+    "weight drop": partial(weight_drop, p=0.3),
+    "initialize": partial(initialize, weight_ih="xavier_normal"),
+    "chrono": partial(chrono, max_steps=20),
+    "layer norm": LayerNorm,
+    "activations": partial(Activations, candidate="softsign"),
+    "zoneout": partial(Zoneout, p=0.3),
+    "clipping": partial(ClipState, limit=0.9),
+    "learned state": LearnedState,
+}
+REPRESENTATIVE = (LSTMCell, GRUCell, OriginalGRUCell)
+
+
+def applied(option, cell):
+    """The cell with the option; None if it is not for this cell, which then says so."""
+    try:
+        return OPTIONS[option](cell)
+    except ConfigError:
+        return None
+
+
+def with_all(cell):
+    """A cell with every option that applies to it."""
+    for option in OPTIONS:
+        cell = applied(option, cell) or cell
+    return cell
+
+
+def traceable(cell):
+    return "c" not in seqnets.explain(cell, torch.zeros(1, 2, cell.input_size)).refusals
+
+
+@pytest.mark.parametrize("cell_cls", REPRESENTATIVE)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_leaves_the_laws_of_recurrence_as_they_are(option, cell_cls):
+    check_cell(lambda input_size: OPTIONS[option](cell_cls(input_size, 4)).eval())
+
+
+@pytest.mark.parametrize("cell_cls", REPRESENTATIVE)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_runs_inside_the_loops_in_training(option, cell_cls):
+    cell = OPTIONS[option](cell_cls(3, 17))
+
+    assert check_backend(cell, "c", steps=(1, 5)) == {}
+    assert check_backend(cell, "eager", steps=(1, 5), dtypes=(torch.float64,)) == {}
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_all_options_that_apply_to_a_cell_go_together(cell_cls):
+    check_cell(
+        lambda input_size: with_all(cell_cls(input_size, 4)).eval(),
+        input_size=width(cell_cls, 3, 4),
+    )
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_all_options_that_apply_to_a_cell_run_inside_the_loops(cell_cls):
+    cell = with_all(sized(cell_cls, 3, 5))
+    if not traceable(sized(cell_cls, 3, 5)):
+        pytest.skip("the cell itself cannot be traced, and says why")
+
+    assert check_backend(cell, "c", steps=(1, 4), dtypes=(torch.float64,)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_every_option_over_every_cell_obeys_the_laws_and_runs_inside_the_loops(cell_cls, option):
+    cell = applied(option, sized(cell_cls, 3, 5))
+    if cell is None:
+        pytest.skip("the option does not apply to the cell, which says so")
+
+    check_cell(
+        lambda input_size: OPTIONS[option](cell_cls(input_size, 4)).eval(),
+        input_size=width(cell_cls, 3, 4),
+    )
+    if traceable(sized(cell_cls, 3, 5)):
+        check_backend(cell, "c", steps=(1, 4), dtypes=(torch.float64,))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_is_off_in_evaluation_and_draws_nothing(option):
+    torch.manual_seed(0)
+    cell, x = OPTIONS[option](LSTMCell(3, 5)).eval(), torch.randn(2, 6, 3)
+    before = torch.get_rng_state()
+
+    first, second = unroll(cell, x)[0], unroll(cell, x)[0]
+
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("option", ["zoneout", "recurrent dropout", "variational dropout"])
+@pytest.mark.parametrize("backend", ["c", "eager", "reference"])
+def test_second_derivatives_see_the_masks_of_the_first(option, backend):
+    cell = OPTIONS[option](LSTMCell(3, 5, dtype=torch.float64))
+    x = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    if backend in seqnets.explain(cell, x).refusals:
+        pytest.skip("this backend does not run here")
+
+    def once(create_graph):
+        torch.manual_seed(3)
+        y = unroll(cell, x, backend=backend)[0]
+        return torch.autograd.grad(y.square().sum(), x, create_graph=create_graph)[0]
+
+    torch.testing.assert_close(once(True), once(False))
+
+
+def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction():
+    make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.2), LearnedState])
+
+    check_layer(DeepRNN(make, 3, 4, num_layers=2), skip=())
+    check_layer(
+        DeepRNN(make, 3, 2, num_layers=2, bidirectional=True),
+        skip=("chunks", "steps", "causality"),
+    )
+
+
+def test_an_optioned_network_is_copied_pickled_and_loaded():
+    make = OptionedCell(GRUCell, [partial(RecurrentDropout, p=0.2), LayerNorm])
+    net, x = DeepRNN(make, 3, 4, num_layers=2).eval(), torch.randn(2, 5, 3)
+    other = DeepRNN(make, 3, 4, num_layers=2).eval()
+
+    other.load_state_dict(net.state_dict())
+
+    for one in (other, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        torch.testing.assert_close(one(x)[0], net(x)[0])
+
+
+def test_compile_sees_an_optioned_cell_as_one_operator():
+    make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.2)])
+    layer, x = Recurrent(make(3, 5)).eval(), torch.randn(2, 6, 3)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+
+    torch.testing.assert_close(compiled(x)[0], layer(x)[0])
+
+
+# Zoneout
+
+
+def test_zoneout_keeps_old_units_or_takes_new_ones_and_nothing_between():
+    torch.manual_seed(0)
+    inner = LSTMCell(3, 50)
+    cell, x = Zoneout(inner, 0.4), torch.randn(4, 3)
+    state = tuple(torch.randn(4, 50) for _ in range(2))
+
+    _, after = cell(x, state)
+    _, new = inner(x, state)
+
+    kept = [(part == old) for part, old in zip(after, state, strict=True)]
+    taken = [torch.isclose(part, other) for part, other in zip(after, new, strict=True)]
+    assert all((k | t).all() for k, t in zip(kept, taken, strict=True))
+    assert 0.3 < torch.cat(kept).float().mean() < 0.5
+
+
+def test_zoneout_in_evaluation_is_the_mean_over_its_masks():
+    cell = Zoneout(one_unit(RNNCell, w=(0.5,), u=(0.7,)), 0.25).eval()
+    h, x = -1.5, 2.0
+
+    assert step(cell, x, h) == pytest.approx(
+        0.25 * h + 0.75 * math.tanh(0.5 * x + 0.7 * h), abs=1e-12
+    )
+
+
+def test_zoneout_takes_a_probability_for_each_part_of_the_state():
+    torch.manual_seed(0)
+    cell = Zoneout(LSTMCell(3, 20), {"c": 0.9})
+    h, c = torch.randn(4, 20), torch.randn(4, 20)
+
+    _, (h_after, c_after) = cell(torch.randn(4, 3), (h, c))
+
+    assert not (h_after == h).any()
+    assert (c_after == c).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [(1.0, "probability"), (-0.1, "probability"), ({"m": 0.1}, "'m'"), ("half", "probability")],
+)
+def test_zoneout_refuses_what_is_no_probability_of_a_state(p, message):
+    with pytest.raises(ConfigError, match=message):
+        Zoneout(LSTMCell(3, 4), p)
+
+
+# Dropout
+
+
+def test_recurrent_dropout_never_forgets_a_memory():
+    cell = LSTMCell(1, 30, dtype=torch.float64)
+    for parameter in cell.parameters():
+        nn.init.zeros_(parameter)
+    cell.split(cell.bias_ih).f.data.fill_(50.0)  # the forget gate is open, the candidate is 0.9
+    cell.split(cell.bias_ih).g.data.fill_(math.atanh(0.9))
+    dropped = RecurrentDropout(cell, 0.5)
+    state = tuple(torch.ones(1, 30, dtype=torch.float64) for _ in range(2))
+
+    _, (_, c) = dropped(torch.zeros(1, 1, dtype=torch.float64), state)
+
+    values = {round(v, 12) for v in c[0].tolist()}
+    assert values == {1.0, 1.0 + 0.5 * 0.9 / 0.5}
+
+
+def test_variational_dropout_drops_the_same_units_at_every_step_and_carries_all():
+    torch.manual_seed(0)
+    cell = VariationalDropout(GRUCell(2, 40), 0.5)
+    wx = cell.project(torch.randn(3, 7, 2))
+    mask = wx[..., -40:]
+
+    assert (mask == mask[:, :1]).all()
+    assert set(mask.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_variational_dropout_is_that_of_the_recurrent_product():
+    torch.manual_seed(0)
+    inner = GRUCell(2, 6, dtype=torch.float64)
+    cell, x = VariationalDropout(inner, 0.5), torch.randn(3, 2, dtype=torch.float64)
+    h = torch.randn(3, 6, dtype=torch.float64)
+
+    torch.manual_seed(1)
+    mask = cell.project(x)[..., -6:]
+    torch.manual_seed(1)
+    _, (after,) = cell(x, (h,))
+
+    w, u = inner.split(inner.project(x)), inner.recur(h * mask)
+    r, z = torch.sigmoid(w.r + u.r), torch.sigmoid(w.z + u.z)
+    n = torch.tanh(w.n + r * u.n)
+    torch.testing.assert_close(after, (1 - z) * n + z * h)  # h itself is whole
+
+
+@pytest.mark.parametrize("memory", ["full", "lean"])
+def test_one_mask_serves_a_whole_sequence_in_either_memory(memory):
+    cell = VariationalDropout(LSTMCell(2, 8), 0.5)
+    x = torch.randn(2, 200, 2, requires_grad=True)  # three of lean memory's chunks
+
+    def outputs(memory):
+        torch.manual_seed(5)
+        y = unroll(cell, x, memory=memory)[0]
+        return y, torch.autograd.grad(y.square().sum(), x)[0]
+
+    torch.testing.assert_close(outputs(memory), outputs("full"))
+
+
+@pytest.mark.parametrize("first", ["batch", "time"])
+def test_a_mask_for_a_sequence_knows_time_however_memory_is_laid_out(first):
+    cell = InputDropout(RNNCell(2, 3), 0.5, per_step=False)
+    x = torch.ones(4, 9, 2, requires_grad=True)
+    laid_out = x if first == "batch" else x.transpose(0, 1).contiguous().transpose(0, 1)
+
+    y = unroll(cell, laid_out)[0]
+    (grad,) = torch.autograd.grad(y.sum(), laid_out)
+
+    dropped = grad == 0
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped.any()
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+def test_input_dropout_drops_features_by_step_or_by_sequence(per_step):
+    torch.manual_seed(0)
+    cell = InputDropout(RNNCell(50, 2), 0.3, per_step=per_step)
+    x = torch.ones(4, 9, 50, requires_grad=True)
+
+    unroll(cell, x)[0].sum().backward()
+
+    dropped = x.grad == 0
+    assert 0.2 < dropped.float().mean() < 0.4
+    assert (dropped == dropped[:, :1]).all() != per_step
+
+
+def test_weight_drop_draws_once_a_call_and_uses_all_weights_in_evaluation():
+    torch.manual_seed(0)
+    cell = weight_drop(LSTMCell(3, 10), 0.5)
+    original = cell.parametrizations.weight_hh.original
+
+    drawn = cell.weight_hh
+    assert 0.3 < (drawn == 0).float().mean() < 0.7
+    torch.testing.assert_close(drawn[drawn != 0], 2 * original[drawn != 0])
+
+    cell.eval()
+    assert torch.equal(cell.weight_hh, original)
+
+
+@pytest.mark.parametrize("backend", ["c", "native", "reference"])
+def test_weight_drop_is_the_same_at_all_steps_of_a_call(backend):
+    cell = weight_drop(RNNCell(1, 12, bias=False), 0.5)
+    x = torch.zeros(1, 8, 1)
+    state = (torch.full((1, 12), 1e-3),)  # so small that tanh is the identity
+
+    y = unroll(cell, x, state, backend=backend)[0][0]
+
+    step_matrix = torch.linalg.lstsq(y[:-1], y[1:]).solution
+    torch.testing.assert_close(y[:-1] @ step_matrix, y[1:], rtol=1e-3, atol=1e-7)
+
+
+def test_weight_drop_says_which_parameters_there_are():
+    with pytest.raises(ConfigError, match="weight_hh"):
+        weight_drop(LSTMCell(3, 4), 0.5, weights=("weight_xx",))
+
+
+# Layer norm, clipping, activations, learned state
+
+
+def test_layer_norm_follows_its_paper():
+    torch.manual_seed(0)
+    inner = LSTMCell(3, 4, dtype=torch.float64)
+    weight, recurrent = inner.weight_ih.tolist(), inner.weight_hh.tolist()
+    bias = inner.bias_ih.tolist()
+    cell = LayerNorm(inner)
+    x, h, c = [0.3, -1.2, 0.7], [0.1, -0.4, 0.9, 0.2], [1.0, -0.5, 0.3, 0.8]
+
+    def normed(values):
+        mean = sum(values) / len(values)
+        variance = sum((v - mean) ** 2 for v in values) / len(values)
+        return [(v - mean) / math.sqrt(variance + 1e-5) for v in values]
+
+    def product(matrix, vector):
+        return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
+
+    def sigmoid(a):
+        return 1 / (1 + math.exp(-a))
+
+    sums = zip(normed(product(weight, x)), bias, normed(product(recurrent, h)), strict=True)
+    a = [w + b + u for w, b, u in sums]
+    i, f, g, o = a[0:4], a[4:8], a[8:12], a[12:16]
+    memory = [sigmoid(f[k]) * c[k] + sigmoid(i[k]) * math.tanh(g[k]) for k in range(4)]
+    shown = normed(memory)
+    expected = [sigmoid(o[k]) * math.tanh(shown[k]) for k in range(4)]
+
+    rows = [torch.tensor([v], dtype=torch.float64) for v in (x, h, c)]
+    y, (_, c_after) = cell(rows[0], (rows[1], rows[2]))
+    assert y[0].tolist() == pytest.approx(expected, abs=1e-12)
+    assert c_after[0].tolist() == pytest.approx(memory, abs=1e-12)
+
+
+def test_layer_norm_keeps_the_forget_bias_of_the_cell_it_goes_around():
+    cell = LayerNorm(LSTMCell(3, 4, forget_bias=2.0))
+
+    assert cell.innermost.bias_ih is None
+    assert torch.equal(cell.innermost.split(cell.shift_ih).f, torch.full((4,), 2.0))
+    back = Bidirectional(cell).backward_layer.cell
+    assert torch.equal(back.innermost.split(back.shift_ih).f, torch.full((4,), 2.0))
+
+
+def test_clipping_bounds_the_parts_of_the_state_it_names():
+    cell = ClipState(LSTMCell(3, 4), 0.1, states=("c",))
+    state = (torch.full((2, 4), 5.0), torch.full((2, 4), 5.0))
+
+    _, (h, c) = cell(torch.randn(2, 3), state)
+
+    assert c.abs().max() <= 0.1
+    assert h.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, True, "much"])
+def test_clipping_refuses_a_bound_that_is_none(limit):
+    with pytest.raises(ConfigError, match="above 0"):
+        ClipState(LSTMCell(3, 4), limit)
+
+
+def test_activations_by_name_replace_those_of_the_equation():
+    cell = Activations(
+        one_unit(LSTMCell, w=(0.5, -0.3, 0.8, 0.9), u=(0.7, 0.2, -0.6, 0.4)),
+        gate="hardsigmoid",
+        candidate="relu",
+        squash="identity",
+    )
+    x, h, c = 2.0, -0.5, 0.4
+
+    def hard(a):
+        return min(max(a / 6 + 0.5, 0), 1)
+
+    i, f, o = hard(0.5 * x + 0.7 * h), hard(-0.3 * x + 0.2 * h), hard(0.9 * x + 0.4 * h)
+    c_after = f * c + i * max(0.8 * x - 0.6 * h, 0)
+    assert step(cell, x, h, c) == pytest.approx((o * c_after, c_after), abs=1e-12)
+
+
+def test_activations_refuse_unknown_names_and_cells_without_the_role():
+    with pytest.raises(ConfigError, match="'swiish', expected one of"):
+        Activations(LSTMCell(3, 4), candidate="swiish")
+    with pytest.raises(ConfigError, match="GRUCell calls no squash"):
+        Activations(GRUCell(3, 4), squash="relu")
+
+
+def test_a_learned_state_starts_where_the_cell_does_and_learns():
+    cell = LearnedState(LSTMCell(3, 4))
+    x = torch.randn(2, 5, 3)
+
+    before = unroll(cell, x)[0]
+    torch.testing.assert_close(before, unroll(cell.cell, x)[0])
+    unroll(cell, x)[0].sum().backward()
+
+    assert cell.initial_h.grad.abs().sum() > 0
+    assert cell.initial_c.grad.abs().sum() > 0
+
+
+def test_a_wrapper_around_no_cell_says_so():
+    with pytest.raises(ConfigError, match="expected a cell"):
+        Zoneout(LSTMCell, 0.1)
+    with pytest.raises(ConfigError, match="expected a cell"):
+        Wrapper(nn.Linear(3, 4))
+
+
+# How parameters start
+
+
+def test_rules_hold_for_each_gate_in_every_layer_and_direction():
+    rules = {"weight_hh": {"f": "identity", "g": "orthogonal"}, "bias": {"f": 1.5}}
+    make = OptionedCell(partial(LSTMCell, forget_bias=0.0), [partial(initialize, **rules)])
+
+    net = DeepRNN(make, 3, 4, num_layers=3, bidirectional=True)
+
+    cells = [module for module in net.modules() if isinstance(module, LSTMCell)]
+    assert len(cells) == 6
+    for cell in cells:
+        weight = dict(zip(cell.recurrent, cell.weight_hh.chunk(4), strict=True))
+        torch.testing.assert_close(weight["f"], torch.eye(4))
+        torch.testing.assert_close(weight["g"] @ weight["g"].T, torch.eye(4))
+        bias = cell.split(cell.bias_ih + cell.bias_hh)
+        assert torch.equal(bias.f, torch.full((4,), 1.5))
+        assert not torch.cat([bias.i, bias.g, bias.o]).any()
+
+
+def test_rules_hold_for_a_cell_that_is_drawn_anew():
+    layer = Bidirectional(initialize(GRUCell(3, 4), weight_hh="identity"))
+
+    blocks = layer.backward_layer.cell.weight_hh.chunk(3)
+
+    assert all(torch.equal(block, torch.eye(4)) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"weight_xx": "zeros"}, "no parameter 'weight_xx'"),
+        ({"weight_hh": {"q": "zeros"}}, "no gate 'q'"),
+        ({"weight_hh": "orthogonall"}, "'orthogonall', expected a number or one of"),
+        ({"bias_ih": "orthogonal"}, "does not fit bias_ih"),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_is_named(rules, message):
+    with pytest.raises(ConfigError, match=message):
+        initialize(LSTMCell(3, 4), **rules)
+
+
+def test_chrono_spreads_the_memory_over_the_steps_and_shuts_the_input_as_much():
+    torch.manual_seed(0)
+    cell = chrono(LSTMCell(3, 1000), max_steps=100)
+
+    bias = cell.split(cell.bias_ih)
+
+    steps = bias.f.exp()
+    assert 1 <= steps.min() < 3
+    assert 97 < steps.max() <= 99
+    assert torch.equal(bias.i, -bias.f)
+
+
+def test_chrono_opens_the_gate_that_keeps_and_shuts_the_one_that_forgets():
+    gru, coupled = chrono(GRUCell(3, 4), 50), chrono(CoupledLSTMCell(3, 4), 50)
+
+    assert (gru.split(gru.bias_ih).z > 0).all()
+    assert (coupled.split(coupled.bias_ih).i < 0).all()
+
+
+def test_chrono_refuses_cells_that_keep_no_memory_by_gates():
+    with pytest.raises(ConfigError, match="RNNCell has no biased gates"):
+        chrono(RNNCell(3, 4), 10)
+    with pytest.raises(ConfigError, match="has no biased gates"):
+        chrono(LSTMCell(3, 4, bias=False), 10)
+    with pytest.raises(ConfigError, match="from 2"):
+        chrono(LSTMCell(3, 4), 1)
