@@ -92,6 +92,31 @@ def test_an_installed_wheel_lists_its_configurations(scripts, tmp_path):
         assert f"  {path.stem}  " in listed
 
 
+def test_an_installed_wheel_trains_a_cell_from_the_users_own_folder(scripts, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import seqnets\n\n\n"
+        "class MineCell(seqnets.GatedCell):\n"
+        "    gates = ('f', 'n')\n\n"
+        "    def update(self, wx, uh, state):\n"
+        "        (h,) = state\n"
+        "        f = self.gate(wx.f + uh.f)\n"
+        "        return (h + f * (self.candidate(wx.n + f * uh.n) - h),)\n"
+    )
+    folder = tmp_path / "conf" / "model" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# Mine\n_target_: mine.MineCell\n_partial_: true\n")
+
+    call(
+        "env", f"PYTHONPATH={tmp_path}", scripts / "seqnets", "train", "--config-dir", "conf",
+        "model/cell=mine", "model/option=[zoneout,layer_norm]", "allow=[mine]", "dataset=parity",
+        "model.hidden_size=4", "trainer=cpu",
+        "trainer.max_steps=2", "+trainer.enable_model_summary=false",
+        cwd=tmp_path,
+    )  # fmt: skip
+
+    assert list(tmp_path.glob("runs/parity/*/checkpoints/last.ckpt"))
+
+
 def test_an_installed_wheel_trains_from_another_folder(scripts, tmp_path):
     folder = tmp_path / "another folder, with a comma"
     folder.mkdir()

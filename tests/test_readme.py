@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
 
 
@@ -35,10 +37,28 @@ def test_the_python_in_the_pages_runs_from_top_to_bottom(page, tmp_path, monkeyp
     assert module.MGUCell.gates == ("f", "n")
 
 
+def test_the_python_in_the_page_of_options_runs():
+    exec("\n".join(blocks(OPTIONS, "python")), {})
+
+
+def test_the_page_of_options_names_them_all():
+    named = set(re.findall(r"^\| `(\w+)`", OPTIONS, re.MULTILINE))
+
+    assert named == {path.stem for path in (ROOT / "configs" / "model" / "option").glob("*.yaml")}
+
+
+def test_the_page_of_cells_is_what_the_cells_say():
+    made = runpy.run_path(str(ROOT / "scripts" / "make_cells_page.py"))["page"]()
+
+    assert made == (ROOT / "docs" / "cells.md").read_text(encoding="utf-8"), (
+        "run scripts/make_cells_page.py"
+    )
+
+
 @pytest.mark.parametrize("command", [c for c in commands("train") if "resume" not in c])
 def test_every_training_command_of_the_readme_composes(command, tmp_path):
     arguments = [a for a in shlex.split(command)[2:] if a != "-m"]
-    arguments = [a.split(",")[0] for a in arguments]  # the first job of a sweep
+    arguments = [a if "[" in a else a.split(",")[0] for a in arguments]  # a sweep's first job
 
     done = subprocess.run(
         [sys.executable, "-m", "seqnets", "train", *arguments, "--cfg", "job"],

@@ -1,0 +1,154 @@
+"""Write docs/cells.md: every cell that `seqnets list cells` shows, read off its class.
+
+    python scripts/make_cells_page.py    # a test says when the page is out of date
+
+Equations, states and differences come from the docstrings, the number of parameters from cells of
+several sizes, and backends from what refuses to run them.
+"""
+
+import inspect
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+import seqnets
+from seqnets.cells import Cell, OptionedCell
+from seqnets.cli.build import build
+from seqnets.cli.listing import configs, options
+
+PAGE = Path(__file__).parent.parent / "docs" / "cells.md"
+HEAD = """\
+# Cells
+
+Made by `scripts/make_cells_page.py` from the classes themselves. `seqnets list cells` shows the
+names; `seqnets train model/cell=NAME` trains one, `seqnets.cells` has the classes.
+
+B rows, I features of the input, H units; σ is the logistic function, W and b belong to the input,
+U and d to the last output. "Backends" are those that can run the cell on a CPU beside the plain
+loop, `reference`, which runs all of them.
+"""
+SIZES = [(2, 4), (3, 4), (4, 4), (2, 8), (4, 8), (8, 8), (5, 16), (16, 16), (3, 12), (12, 12)]
+TERMS = ("I·H", "H²", "H", "I", "1")
+
+
+def make(name: str) -> Any:
+    """What makes the cell of this name."""
+    return build(OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml"), key=name)
+
+
+def class_of(maker: Any) -> type[Cell]:
+    """The class of the cell, options left out."""
+    while isinstance(maker, (partial, OptionedCell)):
+        maker = maker.func if isinstance(maker, partial) else maker.cell
+    return maker
+
+
+def parameters(maker: Any, square: bool) -> str:
+    """How many parameters the cell has, as a formula of I and H."""
+    rows, counts = [], []
+    for I, H in SIZES:
+        if square and I != H:
+            continue
+        cell = maker(input_size=I, hidden_size=H)
+        rows.append([I * H, H * H, H, I, 1])
+        counts.append(sum(p.numel() for p in cell.parameters()))
+    table = np.array(rows, float)
+    if square:  # I is H
+        table[:, [0, 3]] = 0
+    found = np.linalg.lstsq(table, np.array(counts, float), rcond=None)[0]
+    whole = [round(float(n), 2) for n in found]
+    if np.abs(table @ np.array(whole) - counts).max() > 0.5:
+        return "see the class"
+    parts = [
+        (f"{n:g} " if n != 1 or t == "1" else "") + ("" if t == "1" else t)
+        for n, t in zip(whole, TERMS, strict=True)
+        if n
+    ]
+    return " + ".join(part.strip() for part in parts).replace("+ -", "− ")
+
+
+def backends(maker: Any) -> str:
+    """Which backends run the cell, and why the loops in C do not if they do not."""
+    cell = maker(input_size=4, hidden_size=4)
+    refusals = seqnets.explain(cell, torch.zeros(2, 3, 4)).refusals
+    able = [f"`{name}`" for name in ("c", "scan", "native", "eager") if name not in refusals]
+    reason = f" (c: {refusals['c']})" if "c" in refusals else ""
+    return (", ".join(able) or "none") + reason
+
+
+def sections(doc: str) -> dict[str, str]:
+    """The parts of a docstring: what it is, its equations, its state, where it differs."""
+    doc = inspect.cleandoc(doc)
+    math = re.search(r"\.\. math::\n((?:\n|    .*\n?)+)", doc)
+    paragraphs = [p for p in re.split(r"\n\s*\n", doc) if not p.startswith((" ", ".. math"))]
+    found = {
+        "what": paragraphs[0],
+        "math": inspect.cleandoc(math.group(1)).strip() if math else "",
+        "state": next((p for p in paragraphs if p.startswith("State:")), ""),
+        "paper": "",
+        "differs": "",
+    }
+    for paragraph in paragraphs:
+        if paragraph.startswith("References:"):
+            found["paper"] = paragraph.removeprefix("References:")
+        elif re.match(r"(Differs|As in the paper|As )", paragraph):
+            found["differs"] = paragraph
+    return {key: _plain(text) if key != "math" else text for key, text in found.items()}
+
+
+def _plain(text: str) -> str:
+    """Docstring markup as Markdown, on one line."""
+    text = re.sub(r":math:`([^`]*)`", r"$\1$", text)
+    text = re.sub(r":(?:class|meth|func):`~?([^`]*)`", r"`\1`", text)
+    return " ".join(text.replace("``", "`").split())
+
+
+def inherited_doc(kind: type[Cell]) -> str:
+    """The class's docstring, or that of the class whose equation it has."""
+    return inspect.getdoc(kind) or ""
+
+
+def entry(name: str, comment: str) -> tuple[str, str]:
+    """A line of the table, and the cell's section."""
+    maker = make(name)
+    kind = class_of(maker)
+    optioned = isinstance(maker, OptionedCell)
+    parts = sections(inherited_doc(kind))
+    cell = maker(input_size=4, hidden_size=4)
+    count = parameters(maker, getattr(kind, "square", False))
+    able = backends(maker)
+    row = f"| [`{name}`](#{name}) | {comment} | {', '.join(cell.states)} | {count} | {able} |"
+    text = [f"### {name}", "", f"`seqnets.cells.{kind.__name__}`. {parts['what']}", ""]
+    if optioned:
+        around = ", ".join(getattr(o, "func", o).__name__ for o in maker.options)
+        text += [f"With {around} around it (docs/options.md).", ""]
+    if parts["math"]:
+        body = parts["math"]
+        body = "\\begin{aligned}\n" + body + "\n\\end{aligned}" if "\\\\" in body else body
+        text += ["```math", body, "```", ""]
+    state = parts["state"] or f"State: `({', '.join(cell.states)})`."
+    text += [f"- {state}", f"- Parameters: {count}.", f"- Backends: {able}."]
+    text += [f"- {parts[part]}" for part in ("differs", "paper") if parts[part]]
+    return row, "\n".join(text)
+
+
+def page() -> str:
+    """The whole page."""
+    comments = options("model/cell", [configs()])
+    entries = [entry(name, comment) for name, comment in sorted(comments.items())]
+    table = [
+        "| name | cell | state | parameters | backends |",
+        "|---|---|---|---|---|",
+        *(row for row, _ in entries),
+    ]
+    return "\n\n".join([HEAD.strip(), "\n".join(table), *(text for _, text in entries)]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"Written: {PAGE}")
