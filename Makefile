@@ -43,5 +43,5 @@ $(READY): pyproject.toml constraints.txt
 	    "seqnets needs Python 3.10 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,plot,bench]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,plot]'
 	@touch $(READY)

@@ -8,7 +8,6 @@ several sizes, and backends from what refuses to run them.
 
 import inspect
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 from omegaconf import OmegaConf
 
 import seqnets
-from seqnets.cells import Cell, OptionedCell
+from seqnets import cells
+from seqnets.cells import Cell
 from seqnets.cli.build import build
 from seqnets.cli.listing import configs, options
 
@@ -29,10 +29,11 @@ Made by `scripts/make_cells_page.py` from the classes themselves. `seqnets list 
 names; `seqnets train model/cell=NAME` trains one, `seqnets.cells` has the classes.
 
 B rows, I features of the input, H units; σ is the logistic function, W and b belong to the input,
-U and d to the last output. "Backends" are those that can run the cell on a CPU beside the plain
+U and d to the last output. Numbers of parameters are those of the defaults, for I other than H;
+of convolutions, I and H are channels. "Backends" are those that can run the cell on a CPU beside the plain
 loop, `reference`, which runs all of them.
 """
-SIZES = [(2, 4), (3, 4), (4, 4), (2, 8), (4, 8), (8, 8), (5, 16), (16, 16), (3, 12), (12, 12)]
+SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12)]
 TERMS = ("I·H", "H²", "H", "I", "1")
 
 
@@ -41,19 +42,18 @@ def make(name: str) -> Any:
     return build(OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml"), key=name)
 
 
-def class_of(maker: Any) -> type[Cell]:
-    """The class of the cell, options left out."""
-    while isinstance(maker, (partial, OptionedCell)):
-        maker = maker.func if isinstance(maker, partial) else maker.cell
-    return maker
+def class_of(name: str) -> tuple[type[Cell], list[str]]:
+    """The class of the cell, and the names of the options around it."""
+    config = OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml")
+    around = [option._target_.rpartition(".")[2] for option in config.get("options", [])]
+    target = config.cell._target_ if around else config._target_
+    return getattr(cells, target.removeprefix("seqnets.cells.")), around
 
 
 def parameters(maker: Any, square: bool) -> str:
     """How many parameters the cell has, as a formula of I and H."""
     rows, counts = [], []
-    for I, H in SIZES:
-        if square and I != H:
-            continue
+    for I, H in [(H, H) for _, H in SIZES] if square else SIZES:
         cell = maker(input_size=I, hidden_size=H)
         rows.append([I * H, H * H, H, I, 1])
         counts.append(sum(p.numel() for p in cell.parameters()))
@@ -116,17 +116,15 @@ def inherited_doc(kind: type[Cell]) -> str:
 def entry(name: str, comment: str) -> tuple[str, str]:
     """A line of the table, and the cell's section."""
     maker = make(name)
-    kind = class_of(maker)
-    optioned = isinstance(maker, OptionedCell)
+    kind, around = class_of(name)
     parts = sections(inherited_doc(kind))
     cell = maker(input_size=4, hidden_size=4)
     count = parameters(maker, getattr(kind, "square", False))
     able = backends(maker)
     row = f"| [`{name}`](#{name}) | {comment} | {', '.join(cell.states)} | {count} | {able} |"
     text = [f"### {name}", "", f"`seqnets.cells.{kind.__name__}`. {parts['what']}", ""]
-    if optioned:
-        around = ", ".join(getattr(o, "func", o).__name__ for o in maker.options)
-        text += [f"With {around} around it (docs/options.md).", ""]
+    if around:
+        text += [f"With {', '.join(around)} around it: see [options](options.md).", ""]
     if parts["math"]:
         body = parts["math"]
         body = "\\begin{aligned}\n" + body + "\n\\end{aligned}" if "\\\\" in body else body

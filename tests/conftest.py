@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from absl import logging as absl_logging
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)  # sizes are small, and workers of pytest-xdist share the cores
+
+# Keras and JAX log by absl, whose handler closes its stream when Hydra sets logging up: pytest's.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True)

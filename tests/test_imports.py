@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = ["lightning", "hydra", "omegaconf", "torchmetrics", "tensorboard", "matplotlib", "rich"]
+HEAVY += ["keras", "jax", "flax", "onnx", "onnxruntime"]
 
 
 def loaded_by(statement):
@@ -20,8 +21,11 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
     assert not loaded_by("import seqnets") & (set(HEAVY) - loaded_by("import torch"))
 
 
-@pytest.mark.parametrize("part", ["seqnets.models", "seqnets.testing", "seqnets.benchmarking"])
-def test_models_laws_and_benchmarks_need_no_more_than_torch(part):
+@pytest.mark.parametrize(
+    "part",
+    ["seqnets.models", "seqnets.testing", "seqnets.benchmarking", "seqnets.conversion"],
+)
+def test_models_laws_benchmarks_and_conversion_need_no_more_than_torch(part):
     assert not loaded_by(f"import {part}") & (set(HEAVY) - loaded_by("import torch"))
 
 

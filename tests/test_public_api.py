@@ -9,17 +9,23 @@ PUBLIC = {
         LSTM GRU RNN OriginalGRU PeepholeLSTM CoupledLSTM NoForgetLSTM
         LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
         TorchLike TorchLikeCell Cell GatedCell Recurrent Bidirectional DeepRNN Stream Truncated
+        Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video
         unroll explain cells engine errors layers
     """,
     "seqnets.cells": """
         LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
-        Cell GatedCell MemoryCell Wrapper OptionedCell
+        Cell GatedCell MemoryCell Wrapper OptionedCell Mogrifier DeepTransition Dilated
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop
         LayerNorm Activations ClipState LearnedState
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
+        Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video
+    """,
+    "seqnets.conversion": """
+        to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx
+        read write difference FORMATS Format AbsentError
     """,
     "seqnets.testing": "check_cell check_layer check_backend one_unit step",
     "seqnets.benchmarking": """

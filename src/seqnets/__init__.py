@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from seqnets.cells import Cell, GatedCell
     from seqnets.engine import explain
     from seqnets.engine.unroll import unroll
-    from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Stream, Truncated
+    from seqnets.layers import (
+        Bidirectional,
+        ConvFront1d,
+        ConvFront2d,
+        DeepOutput,
+        DeepRNN,
+        Fronted,
+        Hierarchical,
+        Recurrent,
+        Reversed,
+        Stream,
+        Truncated,
+        Video,
+    )
     from seqnets.layers.torch_like import (
         GRU,
         LSTM,
@@ -42,11 +55,16 @@ __all__ = [
     "RNN",
     "Bidirectional",
     "Cell",
+    "ConvFront1d",
+    "ConvFront2d",
     "CoupledLSTM",
     "CoupledLSTMCell",
+    "DeepOutput",
     "DeepRNN",
+    "Fronted",
     "GRUCell",
     "GatedCell",
+    "Hierarchical",
     "LSTMCell",
     "NoForgetLSTM",
     "NoForgetLSTMCell",
@@ -56,10 +74,12 @@ __all__ = [
     "PeepholeLSTMCell",
     "RNNCell",
     "Recurrent",
+    "Reversed",
     "Stream",
     "TorchLike",
     "TorchLikeCell",
     "Truncated",
+    "Video",
     "cells",
     "engine",
     "errors",
@@ -70,7 +90,9 @@ __all__ = [
 
 _PARTS = ("cells", "engine", "errors", "layers")
 _HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
-_HOMES |= dict.fromkeys(("Bidirectional", "DeepRNN", "Recurrent", "Stream", "Truncated"), "layers")
+_HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOutput"), "layers")
+_HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
+_HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")
 
 
 def __getattr__(name: str) -> Any:

@@ -245,7 +245,9 @@ def test_a_rival_that_is_not_installed_gives_a_reason_and_no_failure(name, packa
 
 
 @pytest.mark.parametrize("pass_", ["forward", "step"])
-@pytest.mark.parametrize("make", TWINS.values(), ids=TWINS)
+@pytest.mark.parametrize(
+    "make", [*TWINS.values(), cells.PeepholeLSTMCell], ids=[*TWINS, "peephole lstm"]
+)
 def test_onnx_runtime_agrees_with_the_reference(make, pass_):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -254,7 +256,7 @@ def test_onnx_runtime_agrees_with_the_reference(make, pass_):
     assert agrees(onnx_runtime(work), work) == {"y"}
 
 
-@pytest.mark.parametrize("make", [cells.PeepholeLSTMCell, partial(cells.LSTMCell, proj_size=2)])
+@pytest.mark.parametrize("make", [cells.NoForgetLSTMCell, partial(cells.LSTMCell, proj_size=2)])
 def test_onnx_runtime_has_no_operator_for_other_equations(make):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

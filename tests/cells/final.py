@@ -1,6 +1,7 @@
 """Every cell that seqnets exports, found so that a new one cannot be forgotten."""
 
 from seqnets import cells
+from seqnets.cells.convolutional import ConvolutionalCell
 
 ABSTRACT = (cells.Cell, cells.GatedCell, cells.MemoryCell)
 
@@ -13,6 +14,11 @@ FINAL_CELLS = [
     and not issubclass(cell, cells.Wrapper)
 ]
 
+TRACED_CELLS = [cell for cell in FINAL_CELLS if not issubclass(cell, ConvolutionalCell)]
+"""Those whose step the engine can say as a graph: all but convolutions."""
+
+PROJECTING = [cell for cell in FINAL_CELLS if getattr(cell, "projects", False)]
+
 
 def sized(cell_cls, input_size, hidden_size, **options):
     """A cell of these sizes, or of equal ones where they have to be."""
@@ -22,3 +28,12 @@ def sized(cell_cls, input_size, hidden_size, **options):
 def width(cell_cls, input_size, hidden_size):
     """The input size that a cell can have beside a hidden size."""
     return hidden_size if getattr(cell_cls, "square", False) else input_size
+
+
+_DRAWN = {base.reset_parameters for base in (cells.GatedCell, cells.MemoryCell, cells.LSTMCell)}
+GENERIC = [
+    cell
+    for cell in FINAL_CELLS
+    if getattr(cell, "reset_parameters", None) in _DRAWN and not sized(cell, 3, 4).parametrised
+]
+"""Those whose parameters are drawn as every gated cell draws them."""

@@ -2,14 +2,13 @@ from functools import partial
 
 import pytest
 
-from seqnets.cells import LSTMCell, MemoryCell, RNNCell
+from seqnets.cells import LSTMCell, RNNCell
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.testing import check_cell, check_layer
 
-from .final import FINAL_CELLS, sized, width
+from .final import FINAL_CELLS, PROJECTING, sized, width
 
 BOTH_WAYS = ("chunks", "steps", "causality")
-WITH_MEMORY = [cell for cell in FINAL_CELLS if issubclass(cell, MemoryCell)]
 
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
@@ -22,7 +21,7 @@ def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4, bias=False), input_size=width(cell_cls, 3, 4))
 
 
-@pytest.mark.parametrize("cell_cls", WITH_MEMORY)
+@pytest.mark.parametrize("cell_cls", PROJECTING)
 def test_cell_with_a_projection_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4, proj_size=2))
 

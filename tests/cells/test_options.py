@@ -20,7 +20,6 @@ from seqnets.cells import (
     LayerNorm,
     LearnedState,
     LSTMCell,
-    OptionedCell,
     OriginalGRUCell,
     RecurrentDropout,
     RNNCell,
@@ -29,6 +28,7 @@ from seqnets.cells import (
     Zoneout,
     chrono,
     initialize,
+    optioned,
     weight_drop,
 )
 from seqnets.errors import ConfigError
@@ -150,7 +150,9 @@ def test_second_derivatives_see_the_masks_of_the_first(option, backend):
 
 
 def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction():
-    make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.2), LearnedState])
+    make = partial(
+        optioned, cell=LSTMCell, options=[LayerNorm, partial(Zoneout, p=0.2), LearnedState]
+    )
 
     check_layer(DeepRNN(make, 3, 4, num_layers=2), skip=())
     check_layer(
@@ -160,7 +162,7 @@ def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction
 
 
 def test_an_optioned_network_is_copied_pickled_and_loaded():
-    make = OptionedCell(GRUCell, [partial(RecurrentDropout, p=0.2), LayerNorm])
+    make = partial(optioned, cell=GRUCell, options=[partial(RecurrentDropout, p=0.2), LayerNorm])
     net, x = DeepRNN(make, 3, 4, num_layers=2).eval(), torch.randn(2, 5, 3)
     other = DeepRNN(make, 3, 4, num_layers=2).eval()
 
@@ -171,7 +173,7 @@ def test_an_optioned_network_is_copied_pickled_and_loaded():
 
 
 def test_compile_sees_an_optioned_cell_as_one_operator():
-    make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.2)])
+    make = partial(optioned, cell=LSTMCell, options=[LayerNorm, partial(Zoneout, p=0.2)])
     layer, x = Recurrent(make(3, 5)).eval(), torch.randn(2, 6, 3)
 
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -450,7 +452,9 @@ def test_a_wrapper_around_no_cell_says_so():
 
 def test_rules_hold_for_each_gate_in_every_layer_and_direction():
     rules = {"weight_hh": {"f": "identity", "g": "orthogonal"}, "bias": {"f": 1.5}}
-    make = OptionedCell(partial(LSTMCell, forget_bias=0.0), [partial(initialize, **rules)])
+    make = partial(
+        optioned, cell=partial(LSTMCell, forget_bias=0.0), options=[partial(initialize, **rules)]
+    )
 
     net = DeepRNN(make, 3, 4, num_layers=3, bidirectional=True)
 

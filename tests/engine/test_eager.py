@@ -1,6 +1,7 @@
 """The loop in torch's own operations: what the plain loop computes, in fewer of them."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,13 +16,13 @@ from seqnets.engine.request import make_request
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import LAWS, example, obey, perturb
-from tests.cells.final import FINAL_CELLS
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells
 
 B, T, I, H = 5, 7, 3, 4
 LENGTHS = torch.tensor([4, 0, 7, 1, 7])
 CELLS = {
-    **{cls.__name__: cls for cls in (*FINAL_CELLS, *user_cells.USER_CELLS)},
+    **{cls.__name__: partial(sized, cls) for cls in (*TRACED_CELLS, *user_cells.USER_CELLS)},
     "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: GRUCell(*sizes, bias=False),
@@ -59,7 +60,7 @@ def everything(cell, x, state, lengths, resets, run):
 def make(kind, dtype=torch.float64):
     cell = CELLS[kind](I, H).to(dtype)
     perturb(cell)
-    x = torch.randn(B, T, I, dtype=dtype)
+    x = torch.randn(B, T, cell.input_size, dtype=dtype)
     state = tuple(torch.randn(B, size, dtype=dtype) for size in cell.state_sizes)
     return cell, x, state, torch.rand(B, T) < 0.3
 

@@ -1,6 +1,9 @@
 """What is done in which order, and what is kept for the way back."""
 
+from functools import partial
+
 import pytest
+import torch
 
 from seqnets.cells import (
     GatedCell,
@@ -13,12 +16,13 @@ from seqnets.cells import (
 from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer, _Network, make_program
 from seqnets.engine.trace import Untraceable, trace_step
-from tests.cells.final import FINAL_CELLS
+from seqnets.testing import check_backend
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells
 
 I, H = 3, 5
 CELLS = {
-    **{cls.__name__: cls for cls in (*FINAL_CELLS, *user_cells.USER_CELLS)},
+    **{cls.__name__: partial(sized, cls) for cls in (*TRACED_CELLS, *user_cells.USER_CELLS)},
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
 }
 
@@ -137,20 +141,41 @@ def test_without_a_way_back_nothing_is_kept():
     assert plan.saved_size == 0
 
 
-def test_units_of_two_widths_in_one_stage_are_refused():
-    class Mixed(GatedCell):
-        gates = ("h", "c")
-        states = ("h", "c")
+class Mixed(GatedCell):
+    """Two widths from the start: a wide state, which turns into a delayed one too, and a narrow."""
 
-        @property
-        def state_sizes(self):
-            return (self.hidden_size, self.hidden_size - 1)
+    gates = ("h", "c")
+    recurrent = ()
+    states = ("h", "c", "before")
+    first = 0
 
-        def step(self, wx, state):
-            h, c = state
-            return wx[:, : self.hidden_size] + h, wx[:, : self.hidden_size - 1] + c
+    @property
+    def state_sizes(self):
+        return (self.hidden_size, self.hidden_size - 1, self.hidden_size)
 
-    with pytest.raises(Untraceable, match="a stage of 4 and 5 units"):
+    def step(self, wx, state):
+        h, c, before = state
+        narrow = wx[:, self.first : self.first + self.hidden_size - 1]
+        return wx[:, : self.hidden_size] + h * before, torch.tanh(narrow + c), h
+
+
+class Apart(Mixed):
+    first = 5
+
+
+def test_units_of_two_widths_have_stages_of_their_own():
+    plan = program(Apart)
+
+    assert [(stage.width, sorted(stage.state)) for stage in plan.forward] == [
+        (H, [0, 2]),
+        (H - 1, [1]),
+    ]
+    for backend in ("eager", "c"):
+        assert check_backend(Apart(I, H, bias=False), backend, steps=(1, 4)) == {}
+
+
+def test_pieces_that_overlap_are_refused():
+    with pytest.raises(Untraceable, match="overlap"):
         program(Mixed)
 
 

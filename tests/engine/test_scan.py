@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from seqnets import unroll
-from seqnets.cells import GatedCell, GRUCell, LSTMCell
+from seqnets.cells import GatedCell, GRUCell, LRUCell, LSTMCell, QRNNCell
 from seqnets.engine import runs, scan
 from seqnets.engine.dispatch import BACKENDS
 from seqnets.engine.plans import program_of
@@ -21,7 +21,8 @@ from tests.engine.user_cells import (
 )
 
 B, T, I, H = 5, 7, 3, 4
-LINEAR = [MinGRUCell, LeakyCell, SRUCell, CascadeCell, SelectiveCell]
+LINEAR = [MinGRUCell, LeakyCell, SRUCell, CascadeCell, SelectiveCell, QRNNCell, LRUCell]
+DTYPES = (torch.float64, torch.complex128)
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +54,11 @@ def loop(a, b, h, reverse):
 
 @pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 9, 10, 63, 64, 257])
-def test_a_scan_is_the_loop(steps, reverse):
-    a, b = torch.randn(2, B, steps, H, dtype=torch.float64)
-    first = torch.randn(B, H, dtype=torch.float64)
+def test_a_scan_is_the_loop(steps, dtype, reverse):
+    a, b = torch.randn(2, B, steps, H, dtype=dtype)
+    first = torch.randn(B, H, dtype=dtype)
 
     found = scan.linear_scan(a, b, first, reverse=reverse)
 
@@ -65,9 +67,10 @@ def test_a_scan_is_the_loop(steps, reverse):
 
 @pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("reverse", [False, True])
-def test_its_first_and_second_derivatives_are_right(reverse):
-    a, b = torch.randn(2, 2, 5, 3, dtype=torch.float64).requires_grad_()
-    first = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_its_first_and_second_derivatives_are_right(dtype, reverse):
+    a, b = torch.randn(2, 2, 5, 3, dtype=dtype).requires_grad_()
+    first = torch.randn(2, 3, dtype=dtype, requires_grad=True)
 
     def function(a, b, first):
         return scan.linear_scan(a, b, first, reverse=reverse)
@@ -107,13 +110,28 @@ def test_its_gradient_can_be_differentiated_again(cell_cls):
 def test_a_part_that_nothing_reads_is_computed_after_the_others():
     plan = scan._plan(program_of(SRUCell(I, H)).step, SRUCell.states)
 
-    assert [linear.part for linear in plan.carried] == [1]
+    assert [linear.parts for linear in plan.carried] == [(1,)]
 
 
 def test_a_part_is_scanned_after_those_it_depends_on():
     plan = scan._plan(program_of(CascadeCell(I, H)).step, CascadeCell.states)
 
-    assert [linear.part for linear in plan.carried] == [1, 0]
+    assert [linear.parts for linear in plan.carried] == [(1,), (0,)]
+
+
+def test_a_part_that_only_passes_on_is_not_scanned():
+    plan = scan._plan(program_of(QRNNCell(I, H)).step, QRNNCell.states)
+
+    assert {linear.parts: linear.moves for linear in plan.carried} == {
+        **{(p,): True for p in (2, 3, 4)},
+        (1,): False,
+    }
+
+
+def test_two_parts_that_turn_are_one_number_and_products_of_them_come_after():
+    plan = scan._plan(program_of(LRUCell(I, H)).step, LRUCell.states)
+
+    assert [linear.parts for linear in plan.carried] == [(1, 2)]
 
 
 def linear_in(states, function):
@@ -136,12 +154,29 @@ class Random(LinearCell):
         return (state[0] + torch.rand_like(wx),)
 
 
-class Swapped(LinearCell):
-    states = ("h", "m")
+TURNS = {
+    "by a right angle": lambda wx, h, m: (wx + m, wx - h),
+    "by the same number": lambda wx, h, m: (wx / 2 + h + 0.3 * m, m - 0.3 * h),
+    "both scaled": lambda wx, h, m: ((h - wx * m) / 2, wx + (wx * h + m) / 2),
+    "under a condition": lambda wx, h, m: (
+        torch.where(wx > 0, 0.9 * h, h / 3) - torch.sin(wx) * m,
+        torch.where(wx > 0, 0.9 * m, m / 3) + torch.sin(wx) * h,
+    ),
+}
 
-    def step(self, wx, state):
-        h, m = state
-        return wx + m, wx - h
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_turns_are_recognised_however_they_are_written(turn):
+    cell = linear_in(("h", "m"), TURNS[turn])(I, H)
+
+    assert check_backend(cell, "scan", steps=(1, 6)) == {}
+
+
+def test_a_turn_needs_complex_numbers():
+    cell = LRUCell(I, H, dtype=torch.bfloat16)
+
+    with pytest.raises(BackendError, match=r"complex number, and torch\.bfloat16 has none"):
+        unroll(cell, torch.zeros(B, T, I, dtype=torch.bfloat16), backend="scan")
 
 
 REFUSALS = {
@@ -156,7 +191,14 @@ REFUSALS = {
         linear_in(("h",), lambda wx, h: (torch.where(h > 0, wx, h),)),
         "gt of 'h'",
     ),
-    "two that turn": (Swapped, "'h' depends on 'm', and that on others"),
+    "two that mix": (
+        linear_in(("h", "m"), lambda wx, h, m: (wx + m, wx + h)),
+        "'h' depends on 'm', and that on others",
+    ),
+    "two that grow apart": (
+        linear_in(("h", "m"), lambda wx, h, m: (wx * h + m, wx - h)),
+        "'h' depends on 'm', and that on others",
+    ),
     "random numbers": (Random, "the step cannot be traced: aten.rand_like"),
 }
 

@@ -1,5 +1,7 @@
 """A step as a graph of arithmetic: the same numbers, or a reason why there is none."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,12 +18,12 @@ from seqnets.engine.trace import (
     step_from_text,
     trace_step,
 )
-from tests.cells.final import FINAL_CELLS
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells
 
 B, I, H = 3, 4, 5
 CELLS = {
-    **{cls.__name__: cls for cls in (*FINAL_CELLS, *user_cells.USER_CELLS)},
+    **{cls.__name__: partial(sized, cls) for cls in (*TRACED_CELLS, *user_cells.USER_CELLS)},
     "ReLU": lambda *sizes: RNNCell(*sizes, nonlinearity="relu"),
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: LSTMCell(*sizes, bias=False),
@@ -63,7 +65,7 @@ def example(cell_cls):
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.copy_(torch.randn_like(parameter))
-    wx = cell.project(torch.randn(B, I, dtype=torch.float64))
+    wx = cell.project(torch.randn(B, cell.input_size, dtype=torch.float64))
     state = tuple(torch.randn(B, size, dtype=torch.float64) for size in cell.state_sizes)
     return cell, wx, state
 
@@ -112,7 +114,7 @@ def _shape(program):
 
 def test_the_projection_of_the_input_can_belong_to_the_step():
     cell, _, state = example(LSTMCell)
-    x = torch.randn(B, I, dtype=torch.float64)
+    x = torch.randn(B, cell.input_size, dtype=torch.float64)
     step = trace_step(cell, project=True)
 
     names = [product.weight.name for product in step.products]

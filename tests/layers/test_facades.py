@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import seqnets
-from seqnets import TorchLike, TorchLikeCell, cells
+from seqnets import TorchLike, TorchLikeCell
 from seqnets.errors import ConfigError
-from tests.cells.final import FINAL_CELLS, sized, width
+from tests.cells.final import FINAL_CELLS, PROJECTING, sized, width
 
 
 def face_of(cell, base):
@@ -80,8 +80,8 @@ def test_a_face_starts_as_torch_starts_its_own(cell):
     assert weights.std() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("cell", [c for c in FINAL_CELLS if issubclass(c, cells.MemoryCell)])
-def test_every_cell_with_a_memory_can_project_its_output(cell):
+@pytest.mark.parametrize("cell", PROJECTING)
+def test_every_cell_that_projects_does_so_behind_its_face(cell):
     y, (h, c) = face_of(cell, TorchLike)(3, 4, proj_size=2)(torch.randn(5, 2, 3))
 
     assert (y.shape[-1], h.shape[-1], c.shape[-1]) == (2, 2, 4)

@@ -169,7 +169,7 @@ WRONG = {
         "5 and 6 wide",
     ),
     "inputs": (lambda: Bidirectional(GRUCell(I, H), GRUCell(I + 1, H)), "take 4 and 5"),
-    "connection": (lambda: DeepRNN(GRUCell, I, H, connection="dense"), "connection is 'dense'"),
+    "connection": (lambda: DeepRNN(GRUCell, I, H, connection="cubic"), "connection is 'cubic'"),
     "pair": (lambda: DeepRNN(GRUCell, I, H, merge="none"), "merge is 'none'"),
     "dropout": (lambda: DeepRNN(GRUCell, I, H, dropout=1.0), r"dropout is 1\.0"),
     "depth": (lambda: DeepRNN(GRUCell, I, H, 0), "num_layers is 0"),

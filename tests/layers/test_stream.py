@@ -7,7 +7,7 @@ import seqnets
 from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
-from tests.cells.final import FINAL_CELLS
+from tests.cells.final import FINAL_CELLS, sized
 
 B, T, I, H = 3, 9, 5, 20
 
@@ -32,7 +32,7 @@ LAYERS = {
     "in double precision": lambda: Recurrent(GRUCell(I, H)).double(),
     "untraceable": lambda: Recurrent(Drawing(I, H)),
 }
-LAYERS |= {cell.__name__: lambda cell=cell: Recurrent(cell(I, H)) for cell in FINAL_CELLS}
+LAYERS |= {cell.__name__: lambda cell=cell: Recurrent(sized(cell, I, H)) for cell in FINAL_CELLS}
 
 
 def fed(stream, x):
@@ -42,7 +42,7 @@ def fed(stream, x):
 @pytest.mark.parametrize("name", LAYERS)
 def test_steps_give_what_the_sequence_gives_at_once_and_a_reset_begins_again(name):
     layer = LAYERS[name]()
-    x = torch.randn(B, T, I, dtype=next(layer.parameters()).dtype)
+    x = torch.randn(B, T, layer.input_size, dtype=next(layer.parameters()).dtype)
     stream = Stream(layer, B)
 
     expected = layer(x)[0].detach()

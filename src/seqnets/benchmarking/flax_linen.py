@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,8 @@ import torch
 from torch import Tensor
 
 from seqnets.benchmarking.contestants import Absent, Contestant, Outcome, Stepper, Workload
-from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
-
-_TWINS: dict[type[GatedCell], str] = {
-    LSTMCell: "OptimizedLSTMCell",
-    GRUCell: "GRUCell",
-    RNNCell: "SimpleCell",
-}
+from seqnets.conversion.flax import cell_of, linen_cell, params_of
+from seqnets.errors import ConfigError
 
 
 def flax(work: Workload) -> Contestant:
@@ -33,13 +29,11 @@ def flax(work: Workload) -> Contestant:
         raise Absent("it is compared in float32 on the CPU")
     cell: Any = work.cell
     pass_ = work.case.pass_
-    if type(cell) not in _TWINS or cell.output_size != cell.hidden_size:
-        raise Absent("Flax has no cell with these equations")
-    options: Any = {}
-    if isinstance(cell, RNNCell) and cell.nonlinearity == "relu":
-        options["activation_fn"] = jax.nn.relu
-    twin = getattr(linen, _TWINS[type(cell)])(cell.hidden_size, **options)
-    weights = jax.tree.map(jax.numpy.asarray, _to_flax(cell))
+    try:
+        weights = jax.tree.map(jax.numpy.asarray, params_of(cell))
+    except ConfigError as error:
+        raise Absent("Flax has no cell with these equations") from error
+    twin = linen_cell(cell)
 
     if pass_ == "step":
         return _stepping(work, jax, twin, weights)
@@ -81,44 +75,12 @@ def _stepping(work: Workload, jax: Any, twin: Any, weights: Any) -> Contestant:
     return Contestant("Flax", stepper.run, stepper.outcome, on_torch=False)
 
 
-def _names(cell: GatedCell) -> list[str]:
-    """What Flax calls the gates, in our order."""
-    return [""] if isinstance(cell, RNNCell) else list(cell.gates)
-
-
-def _to_flax(cell: Any) -> dict[str, dict[str, Any]]:
-    """The cell's parameters as Flax has them: two biases that only add up are one there."""
-    names = _names(cell)
-    parts = {
-        name: dict(zip(names, p.detach().chunk(len(names)), strict=True))
-        for name, p in cell.named_parameters()
-    }
-    zeros = dict.fromkeys(names, torch.zeros(cell.hidden_size))
-    b, d = parts.get("bias_ih", zeros), parts.get("bias_hh", zeros)
-    weights = {}
-    for name in names:
-        u: dict[str, Tensor] = {"kernel": parts["weight_hh"][name].T}
-        w: dict[str, Tensor] = {"kernel": parts["weight_ih"][name].T}
-        if isinstance(cell, LSTMCell):
-            u["bias"] = b[name] + d[name]
-        elif isinstance(cell, GRUCell) and name == "n":
-            w["bias"], u["bias"] = b[name], d[name]
-        else:
-            w["bias"] = b[name] + d[name]
-        weights[f"i{name}"], weights[f"h{name}"] = w, u
-    return {
-        place: {kind: tensor.numpy() for kind, tensor in tensors.items()}
-        for place, tensors in weights.items()
-    }
-
-
 def _from_flax(cell: Any, found: Any) -> Outcome:
     """Flax's gradients of the weights, as ours."""
+    kind: Any = type(cell)
+    like = cell_of(found, partial(kind, bias=False))
     return {
-        f"gradient of {weight}": torch.cat(
-            [_tensor(found[f"{side}{name}"]["kernel"]).T for name in _names(cell)]
-        )
-        for weight, side in (("weight_ih", "i"), ("weight_hh", "h"))
+        f"gradient of {name}": parameter.detach() for name, parameter in like.named_parameters()
     }
 
 

@@ -15,9 +15,11 @@ Size = tuple[int, int]
 
 def products(cell: Cell) -> tuple[list[Size], list[Size]]:
     """(Rows, columns) of the weights that multiply inputs, and of those that every step needs."""
-    sizes = {n: (p.shape[0], p.shape[1]) for n, p in cell.named_parameters() if p.dim() == 2}
-    of_inputs = [sizes.pop("weight_ih")] if "weight_ih" in sizes else []
-    return of_inputs, list(sizes.values())
+    fixed = {name for name, _ in cell.named_buffers()}
+    matrices = {n: t for n, t in cell.tensors().items() if t.dim() == 2 and n not in fixed}
+    sizes = {name: (matrix.shape[0], matrix.shape[1]) for name, matrix in matrices.items()}
+    of_inputs = [size for name, size in sizes.items() if name.endswith("weight_ih")]
+    return of_inputs, [size for name, size in sizes.items() if not name.endswith("weight_ih")]
 
 
 def operations(cell: Cell) -> int:

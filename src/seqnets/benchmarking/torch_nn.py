@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from seqnets.benchmarking.contestants import Contestant, Outcome, Stepper, Workload, run_pass
 from seqnets.benchmarking.floor import operations
-from seqnets.cells import Cell, GRUCell, LSTMCell, RNNCell
+from seqnets.cells import Cell, LSTMCell
+from seqnets.conversion import to_torch
+from seqnets.errors import ConfigError
 
 
 def torch_nn(work: Workload) -> Contestant:
@@ -25,21 +27,10 @@ def torch_nn(work: Workload) -> Contestant:
 
 def twin_of(cell: Cell) -> nn.RNNBase | None:
     """torch.nn's layer with this cell's equation and its weights; None if there is none."""
-    # A subclass may have another equation.
-    if type(cell) not in (LSTMCell, GRUCell, RNNCell):
+    try:
+        return to_torch(cell)
+    except ConfigError:
         return None
-    sizes: tuple[int, int] = (cell.input_size, cell.hidden_size)
-    parameters = dict(cell.named_parameters())
-    bias = "bias_ih" in parameters
-    twin: nn.RNNBase
-    if isinstance(cell, LSTMCell):
-        twin = nn.LSTM(*sizes, bias=bias, proj_size=cell.proj_size)
-    elif isinstance(cell, GRUCell):
-        twin = nn.GRU(*sizes, bias=bias)
-    else:
-        twin = nn.RNN(*sizes, bias=bias, nonlinearity=getattr(cell, "nonlinearity", "tanh"))
-    twin.load_state_dict({f"{name}_l0": p.detach() for name, p in parameters.items()})
-    return twin.to(next(cell.parameters()))
 
 
 def _timed(work: Workload, layer: nn.RNNBase, note: str, scale: float) -> Contestant:

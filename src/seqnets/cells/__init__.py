@@ -1,15 +1,55 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
 from seqnets.cells.base import Cell, GatedCell
-from seqnets.cells.gru import GRUCell, OriginalGRUCell
+from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
+from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
+from seqnets.cells.continuous import CfCCell, LTCCell
+from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
+from seqnets.cells.exponential import SLSTMCell
+from seqnets.cells.gru import (
+    GRUCell,
+    LightGRUCell,
+    MGUCell,
+    MUT1Cell,
+    MUT2Cell,
+    MUT3Cell,
+    OriginalGRUCell,
+    UGRNNCell,
+)
+from seqnets.cells.highway import RecurrentHighwayCell
+from seqnets.cells.linear import (
+    FPoolQRNNCell,
+    HGRNCell,
+    IFOPoolQRNNCell,
+    MinGRUCell,
+    MinLSTMCell,
+    PeepholeSRUCell,
+    QRNNCell,
+    SRUCell,
+)
+from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
     CoupledLSTMCell,
+    JANETCell,
     LSTMCell,
     MemoryCell,
+    MultiplicativeLSTMCell,
     NoForgetLSTMCell,
     PeepholeLSTMCell,
 )
+from seqnets.cells.odyssey import (
+    CIFGLSTMCell,
+    FGRLSTMCell,
+    NFGLSTMCell,
+    NIAFLSTMCell,
+    NIGLSTMCell,
+    NOAFLSTMCell,
+    NOGLSTMCell,
+)
 from seqnets.cells.options import Activations, ClipState, LayerNorm, LearnedState
+from seqnets.cells.orthogonal import ExpRNNCell, orthogonal
+from seqnets.cells.oscillator import CoRNNCell
+from seqnets.cells.phased import PhasedLSTMCell
 from seqnets.cells.regularizers import (
     InputDropout,
     RecurrentDropout,
@@ -17,33 +57,87 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
-from seqnets.cells.rnn import RNNCell
+from seqnets.cells.rnn import (
+    AntisymmetricRNNCell,
+    FastGRNNCell,
+    FastRNNCell,
+    GatedAntisymmetricRNNCell,
+    IndRNNCell,
+    IRNNCell,
+    RNNCell,
+)
 from seqnets.cells.starting import chrono, initialize
-from seqnets.cells.wrapper import CellOption, OptionedCell, Wrapper
+from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
 __all__ = [
     "Activations",
+    "AntisymmetricRNNCell",
+    "CIFGLSTMCell",
     "Cell",
     "CellOption",
+    "CfCCell",
     "ClipState",
+    "Clockwork",
+    "ClockworkRNNCell",
+    "CoRNNCell",
+    "ConvGRUCell",
+    "ConvLSTMCell",
     "CoupledLSTMCell",
+    "DeepTransition",
+    "Dilated",
+    "ExpRNNCell",
+    "FGRLSTMCell",
+    "FPoolQRNNCell",
+    "FastGRNNCell",
+    "FastRNNCell",
     "GRUCell",
+    "GatedAntisymmetricRNNCell",
     "GatedCell",
+    "HGRNCell",
+    "IFOPoolQRNNCell",
+    "IRNNCell",
+    "IndRNNCell",
     "InputDropout",
+    "JANETCell",
+    "LRUCell",
     "LSTMCell",
+    "LTCCell",
     "LayerNorm",
     "LearnedState",
+    "LightGRUCell",
+    "MGUCell",
+    "MUT1Cell",
+    "MUT2Cell",
+    "MUT3Cell",
     "MemoryCell",
+    "MinGRUCell",
+    "MinLSTMCell",
+    "Mogrifier",
+    "MultiplicativeLSTMCell",
+    "NFGLSTMCell",
+    "NIAFLSTMCell",
+    "NIGLSTMCell",
+    "NOAFLSTMCell",
+    "NOGLSTMCell",
     "NoForgetLSTMCell",
-    "OptionedCell",
     "OriginalGRUCell",
+    "PeepholeConvLSTMCell",
     "PeepholeLSTMCell",
+    "PeepholeSRUCell",
+    "PhasedLSTMCell",
+    "QRNNCell",
     "RNNCell",
     "RecurrentDropout",
+    "RecurrentHighwayCell",
+    "SLSTMCell",
+    "SRUCell",
+    "UGRNNCell",
     "VariationalDropout",
     "Wrapper",
     "Zoneout",
     "chrono",
     "initialize",
+    "optioned",
+    "orthogonal",
     "weight_drop",
 ]

@@ -31,12 +31,14 @@ class Cell(nn.Module, ABC):
     Attributes:
         states: Names of the state's parts. The first is the cell's output.
         clocks: Those of them that count time, and are no memory: options leave them as they are.
+        has_modes: Whether the equation reads ``training``.
         input_size: Features of the input, I.
         hidden_size: Units, H.
     """
 
     states: tuple[str, ...] = ("h",)
     clocks: tuple[str, ...] = ()
+    has_modes: ClassVar[bool] = False
     input_size: int
     hidden_size: int
 
@@ -320,15 +322,15 @@ class GatedCell(Cell):
                 f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
                 f"  The input itself stands in its equation; put a linear layer before it."
             )
-        inputs = len(self.inputs) * self.hidden_size
-        recurrent = len(self.recurrent) * self.hidden_size
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
 
-        self.weight_ih = parameter(inputs, self.input_size)
+        rows, *columns = self.block_shape(self.input_size)
+        inputs, recurrent = len(self.inputs) * rows, len(self.recurrent) * rows
+        self.weight_ih = parameter(inputs, *columns)
         if recurrent:
-            self.weight_hh = parameter(recurrent, self.output_size)
+            self.weight_hh = parameter(recurrent, *self.block_shape(self.output_size)[1:])
         self.register_parameter("bias_ih", parameter(inputs) if bias else None)
         self.register_parameter("bias_hh", parameter(recurrent) if bias and recurrent else None)
         for name in self.per_unit:
@@ -336,6 +338,10 @@ class GatedCell(Cell):
         self.add_parameters(parameter)
         self.parameter_shapes = {name: p.shape for name, p in self.named_parameters()}
         self.reset_parameters()
+
+    def block_shape(self, features: int) -> tuple[int, ...]:
+        """One gate's rows of the weight by which so many features enter."""
+        return self.hidden_size, features
 
     def add_parameters(self, parameter: Any) -> None:
         """Register what a subclass has beyond gates; ``parameter(*shape)`` makes an empty one."""
@@ -364,7 +370,11 @@ class GatedCell(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` of every gate: (..., I) to (..., G*H)."""
-        return F.linear(x, self.weight_ih, self.bias_ih)
+        return self.product(x, self.weight_ih, self.bias_ih)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What a weight of some gates and their bias make of features: (..., I) to (..., G*H)."""
+        return F.linear(x, weight, bias)
 
     def recur(self, h: Tensor, *gates: str) -> Any:
         """``U h + d`` by gate: (B, H) each.
@@ -386,9 +396,10 @@ class GatedCell(Cell):
                     f"{self._name}: recur got gates {gates}, expected neighbours in "
                     f"{self.recurrent}."
                 )
-            rows = slice(first * self.hidden_size, (first + len(gates)) * self.hidden_size)
+            size = len(weight) // len(self.recurrent)
+            rows = slice(first * size, (first + len(gates)) * size)
             weight, bias = weight[rows], None if bias is None else bias[rows]
-        products = F.linear(h, weight, bias).chunk(len(gates or self.recurrent), -1)
+        products = self.product(h, weight, bias).chunk(len(gates or self.recurrent), -1)
         return products if gates else self._recurrent_gates(*products)
 
     def split(self, tensor: Tensor) -> Any:
@@ -414,7 +425,7 @@ class GatedCell(Cell):
 
     @property
     def _like(self) -> Tensor:
-        return self.weight_ih
+        return super()._like if self.weight_ih is None else self.weight_ih
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""

@@ -22,6 +22,7 @@ class MemoryCell(GatedCell):
     State: ``(h, c)``, (B, H) or (B, P), and (B, H). Output: ``h``.
 
     Attributes:
+        projects: Whether the equation leaves room for a projection.
         weight_hr: V, (P, H); there only with a projection.
 
     Args:
@@ -30,12 +31,16 @@ class MemoryCell(GatedCell):
         proj_size: Features of the output, 0 (no projection) or 1..H-1.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
+    Raises:
+        ConfigError: ``proj_size`` is out of range, or the cell does not project.
+
     References:
         Sak et al., 2014, "Long Short-Term Memory Based Recurrent Neural Network Architectures
         for Large Vocabulary Speech Recognition", arXiv:1402.1128 (the projection).
     """
 
-    states = ("h", "c")
+    states: tuple[str, ...] = ("h", "c")
+    projects: ClassVar[bool] = True
 
     def __init__(
         self, input_size: int, hidden_size: int, *, proj_size: int = 0, **options: Any
@@ -45,13 +50,18 @@ class MemoryCell(GatedCell):
                 f"{self._name}: proj_size is {proj_size}, expected 0 (no projection) or a number "
                 f"below hidden_size = {hidden_size}."
             )
+        if proj_size and not self.projects:
+            raise ConfigError(
+                f"{self._name}: proj_size is {proj_size}, expected 0: this cell does not project.\n"
+                f"  Put a linear layer behind it, or take LSTMCell."
+            )
         self.proj_size = proj_size  # the base sizes its weights by it
         super().__init__(input_size, hidden_size, **options)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
-        """Widths of ``h`` and ``c``."""
-        return (self.proj_size or self.hidden_size, self.hidden_size)
+        """Width of ``h``, and of what else is carried."""
+        return (self.proj_size or self.hidden_size, *(self.hidden_size,) * (len(self.states) - 1))
 
     def add_parameters(self, parameter: Any) -> None:
         """The projection, if there is one."""
@@ -67,8 +77,8 @@ class MemoryCell(GatedCell):
 
     def step(self, wx: Tensor, state: State) -> State:
         """One product, :meth:`update`, and the projection."""
-        h, c = super().step(wx, state)
-        return (F.linear(h, self.weight_hr) if self.proj_size else h), c
+        h, *memory = super().step(wx, state)
+        return (F.linear(h, self.weight_hr) if self.proj_size else h), *memory
 
     def extra_repr(self) -> str:
         """The sizes, as torch.nn prints them."""
@@ -157,7 +167,7 @@ class PeepholeLSTMCell(LSTMCell):
     """
 
     gates = ("i", "f", "g", "o")
-    per_unit = ("p_i", "p_f", "p_o")
+    per_unit: ClassVar[tuple[str, ...]] = ("p_i", "p_f", "p_o")
     p_i: Tensor
     p_f: Tensor
     p_o: Tensor
@@ -238,3 +248,93 @@ class NoForgetLSTMCell(MemoryCell):
         o = self.gate(wx.o + uh.o)
         c = c + i * g
         return o * self.squash(c), c
+
+
+class MultiplicativeLSTMCell(LSTMCell):
+    r"""LSTM whose recurrent weights depend on the input: it sees ``m`` in place of ``h``.
+
+    .. math::
+        m_t &= (W_m x_t + b_m) \odot (V h_{t-1}) \\
+        i_t &= \sigma(W_i x_t + b_i + U_i m_t + d_i) \\
+        f_t &= \sigma(W_f x_t + b_f + U_f m_t + d_f) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g m_t + d_g) \\
+        o_t &= \sigma(W_o x_t + b_o + U_o m_t + d_o) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    As in the paper, which writes no biases. It has no projection: ``m`` is as wide as the memory.
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    Attributes:
+        weight_mh: V, (H, H).
+
+    References:
+        Krause et al., 2016, "Multiplicative LSTM for sequence modelling", arXiv:1609.07959.
+    """
+
+    gates = ("m", "i", "f", "g", "o")
+    recurrent = ("i", "f", "g", "o")
+    projects = False
+    weight_mh: Tensor
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The matrix by which the output enters ``m``."""
+        self.weight_mh = parameter(self.hidden_size, self.hidden_size)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every LSTM, and orthogonal for V."""
+        super().reset_parameters()
+        initializers.orthogonal_(self.weight_mh, 1)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The LSTM's step from ``m``."""
+        h, c = state
+        m = self.split(wx).m * F.linear(h, self.weight_mh)
+        return super().step(wx, (m, c))
+
+
+class JANETCell(GatedCell):
+    r"""LSTM with nothing but a forget gate ("just another network").
+
+    .. math::
+        s_t &= W_f x_t + b_f + U_f h_{t-1} + d_f \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        h_t &= \sigma(s_t) \odot h_{t-1} + (1 - \sigma(s_t - \beta)) \odot g_t
+
+    As in the paper, where memory and output are one. With :math:`\beta > 0` more is written than
+    is forgotten. The paper draws the forget gate's bias by :func:`chrono`.
+
+    State: ``(h,)``, (B, H). Output: ``h``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        beta: How much further the gate is shut for what is written, :math:`\beta`.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    References:
+        van der Westhuizen & Lasenby, 2018, "The unreasonable effectiveness of the forget gate",
+        arXiv:1804.04849.
+    """
+
+    gates = ("f", "g")
+    keeping = ("f",)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, beta: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        self.beta = beta
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        (h,) = state
+        s = wx.f + uh.f
+        g = self.candidate(wx.g + uh.g)
+        return (self.gate(s) * h + (1 - self.gate(s - self.beta)) * g,)
+
+    def extra_repr(self) -> str:
+        """The sizes and beta."""
+        return super().extra_repr() + f", beta={self.beta}"

@@ -108,7 +108,8 @@ class LayerNorm(Wrapper):
         shift_memory: :math:`\beta_c`.
 
     Raises:
-        ConfigError: The cell has no recurrent product by gates.
+        ConfigError: The cell has no recurrent product by gates, or its weights are shared by the
+            places of a frame.
 
     References:
         Ba et al., 2016, "Layer Normalization", arXiv:1607.06450.
@@ -124,6 +125,13 @@ class LayerNorm(Wrapper):
     def __init__(self, cell: Cell, *, eps: float = 1e-5) -> None:
         super().__init__(cell)
         inner = self._gated()
+        if len(inner.weight_hh) != len(inner.recurrent) * inner.hidden_size:
+            raise ConfigError(
+                f"LayerNorm: weight_hh of {type(inner).__name__} has {len(inner.weight_hh)} rows, "
+                f"expected one for each unit and gate, "
+                f"{len(inner.recurrent) * inner.hidden_size}.\n"
+                f"  Gains and shifts go by rows, and here places of a frame share them."
+            )
         self.eps = eps
         for side in ("ih", "hh"):
             weight = getattr(inner, f"weight_{side}")

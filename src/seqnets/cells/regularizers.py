@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
+from seqnets.cells.computed import compute
 from seqnets.cells.wrapper import Wrapper, probability, sequence_mask
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -278,7 +278,7 @@ def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weig
                 f"weight_drop: {type(inner).__name__} has no parameter {name!r}, expected one of "
                 f"{', '.join(inner.tensors())}."
             )
-        parametrize.register_parametrization(inner, name, _Dropped(p))
+        compute(inner, name, _Dropped(p))
     return cell
 
 

@@ -49,8 +49,7 @@ def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
         ConfigError: There is no such parameter, gate or rule, or the rule does not fit.
 
     Example:
-        >>> make = OptionedCell(LSTMCell, [partial(initialize, weight_hh="orthogonal",
-        ...                                        bias={"f": 1.0})])
+        >>> cell = initialize(LSTMCell(8, 16), weight_hh="orthogonal", bias={"f": 1.0})
     """
     inner = cell.innermost if isinstance(cell, Wrapper) else cell
     _follow(inner, rules)
@@ -100,9 +99,9 @@ def _keep(cell: Cell, rule: Callable[[Any], None]) -> None:
 def _spread(cell: GatedCell, max_steps: int) -> None:
     bias = cell.bias_ih
     assert bias is not None  # it was there when the rule was made
-    times = torch.empty(cell.hidden_size, dtype=bias.dtype, device=bias.device)
-    times.uniform_(1, max(max_steps - 1, 1)).log_()
     blocks = cell.split(bias)._asdict()
+    times = torch.empty_like(bias[: len(bias) // len(blocks)])
+    times.uniform_(1, max(max_steps - 1, 1)).log_()
     for gate in cell.keeping:
         blocks[gate.removeprefix("-")].copy_(-times if gate.startswith("-") else times)
 

@@ -25,6 +25,7 @@ class Wrapper(Cell):
     """
 
     cell: Cell
+    has_modes = True
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -113,33 +114,32 @@ class CellOption(Protocol):
         """The cell with the option."""
 
 
-class OptionedCell:
-    """Makes cells with options, wherever a cell's class is expected.
+def optioned(
+    input_size: int,
+    hidden_size: int,
+    *,
+    cell: Callable[..., Cell],
+    options: Sequence[CellOption] | Mapping[str, CellOption],
+    **arguments: Any,
+) -> Cell:
+    """Make a cell with options; a partial of this is what a cell's class is elsewhere.
 
     Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
         cell: Makes the cell: its class or a partial of it.
         options: Each takes the cell made so far and gives it with something added, in this order:
             the first one is innermost. Names, if they have some, are for whoever configures them.
+        arguments: What else the cell takes.
 
     Example:
-        >>> make = OptionedCell(LSTMCell, [LayerNorm, partial(Zoneout, p=0.1)])
-        >>> net = DeepRNN(make, 8, 64, num_layers=2)
+        >>> options = [LayerNorm, partial(Zoneout, p=0.1)]
+        >>> net = DeepRNN(partial(optioned, cell=LSTMCell, options=options), 8, 64, num_layers=2)
     """
-
-    def __init__(
-        self,
-        cell: Callable[..., Cell],
-        options: Sequence[CellOption] | Mapping[str, CellOption],
-    ) -> None:
-        self.cell = cell
-        self.options = tuple(options.values() if isinstance(options, Mapping) else options)
-
-    def __call__(self, *sizes: int, **arguments: Any) -> Cell:
-        """A new cell of these sizes."""
-        cell = self.cell(*sizes, **arguments)
-        for option in self.options:
-            cell = option(cell)
-        return cell
+    made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
+    for option in options.values() if isinstance(options, Mapping) else options:
+        made = option(made)
+    return made
 
 
 def redraw(cell: Cell) -> None:

@@ -45,7 +45,7 @@ def _query(line: str) -> None:
         print(" ".join(VERBS))
     elif words[1] == "list":
         print(" ".join(KINDS))
-    elif words[1] in ("train", "evaluate", "generate", "benchmark"):
+    elif words[1] in ("train", "evaluate", "generate", "benchmark", "convert"):
         from seqnets.cli.application import flags, run
 
         os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+", "seqnets", line)

@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "score a checkpoint",
     "generate": "let a language model write",
     "benchmark": "time cells against rivals and the limit",
+    "convert": "weights to and from torch.nn, Keras, Flax and ONNX",
     "list": "models, cells, datasets, experiments, ...",
     "completion": "print a shell's script for tab completion: bash",
 }

@@ -19,8 +19,8 @@ name = "native"
 
 _FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
 _EQUATIONS = (
-    "gates", "states", "project", "recur", "split", "update", "step", "initial_state", "gate",
-    "candidate", "squash",
+    "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
+    "gate", "candidate", "squash",
 )  # fmt: skip
 _SATURATED = 1e4  # the logistic function is exactly 1 here, and 0 at its negative, in every dtype
 

@@ -95,7 +95,7 @@ def _equation(cell: Cell) -> tuple[Any, ...]:
             inside.append((name, *_equation(module)))
         elif name != "parametrizations":
             raise TypeError(f"{type(cell).__name__} has a module, {name}")
-    return type(cell), cell.training if inside else None, _frozen(own), *inside
+    return type(cell), cell.training if cell.has_modes else None, _frozen(own), *inside
 
 
 def _frozen(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from seqnets.engine.trace import Node, Product, Step, Untraceable, derive, walk
@@ -162,10 +163,8 @@ class _Planner:
         self.begins = [_leaf_of(p, "state", "x") is not None for p in self.products]
         self.values = {k: p.value for k, p in enumerate(self.products) if not self.begins[k]}
         self.roots = [*step.state, *self.values.values(), *step.sums]
-        for node in self.roots:
-            if node.op == "leaf" and node.width:  # a state that becomes another, in the first stage
-                self._widths.setdefault(0, node.width)
-        self.count = 1 + max(map(self.stage, self.roots))
+        _refuse_overlaps(self.roots)
+        self.count = 1 + max(map(self.place, self.roots))
         self.widths = [self._width(n) for n in range(self.count)]
 
     def stage(self, node: Node) -> int:
@@ -175,17 +174,24 @@ class _Planner:
             if node.op == "leaf" and node.what.source == "product":
                 found = self._stage_of_product(node.what.key, node.width)
             elif node.op == "leaf" and node.what.source == "sum":
-                found = self._of_width(node.width, self.stage(self.step.sums[node.what.key]) + 1)
+                found = self._of_width(node.width, self.place(self.step.sums[node.what.key]) + 1)
             elif node.op != "leaf" and node.width:
                 found = self._of_width(node.width, found)
             self._stages[node] = found
         return self._stages[node]
 
+    def place(self, node: Node) -> int:
+        """The stage that stores a node: leaves too are stored with others of their width."""
+        stage = self.stage(node)
+        return self._of_width(node.width, stage) if node.width else stage
+
     def _stage_of_product(self, k: int, width: int) -> int:
         if k not in self._products:
-            first = 0 if self.begins[k] else self.stage(self.products[k].value) + 1
-            self._products[k] = self._of_width(width, first)
+            self._products[k] = self._of_width(width, self._earliest(k))
         return self._products[k]
+
+    def _earliest(self, k: int) -> int:
+        return 0 if self.begins[k] else self.place(self.products[k].value) + 1
 
     def _of_width(self, width: int, first: int) -> int:
         """The first stage from one on that has a width, or none yet."""
@@ -206,21 +212,21 @@ class _Planner:
         """The stages of the forward pass."""
         stages = [Stage(width) for width in self.widths]
         for k, product in enumerate(self.products):
-            n = self._products.get(k, 0)
+            n = self._products.get(k, self._earliest(k))
             value = Buffer("value", k)
             if self.begins[k]:
                 value = Buffer(product.value.what.source, product.value.what.key or 0)
             blocks = product.weight.rows // self.widths[n]
             stages[n].products.append(StageProduct(k, value, blocks))
         for p, node in enumerate(self.step.state):
-            stages[self.stage(node)].state[p] = node
+            stages[self.place(node)].state[p] = node
         for k, node in self.values.items():
-            stages[self.stage(node)].stores.append(Store(Buffer("value", k), 0, node))
+            stages[self.place(node)].stores.append(Store(Buffer("value", k), 0, node))
         for k, node in enumerate(self.step.sums):
-            stages[self.stage(node)].stores.append(Store(Buffer("summand", k), 0, node))
-            stages[self.stage(node) + 1].sums.append(k)
+            stages[self.place(node)].stores.append(Store(Buffer("summand", k), 0, node))
+            stages[self.place(node) + 1].sums.append(k)
         for node, offset in saved.items():
-            stages[self.stage(node)].stores.append(Store(Buffer("saved"), offset, node))
+            stages[self.place(node)].stores.append(Store(Buffer("saved"), offset, node))
         return stages
 
     def backward(self, crossing: dict[Node, int]) -> tuple[list[Stage], dict[Node, int]]:
@@ -261,16 +267,16 @@ class _Planner:
         """What a stage computes whose gradients come in, by the key of ``Columns("grad", …)``."""
         outputs: dict[Any, Node] = {}
         for p, node in enumerate(self.step.state):
-            if self.stage(node) == n:
+            if self.place(node) == n:
                 outputs["state", p] = stage.state[p] = node
         for k, product in enumerate(self.products):
             part = self.parts[k]
-            if self.stage(product.value if part is None else self.step.state[part]) == n:
+            if self.place(product.value if part is None else self.step.state[part]) == n:
                 stage.products.append(StageProduct(k, Buffer("dz", k), 1))
                 if part is None:
                     outputs["value", k] = product.value
         for k, node in enumerate(self.step.sums):
-            if self.stage(node) == n:
+            if self.place(node) == n:
                 stage.sums.append(k)
                 outputs["summand", k] = node
         for node, offset in crossing.items():
@@ -298,7 +304,7 @@ class _Planner:
 
     def _width(self, n: int) -> int:
         nodes = [*self.roots, *self.crossing()]
-        widths = {node.width for node in nodes if node.width and self.stage(node) == n}
+        widths = {node.width for node in nodes if node.width and self.place(node) == n}
         if len(widths) != 1:
             raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
         (width,) = widths
@@ -318,6 +324,20 @@ def _leaf_of(product: Product, *sources: str) -> Any:
     if leaf.what.offset or leaf.width != product.weight.columns:
         raise Untraceable("a product of a part of a state")
     return leaf.what.key if leaf.what.source == "state" else leaf.what.source
+
+
+def _refuse_overlaps(roots: Sequence[Node]) -> None:
+    """Raise if gradients of some columns would come in as parts of two different pieces."""
+    pieces: dict[Any, list[tuple[int, int]]] = {}
+    for node in walk(roots):
+        if node.op == "leaf" and node.what.source in ("wx", "product"):
+            source, key, offset = node.what.source, node.what.key, node.what.offset
+            pieces.setdefault((source, key), []).append((offset, offset + node.width))
+    for places in pieces.values():
+        places.sort()
+        for (_, end), (begin, _) in pairwise(places):
+            if begin < end:
+                raise Untraceable("pieces of a product that overlap")
 
 
 def _is_computed(node: Node) -> bool:

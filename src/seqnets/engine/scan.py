@@ -1,15 +1,15 @@
 """Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan.
 
 Which cells these are is read off the traced step: what is made of the state by sums, and by
-products with what does not depend on it, is linear. State parts that nothing reads back may be
-anything.
+products with what does not depend on it, is linear. Two parts that turn and scale each other are
+one complex number. State parts that nothing reads back may be anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import torch
@@ -18,15 +18,7 @@ from torch import Tensor
 
 from seqnets.engine.plans import _once, program_of
 from seqnets.engine.request import Request, refusal_of_operations
-from seqnets.engine.trace import (
-    Columns,
-    Graph,
-    Node,
-    Step,
-    Untraceable,
-    evaluate,
-    walk,
-)
+from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
 from seqnets.typing import State
 
 name = "scan"
@@ -43,9 +35,12 @@ def refusal(request: Request) -> str | None:
     except Untraceable as reason:
         return f"the step cannot be traced: {reason}"
     try:
-        _plan_of(request)
+        plan = _plan_of(request)
     except Untraceable as reason:
         return f"the step is not linear in the state: {reason}"
+    real = torch.float32, torch.float64
+    if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in plan.carried):
+        return f"two parts are one complex number, and {request.x.dtype} has none"
     return None
 
 
@@ -58,38 +53,44 @@ def run(request: Request) -> tuple[Tensor, State]:
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:
         resets = resets & valid
-    start, final = request.start, list(request.state)
+    start = request.start
     afters: dict[int, Tensor] = {}
 
     for linear in plan.carried:
-        p = linear.part
-        shape = (*wx.shape[:2], plan.step.state_sizes[p])
-        a, b = (values[node].expand(shape) for node in (linear.a, linear.b))
-        if valid is not None:
-            a, b = torch.where(valid, a, 1), torch.where(valid, b, 0)
+        first = _joined([request.state[p] for p in linear.parts])
+        shape = (*wx.shape[:2], first.shape[1])
+        a, b = (_joined([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
         if resets is not None:
-            b = torch.where(resets, a * start[p].unsqueeze(1) + b, b)
-            a = torch.where(resets, 0, a)
-        afters[p] = after = linear_scan(a, b, request.state[p], reverse=request.reverse)
-        before = _earlier(after, request.state[p], request.reverse)
+            begins = _joined([start[p] for p in linear.parts]).unsqueeze(1)
+        if linear.moves:
+            after = b if valid is None else torch.where(valid, b, first.unsqueeze(1))
+        else:
+            if valid is not None:
+                a, b = torch.where(valid, a, 1), torch.where(valid, b, 0)
+            if resets is not None:
+                b = torch.where(resets, a * begins + b, b)
+                a = torch.where(resets, 0, a)
+            after = linear_scan(a, b, first, reverse=request.reverse)
+        before = _earlier(after, first, request.reverse)
         if resets is not None:
-            before = torch.where(resets, start[p].unsqueeze(1), before)
-        values.know(p, before, after)
-        final[p] = after[:, 0 if request.reverse else -1]
+            before = torch.where(resets, begins, before)
+        for p, *known in zip(linear.parts, _parted(before), _parted(after), strict=True):
+            values.know(p, *known)
+            afters[p] = known[1]
 
     for p, node in enumerate(plan.step.state):
         if p not in afters:
             afters[p] = values[node].expand(*wx.shape[:2], plan.step.state_sizes[p])
-            final[p] = _last(request, afters[p], request.state[p])
+    final = tuple(_last(request, afters[p], part) for p, part in enumerate(request.state))
     y = afters[0].contiguous()
-    return (y if valid is None else y.masked_fill(~valid, 0)), tuple(final)
+    return (y if valid is None else y.masked_fill(~valid, 0)), final
 
 
 def linear_scan(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool = False) -> Tensor:
     """Every h_t = a_t h_{t-1} + b_t, (B, T, H), in about 3 sqrt(T) operations.
 
     Args:
-        a: What remains of the last step, (B, T, H).
+        a: What remains of the last step, (B, T, H), real or complex as all of them are.
         b: What is new, (B, T, H).
         first: The h before the first step, (B, H).
         reverse: Whether time runs backwards.
@@ -109,7 +110,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, h, first = ctx.saved_tensors
+        a, h, first = (tensor.conj() for tensor in ctx.saved_tensors)
         nothing = torch.zeros_like(first)
         remains = _earlier(a, nothing, not ctx.reverse)
         total = linear_scan(remains, grad, nothing, reverse=not ctx.reverse)
@@ -176,6 +177,16 @@ def _earlier(h: Tensor, first: Tensor, reverse: bool) -> Tensor:
     return torch.cat([h[:, 1:], first] if reverse else [first, h[:, :-1]], 1)
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One part as it is, two as a complex number."""
+    return parts[0] if len(parts) == 1 else torch.complex(*parts)
+
+
+def _parted(h: Tensor) -> tuple[Tensor, ...]:
+    """The parts again."""
+    return (h.real, h.imag) if h.is_complex() else (h,)
+
+
 def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
     """The value after each row's last valid step."""
     if request.lengths is None:
@@ -190,11 +201,19 @@ def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A state part that becomes ``a`` times itself plus ``b``."""
+    """State parts that become ``a`` times themselves plus ``b``: one, or two as a complex number.
 
-    part: int
-    a: Node
-    b: Node
+    Attributes:
+        parts: Which.
+        a: Its real part, and the imaginary one if there are two.
+        b: As many.
+        moves: Whether ``a`` is 0: what is there now, the next step reads, and no later one.
+    """
+
+    parts: tuple[int, ...]
+    a: tuple[Node, ...]
+    b: tuple[Node, ...]
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,85 +235,123 @@ def _plan(step: Step, names: Sequence[str]) -> _Plan:
     Raises:
         Untraceable: There is none; the message tells what is not linear.
     """
-    for product in step.products:
-        if _read(step, [product.value]):
-            raise Untraceable(f"a product by {product.weight.name} depends on it")
-    for summand in step.sums:
-        if _read(step, [summand]):
-            raise Untraceable("a sum over the units of a row depends on it")
-    waiting = sorted(_read(step, step.state))
+    waiting = _read(step, step.state)
     carried: list[_Linear] = []
     while waiting:
         reasons = []
-        for p in waiting:
+        for parts in (*combinations(sorted(waiting), 1), *combinations(sorted(waiting), 2)):
             try:
-                a, b = _Split(step.graph, p, set(waiting), names).of(step.state[p])
+                carried.append(_linear(step, parts, waiting, names))
             except Untraceable as reason:
                 reasons.append(reason)
                 continue
-            carried.append(_Linear(p, a, b))
-            waiting.remove(p)
+            waiting -= {*parts}
             break
         else:
             raise reasons[0]
     return _Plan(step, tuple(carried))
 
 
+def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]) -> _Linear:
+    """How parts become what they do, given all that is known.
+
+    Raises:
+        Untraceable: They are not linear, or are two that do more than turn and scale.
+    """
+    split = _Split(step, parts, unknown, names)
+    forms = [split.of(step.state[p]) for p in parts]
+    b = tuple(form[-1] for form in forms)
+    if len(parts) == 1:
+        (a, _) = forms[0]
+        return _Linear(parts, (a,), b, moves=a is step.graph.const(0))
+    (a, minus, _), (turn, same, _) = forms
+    if a is not same or step.graph.apply("neg", minus) is not turn:
+        raise Untraceable("two parts do more to each other than turn and scale")
+    return _Linear(parts, (a, turn), b)
+
+
 def _read(step: Step, nodes: Sequence[Node]) -> set[int]:
-    """The state parts that expressions read."""
-    leaves = [node.what for node in walk(nodes) if node.op == "leaf"]
-    return {leaf.key for leaf in leaves if leaf.source == "state"}
+    """The state parts that expressions read, be it through products and sums."""
+    found: set[int] = set()
+    for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
+        if leaf.source == "state":
+            found.add(leaf.key)
+        elif leaf.source == "product":
+            found |= _read(step, [step.products[leaf.key].value])
+        elif leaf.source == "sum":
+            found |= _read(step, [step.sums[leaf.key]])
+    return found
 
 
 class _Split:
-    """Expressions as a times a state part plus b, neither of which depends on what is unknown."""
+    """Expressions as multiples of some state parts, and what is added to them.
 
-    def __init__(self, graph: Graph, part: int, unknown: set[int], names: Sequence[str]) -> None:
-        self._apply, self._const = graph.apply, graph.const
-        self._part, self._unknown, self._names = part, unknown, names
-        self._found: dict[Node, tuple[Node, Node]] = {}
+    Neither the factors nor what is added depend on what is unknown.
+    """
 
-    def of(self, node: Node) -> tuple[Node, Node]:
-        """The two.
+    def __init__(
+        self, step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]
+    ) -> None:
+        self._step, self._parts, self._unknown, self._names = step, parts, unknown, names
+        self._apply, self._zero = step.graph.apply, step.graph.const(0)
+        self._found: dict[Node, tuple[Node, ...]] = {}
+
+    def of(self, node: Node) -> tuple[Node, ...]:
+        """A factor for each part, and what is added.
 
         Raises:
             Untraceable: It is not linear.
         """
         if node not in self._found:
-            self._found[node] = self._split(node)
+            self._found[node] = self._leaf(node) if node.op == "leaf" else self._split(node)
         return self._found[node]
 
-    def _split(self, node: Node) -> tuple[Node, Node]:
-        apply, zero, one = self._apply, self._const(0), self._const(1)
-        if node.op == "leaf":
-            if node.what.source != "state" or node.what.key not in self._unknown:
-                return zero, node
-            if node.what.key != self._part:
-                state, other = self._names[self._part], self._names[node.what.key]
-                raise Untraceable(f"'{state}' depends on '{other}', and that on others")
-            if node.what.offset:
-                raise Untraceable("units of the state depend on others")
-            return one, zero
-        split = [self.of(arg) for arg in node.args]
-        linear = [a is not zero for a, _ in split]
+    def _leaf(self, node: Node) -> tuple[Node, ...]:
+        leaf = node.what
+        if not _read(self._step, [node]) & self._unknown:
+            return self._without(node)
+        if leaf.source == "product":
+            weight = self._step.products[leaf.key].weight.name
+            raise Untraceable(f"a product by {weight} depends on it")
+        if leaf.source == "sum":
+            raise Untraceable("a sum over the units of a row depends on it")
+        if leaf.key not in self._parts:
+            state, other = self._names[self._parts[0]], self._names[leaf.key]
+            raise Untraceable(f"'{state}' depends on '{other}', and that on others")
+        if leaf.offset:
+            raise Untraceable("units of the state depend on others")
+        one = self._step.graph.const(1)
+        return *(one if p == leaf.key else self._zero for p in self._parts), self._zero
+
+    def _without(self, node: Node) -> tuple[Node, ...]:
+        """What none of the parts is in."""
+        return *(self._zero for _ in self._parts), node
+
+    def _split(self, node: Node) -> tuple[Node, ...]:
+        forms = [self.of(arg) for arg in node.args]
+        linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
         if not any(linear):
-            return zero, node
-        (a, b), (c, d) = split[0], split[-1]
-        if node.op == "neg":
-            return apply("neg", a), apply("neg", b)
-        if node.op in ("add", "sub"):
-            return apply(node.op, a, c), apply(node.op, b, d)
+            return self._without(node)
+        if node.op in ("neg", "add", "sub"):
+            return tuple(self._apply(node.op, *terms) for terms in zip(*forms, strict=True))
         if node.op == "mul" and not all(linear):
-            if linear[1]:
-                (a, b), (c, d) = (c, d), (a, b)
-            return apply("mul", a, d), apply("mul", b, d)
+            form, by = (0, 1) if linear[0] else (1, 0)
+            return tuple(self._scaled("mul", term, node.args[by]) for term in forms[form])
         if node.op == "div" and not linear[1]:
-            return apply("div", a, d), apply("div", b, d)
+            return tuple(self._scaled("div", term, node.args[1]) for term in forms[0])
         if node.op == "where" and not linear[0]:
-            condition = node.args[0]
-            (a, b), (c, d) = split[1:]
-            return apply("where", condition, a, c), apply("where", condition, b, d)
-        raise Untraceable(f"{node.op} of '{self._names[self._part]}'")
+            pairs = zip(*forms[1:], strict=True)
+            return tuple(self._chosen(node.args[0], *pair) for pair in pairs)
+        raise Untraceable(f"{node.op} of '{self._names[self._parts[0]]}'")
+
+    def _scaled(self, op: str, term: Node, by: Node) -> Node:
+        """With its sign in front, so that opposite factors are seen to be opposite."""
+        if term.op == "neg":
+            return self._apply("neg", self._apply(op, term.args[0], by))
+        return term if term is self._zero else self._apply(op, term, by)
+
+    def _chosen(self, condition: Node, yes: Node, no: Node) -> Node:
+        return yes if yes is no else self._apply("where", condition, yes, no)
 
 
 class _Values:
@@ -313,11 +370,19 @@ class _Values:
 
     def __getitem__(self, node: Node) -> Tensor:
         for n in walk([node], self._known):
-            self._known[n] = (
-                self._leaf(n.what, n.width) if n.op == "leaf" else evaluate([n], self._known)[0]
-            )
-        value = self._known[node]
+            self._known[n] = self._leaf(n.what, n.width) if n.op == "leaf" else self._computed(n)
+        return self._tensor(self._known[node])
+
+    def _tensor(self, value: Any) -> Tensor:
         return value if isinstance(value, Tensor) else self._wx.new_full((), value)
+
+    def _computed(self, node: Node) -> Any:
+        if node.op == "const":
+            return node.what
+        args = [self._known[arg] for arg in node.args]
+        if not any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+            args = [self._tensor(arg) for arg in args]  # of numbers alone torch makes float32
+        return OPERATIONS[node.op](*args)
 
     def _leaf(self, leaf: Columns, width: int) -> Tensor:
         step = self._step

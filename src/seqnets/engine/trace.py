@@ -599,6 +599,8 @@ class _Recorder(TorchDispatchMode):
         same_units = shapes[1] == whole or shapes[0][-1:] == shapes[1][-1:]
         if meaning is not None and (same_units or all(shape in one_a_row for shape in shapes)):
             return meaning
+        if after.dim() > 2:  # whatever computes with it will be named
+            return None
         raise Untraceable(f"aten.{name} of {_told(before, meaning)}")
 
     def _pieces(self, name: str, whole: Tensor, meaning: Any, args: Any, result: Any) -> Any:
@@ -609,6 +611,8 @@ class _Recorder(TorchDispatchMode):
         same = all(piece.shape == whole.shape for piece in pieces) and step == 1
         if same or (isinstance(meaning, Node) and meaning.op == "const"):
             named = [meaning] * len(pieces)
+        elif whole.dim() > 2:
+            named = [None] * len(pieces)
         elif step != 1 or not isinstance(meaning, (Weight, _View)):
             raise Untraceable(f"a part of {_told(whole, meaning)}")
         else:
@@ -775,6 +779,8 @@ def _told(value: Any, meaning: Any) -> str:
         return f"the matrix {weight.name}"
     if isinstance(meaning, (Node, _View)):
         return "something computed"
+    if isinstance(value, Tensor) and value.dim() > 2:
+        return f"a tensor of {value.dim()} dimensions"
     if isinstance(value, Tensor):
         return f"a tensor from elsewhere, {tuple(value.shape)}"
     return type(value).__name__

@@ -1,19 +1,30 @@
 """Layers: modules over batches of sequences."""
 
-from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.bidirectional import Bidirectional, Reversed
+from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
+from seqnets.layers.hierarchical import Hierarchical
+from seqnets.layers.output import DeepOutput
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.state import detach, map_state
 from seqnets.layers.stream import Stream
 from seqnets.layers.truncated import Truncated
+from seqnets.layers.video import Video
 
 __all__ = [
     "Bidirectional",
     "CellFactory",
+    "ConvFront1d",
+    "ConvFront2d",
+    "DeepOutput",
     "DeepRNN",
+    "Fronted",
+    "Hierarchical",
     "Recurrent",
+    "Reversed",
     "Stream",
     "Truncated",
+    "Video",
     "detach",
     "map_state",
 ]

@@ -1,4 +1,4 @@
-"""Two cells over the same sequences, one in each direction of time."""
+"""Two cells, or two layers, over the same sequences: one in each direction of time."""
 
 from __future__ import annotations
 
@@ -6,41 +6,105 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
-from seqnets.typing import State
 
 _MERGES = ("concat", "sum", "mean", "none")
+
+
+class Reversed(nn.Module):
+    """Run any layer backwards in time: from each row's last valid step to its first.
+
+    For a single cell ``Recurrent(cell, reverse=True)`` does the same without a copy.
+
+    Args:
+        layer: A layer in one direction of time, whose outputs are as many as its inputs.
+    """
+
+    reverse = True
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @property
+    def input_size(self) -> int:
+        """Features of the input, I."""
+        return self.layer.input_size  # type: ignore[return-value]
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output."""
+        return self.layer.output_size  # type: ignore[return-value]
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Outputs (B, T, H), each at the place of its input, and the state after the first step.
+
+        Args:
+            x: Inputs, (B, T, I).
+            state: The state after each row's last step; the layer's initial state if omitted.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+            resets: Where the state starts anew before a step, in the order in which the steps
+                run, (B, T) boolean.
+
+        Raises:
+            ShapeError: The layer gives more or fewer steps than it takes.
+        """
+        resets = None if resets is None else turned(resets, lengths)
+        y, state = self.layer(turned(x, lengths), state, lengths, resets)
+        if y.shape[1] != x.shape[1]:
+            raise ShapeError(
+                f"Reversed: {type(self.layer).__name__} gave {y.shape[1]} steps for {x.shape[1]}, "
+                f"expected as many."
+            )
+        return turned(y, lengths), state
 
 
 class Bidirectional(nn.Module):
     """Run one cell forwards and one backwards, and merge what they say of each step.
 
+    Two layers in their place, say two of :class:`DeepRNN`, are stacks that see nothing of each
+    other until their outputs are merged.
+
     Args:
-        cell: Runs from first step to last.
-        backward_cell: Runs from last step to first; if omitted, a copy of ``cell`` with
-            parameters drawn anew.
+        cell: Runs from first step to last: a cell, or a layer in one direction of time.
+        backward_cell: Runs from last step to first, likewise: a layer is run backwards by
+            :class:`Reversed`. If omitted, a copy of ``cell`` with parameters drawn anew.
         merge: "concat" (outputs (B, T, 2H)), "sum", "mean", or "none" (a pair of outputs).
-        backend: "auto", or the name of the backend that must run.
-        memory: "full" or "lean"; see ``unroll``.
+        backend: "auto", or the name of the backend that must run the cells.
+        memory: "full" or "lean" for the cells; see ``unroll``.
 
     Raises:
-        ConfigError: ``merge`` is none of these.
+        ConfigError: ``merge`` is none of these, a layer has no backward one beside it, or a
+            backend or memory is given for layers, which have their own.
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
+
+    Example:
+        >>> stacks = (DeepRNN(LSTMCell, 8, 64, num_layers=3) for _ in range(2))
+        >>> layer = Bidirectional(*stacks)
 
     References:
         Schuster & Paliwal, 1997, "Bidirectional Recurrent Neural Networks".
     """
 
+    forward_layer: Any
+    backward_layer: Any
+
     def __init__(
         self,
-        cell: Cell,
-        backward_cell: Cell | None = None,
+        cell: nn.Module,
+        backward_cell: nn.Module | None = None,
         *,
         merge: str = "concat",
         backend: str = "auto",
@@ -52,13 +116,10 @@ class Bidirectional(nn.Module):
                 f"Bidirectional: merge is {merge!r}, expected one of {', '.join(_MERGES)}."
             )
         self.merge = merge
-        self.forward_layer = Recurrent(cell, backend=backend, memory=memory)
-        self.backward_layer = Recurrent(
-            _redrawn(cell) if backward_cell is None else backward_cell,
-            reverse=True,
-            backend=backend,
-            memory=memory,
-        )
+        options = {"backend": backend, "memory": memory}
+        back = _redrawn(cell) if backward_cell is None else backward_cell
+        self.forward_layer = _layer(cell, options, reverse=False)
+        self.backward_layer = _layer(back, options, reverse=True)
         widths = self.forward_layer.output_size, self.backward_layer.output_size
         if self.forward_layer.input_size != self.backward_layer.input_size:
             raise ShapeError(
@@ -85,10 +146,10 @@ class Bidirectional(nn.Module):
     def forward(
         self,
         x: Tensor,
-        state: tuple[State, State] | None = None,
+        state: tuple[Any, Any] | None = None,
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
-    ) -> tuple[Any, tuple[State, State]]:
+    ) -> tuple[Any, tuple[Any, Any]]:
         """Merged outputs, and the state in which each direction ended.
 
         Args:
@@ -102,7 +163,7 @@ class Bidirectional(nn.Module):
         forward_state, backward_state = _pair(state)
         ahead, forward_state = self.forward_layer(x, forward_state, lengths, resets)
         back, backward_state = self.backward_layer(
-            x, backward_state, lengths, _as_seen_backwards(resets, lengths)
+            x, backward_state, lengths, resets_from_behind(resets, lengths)
         )
         return self._merge(ahead, back), (forward_state, backward_state)
 
@@ -118,16 +179,46 @@ class Bidirectional(nn.Module):
         return ahead + back if self.merge == "sum" else (ahead + back) / 2
 
 
-def _redrawn(cell: Cell) -> Cell:
+def runs_ahead(module: nn.Module) -> bool:
+    """Whether nothing in a layer comes from the future."""
+    return not any(getattr(part, "reverse", False) for part in module.modules())
+
+
+def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Module:
+    if isinstance(cell, Cell):
+        return Recurrent(cell, reverse=reverse, **options)
+    given = [
+        f"{name}={value!r}"
+        for name, value in options.items()
+        if value != {"backend": "auto", "memory": "full"}[name]
+    ]
+    if given:
+        raise ConfigError(
+            f"Bidirectional: {' and '.join(given)} came with {type(cell).__name__}, expected "
+            f"neither.\n  They are for cells; a layer has its own."
+        )
+    if not runs_ahead(cell):
+        raise ConfigError(
+            f"Bidirectional: {type(cell).__name__} runs backwards or in both directions, expected "
+            f"ahead.\n  What runs backwards here is turned by Bidirectional itself."
+        )
+    return Reversed(cell) if reverse else cell
+
+
+def _redrawn(cell: nn.Module) -> nn.Module:
     other = copy.deepcopy(cell)
     try:
+        if not isinstance(other, Cell):
+            raise ConfigError(
+                f"Bidirectional: {type(cell).__name__} came alone, expected two layers."
+            )
         redraw(other)
     except ConfigError as error:
-        raise ConfigError(f"{error}\n  Or give Bidirectional a backward_cell.") from error
+        raise ConfigError(f"{error}\n  Give Bidirectional a backward_cell.") from error
     return other
 
 
-def _pair(state: Any) -> tuple[State | None, State | None]:
+def _pair(state: Any) -> tuple[Any, Any]:
     if state is None:
         return None, None
     if isinstance(state, Tensor) or len(state) != 2:
@@ -135,13 +226,3 @@ def _pair(state: Any) -> tuple[State | None, State | None]:
             "Bidirectional: state is not a pair, expected (forward state, backward state)."
         )
     return state[0], state[1]
-
-
-def _as_seen_backwards(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-    """A sequence that begins at t ends, for who comes from behind, before the step t - 1."""
-    if resets is None:
-        return None
-    if lengths is not None:
-        steps = torch.arange(resets.shape[1], device=resets.device)
-        resets = resets & (steps < lengths.to(resets.device)[:, None])
-    return F.pad(resets[:, 1:], (0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
 
-CONNECTIONS = ("none", "residual", "highway")
+CONNECTIONS = ("none", "residual", "highway", "dense")
 
 
 class CellFactory(Protocol):
@@ -32,15 +34,19 @@ class DeepRNN(nn.Module):
         hidden_size: Units of every layer, H; or of each.
         num_layers: Layers, L; by default as many as ``hidden_size`` or ``cell`` lists, else 1.
         bidirectional: Whether layers run in both directions; or of each.
+        alternating: Whether layers 1, 3, ... run backwards in time and the others forwards.
         merge: How the directions are merged: "concat", "sum" or "mean".
-        connection: What leads around every layer after the first: "none"; "residual", which adds
-            the layer's input to its output; "highway", where a gate weighs the two.
+        connection: What leads around layers: "none"; "residual", which adds the layer's input to
+            its output; "highway", where a gate weighs the two; both after the first layer. "dense",
+            where each layer takes the input and the outputs of all layers below, side by side.
+        tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
         dropout: Probability in [0, 1) of dropping an output between layers, in training.
         backend: "auto", or the name of the backend that must run.
         memory: "full" or "lean"; see ``unroll``.
 
     Raises:
-        ConfigError: An option has no sense, or lists disagree in length.
+        ConfigError: An option has no sense, lists disagree in length, or a layer cannot be tied
+            to the first since its widths or kind differ.
         ShapeError: A connection leads around a layer whose input and output widths differ.
 
     Example:
@@ -56,8 +62,10 @@ class DeepRNN(nn.Module):
         num_layers: int | None = None,
         *,
         bidirectional: bool | Sequence[bool] = False,
+        alternating: bool = False,
         merge: str = "concat",
         connection: str = "none",
+        tied: bool = False,
         dropout: float = 0.0,
         backend: str = "auto",
         memory: str = "full",
@@ -78,29 +86,46 @@ class DeepRNN(nn.Module):
         cells = _each("cell", cell, L)
         sizes = _each("hidden_size", hidden_size, L)
         directions = _each("bidirectional", bidirectional, L)
+        if alternating and any(directions):
+            raise ConfigError(
+                "DeepRNN: alternating came with bidirectional, expected one of the two.\n"
+                "  A layer in both directions has no turn to take."
+            )
 
         self.input_size = input_size
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
-        for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
-            width = self.output_size if depth else input_size
-            below = make(input_size=width, hidden_size=size)
+        options: dict[str, Any] = {"backend": backend, "memory": memory}
+        width, made = input_size, None
+        for depth, asked in enumerate(zip(cells, sizes, directions, strict=True)):
+            make, size, both = asked
+            if made is None or not tied:
+                pair = [make(input_size=width, hidden_size=size) for _ in range(1 + both)]
+                made = width, *asked
+            elif made == (width, *asked):
+                pair = [_with_parameters_of(cell) for cell in pair]
+            else:
+                raise ConfigError(
+                    f"DeepRNN: layer {depth} takes {width} features and has {size} units, "
+                    f"expected {made[0]} and {made[2]} as in layer 0, and the same kind.\n"
+                    f"  tied=True uses one cell's parameters in all layers."
+                )
             layer: Recurrent | Bidirectional
             if both:
-                above = make(input_size=width, hidden_size=size)
-                layer = Bidirectional(below, above, merge=merge, backend=backend, memory=memory)
+                layer = Bidirectional(*pair, merge=merge, **options)
             else:
-                layer = Recurrent(below, backend=backend, memory=memory)
+                layer = Recurrent(*pair, reverse=bool(alternating and depth % 2), **options)
             self.layers.append(layer)
-            around = connection if depth else "none"
-            if around != "none" and layer.output_size != width:
+            around = _around(connection, depth, L)
+            if around not in (_Straight, _Dense) and layer.output_size != width:
                 raise ShapeError(
                     f"DeepRNN: layer {depth} takes {width} features and gives "
                     f"{layer.output_size}, expected the same number.\n"
                     f"  connection={connection!r} adds the two; change hidden_size or merge."
                 )
-            self.connections.append(_CONNECTIONS[around](width))
+            self.connections.append(around(width))
+            width = layer.output_size + (width if around is _Dense else 0)
 
     @property
     def output_size(self) -> int:
@@ -120,12 +145,14 @@ class DeepRNN(nn.Module):
             x: Inputs, (B, T, I).
             state: One state a layer, as that layer takes it; initial states if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
-            resets: Where the state starts anew before a step, (B, T) boolean.
+            resets: Where a new sequence begins inside a row, (B, T) boolean. No layer carries
+                anything across.
         """
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):
-            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, resets)
+            seen = resets_from_behind(resets, lengths) if _backwards(layer) else resets
+            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, seen)
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)
@@ -134,13 +161,18 @@ class DeepRNN(nn.Module):
         """Take one step through all layers: x (B, I), to output (B, H) and the states after.
 
         Raises:
-            ConfigError: A layer is bidirectional, and would have to know the future.
+            ConfigError: A layer runs backwards or in both directions, and would have to know the
+                future.
         """
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):
-            if not isinstance(layer, Recurrent):
-                raise ConfigError(f"DeepRNN: step came, but layer {depth} runs in both directions.")
+            if not isinstance(layer, Recurrent) or layer.reverse:
+                raise ConfigError(
+                    f"DeepRNN: step came, but layer {depth} runs "
+                    f"{'backwards' if _backwards(layer) else 'in both directions'}.\n"
+                    f"  It would have to know the future; call the layer with whole sequences."
+                )
             y, final = layer.step(self.dropout(x) if depth else x, states[depth])
             x = self.connections[depth](x, y)
             after.append(final)
@@ -188,7 +220,39 @@ class _Highway(nn.Module):
         return x + torch.sigmoid(self.gate(x)) * (y - x)
 
 
-_CONNECTIONS = {"none": _Straight, "residual": _Residual, "highway": _Highway}
+class _Dense(_Straight):
+    """Huang et al., 2017, "Densely Connected Convolutional Networks", arXiv:1608.06993."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y], -1)
+
+
+_CONNECTIONS: dict[str, type[nn.Module]] = {
+    "none": _Straight,
+    "residual": _Residual,
+    "highway": _Highway,
+    "dense": _Dense,
+}
+
+
+def _around(connection: str, depth: int, num_layers: int) -> type[nn.Module]:
+    """What leads around a layer: nothing around the first that adds, or the last that gathers."""
+    gathers = connection == "dense"
+    leads = depth < num_layers - 1 if gathers else depth > 0
+    return _CONNECTIONS[connection] if leads else _Straight
+
+
+def _backwards(layer: nn.Module) -> bool:
+    return isinstance(layer, Recurrent) and layer.reverse
+
+
+def _with_parameters_of(cell: Cell) -> Cell:
+    """A cell beside another with the same parameters.
+
+    It is no second name for that cell: ``torch.func.functional_call`` does not give back what it
+    takes from a module that it meets twice.
+    """
+    return copy.deepcopy(cell, {id(t): t for t in (*cell.parameters(), *cell.buffers())})
 
 
 def _depth(num_layers: int | None, *listed: Any) -> int:

@@ -55,7 +55,7 @@ class Stream:
             self._streams.append(stream)
             self._inputs.append(x)
             reasons.append(reason)
-            x = stream.y if connection is None else stream.y.clone()
+            x = stream.y if connection is None else connection(x, stream.y).detach()
         self._y = x
         self._outputs = [*self._inputs[1:], x]
         self.reason = next((reason for reason in reasons if reason is not None), None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
-from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.bidirectional import runs_ahead
 from seqnets.layers.state import detach
 
 
@@ -28,7 +28,8 @@ class Truncated(nn.Module):
         stride: Outputs of each window, a divisor of ``steps``; by default all of them.
 
     Raises:
-        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer runs in both directions.
+        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer runs backwards or in both
+            directions.
 
     References:
         Williams & Peng, 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of
@@ -43,9 +44,9 @@ class Truncated(nn.Module):
                 f"Truncated: steps is {steps} and stride {stride}, expected positive integers, "
                 f"stride a divisor of steps."
             )
-        if any(isinstance(module, Bidirectional) for module in layer.modules()):
+        if not runs_ahead(layer):
             raise ConfigError(
-                "Truncated: the layer runs in both directions, expected one.\n"
+                "Truncated: the layer runs backwards or in both directions, expected ahead.\n"
                 "  A layer that comes from the future cannot carry its state between windows."
             )
         self.layer = layer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
-from seqnets.layers import CellFactory
+from seqnets.layers import Bidirectional, CellFactory
 from seqnets.models.encoder import Encoder
 
 POOLINGS = ("last", "mean", "max")
@@ -20,11 +20,11 @@ class SequenceClassifier(nn.Module):
     Args:
         cell: Makes the stack's cells: a cell's class or a partial of it.
         num_classes: Classes there are, C.
-        pooling: What is kept of a row's valid steps: "last" (of the backward direction the first
-            step's, which it reaches last), "mean" or "max".
+        pooling: What is kept of a row's valid steps: "last" (of a top layer or direction that runs
+            backwards the first step's, which it reaches last), "mean" or "max".
         options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
-            ``hidden_size``, ``num_layers``, ``bidirectional``, ``connection``, ``dropout``,
-            ``bptt_steps``, ``backend``.
+            ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
+            ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
 
     Raises:
         ConfigError: ``pooling`` is none of these, or the stack cannot be built as asked.
@@ -40,7 +40,6 @@ class SequenceClassifier(nn.Module):
                 f"{', '.join(POOLINGS)}."
             )
         self.pooling = pooling
-        self.bidirectional = bool(options.get("bidirectional", False))
         self.encoder = Encoder(cell, **options)
         self.output = nn.Linear(self.encoder.output_size, num_classes)
 
@@ -67,11 +66,11 @@ class SequenceClassifier(nn.Module):
             peaks = y.masked_fill(padding[..., None], -torch.inf).amax(1)
             return torch.where((lengths > 0)[:, None], peaks, 0.0)
         last = (lengths - 1).clamp(min=0)[:, None, None]
-        ends = y.take_along_dim(last, 1)[:, 0]
-        if not self.bidirectional:
-            return ends
-        half = y.shape[-1] // 2
-        return torch.cat([ends[:, :half], y[:, 0, half:]], -1)
+        ends, top = y.take_along_dim(last, 1)[:, 0], self.encoder.top
+        if isinstance(top, Bidirectional):
+            half = y.shape[-1] // 2
+            return torch.cat([ends[:, :half], y[:, 0, half:]], -1)
+        return y[:, 0] if top.reverse else ends
 
 
 class SequenceRegressor(SequenceClassifier):

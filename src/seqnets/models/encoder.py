@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells import CellOption, OptionedCell
+from seqnets.cells import CellOption, optioned
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.layers import CellFactory, DeepRNN, Truncated
 
@@ -25,11 +26,14 @@ class Encoder(nn.Module):
         hidden_size: Units of every layer, H; or of each.
         num_layers: Layers, L.
         bidirectional: Whether layers run in both directions, their outputs concatenated.
-        connection: Around every layer after the first: "none", "residual" or "highway".
+        alternating: Whether layers 1, 3, ... run backwards in time and the others forwards.
+        connection: What leads around layers: "none", "residual", "highway" or "dense"; see
+            ``DeepRNN``.
+        tied: Whether all layers share one cell's parameters.
         dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         backend: "auto", or the name of the engine's backend that must run.
-        cell_options: What every cell gets, by names of the caller's: see ``OptionedCell``.
+        cell_options: What every cell gets, by names of the caller's: see ``optioned``.
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, or the stack
@@ -46,7 +50,9 @@ class Encoder(nn.Module):
         hidden_size: int | Sequence[int] = 128,
         num_layers: int | None = None,
         bidirectional: bool = False,
+        alternating: bool = False,
         connection: str = "none",
+        tied: bool = False,
         dropout: float = 0.0,
         bptt_steps: int | None = None,
         backend: str = "auto",
@@ -62,18 +68,26 @@ class Encoder(nn.Module):
         width = input_size or embedding_size or first
         self.embedding = None if vocab_size is None else nn.Embedding(vocab_size, width)
         stack = DeepRNN(
-            OptionedCell(cell, cell_options) if cell_options else cell,
+            partial(optioned, cell=cell, options=cell_options) if cell_options else cell,
             width,
             hidden_size,
             num_layers,
             bidirectional=bidirectional,
+            alternating=alternating,
             connection=connection,
+            tied=tied,
             dropout=dropout,
             backend=backend,
         )
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
         self.dropout = nn.Dropout(dropout)
         self.output_size = stack.output_size
+
+    @property
+    def top(self) -> nn.Module:
+        """The stack's last layer."""
+        stack = self.recurrent.layer if isinstance(self.recurrent, Truncated) else self.recurrent
+        return stack.layers[-1]  # type: ignore[index, return-value]
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None

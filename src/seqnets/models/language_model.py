@@ -20,7 +20,7 @@ class LanguageModel(nn.Module):
         tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
             arXiv:1608.05859); the last layer is then as wide as the embedding.
         options: As for :class:`Encoder`: ``embedding_size``, ``hidden_size``, ``num_layers``,
-            ``connection``, ``dropout``, ``bptt_steps``, ``backend``.
+            ``connection``, ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
 
     Raises:
         ConfigError: Weights are tied and widths differ, or the stack cannot be built as asked.
@@ -35,11 +35,12 @@ class LanguageModel(nn.Module):
         self, cell: CellFactory, vocab_size: int, *, tie_weights: bool = False, **options: Any
     ) -> None:
         super().__init__()
-        if options.get("bidirectional"):
-            raise ConfigError(
-                "LanguageModel: bidirectional is True, expected False.\n"
-                "  A layer that comes from the future has seen the token to be predicted."
-            )
+        for name in ("bidirectional", "alternating"):
+            if options.get(name):
+                raise ConfigError(
+                    f"LanguageModel: {name} is {options[name]}, expected False.\n"
+                    f"  A layer that comes from the future has seen the token to be predicted."
+                )
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
         self.output = nn.Linear(self.encoder.output_size, vocab_size)
         embedding = self.encoder.embedding

@@ -17,8 +17,8 @@ class SequenceTagger(nn.Module):
         cell: Makes the stack's cells: a cell's class or a partial of it.
         num_classes: Classes there are, C.
         options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
-            ``hidden_size``, ``num_layers``, ``bidirectional``, ``connection``, ``dropout``,
-            ``bptt_steps``, ``backend``.
+            ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
+            ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
     """
 
     def __init__(self, cell: CellFactory, num_classes: int, **options: Any) -> None:

@@ -11,7 +11,7 @@ from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, 
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
 from seqnets.testing import check_backend
-from tests.cells.final import FINAL_CELLS, sized
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
 
 try:
@@ -28,7 +28,7 @@ SPLITS = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3)]
 
 
 @pytest.mark.parametrize("hidden_size", [1, 3, 17, 64, 257])
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
 def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, hidden_size):
     assert check_backend(sized(cell_cls, 3, hidden_size), "c") == {}
 

@@ -324,6 +324,8 @@ class _Forward(_Pass):
         if source == "wx":
             self.prefetch(self.at("wx", self.step.wx_size, offset, "soon"))
             return _load(self.at("wx", self.step.wx_size, offset))
+        if source == "x":
+            return _load(self.at("x", self.step.wx_size, offset))
         if source == "state":
             return f"v_load({self._state(key, 'now')} + {self.column(offset)})"
         if source == "product":

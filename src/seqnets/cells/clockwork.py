@@ -1,0 +1,187 @@
+"""Units that are updated only now and then, each group at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.cells.base import Cell
+from seqnets.cells.computed import ComputedCell
+from seqnets.cells.wrapper import Wrapper
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class ClockworkRNNCell(ComputedCell):
+    r"""Elman network in groups, of which the slow ones keep what the fast ones would forget.
+
+    .. math::
+        \tilde h_t &= \tanh(W x_t + b + U h_{t-1} + d) \\
+        h_t &= \tilde h_t \text{ where } t \bmod T = 0, \quad h_{t-1} \text{ elsewhere},
+        \qquad t = 0, 1, \dots
+
+    Each unit has the period :math:`T` of its group, and reads from groups with equal or longer
+    periods: the other entries of :math:`U` are zero. Units are split evenly, as far as their number
+    allows; where there are fewer units than periods, some periods have none.
+
+    As in the paper.
+
+    State: ``(h, phase)``, (B, H) each; ``phase`` counts the steps since each unit was due. Output:
+    ``h``.
+
+    Attributes:
+        periods: T of each unit, (H,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        periods: The groups' periods in steps, from 1; up to 256, a number that every dtype can
+            count to.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: There are no periods, or one is not an integer in 1..256.
+
+    References:
+        Koutník et al., 2014, "A Clockwork RNN", arXiv:1402.3511.
+    """
+
+    gates = ("h",)
+    states = ("h", "phase")
+    clocks = ("phase",)
+    periods: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        periods: Sequence[int] = (1, 2, 4, 8),
+        **options: Any,
+    ) -> None:
+        self.group_periods = _checked(self._name, periods)  # the base asks for the parametrization
+        super().__init__(input_size, hidden_size, **options)
+        periods_of_units = _spread(self.group_periods, self.hidden_size, self._like)
+        self.register_buffer("periods", periods_of_units, persistent=False)
+
+    def parametrization(self) -> nn.Module:
+        """What lets no unit read from faster ones."""
+        periods = _spread(self.group_periods, self.hidden_size, self._like)
+        return _Masked((periods >= periods.unsqueeze(1)).to(periods.dtype))
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        h, phase = state
+        new = self.candidate(wx.h + uh.h)
+        return torch.where(_due(phase), new, h), _advanced(phase, self.periods)
+
+
+class Clockwork(Wrapper):
+    """Update the units of any cell in groups, each at its own pace.
+
+    A unit is due where the step, counted from 0, is a multiple of its group's period; else all its
+    states stay as they were. The units of each state part are split evenly among the periods, and
+    read from all others, be these faster or slower: that is how it differs from the paper.
+
+    The wrapper adds state parts that count, ``phase_1`` and so on by their place in the state: one
+    for each width that the cell's state parts have. The cell's own ``clocks`` run on at every step.
+
+    Args:
+        cell: The recurrence.
+        periods: The groups' periods in steps, from 1; up to 256, a number that every dtype can
+            count to.
+
+    Raises:
+        ConfigError: There are no periods, or one is not an integer in 1..256.
+
+    References:
+        Koutník et al., 2014, "A Clockwork RNN", arXiv:1402.3511.
+    """
+
+    def __init__(self, cell: Cell, periods: Sequence[int] = (1, 2, 4, 8)) -> None:
+        super().__init__(cell)
+        self.group_periods = _checked(self._name, periods)
+        parts = zip(cell.states, cell.state_sizes, strict=True)
+        self.widths = tuple(dict.fromkeys(size for name, size in parts if name not in cell.clocks))
+        places = range(len(cell.states), len(cell.states) + len(self.widths))
+        self.phases = tuple(f"phase_{place}" for place in places)
+        for phase, size in zip(self.phases, self.widths, strict=True):
+            periods_of_units = _spread(self.group_periods, size, cell._like)
+            self.register_buffer(f"periods_of_{phase}", periods_of_units, persistent=False)
+        self.states += self.phases
+        self.clocks += self.phases
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each part of the state."""
+        return (*self.cell.state_sizes, *self.widths)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The cell's, and every unit due."""
+        phases = (self._like.new_zeros(batch_size, size) for size in self.widths)
+        return (*self.cell.initial_state(batch_size), *phases)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """A step of the units that are due."""
+        inside = len(self.cell.states)
+        before, phases = state[:inside], state[inside:]
+        due = {size: _due(phase) for size, phase in zip(self.widths, phases, strict=True)}
+        after = [
+            new if name in self.cell.clocks else torch.where(due[size], new, old)
+            for name, size, old, new in zip(
+                self.cell.states,
+                self.cell.state_sizes,
+                before,
+                self.cell.step(wx, before),
+                strict=True,
+            )
+        ]
+        periods = (getattr(self, f"periods_of_{phase}") for phase in self.phases)
+        return (*after, *map(_advanced, phases, periods))
+
+    def extra_repr(self) -> str:
+        """The periods."""
+        return f"periods={self.group_periods}"
+
+
+class _Masked(nn.Module):
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+def _checked(owner: str, periods: Sequence[int]) -> tuple[int, ...]:
+    """The periods; raise unless each is an integer in 1..256."""
+    periods = tuple(periods)
+    if not periods:
+        raise ConfigError(f"{owner}: periods are empty, expected at least one.")
+    for period in periods:
+        if isinstance(period, bool) or not isinstance(period, int) or not 1 <= period <= 256:
+            raise ConfigError(
+                f"{owner}: a period is {period!r}, expected an integer in 1..256, in steps."
+            )
+    return periods
+
+
+def _spread(periods: tuple[int, ...], size: int, like: Tensor) -> Tensor:
+    """The period of each of ``size`` units, (size,)."""
+    return like.new_tensor([periods[unit * len(periods) // size] for unit in range(size)])
+
+
+def _due(phase: Tensor) -> Tensor:
+    return phase < 1
+
+
+def _advanced(phase: Tensor, periods: Tensor) -> Tensor:
+    return torch.remainder(phase + 1, periods)

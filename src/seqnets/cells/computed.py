@@ -1,0 +1,68 @@
+"""Weights that are computed from the numbers learned: once a call, whatever its steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from seqnets import initializers
+from seqnets.cells.base import Cell, GatedCell
+
+
+class ComputedCell(GatedCell):
+    """A gated cell whose recurrent matrix is computed from what is learned.
+
+    The matrix is ``weight_hh``, as everywhere; the numbers learned are its
+    ``parametrizations.weight_hh.original``, of the same shape.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        compute(self, "weight_hh", self.parametrization())
+
+    def parametrization(self) -> nn.Module:
+        """What computes the matrix from the numbers learned."""
+        raise NotImplementedError(f"{self._name} does not say how its weight_hh is computed.")
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and :meth:`draw_` for the numbers learned."""
+        super().reset_parameters()
+        self.draw_(learned(self, "weight_hh"))
+
+    def draw_(self, weight: Tensor) -> None:
+        """Fill what is learned: by default with an orthogonal matrix for each gate."""
+        initializers.orthogonal_(weight, len(self.recurrent))
+
+
+def compute(cell: Cell, name: str, parametrization: nn.Module) -> None:
+    """Let a parametrization compute a parameter of a cell, which can still be pickled."""
+    parametrize.register_parametrization(cell, name, parametrization)
+    type(cell).__reduce_ex__ = _reduce  # type: ignore[assignment]  # a class of its own by now
+
+
+def learned(cell: Cell, name: str) -> Tensor:
+    """The numbers that are learned for a parameter: itself, or what it is computed from."""
+    if parametrize.is_parametrized(cell, name):
+        return cell.parametrizations[name].original  # type: ignore[index,union-attr]
+    found: Tensor = getattr(cell, name)
+    return found
+
+
+def _reduce(cell: Cell, protocol: Any) -> tuple[Any, ...]:
+    """A parametrized module has a class that torch made for it alone, and no pickle can name."""
+    return _revived, (parametrize.type_before_parametrizations(cell), vars(cell))
+
+
+def _revived(kind: type[Cell], attributes: dict[str, Any]) -> Cell:
+    cell = object.__new__(kind)
+    cell.__dict__.update(attributes)
+    computed: Any = cell._modules.pop("parametrizations")
+    for name in computed:
+        cell.register_parameter(name, nn.Parameter(torch.empty(0)))
+        compute(cell, name, nn.Identity())
+    cell._modules["parametrizations"] = computed
+    return cell

@@ -1,0 +1,125 @@
+"""LSTM with exponential gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from seqnets import initializers
+from seqnets.cells.base import _size
+from seqnets.cells.lstm import LSTMCell
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class SLSTMCell(LSTMCell):
+    r"""LSTM that can revise what it has stored: its input gate is not bounded (sLSTM).
+
+    .. math::
+        \tilde k_t &= W_k x_t + b_k + U_k h_{t-1} + d_k \quad\text{for } k \text{ in } i, f, g, o \\
+        m_t &= \max(\log \hat f_t + m_{t-1}, \tilde i_t), \quad
+        \hat f_t = \sigma(\tilde f_t) \text{ or } \exp(\tilde f_t) \\
+        i_t &= \exp(\tilde i_t - m_t) \\
+        f_t &= \exp(\log \hat f_t + m_{t-1} - m_t) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot \tanh(\tilde g_t) \\
+        n_t &= f_t \odot n_{t-1} + i_t \\
+        h_t &= \sigma(\tilde o_t) \odot c_t / n_t
+
+    ``c`` and ``n`` are both the paper's times :math:`\exp(-m_t)`, so that ``h`` is the same and
+    nothing overflows. Where nothing is stored yet, :math:`n_{t-1} = 0`, :math:`m_t = \tilde i_t`.
+    From then on :math:`n_t \ge 1`; it counts as 1 where a state that is given says less.
+    With several heads the matrices :math:`U` are block-diagonal: units recur within their head.
+
+    As in the paper, where the letter of :math:`g` is z. What its block has around the cell, a
+    convolution before and a group norm behind, is not part of it.
+
+    State: ``(h, c, n, m)``, (B, H) each. Output: ``h``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H. With more than one ``weight_hh`` is computed, from the
+            blocks one below the other: ``parametrizations.weight_hh.original``, (4H, H/N).
+        forget: What opens the forget gate: "sigmoid" or "exp".
+        options: ``forget_bias``, ``bias``, ``device`` and ``dtype``, as for every
+            :class:`LSTMCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or ``forget`` is neither.
+
+    References:
+        Beck et al., 2024, "xLSTM: Extended Long Short-Term Memory", arXiv:2405.04517.
+    """
+
+    states = ("h", "c", "n", "m")
+    projects = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_heads: int = 1,
+        forget: str = "sigmoid",
+        **options: Any,
+    ) -> None:
+        if _size(self, "hidden_size", hidden_size) % _size(self, "num_heads", num_heads):
+            raise ConfigError(
+                f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
+                f"{hidden_size}."
+            )
+        if forget not in ("sigmoid", "exp"):
+            raise ConfigError(f"{self._name}: forget is {forget!r}, expected 'sigmoid' or 'exp'.")
+        self.num_heads, self.forget = num_heads, forget
+        super().__init__(input_size, hidden_size, **options)
+        if num_heads > 1:
+            blocks = _BlockDiagonal(num_heads)
+            parametrize.register_parametrization(self, "weight_hh", blocks)
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every LSTM, and orthogonal within each head."""
+        super().reset_parameters()
+        for name, parameter in self.named_parameters():
+            if name == "parametrizations.weight_hh.original":
+                initializers.orthogonal_(parameter, len(self.recurrent) * self.num_heads)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c, n, m = state
+        log_i = wx.i + uh.i
+        log_f = wx.f + uh.f if self.forget == "exp" else F.logsigmoid(wx.f + uh.f)
+        kept = torch.where(n == 0, log_i, log_f + m)
+        m = torch.maximum(kept, log_i)
+        i, f = torch.exp(log_i - m), torch.exp(kept - m)
+        c = f * c + i * self.candidate(wx.g + uh.g)
+        n = f * n + i
+        return self.gate(wx.o + uh.o) * c / n.clamp(min=1), c, n, m
+
+    def extra_repr(self) -> str:
+        """The sizes, and the heads where there are several."""
+        heads = f", num_heads={self.num_heads}" if self.num_heads > 1 else ""
+        return super().extra_repr() + heads
+
+
+class _BlockDiagonal(nn.Module):
+    """Matrices of one gate each, (G*H, H), from their N diagonal blocks, (G*H, H/N)."""
+
+    def __init__(self, num_blocks: int) -> None:
+        super().__init__()
+        self.num_blocks = num_blocks
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        N, D = self.num_blocks, blocks.shape[1]
+        same = torch.eye(N, dtype=blocks.dtype, device=blocks.device).view(N, 1, N, 1)
+        return (blocks.view(-1, N, D, 1, D) * same).view(-1, N * D)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        N = self.num_blocks
+        D = weight.shape[1] // N
+        return weight.view(-1, N, D, N, D).diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(-1, D)

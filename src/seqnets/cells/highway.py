@@ -1,0 +1,82 @@
+"""Recurrences with several layers in one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.cells.base import GatedCell, _size
+from seqnets.typing import State
+
+
+class RecurrentHighwayCell(GatedCell):
+    r"""Recurrent highway network: several layers deep from one step to the next.
+
+    .. math::
+        h_\ell &= \tanh([W_h x_t + b_h]_{\ell = 1} + R_{h\ell}\, s_{\ell-1} + d_{h\ell}) \\
+        t_\ell &= \sigma([W_t x_t + b_t]_{\ell = 1} + R_{t\ell}\, s_{\ell-1} + d_{t\ell}) \\
+        s_\ell &= t_\ell \odot h_\ell + (1 - t_\ell) \odot s_{\ell-1},
+        \qquad s_0 = h_{t-1}, \quad h_t = s_L
+
+    As in the paper, with the carry gate coupled to the transform gate; the input enters the first
+    layer alone.
+
+    State: ``(h,)``, (B, H). Output: ``h``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        depth: Layers in a step, L, at least 1.
+        transform_bias: Where the transform gates' biases start: below 0 they start by carrying.
+            Without biases it has no effect.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``depth`` is below 1.
+        DtypeError: ``depth`` is no integer.
+
+    References:
+        Zilly et al., 2017, "Recurrent Highway Networks", arXiv:1607.03474.
+    """
+
+    gates = ("h", "t")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        depth: int = 3,
+        transform_bias: float = -2.0,
+        **options: Any,
+    ) -> None:
+        self.depth = _size(self, "depth", depth)  # the base sizes its weights by it
+        self.recurrent = tuple(  # type: ignore[misc]  # each cell has as many as it is deep
+            f"{gate}{layer}" for layer in range(1, depth + 1) for gate in self.gates
+        )
+        self.transform_bias = transform_bias
+        super().__init__(input_size, hidden_size, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, then the transform gates' biases."""
+        super().reset_parameters()
+        if self.bias_hh is not None:
+            self.bias_hh.unflatten(0, (self.depth, 2, -1))[:, 1].fill_(self.transform_bias)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The equations above: a product for each layer."""
+        (s,) = state
+        w = self.split(wx)
+        for layer in range(1, self.depth + 1):
+            h, t = self.recur(s, f"h{layer}", f"t{layer}")
+            if layer == 1:
+                h, t = w.h + h, w.t + t
+            s = s + self.gate(t) * (self.candidate(h) - s)
+        return (s,)
+
+    def extra_repr(self) -> str:
+        """The sizes, and the depth."""
+        return f"{super().extra_repr()}, depth={self.depth}"

@@ -1,0 +1,169 @@
+"""Recurrent matrices that stay orthogonal: what they carry neither grows nor fades."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.computed import ComputedCell, compute, learned
+from seqnets.cells.starting import _keep
+from seqnets.cells.wrapper import Wrapper
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class ExpRNNCell(ComputedCell):
+    r"""Elman network whose recurrent matrix is a rotation, by the exponential map.
+
+    .. math::
+        h_t &= \phi(W x_t + b + e^{A - A^\top} h_{t-1} + d) \\
+        \phi(a) &= \mathrm{sign}(a) \odot \mathrm{ReLU}(|a| + m)
+        \quad\text{(modReLU), or } \phi = \tanh
+
+    :math:`A` is strictly lower triangular: all the rotations of H dimensions, and nothing else,
+    are :math:`e^{A - A^\top}`. It starts with rotations of pairs of units, by angles uniform in
+    :math:`(-\pi, \pi)`, and :math:`m` at zero, where the network is linear.
+
+    As in the paper, which has no biases; of its two ways to start this is the one after Henaff et
+    al.
+
+    State: ``(h,)``, (B, H). Output: ``h``.
+
+    Attributes:
+        threshold: m, (H,); there only with modReLU.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        nonlinearity: "modrelu" or "tanh".
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: The nonlinearity is neither.
+
+    References:
+        Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
+        Simple Parametrization of the Orthogonal and Unitary Group", arXiv:1901.08428;
+        Arjovsky et al., 2016, "Unitary Evolution Recurrent Neural Networks", arXiv:1511.06464
+        (modReLU).
+    """
+
+    gates = ("h",)
+    threshold: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, nonlinearity: str = "modrelu", **options: Any
+    ) -> None:
+        if nonlinearity not in ("modrelu", "tanh"):
+            raise ConfigError(
+                f"{self._name}: nonlinearity is {nonlinearity!r}, expected 'modrelu' or 'tanh'."
+            )
+        self.nonlinearity = nonlinearity  # the base asks for the parameters
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The threshold of modReLU."""
+        if self.nonlinearity == "modrelu":
+            self.threshold = parameter(self.hidden_size)
+
+    def parametrization(self) -> nn.Module:
+        """The exponential of a skew-symmetric matrix."""
+        return _Rotations(1)
+
+    def draw_(self, weight: Tensor) -> None:
+        """Rotations of pairs of units."""
+        rotate_pairs_(weight, 1)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equation above."""
+        a = wx.h + uh.h
+        if self.nonlinearity == "tanh":
+            return (self.candidate(a),)
+        return (torch.sign(a) * torch.relu(a.abs() + self.threshold),)
+
+
+def orthogonal(cell: Cell) -> Cell:
+    r"""Let each gate's recurrent matrix be a rotation, :math:`e^{A - A^\top}`, in any gated cell.
+
+    A parametrization (``torch.nn.utils.parametrize``): the cell keeps its class, its kernels and
+    the name of its weight, and learns ``parametrizations.weight_hh.original``, of which what is
+    below the diagonal of each gate's block counts. The matrices start anew, as those of
+    :class:`ExpRNNCell`. Of a projected output's (H, P) the P columns are orthonormal.
+
+    Args:
+        cell: The recurrence, around a :class:`GatedCell` with recurrent gates.
+
+    Returns:
+        The cell itself.
+
+    Raises:
+        ConfigError: The cell has no recurrent product by gates, or one that is orthogonal already.
+
+    References:
+        Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
+        Simple Parametrization of the Orthogonal and Unitary Group", arXiv:1901.08428.
+    """
+    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    if not isinstance(inner, GatedCell) or not inner.recurrent:
+        raise ConfigError(
+            f"orthogonal: {inner._name} has no recurrent product by gates, expected a GatedCell "
+            f"with recurrent gates."
+        )
+    if isinstance(inner, ComputedCell) or _is_orthogonal(inner):
+        raise ConfigError(
+            f"orthogonal: {inner._name} computes its weight_hh already, expected one that is "
+            f"learned as it is."
+        )
+    compute(inner, "weight_hh", _Rotations(len(inner.recurrent)))
+    _start(inner)
+    _keep(inner, _start)
+    return cell
+
+
+def rotate_pairs_(weight: Tensor, gates: int) -> Tensor:
+    """Fill A of each gate's block, in place: neighbours 2k and 2k + 1 turn by a random angle.
+
+    Args:
+        weight: One block of rows a gate, (G*H, H).
+        gates: How many blocks.
+
+    References:
+        Henaff et al., 2016, "Recurrent Orthogonal Networks and Long-Memory Tasks",
+        arXiv:1602.06662.
+    """
+    nn.init.zeros_(weight)
+    for block in weight.chunk(gates):
+        block.diagonal(-1)[::2].uniform_(-math.pi, math.pi)
+    return weight
+
+
+@torch.no_grad()
+def _start(cell: GatedCell) -> None:
+    rotate_pairs_(learned(cell, "weight_hh"), len(cell.recurrent))
+
+
+def _is_orthogonal(cell: Cell) -> bool:
+    return parametrize.is_parametrized(cell, "weight_hh") and any(
+        isinstance(part, _Rotations)
+        for part in cell.parametrizations["weight_hh"]  # type: ignore[index]
+    )
+
+
+class _Rotations(nn.Module):
+    def __init__(self, gates: int) -> None:
+        super().__init__()
+        self.gates = gates
+
+    def forward(self, weight: Tensor) -> Tensor:
+        blocks = weight.unflatten(0, (self.gates, -1)).tril(-1)
+        rows, columns = blocks.shape[1:]
+        a = F.pad(blocks, (0, rows - columns))
+        precise = torch.promote_types(a.dtype, torch.float32)  # half ones have no exact exponential
+        rotations = torch.matrix_exp((a - a.mT).to(precise)).to(a.dtype)
+        return rotations[..., :columns].flatten(0, 1)

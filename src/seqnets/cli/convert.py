@@ -1,0 +1,99 @@
+"""``seqnets convert``: weights to and from other libraries, checked on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import nn
+
+from seqnets.cells import Wrapper
+from seqnets.cli import report, runs
+from seqnets.cli.assemble import make_module, plain
+from seqnets.cli.build import build
+from seqnets.cli.console import quiet
+from seqnets.cli.names import UsageError, near
+from seqnets.conversion import FORMATS, read, write
+from seqnets.conversion.parts import layers_of
+
+_OURS = "seqnets"
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Read a network, convert it, compare what both sides compute, and write it.
+
+    Raises:
+        SeqnetsError: A file is missing or unreadable, the other side has no such cell, or the
+            outputs differ.
+    """
+    options = plain(config)
+    source, target = (Path(str(options[key])).expanduser() for key in ("source", "target"))
+    before = _format(options["from"], source, "from")
+    after = _format(options["to"], target, "to")
+    shape = {key: options[key] for key in ("lengths", "state")}
+    for key, value in shape.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"{key}: is {value!r}, expected true or false.")
+    cell = options.get("model", {}).get("cell")
+    factory = cell and build({**cell, "_partial_": True}, options["allow"], "model.cell")
+    console = Console()
+    if before == _OURS:
+        module = _trained(str(options["source"]), options["allow"])
+    else:
+        module, found = read(source, before, factory)
+        _tell(console, before, found)
+    found = write(module, target, after, **(shape if after == "onnx" else {}))
+    _tell(console, after, found)
+    report.show(console, "Written:", f"{report.shown(target)} ({_summary(module)})")
+    return 0
+
+
+def _format(named: str | None, path: Path, key: str) -> str:
+    """The format that is named, or that a path's suffix tells."""
+    known = [_OURS, *FORMATS] if key == "from" else list(FORMATS)
+    if named is not None:
+        if named not in known:
+            raise UsageError(f"{key}: is {named!r}.\n  {near(str(named), known)}")
+        return named
+    suffixes = {suffix: name for name, side in FORMATS.items() for suffix in side.suffixes}
+    if key == "from":
+        suffixes[".ckpt"] = _OURS
+    if path.suffix in suffixes:
+        return suffixes[path.suffix]
+    if key == "from" and path.is_dir():
+        return _OURS
+    raise UsageError(
+        f"{key}: {str(path)!r} does not tell its format, expected one of {', '.join(suffixes)}.\n"
+        f"  Name it: {key}={'|'.join(known)}."
+    )
+
+
+def _trained(path: str, allow: list[str]) -> nn.Module:
+    """The model of a checkpoint."""
+    from seqnets.training import load_checkpoint, load_weights
+
+    place = runs.checkpoint_at(path, "best.ckpt")
+    checkpoint = load_checkpoint(place)
+    card = checkpoint["seqnets"]
+    with quiet():
+        module = make_module(card["config"], card["data"]["sizes"], allow)
+        load_weights(module, checkpoint, place)
+    return module.model
+
+
+def _tell(console: Console, form: str, found: float | None) -> None:
+    text = "is not installed: not checked" if found is None else f"differs by at most {found:.1g}"
+    console.print(f"{form:7}{text}", highlight=False)
+
+
+def _summary(module: nn.Module) -> str:
+    """What the layers are: "2 layers of GRUCell, 8 to 16 units, both directions"."""
+    layers = layers_of(module)
+    first = layers[0][0]
+    cell = first.innermost if isinstance(first, Wrapper) else first
+    many = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
+    both = ", both directions" if len(layers[0]) == 2 else ""
+    return f"{many} of {type(cell).__name__}, {first.input_size} to {first.hidden_size} units{both}"

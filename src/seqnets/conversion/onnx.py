@@ -1,0 +1,378 @@
+"""ONNX: its operators RNN, GRU and LSTM, a node for each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from seqnets.cells import (
+    Cell,
+    CIFGLSTMCell,
+    CoupledLSTMCell,
+    GatedCell,
+    GRUCell,
+    LSTMCell,
+    NIAFLSTMCell,
+    NOAFLSTMCell,
+    OriginalGRUCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    Wrapper,
+)
+from seqnets.conversion.parts import (
+    Array,
+    Equation,
+    equation_of,
+    fill,
+    layers_of,
+    library,
+    made,
+    rows,
+    stack,
+)
+from seqnets.errors import ConfigError
+from seqnets.layers import DeepRNN
+
+_OPSET, _IR = 14, 8  # old enough for every ONNX Runtime that runs on a Python of today
+
+
+class Node(NamedTuple):
+    """A recurrent operator: its name, attributes, and tensors W, R, B and P as it takes them."""
+
+    operator: str
+    attributes: dict[str, Any]
+    tensors: dict[str, Array]
+
+    @property
+    def directions(self) -> int:
+        """How many it runs in."""
+        return len(self.tensors["W"])
+
+    @property
+    def hidden_size(self) -> int:
+        """Units of each direction, H."""
+        return int(self.tensors["R"].shape[2])
+
+
+class _Kind(NamedTuple):
+    """The operator of a cell, its gates in ONNX's order, and attributes that make it that cell."""
+
+    operator: str
+    order: str
+    roles: tuple[str, ...]
+    attributes: dict[str, int]
+
+
+_ALL = ("gate", "candidate", "squash")
+# Those that come back as another one with Activations follow it.
+_KINDS: dict[type[GatedCell], _Kind] = {
+    RNNCell: _Kind("RNN", "h", ("candidate",), {}),
+    GRUCell: _Kind("GRU", "zrn", ("gate", "candidate"), {"linear_before_reset": 1}),
+    OriginalGRUCell: _Kind("GRU", "zrn", ("gate", "candidate"), {"linear_before_reset": 0}),
+    LSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 0}),
+    PeepholeLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 0}),
+    CoupledLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 1}),
+    CIFGLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 1}),
+    NIAFLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 0}),
+    NOAFLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 0}),
+}
+_INPUTS = ("x", "W", "R", "B", "lengths", "initial_h", "initial_c", "P")
+_SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
+_PEEPHOLES = ("p_i", "p_o", "p_f")
+
+_FUNCTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "sigmoid": ("Sigmoid", ()),
+    "tanh": ("Tanh", ()),
+    "relu": ("Relu", ()),
+    "softplus": ("Softplus", ()),
+    "softsign": ("Softsign", ()),
+    "elu": ("Elu", (1.0,)),
+    "leaky_relu": ("LeakyRelu", (0.01,)),
+    "hardsigmoid": ("HardSigmoid", (1 / 6, 0.5)),
+    "identity": ("Affine", (1.0, 0.0)),
+}
+"""Our functions, each as ONNX's with its alpha and beta."""
+
+_DEFAULTS = {"Elu": (1.0,), "LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0)}
+
+
+def to_onnx(module: nn.Module, *, lengths: bool = True, state: bool = False) -> Any:
+    """An ONNX model of a network, time first, with any batch and number of steps.
+
+    Its input is ``x``, (T, B, I). Its outputs are ``y``, (T, B, D*H), and of each layer the last
+    state ``h_0`` (and ``c_0``), ``h_1``, ..., (D, B, H).
+
+    Args:
+        module: The network.
+        lengths: Whether there is an input ``lengths``, (B,) int32: valid steps of each row.
+        state: Whether there are inputs ``initial_h_0`` (and ``initial_c_0``), ..., (D, B, H).
+
+    Raises:
+        ConfigError: ONNX has no such operator.
+        AbsentError: onnx is not installed.
+    """
+    nodes = []
+    for layer in layers_of(module):
+        equations = [equation_of(cell, _KINDS, "ONNX") for cell in layer]
+        if len({(e.kind, e.cell.hidden_size, e.cell.bias_ih is None) for e in equations}) > 1:
+            raise ConfigError("ONNX: the directions of a layer differ, expected the same cell.")
+        nodes.append(_node(equations))
+    return _model(nodes, lengths, state)
+
+
+def from_onnx(model: Any) -> DeepRNN:
+    """The recurrent operators of an ONNX model, as a network.
+
+    Other operators may be before and after them, and between them such as change nothing but the
+    shape. States that a model starts with are left out.
+
+    Raises:
+        ConfigError: There are none, they do not follow each other, or seqnets has no such cell.
+    """
+    return stack(
+        [
+            tuple(_cell(node, direction) for direction in range(node.directions))
+            for node in nodes_of(model)
+        ]
+    )
+
+
+def load(path: Path, cell: Any = None) -> Any:
+    """Read an ONNX file.
+
+    Raises:
+        ConfigError: It is unreadable.
+        AbsentError: onnx is not installed.
+    """
+    onnx = library("onnx")
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf's own, and whatever onnx.load raises beside it
+        raise ConfigError(f"{path}: cannot be read as an ONNX model: {error}.") from error
+
+
+def save(model: Any, path: Path) -> None:
+    """Write an ONNX file."""
+    library("onnx").save(model, path)
+
+
+def run(model: Any, x: Array, lengths: Array) -> Array:
+    """Outputs of a model's recurrent operators over padded sequences: ONNX Runtime computes them.
+
+    Raises:
+        AbsentError: ONNX Runtime is not installed.
+    """
+    runtime = library("onnxruntime")
+    alone = _model(nodes_of(model), lengths=True, state=False)
+    session = runtime.InferenceSession(
+        alone.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    x = np.ascontiguousarray(x.swapaxes(0, 1))
+    (y,) = session.run(["y"], {"x": x, "lengths": lengths.astype(np.int32)})
+    return np.asarray(y.swapaxes(0, 1))
+
+
+def nodes_of(model: Any) -> list[Node]:
+    """The recurrent operators of a model, each over what the one before it gives.
+
+    Raises:
+        ConfigError: There are none, they do not follow each other, or their weights are computed.
+    """
+    onnx = library("onnx")
+    graph = model.graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    makers = {name: node for node in graph.node for name in node.output}
+    operators = {kind.operator for kind in _KINDS.values()}
+    found = [node for node in graph.node if not node.domain and node.op_type in operators]
+    if not found:
+        raise ConfigError(f"ONNX: no operator is one of {', '.join(sorted(operators))}.")
+    for below, node in pairwise(found):
+        name = node.input[0]
+        while name in makers and makers[name].op_type in _SHAPING:
+            name = makers[name].input[0]
+        if name != below.output[0]:
+            raise ConfigError(
+                f"ONNX: {node.op_type} {node.name!r} does not take what {below.op_type} "
+                f"{below.name!r} gives, expected layers that follow each other."
+            )
+    return [_read(onnx, node, constants) for node in found]
+
+
+def _read(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
+    inputs = {name: given for name, given in zip(_INPUTS, node.input, strict=False) if given}
+    who = f"ONNX: {node.op_type} {node.name!r}"
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes["direction"] = attributes.get("direction", b"forward").decode()
+    if names := attributes.get("activations"):
+        attributes["activations"] = [name.decode() for name in names]
+    attributes.pop("layout", None)  # it changes no weight
+    if attributes["direction"] == "reverse":
+        raise ConfigError(f"{who} runs backwards alone, expected forward or bidirectional.")
+    if "clip" in attributes:
+        raise ConfigError(f"{who} clips at {attributes['clip']}, and no cell does.")
+    computed = [name for name in "WRBP" if name in inputs and inputs[name] not in constants]
+    if computed:
+        raise ConfigError(f"{who} has a computed {computed[0]}, expected constants.")
+    for name in ("initial_h", "initial_c"):
+        if np.any(constants.get(inputs.get(name, ""), 0)):
+            raise ConfigError(f"{who} starts with a state of its own, expected zeros.")
+    return Node(
+        node.op_type,
+        attributes,
+        {name: constants[inputs[name]].astype(np.float32) for name in "WRBP" if name in inputs},
+    )
+
+
+def _cell(node: Node, direction: int) -> Cell:
+    """The cell of one direction."""
+    fitting = [
+        cls
+        for cls, kind in _KINDS.items()
+        if kind.operator == node.operator
+        and all(bool(node.attributes.get(k, 0)) == v for k, v in kind.attributes.items())
+        and bool(cls.per_unit) == ("P" in node.tensors)
+    ]
+    kind = _KINDS[fitting[0]]
+    numbers = {name: tensor[direction] for name, tensor in node.tensors.items()}
+    names = _functions(node, kind)[direction * len(kind.roles) :]
+    functions = dict(zip(kind.roles, names, strict=False))
+    sizes = numbers["W"].shape[1], node.hidden_size
+    cell = made(fitting[0], functions, *sizes, bias="B" in numbers)
+    b, d = np.split(numbers["B"], 2) if "B" in numbers else (None, None)
+    fill(cell, kind.order, weight_ih=numbers["W"], weight_hh=numbers["R"], bias_ih=b, bias_hh=d)
+    if "P" in numbers:
+        inner = cell.innermost if isinstance(cell, Wrapper) else cell
+        for name, values in zip(_PEEPHOLES, np.split(numbers["P"], 3), strict=True):
+            if name in fitting[0].per_unit:  # a coupled gate has no peephole of its own
+                getattr(inner, name).data.copy_(torch.from_numpy(values))
+    return cell
+
+
+def _functions(node: Node, kind: _Kind) -> list[str]:
+    """Our names of an operator's activations, those of all directions."""
+    usual = {"gate": "Sigmoid"}
+    names = node.attributes.get("activations") or [
+        usual.get(role, "Tanh") for _ in range(node.directions) for role in kind.roles
+    ]
+    given = [list(node.attributes.get(f"activation_{which}", ())) for which in ("alpha", "beta")]
+    found = []
+    for name in names:
+        defaults = _DEFAULTS.get(name, ())
+        numbers = [
+            values.pop(0) if values else default
+            for values, default in zip(given, defaults, strict=False)
+        ]
+        ours = [
+            our
+            for our, (theirs, expected) in _FUNCTIONS.items()
+            if theirs == name and np.allclose(numbers, expected, atol=1e-6)
+        ]
+        if not ours:
+            raise ConfigError(
+                f"ONNX: {node.operator} has the activation {name} {numbers or ''}, expected one "
+                f"of {', '.join(theirs for theirs, _ in _FUNCTIONS.values())}, as seqnets has them."
+            )
+        found.append(ours[0])
+    return found
+
+
+def _node(equations: Sequence[Equation]) -> Node:
+    """The operator of a layer, from what it computes in each direction."""
+    first = equations[0]
+    kind = _KINDS[first.kind]
+    if getattr(first.cell, "proj_size", 0):
+        raise ConfigError(f"ONNX: proj_size is {first.cell.proj_size}, expected 0: no projection.")
+    tensors = {
+        name: [rows(e.cell, weight, kind.order) for e in equations]
+        for name, weight in (("W", "weight_ih"), ("R", "weight_hh"))
+    }
+    if first.cell.bias_ih is not None:
+        tensors["B"] = [
+            np.concatenate([rows(e.cell, f"bias_{side}", kind.order) for side in ("ih", "hh")])
+            for e in equations
+        ]
+    if first.cell.per_unit:
+        tensors["P"] = [
+            np.concatenate([rows(e.cell, name, [""]) for name in _PEEPHOLES]) for e in equations
+        ]
+    attributes = {
+        "hidden_size": first.cell.hidden_size,
+        "direction": "bidirectional" if len(equations) == 2 else "forward",
+        **kind.attributes,
+        **_activations([e.functions[role] for e in equations for role in kind.roles]),
+    }
+    return Node(kind.operator, attributes, {k: np.stack(v) for k, v in tensors.items()})
+
+
+def _activations(names: Sequence[str]) -> dict[str, Any]:
+    """Functions as attributes; alphas and betas are listed for those alone that have some."""
+    unknown = [name for name in names if name not in _FUNCTIONS]
+    if unknown:
+        raise ConfigError(
+            f"ONNX: has no activation like {unknown[0]!r}, expected one of {', '.join(_FUNCTIONS)}."
+        )
+    functions = [_FUNCTIONS[name] for name in names]
+    found: dict[str, Any] = {"activations": [name for name, _ in functions]}
+    for place, attribute in enumerate(("activation_alpha", "activation_beta")):
+        if values := [numbers[place] for _, numbers in functions if len(numbers) > place]:
+            found[attribute] = values
+    return found
+
+
+def _model(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
+    onnx = library("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+
+    def value(name: str, *shape: int | str, kind: int = kinds.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def constant(name: str, numbers: Any) -> str:
+        constants.append(onnx.numpy_helper.from_array(numbers, name))
+        return name
+
+    I = nodes[0].tensors["W"].shape[2]
+    width = nodes[-1].directions * nodes[-1].hidden_size
+    inputs, outputs = [value("x", "T", "B", I)], [value("y", "T", "B", width)]
+    inputs += [value("lengths", "B", kind=kinds.INT32)] * lengths
+    constants: list[Any] = []
+    graph = []
+    x = "x"
+    for depth, node in enumerate(nodes):
+        names = ["h", "c"] if node.operator == "LSTM" else ["h"]
+        shape = (node.directions, "B", node.hidden_size)
+        last = [f"{name}_{depth}" for name in names]
+        initial = [f"initial_{name}" if state else "" for name in last]
+        inputs += [value(name, *shape) for name in initial if name]
+        outputs += [value(name, *shape) for name in last]
+        given = {k: constant(f"{k}_{depth}", numbers) for k, numbers in node.tensors.items()}
+        taken = [x, given["W"], given["R"], given.get("B", ""), "lengths" if lengths else ""]
+        taken += [*initial, *([given["P"]] if "P" in given else [])]
+        graph.append(
+            helper.make_node(node.operator, taken, [f"all_{depth}", *last], **node.attributes)
+        )
+        x = "y" if depth == len(nodes) - 1 else f"y_{depth}"
+        if node.directions == 1:  # (T, 1, B, H)
+            axis = constant(f"direction_{depth}", np.array([1]))
+            graph.append(helper.make_node("Squeeze", [f"all_{depth}", axis], [x]))
+        else:  # (T, 2, B, H) to (T, B, 2H)
+            whole = constant(f"shape_{depth}", np.array([0, 0, -1]))
+            turned = f"turned_{depth}"
+            graph.append(
+                helper.make_node("Transpose", [f"all_{depth}"], [turned], perm=[0, 2, 1, 3])
+            )
+            graph.append(helper.make_node("Reshape", [turned, whole], [x]))
+    return helper.make_model(
+        helper.make_graph(graph, "seqnets", inputs, outputs, constants),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR,
+        producer_name="seqnets",
+    )

@@ -1,0 +1,49 @@
+"""What layers do with rows of different lengths."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """Which of so many steps are within the lengths (B,): (B, T) boolean."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """A sequence (B, T, ...) with zeros for padding, whatever was there, be it NaN."""
+    if lengths is None:
+        return sequence
+    valid = valid_steps(lengths.to(sequence.device), sequence.shape[1])
+    return sequence.masked_fill(~_as_wide(valid, sequence), 0)
+
+
+def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each row's valid steps in the opposite order, (B, T, ...); padding stays where it is."""
+    if lengths is None:
+        return sequence.flip(1)
+    T = sequence.shape[1]
+    steps, ends = torch.arange(T, device=sequence.device), lengths.to(sequence.device)[:, None]
+    order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
+    return sequence.take_along_dim(_as_wide(order, sequence), 1)
+
+
+def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """A sequence that begins at t ends, for who comes from behind, before the step t - 1."""
+    if resets is None:
+        return None
+    if lengths is not None:
+        resets = resets & valid_steps(lengths.to(resets.device), resets.shape[1])
+    return F.pad(resets[:, 1:], (0, 1))
+
+
+def divided(lengths: Tensor | None, stride: int) -> Tensor | None:
+    """Lengths after so many steps have become one; a part of them counts as a step."""
+    return None if lengths is None else (lengths + stride - 1) // stride
+
+
+def _as_wide(steps: Tensor, sequence: Tensor) -> Tensor:
+    """A number for each step, (B, T), with the dimensions of a sequence (B, T, ...)."""
+    return steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))

@@ -1,0 +1,73 @@
+"""What comes after a recurrent layer, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError
+from seqnets.layers.lengths import without_padding
+
+
+class DeepOutput(nn.Module):
+    """A multilayer perceptron over each output of a recurrent layer.
+
+    Args:
+        layer: The recurrent layer, with one output a step.
+        sizes: Features of each of the perceptron's layers; the last one's are the output's.
+        activation: Makes what stands between them; nothing follows the last one.
+
+    Raises:
+        ConfigError: ``sizes`` names no layer.
+
+    References:
+        Pascanu et al., 2014, "How to Construct Deep Recurrent Neural Networks", arXiv:1312.6026
+        (deep hidden-to-output function).
+    """
+
+    layer: Any
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        sizes: Sequence[int],
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        if not sizes or any(size < 1 for size in sizes):
+            raise ConfigError(
+                f"DeepOutput: sizes are {list(sizes)}, expected at least one, each from 1."
+            )
+        self.layer = layer
+        self.output_size = sizes[-1]
+        self.perceptron = nn.Sequential()
+        width: int = self.layer.output_size
+        for size in sizes:
+            if len(self.perceptron):
+                self.perceptron.append(activation())
+            self.perceptron.append(nn.Linear(width, size))
+            width = size
+
+    @property
+    def input_size(self) -> int:
+        """Features of the input, I."""
+        return self.layer.input_size
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Outputs, (B, T, last of ``sizes``), zero past each row's end, and the layer's state."""
+        y, state = self.layer(x, state, lengths, resets)
+        return without_padding(self.perceptron(y), lengths), state
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step of the layer, and of what follows it."""
+        y, state = self.layer.step(x, state)
+        return self.perceptron(y), state

@@ -1,0 +1,275 @@
+"""Networks in continuous time against their papers, in plain floats."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from seqnets import explain, unroll
+from seqnets.cells import CfCCell, LayerNorm, LTCCell
+from seqnets.errors import ConfigError, DtypeError
+from seqnets.testing import check_backend, check_cell, one_unit, step
+
+from .plain import sigmoid
+
+XS = (2.0, -0.7, 0.4)
+ONE = {"w": (0.5,), "u": (0.7,), "b": (0.1,), "d": (-0.3,)}
+HEADS = {"weight_head": (0.8, -0.6, 0.9, 0.35), "bias_head": (0.2, 0.15, -0.4, 0.55)}
+TIMED = (CfCCell, partial(CfCCell, mode="no_gate"), partial(CfCCell, mode="pure"), LTCCell)
+
+
+def near(numbers):
+    return pytest.approx(numbers, abs=1e-12)
+
+
+def lecun_tanh(a):
+    return 1.7159 * math.tanh(0.666 * a)
+
+
+def backbone(x, h):
+    return lecun_tanh(0.5 * x + 0.1 + 0.7 * h - 0.3)
+
+
+def heads(k):
+    return [w * k + b for w, b in zip(*HEADS.values(), strict=True)]
+
+
+def timed_step(cell, x, elapsed, h):
+    """One step of a cell with one unit that took some time."""
+    row = torch.tensor([[x, elapsed]], dtype=torch.float64)
+    return cell(row, (torch.tensor([[h]], dtype=torch.float64),))[0].item()
+
+
+def timed_unit(cell_cls, **given):
+    """As ``one_unit``, with one feature beside the time."""
+
+    def make(input_size, hidden_size, **options):
+        return cell_cls(input_size + 1, hidden_size, timed=True, **options)
+
+    return one_unit(make, **given)
+
+
+def random_times(*shape):
+    return torch.rand(*shape, 1, dtype=torch.float64) * 3
+
+
+def test_cfc_follows_its_paper():
+    cell = one_unit(CfCCell, **ONE, **HEADS)
+    h = -1.5
+
+    for x in XS:
+        g, n, rate, offset = heads(backbone(x, h))
+        s = sigmoid(rate + offset)
+        expected = math.tanh(g) * (1 - s) + s * math.tanh(n)
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
+
+
+def test_cfc_without_its_gate_follows_its_authors():
+    cell = one_unit(partial(CfCCell, mode="no_gate"), **ONE, **HEADS)
+    g, n, rate, offset = heads(backbone(2.0, -1.5))
+
+    expected = math.tanh(g) + sigmoid(rate + offset) * math.tanh(n)
+
+    assert step(cell, 2.0, -1.5) == near(expected)
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 0.3, 2.5])
+def test_cfc_opens_its_gate_by_the_time_elapsed(elapsed):
+    cell = timed_unit(CfCCell, **ONE, **HEADS)
+    g, n, rate, offset = heads(backbone(2.0, -1.5))
+
+    s = sigmoid(rate * elapsed + offset)
+
+    assert timed_step(cell, 2.0, elapsed, -1.5) == near((1 - s) * math.tanh(g) + s * math.tanh(n))
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 0.3, 2.5])
+def test_pure_cfc_follows_its_authors(elapsed):
+    given = {"weight_head": 0.8, "bias_head": 0.2, "rate": -0.45, "A": 1.3}
+    cell = timed_unit(partial(CfCCell, mode="pure"), **ONE, **given)
+    f = 0.8 * backbone(2.0, -1.5) + 0.2
+
+    expected = -1.3 * math.exp(-elapsed * (abs(-0.45) + abs(f))) * f + 1.3
+
+    assert timed_step(cell, 2.0, elapsed, -1.5) == near(expected)
+
+
+def test_a_deeper_backbone_repeats_its_layers():
+    make = partial(CfCCell, backbone_layers=3)
+    cell = one_unit(make, **ONE, **HEADS, weight_deep=(0.4, -0.9), bias_deep=(0.25, -0.15))
+    k = backbone(2.0, -1.5)
+
+    for weight, bias in ((0.4, 0.25), (-0.9, -0.15)):
+        k = lecun_tanh(weight * k + bias)
+    g, n, rate, offset = heads(k)
+    s = sigmoid(rate + offset)
+
+    assert step(cell, 2.0, -1.5) == near((1 - s) * math.tanh(g) + s * math.tanh(n))
+
+
+def solved(x, h, elapsed, unfolds, tau, A):
+    """Liquid time constants by the fused solver, from its equation of the paper."""
+    for _ in range(unfolds):
+        f = sigmoid(0.5 * x + 0.1 + 0.7 * h - 0.3)
+        delta = elapsed / unfolds
+        h = (h + delta * f * A) / (1 + delta * (1 / tau + f))
+    return h
+
+
+@pytest.mark.parametrize("unfolds", [1, 3])
+def test_liquid_time_constants_are_solved_in_sub_steps(unfolds):
+    make = partial(LTCCell, unfolds=unfolds)
+    cell = one_unit(make, **ONE, log_tau=math.log(2.5), A=-0.8)
+
+    assert step(cell, 2.0, -1.5) == near(solved(2.0, -1.5, 1.0, unfolds, tau=2.5, A=-0.8))
+
+
+def test_ltc_follows_its_paper():
+    cell = one_unit(LTCCell, **ONE, log_tau=math.log(2.5), A=-0.8)
+    h = -1.5
+
+    for x in XS:
+        expected = solved(x, h, 1.0, 6, tau=2.5, A=-0.8)
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 0.3, 2.5])
+def test_ltc_moves_by_the_time_elapsed(elapsed):
+    cell = timed_unit(LTCCell, **ONE, log_tau=math.log(2.5), A=-0.8)
+
+    expected = solved(2.0, -1.5, elapsed, 6, tau=2.5, A=-0.8)
+
+    assert timed_step(cell, 2.0, elapsed, -1.5) == near(expected)
+
+
+def test_ltc_of_small_sub_steps_solves_its_differential_equation():
+    cell = one_unit(partial(LTCCell, unfolds=4000), **ONE, log_tau=math.log(2.5), A=-0.8)
+    h, steps = -1.5, 100_000
+
+    for _ in range(steps):
+        f = sigmoid(0.5 * 2.0 + 0.1 + 0.7 * h - 0.3)
+        h += (-(1 / 2.5 + f) * h + f * -0.8) / steps
+
+    assert step(cell, 2.0, -1.5) == pytest.approx(h, abs=1e-3)
+
+
+def test_a_long_step_of_ltc_is_two_short_ones():
+    twice = LTCCell(3, 4, unfolds=2, timed=True, dtype=torch.float64)
+    once = LTCCell(3, 4, unfolds=4, timed=True, dtype=torch.float64)
+    once.load_state_dict(twice.state_dict())
+    x = torch.randn(2, 1, 2, dtype=torch.float64)
+    times = random_times(2, 1)
+
+    halves = torch.cat([x, times / 2], -1).expand(2, 2, 3).contiguous()
+
+    long, _ = unroll(once, torch.cat([x, times], -1))
+    torch.testing.assert_close(unroll(twice, halves)[0][:, -1], long[:, 0])
+
+
+def test_no_time_leaves_ltc_where_it_is():
+    cell = LTCCell(3, 4, timed=True)
+    h = torch.randn(2, 4)
+
+    after, _ = cell(torch.cat([torch.randn(2, 2), torch.zeros(2, 1)], -1), (h,))
+
+    torch.testing.assert_close(after, h)
+
+
+@pytest.mark.parametrize("make", TIMED)
+def test_steps_of_time_one_are_those_of_a_cell_without_times(make):
+    timed, plain = make(4, 5, timed=True), make(3, 5)
+    timed.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 3)
+
+    y, _ = unroll(timed, torch.cat([x, torch.ones(2, 6, 1)], -1))
+
+    torch.testing.assert_close(y, unroll(plain, x)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", TIMED)
+def test_states_have_the_dtype_of_the_parameters(make, dtype):
+    cell = make(4, 5, timed=True).to(dtype)
+    x = torch.cat([torch.randn(2, 6, 3).to(dtype), random_times(2, 6).to(dtype)], -1)
+
+    y, (h,) = unroll(cell, x)
+
+    assert y.dtype == h.dtype == dtype
+    assert cell.initial_state(2)[0].dtype == dtype
+
+
+@pytest.mark.parametrize("make", TIMED)
+def test_irregular_times_give_one_row_alone_what_they_give_it_in_a_batch(make):
+    cell = make(4, 5, timed=True, dtype=torch.float64)
+    x = torch.cat([torch.randn(3, 6, 3, dtype=torch.float64), random_times(3, 6)], -1)
+
+    whole, _ = unroll(cell, x)
+
+    for row in range(3):
+        alone, (h,) = unroll(cell, x[row : row + 1])
+        torch.testing.assert_close(alone, whole[row : row + 1])
+        assert h.shape == (1, 5)
+
+
+def forwards_in_time(cell):
+    """The cell, for which random numbers are times that have elapsed."""
+
+    class Forwards(type(cell)):
+        def project(self, x):
+            return super().project(torch.cat([x[..., :-1], x[..., -1:].abs()], -1))
+
+    cell.__class__ = Forwards
+    return cell
+
+
+@pytest.mark.parametrize("make", TIMED)
+def test_a_cell_with_times_obeys_the_laws_of_recurrence(make):
+    check_cell(lambda input_size: forwards_in_time(make(input_size, 4, timed=True)))
+
+
+@pytest.mark.parametrize("make", [CfCCell, LTCCell])
+def test_a_cell_with_times_runs_on_the_c_backend(make):
+    check_backend(forwards_in_time(make(3, 5, timed=True)), "c", steps=(1, 9))
+
+
+@pytest.mark.parametrize("option", [{"mode": "pure"}, {"mode": "no_gate"}, {"backbone_layers": 3}])
+def test_every_mode_and_depth_of_cfc_obeys_the_laws_of_recurrence(option):
+    check_cell(partial(CfCCell, hidden_size=4, **option))
+    check_cell(partial(CfCCell, hidden_size=4, bias=False, **option))
+
+
+def test_layer_norm_leaves_times_as_they_are():
+    cell = LayerNorm(CfCCell(4, 5, timed=True))
+    x = torch.randn(2, 6, 4)
+
+    assert torch.equal(cell.project(x)[..., 5:], x[..., 3:].expand(2, 6, 5))
+    assert "c" not in explain(cell, x).refusals
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: CfCCell(3, 4, mode="slow"),
+            ConfigError,
+            "CfCCell: mode is 'slow', expected one of default, no_gate, pure",
+        ),
+        (
+            lambda: CfCCell(3, 4, backbone_layers=0),
+            ConfigError,
+            "CfCCell: backbone_layers is 0, expected at least 1",
+        ),
+        (lambda: CfCCell(1, 4, timed=True), ConfigError, "CfCCell: input_size is 1 with timed"),
+        (lambda: LTCCell(1, 4, timed=True), ConfigError, "LTCCell: input_size is 1 with timed"),
+        (lambda: LTCCell(3, 4, unfolds=0), ConfigError, "LTCCell: unfolds is 0, expected at"),
+        (lambda: LTCCell(3, 4, unfolds=1.5), DtypeError, "LTCCell: unfolds is 1.5"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

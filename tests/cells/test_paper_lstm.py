@@ -1,0 +1,79 @@
+"""Further LSTMs against their papers, in plain floats."""
+
+import math
+
+import pytest
+import torch
+
+from seqnets.cells import JANETCell, MultiplicativeLSTMCell
+from seqnets.errors import ConfigError
+from seqnets.testing import one_unit, step
+from seqnets.testing.laws import perturb
+
+from .plain import after, each, numbers, sigmoid, times, total
+
+NUMBERS = {
+    "w": (1.1, 0.5, -0.3, 0.8, 0.9),
+    "u": (0.7, 0.2, -0.6, 0.4),
+    "b": (-0.2, 0.1, -0.4, 0.3, 0.6),
+    "d": (0.05, 0.4, -0.2, -0.1),
+}
+
+
+def test_multiplicative_lstm_follows_its_paper():
+    cell = one_unit(MultiplicativeLSTMCell, **NUMBERS, weight_mh=-1.3)
+    h, c = -1.5, 0.9
+
+    for x in (2.0, -0.7):
+        m = (1.1 * x - 0.2) * (-1.3 * h)
+        i = sigmoid(0.5 * x + 0.1 + 0.7 * m + 0.05)
+        f = sigmoid(-0.3 * x - 0.4 + 0.2 * m + 0.4)
+        g = math.tanh(0.8 * x + 0.3 - 0.6 * m - 0.2)
+        o = sigmoid(0.9 * x + 0.6 + 0.4 * m - 0.1)
+        memory = f * c + i * g
+        expected = o * math.tanh(memory), memory
+
+        assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
+        h, c = expected
+
+
+def test_multiplicative_lstm_mixes_units_twice():
+    cell = MultiplicativeLSTMCell(1, 2, dtype=torch.float64)
+    perturb(cell)
+    matrix = numbers(cell)
+    x, h, c = [1.3], [0.3, -0.8], [1.0, -0.5]
+
+    w = total(times(matrix["weight_ih"], x), matrix["bias_ih"])
+    m = each(lambda a, b: a * b, w[:2], times(matrix["weight_mh"], h))
+    a = total(w[2:], times(matrix["weight_hh"], m), matrix["bias_hh"])
+    i, f, o = (each(sigmoid, part) for part in (a[0:2], a[2:4], a[6:8]))
+    g = each(math.tanh, a[4:6])
+    memory = [f[k] * c[k] + i[k] * g[k] for k in range(2)]
+
+    assert after(cell, x, h, c)[1] == pytest.approx(memory, abs=1e-12)
+    assert after(cell, x, h, c)[0] == pytest.approx([o[k] * math.tanh(memory[k]) for k in range(2)])
+
+
+def test_multiplicative_lstm_does_not_project():
+    with pytest.raises(ConfigError, match="MultiplicativeLSTMCell: proj_size is 2, expected 0"):
+        MultiplicativeLSTMCell(3, 4, proj_size=2)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 0.4])
+def test_janet_follows_its_paper(beta):
+    cell = one_unit(JANETCell, w=(0.5, -0.3), u=(0.7, 0.2), b=(0.1, -0.4), d=(0.05, 0.4))
+    cell.beta = beta
+    h = -1.5
+
+    for x in (2.0, -0.7):
+        s = 0.5 * x + 0.1 + 0.7 * h + 0.05
+        g = math.tanh(-0.3 * x - 0.4 + 0.2 * h + 0.4)
+        expected = sigmoid(s) * h + (1 - sigmoid(s - beta)) * g
+
+        assert step(cell, x, h) == pytest.approx(expected, abs=1e-12)
+        h = expected
+
+
+def test_janet_writes_more_than_it_forgets_unless_told_otherwise():
+    assert JANETCell(3, 4).beta == 1.0
+    assert JANETCell(3, 4, beta=0.0).beta == 0.0

@@ -1,0 +1,229 @@
+"""Keras' layers, both ways: Keras itself computes."""
+
+import json
+import zipfile
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from seqnets import cells
+from seqnets.conversion import difference, from_keras, read, to_keras, write
+from seqnets.conversion.keras import run, weights_of
+from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers import DeepRNN
+from tests.conversion.conftest import drawn, inputs, network, outputs
+
+pytestmark = pytest.mark.filterwarnings(  # Keras' own, of its tensors on torch
+    "ignore:__array__ implementation:DeprecationWarning"
+)
+
+KINDS = [cells.RNNCell, cells.GRUCell, cells.OriginalGRUCell, cells.LSTMCell]
+LENGTHS = np.array([6, 1, 4, 3])
+
+
+@pytest.fixture(scope="module")
+def keras(keras_home):
+    return pytest.importorskip("keras", reason="needs Keras: pip install 'seqnets[convert]'")
+
+
+def model_of(keras, *layers):
+    """A model of Keras' over 3 features, with random weights."""
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    random = np.random.default_rng(3)
+    for layer in model.layers:
+        layer.set_weights([random.normal(size=w.shape, scale=0.6) for w in layer.get_weights()])
+    return model
+
+
+def computed(keras, model, x):
+    return keras.ops.convert_to_numpy(model(x.numpy()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (1, True), (2, True)])
+@pytest.mark.parametrize("cell", KINDS)
+def test_a_network_becomes_a_model_of_keras(cell, layers, both, bias, keras):
+    net = network(cell, layers, both, bias=bias)
+    x = inputs()
+
+    model = to_keras(net)
+
+    np.testing.assert_allclose(computed(keras, model, x), outputs(net, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options", "cell"),
+    [
+        ("SimpleRNN", {}, cells.RNNCell),
+        ("SimpleRNN", {"activation": "relu"}, cells.RNNCell),
+        ("GRU", {"reset_after": True}, cells.GRUCell),
+        ("GRU", {"reset_after": False}, cells.OriginalGRUCell),
+        ("LSTM", {}, cells.LSTMCell),
+    ],
+)
+def test_a_model_of_keras_becomes_a_network(name, options, cell, both, bias, keras):
+    layer = getattr(keras.layers, name)(5, return_sequences=True, use_bias=bias, **options)
+    model = model_of(keras, keras.layers.Bidirectional(layer) if both else layer)
+    x = inputs()
+
+    net = from_keras(model)
+
+    first = net.layers[0].forward_layer.cell if both else net.layers[0].cell
+    assert type(first) is cell
+    np.testing.assert_allclose(computed(keras, model, x), outputs(net, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", KINDS)
+def test_both_sides_see_the_same_padding(cell, keras):
+    net = network(cell, 2, True)
+    x = inputs()
+    valid = np.arange(6) < LENGTHS[:, None]
+
+    theirs = run(to_keras(net), x.numpy(), LENGTHS)
+
+    ours = outputs(net, x, torch.from_numpy(LENGTHS))
+    np.testing.assert_allclose(theirs[valid], ours[valid], atol=1e-5)
+
+
+def test_both_orders_of_the_reset_gate_are_told_apart(keras):
+    after, before = drawn(cells.GRUCell(3, 5)), cells.OriginalGRUCell(3, 5)
+    before.load_state_dict(after.state_dict())
+
+    models = [to_keras(cell) for cell in (after, before)]
+
+    assert [model.layers[0].reset_after for model in models] == [True, False]
+    assert [model.layers[0].cell.bias.shape for model in models] == [(2, 15), (15,)]
+    assert difference(after, partial(run, models[1])) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("cell", "order"),
+    [(cells.LSTMCell, "ifgo"), (cells.GRUCell, "zrn"), (cells.OriginalGRUCell, "zrn")],
+)
+def test_gates_are_in_keras_order(cell, order):
+    one = drawn(cell(3, 5))
+    kernel, recurrent, _ = weights_of(one)
+
+    for place, gate in enumerate(order):
+        columns = slice(5 * place, 5 * place + 5)
+        rows = slice(5 * one.gates.index(gate), 5 * one.gates.index(gate) + 5)
+        np.testing.assert_array_equal(kernel[:, columns].T, one.weight_ih[rows].detach())
+        np.testing.assert_array_equal(recurrent[:, columns].T, one.weight_hh[rows].detach())
+
+
+def test_a_swapped_gate_is_seen(keras):
+    model = to_keras(network(cells.LSTMCell))
+    kernel, recurrent, bias = model.layers[0].get_weights()
+    swapped = np.concatenate([kernel[:, 5:10], kernel[:, :5], kernel[:, 10:]], 1)
+    net = from_keras(model)
+
+    model.layers[0].set_weights([swapped, recurrent, bias])
+
+    assert difference(net, partial(run, model)) > 1e-2
+
+
+def test_activations_go_both_ways(keras):
+    cell = cells.Activations(
+        cells.LSTMCell(3, 5), gate="hardsigmoid", candidate="softsign", squash="softsign"
+    )
+    net = DeepRNN(lambda **sizes: drawn(cell), 3, 5).eval()
+
+    model = to_keras(net)
+    back = from_keras(model)
+
+    assert (model.layers[0].activation, model.layers[0].recurrent_activation) == (
+        keras.activations.softsign,
+        keras.activations.hard_sigmoid,
+    )
+    assert back.layers[0].cell.names == cell.names
+    np.testing.assert_allclose(computed(keras, model, inputs()), outputs(net, inputs()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (cells.PeepholeLSTMCell(3, 5), "PeepholeLSTMCell has no counterpart"),
+        (cells.CoupledLSTMCell(3, 5), "CoupledLSTMCell has no counterpart"),
+        (cells.LSTMCell(3, 5, proj_size=2), "proj_size is 2"),
+        (cells.LayerNorm(cells.LSTMCell(3, 5)), "LayerNorm has no counterpart"),
+        (cells.Activations(cells.LSTMCell(3, 5), squash="relu"), "one for candidate and squash"),
+        (cells.Activations(cells.GRUCell(3, 5), gate="leaky_relu"), "has the activations"),
+    ],
+)
+def test_what_keras_cannot_carry_is_refused(cell, told, keras):
+    with pytest.raises(ConfigError, match=told):
+        to_keras(cell)
+
+
+def test_what_seqnets_cannot_carry_is_refused(keras):
+    L = keras.layers
+    for layers, told in (
+        ([L.LSTM(5, go_backwards=True)], "go_backwards=True"),
+        ([L.GRU(5, activation="leaky_relu")], "'leaky_relu', expected one of"),
+        ([L.Bidirectional(L.GRU(5), merge_mode="sum")], "merge_mode is 'sum'"),
+        ([L.Dense(5)], "the layers are Dense"),
+        ([L.GRU(5, return_sequences=True), L.Dense(4), L.GRU(5)], "follow each other"),
+        ([L.RNN(L.LSTMCell(5))], "the layers are RNN"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            from_keras(keras.Sequential([keras.Input((None, 3)), *layers]))
+
+
+@pytest.mark.parametrize("cell", KINDS)
+def test_a_file_goes_there_and_back(cell, keras, tmp_path):
+    net = network(cell, 2, True)
+    path = tmp_path / "net.keras"
+
+    assert write(net, path, "keras") <= 1e-5
+    back, found = read(path, "keras")
+
+    assert found <= 1e-5
+    np.testing.assert_allclose(outputs(back, inputs()), outputs(net, inputs()), atol=1e-5)
+
+
+def test_a_trained_kind_of_model_is_read_for_its_recurrent_part(keras, tmp_path):
+    L = keras.layers
+    layers = [L.Masking(), L.GRU(4, return_sequences=True), L.Dropout(0.5)]
+    layers += [L.Bidirectional(L.LSTM(5, dropout=0.2)), L.Dense(2)]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    model.save(tmp_path / "net.keras")
+
+    net, found = read(tmp_path / "net.keras", "keras")
+
+    assert found <= 1e-5
+    assert [layer.output_size for layer in net.layers] == [4, 10]
+
+
+def test_a_file_that_names_other_classes_is_not_loaded(keras, tmp_path):
+    path = tmp_path / "net.keras"
+    write(network(cells.GRUCell), path, "keras")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    config["config"]["layers"][1] |= {"class_name": "Lambda"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**parts, "config.json": json.dumps(config)}.items():
+            archive.writestr(name, content)
+
+    with pytest.raises(ConfigError, match=r"holds keras\.layers\.Lambda"):
+        read(path, "keras")
+
+
+def test_an_unreadable_file_is_told(keras, tmp_path):
+    (tmp_path / "net.keras").write_bytes(b"nothing")
+
+    with pytest.raises(ConfigError, match=r"cannot be read as a \.keras file"):
+        read(tmp_path / "net.keras", "keras")
+    with pytest.raises(ConfigError, match=r"cannot be read as a \.keras file"):
+        read(tmp_path / "nowhere.keras", "keras")
+
+
+def test_weights_of_a_wrong_shape_are_told():
+    from seqnets.conversion.keras import cell_of
+
+    with pytest.raises(ShapeError, match="weight_ih of LSTMCell"):
+        cell_of(cells.LSTMCell, [np.zeros((3, 15)), np.zeros((5, 20))])

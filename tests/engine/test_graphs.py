@@ -1,0 +1,39 @@
+"""Every cell under torch.compile and torch.export."""
+
+import pytest
+import torch
+from torch.export import Dim
+
+import seqnets
+from seqnets import Recurrent
+from tests.cells.final import FINAL_CELLS, sized
+
+SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_compile_makes_one_graph_of_a_cell(cell_cls):
+    layer = Recurrent(sized(cell_cls, 3, 5))
+    x = torch.randn(2, 6, layer.input_size)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cls):
+    cell = sized(cell_cls, 3, 5)
+    x = torch.randn(2, 6, cell.input_size)
+    traced = "c" not in seqnets.explain(cell, x).refusals
+    layer = Recurrent(cell, backend="c" if traced else "auto").eval()
+
+    exported = torch.export.export(layer, (x,), dynamic_shapes=(SIZES,) if traced else None)
+
+    other = torch.randn(3, 9, layer.input_size) if traced else x
+    torch.testing.assert_close(exported.module()(other), layer(other))
