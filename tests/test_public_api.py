@@ -13,10 +13,18 @@ PUBLIC = {
         unroll explain cells engine errors layers
     """,
     "seqnets.cells": """
-        LSTMCell GRUCell RNNCell OriginalGRUCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell
-        Cell GatedCell MemoryCell Wrapper OptionedCell Mogrifier DeepTransition Dilated
-        Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop
-        LayerNorm Activations ClipState LearnedState
+        Cell GatedCell MemoryCell Wrapper CellOption optioned
+        RNNCell IRNNCell IndRNNCell AntisymmetricRNNCell GatedAntisymmetricRNNCell ExpRNNCell
+        FastRNNCell FastGRNNCell CoRNNCell ClockworkRNNCell RecurrentHighwayCell CfCCell LTCCell
+        GRUCell OriginalGRUCell MGUCell LightGRUCell UGRNNCell MUT1Cell MUT2Cell MUT3Cell
+        LSTMCell PeepholeLSTMCell CoupledLSTMCell NoForgetLSTMCell NIGLSTMCell NFGLSTMCell
+        NOGLSTMCell NIAFLSTMCell NOAFLSTMCell CIFGLSTMCell FGRLSTMCell MultiplicativeLSTMCell
+        JANETCell PhasedLSTMCell SLSTMCell ConvLSTMCell PeepholeConvLSTMCell ConvGRUCell
+        MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
+        LRUCell HGRNCell
+        Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
+        LayerNorm Activations ClipState LearnedState initialize chrono
+        Mogrifier DeepTransition Dilated Clockwork
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
     "seqnets.layers": """

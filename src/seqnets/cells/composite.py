@@ -47,6 +47,8 @@ class Mogrifier(Wrapper):
         Melis et al., 2020, "Mogrifier LSTM", arXiv:1909.01792.
     """
 
+    projects_within = True
+
     def __init__(self, cell: Cell, rounds: int = 5) -> None:
         super().__init__(cell)
         self.rounds = _integer(self, "rounds", rounds, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,12 @@ class Wrapper(Cell):
 
     Attributes:
         cell: The cell inside.
+        projects_within: Whether the cell's projection is part of the step.
     """
 
     cell: Cell
     has_modes = True
+    projects_within: ClassVar[bool] = False
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()

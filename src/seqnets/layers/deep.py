@@ -117,15 +117,9 @@ class DeepRNN(nn.Module):
             else:
                 layer = Recurrent(*pair, reverse=bool(alternating and depth % 2), **options)
             self.layers.append(layer)
-            around = _around(connection, depth, L)
-            if around not in (_Straight, _Dense) and layer.output_size != width:
-                raise ShapeError(
-                    f"DeepRNN: layer {depth} takes {width} features and gives "
-                    f"{layer.output_size}, expected the same number.\n"
-                    f"  connection={connection!r} adds the two; change hidden_size or merge."
-                )
-            self.connections.append(around(width))
-            width = layer.output_size + (width if around is _Dense else 0)
+            around = _around(connection, depth, L, width, layer.output_size)
+            self.connections.append(around)
+            width = layer.output_size + (width if isinstance(around, _Dense) else 0)
 
     @property
     def output_size(self) -> int:
@@ -235,11 +229,17 @@ _CONNECTIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def _around(connection: str, depth: int, num_layers: int) -> type[nn.Module]:
-    """What leads around a layer: nothing around the first that adds, or the last that gathers."""
+def _around(connection: str, depth: int, num_layers: int, width: int, given: int) -> nn.Module:
+    """What leads around a layer: nothing around the first, or the last if outputs are gathered."""
     gathers = connection == "dense"
     leads = depth < num_layers - 1 if gathers else depth > 0
-    return _CONNECTIONS[connection] if leads else _Straight
+    kind = _CONNECTIONS[connection] if leads else _Straight
+    if kind not in (_Straight, _Dense) and given != width:
+        raise ShapeError(
+            f"DeepRNN: layer {depth} takes {width} features and gives {given}, expected the same "
+            f"number.\n  connection={connection!r} adds the two; change hidden_size or merge."
+        )
+    return kind(width)
 
 
 def _backwards(layer: nn.Module) -> bool:
