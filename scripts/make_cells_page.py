@@ -30,8 +30,8 @@ names; `seqnets train model/cell=NAME` trains one, `seqnets.cells` has the class
 
 B rows, I features of the input, H units; σ is the logistic function, W and b belong to the input,
 U and d to the last output. Numbers of parameters are those of the defaults, for I other than H;
-of convolutions, I and H are channels. "Backends" are those that can run the cell on a CPU beside the plain
-loop, `reference`, which runs all of them.
+of convolutions, I and H are channels. "Backends" are those that can run the cell on a CPU beside
+the plain loop, `reference`, which runs all of them.
 """
 SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12)]
 TERMS = ("I·H", "H²", "H", "I", "1")

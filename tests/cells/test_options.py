@@ -20,6 +20,7 @@ from seqnets.cells import (
     LayerNorm,
     LearnedState,
     LSTMCell,
+    Mogrifier,
     OriginalGRUCell,
     RecurrentDropout,
     RNNCell,
@@ -386,6 +387,11 @@ def test_layer_norm_keeps_the_forget_bias_of_the_cell_it_goes_around():
     assert torch.equal(cell.innermost.split(cell.shift_ih).f, torch.full((4,), 2.0))
     back = Bidirectional(cell).backward_layer.cell
     assert torch.equal(back.innermost.split(back.shift_ih).f, torch.full((4,), 2.0))
+
+
+def test_layer_norm_refuses_a_cell_that_projects_its_input_in_the_step():
+    with pytest.raises(ConfigError, match="Mogrifier inside it"):
+        LayerNorm(Zoneout(Mogrifier(LSTMCell(3, 4))))
 
 
 def test_clipping_bounds_the_parts_of_the_state_it_names():

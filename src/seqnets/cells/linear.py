@@ -98,8 +98,8 @@ class SRUCell(GatedCell):
     the outputs that of the inputs. Where I is not H, a product :math:`W_x x_t` takes the place of
     :math:`x_t`.
 
-    Differs from the paper in two places: its gates see the last memory too, which is
-    :class:`PeepholeSRUCell` and no longer linear in the state; and it has no :math:`b_n`, which
+    Differs from the paper in two places: there the gates see the last memory too, which is
+    :class:`PeepholeSRUCell` and no longer linear in the state; and there is no :math:`b_n`, which
     starts at zero here. The weights start by Xavier's rule, as those of every cell. The paper's
     first version squashes the memory where it is shown: ``Activations(cell, squash="tanh")``.
 
@@ -140,8 +140,8 @@ class SRUCell(GatedCell):
 
     def add_parameters(self, parameter: Any) -> None:
         """The highway's matrix, where the input is not as wide as the output."""
-        sizes = self.hidden_size, self.input_size
-        self.register_parameter("weight_x", parameter(*sizes) if len({*sizes}) > 1 else None)
+        H, I = self.hidden_size, self.input_size
+        self.register_parameter("weight_x", None if I == H else parameter(H, I))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -132,6 +132,15 @@ class LayerNorm(Wrapper):
                 f"{len(inner.recurrent) * inner.hidden_size}.\n"
                 f"  Gains and shifts go by rows, and here places of a frame share them."
             )
+        within: Cell = cell
+        while isinstance(within, Wrapper):
+            if within.projects_within:
+                name = type(within).__name__
+                raise ConfigError(
+                    f"LayerNorm: {name} inside it projects the input in the step, expected it "
+                    f"outside.\n  The norm is of that product: {name}(LayerNorm(cell))."
+                )
+            within = within.cell
         self.eps = eps
         for side in ("ih", "hh"):
             weight = getattr(inner, f"weight_{side}")
