@@ -40,7 +40,11 @@ def orthogonal_(weight: Tensor, gates: int) -> Tensor:
         neural networks", arXiv:1312.6120.
     """
     for block in weight.chunk(gates):
-        nn.init.orthogonal_(block)
+        if block.dtype in (torch.float16, torch.bfloat16):  # torch has no decomposition for these
+            precise = torch.empty(block.shape, device=block.device)
+            block.data.copy_(nn.init.orthogonal_(precise))
+        else:
+            nn.init.orthogonal_(block)
     return weight
 
 

@@ -30,6 +30,7 @@ from seqnets.cells import (
     chrono,
     initialize,
     optioned,
+    orthogonal,
     weight_drop,
 )
 from seqnets.errors import ConfigError
@@ -340,6 +341,14 @@ def test_weight_drop_is_the_same_at_all_steps_of_a_call(backend):
     torch.testing.assert_close(y[:-1] @ step_matrix, y[1:], rtol=1e-3, atol=1e-7)
 
 
+def test_weight_drop_is_drawn_anew_in_the_other_direction():
+    layer = Bidirectional(weight_drop(GRUCell(3, 4), 0.5)).eval()
+
+    block = layer.backward_layer.cell.weight_hh[:4]
+    torch.testing.assert_close(block @ block.T, torch.eye(4))
+    assert not torch.equal(block, layer.forward_layer.cell.weight_hh[:4])
+
+
 def test_weight_drop_says_which_parameters_there_are():
     with pytest.raises(ConfigError, match="weight_hh"):
         weight_drop(LSTMCell(3, 4), 0.5, weights=("weight_xx",))
@@ -495,6 +504,14 @@ def test_rules_hold_for_a_cell_that_is_drawn_anew():
 def test_a_rule_that_cannot_be_followed_is_named(rules, message):
     with pytest.raises(ConfigError, match=message):
         initialize(LSTMCell(3, 4), **rules)
+
+
+def test_rules_reach_what_is_learned_of_a_dropped_weight_and_no_rotation():
+    dropped = initialize(weight_drop(GRUCell(3, 4), 0.5), weight_hh="identity").eval()
+
+    assert torch.equal(dropped.weight_hh[:4], torch.eye(4))
+    with pytest.raises(ConfigError, match="computed from other numbers"):
+        initialize(orthogonal(GRUCell(3, 4)), weight_hh="identity")
 
 
 def test_chrono_spreads_the_memory_over_the_steps_and_shuts_the_input_as_much():

@@ -179,7 +179,7 @@ def test_equal_nodes_are_one_in_either_order():
     assert graph.apply("sub", x, y) is not graph.apply("sub", y, x)
 
 
-ELSEWHERE, MATRIX = torch.randn(H), torch.randn(H, H)
+ELSEWHERE, MATRIX, KERNEL = torch.randn(H), torch.randn(H, H), torch.randn(1, 1, 3)
 
 
 def branch(h):
@@ -205,6 +205,8 @@ UNTRACEABLE = {
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
     "units of another place": (lambda h: h.roll(1, -1), "aten|part"),
     "rows of others": (lambda h: h - h.mean(0), "aten.mean over other than the units of a row"),
+    "a convolution": (lambda h: F.conv1d(h[:, None], KERNEL, padding=1)[:, 0], "aten.convolution"),
+    "more dimensions": (lambda h: (h[..., None] * 2)[..., 0], "arithmetic with a tensor of 3 dim"),
     "an error of its own": (lambda h: h / [], "unsupported operand|list"),
 }
 

@@ -31,6 +31,7 @@ class Cell(nn.Module, ABC):
     Attributes:
         states: Names of the state's parts. The first is the cell's output.
         clocks: Those of them that count time, and are no memory: options leave them as they are.
+        output_only: Whether the state's first part is the output and no more: no step reads it.
         has_modes: Whether the equation reads ``training``.
         input_size: Features of the input, I.
         hidden_size: Units, H.
@@ -38,6 +39,7 @@ class Cell(nn.Module, ABC):
 
     states: tuple[str, ...] = ("h",)
     clocks: tuple[str, ...] = ()
+    output_only: ClassVar[bool] = False
     has_modes: ClassVar[bool] = False
     input_size: int
     hidden_size: int
@@ -120,6 +122,13 @@ class Cell(nn.Module, ABC):
         for child, cell in self._modules.items():
             if isinstance(cell, Cell):
                 found |= {f"{child}.{name}": tensor for name, tensor in cell.tensors().items()}
+        return found
+
+    def learned(self, name: str) -> Tensor:
+        """The numbers that are learned for a parameter: itself, or what it is computed from."""
+        if parametrize.is_parametrized(self, name):
+            return self.parametrizations[name].original  # type: ignore[index,union-attr]
+        found: Tensor = getattr(self, name)
         return found
 
     @property
@@ -351,9 +360,9 @@ class GatedCell(Cell):
         """Draw the parameters anew: Xavier for inputs, orthogonal for recurrence, else zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
-        initializers.xavier_(self.weight_ih, len(self.inputs))
+        initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
         if self.recurrent:
-            initializers.orthogonal_(self.weight_hh, len(self.recurrent))
+            initializers.orthogonal_(self.learned("weight_hh"), len(self.recurrent))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equation between the products: pointwise, tensors are (B, H).

@@ -31,7 +31,7 @@ class ComputedCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and :meth:`draw_` for the numbers learned."""
         super().reset_parameters()
-        self.draw_(learned(self, "weight_hh"))
+        self.draw_(self.learned("weight_hh"))
 
     def draw_(self, weight: Tensor) -> None:
         """Fill what is learned: by default with an orthogonal matrix for each gate."""
@@ -42,14 +42,6 @@ def compute(cell: Cell, name: str, parametrization: nn.Module) -> None:
     """Let a parametrization compute a parameter of a cell, which can still be pickled."""
     parametrize.register_parametrization(cell, name, parametrization)
     type(cell).__reduce_ex__ = _reduce  # type: ignore[assignment]  # a class of its own by now
-
-
-def learned(cell: Cell, name: str) -> Tensor:
-    """The numbers that are learned for a parameter: itself, or what it is computed from."""
-    if parametrize.is_parametrized(cell, name):
-        return cell.parametrizations[name].original  # type: ignore[index,union-attr]
-    found: Tensor = getattr(cell, name)
-    return found
 
 
 def _reduce(cell: Cell, protocol: Any) -> tuple[Any, ...]:

@@ -125,6 +125,7 @@ class SRUCell(GatedCell):
     gates = ("n", "f", "r")
     recurrent = ()
     states = ("h", "c")
+    output_only = True
     keeping = ("f",)
     weight_x: Tensor | None
 
@@ -233,6 +234,7 @@ class QRNNCell(GatedCell):
     gates: ClassVar[tuple[str, ...]] = ("z", "f", "o")
     recurrent = ()
     states: tuple[str, ...] = ("h", "c", "v_z", "v_f", "v_o")
+    output_only = True
     clocks: tuple[str, ...] = ("v_z", "v_f", "v_o")
     keeping: ClassVar[tuple[str, ...]] = ("f",)
     weight_before: Tensor
@@ -285,6 +287,7 @@ class FPoolQRNNCell(QRNNCell):
     gates = ("z", "f")
     recurrent = ()
     states = ("h", "v_z", "v_f")
+    output_only = False
     clocks = ("v_z", "v_f")
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
@@ -364,6 +367,7 @@ class HGRNCell(GatedCell):
     gates = ("f", "c", "g")
     recurrent = ()
     states = ("y", "h")
+    output_only = True
     keeping = ("f",)
     per_unit = ("beta",)
     beta: Tensor

@@ -58,6 +58,7 @@ class LRUCell(GatedCell):
     gates = ("re", "im", "y")
     recurrent = ()
     states = ("y", "re", "im")
+    output_only = True
     per_unit = ("nu", "theta", "gamma")
     weight_re: Tensor
     weight_im: Tensor

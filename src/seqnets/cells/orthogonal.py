@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
-from seqnets.cells.computed import ComputedCell, compute, learned
+from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.starting import _keep
 from seqnets.cells.wrapper import Wrapper
 from seqnets.errors import ConfigError
@@ -145,7 +145,7 @@ def rotate_pairs_(weight: Tensor, gates: int) -> Tensor:
 
 @torch.no_grad()
 def _start(cell: GatedCell) -> None:
-    rotate_pairs_(learned(cell, "weight_hh"), len(cell.recurrent))
+    rotate_pairs_(cell.learned("weight_hh"), len(cell.recurrent))
 
 
 def _is_orthogonal(cell: Cell) -> bool:

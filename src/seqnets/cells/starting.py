@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.wrapper import Wrapper
@@ -118,6 +119,14 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
                 f"initialize: {type(cell).__name__} has no parameter {name!r}, expected one of "
                 f"{', '.join(cell.tensors())}."
             )
+        if parametrize.is_parametrized(cell, name):
+            parts = cell.parametrizations[name]  # type: ignore[index]
+            if not all(hasattr(part, "right_inverse") for part in parts):
+                raise ConfigError(
+                    f"initialize: {name} of {type(cell).__name__} is computed from other numbers, "
+                    f"expected a parameter that is learned as it is."
+                )
+            parameter = cell.learned(name)
         blocks = _blocks(cell, name, parameter)
         for gate in rule if isinstance(rule, Mapping) else ():
             if gate not in blocks:

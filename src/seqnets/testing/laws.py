@@ -20,6 +20,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from seqnets.cells import Cell
 from seqnets.errors import ConfigError
 
 TOLERANCE = 1e-10  # float64, a few steps, sizes below ten: rounding stays far below it
@@ -199,11 +200,28 @@ def usefulness(layer: nn.Module, data: Example) -> None:
     outcome = layer(x, state), layer(x)
     found = _derivatives(layer, outcome, x, *tree_leaves(state))
 
+    unread = _firsts(state) if _has_outputs_alone(layer) else []
     parts = [f"part {i} of the state" for i in range(len(tree_leaves(state)))]
     names = ["the input", *parts, *dict(layer.named_parameters())]
     for name, derivative in zip(names, found, strict=True):
-        if not derivative.any():
+        if not derivative.any() and name not in [f"part {i} of the state" for i in unread]:
             raise AssertionError(f"{name}: shape {tuple(derivative.shape)}, no effect at all.")
+
+
+def _has_outputs_alone(layer: nn.Module) -> bool:
+    """Whether there are cells in whose state the first part is output and no more."""
+    return any(isinstance(cell, Cell) and cell.output_only for cell in layer.modules())
+
+
+def _firsts(state: Any) -> list[int]:
+    """The places of each cell's first part among all parts."""
+    if isinstance(state[0], Tensor):
+        return [0]
+    places, before = [], 0
+    for part in state:
+        places += [before + place for place in _firsts(part)]
+        before += len(tree_leaves(part))
+    return places
 
 
 def forward_mode(layer: nn.Module, data: Example) -> None:
