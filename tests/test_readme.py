@@ -37,8 +37,11 @@ def test_the_python_in_the_pages_runs_from_top_to_bottom(page, tmp_path, monkeyp
     assert module.MGUCell.gates == ("f", "n")
 
 
-def test_the_python_in_the_page_of_options_runs():
-    exec("\n".join(blocks(OPTIONS, "python")), {})
+@pytest.mark.parametrize("page", ["options", "layers"])
+def test_the_python_in_a_page_runs(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+
+    exec("\n".join(blocks(text, "python")), {})
 
 
 def test_the_page_of_options_names_them_all():

@@ -29,7 +29,7 @@ def test_every_verb_has_help(verb, seqnets):
 
     assert done.code == 0
     assert f"seqnets {verb}:" in done.out
-    assert "model/cell: coupled_lstm, gru" in done.out
+    assert "model/cell: antisymmetric_rnn, cfc" in done.out
 
 
 def test_the_composed_configuration_can_be_seen(seqnets):
@@ -44,7 +44,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
     ("arguments", "told"),
     [
         (["tarin"], "Did you mean train?"),
-        (["train", "model/cell=lsmt"], "Did you mean lstm?"),
+        (["train", "model/cell=lsmt"], "Did you mean lstm or"),
         (["train", "dataset=partiy"], "Did you mean parity?"),
         (["train", "datset=parity"], "Did you mean dataset"),
         (["train", "model/cel=gru"], "Did you mean model/cell"),
@@ -178,3 +178,15 @@ def test_bash_completes_by_the_script(tmp_path):
     )
 
     assert done.stdout.split() == ["model/cell=gru"], done.stderr
+
+
+def test_a_file_of_ones_own_that_seqnets_would_hide_is_refused(seqnets, tmp_path):
+    folder = tmp_path / "conf" / "model" / "cell"
+    folder.mkdir(parents=True)
+    (folder / "gru.yaml").write_text("# Mine\n_target_: mine.Cell\n_partial_: true\n")
+
+    for flag in (["--config-dir", "conf"], ["--config-dir=conf"]):
+        done = seqnets("train", *flag, "model/cell=gru", "dataset=parity")
+
+        assert done.code == 2
+        assert "conf/model/cell/gru.yaml has the name of a file of seqnets' own" in done.err

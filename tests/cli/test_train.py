@@ -61,6 +61,7 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
         assert again.code == 0, again.err
 
 
+@pytest.mark.filterwarnings("ignore:seqnets runs recurrent layers by torch's operations")
 def test_commands_that_the_shell_would_not_find_are_told_with_their_path(
     seqnets, small_text, monkeypatch
 ):
@@ -245,11 +246,11 @@ def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
     )
     folder = tmp_path / "conf" / "model" / "cell"
     folder.mkdir(parents=True)
-    (folder / "mgu.yaml").write_text(
+    (folder / "my_mgu.yaml").write_text(
         "# Minimal gated unit\n_target_: mycells.MGUCell\n_partial_: true\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = ["train", "--config-dir", "conf", "model/cell=mgu", "dataset=parity", *SMALL]
+    run = ["train", "--config-dir", "conf", "model/cell=my_mgu", "dataset=parity", *SMALL]
 
     refused = seqnets(*run)
     done = seqnets(*run, "allow=[mycells]")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -58,6 +59,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     try:
         # Hydra would print errors in its own way and exit; so it leaves them to us.
         with _environment(_FULL_ERROR, "1"):
+            _refuse_hidden(arguments)
             name, arguments = _start(verb, [_quoted(argument) for argument in arguments])
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
@@ -125,6 +127,20 @@ def flags(arguments: Sequence[str]) -> list[str]:
         if argument.startswith("--config-dir="):
             return [argument]
     return []
+
+
+def _refuse_hidden(arguments: Sequence[str]) -> None:
+    """Raise if a file of the user's has the name of one of seqnets' own, which Hydra would take."""
+    given = flags(arguments)
+    if not given:
+        return
+    folder = Path(given[-1].removeprefix("--config-dir="))
+    for path in sorted(folder.rglob("*.yaml")):
+        if (configs() / path.relative_to(folder)).exists():
+            raise UsageError(
+                f"--config-dir: {path} has the name of a file of seqnets' own, which would be "
+                f"taken instead.\n  Give it another name."
+            )
 
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:

@@ -112,7 +112,8 @@ def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[.
     target = factory.func
     known_as = f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', '?')}"
     users = _within(known_as, allow) and (inspect.isclass(target) or inspect.isfunction(target))
-    option = _within(known_as, _OPTIONS) and inspect.isfunction(target)
+    free = inspect.isfunction(target) and "." not in target.__qualname__  # and of no class
+    option = _within(known_as, _OPTIONS) and free
     ours = option or (_within(known_as, ALLOWED) and inspect.isclass(target))
     if not (users or ours) or _find(known_as, target) is not target:
         raise _refusal(key, name, known_as, allow)
