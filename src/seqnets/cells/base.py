@@ -421,6 +421,7 @@ class GatedCell(Cell):
 
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        like = self._like
         for name, shape in self.parameter_shapes.items():
             tensor = getattr(self, name)
             if tensor.shape != shape:
@@ -430,7 +431,7 @@ class GatedCell(Cell):
                     f"  It follows from input_size = {self.input_size} and hidden_size = "
                     f"{self.hidden_size}."
                 )
-            self._check_kind(name, tensor, self._like, "weight_ih has")
+            self._check_kind(name, tensor, like, "weight_ih has")
 
     @property
     def _like(self) -> Tensor:
