@@ -65,7 +65,9 @@ def test_a_short_run_is_repeated_in_a_round_and_its_mean_is_taken(clock):
 
 
 def test_more_time_gives_more_rounds(clock):
-    assert race({"a": clock.runner("a", 7.0)}, 0.2, CPU)["a"].rounds == 11  # two runs, and 3 ms of pause
+    assert (
+        race({"a": clock.runner("a", 7.0)}, 0.2, CPU)["a"].rounds == 11
+    )  # two runs, and 3 ms of pause
 
 
 def test_garbage_is_collected_again_even_after_an_error():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seqnets.benchmarking.contestants import Contestant, Workload
+from seqnets.benchmarking.contestants import Absent, Contestant, Workload
 from seqnets.cells import Cell
 
 Size = tuple[int, int]
@@ -31,6 +31,8 @@ def floor(work: Workload) -> Contestant:
     """The products alone: all inputs' in one, the recurrent ones a step at a time."""
     case = work.case
     inputs, steps = products(work.cell)
+    if not inputs and not steps:
+        raise Absent("the cell has no matrix product")
     B, T, like = case.B, case.T, work.x
     forward = [_product(B * T, *size, like) for size in inputs]
     each_step = [_product(B, *size, like) for size in steps]

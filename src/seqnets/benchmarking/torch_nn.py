@@ -7,7 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seqnets.benchmarking.contestants import Contestant, Outcome, Stepper, Workload, run_pass
+from seqnets.benchmarking.contestants import (
+    Absent,
+    Contestant,
+    Outcome,
+    Stepper,
+    Workload,
+    run_pass,
+)
 from seqnets.benchmarking.floor import operations
 from seqnets.cells import Cell, LSTMCell
 from seqnets.conversion import to_torch
@@ -20,6 +27,8 @@ def torch_nn(work: Workload) -> Contestant:
     if twin is not None:
         return _timed(work, twin, "", 1.0)
     case = work.case
+    if not operations(work.cell):
+        raise Absent("the cell has no matrix product to be compared by")
     lstm = nn.LSTM(case.I, case.H).to(work.x)
     scale = operations(work.cell) / operations(LSTMCell(case.I, case.H, device="meta"))
     return _timed(work, lstm, "nn.LSTM, scaled by operations", scale)
