@@ -39,7 +39,7 @@ class Cell(nn.Module, ABC):
 
     states: tuple[str, ...] = ("h",)
     clocks: tuple[str, ...] = ()
-    output_only: ClassVar[bool] = False
+    output_only: bool = False
     has_modes: ClassVar[bool] = False
     input_size: int
     hidden_size: int

@@ -266,7 +266,8 @@ class LearnedState(Wrapper):
     """Start from a state that is learned: one number for each unit.
 
     Args:
-        cell: The recurrence. Parts that count time (``Cell.clocks``) start as it says.
+        cell: The recurrence. Parts that count time (``Cell.clocks``) start as it says, and so does
+            an output that no step reads (``Cell.output_only``).
 
     Attributes:
         initial_h: The first part of the state before the first step, and so on for the others by
@@ -275,14 +276,15 @@ class LearnedState(Wrapper):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
+        self.given = (*self.clocks, *(self.states[:1] if cell.output_only else ()))
         for name, part in zip(self.states, cell.initial_state(1), strict=True):
-            if name not in self.clocks:
+            if name not in self.given:
                 setattr(self, f"initial_{name}", nn.Parameter(part[0].detach().clone()))
 
     def initial_state(self, batch_size: int) -> State:
         """The learned state for every row, (B, H) each."""
         given = zip(self.states, self.cell.initial_state(batch_size), strict=True)
         return tuple(
-            part if name in self.clocks else getattr(self, f"initial_{name}").expand(batch_size, -1)
+            part if name in self.given else getattr(self, f"initial_{name}").expand(batch_size, -1)
             for name, part in given
         )

@@ -39,6 +39,7 @@ class Wrapper(Cell):
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.states, self.clocks = cell.states, cell.clocks
+        self.output_only = cell.output_only
 
     @property
     def innermost(self) -> Cell:
