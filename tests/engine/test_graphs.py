@@ -7,6 +7,7 @@ from torch.export import Dim
 import seqnets
 from seqnets import Recurrent
 from tests.cells.final import FINAL_CELLS, sized
+from tests.cells.test_options import with_all
 
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
 
@@ -37,3 +38,16 @@ def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cl
 
     other = torch.randn(3, 9, layer.input_size) if traced else x
     torch.testing.assert_close(exported.module()(other), layer(other))
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_compile_and_export_take_a_cell_with_all_options_that_apply(cell_cls):
+    layer = Recurrent(with_all(sized(cell_cls, 3, 5))).eval()
+    x = torch.randn(2, 4, layer.input_size)
+    expected = layer(x)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    exported = torch.export.export(layer, (x,)).module()
+
+    torch.testing.assert_close(compiled(x), expected)
+    torch.testing.assert_close(exported(x), expected)
