@@ -80,6 +80,11 @@ class Cell(nn.Module, ABC):
         return torch.tanh(a)
 
     @property
+    def innermost(self) -> Cell:
+        """The cell inside all wrappers: this one, if it is none."""
+        return self
+
+    @property
     def draws(self) -> bool:
         """Whether :meth:`project` draws random numbers now."""
         return False

@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.starting import _keep
-from seqnets.cells.wrapper import Wrapper
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -109,7 +108,7 @@ def orthogonal(cell: Cell) -> Cell:
         Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
         Simple Parametrization of the Orthogonal and Unitary Group", arXiv:1901.08428.
     """
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.recurrent:
         raise ConfigError(
             f"orthogonal: {inner._name} has no recurrent product by gates, expected a GatedCell "

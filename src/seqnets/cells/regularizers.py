@@ -15,8 +15,8 @@ from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
-class _Masked(Wrapper):
-    """A wrapper that in training draws a mask for all steps, and takes it apart at each."""
+class _Noisy(Wrapper):
+    """A wrapper that in training drops with a probability."""
 
     def __init__(self, cell: Cell, p: float) -> None:
         super().__init__(cell)
@@ -31,6 +31,14 @@ class _Masked(Wrapper):
     def draws(self) -> bool:
         """Whether :meth:`project` draws random numbers now."""
         return self.active or super().draws
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}"
+
+
+class _Masked(_Noisy):
+    """One that draws a mask for all steps, and takes it apart at each."""
 
     def mask(self, x: Tensor) -> Tensor:
         """What is drawn for inputs (..., I): (..., mask_size)."""
@@ -56,10 +64,6 @@ class _Masked(Wrapper):
             return super().step(wx, state)
         wx, mask = wx.split([wx.shape[-1] - self.mask_size, self.mask_size], -1)
         return self.masked_step(wx, mask, state)
-
-    def extra_repr(self) -> str:
-        """The probability."""
-        return f"p={self.p}"
 
 
 class Zoneout(_Masked):
@@ -214,7 +218,7 @@ class VariationalDropout(_Masked):
         return dropped.step(wx, state)
 
 
-class InputDropout(Wrapper):
+class InputDropout(_Noisy):
     """Drop features of the input.
 
     Args:
@@ -231,23 +235,14 @@ class InputDropout(Wrapper):
     """
 
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
-        super().__init__(cell)
-        self.p, self.per_step = probability(self._name, "p", p), per_step
-
-    @property
-    def draws(self) -> bool:
-        """Whether :meth:`project` draws random numbers now."""
-        return (self.training and self.p > 0) or super().draws
+        super().__init__(cell, p)
+        self.per_step = per_step
 
     def project(self, x: Tensor) -> Tensor:
         """What the cell inside needs of the inputs that are left."""
-        if self.training and self.p > 0:
+        if self.active:
             x = x * sequence_mask(x, x.shape[-1], 1 - self.p, steps=self.per_step)
         return super().project(x)
-
-    def extra_repr(self) -> str:
-        """The probability."""
-        return f"p={self.p}"
 
 
 def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weight_hh",)) -> Cell:
@@ -271,7 +266,7 @@ def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weig
         Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182;
         Wan et al., 2013, "Regularization of Neural Networks using DropConnect".
     """
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    inner = cell.innermost
     for name in weights:
         if not isinstance(getattr(inner, name, None), Tensor):
             raise ConfigError(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
-from seqnets.cells.wrapper import Wrapper
 from seqnets.errors import ConfigError
 
 RULES: dict[str, Callable[[Tensor], Any]] = {
@@ -52,7 +51,7 @@ def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
     Example:
         >>> cell = initialize(LSTMCell(8, 16), weight_hh="orthogonal", bias={"f": 1.0})
     """
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    inner = cell.innermost
     _follow(inner, rules)
     _keep(inner, partial(_follow, rules=rules))
     return cell
@@ -77,7 +76,7 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
     References:
         Tallec & Ollivier, 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188.
     """
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.keeping or inner.bias_ih is None:
         raise ConfigError(
             f"chrono: {type(inner).__name__} has no biased gates that keep a memory.\n"

@@ -44,7 +44,7 @@ class Wrapper(Cell):
     @property
     def innermost(self) -> Cell:
         """The cell inside all wrappers."""
-        return self.cell.innermost if isinstance(self.cell, Wrapper) else self.cell
+        return self.cell.innermost
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -177,8 +177,7 @@ def methods_called(cell: Cell) -> set[str]:
 
         return around
 
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
-    names = [n for n in ("gate", "candidate", "squash", "recur") if hasattr(inner, n)]
+    names = [n for n in ("gate", "candidate", "squash", "recur") if hasattr(cell.innermost, n)]
     x = cell._like.new_zeros(1, cell.input_size)
     with torch.random.fork_rng(devices=[]):
         adapted = cell.adapted(**{name: noted(name) for name in names})
