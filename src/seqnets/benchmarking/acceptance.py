@@ -27,6 +27,7 @@ class Limit:
         at_worst: What each case must reach.
         row: Our row.
         shapes: (B, T, H) of the cases; all if None.
+        dtype: In which numbers; all if None.
     """
 
     what: str
@@ -37,6 +38,7 @@ class Limit:
     at_worst: float
     row: str = "auto"
     shapes: Sequence[tuple[int, int, int]] | None = None
+    dtype: Sequence[str] | None = None
 
     @classmethod
     def read(cls, entry: dict[str, Any], known: Sequence[str]) -> Limit:
@@ -53,13 +55,14 @@ class Limit:
         entry = dict(entry)
         try:
             cells = select(entry.pop("cells", "all"), entry.pop("except", ()), known)
-            passes = entry.pop("pass")
+            passes, dtypes = entry.pop("pass"), entry.pop("dtype", None)
             shapes = [tuple(shape) for shape in entry.pop("shapes", None) or ()] or None
             entry = {"at_worst": entry["ratio"], **entry}
             return cls(
                 cells=cells,
                 pass_=[passes] if isinstance(passes, str) else passes,
                 shapes=shapes,
+                dtype=[dtypes] if isinstance(dtypes, str) else dtypes,
                 **entry,
             )
         except (KeyError, TypeError) as error:
@@ -121,8 +124,13 @@ def judge(limit: Limit, measured: Sequence[Measured]) -> Verdict:
     ratios = {}
     for entry in measured:
         case, row, rival = entry.case, entry.row(limit.row), entry.row(limit.against)
-        asked = limit.shapes is None or case.shape in limit.shapes
-        if case.cell in limit.cells and case.pass_ in limit.pass_ and asked and row and rival:
+        asked = (
+            case.cell in limit.cells
+            and case.pass_ in limit.pass_
+            and (limit.shapes is None or case.shape in limit.shapes)
+            and (limit.dtype is None or case.dtype in limit.dtype)
+        )
+        if asked and row and rival:
             ratios[str(case)] = rival.ms / row.ms
     mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios)) if ratios else None
     worst = min(ratios, key=ratios.__getitem__, default="")

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from seqnets.benchmarking.precision import DTYPES
 from seqnets.errors import ConfigError
 
 PASSES = ("forward", "training", "step")
 """Outputs; outputs and all gradients; one step whose state is carried on."""
 
 _SIZES = ("B", "T", "I", "H")
-_KEYS = {"cells", "except", "shapes", "pass", *_SIZES}
+_KEYS = {"cells", "except", "shapes", "pass", "dtype", "rows", *_SIZES}
+_LEFT_OUT = {
+    "cells": "all",
+    "except": (),
+    "pass": PASSES,
+    "dtype": "float32",
+    "rows": None,
+    "shapes": None,
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Case:
         I: Features of the input.
         H: Units.
         pass_: One of :data:`PASSES`.
+        dtype: In which numbers, one of :data:`DTYPES`.
+        rows: Names of those who take part; all if None.
     """
 
     cell: str
@@ -35,6 +46,8 @@ class Case:
     I: int
     H: int
     pass_: str
+    dtype: str = "float32"
+    rows: Sequence[str] | None = field(default=None, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,8 +59,14 @@ class Case:
         """The sizes as one writes them: I only where it is not H."""
         return f"B={self.B} T={self.T} H={self.H}" + (f" I={self.I}" if self.I != self.H else "")
 
+    @property
+    def title(self) -> str:
+        """Cell and pass, and the type of the numbers where it is not float32."""
+        rest = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{self.cell}, {self.pass_}{rest}"
+
     def __str__(self) -> str:
-        return f"{self.cell}, {self.pass_}, {self.sizes}"
+        return f"{self.title}, {self.sizes}"
 
 
 def cases_of(
@@ -58,13 +77,15 @@ def cases_of(
     Args:
         grid: Entries with ``cells`` (names, or "all", less those in ``except``), ``pass``, and
             either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``. Each may be one
-            value or a list, of which all combinations are taken. ``I`` is H if it is left out.
+            value or a list, of which all combinations are taken, and so may ``dtype``. ``I`` is H
+            if it is left out. ``rows`` are the names of those who take part, if not all do.
         known: The names of all cells.
-        given: What takes the place of the grid's cells and sizes; and the passes to keep.
+        given: What takes the place of the grid's cells, sizes, dtype and rows; and the passes to
+            keep.
 
     Raises:
-        ConfigError: A key, a cell or a pass is unknown, a size is no positive integer, or no case
-            is left.
+        ConfigError: A key, a cell, a pass or a dtype is unknown, a size is no positive integer, or
+            no case is left.
     """
     given = {key: value for key, value in (given or {}).items() if value is not None}
     kept = _passes(given.pop("pass", PASSES))
@@ -99,15 +120,17 @@ def _cases(
         raise ConfigError(
             f"grid: has {', '.join(sorted(unknown))}, expected {', '.join(sorted(_KEYS))}."
         )
-    settled = {"cells": "all", "except": (), "pass": PASSES, "shapes": None, **entry, **given}
+    settled = {**_LEFT_OUT, **entry, **given}
     names = select(settled["cells"], settled["except"], known)
+    rows = settled["rows"] and tuple(map(str, _listed(settled["rows"])))
     shapes = [{}] if settled["shapes"] is None else [_shape(s) for s in settled["shapes"]]
-    for name, pass_, shape in product(names, _passes(settled["pass"]), shapes):
+    axes = names, _passes(settled["pass"]), _dtypes(settled["dtype"]), shapes
+    for name, pass_, dtype, shape in product(*axes):
         sizes = {**settled, **shape, **given}
         if pass_ == "step":
             sizes["T"] = 1
         for B, T, I, H in product(*(_listed(sizes.get(key)) for key in _SIZES)):
-            case = Case(name, B, T, H if I is None else I, H, pass_)
+            case = Case(name, B, T, H if I is None else I, H, pass_, dtype, rows)
             for key in ("B", "T", "H", "I"):
                 _check_size(key, getattr(case, key))
             yield case
@@ -130,6 +153,14 @@ def _passes(value: Any) -> list[str]:
         if name not in PASSES:
             raise ConfigError(f"pass: is {name!r}, expected one of {', '.join(PASSES)}.")
     return passes
+
+
+def _dtypes(value: Any) -> list[str]:
+    dtypes = [str(name) for name in _listed(value)]
+    for name in dtypes:
+        if name not in DTYPES:
+            raise ConfigError(f"dtype: is {name!r}, expected one of {', '.join(DTYPES)}.")
+    return dtypes
 
 
 def _listed(value: Any) -> list[Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets.benchmarking.cases import Case
+from seqnets.benchmarking.precision import DTYPES
 from seqnets.cells import Cell
 from seqnets.engine import BACKENDS, explain, reference, unroll
 from seqnets.engine.request import make_request
@@ -37,6 +38,8 @@ class Workload:
         cell: The recurrence.
         x: Inputs, (B, T, I); :data:`STEPS_COMPARED` steps if the pass is a step.
         grad: What flows back into the outputs, (B, T, output size).
+
+    Time is the first dimension in the memory of both, as all contestants can take it.
     """
 
     case: Case
@@ -84,18 +87,17 @@ Builder = Callable[[Workload], Contestant]
 """Makes a contestant for a case, or raises :class:`Absent`."""
 
 
-def make_workload(
-    case: Case, make: CellFactory, device: torch.device, dtype: torch.dtype
-) -> Workload:
+def make_workload(case: Case, make: CellFactory, device: torch.device) -> Workload:
     """A cell and sequences of random numbers, the same in every run."""
+    dtype = DTYPES[case.dtype]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = make(case.I, case.H).to(device, dtype)
         for vector in (p for p in cell.parameters() if p.dim() == 1):  # zeros would hide mistakes
             torch.nn.init.uniform_(vector, -0.1, 0.1)
         T = STEPS_COMPARED if case.pass_ == "step" else case.T
-        x = torch.randn(case.B, T, case.I).to(device, dtype)
-        grad = torch.randn(case.B, T, cell.output_size).to(device, dtype)
+        x, grad = (torch.randn(T, case.B, size) for size in (case.I, cell.output_size))
+    x, grad = (tensor.to(device, dtype).transpose(0, 1) for tensor in (x, grad))
     return Workload(case, cell, x, grad)
 
 

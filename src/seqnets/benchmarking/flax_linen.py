@@ -38,8 +38,8 @@ def flax(work: Workload) -> Contestant:
     if pass_ == "step":
         return _stepping(work, jax, twin, weights)
 
-    layer = linen.RNN(twin)
-    x, grad = (jax.numpy.asarray(t.numpy()) for t in (work.x, work.grad))
+    layer = linen.RNN(twin, time_major=True)
+    x, grad = (jax.numpy.asarray(t.transpose(0, 1).numpy()) for t in (work.x, work.grad))
 
     def forward(weights: Any, x: Any) -> Any:
         return layer.apply({"params": {"cell": weights}}, x)
@@ -55,9 +55,10 @@ def flax(work: Workload) -> Contestant:
 
     def outcome() -> Outcome:
         if pass_ == "forward":
-            return {"y": _tensor(run())}
+            return {"y": _batch_first(run())}
         y, (found, to_x) = run()
-        return {"y": _tensor(y), "gradient of x": _tensor(to_x), **_from_flax(cell, found)}
+        to_x = _batch_first(to_x)
+        return {"y": _batch_first(y), "gradient of x": to_x, **_from_flax(cell, found)}
 
     return Contestant("Flax", run, outcome, on_torch=False)
 
@@ -84,5 +85,6 @@ def _from_flax(cell: Any, found: Any) -> Outcome:
     }
 
 
-def _tensor(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array))  # a copy: JAX's memory is read-only
+def _batch_first(array: Any) -> Tensor:
+    """(B, T, ...) from (T, B, ...)."""
+    return torch.from_numpy(np.array(array)).transpose(0, 1)  # a copy: JAX's is read-only

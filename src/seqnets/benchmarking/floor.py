@@ -33,6 +33,8 @@ def floor(work: Workload) -> Contestant:
     inputs, steps = products(work.cell)
     if not inputs and not steps:
         raise Absent("the cell has no matrix product")
+    if work.x.is_cuda:
+        raise Absent("a GPU would wait for the launch of each product, which is no limit")
     B, T, like = case.B, case.T, work.x
     forward = [_product(B * T, *size, like) for size in inputs]
     each_step = [_product(B, *size, like) for size in steps]

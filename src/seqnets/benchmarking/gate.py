@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from seqnets.benchmarking.contestants import Outcome
 
-ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+ALLOWED = {"float64": 1e-10, "float32": 1e-4, "tf32": 2e-2, "float16": 2e-2, "bfloat16": 5e-2}
 """By dtype: the largest difference from the reference in double precision, as a share of its
 largest number. Sums over thousands of steps round more than one step does."""
 
@@ -20,7 +18,7 @@ contestant's dtype, from double precision are allowed too."""
 def disagreement(
     got: Outcome,
     expected: Outcome,
-    dtype: torch.dtype,
+    share: float,
     rounded: Callable[[], Outcome] | None = None,
 ) -> str | None:
     """Where an outcome leaves the reference's; None if it does not.
@@ -28,14 +26,14 @@ def disagreement(
     Args:
         got: Outputs and gradients by name; what a contestant does not name is not compared.
         expected: What the reference computes.
-        dtype: What the contestant computed in.
-        rounded: What the plain loop computes in that dtype; asked for where it matters.
+        share: The difference allowed, of the largest number: :data:`ALLOWED`.
+        rounded: What the plain loop computes in the contestant's dtype; asked for where it matters.
     """
     for what, numbers in got.items():
         exact = expected[what]
         if numbers.shape != exact.shape:
             return f"{what} has shape {tuple(numbers.shape)}, expected {tuple(exact.shape)}"
-        allowed = ALLOWED[dtype] * exact.abs().max().item()
+        allowed = share * exact.abs().max().item()
         difference = (numbers.detach().to(exact) - exact).abs().max().item()
         if rounded is not None and difference > allowed:
             distance = (rounded()[what].detach().to(exact) - exact).abs().max().item()

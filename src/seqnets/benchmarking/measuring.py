@@ -20,11 +20,12 @@ from seqnets.benchmarking.contestants import (
 )
 from seqnets.benchmarking.flax_linen import flax
 from seqnets.benchmarking.floor import floor
-from seqnets.benchmarking.gate import disagreement
+from seqnets.benchmarking.gate import ALLOWED, disagreement
 from seqnets.benchmarking.memory import peak_memory
 from seqnets.benchmarking.onnx_runtime import onnx_runtime
+from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.results import Measured, Row
-from seqnets.benchmarking.timer import race
+from seqnets.benchmarking.timer import race, wait_for
 from seqnets.benchmarking.torch_nn import torch_nn
 from seqnets.errors import BackendError
 
@@ -38,14 +39,12 @@ class Settings:
         compiled: Whether to time the Python loop under torch.compile too.
         memory: Whether to measure the memory of training.
         device: Where it runs.
-        dtype: Floating-point type of all numbers.
     """
 
     budget: float = 3.0
     compiled: bool = False
     memory: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
 
 
 @dataclass
@@ -68,8 +67,8 @@ def measure(case: Case, make: CellFactory, settings: Settings | None = None) -> 
     """
     settings = settings or Settings()
     training = case.pass_ == "training"
-    with torch.set_grad_enabled(training):
-        work = make_workload(case, make, settings.device, settings.dtype)
+    with torch.set_grad_enabled(training), precision(case.dtype):
+        work = make_workload(case, make, settings.device)
         entries = _admit(work, settings)
         runs = {contestant.name: contestant.run for contestant in entries.admitted}
         times = race(runs, settings.budget, settings.device)
@@ -101,21 +100,27 @@ def _builders(case: Case, settings: Settings) -> dict[str, Builder]:
         "ONNX Runtime": onnx_runtime,
         "Flax": flax,
     }
-    return limit_and_rivals | ours(case.pass_, settings.compiled)
+    known = limit_and_rivals | ours(case.pass_, settings.compiled)
+    return known if case.rows is None else {name: known.get(name, _unknown) for name in case.rows}
+
+
+def _unknown(work: Workload) -> Contestant:
+    raise Absent("is asked for, and is no row of this pass")
 
 
 def _admit(work: Workload, settings: Settings) -> _Entries:
     """Ask everybody in, and turn away who is not there or disagrees with the reference."""
     entries = _Entries()
-    expected, rounded = work.expected(), cache(work.rounded)
+    expected, rounded, allowed = work.expected(), cache(work.rounded), ALLOWED[work.case.dtype]
     for name, builder in _builders(work.case, settings).items():
         try:
             contestant = builder(work)
             if contestant.outcome is not None:
                 start = perf_counter()
                 got = contestant.outcome()
+                wait_for(settings.device)
                 entries.first_ms[name] = (perf_counter() - start) * 1e3
-                if wrong := disagreement(got, expected, settings.dtype, rounded):
+                if wrong := disagreement(got, expected, allowed, rounded):
                     entries.refused[name] = f"disagrees with the reference: {wrong}"
                     continue
             entries.admitted.append(contestant)

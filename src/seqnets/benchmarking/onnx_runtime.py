@@ -50,7 +50,7 @@ def onnx_runtime(work: Workload) -> Contestant:
         inputs = [x.unsqueeze(0).numpy() for x in work.x.unbind(1)]
         stepper = Stepper(lambda x, state: _first(*advance(x, state)), inputs)
         return Contestant("ONNX Runtime", stepper.run, stepper.outcome, on_torch=False)
-    x = work.x.transpose(0, 1).contiguous().numpy()
+    x = work.x.transpose(0, 1).numpy()
 
     def outcome() -> Outcome:
         y, _ = advance(x, None)  # (T, B, H)

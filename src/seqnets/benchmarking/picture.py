@@ -21,12 +21,14 @@ _STYLES = {
     "Flax": ("#CC79A7", "-", "P"),
     "loop": ("#7F7F7F", "-", "v"),
     "c": ("#009E73", "-", "X"),
+    "triton": ("#009E73", "-", "X"),
+    "scan": ("#999933", "--", ">"),
     "native": ("#E69F00", "-.", "<"),
     "compiled loop": ("#7F7F7F", ":", "^"),
 }
 """Colours of Okabe and Ito, which colour-blind people tell apart; lines and marks differ too."""
 
-_OTHERS = (("#999933", "--", ">"), ("#882255", ":", "p"), ("#332288", "-.", "d"))
+_OTHERS = (("#882255", ":", "p"), ("#332288", "-.", "d"))
 
 _LABELS = {"auto": "seqnets", "floor": "limit: matrix products alone", "loop": "Python loop"}
 
@@ -43,22 +45,22 @@ def check_plotting() -> None:
         ) from error
 
 
-def sweeps(measured: Sequence[Measured]) -> dict[tuple[str, str], dict[str, list[Measured]]]:
-    """For each cell and pass: the longest row of cases that differ in one of T, B, H alone."""
-    rows: dict[tuple[str, str], dict[str, list[Measured]]] = {}
+def sweeps(measured: Sequence[Measured]) -> dict[str, dict[str, list[Measured]]]:
+    """By the cases' title: the longest row of cases that differ in one of T, B, H alone."""
+    rows: dict[str, dict[str, list[Measured]]] = {}
     for axis in _AXES:
         groups: dict[tuple[Any, ...], list[Measured]] = defaultdict(list)
         for entry in measured:
             groups[_others(entry.case, axis)].append(entry)
         for group in groups.values():
-            found = rows.setdefault((group[0].case.cell, group[0].case.pass_), {})
+            found = rows.setdefault(group[0].case.title, {})
             if len(group) > max(1, len(found.get(axis, ()))):
                 found[axis] = sorted(group, key=lambda entry: getattr(entry.case, axis))
     return {key: found for key, found in rows.items() if found}
 
 
 def plot(measured: Sequence[Measured], path: Path) -> bool:
-    """Draw speed by T, B and H, a row of panels for each cell and pass; say if there was any.
+    """Draw speed by T, B and H, a row of panels for each title; say if there was any.
 
     Args:
         measured: What was measured. Only cases that differ from another one in T, B or H alone
@@ -79,14 +81,14 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
     names = list(dict.fromkeys(row.name for entry in measured for row in entry.rows))
     styles = _styles(names)
     lines: dict[str, Any] = {}
-    for panels, ((cell, pass_), found) in zip(grid, rows.items(), strict=True):
+    for panels, (title, found) in zip(grid, rows.items(), strict=True):
         for panel, axis in zip(panels, _AXES, strict=True):
             if axis in found:
                 lines |= _draw(panel, axis, found[axis], styles)
             else:
                 panel.set_visible(False)
         first = next(p for p, axis in zip(panels, _AXES, strict=True) if axis in found)
-        first.set_ylabel(f"{cell}, {pass_}\nsteps per second (B·T / s)")
+        first.set_ylabel(f"{title}\nsteps per second (B·T / s)")
         first.tick_params(labelleft=True)
     drawn = [name for name in styles if name in lines]
     figure.legend(
@@ -142,4 +144,4 @@ def _others(case: Case, axis: str) -> tuple[Any, ...]:
     """What stays the same along an axis; the input may grow with the units."""
     inputs = "H" if case.I == case.H else case.I
     sizes = [getattr(case, key) for key in "BTH" if key != axis]
-    return case.cell, case.pass_, inputs, *sizes
+    return case.title, inputs, *sizes

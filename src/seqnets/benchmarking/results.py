@@ -102,7 +102,7 @@ class Report:
 
     Attributes:
         options: What was asked for.
-        machine: Processor, cores, threads, compiler, GPU.
+        machine: Processor, cores, threads, compiler, GPU and its driver.
         versions: Of Python and of the packages that ran.
         commit: The revision of seqnets, and whether its files differ from it; None if unknown.
         date: When it began, in UTC.
@@ -155,8 +155,8 @@ def markdown(report: Report) -> str:
     blocks = ["# Benchmark", _surroundings(report)]
     if report.verdicts:
         blocks += ["## What to reach", _verdicts(report.verdicts)]
-    for (cell, pass_), group in groupby(report.measured, lambda m: (m.case.cell, m.case.pass_)):
-        blocks += [f"## {cell}, {pass_}", *_measured(list(group))]
+    for title, group in groupby(report.measured, lambda measured: measured.case.title):
+        blocks += [f"## {title}", *_measured(list(group))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -167,11 +167,15 @@ def _surroundings(report: Report) -> str:
         revision = report.commit["id"][:12] + (" and changes" if report.commit["dirty"] else "")
     lines = [
         f"{at['processor']}, {at['cores']} cores, {at['threads']} threads, {at['vectors']}, "
-        f"load {at['load']} before" + (f", {at['gpu']}" if at["gpu"] else ""),
+        f"load {at['load']} before",
         f"compiler: {at['compiler'] or 'none'}",
         ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         f"seqnets at {revision}, {report.date}",
     ]
+    if at["gpu"]:
+        lines.insert(
+            0, f"{at['gpu']}, driver {at['driver']}, CUDA {at['cuda']}, cuDNN {at['cudnn']}"
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -183,15 +187,18 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _measured(group: Sequence[Measured]) -> list[str]:
-    rows = []
+    rows: list[Sequence[str]] = []
     for measured in group:
         case = f"**{measured.case.sizes}**"
         for row in measured.rows:
             rows.append([case, row.label, *row.cells()])
             case = ""
+    table = list(zip(["", "", *HEADINGS], *rows, strict=True))
+    filled = [column for place, column in enumerate(table) if place < 2 or any(column[1:])]
+    headings, *rows = zip(*filled, strict=True)
     reasons = dict.fromkeys(reason for measured in group for reason in measured.reasons())
     lines = [f"- {reason}" for reason in reasons]
-    return [_table(["", "", *HEADINGS], rows, left=2), *(["\n".join(lines)] if lines else [])]
+    return [_table(headings, rows, left=2), *(["\n".join(lines)] if lines else [])]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 99) -> str:

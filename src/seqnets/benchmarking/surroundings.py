@@ -20,7 +20,10 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and their load, threads and how they wait, vectors, compiler, GPU."""
+    """Processor, cores and their load, threads and how they wait, vectors, compiler, GPU.
+
+    Where there is a GPU: its name, its driver, CUDA and cuDNN too.
+    """
     return {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -32,7 +35,7 @@ def machine() -> dict[str, Any]:
         "waiting": {name: os.environ[name] for name in _WAITING if name in os.environ},
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "compiler": _compiler(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **(_gpu() if torch.cuda.is_available() else {"gpu": None}),
     }
 
 
@@ -76,6 +79,17 @@ def _compiler() -> str | None:
     name = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     printed = _printed(name, "--version") if name else None
     return printed.splitlines()[0] if printed else None
+
+
+def _gpu() -> dict[str, Any]:
+    query = ("--query-gpu=driver_version", "--format=csv,noheader")
+    drivers = _printed("nvidia-smi", *query)
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": drivers.splitlines()[0] if drivers else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 def _printed(*command: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seqnets.benchmarking.contestants import (
@@ -43,14 +44,21 @@ def twin_of(cell: Cell) -> nn.RNNBase | None:
 
 
 def _timed(work: Workload, layer: nn.RNNBase, note: str, scale: float) -> Contestant:
+    exact = not note
+    layer.train(work.case.pass_ == "training")  # cuDNN keeps what a backward pass needs
+    if work.x.is_cuda:
+        layer.flatten_parameters()
+        kernels = "by cuDNN" if torch.cudnn_is_acceptable(work.x) else "a step at a time, no cuDNN"
+        note = f"{note}, {kernels}".removeprefix(", ")
     if work.case.pass_ == "step":
         stepper = Stepper(partial(_step, layer), work.x.unbind(1))
         outcome: Any = stepper.outcome
-        return Contestant("torch.nn", stepper.run, None if note else outcome, scale, note)
-    x, grad = (t.transpose(0, 1).contiguous() for t in (work.x, work.grad))
+        return Contestant("torch.nn", stepper.run, outcome if exact else None, scale, note)
+    x, grad = (t.transpose(0, 1) for t in (work.x, work.grad))
     parameters = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
     run = partial(run_pass, work.case.pass_, lambda x: layer(x)[0], x, grad, parameters)
-    return Contestant("torch.nn", run, None if note else partial(_batch_first, run), scale, note)
+    compared = partial(_batch_first, run) if exact else None
+    return Contestant("torch.nn", run, compared, scale, note)
 
 
 def _step(layer: nn.RNNBase, x: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -91,7 +91,8 @@ class Cell(nn.Module, ABC):
 
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step where none is given: zeros, each (B, H)."""
-        return tuple(self._like.new_zeros(batch_size, size) for size in self.state_sizes)
+        like = self._like
+        return tuple([like.new_zeros(batch_size, size) for size in self.state_sizes])
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Take one step.
@@ -119,11 +120,11 @@ class Cell(nn.Module, ABC):
         Those of a cell inside this one follow, with its name before theirs: "cell.weight_hh".
         """
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
-        if parametrize.is_parametrized(self):
+        if self._is_parametrised:
             names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
         names |= dict.fromkeys((*self._parameters, *self._buffers))
-        own = {name: getattr(self, name) for name in names}
-        found = {name: tensor for name, tensor in own.items() if tensor is not None}
+        own = ((name, self._tensor(name)) for name in names)
+        found = {name: tensor for name, tensor in own if tensor is not None}
         for child, cell in self._modules.items():
             if isinstance(cell, Cell):
                 found |= {f"{child}.{name}": tensor for name, tensor in cell.tensors().items()}
@@ -139,7 +140,7 @@ class Cell(nn.Module, ABC):
     @property
     def parametrised(self) -> bool:
         """Whether some of the tensors are computed, by ``torch.nn.utils.parametrize``."""
-        return parametrize.is_parametrized(self) or any(
+        return self._is_parametrised or any(
             isinstance(cell, Cell) and cell.parametrised for cell in self._modules.values()
         )
 
@@ -196,15 +197,15 @@ class Cell(nn.Module, ABC):
 
     def check_input(self, x: Tensor, *legend: str) -> None:
         """Raise unless ``x`` has the legend's rank, I features, and the parameters' type."""
-        expected = f"({', '.join(legend)})"
         if not isinstance(x, Tensor):
             raise DtypeError(
-                f"{self._name}: input is {type(x).__name__}, expected a tensor {expected}."
+                f"{self._name}: input is {type(x).__name__}, expected a tensor "
+                f"({', '.join(legend)})."
             )
         if x.dim() != len(legend):
             raise ShapeError(
                 f"{self._name}: input has {x.dim()} dimensions, shape {tuple(x.shape)}, "
-                f"expected {len(legend)}: {expected} with I = {self.input_size}."
+                f"expected {len(legend)}: ({', '.join(legend)}) with I = {self.input_size}."
             )
         if x.shape[-1] != self.input_size:
             raise ShapeError(
@@ -246,12 +247,22 @@ class Cell(nn.Module, ABC):
         return f"{self.input_size}, {self.hidden_size}"
 
     @property
+    def _is_parametrised(self) -> bool:
+        """Without its cells; torch's own function takes long to find that nothing is."""
+        return "parametrizations" in self._modules and parametrize.is_parametrized(self)
+
+    @property
     def _name(self) -> str:
         return parametrize.type_before_parametrizations(self).__name__
 
     @property
     def _like(self) -> Tensor:
         return next(self.parameters())
+
+    def _tensor(self, name: str) -> Any:
+        """The attribute of a parameter's name; torch looks everywhere else before it finds one."""
+        found = self._parameters.get(name)
+        return getattr(self, name) if found is None else found
 
     def _check_kind(self, what: str, tensor: Tensor, like: Tensor, source: str) -> None:
         if tensor.device != like.device:
@@ -428,7 +439,7 @@ class GatedCell(Cell):
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
         like = self._like
         for name, shape in self.parameter_shapes.items():
-            tensor = getattr(self, name)
+            tensor = self._tensor(name)
             if tensor.shape != shape:
                 raise ShapeError(
                     f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "
@@ -440,7 +451,8 @@ class GatedCell(Cell):
 
     @property
     def _like(self) -> Tensor:
-        return super()._like if self.weight_ih is None else self.weight_ih
+        weight = self._tensor("weight_ih")
+        return super()._like if weight is None else weight
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""

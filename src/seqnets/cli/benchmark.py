@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import hydra
@@ -31,6 +32,7 @@ from seqnets.benchmarking import (
     plot,
 )
 from seqnets.benchmarking.picture import check_plotting
+from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, plain
@@ -39,7 +41,6 @@ from seqnets.cli.names import UsageError, near
 from seqnets.errors import ConfigError, DeviceError
 
 _CELLS = "model/cell"
-_DTYPES = ("float32", "float64", "float16", "bfloat16")
 _SIZES = ("B", "T", "I", "H")
 
 
@@ -63,15 +64,17 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             raise UsageError(f"cells: is given, and {_CELLS} too, expected one of them.")
         options["cells"] = [chosen]
         nodes = {chosen: options["model"]["cell"]}
-    given = {key: options[key] for key in ("cells", "pass", *_SIZES)}
+    settings = _settings(options)
+    given = {key: options[key] for key in ("cells", "pass", "dtype", "rows", *_SIZES)}
     cases = cases_of(options["grid"], names, given)
+    if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
+        raise UsageError("dtype: is tf32, which GPUs alone have, expected float32 on the CPU.")
     limits = [Limit.read(entry, names) for entry in options["limits"]]
     asked = dict.fromkeys(case.cell for case in cases)
     makers = {name: _maker(name, nodes, options["allow"]) for name in asked}
     with torch.device("meta"):
         for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
             makers[cell](I, H)  # what cannot be made fails now
-    settings = _settings(options)
     if options["plot"]:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")
@@ -82,10 +85,15 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         found = Report({"suite": choices.get("suite"), **kept})
         _warn_if_busy(found.machine, console)
         told: set[str] = set()
+        begun = monotonic()
         for case in _followed(cases, console):
+            if options["time_limit"] and monotonic() - begun > options["time_limit"]:
+                break
             found.measured.append(measure(case, makers[case.cell], settings))
             _show(found.measured[-1], console, told)
             found.save(output)  # whoever stops it now has what was measured
+    if left := len(cases) - len(found.measured):
+        console.print(f"time_limit: {left} of {len(cases)} cases were not begun.\n")
     found.verdicts = [judge(limit, found.measured) for limit in limits]
     found.save(output)
     _finish(found, output, options["plot"], console)
@@ -114,11 +122,14 @@ def _settings(options: Config) -> Settings:
     for key in ("compiled", "memory", "plot"):
         if not isinstance(options[key], bool):
             raise UsageError(f"{key}: is {options[key]!r}, expected true or false.")
-    budget, dtype = options["budget"], options["dtype"]
-    if type(budget) not in (int, float) or not budget > 0:
-        raise UsageError(f"budget: is {budget!r}, expected seconds, more than 0.")
-    if dtype not in _DTYPES:
-        raise UsageError(f"dtype: is {dtype!r}.\n  {near(str(dtype), _DTYPES)}")
+    budget, limit, dtypes = options["budget"], options["time_limit"], options["dtype"] or []
+    for key, seconds in (("budget", budget), ("time_limit", limit)):
+        wrong = type(seconds) not in (int, float) or not seconds > 0
+        if wrong and (key == "budget" or seconds is not None):
+            raise UsageError(f"{key}: is {seconds!r}, expected seconds, more than 0.")
+    for dtype in dtypes if isinstance(dtypes, list) else [dtypes]:
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype: is {dtype!r}.\n  {near(str(dtype), DTYPES)}")
     if options["device"] not in ("cpu", "cuda"):
         raise UsageError(f"device: is {options['device']!r}, expected cpu or cuda.")
     if options["device"] == "cuda" and not torch.cuda.is_available():
@@ -128,7 +139,6 @@ def _settings(options: Config) -> Settings:
         compiled=options["compiled"],
         memory=options["memory"],
         device=torch.device(options["device"]),
-        dtype=getattr(torch, dtype),
     )
 
 

@@ -13,6 +13,7 @@ from seqnets.datasets.csv_sequences import CSVSequences
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parity import Parity
+from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
 from seqnets.datasets.shakespeare import Shakespeare
@@ -33,6 +34,7 @@ __all__ = [
     "LanguageData",
     "Loader",
     "Parity",
+    "PennTreebank",
     "PythonDocs",
     "SequenceData",
     "SequenceLoader",

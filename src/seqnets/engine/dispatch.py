@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import c, eager, native, reference, scan
+from seqnets.engine import c, eager, native, reference, scan, triton
 from seqnets.engine.preference import preference
 from seqnets.engine.request import Request, make_request
 from seqnets.errors import BackendError
@@ -29,7 +29,7 @@ class Backend(Protocol):
         """Outputs (B, T, H), and the state after each row's last valid step."""
 
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (c, scan, native, eager, reference)}
+BACKENDS: dict[str, Backend] = {b.name: b for b in (triton, c, scan, native, eager, reference)}
 """Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
 
 runs: Counter[str] = Counter()

@@ -48,40 +48,45 @@ def refusal(request: Request) -> str | None:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = cast(GatedCell, request.cell)
-    y, *state = _run_kernel(request)
-    if y.requires_grad and not torch.compiler.is_compiling():
-        parameters = {name: getattr(cell, name) for name in cell.parameter_shapes}
-        inputs, states = (request.x, *request.state, *parameters.values()), len(request.state)
-
-        def plain(*inputs: Tensor) -> tuple[Tensor, ...]:
-            x, *rest = inputs
-            bound = cell.bind(dict(zip(parameters, rest[states:], strict=True)))
-            y, last = reference.run(replace(request, cell=bound, x=x, state=tuple(rest[:states])))
-            return y, *last
-
-        y, *state = _TwiceByThePlainLoop.apply(plain, len(inputs), *inputs, y, *state)
+    weights = [getattr(cell, name) for name in cell.parameter_shapes]
+    y, *state = _run_kernel(request, weights)
+    if not y.requires_grad or _derives_twice(request) or torch.compiler.is_compiling():
+        return y, tuple([part.squeeze(0) for part in state])
+    y, *state = _TwiceByThePlainLoop.apply(request, request.x, *request.state, *weights, y, *state)
     return y, tuple(state)
+
+
+def _derives_twice(request: Request) -> bool:
+    """Whether torch differentiates again what it ran: where it ran operations of its own.
+
+    On the CPU only the LSTM is one kernel, whose gradient has no derivative.
+    """
+    return request.x.is_cpu and family(request.cell) is not LSTMCell
 
 
 class _TwiceByThePlainLoop(torch.autograd.Function):
     """Hands on what a kernel returned, and goes around it where a derivative is derived again."""
 
     @staticmethod
-    def forward(ctx: Any, plain: _Loop, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, outputs = tensors[:count], tensors[count:]
-        ctx.plain, ctx.autocast = plain, _autocast_like_now(inputs[0].device.type)
+    def forward(ctx: Any, request: Request, *tensors: Tensor) -> tuple[Tensor, ...]:
+        parts = len(request.state)
+        inputs, (y, *state) = tensors[: -1 - parts], tensors[-1 - parts :]
+        ctx.request, ctx.count = request, len(inputs)
+        ctx.autocast = _autocast_dtype(request.x.device.type)
         ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
         ctx.save_for_backward(*inputs)
-        return tuple(y.detach() for y in outputs)
+        return y.detach(), *[part.squeeze(0).detach() for part in state]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return None, None, *(None for _ in inputs), *grads
-        with ctx.autocast:  # create_graph=True
-            outputs = ctx.plain(*inputs)
-        needs = ctx.needs_input_grad[2 : 2 + len(inputs)]
+            y, *state = grads
+            through = [None if grad is None else grad.unsqueeze(0) for grad in state]
+            return None, *(None,) * ctx.count, y, *through
+        inputs, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + ctx.count]
+        device, dtype = inputs[0].device.type, ctx.autocast
+        with torch.autocast(device, dtype, enabled=dtype is not None):  # create_graph=True
+            outputs = _plain(ctx.request, *inputs)
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None]
         found = iter(
             torch.autograd.grad(
@@ -93,70 +98,78 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
             )
         )
         around = [next(found) if need else None for need in needs]
-        return None, None, *around, *(None for _ in grads)
+        return None, *around, *(None for _ in grads)
 
 
-def _autocast_like_now(device: str) -> torch.autocast:
-    return torch.autocast(
-        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    )
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """What autocast computes in on a kind of device; None where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def _run_kernel(request: Request) -> tuple[Tensor, ...]:
-    """One call of torch's kernel over whole rows, made right for lengths and direction."""
+def _plain(request: Request, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """The plain loop from other tensors: input, state and parameters."""
+    cell, parts = cast(GatedCell, request.cell), len(request.state)
+    bound = cell.bind(dict(zip(cell.parameter_shapes, rest[parts:], strict=True)))
+    y, last = reference.run(replace(request, cell=bound, x=x, state=rest[:parts]))
+    return y, *last
+
+
+def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
+    """One call of torch's kernel over whole rows, made right for lengths and direction.
+
+    The state has a dimension for layers before its rows, as torch's kernels have it.
+    """
     cell = cast(GatedCell, request.cell)
     x, lengths, valid = request.clean_x, request.lengths, request.valid
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
-        y, *state = _call(cell, x, request.state, cell.weight_ih)
+        y, *state = _call(cell, x, request.state, weights)
     else:
-        weight = cell.weight_ih
         if isinstance(cell, LSTMCell):
-            x, weight = _holding_memory(cell, x, valid)
-        y, *state = _call(cell, x, request.state, weight)
+            x, weights = _holding_memory(cell, x, valid, weights)
+        y, *state = _call(cell, x, request.state, weights)
         last = (lengths - 1).clamp(min=0)[:, None, None]
         h = y.take_along_dim(last, 1)[:, 0]
-        state[0] = torch.where((lengths > 0)[:, None], h, request.state[0])
+        state[0] = torch.where((lengths > 0)[:, None], h, request.state[0])[None]
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
         y = _reversed(y, request)
     return y, *state
 
 
-def _call(cell: GatedCell, x: Tensor, state: State, weight_ih: Tensor) -> tuple[Tensor, ...]:
-    rest = [getattr(cell, name) for name in cell.parameter_shapes if name != "weight_ih"]
-    weights = [weight_ih, *rest]  # in the kernels' order: weight_hh, biases, weight_hr
+def _call(cell: GatedCell, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, ...]:
     hidden = [h.unsqueeze(0) for h in state]
     kernel: Any
     hx: Tensor | list[Tensor]
-    if isinstance(cell, RNNCell):
-        kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), hidden[0]
-    elif isinstance(cell, GRUCell):
+    if (kind := family(cell)) is LSTMCell:
+        kernel, hx = _VF.lstm, hidden
+    elif kind is GRUCell:
         kernel, hx = _VF.gru, hidden[0]
     else:
-        kernel, hx = _VF.lstm, hidden
+        kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), hidden[0]
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first); cuDNN has a backward
     # only for what it ran as training
-    options = (cell.bias_ih is not None, 1, 0.0, torch.is_grad_enabled(), False, True)
-    y, *state = kernel(x, hx, weights, *options)
-    return y, *(h.squeeze(0) for h in state)
+    options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, torch.is_grad_enabled(), False, True)
+    found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
+    return found
 
 
-def _holding_memory(cell: LSTMCell, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def _holding_memory(
+    cell: LSTMCell, x: Tensor, valid: Tensor, weights: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
     """One more input that is 1 on padding, and shuts the input and opens the forget gate there.
 
     The memory passes through padding unchanged, so that the kernel's last memory is that of each
     row's last valid step: no packing, no wait for the lengths' values.
     """
+    weight, *rest = weights
     padding = (~valid).to(x.dtype).unsqueeze(-1)
-    column = cell.split(x.new_zeros(cell.weight_ih.shape[0]))
+    column = cell.split(x.new_zeros(len(weight)))
     column.i.fill_(-_SATURATED)
     column.f.fill_(_SATURATED)
-    return (
-        torch.cat([x, padding], -1),
-        torch.cat([cell.weight_ih, torch.cat(column).unsqueeze(-1)], -1),
-    )
+    wider = torch.cat([weight, torch.cat(column).unsqueeze(-1)], -1)
+    return torch.cat([x, padding], -1), [wider, *rest]
 
 
 def _reversed(rows: Tensor, request: Request) -> Tensor:

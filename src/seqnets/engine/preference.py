@@ -18,7 +18,7 @@ import torch
 from seqnets.engine import native
 from seqnets.engine.request import Request
 
-_ORDER = ("c", "scan", "native", "eager", "reference")
+_ORDER = ("triton", "c", "scan", "native", "eager", "reference")
 _NATIVE_FIRST = ("native", "c", "scan", "eager", "reference")
 
 

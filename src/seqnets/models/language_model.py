@@ -19,6 +19,8 @@ class LanguageModel(nn.Module):
         vocab_size: Tokens there are, V.
         tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
             arXiv:1608.05859); the last layer is then as wide as the embedding.
+        init_range: Draw every parameter uniformly between minus and plus this number; each layer
+            starts in its own way if omitted.
         options: As for :class:`Encoder`: ``embedding_size``, ``hidden_size``, ``num_layers``,
             ``connection``, ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
 
@@ -32,7 +34,13 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(
-        self, cell: CellFactory, vocab_size: int, *, tie_weights: bool = False, **options: Any
+        self,
+        cell: CellFactory,
+        vocab_size: int,
+        *,
+        tie_weights: bool = False,
+        init_range: float | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         for name in ("bidirectional", "alternating"):
@@ -53,6 +61,9 @@ class LanguageModel(nn.Module):
                 )
             nn.init.uniform_(embedding.weight, -0.1, 0.1)
             self.output.weight = embedding.weight
+        if init_range is not None:
+            for parameter in self.parameters():
+                nn.init.uniform_(parameter, -init_range, init_range)
 
     def forward(
         self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None

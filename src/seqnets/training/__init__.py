@@ -15,12 +15,13 @@ from seqnets.training.objectives import (
     Regression,
     Tagging,
 )
-from seqnets.training.schedules import Cosine
+from seqnets.training.schedules import Cosine, DelayedExponential
 
 __all__ = [
     "AtomicCheckpointIO",
     "Classification",
     "Cosine",
+    "DelayedExponential",
     "LanguageModelling",
     "Objective",
     "Outcome",

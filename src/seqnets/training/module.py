@@ -76,8 +76,23 @@ class SequenceModule(LightningModule):
         """The loss of a batch."""
         outcome = self._run(batch, "train")
         self.last_loss = outcome.loss.detach()
-        self.log("train/loss", self.last_loss, batch_size=len(batch.x))
+        if is_time_to_log(self.trainer):  # for callbacks; Monitor writes it
+            self.log("train/loss", self.last_loss, logger=False, batch_size=len(batch.x))
         return outcome.loss
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """The batch on the device; the host does not wait for it."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or tensor.device == device:
+                return tensor
+            if device.type == "cuda":
+                tensor = tensor.pin_memory()
+            return tensor.to(device, non_blocking=device.type == "cuda")
+
+        return Batch(moved(batch.x), moved(batch.y), moved(batch.lengths), batch.carry)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a validation batch."""

@@ -40,3 +40,24 @@ class Cosine(LambdaLR):
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, share)
+
+
+class DelayedExponential(LambdaLR):
+    """Keep the rate for some epochs, then multiply it each epoch.
+
+    Args:
+        optimizer: Its learning rates are those of the first epochs.
+        delay: Epochs before the rate falls.
+        gamma: What the rate is multiplied by before each epoch after these, in (0, 1].
+
+    References:
+        Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329.
+    """
+
+    def __init__(self, optimizer: Optimizer, delay: int, gamma: float) -> None:
+        if not (delay >= 0 and 0 < gamma <= 1):
+            raise ConfigError(
+                f"DelayedExponential: delay is {delay} and gamma {gamma}, expected epochs from 0 "
+                f"and a factor in (0, 1]."
+            )
+        super().__init__(optimizer, lambda epoch: gamma ** max(0, epoch + 1 - delay))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.errors import ConfigError, DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
+from seqnets.training.callbacks.later import Later
 
 
 class DivergenceGuard(Callback):
-    """Stop when the loss or a gradient is NaN or infinite, before the weights take it in.
+    """Stop when the loss or a gradient is NaN or infinite.
+
+    On a CPU each step is looked at, before the weights take it in. Elsewhere that would make the
+    device wait: every so many steps the numbers are sent for, and looked at one step later or
+    before a checkpoint is written.
 
     Args:
-        every_n_steps: Steps between two looks, where a look makes the device wait; on a CPU each
-            step is looked at.
+        every_n_steps: Steps between two looks at a device that is no CPU.
 
     Raises:
         DivergenceError: From the training loop; says step, epoch, batch, and the last checkpoint.
@@ -30,6 +34,7 @@ class DivergenceGuard(Callback):
             )
         self.every_n_steps = every_n_steps
         self._batch = 0
+        self._look: _Look | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -39,26 +44,54 @@ class DivergenceGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Look at the loss and the gradients that are about to be used."""
+        self._judge(trainer)
         on_cpu = pl_module.device.type == "cpu"
         if not on_cpu and trainer.global_step % self.every_n_steps:
             return
-        loss = float(pl_module.last_loss)
-        if not math.isfinite(loss):
-            raise self._error(trainer, f"the loss is {loss}")
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm) and trainer.precision != "16-mixed":  # its scaler skips those
-            raise self._error(trainer, f"the loss is {loss:.4g} and the gradient's norm {norm}")
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        loss = pl_module.last_loss.float()
+        norm = torch.nn.utils.get_total_norm(gradients).to(loss)
+        place = f"step {trainer.global_step}, epoch {trainer.current_epoch}, batch {self._batch}"
+        self._look = _Look(Later(torch.stack([loss, norm])), place, on_cpu)
+        if on_cpu:
+            self._judge(trainer)
 
-    def _error(self, trainer: Trainer, found: str) -> DivergenceError:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
+        """Let no checkpoint be written over a good one once the numbers are known to be bad."""
+        self._judge(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """The last look."""
+        self._judge(trainer)
+
+    def _judge(self, trainer: Trainer) -> None:
+        if self._look is None:
+            return
+        (loss, norm), look = self._look.numbers.read(), self._look
+        self._look = None
+        if not math.isfinite(loss):
+            raise self._error(trainer, f"the loss is {loss}", look)
+        if not math.isfinite(norm) and trainer.precision != "16-mixed":  # its scaler skips those
+            raise self._error(trainer, f"the loss is {loss:.4g} and the gradient's norm {norm}", look)
+
+    def _error(self, trainer: Trainer, found: str, look: _Look) -> DivergenceError:
         last = Checkpoints.folder(trainer) / "last.ckpt"
         kept = (
             f"The last checkpoint is {last}" if last.exists() else "No checkpoint was written yet"
         )
+        weights = "have not been changed by it" if look.in_time else "may have taken it in"
         return DivergenceError(
-            f"Training: {found} at step {trainer.global_step}, epoch {trainer.current_epoch}, "
-            f"batch {self._batch}; expected finite numbers.\n"
-            f"  The weights have not been changed by it. {kept}.\n"
+            f"Training: {found} at {look.place}; expected finite numbers.\n"
+            f"  The weights {weights}. {kept}.\n"
             f"  Try a lower learning rate (optimizer.lr) or gradient clipping "
             f"(trainer.gradient_clip_val)."
         )
+
+
+class _Look(NamedTuple):
+    """A loss and a gradient's norm: where they come from, and whether before the weights changed."""
+
+    numbers: Later
+    place: str
+    in_time: bool

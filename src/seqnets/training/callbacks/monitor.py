@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.datasets.base import check_count
+from seqnets.training.callbacks.later import Later
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.typing import Batch
 
+_BINS = 64
+
 
 class Monitor(Callback):
-    """Log learning rate, gradient norms, throughput, and histograms of parameters and gradients.
+    """Log loss, learning rate, gradient norms, throughput, and histograms of all parameters.
 
     Norms are those before clipping: ``gradient_norm/total`` and one for each layer. Throughput
     is in steps per second, B * T. All but histograms are logged at every
-    ``trainer.log_every_n_steps`` steps, and nothing is computed at others.
+    ``trainer.log_every_n_steps`` steps, and nothing is computed at others. A device is not waited
+    for: its numbers are written one step later, under the step that they belong to.
 
     Args:
         histograms_every_n_steps: Steps between two histograms; 0 for none.
@@ -30,6 +36,7 @@ class Monitor(Callback):
         check_count(type(self).__name__, 0, histograms_every_n_steps=histograms_every_n_steps)
         self.histograms_every_n_steps = histograms_every_n_steps
         self._throughput = Throughput()
+        self._pending: _Figures | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
@@ -49,26 +56,73 @@ class Monitor(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Log, if it is time."""
+        self._write(trainer)
         step = trainer.global_step
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.loggers and step % every == 0:
+        if trainer.loggers and is_time_to_log(trainer):
+            named = {"train/loss": pl_module.last_loss}
             norms = _norms(pl_module.model)
-            # one transfer for all: each float() of its own would wait for the device
-            values = torch.stack(list(norms.values())).tolist() if norms else []
-            figures = {
+            named |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+            numbers = Later(torch.stack([value.float() for value in named.values()]))
+            known = {
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "throughput/steps_per_second": self._throughput.read(),
-                **{f"gradient_norm/{n}": v for n, v in zip(norms, values, strict=True)},
+                "epoch": trainer.current_epoch,
             }
-            for logger in trainer.loggers:
-                logger.log_metrics(figures, step=step)
+            self._pending = _Figures(step, known, list(named), numbers)
         writer = writer_of(trainer)
         every = self.histograms_every_n_steps
         if writer is not None and every and step % every == 0:
             for name, parameter in pl_module.model.named_parameters():
-                writer.add_histogram(f"parameters/{name}", parameter.detach().float(), step)
+                _add_histogram(writer, f"parameters/{name}", parameter, step)
                 if parameter.grad is not None:
-                    writer.add_histogram(f"gradients/{name}", parameter.grad.float(), step)
+                    _add_histogram(writer, f"gradients/{name}", parameter.grad, step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write what is left."""
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Write what is left."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._pending is None:
+            return
+        step, known, names, numbers = self._pending
+        self._pending = None
+        figures = {**known, **dict(zip(names, numbers.read(), strict=True))}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=step)
+            logger.save()
+
+
+class _Figures(NamedTuple):
+    """What a step has to say: what is known at once, and what a device has yet to tell."""
+
+    step: int
+    known: dict[str, float]
+    names: list[str]
+    numbers: Later
+
+
+def is_time_to_log(trainer: Trainer) -> bool:
+    """Whether the optimizer step that comes is one of those that are logged."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every) and trainer.global_step % every == 0
+
+
+def _add_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -> None:
+    """Count where the numbers lie, in bins of one width: only the counts leave the device."""
+    values = tensor.detach().float()
+    moments = [values.amin(), values.amax(), values.sum(), values.square().sum()]
+    low, high, total, squares = torch.stack(moments).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return
+    left, right = (low, high) if low < high else (low - 0.5, low + 0.5)
+    counts = torch.histc(values, _BINS, left, right).tolist()
+    limits = torch.linspace(left, right, _BINS + 1, dtype=torch.float64)[1:].tolist()
+    size = values.numel()
+    writer.add_histogram_raw(tag, low, high, size, total, squares, limits, counts, step)
 
 
 def _norms(model: nn.Module) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from seqnets.training.callbacks.later import Later
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.typing import Batch
 
-_REFRESH = 0.2  # seconds between two looks at the loss, which may have to wait for a device
+_REFRESH = 0.2  # seconds between two looks at the loss
 
 
 class Progress(Callback):
@@ -35,6 +36,7 @@ class Progress(Callback):
         self._throughput = Throughput()
         self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
         self._looked = 0.0
+        self._loss: Later | None = None
         self._printed = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -67,11 +69,13 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Advance, and look at the loss a few times a second."""
+        """Advance a few times a second, with the loss of the time before: it has arrived."""
         self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
         if self._bar is None or time.monotonic() - self._looked < _REFRESH:
             return
-        self._look(trainer, pl_module)
+        self._looked = time.monotonic()
+        self._show(trainer, pl_module)
+        self._loss = Later(pl_module.last_loss[None])
         self._bar.update(self._task, completed=trainer.global_step, **self._fields)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -106,10 +110,14 @@ class Progress(Callback):
         self._stop()
 
     def _look(self, trainer: Trainer, pl_module: Any) -> None:
-        self._looked = time.monotonic()
-        if pl_module.last_loss is None:  # resumed where nothing is left to train
+        if pl_module.last_loss is not None:  # resumed where nothing is left to train
+            self._loss = Later(pl_module.last_loss[None])
+        self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: Any) -> None:
+        if self._loss is None:
             return
-        loss = float(pl_module.last_loss)
+        (loss,) = self._loss.read()
         figures = {"loss": loss, **pl_module.objective.derived(loss)}
         shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
         unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]

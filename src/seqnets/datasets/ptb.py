@@ -1,0 +1,72 @@
+"""The Penn Treebank's words."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from seqnets.datasets.base import PARTS
+from seqnets.datasets.files import check_text, read_text
+from seqnets.datasets.language import LanguageData
+from seqnets.datasets.tokens import Tokens, build_tokens
+from seqnets.datasets.vocabulary import Unit, split
+from seqnets.errors import DataError
+
+FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
+
+
+class PennTreebank(LanguageData):
+    """Penn Treebank, a million words of a newspaper in Mikolov's form; language model, from root.
+
+    Three files with a sentence a line, split as published: 929,589 words to learn from, 73,760 to
+    choose by and 82,430 to report, line ends (``<eos>``) among them. The vocabulary is that of the
+    training file: 10,000 words, ``<unk>`` for all others. The text is licensed and is not fetched.
+
+    Args:
+        root: Folder with ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or with a
+            folder ``ptb`` that has them.
+        batch_size: Rows B of a batch for each process.
+        chunk_length: Steps T of a batch, over which gradients flow.
+        unit: What a token is, ``words`` or ``characters``.
+        seed: Decides where the training rows of each epoch begin.
+
+    References:
+        Mikolov et al., 2010, "Recurrent neural network based language model".
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        batch_size: int = 20,
+        chunk_length: int = 35,
+        unit: Unit = "words",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, chunk_length, unit, seed=seed)
+        self.root = root
+
+    def read_tokens(self) -> Tokens:
+        """Return the three files as token ids.
+
+        Raises:
+            DataError: A file is missing, empty or not UTF-8.
+        """
+        folder = self._folder()
+        texts = [self._read(folder / FILES[part]) for part in PARTS]
+        borders = pairwise(accumulate(map(len, texts), initial=0))
+        return build_tokens(lambda: texts, dict(zip(PARTS, borders, strict=True)), self.unit)
+
+    def _read(self, file: Path) -> list[str] | str:
+        check_text(file)
+        return split("".join(read_text(file)), self.unit)
+
+    def _folder(self) -> Path:
+        root = Path(self.root).expanduser()
+        for folder in (root / "ptb", root):
+            if (folder / FILES["train"]).is_file():
+                return folder
+        raise DataError(
+            f"PennTreebank: {root} has neither ptb/{FILES['train']} nor {FILES['train']}.\n"
+            "  The text is licensed by the LDC and is not fetched: name the folder that has it."
+        )

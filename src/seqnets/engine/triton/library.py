@@ -1,0 +1,227 @@
+"""What printed kernels are made of: products in pieces, gates side by side, waiting, functions.
+
+Tiles are (rows, units). A product sums over ``DEPTH`` columns at a time; where it is ``SPLIT``,
+every warp sums over its own share of these, (SPLIT, rows, units), and the shares are added up last.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def columns(first, SPLIT: tl.constexpr, DEPTH: tl.constexpr):
+    """Indices of the next columns, (SPLIT, DEPTH / SPLIT)."""
+    share: tl.constexpr = DEPTH // SPLIT
+    return first + tl.arange(0, SPLIT)[:, None] * share + tl.arange(0, share)[None, :]
+
+
+@triton.jit
+def nothing(ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr):
+    """A product before its first piece."""
+    if SPLIT == 1:
+        z = tl.zeros([ROWS, UNITS], tl.float32)
+    else:
+        z = tl.zeros([SPLIT, ROWS, UNITS], tl.float32)
+    return z
+
+
+@triton.jit
+def shared_rows(place, row, rows, first, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr):
+    """Columns of rows that other programs wrote: from the cache that all share."""
+    k = columns(first, SPLIT, DEPTH)
+    if SPLIT == 1:
+        k = tl.reshape(k, [DEPTH])
+        inside = rows[:, None] & (k < WIDTH)[None, :]
+        at = place + row[:, None] * WIDTH + k[None, :]
+    else:
+        inside = rows[None, :, None] & (k < WIDTH)[:, None, :]
+        at = place + row[None, :, None] * WIDTH + k[:, None, :]
+    return tl.load(at, mask=inside, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
+def gate_weights(
+    weight,
+    first_unit,
+    first,
+    UNITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GATES: tl.constexpr,
+    PLACES: tl.constexpr,
+    DEPTH_OF_ALL: tl.constexpr,
+    SPLIT: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """What the forward pass multiplies by: of each unit its gates side by side, in PLACES places."""
+    n = tl.arange(0, UNITS * PLACES)
+    unit, gate = first_unit + n // PLACES, n % PLACES
+    row = gate * WIDTH + unit
+    there = (unit < WIDTH) & (gate < GATES)
+    k = columns(first, SPLIT, DEPTH)
+    if SPLIT == 1:
+        k = tl.reshape(k, [DEPTH])
+        inside = (k < DEPTH_OF_ALL)[:, None] & there[None, :]
+        at = weight + row[None, :] * DEPTH_OF_ALL + k[:, None]
+    else:
+        inside = (k < DEPTH_OF_ALL)[:, :, None] & there[None, None, :]
+        at = weight + row[None, None, :] * DEPTH_OF_ALL + k[:, :, None]
+    return tl.load(at, mask=inside, other=0.0)
+
+
+@triton.jit
+def turned_weights(
+    weight,
+    first_unit,
+    first,
+    UNITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    DEPTH_OF_ALL: tl.constexpr,
+    SPLIT: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """What the backward pass multiplies by: some columns of all rows of the weight."""
+    unit = first_unit + tl.arange(0, UNITS)
+    k = columns(first, SPLIT, DEPTH)
+    if SPLIT == 1:
+        k = tl.reshape(k, [DEPTH])
+        inside = (k < DEPTH_OF_ALL)[:, None] & (unit < WIDTH)[None, :]
+        at = weight + k[:, None] * WIDTH + unit[None, :]
+    else:
+        inside = (k < DEPTH_OF_ALL)[:, :, None] & (unit < WIDTH)[None, None, :]
+        at = weight + k[:, :, None] * WIDTH + unit[None, None, :]
+    return tl.load(at, mask=inside, other=0.0)
+
+
+@triton.jit
+def shares_added(
+    z, ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr
+):
+    """A product whose warps have each summed a share: halves on halves, which moves the least."""
+    if SPLIT >= 16:
+        a, b = tl.split(tl.permute(tl.reshape(z, [2, SPLIT // 2, ROWS, UNITS]), (1, 2, 3, 0)))
+        z = a + b
+    if SPLIT >= 8:
+        a, b = tl.split(tl.permute(tl.reshape(z, [2, 4, ROWS, UNITS]), (1, 2, 3, 0)))
+        z = a + b
+    if SPLIT >= 4:
+        a, b = tl.split(tl.permute(tl.reshape(z, [2, 2, ROWS, UNITS]), (1, 2, 3, 0)))
+        z = a + b
+    if SPLIT >= 2:
+        a, b = tl.split(tl.permute(tl.reshape(z, [2, 1, ROWS, UNITS]), (1, 2, 3, 0)))
+        z = a + b
+    return tl.reshape(z, [ROWS, UNITS])
+
+
+@triton.jit
+def gates_1(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """The gates of a product, from side by side into tiles of their own."""
+    return (z,)
+
+
+@triton.jit
+def gates_2(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """Two of them."""
+    return tl.split(tl.reshape(z, [ROWS, UNITS, 2]))
+
+
+@triton.jit
+def gates_4(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """Four."""
+    even, odd = tl.split(tl.reshape(z, [ROWS, UNITS, 2, 2]))
+    z_0, z_2 = tl.split(even)
+    z_1, z_3 = tl.split(odd)
+    return z_0, z_1, z_2, z_3
+
+
+@triton.jit
+def gates_8(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """Eight."""
+    even, odd = tl.split(tl.reshape(z, [ROWS, UNITS, 4, 2]))
+    z_0, z_2, z_4, z_6 = gates_4(tl.reshape(even, [ROWS, UNITS * 4]), ROWS, UNITS)
+    z_1, z_3, z_5, z_7 = gates_4(tl.reshape(odd, [ROWS, UNITS * 4]), ROWS, UNITS)
+    return z_0, z_1, z_2, z_3, z_4, z_5, z_6, z_7
+
+
+@triton.jit
+def gates_16(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """Sixteen."""
+    even, odd = tl.split(tl.reshape(z, [ROWS, UNITS, 8, 2]))
+    z_0, z_2, z_4, z_6, z_8, z_10, z_12, z_14 = gates_8(
+        tl.reshape(even, [ROWS, UNITS * 8]), ROWS, UNITS
+    )
+    z_1, z_3, z_5, z_7, z_9, z_11, z_13, z_15 = gates_8(
+        tl.reshape(odd, [ROWS, UNITS * 8]), ROWS, UNITS
+    )
+    return (
+        z_0, z_1, z_2, z_3, z_4, z_5, z_6, z_7, z_8, z_9, z_10, z_11, z_12, z_13, z_14, z_15
+    )  # fmt: skip
+
+
+@triton.jit
+def row_sum(place, row, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """The sums of rows that other programs wrote."""
+    u = tl.arange(0, PADDED)
+    inside = rows[:, None] & (u < WIDTH)[None, :]
+    at = place + row[:, None] * WIDTH + u[None, :]
+    return tl.sum(tl.load(at, mask=inside, other=0.0, cache_modifier=".cg"), 1)[:, None]
+
+
+@triton.jit
+def meet(counter, meetings, programs):
+    """Wait until all programs that share rows have come here as often as this one.
+
+    What they wrote before is then there for all. Only for programs that all run at once.
+    """
+    tl.debug_barrier()
+    tl.atomic_add(counter, 1, sem="release", scope="gpu")
+    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < meetings * programs:
+        pass
+    tl.debug_barrier()
+
+
+@triton.jit
+def tanh(x):
+    """By the logistic function, which the interpreter has too; to 1e-7 of 1."""
+    return 2 * tl.sigmoid(2 * x) - 1
+
+
+@triton.jit
+def relu(x):
+    """NaN stays NaN."""
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def sign(x):
+    """-1, 0 or 1."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x * 0.0))
+
+
+@triton.jit
+def log1p(x):
+    """Exact for small numbers (Kahan)."""
+    u = 1 + x
+    return tl.where(u == 1, x, tl.log(u) * (x / tl.where(u == 1, 1.0, u - 1)))
+
+
+@triton.jit
+def expm1(x):
+    """Exact for small numbers (Kahan)."""
+    u = tl.exp(x)
+    plain = (u == 1) | (u - 1 == -1) | (x > 20)
+    exact = (u - 1) * (x / tl.log(tl.where(plain, 2.0, u)))
+    return tl.where(u == 1, x, tl.where(plain, u - 1, exact))
+
+
+@triton.jit
+def maximum(a, b):
+    """NaN stays NaN."""
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def minimum(a, b):
+    """NaN stays NaN."""
+    return tl.where((a < b) | (a != a), a, b)

@@ -1,0 +1,394 @@
+"""Printed kernels, compiled and launched: how tensors become their arguments."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from seqnets.engine import fused
+from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.program import Program
+from seqnets.engine.triton import library
+from seqnets.engine.triton.printer import NUMBERS, Kernel, print_backward, print_forward
+from seqnets.engine.triton.tiles import Device, Tiles, choose
+from seqnets.typing import State
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+"""Whether Triton's interpreter runs all kernels, on the CPU."""
+
+_Buffers = dict[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes of a multiprocessor.
+
+    Attributes:
+        kernel: Its name.
+        mode: See ``Tiles``.
+        registers: Of each thread.
+        spills: Bytes of each thread that did not fit into registers.
+        shared: Bytes of memory on chip.
+        warps: Of 32 threads.
+    """
+
+    kernel: str
+    mode: str
+    registers: int
+    spills: int
+    shared: int
+    warps: int
+
+
+class Pass:
+    """The kernels of a pass over time, for some tiles.
+
+    Attributes:
+        source: Their text.
+        tiles: How they are launched.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], tiles: Tiles) -> None:
+        # The interpreter cannot count to a number that is not a constant, with numpy 2.4 or newer.
+        constants = ["T"] if INTERPRETED else []
+        self.source = "\n\n".join(kernel.text(constants) for kernel in kernels)
+        self.tiles = tiles
+        self._pointers = {kernel.name: kernel.pointers for kernel in kernels}
+        self._functions = _compiled(self.source, tuple(self._pointers))
+        self.resources: list[Resources] = []
+
+    def run(self, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]) -> None:
+        """Run all steps."""
+        names = list(self._functions)
+        if self.tiles.mode != "step":
+            self._launch(names[0], buffers, numbers, constants)
+            return
+        steps = numbers["T"]
+        for i in range(steps):
+            for name in names:
+                if not name.endswith("_end"):
+                    self._launch(name, buffers, {**numbers, "i": i}, constants)
+        if names[-1].endswith("_end"):
+            self._launch(names[-1], buffers, {**numbers, "i": steps}, constants)
+
+    def _launch(
+        self, name: str, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]
+    ) -> None:
+        tiles = self.tiles
+        options: dict[str, Any] = {"num_warps": tiles.warps}
+        if tiles.mode == "grid":
+            options["launch_cooperative_grid"] = True  # what cannot all run at once is refused
+        pointers = {pointer: buffers.get(pointer) for pointer in self._pointers[name]}
+        compiled = self._functions[name][tiles.programs, tiles.groups](
+            **pointers, **numbers, **constants, **options
+        )
+        if not INTERPRETED:
+            self._count(name, compiled)
+
+    def _count(self, name: str, compiled: Any) -> None:
+        found = Resources(
+            name,
+            self.tiles.mode,
+            compiled.n_regs,
+            compiled.n_spills,
+            compiled.metadata.shared,
+            self.tiles.warps,
+        )
+        if found not in self.resources:
+            self.resources.append(found)
+
+
+def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
+    """The functions of a text, whose lines Triton and tracebacks find as if it were a file."""
+    file = f"<seqnets kernels {abs(hash(source)):x}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    known = {name: value for name, value in vars(library).items() if not name.startswith("_")}
+    known |= {"triton": triton, "tl": tl, "__name__": library.__name__}
+    exec(compile(source, file, "exec"), known)  # text that was printed in this process
+    return {name: known[name] for name in names}
+
+
+class TritonLoops:
+    """``fused.Loops`` in Triton.
+
+    Args:
+        mode: How programs share the work (see ``Tiles``); the best way if omitted.
+    """
+
+    def __init__(self, mode: str | None = None) -> None:
+        self.mode = mode
+        self._passes: dict[tuple[int, str, Tiles], tuple[Program, Pass]] = {}
+
+    def tiles(self, program: Program, name: str, like: Tensor) -> Tiles:
+        """How a pass over a tensor (B, T, …) is cut."""
+        parts = 2 if precision(like) == "tf32x3" else 1  # of a number of float32
+        size = parts * like.element_size()
+        return choose(program, name, like.shape[0], size, device_of(like), self.mode)
+
+    def pass_(self, program: Program, name: str, like: Tensor) -> Pass:
+        """A pass, printed when it is first asked for."""
+        tiles = self.tiles(program, name, like)
+        key = id(program), name, tiles
+        if key not in self._passes:
+            printed = {"forward": print_forward, "backward": print_backward}[name](program, tiles)
+            self._passes[key] = program, Pass(printed, tiles)  # kept, so that it stays its id
+        return self._passes[key][1]
+
+    @property
+    def resources(self) -> list[Resources]:
+        """What all kernels take that have run."""
+        return [found for _, each in self._passes.values() for found in each.resources]
+
+    def forward(
+        self,
+        program: Program,
+        wx: Tensor,
+        initial: State,
+        start: State,
+        parameters: dict[str, Tensor],
+        order: Order,
+        save: bool,
+    ) -> tuple[Tensor, State, Kept | None]:
+        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        step = program.step
+        B, T, _ = wx.shape
+        run = self.pass_(program, "forward", wx)
+        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
+        initial = tuple(part.contiguous() for part in initial)
+        start = tuple(part.contiguous() for part in start)
+        y = fused.empty(wx, step.state_sizes[0])
+        final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
+        kept = None
+        if save:
+            kept = Kept(
+                {p: fused.inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
+                {k: fused.inner(wx, step.products[k].weight.columns) for k in program.values},
+                fused.inner(wx, max(1, program.saved_size)),
+            )
+            befores, values, saved = kept.befores, kept.values, kept.saved
+        else:
+            parts = {program.part_of(k) for k in range(len(step.products))} - {None}
+            befores = {p: wx.new_empty(2, B, step.state_sizes[p]) for p in parts}
+            values = {k: wx.new_empty(B, step.products[k].weight.columns) for k in program.values}
+            saved = wx.new_empty(B, max(1, program.saved_size))
+        buffers: _Buffers = {"wx": wx, "y": y, "saved": saved} | _order(order)
+        buffers |= _numbered("initial", initial) | _numbered("start", start)
+        buffers |= _numbered("final", final) | _weights(program, parameters)
+        buffers |= {f"before_{p}": before for p, before in befores.items()}
+        buffers |= {f"value_{k}": value for k, value in values.items()}
+        buffers |= {
+            f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)
+        }
+        numbers = _layout(wx) | _reset_strides(order)
+        numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": B}
+        if save:
+            numbers |= {"kept_b": numbers["row_b"], "kept_t": numbers["row_t"]}
+            numbers |= {"turn_t": numbers["row_t"]}
+        states: list[Tensor] = []
+        if run.tiles.mode == "step":
+            states = self._begin(initial, start, order, T)
+            buffers |= _numbered("state", states)
+            self._keep_first(buffers, states, order, wx, save)
+        self._run(run, buffers, numbers, order, save, wx)
+        for part, turns in zip(final, states, strict=False):
+            part.copy_(turns[T % 2])
+        return y, final, kept
+
+    def _begin(self, initial: State, start: State, order: Order, T: int) -> list[Tensor]:
+        """State parts for steps of a launch each: two turns."""
+        states = [_float(part, 2, *part.shape) for part in initial]
+        for p, part in enumerate(initial):
+            if order.resets is not None:
+                first = T - 1 if order.reverse else 0
+                fresh = order.resets[:, first, None]
+                if order.lengths is not None:
+                    fresh = fresh & (order.lengths > first)[:, None]
+                part = torch.where(fresh, start[p], part)
+            states[p][0] = part
+        return states
+
+    def _keep_first(
+        self, buffers: _Buffers, states: list[Tensor], order: Order, like: Tensor, save: bool
+    ) -> None:
+        """The state before the first step, where the steps look for it."""
+        first = like.shape[1] - 1 if order.reverse else 0
+        for p, part in enumerate(states):
+            before = buffers.get(f"before_{p}")
+            if before is None:
+                continue
+            tile = part[0]
+            if order.lengths is not None:
+                tile = torch.where((order.lengths > first)[:, None], tile, 0)
+            (before[:, first] if save else before[0]).copy_(tile)
+
+    def backward(
+        self,
+        program: Program,
+        kept: Kept,
+        grad_y: Tensor | None,
+        grad_final: Sequence[Tensor | None],
+        parameters: dict[str, Tensor],
+        order: Order,
+    ) -> Gradients:
+        """All gradients, from those of outputs and final state; None stands for zeros."""
+        step, like = program.step, kept.saved
+        B, T, _ = like.shape
+        run = self.pass_(program, "backward", like)
+        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
+        gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
+
+        def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
+            made = fused.inner(like, columns)
+            return made.zero_() if (kind, key) in gaps else made
+
+        dwx = gradient(step.wx_size, "dwx")
+        products = {
+            k: gradient(product.weight.rows, "dz", k)
+            for k, product in enumerate(step.products)
+            if k not in program.shared
+        }
+        steps = run.tiles.mode == "step"
+        units = [_float(like, B, width, zero=steps) for width in program.units.values()]
+        initial = [_float(like, B, size) for size in step.state_sizes]
+        start = [_float(like, B, size, zero=steps) for size in step.state_sizes]
+        buffers: _Buffers = {f"before_{p}": before for p, before in kept.befores.items()}
+        buffers |= {"saved": like, "grad_wx": dwx} | _order(order)
+        buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
+        buffers |= _numbered("grad_initial", initial) | _numbered("grad_unit", units)
+        buffers |= _weights(program, parameters)
+        if order.resets is not None:
+            buffers |= _numbered("grad_start", start)
+        if grad_y is not None:
+            buffers["grad_y"] = fused.laid_out(grad_y, like)
+        final = [None if grad is None else grad.contiguous() for grad in grad_final]
+        if steps:
+            carries = [_float(like, 2, B, size) for size in step.state_sizes]
+            for carry, grad in zip(carries, final, strict=True):
+                carry[0] = 0 if grad is None else grad
+            buffers |= _numbered("carries", carries)
+            buffers["dcross"] = _float(like, B, max(1, program.crossing))
+        else:
+            buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
+        buffers |= {f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)}
+        numbers = _layout(like) | _reset_strides(order)
+        numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": 0}
+        self._run(run, buffers, numbers, order, True, like)
+
+        sums: dict[str, Tensor] = {}
+        for (leaf, _), per_row in zip(program.units.items(), units, strict=True):
+            name, first = leaf.what.key, leaf.what.offset
+            total = per_row.sum(0)
+            if not leaf.width:
+                total, first = total.sum().reshape(step.parameters[name]), 0
+            whole = sums.setdefault(name, like.new_zeros(step.parameters[name]))
+            whole.reshape(-1)[first : first + total.numel()].add_(total.reshape(-1))
+        return Gradients(
+            dwx,
+            products,
+            sums,
+            tuple(part.to(like.dtype) for part in initial),
+            tuple(part.to(like.dtype) for part in start) if order.resets is not None else (),
+        )
+
+    def _run(
+        self,
+        run: Pass,
+        buffers: _Buffers,
+        numbers: dict[str, int],
+        order: Order,
+        save: bool,
+        like: Tensor,
+    ) -> None:
+        B, T, _ = like.shape
+        numbers = dict.fromkeys(NUMBERS, 0) | numbers | {"B": B, "T": T}
+        if run.tiles.mode == "grid":
+            counters = 32 * run.tiles.groups  # each in a line of memory of its own
+            buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
+        constants = {"SAVE": save, "REVERSE": order.reverse, "PRECISION": precision(like)}
+        with _on(like.device):
+            run.run(buffers, numbers, constants)
+
+
+def precision(like: Tensor) -> str:
+    """How products of float32 are computed: TF32 where torch allows its own RNNs that.
+
+    Else each number goes as three of TF32, which is as exact as float32.
+    """
+    if like.dtype != torch.float32 or torch.backends.cudnn.allow_tf32:
+        return "tf32"
+    return "tf32x3"
+
+
+@lru_cache(maxsize=64)
+def _device(index: int) -> Device:
+    properties = torch.cuda.get_device_properties(index)
+    memory = getattr(properties, "shared_memory_per_block_optin", 99 * 1024)
+    return Device(properties.multi_processor_count, memory)
+
+
+def device_of(like: Tensor) -> Device:
+    """What kernels may take of the device that a tensor lies on; of the interpreter nothing."""
+    if not like.is_cuda:
+        return Device(0, 0)
+    return _device(like.device.index if like.device.index is not None else 0)
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """Launches go to a device's current stream."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> _Buffers:
+    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
+
+
+def _float(like: Tensor, *shape: int, zero: bool = False) -> Tensor:
+    make = torch.zeros if zero else torch.empty
+    return make(shape, dtype=torch.float32, device=like.device)
+
+
+def _weights(program: Program, parameters: dict[str, Tensor]) -> _Buffers:
+    """The parameters, and of each product its rows of the weight."""
+    found: _Buffers = {f"p_{n}".replace(".", "_of_"): tensor for n, tensor in parameters.items()}
+    for k, product in enumerate(program.step.products):
+        weight = product.weight
+        rows = parameters[weight.name][weight.offset : weight.offset + weight.rows]
+        found[f"weight_{k}"] = rows
+    return found
+
+
+def _layout(like: Tensor) -> dict[str, int]:
+    B, T, _ = like.shape
+    return {"row_b": 1, "row_t": B} if fused.comes_first(like) else {"row_b": T, "row_t": 1}
+
+
+def _order(order: Order) -> _Buffers:
+    resets = order.resets
+    return {
+        "lengths": order.lengths,
+        "resets": None if resets is None else resets.view(torch.uint8),
+    }
+
+
+def _reset_strides(order: Order) -> dict[str, int]:
+    if order.resets is None:
+        return {}
+    return {"reset_b": order.resets.stride(0), "reset_t": order.resets.stride(1)}
+
+
+TRITON_LOOPS = TritonLoops()

@@ -1,0 +1,190 @@
+"""Into which pieces a pass is cut for the programs of a GPU, by size alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqnets.engine.program import Program
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a choice depends on.
+
+    Attributes:
+        processors: Multiprocessors; so many programs are sure to run at once.
+        memory: Bytes that a program can keep beside its arithmetic.
+    """
+
+    processors: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a pass is launched.
+
+    Attributes:
+        mode: "rows" (a program computes some rows from the first step to the last, alone), "grid"
+            (programs share the units of some rows and meet after each stage), or "step" (a launch
+            for each stage of each step).
+        rows: Sequences of a program.
+        units: Units of a program, by the width of a stage.
+        programs: Programs that share rows.
+        groups: How many such groups there are.
+        split: Shares of a product, each summed by a warp; 1 where all warps sum together.
+        depth: Columns that a product sums over at a time.
+        resident: Whether the weights stay on chip over all steps.
+        warps: Of 32 threads, in a program.
+        stages: Steps whose numbers are on their way at a time.
+    """
+
+    mode: str
+    rows: int
+    units: tuple[tuple[int, int], ...]
+    programs: int
+    groups: int
+    split: int
+    depth: int
+    resident: bool
+    warps: int
+    stages: int = 1
+
+    @property
+    def why(self) -> str:
+        """The choice in words."""
+        weights = "weights on chip" if self.resident else "weights from memory"
+        shared = f"{self.groups} x {self.programs} programs of {self.rows} rows"
+        if self.mode == "rows":
+            return f"one launch, each program alone with its rows, {shared}"
+        if self.mode == "grid":
+            return f"one launch, programs meet at every stage, {shared}, {weights}"
+        return f"a launch a stage, {shared}, {weights}"
+
+
+_Product = tuple[int, int, int]
+"""How wide a product's result is, how many gates it has, and over how many columns it sums."""
+
+
+def choose(
+    program: Program, pass_: str, B: int, size: int, device: Device, mode: str | None = None
+) -> Tiles:
+    """The tiles of a pass.
+
+    Args:
+        program: Whose pass.
+        pass_: "forward" or "backward".
+        B: Sequences.
+        size: Bytes of a number, as products take it.
+        device: Where it runs.
+        mode: Take this one instead of the best.
+    """
+    stages = program.forward if pass_ == "forward" else program.backward
+    widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
+    products = _products(program, pass_)
+    alone = not program.step.products and not program.step.sums
+    if mode is None:
+        narrow = widths[-1] <= _NARROW or not products
+        mode = "rows" if narrow else "grid" if device.processors else "step"
+    if mode == "rows":
+        return _without_products(widths, B, device) if alone else _whole_rows(widths, products, B)
+    found = _grid(products, widths, B, size, device) if mode == "grid" else None
+    return found or _step(widths, B)
+
+
+_NARROW = 64  # units: a step of so few takes less time than programs need to meet (measured)
+
+
+def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int) -> Tiles:
+    units = {width: max(16, power_of_two(width)) for width in widths}
+    widest = max(units.values())
+    rows = 16 if products else max(1, min(16, 2048 // widest))
+    warps = 4 if widest <= 32 else 8
+    return Tiles("rows", rows, tuple(units.items()), 1, _parts(B, rows), 1, 0, True, warps)
+
+
+def _without_products(widths: Sequence[int], B: int, device: Device) -> Tiles:
+    """Units that need no others: as many programs as there is work for."""
+    widest = widths[-1]
+    units = min(128, max(32, power_of_two(widest)))
+    rows = 1
+    while rows < 8 and _parts(B, rows) * _parts(widest, units) > 8 * max(1, device.processors):
+        rows *= 2
+    programs = _parts(widest, units)
+    tiles = tuple((width, power_of_two(_parts(width, programs))) for width in widths)
+    warps = max(1, min(4, rows * units // 128))
+    return Tiles("rows", rows, tiles, programs, _parts(B, rows), 1, 0, True, warps, 4)
+
+
+def _products(program: Program, pass_: str) -> list[_Product]:
+    """The products of a pass."""
+    if pass_ == "forward":
+        return [
+            (stage.width, p.blocks, program.step.products[p.product].weight.columns)
+            for stage in program.forward
+            for p in stage.products
+        ]
+    weights = [product.weight for product in program.step.products]
+    return [(weight.columns, 1, weight.rows) for weight in weights]
+
+
+def _grid(
+    products: Sequence[_Product],
+    widths: Sequence[int],
+    B: int,
+    size: int,
+    device: Device,
+) -> Tiles | None:
+    """The smallest tiles of which all run at once; weights on chip if there is room for them."""
+    if not products:
+        return None
+    widest = max(width for width, _, _ in products)
+    found = None
+    for units, rows in _SHAPES:
+        programs, groups = _parts(widest, units), _parts(B, rows)
+        if programs * groups > device.processors:
+            continue
+        tiles = {width: max(8, power_of_two(_parts(width, programs))) for width in widths}
+        places = max(tiles[width] * power_of_two(gates) for width, gates, _ in products)
+        split = 8 if rows * places <= 2048 else 1
+        longest = max(power_of_two(reach) for _, _, reach in products)
+        depth = min(512 * 16 // rows, max(16 * split, longest))
+        weights = sum(
+            tiles[width] * power_of_two(gates) * _up(reach, depth) * size
+            for width, gates, reach in products
+        )
+        resident = weights + rows * (2 * depth * size + split * places * 4) <= device.memory
+        if resident or found is None:
+            shape = tuple(tiles.items())
+            found = Tiles("grid", rows, shape, programs, groups, split, depth, resident, 8)
+        if resident:
+            break
+    return found
+
+
+_SHAPES = sorted(
+    ((units, rows) for units in (8, 16, 32, 64) for rows in (16, 32, 64) if units * rows <= 2048),
+    key=lambda shape: (shape[0] * shape[1], shape[1]),
+)
+
+
+def _step(widths: Sequence[int], B: int) -> Tiles:
+    rows = min(64, max(16, power_of_two(B)))
+    units = {width: min(32, max(16, power_of_two(width))) for width in widths}
+    programs = max(_parts(width, units[width]) for width in widths)
+    tiles = tuple(units.items())
+    return Tiles("step", rows, tiles, programs, _parts(B, rows), 1, 64, False, 8)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is no smaller than a number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _up(number: int, step: int) -> int:
+    return _parts(number, step) * step
+
+
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)
