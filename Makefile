@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check lint types floors format clean
+.PHONY: help train test test-slow gpu check lint types floors format clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ test: $(READY)  ## Run the whole test suite
 
 test-slow: $(READY)  ## Run the tests that take longer too
 	$(BIN)/python -m pytest -n 2
+
+gpu: $(READY)  ## Check and measure the engine on this machine's GPU, in less than 10 minutes
+	PYTHON=$(BIN)/python scripts/gpu_acceptance.sh
 
 check: lint types floors test  ## Lint, types, floors and tests
 

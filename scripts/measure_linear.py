@@ -1,23 +1,30 @@
 """Measure who runs a cell that is linear in its state fastest: minGRU, a training step.
 
-python scripts/measure_linear.py    # writes benchmarks/results/linear.json
+python scripts/measure_linear.py                  # writes benchmarks/results/linear.json
+python scripts/measure_linear.py --device cuda    # the scan and the kernel that goes step by step
 """
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from seqnets import GatedCell
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.engine import unroll
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "linear.json"
-SIZES = [
-    (1, 512, 256), (1, 4096, 64), (1, 4096, 256), (4, 512, 64), (16, 128, 128), (32, 128, 256),
-]  # fmt: skip
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+SIZES = {
+    "cpu": [
+        (1, 512, 256), (1, 4096, 64), (1, 4096, 256), (4, 512, 64), (16, 128, 128), (32, 128, 256),
+    ],
+    "cuda": [(B, T, H) for B, H in ((1, 256), (16, 512)) for T in (1024, 4096, 16384)],
+}  # fmt: skip
+BACKENDS = {"cpu": ("c", "scan", "eager"), "cuda": ("triton", "scan")}
 
 
 class MinGRUCell(GatedCell):
@@ -34,21 +41,34 @@ class MinGRUCell(GatedCell):
 
 def main() -> None:
     """Print and write milliseconds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=SIZES)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
     rows = []
-    for B, T, H in SIZES:
-        cell, grad = MinGRUCell(H, H), torch.randn(B, T, H)
-        x = torch.randn(B, T, H, requires_grad=True)
+    for B, T, H in SIZES[asked.device]:
+        cell, grad = MinGRUCell(H, H).to(device), torch.randn(B, T, H, device=device)
+        x = torch.randn(B, T, H, device=device, requires_grad=True)
         wanted = [x, cell.weight_ih, cell.bias_ih]
 
-        def step(backend: str, cell=cell, x=x, wanted=wanted, grad=grad) -> None:
-            torch.autograd.grad(unroll(cell, x, backend=backend)[0], wanted, grad)
+        def step(backend: str, cell=cell, x=x, wanted=wanted, grad=grad) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(unroll(cell, x, backend=backend)[0], wanted, grad)
 
-        runs = {name: partial(step, name) for name in ("c", "scan", "eager")}
-        times = race(runs, 2.0, torch.device("cpu"))
+        runs = {name: partial(step, name) for name in BACKENDS[asked.device]}
+        first, *others = (run() for run in runs.values())
+        for other in others:  # who disagrees is not timed
+            for right, found in zip(first, other, strict=True):
+                allowed = 1e-3 * right.abs().max().item()
+                torch.testing.assert_close(found, right, rtol=0, atol=allowed)
+        del first, others, other, right, found
+        times = race(runs, 2.0, device)
         rows.append({"B": B, "T": T, "H": H} | {k: round(t.median, 3) for k, t in times.items()})
         print(rows[-1])
     whole = {"ms": rows, "machine": machine(), "versions": versions(), "commit": commit()}
-    RESULT.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    asked.results.mkdir(parents=True, exist_ok=True)
+    name = "linear.json" if asked.device == "cpu" else f"linear_{asked.device}.json"
+    (asked.results / name).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

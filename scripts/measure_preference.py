@@ -1,19 +1,28 @@
-"""Measure where torch's own kernels are faster than the loops in C, for engine/preference.json.
+"""Measure where torch's own kernels are faster than our loops, for engine/preference.json.
 
-    python scripts/measure_preference.py    # about 5 minutes; nothing else should be running
+    python scripts/measure_preference.py                  # the loops in C, about 5 minutes
+    python scripts/measure_preference.py --device cuda    # those in Triton, about 1 minute
 
-Cells whose equations torch has no kernel for are not in the table: they have no choice.
+Nothing else should be running. Cells whose equations torch has no kernel for are not in the table:
+they have no choice.
 """
 
+import argparse
 import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Workload, make_workload, run_pass
+from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
@@ -21,42 +30,92 @@ from seqnets.engine import unroll
 
 TABLE = Path(__file__).parent.parent / "src" / "seqnets" / "engine" / "preference.json"
 CELLS = (LSTMCell, GRUCell, RNNCell)
-SIZES = [
-    *product((1, 4, 16, 64), (100,), (32, 128, 256, 512)),
-    *product((1, 32), (1,), (64, 256)),  # single steps
-]
+LOOPS = {"cpu": "c", "cuda": "triton"}
+SECONDS = {"cpu": 1.0, "cuda": 0.05}  # for each case
+DTYPES = {"cpu": ("float32",), "cuda": ("tf32", "float16", "bfloat16", "float32")}
+SIZES = {
+    "cpu": [
+        *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512)),
+        *product((1, 32), (1,), (64, 256)),  # single steps
+    ],
+    "cuda": [*product((1, 16, 64), (128,), (32, 64, 128, 256, 512, 1024)), (16, 1, 256)],
+}
 
 
-def speed_of_native(work: Workload, seconds: float = 1.0) -> float:
-    """The time of the loops in C over that of torch's kernel."""
+def cases(device: str) -> Iterator[tuple[Case, type]]:
+    """What is measured on a device, and the cell of each case."""
+    for dtype, pass_, cell, (B, T, H) in product(
+        DTYPES[device], ("training", "forward"), CELLS, SIZES[device]
+    ):
+        if device == "cpu" or dtype in ("tf32", "float16") or B == 16:  # else they are slow
+            yield Case(cell.__name__, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype), cell
 
-    def call(backend: str) -> None:
-        parameters = dict(work.cell.named_parameters())
-        forward = partial(unroll, work.cell, backend=backend)
-        run_pass(work.case.pass_, lambda x: forward(x)[0], work.x, work.grad, parameters)
 
-    runs = {backend: partial(call, backend) for backend in ("c", "native")}
-    times = race(runs, seconds, torch.device("cpu"))
-    return round(times["c"].median / times["native"].median, 3)
+def call(backend: str, work: Workload) -> None:
+    """Run a pass once."""
+    parameters = dict(work.cell.named_parameters())
+    forward = partial(unroll, work.cell, backend=backend)
+    run_pass(work.case.pass_, lambda x: forward(x)[0], work.x, work.grad, parameters)
+
+
+def speed_of_native(work: Workload, device: str) -> float:
+    """The time of our loops over that of torch's kernel."""
+    names = LOOPS[device], "native"
+    runs = {name: partial(call, name, work) for name in names}
+    with precision(work.case.dtype):
+        times = race(runs, SECONDS[device], torch.device(device))
+    return round(times[names[0]].median / times["native"].median, 3)
+
+
+def compile_some(device: str, which: int, of: int) -> None:
+    """Compile every so-manieth of the kernels, which Triton keeps on disk."""
+    for case, cell in [*cases(device)][which::of]:
+        with precision(case.dtype), torch.set_grad_enabled(case.pass_ == "training"):
+            call(LOOPS[device], make_workload(case, cell, torch.device(device)))
+
+
+def compile_all(device: str) -> None:
+    """Compile all kernels, by several processes at a time."""
+    several = max(1, len(os.sched_getaffinity(0)) - 2)
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=compile_some, args=(device, which, several))
+        for which in range(several)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def measured(device: str) -> dict[str, Any]:
+    """The table of a device: by dtype on a GPU, then by pass and cell."""
+    if device == "cuda":
+        compile_all(device)
+    table: dict[str, Any] = {}
+    for case, cell in cases(device):
+        with torch.set_grad_enabled(case.pass_ == "training"):
+            speed = speed_of_native(make_workload(case, cell, torch.device(device)), device)
+        rows = table.setdefault(case.dtype, {}).setdefault(case.pass_, {})
+        rows.setdefault(case.cell, []).append([case.B, case.T, case.H, speed])
+        print(f"{case.dtype} {case.pass_} {case.cell} B={case.B} T={case.T} H={case.H}: {speed}")
+    return table if device == "cuda" else table["float32"]
 
 
 def main() -> None:
-    """Measure all sizes and write the table."""
-    table: dict[str, dict[str, list[list[float]]]] = {"training": {}, "forward": {}}
-    for pass_, cell_class, (B, T, H) in product(table, CELLS, SIZES):
-        case = Case(cell_class.__name__, B=B, T=T, I=H, H=H, pass_=pass_)
-        with torch.set_grad_enabled(pass_ == "training"):
-            work = make_workload(case, cell_class, torch.device("cpu"), torch.float32)
-            speed = speed_of_native(work)
-        table[pass_].setdefault(cell_class.__name__, []).append([B, T, H, speed])
-        print(f"{pass_} {cell_class.__name__} B={B} T={T} H={H}: {speed}", flush=True)
-    rows = json.dumps(table, indent=1)
-    for old, new in ((",\n    ", ", "), ("[\n    ", "["), ("\n   ]", "]")):
-        rows = rows.replace(old, new)
-    whole = {"machine": machine(), "versions": versions(), "commit": commit()}
-    text = json.dumps(whole, indent=1)[:-2] + ',\n "speed_of_native": ' + rows + "\n}\n"
-    json.loads(text)
-    TABLE.write_text(text, encoding="utf-8")
+    """Measure all sizes of a device and write them into the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=LOOPS, default="cpu")
+    parser.add_argument("--output", type=Path, default=TABLE)
+    asked = parser.parse_args()
+    whole = json.loads(TABLE.read_text(encoding="utf-8"))
+    surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
+    whole[asked.device] = surroundings | {"speed_of_native": measured(asked.device)}
+    text = json.dumps(whole, indent=1)
+    text = re.sub(
+        r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text
+    )
+    asked.output.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import torch
 from absl import logging as absl_logging
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+if not torch.cuda.is_available():  # Triton reads it when it is loaded
+    os.environ["TRITON_INTERPRET"] = "1"
 
 torch.set_num_threads(1)  # sizes are small, and workers of pytest-xdist share the cores
 

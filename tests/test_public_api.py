@@ -42,6 +42,7 @@ PUBLIC = {
     "seqnets.models": ("LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder"),
     "seqnets.training": """
         SequenceModule Objective Outcome LanguageModelling Classification Regression Tagging Cosine
+        DelayedExponential
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """

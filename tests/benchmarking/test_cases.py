@@ -94,3 +94,33 @@ def test_a_pass_that_the_suite_does_not_have_is_refused():
 def test_a_grid_that_cannot_be_read_is_refused(entry, told):
     with pytest.raises(ConfigError, match=told):
         cases_of([entry], KNOWN)
+
+
+def test_each_dtype_of_an_entry_is_a_case_and_its_rows_are_those_named():
+    entry = {"cells": "gru", "pass": "forward", "B": 1, "T": 2, "H": 3}
+    named = {"dtype": ["float16", "tf32"], "rows": ["auto", "torch.nn"]}
+
+    cases = cases_of([entry | named, entry], KNOWN)
+
+    assert [(case.dtype, case.rows) for case in cases] == [
+        ("float16", ("auto", "torch.nn")),
+        ("tf32", ("auto", "torch.nn")),
+        ("float32", None),
+    ]
+    assert [str(case) for case in cases[1:]] == [
+        "gru, forward, tf32, B=1 T=2 H=3",
+        "gru, forward, B=1 T=2 H=3",
+    ]
+
+
+def test_dtype_and_rows_that_are_given_take_the_place_of_the_grids():
+    entry = {"cells": "gru", "pass": "forward", "B": 1, "T": 2, "H": 3, "dtype": "float16"}
+
+    (case,) = cases_of([entry], KNOWN, {"dtype": "float64", "rows": "auto"})
+
+    assert (case.dtype, case.rows) == ("float64", ("auto",))
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ConfigError, match="dtype: is 'float31', expected one of float32"):
+        cases_of(GRID, KNOWN, {"dtype": "float31"})

@@ -53,7 +53,7 @@ def test_operations_count_every_product_of_a_step():
 )
 def test_a_pass_runs_each_product_as_often_as_it_must(pass_, expected, monkeypatch):
     case = Case("gru", 2, 1 if pass_ == "step" else 4, I, H, pass_)
-    work = make_workload(case, cells.GRUCell, torch.device("cpu"), torch.float32)
+    work = make_workload(case, cells.GRUCell, torch.device("cpu"))
     ran = {}
     multiply = torch.mm
 

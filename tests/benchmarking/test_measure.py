@@ -1,6 +1,7 @@
 """Correct first: who disagrees with the reference is never timed, and is named."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from seqnets.benchmarking import measuring as module
 from seqnets.benchmarking.contestants import make_workload
 from seqnets.benchmarking.flax_linen import flax
 from seqnets.benchmarking.onnx_runtime import onnx_runtime
+from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.timer import Times
 from seqnets.benchmarking.torch_nn import torch_nn, twin_of
 from seqnets.engine import BACKENDS, reference
@@ -33,7 +35,7 @@ def small(pass_, cell="gru"):
 
 
 def workload(make, pass_):
-    return make_workload(small(pass_), make, torch.device("cpu"), torch.float32)
+    return make_workload(small(pass_), make, torch.device("cpu"))
 
 
 def agrees(contestant, work):
@@ -281,3 +283,67 @@ def test_training_compares_the_gradients_of_inputs_and_all_parameters():
 
     names = {f"gradient of {name}" for name in ("x", *work.cell.parameter_shapes)}
     assert set(parts.loop(work).outcome()) == names | {"y"}
+
+
+@pytest.mark.parametrize("make", [torch_nn, parts.auto, parts.loop])
+def test_inputs_and_what_flows_back_lie_time_first_in_memory_and_nobody_copies_them(
+    make, monkeypatch
+):
+    work = workload(cells.GRUCell, "training")
+    seen = []
+    run_pass = parts.run_pass
+
+    def watched(pass_, call, x, grad, parameters):
+        seen.extend((x, grad))
+        return run_pass(pass_, call, x, grad, parameters)
+
+    for module_of in (parts, sys.modules[torch_nn.__module__]):
+        monkeypatch.setattr(module_of, "run_pass", watched)
+
+    make(work).run()
+
+    assert work.x.transpose(0, 1).is_contiguous()
+    assert work.grad.transpose(0, 1).is_contiguous()
+    assert [t.data_ptr() for t in seen] == [work.x.data_ptr(), work.grad.data_ptr()]
+    assert [sorted(t.stride()) for t in seen] == [sorted(t.stride()) for t in (work.x, work.grad)]
+
+
+def test_the_layer_hands_outputs_on_as_its_inputs_lie():
+    work = workload(cells.GRUCell, "training")
+
+    y = parts.auto(work).outcome()["y"]
+
+    assert y.stride() == work.grad.stride()
+
+
+def test_only_those_who_are_named_take_part_and_a_name_that_nobody_has_is_told():
+    case = replace(small("forward"), rows=("auto", "torch.nn", "tritn"))
+
+    found = measure(case, cells.GRUCell, QUICK)
+
+    assert [row.name for row in found.rows] == ["auto", "torch.nn"]
+    assert found.absent == {"tritn": "is asked for, and is no row of this pass"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_case_is_computed_in_its_own_dtype(dtype):
+    case = replace(small("training"), dtype=dtype, rows=("auto", "torch.nn", "loop"))
+
+    found = measure(case, cells.GRUCell, QUICK)
+
+    assert not found.refused
+    assert {row.name for row in found.rows} == {"auto", "torch.nn", "loop"}
+    work = make_workload(case, cells.GRUCell, torch.device("cpu"))
+    assert {work.x.dtype, *(p.dtype for p in work.cell.parameters())} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("name", ["float32", "tf32"])
+def test_products_round_to_tf32_where_a_case_says_so_and_afterwards_as_before(name):
+    homes = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [home.allow_tf32 for home in homes]
+
+    with precision(name):
+        within = [home.allow_tf32 for home in homes]
+
+    assert within == [name == "tf32"] * 2
+    assert [home.allow_tf32 for home in homes] == before

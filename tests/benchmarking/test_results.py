@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from seqnets.benchmarking import Case, Limit, Measured, Report, Row, judge, markdown, plot
 from seqnets.benchmarking.picture import check_plotting, sweeps
+from seqnets.benchmarking.surroundings import machine
 from seqnets.errors import ConfigError, DataError
+
+CASE = Case("gru", 2, 8, 4, 4, "training")
 
 
 def row(name, ms, **others):
@@ -77,7 +81,7 @@ def test_markdown_has_every_row_and_every_reason_once():
     assert page.count("- c: refused, not timed: disagrees") == 2  # once a table
     assert "## gru, training" in page
     assert "| w | torch.nn | ≥ 2 | 2.00 | 2.00 |" in page
-    assert all(line.count("|") in (0, 8, 10) for line in page.splitlines())
+    assert all(line.count("|") in (0, 8, 9) for line in page.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -142,9 +146,42 @@ def test_a_sweep_is_the_longest_row_of_cases_that_differ_in_one_size():
 
     found = sweeps(entries)
 
-    assert list(found) == [("gru", "training")]
-    assert [e.case.T for e in found["gru", "training"]["T"]] == [8, 16, 32]
-    assert [e.case.H for e in found["gru", "training"]["H"]] == [4, 6]
+    assert list(found) == ["gru, training"]
+    assert [e.case.T for e in found["gru, training"]["T"]] == [8, 16, 32]
+    assert [e.case.H for e in found["gru, training"]["H"]] == [4, 6]
+
+
+def test_a_limit_may_speak_of_one_dtype_alone():
+    half = replace(measured(ours=1.0), case=Case("gru", 2, 8, 4, 4, "training", "float16"))
+    whole = measured(ours=5.0)
+
+    assert judge(limit(dtype="float16"), [half, whole]).cases == 1
+    assert judge(limit(dtype=["float16", "float32"]), [half, whole]).cases == 2
+
+
+def test_a_page_has_no_column_that_nothing_is_in():
+    page = markdown(
+        Report({}, measured=[Measured(CASE, [Row("auto", 1.0, 0.1, 5, 2.0, None, 3.0)])])
+    )
+
+    assert "| ms | IQR | × torch.nn | steps/s |" in page
+
+
+def test_a_page_of_a_gpu_begins_with_its_name_and_its_driver():
+    report = Report({})
+    report.machine |= {"gpu": "H200", "driver": "570.1", "cuda": "12.8", "cudnn": 91002}
+
+    assert "- H200, driver 570.1, CUDA 12.8, cuDNN 91002\n" in markdown(report)
+
+
+def test_a_report_knows_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+
+    found = machine()
+
+    assert found["gpu"] == "H200"
+    assert {"driver", "cuda", "cudnn"} <= found.keys()
 
 
 def test_a_picture_is_drawn_of_sweeps_and_of_nothing_else(tmp_path):

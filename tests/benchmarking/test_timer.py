@@ -98,3 +98,40 @@ def test_the_profiler_writes_nothing_to_stderr(capfd):
     peak_memory(lambda: torch.empty(1), CPU)
 
     assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def gpu(monkeypatch, clock):
+    """A GPU whose clock is ours, and the order of what is asked of it."""
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = clock.now
+            clock.log.append("event")
+
+        def synchronize(self):
+            clock.log.append("wait")
+
+        def elapsed_time(self, end):
+            return (end.at - self.at) * 1e3
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    return torch.device("cuda")
+
+
+def test_on_a_gpu_runs_follow_each_other_between_two_events_and_only_the_end_is_waited_for(
+    clock, gpu
+):
+    times = race({"a": clock.runner("a", 4.0)}, 0.001, gpu)
+
+    assert times["a"].median == pytest.approx(4.0)
+    assert clock.log[-7:] == ["a", "event", "a", "a", "a", "event", "wait"]  # 3 make up 10 ms
+
+
+def test_on_a_gpu_the_second_run_says_how_long_one_takes_however_long_the_first_was(clock, gpu):
+    times = race({"a": clock.runner("a", 5000.0, 2.0)}, 0.001, gpu)
+
+    assert times["a"].median == pytest.approx(2.0)

@@ -163,11 +163,13 @@ def test_threads_are_those_asked_for_and_afterwards_as_before(benchmark):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["suite=cpuu"], "Did you mean cpu?"),
+        (["suite=cpuu"], "Did you mean cpu"),
         (["~suite"], "grid: is not given"),
         (["cels=[gru]"], "Did you mean cells"),
         (["threads=0"], "threads: is 0"),
         (["budget=-1"], "budget: is -1"),
+        (["time_limit=0"], "time_limit: is 0"),
+        (["dtype=tf32"], "tf32, which GPUs alone have"),
         (["compiled=maybe"], "compiled: is 'maybe'"),
         (["dtype=float31"], "Did you mean float32"),
         (["device=tpu"], "expected cpu or cuda"),
@@ -217,6 +219,33 @@ def test_the_acceptance_suite_reads_its_limits(seqnets, pretended):
 
     assert done.code == 0
     assert done.out.count("not measured") == 10
+
+
+def test_the_suite_of_the_gpu_reads_its_limits_and_times_each_case_once(seqnets, pretended):
+    cpu = ("device=cpu", "dtype=bfloat16", "plot=false", "output=o.json")
+    done = seqnets("benchmark", "suite=cuda", *cpu)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("not measured") == 7
+    assert all(case.rows for case in pretended)
+
+
+def test_the_suite_of_the_gpu_needs_one(seqnets):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+
+    assert "torch finds no GPU here" in seqnets("benchmark", "suite=cuda").err
+
+
+def test_no_case_is_begun_after_the_time_limit(seqnets, pretended, monkeypatch, tmp_path):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(verb, "monotonic", lambda: next(clock))
+
+    done = seqnets("benchmark", "suite=quick", "time_limit=25", "plot=false", "output=o.json")
+
+    assert len(pretended) == 2
+    assert "time_limit: " in done.out
+    assert len(Report.load(tmp_path / "o.json").measured) == 2
 
 
 def test_the_suite_of_cells_has_a_row_for_each(seqnets, pretended):

@@ -25,6 +25,7 @@ FITTING = {
     "copy": ("SequenceTagger", "Tagging"),
     "csv": ("SequenceClassifier", "Classification"),
     "parity": ("SequenceClassifier", "Classification"),
+    "ptb": ("LanguageModel", "LanguageModelling"),
     "python_docs": ("LanguageModel", "LanguageModelling"),
     "shakespeare": ("LanguageModel", "LanguageModelling"),
     "text": ("LanguageModel", "LanguageModelling"),

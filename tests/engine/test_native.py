@@ -133,7 +133,9 @@ def test_a_named_backend_runs_or_raises_and_auto_says_why(case):
 
 
 def test_an_unknown_backend_is_named_with_those_there_are():
-    with pytest.raises(BackendError, match=r"'fast', expected 'auto' or one of c, .*reference"):
+    with pytest.raises(
+        BackendError, match=r"'fast', expected 'auto' or one of triton, .*reference"
+    ):
         unroll(GRUCell(I, H), torch.randn(B, T, I), backend="fast")
 
 

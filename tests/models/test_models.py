@@ -133,3 +133,10 @@ def test_features_given_to_a_model_of_tokens_are_refused():
 def test_unknown_pooling_is_refused():
     with pytest.raises(ConfigError, match="pooling is 'first', expected one of last, mean, max"):
         SequenceClassifier(GRUCell, 4, input_size=3, pooling="first")
+
+
+def test_a_range_to_start_in_holds_for_every_parameter():
+    model = LanguageModel(LSTMCell, 50, hidden_size=20, num_layers=2, init_range=0.05)
+
+    for name, parameter in model.named_parameters():
+        assert 0.03 < parameter.abs().max() <= 0.05, name

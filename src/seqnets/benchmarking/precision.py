@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def precision(name: str) -> Iterator[None]:
 
     torch's own defaults differ: cuDNN may, cuBLAS may not.
     """
-    homes = torch.backends.cuda.matmul, torch.backends.cudnn
+    homes: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [home.allow_tf32 for home in homes]
     try:
         for home in homes:

@@ -187,18 +187,18 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _measured(group: Sequence[Measured]) -> list[str]:
-    rows: list[Sequence[str]] = []
+    rows = []
     for measured in group:
         case = f"**{measured.case.sizes}**"
         for row in measured.rows:
             rows.append([case, row.label, *row.cells()])
             case = ""
-    table = list(zip(["", "", *HEADINGS], *rows, strict=True))
-    filled = [column for place, column in enumerate(table) if place < 2 or any(column[1:])]
-    headings, *rows = zip(*filled, strict=True)
+    columns = list(zip(["", "", *HEADINGS], *rows, strict=True))
+    filled = [column for place, column in enumerate(columns) if place < 2 or any(column[1:])]
+    headings, *shown = zip(*filled, strict=True)
     reasons = dict.fromkeys(reason for measured in group for reason in measured.reasons())
     lines = [f"- {reason}" for reason in reasons]
-    return [_table(headings, rows, left=2), *(["\n".join(lines)] if lines else [])]
+    return [_table(headings, shown, left=2), *(["\n".join(lines)] if lines else [])]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 99) -> str:

@@ -6,11 +6,13 @@ import contextlib
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -103,7 +105,7 @@ def make_trainer(
     """
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
-    ours = {
+    ours: dict[str, Any] = {
         "callbacks": callbacks,
         "plugins": [AtomicCheckpointIO()],
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
@@ -111,9 +113,20 @@ def make_trainer(
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # our loaders give each process its share
     }
+    if not config["trainer"].get("profiler"):
+        ours["profiler"] = _NoProfiler()
     with trainer_errors():
         trainer: Trainer = factory(**ours, **options)
     return trainer
+
+
+class _NoProfiler(PassThroughProfiler):
+    """Lightning's own makes a context of its own for each of some seventy actions a step."""
+
+    _nothing: AbstractContextManager[Any] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        return self._nothing
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import ConfigError
-from seqnets.typing import Sizes
+from seqnets.typing import Batch, Sizes
 
 Part = Literal["train", "val", "test"]
 """What data are for: learning, choosing, reporting."""
@@ -70,6 +72,18 @@ class DataModule(LightningDataModule, ABC):
         """Return the test batches."""
         return self.loader("test")
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Return the batch on the device, without waiting for it."""
+        x, y, lengths, carry = batch
+        return Batch(
+            _sent(x, device),
+            _sent(y, device),
+            None if lengths is None else _sent(lengths, device),
+            carry,
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data, as plain values."""
         return {
@@ -83,6 +97,13 @@ class DataModule(LightningDataModule, ABC):
     def baselines(self) -> dict[str, float]:
         """Return what simple rivals reach on the test part, in the task's main metric."""
         return {}
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; CUDA copies from pinned memory while the host goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def check_count(who: str, least: int = 1, **options: int) -> None:

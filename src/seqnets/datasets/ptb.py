@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class PennTreebank(LanguageData):
         borders = pairwise(accumulate(map(len, texts), initial=0))
         return build_tokens(lambda: texts, dict(zip(PARTS, borders, strict=True)), self.unit)
 
-    def _read(self, file: Path) -> list[str] | str:
+    def _read(self, file: Path) -> Sequence[str]:
         check_text(file)
         return split("".join(read_text(file)), self.unit)
 

@@ -44,16 +44,19 @@ class Explanation:
         chosen: The backend's name.
         refusals: The reason of each backend that refused.
         slower: Those that would run it too, and are expected to take longer, fastest first.
+        how: How the backend shares the work out, where it has a choice.
     """
 
     chosen: str
     refusals: dict[str, str]
     slower: tuple[str, ...] = ()
+    how: str = ""
 
     def __str__(self) -> str:
         lines = [f"{name}: could run it, and is slower" for name in self.slower]
         lines += [f"{name}: refused, {reason}" for name, reason in self.refusals.items()]
-        return "\n".join([f"{self.chosen}: chosen", *lines])
+        how = f" ({self.how})" if self.how else ""
+        return "\n".join([f"{self.chosen}: chosen{how}", *lines])
 
 
 def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
@@ -100,7 +103,9 @@ def explain(
     request = make_request(cell, x, state, lengths, resets, reverse, memory)
     chosen, refusals = _choose(request), _refusals(request)
     slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
-    return Explanation(chosen, refusals, tuple(name for name in slower if name != chosen))
+    others = tuple(name for name in slower if name != chosen)
+    how = triton.detail(request) if chosen == triton.name else ""
+    return Explanation(chosen, refusals, others, how)
 
 
 def _choose(request: Request) -> str:

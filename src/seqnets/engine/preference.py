@@ -1,7 +1,7 @@
 """Which backends are worth trying for a request, fastest first, by measurement.
 
 ``preference.json`` beside this file holds how fast torch's kernels are compared with the loops in
-C, at some sizes; ``scripts/measure_preference.py`` makes it.
+C on the CPU, and in Triton on a GPU, at some sizes; ``scripts/measure_preference.py`` makes it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,42 @@ import torch
 from seqnets.engine import native
 from seqnets.engine.request import Request
 
-_ORDER = ("triton", "c", "scan", "native", "eager", "reference")
-_NATIVE_FIRST = ("native", "c", "scan", "eager", "reference")
+_ORDER = {
+    "cpu": ("c", "scan", "native", "eager", "reference"),  # an interpreter is only taken by name
+    "cuda": ("triton", "scan", "native", "eager", "reference"),
+}
 
 
 def preference(request: Request) -> tuple[str, ...]:
     """Names of all backends, in the order in which "auto" tries them."""
+    order = _ORDER["cuda" if request.x.is_cuda else "cpu"]
+    native_first = ("native", *(name for name in order if name != "native"))
     if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
-        return _NATIVE_FIRST
+        return native_first
     family = native.family(request.cell)
-    if torch.compiler.is_compiling() or family is None or request.x.device.type != "cpu":
-        return _ORDER
+    if torch.compiler.is_compiling() or family is None:
+        return order
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
-    faster = _speed(family.__name__, torch.is_grad_enabled(), sizes) >= 1
-    return _NATIVE_FIRST if faster else _ORDER
+    kind = _numbers(request.x.dtype) if request.x.is_cuda else "cpu"
+    faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
+    return native_first if faster else order
+
+
+def _numbers(dtype: torch.dtype) -> str:
+    """How a GPU computes in a dtype: in float32 torch may let its kernels round to TF32."""
+    rounds = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return "tf32" if rounds else str(dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=4096)
-def _speed(family: str, training: bool, sizes: tuple[int, int, int]) -> float:
-    """The time of the loops in C over that of torch's kernel."""
-    points = _table()["training" if training else "forward"].get(family)
-    return nearest(points, sizes) if points else 0.0
+def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) -> float:
+    """The time of the loops in C, or in Triton, over that of torch's kernel."""
+    table = _table()["cpu" if kind == "cpu" else "cuda"]["speed_of_native"]
+    points = (table if kind == "cpu" else table.get(kind, {})).get(
+        "training" if training else "forward", {}
+    )
+    return nearest(points[family], sizes) if family in points else 0.0
 
 
 def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> float:
@@ -54,4 +68,4 @@ def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> f
 @lru_cache(maxsize=1)
 def _table() -> Any:
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
-    return json.loads(text)["speed_of_native"]
+    return json.loads(text)

@@ -7,8 +7,9 @@ one complex number. State parts that nothing reads back may be anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from seqnets.engine.plans import _once, program_of
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
+from seqnets.engine.triton import access
 from seqnets.typing import State
 
 name = "scan"
@@ -60,23 +62,21 @@ def run(request: Request) -> tuple[Tensor, State]:
         first = _joined([request.state[p] for p in linear.parts])
         shape = (*wx.shape[:2], first.shape[1])
         a, b = (_joined([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
+        anew = None
         if resets is not None:
-            begins = _joined([start[p] for p in linear.parts]).unsqueeze(1)
+            anew = resets, _joined([start[p] for p in linear.parts]).unsqueeze(1)
         if linear.moves:
             after = b if valid is None else torch.where(valid, b, first.unsqueeze(1))
         else:
             if valid is not None:
                 a, b = torch.where(valid, a, 1), torch.where(valid, b, 0)
-            if resets is not None:
-                b = torch.where(resets, a * begins + b, b)
-                a = torch.where(resets, 0, a)
+            if anew is not None:
+                b = torch.where(anew[0], a * anew[1] + b, b)
+                a = torch.where(anew[0], 0, a)
             after = linear_scan(a, b, first, reverse=request.reverse)
-        before = _earlier(after, first, request.reverse)
-        if resets is not None:
-            before = torch.where(resets, begins, before)
-        for p, *known in zip(linear.parts, _parted(before), _parted(after), strict=True):
-            values.know(p, *known)
-            afters[p] = known[1]
+        known = dict(zip(linear.parts, _parted(after), strict=True))
+        values.know(known, partial(_before, after, first, request.reverse, anew))
+        afters |= known
 
     for p, node in enumerate(plan.step.state):
         if p not in afters:
@@ -87,7 +87,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 
 def linear_scan(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool = False) -> Tensor:
-    """Every h_t = a_t h_{t-1} + b_t, (B, T, H), in about 3 sqrt(T) operations.
+    """Every h_t = a_t h_{t-1} + b_t, (B, T, H), in about 3 sqrt(T) operations or 2 kernels.
 
     Args:
         a: What remains of the last step, (B, T, H), real or complex as all of them are.
@@ -103,20 +103,34 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
-        h = _scan(a, b, first, reverse)
+        kernels = _kernels(b)
+        h = kernels.forward(a, b, first, reverse) if kernels else _scan(a, b, first, reverse)
         ctx.save_for_backward(a, h, first)
         ctx.reverse = reverse
         return h
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, h, first = (tensor.conj() for tensor in ctx.saved_tensors)
+        a, h, first = ctx.saved_tensors
+        kernels = _kernels(h)
+        if kernels and not torch.is_grad_enabled():
+            return *kernels.backward(a, h, first, grad, ctx.reverse), None
+        a, h, first = a.conj(), h.conj(), first.conj()
         nothing = torch.zeros_like(first)
         remains = _earlier(a, nothing, not ctx.reverse)
         total = linear_scan(remains, grad, nothing, reverse=not ctx.reverse)
         begins = -1 if ctx.reverse else 0
         grad_first = a[:, begins] * total[:, begins] if ctx.needs_input_grad[2] else None
         return total * _earlier(h, first, ctx.reverse), total, grad_first, None
+
+
+def _kernels(like: Tensor) -> Any | None:
+    """The scan in Triton, for tensors like one; None where torch's operations do it."""
+    if not like.is_cuda or access.missing():
+        return None
+    from seqnets.engine.triton import scan as kernels  # Triton takes a second to load
+
+    return kernels if like.dtype in kernels.DTYPES else None
 
 
 def _scan(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
@@ -175,6 +189,14 @@ def _earlier(h: Tensor, first: Tensor, reverse: bool) -> Tensor:
     """What was there before each step, (B, T, H)."""
     first = first.unsqueeze(1)
     return torch.cat([h[:, 1:], first] if reverse else [first, h[:, :-1]], 1)
+
+
+def _before(
+    after: Tensor, first: Tensor, reverse: bool, anew: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, ...]:
+    """What each step reads of parts of the state, (B, T, H) each."""
+    before = _earlier(after, first, reverse)
+    return _parted(before if anew is None else torch.where(*anew, before))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -361,12 +383,23 @@ class _Values:
         self._step, self._wx, self._parameters = step, wx, parameters
         self._known: dict[Node, Any] = {}
         self._products: dict[int, Tensor] = {}
+        self._befores: dict[int, Tensor] = {}
+        self._unread: dict[int, tuple[Sequence[int], Callable[[], Sequence[Tensor]]]] = {}
+        self._columns = _cut(wx, step)
 
-    def know(self, part: int, before: Tensor, after: Tensor) -> None:
-        """Fill in a state part, before and after each step."""
-        leaf = self._step.graph.leaf(Columns("state", part), before.shape[-1])
-        self._known[leaf] = before
-        self._known.setdefault(self._step.state[part], after)
+    def know(self, afters: Mapping[int, Tensor], befores: Callable[[], Sequence[Tensor]]) -> None:
+        """Fill in parts of the state after each step, and how to find those before, if need be."""
+        for part, after in afters.items():
+            self._unread[part] = tuple(afters), befores
+            node = self._step.state[part]
+            if node.op != "leaf" or node.what.source != "state":
+                self._known.setdefault(node, after)
+
+    def _before(self, part: int) -> Tensor:
+        if part not in self._befores:
+            parts, befores = self._unread[part]
+            self._befores |= zip(parts, befores(), strict=True)
+        return self._befores[part]
 
     def __getitem__(self, node: Node) -> Tensor:
         for n in walk([node], self._known):
@@ -389,13 +422,13 @@ class _Values:
         if leaf.source == "sum":
             return self[step.sums[leaf.key]].sum(-1, keepdim=True)
         if leaf.source == "wx":
+            if (leaf.offset, width) in self._columns:
+                return self._columns[leaf.offset, width]
             whole = self._wx
         elif leaf.source == "parameter":
             whole = self._parameters[leaf.key]
         elif leaf.source == "state":
-            whole = self._known[
-                step.graph.leaf(Columns("state", leaf.key), step.state_sizes[leaf.key])
-            ]
+            whole = self._before(leaf.key)
         else:
             if leaf.key not in self._products:
                 product = step.products[leaf.key]
@@ -404,3 +437,19 @@ class _Values:
                 self._products[leaf.key] = F.linear(self[product.value], weight)
             whole = self._products[leaf.key]
         return whole[..., leaf.offset : leaf.offset + width] if width else whole.reshape(())
+
+
+def _cut(wx: Tensor, step: Step) -> dict[tuple[int, int], Tensor]:
+    """The columns of each leaf, by offset and width; nothing where some share columns.
+
+    Cut at once, their gradients are put together at once.
+    """
+    leaves = (node for node in walk(step.roots) if node.op == "leaf" and node.what.source == "wx")
+    columns = sorted({(node.what.offset, node.width) for node in leaves})
+    sizes: list[int] = []
+    for offset, width in columns:
+        if offset < sum(sizes):
+            return {}
+        sizes += [offset - sum(sizes), width]
+    pieces = wx.split([*sizes, wx.shape[-1] - sum(sizes)], -1)
+    return dict(zip(columns, pieces[1::2], strict=True))

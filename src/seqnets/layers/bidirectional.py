@@ -13,6 +13,7 @@ from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.streams import side_by_side
 
 _MERGES = ("concat", "sum", "mean", "none")
 
@@ -160,10 +161,12 @@ class Bidirectional(nn.Module):
             resets: Where a new sequence begins inside a row, (B, T) boolean. Neither direction
                 carries anything across.
         """
-        forward_state, backward_state = _pair(state)
-        ahead, forward_state = self.forward_layer(x, forward_state, lengths, resets)
-        back, backward_state = self.backward_layer(
-            x, backward_state, lengths, resets_from_behind(resets, lengths)
+        before, after = _pair(state)
+        behind = resets_from_behind(resets, lengths)
+        (ahead, forward_state), (back, backward_state) = side_by_side(
+            x,
+            lambda: self.forward_layer(x, before, lengths, resets),
+            lambda: self.backward_layer(x, after, lengths, behind),
         )
         return self._merge(ahead, back), (forward_state, backward_state)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
@@ -72,27 +72,17 @@ class SequenceModule(LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._resumed: dict[str, Any] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # which Lightning sets some forty times a step
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         outcome = self._run(batch, "train")
         self.last_loss = outcome.loss.detach()
-        if is_time_to_log(self.trainer):  # for callbacks; Monitor writes it
-            self.log("train/loss", self.last_loss, logger=False, batch_size=len(batch.x))
         return outcome.loss
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """The batch on the device; the host does not wait for it."""
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            if tensor is None or tensor.device == device:
-                return tensor
-            if device.type == "cuda":
-                tensor = tensor.pin_memory()
-            return tensor.to(device, non_blocking=device.type == "cuda")
-
-        return Batch(moved(batch.x), moved(batch.y), moved(batch.lengths), batch.carry)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a validation batch."""
@@ -139,6 +129,11 @@ class SequenceModule(LightningModule):
         if self._plateau is not None and self._resumed["plateau"] is not None:
             self._plateau.load_state_dict(self._resumed["plateau"])
         self._resumed = None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Tell callbacks the loss now and then; Monitor writes it to the loggers."""
+        if self.last_loss is not None and is_time_to_log(self.trainer):
+            self.log("train/loss", self.last_loss, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an exact resume needs, and the card."""
@@ -232,6 +227,12 @@ class MeanLoss(Metric):
     def compute(self) -> Tensor:
         """The mean; NaN where nothing was scored."""
         return self.total / self.scored
+
+
+def is_time_to_log(trainer: Trainer) -> bool:
+    """Whether the optimizer step that comes is one of those that are logged."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every) and trainer.global_step % every == 0
 
 
 def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:

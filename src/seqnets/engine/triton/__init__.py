@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import warnings
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,28 +13,23 @@ from torch import Tensor
 from seqnets.engine import fused, operator
 from seqnets.engine.request import Request, under_transform
 from seqnets.engine.trace import Untraceable
+from seqnets.engine.triton import access
 from seqnets.typing import State
 
-if TYPE_CHECKING:
-    from seqnets.engine.triton.loops import TritonLoops
-
 name = "triton"
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def refusal(request: Request) -> str | None:
     """Why these kernels cannot run the request; None if they can."""
     x = request.x
-    if not x.is_cuda and not (_interpreted() and x.device.type == "cpu"):
-        return f"it runs on cuda, not on {x.device}"
-    if x.dtype not in _DTYPES:
-        return f"it computes in float32, bfloat16 and float16, not in {x.dtype}"
+    if reason := access.refusal(x.device, _dtype(request)):
+        if x.is_cuda and access.missing():
+            _say_once(reason)
+        return reason
     if 0 in x.shape[:2]:
         return "it needs at least one row and one step"
     if under_transform():
         return "it does not run under vmap, forward-mode or functional derivatives"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
     if torch.compiler.is_compiling():
         return operator.refusal(request)
     try:
@@ -48,16 +43,48 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     if torch.compiler.is_compiling():
         return operator.run(request)
-    return fused.run(loops(), request)
+    device = request.x.device.type
+    if not torch.is_autocast_enabled(device):
+        return fused.run(access.printed_loops(), request)
+    request = _in(_dtype(request), request)
+    with torch.autocast(device, enabled=False):
+        return fused.run(access.printed_loops(), request)
+
+
+def detail(request: Request) -> str:
+    """How the work of a request is shared among programs, in words."""
+    like = request.x.to(_dtype(request))
+    return access.printed_loops().tiles(request.program, "forward", like).why
+
+
+def _dtype(request: Request) -> torch.dtype:
+    """What is computed in: the inputs' dtype, or what autocast says."""
+    x = request.x
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def _in(dtype: torch.dtype, request: Request) -> Request:
+    """The same request in another dtype."""
+    cell = request.cell
+    return replace(
+        request,
+        cell=cell.bind({name: tensor.to(dtype) for name, tensor in cell.tensors().items()}),
+        x=request.x.to(dtype),
+        state=tuple(part.to(dtype) for part in request.state),
+    )
 
 
 @cache
-def loops() -> TritonLoops:
-    """The loops; Triton is loaded when they are first asked for, since it takes a second."""
-    from seqnets.engine.triton.loops import TRITON_LOOPS
+def _say_once(reason: str) -> None:
+    warnings.warn(
+        f"seqnets runs recurrent layers on the GPU by torch's operations, which is slower: "
+        f"{reason}. pip install triton and a C compiler (apt install gcc) make them fast.",
+        stacklevel=2,
+    )
 
-    return TRITON_LOOPS
 
-
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+def resources() -> list[dict[str, Any]]:
+    """Registers, spills and memory on chip of every kernel that has run in this process."""
+    return [vars(found) for found in access.printed_loops().resources]

@@ -28,14 +28,16 @@ def nothing(ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr):
 
 
 @triton.jit
-def shared_rows(place, row, rows, first, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr):
+def shared_rows(
+    place, row, rows, first, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr
+):
     """Columns of rows that other programs wrote: from the cache that all share."""
-    k = columns(first, SPLIT, DEPTH)
     if SPLIT == 1:
-        k = tl.reshape(k, [DEPTH])
+        k = first + tl.arange(0, DEPTH)
         inside = rows[:, None] & (k < WIDTH)[None, :]
         at = place + row[:, None] * WIDTH + k[None, :]
     else:
+        k = columns(first, SPLIT, DEPTH)
         inside = rows[None, :, None] & (k < WIDTH)[:, None, :]
         at = place + row[None, :, None] * WIDTH + k[:, None, :]
     return tl.load(at, mask=inside, other=0.0, cache_modifier=".cg")
@@ -54,17 +56,17 @@ def gate_weights(
     SPLIT: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """What the forward pass multiplies by: of each unit its gates side by side, in PLACES places."""
+    """What the forward pass multiplies by: the gates of a unit side by side, in PLACES places."""
     n = tl.arange(0, UNITS * PLACES)
     unit, gate = first_unit + n // PLACES, n % PLACES
     row = gate * WIDTH + unit
     there = (unit < WIDTH) & (gate < GATES)
-    k = columns(first, SPLIT, DEPTH)
     if SPLIT == 1:
-        k = tl.reshape(k, [DEPTH])
+        k = first + tl.arange(0, DEPTH)
         inside = (k < DEPTH_OF_ALL)[:, None] & there[None, :]
         at = weight + row[None, :] * DEPTH_OF_ALL + k[:, None]
     else:
+        k = columns(first, SPLIT, DEPTH)
         inside = (k < DEPTH_OF_ALL)[:, :, None] & there[None, None, :]
         at = weight + row[None, None, :] * DEPTH_OF_ALL + k[:, :, None]
     return tl.load(at, mask=inside, other=0.0)
@@ -83,21 +85,19 @@ def turned_weights(
 ):
     """What the backward pass multiplies by: some columns of all rows of the weight."""
     unit = first_unit + tl.arange(0, UNITS)
-    k = columns(first, SPLIT, DEPTH)
     if SPLIT == 1:
-        k = tl.reshape(k, [DEPTH])
+        k = first + tl.arange(0, DEPTH)
         inside = (k < DEPTH_OF_ALL)[:, None] & (unit < WIDTH)[None, :]
         at = weight + k[:, None] * WIDTH + unit[None, :]
     else:
+        k = columns(first, SPLIT, DEPTH)
         inside = (k < DEPTH_OF_ALL)[:, :, None] & (unit < WIDTH)[None, None, :]
         at = weight + k[:, :, None] * WIDTH + unit[None, None, :]
     return tl.load(at, mask=inside, other=0.0)
 
 
 @triton.jit
-def shares_added(
-    z, ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr
-):
+def shares_added(z, ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr):
     """A product whose warps have each summed a share: halves on halves, which moves the least."""
     if SPLIT >= 16:
         a, b = tl.split(tl.permute(tl.reshape(z, [2, SPLIT // 2, ROWS, UNITS]), (1, 2, 3, 0)))

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import linecache
-import os
-from collections.abc import Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from seqnets.engine import fused
 from seqnets.engine.fused import Gradients, Kept, Order
 from seqnets.engine.program import Program
 from seqnets.engine.triton import library
-from seqnets.engine.triton.printer import NUMBERS, Kernel, print_backward, print_forward
+from seqnets.engine.triton.access import interpreted
+from seqnets.engine.triton.printer import (
+    NUMBERS,
+    Kernel,
+    print_backward,
+    print_forward,
+    unit_columns,
+)
 from seqnets.engine.triton.tiles import Device, Tiles, choose
 from seqnets.typing import State
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
-"""Whether Triton's interpreter runs all kernels, on the CPU."""
+INTERPRETED = interpreted()
 
 _Buffers = dict[str, Tensor | None]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class Pass:
         self.source = "\n\n".join(kernel.text(constants) for kernel in kernels)
         self.tiles = tiles
         self._pointers = {kernel.name: kernel.pointers for kernel in kernels}
-        self._functions = _compiled(self.source, tuple(self._pointers))
-        self.resources: list[Resources] = []
+        self.functions = _compiled(self.source, tuple(self._pointers))
+        self._compiled: dict[Any, Any] = {}
 
     def run(self, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]) -> None:
         """Run all steps."""
-        names = list(self._functions)
+        names = list(self.functions)
         if self.tiles.mode != "step":
             self._launch(names[0], buffers, numbers, constants)
             return
@@ -84,28 +93,38 @@ class Pass:
     def _launch(
         self, name: str, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]
     ) -> None:
-        tiles = self.tiles
-        options: dict[str, Any] = {"num_warps": tiles.warps}
-        if tiles.mode == "grid":
+        tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
+        arguments = [*tensors, *numbers.values(), *constants.values()]
+        grid = self.tiles.programs, self.tiles.groups
+        if INTERPRETED:
+            self.functions[name][grid](*arguments)
+            return
+        # What Triton compiles a kernel for. To ask it takes longer than to launch.
+        kind = tuple(None if x is None else (x.dtype, x.data_ptr() % 16) for x in tensors)
+        key = name, kind, tuple(constants.values()), torch.cuda.current_device()
+        if key in self._compiled:
+            launch = self._compiled[key][self.tiles.programs, self.tiles.groups, 1]
+            launch(*arguments)
+            return
+        options: dict[str, Any] = {"num_warps": self.tiles.warps}
+        if self.tiles.mode == "grid":
             options["launch_cooperative_grid"] = True  # what cannot all run at once is refused
-        pointers = {pointer: buffers.get(pointer) for pointer in self._pointers[name]}
-        compiled = self._functions[name][tiles.programs, tiles.groups](
-            **pointers, **numbers, **constants, **options
-        )
-        if not INTERPRETED:
-            self._count(name, compiled)
+        self._compiled[key] = self.functions[name][grid](*arguments, **options)
 
-    def _count(self, name: str, compiled: Any) -> None:
-        found = Resources(
-            name,
-            self.tiles.mode,
-            compiled.n_regs,
-            compiled.n_spills,
-            compiled.metadata.shared,
-            self.tiles.warps,
-        )
-        if found not in self.resources:
-            self.resources.append(found)
+    @property
+    def resources(self) -> list[Resources]:
+        """What the kernels take that have run."""
+        return [
+            Resources(
+                key[0],
+                self.tiles.mode,
+                kernel.n_regs,
+                kernel.n_spills,
+                kernel.metadata.shared,
+                self.tiles.warps,
+            )
+            for key, kernel in self._compiled.items()
+        ]
 
 
 def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
@@ -128,12 +147,16 @@ class TritonLoops:
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
         self._passes: dict[tuple[int, str, Tiles], tuple[Program, Pass]] = {}
+        self._too_large: set[tuple[int, str, Tiles]] = set()
 
     def tiles(self, program: Program, name: str, like: Tensor) -> Tiles:
         """How a pass over a tensor (B, T, …) is cut."""
         parts = 2 if precision(like) == "tf32x3" else 1  # of a number of float32
         size = parts * like.element_size()
-        return choose(program, name, like.shape[0], size, device_of(like), self.mode)
+        tiles = choose(program, name, like.shape[0], size, device_of(like), self.mode)
+        if (id(program), name, tiles) in self._too_large:
+            return choose(program, name, like.shape[0], size, device_of(like), "step")
+        return tiles
 
     def pass_(self, program: Program, name: str, like: Tensor) -> Pass:
         """A pass, printed when it is first asked for."""
@@ -143,6 +166,19 @@ class TritonLoops:
             printed = {"forward": print_forward, "backward": print_backward}[name](program, tiles)
             self._passes[key] = program, Pass(printed, tiles)  # kept, so that it stays its id
         return self._passes[key][1]
+
+    def _within_limits(
+        self, program: Program, name: str, like: Tensor, run: Callable[[], _T]
+    ) -> _T:
+        """Run a pass; a launch a stage where a kernel takes more than the device has."""
+        tiles = self.tiles(program, name, like)
+        try:
+            return run()
+        except OutOfResources:
+            if tiles.mode == "step":
+                raise
+            self._too_large.add((id(program), name, tiles))
+            return run()
 
     @property
     def resources(self) -> list[Resources]:
@@ -160,6 +196,19 @@ class TritonLoops:
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        run = partial(self._forward, program, wx, initial, start, parameters, order, save)
+        return self._within_limits(program, "forward", wx, run)
+
+    def _forward(
+        self,
+        program: Program,
+        wx: Tensor,
+        initial: State,
+        start: State,
+        parameters: dict[str, Tensor],
+        order: Order,
+        save: bool,
+    ) -> tuple[Tensor, State, Kept | None]:
         step = program.step
         B, T, _ = wx.shape
         run = self.pass_(program, "forward", wx)
@@ -177,18 +226,16 @@ class TritonLoops:
             )
             befores, values, saved = kept.befores, kept.values, kept.saved
         else:
-            parts = {program.part_of(k) for k in range(len(step.products))} - {None}
-            befores = {p: wx.new_empty(2, B, step.state_sizes[p]) for p in parts}
+            parts = (program.part_of(k) for k in range(len(step.products)))
+            befores = {p: wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None}
             values = {k: wx.new_empty(B, step.products[k].weight.columns) for k in program.values}
             saved = wx.new_empty(B, max(1, program.saved_size))
-        buffers: _Buffers = {"wx": wx, "y": y, "saved": saved} | _order(order)
+        buffers = _order(order) | {"wx": wx, "y": y, "saved": saved}
         buffers |= _numbered("initial", initial) | _numbered("start", start)
         buffers |= _numbered("final", final) | _weights(program, parameters)
         buffers |= {f"before_{p}": before for p, before in befores.items()}
         buffers |= {f"value_{k}": value for k, value in values.items()}
-        buffers |= {
-            f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)
-        }
+        buffers |= {f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)}
         numbers = _layout(wx) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": B}
         if save:
@@ -241,8 +288,20 @@ class TritonLoops:
         order: Order,
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
+        run = partial(self._backward, program, kept, grad_y, grad_final, parameters, order)
+        return self._within_limits(program, "backward", kept.saved, run)
+
+    def _backward(
+        self,
+        program: Program,
+        kept: Kept,
+        grad_y: Tensor | None,
+        grad_final: Sequence[Tensor | None],
+        parameters: dict[str, Tensor],
+        order: Order,
+    ) -> Gradients:
         step, like = program.step, kept.saved
-        B, T, _ = like.shape
+        B = len(like)
         run = self.pass_(program, "backward", like)
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
@@ -258,16 +317,18 @@ class TritonLoops:
             if k not in program.shared
         }
         steps = run.tiles.mode == "step"
-        units = [_float(like, B, width, zero=steps) for width in program.units.values()]
-        initial = [_float(like, B, size) for size in step.state_sizes]
-        start = [_float(like, B, size, zero=steps) for size in step.state_sizes]
-        buffers: _Buffers = {f"before_{p}": before for p, before in kept.befores.items()}
-        buffers |= {"saved": like, "grad_wx": dwx} | _order(order)
+        make = torch.zeros if steps else torch.empty  # what steps add to, others write once
+        units = make(B, sum(program.units.values()), dtype=torch.float32, device=like.device)
+        initial = [like.new_empty(B, size) for size in step.state_sizes]
+        start = [
+            make(B, size, dtype=torch.float32, device=like.device)
+            for size in (() if order.resets is None else step.state_sizes)
+        ]
+        buffers = _order(order) | {"saved": like, "grad_wx": dwx, "grad_units": units}
+        buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
-        buffers |= _numbered("grad_initial", initial) | _numbered("grad_unit", units)
+        buffers |= _numbered("grad_initial", initial) | _numbered("grad_start", start)
         buffers |= _weights(program, parameters)
-        if order.resets is not None:
-            buffers |= _numbered("grad_start", start)
         if grad_y is not None:
             buffers["grad_y"] = fused.laid_out(grad_y, like)
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
@@ -279,25 +340,19 @@ class TritonLoops:
             buffers["dcross"] = _float(like, B, max(1, program.crossing))
         else:
             buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
-        buffers |= {f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)}
+        buffers |= {
+            f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)
+        }
         numbers = _layout(like) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": 0}
         self._run(run, buffers, numbers, order, True, like)
 
-        sums: dict[str, Tensor] = {}
-        for (leaf, _), per_row in zip(program.units.items(), units, strict=True):
-            name, first = leaf.what.key, leaf.what.offset
-            total = per_row.sum(0)
-            if not leaf.width:
-                total, first = total.sum().reshape(step.parameters[name]), 0
-            whole = sums.setdefault(name, like.new_zeros(step.parameters[name]))
-            whole.reshape(-1)[first : first + total.numel()].add_(total.reshape(-1))
         return Gradients(
             dwx,
             products,
-            sums,
-            tuple(part.to(like.dtype) for part in initial),
-            tuple(part.to(like.dtype) for part in start) if order.resets is not None else (),
+            _unit_gradients(program, units.sum(0).to(like.dtype)) if program.units else {},
+            tuple(initial),
+            tuple(part.to(like.dtype) for part in start),
         )
 
     def _run(
@@ -357,9 +412,29 @@ def _numbered(name: str, tensors: Sequence[Tensor]) -> _Buffers:
     return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
 
 
-def _float(like: Tensor, *shape: int, zero: bool = False) -> Tensor:
-    make = torch.zeros if zero else torch.empty
-    return make(shape, dtype=torch.float32, device=like.device)
+def _float(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+def _unit_gradients(program: Program, totals: Tensor) -> dict[str, Tensor]:
+    """Sums over rows and steps, as gradients of the parameters they belong to."""
+    found: dict[str, Tensor] = {}
+    pieces = defaultdict(list)
+    for leaf, column in unit_columns(program).items():
+        pieces[leaf.what.key].append((leaf, column, program.units[leaf]))
+    for name, parts in pieces.items():
+        shape = program.step.parameters[name]
+        (_, first, _), size = parts[0], sum(width for _, _, width in parts)
+        if size == math.prod(shape) and all(leaf.width for leaf, _, _ in parts):
+            found[name] = totals[first : first + size].reshape(shape)
+            continue
+        whole = totals.new_zeros(shape)
+        for leaf, column, width in parts:
+            total, offset = totals[column : column + width], leaf.what.offset
+            place = whole.view(-1)[offset : offset + width] if leaf.width else whole
+            place += total if leaf.width else total.sum()
+        found[name] = whole
+    return found
 
 
 def _weights(program: Program, parameters: dict[str, Tensor]) -> _Buffers:
@@ -389,6 +464,3 @@ def _reset_strides(order: Order) -> dict[str, int]:
     if order.resets is None:
         return {}
     return {"reset_b": order.resets.stride(0), "reset_t": order.resets.stride(1)}
-
-
-TRITON_LOOPS = TritonLoops()

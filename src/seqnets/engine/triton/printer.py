@@ -17,7 +17,19 @@ _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/",
     "gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!=",
 }  # fmt: skip
-_OF_TRITON = {"sigmoid", "exp", "log", "abs", "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "where"}
+_OF_TRITON = {
+    "sigmoid",
+    "exp",
+    "log",
+    "abs",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "erf",
+    "floor",
+    "where",
+}
 NUMBERS = (
     "B", "T",
     "row_b", "row_t",  # row b of step t is the (b * row_b + t * row_t)-th of a buffer
@@ -103,6 +115,15 @@ def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
 def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
     """The backward pass; in steps the last kernel is for the state before the first step."""
     return _Backward(program, tiles, program.backward).kernels()
+
+
+def unit_columns(program: Program) -> dict[Node, int]:
+    """Where the gradients of parameters with one number a unit lie beside each other."""
+    leaves = sorted(program.units, key=lambda leaf: (leaf.what.key, leaf.what.offset))
+    columns, size = {}, 0
+    for leaf in leaves:
+        columns[leaf], size = size, size + program.units[leaf]
+    return columns
 
 
 class _Pass:
@@ -236,7 +257,9 @@ class _Pass:
 
     def inside(self, tile: str, width: int) -> str:
         """A tile with zeros beyond the last unit."""
-        return tile if self.units[width] == width else f"tl.where(in_{self.index(width)}, {tile}, 0.0)"
+        return (
+            tile if self.units[width] == width else f"tl.where(in_{self.index(width)}, {tile}, 0.0)"
+        )
 
     # What is computed.
 
@@ -279,7 +302,9 @@ class _Pass:
             for j, first in enumerate(map(str, range(0, reach, tiles.depth))):
                 add(first, self.kernel.once(f"w_{k}_{j}", self.weight(product, width, first)))
         else:
-            with self.kernel.block(f"for first in range(0, {reach}, {tiles.depth}):"):
+            with self.kernel.block(
+                f"for first in tl.range(0, {reach}, {tiles.depth}, num_stages=3):"
+            ):
                 add("first", self.weight(product, width, "first"))
         if tiles.split > 1:
             self.kernel.line(f"{z} = shares_added({z}, {tiles.rows}, {units}, {tiles.split})")
@@ -565,7 +590,13 @@ class _Backward(_Pass):
         if kind == "dcross":
             return "dcross", "b", self.program.crossing, offset
         if kind == "unit":
-            return f"grad_unit_{key}", "b", list(self.program.units.values())[key], 0
+            leaf = list(self.program.units)[key]
+            return (
+                "grad_units",
+                "b",
+                sum(self.program.units.values()),
+                unit_columns(self.program)[leaf],
+            )
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 
     def sum(self, k: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from seqnets.engine.program import Program
 
@@ -67,6 +68,7 @@ _Product = tuple[int, int, int]
 """How wide a product's result is, how many gates it has, and over how many columns it sums."""
 
 
+@lru_cache(maxsize=4096)
 def choose(
     program: Program, pass_: str, B: int, size: int, device: Device, mode: str | None = None
 ) -> Tiles:
@@ -84,24 +86,34 @@ def choose(
     widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
     products = _products(program, pass_)
     alone = not program.step.products and not program.step.sums
-    if mode is None:
-        narrow = widths[-1] <= _NARROW or not products
-        mode = "rows" if narrow else "grid" if device.processors else "step"
-    if mode == "rows":
-        return _without_products(widths, B, device) if alone else _whole_rows(widths, products, B)
-    found = _grid(products, widths, B, size, device) if mode == "grid" else None
-    return found or _step(widths, B)
+    if alone and mode in (None, "rows"):
+        return _without_products(widths, B, device)
+    if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device)):
+        return _whole_rows(widths, products, B, 4 if (pass_, size) == ("backward", 2) else 8)
+    grid = mode == "grid" or (mode is None and device.processors)
+    return (_grid(products, widths, B, size, device) if grid else None) or _step(widths, B)
 
 
 _NARROW = 64  # units: a step of so few takes less time than programs need to meet (measured)
 
 
-def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int) -> Tiles:
+def _fits_a_program(
+    widths: Sequence[int], products: Sequence[_Product], size: int, device: Device
+) -> bool:
+    """Whether whole rows are few units, and their weights fit on chip beside a tile of numbers."""
+    weights = sum(
+        max(16, power_of_two(width)) * power_of_two(gates) * power_of_two(reach) * size
+        for width, gates, reach in products
+    )
+    room = device.memory - _OPERAND if device.processors else weights
+    return not products or (widths[-1] <= _NARROW and weights <= room)
+
+
+def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int, warps: int) -> Tiles:
     units = {width: max(16, power_of_two(width)) for width in widths}
     widest = max(units.values())
     rows = 16 if products else max(1, min(16, 2048 // widest))
-    warps = 4 if widest <= 32 else 8
-    return Tiles("rows", rows, tuple(units.items()), 1, _parts(B, rows), 1, 0, True, warps)
+    return Tiles("rows", rows, tuple(units.items()), 1, _parts(B, rows), 1, 0, True, warps, 3)
 
 
 def _without_products(widths: Sequence[int], B: int, device: Device) -> Tiles:
@@ -147,31 +159,35 @@ def _grid(
             continue
         tiles = {width: max(8, power_of_two(_parts(width, programs))) for width in widths}
         places = max(tiles[width] * power_of_two(gates) for width, gates, _ in products)
-        split = 8 if rows * places <= 2048 else 1
+        split = 8 if rows * places <= 4096 else 1
         longest = max(power_of_two(reach) for _, _, reach in products)
-        depth = min(512 * 16 // rows, max(16 * split, longest))
-        weights = sum(
-            tiles[width] * power_of_two(gates) * _up(reach, depth) * size
-            for width, gates, reach in products
-        )
-        resident = weights + rows * (2 * depth * size + split * places * 4) <= device.memory
-        if resident or found is None:
-            shape = tuple(tiles.items())
-            found = Tiles("grid", rows, shape, programs, groups, split, depth, resident, 8)
-        if resident:
-            break
+        operand = _OPERAND if split * rows * places <= _OPERAND // 2 else _OPERAND // 2
+        depth = max(16 * split, min(longest, operand // (rows * size)))
+        shape = tuple(tiles.items())
+        while depth >= 16 * split:
+            weights = sum(
+                tiles[width] * power_of_two(gates) * _up(reach, depth) * size
+                for width, gates, reach in products
+            )
+            if weights + max(_OPERAND, rows * depth * size) <= device.memory:
+                return Tiles("grid", rows, shape, programs, groups, split, depth, True, 8)
+            depth //= 2
+        if found is None:  # each step reads the weights anew, a few columns ahead
+            found = Tiles("grid", rows, shape, programs, groups, 1, 64, False, 8)
     return found
 
 
-_SHAPES = sorted(
-    ((units, rows) for units in (8, 16, 32, 64) for rows in (16, 32, 64) if units * rows <= 2048),
-    key=lambda shape: (shape[0] * shape[1], shape[1]),
-)
+_SHAPES = (
+    (16, 16), (16, 32), (8, 16), (16, 64), (8, 32), (32, 32), (32, 64), (64, 64)
+)  # fmt: skip
+"""Units and rows of a program, the best first (measured)."""
+
+_OPERAND = 2**15  # bytes of the rows that a program multiplies at a time
 
 
 def _step(widths: Sequence[int], B: int) -> Tiles:
-    rows = min(64, max(16, power_of_two(B)))
-    units = {width: min(32, max(16, power_of_two(width))) for width in widths}
+    rows = min(32, max(16, power_of_two(B)))
+    units = dict.fromkeys(widths, 16)
     programs = max(_parts(width, units[width]) for width in widths)
     tiles = tuple(units.items())
     return Tiles("step", rows, tiles, programs, _parts(B, rows), 1, 64, False, 8)

@@ -73,7 +73,8 @@ class DivergenceGuard(Callback):
         if not math.isfinite(loss):
             raise self._error(trainer, f"the loss is {loss}", look)
         if not math.isfinite(norm) and trainer.precision != "16-mixed":  # its scaler skips those
-            raise self._error(trainer, f"the loss is {loss:.4g} and the gradient's norm {norm}", look)
+            found = f"the loss is {loss:.4g} and the gradient's norm {norm}"
+            raise self._error(trainer, found, look)
 
     def _error(self, trainer: Trainer, found: str, look: _Look) -> DivergenceError:
         last = Checkpoints.folder(trainer) / "last.ckpt"
@@ -90,7 +91,7 @@ class DivergenceGuard(Callback):
 
 
 class _Look(NamedTuple):
-    """A loss and a gradient's norm: where they come from, and whether before the weights changed."""
+    """A loss and a gradient's norm, where they come from, and if read before the weights change."""
 
     numbers: Later
     place: str

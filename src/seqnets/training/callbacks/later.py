@@ -18,11 +18,10 @@ class Later:
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._arrived = None
-        self._values = values.detach().to("cpu", non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        self._values = values.detach().to("cpu", non_blocking=values.is_cuda)  # to pinned memory
         if values.is_cuda:
-            self._arrived = torch.cuda.Event()
-            self._arrived.record(torch.cuda.current_stream(values.device))
+            self._arrived = torch.cuda.current_stream(values.device).record_event()
 
     def read(self) -> list[float]:
         """The numbers; waits for the device if it has not come so far yet."""

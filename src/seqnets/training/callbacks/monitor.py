@@ -15,6 +15,7 @@ from seqnets.datasets.base import check_count
 from seqnets.training.callbacks.later import Later
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.module import is_time_to_log
 from seqnets.typing import Batch
 
 _BINS = 64
@@ -105,12 +106,6 @@ class _Figures(NamedTuple):
     numbers: Later
 
 
-def is_time_to_log(trainer: Trainer) -> bool:
-    """Whether the optimizer step that comes is one of those that are logged."""
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return bool(every) and trainer.global_step % every == 0
-
-
 def _add_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -> None:
     """Count where the numbers lie, in bins of one width: only the counts leave the device."""
     values = tensor.detach().float()
@@ -119,7 +114,8 @@ def _add_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -
     if not (math.isfinite(low) and math.isfinite(high)):
         return
     left, right = (low, high) if low < high else (low - 0.5, low + 0.5)
-    counts = torch.histc(values, _BINS, left, right).tolist()
+    bins = ((values - left) * (_BINS / (right - left))).long().clamp_(0, _BINS - 1)
+    counts = torch.bincount(bins.flatten(), minlength=_BINS).tolist()
     limits = torch.linspace(left, right, _BINS + 1, dtype=torch.float64)[1:].tolist()
     size = values.numel()
     writer.add_histogram_raw(tag, low, high, size, total, squares, limits, counts, step)

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Whether the engine is right and fast on this machine's GPU, in one call of less than 10 minutes.
+#
+#     scripts/gpu_acceptance.sh [FOLDER]     # outputs/gpu if it is left out
+#
+# Each part has a time limit and its log in FOLDER; none stops those after it. A table comes last,
+# and the exit status is 1 if any part failed. PYTHON names the interpreter (python3).
+set -u
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=${1:-$root/outputs/gpu}
+out=$(mkdir -p "$out" && cd "$out" && pwd) && rm -f "$out"/*.log "$out"/cuda.* || exit 2
+cd "$root" || exit 2
+python=${PYTHON:-python3}
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+
+names=() ends=() times=() failed=0
+
+note() {  # NAME END SECONDS
+    names+=("$1") ends+=("$2") times+=("$3")
+}
+
+part() {  # NAME LIMIT COMMAND...: run it for so many seconds at the most, and go on whatever happens
+    local name=$1 limit=$2 begun=$SECONDS code
+    shift 2
+    echo "== $name"
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+    code=$?
+    tail -n 25 "$out/$name.log"
+    case $code in
+        0) note "$name" "passed" $((SECONDS - begun)) ;;
+        124 | 137) note "$name" "FAILED: longer than $limit s" $((SECONDS - begun)) ;;
+        *) note "$name" "FAILED: $code" $((SECONDS - begun)) ;;
+    esac
+    [ "$code" -eq 0 ] || failed=1
+}
+
+sanitizer() {
+    command -v compute-sanitizer && return
+    local home
+    for home in "${CUDA_HOME:-}" /usr/local/cuda; do
+        [ -x "$home/bin/compute-sanitizer" ] && echo "$home/bin/compute-sanitizer" && return
+    done
+    return 1
+}
+
+part checks 155 "$python" scripts/gpu_checks.py "$out/checks" --seconds 90
+
+if sanitizer=$(sanitizer); then
+    for tool in memcheck racecheck; do
+        # Without torch's own pool each tensor is memory of its own, whose ends are watched.
+        part "$tool" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+            --error-exitcode 9 --print-limit 10 \
+            "$python" scripts/gpu_checks.py "$out/$tool" --backend triton --small --seconds 30
+    done
+else
+    note memcheck "not run: no compute-sanitizer here" 0
+    note racecheck "not run: no compute-sanitizer here" 0
+fi
+
+if "$python" -c "import hydra" 2>/dev/null; then
+    plot=$("$python" -c "import matplotlib" 2>/dev/null && echo true || echo false)
+    part benchmark 250 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=210 \
+        "plot=$plot" "output=$out/cuda.json"
+    part training 80 "$python" scripts/measure_training.py --device cuda --steps 150 \
+        --windows 1 --output "$out/training.json"
+else
+    failed=1
+    note benchmark "FAILED: hydra is not installed" 0
+    note training "FAILED: hydra is not installed" 0
+fi
+
+[ -s "$out/cuda.md" ] && sed -n '/^## What to reach/,/^## [^W]/{/^## /d;p}' "$out/cuda.md"
+printf '%-12s %6s  %s\n' part "s" ""
+for i in "${!names[@]}"; do
+    printf '%-12s %6s  %s\n' "${names[$i]}" "${times[$i]}" "${ends[$i]}"
+done
+exit $failed

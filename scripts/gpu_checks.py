@@ -1,0 +1,402 @@
+"""Check the engine on a GPU: that it is right, and what its kernels take of the device.
+
+python scripts/gpu_checks.py FOLDER                             # writes FOLDER/checks.json
+compute-sanitizer python scripts/gpu_checks.py FOLDER --small   # in one process, small sizes
+
+Outputs, final states and all gradients are compared with the reference in float64, for a sample of
+all cells, sizes, dtypes, lengths, resets and directions: as many as there is time for. Needs torch
+and what the backend needs, and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from itertools import combinations, islice
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from seqnets import cells
+from seqnets.benchmarking.gate import disagreement
+from seqnets.benchmarking.precision import DTYPES, precision
+from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.cells.convolutional import ConvolutionalCell
+from seqnets.engine import BACKENDS, runs, triton
+from seqnets.engine.request import make_request
+from seqnets.errors import BackendError
+from seqnets.testing.backend import Variant, _arguments, _everything, _in_double, poisoned_memory
+from seqnets.testing.laws import perturb
+
+INPUTS = 5
+SIZES = {"T": (1, 2, 63, 257), "H": (1, 3, 17, 64, 257), "rows": (1, 2, 5, 33)}
+FLAGS = ("ragged", "resets", "reverse", "given", "strided")
+ALLOWED = {"float32": 2e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 3e-2}
+"""The largest difference, as a share of the largest number; ``gate.ROUNDING`` allows more where the
+plain loop itself leaves float64 as far."""
+
+PATIENCE = 45.0  # s for one trial, with all that it compiles: then it hangs
+SMALL = ("LSTMCell", "GRUCell", "MultiplicativeLSTMCell", "MinGRUCell", "LayerNorm(LSTMCell)")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing to check.
+
+    Attributes:
+        backend: Who is to be right.
+        cell: Which recurrence, a key of :func:`makers`.
+        dtype: A key of ``ALLOWED``.
+        T: Steps.
+        H: Units.
+        rows: Sequences, B.
+        flags: Those of ``Variant`` that are set.
+    """
+
+    backend: str
+    cell: str
+    dtype: str
+    T: int
+    H: int
+    rows: int
+    flags: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> Variant:
+        """How it is called."""
+        return Variant(self.rows, **dict.fromkeys(self.flags, True))
+
+    def __str__(self) -> str:
+        sizes = f"B={self.rows} T={self.T} H={self.H}"
+        return ", ".join([f"{self.backend}: {self.cell}", self.dtype, sizes, *self.flags])
+
+
+@cache
+def makers() -> dict[str, Callable[[int], cells.Cell]]:
+    """Every cell but convolutions, and layer norm, whose kernels sum over units: from H."""
+    abstract = cells.Cell, cells.GatedCell, cells.MemoryCell
+    known = {
+        name: partial(_sized, found)
+        for name, found in vars(cells).items()
+        if name in cells.__all__
+        and isinstance(found, type)
+        and issubclass(found, cells.Cell)
+        and found not in abstract
+        and not issubclass(found, (cells.Wrapper, ConvolutionalCell))
+    }
+    normed = [cells.LSTMCell, cells.GRUCell]
+    return known | {f"LayerNorm({c.__name__})": partial(_normed, c) for c in normed}
+
+
+def _sized(kind: Any, H: int) -> cells.Cell:
+    return kind(H if getattr(kind, "square", False) else INPUTS, H)
+
+
+def _normed(kind: Any, H: int) -> cells.Cell:
+    return cells.LayerNorm(kind(INPUTS, H))
+
+
+def check(trial: Trial, device: torch.device) -> str | None:
+    """What is wrong; None if nothing is.
+
+    Raises:
+        BackendError: The backend refuses.
+    """
+    with precision(trial.dtype), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cell = makers()[trial.cell](trial.H).double()
+        with torch.no_grad():
+            perturb(cell, 0.3 / max(9.0, cell.output_size) ** 0.5)  # or rounding would explode
+        cell = cell.to(device, DTYPES[trial.dtype])
+        arguments = _arguments(cell, trial.variant, trial.T)
+        call = partial(_everything, cell, *arguments, reverse=trial.variant.reverse)
+
+        before = runs[trial.backend]
+        with poisoned_memory():
+            got, again = (call(backend=trial.backend) for _ in range(2))
+        if runs[trial.backend] != before + 2:
+            return "another backend ran"
+        exact = _in_double(cell, arguments, trial.variant)
+        rounded = cache(partial(call, backend="reference"))
+        if wrong := disagreement(got, exact, ALLOWED[trial.dtype], rounded):
+            return wrong
+        for what, numbers in got.items():
+            if not torch.equal(numbers, again[what]):
+                return f"{what} is not the same, bit by bit, when it is computed again"
+    return None
+
+
+def outcome(trial: Trial, device: torch.device) -> dict[str, str]:
+    """How a trial ended: nothing if it agreed, else why it was refused, or failed."""
+    try:
+        wrong = check(trial, device)
+        return {"failed": wrong} if wrong else {}
+    except BackendError as error:
+        return {"refused": str(error).splitlines()[0].partition("refuses: ")[2] or str(error)}
+    except Exception as error:  # whatever it is, others are to be checked too
+        told = str(error).strip().splitlines() or ["no reason given"]
+        return {"failed": f"{type(error).__name__}: {told[0]}"}
+
+
+def refusals(
+    backends: Sequence[str], names: Sequence[str], device: torch.device
+) -> dict[tuple[str, str], str]:
+    """By backend and cell: why it takes none of this cell's requests."""
+    found = {}
+    for name in names:
+        cell = makers()[name](4).to(device)
+        request = make_request(
+            cell, torch.zeros(2, 3, cell.input_size, device=device), None, None, None, False
+        )
+        for backend in backends:
+            if reason := BACKENDS[backend].refusal(request):
+                found[backend, name] = reason
+    return found
+
+
+def sample(pairs: Sequence[tuple[str, str]], dtypes: Sequence[str]) -> Iterator[Trial]:
+    """Trials without end, each backend and cell in turn.
+
+    Of some drawn at random the one is taken that shows most of what was not yet seen: values with
+    this cell, and pairs of values with any.
+    """
+    draw = random.Random(0)
+    seen: set[Any] = set()
+
+    def drawn(backend: str, cell: str) -> Trial:
+        sizes = {name: draw.choice(values) for name, values in SIZES.items()}
+        flags = tuple(flag for flag in FLAGS if draw.random() < 0.4)
+        return Trial(backend, cell, draw.choice(dtypes), flags=flags, **sizes)
+
+    def shown(trial: Trial) -> set[Any]:
+        values = set(vars(trial).items()) - {("flags", trial.flags)}
+        values |= {(flag, flag in trial.flags) for flag in FLAGS}
+        alone = {(trial.cell, trial.backend, value) for value in values}
+        return alone | set(map(frozenset, combinations(values, 2)))
+
+    while pairs:
+        for backend, cell in pairs:
+            tried = [drawn(backend, cell) for _ in range(12)]
+            best = max(tried, key=lambda trial: len(shown(trial) - seen))
+            seen |= shown(best)
+            yield best
+
+
+def small(pairs: Sequence[tuple[str, str]], dtypes: Sequence[str]) -> Iterator[Trial]:
+    """Two of few numbers for each: everything at once in the first dtype, nothing in the last."""
+    for backend, cell in pairs:
+        yield Trial(backend, cell, dtypes[0], 3, 17, 2, ("ragged", "resets", "reverse"))
+        yield Trial(backend, cell, dtypes[-1], 3, 64, 5)
+
+
+class Worker:
+    """A process that checks what it is given, and may break without breaking us."""
+
+    def __init__(self, device: str, log: Path) -> None:
+        self._command = [sys.executable, __file__, "-", "--device", device]
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, trial: Trial) -> dict[str, Any]:
+        """How a trial ended."""
+        return self._answer(json.dumps(asdict(trial)))
+
+    def close(self) -> dict[str, Any]:
+        """What its kernels have taken, under "resources"."""
+        found = self._answer("") if self._process is not None else {}
+        self._end()
+        return found
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()  # waits, and closes what leads to it
+            self._process = None
+
+    def _answer(self, line: str) -> dict[str, Any]:
+        if self._process is None:
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        alarm = threading.Timer(PATIENCE, process.kill)
+        alarm.start()
+        try:
+            print(line, file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+        except BrokenPipeError:  # it ended before it was asked
+            answer = ""
+        found: dict[str, Any] = json.loads(answer) if answer else {}
+        if not answer:
+            code = process.wait()
+            why = f"hung for {PATIENCE:g} s" if code == -9 else f"ended with {code}"
+            found = {"failed": f"the process {why}: {self._log.name}"}
+        alarm.cancel()
+        if not answer or found.get("broken"):
+            self._end()
+        return found
+
+
+def work(device: torch.device) -> None:
+    """Be a worker: a trial a line comes in, its end a line goes out."""
+    for line in sys.stdin:
+        if not line.strip():
+            print(json.dumps({"resources": resources()}), flush=True)
+            return
+        read = json.loads(line)
+        trial = Trial(**{**read, "flags": tuple(read["flags"])})
+        found: dict[str, Any] = dict(outcome(trial, device))
+        if "failed" in found:
+            try:
+                torch.zeros(1, device=device).item()
+            except RuntimeError:  # an error of the device stays in its process
+                found["broken"] = True
+        print(json.dumps(found), flush=True)
+
+
+def resources() -> list[dict[str, Any]]:
+    """Registers, spills and memory on chip of each Triton kernel that has run in this process."""
+    return triton.resources() if runs["triton"] else []
+
+
+def run(
+    trials: Iterator[Trial], seconds: float, device: str, workers: int, folder: Path
+) -> tuple[dict[Trial, dict[str, Any]], list[dict[str, Any]]]:
+    """Check as many as there is time for: the end of each trial, and of each process."""
+    end = monotonic() + seconds
+    ends: dict[Trial, dict[str, Any]] = {}
+    closed: list[dict[str, Any]] = []
+    if not workers:
+        for trial in trials:
+            if monotonic() > end:
+                break
+            ends[trial] = outcome(trial, torch.device(device))
+        return ends, [{"resources": resources()}]
+
+    waiting: queue.Queue[Trial | None] = queue.Queue(maxsize=workers)
+
+    def take(worker: Worker) -> None:
+        while (trial := waiting.get()) is not None:
+            ends[trial] = worker.ask(trial)
+        closed.append(worker.close())
+
+    threads = [
+        threading.Thread(target=take, args=[Worker(device, folder / f"worker_{i}.log")])
+        for i in range(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    for trial in trials:
+        if monotonic() > end:
+            break
+        waiting.put(trial)
+    for _ in threads:
+        waiting.put(None)
+    for thread in threads:
+        thread.join()
+    return ends, closed
+
+
+def report(
+    ends: dict[Trial, dict[str, Any]],
+    refused: dict[tuple[str, str], str],
+    closed: list[dict[str, Any]],
+    max_spills: int,
+) -> dict[str, Any]:
+    """Everything that was found, as JSON."""
+    every = [kernel for one in closed for kernel in one.get("resources", ())]
+    taken = list({json.dumps(kernel): kernel for kernel in every}.values())
+    by_backend: dict[str, Any] = {}
+    for trial, found in ends.items():
+        counts = by_backend.setdefault(trial.backend, Counter(agreed=0, refused=0, failed=0))
+        counts[next((key for key in ("failed", "refused") if key in found), "agreed")] += 1
+    spilling = [found for found in taken if found["spills"] > max_spills]
+    failed = {str(trial): found["failed"] for trial, found in ends.items() if "failed" in found}
+    if lost := [one["failed"] for one in closed if "failed" in one]:
+        failed["resources"] = lost[0]
+    return {
+        "trials": {name: dict(counts) for name, counts in by_backend.items()},
+        "cells": sorted({trial.cell for trial, found in ends.items() if not found}),
+        "failed": failed,
+        "refused": {str(t): found["refused"] for t, found in ends.items() if "refused" in found},
+        "cells_refused": {f"{backend}: {cell}": why for (backend, cell), why in refused.items()},
+        "resources": taken,
+        "spilling": spilling,
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "date": now(),
+    }
+
+
+def show(found: dict[str, Any], total: int | None) -> None:
+    """A short table."""
+    for trial, why in found["failed"].items():
+        print(f"FAILED {trial}\n       {why}")
+    for taken in found["spilling"]:
+        print(f"SPILLS {taken}")
+    of = "" if total is None else f" of {total}"
+    print(f"{'backend':10}{'ran' + of:>14}{'agreed':>10}{'refused':>10}{'failed':>10}")
+    for name, counts in found["trials"].items():
+        ran = sum(counts.values())
+        print(f"{name:10}{ran:>14}" + "".join(f"{counts[k]:>10}" for k in counts))
+    print(f"cells: {len(found['cells'])} of {len(makers())} agreed")
+    if taken := found["resources"]:
+        largest = {key: max(k[key] for k in taken) for key in ("registers", "spills", "shared")}
+        print(f"kernels: {len(taken)}, at most {largest}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, write and tell; 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where checks.json goes")
+    parser.add_argument("--backend", default="triton,scan", help="whom to check, with commas")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default=",".join(ALLOWED), help="with commas")
+    parser.add_argument("--seconds", type=float, default=120, help="no trial begins after them")
+    parser.add_argument("--trials", type=int, help="how many at the most")
+    parser.add_argument("--workers", type=int, default=min(8, max(1, (os.cpu_count() or 2) // 2)))
+    parser.add_argument("--small", action="store_true", help="few small trials, in this process")
+    parser.add_argument("--max-spills", type=int, default=0, help="of a kernel, more is an error")
+    asked = parser.parse_args(arguments)
+    device, backends, dtypes = asked.device, asked.backend.split(","), asked.dtype.split(",")
+    torch.set_num_threads(1)
+    if str(asked.folder) == "-":
+        work(torch.device(device))
+        return 0
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    names = SMALL if asked.small else list(makers())
+    refused = refusals(backends, names, torch.device(device))
+    pairs = [(b, cell) for cell in names for b in backends if (b, cell) not in refused]
+    total = 2 * len(pairs) if asked.small else asked.trials
+    trials = islice((small if asked.small else sample)(pairs, dtypes), total)
+    workers = 0 if asked.small else asked.workers
+    ends, closed = run(trials, asked.seconds, device, workers, asked.folder)
+    found = report(ends, refused, closed, asked.max_spills)
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    (asked.folder / "checks.json").write_text(text + "\n", encoding="utf-8")
+    show(found, total)
+    return 0 if ends and not found["failed"] and not found["spilling"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What users do with layers on a GPU; where there is none, nothing of this runs."""
+
+import pytest
+import torch
+
+from seqnets import Bidirectional, DeepRNN, Recurrent, unroll
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
+from seqnets.engine import runs
+from seqnets.testing import check_backend
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+WIDE = 96  # units: programs have to meet
+
+
+def numbers(*shape):
+    return torch.randn(*shape, device="cuda")
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def gradients(y, x, layer):
+    return torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))
+
+
+@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell])
+def test_programs_that_meet_agree_with_the_reference(cell_cls):
+    cell = cell_cls(3, WIDE).cuda()
+
+    assert check_backend(cell, "triton", steps=(1, 20), dtypes=(torch.float32,)) == {}
+
+
+def test_same_numbers_give_the_same_bits():
+    cell, x = GRUCell(3, WIDE).cuda(), numbers(33, 50, 3).requires_grad_()
+
+    first, second = (gradients(unroll(cell, x, backend="triton")[0], x, cell) for _ in range(2))
+
+    assert all(map(torch.equal, first, second))
+
+
+def test_a_training_step_can_be_captured_as_a_graph_and_replayed():
+    layer = DeepRNN(PeepholeLSTMCell, 3, WIDE, num_layers=2).cuda()
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    x = numbers(4, 20, 3)
+
+    def step():
+        optimizer.zero_grad(set_to_none=False)
+        y, _ = layer(x)
+        y.square().mean().backward()
+        optimizer.step()
+        return y
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = step()
+    x.copy_(numbers(4, 20, 3))
+    expected, _ = layer(x)
+    graph.replay()
+    torch.cuda.synchronize()
+
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.equal(layer(x)[0], expected)  # the parameters have moved
+
+
+def test_nothing_waits_for_the_gpu():
+    layer = Bidirectional(LSTMCell(3, WIDE)).cuda()
+    x, lengths = numbers(4, 20, 3), torch.tensor([20, 0, 7, 3], device="cuda")
+    layer(x, lengths=lengths)[0].sum().backward()  # compiles
+    torch.cuda.synchronize()
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        layer(x, lengths=lengths)[0].sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_both_directions_at_a_time_are_the_same_as_one_after_the_other():
+    layer = Bidirectional(GRUCell(3, WIDE), backend="triton").cuda()
+    x = numbers(8, 60, 3).requires_grad_()
+
+    for _ in range(5):  # memory is given to others soon
+        y, _ = layer(x)
+        ahead, _ = unroll(layer.forward_layer.cell, x, backend="triton")
+        back, _ = unroll(layer.backward_layer.cell, x, reverse=True, backend="triton")
+        both = torch.cat([ahead, back], -1)
+        assert torch.equal(y, both)
+        for got, expected in zip(gradients(y, x, layer), gradients(both, x, layer), strict=True):
+            torch.testing.assert_close(got, expected)
+
+
+def test_it_runs_on_the_stream_it_is_called_on():
+    cell, x = LSTMCell(3, WIDE).cuda(), numbers(4, 20, 3)
+    expected, _ = unroll(cell, x, backend="triton")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+
+    with torch.cuda.stream(stream):
+        y, _ = unroll(cell, x, backend="triton")
+    stream.synchronize()
+
+    assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_computes_in_its_own_dtype(dtype):
+    layer, x = Recurrent(GRUCell(3, WIDE).cuda(), backend="triton"), numbers(4, 20, 3)
+    exact, _ = unroll(layer.cell, x, backend="reference")
+
+    with torch.autocast("cuda", dtype):
+        y, _ = layer(x)
+    y.float().sum().backward()
+
+    assert y.dtype == dtype
+    assert layer.cell.weight_hh.grad.dtype == torch.float32
+    torch.testing.assert_close(y.float(), exact, rtol=0, atol=2e-2)
+
+
+def test_the_compiler_sees_one_operator():
+    layer, x = Recurrent(PeepholeLSTMCell(3, WIDE).cuda()), numbers(4, 20, 3).requires_grad_()
+    expected, _ = layer(x)
+    compiled = torch.compile(layer, fullgraph=True)
+
+    y, _ = compiled(x)
+
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    for got, wanted in zip(gradients(y, x, layer), gradients(expected, x, layer), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["triton", "native"])
+def test_a_gradient_can_be_differentiated_again(backend):
+    cell, x = LSTMCell(3, 8).cuda(), numbers(2, 5, 3).requires_grad_()
+    seconds = []
+    for name in (backend, "reference"):
+        y, _ = unroll(cell, x, backend=name)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+
+    torch.testing.assert_close(*seconds, rtol=1e-3, atol=1e-4)
+
+
+def test_auto_takes_the_kernels_for_a_cell_that_torch_does_not_know():
+    before = runs["triton"]
+
+    Recurrent(PeepholeLSTMCell(3, WIDE).cuda())(numbers(4, 20, 3))
+
+    assert runs["triton"] == before + 1

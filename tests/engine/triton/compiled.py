@@ -1,0 +1,77 @@
+"""Compile the kernels of some cells for an H200, wherever this runs; fail if registers spill.
+
+python compiled.py LSTMCell GRUCell ...
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from seqnets import cells
+from seqnets.engine.plans import program_of
+from seqnets.engine.triton.loops import Pass
+from seqnets.engine.triton.printer import NUMBERS, print_backward, print_forward
+from seqnets.engine.triton.tiles import Device, choose
+
+H200 = Device(132, 232448)
+SIZES = [(64, 64, "bf16"), (256, 32, "fp32"), (512, 64, "bf16")]  # H, B
+NOT_STORED = ("state_", "summand_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross")
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+def compiled(function, pointers, dtype, options):
+    """A kernel in machine code."""
+    signature, constants, aligned = {}, {}, {}
+    for i, name in enumerate(pointers):
+        if name in ("lengths", "resets") or name.startswith("grad_final"):
+            signature[name], constants[name] = "constexpr", None
+            continue
+        kind = "fp32" if name.startswith(NOT_STORED) else "i32" if name == "counter" else dtype
+        signature[name], aligned[(i,)] = f"*{kind}", [["tt.divisibility", 16]]
+    signature |= dict.fromkeys(NUMBERS, "i32")
+    for name, value in (("SAVE", True), ("REVERSE", False), ("PRECISION", "tf32")):
+        signature[name], constants[name] = "constexpr", value
+    source = ASTSource(function, signature, constants, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def resources(kernel):
+    """Registers of a thread, bytes that spill, and bytes of memory on chip."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [CUOBJDUMP, "-res-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", told).groups()
+    return int(registers), int(stack), kernel.metadata.shared
+
+
+def main(names):
+    """Compile all, print what they take, and say whether nothing spills."""
+    good = True
+    for name in names:
+        for H, B, dtype in SIZES:
+            program = program_of(getattr(cells, name)(H, H))
+            for pass_, printed in (("forward", print_forward), ("backward", print_backward)):
+                tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200)
+                kernels = printed(program, tiles)
+                functions = Pass(kernels, tiles).functions
+                for kernel in kernels:
+                    options = {"num_warps": tiles.warps}
+                    function = functions[kernel.name]
+                    made = compiled(function, kernel.pointers, dtype, options)
+                    registers, spills, shared = resources(made)
+                    good &= not spills and shared <= H200.memory
+                    print(f"{name} {H} {dtype} {tiles.mode} {kernel.name}: {registers} registers,")
+                    print(f"  {spills} bytes spill, {shared} bytes on chip")
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(not main(sys.argv[1:]))

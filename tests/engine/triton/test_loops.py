@@ -1,0 +1,240 @@
+"""Loops printed as Triton against the reference, in the interpreter: every cell, in every mode."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqnets import Recurrent, unroll
+from seqnets.cells import GRUCell, LayerNorm, LSTMCell, OriginalGRUCell, RNNCell, Zoneout
+from seqnets.engine import triton
+from seqnets.engine.request import make_request
+from seqnets.errors import BackendError
+from seqnets.testing import check_backend
+from seqnets.testing.backend import VARIANTS
+from tests.cells.final import TRACED_CELLS, sized
+from tests.engine.user_cells import USER_CELLS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy's
+
+MODES = ["rows", "step", "grid"]
+ALL_AT_ONCE = [v for v in VARIANTS if v.resets and v.ragged and v.reverse]
+FLOAT32 = (torch.float32,)
+
+
+def loops(mode, **cut):
+    """Loops in a mode; in a grid there is one program, since the interpreter runs no two at once.
+
+    Args:
+        mode: The mode.
+        cut: How the tiles of a grid differ from what a GPU would get.
+    """
+    from seqnets.engine.triton import loops as module
+    from seqnets.engine.triton.tiles import Tiles, choose, power_of_two
+
+    made = module.TritonLoops(mode)
+
+    def grid(program, name, like):
+        chosen = choose(program, name, like.shape[0], 4, module.device_of(like), "step")
+        units = tuple((width, max(16, power_of_two(width))) for width, _ in chosen.units)
+        shape = {"split": 4, "depth": 64, "resident": True} | cut
+        return Tiles("grid", 16, units, 1, chosen.groups * chosen.rows // 16 or 1, warps=4, **shape)
+
+    if mode == "grid":
+        made.tiles = grid
+    return made
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
+def test_every_cell_agrees_with_the_reference(cell_cls, mode, using):
+    using(loops(mode))
+
+    check_backend(sized(cell_cls, 3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell])
+def test_requests_of_all_kinds_agree_with_the_reference(cell_cls, mode, using):
+    using(loops(mode))
+
+    assert check_backend(cell_cls(3, 17), "triton", steps=(1, 4), dtypes=FLOAT32) == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cell_cls", USER_CELLS)
+def test_a_users_cell_agrees_with_the_reference_with_no_other_edit(cell_cls, mode, using):
+    using(loops(mode))
+
+    check_backend(cell_cls(3, 6), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "make",
+    [partial(LSTMCell, proj_size=3), partial(RNNCell, bias=False), partial(GRUCell, 3, 70)],
+    ids=["parts of two widths", "no bias", "more units than a piece"],
+)
+def test_sizes_and_options_of_cells_agree_with_the_reference(make, mode, using):
+    using(loops(mode))
+    cell = make() if make.args else make(3, 7)
+
+    check_backend(cell, "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("split", [1, 2, 8])
+@pytest.mark.parametrize("resident", [True, False])
+def test_products_in_pieces_agree_with_the_reference(split, resident, using):
+    using(loops("grid", split=split, resident=resident, depth=16 * split))
+
+    check_backend(GRUCell(3, 40), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_and_norms_run_inside_the_kernels(mode, using):
+    using(loops(mode))
+    cell = Zoneout(LayerNorm(LSTMCell(3, 6)), p=0.3).eval()
+
+    check_backend(cell, "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision_is_stored_and_computed_in_single(mode, using):
+    using(loops(mode))
+    cell = LSTMCell(3, 6)
+    x = torch.randn(2, 20, 3)
+
+    y, (h, c) = unroll(cell.half(), x.half(), backend="triton")
+
+    exact, (_, memory) = unroll(cell.double(), x.double(), backend="reference")
+    assert y.dtype == h.dtype == c.dtype == torch.float16
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=2e-3)
+    torch.testing.assert_close(c.double(), memory, rtol=0, atol=2e-3)
+
+
+def test_autocast_computes_in_its_own_dtype_and_gradients_in_the_parameters(using):
+    using(loops("rows"))
+    layer = Recurrent(GRUCell(3, 6), backend="triton")
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    exact, _ = unroll(layer.cell, x, backend="reference")
+    (expected,) = torch.autograd.grad(exact.sum(), x)
+
+    with torch.autocast("cpu", torch.float16):
+        y, _ = layer(x)
+    y.sum().backward()
+
+    assert y.dtype == torch.float16
+    assert layer.cell.weight_hh.grad.dtype == torch.float32
+    torch.testing.assert_close(y.float(), exact, rtol=0, atol=2e-3)
+    torch.testing.assert_close(x.grad, expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lean_memory_gives_the_same_gradients(mode, using):
+    using(loops(mode))
+    cell, x = GRUCell(3, 6), torch.randn(2, 70, 3, requires_grad=True)
+
+    found = []
+    for memory in ("full", "lean"):
+        y, _ = unroll(cell, x, backend="triton", memory=memory)
+        found.append(torch.autograd.grad(y.square().sum(), (x, *cell.parameters())))
+
+    for full, lean in zip(*found, strict=True):
+        torch.testing.assert_close(lean, full, rtol=0, atol=1e-4)
+
+
+def test_what_takes_more_than_the_device_has_runs_in_steps(using, monkeypatch):
+    from triton.runtime.errors import OutOfResources
+
+    made = loops("rows")
+    using(made)
+    module = sys.modules[type(made).__module__]
+    run = module.Pass.run
+
+    def limited(self, *arguments):
+        if self.tiles.mode != "step":
+            raise OutOfResources(2, 1, "shared memory")
+        run(self, *arguments)
+
+    monkeypatch.setattr(module.Pass, "run", limited)
+
+    check_backend(GRUCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+    assert {each.tiles.mode for _, each in made._passes.values()} == {"rows", "step"}
+
+
+def test_a_derivative_of_a_derivative_comes_from_the_plain_loop(using):
+    using(loops("rows"))
+    cell, x = GRUCell(3, 4).double(), torch.randn(2, 3, 3, requires_grad=True)
+    seconds = []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        y, _ = unroll(cell.to(dtype), x.to(dtype), backend=backend)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+
+    torch.testing.assert_close(*seconds, rtol=0, atol=1e-5)
+
+
+def test_the_compiler_asks_it_without_a_break():
+    cell, x = LSTMCell(3, 6), torch.randn(2, 5, 3)
+    layer = Recurrent(cell, backend="triton")
+
+    y, _ = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (torch.zeros(2, 3, 3, dtype=torch.float64), "not in torch.float64"),
+        (torch.zeros(2, 3, 3, dtype=torch.bfloat16), "no products of bfloat16"),
+        (torch.zeros(2, 0, 3), "at least one row and one step"),
+    ],
+)
+def test_what_it_cannot_run_is_refused_with_the_reason(x, reason):
+    with pytest.raises(BackendError, match=reason):
+        unroll(LSTMCell(3, 4).to(x.dtype), x, backend="triton")
+
+
+def test_without_a_gpu_or_the_interpreter_it_refuses(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+
+    with pytest.raises(BackendError, match="it runs on cuda, not on cpu"):
+        unroll(LSTMCell(3, 4), torch.zeros(2, 3, 3), backend="triton")
+
+
+def test_an_explanation_says_how_the_work_is_shared(using):
+    using(loops("rows"))
+
+    request = make_request(LSTMCell(3, 4), torch.zeros(20, 5, 3), None, None, None, False)
+
+    assert triton.detail(request).startswith("one launch, each program alone with its rows, 2 x 1")
+
+
+def compiled(*arguments):
+    """Compile kernels for a GPU that need not be there, in a process without the interpreter."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, Path(__file__).with_name("compiled.py"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_kernels_compile_for_a_gpu_and_nothing_spills():
+    done = compiled("LSTMCell", "GRUCell", "OriginalGRUCell", "MinGRUCell")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_kernels_of_every_cell_compile_for_a_gpu_and_nothing_spills():
+    done = compiled(*(cell.__name__ for cell in TRACED_CELLS))
+
+    assert done.returncode == 0, done.stdout + done.stderr
