@@ -1,7 +1,9 @@
 """Which backend "auto" takes where several could run."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,12 +11,14 @@ import torch
 import seqnets
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell
 from seqnets.engine import preference
+from seqnets.engine.request import make_request
 
 
 def table(monkeypatch, speed):
     """Let torch's LSTM be so many times as fast as the loops in C, everywhere."""
     rows = {"LSTMCell": [[1, 1, 1, speed]]}
-    monkeypatch.setattr(preference, "_table", lambda: {"training": rows, "forward": rows})
+    measured = {"cpu": {"speed_of_native": {"training": rows, "forward": rows}}}
+    monkeypatch.setattr(preference, "_table", lambda: measured)
     preference._speed.cache_clear()
 
 
@@ -55,12 +59,31 @@ def test_an_explanation_names_who_could_run_it_too():
     assert "native: refused, torch has no kernel for PeepholeLSTMCell" in told
 
 
-def test_the_table_in_the_package_was_measured_and_says_where():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_table_in_the_package_was_measured_and_says_where(device):
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
 
-    measured = json.loads(text)
+    measured = json.loads(text)[device]
 
     assert measured["machine"]["processor"]
     assert measured["versions"]["torch"]
-    for rows in measured["speed_of_native"].values():
-        assert all(len(row) == 4 and row[3] > 0 for family in rows.values() for row in family)
+    speeds = measured["speed_of_native"]
+    for passes in [speeds] if device == "cpu" else speeds.values():
+        for rows in passes.values():
+            assert all(len(row) == 4 and row[3] > 0 for family in rows.values() for row in family)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "first"),
+    [
+        (torch.float16, (64, 128, 64), "native"),  # one of cuDNN's boxes
+        (torch.float16, (64, 512, 512), "triton"),
+        (torch.bfloat16, (64, 128, 64), "triton"),
+    ],
+)
+def test_on_a_gpu_the_size_and_dtype_decide(dtype, sizes, first):
+    B, T, H = sizes
+    request = make_request(LSTMCell(3, H), torch.zeros(B, T, 3), None, None, None, False)
+    on_a_gpu = SimpleNamespace(shape=(B, T, 3), dtype=dtype, is_cuda=True)
+
+    assert preference.preference(replace(request, x=on_a_gpu))[0] == first

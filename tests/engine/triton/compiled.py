@@ -1,4 +1,4 @@
-"""Compile the kernels of some cells for an H200, wherever this runs; fail if registers spill.
+"""Compile the kernels of some cells for an H200, wherever this runs; fail if many registers spill.
 
 python compiled.py LSTMCell GRUCell ...
 """
@@ -20,7 +20,8 @@ from seqnets.engine.triton.printer import NUMBERS, print_backward, print_forward
 from seqnets.engine.triton.tiles import Device, choose
 
 H200 = Device(132, 232448)
-SIZES = [(64, 64, "bf16"), (256, 32, "fp32"), (512, 64, "bf16")]  # H, B
+SIZES = [(64, 64, "bf16"), (64, 64, "fp32"), (257, 33, "fp32"), (512, 64, "bf16")]  # H, B
+SPILLS = 32  # bytes of a thread; so much sine and cosine take for large angles
 NOT_STORED = ("state_", "summand_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross")
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -67,7 +68,7 @@ def main(names):
                     function = functions[kernel.name]
                     made = compiled(function, kernel.pointers, dtype, options)
                     registers, spills, shared = resources(made)
-                    good &= not spills and shared <= H200.memory
+                    good &= spills <= SPILLS and shared <= H200.memory
                     print(f"{name} {H} {dtype} {tiles.mode} {kernel.name}: {registers} registers,")
                     print(f"  {spills} bytes spill, {shared} bytes on chip")
     return good

@@ -38,7 +38,7 @@ def interpreted() -> bool:
 
 
 for constant in (missing, interpreted):  # for torch.compile, as in engine/operator.py
-    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    constant._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
 @cache

@@ -89,7 +89,10 @@ def choose(
     if alone and mode in (None, "rows"):
         return _without_products(widths, B, device)
     if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device)):
-        return _whole_rows(widths, products, B, 4 if (pass_, size) == ("backward", 2) else 8)
+        kept = program.saved_size + sum(program.step.state_sizes)
+        light = len(products) == 1 and kept <= 6 * widths[-1]
+        fewer = light and pass_ == "backward" and size == 2
+        return _whole_rows(widths, products, B, 4 if fewer else 8)
     grid = mode == "grid" or (mode is None and device.processors)
     return (_grid(products, widths, B, size, device) if grid else None) or _step(widths, B)
 
