@@ -58,6 +58,14 @@ def test_the_page_of_cells_is_what_the_cells_say():
     )
 
 
+def test_the_page_of_kernels_is_what_is_printed():
+    made = runpy.run_path(str(ROOT / "scripts" / "make_kernels_page.py"))["page"]()
+
+    assert made == (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8"), (
+        "run scripts/make_kernels_page.py"
+    )
+
+
 @pytest.mark.parametrize("command", [c for c in commands("train") if "resume" not in c])
 def test_every_training_command_of_the_readme_composes(command, tmp_path):
     arguments = [a for a in shlex.split(command)[2:] if a != "-m"]

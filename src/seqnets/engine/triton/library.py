@@ -11,6 +11,32 @@ import triton.language as tl
 
 
 @triton.jit
+def load(place, row, units, inside):
+    """A tile of units, in the precision of arithmetic; zeros where it is not inside."""
+    at = place + row[:, None] + units[None, :]
+    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store(place, row, units, inside, tile):
+    """Store a tile of units, in the precision of the buffer."""
+    at = place + row[:, None] + units[None, :]
+    tl.store(at, tile.to(place.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def load_units(place, units, WIDTH: tl.constexpr):
+    """A parameter with one number a unit, as one row."""
+    return tl.load(place + units, mask=units < WIDTH, other=0.0)[None, :].to(tl.float32)
+
+
+@triton.jit
+def is_set(flags, at, inside):
+    """Whether a flag of each row is set, (rows, 1)."""
+    return (tl.load(flags + at, mask=inside, other=0) != 0)[:, None]
+
+
+@triton.jit
 def columns(first, SPLIT: tl.constexpr, DEPTH: tl.constexpr):
     """Indices of the next columns, (SPLIT, DEPTH / SPLIT)."""
     share: tl.constexpr = DEPTH // SPLIT

@@ -56,6 +56,7 @@ class Kernel:
         self._first: dict[str, str] = {}
         self._place = 0
         self._depth = 1
+        self._ended = ("", 0, 0)  # the last block: its head, depth and end
 
     def line(self, *lines: str) -> None:
         """Write lines."""
@@ -63,11 +64,13 @@ class Kernel:
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
-        """Write a block around what is written inside."""
-        self.line(head)
+        """Write a block around what is written inside; two of the same head are one."""
+        if self._ended != (head, self._depth, len(self._lines)):
+            self.line(head)
         self._depth += 1
         yield
         self._depth -= 1
+        self._ended = head, self._depth, len(self._lines)
 
     def once(self, name: str, value: str) -> str:
         """Compute something before the first step."""
@@ -183,8 +186,9 @@ class _Pass:
         if not node.width:
             return self.kernel.once(f"{place}_0", f"tl.load({place}).to(tl.float32)")
         u = f"u_{self.index(node.width)}"
-        value = f"tl.load({place} + {columns.offset} + {u}, mask={u} < {node.width}, other=0.0)"
-        return self.kernel.once(f"{place}_{columns.offset}", f"{value}[None, :].to(tl.float32)")
+        first = f"{place} + {columns.offset}" if columns.offset else place
+        value = f"load_units({first}, {u}, {node.width})"
+        return self.kernel.once(f"{place}_{columns.offset}", value)
 
     # Where things are.
 
@@ -213,19 +217,19 @@ class _Pass:
         """Which of the widths it is."""
         return self.widths.index(width)
 
-    def at(self, place: str, row: str, columns: int, offset: int, width: int) -> str:
-        """Where a tile of units lies in a buffer."""
-        more = f" + {offset}" if offset else ""
-        start = f"({row} * {columns}{more})[:, None]"
-        return f"{self.kernel.pointer(place)} + {start} + u_{self.index(width)}[None, :]"
+    def at(
+        self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
+    ) -> str:
+        """Where a tile of units lies in a buffer, as ``load`` and ``store`` take it."""
+        i, more = self.index(width), f" + {offset}" if offset else ""
+        inside = f"in_{i} & {when}" if when else f"in_{i}"
+        return f"{self.kernel.pointer(place)}, {row} * {columns}{more}, u_{i}, {inside}"
 
     def load(
         self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
     ) -> str:
         """A tile of units, in the precision of arithmetic."""
-        mask = f"in_{self.index(width)}" + (f" & {when}" if when else "")
-        at = self.at(place, row, columns, offset, width)
-        return f"tl.load({at}, mask={mask}, other=0.0).to(tl.float32)"
+        return f"load({self.at(place, row, columns, offset, width, when)})"
 
     def store(
         self,
@@ -238,10 +242,8 @@ class _Pass:
         when: str = "",
     ) -> None:
         """Store a tile of units."""
-        mask = f"in_{self.index(width)}" + (f" & {when}" if when else "")
-        at = self.at(place, row, columns, offset, width)
-        kind = f"{self.kernel.pointer(place)}.dtype.element_ty"
-        self.kernel.line(f"tl.store({at}, ({value}).to({kind}), mask={mask})")
+        at = self.at(place, row, columns, offset, width, when)
+        self.kernel.line(f"store({at}, {value})")
 
     def zeros(self, width: int) -> str:
         """A tile of nothing."""
@@ -295,17 +297,19 @@ class _Pass:
 
         def add(first: str, weight: str) -> None:
             shape = f"{reach}, {tiles.split}, {tiles.depth}"
-            value = f"shared_rows({place}, {row}, rows, {first}, {shape})"
-            self.kernel.line(f"{z} = tl.dot({value}, {weight}, {z}, input_precision=PRECISION)")
+            self.kernel.line(
+                f"value = shared_rows({place}, {row}, rows, {first}, {shape})",
+                f"{z} = tl.dot(value, {weight}, {z}, input_precision=PRECISION)",
+            )
 
         if tiles.resident:
             for j, first in enumerate(map(str, range(0, reach, tiles.depth))):
                 add(first, self.kernel.once(f"w_{k}_{j}", self.weight(product, width, first)))
         else:
-            with self.kernel.block(
-                f"for first in tl.range(0, {reach}, {tiles.depth}, num_stages=3):"
-            ):
-                add("first", self.weight(product, width, "first"))
+            head = f"for first in tl.range(0, {reach}, {tiles.depth}, num_stages=3):"
+            with self.kernel.block(head):
+                self.kernel.line(f"weight = {self.weight(product, width, 'first')}")
+                add("first", "weight")
         if tiles.split > 1:
             self.kernel.line(f"{z} = shares_added({z}, {tiles.rows}, {units}, {tiles.split})")
         return z
@@ -330,8 +334,7 @@ class _Pass:
 
     def resets(self, time: str, when: str) -> str:
         """Whether the state of each row is set anew before a step."""
-        at = f"{self.kernel.pointer('resets')} + b * reset_b + {time} * reset_t"
-        return f"(tl.load({at}, mask={when}, other=0) != 0)[:, None]"
+        return f"is_set({self.kernel.pointer('resets')}, b * reset_b + {time} * reset_t, {when})"
 
 
 class _Forward(_Pass):

@@ -1,0 +1,43 @@
+"""Write docs/kernels.md: what is printed for one cell, for a GPU.
+
+python scripts/make_kernels_page.py    # a test says when the page is out of date
+"""
+
+from pathlib import Path
+
+from seqnets.cells import GRUCell
+from seqnets.engine.plans import program_of
+from seqnets.engine.triton.printer import print_backward, print_forward
+from seqnets.engine.triton.tiles import Device, choose
+
+PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
+H200 = Device(processors=132, memory=232448)
+HEAD = """\
+# What is printed for a GPU
+
+Made by `scripts/make_kernels_page.py`. These are the kernels of `GRUCell(512, 512)` in training on
+64 sequences in bfloat16, as an H200 gets them: {why}.
+
+Nobody wrote them: the equation is `GRUCell.update`, and its derivative is derived. What they call
+is in `seqnets/engine/triton/library.py`; `docs/decisions/0013-loops-on-a-gpu.md` says why it is so.
+
+Names: `b` rows, `u_0` units, `s_0` the state before the step, `wx_N` the projected input from
+column N on, `z_K_G` gate G of product K, `eN` an expression, `kN` what the forward pass kept of
+one, `g_0` the gradient of the state after the step, `carry_0` what of it goes on to the step
+before. `SAVE`, `REVERSE` and what is `None` are known when a kernel is compiled.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    program = program_of(GRUCell(512, 512))
+    tiles = {name: choose(program, name, 64, 2, H200) for name in ("forward", "backward")}
+    text = [HEAD.format(why=tiles["forward"].why)]
+    for name, printed in (("forward", print_forward), ("backward", print_backward)):
+        (kernel,) = printed(program, tiles[name])
+        text.append(f"## {name.title()}\n\n```python\n{kernel.text()}```\n")
+    return "\n".join(text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
