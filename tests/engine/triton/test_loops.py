@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from seqnets import Recurrent, unroll
-from seqnets.cells import GRUCell, LayerNorm, LSTMCell, OriginalGRUCell, RNNCell, Zoneout
+from seqnets.cells import (
+    GRUCell,
+    LayerNorm,
+    LearnedState,
+    LSTMCell,
+    OriginalGRUCell,
+    RNNCell,
+    Zoneout,
+)
 from seqnets.engine import triton
 from seqnets.engine.request import make_request
 from seqnets.errors import BackendError
@@ -92,6 +100,14 @@ def test_products_in_pieces_agree_with_the_reference(split, resident, using):
     using(loops("grid", split=split, resident=resident, depth=16 * split))
 
     check_backend(GRUCell(3, 40), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_gradient_of_the_state_that_a_reset_puts_in_agrees(mode, using):
+    using(loops(mode))
+    cell = LearnedState(GRUCell(3, 6))
+
+    check_backend(cell, "triton", steps=(4,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
 
 
 @pytest.mark.parametrize("mode", MODES)
