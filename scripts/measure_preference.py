@@ -1,7 +1,7 @@
 """Measure where torch's own kernels are faster than our loops, for engine/preference.json.
 
     python scripts/measure_preference.py                  # the loops in C, about 5 minutes
-    python scripts/measure_preference.py --device cuda    # those in Triton, about 1 minute
+    python scripts/measure_preference.py --device cuda    # those in Triton
 
 Nothing else should be running. Cells whose equations torch has no kernel for are not in the table:
 they have no choice.
