@@ -9,8 +9,6 @@ they have no choice.
 
 import argparse
 import json
-import multiprocessing
-import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 
+from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Workload, make_workload, run_pass
 from seqnets.benchmarking.precision import precision
@@ -67,31 +66,10 @@ def speed_of_native(work: Workload, device: str) -> float:
     return round(times[names[0]].median / times["native"].median, 3)
 
 
-def compile_some(device: str, which: int, of: int) -> None:
-    """Compile every so-manieth of the kernels, which Triton keeps on disk."""
-    for case, cell in [*cases(device)][which::of]:
-        with precision(case.dtype), torch.set_grad_enabled(case.pass_ == "training"):
-            call(LOOPS[device], make_workload(case, cell, torch.device(device)))
-
-
-def compile_all(device: str) -> None:
-    """Compile all kernels, by several processes at a time."""
-    several = max(1, len(os.sched_getaffinity(0)) - 2)
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=compile_some, args=(device, which, several))
-        for which in range(several)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-
-
 def measured(device: str) -> dict[str, Any]:
     """The table of a device: by dtype on a GPU, then by pass and cell."""
     if device == "cuda":
-        compile_all(device)
+        compile_ahead([case for case, _ in cases(device)], {c.__name__: c for c in CELLS})
     table: dict[str, Any] = {}
     for case, cell in cases(device):
         with torch.set_grad_enabled(case.pass_ == "training"):

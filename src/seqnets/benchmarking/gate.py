@@ -20,6 +20,7 @@ def disagreement(
     expected: Outcome,
     share: float,
     rounded: Callable[[], Outcome] | None = None,
+    rounding: float = ROUNDING,
 ) -> str | None:
     """Where an outcome leaves the reference's; None if it does not.
 
@@ -28,6 +29,7 @@ def disagreement(
         expected: What the reference computes.
         share: The difference allowed, of the largest number: :data:`ALLOWED`.
         rounded: What the plain loop computes in the contestant's dtype; asked for where it matters.
+        rounding: So many times its distance is allowed.
     """
     for what, numbers in got.items():
         exact = expected[what]
@@ -37,7 +39,7 @@ def disagreement(
         difference = (numbers.detach().to(exact) - exact).abs().max().item()
         if rounded is not None and difference > allowed:
             distance = (rounded()[what].detach().to(exact) - exact).abs().max().item()
-            allowed = max(allowed, ROUNDING * distance)
+            allowed = max(allowed, rounding * distance)
         if not difference <= allowed:  # so that NaN is refused
             return f"{what} differs by {difference:.1e}, allowed are {allowed:.1e}"
     return None

@@ -31,6 +31,7 @@ from seqnets.benchmarking import (
     measure,
     plot,
 )
+from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
@@ -85,6 +86,9 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         found = Report({"suite": choices.get("suite"), **kept})
         _warn_if_busy(found.machine, console)
         told: set[str] = set()
+        if settings.device.type == "cuda" and len(cases) > 1:
+            with console.status("compiling kernels"):
+                compile_ahead(cases, makers)
         begun = monotonic()
         for case in _followed(cases, console):
             if options["time_limit"] and monotonic() - begun > options["time_limit"]:
