@@ -47,7 +47,7 @@ ALLOWED = {"float32": 2e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 3e-2}
 """The largest difference, as a share of the largest number."""
 
 ROUNDING = 30
-"""Where rounding grows, so many times the plain loop's distance from float64, as ``check_backend``."""
+"""Where rounding grows: so many times the plain loop's distance from float64 are allowed."""
 
 LARGEST = {"float16": 2.0**11}
 """Where numbers are larger, what is computed on the way may not fit into the dtype."""

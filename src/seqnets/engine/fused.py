@@ -18,7 +18,6 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.memory import room
-from seqnets.engine.plans import projection_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.trace import Entry
@@ -130,7 +129,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
     program, state, start = request.program, request.state, request.start
-    affine = projection_of(request.cell)
+    affine = request.projection
     if affine is None:
         wx = project(request.cell, tensors[0])
     else:
@@ -182,8 +181,9 @@ def project(cell: Cell, x: Tensor) -> Tensor:
 
 
 def comes_first(x: Tensor) -> bool:
-    """Whether time is the first dimension in the memory of a tensor (B, T, …)."""
-    return not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
+    """Whether time is the first dimension in the memory of a tensor (B, T, columns)."""
+    B, _, columns = x.shape
+    return not x.is_contiguous() and x.stride() == (columns, B * columns, 1)
 
 
 def rows(tensor: Tensor) -> Tensor:
@@ -359,7 +359,7 @@ class _Way(Protocol):
 
 def _way_in(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> _Way:
     """The short way, if the projection is one product and the start is fixed."""
-    affine = projection_of(request.cell)
+    affine = request.projection
     with torch.enable_grad():
         start = request.start
     if affine is None or any(part.requires_grad for part in start):

@@ -33,12 +33,16 @@ def program_of(cell: Cell) -> Program:
     Raises:
         Untraceable: Its step is no such program; the message tells why.
     """
-    return _once("program", cell, lambda: make_program(trace_step(cell)))
+    return plan_of(cell)[0]
 
 
-def projection_of(cell: Cell) -> tuple[str, str | None] | None:
-    """The names of weight and bias, if a cell's projection is affine and no more."""
-    return _once("projection", cell, lambda: trace_projection(cell))
+def plan_of(cell: Cell) -> tuple[Program, tuple[str, str | None] | None]:
+    """A cell's program, and the names of weight and bias if its projection is affine and no more.
+
+    Raises:
+        Untraceable: As ``program_of`` says.
+    """
+    return _once("plan", cell, lambda: (make_program(trace_step(cell)), trace_projection(cell)))
 
 
 def streaming_program_of(cell: Cell) -> Program:

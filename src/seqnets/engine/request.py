@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.plans import program_of
+from seqnets.engine.plans import plan_of
 from seqnets.engine.program import Program
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
@@ -37,14 +37,27 @@ class Request:
     reverse: bool = False
     memory: str = "full"
 
-    @cached_property
+    @property
     def program(self) -> Program:
         """What loops run.
 
         Raises:
             Untraceable: The step is no such program.
         """
-        return program_of(self.cell)
+        return self._plan[0]
+
+    @property
+    def projection(self) -> tuple[str, str | None] | None:
+        """The names of weight and bias, if the cell's projection is affine and no more.
+
+        Raises:
+            Untraceable: As for the program.
+        """
+        return self._plan[1]
+
+    @cached_property
+    def _plan(self) -> tuple[Program, tuple[str, str | None] | None]:
+        return plan_of(self.cell)
 
     @property
     def start(self) -> State:

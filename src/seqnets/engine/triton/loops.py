@@ -171,10 +171,10 @@ class TritonLoops:
         self, program: Program, name: str, like: Tensor, run: Callable[[], _T]
     ) -> _T:
         """Run a pass; a launch a stage where a kernel takes more than the device has."""
-        tiles = self.tiles(program, name, like)
         try:
             return run()
         except OutOfResources:
+            tiles = self.tiles(program, name, like)
             if tiles.mode == "step":
                 raise
             self._too_large.add((id(program), name, tiles))
