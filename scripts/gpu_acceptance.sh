@@ -14,6 +14,11 @@ cd "$root" || exit 2
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 
+if ! "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
+    echo "gpu_acceptance: torch finds no GPU here (interpreter: $python), so there is nothing to check." >&2
+    exit 2
+fi
+
 names=() ends=() times=() failed=0
 
 note() {  # NAME END SECONDS
@@ -44,14 +49,15 @@ sanitizer() {
     return 1
 }
 
-part checks 155 "$python" scripts/gpu_checks.py "$out/checks" --seconds 90
+part features 80 "$python" -m pytest -q -p no:cacheprovider -W default tests/engine/test_cuda.py
+part checks 130 "$python" scripts/gpu_checks.py "$out/checks" --seconds 75 --max-spills 128
 
 if sanitizer=$(sanitizer); then
     for tool in memcheck racecheck; do
         # Without torch's own pool each tensor is memory of its own, whose ends are watched.
-        part "$tool" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+        part "$tool" 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
             --error-exitcode 9 --print-limit 10 \
-            "$python" scripts/gpu_checks.py "$out/$tool" --backend triton --small --seconds 30
+            "$python" scripts/gpu_checks.py "$out/$tool" --backend triton --small --seconds 25
     done
 else
     note memcheck "not run: no compute-sanitizer here" 0
@@ -60,7 +66,7 @@ fi
 
 if "$python" -c "import hydra" 2>/dev/null; then
     plot=$("$python" -c "import matplotlib" 2>/dev/null && echo true || echo false)
-    part benchmark 250 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=210 \
+    part benchmark 215 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=130 \
         "plot=$plot" "output=$out/cuda.json"
     part training 80 "$python" scripts/measure_training.py --device cuda --steps 150 \
         --windows 1 --output "$out/training.json"

@@ -21,6 +21,7 @@ from seqnets.cells import (
 )
 from seqnets.engine import triton
 from seqnets.engine.request import make_request
+from seqnets.engine.triton import access
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.backend import VARIANTS
@@ -221,6 +222,22 @@ def test_without_a_gpu_or_the_interpreter_it_refuses(monkeypatch):
 
     with pytest.raises(BackendError, match="it runs on cuda, not on cpu"):
         unroll(LSTMCell(3, 4), torch.zeros(2, 3, 3), backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("find_spec", "Triton is not installed"), ("which", "needs a C compiler")],
+)
+def test_what_triton_lacks_is_the_reason(name, reason, monkeypatch):
+    home = access.importlib.util if name == "find_spec" else access.shutil
+    monkeypatch.setattr(home, name, lambda _: None)
+    monkeypatch.setattr(access, "interpreted", lambda: False)
+    access._missing.cache_clear()
+
+    told = access.refusal(torch.device("cuda"), torch.float32)
+
+    access._missing.cache_clear()
+    assert reason in told
 
 
 def test_an_explanation_says_how_the_work_is_shared(using):
