@@ -18,18 +18,8 @@ _INFIX = {
     "gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!=",
 }  # fmt: skip
 _OF_TRITON = {
-    "sigmoid",
-    "exp",
-    "log",
-    "abs",
-    "sqrt",
-    "rsqrt",
-    "sin",
-    "cos",
-    "erf",
-    "floor",
-    "where",
-}
+    "sigmoid", "exp", "log", "abs", "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "where",
+}  # fmt: skip
 NUMBERS = (
     "B", "T",
     "row_b", "row_t",  # row b of step t is the (b * row_b + t * row_t)-th of a buffer
