@@ -20,7 +20,7 @@ from tests.engine.user_cells import MinGRUCell, SRUCell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-STEPS = (1, 2, 63, 257, 1000)
+STEPS = (1, 2, 63, 257, pytest.param(1000, marks=pytest.mark.slow))
 
 
 @pytest.fixture(params=["whole", "in pieces"])
