@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import torch
 
 from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
-from seqnets.benchmarking.contestants import Workload, make_workload, run_pass
+from seqnets.benchmarking.contestants import Workload, backend, make_workload
 from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
-from seqnets.engine import unroll
 
 TABLE = Path(__file__).parent.parent / "src" / "seqnets" / "engine" / "preference.json"
 CELLS = (LSTMCell, GRUCell, RNNCell)
@@ -50,17 +48,10 @@ def cases(device: str) -> Iterator[tuple[Case, type]]:
             yield Case(cell.__name__, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype), cell
 
 
-def call(backend: str, work: Workload) -> None:
-    """Run a pass once."""
-    parameters = dict(work.cell.named_parameters())
-    forward = partial(unroll, work.cell, backend=backend)
-    run_pass(work.case.pass_, lambda x: forward(x)[0], work.x, work.grad, parameters)
-
-
 def speed_of_native(work: Workload, device: str) -> float:
     """The time of our loops over that of torch's kernel."""
     names = LOOPS[device], "native"
-    runs = {name: partial(call, name, work) for name in names}
+    runs = {name: backend(name, work).run for name in names}
     with precision(work.case.dtype):
         times = race(runs, SECONDS[device], torch.device(device))
     return round(times[names[0]].median / times["native"].median, 3)

@@ -6,16 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
-from torch import Tensor
 
 from seqnets.benchmarking.cases import Case
-from seqnets.benchmarking.contestants import CellFactory, make_workload, run_pass
+from seqnets.benchmarking.contestants import CellFactory, backend, make_workload
 from seqnets.benchmarking.precision import precision
-from seqnets.cells import Cell
-from seqnets.engine import unroll
 from seqnets.errors import SeqnetsError
 
 _STEPS = 2  # any number of them is the same kernel
@@ -48,12 +44,6 @@ def _compile(cases: Sequence[Case], makers: Mapping[str, CellFactory]) -> None:
         training = case.pass_ == "training"
         try:
             with precision(case.dtype), torch.set_grad_enabled(training):
-                work = make_workload(case, makers[case.cell], device)
-                parameters = dict(work.cell.named_parameters())
-                run_pass(case.pass_, partial(_outputs, work.cell), work.x, work.grad, parameters)
+                backend("triton", make_workload(case, makers[case.cell], device)).run()
         except SeqnetsError:
             continue
-
-
-def _outputs(cell: Cell, x: Tensor) -> Tensor:
-    return unroll(cell, x, backend="triton")[0]

@@ -19,7 +19,7 @@ from seqnets.engine import fused
 from seqnets.engine.fused import Gradients, Kept, Order
 from seqnets.engine.program import Buffer, Program
 from seqnets.engine.request import Request, refusal_of_operations
-from seqnets.engine.trace import COMPARISONS, OPERATIONS, Node, Untraceable, walk
+from seqnets.engine.trace import COMPARISONS, OPERATIONS, Node, walk
 from seqnets.typing import State
 
 name = "eager"
@@ -29,13 +29,7 @@ _CHUNK = 2**18  # bytes of one number a unit in as many steps as are computed at
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
-    if reason := refusal_of_operations(request):
-        return reason
-    try:
-        request.program  # noqa: B018
-    except Untraceable as reason:
-        return f"the step cannot be traced: {reason}"
-    return None
+    return refusal_of_operations(request) or request.untraceable
 
 
 def run(request: Request) -> tuple[Tensor, State]:

@@ -222,6 +222,42 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
+def layout(like: Tensor) -> dict[str, int]:
+    """Row b of step t is the (b * row_b + t * row_t)-th below each other."""
+    B, T, _ = like.shape
+    return {"row_b": 1, "row_t": B} if comes_first(like) else {"row_b": T, "row_t": 1}
+
+
+def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors by a name and their place."""
+    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
+
+
+def room_for_kept(program: Program, wx: Tensor) -> Kept:
+    """What the forward pass keeps, without numbers."""
+    step = program.step
+    return Kept(
+        {p: inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
+        {k: inner(wx, step.products[k].weight.columns) for k in program.values},
+        inner(wx, max(1, program.saved_size)),  # it tells the layout too
+    )
+
+
+def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """Of the projected input and of each product, without numbers; zeros where some stay so."""
+    gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
+
+    def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
+        made = inner(like, columns)
+        return made.zero_() if (kind, key) in gaps else made
+
+    return gradient(program.step.wx_size, "dwx"), {
+        k: gradient(product.weight.rows, "dz", k)
+        for k, product in enumerate(program.step.products)
+        if k not in program.shared
+    }
+
+
 def kept_sizes(program: Program) -> list[int]:
     """Columns of each tensor of ``Kept.to_list``."""
     step = program.step

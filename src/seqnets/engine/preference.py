@@ -22,22 +22,25 @@ _ORDER = {
     "cpu": ("c", "scan", "native", "eager", "reference"),  # an interpreter is only taken by name
     "cuda": ("triton", "scan", "native", "eager", "reference"),
 }
+_NATIVE_FIRST = {
+    device: ("native", *(name for name in order if name != "native"))
+    for device, order in _ORDER.items()
+}
 
 
 def preference(request: Request) -> tuple[str, ...]:
     """Names of all backends, in the order in which "auto" tries them."""
-    order = _ORDER["cuda" if request.x.is_cuda else "cpu"]
-    native_first = ("native", *(name for name in order if name != "native"))
+    device = "cuda" if request.x.is_cuda else "cpu"
     if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
-        return native_first
+        return _NATIVE_FIRST[device]
     family = native.family(request.cell)
     if torch.compiler.is_compiling() or family is None:
-        return order
+        return _ORDER[device]
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     kind = _numbers(request.x.dtype) if request.x.is_cuda else "cpu"
     faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
-    return native_first if faster else order
+    return (_NATIVE_FIRST if faster else _ORDER)[device]
 
 
 def _numbers(dtype: torch.dtype) -> str:

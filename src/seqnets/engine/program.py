@@ -124,6 +124,15 @@ class Program:
         stores = [store for stage in self.forward for store in stage.stores]
         return [store.buffer.key for store in stores if store.buffer.kind == "value"]
 
+    def crossing_into(self, stage: Stage) -> dict[Node, int]:
+        """What an earlier stage of the same step may have kept for one, and in which column."""
+        here = {store.node for store in stage.stores if store.buffer.kind == "saved"}
+        return {
+            node: offset
+            for node, offset in self.saved.items()
+            if offset < self.crossing and node not in here
+        }
+
     def part_of(self, product: int) -> int | None:
         """The state part that a product multiplies; None if it is another value."""
         leaf = self.step.products[product].value

@@ -11,6 +11,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine.plans import plan_of
 from seqnets.engine.program import Program
+from seqnets.engine.trace import Untraceable
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
@@ -45,6 +46,15 @@ class Request:
             Untraceable: The step is no such program.
         """
         return self._plan[0]
+
+    @property
+    def untraceable(self) -> str | None:
+        """Why the step is no such program; None if it is."""
+        try:
+            self.program  # noqa: B018
+        except Untraceable as reason:
+            return f"the step cannot be traced: {reason}"
+        return None
 
     @property
     def projection(self) -> tuple[str, str | None] | None:

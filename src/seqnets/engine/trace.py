@@ -457,6 +457,12 @@ def walk(roots: Sequence[Node], known: Mapping[Node, Any] | None = None) -> list
     return list(order)
 
 
+def reached_among(known: Mapping[Node, Any], roots: Sequence[Node]) -> list[Node]:
+    """Which known nodes the roots are, or are made of directly, in their own order."""
+    reached = {arg for node in walk(list(roots), known) for arg in node.args} | set(roots)
+    return [node for node in known if node in reached]
+
+
 @dataclass(frozen=True)
 class _View:
     """Columns of a matrix that has not been computed with yet, plus those of a bias."""

@@ -12,7 +12,6 @@ from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.request import Request, under_transform
-from seqnets.engine.trace import Untraceable
 from seqnets.typing import State
 
 name = "c"
@@ -33,10 +32,10 @@ def refusal(request: Request) -> str | None:
         return "it does not run under vmap, forward-mode or functional derivatives"
     if torch.compiler.is_compiling():
         return operator.refusal(request)
+    if reason := request.untraceable:
+        return reason
     try:
         C_LOOPS.library(request.program, x.dtype)
-    except Untraceable as reason:
-        return f"the step cannot be traced: {reason}"
     except NoCompiler as reason:
         _say_once(str(reason))
         return str(reason)

@@ -150,21 +150,22 @@ class CLoops:
         y = fused.empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
-        buffers = {"wx": wx, "y": y, **_numbered("initial", initial), **_numbered("start", start)}
-        buffers |= _numbered("final", final)
+        buffers = {
+            "wx": wx,
+            "y": y,
+            **fused.numbered("initial", initial),
+            **fused.numbered("start", start),
+        }
+        buffers |= fused.numbered("final", final)
         if save:
-            kept = Kept(
-                {p: fused.inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
-                {k: fused.inner(wx, step.products[k].weight.columns) for k in program.values},
-                fused.inner(wx, max(1, program.saved_size)),  # it tells the layout too
-            )
+            kept = fused.room_for_kept(program, wx)
             buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
             buffers |= {f"value_{k}": value for k, value in kept.values.items()}
             buffers["saved"] = kept.saved
         elif program.crossing:
             buffers["saved"] = wx.new_empty(B, program.saved_size)
 
-        values = settings(library, program, B, T) | _layout(wx) | _order(order)
+        values = settings(library, program, B, T) | fused.layout(wx) | _order(order)
         values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(wx)
         values |= (
             {"save": int(save)} | addresses(buffers) | parameter_addresses(program, parameters)
@@ -188,12 +189,6 @@ class CLoops:
         library = self.library(program, like.dtype)
         split = settings(library, program, B, T)
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
-        gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
-
-        def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
-            made = fused.inner(like, columns)
-            return made.zero_() if (kind, key) in gaps else made
-
         groups = split["row_groups"]
         sums = {
             leaf.what.key: like.new_zeros(groups, step.parameters[leaf.what.key][0])
@@ -202,12 +197,7 @@ class CLoops:
             for leaf, width in program.units.items()
         }
         found = Gradients(
-            gradient(step.wx_size, "dwx"),
-            {
-                k: gradient(product.weight.rows, "dz", k)
-                for k, product in enumerate(step.products)
-                if k not in program.shared
-            },
+            *fused.room_for_gradients(program, like),
             {},
             tuple(like.new_empty(B, size) for size in step.state_sizes),
             ()
@@ -217,12 +207,14 @@ class CLoops:
         buffers = {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {"saved": like, "grad_wx": found.wx}
         buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
-        buffers |= _numbered("grad_initial", found.initial) | _numbered("grad_start", found.start)
+        buffers |= fused.numbered("grad_initial", found.initial) | fused.numbered(
+            "grad_start", found.start
+        )
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
         if grad_y is not None:
             buffers["grad_y"] = fused.laid_out(grad_y, like)
 
-        values = split | _layout(like) | _order(order) | _saving(like)
+        values = split | fused.layout(like) | _order(order) | _saving(like)
         values |= addresses(buffers) | parameter_addresses(program, parameters)
         for i, leaf in enumerate(program.units):
             skipped = leaf.what.offset * like.element_size()
@@ -233,10 +225,6 @@ class CLoops:
             total = sums[name][0] if groups == 1 else sums[name].sum(0)
             found.units[name] = total if leaf.width else total.sum().reshape(step.parameters[name])
         return found
-
-
-def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
 
 
 def addresses(buffers: dict[str, Tensor]) -> _Values:
@@ -255,13 +243,8 @@ def parameter_addresses(program: Program, parameters: dict[str, Tensor]) -> _Val
     return values
 
 
-def _layout(like: Tensor) -> _Values:
-    B, T, _ = like.shape
-    return {"row_b": 1, "row_t": B} if fused.comes_first(like) else {"row_b": T, "row_t": 1}
-
-
 def _saving(like: Tensor) -> _Values:
-    layout = _layout(like)
+    layout = fused.layout(like)
     return {"save_b": layout["row_b"], "save_t": layout["row_t"]}
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from seqnets.engine.c.text import Text
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
-from seqnets.engine.trace import Node, walk
+from seqnets.engine.trace import Node, reached_among, walk
 
 _REGISTERS = {"== 32": 24, "!= 32": 12}  # vectors of sums that stay in registers, by NREGS
 _TALLEST = 12  # rows at once
@@ -285,8 +285,7 @@ class _Pass:
 
     def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int]) -> dict[Node, str]:
         """Load what of some saved nodes the roots need; returns their names."""
-        reached = {arg for node in walk(list(roots), nodes) for arg in node.args} | set(roots)
-        names = {node: f"k{node.serial}" for node in nodes if node in reached}
+        names = {node: f"k{node.serial}" for node in reached_among(nodes, roots)}
         for node, name in names.items():
             self.prefetch(self.saved_at(nodes[node], "then"))
             self.line(f"const vec {name} = {_load(self.saved_at(nodes[node]))};")
@@ -347,12 +346,7 @@ class _Forward(_Pass):
                     self._pass_by(stage)
                     self.line("continue;")
                 roots = [*stage.state.values(), *(s.node for s in stage.stores if s.node)]
-                here = {store.node for store in stage.stores if store.buffer.kind == "saved"}
-                earlier = {
-                    node: offset
-                    for node, offset in self.program.saved.items()
-                    if offset < self.program.crossing and node not in here
-                }
+                earlier = self.program.crossing_into(stage)
                 name = self.compute(stage, roots, self.load_saved(roots, earlier))
                 self._store(stage, name)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from seqnets.engine import fused, operator
 from seqnets.engine.request import Request, under_transform
-from seqnets.engine.trace import Untraceable
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -32,11 +31,7 @@ def refusal(request: Request) -> str | None:
         return "it does not run under vmap, forward-mode or functional derivatives"
     if torch.compiler.is_compiling():
         return operator.refusal(request)
-    try:
-        request.program  # noqa: B018
-    except Untraceable as reason:
-        return f"the step cannot be traced: {reason}"
-    return None
+    return request.untraceable
 
 
 def run(request: Request) -> tuple[Tensor, State]:

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import triton
@@ -36,6 +36,7 @@ INTERPRETED = interpreted()
 
 _Buffers = dict[str, Tensor | None]
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Pass:
     Attributes:
         source: Their text.
         tiles: How they are launched.
+        too_large: Whether they took more than the device has when they were launched.
     """
+
+    too_large = False
 
     def __init__(self, kernels: Sequence[Kernel], tiles: Tiles) -> None:
         # The interpreter cannot count to a number that is not a constant, with numpy 2.4 or newer.
@@ -137,6 +141,19 @@ def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
     return {name: known[name] for name in names}
 
 
+def _again_in_steps(run: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a pass run again, a launch a stage, if its kernels took more than the device has."""
+
+    @wraps(run)
+    def run_within_limits(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return run(*args, **kwargs)
+        except OutOfResources:  # these tiles are known to be too large by now
+            return run(*args, **kwargs)
+
+    return run_within_limits
+
+
 class TritonLoops:
     """``fused.Loops`` in Triton.
 
@@ -147,14 +164,14 @@ class TritonLoops:
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
         self._passes: dict[tuple[int, str, Tiles], tuple[Program, Pass]] = {}
-        self._too_large: set[tuple[int, str, Tiles]] = set()
 
     def tiles(self, program: Program, name: str, like: Tensor) -> Tiles:
         """How a pass over a tensor (B, T, …) is cut."""
         parts = 2 if precision(like) == "tf32x3" else 1  # of a number of float32
         size = parts * like.element_size()
         tiles = choose(program, name, like.shape[0], size, device_of(like), self.mode)
-        if (id(program), name, tiles) in self._too_large:
+        known = self._passes.get((id(program), name, tiles))
+        if known is not None and known[1].too_large:
             return choose(program, name, like.shape[0], size, device_of(like), "step")
         return tiles
 
@@ -167,24 +184,12 @@ class TritonLoops:
             self._passes[key] = program, Pass(printed, tiles)  # kept, so that it stays its id
         return self._passes[key][1]
 
-    def _within_limits(
-        self, program: Program, name: str, like: Tensor, run: Callable[[], _T]
-    ) -> _T:
-        """Run a pass; a launch a stage where a kernel takes more than the device has."""
-        try:
-            return run()
-        except OutOfResources:
-            tiles = self.tiles(program, name, like)
-            if tiles.mode == "step":
-                raise
-            self._too_large.add((id(program), name, tiles))
-            return run()
-
     @property
     def resources(self) -> list[Resources]:
         """What all kernels take that have run."""
         return [found for _, each in self._passes.values() for found in each.resources]
 
+    @_again_in_steps
     def forward(
         self,
         program: Program,
@@ -196,19 +201,6 @@ class TritonLoops:
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
-        run = partial(self._forward, program, wx, initial, start, parameters, order, save)
-        return self._within_limits(program, "forward", wx, run)
-
-    def _forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
         step = program.step
         B, T, _ = wx.shape
         run = self.pass_(program, "forward", wx)
@@ -219,11 +211,7 @@ class TritonLoops:
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
         if save:
-            kept = Kept(
-                {p: fused.inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
-                {k: fused.inner(wx, step.products[k].weight.columns) for k in program.values},
-                fused.inner(wx, max(1, program.saved_size)),
-            )
+            kept = fused.room_for_kept(program, wx)
             befores, values, saved = kept.befores, kept.values, kept.saved
         else:
             parts = (program.part_of(k) for k in range(len(step.products)))
@@ -231,12 +219,12 @@ class TritonLoops:
             values = {k: wx.new_empty(B, step.products[k].weight.columns) for k in program.values}
             saved = wx.new_empty(B, max(1, program.saved_size))
         buffers = _order(order) | {"wx": wx, "y": y, "saved": saved}
-        buffers |= _numbered("initial", initial) | _numbered("start", start)
-        buffers |= _numbered("final", final) | _weights(program, parameters)
+        buffers |= fused.numbered("initial", initial) | fused.numbered("start", start)
+        buffers |= fused.numbered("final", final) | _weights(program, parameters)
         buffers |= {f"before_{p}": before for p, before in befores.items()}
         buffers |= {f"value_{k}": value for k, value in values.items()}
         buffers |= {f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)}
-        numbers = _layout(wx) | _reset_strides(order)
+        numbers = fused.layout(wx) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": B}
         if save:
             numbers |= {"kept_b": numbers["row_b"], "kept_t": numbers["row_t"]}
@@ -244,7 +232,7 @@ class TritonLoops:
         states: list[Tensor] = []
         if run.tiles.mode == "step":
             states = self._begin(initial, start, order, T)
-            buffers |= _numbered("state", states)
+            buffers |= fused.numbered("state", states)
             self._keep_first(buffers, states, order, wx, save)
         self._run(run, buffers, numbers, order, save, wx)
         for part, turns in zip(final, states, strict=False):
@@ -278,6 +266,7 @@ class TritonLoops:
                 tile = torch.where((order.lengths > first)[:, None], tile, 0)
             (before[:, first] if save else before[0]).copy_(tile)
 
+    @_again_in_steps
     def backward(
         self,
         program: Program,
@@ -288,34 +277,11 @@ class TritonLoops:
         order: Order,
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
-        run = partial(self._backward, program, kept, grad_y, grad_final, parameters, order)
-        return self._within_limits(program, "backward", kept.saved, run)
-
-    def _backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
-    ) -> Gradients:
         step, like = program.step, kept.saved
         B = len(like)
         run = self.pass_(program, "backward", like)
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
-        gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
-
-        def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
-            made = fused.inner(like, columns)
-            return made.zero_() if (kind, key) in gaps else made
-
-        dwx = gradient(step.wx_size, "dwx")
-        products = {
-            k: gradient(product.weight.rows, "dz", k)
-            for k, product in enumerate(step.products)
-            if k not in program.shared
-        }
+        dwx, products = fused.room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
         units = make(B, sum(program.units.values()), dtype=torch.float32, device=like.device)
@@ -327,7 +293,7 @@ class TritonLoops:
         buffers = _order(order) | {"saved": like, "grad_wx": dwx, "grad_units": units}
         buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
-        buffers |= _numbered("grad_initial", initial) | _numbered("grad_start", start)
+        buffers |= fused.numbered("grad_initial", initial) | fused.numbered("grad_start", start)
         buffers |= _weights(program, parameters)
         if grad_y is not None:
             buffers["grad_y"] = fused.laid_out(grad_y, like)
@@ -336,14 +302,14 @@ class TritonLoops:
             carries = [_float(like, 2, B, size) for size in step.state_sizes]
             for carry, grad in zip(carries, final, strict=True):
                 carry[0] = 0 if grad is None else grad
-            buffers |= _numbered("carries", carries)
+            buffers |= fused.numbered("carries", carries)
             buffers["dcross"] = _float(like, B, max(1, program.crossing))
         else:
             buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
         buffers |= {
             f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)
         }
-        numbers = _layout(like) | _reset_strides(order)
+        numbers = fused.layout(like) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": 0}
         self._run(run, buffers, numbers, order, True, like)
 
@@ -370,8 +336,12 @@ class TritonLoops:
             counters = 32 * run.tiles.groups  # each in a line of memory of its own
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
         constants = {"SAVE": save, "REVERSE": order.reverse, "PRECISION": precision(like)}
-        with _on(like.device):
-            run.run(buffers, numbers, constants)
+        try:
+            with _on(like.device):
+                run.run(buffers, numbers, constants)
+        except OutOfResources:
+            run.too_large = True
+            raise
 
 
 def precision(like: Tensor) -> str:
@@ -408,10 +378,6 @@ def _on(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _numbered(name: str, tensors: Sequence[Tensor]) -> _Buffers:
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
-
-
 def _float(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
@@ -445,11 +411,6 @@ def _weights(program: Program, parameters: dict[str, Tensor]) -> _Buffers:
         rows = parameters[weight.name][weight.offset : weight.offset + weight.rows]
         found[f"weight_{k}"] = rows
     return found
-
-
-def _layout(like: Tensor) -> dict[str, int]:
-    B, T, _ = like.shape
-    return {"row_b": 1, "row_t": B} if fused.comes_first(like) else {"row_b": T, "row_t": 1}
 
 
 def _order(order: Order) -> _Buffers:

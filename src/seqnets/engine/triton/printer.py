@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
-from seqnets.engine.trace import COMPARISONS, Node, walk
+from seqnets.engine.trace import COMPARISONS, Node, reached_among, walk
 from seqnets.engine.triton.tiles import Tiles, power_of_two
 
 _INFIX = {
@@ -110,6 +111,7 @@ def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
     return _Backward(program, tiles, program.backward).kernels()
 
 
+@lru_cache(maxsize=256)
 def unit_columns(program: Program) -> dict[Node, int]:
     """Where the gradients of parameters with one number a unit lie beside each other."""
     leaves = sorted(program.units, key=lambda leaf: (leaf.what.key, leaf.what.offset))
@@ -268,10 +270,9 @@ class _Pass:
 
     def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int], row: str) -> None:
         """Load what of some saved nodes the roots need."""
-        reached = {arg for node in walk(list(roots), nodes) for arg in node.args} | set(roots)
-        for node, offset in nodes.items():
-            if node in reached and node not in self.names:
-                value = self.load("saved", row, self.program.saved_size, offset, node.width)
+        for node in reached_among(nodes, roots):
+            if node not in self.names:
+                value = self.load("saved", row, self.program.saved_size, nodes[node], node.width)
                 if node.op in COMPARISONS:
                     value = f"{value} != 0"
                 self.names[node] = f"k{node.serial}"
@@ -416,14 +417,7 @@ class _Forward(_Pass):
             self.kernel.end_of_beginning()
             self._loaded: set[int] = set()
             self.write_places()
-            here = {store.node for store in stage.stores if store.buffer.kind == "saved"}
-            roots = self.roots(stage)
-            earlier = {
-                node: offset
-                for node, offset in self.program.saved.items()
-                if offset < self.program.crossing and node not in here
-            }
-            self.load_saved(roots, earlier, "kept")
+            self.load_saved(self.roots(stage), self.program.crossing_into(stage), "kept")
             self.write_stage(stage)
             self.write_end(sorted(stage.state))
             kernels.append(self.kernel)
