@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from rich.console import Console
@@ -24,7 +25,11 @@ def figures(trainer: Trainer, part: str) -> dict[str, float]:
 
 
 def figures_table(
-    part: str, figures: Mapping[str, float], objective: Objective, rivals: Mapping[str, float]
+    part: str,
+    figures: Mapping[str, float],
+    objective: Objective,
+    rivals: Mapping[str, float],
+    published: Mapping[str, Any] | None = None,
 ) -> Table:
     """A part's figures, and what simple rivals reach in the metric that counts.
 
@@ -34,6 +39,7 @@ def figures_table(
         objective: Says which metric counts, and which way it improves.
         rivals: What a dataset's ``baselines()`` says: bits a token for language models, else in
             the metric itself.
+        published: What others reached: its "source", and its "value" in the "metric".
     """
     metric = objective.metric
     table = Table(title=f"Figures of the {part} part")
@@ -41,8 +47,13 @@ def figures_table(
         table.add_column(heading, justify="right" if heading else "left")
     ours = figures[metric]
     table.add_row("this model", f"{ours:.4g}", "", style="bold")
-    for name, value in rivals.items():
-        rival = math.pow(2, value) if metric == "perplexity" else value
+    reached = {
+        name: math.pow(2, value) if metric == "perplexity" else value
+        for name, value in rivals.items()
+    }
+    if published is not None and published["metric"] == metric:
+        reached[f"published: {published['source']}"] = published["value"]
+    for name, rival in reached.items():
         better = ours > rival if objective.mode == "max" else ours < rival
         verdict = "[green]better[/]" if better else "[red]not better[/]"
         table.add_row(name, f"{rival:.4g}", f"this model is {verdict}")

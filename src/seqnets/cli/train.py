@@ -110,7 +110,7 @@ def _train(
         report.show(console, title, f"{_again(folder)}{command}")
         return 128 + received
 
-    kept = _test(trainer, module, data, folder, console)
+    kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
         samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
         passage = samples.passage(module.model, data.vocabulary)
@@ -122,7 +122,12 @@ def _train(
 
 
 def _test(
-    trainer: Trainer, module: SequenceModule, data: DataModule, folder: Path, console: Console
+    trainer: Trainer,
+    module: SequenceModule,
+    data: DataModule,
+    folder: Path,
+    console: Console,
+    published: Config | None,
 ) -> Path:
     """Score the best weights on the test part; return the checkpoint that holds them."""
     best = Checkpoints.folder(trainer) / "best.ckpt"
@@ -133,7 +138,8 @@ def _test(
         figures = report.figures(trainer, "test")
         rivals = data.baselines()
         console.print()
-        console.print(report.figures_table("test", figures, module.objective, rivals))
+        table = report.figures_table("test", figures, module.objective, rivals, published)
+        console.print(table)
         runs.write_result(folder, {"test": figures, "rivals": rivals, "step": trainer.global_step})
         logger.info("test: %s", figures)
     return best if best.exists() else best.with_name("last.ckpt")
