@@ -39,15 +39,18 @@ PUBLIC = {
     "seqnets.benchmarking": """
         PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot
     """,
-    "seqnets.models": ("LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder"),
+    "seqnets.insight": "Picture Sound new_figure",
+    "seqnets.models": """
+        LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
+    """,
     "seqnets.training": """
-        SequenceModule Objective Outcome LanguageModelling Classification Regression Tagging Cosine
+        SequenceModule Objective Outcome Row LanguageModelling Classification Regression Tagging Cosine
         DelayedExponential
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
         Checkpoints DivergenceGuard Hyperparameters ModelCard Monitor Progress StopOnSignal
-        TextSamples
+        Pictures TextSamples
     """,
 }
 

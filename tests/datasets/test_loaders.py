@@ -275,3 +275,43 @@ def test_two_processes_train_on_different_tokens_in_equally_many_batches(as_proc
 def test_fewer_sequences_than_processes_are_refused(as_process):
     with as_process(0, 2), pytest.raises(DataError, match="1 sequences came, expected at least 2"):
         shuffled_sequences(count=1)
+
+
+def ragged_loader(bucket_batches, batch_size=4, count=103):
+    lengths = torch.from_numpy(np.random.default_rng(0).integers(1, 200, count))
+    numbers = torch.repeat_interleave(torch.arange(count), lengths).float()[:, None]
+    data = Sequences(numbers, lengths, torch.arange(count))
+    return SequenceLoader(data, batch_size, shuffle=True, bucket_batches=bucket_batches)
+
+
+def test_buckets_leave_little_padding_and_no_sequence_out():
+    plain, bucketed = ragged_loader(1), ragged_loader(20)
+
+    seen = torch.cat([batch.y for batch in bucketed])
+    assert sorted(seen.tolist()) == list(range(103))
+    assert bucketed.padding < 0.15 < 0.3 < plain.padding
+
+
+def test_padding_is_the_share_of_steps_that_lie_outside_the_sequences():
+    loader = ragged_loader(5)
+    told = loader.padding
+
+    batches = list(loader)
+    steps = sum(batch.x.shape[0] * batch.x.shape[1] for batch in batches)
+    assert told == pytest.approx(1 - sum(int(b.lengths.sum()) for b in batches) / steps)
+
+
+def test_batches_of_similar_lengths_come_in_a_random_order_that_an_epoch_decides():
+    loader = ragged_loader(26)
+    first, second = ([batch.x.shape[1] for batch in loader] for _ in range(2))
+
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_a_bucketed_loader_goes_on_where_it_was():
+    whole, resumed = ragged_loader(6), ragged_loader(6)
+    expected = [batch.y.tolist() for batch in whole]
+    resumed.load_state_dict({"epoch": 0, "batches": 11})
+
+    assert [batch.y.tolist() for batch in resumed] == expected[11:]

@@ -34,7 +34,7 @@ def language_module(data, scheduler=Cosine, **options):
         LSTMCell, data.sizes["vocab_size"], hidden_size=8, num_layers=2, dropout=0.3, **options
     )
     optimizer = partial(torch.optim.AdamW, lr=0.01)
-    return SequenceModule(model, LanguageModelling(), data.sizes, optimizer, scheduler)
+    return SequenceModule(model, LanguageModelling(), data.describe(), optimizer, scheduler)
 
 
 def parity_data():
@@ -45,7 +45,7 @@ def parity_module(data):
     model = SequenceClassifier(GRUCell, **data.sizes, hidden_size=8, dropout=0.2)
     plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5)
     optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    return SequenceModule(model, Classification(), data.sizes, optimizer, plateau)
+    return SequenceModule(model, Classification(), data.describe(), optimizer, plateau)
 
 
 def trainer(folder, *callbacks, every_n_steps=0, **options):

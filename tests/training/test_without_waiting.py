@@ -20,7 +20,7 @@ from seqnets.training.callbacks.later import Later
 
 from .runs import fit, language_module, text_data
 
-CHECKS_ON_A_CPU = {"_check_tokens", "_check_targets"}
+CHECKS_ON_A_CPU = {"_check_tokens", "check_targets"}
 """What looks at the values of tokens and targets, where that costs nothing."""
 
 

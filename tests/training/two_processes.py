@@ -16,7 +16,7 @@ def plain(data):
     """A module without dropout, so that the number of processes changes no random number."""
     model = LanguageModel(GRUCell, data.sizes["vocab_size"], hidden_size=8)
     optimizer = partial(torch.optim.SGD, lr=0.5)
-    return SequenceModule(model, LanguageModelling(), data.sizes, optimizer)
+    return SequenceModule(model, LanguageModelling(), data.describe(), optimizer)
 
 
 def train(folder, name, steps, resume=None):

@@ -22,7 +22,7 @@ from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
-from seqnets.typing import Sizes
+from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
 
@@ -50,13 +50,14 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     return data
 
 
-def make_module(config: Config, sizes: Sizes, allow: Sequence[str]) -> SequenceModule:
-    """Make the model for a dataset's sizes, with objective, optimizer and schedule."""
+def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:
+    """Make the model for what a dataset knows, with objective, optimizer and schedule."""
     optimizer = build(config["optimizer"], allow, "optimizer")
     scheduler = build(config["scheduler"], allow, "scheduler") or None
     _try_out(optimizer, scheduler)
     objective = build(config["objective"], allow, "objective")
-    return SequenceModule(make_model(config, sizes, allow), objective, sizes, optimizer, scheduler)
+    model = make_model(config, known["sizes"], allow)
+    return SequenceModule(model, objective, known, optimizer, scheduler)
 
 
 def _try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None) -> None:

@@ -79,7 +79,7 @@ def _trained(path: str, allow: list[str]) -> nn.Module:
     checkpoint = load_checkpoint(place)
     card = checkpoint["seqnets"]
     with quiet():
-        module = make_module(card["config"], card["data"]["sizes"], allow)
+        module = make_module(card["config"], card["data"], allow)
         load_weights(module, checkpoint, place)
     return module.model
 

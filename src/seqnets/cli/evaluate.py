@@ -47,7 +47,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         data = make_data(options, options["allow"])
         _check_data(card["data"], data.describe(), path)
         saved = {**card["config"], "dataset": options["dataset"]}
-        module = make_module(saved, card["data"]["sizes"], options["allow"])
+        module = make_module(saved, card["data"], options["allow"])
         load_weights(module, checkpoint, path)
         score = trainer.test if options["part"] == "test" else trainer.validate
         score(module, data, verbose=False)

@@ -32,7 +32,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
     checkpoint = load_checkpoint(path)
     card = checkpoint["seqnets"]
-    module = make_module(card["config"], card["data"]["sizes"], options["allow"])
+    module = make_module(card["config"], card["data"], options["allow"])
     if not isinstance(module.objective, LanguageModelling):
         raise CheckpointError(
             f"Checkpoint {path}: is of {card['config']['model']['_target_']}, expected a "

@@ -90,8 +90,8 @@ def _train(
     allow = options["allow"]
     seed_everything(options["seed"], verbose=False)
     data = make_data(options, allow)
-    module = make_module(options, data.sizes, allow)
-    module.card = {"config": {**options, "resume": None}, "data": data.describe()}
+    module = make_module(options, data.describe(), allow)
+    module.card["config"] = {**options, "resume": None}
     callbacks = list((build(options["callbacks"], allow, "callbacks") or {}).values())
     trainer = _make_trainer(options, folder, callbacks)
     console.quiet = not trainer.is_global_zero

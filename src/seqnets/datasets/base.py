@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.vocabulary import Vocabulary
-from seqnets.errors import ConfigError
-from seqnets.typing import Batch, Sizes
+from seqnets.errors import ConfigError, DataError
+from seqnets.typing import Batch, Known, Sizes
 
 Part = Literal["train", "val", "test"]
 """What data are for: learning, choosing, reporting."""
@@ -93,6 +95,31 @@ class DataModule(LightningDataModule, ABC):
             "vocabulary": None if self.vocabulary is None else list(self.vocabulary.tokens),
             "labels": self.labels,
         }
+
+    def lengths(self, part: Part) -> np.ndarray | None:
+        """Return the steps of each sequence of a part, (N,); None for one long text or series."""
+        return None
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few sequences of a part, to be read: columns by name."""
+        return []
+
+    def new(self, path: Path, known: Known) -> Loader:
+        """Return batches of a file of the user's that has no targets, to be predicted.
+
+        The training data are not read: vocabulary, labels and scales come from ``known``.
+
+        Args:
+            path: The file.
+            known: What :meth:`describe` said when the model was trained.
+
+        Raises:
+            DataError: The dataset reads no such files, or the file does not fit.
+        """
+        raise DataError(
+            f"{type(self).__name__}: reads no file of new data, expected a part of the dataset.\n"
+            "  Give part=test or part=val."
+        )
 
     def baselines(self) -> dict[str, float]:
         """Return what simple rivals reach on the test part, in the task's main metric."""

@@ -16,6 +16,7 @@ class LabelledData(SequenceData):
         validation_fraction: Share of the training sequences of each class to choose by.
         batch_size: Sequences of a batch for each process.
         seed: Decides which sequences are set aside and the order of the others in each epoch.
+        bucket_batches: Training batches that are made together of sequences sorted by length.
     """
 
     def __init__(
@@ -24,8 +25,9 @@ class LabelledData(SequenceData):
         validation_fraction: float = 0.2,
         batch_size: int = 32,
         seed: int = 0,
+        bucket_batches: int = 50,
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(batch_size, seed, bucket_batches)
         check_fractions(type(self).__name__, validation_fraction=validation_fraction)
         self.standardise, self.validation_fraction = standardise, validation_fraction
 

@@ -26,8 +26,9 @@ class Sequences:
         x: All their steps: features (steps, I) float32 or tokens (steps,) int64.
         lengths: Steps of each sequence, (N,) int64, at least 1.
         y: What to predict: a label a sequence (N,) int64, values (N, K) float32, or, if
-            ``stepwise``, a label a step (steps,) int64, ``IGNORE`` where none is.
-        stepwise: Whether each step has a label of its own.
+            ``stepwise``, a label a step (steps,) int64 or values a step (steps, K) float32,
+            ``IGNORE`` where none are.
+        stepwise: Whether each step has a target of its own.
     """
 
     x: Tensor
@@ -69,7 +70,9 @@ class Sequences:
         positions = (self.starts[rows, None] + steps).clamp_(max=len(self.x) - 1)
         x = self.x[positions]
         x[outside] = 0
-        y = self.y[positions].masked_fill(outside, IGNORE) if self.stepwise else self.y[rows]
+        y = self.y[positions] if self.stepwise else self.y[rows]
+        if self.stepwise:
+            y[outside] = IGNORE
         return Batch(x, y, lengths if self.ragged else None)
 
     def select(self, rows: Tensor) -> Sequences:
@@ -89,6 +92,9 @@ class Splits:
 class SequenceLoader(Loader):
     """Batches of whole sequences, shuffled anew in each epoch or in their order.
 
+    Sequences of similar lengths may be put into one batch, so that little of it is padding: a pool
+    of so many batches is drawn, sorted by length, and cut into batches, whose order is then random.
+
     The last batch may be smaller. When several processes train together, every batch is dealt out
     among them; a last batch with fewer sequences than processes joins the one before it, so that
     none gets an empty share.
@@ -99,6 +105,7 @@ class SequenceLoader(Loader):
         shuffle: Whether to shuffle them.
         seed: Decides the order, together with the epoch's number.
         name: What error messages call the sequences.
+        bucket_batches: Batches of a pool; 1 puts together what comes together.
 
     Raises:
         DataError: There are fewer sequences than processes.
@@ -111,8 +118,10 @@ class SequenceLoader(Loader):
         shuffle: bool = False,
         seed: int = 0,
         name: str = "sequences",
+        bucket_batches: int = 1,
     ) -> None:
         super().__init__()
+        self._bucket_batches = bucket_batches
         self._sequences, self._batch_size = sequences, batch_size
         self._shuffle, self._seed = shuffle, seed
         if len(sequences) < (processes := share()[1]):
@@ -126,10 +135,29 @@ class SequenceLoader(Loader):
         full = self._batch_size * processes
         return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
 
+    @property
+    def padding(self) -> float:
+        """The share of padding among all steps of the coming epoch's batches, 0..1."""
+        order, full = self._order(self._epoch), self._batch_size * share()[1]
+        lengths = self._sequences.lengths.numpy()[order]
+        batches = np.split(lengths, range(full, len(lengths), full))
+        return float(1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches))
+
     def _order(self, epoch: int) -> np.ndarray:
-        if self._shuffle:
-            return np.random.default_rng((self._seed, epoch)).permutation(len(self._sequences))
-        return np.arange(len(self._sequences))
+        count = len(self._sequences)
+        if not self._shuffle:
+            return np.arange(count)
+        random = np.random.default_rng((self._seed, epoch))
+        order = random.permutation(count)
+        if self._bucket_batches == 1 or not self._sequences.ragged:
+            return order
+        full = self._batch_size * share()[1]
+        lengths, pool = self._sequences.lengths.numpy(), full * self._bucket_batches
+        pools = np.split(order, range(pool, count, pool))
+        order = np.concatenate([each[np.argsort(lengths[each], kind="stable")] for each in pools])
+        whole = count // full * full  # a smaller batch stays the last
+        batches = random.permutation(order[:whole].reshape(-1, full))
+        return np.concatenate([batches.ravel(), order[whole:]])
 
     def _batch(self, order: np.ndarray, index: int) -> Batch:
         rank, processes = share()
@@ -144,13 +172,16 @@ class SequenceData(DataModule):
     Args:
         batch_size: Sequences of a batch for each process.
         seed: Decides the order of the training sequences in each epoch.
+        bucket_batches: Training batches that are made together of sequences sorted by length, so
+            that little is padding; 1 for batches of any lengths.
     """
 
-    def __init__(self, batch_size: int = 32, seed: int = 0) -> None:
+    def __init__(self, batch_size: int = 32, seed: int = 0, bucket_batches: int = 50) -> None:
         super().__init__()
-        check_count(type(self).__name__, batch_size=batch_size)
-        check_count(type(self).__name__, least=0, seed=seed)
-        self.batch_size, self.seed = batch_size, seed
+        who = type(self).__name__
+        check_count(who, batch_size=batch_size, bucket_batches=bucket_batches)
+        check_count(who, least=0, seed=seed)
+        self.batch_size, self.seed, self.bucket_batches = batch_size, seed, bucket_batches
 
     @abstractmethod
     def read_splits(self) -> Splits:
@@ -179,6 +210,10 @@ class SequenceData(DataModule):
         """Return the sequences of each part."""
         return {name: len(self.part(name)) for name in PARTS}
 
+    def lengths(self, part: Part) -> np.ndarray:
+        """Return the steps of each sequence of a part, (N,)."""
+        return self.part(part).lengths.numpy()
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data; check lengths, values, tokens and labels against ``sizes``."""
         super().setup(stage)
@@ -188,7 +223,9 @@ class SequenceData(DataModule):
     def loader(self, part: Part) -> SequenceLoader:
         """Return a new loader of one part, shuffled for training."""
         name = f"{type(self).__name__}, {part} part"
-        return SequenceLoader(self.part(part), self.batch_size, part == "train", self.seed, name)
+        return SequenceLoader(
+            self.part(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
+        )
 
 
 def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:

@@ -75,5 +75,11 @@ class LanguageModel(nn.Module):
             state: The state after the tokens before these; that of a beginning if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
-        y, state = self.encoder(tokens, state, lengths)
+        y, state = self.features(tokens, state, lengths)
         return self.output(y), state
+
+    def features(
+        self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """What the output layer is given, (B, T, H), and the state."""
+        return self.encoder(tokens, state, lengths)

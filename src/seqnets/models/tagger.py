@@ -36,5 +36,11 @@ class SequenceTagger(nn.Module):
             state: The state before the first step; that of a beginning if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
-        y, state = self.encoder(x, state, lengths)
+        y, state = self.features(x, state, lengths)
         return self.output(y), state
+
+    def features(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """What the output layer is given, (B, T, H), and the state."""
+        return self.encoder(x, state, lengths)

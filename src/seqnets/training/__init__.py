@@ -13,6 +13,7 @@ from seqnets.training.objectives import (
     Objective,
     Outcome,
     Regression,
+    Row,
     Tagging,
 )
 from seqnets.training.schedules import Cosine, DelayedExponential
@@ -26,6 +27,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "Regression",
+    "Row",
     "SequenceModule",
     "Tagging",
     "load_checkpoint",

@@ -19,7 +19,7 @@ from seqnets.layers import detach, map_state
 from seqnets.training import random_state
 from seqnets.training.checkpoint import check_weights
 from seqnets.training.objectives import Objective, Outcome
-from seqnets.typing import Batch, Sizes
+from seqnets.typing import Batch, Known
 
 FORMAT = 1
 
@@ -37,7 +37,7 @@ class SequenceModule(LightningModule):
     Args:
         model: Takes (x, state, lengths), gives (output, state).
         objective: Scores what it gives.
-        sizes: What the dataset knows, for the metrics.
+        known: What the dataset says of itself, for the metrics and the card.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule from the optimizer; constant if omitted. One
             that takes ``total_steps`` is told the run's optimizer steps and advances each step;
@@ -53,7 +53,7 @@ class SequenceModule(LightningModule):
         self,
         model: nn.Module,
         objective: Objective,
-        sizes: Sizes,
+        known: Known,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
     ) -> None:
@@ -62,11 +62,11 @@ class SequenceModule(LightningModule):
         self.objective = objective
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
-        self.card: dict[str, Any] = {"config": {}, "data": {}}
+        self.card: dict[str, Any] = {"config": {}, "data": known}
         self.last_loss: Tensor | None = None
         self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
         self.scores = nn.ModuleDict(
-            {part: MetricCollection({**objective.metrics(sizes)}) for part in ("val", "test")}
+            {part: MetricCollection({**objective.metrics(known)}) for part in ("val", "test")}
         )
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
         self._plateau: ReduceLROnPlateau | None = None

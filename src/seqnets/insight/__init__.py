@@ -1,0 +1,5 @@
+"""Pictures and sounds of what a model does: numbers in, a figure or a sound out."""
+
+from seqnets.insight.canvas import Picture, Sound, new_figure
+
+__all__ = ["Picture", "Sound", "new_figure"]

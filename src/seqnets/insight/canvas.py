@@ -1,0 +1,52 @@
+"""What is drawn on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from seqnets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A mono sound.
+
+    Attributes:
+        samples: (N,) float32 in -1..1.
+        rate: Samples a second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+
+Picture = Union["Figure", Sound, str]
+"""A figure to look at, a sound to hear, or a text to read."""
+
+
+def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
+    """Return a figure and its axes, away from any window.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        **grid: As for matplotlib's ``Figure.subplots``.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "Pictures are drawn by matplotlib, which is not installed.\n"
+            "  Install it: pip install 'seqnets[plot]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**grid)

@@ -1,0 +1,38 @@
+"""What a model ends with, where that is more than a matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module, ABC):
+    """An output layer that knows its own loss, so that outputs need not exist while it trains.
+
+    A model with one calls it ``output`` and has ``features(x, state, lengths)``, which gives what
+    the head takes and the state.
+
+    Attributes:
+        num_classes: Classes that a target may be, C; 0 where targets are numbers.
+    """
+
+    num_classes: int = 0
+
+    @abstractmethod
+    def forward(self, y: Tensor) -> Tensor:
+        """What is said of each step, (B, T, K), for features (B, T, H)."""
+
+    @abstractmethod
+    def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss summed over all scored targets, a scalar.
+
+        Args:
+            y: Features, (B, T, H).
+            targets: What is right, (B, T) or (B, T, K); ``IGNORE`` where nothing is scored.
+            lengths: Valid steps of each row, (B,); all T if omitted.
+        """
+
+    def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What metrics take, (B, T) classes or (B, T, K): by default what :meth:`forward` says."""
+        return self(y)

@@ -1,0 +1,63 @@
+"""What a model says of a few sequences, to be seen in TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.utils.tensorboard import SummaryWriter
+
+from seqnets.insight import Picture, Sound
+from seqnets.training.callbacks.tensorboard import writer_of
+
+logger = logging.getLogger(__name__)
+
+
+class Pictures(Callback):
+    """Show what the model says of the first validation batch, after each validation.
+
+    What there is to see is the objective's to say (:meth:`~seqnets.training.Objective.pictures`).
+    Without matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and the log says so.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say now that nothing will be drawn."""
+        if writer_of(trainer) is not None and find_spec("matplotlib") is None:
+            logger.warning("No pictures: matplotlib is missing (pip install 'seqnets[plot]').")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Run the model over the batch, draw and write."""
+        writer = writer_of(trainer)
+        if writer is None or find_spec("matplotlib") is None:
+            return
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.transfer_batch_to_device(
+            next(iter(data.val_dataloader())), pl_module.device, 0
+        )
+        modes = {module: module.training for module in pl_module.model.modules()}
+        pl_module.model.eval()
+        try:
+            with torch.no_grad():
+                outcome = pl_module.objective(pl_module.model, batch)
+            pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        for name, picture in pictures.items():
+            write(writer, name, picture, trainer.global_step)
+
+
+def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:
+    """Put a picture where TensorBoard shows such: images, audio or text."""
+    if isinstance(picture, str):
+        writer.add_text(name, picture, step)
+    elif isinstance(picture, Sound):
+        samples = torch.from_numpy(picture.samples)[None]
+        writer.add_audio(name, samples, step, sample_rate=picture.rate)
+    else:
+        writer.add_figure(name, picture, step)

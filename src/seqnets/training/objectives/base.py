@@ -1,0 +1,134 @@
+"""What an objective is: a loss, its metrics, and how predictions are written, read and drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from seqnets.errors import ConfigError, DataError
+from seqnets.insight import Picture
+from seqnets.models import Head
+from seqnets.typing import IGNORE, Batch, Known
+
+Row = dict[str, Any]
+"""A prediction as plain values; what was right stands under "target", None where unknown."""
+
+
+class Outcome(NamedTuple):
+    """What an objective finds in a batch.
+
+    Attributes:
+        loss: Mean over the scored targets, a scalar to be differentiated.
+        scored: How many targets were scored, a scalar.
+        predictions: What the model said, in the form that the metrics take.
+        targets: What was right, in the same form.
+        state: The model's state after the batch.
+    """
+
+    loss: Tensor
+    scored: Tensor
+    predictions: Tensor
+    targets: Tensor
+    state: Any
+
+
+class Objective(ABC):
+    """A loss, its metrics, and the metric by which checkpoints are compared.
+
+    Attributes:
+        metric: The metric that counts, by its name in :meth:`metrics`.
+        mode: "min" or "max": which way it improves.
+    """
+
+    metric: str = "loss"
+    mode: str = "min"
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
+        """Run the model over a batch and score what it says."""
+
+    @abstractmethod
+    def metrics(self, known: Known) -> dict[str, Metric]:
+        """New metrics beside the loss, by name; each takes (predictions, targets).
+
+        Args:
+            known: What the dataset says of itself.
+        """
+
+    def derived(self, loss: float) -> dict[str, float]:
+        """Further figures that follow from the mean loss alone."""
+        return {}
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """What the model said of a batch, as it is written to a file: a row a sequence or step.
+
+        Raises:
+            ConfigError: This objective writes no predictions.
+        """
+        raise ConfigError(f"{type(self).__name__}: writes no predictions.")
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """The predictions and targets of rows that :meth:`rows` wrote, as the metrics take them.
+
+        Raises:
+            DataError: A row lacks something or has what the dataset does not know; says which.
+        """
+        raise ConfigError(f"{type(self).__name__}: reads no predictions.")
+
+    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
+        """The metrics of rows that :meth:`rows` wrote."""
+        predictions, targets = self.read(rows, known)
+        metrics = self.metrics(known).items()
+        return {name: float(metric(predictions, targets)) for name, metric in metrics}
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """What there is to see or hear of a batch, by name, for TensorBoard."""
+        return {}
+
+
+def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
+    """Cross-entropy of one class a step, or what the model's head has in its place.
+
+    With a head nothing is predicted while the model trains: only metrics need it.
+    """
+    output = getattr(model, "output", None)
+    if not isinstance(output, Head):
+        logits, state = model(batch.x, state, batch.lengths)
+        return cross_entropy(logits.flatten(0, 1), batch.y.flatten(), state)
+    if batch.y.device.type == "cpu":
+        check_targets(batch.y, output.num_classes)
+    y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
+    count = (batch.y != IGNORE).sum()
+    loss = output.loss(y, batch.y, batch.lengths) / count.clamp(min=1)
+    said = y if model.training else output.predict(y, batch.lengths)
+    return Outcome(loss, count, said.detach().flatten(0, 1), batch.y.flatten(), state)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
+    """Score logits, (N, C), by the classes that are right, (N,); ``IGNORE`` where none is.
+
+    Raises:
+        DataError: A target is no class.
+    """
+    if targets.device.type == "cpu":  # elsewhere a look at the values would wait for the device
+        check_targets(targets, logits.shape[-1])
+    count = (targets != IGNORE).sum()
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
+
+
+def check_targets(targets: Tensor, classes: int) -> None:
+    """Raise DataError unless each target is a class or ``IGNORE``."""
+    wrong = ((targets < 0) & (targets != IGNORE)) | (targets >= classes)
+    if wrong.any():
+        place = int(wrong.flatten().nonzero()[0, 0])
+        raise DataError(
+            f"Objective: target {place} of the batch is {int(targets.flatten()[place])}, expected "
+            f"0..{classes - 1} (or {IGNORE}: not scored).\n"
+            f"  The model tells {classes} classes apart."
+        )
