@@ -39,13 +39,13 @@ PUBLIC = {
     "seqnets.benchmarking": """
         PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot
     """,
-    "seqnets.insight": "Picture Sound new_figure",
+    "seqnets.insight": "Sound new_figure",
     "seqnets.models": """
         LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
     """,
     "seqnets.training": """
-        SequenceModule Objective Outcome Row LanguageModelling Classification Regression Tagging Cosine
-        DelayedExponential
+        SequenceModule Objective Outcome Row LanguageModelling Classification Regression Tagging
+        Cosine DelayedExponential
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from seqnets.insight import Picture, Sound
+from seqnets.insight import Sound
+from seqnets.insight.canvas import Picture
 from seqnets.training.callbacks.tensorboard import writer_of
 
 logger = logging.getLogger(__name__)

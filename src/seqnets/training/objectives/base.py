@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from seqnets.errors import ConfigError, DataError
-from seqnets.insight import Picture
+from seqnets.insight.canvas import Picture
 from seqnets.models import Head
 from seqnets.typing import IGNORE, Batch, Known
 
