@@ -44,13 +44,13 @@ PUBLIC = {
         LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
     """,
     "seqnets.training": """
-        SequenceModule Objective Outcome Row LanguageModelling Classification Regression Tagging
-        Cosine DelayedExponential
+        SequenceModule Objective Outcome Polyphony Row LanguageModelling Classification Regression
+        Tagging Cosine DelayedExponential
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
         Checkpoints DivergenceGuard Hyperparameters ModelCard Monitor Progress StopOnSignal
-        Pictures TextSamples
+        MusicSamples Pictures TextSamples
     """,
 }
 

@@ -24,6 +24,7 @@ FITTING = {
     "adding": ("SequenceRegressor", "Regression"),
     "copy": ("SequenceTagger", "Tagging"),
     "csv": ("SequenceClassifier", "Classification"),
+    "music": ("SequenceTagger", "Polyphony"),
     "parity": ("SequenceClassifier", "Classification"),
     "ptb": ("LanguageModel", "LanguageModelling"),
     "python_docs": ("LanguageModel", "LanguageModelling"),

@@ -12,6 +12,7 @@ from seqnets.datasets.copying import Copy
 from seqnets.datasets.csv_sequences import CSVSequences
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.music import PolyphonicMusic
 from seqnets.datasets.parity import Parity
 from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
@@ -35,6 +36,7 @@ __all__ = [
     "Loader",
     "Parity",
     "PennTreebank",
+    "PolyphonicMusic",
     "PythonDocs",
     "SequenceData",
     "SequenceLoader",

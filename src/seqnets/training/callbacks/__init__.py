@@ -7,7 +7,7 @@ from seqnets.training.callbacks.model_card import ModelCard
 from seqnets.training.callbacks.monitor import Monitor
 from seqnets.training.callbacks.pictures import Pictures
 from seqnets.training.callbacks.progress import Progress
-from seqnets.training.callbacks.samples import TextSamples
+from seqnets.training.callbacks.samples import MusicSamples, TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Hyperparameters",
     "ModelCard",
     "Monitor",
+    "MusicSamples",
     "Pictures",
     "Progress",
     "StopOnSignal",

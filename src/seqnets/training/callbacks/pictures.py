@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
+from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
 
 logger = logging.getLogger(__name__)
 
 
-class Pictures(Callback):
-    """Show what the model says of the first validation batch, after each validation.
+class Pictures(Sparingly):
+    """Show what the model says of the first validation batch, after validations.
 
     What there is to see is the objective's to say (:meth:`~seqnets.training.Objective.pictures`).
     Without matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and the log says so.
@@ -26,31 +30,40 @@ class Pictures(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Say now that nothing will be drawn."""
-        if writer_of(trainer) is not None and find_spec("matplotlib") is None:
+        if writer_of(trainer) is not None and not can_draw():
             logger.warning("No pictures: matplotlib is missing (pip install 'seqnets[plot]').")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
         """Run the model over the batch, draw and write."""
-        writer = writer_of(trainer)
-        if writer is None or find_spec("matplotlib") is None:
-            return
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not can_draw():
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = data.transfer_batch_to_device(
             next(iter(data.val_dataloader())), pl_module.device, 0
         )
-        modes = {module: module.training for module in pl_module.model.modules()}
-        pl_module.model.eval()
-        try:
-            with torch.no_grad():
-                outcome = pl_module.objective(pl_module.model, batch)
+        with evaluating(pl_module.model):
+            outcome = pl_module.objective(pl_module.model, batch)
             pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         for name, picture in pictures.items():
             write(writer, name, picture, trainer.global_step)
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there."""
+    return find_spec("matplotlib") is not None
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model in evaluation mode, without gradients, and afterwards as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:

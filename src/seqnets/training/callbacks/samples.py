@@ -1,20 +1,26 @@
-"""What a language model would write."""
+"""What a model would write or play."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.datasets import Vocabulary
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.datasets.base import check_count
+from seqnets.datasets.music import LOWEST
+from seqnets.insight.roll import draw_rolls, play
+from seqnets.training.callbacks.pictures import can_draw, evaluating, write
+from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.compose import compose
 from seqnets.training.generate import check_options, generate, read_prompt
-from seqnets.training.objectives import LanguageModelling
+from seqnets.training.objectives import LanguageModelling, Polyphony
 
 
-class TextSamples(Callback):
-    """Write a sampled passage into TensorBoard's TEXT tab after each validation.
+class TextSamples(Sparingly):
+    """Write a sampled passage into TensorBoard's TEXT tab after validations.
 
     The choices are the same each time, so that what changes is what the model has learned.
 
@@ -40,13 +46,10 @@ class TextSamples(Callback):
         if vocabulary is not None:
             read_prompt(vocabulary, self.prompt)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
         """Sample and write."""
-        writer = writer_of(trainer)
         vocabulary = _vocabulary(trainer, pl_module)
-        if writer is None or vocabulary is None:
-            return
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if vocabulary is None:
             return
         passage = self.passage(pl_module.model, vocabulary).replace("\n", "\n    ")
         writer.add_text("sample", f"    {passage}", trainer.global_step)
@@ -55,6 +58,35 @@ class TextSamples(Callback):
         """Return the prompt and what the model continues it with."""
         pieces = generate(model, vocabulary, self.prompt, self.length, self.temperature)
         return self.prompt + "".join(pieces)
+
+
+class MusicSamples(Sparingly):
+    """Play how the model would go on with a piece, into TensorBoard, after validations.
+
+    The piece is the first of the validation part. The choices are the same each time, so that what
+    changes is what the model has learned.
+
+    Args:
+        beginning: Steps of the piece that it is given.
+        length: Steps that it plays.
+    """
+
+    def __init__(self, beginning: int = 16, length: int = 64) -> None:
+        check_count(type(self).__name__, beginning=beginning, length=length)
+        self.beginning, self.length = beginning, length
+
+    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
+        """Play and write."""
+        if not isinstance(pl_module.objective, Polyphony):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        piece = next(iter(data.val_dataloader())).x[0, : self.beginning].to(pl_module.device)
+        with evaluating(pl_module.model):
+            roll = compose(pl_module.model, piece, self.length).cpu().numpy()
+        write(writer, "sample", play(roll, LOWEST), trainer.global_step)
+        if can_draw():
+            figure = draw_rolls({f"given for {len(piece)} steps, then played": roll}, LOWEST)
+            write(writer, "sample", figure, trainer.global_step)
 
 
 def _vocabulary(trainer: Trainer, pl_module: Any) -> Vocabulary | None:

@@ -3,6 +3,7 @@
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.classification import Classification
 from seqnets.training.objectives.language import LanguageModelling
+from seqnets.training.objectives.polyphony import Polyphony
 from seqnets.training.objectives.regression import Regression
 from seqnets.training.objectives.tagging import Tagging
 
@@ -11,6 +12,7 @@ __all__ = [
     "LanguageModelling",
     "Objective",
     "Outcome",
+    "Polyphony",
     "Regression",
     "Row",
     "Tagging",

@@ -1,0 +1,80 @@
+"""Piano rolls, to be seen and to be heard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqnets.insight.canvas import Sound, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RATE = 22_050
+_LOUDNESS = (1.0, 0.5, 0.25, 0.12)
+"""Of a tone and its overtones."""
+
+
+def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int, steps: int = 200) -> Figure:
+    """Draw piano rolls below each other, over the same steps and keys.
+
+    Args:
+        rolls: By what they are called, each (T, K): 0 where a key is silent, to 1 where it sounds.
+        lowest: MIDI number of the first key.
+        steps: Steps to draw at most.
+    """
+    shown = {name: roll[:steps] for name, roll in rolls.items()}
+    used = np.flatnonzero(np.max([roll.max(0) for roll in shown.values()], axis=0) > 0.05)
+    low, high = (max(0, used[0] - 2), used[-1] + 3) if len(used) else (0, 88)
+    figure, axes = new_figure(8, 1 + 2.2 * len(shown), nrows=len(shown), sharex=True, squeeze=False)
+    for axis, (name, roll) in zip(axes[:, 0], shown.items(), strict=True):
+        extent = (-0.5, len(roll) - 0.5, lowest + low - 0.5, lowest + high - 0.5)
+        image = axis.imshow(
+            roll[:, low:high].T, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower",
+            interpolation="nearest", extent=extent,
+        )  # fmt: skip
+        octaves = [
+            key for key in range(12 * (lowest // 12), 128, 12) if extent[2] < key < extent[3]
+        ]
+        axis.set_yticks(octaves, [f"C{key // 12 - 1}" for key in octaves])
+        axis.set_title(name, loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel("step")
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01)
+    return figure
+
+
+def play(roll: np.ndarray, lowest: int, step_seconds: float = 0.25) -> Sound:
+    """Play a piano roll: each key a decaying tone with a few overtones.
+
+    Args:
+        roll: (T, K), above one half where a key sounds. Steps in a row are one tone.
+        lowest: MIDI number of the first key.
+        step_seconds: How long a step is.
+    """
+    length = int(step_seconds * _RATE)
+    samples = np.zeros((len(roll) + 2) * length, np.float32)
+    for key in range(roll.shape[1]):
+        pitch = 440 * 2 ** ((lowest + key - 69) / 12)
+        for sounds, group in groupby(enumerate(roll[:, key] > 0.5), lambda pair: bool(pair[1])):
+            steps = [step for step, _ in group]
+            if sounds:
+                tone = _tone(pitch, (len(steps) + 1) * length, length)
+                start = steps[0] * length
+                samples[start : start + len(tone)] += tone
+    peak = np.abs(samples).max()
+    return Sound(samples / peak * 0.9 if peak > 0 else samples, _RATE)
+
+
+def _tone(pitch: float, length: int, release: int) -> np.ndarray:
+    time = np.arange(length) / _RATE
+    waves = [
+        loud * np.sin(2 * np.pi * pitch * n * time)
+        for n, loud in enumerate(_LOUDNESS, start=1)
+        if pitch * n < _RATE / 2
+    ]
+    loudness = np.exp(-2.0 * time) * np.minimum(1, time / 0.005)
+    loudness[-release:] *= np.linspace(1, 0, release)
+    return (np.sum(waves, axis=0) * loudness).astype(np.float32)

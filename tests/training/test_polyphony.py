@@ -1,0 +1,108 @@
+"""The objective of music, and playing."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from seqnets.errors import DataError
+from seqnets.training import Polyphony
+from seqnets.training.compose import compose
+from seqnets.typing import IGNORE, Batch
+
+KNOWN = {"sizes": {"input_size": 88, "num_classes": 88}}
+
+
+class Says(nn.Module):
+    """A model that says the same logit of every key."""
+
+    def __init__(self, logit, keys=88):
+        super().__init__()
+        self.logit, self.keys = logit, keys
+
+    def forward(self, x, state=None, lengths=None):
+        return torch.full((*x.shape[:2], self.keys), self.logit), state
+
+
+def batch_of(*rows, keys=88):
+    """Rows of targets, each a list of chords; None is a step that is not scored."""
+    y = torch.zeros(len(rows), max(map(len, rows)), keys)
+    lengths = torch.tensor([len(row) for row in rows])
+    for place, row in enumerate(rows):
+        y[place, len(row) :] = IGNORE
+        for step, chord in enumerate(row):
+            y[place, step, chord] = 1
+    return Batch(torch.zeros_like(y), y, lengths)
+
+
+def test_the_loss_is_the_nats_of_all_keys_of_a_step_averaged_over_steps():
+    batch = batch_of([[3], [3, 5]], [[]])
+    outcome = Polyphony()(Says(-2.0), batch)
+
+    on, off = math.log1p(math.exp(2.0)), math.log1p(math.exp(-2.0))
+    steps = [on + 87 * off, 2 * on + 86 * off, 88 * off]
+    assert float(outcome.loss) == pytest.approx(sum(steps) / 3, rel=1e-5)
+    assert int(outcome.scored) == 3
+
+
+def test_steps_past_the_end_count_nowhere():
+    long, short = batch_of([[3]], [[5]]), batch_of([[3], [1], [2]], [[5]])
+    metrics = Polyphony().metrics(KNOWN)
+    for batch in (long, batch_of([[3]], [[5]])):
+        outcome = Polyphony()(Says(1.0), batch)
+    one = metrics["frame_accuracy"](outcome.predictions, outcome.targets)
+
+    padded = Batch(torch.zeros(2, 3, 88), short.y.clone(), torch.tensor([1, 1]))
+    padded.y[0, 1:] = IGNORE
+    outcome = Polyphony()(Says(1.0), padded)
+    assert int(outcome.scored) == 2
+    assert (
+        metrics["frame_accuracy"](outcome.predictions, outcome.targets)
+        == one
+        == pytest.approx(1 / 88)
+    )
+
+
+def test_a_file_of_predictions_gives_the_same_figures():
+    torch.manual_seed(0)
+    objective = Polyphony()
+    model = nn.Linear(88, 88)
+    batch = batch_of([[3], [4, 9], [5]], [[40]])
+
+    class Linear(nn.Module):
+        def forward(self, x, state=None, lengths=None):
+            return model(x), state
+
+    with torch.no_grad():
+        outcome = objective(Linear(), batch._replace(x=torch.randn(2, 3, 88)))
+    rows = objective.rows(outcome, batch, KNOWN)
+    scores = objective.scores(rows, KNOWN)
+
+    assert [len(row["target"]) for row in rows] == [3, 1]
+    assert rows[0]["target"] == [[24], [25, 30], [26]]
+    assert scores["nll"] == pytest.approx(float(outcome.loss), rel=1e-5)
+    for name, metric in objective.metrics(KNOWN).items():
+        assert scores[name] == pytest.approx(float(metric(outcome.predictions, outcome.targets)))
+
+
+def test_a_chord_that_no_piano_has_is_refused():
+    rows = [{"prediction": [[60]], "target": [[12]], "nats": [1.0]}]
+
+    with pytest.raises(DataError, match=r"Row 1: target has the chord \[12\]"):
+        Polyphony().scores(rows, KNOWN)
+
+
+def test_a_model_of_another_number_of_keys_is_refused():
+    with pytest.raises(DataError, match=r"expected \(1, 1, 80\)"):
+        Polyphony()(Says(0.0, keys=80), batch_of([[3]]))
+
+
+def test_playing_draws_each_key_by_its_probability():
+    beginning = torch.zeros(2, 88)
+
+    assert torch.equal(compose(Says(50.0), beginning, 3)[2:], torch.ones(3, 88))
+    assert torch.equal(compose(Says(-50.0), beginning, 3), torch.zeros(5, 88))
+    played = compose(Says(0.0), beginning, 100)[2:]
+    assert 0.45 < played.mean() < 0.55
+    assert torch.equal(played, compose(Says(0.0), beginning, 100)[2:])

@@ -1,0 +1,37 @@
+"""What is shown after validations takes little of a run's time."""
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from seqnets.training.callbacks import sparingly
+from tests.training.runs import fit, language_module, text_data
+
+
+class Shown(sparingly.Sparingly):
+    def __init__(self):
+        self.steps = []
+
+    def show(self, trainer, pl_module, writer):
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(1e-9, [4, 12]), (1e9, [4, 8, 12])])
+def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
+    share, shown, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sparingly, "SHARE", share)
+    callback = Shown()
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    fit(
+        language_module, text_data(tmp_path), tmp_path, callback,
+        logger=logger, max_steps=12, val_check_interval=4, check_val_every_n_epoch=None,
+    )  # fmt: skip
+
+    assert callback.steps == shown
+
+
+def test_nothing_is_shown_without_tensorboard(tmp_path):
+    callback = Shown()
+    fit(language_module, text_data(tmp_path), tmp_path, callback, logger=False, max_steps=4)
+
+    assert callback.steps == []
