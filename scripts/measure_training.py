@@ -2,10 +2,11 @@
 
     python scripts/measure_training.py --output FILE [--data FOLDER] [--device cuda|cpu]
 
-Three runs take turns in one process: `seqnets train` as it stands (progress bar, TensorBoard,
-guards), the same model in a bare loop, and that loop with torch.nn.LSTM in the model. Each window
-is so many steps of training; the device is waited for at its ends alone. Without --data the text
-is random words, as many and as different as those of PTB.
+Four runs take turns in one process: `seqnets train` as it stands (progress bar, TensorBoard,
+guards), the same without TensorBoard, the same model in a bare loop, and that loop with
+torch.nn.LSTM in the model. Each window is so many steps of training; the device is waited for at
+its ends alone. How many batches a second the data loader gives by itself is noted too. Without
+--data the text is random words, as many and as different as those of PTB.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from seqnets.models import LanguageModel
 
 WORDS = {"ptb.train.txt": 929_589, "ptb.valid.txt": 73_760, "ptb.test.txt": 82_430}
 V = 10_000
-COMMAND, BARE, TORCH = "seqnets train", "bare loop", "bare loop, nn.LSTM"
+COMMAND, QUIET = "seqnets train", "seqnets train logger=none"
+BARE, TORCH, LOADER = "bare loop", "bare loop, nn.LSTM", "data loader alone"
 MISSING: list[str] = []
 """What was to be measured and was not."""
 BACKENDS: dict[str, dict[str, int]] = {}
@@ -196,6 +198,17 @@ def random_words(folder: Path) -> Path:
     return folder
 
 
+def drawn(data: PennTreebank, windows: int, steps: int) -> list[float]:
+    """Batches a second that the training loader gives by itself."""
+    batches = chain.from_iterable(data.train_dataloader() for _ in count())
+    marks = [time.perf_counter()]
+    for _ in range(windows):
+        for _ in range(steps):
+            next(batches)
+        marks.append(time.perf_counter())
+    return rates(marks, steps)
+
+
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -219,7 +232,7 @@ def main() -> None:
         found = measure(given, data.absolute())
 
     medians = {name: statistics.median(values) for name, values in found.items()}
-    pairs = [(COMMAND, BARE), (COMMAND, TORCH), (BARE, TORCH)]
+    pairs = [(COMMAND, BARE), (COMMAND, QUIET), (COMMAND, TORCH), (BARE, TORCH), (LOADER, BARE)]
     ratios = {
         f"{one} / {other}": round(medians[one] / medians[other], 4)
         for one, other in pairs
@@ -277,10 +290,16 @@ def measure(given: argparse.Namespace, data: Path) -> dict[str, list[float]]:
     plan = (given.windows, given.steps, given.warmup)
     runs: dict[str, Callable[[], list[float]]] = {}
     if find_spec("hydra"):
-        runs[COMMAND] = lambda: by_command(given.model, data, given.device, *plan, given.overrides)
+
+        def command(*more: str) -> Callable[[], list[float]]:
+            also = [*given.overrides, *more]
+            return lambda: by_command(given.model, data, given.device, *plan, also)
+
+        runs |= {COMMAND: command(), QUIET: command("logger=none")}
     else:
         MISSING.append(f"{COMMAND}: hydra is not installed")
     runs |= {name: lambda loop=loop: loop.windows(*plan) for name, loop in loops.items()}
+    runs[LOADER] = lambda: drawn(ptb, given.windows, given.steps)
 
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(given.rounds):

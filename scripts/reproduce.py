@@ -1,11 +1,10 @@
-"""Run an experiment of a published result and write down what came out.
+"""Run an experiment and write down what came out, beside its baselines and what was published.
 
     python scripts/reproduce.py NAME [OVERRIDES ...]
 
-NAME is a file of configs/experiment that has a `published` part. The run is `seqnets train
-experiment=NAME`, with the overrides (for instance dataset.root=FOLDER seed=1). What came out is
-written to benchmarks/results/published/NAME.json, or NAME_seedN.json for another seed than 0;
-`python scripts/make_results_page.py` makes docs/results.md from those files.
+The run is `seqnets train experiment=NAME`, with the overrides (for instance dataset.root=FOLDER
+seed=1). What came out is written to benchmarks/results/experiments/NAME.json, or NAME_seedN.json
+for another seed than 0; `python scripts/make_results_page.py` makes docs/results.md from those.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from omegaconf import OmegaConf
 from seqnets.benchmarking.surroundings import commit, machine, now, versions
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "published"
+RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run an experiment of a published result.")
-    parser.add_argument("name", help="a file of configs/experiment with a `published` part")
+    parser = argparse.ArgumentParser(description="Run an experiment and write down the result.")
+    parser.add_argument("name", help="a file of configs/experiment")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `seqnets train`")
     asked = parser.parse_args()
     published = published_by(asked.name)
@@ -42,14 +41,16 @@ def main() -> None:
         (finished,) = Path(output).glob("*/*/result.json")
         result = json.loads(finished.read_text(encoding="utf-8"))
         config = OmegaConf.load(finished.with_name("config.yaml"))
-    metric = published["metric"]
+    ours = result["test"][result["metric"]]
     record = {
         "name": asked.name,
+        "metric": result["metric"],
+        "mode": result["mode"],
+        "ours": ours,
         "published": published,
-        "ours": result["test"][metric],
-        "test": result["test"],
         "rivals": result["rivals"],
-        "optimizer steps": result["step"],
+        "test": result["test"],
+        "steps": result["step"],
         "seed": config.seed,
         "seconds": round(seconds),
         "command": f"seqnets {' '.join(map(without_folder, command))}",
@@ -63,18 +64,17 @@ def main() -> None:
     suffix = f"_seed{config.seed}" if config.seed else ""
     path = RESULTS / f"{asked.name}{suffix}.json"
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"{metric}: {record['ours']:.5g}, published {published['value']}. Written: {path}")
+    print(f"{result['metric']}: {ours:.5g}. Written: {path}")
 
 
-def published_by(name: str) -> dict[str, Any]:
-    """What an experiment's file says was published: source, metric, value, mode."""
+def published_by(name: str) -> dict[str, Any] | None:
+    """What an experiment's file says was published: source, metric and value; None if nothing."""
     path = ROOT / "configs" / "experiment" / f"{name}.yaml"
-    if not path.is_file() or "published" not in (config := OmegaConf.load(path)):
-        known = [
-            p.stem for p in sorted(path.parent.glob("*.yaml")) if "\npublished:" in p.read_text()
-        ]
-        sys.exit(f"reproduce: {name} has nothing published, expected one of {', '.join(known)}.")
-    found: Any = OmegaConf.to_container(config.published)
+    if not path.is_file():
+        known = [file.stem for file in sorted(path.parent.glob("*.yaml"))]
+        sys.exit(f"reproduce: there is no experiment {name!r}, expected one of {', '.join(known)}.")
+    config: Any = OmegaConf.load(path)
+    found: Any = OmegaConf.to_container(config.published) if "published" in config else None
     return found
 
 

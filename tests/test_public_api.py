@@ -29,7 +29,7 @@ PUBLIC = {
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
-        Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video
+        Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
     """,
     "seqnets.conversion": """
         to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx
@@ -42,10 +42,18 @@ PUBLIC = {
     "seqnets.insight": "Sound new_figure",
     "seqnets.models": """
         LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
+        SoftmaxHead FusedSoftmax AdaptiveSoftmax DroppedEmbedding
+        SequenceToSequence Decoder Decoded Attention BahdanauAttention LuongAttention
+        beam_search greedy
+        ConditionalRandomField WordEmbedding
+        VideoClassifier FramePredictor
+        Forecaster Direct Recursive EncoderDecoder Parallel
+        NumberHead PointHead GaussianHead QuantileHead
     """,
     "seqnets.training": """
-        SequenceModule Objective Outcome Polyphony Row LanguageModelling Classification Regression
-        Tagging Cosine DelayedExponential
+        SequenceModule Objective Outcome Row Classification Forecasting FramePrediction
+        LanguageModelling Polyphony Regression Tagging Transduction
+        Cosine DelayedExponential
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """

@@ -11,7 +11,8 @@ State = tuple[Tensor, ...]
 """What a cell carries from step to step, each (B, H); the first is its output."""
 
 Sizes = dict[str, int]
-"""What a dataset knows and a model needs: vocab_size, input_size, num_classes, output_size."""
+"""What a dataset knows and a model needs: vocab_size or input_size, or the channels, height and
+width of frames; num_classes, output_size."""
 
 Known = Mapping[str, Any]
 """What a dataset says of itself and a checkpoint keeps, as plain values: "sizes", "unit",
@@ -20,15 +21,20 @@ Known = Mapping[str, Any]
 IGNORE = -100
 """A target that is not scored: torch's own ``ignore_index``."""
 
+END = 0
+"""The token that ends a written sequence, and that a decoder is given before the first one."""
+
 
 class Batch(NamedTuple):
     """What every dataset yields and every objective takes.
 
     Attributes:
-        x: Tokens, (B, T) int64, or features, (B, T, I) float32.
+        x: Tokens, (B, T) int64, or with their spelling (B, T, 1 + bytes), features, (B, T, I)
+            float32, or frames, (B, T, C, height, width) float32.
         y: Next tokens or a label a step, (B, T) int64, ``IGNORE`` where none is; one label a
-            sequence, (B,) int64; values, (B, K) float32, or values a step, (B, T, K) float32,
-            ``IGNORE`` where none are; or the tokens of another sequence, (B, U) int64.
+            sequence, (B,) int64; values, (B, K) float32; values or a frame a step, (B, T, K) or
+            as ``x``, float32, ``IGNORE`` where none are; or the tokens of another sequence,
+            (B, U) int64.
         lengths: Valid steps of each row, (B,) int64; all T if omitted.
         carry: Whether each row continues the same row of the batch before.
     """

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seqnets.datasets import Parity
 from seqnets.training import load_checkpoint, save_checkpoint
 
 from .conftest import SMALL
@@ -307,3 +308,27 @@ def test_two_processes_share_one_run(started, tmp_path):
     assert process.returncode == 0, output
     assert output.count("Run folder") == 1
     assert (only_run(tmp_path) / "result.json").exists()
+
+
+def test_the_share_of_padding_and_the_way_to_predict_are_told(seqnets, tmp_path):
+    sizes = ["dataset.train_size=64", "dataset.test_size=32", "dataset.shortest_length=2"]
+
+    done = seqnets("train", *SMALL, "dataset=parity", *sizes)
+
+    data = Parity(32, shortest_length=2, train_size=64, test_size=32)
+    told = f"Padding is {data.loader('train').padding:.1%} of the training steps."
+    assert done.code == 0, done.err
+    assert told in done.out
+    assert told in (only_run(tmp_path) / "run.log").read_text()
+    events = EventAccumulator(str(only_run(tmp_path))).Reload()
+    assert events.Tensors("padding/text_summary")
+    lines = [line for line in done.out.splitlines() if line.startswith("seqnets ")]
+    assert [line.split()[1] for line in lines] == ["predict", "evaluate", "train"]
+    again = seqnets(*shlex.split(lines[0])[1:])
+    assert again.code == 0, again.err
+
+
+def test_a_callback_is_left_out_by_null(seqnets, small_text):
+    done = seqnets("train", *small_text, "callbacks.samples=null", "logger=none")
+
+    assert done.code == 0, done.err

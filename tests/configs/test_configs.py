@@ -22,16 +22,40 @@ DATASETS = sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml"))
 
 FITTING = {
     "adding": ("SequenceRegressor", "Regression"),
+    "classification": ("SequenceClassifier", "Classification"),
     "copy": ("SequenceTagger", "Tagging"),
-    "csv": ("SequenceClassifier", "Classification"),
+    "etth1": ("Forecaster", "Forecasting"),
+    "forecasting": ("Forecaster", "Forecasting"),
+    "digits": ("SequenceClassifier", "Classification"),
+    "mnist": ("SequenceClassifier", "Classification"),
+    "moving_digits": ("VideoClassifier", "Classification"),
+    "moving_digits_next": ("FramePredictor", "FramePrediction"),
     "music": ("SequenceTagger", "Polyphony"),
+    "dyck": ("SequenceTagger", "Tagging"),
+    "multi30k": ("SequenceToSequence", "Transduction"),
+    "pairs": ("SequenceToSequence", "Transduction"),
+    "names": ("SequenceClassifier", "Classification"),
     "parity": ("SequenceClassifier", "Classification"),
     "ptb": ("LanguageModel", "LanguageModelling"),
     "python_docs": ("LanguageModel", "LanguageModelling"),
+    "recall": ("SequenceClassifier", "Classification"),
+    "repeat": ("SequenceToSequence", "Transduction"),
+    "regression": ("SequenceRegressor", "Regression"),
     "shakespeare": ("LanguageModel", "LanguageModelling"),
+    "sort": ("SequenceToSequence", "Transduction"),
+    "sst": ("SequenceClassifier", "Classification"),
+    "tagging": ("SequenceTagger", "Tagging"),
     "text": ("LanguageModel", "LanguageModelling"),
     "ucr": ("SequenceClassifier", "Classification"),
+    "wnut17": ("SequenceTagger", "Tagging"),
 }
+
+GROUPS_OF = {
+    "model/attention": "sequence_to_sequence",
+    "model/head": "forecaster",
+    "model/strategy": "forecaster",
+}
+"""The model that has a group of its own."""
 
 
 @cache
@@ -43,7 +67,9 @@ def compose(*overrides, verb="train"):
 def composed(option):
     """A configuration with this option in it: of training, or of the verb that has the group."""
     group, _, name = option.rpartition("/")
-    return compose(f"{group}={name}", verb="benchmark" if group == "suite" else "train")
+    chosen = [f"model={GROUPS_OF[group]}"] if group in GROUPS_OF else []
+    verb = "benchmark" if group == "suite" else "train"
+    return compose(*chosen, f"{group}={name}", verb=verb)
 
 
 def targets(node, key=""):

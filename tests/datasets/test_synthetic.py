@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from seqnets.datasets import Adding, Copy, Parity, SequenceData, Sequences, Splits
+from seqnets.datasets import Adding, Copy, Dyck, Parity, Recall, SequenceData, Sequences, Splits
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE
 
 SMALL = {"train_size": 40, "test_size": 20, "batch_size": 8}
-TASKS = [Adding, Copy, Parity]
+TASKS = [Adding, Copy, Dyck, Parity, Recall]
 
 
 @pytest.mark.parametrize("task", TASKS)

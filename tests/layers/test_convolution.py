@@ -127,6 +127,22 @@ def test_frames_become_features_each_on_its_own():
         assert not y[b, n:].any()
 
 
+def test_places_of_a_frame_keep_features_of_their_own_and_their_mean_is_what_else_is_given():
+    torch.manual_seed(0)
+    options = {"kernel_size": [3, 5], "stride": [2, 1]}
+    mean, places = (
+        ConvFront2d(3, [4, 6], **options),
+        ConvFront2d(3, [4, 6], frame=(8, 7), **options),
+    )
+    places.load_state_dict(mean.state_dict())
+    x = torch.randn(B, T, 3, 8, 7)
+
+    features, _ = places(x)
+
+    assert places.output_size == features.shape[2] == 6 * 4 * 4
+    torch.testing.assert_close(features.unflatten(2, (6, 4, 4)).mean((3, 4)), mean(x)[0])
+
+
 def test_padding_of_a_video_reaches_no_gradient():
     net = Fronted(ConvFront2d(1, 2), Recurrent(GRUCell(2, 3)))
     x = torch.randn(2, 5, 1, 4, 4)
@@ -195,6 +211,11 @@ WRONG = {
     "features": (lambda: ConvFront1d(I, 4)(torch.zeros(B, T, 5)), r"expected \(B, T, I\) with"),
     "samples": (lambda: ConvFront1d(1, 4)(torch.zeros(B, T)), r"shape \(4, 9\), expected"),
     "frames": (lambda: ConvFront2d(3, 4)(torch.zeros(B, T, 8, 8)), "height, width"),
+    "another frame": (
+        lambda: ConvFront2d(1, 4, frame=(8, 8))(torch.zeros(B, T, 1, 8, 7)),
+        r"a frame is \(8, 7\), expected \(8, 8\)",
+    ),
+    "no frame": (lambda: ConvFront2d(1, 4, frame=(8,)), "frame is .* expected height and width"),
     "resets": (
         lambda: fronted(2, 3)(torch.zeros(B, T, I), resets=torch.zeros(B, T, dtype=torch.bool)),
         "resets came, but ConvFront1d sees several steps at once",

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from seqnets.cells import GRUCell, LSTMCell
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.models import Encoder, LanguageModel, SequenceClassifier, SequenceRegressor
 from seqnets.models import SequenceTagger as Tagger
+from seqnets.models.classifier import POOLINGS
 
 TOKENS = torch.tensor([[0, 3, 1, 4, 1, 5], [2, 2, 4, 0, 1, 3]])
 
@@ -67,7 +70,7 @@ def test_bptt_steps_change_gradients_and_not_outputs():
     assert not torch.allclose(*gradients)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_row_is_classified_as_it_is_alone_whatever_its_padding(pooling, bidirectional):
     model = SequenceClassifier(
@@ -84,13 +87,40 @@ def test_a_row_is_classified_as_it_is_alone_whatever_its_padding(pooling, bidire
     torch.testing.assert_close(together, alone)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_row_without_steps_gets_the_bias_alone(pooling):
     model = SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, pooling=pooling)
 
     logits, _ = model(torch.randn(2, 7, 3), lengths=torch.tensor([0, 7]))
 
     torch.testing.assert_close(logits[0], model.output.bias)
+
+
+def test_attention_weighs_steps_by_the_softmax_of_their_scores():
+    model = SequenceClassifier(GRUCell, 2, input_size=3, hidden_size=2, pooling="attention")
+    model = model.double()
+    x = torch.randn(1, 3, 3, dtype=torch.float64)
+
+    logits, _ = model(x, lengths=torch.tensor([2]))
+    first, second = model.encoder(x)[0][0, :2].tolist()
+    weight = model.score.weight[0].tolist()
+    powers = [math.exp(sum(w * v for w, v in zip(weight, y, strict=True))) for y in (first, second)]
+    pooled = [
+        (powers[0] * a + powers[1] * b) / sum(powers) for a, b in zip(first, second, strict=True)
+    ]
+
+    torch.testing.assert_close(
+        logits[0], model.output(torch.tensor(pooled, dtype=torch.float64)), rtol=0, atol=1e-12
+    )
+
+
+def test_attention_learns_from_a_batch_with_a_row_without_steps():
+    model = SequenceClassifier(GRUCell, 2, input_size=3, hidden_size=2, pooling="attention")
+
+    model(torch.randn(2, 4, 3), lengths=torch.tensor([0, 4]))[0].square().sum().backward()
+
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert model.score.weight.grad.abs().max() > 0
 
 
 def test_last_pooling_in_both_directions_keeps_what_each_direction_ended_with():

@@ -1,1 +1,1 @@
-"""The command line: ``seqnets train | evaluate | generate | benchmark | list | completion``."""
+"""The command line: ``seqnets VERB KEY=VALUE ...``, each verb in a file of its name."""

@@ -45,7 +45,7 @@ def _query(line: str) -> None:
         print(" ".join(VERBS))
     elif words[1] == "list":
         print(" ".join(KINDS))
-    elif words[1] in ("train", "evaluate", "generate", "benchmark", "convert"):
+    elif words[1] in VERBS and words[1] != "completion":
         from seqnets.cli.application import flags, run
 
         os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+", "seqnets", line)

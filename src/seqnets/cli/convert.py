@@ -12,10 +12,11 @@ from torch import nn
 
 from seqnets.cells import Wrapper
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import make_module, plain
+from seqnets.cli.assemble import plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
+from seqnets.cli.trained import load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
 
@@ -73,15 +74,8 @@ def _format(named: str | None, path: Path, key: str) -> str:
 
 def _trained(path: str, allow: list[str]) -> nn.Module:
     """The model of a checkpoint."""
-    from seqnets.training import load_checkpoint, load_weights
-
-    place = runs.checkpoint_at(path, "best.ckpt")
-    checkpoint = load_checkpoint(place)
-    card = checkpoint["seqnets"]
     with quiet():
-        module = make_module(card["config"], card["data"], allow)
-        load_weights(module, checkpoint, place)
-    return module.model
+        return load_module(runs.checkpoint_at(path, "best.ckpt"), allow).model
 
 
 def _tell(console: Console, form: str, found: float | None) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from seqnets.cli import runs
-from seqnets.cli.assemble import Config, make_module, plain
+from seqnets.cli.assemble import Config, plain
+from seqnets.cli.trained import load_module
 from seqnets.datasets import Vocabulary
 from seqnets.errors import CheckpointError
-from seqnets.training import LanguageModelling, load_checkpoint, load_weights
+from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
 
 
@@ -30,16 +31,14 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     """
     options = plain(config)
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
-    checkpoint = load_checkpoint(path)
-    card = checkpoint["seqnets"]
-    module = make_module(card["config"], card["data"], options["allow"])
+    module = load_module(path, options["allow"])
     if not isinstance(module.objective, LanguageModelling):
         raise CheckpointError(
-            f"Checkpoint {path}: is of {card['config']['model']['_target_']}, expected a "
+            f"Checkpoint {path}: is of {module.card['config']['model']['_target_']}, expected a "
             f"language model.\n  Only such a model can write."
         )
-    load_weights(module, checkpoint, path)
-    vocabulary = Vocabulary(card["data"]["vocabulary"], card["data"]["unit"])
+    known = module.card["data"]
+    vocabulary = Vocabulary(known["vocabulary"], known["unit"])
     pieces = generate(
         module.model.eval(),
         vocabulary,

@@ -13,6 +13,7 @@ KINDS = {
     "models": "model",
     "cells": "model/cell",
     "options": "model/option",
+    "attentions": "model/attention",
     "datasets": "dataset",
     "objectives": "objective",
     "optimizers": "optimizer",

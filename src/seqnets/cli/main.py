@@ -13,7 +13,9 @@ from seqnets.errors import SeqnetsError
 VERBS = {
     "train": "train a model, or go on with a run",
     "evaluate": "score a checkpoint",
+    "predict": "write down what a model says of new data, or of a part",
     "generate": "let a language model write",
+    "inspect": "look at a dataset: sizes, lengths, classes, samples",
     "benchmark": "time cells against rivals and the limit",
     "convert": "weights to and from torch.nn, Keras, Flax and ONNX",
     "list": "models, cells, datasets, experiments, ...",

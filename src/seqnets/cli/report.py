@@ -25,16 +25,16 @@ def figures(trainer: Trainer, part: str) -> dict[str, float]:
 
 
 def figures_table(
-    part: str,
+    what: str,
     figures: Mapping[str, float],
     objective: Objective,
     rivals: Mapping[str, float],
     published: Mapping[str, Any] | None = None,
 ) -> Table:
-    """A part's figures, and what simple rivals reach in the metric that counts.
+    """Figures, and what simple rivals reach in the metric that counts.
 
     Args:
-        part: "val" or "test".
+        what: What they are of, such as "the test part".
         figures: Metrics by name.
         objective: Says which metric counts, and which way it improves.
         rivals: What a dataset's ``baselines()`` says: bits a token for language models, else in
@@ -42,24 +42,29 @@ def figures_table(
         published: What others reached: its "source", and its "value" in the "metric".
     """
     metric = objective.metric
-    table = Table(title=f"Figures of the {part} part")
+    table = Table(title=f"Figures of {what}")
     for heading in ("", metric.replace("_", " "), ""):
         table.add_column(heading, justify="right" if heading else "left")
     ours = figures[metric]
     table.add_row("this model", f"{ours:.4g}", "", style="bold")
-    reached = {
-        name: math.pow(2, value) if metric == "perplexity" else value
-        for name, value in rivals.items()
-    }
+    reached = in_metric(objective, rivals)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
     for name, rival in reached.items():
-        better = ours > rival if objective.mode == "max" else ours < rival
+        above = ours > rival if objective.mode == "max" else ours < rival
+        better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one is in float32
         verdict = "[green]better[/]" if better else "[red]not better[/]"
         table.add_row(name, f"{rival:.4g}", f"this model is {verdict}")
     others = [f"{name} {value:.4g}" for name, value in figures.items() if name != metric]
     table.caption = ", ".join(others)
     return table
+
+
+def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, float]:
+    """What a dataset's ``baselines()`` says, in the metric that counts: perplexity, not bits."""
+    if objective.metric != "perplexity":
+        return dict(rivals)
+    return {name: math.pow(2, value) for name, value in rivals.items()}
 
 
 def show(console: Console, title: str, text: str) -> None:

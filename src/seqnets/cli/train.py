@@ -33,8 +33,15 @@ from seqnets.cli.build import build
 from seqnets.cli.console import quiet
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
-from seqnets.training import LanguageModelling, SequenceModule, load_checkpoint, load_weights
+from seqnets.training import (
+    LanguageModelling,
+    Objective,
+    SequenceModule,
+    load_checkpoint,
+    load_weights,
+)
 from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
+from seqnets.training.callbacks.tensorboard import writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +99,15 @@ def _train(
     data = make_data(options, allow)
     module = make_module(options, data.describe(), allow)
     module.card["config"] = {**options, "resume": None}
-    callbacks = list((build(options["callbacks"], allow, "callbacks") or {}).values())
+    built = build(options["callbacks"], allow, "callbacks") or {}
+    callbacks = [callback for callback in built.values() if callback is not None]
     trainer = _make_trainer(options, folder, callbacks)
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
     console.print(f"Run folder: {report.shown(folder)}", highlight=False, soft_wrap=True)
+
+    _tell_padding(data, trainer, console)
 
     path: Any = checkpoint
     with trainer_errors():
@@ -117,8 +127,23 @@ def _train(
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
     lines = _what_next(options, folder, kept, module, command)
-    report.show(console, "To look, to sample, to score, to go on:", "\n".join(lines))
+    use = "sample" if isinstance(module.objective, LanguageModelling) else "predict"
+    report.show(console, f"To look, to {use}, to score, to go on:", "\n".join(lines))
     return 0
+
+
+def _tell_padding(data: DataModule, trainer: Trainer, console: Console) -> None:
+    """Say how much of what is computed is padding, where sequences differ in length."""
+    share = data.loader("train").padding
+    if share == 0:
+        return
+    told = f"Padding is {share:.1%} of the training steps."
+    console.print(told, highlight=False)
+    if trainer.is_global_zero:
+        logger.info(told)
+    writer = writer_of(trainer)
+    if writer is not None:
+        writer.add_text("padding", told, trainer.global_step)
 
 
 def _test(
@@ -138,9 +163,17 @@ def _test(
         figures = report.figures(trainer, "test")
         rivals = data.baselines()
         console.print()
-        table = report.figures_table("test", figures, module.objective, rivals, published)
+        table = report.figures_table("the test part", figures, module.objective, rivals, published)
         console.print(table)
-        runs.write_result(folder, {"test": figures, "rivals": rivals, "step": trainer.global_step})
+        objective = module.objective
+        result = {
+            "metric": objective.metric,
+            "mode": objective.mode,
+            "test": figures,
+            "rivals": report.in_metric(objective, rivals),
+            "step": trainer.global_step,
+        }
+        runs.write_result(folder, result)
         logger.info("test: %s", figures)
     return best if best.exists() else best.with_name("last.ckpt")
 
@@ -153,7 +186,10 @@ def _what_next(
     options: Config, folder: Path, kept: Path, module: SequenceModule, command: str
 ) -> list[str]:
     checkpoint = report.typed("checkpoint", kept)
-    writes = isinstance(module.objective, LanguageModelling)
+    writes = type(module.objective).rows is not Objective.rows
+    uses = [f"predict {checkpoint}"] if writes else []
+    if isinstance(module.objective, LanguageModelling):
+        uses = [f"generate {checkpoint} temperature=0.8"]
     limits = {name: options["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     longer = [
         f" trainer.{name}={2 * limit}" for name, limit in limits.items() if limit and limit > 0
@@ -163,7 +199,7 @@ def _what_next(
     look, program = report.called("tensorboard"), report.called("seqnets")
     return [
         f"{look} --logdir {shlex.quote(report.shown(folder.parents[1]))}",
-        *([f"{program} generate {checkpoint} temperature=0.8{command}"] if writes else []),
+        *(f"{program} {use}{command}" for use in uses),
         f"{program} evaluate {checkpoint}{command}",
         f"{_again(folder)}{''.join(longer)}{command}",
     ]

@@ -100,6 +100,14 @@ class DataModule(LightningDataModule, ABC):
         """Return the steps of each sequence of a part, (N,); None for one long text or series."""
         return None
 
+    def class_counts(self, part: Part) -> np.ndarray | None:
+        """Return how often each class is right in a part, (C,); None where there are no classes."""
+        return None
+
+    def token_counts(self, part: Part) -> np.ndarray | None:
+        """Return how often each token comes in a part, (V,); None where there are no tokens."""
+        return None
+
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first few sequences of a part, to be read: columns by name."""
         return []

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seqnets.datasets.base import DataModule, Part, check_count, check_fractions
-from seqnets.datasets.baselines import language_baselines
+from seqnets.datasets.baselines import histogram, language_baselines
+from seqnets.datasets.codecs import check_codec_options
+from seqnets.datasets.files import check_text, read_text
+from seqnets.datasets.loader import Loader
+from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.streams import EvaluationStream, Stream, TrainingStream
 from seqnets.datasets.tokens import Tokens, build_tokens, cut
-from seqnets.datasets.vocabulary import Unit, Vocabulary, check_unit, split
+from seqnets.datasets.vocabulary import Vocabulary, split
 from seqnets.errors import DataError
-from seqnets.typing import Sizes
+from seqnets.typing import Known, Sizes
 
 
 class LanguageData(DataModule):
@@ -25,8 +31,10 @@ class LanguageData(DataModule):
     Args:
         batch_size: Rows B of a batch for each process.
         chunk_length: Steps T of a batch, over which gradients flow.
-        unit: What a token is, ``characters`` or ``words``.
-        max_vocabulary: Most tokens of the vocabulary; the rarest become ``<unk>``.
+        unit: What a token is: ``characters``, ``words`` or ``bpe``, byte pairs
+            (:class:`~seqnets.datasets.BytePairEncoding`), with which nothing is unknown.
+        max_vocabulary: Most tokens of the vocabulary; the rarest become ``<unk>``. Byte pairs are
+            merged until there are so many.
         validation_fraction: Share of the text to choose by.
         test_fraction: Share of the text to report.
         seed: Decides where the training rows of each epoch begin.
@@ -36,7 +44,7 @@ class LanguageData(DataModule):
         self,
         batch_size: int = 32,
         chunk_length: int = 128,
-        unit: Unit = "characters",
+        unit: str = "characters",
         max_vocabulary: int | None = None,
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
@@ -49,11 +57,11 @@ class LanguageData(DataModule):
         if max_vocabulary is not None:
             check_count(who, least=2, max_vocabulary=max_vocabulary)
         check_fractions(who, validation_fraction=validation_fraction, test_fraction=test_fraction)
-        check_unit(who, unit)
+        check_codec_options(who, unit, max_vocabulary)
         self.batch_size, self.chunk_length, self.seed = batch_size, chunk_length, seed
         self.max_vocabulary = max_vocabulary
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
-        self._unit: Unit = unit
+        self._unit = unit
 
     @abstractmethod
     def read_tokens(self) -> Tokens:
@@ -65,8 +73,8 @@ class LanguageData(DataModule):
         return self.read_tokens()
 
     @property
-    def unit(self) -> Unit:
-        """What a token is: characters or words."""
+    def unit(self) -> str:
+        """What a token is: characters, words or bpe."""
         return self._unit
 
     @property
@@ -103,12 +111,54 @@ class LanguageData(DataModule):
             name=f"{type(self).__name__}, {part} part",
         )
 
+    def token_counts(self, part: Part) -> np.ndarray:
+        """Return how often each token comes in a part, (V,)."""
+        return histogram(self.tokens.part(part), len(self.vocabulary))
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return how a part begins, in pieces."""
+        ids, length = self.tokens.part(part), 200 if self.unit == "characters" else 40
+        pieces = [ids[n * length : (n + 1) * length] for n in range(count)]
+        return [{"text": self.vocabulary.decode(piece)} for piece in pieces if len(piece)]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data, the vocabulary whole."""
+        return {**super().describe(), **self.vocabulary.describe()}
+
+    def new(self, path: Path, known: Known) -> Loader:
+        """Return a text of the user's, each token of which is to be predicted from those before.
+
+        Raises:
+            DataError: The file is missing, empty or not UTF-8, or has a character that the model
+                does not know; says in which line.
+        """
+        check_text(path)
+        text, vocabulary = "".join(read_text(path)), read_vocabulary(known)
+        if vocabulary.unit == "characters" and vocabulary.unknown is None:
+            _check_characters(path, text, set(vocabulary.tokens))
+        ids = vocabulary.encode(text).numpy()
+        return EvaluationStream(ids, 1, self.chunk_length, name=str(path))
+
     def baselines(self) -> dict[str, float]:
-        """Return bits a token (character or word) of simple rivals on the test part."""
-        return language_baselines(self.tokens)
+        """Return bits a token of simple rivals on the test part; of byte pairs, a character."""
+        rivals = language_baselines(self.tokens)
+        if not isinstance(self.vocabulary, PieceVocabulary):
+            return rivals
+        counts = self.token_counts("test")
+        pieces = float(counts.sum() / (counts @ self.vocabulary.characters))
+        return {name: bits * pieces for name, bits in rivals.items()}
 
     def tokens_of(self, text: str) -> Tokens:
         """Return a text that is in memory as token ids, cut into parts by the fractions."""
         pieces = split(text, self.unit)
         parts = cut(len(pieces), self.fractions)
         return build_tokens(lambda: [pieces], parts, self.unit, self.max_vocabulary)
+
+
+def _check_characters(path: Path, text: str, known: set[str]) -> None:
+    place = next((n for n, character in enumerate(text) if character not in known), None)
+    if place is not None:
+        raise DataError(
+            f"{path}, line {text.count(chr(10), 0, place) + 1:,}: character {text[place]!r} came, "
+            f"expected one of the {len(known):,} of the training text.\n  Leave it out."
+        )

@@ -65,6 +65,18 @@ class Loader(ABC):
             yield batch
         self.set_epoch(self._epoch + 1)
 
+    def in_order(self) -> Loader:
+        """Return a loader of the same data that gives each once, in its order; itself if it does.
+
+        To be overridden by what shuffles or leaves something out.
+        """
+        return self
+
+    @property
+    def padding(self) -> float:
+        """The share of padding among all steps of the coming epoch's batches, 0..1."""
+        return 0.0
+
     @property
     def sampler(self) -> Loader:
         """The loader itself: Lightning sets the epoch of a loader's sampler."""

@@ -10,7 +10,7 @@ from seqnets.datasets.base import PARTS
 from seqnets.datasets.files import check_text, read_text
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.tokens import Tokens, build_tokens
-from seqnets.datasets.vocabulary import Unit, split
+from seqnets.datasets.vocabulary import Unit, check_unit, split
 from seqnets.errors import DataError
 
 FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
@@ -44,6 +44,7 @@ class PennTreebank(LanguageData):
         unit: Unit = "words",
         seed: int = 0,
     ) -> None:
+        check_unit(type(self).__name__, unit)
         super().__init__(batch_size, chunk_length, unit, seed=seed)
         self.root = root
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.loader import Loader, share
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Batch, Sizes
 
@@ -23,11 +27,12 @@ class Sequences:
     """N sequences, one behind the other.
 
     Attributes:
-        x: All their steps: features (steps, I) float32 or tokens (steps,) int64.
+        x: All their steps: features (steps, I) float32, frames (steps, C, height, width) float32,
+            or tokens (steps,) int64, with their spelling (steps, 1 + bytes).
         lengths: Steps of each sequence, (N,) int64, at least 1.
         y: What to predict: a label a sequence (N,) int64, values (N, K) float32, or, if
-            ``stepwise``, a label a step (steps,) int64 or values a step (steps, K) float32,
-            ``IGNORE`` where none are.
+            ``stepwise``, a label a step (steps,) int64, or values or a frame a step, as ``x`` has
+            them, ``IGNORE`` where none are.
         stepwise: Whether each step has a target of its own.
     """
 
@@ -52,6 +57,11 @@ class Sequences:
     def starts(self) -> Tensor:
         """Where each sequence begins in ``x``, (N,) int64."""
         return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def size(self) -> Tensor:
+        """By what similar sequences are found, (N,): their steps."""
+        return self.lengths
 
     @cached_property
     def ragged(self) -> bool:
@@ -89,6 +99,40 @@ class Splits:
     labels: list[str] | None = None
 
 
+class NextSteps(Sequences):
+    """Sequences that are their own targets: each step is to be predicted from those before it.
+
+    ``y`` is ``x``, and nothing is held twice. A batch has a step less than its sequences.
+    """
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return all steps but the last of each sequence, and as targets all but the first."""
+        x, y, lengths, _ = super().batch(rows)
+        return Batch(x[:, :-1], y[:, 1:], None if lengths is None else lengths - 1)
+
+
+class Batched(Protocol):
+    """What a loader makes batches of."""
+
+    def __len__(self) -> int:
+        """Return how many there are to choose from."""
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return those of these numbers, (B,) int64."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """Steps of each, (N,) int64."""
+
+    @property
+    def size(self) -> Tensor:
+        """By what similar ones are found, (N,)."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the lengths differ."""
+
+
 class SequenceLoader(Loader):
     """Batches of whole sequences, shuffled anew in each epoch or in their order.
 
@@ -113,7 +157,7 @@ class SequenceLoader(Loader):
 
     def __init__(
         self,
-        sequences: Sequences,
+        sequences: Batched,
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
@@ -135,6 +179,12 @@ class SequenceLoader(Loader):
         full = self._batch_size * processes
         return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
 
+    def in_order(self) -> SequenceLoader:
+        """Return a loader of the same sequences that does not shuffle them."""
+        ordered = copy.copy(self)
+        ordered._shuffle = False
+        return ordered
+
     @property
     def padding(self) -> float:
         """The share of padding among all steps of the coming epoch's batches, 0..1."""
@@ -152,9 +202,9 @@ class SequenceLoader(Loader):
         if self._bucket_batches == 1 or not self._sequences.ragged:
             return order
         full = self._batch_size * share()[1]
-        lengths, pool = self._sequences.lengths.numpy(), full * self._bucket_batches
+        sizes, pool = self._sequences.size.numpy(), full * self._bucket_batches
         pools = np.split(order, range(pool, count, pool))
-        order = np.concatenate([each[np.argsort(lengths[each], kind="stable")] for each in pools])
+        order = np.concatenate([each[np.argsort(sizes[each], kind="stable")] for each in pools])
         whole = count // full * full  # a smaller batch stays the last
         batches = random.permutation(order[:whole].reshape(-1, full))
         return np.concatenate([batches.ravel(), order[whole:]])
@@ -214,6 +264,32 @@ class SequenceData(DataModule):
         """Return the steps of each sequence of a part, (N,)."""
         return self.part(part).lengths.numpy()
 
+    def class_counts(self, part: Part) -> np.ndarray | None:
+        """Return how often each class is right in a part, (C,)."""
+        y, classes = self.part(part).y, self.sizes.get("num_classes")
+        if classes is None or y.is_floating_point():
+            return None
+        return y[y != IGNORE].bincount(minlength=classes).numpy()
+
+    def token_counts(self, part: Part) -> np.ndarray | None:
+        """Return how often each token comes in a part, (V,)."""
+        x, tokens = self.part(part).x, self.sizes.get("vocab_size")
+        if tokens is None or x.is_floating_point() or x.dim() > 1:
+            return None
+        return x.bincount(minlength=tokens).numpy()
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return how the first few sequences of a part begin, and their targets."""
+        found, rows = self.part(part), []
+        for number in range(min(count, len(found))):
+            start, length = int(found.starts[number]), int(found.lengths[number])
+            steps = slice(start, start + length)
+            begins = show_steps(found.x[steps], self.vocabulary)
+            target = found.y[steps if found.stepwise else number]
+            shown = {"begins": begins, "target": show_target(target, self.labels)}
+            rows.append({"steps": str(length), **shown})
+        return rows
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data; check lengths, values, tokens and labels against ``sizes``."""
         super().setup(stage)
@@ -248,7 +324,8 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         )
     of_step = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
     of_target = of_step if sequences.stepwise else torch.arange(len(sequences))
-    bad_x, expected_x = _out_of_range(x, sizes.get("vocab_size"))
+    numbers = x if x.is_floating_point() or x.dim() == 1 else x[:, :1]  # and not the spelling
+    bad_x, expected_x = _out_of_range(numbers, sizes.get("vocab_size"))
     scored = y.masked_fill(y == IGNORE, 0) if sequences.stepwise else y
     bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"))
     for what, bad, owner, expected in (
@@ -256,10 +333,10 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         ("target", bad_y, of_target, expected_y),
     ):
         if bad.any():
-            place = int(bad.nonzero()[0, 0])
-            value = (x if what == "value of x" else y)[place].tolist()
+            place = tuple(bad.nonzero()[0].tolist())
+            value, sequence = (x if what == "value of x" else y)[place].item(), owner[place[0]]
             raise DataError(
-                f"{who}: a {what} in sequence {int(owner[place])} is {value}, expected {expected}."
+                f"{who}: a {what} in sequence {int(sequence)} is {value}, expected {expected}."
             )
 
 
@@ -272,35 +349,44 @@ def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
 def split_off(
     who: str, sequences: Sequences, fraction: float, seed: int
 ) -> tuple[Sequences, Sequences]:
-    """Move a share of each class into a part of its own.
-
-    Args:
-        who: What error messages call the sequences.
-        sequences: Labelled sequences.
-        fraction: The share of the new part, rounded in each class; a class of at least two
-            sequences gives at least one and keeps at least one.
-        seed: Decides which ones.
+    """Move a share of each class into a part of its own; see :func:`choose`.
 
     Returns:
         What stays, and the new part, both in the order they had.
+    """
+    moved = choose(who, sequences.y.numpy(), fraction, seed)
+    kept, new = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~moved, moved))
+    return sequences.select(kept), sequences.select(new)
+
+
+def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose a share of each class.
+
+    Args:
+        who: What error messages call the sequences.
+        labels: The class of each sequence, (N,).
+        fraction: The share, rounded in each class; of a class of at least two sequences at least
+            one is chosen and one is not.
+        seed: Decides which ones.
+
+    Returns:
+        Whether each sequence is chosen, (N,).
 
     Raises:
         DataError: No class has two sequences.
     """
-    labels = sequences.y.numpy()
     random = np.random.default_rng((seed, 0, 2))  # the shuffling draws from (seed, epoch)
-    moved = np.zeros(len(labels), bool)
+    chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        moved[members[:count]] = True
-    if not moved.any():
+        chosen[members[:count]] = True
+    if not chosen.any():
         raise DataError(
             f"{who}: {len(labels)} training sequences came, no two of one class, expected enough "
             "to set some of them aside."
         )
-    kept, new = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~moved, moved))
-    return sequences.select(kept), sequences.select(new)
+    return chosen
 
 
 def standardise(splits: Splits) -> Splits:
@@ -308,11 +394,6 @@ def standardise(splits: Splits) -> Splits:
 
     A feature that is constant there is only shifted.
     """
-    x = splits.parts["train"].x.double()
-    mean, deviation = x.mean(0), x.std(0, correction=0)
-    deviation[deviation == 0] = 1
-
-    def scaled(part: Sequences) -> Sequences:
-        return replace(part, x=((part.x - mean) / deviation).float())
-
-    return replace(splits, parts={name: scaled(part) for name, part in splits.parts.items()})
+    scaling = Scaling.of(splits.parts["train"].x)
+    parts = {name: replace(part, x=scaling(part.x)) for name, part in splits.parts.items()}
+    return replace(splits, parts=parts)

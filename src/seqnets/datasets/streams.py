@@ -69,6 +69,10 @@ class TrainingStream(Stream):
     def __len__(self) -> int:
         return (len(self._ids) - self._steps) // (self._rows() * self._steps)
 
+    def in_order(self) -> EvaluationStream:
+        """Return a loader that has every token after the first as a target once."""
+        return EvaluationStream(self._ids, self._batch_size, self._steps)
+
     def _needed(self) -> int:
         return (self._rows() + 1) * self._steps
 

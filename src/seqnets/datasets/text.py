@@ -20,8 +20,9 @@ from seqnets.datasets import files
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import cache_folder, find_files, read_texts
 from seqnets.datasets.language import LanguageData
+from seqnets.datasets.pieces import read_vocabulary
 from seqnets.datasets.tokens import Tokens, build_tokens, cut
-from seqnets.datasets.vocabulary import Unit, Vocabulary, split
+from seqnets.datasets.vocabulary import split
 from seqnets.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ FORMAT = 1
 
 
 class TextFiles(LanguageData):
-    """Your own UTF-8 text, characters or words, of any size; language model.
+    """Your own UTF-8 text, characters, words or pieces of them, of any size; language model.
 
     The text is read block by block and its token ids are kept in a memory-mapped file in the cache
     folder, so that memory bounds neither it nor the reading. An entry of the cache is made in one
@@ -85,7 +86,7 @@ class TextFiles(LanguageData):
                 f"{entry}: the cached text is damaged: {error}.\n  Delete this folder."
             ) from None
         parts = {name: (start, stop) for name, (start, stop) in about["parts"].items()}
-        return Tokens(ids, parts, Vocabulary(about["vocabulary"], self.unit))
+        return Tokens(ids, parts, read_vocabulary({**about, "unit": self.unit}))
 
     def _key(self, found: dict[Part, list[Path]]) -> str:
         options = [FORMAT, self.unit, self.max_vocabulary, self.fractions]
@@ -109,7 +110,7 @@ class TextFiles(LanguageData):
             parts = self._measure(found)
             read = partial(self._blocks, list(found.values()))
             tokens = build_tokens(read, parts, self.unit, self.max_vocabulary, store)
-            about = {"parts": parts, "vocabulary": tokens.vocabulary.tokens}
+            about = {"parts": tokens.parts, **tokens.vocabulary.describe()}
             (folder / "about.json").write_text(json.dumps(about), "utf-8")
             with (folder / "ids.npy").open("rb") as ids:
                 os.fsync(ids.fileno())
@@ -138,13 +139,15 @@ class TextFiles(LanguageData):
         return parts
 
 
-def tokenise(blocks: Iterable[str], unit: Unit) -> Iterator[Sequence[str]]:
-    """Yield the tokens of a text that comes in blocks; a block may end within a word.
+def tokenise(blocks: Iterable[str], unit: str) -> Iterator[Sequence[str]]:
+    """Yield the words of a text that comes in blocks, or else its characters.
+
+    A block may end within a word.
 
     Raises:
         DataError: A word is longer than a block of a file.
     """
-    if unit == "characters":
+    if unit != "words":
         yield from blocks
         return
     begun = ""

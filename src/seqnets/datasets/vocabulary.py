@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -30,12 +30,12 @@ def check_unit(who: str, unit: str) -> None:
         raise ConfigError(f"{who}: unit is {unit!r}, expected one of {', '.join(get_args(Unit))}.")
 
 
-def split(text: str, unit: Unit) -> Sequence[str]:
-    """Return a text's tokens: its characters, or its words and line ends.
+def split(text: str, unit: str) -> Sequence[str]:
+    """Return a text's words and line ends if words are its unit, else its characters.
 
     Words are what stands between white space; each line end becomes the word ``<eos>``.
     """
-    return text if unit == "characters" else text.replace("\n", f" {LINE_END} ").split()
+    return text.replace("\n", f" {LINE_END} ").split() if unit == "words" else text
 
 
 class Vocabulary:
@@ -55,7 +55,7 @@ class Vocabulary:
     def __init__(self, tokens: Iterable[str], unit: Unit = "characters") -> None:
         check_unit(type(self).__name__, unit)
         self.tokens = list(tokens)
-        self.unit = unit
+        self.unit: str = unit
         self._ids = {token: number for number, token in enumerate(self.tokens)}
         self.unknown = self._ids.get(UNKNOWN)
         if not self.tokens or len(self._ids) < len(self.tokens):
@@ -130,6 +130,14 @@ class Vocabulary:
                 "  Leave it out."
             )
         return ids
+
+    def token(self, number: int) -> str:
+        """Return one token by its id."""
+        return self.tokens[number]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tokens, as plain values."""
+        return {"vocabulary": list(self.tokens)}
 
     def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:
         """Return the text of some ids.

@@ -3,6 +3,7 @@
 from seqnets.layers.bidirectional import Bidirectional, Reversed
 from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
+from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.hierarchical import Hierarchical
 from seqnets.layers.output import DeepOutput
 from seqnets.layers.recurrent import Recurrent
@@ -20,6 +21,7 @@ __all__ = [
     "DeepRNN",
     "Fronted",
     "Hierarchical",
+    "LockedDropout",
     "Recurrent",
     "Reversed",
     "Stream",

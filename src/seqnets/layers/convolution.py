@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqnets.cells.convolutional import height_and_width
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.lengths import divided, without_padding
 
@@ -97,11 +98,16 @@ class ConvFront1d(nn.Module):
 class ConvFront2d(nn.Module):
     """Convolutions over each frame of a video, and the mean over what is left of its area.
 
+    The mean says what is seen and not where: for that, name the ``frame``, and every place that is
+    left gives features of its own.
+
     Args:
         input_channels: Channels of a frame, C.
-        channels: Features that each convolution gives; the last one's are the output's, F.
+        channels: Features that each convolution gives; the last one's are the output's, F, or those
+            of each place.
         kernel_size: Height and width that each of them sees; or of each.
         stride: How many pixels apart its outputs are; or of each.
+        frame: Height and width, for features of each place; their mean if omitted.
         activation: Makes what follows each convolution.
 
     Raises:
@@ -125,12 +131,17 @@ class ConvFront2d(nn.Module):
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 2,
         *,
+        frame: Sequence[int] | None = None,
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
         self.input_channels = input_channels
+        self.frame = None if frame is None else height_and_width("ConvFront2d", frame)
         widths, kernels, strides = _listed("ConvFront2d", channels, kernel_size, stride)
-        self.output_size = widths[-1]
+        sides: tuple[int, ...] = self.frame or ()
+        for kernel, step in zip(kernels, strides, strict=True):
+            sides = tuple((side + 2 * (kernel // 2) - kernel) // step + 1 for side in sides)
+        self.output_size = widths[-1] * math.prod(sides)
         self.convolutions = nn.Sequential()
         for width, size, kernel, step in zip(
             [input_channels, *widths], widths, kernels, strides, strict=False
@@ -150,16 +161,23 @@ class ConvFront2d(nn.Module):
             lengths: Valid frames of each row, (B,); all T if omitted.
 
         Raises:
-            ShapeError: ``x`` is not (B, T, C, height, width).
+            ShapeError: ``x`` is not (B, T, C, height, width), or its frames are not of the size
+                that was named.
         """
         if x.dim() != 5 or x.shape[2] != self.input_channels:
             raise ShapeError(
                 f"ConvFront2d: input has shape {tuple(x.shape)}, expected (B, T, C, height, width) "
                 f"with C = {self.input_channels}."
             )
+        if self.frame not in (None, tuple(x.shape[3:])):
+            raise ShapeError(
+                f"ConvFront2d: a frame is {tuple(x.shape[3:])}, expected {self.frame}, the `frame` "
+                f"that it was built with."
+            )
         B, T = x.shape[:2]
         frames = without_padding(x, lengths).flatten(0, 1)
-        y = self.convolutions(frames).mean((2, 3))
+        y = self.convolutions(frames)
+        y = y.mean((2, 3)) if self.frame is None else y.flatten(1)
         return without_padding(y.unflatten(0, (B, T)), lengths), lengths
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
 
@@ -41,6 +42,7 @@ class DeepRNN(nn.Module):
             where each layer takes the input and the outputs of all layers below, side by side.
         tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
         dropout: Probability in [0, 1) of dropping an output between layers, in training.
+        locked: Whether dropout has one mask for all steps of a sequence, not one a step.
         backend: "auto", or the name of the backend that must run.
         memory: "full" or "lean"; see ``unroll``.
 
@@ -67,6 +69,7 @@ class DeepRNN(nn.Module):
         connection: str = "none",
         tied: bool = False,
         dropout: float = 0.0,
+        locked: bool = False,
         backend: str = "auto",
         memory: str = "full",
     ) -> None:
@@ -93,7 +96,7 @@ class DeepRNN(nn.Module):
             )
 
         self.input_size = input_size
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = (LockedDropout if locked else nn.Dropout)(dropout)
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
         options: dict[str, Any] = {"backend": backend, "memory": memory}

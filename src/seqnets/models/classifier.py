@@ -11,7 +11,7 @@ from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, CellFactory
 from seqnets.models.encoder import Encoder
 
-POOLINGS = ("last", "mean", "max")
+POOLINGS = ("last", "mean", "max", "attention")
 
 
 class SequenceClassifier(nn.Module):
@@ -21,13 +21,19 @@ class SequenceClassifier(nn.Module):
         cell: Makes the stack's cells: a cell's class or a partial of it.
         num_classes: Classes there are, C.
         pooling: What is kept of a row's valid steps: "last" (of a top layer or direction that runs
-            backwards the first step's, which it reaches last), "mean" or "max".
+            backwards the first step's, which it reaches last), "mean", "max", or "attention": a
+            mean by learned weights, the softmax over steps of one matrix product a step.
         options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
             ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
             ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
 
     Raises:
         ConfigError: ``pooling`` is none of these, or the stack cannot be built as asked.
+
+    References:
+        Raffel and Ellis, 2015, "Feed-Forward Networks with Attention Can Solve Some Long-Term
+        Memory Problems", arXiv:1512.08756, for attention. Their experiments bound each step's score
+        by tanh; here it is free.
     """
 
     def __init__(
@@ -41,7 +47,9 @@ class SequenceClassifier(nn.Module):
             )
         self.pooling = pooling
         self.encoder = Encoder(cell, **options)
-        self.output = nn.Linear(self.encoder.output_size, num_classes)
+        size = self.encoder.output_size
+        self.score = nn.Linear(size, 1, bias=False) if pooling == "attention" else None
+        self.output = nn.Linear(size, num_classes)
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
@@ -61,10 +69,14 @@ class SequenceClassifier(nn.Module):
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "mean":
             return y.sum(1) / lengths.clamp(min=1)[:, None]
+        padding = (torch.arange(y.shape[1], device=y.device) >= lengths[:, None])[..., None]
         if self.pooling == "max":
-            padding = torch.arange(y.shape[1], device=y.device) >= lengths[:, None]
-            peaks = y.masked_fill(padding[..., None], -torch.inf).amax(1)
+            peaks = y.masked_fill(padding, -torch.inf).amax(1)
             return torch.where((lengths > 0)[:, None], peaks, 0.0)
+        if self.score is not None:
+            scores = self.score(y)
+            lowest = torch.finfo(scores.dtype).min  # finite: a row may have no valid step
+            return (scores.masked_fill(padding, lowest).softmax(1) * y).sum(1)
         last = (lengths - 1).clamp(min=0)[:, None, None]
         ends, top = y.take_along_dim(last, 1)[:, 0], self.encoder.top
         if isinstance(top, Bidirectional):

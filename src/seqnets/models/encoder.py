@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from seqnets.cells import CellOption, optioned
 from seqnets.errors import ConfigError, DataError, DtypeError
-from seqnets.layers import CellFactory, DeepRNN, Truncated
+from seqnets.layers import CellFactory, DeepRNN, LockedDropout, Truncated
+
+DROPOUTS = ("input", "between", "output")
 
 
 class Encoder(nn.Module):
@@ -23,6 +25,7 @@ class Encoder(nn.Module):
         vocab_size: Tokens there are, V, where the input is tokens. One of the two is given.
         embedding_size: Features of an embedded token; ``hidden_size`` of the first layer if
             omitted.
+        embedding: Makes what embeds tokens from ``vocab_size`` and ``embedding_size``.
         hidden_size: Units of every layer, H; or of each.
         num_layers: Layers, L.
         bidirectional: Whether layers run in both directions, their outputs concatenated.
@@ -30,7 +33,9 @@ class Encoder(nn.Module):
         connection: What leads around layers: "none", "residual", "highway" or "dense"; see
             ``DeepRNN``.
         tied: Whether all layers share one cell's parameters.
-        dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer.
+        dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer; or
+            one of each kind: {"input": 0.4, "between": 0.2, "output": 0.4}, 0 where left out.
+        locked: Whether dropout has one mask for all steps of a sequence, not one a step.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         backend: "auto", or the name of the engine's backend that must run.
         cell_options: What every cell gets, by names of the caller's: see ``optioned``.
@@ -47,13 +52,15 @@ class Encoder(nn.Module):
         input_size: int | None = None,
         vocab_size: int | None = None,
         embedding_size: int | None = None,
+        embedding: Callable[[int, int], nn.Module] = nn.Embedding,
         hidden_size: int | Sequence[int] = 128,
         num_layers: int | None = None,
         bidirectional: bool = False,
         alternating: bool = False,
         connection: str = "none",
         tied: bool = False,
-        dropout: float = 0.0,
+        dropout: float | Mapping[str, float] = 0.0,
+        locked: bool = False,
         bptt_steps: int | None = None,
         backend: str = "auto",
         cell_options: Mapping[str, CellOption] | None = None,
@@ -64,9 +71,10 @@ class Encoder(nn.Module):
                 f"Encoder: input_size is {input_size} and vocab_size {vocab_size}, expected one of "
                 f"the two.\n  Features have an input_size, tokens a vocab_size."
             )
+        rates = _rates(dropout)
         first = hidden_size if isinstance(hidden_size, int) else hidden_size[0]
         width = input_size or embedding_size or first
-        self.embedding = None if vocab_size is None else nn.Embedding(vocab_size, width)
+        self.embedding = None if vocab_size is None else embedding(vocab_size, width)
         stack = DeepRNN(
             partial(optioned, cell=cell, options=cell_options) if cell_options else cell,
             width,
@@ -76,11 +84,13 @@ class Encoder(nn.Module):
             alternating=alternating,
             connection=connection,
             tied=tied,
-            dropout=dropout,
+            dropout=rates["between"],
+            locked=locked,
             backend=backend,
         )
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
-        self.dropout = nn.Dropout(dropout)
+        kind = LockedDropout if locked else nn.Dropout
+        self.input_dropout, self.dropout = kind(rates["input"]), kind(rates["output"])
         self.output_size = stack.output_size
 
     @property
@@ -103,11 +113,18 @@ class Encoder(nn.Module):
             DtypeError: Tokens are expected and something else came.
             DataError: A token is outside 0..V-1.
         """
-        if self.embedding is not None:
-            self._check_tokens(x, self.embedding.num_embeddings)
-            x = self.dropout(self.embedding(x))
-        y, state = self.recurrent(x, state, lengths)
+        y, state = self.run(x, state, lengths)
         return self.dropout(y), state
+
+    def run(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """What :meth:`forward` gives, before dropout of the output."""
+        if self.embedding is not None:
+            if isinstance(self.embedding, nn.Embedding):  # others check what they take
+                self._check_tokens(x, self.embedding.num_embeddings)
+            x = self.input_dropout(self.embedding(x))
+        return self.recurrent(x, state, lengths)
 
     def _check_tokens(self, tokens: Tensor, vocab_size: int) -> None:
         if tokens.dtype != torch.int64 or tokens.dim() != 2:
@@ -124,3 +141,15 @@ class Encoder(nn.Module):
                 f"Encoder: a token is {low if low < 0 else high}, expected 0..{vocab_size - 1}.\n"
                 f"  The vocabulary has {vocab_size} tokens."
             )
+
+
+def _rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
+    """The probability of each kind of dropout."""
+    given = dropout if isinstance(dropout, Mapping) else dict.fromkeys(DROPOUTS, dropout)
+    for name, rate in given.items():
+        if name not in DROPOUTS or not 0 <= rate < 1:
+            raise ConfigError(
+                f"Encoder: dropout is {rate} for {name!r}, expected a probability in [0, 1) for "
+                f"{', '.join(DROPOUTS)}."
+            )
+    return {**dict.fromkeys(DROPOUTS, 0.0), **given}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,15 +18,19 @@ class LanguageModel(nn.Module):
     Args:
         cell: Makes the stack's cells: a cell's class or a partial of it.
         vocab_size: Tokens there are, V.
+        output: Makes the output layer from its features and the tokens: a ``Linear``, or a
+            :class:`~seqnets.models.Head` with a loss of its own.
         tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
             arXiv:1608.05859); the last layer is then as wide as the embedding.
         init_range: Draw every parameter uniformly between minus and plus this number; each layer
             starts in its own way if omitted.
-        options: As for :class:`Encoder`: ``embedding_size``, ``hidden_size``, ``num_layers``,
-            ``connection``, ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
+        options: As for :class:`Encoder`: ``embedding_size``, ``embedding``, ``hidden_size``,
+            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``locked``, ``bptt_steps``,
+            ``backend``.
 
     Raises:
-        ConfigError: Weights are tied and widths differ, or the stack cannot be built as asked.
+        ConfigError: Weights are tied and widths differ or the output has not one matrix, or the
+            stack cannot be built as asked.
 
     References:
         Mikolov et al., 2010, "Recurrent neural network based language model";
@@ -38,6 +43,7 @@ class LanguageModel(nn.Module):
         cell: CellFactory,
         vocab_size: int,
         *,
+        output: Callable[[int, int], nn.Module] = nn.Linear,
         tie_weights: bool = False,
         init_range: float | None = None,
         **options: Any,
@@ -50,17 +56,9 @@ class LanguageModel(nn.Module):
                     f"  A layer that comes from the future has seen the token to be predicted."
                 )
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
-        self.output = nn.Linear(self.encoder.output_size, vocab_size)
-        embedding = self.encoder.embedding
-        if tie_weights and embedding is not None:
-            if embedding.weight.shape != self.output.weight.shape:
-                raise ConfigError(
-                    f"LanguageModel: embedding_size is {embedding.embedding_dim} and the last "
-                    f"layer is {self.encoder.output_size} wide, expected the same.\n"
-                    f"  tie_weights=True uses one matrix for both."
-                )
-            nn.init.uniform_(embedding.weight, -0.1, 0.1)
-            self.output.weight = embedding.weight
+        self.output = output(self.encoder.output_size, vocab_size)
+        if tie_weights:
+            self._tie()
         if init_range is not None:
             for parameter in self.parameters():
                 nn.init.uniform_(parameter, -init_range, init_range)
@@ -83,3 +81,27 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, Any]:
         """What the output layer is given, (B, T, H), and the state."""
         return self.encoder(tokens, state, lengths)
+
+    def activations(
+        self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """What the last layer says and what dropout leaves of it, both (B, T, H), and the state."""
+        y, state = self.encoder.run(tokens, state, lengths)
+        return y, self.encoder.dropout(y), state
+
+    def _tie(self) -> None:
+        embedding, weight = self.encoder.embedding, getattr(self.output, "weight", None)
+        if not isinstance(embedding, nn.Embedding) or not isinstance(weight, nn.Parameter):
+            raise ConfigError(
+                f"LanguageModel: tie_weights is True, but embedding and output are "
+                f"{type(embedding).__name__} and {type(self.output).__name__}, expected one matrix "
+                f"in each.\n  Take tie_weights=False, or a Linear or FusedSoftmax as output."
+            )
+        if embedding.weight.shape != weight.shape:
+            raise ConfigError(
+                f"LanguageModel: embedding_size is {embedding.embedding_dim} and the last "
+                f"layer is {self.encoder.output_size} wide, expected the same.\n"
+                f"  tie_weights=True uses one matrix for both."
+            )
+        nn.init.uniform_(embedding.weight, -0.1, 0.1)
+        self.output.weight = embedding.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,20 +12,29 @@ from seqnets.models.encoder import Encoder
 
 
 class SequenceTagger(nn.Module):
-    """Tell the class of every step: recurrent stack, softmax output a step.
+    """Tell the class of every step: recurrent stack, output a step, softmax if it is a matrix.
 
     Args:
         cell: Makes the stack's cells: a cell's class or a partial of it.
         num_classes: Classes there are, C.
+        output: Makes the output layer from its features and the classes: a ``Linear``, or a
+            :class:`~seqnets.models.Head` with a loss of its own.
         options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
             ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
-            ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
+            ``tied``, ``dropout``, ``bptt_steps``, ``backend``, ``embedding``.
     """
 
-    def __init__(self, cell: CellFactory, num_classes: int, **options: Any) -> None:
+    def __init__(
+        self,
+        cell: CellFactory,
+        num_classes: int,
+        *,
+        output: Callable[[int, int], nn.Module] = nn.Linear,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(cell, **options)
-        self.output = nn.Linear(self.encoder.output_size, num_classes)
+        self.output = output(self.encoder.output_size, num_classes)
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None

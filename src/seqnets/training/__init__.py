@@ -9,6 +9,8 @@ from seqnets.training.checkpoint import (
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import (
     Classification,
+    Forecasting,
+    FramePrediction,
     LanguageModelling,
     Objective,
     Outcome,
@@ -16,6 +18,7 @@ from seqnets.training.objectives import (
     Regression,
     Row,
     Tagging,
+    Transduction,
 )
 from seqnets.training.schedules import Cosine, DelayedExponential
 
@@ -24,6 +27,8 @@ __all__ = [
     "Classification",
     "Cosine",
     "DelayedExponential",
+    "Forecasting",
+    "FramePrediction",
     "LanguageModelling",
     "Objective",
     "Outcome",
@@ -32,6 +37,7 @@ __all__ = [
     "Row",
     "SequenceModule",
     "Tagging",
+    "Transduction",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",

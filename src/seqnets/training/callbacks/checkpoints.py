@@ -15,7 +15,8 @@ from seqnets.errors import ConfigError
 class Checkpoints(Checkpoint):
     """Keep the best checkpoint and the last one, in the run's folder ``checkpoints``.
 
-    ``best.ckpt`` is written when the objective's metric improves on the validation part;
+    ``best.ckpt`` is written when the objective's metric improves on the validation part, or is
+    what it was while the loss falls: few sequences leave few different accuracies;
     ``last.ckpt`` after each validation, at the end, and every so many steps. Both are written at
     moments from which Lightning's loops go on exactly: after a validation, or after a batch that
     none follows. Lightning calls this callback after all others, whose states it writes.
@@ -32,6 +33,7 @@ class Checkpoints(Checkpoint):
             )
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
+        self.best_loss = math.inf
         self._saved_at = 0
 
     @staticmethod
@@ -40,12 +42,13 @@ class Checkpoints(Checkpoint):
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"best_score": self.best_score}
+        """The best score so far, and its loss."""
+        return {"best_score": self.best_score, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best score of a run that was stopped."""
         self.best_score = state_dict["best_score"]
+        self.best_loss = state_dict["best_loss"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is time, and no validation follows that would."""
@@ -59,12 +62,16 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         objective = pl_module.objective
-        metric = trainer.callback_metrics.get(f"val/{objective.metric}")
-        score = math.nan if metric is None else float(metric)
+        score, loss = (
+            float(trainer.callback_metrics.get(f"val/{name}", math.nan))
+            for name in (objective.metric, "loss")
+        )
         sign = 1 if objective.mode == "max" else -1
-        better = self.best_score is None or sign * score > sign * self.best_score
-        if better and math.isfinite(score):
-            self.best_score = score
+        first = self.best_score is None
+        if math.isfinite(score) and (
+            first or (sign * score, -loss) > (sign * self.best_score, -self.best_loss)
+        ):
+            self.best_score, self.best_loss = score, loss
             trainer.save_checkpoint(self.folder(trainer) / "best.ckpt", weights_only=False)
         self.save_last(trainer)
 

@@ -124,7 +124,8 @@ class Progress(Callback):
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self._throughput.read()
         if rate:  # no batch since the last look: the rate stays what it was
-            self._fields["rate"] = f"{rate:,.0f} {'steps' if unit == 'sequences' else unit}/s"
+            counted = "steps" if unit in ("sequences", "windows") else unit
+            self._fields["rate"] = f"{rate:,.0f} {counted}/s"
 
     def _print(self, trainer: Trainer, pl_module: Any) -> None:
         self._printed = trainer.global_step

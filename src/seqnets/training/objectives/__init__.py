@@ -2,13 +2,18 @@
 
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.classification import Classification
+from seqnets.training.objectives.forecasting import Forecasting
+from seqnets.training.objectives.frames import FramePrediction
 from seqnets.training.objectives.language import LanguageModelling
 from seqnets.training.objectives.polyphony import Polyphony
 from seqnets.training.objectives.regression import Regression
 from seqnets.training.objectives.tagging import Tagging
+from seqnets.training.objectives.transduction import Transduction
 
 __all__ = [
     "Classification",
+    "Forecasting",
+    "FramePrediction",
     "LanguageModelling",
     "Objective",
     "Outcome",
@@ -16,4 +21,5 @@ __all__ = [
     "Regression",
     "Row",
     "Tagging",
+    "Transduction",
 ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -28,6 +29,7 @@ class Outcome(NamedTuple):
         predictions: What the model said, in the form that the metrics take.
         targets: What was right, in the same form.
         state: The model's state after the batch.
+        details: What pictures need beside, such as where an attention looked.
     """
 
     loss: Tensor
@@ -35,6 +37,7 @@ class Outcome(NamedTuple):
     predictions: Tensor
     targets: Tensor
     state: Any
+    details: Any = None
 
 
 class Objective(ABC):
@@ -89,6 +92,44 @@ class Objective(ABC):
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """What there is to see or hear of a batch, by name, for TensorBoard."""
         return {}
+
+
+def entries(rows: Sequence[Row], key: str) -> list[Any]:
+    """One entry of each row, for :meth:`Objective.read`.
+
+    Raises:
+        DataError: A row has none by this key; says which.
+    """
+    for number, row in enumerate(rows, start=1):
+        if row.get(key) is None:
+            raise DataError(
+                f"Row {number}: {key!r} is {'null' if key in row else 'missing'}, expected a value."
+                f"\n  The keys are {', '.join(row) or 'none'}."
+            )
+    return [row[key] for row in rows]
+
+
+def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
+    """The class that each row names under a key, by number, (N,) int64.
+
+    Raises:
+        DataError: A row names none, or one that the dataset does not have; says which.
+    """
+    names = class_names(known)
+    numbers = {name: number for number, name in enumerate(names)}
+    found = []
+    for row, entry in enumerate(entries(rows, key), start=1):
+        number = None if isinstance(entry, (list, dict, bool)) else numbers.get(entry)
+        if number is None:
+            shown = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+            raise DataError(f"Row {row}: {key} {entry!r} came, expected one of {shown}.")
+        found.append(number)
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def class_names(known: Known) -> list[Any]:
+    """What classes are called in rows: by their labels, or by number where they have none."""
+    return known["labels"] or list(range(known["sizes"]["num_classes"]))
 
 
 def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:

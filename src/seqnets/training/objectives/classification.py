@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from seqnets.training.objectives.base import Objective, Outcome, cross_entropy
-from seqnets.typing import Batch, Known
+from seqnets.insight.canvas import Picture
+from seqnets.insight.confusion import count_confusions, draw_confusion
+from seqnets.training.objectives.base import (
+    Objective,
+    Outcome,
+    Row,
+    class_names,
+    class_numbers,
+    cross_entropy,
+)
+from seqnets.typing import IGNORE, Batch, Known
+
+_LIKELIEST = 5
+"""Classes whose probabilities are written, at most."""
 
 
 class Classification(Objective):
@@ -29,3 +42,32 @@ class Classification(Objective):
             "accuracy": MulticlassAccuracy(classes, average="micro"),
             "f1": MulticlassF1Score(classes, average="macro"),
         }
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row a sequence: the likeliest class, its probability, and those of a few others."""
+        names = class_names(known)
+        shares = outcome.predictions.float().softmax(-1).cpu()
+        said = outcome.predictions.argmax(-1).tolist()
+        rows = []
+        for share, number, target in zip(shares, said, outcome.targets.tolist(), strict=True):
+            highest = share.topk(min(_LIKELIEST, len(share)))
+            likeliest = zip(highest.indices.tolist(), highest.values.tolist(), strict=True)
+            rows.append(
+                {
+                    "prediction": names[number],
+                    "probability": round(float(share[number]), 6),
+                    "target": None if target == IGNORE else names[target],
+                    "probabilities": {str(names[n]): round(p, 6) for n, p in likeliest},
+                }
+            )
+        return rows
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """The classes said and right, each (N,)."""
+        return class_numbers(rows, "prediction", known), class_numbers(rows, "target", known)
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """Which classes of the batch were taken for which."""
+        names = [str(name) for name in class_names(known)]
+        true, said = outcome.targets.cpu().numpy(), outcome.predictions.argmax(-1).cpu().numpy()
+        return {"confusion": draw_confusion(count_confusions(true, said, len(names)), names)}

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
-from seqnets.training.objectives.base import Objective, Outcome
+from seqnets.insight.canvas import Picture
+from seqnets.insight.scatter import draw_scatter
+from seqnets.training.objectives.base import Objective, Outcome, Row, entries
 from seqnets.typing import Batch, Known
+
+_PICTURES = 8
+"""Numbers that are drawn, at most."""
 
 
 class Regression(Objective):
-    """Squared error of the numbers of a sequence; compared by it."""
+    """Squared error of the numbers of a sequence; compared by it.
+
+    Where the dataset standardises them, errors count in those units: a mean squared error of 1 is
+    what always telling the training part's mean reaches. ``mae_NAME`` is the mean absolute error of
+    one number in its own units, in which predictions are written and drawn too.
+    """
 
     metric = "mse"
 
@@ -32,5 +44,103 @@ class Regression(Objective):
         return Outcome(loss, count, values.detach(), batch.y, state)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Mean squared and mean absolute error."""
-        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+        """Mean squared and mean absolute error; the latter also in the units of each number."""
+        metrics: dict[str, Metric] = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
+        scaling = _scaling(known)
+        if scaling is not None:
+            for k, (name, unit) in enumerate(
+                zip(known["targets"], scaling.deviation.tolist(), strict=True)
+            ):
+                metrics[f"mae_{name}"] = OwnError(k, unit)
+        return metrics
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row a sequence: the number said and the right one, in the data's own units.
+
+        Several numbers are a mapping by the columns' names, or a list where they have none.
+        """
+        said, right = (_own_units(v, known) for v in (outcome.predictions, outcome.targets))
+        names = known.get("targets")
+        return [
+            {
+                "prediction": _plain(numbers, names),
+                "target": None if targets.isnan().any() else _plain(targets, names),
+            }
+            for numbers, targets in zip(said, right, strict=True)
+        ]
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """The numbers said and right, each (N, K), standardised as the metrics take them."""
+        said, right = (_numbers(rows, key, known) for key in ("prediction", "target"))
+        scaling = _scaling(known)
+        if scaling is None:
+            return said.float(), right.float()
+        return scaling(said), scaling(right)
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """What was said of the batch against what is right, a picture a number."""
+        said, right = (_own_units(v, known).numpy() for v in (outcome.predictions, outcome.targets))
+        names = known.get("targets") or [f"number {k + 1}" for k in range(said.shape[1])]
+        return {
+            f"said and true, {name}": draw_scatter(said[:, k], right[:, k])
+            for k, name in enumerate(names[:_PICTURES])
+        }
+
+
+class OwnError(MeanAbsoluteError):
+    """The mean absolute error of one of several numbers, in its own units.
+
+    Args:
+        column: Which of them.
+        unit: What 1 is there.
+    """
+
+    def __init__(self, column: int, unit: float) -> None:
+        super().__init__()
+        self.column, self.unit = column, unit
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add a batch, (N, K)."""
+        super().update(predictions[:, self.column], targets[:, self.column])
+
+    def compute(self) -> Tensor:
+        """The error."""
+        return super().compute() * self.unit
+
+
+def _scaling(known: Known) -> Scaling | None:
+    """How the dataset standardised the numbers, if it did."""
+    scale = (known.get("scaling") or {}).get("y")
+    return None if scale is None else Scaling.read(scale)
+
+
+def _own_units(values: Tensor, known: Known) -> Tensor:
+    """Numbers, (N, K), as they stand in the dataset's files, in float64."""
+    scaling, values = _scaling(known), values.double().cpu()
+    return values if scaling is None else values * scaling.deviation + scaling.mean
+
+
+def _plain(numbers: Tensor, names: Sequence[str] | None) -> Any:
+    """As many digits as float32 has; one number is no list."""
+    found = [float(f"{number:.9g}") for number in numbers.tolist()]
+    if len(found) == 1:
+        return found[0]
+    return dict(zip(names, found, strict=True)) if names else found
+
+
+def _numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
+    """What :func:`_plain` wrote, (N, K) float64."""
+    count, names = known["sizes"]["output_size"], known.get("targets")
+    found = []
+    for place, entry in enumerate(entries(rows, key), start=1):
+        if isinstance(entry, dict):
+            numbers = [entry.get(name) for name in names or ()]
+        else:
+            numbers = entry if isinstance(entry, list) else [entry]
+        plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
+        if len(numbers) != count or not plain:
+            expected = "a number" if count == 1 else f"{count} numbers"
+            named = f": {', '.join(names)}" if names else ""
+            raise DataError(f"Row {place}: {key} {entry!r} came, expected {expected}{named}.")
+        found.append(numbers)
+    return torch.tensor(found, dtype=torch.float64)

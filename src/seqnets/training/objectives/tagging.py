@@ -2,26 +2,183 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from seqnets.training.objectives.base import Objective, Outcome, score_steps
+from seqnets.datasets.step_inputs import Words, inputs_of
+from seqnets.datasets.tag_scores import (
+    ENTITY_F1,
+    LABEL_F1,
+    check_labels,
+    check_metric,
+    find_entities,
+)
+from seqnets.errors import DataError
+from seqnets.insight.canvas import Picture
+from seqnets.insight.timeline import draw_timeline
+from seqnets.training.detection import FIGURES, EntityScore, LabelScore
+from seqnets.training.objectives.base import Objective, Outcome, Row, score_steps
 from seqnets.typing import IGNORE, Batch, Known
+
+_SENTENCES = 8
 
 
 class Tagging(Objective):
-    """Cross-entropy of one class a step; compared by accuracy."""
+    """Cross-entropy of one class a step, or what the model's head has in its place.
 
-    metric, mode = "accuracy", "max"
+    The loss of a head that scores whole sequences is divided by the scored steps, too.
+
+    Args:
+        metric: What models are compared by: "accuracy"; "f1", the mean over all labels;
+            "f1_LABEL", that of one label, for something rare; or "entity_f1", of the entities that
+            BIO labels mark, as CoNLL counts them.
+    """
+
+    mode = "max"
+
+    def __init__(self, metric: str = "accuracy") -> None:
+        check_metric(type(self).__name__, metric)
+        self.metric = metric
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score one label a step; ``IGNORE`` where none is."""
-        return score_steps(model, batch, state)
+        """Score one label a step; ``IGNORE`` where none is. Predictions are classes, (B, T)."""
+        outcome = score_steps(model, batch, state)
+        said = outcome.predictions
+        classes = said.argmax(-1) if said.is_floating_point() else said
+        return outcome._replace(predictions=classes.view(batch.y.shape), targets=batch.y)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Accuracy over the scored steps."""
-        classes = known["sizes"]["num_classes"]
-        return {"accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE)}
+        """Accuracy and F1 over the scored steps, and those of entities or of the one label.
+
+        Raises:
+            DataError: The metric that counts makes no sense with the labels.
+        """
+        classes, labels = known["sizes"]["num_classes"], _labels(known)
+        check_labels("Tagging", self.metric, labels)
+        found: dict[str, Metric] = {
+            "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE),
+            "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE),
+        }
+        for figure in FIGURES:
+            if self.metric == ENTITY_F1:
+                found[f"entity_{figure}"] = EntityScore(labels, figure)
+            elif self.metric.startswith(LABEL_F1):
+                label = self.metric.removeprefix(LABEL_F1)
+                found[f"{figure}_{label}"] = LabelScore(labels.index(label), figure)
+        return found
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row a sequence: the labels said and right, its words, and the entities said."""
+        labels, words = _labels(known), _words(batch, known)
+        rows = []
+        for index, (said, right) in enumerate(_sequences(outcome, batch)):
+            names = [labels[number] for number in said]
+            target = [None if number == IGNORE else labels[number] for number in right]
+            row: Row = {} if words is None else {"tokens": words[index]}
+            row["prediction"] = names
+            row["target"] = None if all(label is None for label in target) else target
+            if self.metric == ENTITY_F1:
+                row["entities"] = [entity._asdict() for entity in find_entities(names)]
+            rows.append(row)
+        return rows
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """The classes said and right, both (rows, longest); ``IGNORE`` where none is right."""
+        numbers: dict[Any, int] = {label: number for number, label in enumerate(_labels(known))}
+        pairs = [_read(f"Row {number}", row, numbers) for number, row in enumerate(rows, start=1)]
+        longest = max((len(said) for said, _ in pairs), default=0)
+        predictions = torch.zeros(len(pairs), longest, dtype=torch.int64)
+        targets = torch.full_like(predictions, IGNORE)
+        for index, (said, right) in enumerate(pairs):
+            predictions[index, : len(said)] = torch.tensor(said)
+            targets[index, : len(right)] = torch.tensor(right)
+        return predictions, targets
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """A few sentences with their labels, or the labels of a sequence over time."""
+        labels, words = _labels(known), _words(batch, known)
+        pairs = _sequences(outcome, batch)
+        if words is not None:
+            show = _with_entities if self.metric == ENTITY_F1 else _with_labels
+            chosen = list(zip(words, pairs, strict=True))[:_SENTENCES]
+            lines = [
+                f"| {show(sentence, right, labels)} | {show(sentence, said, labels)} |"
+                for sentence, (said, right) in chosen
+            ]
+            return {"labels": "\n".join(["| right | said |", "|---|---|", *lines])}
+        kinds = [len(set(right[right >= 0].tolist())) for _, right in pairs]
+        index = int(np.argmax(kinds))  # a sequence in which something happens
+        said, right = pairs[index]
+        signal = batch.x[index, : len(said)].cpu().numpy() if batch.x.dim() == 3 else None
+        return {"labels": draw_timeline({"right": right, "said": said}, labels, signal)}
+
+
+def _labels(known: Known) -> list[str]:
+    """The labels by number; the numbers where they have no names."""
+    return known.get("labels") or [str(n) for n in range(known["sizes"]["num_classes"])]
+
+
+def _sequences(outcome: Outcome, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The classes said and right of each row, up to its length."""
+    said, right = outcome.predictions.cpu().numpy(), batch.y.cpu().numpy()
+    lengths = [right.shape[1]] * len(right) if batch.lengths is None else batch.lengths.tolist()
+    return [(s[:n], r[:n]) for s, r, n in zip(said, right, lengths, strict=True)]
+
+
+def _words(batch: Batch, known: Known) -> list[list[str]] | None:
+    """The words of each row, up to its length; None where steps are no words."""
+    inputs = inputs_of(known)
+    if not isinstance(inputs, Words):
+        return None
+    x = batch.x.cpu().numpy()
+    lengths = [x.shape[1]] * len(x) if batch.lengths is None else batch.lengths.tolist()
+    return [inputs.decode(row[:length]) for row, length in zip(x, lengths, strict=True)]
+
+
+def _read(who: str, row: Row, numbers: dict[Any, int]) -> tuple[list[int], list[int]]:
+    lists: list[list[int]] = []
+    for column in ("prediction", "target"):
+        given = row.get(column)
+        if not isinstance(given, list):
+            raise DataError(f"{who}: {column} is {given!r}, expected a list with a label a step.")
+        for step, label in enumerate(given):
+            unscored = label is None and column == "target"
+            if not unscored and (not isinstance(label, str) or label not in numbers):
+                raise DataError(
+                    f"{who}: {column}[{step}] is {label!r}, expected one of {', '.join(numbers)}."
+                )
+        lists.append([numbers.get(label, IGNORE) for label in given])
+    said, right = lists
+    if len(said) != len(right):
+        raise DataError(
+            f"{who}: {len(said)} labels are predicted and {len(right)} right, expected as many."
+        )
+    return said, right
+
+
+def _with_entities(words: Sequence[str], classes: np.ndarray, labels: Sequence[str]) -> str:
+    """Words as Markdown, with the entities and their kinds in bold."""
+    found = find_entities([labels[number] if number >= 0 else "O" for number in classes])
+    shown, after = [], 0
+    for kind, start, stop in found:
+        shown += [_safe(word) for word in words[after:start]]
+        shown.append(f"**{' '.join(map(_safe, words[start:stop]))}** `{kind}`")
+        after = stop
+    return " ".join([*shown, *map(_safe, words[after:])])
+
+
+def _with_labels(words: Sequence[str], classes: np.ndarray, labels: Sequence[str]) -> str:
+    """Words as Markdown, each with its label."""
+    pairs = zip(words, classes, strict=True)
+    return " ".join(f"{_safe(w)} `{labels[n]}`" if n >= 0 else _safe(w) for w, n in pairs)
+
+
+def _safe(word: str) -> str:
+    """A word in which Markdown finds nothing to do."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-.!|~" else sign for sign in word)

@@ -1,0 +1,198 @@
+"""``seqnets inspect``: look at a dataset before a model does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from seqnets.cli import report
+from seqnets.cli.assemble import Config, make_data, plain
+from seqnets.cli.build import build
+from seqnets.cli.names import UsageError
+from seqnets.datasets import DataModule
+from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.sequences import SequenceData
+from seqnets.training import Objective
+
+_OWN = ("samples", "baselines")
+_ROWS, _BAR, _BINS = 12, 24, 10
+"""Lines of a table, characters of the longest bar, bars of lengths."""
+
+_EIGHTHS = "▏▎▍▌▋▊▉"
+
+_CHARACTERS, _LINES = 240, 30
+"""Of a sample's text, at most."""
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Print what there is to know of a dataset.
+
+    Raises:
+        SeqnetsError: Something is wrong with the options or the data.
+    """
+    options = plain(config)
+    _check(options)
+    data = make_data(options, options["allow"])
+    objective: Objective = build(options["objective"], options["allow"], "objective")
+    console = Console(highlight=False)
+    name, about = type(data).__name__, (type(data).__doc__ or "").strip().partition("\n\n")[0]
+    about = " ".join(about.replace("``", "").split()).removeprefix(f"{name}: ")
+    console.print(Text(f"{name}: ", "bold") + Text(about))
+    sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
+    console.print(Text(f"A model is told: {sizes}."))
+    for title, shown in _sections(data, objective, options):
+        console.print(f"\n[bold]{title}[/]")
+        console.print(shown)
+    given = [argument for argument in sys.argv[2:] if argument.partition("=")[0] not in _OWN]
+    report.show(console, "To train:", shlex.join([report.called("seqnets"), "train", *given]))
+    return 0
+
+
+def _check(options: Config) -> None:
+    samples, baselines = (options[key] for key in _OWN)
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
+        raise UsageError(f"samples: is {samples!r}, expected a whole number of at least 0.")
+    if not isinstance(baselines, bool):
+        raise UsageError(f"baselines: is {baselines!r}, expected true or false.")
+
+
+def _sections(
+    data: DataModule, objective: Objective, options: Config
+) -> Iterator[tuple[str, RenderableType]]:
+    """What there is to print, each under its title."""
+    lengths = {part: found for part in PARTS if (found := data.lengths(part)) is not None}
+    yield "Parts", _parts(data, lengths)
+    if lengths and lengths["train"].min() < lengths["train"].max():
+        yield "Steps of the training sequences", _histogram(lengths["train"])
+        yield "Padding", Text(_padding(data))
+    classes = {part: found for part in PARTS if (found := data.class_counts(part)) is not None}
+    if classes:
+        yield f"Classes, {len(classes['train']):,}", _classes(classes, data.labels)
+    tokens = data.token_counts("train")
+    if tokens is not None:
+        yield f"Tokens, {len(tokens):,} in the vocabulary", _tokens(tokens, data)
+    for number, sample in enumerate(data.examples("train", options["samples"]), start=1):
+        yield f"Training sample {number}", _sample(sample)
+    if options["baselines"]:
+        yield (
+            f"What simple rivals reach in {objective.metric.replace('_', ' ')}",
+            _baselines(data, objective),
+        )
+
+
+def _grid(*headings: str, left: int = 1) -> Table:
+    """A table without lines, its first columns to the left."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < left else "right", no_wrap=True)
+    return table
+
+
+def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
+    """How large each part is, and how long its sequences are."""
+    table = _grid("", *PARTS)
+    counts = data.counts()
+    table.add_row(data.unit, *(f"{counts[part]:,}" for part in PARTS))
+    if lengths:
+        table.add_row("steps", *(f"{lengths[part].sum():,}" for part in PARTS))
+        for name, share in (("shortest", 0), ("median", 0.5), ("95 %", 0.95), ("longest", 1)):
+            found = (np.quantile(lengths[part], share, method="lower") for part in PARTS)
+            table.add_row(f"  {name}", *(f"{steps:,}" for steps in found))
+    return table
+
+
+def _histogram(lengths: np.ndarray) -> Table:
+    """How many sequences are how long, with bars."""
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // _BINS)
+    counts = np.bincount((lengths - low) // width)
+    table = _grid("steps", "sequences", "", left=0)
+    table.columns[2].justify = "left"
+    for place, count in enumerate(counts):
+        first = low + place * width
+        last = min(first + width - 1, high)
+        steps = f"{first:,}" if first == last else f"{first:,} to {last:,}"
+        table.add_row(steps, f"{count:,}", _bar(count / counts.max()))
+    return table
+
+
+def _padding(data: DataModule) -> str:
+    """How much of the training batches is padding, and how much it would be without buckets."""
+    told = f"{data.loader('train').padding:.1%} of the training steps"
+    if not isinstance(data, SequenceData) or data.bucket_batches == 1:
+        return f"{told}."
+    kept, data.bucket_batches = data.bucket_batches, 1
+    without = data.loader("train").padding
+    data.bucket_batches = kept
+    return f"{told}; {without:.1%} if lengths were not put together (bucket_batches {kept})."
+
+
+def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -> Table:
+    """How often each class is right in each part; the commonest, where there are many."""
+    train = classes["train"]
+    table = _grid("", *PARTS, "share of training")
+    table.columns[-1].justify = "left"
+    shown = np.arange(len(train))
+    if len(train) > _ROWS:
+        shown = np.argsort(-train, kind="stable")[: _ROWS - 1]
+    for number in shown.tolist():
+        share = train[number] / max(1, train.sum())
+        bar = _bar(train[number] / max(1, train.max())) + Text(f" {share:.1%}")
+        name = Text(_short(labels[number] if labels else str(number), 24))
+        table.add_row(name, *(f"{classes[part][number]:,}" for part in PARTS), bar)
+    if len(shown) < len(train):
+        rest = (f"{np.delete(classes[part], shown).sum():,}" for part in PARTS)
+        table.add_row(Text(f"{len(train) - len(shown):,} others", "dim"), *rest, "")
+    return table
+
+
+def _tokens(counts: np.ndarray, data: DataModule) -> Table:
+    """The most frequent tokens."""
+    names = data.vocabulary.tokens if data.vocabulary is not None else None
+    table = _grid("", "times", "share of training", left=1)
+    table.columns[-1].justify = "left"
+    for number in np.argsort(-counts, kind="stable")[:_ROWS].tolist():
+        name = repr(names[number])[1:-1] if names else str(number)
+        bar = _bar(counts[number] / max(1, counts.max()))
+        share = Text(f" {counts[number] / max(1, counts.sum()):.1%}")
+        shown = "space" if name == " " else _short(name, 24)
+        table.add_row(Text(shown), f"{counts[number]:,}", bar + share)
+    return table
+
+
+def _sample(sample: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in sample.items():
+        lines = text.expandtabs(4).splitlines()[:_LINES]
+        table.add_row(name, Text(_short("\n".join(lines), max(_CHARACTERS, len(lines) ** 3))))
+    return table
+
+
+def _baselines(data: DataModule, objective: Objective) -> RenderableType:
+    rivals = report.in_metric(objective, data.baselines())
+    if not rivals:
+        return "none"
+    table = _grid("", "")
+    for name, value in rivals.items():
+        table.add_row(name, f"{value:.4g}")
+    return table
+
+
+def _bar(share: float) -> Text:
+    """A bar of up to so many characters, drawn in eighths of one."""
+    whole, eighths = divmod(round(8 * _BAR * share), 8)
+    return Text("█" * whole + (_EIGHTHS[eighths - 1] if eighths else ""), "cyan")
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -1,0 +1,105 @@
+"""``seqnets predict``: write down what a model says of a part of its dataset, or of new data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from rich.console import Console
+
+from seqnets.cli import report, runs
+from seqnets.cli.assemble import Config, check_device, make_trainer, plain
+from seqnets.cli.build import build
+from seqnets.cli.console import quiet
+from seqnets.cli.names import UsageError, near
+from seqnets.cli.predictions import STDOUT, check_target, write_rows
+from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_dataset
+from seqnets.datasets import DataModule
+from seqnets.datasets.base import PARTS
+from seqnets.datasets.loader import Loader
+from seqnets.training import Row, SequenceModule
+from seqnets.training.predict import predict
+from seqnets.typing import Batch
+
+from_checkpoint = with_its_dataset
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Run the model and write what it says, as the objective puts it into rows.
+
+    Raises:
+        SeqnetsError: Something is wrong with the options, the data or the checkpoint, the file is
+            there already, or the objective writes no predictions.
+    """
+    options = plain(config)
+    _check(options)
+    path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    with quiet():
+        trainer = make_trainer(options, options["allow"], [], logger=False)
+        module = load_module(path, options["allow"])
+        batches = _limited(_loader(module, options, path), trainer, options)
+        count = write_rows(_rows(module, batches, trainer), options["to"])
+    _tell(options, count, path, command)
+    return 0
+
+
+def _check(options: Config) -> None:
+    """Raise now rather than after the model has run."""
+    if options["part"] not in PARTS:
+        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
+    for key in ("to", "input"):
+        if not isinstance(options[key], str) and not (key == "input" and options[key] is None):
+            raise UsageError(f"{key}: is {options[key]!r}, expected a file.")
+    check_target(options["to"], options["overwrite"])
+    check_device(options["trainer"])
+    if options["trainer"].get("devices", 1) not in (1, "auto"):
+        raise UsageError(
+            f"trainer.devices: is {options['trainer']['devices']}, expected 1.\n"
+            "  One process writes all rows, in their order."
+        )
+
+
+def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
+    """The batches of a part in its order, or of a file, for which no training data are read."""
+    if options["input"] is None:
+        return load_data(module, options, path).loader(options["part"]).in_order()
+    data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
+    return data.new(Path(options["input"]).expanduser(), module.card["data"])
+
+
+def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:
+    """As many batches as the trainer takes of such: trainer=debug takes a few."""
+    name = "predict" if options["input"] is not None else options["part"]
+    limit = getattr(trainer, f"limit_{name}_batches")
+    return islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
+
+
+def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) -> Iterator[Row]:
+    """What the model says, on the trainer's device and in its precision."""
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    model = precision.convert_module(module.model.to(device))
+    with precision.forward_context():
+        yield from predict(
+            model,
+            module.objective,
+            map(precision.convert_input, batches),
+            module.card["data"],
+            device,
+        )
+
+
+def _tell(options: Config, count: int, path: Path, command: str) -> None:
+    to, given = options["to"], options["input"]
+    what = f"the {options['part']} part" if given is None else report.shown(Path(given))
+    where = "the terminal" if to == STDOUT else report.shown(Path(to))
+    console = Console(stderr=to == STDOUT)
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    console.print(f"{rows} of {what} written to {where}.", highlight=False, soft_wrap=True)
+    if given is None and to != STDOUT:
+        line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
+        scored = report.typed("predictions", Path(to))
+        report.show(console, "To score them:", f"{line} {scored}{command}")

@@ -1,0 +1,135 @@
+"""Files of predictions: JSON Lines, an object a row."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from seqnets.cli.names import UsageError
+from seqnets.datasets.readers import read_rows
+from seqnets.errors import ConfigError, DataError
+from seqnets.training import Objective, Row
+from seqnets.typing import Known
+
+SUFFIXES = (".jsonl", ".ndjson")
+STDOUT = "-"
+
+
+def check_target(to: str, overwrite: bool) -> None:
+    """Raise now what would otherwise end a long computation: a file that cannot be written.
+
+    Raises:
+        UsageError: The name is not that of JSON Lines.
+        ConfigError: The file is there already, or its folder is not.
+    """
+    if to == STDOUT:
+        return
+    path = Path(to).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"to: is {to!r}, expected a name that ends with {' or '.join(SUFFIXES)}, "
+            f"or {STDOUT} for the terminal."
+        )
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            f"to: {to} is there already, expected a new file.\n"
+            "  Name another with to=FILE, or say overwrite=true."
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"to: is {to!r}, expected a file in a folder that can be written to.")
+
+
+def write_rows(rows: Iterable[Row], to: str) -> int:
+    """Write rows to a file, whole or not at all, or to the terminal; return how many there are.
+
+    The file is written beside its place and renamed over what was there.
+
+    Raises:
+        DataError: A number is none that JSON has: infinite, or not a number.
+        ConfigError: The file cannot be written.
+    """
+    if to == STDOUT:
+        return _write(rows, sys.stdout)
+    path = Path(to).expanduser()
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            partial = Path(folder) / path.name
+            with partial.open("w", encoding="utf-8") as file:
+                count = _write(rows, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"to: {to} cannot be written: {error.strerror}.") from error
+    return count
+
+
+def _write(rows: Iterable[Row], file: IO[str]) -> int:
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        try:
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise DataError(
+                f"Row {count}: a number is infinite or none at all, expected finite ones.\n"
+                "  The model has diverged."
+            ) from error
+        file.write(f"{line}\n")
+    return count
+
+
+def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str, float], int]:
+    """The figures of the predictions in a file, and how many there are that have a target.
+
+    Raises:
+        DataError: The file is missing or malformed, or has nothing to score; says in which line.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{path}: is not JSON Lines, expected a name that ends with {' or '.join(SUFFIXES)}.\n"
+            "  `seqnets predict` writes such files."
+        )
+    found = [(where, row) for where, row in _checked(path) if row["target"] is not None]
+    if not found:
+        raise DataError(
+            f"{path}: no row has a target: there is nothing to score.\n"
+            "  Predictions of new data have none; predict part=test or part=val."
+        )
+    places, rows = zip(*found, strict=True)
+    try:
+        figures = objective.scores(rows, known)
+    except KeyError as error:
+        where = next((where for where, row in found if error.args[0] not in row), str(path))
+        raise DataError(f"{where}: no {error} came, expected it in each row.") from error
+    except DataError as error:
+        raise DataError(_placed(str(error), places)) from error
+    if objective.metric not in figures:
+        raise ConfigError(
+            f"{type(objective).__name__}: has no {objective.metric} for predictions that are read, "
+            f"expected its `scores` to give one."
+        )
+    return figures, len(rows)
+
+
+def _checked(path: Path) -> Iterator[tuple[str, Row]]:
+    for where, row in read_rows(path):
+        if "target" not in row:
+            raise DataError(
+                f"{where}: no 'target' came, expected what is right beside what was said.\n"
+                f"  The keys are {', '.join(row) or 'none'}."
+            )
+        yield where, row
+
+
+def _placed(message: str, places: Sequence[str]) -> str:
+    """An objective's message, which counts rows, with the file's name and line."""
+    head, colon, rest = message.partition(": ")
+    number = head.removeprefix("Row ")
+    if colon and number != head and number.isdecimal() and 0 < int(number) <= len(places):
+        return f"{places[int(number) - 1]}: {rest}"
+    return message

@@ -1,0 +1,46 @@
+"""BLEU, as sacrebleu computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from seqnets.errors import ConfigError
+
+TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
+"""What sacrebleu splits texts by; "none" for texts that are split by spaces already."""
+
+
+def bleu_of(tokenize: str = "13a") -> Any:
+    """Return sacrebleu's metric for one reference a text.
+
+    Raises:
+        ConfigError: sacrebleu is not installed, or splits texts in no such way.
+    """
+    try:
+        from sacrebleu.metrics import BLEU
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "BLEU is computed by sacrebleu, which is not installed.\n"
+            "  Install it: pip install 'seqnets[bleu]'"
+        ) from error
+    if tokenize not in TOKENIZERS:
+        raise ConfigError(
+            f"BLEU: tokenize is {tokenize!r}, expected one of {', '.join(TOKENIZERS)}."
+        )
+    # force: sacrebleu would warn of texts that look split, which "none" asks for
+    return BLEU(tokenize=tokenize, force=True)
+
+
+def signature(tokenize: str) -> str:
+    """Return sacrebleu's signature of BLEU with one reference a text."""
+    return corpus_bleu(["."], ["."], tokenize)[1]
+
+
+def corpus_bleu(
+    predictions: Sequence[str], targets: Sequence[str], tokenize: str = "13a"
+) -> tuple[float, str]:
+    """Return the BLEU of some texts, 0..100, and sacrebleu's signature of it."""
+    metric = bleu_of(tokenize)
+    score = metric.corpus_score(list(predictions), [list(targets)]).score
+    return float(score), str(metric.get_signature())

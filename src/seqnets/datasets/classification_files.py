@@ -1,0 +1,96 @@
+"""A user's own sequences, each of one of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.readers import Record, need, shown
+from seqnets.datasets.readers.records import LABEL
+from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.sequence_files import SequenceFiles
+from seqnets.errors import DataError
+from seqnets.typing import IGNORE, Known, Sizes
+
+
+class ClassificationFiles(SequenceFiles):
+    """Your own sequences, features or text, with a class each; classification.
+
+    A table has it in the column ``label``: text, a whole number, or true or false, the same kind in
+    all rows; of a folder it is the name of the folder that a file lies in. Classes are numbered in
+    their order. The arguments are those of :class:`SequenceFiles`.
+    """
+
+    columns = (LABEL,)
+
+    def read_target(self, where: str, row: Row) -> str | int:
+        """Return a row's label."""
+        need(where, row, LABEL)
+        label = row[LABEL]
+        if not isinstance(label, (str, int)) or label == "":
+            raise DataError(
+                f"{where}: column {LABEL} is {shown(label)}, expected text, a whole number, or "
+                "true or false."
+            )
+        return label
+
+    def strata(self, records: Sequence[Record]) -> np.ndarray:
+        """Return each record's label."""
+        return np.array([str(record.target) for record in records])
+
+    def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
+        """Return each part's labels as numbers, (N,) int64, and their names."""
+        first = parts["train"][0]
+        for record in (record for records in parts.values() for record in records):
+            if type(record.target) is not type(first.target):
+                raise DataError(
+                    f"{record.where}: label {shown(record.target)} came, expected one of the same "
+                    f"kind as {shown(first.target)} at {first.where}."
+                )
+        labels = sorted({record.target for record in parts["train"]})
+        if len(labels) < 2:
+            raise DataError(
+                f"{self.paths['train']}: all training sequences have the label {shown(labels[0])}, "
+                "expected two labels or more."
+            )
+        numbers = {label: number for number, label in enumerate(labels)}
+        for part, records in parts.items():
+            for record in records:
+                if record.target not in numbers:
+                    raise DataError(
+                        f"{record.where}: label {shown(record.target)} came in the {part} part, "
+                        f"expected one of the training part: {_named(labels)}."
+                    )
+        encoded = {
+            part: torch.tensor([numbers[record.target] for record in records])
+            for part, records in parts.items()
+        }
+        return encoded, {"labels": [str(label) for label in labels]}
+
+    def unknown(self, count: int, known: Known) -> Tensor:
+        """Return labels that are not scored, (N,)."""
+        return torch.full((count,), IGNORE)
+
+    def show_target(self, target: Tensor) -> dict[str, str]:
+        """Return a label's name."""
+        return {LABEL: (self.labels or [])[int(target)]}
+
+    @property
+    def sizes(self) -> Sizes:
+        """The number of tokens or features, and of labels, as ``num_classes``."""
+        return {**self.input_sizes, "num_classes": len(self.labels or ())}
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test accuracy of the commonest label."""
+        return majority_baseline(self.part("train").y, self.part("test").y)
+
+
+def _named(labels: Sequence[str | int]) -> str:
+    """The first few labels, to be read."""
+    return ", ".join(map(str, labels[:10])) + (", ..." if len(labels) > 10 else "")

@@ -1,0 +1,66 @@
+"""Scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqnets.datasets.base import Part, check_fractions
+from seqnets.datasets.pixels import Pictures, PixelSequences
+from seqnets.errors import ConfigError
+
+
+class Digits(PixelSequences):
+    """Handwritten digits of 8 by 8 pixels, which scikit-learn brings; classification.
+
+    1,797 pictures as sequences of 64 steps (``pip install 'seqnets[digits]'``).
+
+    Args:
+        test_fraction: Share of the pictures of each digit to report.
+        **data: The arguments of :class:`PixelSequences`.
+
+    Raises:
+        ConfigError: A fraction is out of range.
+
+    References:
+        Alpaydin and Kaynak, 1998, "Optical Recognition of Handwritten Digits", UCI Machine
+        Learning Repository, doi:10.24432/C50P49.
+    """
+
+    brightest = 16
+
+    def __init__(self, *, test_fraction: float = 0.2, **data: Any) -> None:
+        super().__init__(**data)
+        check_fractions(
+            type(self).__name__,
+            validation_fraction=self.validation_fraction,
+            test_fraction=test_fraction,
+        )
+        self.test_fraction = test_fraction
+
+    def read_pictures(self) -> dict[Part, Pictures]:
+        """Return the pictures of all parts.
+
+        Raises:
+            ConfigError: scikit-learn is not installed.
+        """
+        rest, test = read_digits().set_aside("Digits", self.test_fraction, self.seed)
+        left = 1 - self.test_fraction
+        train, val = rest.set_aside("Digits", self.validation_fraction / left, self.seed)
+        return {"train": train, "val": val, "test": test}
+
+
+def read_digits() -> Pictures:
+    """Return scikit-learn's digits: 1,797 pictures of 8 by 8, in 0..16.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "The digits are scikit-learn's, which is not installed.\n"
+            "  Install it: pip install 'seqnets[digits]'"
+        ) from error
+    digits = load_digits()
+    return Pictures(digits.images, digits.target)

@@ -1,0 +1,70 @@
+"""Electricity transformer temperatures, hourly: ETTh1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.series import Series, SeriesData
+from seqnets.datasets.series_table import read_series
+from seqnets.errors import DataError
+
+_MONTH = 30 * 24
+
+_ENDS: dict[Part, int] = {"train": 12 * _MONTH, "val": 16 * _MONTH, "test": 20 * _MONTH}
+
+
+class ETTh1(SeriesData):
+    """Oil temperature and six loads of an electricity transformer, hourly, two years; forecasting.
+
+    The parts are the usual ones: 12, 4 and 4 months of 30 days; what follows them is not used.
+    Reads ``ETTh1.csv``, whose first column ``date`` says when each step was.
+
+    Args:
+        root: Folder with the file, or with a folder ``etth`` that has it.
+        season: Steps after which things repeat, for the baseline: a day.
+        **data: The arguments of :class:`SeriesData`.
+
+    References:
+        Zhou et al., 2021, "Informer: Beyond Efficient Transformer for Long Sequence Time-Series
+        Forecasting", arXiv:2012.07436.
+    """
+
+    def __init__(self, root: str, *, season: int = 24, **data: Any) -> None:
+        super().__init__(season=season, **data)
+        self.root = root
+
+    @property
+    def file(self) -> Path:
+        """Where the file is."""
+        root = Path(self.root).expanduser()
+        for folder in (root / "etth", root):
+            if (folder / "ETTh1.csv").is_file():
+                return folder / "ETTh1.csv"
+        raise DataError(
+            f"ETTh1: {root} has neither etth/ETTh1.csv nor ETTh1.csv.\n"
+            "  It is at https://github.com/zhouhaoyi/ETDataset; set root to its folder."
+        )
+
+    def read(self, path: Path) -> Series:
+        """Return the series of the file, or of one with the same columns.
+
+        Raises:
+            DataError: The file is malformed; says in which line.
+        """
+        return read_series(path, time="date")
+
+    def ends(self, steps: int) -> Mapping[Part, int]:
+        """12, 4 and 4 months of 30 days.
+
+        Raises:
+            DataError: There are fewer hours.
+        """
+        if steps < _ENDS["test"]:
+            raise DataError(
+                f"{self.file}: {steps:,} steps came, expected at least {_ENDS['test']:,}, "
+                "20 months of hours.\n  For a series of your own: dataset=forecasting."
+            )
+        return _ENDS

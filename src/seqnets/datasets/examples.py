@@ -1,0 +1,45 @@
+"""How sequences and targets look on a line, for who inspects a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.typing import IGNORE
+
+TOKENS, STEPS, FEATURES = 60, 3, 6
+"""What is shown of a sequence at most."""
+
+
+def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
+    """Return how a sequence begins.
+
+    Args:
+        x: Tokens, (T,) int64, or features, (T, ...).
+        vocabulary: What tokens mean; they are shown by number if omitted.
+    """
+    if x.is_floating_point():
+        features = x[:STEPS].flatten(1)
+        more = " ..." if features.shape[1] > FEATURES else ""
+        steps = [" ".join(f"{v:.3g}" for v in step[:FEATURES]) + more for step in features.tolist()]
+        return " | ".join(steps + ["..."] * (len(x) > STEPS))
+    numbers = x[:TOKENS].tolist()
+    ends = " ..." if len(x) > TOKENS else ""
+    return (vocabulary.decode(numbers) if vocabulary else " ".join(map(str, numbers))) + ends
+
+
+def show_target(y: Tensor, labels: Sequence[str] | None = None) -> str:
+    """Return a target: a class, a class a step, numbers, or numbers a step.
+
+    Args:
+        y: () or (T,) int64, ``IGNORE`` shown as a dot; (K,) or (T, ...) floats.
+        labels: The names of the classes; they are shown by number if omitted.
+    """
+    if y.is_floating_point():
+        return show_steps(y) if y.dim() > 1 else " ".join(f"{v:.4g}" for v in y.tolist())
+    numbers = y.reshape(-1)[:TOKENS].tolist()
+    ends = " ..." if y.numel() > TOKENS else ""
+    names = ["·" if n == IGNORE else labels[n] if labels else str(n) for n in numbers]
+    return " ".join(names) + ends

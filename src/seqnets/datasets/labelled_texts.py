@@ -1,0 +1,143 @@
+"""Datasets of texts with one label each."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.files import check_text
+from seqnets.datasets.loader import Loader
+from seqnets.datasets.naive_bayes import naive_bayes
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
+from seqnets.datasets.vocabulary import Unit, Vocabulary
+from seqnets.errors import DataError
+from seqnets.typing import IGNORE, Known, Sizes
+
+
+class Texts(NamedTuple):
+    """Texts and their labels.
+
+    Attributes:
+        tokens: The tokens of each text, one or more.
+        y: The label of each, by number.
+    """
+
+    tokens: list[Sequence[str]]
+    y: list[int]
+
+
+class TextSplits(NamedTuple):
+    """The three parts of a dataset of texts, and the names of its labels."""
+
+    parts: dict[Part, Texts]
+    labels: list[str]
+
+
+class LabelledTexts(SequenceData):
+    """Texts with one of several labels each, that ``read_texts`` gives; classification.
+
+    The vocabulary is that of the training part, and has ``<unk>`` as token 0 for all others.
+
+    Attributes:
+        token: What a token is.
+
+    Args:
+        min_count: How often a token must come in the training part to have a number of its own;
+            the others show the model what ``<unk>`` is.
+        batch_size: Sequences of a batch for each process.
+        seed: Decides the order of the training sequences in each epoch.
+        bucket_batches: Training batches that are made together of sequences sorted by length.
+    """
+
+    token: Unit = "words"
+
+    def __init__(
+        self, min_count: int = 2, batch_size: int = 32, seed: int = 0, bucket_batches: int = 50
+    ) -> None:
+        super().__init__(batch_size, seed, bucket_batches)
+        check_count(type(self).__name__, min_count=min_count)
+        self.min_count = min_count
+
+    @abstractmethod
+    def read_texts(self) -> TextSplits:
+        """Return the texts of all parts."""
+
+    @abstractmethod
+    def tokens_of(self, text: str) -> Sequence[str]:
+        """Return the tokens of a text, none of an empty one."""
+
+    @cached_property
+    def texts(self) -> TextSplits:
+        """The texts, read when first asked for."""
+        return self.read_texts()
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """``<unk>``, and the tokens of the training part."""
+        counts = Counter(token for tokens in self.texts.parts["train"].tokens for token in tokens)
+        kept = Counter({token: n for token, n in counts.items() if n >= self.min_count})
+        return Vocabulary.build(kept, self.token, others=("",))  # "" is nowhere: there is an <unk>
+
+    @property
+    def sizes(self) -> Sizes:
+        """The tokens there are, as ``vocab_size``, and the labels, as ``num_classes``."""
+        return {"vocab_size": len(self.vocabulary), "num_classes": len(self.texts.labels)}
+
+    def read_splits(self) -> Splits:
+        """Return the texts of all parts as token numbers."""
+        parts = {part: _encode(self.vocabulary, *self.texts.parts[part]) for part in PARTS}
+        return Splits(parts, self.texts.labels)
+
+    def new(self, path: Path, known: Known) -> Loader:
+        """Return batches of a file with a text a line.
+
+        Raises:
+            DataError: The file is missing, or a line is empty; says which.
+        """
+        check_text(path)
+        texts = [self.tokens_of(line) for line in path.read_text("utf-8-sig").splitlines()]
+        for number, tokens in enumerate(texts, start=1):
+            if not len(tokens):
+                raise DataError(f"{path}, line {number}: is empty, expected a text a line.")
+        vocabulary = Vocabulary(known["vocabulary"], self.token)
+        sequences = _encode(vocabulary, texts, [IGNORE] * len(texts))
+        return SequenceLoader(sequences, self.batch_size, name=str(path))
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return a few texts from all over a part, and their labels."""
+        tokens, y = self.texts.parts[part]
+        return [
+            {
+                "text": self.vocabulary.separator.join(tokens[row]),
+                "label": self.texts.labels[y[row]],
+            }
+            for row in range(0, len(y), math.ceil(len(y) / count))
+        ]
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test accuracy of the commonest label, and of tokens without their order."""
+        train, test = self.part("train"), self.part("test")
+        said = naive_bayes(train, test, **self.sizes)
+        return {
+            **majority_baseline(train.y, test.y),
+            f"naive Bayes of {self.token}": float((said == test.y).double().mean()),
+        }
+
+
+def _encode(vocabulary: Vocabulary, tokens: Sequence[Sequence[str]], y: Sequence[int]) -> Sequences:
+    ids = [vocabulary.index(each) for each in tokens]
+    return Sequences(
+        torch.from_numpy(np.concatenate(ids)),
+        torch.tensor([len(each) for each in ids]),
+        torch.tensor(y),
+    )

@@ -1,0 +1,56 @@
+"""Multi30k: what is seen in pictures, in English and in German."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.text_pairs import TextPairs, Texts, read_aligned
+from seqnets.errors import DataError
+
+FILES: dict[Part, str] = {"train": "train", "val": "val", "test": "test_2016_flickr"}
+
+
+class Multi30k(TextPairs):
+    """Multi30k, captions in English and German, from a folder of yours; translation.
+
+    Args:
+        root: Folder with ``train``, ``val`` and ``test_2016_flickr``, each as ``.en`` and ``.de``,
+            or with them in ``multi30k/``: UTF-8, tokenised, lower case, a sentence a line.
+        reverse: Whether German becomes English, and not English German.
+        **texts: The other arguments of :class:`TextPairs`.
+
+    References:
+        Elliott et al., 2016, "Multi30K: Multilingual English-German Image Descriptions",
+        arXiv:1605.00459.
+    """
+
+    def __init__(
+        self, root: str, *, reverse: bool = False, tokenize: str = "none", **texts: Any
+    ) -> None:
+        super().__init__(tokenize=tokenize, **texts)
+        self.root, self.reverse = Path(root).expanduser(), reverse
+
+    def read_texts(self) -> dict[Part, Texts]:
+        """Return the sentences of all parts.
+
+        Raises:
+            DataError: A file is missing, empty or not UTF-8, a line is empty, or the languages
+                have different numbers of lines.
+        """
+        inner = self.root / "multi30k"
+        folder = inner if inner.is_dir() else self.root
+        languages = ("de", "en") if self.reverse else ("en", "de")
+        found: dict[Part, Texts] = {}
+        for part, name in FILES.items():
+            source, target = (folder / f"{name}.{language}" for language in languages)
+            for path in (source, target):
+                if not path.is_file():
+                    raise DataError(
+                        f"{path}: is not there, expected the {part} part of Multi30k.\n"
+                        f"  dataset.root is a folder with {', '.join(FILES.values())}, each as "
+                        ".en and .de."
+                    )
+            found[part] = read_aligned(source, target)
+        return found

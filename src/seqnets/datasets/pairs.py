@@ -1,0 +1,179 @@
+"""Pairs of sequences: one that is read, and one that is to be written."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import PARTS, DataModule, Part
+from seqnets.datasets.codecs import OUTSIDE, Codec
+from seqnets.datasets.loader import share
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, check_sequences
+from seqnets.errors import DataError
+from seqnets.typing import END, IGNORE, Batch, Sizes
+
+
+@dataclass(frozen=True)
+class Pairs(Sequences):
+    """N pairs of token sequences, one behind the other.
+
+    Attributes:
+        x: The tokens of all sources, (steps,) int64; their number in ``lengths``.
+        y: Those of all targets, (steps,) int64: each ends with ``END``.
+        target_lengths: Tokens of each target, (N,) int64, its end included.
+    """
+
+    target_lengths: Tensor = field(kw_only=True)
+
+    @classmethod
+    def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Pairs:
+        """Put pairs of id sequences behind each other, an ``END`` after each target."""
+        ended = [np.append(target, END) for target in targets]
+        return cls(
+            torch.from_numpy(np.concatenate(sources).astype(np.int64)),
+            torch.tensor([len(source) for source in sources]),
+            torch.from_numpy(np.concatenate(ended).astype(np.int64)),
+            target_lengths=torch.tensor([len(target) for target in ended]),
+        )
+
+    @classmethod
+    def unanswered(cls, sources: Sequence[np.ndarray]) -> Pairs:
+        """Sources whose targets nobody knows: each has one step, which is not scored."""
+        pairs = cls.of_ids(sources, [np.zeros(0, np.int64)] * len(sources))
+        pairs.y.fill_(IGNORE)
+        return pairs
+
+    @property
+    def size(self) -> Tensor:
+        """Steps of the longer side of each pair, (N,)."""
+        return torch.maximum(self.lengths, self.target_lengths)
+
+    @cached_property
+    def ragged(self) -> bool:
+        """Whether the lengths of a side differ."""
+        return self.source.ragged or self.target.ragged
+
+    @cached_property
+    def source(self) -> Sequences:
+        """The first side alone."""
+        return Sequences(self.x, self.lengths, torch.zeros(len(self), dtype=torch.int64))
+
+    @cached_property
+    def target(self) -> Sequences:
+        """The second side alone."""
+        return Sequences(self.y, self.target_lengths, torch.zeros(len(self), dtype=torch.int64))
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return some of the pairs: sources padded with zeros, targets with ``IGNORE``.
+
+        Args:
+            rows: Their numbers, (B,) int64.
+        """
+        x, _, lengths, _ = self.source.batch(rows)
+        y, target_lengths = self.target.batch(rows).x, self.target_lengths[rows]
+        y[torch.arange(y.shape[1]) >= target_lengths[:, None]] = IGNORE
+        return Batch(x, y, lengths)
+
+    def select(self, rows: Tensor) -> Pairs:
+        """Return the pairs of these numbers, in this order."""
+        source, target = self.source.select(rows), self.target.select(rows)
+        return Pairs(source.x, source.lengths, target.x, target_lengths=target.lengths)
+
+
+class PairLoader(SequenceLoader):
+    """Batches of whole pairs; ones whose longer sides are similar may be put together."""
+
+    @property
+    def padding(self) -> float:
+        """The share of padding among all steps, of both sides, of the coming epoch's batches."""
+        order, full = self._order(self._epoch), self._batch_size * share()[1]
+        pairs = self._sequences
+        assert isinstance(pairs, Pairs)
+        filled = whole = 0
+        for side in (pairs.lengths, pairs.target_lengths):
+            for batch in np.split(side.numpy()[order], range(full, len(order), full)):
+                filled, whole = filled + batch.sum(), whole + len(batch) * batch.max()
+        return float(1 - filled / whole)
+
+
+class PairData(SequenceData):
+    """Pairs that a subclass's ``read_splits`` gives as :class:`Pairs`, and ``codecs`` can read.
+
+    What a checkpoint keeps has the codecs, "source" and "target": it needs no data to write text.
+    """
+
+    @property
+    @abstractmethod
+    def codecs(self) -> tuple[Codec, Codec]:
+        """What source and target are written in."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Tokens of the two sides, as ``vocab_size`` and ``target_vocab_size``."""
+        source, target = self.codecs
+        return {"vocab_size": len(source), "target_vocab_size": len(target)}
+
+    @property
+    def unit(self) -> str:
+        """What the parts are counted in."""
+        return "pairs"
+
+    def pairs(self, part: Part) -> Pairs:
+        """Return the pairs of one part."""
+        pairs = self.part(part)
+        assert isinstance(pairs, Pairs)
+        return pairs
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data; check lengths and tokens of both sides."""
+        DataModule.setup(self, stage)
+        for name in PARTS:
+            pairs = self.pairs(name)
+            for side, sequences, codec in zip(
+                ("source", "target"), (pairs.source, pairs.target), self.codecs, strict=True
+            ):
+                sizes = {"vocab_size": len(codec), "num_classes": 1}
+                check_sequences(f"{type(self).__name__}, {name} part, {side}", sequences, sizes)
+            ends = pairs.target_lengths.cumsum(0) - 1
+            if bool((pairs.y[ends] != END).any()) or int((pairs.y == END).sum()) != len(pairs):
+                raise DataError(
+                    f"{type(self).__name__}, {name} part: a target does not end with its only "
+                    f"token {END}, expected each to."
+                )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, with the codecs."""
+        source, target = self.codecs
+        return {
+            **super().describe(),
+            "source": source.describe(),
+            "target": target.describe(),
+        }
+
+    def loader(self, part: Part) -> PairLoader:
+        """Return a new loader of one part, shuffled for training."""
+        name = f"{type(self).__name__}, {part} part"
+        return PairLoader(
+            self.pairs(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
+        )
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few pairs of a part as texts."""
+        source, target = self.codecs
+        pairs = self.pairs(part)
+        batch = pairs.batch(torch.arange(min(count, len(pairs))))
+        lengths = pairs.lengths.tolist()
+        return [
+            {
+                "source": source.decode(x[:length].tolist(), OUTSIDE),
+                "target": target.decode(y.tolist(), OUTSIDE),
+            }
+            for x, y, length in zip(batch.x, batch.y, lengths, strict=False)
+        ]

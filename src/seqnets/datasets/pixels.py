@@ -1,0 +1,115 @@
+"""Datasets of pictures that are read pixel by pixel."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.classification import LabelledData
+from seqnets.datasets.sequences import Sequences, Splits, choose, standardise
+
+SHADES = " .:-=+*#%@"
+"""From dark to bright."""
+
+
+class Pictures(NamedTuple):
+    """Pictures of one size with a label each.
+
+    Attributes:
+        pixels: Their brightness in any units, (N, height, width).
+        y: The label of each, by number, (N,).
+    """
+
+    pixels: np.ndarray
+    y: np.ndarray
+
+    def set_aside(self, who: str, fraction: float, seed: int) -> tuple[Pictures, Pictures]:
+        """Return what stays, and a share of each class; see :func:`choose`."""
+        moved = choose(who, self.y, fraction, seed)
+        kept, chosen = (Pictures(self.pixels[rows], self.y[rows]) for rows in (~moved, moved))
+        return kept, chosen
+
+
+class PixelSequences(LabelledData):
+    """Pictures as sequences of their pixels, row by row from the upper left; classification.
+
+    A step is one pixel, in 0..1, so that what is side by side in a column lies a row's length
+    apart.
+
+    Attributes:
+        brightest: The brightness that becomes 1.
+
+    Args:
+        permuted: Whether the pixels come in an order without sense, the same in all pictures and
+            for all seeds.
+        standardise: Give all pixels mean 0 and deviation 1 over the training part, in place of
+            0..1.
+        **data: The arguments of :class:`LabelledData`.
+
+    References:
+        Le, Jaitly and Hinton, 2015, "A Simple Way to Initialize Recurrent Networks of Rectified
+        Linear Units", arXiv:1504.00941.
+    """
+
+    brightest = 255
+
+    def __init__(self, *, permuted: bool = False, standardise: bool = False, **data: Any) -> None:
+        super().__init__(standardise, **data)
+        self.permuted = permuted
+
+    @abstractmethod
+    def read_pictures(self) -> dict[Part, Pictures]:
+        """Return the pictures of all parts, of ten digits."""
+
+    @cached_property
+    def pictures(self) -> dict[Part, Pictures]:
+        """The pictures, read when first asked for."""
+        return self.read_pictures()
+
+    def read_splits(self) -> Splits:
+        """Return the pictures of all parts as sequences."""
+        parts = {part: self._sequences(*self.pictures[part]) for part in PARTS}
+        splits = Splits(parts, [str(digit) for digit in range(10)])
+        return standardise(splits) if self.standardise else splits
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few pictures of a part as one sees them, in letters for shades."""
+        pixels, y = self.pictures[part]
+        return [
+            {"picture": _sketch(p / self.brightest), "label": str(label)}
+            for p, label in zip(pixels[:count], y[:count], strict=True)
+        ]
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test accuracy of the commonest label, and of the nearest mean picture."""
+        train, test = (self.part(part) for part in ("train", "test"))
+        pictures, asked = (part.x.view(len(part), -1) for part in (train, test))
+        labels = train.y.unique()
+        means = torch.stack([pictures[train.y == label].mean(0) for label in labels])
+        said = labels[torch.cdist(asked, means).argmin(1)]
+        return {
+            **super().baselines(),
+            "nearest mean picture": float((said == test.y).double().mean()),
+        }
+
+    def _sequences(self, pixels: np.ndarray, y: np.ndarray) -> Sequences:
+        N, *frame = pixels.shape
+        T = int(np.prod(frame))
+        order = np.random.default_rng(0).permutation(T) if self.permuted else np.arange(T)
+        x = pixels.reshape(N, T)[:, order].astype(np.float32) / self.brightest
+        return Sequences(
+            torch.from_numpy(x.reshape(-1, 1)),
+            torch.full((N,), T),
+            torch.from_numpy(y.astype(np.int64)),
+        )
+
+
+def _sketch(picture: np.ndarray) -> str:
+    """A picture in 0..1, each pixel two letters wide, for letters are twice as high as wide."""
+    shades = (picture * (len(SHADES) - 1)).round().astype(int).tolist()
+    return "\n".join("".join(2 * SHADES[shade] for shade in row) for row in shades)

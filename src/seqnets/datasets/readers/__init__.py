@@ -1,0 +1,20 @@
+"""Readers of a user's own files: each says in which file, line and column something is wrong."""
+
+from seqnets.datasets.readers.audio import LogMel
+from seqnets.datasets.readers.records import Record, Source, Wanted
+from seqnets.datasets.readers.sources import read_source
+from seqnets.datasets.readers.tables import SUFFIXES, need, number, read_rows, shown, text
+
+__all__ = [
+    "SUFFIXES",
+    "LogMel",
+    "Record",
+    "Source",
+    "Wanted",
+    "need",
+    "number",
+    "read_rows",
+    "read_source",
+    "shown",
+    "text",
+]

@@ -1,0 +1,122 @@
+"""Sequences in NumPy's archives."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqnets.datasets.files import LARGEST
+from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
+from seqnets.errors import DataError
+
+_KEYS = {"x", "lengths", "y", "ids", "split"}
+
+
+def read_npz(path: Path, wanted: Wanted) -> Source:
+    """Read an archive of arrays; pickled objects in it are refused.
+
+    - ``x``: sequences of one length, (N, T, I) or (N, T); or, with ``lengths``, of any: padded
+      like that, or all steps behind each other, (steps, I) or (steps,).
+    - ``lengths``: steps of each sequence, (N,), where they differ.
+    - ``y``: the target of each, (N,), or several, (N, K); may be absent where none are wanted.
+    - ``ids``, ``split``: of each sequence, (N,), if there are any.
+
+    Raises:
+        DataError: The file is damaged or does not fit; says in which array, sequence and step.
+    """
+    arrays = _load(path)
+    strange = sorted(arrays.keys() - _KEYS)
+    if strange or "x" not in arrays:
+        raise DataError(
+            f"{path}: the arrays {', '.join(sorted(arrays)) or 'none'} came, expected x and "
+            "optionally lengths, y, ids, split."
+        )
+    sequences = _cut(path, arrays["x"], arrays.get("lengths"))
+    if wanted.target is not None and "y" not in arrays:
+        raise DataError(f"{path}: no array y came, expected the target of each sequence.")
+    rows: list[dict[str, Any]] = [{} for _ in sequences]
+    names = Names()
+    columns = {"y": wanted.columns, "ids": ("ids",), "split": (SPLIT,)}
+    for key in columns.keys() & arrays.keys():
+        if key == "y" and wanted.target is None:
+            continue
+        size, expected = len(columns[key]), (len(sequences), len(columns[key]))
+        values = arrays[key]
+        if values.shape != expected and (size > 1 or values.shape != expected[:1]):
+            raise DataError(
+                f"{path}: {key} has shape {values.shape}, expected {expected}"
+                f"{'' if size > 1 else f' or {expected[:1]}'}: x has {len(sequences)} sequences."
+            )
+        for row, of_row in zip(rows, values.reshape(expected).tolist(), strict=True):
+            row.update(zip(columns[key], of_row, strict=True))
+    records = []
+    for place, (steps, row) in enumerate(zip(sequences, rows, strict=True), start=1):
+        where = f"{path}, sequence {place}"
+        if "ids" in row:
+            names.add(where, row["ids"])
+        _check_values(where, steps, wanted)
+        target, split = wanted.target_of(where, row), split_of(where, row)
+        records.append(Record(where, steps.astype(np.float32), target, split))
+    return Source(records)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:  # given a path, NumPy would leave a damaged file open
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single array")
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path}: cannot be read as a NumPy archive without pickled objects: {reason}."
+        ) from None
+
+
+def _cut(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarray]:
+    """Return sequences, each (T, I)."""
+    if x.dtype.kind not in "fiu" or x.size == 0:
+        raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}, expected numbers.")
+    if lengths is None:
+        if x.ndim not in (2, 3):
+            raise DataError(
+                f"{path}: x has shape {x.shape}, expected (N, T, I) or (N, T).\n"
+                "  Sequences of different lengths need an array lengths."
+            )
+        return list(x.reshape(*x.shape[:2], -1))
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not len(lengths):
+        raise DataError(
+            f"{path}: lengths is {lengths.dtype} of shape {lengths.shape}, expected (N,) whole "
+            "numbers."
+        )
+    most = x.shape[1] if x.ndim == 3 else len(x)
+    wrong = np.flatnonzero((lengths < 1) | (lengths > most))
+    if len(wrong):
+        raise DataError(
+            f"{path}, sequence {wrong[0] + 1}: its length is {lengths[wrong[0]]}, expected 1 to "
+            f"{most}."
+        )
+    padded = x.ndim == 3 and len(x) == len(lengths)
+    if padded:
+        return [steps[:length] for steps, length in zip(x, lengths, strict=True)]
+    if x.ndim not in (1, 2) or len(x) != int(lengths.sum()):
+        raise DataError(
+            f"{path}: x has shape {x.shape}, expected (N, T, I) or (steps, I) for the "
+            f"{len(lengths)} lengths, which add up to {int(lengths.sum())} steps."
+        )
+    return np.split(x.reshape(len(x), -1), np.cumsum(lengths)[:-1])
+
+
+def _check_values(where: str, steps: np.ndarray, wanted: Wanted) -> None:
+    fits = np.abs(steps) <= LARGEST
+    if wanted.missing:
+        fits |= np.isnan(steps)
+    if not fits.all():
+        step, feature = np.argwhere(~fits)[0]
+        wanted.value(
+            where, f"x, step {step + 1}, feature {feature + 1}", float(steps[step, feature])
+        )

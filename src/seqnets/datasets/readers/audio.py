@@ -1,0 +1,99 @@
+"""Sound files as features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seqnets.errors import ConfigError, DataError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+
+
+@dataclass(frozen=True)
+class LogMel:
+    r"""Turns sound into the logarithm of its power in bands that are even on the mel scale.
+
+    A step is a window of samples, weighted by Hann's :math:`\sin^2`. The power of its spectrum is
+    summed over triangular bands, whose corners lie evenly on
+    :math:`m = 2595 \log_{10}(1 + f / 700)` from 0 to half the sample rate; below :math:`10^{-10}`
+    the power counts as that.
+
+    Args:
+        bands: Features of a step, I.
+        window: Length of a step's window, in seconds.
+        hop: From one step to the next, in seconds.
+
+    References:
+        Davis and Mermelstein, 1980, "Comparison of Parametric Representations for Monosyllabic
+        Word Recognition in Continuously Spoken Sentences", IEEE TASSP 28(4); the scale is that of
+        O'Shaughnessy, 1987, "Speech Communication: Human and Machine".
+    """
+
+    bands: int = 40
+    window: float = 0.025
+    hop: float = 0.010
+
+    def __post_init__(self) -> None:
+        if self.bands < 1 or self.window <= 0 or self.hop <= 0:
+            raise ConfigError(
+                f"LogMel: bands, window and hop are {self.bands}, {self.window} and {self.hop}, "
+                "expected numbers above 0."
+            )
+
+    def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """Return features, (T, I) float32, of samples, (N,); at least one step, padded if short.
+
+        Raises:
+            ConfigError: Windows are too short for so many bands at this sample rate.
+        """
+        length, hop = (max(1, round(rate * seconds)) for seconds in (self.window, self.hop))
+        size = 1 << (length - 1).bit_length()
+        samples = np.pad(samples, (0, max(0, length - len(samples))))
+        frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
+        hann = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
+        power = np.abs(np.fft.rfft(frames * hann, size)) ** 2
+        return np.log(np.maximum(power @ self._filters(size, rate), 1e-10)).astype(np.float32)
+
+    def _filters(self, size: int, rate: int) -> np.ndarray:
+        """Weights of each frequency in each band, (size / 2 + 1, I)."""
+        top = 2595 * np.log10(1 + rate / 2 / 700)
+        corners = 700 * (10 ** (np.linspace(0, top, self.bands + 2) / 2595) - 1)
+        frequency = np.arange(size // 2 + 1)[:, None] * rate / size
+        low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+        rising, falling = (frequency - low) / (middle - low), (high - frequency) / (high - middle)
+        filters = np.maximum(0, np.minimum(rising, falling))
+        if not filters.any(0).all():
+            raise ConfigError(
+                f"LogMel: {self.bands} bands came for windows of {self.window} s at {rate} Hz, "
+                "some of which hold no frequency.\n  Take fewer bands or longer windows."
+            )
+        return filters
+
+
+def read_audio(path: Path) -> tuple[np.ndarray, int]:
+    """Return a sound's samples, the mean of its channels, (N,) float64, and its sample rate.
+
+    Raises:
+        DataError: The file is damaged, empty, or has samples that are not finite.
+        ConfigError: soundfile, which reads it, is not installed.
+    """
+    try:
+        import soundfile
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path}: sound is read by soundfile, which is not installed.\n"
+            "  Install it: pip install 'seqnets[audio]'"
+        ) from error
+    try:
+        samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"{path}: cannot be read as sound: {error}") from None
+    if not len(samples):
+        raise DataError(f"{path}: no sample came, expected at least one.")
+    if not np.isfinite(samples).all():
+        place = int(np.argmin(np.isfinite(samples).all(1)))
+        raise DataError(f"{path}: sample {place + 1:,} is not finite, expected numbers.")
+    return samples.mean(1), rate

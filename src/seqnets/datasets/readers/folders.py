@@ -1,0 +1,116 @@
+"""Folders of sound, images or text, one folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqnets.datasets.files import read_text
+from seqnets.datasets.readers import audio, images
+from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
+from seqnets.errors import DataError
+
+Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
+
+
+def read_folder(path: Path, wanted: Wanted) -> Source:
+    """Read a folder with one folder a class, or, where no targets are wanted, of files alone.
+
+    All files are of one kind, which their names' ends say; those that begin with a dot are passed
+    over. Each file is a sequence.
+
+    Raises:
+        DataError: The folder is of another form, or a file is damaged or unlike the others.
+    """
+    if wanted.target is None:
+        return read_files(_visible(path, path), wanted)
+    if wanted.columns != (LABEL,):
+        raise DataError(
+            f"{path}: a folder came, expected a file: folders hold classes, and "
+            f"{', '.join(wanted.columns)} stand in a table."
+        )
+    folders = _visible(path, path)
+    loose = next((entry for entry in folders if not entry.is_dir()), None)
+    if loose is not None:
+        raise DataError(f"{loose}: a file came, expected one folder for each class in {path}.")
+    files = [file for folder in folders for file in _visible(folder, path)]
+    source = read_files(files, wanted)
+    for record, file in zip(source.records, files, strict=True):
+        record.target = wanted.target_of(record.where, {LABEL: file.parent.name})
+    return source
+
+
+def read_files(files: list[Path], wanted: Wanted) -> Source:
+    """Read files of one kind, each a sequence, without targets.
+
+    Raises:
+        DataError: A file is damaged, of no kind that can be read, or unlike the first.
+    """
+    records: list[Record] = []
+    facts: dict[str, Any] = {}
+    for file in files:
+        if file.is_dir():
+            raise DataError(
+                f"{file}: a folder came, expected files there.\n"
+                "  Where parts have folders of their own, name each: path=FOLDER/train "
+                "test_path=FOLDER/test."
+            )
+        read = KINDS.get(file.suffix.lower())
+        if read is None:
+            raise DataError(
+                f"{file}: a file of no kind that can be read, expected a name that ends with "
+                f"{', '.join(KINDS)}."
+            )
+        steps, found = read(file, wanted)
+        facts = facts or found
+        check_facts(str(file), found, str(files[0]), facts)
+        records.append(Record(str(file), steps))
+    return Source(records, {name: fact for name, fact in facts.items() if name != "kind"})
+
+
+def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str, Any]) -> None:
+    """Raise DataError unless what a file says of its sequences is what another says."""
+    for name in {**expected, **facts}:
+        came, right = facts.get(name, "none"), expected.get(name, "none")
+        if came != right:
+            raise DataError(f"{who}: {name} {came} came, expected {right} as in {other}.")
+
+
+def _visible(folder: Path, root: Path) -> list[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    if not entries:
+        raise DataError(f"{folder}: the folder is empty, expected files in it.")
+    return entries
+
+
+def _read_sound(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
+    samples, rate = audio.read_audio(path)
+    return wanted.audio(samples, rate), {"kind": "sound", "sample rate": rate}
+
+
+def _read_image(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
+    rows, mode = images.read_image(path)
+    return rows, {"kind": "image", "mode": mode, "width": rows.shape[1] // len(mode)}
+
+
+def _read_text(path: Path, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    text = "".join(read_text(path))
+    if not text:
+        raise DataError(f"{path}: the file is empty.")
+    return text, {"kind": "text"}
+
+
+def _kinds() -> Iterator[tuple[str, Read]]:
+    for suffixes, read in (
+        (audio.SUFFIXES, _read_sound),
+        (images.SUFFIXES, _read_image),
+        ((".txt",), _read_text),
+    ):
+        yield from ((suffix, read) for suffix in suffixes)
+
+
+KINDS: dict[str, Read] = dict(_kinds())
+"""How the names of such files end, and what reads them."""

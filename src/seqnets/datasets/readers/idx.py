@@ -1,0 +1,53 @@
+"""The IDX format, in which MNIST and its like are published: one array of bytes a file."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from seqnets.errors import DataError
+
+_BYTES = 8
+"""The code of unsigned bytes, the type that pictures and labels come in."""
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Read an array of unsigned bytes; a file whose name ends with ``.gz`` is decompressed.
+
+    Two zeros, the type's code and the number of dimensions; then the size of each, four bytes from
+    the highest to the lowest; then the values, those of the last dimension side by side.
+
+    Args:
+        path: The file.
+        dimensions: How many there must be.
+
+    Raises:
+        DataError: The file cannot be read, begins with other bytes, or has fewer or more of them
+            than its sizes say.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}.") from None
+    magic, start = bytes((0, 0, _BYTES, dimensions)), 4 + 4 * dimensions
+    if data[:4] != magic or len(data) < start:
+        raise DataError(
+            f"{path}: {len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'} came, "
+            f"expected {start} or more that begin with {magic.hex(' ')}.\n"
+            f"  So begins an IDX file of bytes in {dimensions} dimensions."
+        )
+    shape = struct.unpack(f">{dimensions}I", data[4:start])
+    if len(data) != start + math.prod(shape):
+        raise DataError(
+            f"{path}: {len(data):,} bytes came, expected {start + math.prod(shape):,}: "
+            f"{' × '.join(map(str, shape))} values and {start} bytes before them.\n"
+            "  The file was cut off or changed: fetch it again."
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

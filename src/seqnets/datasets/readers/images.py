@@ -1,0 +1,43 @@
+"""Images as sequences: a row of pixels is a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from seqnets.errors import ConfigError, DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+_MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "CMYK": "RGB"}
+
+
+def read_image(path: Path) -> tuple[np.ndarray, str]:
+    """Return an image's rows, (height, width x channels) float32 in 0..1, and its channels.
+
+    Palettes, CMYK and other spaces become RGB; of several pictures in a file the first counts.
+
+    Raises:
+        DataError: The file is damaged, or its channels have not 8 bits.
+        ConfigError: Pillow, which reads it, is not installed.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path}: images are read by Pillow, which is not installed.\n"
+            "  Install it: pip install 'seqnets[images]'"
+        ) from error
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _MODES:
+                raise DataError(
+                    f"{path}: its mode is {image.mode}, expected one of {', '.join(_MODES)}.\n"
+                    "  Convert it to 8 bits a channel, grey or RGB."
+                )
+            mode = _MODES[image.mode]
+            pixels = np.asarray(image.convert(mode), np.float32)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image: {error}.") from None
+    return pixels.reshape(len(pixels), -1) / 255, mode

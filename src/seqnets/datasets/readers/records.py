@@ -1,0 +1,125 @@
+"""What every reader of whole sequences gives: records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.readers.audio import LogMel
+from seqnets.datasets.readers.tables import Row, number, shown
+from seqnets.errors import DataError
+
+LABEL, SPLIT = "label", "split"
+"""The columns of a class, and of the part that a sequence is for."""
+
+
+@dataclass
+class Record:
+    """One sequence as a file has it.
+
+    Attributes:
+        where: Where it stands: "FILE, line 12".
+        steps: Features (T, I) float32, NaN where a value is missing, or text; T is at least 1.
+        target: What is to be told of it; None if that is not known.
+        split: The part that it is for, where the file says so.
+    """
+
+    where: str
+    steps: np.ndarray | str
+    target: Any = None
+    split: Part | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """All sequences of a file or folder.
+
+    Attributes:
+        records: In the order of the file, or of the names of files.
+        facts: What other files for the same model must agree in, such as the names of features.
+    """
+
+    records: list[Record]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a reader is to read beside the steps.
+
+    Attributes:
+        columns: The targets' columns, which are no features.
+        target: Reads a row's target, given where the row stands; None where targets are not known.
+        missing: Whether a feature may be missing.
+        audio: Turns sound into features.
+    """
+
+    columns: tuple[str, ...]
+    target: Callable[[str, Row], Any] | None = None
+    missing: bool = False
+    audio: LogMel = field(default_factory=LogMel)
+
+    def target_of(self, where: str, row: Row) -> Any:
+        """Return a row's target; None where targets are not known."""
+        return None if self.target is None else self.target(where, row)
+
+    def value(self, where: str, column: str, cell: Any) -> float:
+        """Return a feature; NaN where it is missing and may be.
+
+        Raises:
+            DataError: It is no finite number, or missing and may not be.
+        """
+        if not is_missing(cell):
+            return number(where, column, cell)
+        if self.missing:
+            return math.nan
+        raise DataError(
+            f"{where}: column {column} is {shown(cell)}, expected a finite number.\n"
+            "  Fill it in, or say how: missing=forward or missing=zero."
+        )
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell is empty, null or NaN."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in ("", "nan")
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def split_of(where: str, row: Row) -> Part | None:
+    """Return the part that a row says it is for; None where it says nothing.
+
+    Raises:
+        DataError: It is none of the parts.
+    """
+    split = row.get(SPLIT)
+    if SPLIT in row and split not in PARTS:
+        raise DataError(f"{where}: split is {shown(split)}, expected {', '.join(PARTS)}.")
+    return split
+
+
+class Names:
+    """The ids of sequences, each of which may come once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Any, str] = {}
+
+    def add(self, where: str, name: Any) -> None:
+        """Take note of an id.
+
+        Raises:
+            DataError: It is missing or no id, or came before.
+        """
+        if is_missing(name) or not isinstance(name, (str, int)):
+            raise DataError(f"{where}: the id is {shown(name)}, expected text or a whole number.")
+        if name in self._seen:
+            raise DataError(
+                f"{where}: sequence {shown(name)} comes again, it came at {self._seen[name]}.\n"
+                "  Rows of one sequence follow each other, and each sequence has an id of its own."
+            )
+        self._seen[name] = where

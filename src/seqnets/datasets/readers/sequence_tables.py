@@ -1,0 +1,114 @@
+"""Sequences in tables: a row a step, or a row a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
+from seqnets.datasets.readers.tables import Row, need, read_rows, shown, text
+from seqnets.errors import DataError
+
+SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
+
+
+def read_table(path: Path, wanted: Wanted) -> Source:
+    """Read the sequences of a table; its columns say which kind it is.
+
+    - ``sequence``: a row a step. The rows of a sequence follow each other; its targets and its
+      split are the same in all of them; every other column is a feature.
+    - ``text``: a row a sequence, which is that text.
+    - ``x``: a row a sequence, whose steps are a list of numbers or of lists of numbers.
+
+    Raises:
+        DataError: The table is malformed, or of none of these kinds; says in which line.
+    """
+    rows = read_rows(path)
+    where, first = next(rows)
+    rows = chain([(where, first)], rows)
+    kinds = [column for column in (SEQUENCE, TEXT, STEPS) if column in first]
+    if SEQUENCE in kinds:
+        return _rows_of_steps(rows, first, wanted)
+    if len(kinds) == 1:
+        return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
+    raise DataError(
+        f"{where}: the columns {', '.join(first) or 'none'} came, expected one of {SEQUENCE} (a "
+        f"row a step), {TEXT} or {STEPS} (a row a sequence).\n  docs/data.md shows each kind."
+    )
+
+
+def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) -> Source:
+    features = [column for column in first if column not in (SEQUENCE, SPLIT, *wanted.columns)]
+    names = Names()
+    records: list[Record] = []
+    steps: list[list[list[float]]] = []
+    last: Any = None
+    for where, row in rows:
+        need(where, row, *first)
+        if len(row) > len(first):
+            more = next(column for column in row if column not in first)
+            raise DataError(
+                f"{where}: column {more} came, expected those of the first row: {', '.join(first)}."
+            )
+        if not features:
+            raise DataError(
+                f"{where}: the columns {', '.join(first)} came, expected one or more features "
+                "beside them."
+            )
+        target, split = wanted.target_of(where, row), split_of(where, row)
+        if row[SEQUENCE] != last or not records:
+            names.add(where, row[SEQUENCE])
+            records.append(Record(where, "", target, split))
+            steps.append([])
+            last = row[SEQUENCE]
+        begun = records[-1]
+        for what, came, expected in (
+            (", ".join(wanted.columns), target, begun.target),
+            (SPLIT, split, begun.split),
+        ):
+            if came != expected:
+                raise DataError(
+                    f"{where}: {what} is {shown(came)}, expected {shown(expected)}.\n"
+                    f"  Sequence {shown(last)} has it since {begun.where}."
+                )
+        steps[-1].append([wanted.value(where, name, row[name]) for name in features])
+    for record, values in zip(records, steps, strict=True):
+        record.steps = np.array(values, np.float32)
+    return Source(records, {"features": features})
+
+
+def _rows_of_sequences(
+    rows: Iterator[tuple[str, Row]], kind: str, wanted: Wanted
+) -> Iterator[Record]:
+    names = Names()
+    for where, row in rows:
+        need(where, row, kind)
+        if ID in row:
+            names.add(where, row[ID])
+        steps = text(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
+        yield Record(where, steps, wanted.target_of(where, row), split_of(where, row))
+
+
+def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
+    """Steps of a list, (T, I): its entries are all numbers or all lists of as many numbers."""
+    if not isinstance(cell, list) or not cell:
+        raise DataError(
+            f"{where}: column {STEPS} is {shown(cell)}, expected a list of steps, at least one."
+        )
+    size = len(cell[0]) if isinstance(cell[0], list) else None
+    values = []
+    for place, step in enumerate(cell, start=1):
+        found = len(step) if isinstance(step, list) else None
+        if found != size or size == 0:
+            raise DataError(
+                f"{where}: step {place} of column {STEPS} is {shown(step)}, expected "
+                f"{'a number' if size is None else f'a list of {size or 1} numbers'}"
+                f"{' as the first step is' if place > 1 else ''}."
+            )
+        name = f"{STEPS}, step {place}"
+        values.append([wanted.value(where, name, v) for v in (step if size else [step])])
+    return np.array(values, np.float32)

@@ -1,0 +1,58 @@
+"""Whole sequences from whatever a path leads to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from seqnets.datasets.readers import tables
+from seqnets.datasets.readers.arrays import read_npz
+from seqnets.datasets.readers.folders import KINDS, read_files, read_folder
+from seqnets.datasets.readers.records import Record, Source, Wanted
+from seqnets.datasets.readers.sequence_tables import read_table
+from seqnets.datasets.readers.ts import read_ts_records
+from seqnets.errors import DataError
+
+
+def read_source(path: Path, wanted: Wanted) -> Source:
+    """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md shows each.
+
+    Where no targets are wanted, also a single sound, image or text.
+
+    Raises:
+        DataError: There is no such file, or something in it does not fit; says where.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        source = read_folder(path, wanted)
+    elif suffix in tables.SUFFIXES:
+        source = read_table(path, wanted)
+    elif suffix == ".npz":
+        source = read_npz(path, wanted)
+    elif suffix == ".ts":
+        source = read_ts_records(path, wanted)
+    elif suffix in KINDS and wanted.target is None:
+        source = read_files([path], wanted)
+    else:
+        raise DataError(
+            f"{path}: {'a file of no kind that can be read' if path.exists() else 'no such file'}, "
+            "expected a folder with one folder a class, or a name that ends with "
+            f"{', '.join(tables.SUFFIXES)}, .npz or .ts."
+        )
+    return Source(source.records, {"features": _features(source.records), **source.facts})
+
+
+def _features(records: list[Record]) -> int | str:
+    """Features of a step, which all records must have as many of; "text" where they are that."""
+    first = records[0].steps
+    if isinstance(first, str):
+        return "text"
+    size = first.shape[1]
+    for record in records:
+        if isinstance(record.steps, np.ndarray) and record.steps.shape[1] != size:
+            raise DataError(
+                f"{record.where}: {record.steps.shape[1]} features a step came, expected {size} "
+                f"as at {records[0].where}."
+            )
+    return size

@@ -1,0 +1,219 @@
+"""Rows of a table: CSV, TSV, JSON Lines or Parquet, by the name's end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.files import LARGEST, check_text, parse_number
+from seqnets.errors import ConfigError, DataError
+
+Row = dict[str, Any]
+"""The cells of a row by column."""
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yield where each row stands, such as "FILE, line 12", and its cells by column.
+
+    - ``.csv``, ``.tsv``: UTF-8; the first line names the columns; all cells are text, and an empty
+      one is None. Quotes are those of CSV in both.
+    - ``.jsonl``, ``.ndjson``: UTF-8; an object a line; cells are as they are, rows may differ in
+      their columns.
+    - ``.parquet``: cells are as they are; rows are counted from 1.
+
+    Empty lines are passed over. Which columns there must be, and what in them, the caller checks:
+    see :func:`need`, :func:`number` and :func:`text`.
+
+    Raises:
+        DataError: The file is missing, empty, malformed, not UTF-8, or no such table; says in
+            which line.
+        ConfigError: Parquet needs pyarrow, which is not installed.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: no table that can be read, expected a name that ends with "
+            f"{', '.join(SUFFIXES)}."
+        )
+    row = None
+    for row in reader(path):
+        yield row
+    if row is None:
+        raise DataError(f"{path}: no row came, expected at least one.")
+
+
+def need(where: str, row: Row, *columns: str) -> None:
+    """Raise DataError if a row lacks one of these columns."""
+    for column in columns:
+        if column not in row:
+            raise DataError(
+                f"{where}: no column {column} came, expected {', '.join(columns)}.\n"
+                f"  The columns are {', '.join(map(str, row))}."
+            )
+
+
+def number(where: str, column: str, value: Any) -> float:
+    """Return a cell's number.
+
+    Raises:
+        DataError: It is none, or none that float32 can hold; ``true`` and ``false`` are none.
+    """
+    found = math.nan
+    if isinstance(value, str):
+        found = parse_number(value)
+    elif isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        found = float(value) if -LARGEST <= value <= LARGEST else math.nan
+    if math.isnan(found):
+        raise DataError(f"{where}: column {column} is {shown(value)}, expected a finite number.")
+    return found
+
+
+def text(where: str, column: str, value: Any) -> str:
+    """Return a cell's text.
+
+    Raises:
+        DataError: It is none, is empty, or cannot be written as UTF-8.
+    """
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where}: column {column} is {shown(value)}, expected text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: column {column} has half a character, {value[error.start]!r}, at position "
+            f"{error.start}, expected Unicode text."
+        ) from None
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return a value as error messages show it: in quotes if it is text, and never long."""
+    if value is None:
+        return "missing"
+    whole = repr(value)
+    return whole if len(whole) <= 60 else f"{whole[:57]}..."
+
+
+def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
+    check_text(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows, line, columns = csv.reader(file, delimiter=delimiter, strict=True), 1, None
+        try:
+            for cells in rows:
+                where, line = f"{path}, line {line}", rows.line_num + 1
+                if not cells:
+                    continue
+                if columns is None:
+                    columns = cells
+                    _check_names(where, columns)
+                    continue
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"{where}: {len(cells)} cells came, expected {len(columns)}: "
+                        f"{', '.join(columns)}."
+                    )
+                yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {line}: not CSV: {error}.\n"
+                "  A quote may not be closed, or a cell be too long: JSON Lines holds any text."
+            ) from None
+
+
+def _check_names(where: str, columns: list[str]) -> None:
+    """Check a first line."""
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None or "" in columns:
+        odd = "one without a name" if "" in columns else f"{twice!r} twice"
+        raise DataError(
+            f"{where}: the columns {', '.join(columns)} came, {odd}, expected each name once.\n"
+            "  The first line names the columns."
+        )
+    other = next((mark for mark in ";\t," if len(columns) == 1 and mark in columns[0]), None)
+    if other is not None:
+        raise DataError(
+            f"{where}: one column {columns[0]!r} came, expected several.\n"
+            "  A comma stands between the columns of .csv, a tab between those of .tsv."
+        )
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
+    return _read_delimited(path, ",")
+
+
+def _read_tsv(path: Path) -> Iterator[tuple[str, Row]]:
+    return _read_delimited(path, "\t")
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    check_text(path)
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line, object_pairs_hook=_object)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}, column {error.colno}: not JSON: {error.msg}.") from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: not JSON that can be read: {error}.") from None
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{where}: {shown(row)} came, expected a JSON object, "
+                    'such as {"column": value}.'
+                )
+            yield where, row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands twice in it")
+    return row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path}: Parquet is read by pyarrow, which is not installed.\n"
+            "  Install it: pip install 'seqnets[tables]'"
+        ) from error
+    count = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(
+                    f"{path}: the columns {', '.join(names)} came, {twice!r} twice, expected each "
+                    "name once."
+                )
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    count += 1
+                    yield f"{path}, row {count}", row
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+        after = f", after row {count}" if count else ""
+        raise DataError(f"{path}{after}: cannot be read as Parquet: {error}") from None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+SUFFIXES = tuple(_READERS)
+"""How the names of tables end."""

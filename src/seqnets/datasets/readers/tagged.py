@@ -1,0 +1,246 @@
+"""Sequences with a label a step, from files of a user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.base import PARTS
+from seqnets.datasets.files import check_text
+from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
+from seqnets.datasets.readers.tables import Row
+from seqnets.errors import DataError
+
+TOKENS, X, LABELS, SEQUENCE, SPLIT = "tokens", "x", "labels", "sequence", "split"
+
+CONLL = (".conll", ".txt", ".bio", ".iob2")
+"""How the names of files end that have a word and its label a line."""
+
+DOCUMENT = "-DOCSTART-"
+"""What CoNLL's files have between documents."""
+
+
+@dataclass
+class Tagged:
+    """One sequence.
+
+    Attributes:
+        where: Where it begins: file and line.
+        features: The names of a step's numbers; none where a step is a word.
+        steps: Its words, or the numbers of each step.
+        labels: A label a step, None where none is known.
+        places: Where each label comes first.
+        split: The part that the file puts it into.
+    """
+
+    where: str
+    features: tuple[str, ...] = ()
+    steps: list[Any] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    split: str | None = None
+
+    def add(self, where: str, step: Any, label: str | None) -> None:
+        """Add a step."""
+        self.steps.append(step)
+        self.labels.append(label)
+        if label is not None:
+            self.places.setdefault(label, where)
+
+    def windows(self, length: int) -> Iterator[Tagged]:
+        """Cut it into pieces of so many steps; the last may be shorter."""
+        for start in range(0, len(self.steps), length):
+            piece = slice(start, start + length)
+            yield Tagged(
+                self.where, self.features, self.steps[piece], self.labels[piece],
+                self.places, self.split,
+            )  # fmt: skip
+
+
+def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ()) -> list[Tagged]:
+    """Read sequences with a label a step.
+
+    - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: a word a line, and at the line's end its label,
+      with a tab between them or, in a line without tabs, spaces; an empty line ends a sentence.
+      Words alone have no labels. All lines have as many columns; those between word and label are
+      passed over, and so are lines that begin with ``-DOCSTART-``.
+    - ``.jsonl`` or ``.parquet``: a sequence a row, ``tokens`` (words) or ``x`` (a list of numbers a
+      step), and ``labels``, one a step, null where none is known; optionally ``split``.
+    - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` with neither ``tokens`` nor ``x``): a step
+      a row, in order: a column for the label, which may be empty, optionally ``sequence`` (whose
+      step: its rows follow each other; all are one sequence without it) and ``split``, and a
+      column for each feature, numbers all.
+
+    Labels may be missing altogether.
+
+    Args:
+        path: The file.
+        label: The column of the label, where a row is a step.
+        leave_out: Columns that are no features, where a row is a step.
+
+    Raises:
+        DataError: The file is missing, empty or malformed; says in which line.
+    """
+    suffix = path.suffix.lower()
+    if suffix in CONLL:
+        found = list(_read_conll(path))
+    elif suffix in SUFFIXES:
+        first, *others = read_rows(path)
+        whole = {TOKENS, X} & first[1].keys()
+        rows = (first, *others)
+        found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
+    else:
+        raise DataError(
+            f"{path}: cannot be read, expected a name that ends with "
+            f"{', '.join((*CONLL, *SUFFIXES))}."
+        )
+    if not found:
+        raise DataError(f"{path}: no sequence came, expected at least one.")
+    for sequence in found:
+        if sequence.features != found[0].features:
+            raise DataError(
+                f"{sequence.where}: {_kind(sequence)} came, expected {_kind(found[0])} as in "
+                f"{found[0].where}."
+            )
+        if sequence.split not in (None, *PARTS):
+            raise DataError(
+                f"{sequence.where}: split {shown(sequence.split)} came, "
+                f"expected {', '.join(PARTS)}."
+            )
+    return found
+
+
+def _kind(sequence: Tagged) -> str:
+    features = sequence.features
+    return f"the features {', '.join(features)}" if features else "words"
+
+
+def _read_conll(path: Path) -> Iterator[Tagged]:
+    check_text(path)
+    sentence, columns = None, 0
+    with path.open(encoding="utf-8-sig") as file:
+        for place, line in enumerate(file, start=1):
+            line = line.strip("\n")
+            if not line.strip() or line.startswith(DOCUMENT):
+                if sentence is not None:
+                    yield sentence
+                sentence = None
+                continue
+            where = f"{path}, line {place}"
+            cells = line.split("\t") if "\t" in line else line.split()
+            word, label = cells[0].strip(), cells[-1].strip() if len(cells) > 1 else None
+            if not word or label == "":
+                raise DataError(
+                    f"{where}: {shown(line)} came, expected a word and its label, with a tab or "
+                    "spaces between them, or an empty line."
+                )
+            columns = columns or len(cells)
+            if len(cells) != columns:
+                raise DataError(
+                    f"{where}: {len(cells)} columns came, expected {columns} as in the first line "
+                    "with a word.\n  A line is a word, and an empty line ends a sentence."
+                )
+            sentence = sentence or Tagged(where)
+            sentence.add(where, word, label)
+    if sentence is not None:
+        yield sentence
+
+
+def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
+    for where, row in rows:
+        column = TOKENS if TOKENS in row else X
+        need(where, row, column)
+        steps, labels = _list(where, column, row[column]), row.get(LABELS)
+        if column == TOKENS:
+            steps = [text(where, f"{column}[{i}]", word) for i, word in enumerate(steps)]
+            features: tuple[str, ...] = ()
+        else:
+            steps = [_numbers(where, f"{column}[{i}]", step) for i, step in enumerate(steps)]
+            features = tuple(map(str, range(1, len(steps[0]) + 1)))
+        labels = [None] * len(steps) if labels is None else _list(where, LABELS, labels)
+        if len(labels) != len(steps):
+            raise DataError(
+                f"{where}: {len(labels)} labels and {len(steps)} {column} came, expected a label "
+                "for each."
+            )
+        sequence = Tagged(where, features, split=row.get(SPLIT))
+        for place, (step, given) in enumerate(zip(steps, labels, strict=True)):
+            if features and len(step) != len(features):
+                raise DataError(
+                    f"{where}: {column}[{place}] has {len(step)} numbers, expected "
+                    f"{len(features)} as {column}[0] has."
+                )
+            sequence.add(where, step, _label(where, f"{LABELS}[{place}]", given))
+        yield sequence
+
+
+def _by_step(
+    rows: Sequence[tuple[str, Row]], label: str, leave_out: Sequence[str]
+) -> Iterator[Tagged]:
+    others = (label, SEQUENCE, SPLIT, *leave_out)
+    where, columns = rows[0][0], rows[0][1].keys()
+    features = tuple(column for column in columns if column not in others)
+    if not features or not set(leave_out) <= columns:
+        raise DataError(
+            f"{where}: the columns {', '.join(columns)} came, expected {', '.join(others)} and "
+            "one or more features.\n"
+            f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
+            "dataset.label names its column."
+        )
+    begun: dict[Any, str] = {}
+    current, last = None, None
+    for where, row in rows:
+        need(where, row, *features)
+        name = row.get(SEQUENCE)
+        if current is None or name != last:
+            if name in begun:
+                raise DataError(
+                    f"{where}: sequence {shown(name)} comes again, expected its rows to follow "
+                    f"those that begin in {begun[name]}.\n"
+                    "  Sort the file by sequence, or give this one an id of its own."
+                )
+            if current is not None:
+                yield current
+            begun[name], last = where, name
+            current = Tagged(where, features, split=row.get(SPLIT))
+        if row.get(SPLIT) != current.split:
+            raise DataError(
+                f"{where}: split {shown(row.get(SPLIT))} came, expected {shown(current.split)}, "
+                f"which the sequence has since {current.where}."
+            )
+        step = [_feature(where, column, row[column]) for column in features]
+        current.add(where, step, _label(where, label, row.get(label)))
+    if current is not None:
+        yield current
+
+
+def _list(where: str, column: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where}: {column} is {shown(value)}, expected a list of one or more.")
+    return value
+
+
+def _numbers(where: str, column: str, value: Any) -> list[float]:
+    return [
+        number(where, f"{column}[{i}]", cell) for i, cell in enumerate(_list(where, column, value))
+    ]
+
+
+def _feature(where: str, column: str, value: Any) -> float:
+    try:
+        return number(where, column, value)
+    except DataError as error:
+        raise DataError(
+            f"{error}\n  A column that is no feature: dataset.leave_out=[{column}]."
+        ) from None
+
+
+def _label(where: str, column: str, value: Any) -> str | None:
+    """A label; a whole number is one, too."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(where, column, value)

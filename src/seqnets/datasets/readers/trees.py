@@ -1,0 +1,118 @@
+"""Labelled trees as text, in the brackets of the Penn Treebank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqnets.datasets.files import check_text
+from seqnets.errors import DataError
+
+_PIECE = re.compile(r"[()]|[^() \t]+")  # other white space may stand inside a word
+
+_BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
+
+
+@dataclass
+class Tree:
+    """A phrase with its label: one word, or one or more phrases.
+
+    Attributes:
+        label: As it stands.
+        word: The word, if it is one; else "".
+        children: The phrases that it is made of, if it is no word.
+    """
+
+    label: str
+    word: str
+    children: list[Tree]
+
+    def phrases(self) -> Iterator[Tree]:
+        """Yield the tree and all below it, each before its children, from left to right."""
+        waiting = [self]
+        while waiting:
+            tree = waiting.pop()
+            yield tree
+            waiting.extend(reversed(tree.children))
+
+    def words(self) -> list[str]:
+        """Return its words, from left to right."""
+        return [tree.word for tree in self.phrases() if tree.word]
+
+
+def read_trees(path: Path, labels: Sequence[str]) -> list[Tree]:
+    r"""Read a file with a tree a line, such as ``(3 (3 Good) (2 fun))``; empty lines are passed by.
+
+    Brackets that are written as words (``-LRB-`` and its like), ``\/`` and ``\*`` become what they
+    stand for.
+
+    Args:
+        path: The file, UTF-8.
+        labels: Those that a phrase may have.
+
+    Raises:
+        DataError: The file is missing or empty, or a line is no such tree; says which, and in which
+            column.
+    """
+    check_text(path)
+    trees = []
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    trees.append(parse_tree(line.rstrip("\r\n"), labels))
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}, {error}") from None
+    return trees
+
+
+def parse_tree(text: str, labels: Sequence[str]) -> Tree:
+    """Read one tree.
+
+    Raises:
+        ValueError: The text is none; says in which column.
+    """
+    opened: list[Tree] = []
+    done: Tree | None = None
+    expected: Sequence[str] = _START
+    for match in _PIECE.finditer(text):
+        piece = match[0]
+        kind = piece if piece in ("(", ")") else _LABEL if expected is _LABELS else _WORD
+        if kind not in expected or (kind is _LABEL and piece not in labels):
+            column, came = match.start() + 1, repr(piece[:40])
+            raise ValueError(f"column {column}: {came} came, expected {_or(expected, labels)}.")
+        if kind == "(":
+            expected = _LABELS
+        elif kind is _LABEL:
+            opened.append(Tree(piece, "", []))
+            expected = _CONTENT
+        elif kind is _WORD:
+            opened[-1].word = _BRACKETS.get(piece, piece.replace("\\/", "/").replace("\\*", "*"))
+            expected = _CLOSE
+        else:
+            done = opened.pop()
+            expected = _MORE if opened else _NOTHING
+            if opened:
+                opened[-1].children.append(done)
+    if expected is not _NOTHING or done is None:
+        raise ValueError(
+            f"column {len(text) + 1}: the line ends, expected {_or(expected, labels)}."
+        )
+    return done
+
+
+_WORD, _LABEL = "a word", "a label"
+# What may come next, after ...
+_START = ("(",)
+_LABELS = (_LABEL,)  # a bracket
+_CONTENT = ("(", _WORD)  # a label
+_CLOSE = (")",)  # a word
+_MORE = ("(", ")")  # a phrase in another
+_NOTHING = ("the end of the line",)
+
+
+def _or(expected: Sequence[str], labels: Sequence[str]) -> str:
+    of = f", one of {', '.join(labels)}" if _LABEL in expected else ""
+    return " or ".join(expected) + of

@@ -1,0 +1,86 @@
+"""Associative recall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import Part, check_count
+from seqnets.datasets.sequences import Sequences
+from seqnets.datasets.synthetic import SyntheticData
+from seqnets.errors import ConfigError
+from seqnets.typing import Sizes
+
+
+class Recall(SyntheticData):
+    """Associative recall: the value that came with a key; classification.
+
+    Keys, no two alike, each followed by its value; then a mark, and one of the keys. The label is
+    that key's value. Values may repeat. A model without memory guesses one of the values.
+
+    Args:
+        length: Pairs of a key and a value; a sequence has two steps for each, and two more.
+        keys: Kinds of keys, at least ``length``: ids 0 to ``keys - 1``.
+        values: Kinds of values: the ids that follow; then the mark.
+        **data: The other arguments of :class:`SyntheticData`.
+
+    Raises:
+        ConfigError: An option is out of range.
+
+    References:
+        Graves, Wayne and Danihelka, 2014, "Neural Turing Machines", arXiv:1410.5401.
+        Ba et al., 2016, "Using Fast Weights to Attend to the Recent Past", arXiv:1610.06258, whose
+        form of the task this is.
+    """
+
+    def __init__(self, length: int = 4, *, keys: int = 26, values: int = 10, **data: Any) -> None:
+        super().__init__(length, **data)
+        check_count("Recall", keys=keys)
+        check_count("Recall", least=2, values=values)
+        if keys < length:
+            raise ConfigError(
+                f"Recall: keys is {keys}, expected at least length, which is {length}.\n"
+                "  No two keys of a sequence are alike."
+            )
+        self.keys, self.values = keys, values
+
+    @property
+    def sizes(self) -> Sizes:
+        """Keys, values and the mark come in; values are to come out."""
+        return {"vocab_size": self.keys + self.values + 1, "num_classes": self.values}
+
+    def draw(self, random: np.random.Generator, count: int) -> Sequences:
+        """Return ``count`` sequences with the values that are asked for."""
+        every = np.tile(np.arange(self.keys), (count, 1))
+        keys = random.permuted(every, axis=1)[:, : self.length]
+        values = random.integers(self.values, size=(count, self.length))
+        asked = random.integers(self.length, size=(count, 1))
+        x = np.empty((count, 2 * self.length + 2), np.int64)
+        x[:, :-2:2], x[:, 1:-2:2] = keys, self.keys + values
+        x[:, -2] = self.keys + self.values
+        x[:, -1:] = np.take_along_axis(keys, asked, axis=1)
+        y = np.take_along_axis(values, asked, axis=1)[:, 0]
+        lengths = torch.full((count,), x.shape[1])
+        return Sequences(torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y))
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few sequences, keys as k0, k1, ... and values by number."""
+        signs = [f"k{key}" for key in range(self.keys)]
+        signs += [str(value) for value in range(self.values)] + ["?"]
+        sequences = self.part(part)
+        batch = sequences.batch(torch.arange(min(count, len(sequences))))
+        return [
+            {"sequence": " ".join(signs[token] for token in tokens), "value": str(value)}
+            for tokens, value in zip(batch.x.tolist(), batch.y.tolist(), strict=True)
+        ]
+
+    def baselines(self) -> dict[str, float]:
+        """Return the accuracy of a model without memory, and on the test part of the last value."""
+        test = self.part("test")
+        last = test.batch(torch.arange(len(test))).x[:, -3] - self.keys
+        return {
+            "without memory": 1 / self.values,
+            "the last value": float((last == test.y).double().mean()),
+        }

@@ -1,0 +1,88 @@
+"""A user's own sequences, each with one or more numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.readers import Record, need, number
+from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequence_files import SequenceFiles
+from seqnets.errors import ConfigError
+from seqnets.typing import Known, Sizes
+
+
+class RegressionFiles(SequenceFiles):
+    """Your own sequences, features or text, with one or more numbers each; regression.
+
+    Args:
+        path: File of the training sequences.
+        targets: The columns with the numbers to be told.
+        **files: The arguments of :class:`SequenceFiles`.
+
+    Raises:
+        ConfigError: No target is named, or one twice.
+    """
+
+    def __init__(self, path: str, targets: Sequence[str] = ("target",), **files: Any) -> None:
+        super().__init__(path, **files)
+        names = [targets] if isinstance(targets, str) else [str(target) for target in targets]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(
+                f"RegressionFiles: targets is {names}, expected one or more columns, each once."
+            )
+        self._columns = tuple(names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns with the numbers to be told."""
+        return self._columns
+
+    def read_target(self, where: str, row: Row) -> tuple[float, ...]:
+        """Return a row's numbers."""
+        need(where, row, *self.columns)
+        return tuple(number(where, column, row[column]) for column in self.columns)
+
+    def strata(self, records: Sequence[Record]) -> np.ndarray:
+        """Return the same class for all."""
+        return np.zeros(len(records), np.int64)
+
+    def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
+        """Return each part's numbers, (N, K) float32, standardised if so asked, and the scales."""
+        values = {
+            part: torch.tensor([record.target for record in records])
+            for part, records in parts.items()
+        }
+        if not self.standardise:
+            return values, {}
+        scaling = Scaling.of(values["train"])
+        return {part: scaling(of_part) for part, of_part in values.items()}, {"scaling": scaling}
+
+    def unknown(self, count: int, known: Known) -> Tensor:
+        """Return NaN, (N, K)."""
+        return torch.full((count, len(known["targets"])), math.nan)
+
+    def show_target(self, target: Tensor) -> dict[str, str]:
+        """Return the numbers in their own units."""
+        scaling = self.contents.about.get("scaling")
+        values = target if scaling is None else scaling.undo(target)
+        return {
+            name: f"{value:.4g}" for name, value in zip(self.columns, values.tolist(), strict=True)
+        }
+
+    @property
+    def sizes(self) -> Sizes:
+        """The number of tokens or features, and of numbers to be told, as ``output_size``."""
+        return {**self.input_sizes, "output_size": len(self.columns)}
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test part's mean squared error of always telling the training part's mean."""
+        train, test = self.part("train").y, self.part("test").y
+        return {"mean": float((test - train.mean(0)).square().mean())}

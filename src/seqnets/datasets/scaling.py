@@ -1,0 +1,49 @@
+"""Mean 0 and deviation 1, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Shifts and scales columns, so that those it was made of have mean 0 and deviation 1.
+
+    Attributes:
+        mean: Of each column, (I,) float64.
+        deviation: Of each column, (I,) float64; 1 for a column that is constant.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> Scaling:
+        """Measure columns, (N, I); NaN is left out, and a column of it alone is NaN."""
+        mean = values.double().nanmean(0)
+        deviation = (values.double() - mean).square().nanmean(0).sqrt()
+        return cls(mean, torch.where(deviation == 0, 1.0, deviation))
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Scaling:
+        """Return what :meth:`plain` wrote down."""
+        return cls(
+            *(torch.tensor(plain[name], dtype=torch.float64) for name in ("mean", "deviation"))
+        )
+
+    def plain(self) -> dict[str, list[float]]:
+        """Return plain values, for a checkpoint."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Scale columns, (..., I), to float32."""
+        return ((values - self.mean) / self.deviation).float()
+
+    def undo(self, values: Tensor) -> Tensor:
+        """Give scaled columns, (..., I), their own units back, as float32."""
+        return (values * self.deviation + self.mean).float()

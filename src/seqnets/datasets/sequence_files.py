@@ -1,0 +1,276 @@
+"""What a user's own sequences have in common, whatever is told of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import PARTS, Part, check_count, check_fractions
+from seqnets.datasets.file_inputs import Inputs
+from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
+from seqnets.datasets.readers.folders import check_facts
+from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, choose
+from seqnets.datasets.vocabulary import Unit, Vocabulary, check_unit, split
+from seqnets.errors import ConfigError, DataError
+from seqnets.typing import Known, Sizes
+
+MISSING = ("error", "forward", "zero")
+
+
+class SequenceFiles(SequenceData):
+    """Whole sequences from files of your own; a subclass says what is to be told of each.
+
+    ``path`` leads to a table (CSV, TSV, JSON Lines, Parquet), a NumPy archive, a ``.ts`` file or a
+    folder; docs/data.md shows each. Sequences are features or text. Where a file says which part a
+    sequence is for, that counts; else each part that has no file of its own is a share of the
+    training sequences.
+
+    Args:
+        path: File or folder of the training sequences, and of the parts that have none of their
+            own.
+        validation_path: Sequences of their own to choose by.
+        test_path: Sequences of their own to report.
+        validation_fraction: Share of the training sequences to choose by, of each class.
+        test_fraction: Share of the training sequences to report, of each class.
+        standardise: Give each feature, and each number to be told, mean 0 and deviation 1 over the
+            training part.
+        missing: What becomes of a feature that is missing at a step: "error"; "forward", the value
+            before it in the sequence, or 0 where there is none; or "zero". After standardising, 0
+            is the mean of the training part.
+        unit: What a token of text is: "characters" or "words".
+        max_vocabulary: Most tokens to know, ``<unk>`` included; the most frequent stay.
+        audio: Turns sound into features.
+        batch_size: Sequences of a batch for each process.
+        seed: Decides which sequences are set aside and the order of the others in each epoch.
+        bucket_batches: Training batches that are made together of sequences sorted by length.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        validation_fraction: float = 0.2,
+        test_fraction: float = 0.2,
+        standardise: bool = True,
+        missing: str = "error",
+        unit: Unit = "characters",
+        max_vocabulary: int | None = None,
+        audio: LogMel | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        bucket_batches: int = 50,
+    ) -> None:
+        super().__init__(batch_size, seed, bucket_batches)
+        who = type(self).__name__
+        check_fractions(who, validation_fraction=validation_fraction, test_fraction=test_fraction)
+        check_unit(who, unit)
+        if max_vocabulary is not None:
+            check_count(who, least=2, max_vocabulary=max_vocabulary)
+        if missing not in MISSING:
+            raise ConfigError(
+                f"{who}: missing is {missing!r}, expected one of {', '.join(MISSING)}."
+            )
+        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
+        self.paths: dict[Part, str] = {"train": path}
+        self.paths |= {part: given for part, given in own.items() if given is not None}
+        self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
+        self.standardise, self.missing = standardise, missing
+        self.token_unit: Unit = unit
+        self.max_vocabulary = max_vocabulary
+        self.audio = audio or LogMel()
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table that are to be told."""
+
+    @abstractmethod
+    def read_target(self, where: str, row: Row) -> Any:
+        """Return what is to be told of a sequence.
+
+        Raises:
+            DataError: It is missing or not of the kind expected.
+        """
+
+    @abstractmethod
+    def strata(self, records: Sequence[Record]) -> np.ndarray:
+        """Return a class of each record, (N,): each part gets its share of every class."""
+
+    @abstractmethod
+    def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
+        """Return the targets of each part, (N,) or (N, K), and what to know of them.
+
+        Raises:
+            DataError: A target does not fit those of the training part.
+        """
+
+    @abstractmethod
+    def unknown(self, count: int, known: Known) -> Tensor:
+        """Return targets that say nothing."""
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Everything, read when first asked for."""
+        parts, facts = self._read()
+        inputs = self._inputs(parts["train"], facts)
+        targets, about = self.encode(parts)
+        sequences = {
+            part: Sequences(*inputs(records), targets[part]) for part, records in parts.items()
+        }
+        return Contents(sequences, inputs, about, facts)
+
+    def read_splits(self) -> Splits:
+        """Return the sequences of all parts.
+
+        Raises:
+            DataError: A file is missing or malformed, or does not fit another; says where.
+        """
+        return Splits(self.contents.sequences, self.contents.about.get("labels"))
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens, where the sequences are text."""
+        return self.contents.inputs.vocabulary
+
+    @property
+    def input_sizes(self) -> Sizes:
+        """The number of tokens, or of features."""
+        if self.vocabulary is not None:
+            return {"vocab_size": len(self.vocabulary)}
+        return {"input_size": self.part("train").x.shape[1]}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data, with all that new files need."""
+        inputs, about = self.contents.inputs, self.contents.about
+        scaling = {"x": inputs.scaling, "y": about.get("scaling")}
+        return {
+            **super().describe(),
+            "targets": list(self.columns),
+            "token_unit": self.token_unit,
+            "facts": self.contents.facts,
+            "scaling": {
+                name: None if scale is None else scale.plain() for name, scale in scaling.items()
+            },
+        }
+
+    def new(self, path: Path, known: Known) -> SequenceLoader:
+        """Return batches of sequences whose targets are not known, in the order of the file."""
+        source = read_source(path, self._wanted(None))
+        check_facts(str(path), source.facts, "the training data", known["facts"])
+        tokens, scale = known["vocabulary"], known["scaling"]["x"]
+        inputs = Inputs(
+            None if tokens is None else Vocabulary(tokens, known["token_unit"]),
+            None if scale is None else Scaling.read(scale),
+            self.missing == "forward",
+        )
+        targets = self.unknown(len(source.records), known)
+        return SequenceLoader(Sequences(*inputs(source.records), targets), self.batch_size)
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few sequences of a part: what is to be told, and how each begins."""
+        sequences = self.part(part)
+        shown = []
+        for start, length, target in zip(
+            sequences.starts[:count].tolist(), sequences.lengths.tolist(), sequences.y, strict=False
+        ):
+            told = self.show_target(target)
+            steps = sequences.x[start : start + length]
+            shown.append({**told, "steps": str(length), "begins": self._show(steps)})
+        return shown
+
+    @abstractmethod
+    def show_target(self, target: Tensor) -> dict[str, str]:
+        """Return a target as it stands in a file, by column."""
+
+    def _show(self, steps: Tensor) -> str:
+        if self.vocabulary is not None:
+            return self.vocabulary.decode(steps[:60])
+        scaling = self.contents.inputs.scaling
+        values = steps[:3] if scaling is None else scaling.undo(steps[:3])
+        return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values.tolist())
+
+    def _wanted(self, target: Any) -> Wanted:
+        return Wanted(self.columns, target, self.missing != "error", self.audio)
+
+    def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
+        """Read all files, and deal their sequences out to the parts."""
+        parts: dict[Part, list[Record]] = {part: [] for part in PARTS}
+        facts: dict[str, Any] = {}
+        for own, name in self.paths.items():
+            path = Path(name).expanduser()
+            source = read_source(path, self._wanted(self.read_target))
+            facts = facts or source.facts
+            check_facts(str(path), source.facts, self.paths["train"], facts)
+            for record in source.records:
+                part = record.split or own
+                if part != own and (own != "train" or part in self.paths):
+                    raise DataError(
+                        f"{record.where}: split is {part!r}, expected "
+                        f"{own if own != 'train' else 'train: this part has a file of its own'}."
+                    )
+                parts[part].append(record)
+        who = self.paths["train"]
+        if not parts["train"]:
+            raise DataError(f"{who}: no sequence is for training, expected some of split 'train'.")
+        for part, share in self.fractions.items():
+            if not parts[part]:
+                train = parts["train"]
+                moved = choose(who, self.strata(train), share, self.seed)
+                parts[part] = [train[row] for row in np.flatnonzero(moved)]
+                parts["train"] = [train[row] for row in np.flatnonzero(~moved)]
+        return parts, facts
+
+    def _inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> Inputs:
+        texts = [record.steps for record in train if isinstance(record.steps, str)]
+        forward = self.missing == "forward"
+        if texts:
+            counts = Counter[str]()
+            for text in texts:
+                counts.update(split(text, self.token_unit))
+            # "" is in no text: new texts may have any characters, so there always is an <unk>
+            vocabulary = Vocabulary.build(
+                counts,
+                self.token_unit,
+                others=("",),
+                max_size=self.max_vocabulary,
+            )
+            return Inputs(vocabulary, None, forward)
+        steps = torch.from_numpy(np.concatenate([record.steps for record in train]))
+        empty = steps.isnan().all(0).tolist()
+        if any(empty):
+            names = facts["features"] if isinstance(facts["features"], list) else range(1, 1 << 30)
+            raise DataError(
+                f"{self.paths['train']}: feature {names[empty.index(True)]} is missing at every "
+                "step of the training part, expected some values.\n  Leave it out."
+            )
+        return Inputs(None, Scaling.of(steps) if self.standardise else None, forward)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the files hold.
+
+    Attributes:
+        sequences: Of each part.
+        inputs: How their steps were made.
+        about: What is known of the targets: "labels", or "scaling".
+        facts: What new files for the same model must agree in.
+    """
+
+    sequences: dict[Part, Sequences]
+    inputs: Inputs
+    about: dict[str, Any]
+    facts: dict[str, Any]

@@ -1,0 +1,251 @@
+"""Datasets of long series, whose coming steps are to be told."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequences import SequenceLoader
+from seqnets.datasets.simple_forecasts import forecast_baselines
+from seqnets.datasets.windows import Windows, window_starts
+from seqnets.errors import ConfigError, DataError
+from seqnets.typing import Known, Sizes
+
+
+@dataclass(frozen=True)
+class Series:
+    """One or more series of evenly spaced steps, one behind the other.
+
+    Attributes:
+        columns: Names of the features.
+        values: All steps, (steps, I) float64, finite.
+        observed: Which values were in the file, (steps, I); the others were filled in.
+        times: When each step was, as text, one a step.
+        lengths: Steps of each series by its name.
+    """
+
+    columns: list[str]
+    values: np.ndarray
+    observed: np.ndarray
+    times: list[str]
+    lengths: dict[str, int]
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """Where each series begins."""
+        ends = np.cumsum(list(self.lengths.values()))
+        begins = ends - list(self.lengths.values())
+        return dict(zip(self.lengths, begins.tolist(), strict=True))
+
+    def select(self, who: str, columns: Sequence[str]) -> Series:
+        """Return the features of these names, in this order.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        absent = [name for name in columns if name not in self.columns]
+        if absent:
+            raise DataError(
+                f"{who}: no column {', '.join(absent)} came, expected {', '.join(columns)}.\n"
+                f"  The numeric columns are {', '.join(self.columns)}."
+            )
+        places = [self.columns.index(name) for name in columns]
+        values, observed = self.values[:, places], self.observed[:, places]
+        return Series(list(columns), values, observed, self.times, self.lengths)
+
+
+class SeriesData(DataModule):
+    """Windows of the series that ``read`` gives, cut into parts by ``ends``; forecasting.
+
+    A window gives ``lookback`` steps of all columns; what is to be told are ``horizon`` steps of
+    the targets, which stand first among the columns. The parts lie behind each other in time. The
+    steps that a window gives may lie in the part before, those to be told never do. Columns are
+    standardised by the training part alone, and errors count in those units. Every window counts.
+
+    Args:
+        lookback: Steps of a window that are given.
+        horizon: Steps that are to be told.
+        targets: Columns to tell; all if empty.
+        season: Steps after which things repeat, for the baseline; none if 0.
+        batch_size: Windows of a batch for each process.
+        seed: Decides the order of the training windows in each epoch.
+    """
+
+    def __init__(
+        self,
+        lookback: int = 336,
+        horizon: int = 96,
+        targets: Sequence[str] = (),
+        season: int = 0,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        who = type(self).__name__
+        check_count(who, lookback=lookback, horizon=horizon, batch_size=batch_size)
+        check_count(who, least=0, season=season, seed=seed)
+        if season > lookback:
+            raise ConfigError(
+                f"{who}: season is {season}, expected at most the {lookback} steps of lookback.\n"
+                "  The seasonal baseline repeats the last season that a window gives."
+            )
+        if isinstance(targets, str) or len(set(targets)) < len(targets):
+            raise ConfigError(
+                f"{who}: targets is {targets!r}, expected a list of columns, each once.\n"
+                "  For instance dataset.targets=[OT]; [] stands for all."
+            )
+        self.lookback, self.horizon, self.targets = lookback, horizon, list(targets)
+        self.season, self.batch_size, self.seed = season, batch_size, seed
+
+    @property
+    @abstractmethod
+    def file(self) -> Path:
+        """The file of all parts."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Series:
+        """Return the series of a file."""
+
+    @abstractmethod
+    def ends(self, steps: int) -> Mapping[Part, int]:
+        """Return the step before which each part of a series of so many steps ends."""
+
+    @cached_property
+    def series(self) -> Series:
+        """The series, read when first asked for, the targets first."""
+        series = self.read(self.file)
+        rest = [name for name in series.columns if name not in self.targets]
+        return series.select(f"{self.file}, targets", [*self.targets, *rest])
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """What standardises each column."""
+        training = np.zeros(len(self.series.values), bool)
+        for name, start in self.series.starts.items():
+            training[start : start + self.ends(self.series.lengths[name])["train"]] = True
+        self._check_observed(training)
+        seen = np.where(self.series.observed, self.series.values, np.nan)[training]
+        return Scaling.of(torch.from_numpy(seen))
+
+    def _check_observed(self, training: np.ndarray) -> None:
+        empty = ~self.series.observed[training].any(0)
+        if empty.any():
+            raise DataError(
+                f"{self.file}: column {self.series.columns[int(empty.argmax())]} has no value in "
+                "the training part, expected some.\n  Leave the column out of the file."
+            )
+
+    @cached_property
+    def windows(self) -> dict[Part, Windows]:
+        """The windows of each part."""
+        outputs = self.sizes["output_size"]
+        x = self.scaling(torch.from_numpy(self.series.values))
+        y = x[:, :outputs]
+        hidden = torch.from_numpy(~self.series.observed[:, :outputs])
+        if hidden.any():
+            y = y.masked_fill(hidden, torch.nan)
+        return {
+            part: Windows(x, y, torch.cat(starts), self.lookback, self.horizon)
+            for part, starts in self._starts().items()
+        }
+
+    def _starts(self) -> dict[Part, list[Tensor]]:
+        starts: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
+        for name, begin in self.series.starts.items():
+            first, steps = 0, self.series.lengths[name]
+            for part, end in self.ends(steps).items():
+                found = window_starts(first, end, self.lookback, self.horizon)
+                if not len(found):
+                    raise DataError(
+                        f"{self.file}: the {part} part of {name or 'the series'} has steps "
+                        f"{first} to {end} of {steps}, too few for a window of {self.lookback} and "
+                        f"{self.horizon} steps.\n"
+                        "  Give more steps, or a smaller dataset.lookback or dataset.horizon."
+                    )
+                starts[part].append(begin + found)
+                first = end
+        return starts
+
+    @property
+    def sizes(self) -> Sizes:
+        """Columns, as ``input_size``; those to tell, as ``output_size``; and the ``horizon``."""
+        columns = len(self.series.columns)
+        outputs = len(self.targets) or len(self.series.columns)
+        return {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
+
+    @property
+    def unit(self) -> str:
+        """What the parts are counted in."""
+        return "windows"
+
+    def counts(self) -> dict[str, int]:
+        """Return the windows of each part."""
+        return {part: len(windows) for part, windows in self.windows.items()}
+
+    def loader(self, part: Part) -> SequenceLoader:
+        """Return a new loader of one part, shuffled for training."""
+        name = f"{type(self).__name__}, {part} part"
+        return SequenceLoader(self.windows[part], self.batch_size, part == "train", self.seed, name)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: with it the scaling, and what a window gives."""
+        return {
+            **super().describe(),
+            "columns": self.series.columns,
+            "scaling": self.scaling.plain(),
+            "lookback": self.lookback,
+        }
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return when the first windows of a part are, and the first target's last values."""
+        times, columns = self.series.times, self.series.columns
+        rows = []
+        for start in self.windows[part].starts[:count].tolist():
+            now = start + self.lookback
+            last = self.series.values[max(start, now - 3) : now, 0]
+            rows.append(
+                {
+                    "given": f"{times[start]} to {times[now - 1]}",
+                    "to tell": f"{times[now]} to {times[now + self.horizon - 1]}",
+                    f"last of {columns[0]}": "  ".join(f"{value:.4g}" for value in last),
+                }
+            )
+        return rows
+
+    def new(self, path: Path, known: Known) -> SequenceLoader:
+        """Return a window a series that ends with a file's last step; the targets are NaN.
+
+        Raises:
+            DataError: The file is malformed, or too short, or lacks a column; says which.
+        """
+        scaling = Scaling.read(known["scaling"])
+        lookback, sizes = known["lookback"], known["sizes"]
+        series = self.read(path).select(str(path), known["columns"])
+        values, pieces = scaling(torch.from_numpy(series.values)), []
+        for name, start in series.starts.items():
+            if (steps := series.lengths[name]) < lookback:
+                raise DataError(
+                    f"{path}: {steps} steps of {name or 'the series'} came, expected at least "
+                    f"{lookback}, which the model looks back on."
+                )
+            pieces.append(values[start + steps - lookback : start + steps])
+        x = torch.cat(pieces)
+        starts = torch.arange(0, len(x), lookback)
+        y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
+        windows = Windows(x, y, starts, lookback, sizes["horizon"])
+        return SequenceLoader(windows, self.batch_size, name=str(path))
+
+    def baselines(self) -> dict[str, float]:
+        """Return the squared error on the test part of forecasts that need no training."""
+        outputs = self.sizes["output_size"]
+        return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)

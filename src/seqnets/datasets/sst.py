@@ -1,0 +1,99 @@
+"""The Stanford Sentiment Treebank."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
+from seqnets.datasets.readers.trees import Tree, read_trees
+from seqnets.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
+"""The labels 0 to 4."""
+
+_FILES: dict[Part, str] = {"train": "train.txt", "val": "dev.txt", "test": "test.txt"}
+
+
+class StanfordSentiment(LabelledTexts):
+    """What a sentence of a film review thinks of the film; classification.
+
+    Reads ``train.txt``, ``dev.txt`` and ``test.txt``: a tree a line, of which a sentence is the
+    words. Words are lower case. A training sentence that validation or test have too is left out:
+    some copies of ``train.txt`` have all of ``dev.txt`` in them.
+
+    Args:
+        root: Folder with the files, or with a folder ``sst`` that has them.
+        classes: 5, or 2: negative or positive, without those that are neutral.
+        phrases: Whether to learn from every phrase of the training sentences, which all have labels
+            of their own, each once; or from the sentences alone.
+        **data: The arguments of :class:`LabelledTexts`.
+
+    Raises:
+        ConfigError: ``classes`` is neither.
+
+    References:
+        Socher et al., 2013, "Recursive Deep Models for Semantic Compositionality Over a Sentiment
+        Treebank".
+    """
+
+    def __init__(self, root: str, *, classes: int = 5, phrases: bool = False, **data: Any) -> None:
+        super().__init__(**data)
+        if classes not in (2, 5):
+            raise ConfigError(f"StanfordSentiment: classes is {classes!r}, expected 5 or 2.")
+        self.root, self.classes, self.phrases = root, classes, phrases
+
+    def tokens_of(self, text: str) -> list[str]:
+        """Return a sentence's words; they and all signs stand between spaces."""
+        return text.lower().split()
+
+    def read_texts(self) -> TextSplits:
+        """Return the sentences of all parts, and for training perhaps the phrases in them.
+
+        Raises:
+            DataError: A file is missing or malformed; says in which line and column.
+        """
+        folder = self._folder()
+        trees = {part: read_trees(folder / file, "01234") for part, file in _FILES.items()}
+        held_out = {_words(tree) for part in ("val", "test") for tree in trees[part]}
+        kept = [tree for tree in trees["train"] if _words(tree) not in held_out]
+        if len(kept) < len(trees["train"]):
+            logger.info(
+                "%s: %d sentences are left out, which dev.txt or test.txt have too.",
+                folder / _FILES["train"],
+                len(trees["train"]) - len(kept),
+            )
+        trees["train"] = [p for tree in kept for p in tree.phrases()] if self.phrases else kept
+        labels = LABELS if self.classes == 5 else ("negative", "positive")
+        parts = {part: self._texts(part, found) for part, found in trees.items()}
+        for part, texts in parts.items():
+            if not texts.y:
+                raise DataError(f"{folder / _FILES[part]}: has no sentence of these labels.")
+        return TextSplits(parts, list(labels))
+
+    def _texts(self, part: Part, trees: Sequence[Tree]) -> Texts:
+        pairs = [(_words(tree), int(tree.label)) for tree in trees]
+        if part == "train" and self.phrases:
+            pairs = list(dict.fromkeys(pairs))
+        if self.classes == 2:
+            pairs = [(words, int(label > 2)) for words, label in pairs if label != 2]
+        return Texts([words for words, _ in pairs], [label for _, label in pairs])
+
+    def _folder(self) -> Path:
+        root = Path(self.root).expanduser()
+        for folder in (root / "sst", root):
+            if all((folder / file).is_file() for file in _FILES.values()):
+                return folder
+        raise DataError(
+            f"StanfordSentiment: neither {root / 'sst'} nor {root} has "
+            f"{', '.join(_FILES.values())}.\n  Set dataset.root to a folder that has them."
+        )
+
+
+def _words(tree: Tree) -> tuple[str, ...]:
+    return tuple(word.lower() for word in tree.words())

@@ -1,0 +1,132 @@
+"""Surnames, and the languages that they come from."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqnets.datasets.base import PARTS, Part, check_fractions
+from seqnets.datasets.files import check_text
+from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
+from seqnets.datasets.sequences import choose
+from seqnets.errors import DataError
+
+
+class Surnames(LabelledTexts):
+    """The language that a surname comes from, letter by letter; classification.
+
+    Reads ``root/*.txt``: a file a language, whose name it has, with a surname a line. Letters and
+    their accents are composed (Unicode NFC), and white space around a name is cut off.
+
+    A name counts once in a language, however often its file has it. One of several languages stays
+    one of each, and in one part: no part has a name of another's.
+
+    Args:
+        root: Folder with the files, or with a folder ``names`` that has them.
+        validation_fraction: Share of the names of each language to choose by.
+        test_fraction: Share of the names of each language to report.
+        **data: The arguments of :class:`LabelledTexts`.
+
+    Raises:
+        ConfigError: A fraction is out of range.
+    """
+
+    token = "characters"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        **data: Any,
+    ) -> None:
+        super().__init__(**data)
+        check_fractions(
+            type(self).__name__,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+        )
+        self.root = root
+        self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
+
+    def tokens_of(self, text: str) -> str:
+        """Return a name as it is compared."""
+        return unicodedata.normalize("NFC", text.strip())
+
+    def read_texts(self) -> TextSplits:
+        """Return the names of all parts, in alphabetical order.
+
+        Raises:
+            DataError: There are no files of two or more languages, or one of them is empty, not
+                UTF-8, or has too few names of its own.
+        """
+        files = self._files()
+        spoken = defaultdict(list)
+        for number, file in enumerate(files):
+            for name in self._names(file):
+                spoken[name].append(number)
+        names = sorted(spoken)
+        parts = {}
+        for part, chosen in self._deal(files, [spoken[name] for name in names]).items():
+            pairs = [(names[row], number) for row in chosen for number in spoken[names[row]]]
+            parts[part] = Texts([name for name, _ in pairs], [number for _, number in pairs])
+        return TextSplits(parts, [file.stem for file in files])
+
+    def _deal(self, files: list[Path], spoken: list[list[int]]) -> dict[Part, np.ndarray]:
+        """The rows of each part, so that it has its share of every language."""
+        # A name of several languages is dealt out with those of the rarest one.
+        common = Counter(number for numbers in spoken for number in numbers)
+        rarest = np.array([min(numbers, key=lambda n: (common[n], n)) for numbers in spoken])
+        for number, file in enumerate(files):
+            own = int((rarest == number).sum())
+            if own < len(PARTS):
+                raise DataError(
+                    f"{file}: {own} names came that no rarer language has, expected at least "
+                    f"{len(PARTS)}, one for each part."
+                )
+        who, rest = str(files[0].parent), np.arange(len(spoken))
+        test = choose(who, rarest, self.test_fraction, self.seed)
+        chosen, rest = rest[test], rest[~test]
+        share = self.validation_fraction / (1 - self.test_fraction)
+        val = choose(who, rarest[rest], share, self.seed)
+        return {"train": rest[~val], "val": rest[val], "test": chosen}
+
+    def baselines(self) -> dict[str, float]:
+        """Return the accuracy of the commonest language, of letters, and of a name's ending.
+
+        ``commonest of the ending``: the language of most training names with the same last letters,
+        as many of them as any training name shares.
+        """
+        train, test = self.texts.parts["train"], self.texts.parts["test"]
+        languages: dict[str, Counter[int]] = defaultdict(Counter)
+        for name, number in zip(train.tokens, train.y, strict=True):
+            for start in range(len(name) + 1):
+                languages[str(name[start:])][number] += 1
+        right = 0
+        for name, number in zip(test.tokens, test.y, strict=True):
+            endings = (str(name[start:]) for start in range(len(name) + 1))
+            ending = next(e for e in endings if e in languages)
+            right += languages[ending].most_common(1)[0][0] == number
+        return {**super().baselines(), "commonest of the ending": right / len(test.y)}
+
+    def _files(self) -> list[Path]:
+        root = Path(self.root).expanduser()
+        for folder in (root / "names", root):
+            files = sorted(folder.glob("*.txt"))
+            if len(files) > 1:
+                return files
+        raise DataError(
+            f"Surnames: neither {root / 'names'} nor {root} has two or more files *.txt, expected "
+            "one for each language.\n  Set dataset.root to a folder that has them."
+        )
+
+    def _names(self, file: Path) -> list[str]:
+        """The distinct names of a file, in their order."""
+        check_text(file)
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        return list(dict.fromkeys(name for line in lines if (name := self.tokens_of(line))))

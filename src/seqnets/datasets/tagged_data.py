@@ -1,0 +1,230 @@
+"""Datasets of sequences with a label a step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.datasets.loader import Loader
+from seqnets.datasets.readers.tagged import Tagged, read_tagged
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
+from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
+from seqnets.datasets.tag_scores import (
+    ENTITY_F1,
+    LABEL_F1,
+    check_labels,
+    check_metric,
+    is_bio,
+    score_tags,
+)
+from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.errors import DataError
+from seqnets.typing import IGNORE, Known, Sizes
+
+Tagging = dict[Part, list[Tagged]]
+"""The sequences of each part."""
+
+
+class TaggedData(SequenceData):
+    """Words or features with a label a step, that ``read_parts`` gives.
+
+    Features get mean 0 and deviation 1 over the training part. Labels are those of the training
+    part; another one elsewhere is an error. A step without a label is not scored. BIO labels are
+    taken as they are: an ``I-KIND`` that follows no entity of its kind begins one.
+
+    Args:
+        metric: What models are compared by: ``accuracy``, ``f1`` (the mean over labels),
+            ``f1_LABEL`` (of one label, where another is far commoner) or ``entity_f1``.
+        window: Cut sequences into pieces of so many steps; as long as they are if omitted.
+        characters: Bytes of each word that the model is shown beside its number.
+        lowercase: Whether a word and its capitalised forms have one number.
+        min_count: How often a word must come in the training part to have a number of its own.
+        batch_size: Sequences of a batch for each process.
+        seed: Decides the order of the training sequences in each epoch.
+        bucket_batches: Training batches that are made together of sequences sorted by length.
+    """
+
+    def __init__(
+        self,
+        metric: str = "accuracy",
+        window: int | None = None,
+        characters: int = 0,
+        lowercase: bool = True,
+        min_count: int = 2,
+        batch_size: int = 32,
+        seed: int = 0,
+        bucket_batches: int = 50,
+    ) -> None:
+        super().__init__(batch_size, seed, bucket_batches)
+        who = type(self).__name__
+        check_metric(who, metric)
+        check_count(who, min_count=min_count, window=1 if window is None else window)
+        check_count(who, least=0, characters=characters)
+        self.metric, self.window = metric, window
+        self.characters, self.lowercase, self.min_count = characters, lowercase, min_count
+
+    @abstractmethod
+    def read_parts(self) -> Tagging:
+        """Return the sequences of all parts, of one kind."""
+
+    @cached_property
+    def parts(self) -> Tagging:
+        """The sequences, in windows, read when first asked for."""
+        return {part: self._cut(found) for part, found in self.read_parts().items()}
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What a step is, learned from the training part."""
+        train = self.parts["train"]
+        steps = [sequence.steps for sequence in train]
+        if train[0].features:
+            return Numbers.learn(train[0].features, steps)
+        return Words.learn(steps, self.characters, self.lowercase, self.min_count)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The words or features, and the labels."""
+        return {**self.inputs.sizes, "num_classes": len(self.splits.labels or ())}
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that have numbers."""
+        return self.inputs.vocabulary
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: also what words or features are to the model."""
+        return {**super().describe(), **self.inputs.describe(), "window": self.window}
+
+    def read_splits(self) -> Splits:
+        """Return the sequences of all parts.
+
+        Raises:
+            DataError: A file is missing or malformed, a label does not come in the training part,
+                or the metric makes no sense with the labels; says in which line.
+        """
+        train = self.parts["train"]
+        places = {label: place for s in reversed(train) for label, place in s.places.items()}
+        labels = sorted(places)
+        if len(labels) < 2:
+            raise DataError(
+                f"{train[0].where}: the training part has {' and '.join(labels) or 'no label'} "
+                "alone, expected at least two labels.\n  There is nothing to tell apart."
+            )
+        for part in PARTS:
+            for sequence in self.parts[part]:
+                _check(part, sequence, train[0], labels)
+        odd = next((label for label in labels if not is_bio(label)), labels[0])
+        check_labels(places[odd], self.metric, labels)
+        parts = {part: self._encode(self.parts[part], labels) for part in PARTS}
+        return Splits(parts, labels)
+
+    def new(self, path: Path, known: Known) -> Loader:
+        """Return batches of a file whose labels, if it has some, are not looked at.
+
+        Raises:
+            DataError: The file is malformed, or is of another kind than the training data.
+        """
+        found, inputs = self._cut(self.read_file(path)), inputs_of(known)
+        expected = tuple(inputs.features) if isinstance(inputs, Numbers) else ()
+        if inputs is None or found[0].features != expected:
+            raise DataError(
+                f"{found[0].where}: {', '.join(found[0].features) or 'words'} came, expected "
+                f"{', '.join(expected) or 'words'}, as the model was trained on."
+            )
+        x = [inputs.encode(sequence.steps) for sequence in found]
+        lengths = torch.tensor([len(steps) for steps in x])
+        y = torch.full((int(lengths.sum()),), IGNORE)
+        return SequenceLoader(
+            Sequences(joined(x), lengths, y, stepwise=True), self.batch_size, name=str(path)
+        )
+
+    def read_file(self, path: Path) -> list[Tagged]:
+        """Return the sequences of a file of new data."""
+        return read_tagged(path)
+
+    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
+        """Return the first few sequences of a part: words or lengths, and labels in runs."""
+        rows = []
+        for sequence in self.parts[part][:count]:
+            runs = [(label or "?", len([*run])) for label, run in groupby(sequence.labels)]
+            labels = "  ".join(label if n == 1 else f"{label} ×{n}" for label, n in runs)
+            shown = {"steps": str(len(sequence.steps))}
+            words = {} if sequence.features else {"words": " ".join(sequence.steps)}
+            rows.append({**shown, **words, "labels": labels})
+        return rows
+
+    def baselines(self) -> dict[str, float]:
+        """Return how far one gets on the test part without looking at other steps.
+
+        - ``commonest label``: always the same; for ``f1_LABEL``, ``always LABEL``.
+        - ``commonest label of the word``: as in the training part; the commonest of all for words
+          that it lacks.
+        - ``nearest mean``: the label whose features are closest on average.
+        """
+        labels = self.splits.labels or []
+        train, test = self.part("train"), self.part("test")
+        counts = torch.bincount(train.y[train.y != IGNORE], minlength=len(labels))
+        commonest = int(counts.argmax())
+        rivals: dict[str, np.ndarray] = {}
+        if self.metric.startswith(LABEL_F1):
+            chosen = self.metric.removeprefix(LABEL_F1)
+            rivals[f"always {chosen}"] = np.full(len(test.y), labels.index(chosen))
+        elif self.metric != ENTITY_F1:
+            rivals["commonest label"] = np.full(len(test.y), commonest)
+        if isinstance(self.inputs, Words):
+            said = self._by_word(labels[commonest])
+            rivals["commonest label of the word"] = np.array([labels.index(s) for s in said])
+        else:
+            means = [train.x[train.y == number].mean(0) for number in range(len(labels))]
+            rivals["nearest mean"] = torch.cdist(test.x, torch.stack(means)).argmin(1).numpy()
+        right, lengths = test.y.numpy(), test.lengths.numpy()
+        return {
+            name: score_tags(self.metric, said, right, lengths, labels)
+            for name, said in rivals.items()
+        }
+
+    def _by_word(self, otherwise: str) -> list[str]:
+        seen: dict[str, Counter[str]] = defaultdict(Counter)
+        for sequence in self.parts["train"]:
+            for word, label in zip(sequence.steps, sequence.labels, strict=True):
+                if label is not None:
+                    seen[word][label] += 1
+        best = {word: counts.most_common(1)[0][0] for word, counts in seen.items()}
+        return [best.get(word, otherwise) for s in self.parts["test"] for word in s.steps]
+
+    def _cut(self, sequences: list[Tagged]) -> list[Tagged]:
+        if self.window is None:
+            return sequences
+        return [piece for sequence in sequences for piece in sequence.windows(self.window)]
+
+    def _encode(self, sequences: list[Tagged], labels: list[str]) -> Sequences:
+        numbers: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
+        numbers[None] = IGNORE
+        return Sequences(
+            joined([self.inputs.encode(sequence.steps) for sequence in sequences]),
+            torch.tensor([len(sequence.steps) for sequence in sequences]),
+            torch.tensor([numbers[label] for s in sequences for label in s.labels]),
+            stepwise=True,
+        )
+
+
+def _check(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> None:
+    if sequence.features != first.features:
+        raise DataError(
+            f"{sequence.where}: {', '.join(sequence.features) or 'words'} came, expected "
+            f"{', '.join(first.features) or 'words'} as in {first.where}."
+        )
+    for label, where in sequence.places.items():
+        if label not in labels:
+            raise DataError(
+                f"{where}: label {label!r} came in the {part} part, expected one of the training "
+                f"part: {', '.join(labels)}."
+            )

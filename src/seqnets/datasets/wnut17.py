@@ -1,0 +1,47 @@
+"""Emerging entities in short messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seqnets.datasets.base import Part
+from seqnets.datasets.readers.tagged import read_tagged
+from seqnets.datasets.tagged_data import TaggedData, Tagging
+from seqnets.errors import DataError
+
+_FILES: dict[Part, str] = {"train": "train.conll", "val": "dev.conll", "test": "test.conll"}
+
+
+class WNUT17(TaggedData):
+    """Persons, places, groups, products and works in messages that few have named before; tagging.
+
+    Reads ``train.conll``, ``dev.conll`` and ``test.conll``: a word and its BIO label a line.
+
+    Args:
+        root: Folder with the files, or with a folder ``wnut17`` that has them.
+        **data: The arguments of :class:`TaggedData`.
+
+    References:
+        Derczynski et al., 2017, "Results of the WNUT2017 Shared Task on Novel and Emerging Entity
+        Recognition".
+    """
+
+    def __init__(self, root: str, **data: Any) -> None:
+        super().__init__(**data)
+        self.root = root
+
+    def read_parts(self) -> Tagging:
+        """Return the sentences of all parts.
+
+        Raises:
+            DataError: A file is missing or malformed; says in which line.
+        """
+        root = Path(self.root).expanduser()
+        for folder in (root / "wnut17", root):
+            if all((folder / file).is_file() for file in _FILES.values()):
+                return {part: read_tagged(folder / file) for part, file in _FILES.items()}
+        raise DataError(
+            f"WNUT17: neither {root / 'wnut17'} nor {root} has {', '.join(_FILES.values())}.\n"
+            "  Set dataset.root to a folder that has them."
+        )

@@ -1,0 +1,53 @@
+"""Where each written token looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqnets.insight.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CELL = 0.27
+"""Inches of a token."""
+
+LETTER = 0.1
+"""Inches of a letter, about."""
+
+
+def draw_alignment(
+    weights: np.ndarray, read: Sequence[str], written: Sequence[str], title: str = ""
+) -> Figure:
+    """Draw a row for each written token: the darker a cell, the more it looked at what was read.
+
+    Args:
+        weights: (U, T), each from 0 to 1.
+        read: T tokens, from left to right.
+        written: U tokens, from top to bottom.
+        title: What stands below.
+    """
+    longest = max(map(len, written)), max(map(len, read))
+    wide = CELL * len(read) + LETTER * longest[0] + 1.0
+    high = CELL * len(written) + LETTER * longest[1] + (0.7 if title else 0.4)
+    figure, axes = new_figure(wide, high)
+    shown = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(read)), read, rotation=90)
+    axes.set_yticks(range(len(written)), written)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.set_xticks(np.arange(len(read) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(written) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#E4E4E4", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_color("#999999")
+    if title:
+        axes.set_xlabel(title)
+    bar = figure.colorbar(
+        shown, ax=axes, shrink=min(1.0, 2.2 / high), aspect=12, pad=0.02, ticks=[0, 0.5, 1]
+    )
+    bar.outline.set_edgecolor("#999999")
+    bar.ax.tick_params(length=0)
+    return figure

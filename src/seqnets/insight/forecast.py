@@ -1,0 +1,82 @@
+"""Forecasts beside what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqnets.insight.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PAST, _CAME, _SAID = "0.45", "black", "tab:blue"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One series at one moment.
+
+    Attributes:
+        past: What was known, (T,).
+        came: What came after, (horizon,); NaN where unknown.
+        said: The quantiles that were said of it, (horizon, Q).
+    """
+
+    past: np.ndarray
+    came: np.ndarray
+    said: np.ndarray
+
+
+def draw_forecasts(
+    names: Sequence[str],
+    forecasts: Sequence[Sequence[Forecast]],
+    quantiles: Sequence[float] = (0.5,),
+    turns: float = 1.5,
+) -> Figure:
+    """Draw forecasts: a row for each series, a column for each moment.
+
+    Args:
+        names: Of the series.
+        forecasts: Of each series, at the same moments.
+        quantiles: Levels of what was said, Q of them, with 0.5 among them. Those that lie as far
+            from the median are drawn as a band.
+        turns: How much of the past is drawn, in horizons.
+    """
+    rows, columns = len(forecasts), len(forecasts[0])
+    figure, axes = new_figure(
+        1 + 3.2 * columns, 0.9 + 1.9 * rows, nrows=rows, ncols=columns, sharex=True, sharey="row",
+        squeeze=False,
+    )  # fmt: skip
+    for name, line, series in zip(names, axes, forecasts, strict=True):
+        for axis, forecast in zip(line, series, strict=True):
+            _draw(axis, forecast, quantiles, turns)
+        line[0].set_ylabel(name)
+    for axis in axes[-1]:
+        axis.set_xlabel("steps from now")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _draw(axis: Any, forecast: Forecast, quantiles: Sequence[float], turns: float) -> None:
+    horizon, median = len(forecast.came), quantiles.index(0.5)
+    past = forecast.past[-round(turns * horizon) :]
+    coming = np.arange(1, horizon + 1)
+    for low in range(median):
+        high = len(quantiles) - 1 - low
+        if high <= median:
+            break
+        share = quantiles[high] - quantiles[low]
+        axis.fill_between(
+            coming, forecast.said[:, low], forecast.said[:, high], color=_SAID, linewidth=0,
+            alpha=0.12 + 0.16 * low, label=f"{share:.0%} interval",
+        )  # fmt: skip
+    axis.plot(np.arange(1 - len(past), 1), past, color=_PAST, linewidth=1, label="known")
+    axis.plot(coming, forecast.came, color=_CAME, linewidth=1, label="came")
+    axis.plot(coming, forecast.said[:, median], color=_SAID, linewidth=1.5, label="forecast")
+    axis.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
+    axis.spines[["top", "right"]].set_visible(False)

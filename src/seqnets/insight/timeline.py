@@ -1,0 +1,81 @@
+"""Labels over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqnets.insight.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = (
+    "#D9D9D9", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
+    "#000000", "#8C564B", "#7F7F7F", "#17BECF",
+)  # fmt: skip
+"""Of the commonest label, which is to stay in the background, and of the others."""
+
+
+def draw_timeline(
+    tracks: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    signal: np.ndarray | None = None,
+    steps: int = 600,
+) -> Figure:
+    """Draw the label of each step as strips below each other, and what was measured above them.
+
+    Args:
+        tracks: Numbers of labels by what they are called, such as "right" and "said", each (T,);
+            negative where there is none. The first one decides which label is the background's.
+        labels: The labels by number.
+        signal: Features, (T, I); at most eight are drawn.
+        steps: Steps to draw at most.
+    """
+    shown = {name: track[:steps] for name, track in tracks.items()}
+    length = max(len(track) for track in shown.values())
+    first = next(iter(tracks.values()))
+    order = np.argsort(-np.bincount(first[first >= 0], minlength=len(labels)), kind="stable")
+    colours = {int(label): _COLOURS[place % len(_COLOURS)] for place, label in enumerate(order)}
+    heights = [0.45] * len(shown) if signal is None else [2.2, *[0.45] * len(shown)]
+    figure, axes = new_figure(
+        9, sum(heights) + 1.1, nrows=len(heights), sharex=True, squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    if signal is not None:
+        for feature in signal[:steps].T[:8]:
+            axes[0, 0].plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6)
+        axes[0, 0].spines[["top", "right"]].set_visible(False)
+        axes[0, 0].set_ylabel("features")
+    for axis, (name, track) in zip(axes[-len(shown) :, 0], shown.items(), strict=True):
+        edges = np.flatnonzero(np.diff(track)) + 1
+        for start, stop in zip([0, *edges], [*edges, len(track)], strict=True):
+            if track[start] >= 0:
+                colour = colours[int(track[start])]
+                axis.axvspan(start - 0.5, stop - 0.5, color=colour, linewidth=0)
+        axis.set_yticks([0.5], [name])
+        axis.set_ylim(0, 1)
+        axis.tick_params(left=False)
+        axis.spines[:].set_visible(False)
+    axes[-1, 0].set_xlim(-0.5, length - 0.5)
+    axes[-1, 0].set_xlabel("step")
+    _legend(figure, shown, labels, colours)
+    return figure
+
+
+def _legend(
+    figure: Figure,
+    tracks: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    colours: Mapping[int, str],
+) -> None:
+    from matplotlib.patches import Patch
+
+    seen = np.unique(np.concatenate(list(tracks.values())))
+    patches = [Patch(color=colours[label], label=labels[label]) for label in seen if label >= 0]
+    figure.legend(
+        handles=patches[: len(_COLOURS)], loc="outside upper left", ncols=6, frameon=False,
+        fontsize="small",
+    )  # fmt: skip

@@ -1,0 +1,25 @@
+"""Dropout whose mask stays the same over time."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqnets.cells.wrapper import sequence_mask
+
+
+class LockedDropout(nn.Dropout):
+    """Dropout with one mask for all steps of a row, as far as one call sees of it.
+
+    Args:
+        p: Probability in [0, 1) of dropping a feature.
+
+    References:
+        Gal and Ghahramani, 2016, "A Theoretically Grounded Application of Dropout in Recurrent
+        Neural Networks", arXiv:1512.05287.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is left of inputs (B, T, I)."""
+        if not self.training or not self.p:
+            return x
+        return x * sequence_mask(x, x.shape[-1], 1 - self.p, steps=False)

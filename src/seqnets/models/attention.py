@@ -1,0 +1,142 @@
+"""Looking back: from what is asked, and all that was read, to what matters now."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError
+
+SCORES = ("general", "dot")
+
+
+class Attention(nn.Module, ABC):
+    """A mean of a memory's steps, weighted by how well each answers a query.
+
+    A subclass says how well: :meth:`scores`. What of a memory does not depend on the queries is
+    computed once: :meth:`keys`.
+
+    Args:
+        query_size: Features of a query, H.
+        memory_size: Features of a step of the memory, M.
+    """
+
+    def __init__(self, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.query_size, self.memory_size = query_size, memory_size
+
+    @abstractmethod
+    def keys(self, memory: Tensor) -> Tensor:
+        """What queries are compared with, (B, T, K), of a memory (B, T, M)."""
+
+    @abstractmethod
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """How well each step answers each query, (B, U, T), of (B, U, H) and (B, T, K)."""
+
+    def forward(
+        self,
+        queries: Tensor,
+        memory: Tensor,
+        lengths: Tensor | None = None,
+        keys: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Contexts, (B, U, M), and the weights of the memory's steps, (B, U, T).
+
+        Weights are 0 past a row's end and sum to 1; all are 0 in a row without a step.
+
+        Args:
+            queries: What is asked, (B, U, H); the answers to them know nothing of each other.
+            memory: Where to look, (B, T, M).
+            lengths: Valid steps of each row of the memory, (B,); all T if omitted.
+            keys: What :meth:`keys` said of the memory; computed if omitted.
+        """
+        scores = self.scores(queries, self.keys(memory) if keys is None else keys)
+        if lengths is None:
+            weights = scores.softmax(-1)
+        else:
+            steps = torch.arange(memory.shape[1], device=memory.device)
+            outside = (steps >= lengths.to(memory.device)[:, None])[:, None]
+            least = torch.finfo(scores.dtype).min
+            weights = scores.masked_fill(outside, least).softmax(-1).masked_fill(outside, 0)
+        return weights @ memory, weights
+
+
+class BahdanauAttention(Attention):
+    r"""Additive attention: a small network compares query and step.
+
+    .. math::
+        e_{ut} = v^\top \tanh(W q_u + U m_t + b)
+
+    The paper has no bias.
+
+    Args:
+        query_size: Features of a query, H.
+        memory_size: Features of a step of the memory, M.
+        hidden_size: Units of the network; as many as a query has features if omitted.
+
+    References:
+        Bahdanau, Cho and Bengio, 2015, "Neural Machine Translation by Jointly Learning to Align
+        and Translate", arXiv:1409.0473, A.1.2.
+    """
+
+    def __init__(self, query_size: int, memory_size: int, hidden_size: int | None = None) -> None:
+        super().__init__(query_size, memory_size)
+        width = hidden_size or query_size
+        self.query = nn.Linear(query_size, width, bias=False)
+        self.key = nn.Linear(memory_size, width)
+        self.score = nn.Linear(width, 1, bias=False)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """The network's share of each step, (B, T, K)."""
+        return self.key(memory)
+
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The network's output for each pair, (B, U, T)."""
+        both = self.query(queries)[:, :, None] + keys[:, None]
+        return self.score(both.tanh())[..., 0]
+
+
+class LuongAttention(Attention):
+    r"""Multiplicative attention: a product compares query and step.
+
+    .. math::
+        e_{ut} &= q_u^\top W m_t &\quad& \text{general} \\
+        e_{ut} &= q_u^\top m_t && \text{dot}
+
+    Args:
+        query_size: Features of a query, H.
+        memory_size: Features of a step of the memory, M.
+        score: "general", or "dot", which has no parameters.
+
+    Raises:
+        ConfigError: ``score`` is neither, or "dot" is to compare different widths.
+
+    References:
+        Luong, Pham and Manning, 2015, "Effective Approaches to Attention-based Neural Machine
+        Translation", arXiv:1508.04025, 3.1 (global attention).
+    """
+
+    def __init__(self, query_size: int, memory_size: int, score: str = "general") -> None:
+        super().__init__(query_size, memory_size)
+        if score not in SCORES:
+            raise ConfigError(
+                f"LuongAttention: score is {score!r}, expected one of {', '.join(SCORES)}."
+            )
+        if score == "dot" and query_size != memory_size:
+            raise ConfigError(
+                f"LuongAttention: queries have {query_size} features and the memory "
+                f"{memory_size}, expected as many.\n  score='general' compares different widths."
+            )
+        self.key = (
+            nn.Identity() if score == "dot" else nn.Linear(memory_size, query_size, bias=False)
+        )
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """Each step as a query would be, (B, T, H)."""
+        return self.key(memory)
+
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The product of each pair, (B, U, T)."""
+        return queries @ keys.transpose(1, 2)

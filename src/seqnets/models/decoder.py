@@ -1,0 +1,175 @@
+"""Writing a sequence, one token after the other, while looking back at another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.errors import ConfigError
+from seqnets.layers import DeepRNN, map_state
+from seqnets.models.attention import Attention
+
+FEEDS = ("nothing", "output", "context")
+
+AttentionFactory = Callable[..., Attention]
+"""What makes an attention once the decoder knows its sizes: a class, or a partial of it."""
+
+
+class Memory(NamedTuple):
+    """What was read, to be looked back at.
+
+    Attributes:
+        values: Outputs of the encoder, (B, T, M).
+        lengths: Valid steps of each row, (B,); all T if None.
+        keys: What the attention compares queries with, (B, T, K); None without attention.
+    """
+
+    values: Tensor
+    lengths: Tensor | None
+    keys: Tensor | None
+
+    def select(self, rows: Tensor) -> Memory:
+        """The memory of some rows, (N,), which may come more than once."""
+        return Memory(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
+class Decoder(nn.Module):
+    r"""A recurrent stack over embedded tokens, that looks back at a memory.
+
+    After each step the stack's output asks what matters, and both make the step's features:
+
+    .. math::
+        c_u &= \mathrm{attention}(s_u, m) \\
+        \tilde s_u &= \tanh(W [c_u; s_u] + b)
+
+    What ``feed`` puts beside the next token's embedding decides how steps are run:
+
+    - "nothing": the stack needs no attention, so that all steps of a known sequence are one call
+      of the stack and one of the attention.
+    - "output": the features of the step before (Luong's input feeding); step by step.
+    - "context": the step before asks already, and its answer is this step's :math:`c_u`
+      (Bahdanau's order); step by step.
+
+    Args:
+        make_stack: Makes the stack, in one direction, for so many features of an input.
+        embedding: Of the tokens, (V, E).
+        memory_size: Features of a step of the memory, M.
+        output_size: Features of a step, W.
+        attention: Makes the attention; None to go by the state alone.
+        feed: "nothing", "output" or "context".
+        dropout: Probability in [0, 1) of dropping an embedded feature or a feature of a step.
+
+    Raises:
+        ConfigError: ``feed`` is none of the three, or needs an attention that is not there.
+
+    References:
+        Luong et al., 2015, arXiv:1508.04025, 3 and 3.3 (no bias); Bahdanau et al., 2015,
+        arXiv:1409.0473, A.2 (features from a maxout that also sees the last token).
+    """
+
+    def __init__(
+        self,
+        make_stack: Callable[[int], DeepRNN],
+        embedding: nn.Embedding,
+        memory_size: int,
+        output_size: int,
+        attention: AttentionFactory | None = None,
+        *,
+        feed: str = "nothing",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if feed not in FEEDS:
+            raise ConfigError(f"Decoder: feed is {feed!r}, expected one of {', '.join(FEEDS)}.")
+        if feed == "context" and attention is None:
+            raise ConfigError(
+                "Decoder: feed is 'context' and attention None, expected an attention.\n"
+                "  Without one there is no context; feed='output' needs none."
+            )
+        fed = {"nothing": 0, "output": output_size, "context": memory_size}[feed]
+        self.feed, self.output_size, self.embedding = feed, output_size, embedding
+        self.dropout = nn.Dropout(dropout)
+        self.recurrent = make_stack(embedding.embedding_dim + fed)
+        size = self.recurrent.output_size
+        self.attention = None if attention is None else attention(size, memory_size)
+        seen = size if attention is None else memory_size + size
+        self.combine = None if seen == output_size else nn.Linear(seen, output_size)
+
+    def remember(self, values: Tensor, lengths: Tensor | None) -> Memory:
+        """Make a memory of an encoder's outputs, (B, T, M)."""
+        keys = None if self.attention is None else self.attention.keys(values)
+        return Memory(values, lengths, keys)
+
+    def start(self, state: Any, rows: int) -> Any:
+        """The decoder's state before the first step, of the stack's state.
+
+        It is what the stack carries, and what is fed: of "output" the features of the step before,
+        at first zeros; of "context" the query, at first the top layer's state.
+        """
+        if self.feed == "nothing":
+            return state, None
+        if self.feed == "output":
+            return state, self.embedding.weight.new_zeros(rows, self.output_size)
+        return state, state[-1][0]
+
+    def forward(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None]:
+        """Features of all steps, (B, U, W), and where each looked, (B, U, T), of known tokens.
+
+        Args:
+            tokens: What stands before each step, (B, U) int64.
+            memory: What :meth:`remember` made.
+            state: What :meth:`start` gave.
+        """
+        embedded = self.dropout(self.embedding(tokens))
+        if self.feed == "nothing":
+            y, _ = self.recurrent(embedded, state[0])
+            context, weights = self._look(y, memory)
+            return self._features(y, context), weights
+        features, looked = [], []
+        for x in embedded.unbind(1):
+            y, weights, state = self._step(x, memory, state)
+            features.append(y)
+            looked.append(weights)
+        return torch.stack(features, 1), _stacked(looked)
+
+    def step(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
+        """Take one step after some tokens, (B,): features (B, W), weights (B, T), state."""
+        return self._step(self.dropout(self.embedding(tokens)), memory, state)
+
+    def _step(self, x: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
+        carried, fed = state
+        context = weights = None
+        if self.feed == "context":
+            context, weights = self._look(fed[:, None], memory)
+            x = torch.cat([x, context[:, 0]], -1)
+        elif self.feed == "output":
+            x = torch.cat([x, fed], -1)
+        y, carried = self.recurrent.step(x, carried)
+        if self.feed != "context":
+            context, weights = self._look(y[:, None], memory)
+        features = self._features(y[:, None], context)[:, 0]
+        fed = {"nothing": None, "output": features, "context": y}[self.feed]
+        return features, None if weights is None else weights[:, 0], (carried, fed)
+
+    def _look(self, queries: Tensor, memory: Memory) -> tuple[Any, Any]:
+        if self.attention is None:
+            return None, None
+        return self.attention(queries, *memory)
+
+    def _features(self, y: Tensor, context: Tensor | None) -> Tensor:
+        if self.combine is not None:
+            y = self.combine(y if context is None else torch.cat([context, y], -1)).tanh()
+        return self.dropout(y)
+
+
+def select_state(state: Any, rows: Tensor) -> Any:
+    """A decoder's state of some rows, (N,), which may come more than once."""
+    return map_state(lambda part: part[rows], state)
+
+
+def _stacked(looked: list[Tensor | None]) -> Tensor | None:
+    found = [weights for weights in looked if weights is not None]
+    return torch.stack(found, 1) if found else None

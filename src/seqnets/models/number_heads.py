@@ -1,0 +1,181 @@
+"""Heads that say a number, or what it may be."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets.errors import ConfigError
+from seqnets.models.heads import Head
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+class NumberHead(Head):
+    """Says of each number one or more quantiles, from ``size`` features of its own.
+
+    It has no parameters: features are what a model's last layer gives, (..., ``size``) for a
+    number. Targets that are NaN are not scored.
+
+    Attributes:
+        size: Features that it takes for each number, P.
+        quantiles: What is said of each number: the levels in (0, 1) of its quantiles, rising, Q of
+            them; 0.5 for a head that says one number.
+    """
+
+    def __init__(self, size: int, quantiles: Sequence[float]) -> None:
+        super().__init__()
+        levels = list(quantiles)
+        if not levels or any(not 0 < q < 1 for q in levels) or levels != sorted(set(levels)):
+            raise ConfigError(
+                f"{type(self).__name__}: quantiles is {levels}, expected rising numbers between 0 "
+                "and 1."
+            )
+        if 0.5 not in levels:
+            raise ConfigError(
+                f"{type(self).__name__}: quantiles is {levels}, expected 0.5 among them.\n"
+                "  The median is the forecast itself."
+            )
+        self.size, self.quantiles = size, levels
+
+    @abstractmethod
+    def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Features, (..., P), that say ``shift + scale`` times the number; (..., 1) each."""
+
+    @abstractmethod
+    def point(self, y: Tensor) -> Tensor:
+        """The number that features stand for if one must be named, (...)."""
+
+    @abstractmethod
+    def errors(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each number, (...), where no target is NaN."""
+
+    def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss summed over all targets that are not NaN, for features (..., P)."""
+        hidden = targets.isnan()
+        errors = self.errors(y, targets.masked_fill(hidden, 0))
+        return errors.masked_fill(hidden, 0).sum()
+
+
+class PointHead(NumberHead):
+    """Says one number.
+
+    Args:
+        error: What is least on average: the "squared" error, whose best answer is the mean; or the
+            "absolute" one, whose best answer is the median, and which outliers move less.
+
+    Raises:
+        ConfigError: ``error`` is neither.
+    """
+
+    def __init__(self, error: str = "squared") -> None:
+        super().__init__(1, [0.5])
+        if error not in ("squared", "absolute"):
+            raise ConfigError(f"PointHead: error is {error!r}, expected squared or absolute.")
+        self.error = error
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The number, (..., 1)."""
+        return y
+
+    def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Features that say ``shift + scale`` times the number."""
+        return shift + scale * y
+
+    def point(self, y: Tensor) -> Tensor:
+        """The number."""
+        return y[..., 0]
+
+    def errors(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The squared or absolute error of each number."""
+        missed = y[..., 0] - targets
+        return missed.square() if self.error == "squared" else missed.abs()
+
+
+class GaussianHead(NumberHead):
+    r"""Says how likely each number is by a normal distribution.
+
+    .. math::
+        -\log p(y) = \tfrac12 \log 2 \pi + s + \tfrac12 \left( (y - m) e^{-s} \right)^2
+
+    Features are the mean :math:`m` and the logarithm :math:`s` of the deviation.
+
+    Args:
+        quantiles: Levels of the distribution to say.
+    """
+
+    def __init__(self, quantiles: Sequence[float] = QUANTILES) -> None:
+        super().__init__(2, quantiles)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The quantiles, (..., Q)."""
+        mean, spread = y[..., :1], y[..., 1:].exp()
+        return mean + spread * y.new_tensor([NormalDist().inv_cdf(q) for q in self.quantiles])
+
+    def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Features that say ``shift + scale`` times the number."""
+        return torch.cat([shift + scale * y[..., :1], y[..., 1:] + scale.log()], -1)
+
+    def point(self, y: Tensor) -> Tensor:
+        """The mean."""
+        return y[..., 0]
+
+    def errors(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The negative log-likelihood of each number, in nats."""
+        mean, spread = y.unbind(-1)
+        return (
+            0.5 * math.log(2 * math.pi)
+            + spread
+            + 0.5 * ((targets - mean) * (-spread).exp()).square()
+        )
+
+
+class QuantileHead(NumberHead):
+    r"""Says quantiles of each number, with no word on its distribution.
+
+    .. math::
+        \ell(y) = \sum_q \max(q (y - y_q), (q - 1) (y - y_q))
+
+    Features are the quantiles :math:`y_q`. They are said in order: sorting those that cross brings
+    each nearer to what it stands for (Chernozhukov et al., 2010, "Quantile and Probability Curves
+    Without Crossing", arXiv:0704.3649).
+
+    Args:
+        quantiles: Their levels.
+
+    References:
+        Koenker and Bassett, 1978, "Regression Quantiles". Wen et al., 2017, "A Multi-Horizon
+        Quantile Recurrent Forecaster", arXiv:1711.11053.
+    """
+
+    def __init__(self, quantiles: Sequence[float] = QUANTILES) -> None:
+        super().__init__(len(quantiles), quantiles)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The quantiles, (..., Q), rising."""
+        return y.sort(-1).values
+
+    def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Features that say ``shift + scale`` times the number."""
+        return shift + scale * y
+
+    def point(self, y: Tensor) -> Tensor:
+        """The median."""
+        return y[..., self.quantiles.index(0.5)]
+
+    def errors(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The pinball loss of each number, summed over the levels."""
+        return pinball(y, targets, self.quantiles).sum(-1)
+
+
+def pinball(y: Tensor, targets: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """The pinball loss of each quantile, (..., Q), for targets (...)."""
+    levels = y.new_tensor(quantiles)
+    missed = targets[..., None] - y
+    return levels * missed + F.relu(-missed)

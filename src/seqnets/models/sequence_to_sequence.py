@@ -1,0 +1,167 @@
+"""One sequence in, another one out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.cells import optioned
+from seqnets.errors import ConfigError
+from seqnets.layers import CellFactory, DeepRNN
+from seqnets.models.decoder import AttentionFactory, Decoder, Memory
+from seqnets.models.encoder import Encoder
+from seqnets.typing import END, IGNORE
+
+STACK = ("hidden_size", "num_layers", "connection", "tied", "dropout", "backend")
+
+
+class SequenceToSequence(nn.Module):
+    """Read a sequence, then write another: encoder, decoder with attention, softmax output.
+
+    The decoder is a stack like the encoder's in one direction and begins in the states in which
+    the encoder ended: of an encoder in both directions in the backward ones, which have just read
+    the beginning. Token ``END`` ends what is written, and stands before its first token.
+
+    Args:
+        cell: Makes the cells of both stacks: a cell's class or a partial of it.
+        target_vocab_size: Tokens that can be written, V, ``END`` among them.
+        attention: Makes the attention for (query_size, memory_size): a class or a partial of it;
+            None to go by the encoder's last states alone (Sutskever et al., 2014).
+        feed: What enters a decoder's step beside the last token: "nothing", "output" or "context";
+            see :class:`Decoder`. With "nothing" a known target is one call of the stack.
+        tie_weights: Whether the output's weights are the target embedding's (Press & Wolf, 2017,
+            arXiv:1608.05859).
+        sampling: Probability in [0, 1) that a step of training is given a token drawn from what
+            the model itself said, in the place of the right one; steps are then run one by one.
+        sampling_steps: Batches of training over which that probability rises from 0 in a straight
+            line; from the start if 0.
+        options: As for :class:`Encoder`, here of both stacks: ``vocab_size`` (of the source) or
+            ``input_size``, ``embedding_size`` (of source and target), ``hidden_size``,
+            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``cell_options``;
+            ``bidirectional``, ``alternating`` and ``bptt_steps`` of the encoder.
+
+    Raises:
+        ConfigError: ``sampling`` is no such probability, or the stacks cannot be built as asked.
+
+    References:
+        Sutskever et al., 2014, "Sequence to Sequence Learning with Neural Networks",
+        arXiv:1409.3215; Bahdanau et al., 2015, arXiv:1409.0473; Luong et al., 2015,
+        arXiv:1508.04025; Bengio et al., 2015, "Scheduled Sampling for Sequence Prediction with
+        Recurrent Neural Networks", arXiv:1506.03099 (``sampling``, its linear schedule).
+    """
+
+    seen: Tensor
+
+    def __init__(
+        self,
+        cell: CellFactory,
+        target_vocab_size: int,
+        *,
+        attention: AttentionFactory | None = None,
+        feed: str = "nothing",
+        tie_weights: bool = False,
+        sampling: float = 0.0,
+        sampling_steps: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not 0 <= sampling < 1 or sampling_steps < 0:
+            raise ConfigError(
+                f"SequenceToSequence: sampling is {sampling} over {sampling_steps} steps, expected "
+                "a probability in [0, 1) and a number of steps from 0."
+            )
+        self.target_vocab_size = target_vocab_size
+        self.encoder = Encoder(cell, **options)
+        self.sampling, self.sampling_steps = sampling, sampling_steps
+        self.register_buffer("seen", torch.tensor(0))  # batches of training so far
+        hidden = options.get("hidden_size", 128)
+        first, last = (hidden, hidden) if isinstance(hidden, int) else (hidden[0], hidden[-1])
+        embedding = nn.Embedding(target_vocab_size, options.get("embedding_size") or first)
+        stack = {"hidden_size": 128, **{k: v for k, v in options.items() if k in STACK}}
+        cell_options = options.get("cell_options")
+        cell = partial(optioned, cell=cell, options=cell_options) if cell_options else cell
+        self.decoder = Decoder(
+            partial(DeepRNN, cell, **stack),
+            embedding,
+            self.encoder.output_size,
+            embedding.embedding_dim if tie_weights else last,
+            attention,
+            feed=feed,
+            dropout=options.get("dropout", 0.0),
+        )
+        self.output = nn.Linear(self.decoder.output_size, target_vocab_size)
+        if tie_weights:
+            nn.init.uniform_(embedding.weight, -0.1, 0.1)
+            self.output.weight = embedding.weight
+
+    def forward(self, x: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits of each token of the target, (B, U, V), told those before it.
+
+        Args:
+            x: The source: tokens, (B, T) int64, or features, (B, T, I).
+            y: The target, (B, U) int64; ``IGNORE`` past its end.
+            lengths: Valid steps of each row of the source, (B,); all T if omitted.
+        """
+        return self.output(self.features(x, y, lengths)[0])
+
+    def features(
+        self, x: Tensor, y: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the output layer is given, (B, U, W), and where each step looked, (B, U, T)."""
+        before = torch.cat([torch.full_like(y[:, :1], END), y[:, :-1]], 1)
+        before = before.masked_fill(before == IGNORE, END)
+        memory, state = self.read(x, lengths)
+        if self.training and self.sampling:
+            return self._sampled(before, memory, state)
+        return self.decoder(before, memory, state)
+
+    def read(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Memory, Any]:
+        """Read the source: what the decoder looks back at, and its state before the first step."""
+        values, states = self.encoder(x, None, lengths)
+        state = tuple(_ahead(each) for each in states)
+        return self.decoder.remember(values, lengths), self.decoder.start(state, len(x))
+
+    def write(
+        self, tokens: Tensor, memory: Memory, state: Any
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        """Take one step after some tokens, (B,).
+
+        Returns:
+            Logits of the next token, (B, V), where the step looked, (B, T), or None without
+            attention, and the state after it.
+        """
+        features, weights, state = self.decoder.step(tokens, memory, state)
+        return self.output(features), weights, state
+
+    @property
+    def sampled_share(self) -> float:
+        """The probability with which the next batch of training is told what the model said."""
+        if not self.sampling_steps:
+            return self.sampling
+        return self.sampling * min(1.0, int(self.seen) / self.sampling_steps)
+
+    def _sampled(self, before: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None]:
+        share = self.sampled_share
+        self.seen += 1
+        own = torch.rand(before.shape, device=before.device) < share
+        features: list[Tensor] = []
+        looked: list[Tensor | None] = []
+        tokens = before[:, 0]
+        for step in range(before.shape[1]):
+            if step:
+                with torch.no_grad():
+                    said = self.output(features[-1]).softmax(-1).multinomial(1)[:, 0]
+                tokens = torch.where(own[:, step], said, before[:, step])
+            y, weights, state = self.decoder.step(tokens, memory, state)
+            features.append(y)
+            looked.append(weights)
+        found = [weights for weights in looked if weights is not None]
+        return torch.stack(features, 1), torch.stack(found, 1) if found else None
+
+
+def _ahead(state: Any) -> Any:
+    """A layer's state as a layer in one direction takes it: of a pair, the backward one."""
+    return state if isinstance(state[0], Tensor) else state[1]

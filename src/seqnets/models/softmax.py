@@ -1,0 +1,173 @@
+"""Telling one of many classes without a number for each of them at each step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from seqnets.errors import ConfigError
+from seqnets.models.heads import Head
+from seqnets.typing import IGNORE
+
+
+class SoftmaxHead(Head):
+    """A head that tells one class a step, and what the right one costs."""
+
+    @abstractmethod
+    def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The nats of each target, 0 at ``IGNORE``, and the likeliest classes, both (B, T).
+
+        Args:
+            y: Features, (B, T, H).
+            targets: Classes, (B, T).
+        """
+
+    def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The likeliest classes, (B, T)."""
+        return self.score(y, y.new_full(y.shape[:2], IGNORE, dtype=torch.int64))[1]
+
+
+class FusedSoftmax(nn.Linear, SoftmaxHead):
+    """A matrix and a softmax whose logits never exist all at once in training.
+
+    Loss and gradients are those of ``Linear`` and cross-entropy, computed a few steps at a time:
+    instead of (B * T, V) logits, their logarithms and their gradients there are ``chunk`` rows of
+    them. It has a ``Linear``'s parameters by the same names. Where there are fewer classes than
+    features logits are the smaller part, and all are computed at once.
+
+    From torch 2.13 on its ``linear_cross_entropy`` does it, which has no second derivatives;
+    before, chunks are computed once more in the backward pass.
+
+    Args:
+        in_features: Features of a step, H.
+        out_features: Classes there are, V.
+        bias: Whether classes have a bias.
+        chunk: Steps at a time.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, chunk: int = 256
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        if chunk < 1:
+            raise ConfigError(f"FusedSoftmax: chunk is {chunk}, expected at least 1 step.")
+        self.num_classes, self.chunk = out_features, chunk
+
+    def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The nats of all targets together."""
+        y, targets = y.flatten(0, -2), targets.flatten()
+        if self.out_features <= self.in_features or len(y) <= self.chunk:
+            return self._nats(y, targets).sum()
+        if hasattr(F, "linear_cross_entropy"):
+            return self._torchs(y, targets)
+        parts = [
+            checkpoint(self._nats, *part, use_reentrant=False)
+            for part in zip(y.split(self.chunk), targets.split(self.chunk), strict=True)
+        ]
+        return torch.cat(parts).sum()
+
+    def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The nats of each target and the likeliest classes."""
+        nats, likeliest = [], []
+        for part, right in zip(
+            y.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True
+        ):
+            logits = self(part)
+            nats.append(_nats(logits, right))
+            likeliest.append(logits.argmax(-1))
+        return torch.cat(nats).view(targets.shape), torch.cat(likeliest).view(targets.shape)
+
+    def _nats(self, y: Tensor, targets: Tensor) -> Tensor:
+        return _nats(self(y), targets)
+
+    def _torchs(self, y: Tensor, targets: Tensor) -> Tensor:
+        options = nn.LinearCrossEntropyOptions(batch_chunk_size=self.chunk, acc_policy="compact")
+        return F.linear_cross_entropy(
+            y.to(self.weight.dtype),
+            self.weight,
+            targets,
+            linear_bias=self.bias,
+            reduction="sum",
+            ignore_index=IGNORE,
+            options=options,
+        )
+
+
+class AdaptiveSoftmax(SoftmaxHead):
+    """A softmax over the frequent classes and over clusters of the rare ones, which come later.
+
+    Only where a cluster is right are its classes compared, and the rarer they are the fewer
+    features they get: an output layer for very many words, in less time and memory. Classes must
+    be in the order of their frequency, as the ids of words are; those of characters are not.
+
+    Args:
+        in_features: Features of a step, H.
+        num_classes: Classes there are, V.
+        cutoffs: Where each cluster of rare classes begins, ascending; at a tenth and at a half of
+            the classes if omitted.
+        div_value: Each cluster's classes have so many times fewer features than those before.
+
+    Raises:
+        ConfigError: Cutoffs are not ascending between 1 and V - 1, or there are too many clusters
+            for the features.
+
+    References:
+        Grave et al., 2017, "Efficient softmax approximation for GPUs", arXiv:1609.04309.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        cutoffs: Sequence[int] | None = None,
+        div_value: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        borders = [num_classes // 10, num_classes // 2] if cutoffs is None else list(cutoffs)
+        narrowest = in_features // div_value ** len(borders)
+        if narrowest < 1 or not _ascend([0, *borders, num_classes]):
+            raise ConfigError(
+                f"AdaptiveSoftmax: cutoffs are {borders} and div_value is {div_value}, expected "
+                f"ascending numbers between 0 and {num_classes}, the number of classes, and at "
+                f"least 1 feature for the last cluster; it would get {narrowest:g} of "
+                f"{in_features}.\n  With few classes or features take a plain softmax."
+            )
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+            in_features, num_classes, borders, div_value, head_bias=True
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The logarithm of each class's probability, (B, T, V)."""
+        return self.softmax.log_prob(y.flatten(0, -2)).unflatten(0, y.shape[:-1])
+
+    def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The nats of all targets together."""
+        return self._nats(y, targets).sum()
+
+    def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The nats of each target and the likeliest classes."""
+        likeliest = self.softmax.predict(y.flatten(0, 1)).view(targets.shape)
+        scored = targets != IGNORE
+        return y.new_zeros(targets.shape).masked_scatter(scored, self._nats(y, targets)), likeliest
+
+    def _nats(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The nats of each target that is one."""
+        scored = targets != IGNORE
+        if not scored.any():
+            return y[scored].sum(-1)
+        return -self.softmax(y[scored], targets[scored]).output
+
+
+def _nats(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+
+
+def _ascend(numbers: Sequence[float]) -> bool:
+    return all(a < b for a, b in pairwise(numbers))

@@ -1,0 +1,218 @@
+"""Telling what comes in a series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from seqnets.errors import ConfigError, DataError
+from seqnets.insight.canvas import Picture
+from seqnets.insight.forecast import Forecast, draw_forecasts
+from seqnets.models.number_heads import NumberHead, pinball
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.typing import Batch, Known
+
+_WINDOWS, _COLUMNS = 3, 2
+"""How many are drawn."""
+
+
+class Forecasting(Objective):
+    """The loss of a forecaster's head; compared by the squared error of the median.
+
+    Errors count in standardised units, as the literature reports them; predictions are written in
+    the data's own. Targets that are NaN are not scored.
+
+    Args:
+        quantiles: Levels that the model's head says, rising, with 0.5 among them.
+
+    Raises:
+        ConfigError: There is no median among them.
+    """
+
+    metric = "mse"
+
+    def __init__(self, quantiles: Sequence[float] = (0.5,)) -> None:
+        self.quantiles = list(quantiles)
+        if 0.5 not in self.quantiles:
+            raise ConfigError(
+                f"Forecasting: quantiles is {self.quantiles}, expected 0.5 among them.\n"
+                "  The median is the forecast itself."
+            )
+
+    def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
+        """Score K numbers for each step of the horizon."""
+        head: Any = getattr(model, "output", None)
+        if not isinstance(head, NumberHead) or head.quantiles != self.quantiles:
+            raise ConfigError(
+                f"Forecasting: the model's head is {type(head).__name__} with quantiles "
+                f"{getattr(head, 'quantiles', None)}, expected one of numbers that says "
+                f"{self.quantiles}.\n  model=forecaster has one; objective.quantiles are its."
+            )
+        y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
+        if y.shape[:-1] != batch.y.shape:
+            raise DataError(
+                f"Forecasting: targets have shape {tuple(batch.y.shape)}, expected "
+                f"{tuple(y.shape[:-1])}, horizon and columns of what the model says."
+            )
+        count = (~batch.y.isnan()).sum()
+        loss = head.loss(y, batch.y) / count.clamp(min=1)
+        return Outcome(loss, count, head.predict(y).detach(), batch.y, state)
+
+    def metrics(self, known: Known) -> dict[str, Metric]:
+        """Squared and absolute error of the median, and what the quantiles are worth.
+
+        With several quantiles also the pinball loss, a mean over them, and how many targets lie
+        within the outermost two: ``coverage``, which should be their distance.
+        """
+        median = self.quantiles.index(0.5)
+        found: dict[str, Metric] = {
+            "mse": MeanScore(lambda said, true: (said[..., median] - true).square()),
+            "mae": MeanScore(lambda said, true: (said[..., median] - true).abs()),
+        }
+        if len(self.quantiles) > 1:
+            found["pinball"] = MeanScore(
+                lambda said, true: pinball(said, true, self.quantiles).mean(-1)
+            )
+            found["coverage"] = MeanScore(
+                lambda said, true: (said[..., 0] <= true) & (true <= said[..., -1])
+            )
+        return found
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row a window: what is said and what came by column, in the units of the data.
+
+        ``quantiles`` has what is said by level, where there are several.
+        """
+        said = self._own_units(outcome.predictions, known)
+        came = self._own_units(batch.y[..., None], known)[..., 0]
+        names = _told(known)
+        rows: list[Row] = []
+        for window, truth in zip(said, came, strict=True):
+            levels = {
+                str(q): _by_column(names, window[..., i]) for i, q in enumerate(self.quantiles)
+            }
+            row: Row = {"prediction": levels["0.5"]}
+            if len(levels) > 1:
+                row["quantiles"] = levels
+            row["target"] = None if truth.isnan().all() else _by_column(names, truth)
+            rows.append(row)
+        return rows
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """Predictions, (N, horizon, K, Q), and targets, (N, horizon, K), standardised."""
+        said, came = [], []
+        levels = [str(q) for q in self.quantiles]
+        for number, row in enumerate(rows, start=1):
+            spoken = row.get("quantiles", {}) if len(levels) > 1 else {"0.5": row.get("prediction")}
+            missing = [level for level in levels if level not in spoken]
+            if missing:
+                raise DataError(
+                    f"Row {number}: quantile {missing[0]} is missing, expected "
+                    f"{', '.join(levels)} in 'quantiles'."
+                )
+            said.append(
+                torch.stack([_values(number, known, spoken[level]) for level in levels], -1)
+            )
+            came.append(_values(number, known, row.get("target")))
+        mean, deviation = _scaling(known)
+        predictions, targets = torch.stack(said), torch.stack(came)
+        return (
+            ((predictions - mean[:, None]) / deviation[:, None]).float(),
+            ((targets - mean) / deviation).float(),
+        )
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """A few windows of the batch: what was known, what came, and what was said of it."""
+        said = self._own_units(outcome.predictions, known).numpy()
+        came = self._own_units(batch.y[..., None], known)[..., 0].numpy()
+        names = _told(known)
+        past = self._own_units(batch.x[..., : len(names), None], known)[..., 0].numpy()
+        shown = torch.linspace(0, len(batch.y) - 1, min(_WINDOWS, len(batch.y))).round().long()
+        columns = sorted({0, len(names) - 1})[:_COLUMNS]
+        forecasts = [
+            [Forecast(past[w, :, k], came[w, :, k], said[w, :, k]) for w in shown.tolist()]
+            for k in columns
+        ]
+        return {"forecast": draw_forecasts([names[k] for k in columns], forecasts, self.quantiles)}
+
+    @staticmethod
+    def _own_units(values: Tensor, known: Known) -> Tensor:
+        """Values in the data's units, on the CPU, for standardised ones (..., K, Q)."""
+        mean, deviation = _scaling(known)
+        return values.detach().cpu().double() * deviation[:, None] + mean[:, None]
+
+
+class MeanScore(Metric):
+    """The mean of a score over all targets that are not NaN.
+
+    Args:
+        score: Takes predictions, (..., Q), and targets, (...); gives a number for each, (...).
+    """
+
+    full_state_update = False
+    total: Tensor
+    scored: Tensor
+
+    def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.score = score
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        hidden = targets.isnan()
+        scores = self.score(predictions, targets).masked_fill(hidden, 0)
+        self.total += scores.float().sum()
+        self.scored += (~hidden).sum()
+
+    def compute(self) -> Tensor:
+        """The mean; NaN where nothing was scored."""
+        return self.total / self.scored
+
+
+def _told(known: Known) -> list[str]:
+    """The columns that are told: the first ones."""
+    names: list[str] = known["columns"][: known["sizes"]["output_size"]]
+    return names
+
+
+def _scaling(known: Known) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the columns that are told, (K,) float64."""
+    kept, told = known["scaling"], known["sizes"]["output_size"]
+    mean, deviation = (
+        torch.tensor(kept[name][:told], dtype=torch.float64) for name in ("mean", "deviation")
+    )
+    return mean, deviation
+
+
+def _by_column(names: Sequence[str], values: Tensor) -> dict[str, list[float | None]]:
+    """Values, (horizon, K), by column; None where none is."""
+    return {
+        name: [None if math.isnan(value) else float(f"{value:.7g}") for value in column.tolist()]
+        for name, column in zip(names, values.T, strict=True)
+    }
+
+
+def _values(number: int, known: Known, columns: Any) -> Tensor:
+    """Values of a row by column, as (horizon, K); NaN where none is."""
+    horizon = known["sizes"]["horizon"]
+    lists = []
+    for name in _told(known):
+        values = columns.get(name) if isinstance(columns, dict) else None
+        if (
+            not isinstance(values, list)
+            or len(values) != horizon
+            or not all(v is None or type(v) in (int, float) for v in values)
+        ):
+            raise DataError(
+                f"Row {number}: column {name} has no list of {horizon} numbers, expected one in "
+                "what is said and in what came."
+            )
+        lists.append([math.nan if value is None else value for value in values])
+    return torch.tensor(lists, dtype=torch.float64).T

@@ -1,0 +1,287 @@
+"""Writing one sequence for another: translation and its like."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from seqnets.datasets.bleu import bleu_of, corpus_bleu, signature
+from seqnets.datasets.codecs import OUTSIDE, Codec, read_codec
+from seqnets.errors import ConfigError, DataError
+from seqnets.insight.alignment import draw_alignment
+from seqnets.insight.canvas import Picture
+from seqnets.models.decode import Decoded, beam_search, greedy
+from seqnets.training.objectives.base import Objective, Outcome, Row, check_targets
+from seqnets.typing import END, IGNORE, Batch, Known
+
+logger = logging.getLogger(__name__)
+
+PICTURES, EXAMPLES = 3, 12
+"""Sentences of a batch that are drawn, and that are written down."""
+
+
+class Transduction(Objective):
+    """Cross-entropy of each token of the target; what the model writes on its own is compared.
+
+    In training every step is told the right tokens before it. In evaluation the loss is that too,
+    without label smoothing, and beside it the model writes, and its texts are scored.
+
+    Args:
+        metric: What models are compared by: "bleu", 0..100, as sacrebleu computes it, or
+            "exact_match", the share of sequences that are right to the last token.
+        label_smoothing: Share of the target's probability that is spread over all tokens, in
+            training (Szegedy et al., 2016, arXiv:1512.00567).
+        beam_size: Sequences kept at each step when the model writes; 1 takes the likeliest token.
+        length_penalty: Of the beam search: above 0 longer sequences are favoured (Wu et al., 2016).
+        max_length: Most tokens to write; twice the source's and 10 more if omitted.
+
+    Raises:
+        ConfigError: An option makes no sense.
+    """
+
+    mode = "max"
+
+    def __init__(
+        self,
+        metric: str = "exact_match",
+        label_smoothing: float = 0.0,
+        beam_size: int = 1,
+        length_penalty: float = 0.6,
+        max_length: int | None = None,
+    ) -> None:
+        if metric not in ("bleu", "exact_match"):
+            raise ConfigError(
+                f"Transduction: metric is {metric!r}, expected 'bleu' or 'exact_match'."
+            )
+        if not 0 <= label_smoothing < 1 or beam_size < 1 or length_penalty < 0:
+            raise ConfigError(
+                f"Transduction: label_smoothing is {label_smoothing}, beam_size {beam_size} and "
+                f"length_penalty {length_penalty}, expected 0 to below 1, from 1 and from 0."
+            )
+        if max_length is not None and max_length < 1:
+            raise ConfigError(f"Transduction: max_length is {max_length}, expected at least 1.")
+        self.metric = metric
+        self.label_smoothing = label_smoothing
+        self.beam_size, self.length_penalty = beam_size, length_penalty
+        self.max_length = max_length
+
+    def __call__(self, model: Any, batch: Batch, state: Any = None) -> Outcome:
+        """Score each token of the target; in evaluation also write.
+
+        Predictions are ids (B, U): in training the likeliest after each right one, in evaluation
+        what was written, and where it looked as ``details``.
+        """
+        if batch.y.device.type == "cpu":
+            check_targets(batch.y, model.target_vocab_size)
+        logits = model(batch.x, batch.y, batch.lengths)
+        count = (batch.y != IGNORE).sum()
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            batch.y.flatten(),
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.label_smoothing if model.training else 0.0,
+        )
+        loss = total / count.clamp(min=1)
+        if model.training:
+            return Outcome(loss, count, logits.detach().argmax(-1), batch.y, None)
+        written = self.write(model, batch)
+        return Outcome(loss, count, written.tokens, batch.y, None, written)
+
+    def write(self, model: Any, batch: Batch) -> Decoded:
+        """What the model writes for the sources of a batch."""
+        lengths = batch.lengths
+        if lengths is None:
+            lengths = torch.full((len(batch.x),), batch.x.shape[1], device=batch.x.device)
+        limit: Any = 2 * lengths + 10 if self.max_length is None else self.max_length
+        options: dict[str, Any] = {"max_length": limit, "length_penalty": self.length_penalty}
+        if self.beam_size == 1:
+            return greedy(model, batch.x, batch.lengths, **options)
+        return beam_search(model, batch.x, batch.lengths, beam_size=self.beam_size, **options)
+
+    def metrics(self, known: Known) -> dict[str, Metric]:
+        """BLEU if models are compared by it, and the share of sequences that are right."""
+        codec = read_codec(known["target"])
+        found: dict[str, Metric] = {"exact_match": ExactMatch(codec)}
+        if self.metric == "bleu":
+            tokenize = known.get("tokenize", "13a")
+            logger.info("BLEU is %s", signature(tokenize))
+            found = {"bleu": CorpusBLEU(codec, tokenize), **found}
+        return found
+
+    def derived(self, loss: float) -> dict[str, float]:
+        """The loss as perplexity of a token."""
+        return {"perplexity": math.exp(min(loss, 700.0))}
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row a pair: texts, and the score of what was written if it is known.
+
+        A word of the target that the vocabulary lacks stands as U+FFFD.
+        """
+        source, target = read_codec(known["source"]), read_codec(known["target"])
+        sources = _sources(batch)
+        written, right = outcome.predictions.tolist(), outcome.targets.tolist()
+        scores = None if outcome.details is None else outcome.details.scores.tolist()
+        return [
+            {
+                "source": source.decode(sources[number], OUTSIDE),
+                "prediction": target.decode(written[number]),
+                "target": target.decode(ids, OUTSIDE) if ids[0] != IGNORE else None,
+                **({} if scores is None else {"score": scores[number]}),
+            }
+            for number, ids in enumerate(right)
+        ]
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """Texts as ids, (N, U), each with its end, ``IGNORE`` after it."""
+        codec = read_codec(known["target"])
+        predictions, targets = (_ids(codec, _texts(rows, c)) for c in ("prediction", "target"))
+        return predictions, targets
+
+    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
+        """The metrics of the texts as they stand, whatever the model's vocabulary."""
+        predictions, targets = _texts(rows, "prediction"), _texts(rows, "target")
+        right = sum(p == t for p, t in zip(predictions, targets, strict=True))
+        found = {"exact_match": right / len(targets)}
+        if self.metric == "bleu":
+            bleu, how = corpus_bleu(predictions, targets, known.get("tokenize", "13a"))
+            logger.info("BLEU %.2f is %s", bleu, how)
+            found = {"bleu": bleu, **found}
+        return found
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """Where the first few sentences of the batch looked, and a table of what was written."""
+        found: dict[str, Picture] = {"written": self._table(outcome, batch, known)}
+        if outcome.details is None or outcome.details.attention is None:
+            return found
+        source, target = read_codec(known["source"]), read_codec(known["target"])
+        weights = outcome.details.attention.float().cpu().numpy()
+        sources, written = _sources(batch), outcome.predictions.tolist()
+        for number in range(min(PICTURES, len(written))):
+            read, wrote = source.pieces(sources[number]), target.pieces(written[number])
+            shown = weights[number, : len(wrote), : len(read)]
+            found[f"attention/{number}"] = draw_alignment(shown, read, wrote)
+        return found
+
+    def _table(self, outcome: Outcome, batch: Batch, known: Known) -> str:
+        columns = ("source", "prediction", "target")
+        lines = ["| source | written | right |", "|---|---|---|"]
+        for row in self.rows(outcome, batch, known)[:EXAMPLES]:
+            cells = (str(row[column] or "").replace("|", "\\|") for column in columns)
+            lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
+        if self.metric == "bleu":
+            lines += ["", f"BLEU is {signature(known.get('tokenize', '13a'))}"]
+        return "\n".join(lines)
+
+
+class ExactMatch(Metric):
+    """The share of sequences that are written as they should be, of those with a target.
+
+    Args:
+        codec: What they are written in.
+    """
+
+    full_state_update = False
+    right: Tensor
+    count: Tensor
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add ids, (B, U) and (B, U'), ``IGNORE`` past each end."""
+        pairs = _decoded(self.codec, predictions, targets)
+        self.right += sum(prediction == target for prediction, target in pairs)
+        self.count += len(pairs)
+
+    def compute(self) -> Tensor:
+        """The share, 0..1; NaN where nothing was to be compared."""
+        return self.right / self.count
+
+
+class CorpusBLEU(Metric):
+    """BLEU of all texts, 0..100, from sacrebleu's counts of each batch.
+
+    What the vocabulary lacks in a target matches nothing that can be written: where texts are split
+    by spaces (``tokenize="none"``) the figure is that of the target's own text.
+
+    Args:
+        codec: What texts are written in.
+        tokenize: What sacrebleu splits them by.
+
+    References:
+        Papineni et al., 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation";
+        Post, 2018, "A Call for Clarity in Reporting BLEU Scores", arXiv:1804.08771.
+    """
+
+    full_state_update = False
+    counts: Tensor
+    totals: Tensor
+    sizes: Tensor
+
+    def __init__(self, codec: Codec, tokenize: str) -> None:
+        super().__init__()
+        self.codec, self.bleu = codec, bleu_of(tokenize)
+        orders = self.bleu.max_ngram_order
+        self.add_state("counts", torch.zeros(orders, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("totals", torch.zeros(orders, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("sizes", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add ids, (B, U) and (B, U'), ``IGNORE`` past each end."""
+        pairs = _decoded(self.codec, predictions, targets)
+        if not pairs:
+            return
+        texts, right = zip(*pairs, strict=True)
+        score = self.bleu.corpus_score(list(texts), [list(right)])
+        self.counts += torch.tensor(score.counts, device=self.counts.device)
+        self.totals += torch.tensor(score.totals, device=self.totals.device)
+        self.sizes += torch.tensor([score.sys_len, score.ref_len], device=self.sizes.device)
+
+    def compute(self) -> Tensor:
+        """BLEU of all that was added."""
+        score = self.bleu.compute_bleu(
+            self.counts.tolist(),
+            self.totals.tolist(),
+            *self.sizes.tolist(),
+            smooth_method=self.bleu.smooth_method,
+        ).score
+        return torch.tensor(score, device=self.counts.device)
+
+
+def _decoded(codec: Codec, predictions: Tensor, targets: Tensor) -> list[tuple[str, str]]:
+    return [
+        (codec.decode(written), codec.decode(right, OUTSIDE))
+        for written, right in zip(predictions.tolist(), targets.tolist(), strict=True)
+        if right[0] != IGNORE
+    ]
+
+
+def _sources(batch: Batch) -> list[list[int]]:
+    steps = batch.x.shape[1]
+    lengths = [steps] * len(batch.x) if batch.lengths is None else batch.lengths.tolist()
+    return [x[:length] for x, length in zip(batch.x.tolist(), lengths, strict=True)]
+
+
+def _texts(rows: Sequence[Row], column: str) -> list[str]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get(column), str):
+            raise DataError(
+                f"Row {number}: {column} is {row.get(column)!r}, expected a text to be scored."
+            )
+    return [row[column] for row in rows]
+
+
+def _ids(codec: Codec, texts: Sequence[str]) -> Tensor:
+    ended = [torch.tensor([*ids, END]) for ids in codec.encode(texts)]
+    return nn.utils.rnn.pad_sequence(ended, batch_first=True, padding_value=IGNORE)

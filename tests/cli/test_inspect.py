@@ -1,0 +1,88 @@
+"""A dataset is looked at before a model does."""
+
+import pytest
+
+
+def lines_of(out):
+    return [" ".join(line.split()) for line in out.splitlines()]
+
+
+def test_sequences_show_sizes_lengths_classes_tokens_padding_and_samples(seqnets):
+    done = seqnets(
+        *("inspect", "dataset=parity", "dataset.length=6", "dataset.shortest_length=2"),
+        *("dataset.train_size=200", "dataset.test_size=20", "dataset.batch_size=8"),
+    )
+
+    from seqnets.datasets import Parity
+
+    data = Parity(6, shortest_length=2, train_size=200, test_size=20, batch_size=8)
+    steps = data.lengths("train")
+    lines = lines_of(done.out)
+    assert done.code == 0, done.err
+    assert lines[0].startswith("Parity: whether a string of bits")
+    assert "A model is told: vocab_size 2, num_classes 2." in lines
+    assert "sequences 200 20 20" in lines
+    assert "longest 6 6 6" in lines
+    for length in range(2, 7):
+        assert any(line.startswith(f"{length} {(steps == length).sum()} ") for line in lines)
+    share = data.loader("train").padding
+    assert f"{share:.1%} of the training steps" in done.out
+    data.bucket_batches = 1
+    assert share < data.loader("train").padding
+    assert f"{data.loader('train').padding:.1%} if lengths were not put together" in done.out
+    ones = int(data.part("train").y.sum())
+    assert any(line.startswith(f"1 {ones} ") and f"{ones / 200:.1%}" in line for line in lines)
+    assert "Tokens, 2 in the vocabulary" in lines
+    assert "Training sample 3" in lines
+    assert "Training sample 4" not in lines
+    assert "What simple rivals reach" not in done.out
+    assert "\x1b" not in done.out
+
+
+def test_a_text_shows_its_tokens_and_how_it_begins(seqnets, tmp_path):
+    (tmp_path / "book.txt").write_text("aab\tb \n" * 500)
+
+    done = seqnets(
+        *("inspect", "dataset=text", "dataset.path=book.txt", "dataset.cache=cache", "samples=1"),
+        "baselines=true",
+    )
+
+    lines = lines_of(done.out)
+    assert done.code == 0, done.err
+    assert "characters 3,150 175 175" in lines
+    assert any(line.startswith("a 900 ") for line in lines)
+    assert any(line.startswith("space 450 ") for line in lines)
+    assert any(line.startswith(r"\t 450 ") for line in lines)
+    assert "text aab b" in lines
+    assert "What simple rivals reach in bits per character" in lines
+    assert "uniform 2.322" in lines
+    assert lines[-1].endswith("train dataset=text dataset.path=book.txt dataset.cache=cache")
+
+
+def test_it_fits_a_terminal_of_80_columns(seqnets, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    done = seqnets("inspect", "dataset=adding", "dataset.train_size=50", "dataset.test_size=10")
+
+    assert done.code == 0, done.err
+    shown = done.out.partition("To train:")[0].splitlines()
+    assert max(map(len, shown)) <= 80
+    assert "Steps of the training sequences" not in done.out  # all are alike
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["dataset=partiy"], 2, "Did you mean parity"),
+        (["dataset=text"], 2, "dataset.path: is not given"),
+        (["dataset=text", "dataset.path=nowhere.txt"], 1, "nowhere.txt"),
+        (["samples=-1"], 2, "samples: is -1"),
+        (["baselines=3"], 2, "baselines: is 3"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told(arguments, code, told, seqnets):
+    done = seqnets("inspect", *arguments)
+
+    assert done.code == code
+    assert told in done.err
+    assert "Traceback" not in done.err

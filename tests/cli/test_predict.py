@@ -1,0 +1,274 @@
+"""What a model says is written down, and what was written is scored as the model is."""
+
+import json
+import math
+import shlex
+import sys
+from textwrap import dedent
+
+import pytest
+
+from seqnets.cli.main import command
+from seqnets.datasets import Parity
+from seqnets.training import Classification
+
+from .conftest import SMALL
+
+
+def only_run(tmp_path):
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    return folder
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def figures_of(out):
+    """The figure that counts, and what stands beneath the table."""
+    shown = [line for line in out.splitlines() if line.strip()]
+    row = next(line for line in shown if "this model" in line)
+    return row.replace("│", " ").split()[2], shown[-1].strip()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with labelled sequences of several lengths, and a run that has learned of them."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = [
+        f"{n},{'abc'[n % 3]},{n % 3 + step / 10},{math.sin(n * step)}"
+        for n in range(60)
+        for step in range(2 + n % 5)
+    ]
+    lines = ["sequence,label,first,second", *rows]
+    (folder / "mine.csv").write_text("".join(f"{line}\n" for line in lines))
+    run = [*SMALL, "dataset=classification", f"dataset.path={folder / 'mine.csv'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["seqnets"])
+        assert command(["train", *run, "trainer.max_epochs=3"]) == 0
+    return folder
+
+
+@pytest.fixture
+def classifier(trained):
+    """The run's folder."""
+    return only_run(trained)
+
+
+def test_a_part_is_written_a_row_a_sequence_and_scores_as_the_part_does(
+    seqnets, classifier, tmp_path
+):
+    done = seqnets("predict", f"checkpoint={classifier}")
+
+    rows = rows_of(tmp_path / "predictions.jsonl")
+    assert done.code == 0, done.err
+    assert f"{len(rows)} rows of the test part written to predictions.jsonl" in done.out
+    assert {row["target"] for row in rows} == {"a", "b", "c"}
+    for row in rows:
+        assert row["probability"] == max(row["probabilities"].values())
+        assert row["probabilities"][row["prediction"]] == row["probability"]
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    line = next(line for line in done.out.splitlines() if line.startswith("seqnets evaluate"))
+    scored = seqnets(*shlex.split(line)[1:])
+    tested = seqnets("evaluate", f"checkpoint={classifier}")
+    assert scored.code == tested.code == 0, scored.err
+    assert f"Figures of {len(rows)} rows" in scored.out
+    ours, others = figures_of(scored.out)
+    assert ours == figures_of(tested.out)[0]
+    assert others in figures_of(tested.out)[1]
+
+
+def test_numbers_are_written_in_their_own_units_and_score_alike(seqnets, tmp_path):
+    rows = [f"{n},{100 + n},{step},{n % 7}" for n in range(50) for step in range(3)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,target,first,second", *rows]) + "\n")
+    seqnets("train", *SMALL, "dataset=regression", "dataset.path=mine.csv")
+    run = f"checkpoint={only_run(tmp_path)}"
+
+    done = seqnets("predict", run, "part=val", "to=said.jsonl")
+
+    written = rows_of(tmp_path / "said.jsonl")
+    assert done.code == 0, done.err
+    assert all(100 <= row["target"] < 150 for row in written)
+    assert all(90 <= row["prediction"] < 160 for row in written)
+    scored = seqnets("evaluate", run, "predictions=said.jsonl")
+    tested = seqnets("evaluate", run, "part=val")
+    assert figures_of(scored.out)[0] == figures_of(tested.out)[0]
+
+
+def test_the_training_part_is_written_in_the_order_it_has(seqnets, tmp_path):
+    run = ["dataset=parity", "dataset.train_size=70", "dataset.test_size=16", "dataset.length=5"]
+    seqnets("train", *SMALL, *run)
+    checkpoint = f"checkpoint={only_run(tmp_path)}"
+
+    seqnets("predict", checkpoint, "part=train", "to=a.jsonl")
+    seqnets("predict", checkpoint, "part=train", "to=b.jsonl", "dataset.batch_size=7")
+
+    expected = Parity(5, train_size=70, test_size=16).part("train").y.tolist()
+    assert [row["target"] for row in rows_of(tmp_path / "a.jsonl")] == expected
+    assert [row["target"] for row in rows_of(tmp_path / "b.jsonl")] == expected
+
+
+def test_new_data_need_no_training_data(seqnets, trained, classifier, tmp_path):
+    seqnets("predict", f"checkpoint={classifier}", "part=train", "to=known.jsonl")
+    rows = [line.split(",") for line in (trained / "mine.csv").read_text().splitlines()]
+    new = [",".join([row[0], *row[2:]]) for row in rows]
+    (tmp_path / "new.csv").write_text("".join(f"{line}\n" for line in new))
+
+    done = seqnets(
+        *("predict", f"checkpoint={classifier}", "dataset.path=nowhere.csv"),
+        *("input=new.csv", "to=new.jsonl"),
+    )
+
+    written = rows_of(tmp_path / "new.jsonl")
+    assert done.code == 0, done.err
+    assert len(written) == 60
+    assert {row["target"] for row in written} == {None}
+    assert "evaluate" not in done.out
+    as_before = [row["probability"] for row in rows_of(tmp_path / "known.jsonl")]
+    found = [row["probability"] for row in written]
+    assert all(any(abs(p - other) < 1e-5 for other in found) for p in as_before)
+
+
+def test_the_terminal_gets_rows_and_nothing_else(seqnets, classifier):
+    done = seqnets("predict", f"checkpoint={classifier}", "to=-", "trainer=debug")
+
+    assert done.code == 0
+    assert all(json.loads(line)["prediction"] for line in done.out.splitlines())
+    assert "written to the terminal" in done.err
+
+
+def test_a_file_is_never_overwritten_unasked(seqnets, classifier, tmp_path):
+    (tmp_path / "predictions.jsonl").write_text("precious\n")
+
+    refused = seqnets("predict", f"checkpoint={classifier}")
+    kept = (tmp_path / "predictions.jsonl").read_text()
+    done = seqnets("predict", f"checkpoint={classifier}", "overwrite=true")
+
+    assert refused.code == 1
+    assert "overwrite=true" in refused.err
+    assert kept == "precious\n"
+    assert done.code == 0
+    assert rows_of(tmp_path / "predictions.jsonl")
+
+
+def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, monkeypatch):
+    def diverged(self, outcome, batch, known):
+        return [{"prediction": math.nan, "target": "a"}]
+
+    monkeypatch.setattr(Classification, "rows", diverged)
+    before = sorted(tmp_path.iterdir())
+
+    done = seqnets("predict", f"checkpoint={classifier}")
+
+    assert done.code == 1
+    assert "Row 1: a number is infinite or none" in done.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["part=tset"], 2, "Did you mean test?"),
+        (["to=said.csv"], 2, "expected a name that ends with .jsonl"),
+        (["to=nowhere/said.jsonl"], 1, "a folder that can be written to"),
+        (["to=null"], 2, "to: is None, expected a file"),
+        (["trainer.devices=2"], 2, "One process writes all rows"),
+        (["input=nowhere.csv"], 1, "nowhere.csv"),
+        (["prat=test"], 2, "Did you mean part"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(arguments, code, told, seqnets, classifier, tmp_path):
+    done = seqnets("predict", f"checkpoint={classifier}", *arguments)
+
+    assert done.code == code
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_a_dataset_that_reads_no_new_file_says_so(seqnets, tmp_path):
+    seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=16")
+
+    done = seqnets("predict", f"checkpoint={only_run(tmp_path)}", "input=x.csv")
+
+    assert done.code == 1
+    assert "Parity: reads no file of new data" in done.err
+
+
+def test_an_objective_of_ones_own_without_rows_says_so(seqnets, tmp_path, monkeypatch):
+    (tmp_path / "myobjective.py").write_text(
+        dedent("""
+            from seqnets.training import Classification, Objective
+
+
+            class Mine(Objective):
+                metric, mode = "accuracy", "max"
+
+                def __call__(self, model, batch, state=None):
+                    return Classification()(model, batch, state)
+
+                def metrics(self, known):
+                    return Classification().metrics(known)
+        """)
+    )
+    folder = tmp_path / "conf" / "objective"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# Mine\n_target_: myobjective.Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    allow = "allow=[myobjective]"
+    sizes = ["dataset.train_size=64", "dataset.test_size=16"]
+    trained = seqnets(
+        *(
+            "train",
+            "--config-dir",
+            "conf",
+            *SMALL,
+            "dataset=parity",
+            *sizes,
+            "objective=mine",
+            allow,
+        )
+    )
+
+    done = seqnets("predict", f"checkpoint={only_run(tmp_path)}", allow)
+
+    assert trained.code == 0, trained.err
+    assert "seqnets predict" not in trained.out
+    assert done.code == 1
+    assert "Mine: writes no predictions" in done.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (['{"prediction": "a", "target": "a"}', "{"], "said.jsonl, line 2"),
+        (['{"prediction": "a", "target": "a"}', "", "[1]"], "said.jsonl, line 3: [1] came"),
+        (['{"prediction": "a"}'], "said.jsonl, line 1: no 'target' came"),
+        (['{"prediction": "a", "target": null}'], "there is nothing to score"),
+        (['{"target": "a"}'], "said.jsonl, line 1: 'prediction' is missing"),
+        (
+            ['{"prediction": "a", "target": null}', '{"prediction": "d", "target": "a"}'],
+            "said.jsonl, line 2: prediction 'd' came, expected one of 'a', 'b', 'c'",
+        ),
+        (['{"prediction": ["a"], "target": "a"}'], "line 1: prediction ['a'] came"),
+        ([""], "said.jsonl"),
+    ],
+)
+def test_predictions_that_cannot_be_scored_are_told_with_their_line(
+    lines, told, seqnets, classifier, tmp_path
+):
+    (tmp_path / "said.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+    done = seqnets("evaluate", f"checkpoint={classifier}", "predictions=said.jsonl")
+
+    assert done.code == 1
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+def test_predictions_are_json_lines(seqnets, trained, classifier):
+    done = seqnets("evaluate", f"checkpoint={classifier}", f"predictions={trained / 'mine.csv'}")
+
+    assert done.code == 1
+    assert "is not JSON Lines" in done.err

@@ -1,0 +1,635 @@
+"""A user's own sequences of every format train a classifier, and what is wrong is named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seqnets.cells import GRUCell
+from seqnets.datasets import ClassificationFiles
+from seqnets.datasets.readers import Wanted, read_source
+from seqnets.errors import ConfigError, DataError
+from seqnets.models import SequenceClassifier
+from seqnets.training import Classification
+from seqnets.typing import IGNORE
+
+ROWS = """sequence,split,label,a,b
+s1,train,yes,1,10
+s1,train,yes,2,20
+s2,train,no,3,30
+s3,val,no,4,40
+s4,test,yes,5,50
+s4,test,yes,6,60
+s4,test,yes,7,70
+"""
+
+RATE = 8_000
+
+
+def walks():
+    """Ten walks up and ten down, of two features and 3 to 6 steps: (label, steps)."""
+    random = np.random.default_rng(0)
+    for number in range(20):
+        sign = 1 if number % 2 else -1
+        steps = np.arange(3 + number % 4)[:, None] * [sign, 0.5] + random.normal(0, 0.1, 2)
+        yield ("up" if sign > 0 else "down"), steps.round(4).tolist()
+
+
+def write_csv(folder, delimiter=","):
+    path = folder / ("walks.csv" if delimiter == "," else "walks.tsv")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["sequence", "label", "height", "speed"])
+        for number, (label, steps) in enumerate(walks()):
+            writer.writerows([number, label, *step] for step in steps)
+    return path
+
+
+def objects(kind):
+    for number, (label, steps) in enumerate(walks()):
+        if kind == "steps":
+            yield from (
+                {"sequence": number, "label": label, "height": a, "speed": b} for a, b in steps
+            )
+        elif kind == "x":
+            yield {"id": f"w{number}", "label": label, "x": steps}
+        else:
+            yield {"label": label, "text": ("higher " if label == "up" else "lower ") * len(steps)}
+
+
+def write_json_lines(folder, kind):
+    path = folder / "walks.jsonl"
+    path.write_text("\n".join(map(json.dumps, objects(kind))))
+    return path
+
+
+def write_parquet(folder, kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(list(objects(kind))), folder / "walks.parquet")
+    return folder / "walks.parquet"
+
+
+def write_npz(folder, padded):
+    labels, sequences = zip(*walks(), strict=True)
+    lengths = [len(steps) for steps in sequences]
+    if padded:
+        x = np.zeros((20, 6, 2))
+        for row, steps in zip(x, sequences, strict=True):
+            row[: len(steps)] = steps
+    else:
+        x = np.concatenate(sequences)
+    np.savez(folder / "walks.npz", x=x, lengths=lengths, y=labels)
+    return folder / "walks.npz"
+
+
+def write_ts(folder):
+    lines = [
+        ":".join([*(",".join(map(str, values)) for values in zip(*steps, strict=True)), label])
+        for label, steps in walks()
+    ]
+    header = ["@problemName walks", "@dimensions 2", "@classLabel true up down", "@data"]
+    (folder / "walks.ts").write_text("\n".join(header + lines))
+    return folder / "walks.ts"
+
+
+def write_folder(folder, write):
+    for number, (label, steps) in enumerate(walks()):
+        (folder / "walks" / label).mkdir(parents=True, exist_ok=True)
+        write(folder / "walks" / label / f"{number}", label, steps)
+    (folder / "walks" / "up" / ".hidden").write_text("passed over")
+    return folder / "walks"
+
+
+def write_text(path, label, steps):
+    path.with_suffix(".txt").write_text(f"{label} " * len(steps))
+
+
+def write_sound(path, label, steps):
+    soundfile = pytest.importorskip("soundfile")
+    time = np.arange(RATE // 20 * len(steps)) / RATE
+    tone = np.sin(2 * np.pi * time * (1500 if label == "up" else 300))
+    soundfile.write(path.with_suffix(".wav"), 0.5 * tone, RATE)
+
+
+def write_image(path, label, steps):
+    images = pytest.importorskip("PIL.Image")
+    pixels = np.full((len(steps), 5), 20 if label == "up" else 220, np.uint8)
+    images.fromarray(pixels).save(path.with_suffix(".png"))
+
+
+FORMATS = {
+    "csv, a row a step": write_csv,
+    "tsv, a row a step": partial(write_csv, delimiter="\t"),
+    "jsonl, a row a step": partial(write_json_lines, kind="steps"),
+    "jsonl, a row a sequence": partial(write_json_lines, kind="x"),
+    "jsonl, text": partial(write_json_lines, kind="text"),
+    "parquet, a row a step": partial(write_parquet, kind="steps"),
+    "parquet, a row a sequence": partial(write_parquet, kind="x"),
+    "parquet, text": partial(write_parquet, kind="text"),
+    "npz, padded": partial(write_npz, padded=True),
+    "npz, steps behind each other": partial(write_npz, padded=False),
+    "ts": write_ts,
+    "folder of text": partial(write_folder, write=write_text),
+    "folder of sound": partial(write_folder, write=write_sound),
+    "folder of images": partial(write_folder, write=write_image),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def path(request, tmp_path):
+    return FORMATS[request.param](tmp_path)
+
+
+def test_a_file_of_every_format_trains_a_classifier(path):
+    data = ClassificationFiles(str(path))
+    data.setup()
+    torch.manual_seed(0)
+    model = SequenceClassifier(GRUCell, hidden_size=8, **data.sizes)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(30):
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            Classification()(model, batch).loss.backward()
+            optimizer.step()
+    (test,) = data.test_dataloader()
+
+    assert data.labels == ["down", "up"]
+    assert data.counts() == {"train": 12, "val": 4, "test": 4}
+    assert (model(test.x, None, test.lengths)[0].argmax(-1) == test.y).all()
+
+
+def test_the_same_file_without_targets_gives_the_same_inputs(path):
+    data = ClassificationFiles(str(path), batch_size=100)
+    everything = path.parent / "walks" / "up" if path.is_dir() else path
+    (batch,) = data.new(everything, data.describe())
+    seen = {tuple(row[row != 0].flatten().tolist()) for row in batch.x}
+    trained = {
+        tuple(row[row != 0].flatten().tolist())
+        for part in ("train", "val", "test")
+        for loaded in data.loader(part)
+        for row in loaded.x
+    }
+
+    assert seen <= trained
+    assert batch.y.tolist() == [IGNORE] * (10 if path.is_dir() else 20)
+
+
+def test_examples_show_labels_and_how_sequences_begin(path):
+    data = ClassificationFiles(str(path))
+    examples = data.examples("test", 3)
+
+    assert len(examples) == 3
+    assert {example["label"] for example in examples} <= {"up", "down"}
+    assert all(example["begins"] and int(example["steps"]) > 0 for example in examples)
+
+
+@pytest.mark.parametrize(
+    ("begins", "suffix", "sequences"),
+    [("sequence,", "csv", 2), ('{"id"', "jsonl", 2), ("text,label", "csv", 2)],
+)
+def test_the_examples_of_the_documentation_are_read(tmp_path, begins, suffix, sequences):
+    blocks = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8").split("```")
+    (block,) = (b.partition("\n")[2] for b in blocks if b.partition("\n")[2].startswith(begins))
+    (tmp_path / f"a.{suffix}").write_text(block)
+    target = ClassificationFiles("unread").read_target
+    source = read_source(tmp_path / f"a.{suffix}", Wanted(("label",), target))
+
+    assert len({record.target for record in source.records}) == sequences
+
+
+def test_what_a_checkpoint_keeps_is_plain(path):
+    known = ClassificationFiles(str(path)).describe()
+
+    assert json.loads(json.dumps(known)) == known
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Make the dataset of a small file, some of whose text is replaced."""
+
+    def make(old="", new="", text=ROWS, name="data.csv", **options):
+        assert old in text
+        (tmp_path / name).write_bytes(text.replace(old, new, 1).encode("latin-1"))
+        return ClassificationFiles(str(tmp_path / name), **options)
+
+    return make
+
+
+def many(labels, per_class):
+    rows = [f"{label}{number},{label},{number}" for label in labels for number in range(per_class)]
+    return "sequence,label,value\n" + "\n".join(rows) + "\n"
+
+
+def test_rows_become_the_sequences_of_their_parts(table):
+    data = table(standardise=False)
+    data.setup()
+    (val,), (test,) = data.val_dataloader(), data.test_dataloader()
+
+    assert data.counts() == {"train": 2, "val": 1, "test": 1}
+    assert data.labels == ["no", "yes"]
+    assert data.sizes == {"input_size": 2, "num_classes": 2}
+    assert val.x.tolist() == [[[4, 40]]]
+    assert val.y.tolist() == [0]
+    assert test.x.tolist() == [[[5, 50], [6, 60], [7, 70]]]
+    assert test.y.tolist() == [1]
+
+
+def test_the_order_of_the_columns_makes_no_difference(table):
+    turned = "\n".join(",".join(reversed(row.split(","))) for row in ROWS.splitlines())
+    data = table(text=turned, standardise=False)
+    (test,) = data.test_dataloader()
+
+    assert test.x.tolist() == [[[50, 5], [60, 6], [70, 7]]]
+    assert test.y.tolist() == [1]
+
+
+def test_without_a_split_column_each_class_gives_a_share_to_each_part(table):
+    data = table(text=many("xyz", 10), validation_fraction=0.25, test_fraction=0.2)
+    data.setup()
+
+    assert data.counts() == {"train": 18, "val": 6, "test": 6}
+    for part, count in (("train", 6), ("val", 2), ("test", 2)):
+        assert data.part(part).y.bincount().tolist() == [count] * 3
+
+
+def test_no_sequence_is_in_two_parts(table):
+    data = table(text=many("xyz", 10), standardise=False)
+    data.setup()
+    seen = [
+        (value, label)
+        for part in ("train", "val", "test")
+        for value, label in zip(
+            data.part(part).x.flatten().tolist(), data.part(part).y.tolist(), strict=True
+        )
+    ]
+
+    assert sorted(seen) == sorted((n, label) for n in range(10) for label in range(3))
+
+
+def test_features_are_standardised_by_the_training_part_and_constant_ones_only_shifted(table):
+    header, *rows = ROWS.splitlines()
+    data = table(text="\n".join([f"{header},c", *(f"{row},7" for row in rows)]))
+    data.setup()
+    train = data.part("train").x
+
+    torch.testing.assert_close(train[:, :2].mean(0), torch.zeros(2))
+    torch.testing.assert_close(train[:, :2].std(0, correction=0), torch.ones(2))
+    assert (train[:, 2] == 0).all()
+    assert (data.part("test").x[:, 2] == 0).all()
+
+
+def test_each_part_may_have_a_file_of_its_own(table, tmp_path):
+    table(text=many("xy", 2), name="test.csv")
+    data = table(text=many("xy", 5), test_path=str(tmp_path / "test.csv"))
+    data.setup()
+
+    assert data.counts() == {"train": 8, "val": 2, "test": 4}
+
+
+def test_a_file_of_a_part_that_has_other_features_is_refused(table, tmp_path):
+    table(text=many("xy", 2).replace("value", "values"), name="test.csv")
+    data = table(text=many("xy", 5), test_path=str(tmp_path / "test.csv"))
+
+    with pytest.raises(DataError, match=r"test.csv: features .*values.* came, expected .*value"):
+        data.setup()
+
+
+def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(table, tmp_path):
+    table(name="val.csv", text=many("ab", 2))
+    data = table(validation_path=str(tmp_path / "val.csv"), text=ROWS)
+
+    with pytest.raises(DataError, match=r"data.csv, line 5: split is 'val', expected train"):
+        data.setup()
+
+
+def test_classes_are_numbered_in_the_order_of_their_numbers(table):
+    text = "".join(f'{{"x": [1, 2], "label": {n}}}\n' for n in (10, 9, 2, 10, 9, 2, 10, 9, 2))
+
+    assert table(text=text, name="a.jsonl").labels == ["2", "9", "10"]
+
+
+def test_words_that_are_rare_or_new_are_unknown(table, tmp_path):
+    text = "text,label\n" + "so good,1\nso bad,0\n" * 5
+    data = table(text=text, unit="words", max_vocabulary=3)
+    (tmp_path / "new.jsonl").write_text('{"text": "so new"}\n{"text": "so"}\n')
+    (batch,) = data.new(tmp_path / "new.jsonl", data.describe())
+
+    assert data.vocabulary.tokens == ["<unk>", "so", "bad"]
+    assert data.sizes == {"vocab_size": 3, "num_classes": 2}
+    assert batch.x.tolist() == [[1, 0], [1, 0]]
+    assert batch.lengths.tolist() == [2, 1]
+
+
+def test_a_new_character_is_unknown(table, tmp_path):
+    data = table(text="text,label\n" + "aa,1\nbb,0\n" * 5)
+    (tmp_path / "new.csv").write_text("text\nabz\n")
+    (batch,) = data.new(tmp_path / "new.csv", data.describe())
+
+    assert batch.x.tolist() == [[1, 2, 0]]
+
+
+def test_new_files_need_neither_the_training_files_nor_targets(table, tmp_path):
+    data = table()
+    known = data.describe()
+    (tmp_path / "data.csv").unlink()
+    (tmp_path / "new.csv").write_text("sequence,a,b\n1,1,10\n1,2,20\n2,3,30\n")
+    (batch,) = table(text="", name="none.csv").new(tmp_path / "new.csv", known)
+
+    torch.testing.assert_close(batch.x[0], torch.tensor([[-1.0, -1], [0, 0]]) * 1.5**0.5)
+    assert batch.lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sequence,a,c\n1,1,1\n", r"features \['a', 'c'\] came, expected \['a', 'b'\]"),
+        ("sequence,a\n1,1\n", "features .* came"),
+        ("text\nabc\n", "features text came"),
+        ("sequence,a,b\n1,x,1\n", "line 2: column a is 'x'"),
+    ],
+)
+def test_a_new_file_that_does_not_fit_is_refused(table, tmp_path, content, message):
+    (tmp_path / "new.csv").write_text(content)
+    data = table()
+
+    with pytest.raises(DataError, match=message):
+        data.new(tmp_path / "new.csv", data.describe())
+
+
+GAPS = """sequence,split,label,a
+s1,train,yes,
+s1,train,yes,1
+s1,train,yes,nan
+s2,train,no,
+s2,train,no,3
+s3,val,no,4
+s4,test,yes,5
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "standardise", "expected"),
+    [
+        ("forward", False, [0, 1, 1, 0, 3]),
+        ("zero", False, [0, 1, 0, 0, 3]),
+        ("forward", True, [0, -1, -1, 0, 1]),
+        ("zero", True, [0, -1, 0, 0, 1]),
+    ],
+)
+def test_missing_values_become_what_was_asked_for(table, missing, standardise, expected):
+    data = table(text=GAPS, missing=missing, standardise=standardise)
+    data.setup()
+
+    assert data.part("train").x[:, 0].tolist() == expected
+
+
+def test_a_feature_that_is_always_missing_is_refused(table):
+    text = GAPS.replace("yes,1\n", "yes,\n").replace("no,3", "no,")
+
+    with pytest.raises(DataError, match="feature a is missing at every step of the training part"):
+        table(text=text, missing="zero").setup()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sequence,", "id,", "line 2: the columns id, split, label, a, b came, expected one of"),
+        ("label,", "class,", "line 2: no column label came"),
+        ("a,b", "a,a", "line 1: the columns .* 'a' twice"),
+        ("s2,train,no,3,30", "s2,train,no,3", "line 4: 4 cells came, expected 5"),
+        ("s2,train,no,3,30", "s2,train,no,3,30,1", "line 4: 6 cells came, expected 5"),
+        ("s2,train,no,3,30", "s2,train,no,three,30", "line 4: column a is 'three'"),
+        ("s2,train,no,3,30", "s2,train,no,,30", "line 4: column a is missing"),
+        ("s2,train,no,3,30", "s2,train,no,3,nan", "line 4: column b is 'nan'"),
+        ("s2,train,no,3,30", "s2,train,no,3,inf", "line 4: column b is 'inf'"),
+        ("s2,train,no,3,30", 's2,train,"no,3,30', "line 4: not CSV"),
+        ("s2,train,no,3,30", ",train,no,3,30", "line 4: the id is missing"),
+        ("s2,train,no,3,30", "s2,train,,3,30", "line 4: column label is missing"),
+        ("s2,train,no,3,30", "s2,,no,3,30", "line 4: split is missing, expected train, val"),
+        ("s1,train,yes,2,20", "s1,train,no,2,20", "line 3: label is 'no', expected 'yes'"),
+        ("s1,train,yes,2,20", "s1,val,yes,2,20", "line 3: split is 'val', expected 'train'"),
+        ("s2,train", "s2,training", "line 4: split is 'training', expected train, val, test"),
+        ("s3,val,no", "s1,val,no", "line 5: sequence 's1' comes again, it came at .*line 2"),
+        ("s3,val,no", "s3,val,maybe", "line 5: label 'maybe' came in the val part"),
+        ("s2,train,no", "s2,train,yes", "all training sequences have the label 'yes'"),
+        ("s3,val,no,4", "s3,val,no,1e300", "line 5: column a is '1e300'"),
+        ("s3,val,no", "s3,val,n\xe9", r"byte 8\d \(line 5\) is 0xe9"),
+        (ROWS, "", "the file is empty"),
+        (ROWS.partition("\n")[2], "", "no row came"),
+    ],
+)
+def test_a_malformed_table_with_a_row_a_step_is_refused_with_the_line(table, old, new, message):
+    with pytest.raises(DataError, match=message):
+        table(old, new).setup()
+
+
+OBJECTS = (
+    '{"id": 1, "label": "a", "x": [[1, 2], [3, 4]]}\n{"id": 2, "label": "b", "x": [[5, 6]]}\n'
+    + '{"label": "a", "x": [[1, 2]]}\n{"label": "b", "x": [[1, 2]]}\n' * 3
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"id": 2', '"id": 1', "line 2: sequence 1 comes again, it came at .*line 1"),
+        ('"id": 2', '"id": 1.5', "line 2: the id is 1.5, expected text or a whole number"),
+        ('"label": "b"', '"label": 2', "line 2: label 2 came, expected one of the same kind"),
+        ('"label": "b"', '"label": null', "line 2: column label is missing"),
+        ('"label": "b"', '"label": ["b"]', r"line 2: column label is \['b'\]"),
+        ('"label": "b", ', "", "line 2: no column label came"),
+        ('"x": [[5, 6]]', '"y": 0', "line 2: no column x came"),
+        ("[[5, 6]]", "[]", r"line 2: column x is \[\], expected a list of steps, at least one"),
+        ("[[5, 6]]", "[[]]", r"line 2: step 1 of column x is \[\]"),
+        ("[[5, 6]]", "5", "line 2: column x is 5, expected a list"),
+        ("[[5, 6]]", "[5, 6]", "line 2: 1 features a step came, expected 2"),
+        ("[3, 4]", "[3]", r"line 1: step 2 of column x is \[3\], expected a list of 2 numbers"),
+        ("[3, 4]", "3", "line 1: step 2 of column x is 3, expected a list of 2 numbers"),
+        ("[3, 4]", "[3, NaN]", "line 1: column x, step 2 is nan, expected a finite number"),
+        ("[3, 4]", "[3, null]", "line 1: column x, step 2 is missing, expected a finite number"),
+        ("[3, 4]", "[3, Infinity]", "line 1: column x, step 2 is inf, expected a finite number"),
+        ("[3, 4]", "[3, true]", "line 1: column x, step 2 is True, expected a finite number"),
+        ("[3, 4]", '[3, "four"]', "line 1: column x, step 2 is 'four'"),
+        (
+            '"x": [[1, 2], [3, 4]]',
+            '"text": "a", "x": [1]',
+            "line 1: the columns .* expected one of",
+        ),
+        ('{"id": 2', '{"id" 2', "line 2, column 7: not JSON"),
+    ],
+)
+def test_a_malformed_table_with_a_row_a_sequence_is_refused_with_the_line(table, old, new, message):
+    with pytest.raises(DataError, match=message):
+        table(old, new, text=OBJECTS, name="data.jsonl").setup()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text,label\na,1\n,2\n", "line 3: column text is missing, expected text"),
+        ("text,label\nb,1\na,1\n \t ,2\n" + "a,1\na,2\n" * 4, "line 4: the text has no words"),
+        ("text,label\na,1\nb\n", "line 3: 1 cells came"),
+    ],
+)
+def test_malformed_text_is_refused_with_the_line(table, text, message):
+    with pytest.raises(DataError, match=message):
+        table(text=text, unit="words").setup()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.array([[1, np.nan]])}, "sequence 1: column x, step 2, feature 1 is nan"),
+        (
+            {"x": [[1, 2], [1, np.inf]], "y": [1, 2]},
+            "sequence 2: column x, step 2, feature 1 is inf",
+        ),
+        ({"x": np.array([["a"]])}, "x is <U1 of shape"),
+        ({"x": np.ones(3)}, r"x has shape \(3,\), expected \(N, T, I\) or \(N, T\)"),
+        ({"x": np.ones((2, 3)), "y": [1]}, r"y has shape \(1,\), expected \(2, 1\) or \(2,\)"),
+        ({"x": np.ones((2, 3)), "y": None}, "no array y came"),
+        ({"x": np.ones((2, 3)), "y": [1.0, 2.0]}, "sequence 1: column label is 1.0"),
+        ({"x": np.ones((2, 3)), "y": [1, 2], "ids": ["a", "a"]}, "sequence 2: sequence 'a' comes"),
+        ({"x": np.ones((1, 3)), "split": ["dev"]}, "sequence 1: split is 'dev'"),
+        ({"x": np.ones((1, 3)), "length": [3]}, "the arrays length, x, y came, expected x and"),
+        ({"x": np.ones(3), "lengths": [1, 1], "y": [1, 2]}, "which add up to 2 steps"),
+        ({"x": np.ones(3), "lengths": [0, 3], "y": [1, 2]}, "sequence 1: its length is 0"),
+        ({"x": np.ones((2, 3, 1)), "lengths": [3, 4]}, "sequence 2: its length is 4, expected 1"),
+        ({"x": np.ones(3), "lengths": [1.5, 1.5]}, "lengths is float64"),
+        ({"x": np.array([object()])}, "cannot be read as a NumPy archive without pickled objects"),
+        ({"y": [1]}, "the arrays y came, expected x"),
+    ],
+)
+def test_a_malformed_archive_is_refused_with_array_and_sequence(tmp_path, arrays, message):
+    arrays = {"y": [0], **arrays}
+    np.savez(tmp_path / "a.npz", **{name: a for name, a in arrays.items() if a is not None})
+
+    with pytest.raises(DataError, match=message):
+        ClassificationFiles(str(tmp_path / "a.npz")).setup()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
+def test_a_damaged_archive_is_refused(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"a.npz: cannot be read as a NumPy archive"):
+        ClassificationFiles(str(tmp_path / "a.npz")).setup()
+
+
+def test_a_single_array_is_no_archive(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.ones((2, 3)))
+
+    with pytest.raises(DataError, match="it is a single array"):
+        ClassificationFiles(str(tmp_path / "a.npz")).setup()
+
+
+def test_a_missing_value_of_a_ts_file_is_treated_as_asked_for(tmp_path):
+    path = write_ts(tmp_path)
+    path.write_text(path.read_text().replace("@data\n", "@data\n?,1,2:3,NaN,5:up\n"))
+
+    with pytest.raises(DataError, match=r"walks.ts, line 5: step 1 of dimension 1 is '\?'"):
+        ClassificationFiles(str(path)).setup()
+    filled = ClassificationFiles(str(path), missing="forward", standardise=False)
+    (batch,) = filled.new(path, filled.describe())
+    assert batch.x[0, :3].tolist() == [[0, 3], [1, 3], [2, 5]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda f: (f / "readme.md").write_text("x"),
+            "readme.md: a file came, expected one folder",
+        ),
+        (lambda f: (f / "empty").mkdir(), "empty: the folder is empty"),
+        (lambda f: (f / "up" / "more").mkdir(), "more: a folder came, expected files"),
+        (lambda f: (f / "up" / "a.doc").write_text("x"), r"a.doc: a file of no kind"),
+        (lambda f: (f / "up" / "a.txt").write_text(""), "a.txt: the file is empty"),
+        (lambda f: (f / "up" / "a.txt").write_bytes(b"\xff"), r"a.txt: byte 0 \(line 1\)"),
+        (
+            lambda f: write_image(f / "up" / "a", "up", [1]),
+            "a.png: kind image came, expected text as in .*0.txt",
+        ),
+    ],
+)
+def test_a_malformed_folder_is_refused(tmp_path, change, message):
+    folder = write_folder(tmp_path, write_text)
+    change(folder)
+
+    with pytest.raises(DataError, match=message):
+        ClassificationFiles(str(folder)).setup()
+
+
+def test_sound_of_another_sample_rate_is_refused(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    folder = write_folder(tmp_path, write_sound)
+    soundfile.write(folder / "up" / "a.wav", np.zeros(100), 16_000)
+
+    with pytest.raises(
+        DataError, match=r"a.wav: sample rate 16000 came, expected 8000 as in .*0.wav"
+    ):
+        ClassificationFiles(str(folder)).setup()
+
+
+def test_images_of_another_width_are_refused(tmp_path):
+    images = pytest.importorskip("PIL.Image")
+    folder = write_folder(tmp_path, write_image)
+    images.new("L", (6, 5)).save(folder / "up" / "a.png")
+
+    with pytest.raises(DataError, match=r"a.png: width 6 came, expected 5 as in .*0.png"):
+        ClassificationFiles(str(folder)).setup()
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.png"])
+def test_a_damaged_sound_or_image_is_refused(tmp_path, name):
+    pytest.importorskip("soundfile")
+    pytest.importorskip("PIL.Image")
+    (tmp_path / "walks" / "up").mkdir(parents=True)
+    (tmp_path / "walks" / "up" / name).write_bytes(b"RIFF damaged")
+
+    with pytest.raises(DataError, match=f"{name}: cannot be read as"):
+        ClassificationFiles(str(tmp_path / "walks")).setup()
+
+
+def test_a_file_without_training_sequences_is_refused(table):
+    with pytest.raises(DataError, match="no sequence is for training"):
+        table(text=ROWS.replace("train", "val")).setup()
+
+
+def test_a_file_without_features_is_refused(table):
+    with pytest.raises(DataError, match=r"line 2: .* expected one or more features"):
+        table(text="sequence,label\n1,2\n").setup()
+
+
+def test_too_few_sequences_to_set_some_aside_are_refused(table):
+    with pytest.raises(DataError, match="no two of one class"):
+        table(text=many("xyz", 1)).setup()
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.csv", "No such file"), ("a.h5", "no such file")])
+def test_a_missing_file_is_refused(tmp_path, name, message):
+    with pytest.raises(DataError, match=message):
+        ClassificationFiles(str(tmp_path / name)).setup()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),
+        ({"missing": "mean"}, "missing is 'mean', expected one of error, forward, zero"),
+        ({"unit": "syllables"}, "unit is 'syllables'"),
+        ({"max_vocabulary": 1}, "max_vocabulary is 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        ClassificationFiles("data.csv", **options)

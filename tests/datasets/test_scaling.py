@@ -1,0 +1,57 @@
+"""Columns are standardised as the formulas say, and missing values filled in."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import pytest
+import torch
+
+from seqnets.datasets.file_inputs import fill
+from seqnets.datasets.scaling import Scaling
+
+NAN = math.nan
+
+
+def test_columns_get_mean_0_and_deviation_1_and_come_back():
+    column = [3.0, 5.0, 10.0, 1.5]
+    values = torch.tensor([column, [1000 * v for v in column]]).T
+    scaling = Scaling.of(values)
+    mean, deviation = statistics.mean(column), statistics.pstdev(column)
+
+    expected = [(v - mean) / deviation for v in column]
+    assert scaling(values)[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert scaling(values)[:, 1].tolist() == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(scaling.undo(scaling(values)), values)
+
+
+def test_what_is_missing_does_not_count_and_stays_missing():
+    scaling = Scaling.of(torch.tensor([[1.0], [NAN], [3.0]]))
+
+    assert (scaling.mean.tolist(), scaling.deviation.tolist()) == ([2], [1])
+    assert scaling(torch.tensor([[NAN], [3.0]])).isnan().flatten().tolist() == [True, False]
+
+
+def test_a_constant_column_is_only_shifted():
+    values = torch.full((3, 1), 0.1)
+
+    assert Scaling.of(values).deviation.tolist() == [1]
+    assert Scaling.of(values)(values + 2).flatten().tolist() == pytest.approx([2] * 3)
+
+
+def test_plain_values_give_the_same_scaling():
+    scaling = Scaling.of(torch.rand(10, 3))
+    again = Scaling.read(json.loads(json.dumps(scaling.plain())))
+
+    assert torch.equal(again.mean, scaling.mean)
+    assert torch.equal(again.deviation, scaling.deviation)
+
+
+def test_forward_takes_the_value_before_but_none_of_another_sequence():
+    x = torch.tensor([[NAN, 1], [2, NAN], [NAN, NAN], [NAN, 5], [6, NAN]])
+    lengths = torch.tensor([3, 2])
+
+    assert fill(x, lengths, forward=True).tolist() == [[0, 1], [2, 1], [2, 1], [0, 5], [6, 5]]
+    assert fill(x, lengths, forward=False).tolist() == [[0, 1], [2, 0], [0, 0], [0, 5], [6, 0]]

@@ -1,0 +1,370 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from seqnets.datasets import ETTh1, SeriesTable
+from seqnets.datasets.simple_forecasts import forecast_baselines
+from seqnets.datasets.windows import Windows, window_starts
+from seqnets.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Make the dataset of a table with the rows given, or of forty hours of two columns."""
+
+    def make(lines=None, name="series.csv", **options):
+        path = tmp_path / name
+        if lines is None:
+            lines = [
+                "time,a,b",
+                *(f"2026-01-{1 + i // 24:02}T{i % 24:02}:00,{i},{i % 5}" for i in range(40)),
+            ]
+        path.write_text("\n".join(lines) + "\n")
+        return SeriesTable(str(path), **{"lookback": 4, "horizon": 2, **options})
+
+    return make
+
+
+def unscaled(data, values, columns=slice(None)):
+    scaling = data.scaling
+    return (values.double() * scaling.deviation[columns] + scaling.mean[columns]).numpy()
+
+
+def test_windows_cover_each_part_exactly(table):
+    data = table(validation_fraction=0.25, test_fraction=0.25)
+    data.setup()
+    told = {
+        part: unscaled(data, torch.cat([batch.y for batch in data.loader(part).in_order()]))
+        for part in ("train", "val", "test")
+    }
+
+    assert data.counts() == {"train": 20 - 4 - 2 + 1, "val": 10 - 2 + 1, "test": 10 - 2 + 1}
+    for part, first, end in (("train", 4, 20), ("val", 20, 30), ("test", 30, 40)):
+        starts = told[part][:, 0, 0].round().astype(int).tolist()
+        assert starts == list(range(first, end - 1))
+
+
+def test_a_window_gives_the_steps_right_before_those_to_tell(table):
+    data = table()
+    data.setup()
+    for batch in data.train_dataloader():
+        x, y = unscaled(data, batch.x), unscaled(data, batch.y)
+        steps = np.concatenate([x, y], 1)[..., 0]
+        assert batch.x.shape[1:] == (4, 2)
+        assert np.allclose(np.diff(steps, axis=1), 1)
+
+
+def test_scaling_is_of_the_training_part_alone(table):
+    data = table(validation_fraction=0.25, test_fraction=0.25)
+    data.setup()
+
+    assert data.scaling.mean.tolist() == [np.arange(20).mean(), pytest.approx(2)]
+    assert float(data.scaling.deviation[0]) == pytest.approx(np.arange(20).std(), abs=1e-12)
+
+
+def test_targets_stand_first_and_are_all_that_is_told(table):
+    data = table(targets=["b"])
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
+
+    assert data.describe()["columns"] == ["b", "a"]
+    assert data.sizes == {"input_size": 2, "output_size": 1, "horizon": 2}
+    assert (batch.x.shape, batch.y.shape) == ((7, 4, 2), (7, 2, 1))
+
+
+def test_windows_never_cross_from_one_series_into_another(table):
+    rows = [f"{s},{i},{i + 1000 * s}" for i in range(30) for s in (1, 2)]
+    data = table(["series,time,a", *rows])
+    data.setup()
+
+    assert list(data.series.lengths) == ["1", "2"]
+    for part in ("train", "val", "test"):
+        for batch in data.loader(part):
+            steps = unscaled(data, torch.cat([batch.x, batch.y], 1))[..., 0]
+            assert np.allclose(np.diff(steps, axis=1), 1, atol=1e-3)
+
+
+def test_processes_share_every_batch(table, as_process):
+    whole = next(iter(table(batch_size=8).train_dataloader()))
+    shares = []
+    for rank in (0, 1):
+        with as_process(rank, 2):
+            shares.append(next(iter(table(batch_size=4).train_dataloader())))
+
+    assert torch.equal(torch.stack([s.y for s in shares], 1).flatten(0, 1), whole.y)
+
+
+MISSING = ["a,b", *(["1,1", "2,", "3,3", ",4", "NA,nan", "6,6", "7,7", "8,8"])]
+LONGER = MISSING + ["9,9"] * 20
+
+
+@pytest.mark.parametrize(
+    ("missing", "a", "b"),
+    [
+        ("forward", [1, 2, 3, 3, 3, 6], [1, 1, 3, 4, 4, 6]),
+        ("linear", [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_what_is_missing_is_filled_in_and_never_scored(table, missing, a, b):
+    data = table(LONGER, missing=missing)
+    data.setup()
+    y = data.windows["train"].y
+
+    assert data.series.values[:6].T.tolist() == [a, b]
+    assert y[:8].isnan().T.nonzero().tolist() == [[0, 3], [0, 4], [1, 1], [1, 4]]
+    assert data.windows["train"].x.isfinite().all()
+
+
+def test_a_gap_at_the_beginning_takes_the_first_value(table):
+    data = table(["a", "?", "?", "3", *["4"] * 20], missing="forward")
+
+    assert data.series.values[:4, 0].tolist() == [3, 3, 3, 4]
+
+
+def test_the_mask_says_what_was_there(table):
+    data = table(LONGER, missing="forward", mask=True, targets=["b"])
+    data.setup()
+
+    assert data.series.columns == ["b", "a", "a is there", "b is there"]
+    assert data.series.values[:6, 3].tolist() == [1, 0, 1, 1, 0, 1]
+    assert data.sizes["output_size"] == 1
+
+
+def test_scaling_leaves_out_what_is_missing(table):
+    lines = ["a", "1", "", "3", *["2"] * 8, *["5"] * 8]
+    data = table(lines, missing="forward", validation_fraction=0.2, test_fraction=0.2)
+
+    assert float(data.scaling.mean[0]) == pytest.approx(np.mean([1, 3, *[2] * 8]))
+
+
+def rows(*changed):
+    """Thirty hours, some lines of which are replaced: (line, text)."""
+    lines = ["time,a", *(f"2026-01-{1 + i // 24:02} {i % 24:02}:00:00,{i}" for i in range(30))]
+    for line, text in changed:
+        lines[line - 1] = text
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (rows((5, "2026-01-01 03:00:00,x")), "line 5: column a is 'x', expected a finite number"),
+        (rows((5, "2026-01-01 03:00:00,")), r"line 5: column a is missing.*\n.*missing=forward"),
+        (rows((5, "soon,3")), "line 5: time is 'soon', expected a time such as"),
+        (rows((5, ",3")), "line 5: time is missing, expected a time"),
+        (rows((5, "7,3")), "line 5: time is a number, expected a time without a zone"),
+        (rows((5, "2026-01-01T03:00:00Z,3")), "line 5: time is a time with a zone"),
+        (rows((5, "2026-01-01 02:00:00,3")), "line 5: time 2026-01-01 02:00:00 came twice"),
+        (rows((5, "2026-01-01 01:00:00,3")), r"line 5: .* expected a later one.\n  Sort"),
+        (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1 as"),
+        (rows((5, "2026-01-01 03:30:00,3")), r"line 5: .* a step of 1:30:00, expected 1:00:00"),
+        (["time,series", "1,a"], "line 2: the columns time, series came"),
+        (["series,a", "x,1", ",2"], "line 3: column series is missing"),
+        (["a", *"1234567"], r"the train part of the series has steps 0 to 5 of 7, too few"),
+        (["a,b", *["1,"] * 20], r"line 2: column b is missing"),
+    ],
+)
+def test_a_malformed_table_is_refused_with_the_line(table, lines, message):
+    with pytest.raises(DataError, match=message) as caught:
+        table(lines).setup()
+    assert "series.csv" in str(caught.value)
+
+
+def test_a_column_without_values_is_refused(table):
+    with pytest.raises(DataError, match="column b of the series has no value"):
+        table(["a,b", *["1,"] * 30], missing="forward").setup()
+
+
+def test_a_column_without_values_to_learn_from_is_refused(table):
+    lines = ["a,b", *["1,"] * 25, *["1,2"] * 5]
+
+    with pytest.raises(DataError, match="column b has no value in the training part"):
+        table(lines, missing="forward").setup()
+
+
+def test_a_target_that_is_no_column_is_refused(table):
+    with pytest.raises(DataError, match="targets: no column c came"):
+        table(targets=["c"]).setup()
+
+
+def test_uneven_time_can_be_taken_as_even(table):
+    months = ["time,a", *(f"{2020 + i // 12}-{1 + i % 12:02}-01,{i}" for i in range(40))]
+
+    with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*time_gaps=ignore"):
+        table(months).setup()
+    table(months, time_gaps="ignore").setup()
+
+
+def test_rows_of_json_may_lack_what_is_missing(table):
+    lines = [
+        json.dumps({"time": i, "a": i, "b": 2 * i} if i != 3 else {"time": 3, "a": 3})
+        for i in range(30)
+    ]
+    data = table(lines, "series.jsonl", missing="linear")
+
+    assert data.series.values[3].tolist() == [3, 6]
+    with pytest.raises(DataError, match="line 31: a column c came"):
+        table([*lines, '{"time": 30, "a": 1, "c": 2}'], "series.jsonl", missing="linear").setup()
+
+
+def test_times_of_parquet_are_read(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import datetime, timedelta
+
+    from pyarrow import parquet
+
+    times = [datetime(2026, 1, 1) + timedelta(hours=i) for i in range(30)]
+    content = pyarrow.table({"time": times, "a": [float(i) for i in range(30)]})
+    parquet.write_table(content, tmp_path / "series.parquet")
+    data = SeriesTable(str(tmp_path / "series.parquet"), lookback=4, horizon=2)
+    data.setup()
+
+    assert data.series.times[1] == "2026-01-01 01:00:00"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"missing": "guess"}, "missing is 'guess'"),
+        ({"time_gaps": "fill"}, "time_gaps is 'fill'"),
+        ({"season": 5}, "season is 5, expected at most the 4 steps of lookback"),
+        ({"targets": "a"}, "targets is 'a', expected a list"),
+        ({"targets": ["a", "a"]}, "each once"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"test_fraction": 0.6, "validation_fraction": 0.5}, "expected below 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(table, options, message):
+    with pytest.raises(ConfigError, match=message):
+        table(**options)
+
+
+def test_new_data_are_the_last_steps_in_the_scaling_that_was_learned(table, tmp_path):
+    data = table(targets=["b"])
+    data.setup()
+    known = data.describe()
+    (tmp_path / "new.csv").write_text("b,a,c\n" + "".join(f"{i},{100 + i},0\n" for i in range(9)))
+
+    (batch,) = table(targets=["b"]).new(tmp_path / "new.csv", known)
+
+    assert unscaled(data, batch.x)[0].T.round(3).tolist() == [[5, 6, 7, 8], [105, 106, 107, 108]]
+    assert batch.y.shape == (1, 2, 1)
+    assert batch.y.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a,b\n1,2\n", "1 steps of the series came, expected at least 4"), ("a\n1\n", "no column b")],
+)
+def test_new_data_that_do_not_fit_are_refused(table, tmp_path, text, message):
+    data = table()
+    data.setup()
+    (tmp_path / "new.csv").write_text(text)
+
+    with pytest.raises(DataError, match=message):
+        data.new(tmp_path / "new.csv", data.describe())
+
+
+def test_examples_say_when_windows_are(table):
+    data = table()
+    data.setup()
+
+    assert data.examples("train", 1) == [
+        {
+            "given": "2026-01-01T00:00 to 2026-01-01T03:00",
+            "to tell": "2026-01-01T04:00 to 2026-01-01T05:00",
+            "last of a": "1  2  3",
+        }
+    ]
+
+
+def one_column(values, first, end, lookback, horizon):
+    x = torch.tensor(values, dtype=torch.float32)[:, None]
+    return Windows(x, x, window_starts(first, end, lookback, horizon), lookback, horizon)
+
+
+def test_baselines_follow_their_definitions():
+    values = [math.sin(i) + 0.01 * i for i in range(60)]
+    train, test = one_column(values, 0, 40, 4, 3), one_column(values, 40, 60, 4, 3)
+    last = season = scored = 0
+    for start in range(36, 60 - 7 + 1):
+        past, coming = values[start : start + 4], values[start + 4 : start + 7]
+        for step, value in enumerate(coming):
+            last += (past[-1] - value) ** 2
+            season += (past[2 + step % 2] - value) ** 2
+            scored += 1
+
+    rivals = forecast_baselines(train, test, 1, season=2)
+
+    assert rivals["last value"] == pytest.approx(last / scored, rel=1e-5)
+    assert rivals["last season"] == pytest.approx(season / scored, rel=1e-5)
+    assert list(forecast_baselines(train, test, 1)) == ["last value", "linear"]
+
+
+def test_the_linear_baseline_finds_a_linear_recurrence():
+    values = [1.0, 2.0]
+    while len(values) < 400:
+        values.append(1.6 * values[-1] - values[-2])  # a wave
+    train, test = one_column(values, 0, 300, 6, 4), one_column(values, 300, 400, 6, 4)
+
+    assert forecast_baselines(train, test, 1)["linear"] < 1e-4
+
+
+def test_baselines_leave_out_what_is_missing():
+    values = [float(i % 3) for i in range(60)]
+    train, test = one_column(values, 0, 40, 3, 3), one_column(values, 40, 60, 3, 3)
+    y = test.y.clone()
+    y[45] = torch.nan
+    holed = Windows(test.x, y, test.starts, 3, 3)
+
+    rivals = forecast_baselines(train, holed, 1, season=3)
+
+    assert rivals["last season"] == 0
+    assert math.isfinite(rivals["linear"])
+
+
+@pytest.fixture(scope="module")
+def transformer(request):
+    from tests.conftest import SHARED
+
+    if not SHARED.is_dir():
+        pytest.skip("real data files are not beside the project in ../shared/data")
+    data = ETTh1(str(SHARED))
+    data.setup()
+    return data
+
+
+def test_etth1_has_the_usual_windows(transformer):
+    assert transformer.counts() == {"train": 8640 - 336 - 96 + 1, "val": 2785, "test": 2785}
+    assert transformer.sizes == {"input_size": 7, "output_size": 7, "horizon": 96}
+    assert transformer.series.columns[-1] == "OT"
+
+
+def test_etth1_is_standardised_by_its_first_12_months(transformer):
+    values = transformer.series.values
+
+    assert transformer.scaling.mean.numpy() == pytest.approx(values[:8640].mean(0))
+    assert transformer.scaling.deviation.numpy() == pytest.approx(values[:8640].std(0))
+
+
+def test_etth1_tests_from_month_16_to_20(transformer):
+    (first, *_) = transformer.examples("test", 1)
+    last = transformer.windows["test"].starts[-1] + 336 + 96
+
+    assert first["to tell"].startswith("2017-10-24 00:00:00")
+    assert last == 20 * 30 * 24
+
+
+def test_a_shorter_file_is_refused(tmp_path):
+    (tmp_path / "ETTh1.csv").write_text("date,OT\n2016-07-01 00:00:00,1\n")
+
+    with pytest.raises(DataError, match="1 steps came, expected at least 14,400"):
+        ETTh1(str(tmp_path)).setup()
+
+
+def test_a_missing_file_is_an_error_that_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(DataError, match=r"neither etth/ETTh1.csv nor ETTh1.csv"):
+        ETTh1(str(tmp_path)).setup()

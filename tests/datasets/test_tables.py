@@ -1,0 +1,193 @@
+"""Rows come as they stand in a table, and what is wrong in one is named with its line."""
+
+import builtins
+import json
+
+import pytest
+
+from seqnets.datasets.readers import need, number, read_rows, text
+from seqnets.errors import ConfigError, DataError
+
+pyarrow = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a small file and return its path."""
+
+    def write(name, content):
+        path = tmp_path / name
+        if isinstance(content, list):
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.Table.from_pylist(content), path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def read(path):
+    """All rows, each with its place less the folder."""
+    return [(where.removeprefix(f"{path.parent}/"), row) for where, row in read_rows(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "x,y\n1,b\n\n,c d\n"), ("a.TSV", "\ufeffx\ty\r\n1\tb\r\n\r\n\tc d")],
+)
+def test_cells_of_delimited_text_are_text_and_empty_ones_are_none(file, name, content):
+    assert read(file(name, content)) == [
+        (f"{name}, line 2", {"x": "1", "y": "b"}),
+        (f"{name}, line 4", {"x": None, "y": "c d"}),
+    ]
+
+
+def test_a_cell_in_quotes_may_hold_line_ends_and_its_row_stands_where_it_begins(file):
+    rows = read(file("a.csv", 'x,y\n"1\n2","say ""so"""\n3,4\n'))
+
+    assert rows == [
+        ("a.csv, line 2", {"x": "1\n2", "y": 'say "so"'}),
+        ("a.csv, line 4", {"x": "3", "y": "4"}),
+    ]
+
+
+def test_objects_of_json_lines_come_as_they_are(file):
+    objects = [{"x": [1, [2.5, None]], "y": True}, {"y": "\u2028"}]
+    content = "\n\n".join(json.dumps(each, ensure_ascii=False) for each in objects)
+
+    assert read(file("a.jsonl", content)) == [
+        ("a.jsonl, line 1", objects[0]),
+        ("a.jsonl, line 3", objects[1]),
+    ]
+
+
+def test_rows_of_parquet_come_as_they_are(file):
+    rows = [{"x": [1.5, 2.0], "y": "a"}, {"x": [], "y": None}]
+
+    assert read(file("a.parquet", rows)) == [
+        ("a.parquet, row 1", rows[0]),
+        ("a.parquet, row 2", rows[1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 cells came, expected 2: x, y"),
+        ("a.csv", "x,y\n1,2,3\n", "line 2: 3 cells came"),
+        ("a.csv", "x,x\n1,2\n", "line 1: the columns x, x came, 'x' twice"),
+        ("a.csv", "x,\n1,2\n", "line 1: .* one without a name"),
+        ("a.csv", "x;y\n1;2\n", "line 1: one column 'x;y' came"),
+        ("a.tsv", "x,y\n1,2\n", "line 1: one column 'x,y' came"),
+        ("a.csv", 'x,y\n1,2\n3,"4\n5,6\n', "line 3: not CSV"),
+        ("a.csv", 'x,y\n1,"2"3\n', "line 2: not CSV"),
+        ("a.csv", b"x,y\n1,caf\xe9\n", r"byte 9 \(line 2\) is 0xe9, expected UTF-8"),
+        ("a.csv", "caf\u00e9\n".encode() + b"caf\xe9\n", r"byte 9 \(line 2\) is 0xe9"),
+        ("a.csv", "x,y\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff"),
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", "x,y\n", "no row came"),
+        ("a.jsonl", '{"x": 1}\n{"x": }\n', "line 2, column 7: not JSON: Expecting value"),
+        ("a.jsonl", '{"x": 1, "x": 2}\n', "line 1: not JSON that can be read: 'x' stands twice"),
+        ("a.jsonl", '{"x": 1}\n[1, 2]\n', r"line 2: \[1, 2\] came, expected a JSON object"),
+        ("a.jsonl", "[" * 100_000, "line 1: not JSON that can be read"),
+        ("a.jsonl", "9" * 5_000, "line 1: not JSON that can be read"),
+        ("a.jsonl", b'{"x": "\xe9"}\n', r"\(line 1\) is 0xe9"),
+        ("a.ndjson", "\n \n", "the file is empty"),
+        ("a.parquet", b"no parquet", "cannot be read as Parquet"),
+        ("a.parquet", b"", "cannot be read as Parquet"),
+        ("a.xlsx", "x", "expected a name that ends with .csv, .tsv, .jsonl, .ndjson, .parquet"),
+    ],
+)  # fmt: skip
+def test_a_malformed_table_is_refused_with_its_line(file, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read(file(name, content))
+
+
+def test_an_empty_parquet_is_refused(file, tmp_path):
+    path = file("a.parquet", [{"x": 1}])
+    from pyarrow import parquet
+
+    parquet.write_table(parquet.read_table(path).slice(0, 0), path)
+
+    with pytest.raises(DataError, match="no row came"):
+        read(path)
+
+
+def test_a_column_twice_in_parquet_is_refused(tmp_path):
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array([1]), pyarrow.array([2])], ["x", "x"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+
+    with pytest.raises(DataError, match="'x' twice"):
+        read(tmp_path / "a.parquet")
+
+
+def test_a_parquet_that_was_cut_off_is_refused(file):
+    path = file("a.parquet", [{"x": [float(n)] * 100} for n in range(100)])
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_missing_table_is_refused(tmp_path, suffix):
+    with pytest.raises(DataError, match="No such file"):
+        read(tmp_path / f"missing.{suffix}")
+
+
+def test_without_pyarrow_its_user_is_told_how_to_get_it(file, monkeypatch):
+    path, load = file("a.parquet", [{"x": 1}]), builtins.__import__
+
+    def missing(name, *rest):
+        if name == "pyarrow":
+            raise ModuleNotFoundError(name)
+        return load(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+
+    with pytest.raises(ConfigError, match=r"pip install 'seqnets\[tables\]'"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1.5", 1.5), (" -2e3 ", -2000), (7, 7), (2.5, 2.5)]
+)
+def test_a_number_is_read(value, expected):
+    assert number("here", "x", value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", None, "one", "nan", "inf", "1e300", 1e300, 10**400, float("nan"), True, [1], {}, "1,5"],
+)
+def test_what_is_no_finite_number_is_refused_with_its_column(value):
+    with pytest.raises(DataError, match=r"a.csv, line 3: column x is .* expected a finite number"):
+        number("a.csv, line 3", "x", value)
+
+
+def test_text_is_read():
+    assert text("here", "x", "caf\u00e9") == "caf\u00e9"
+
+
+@pytest.mark.parametrize("value", ["", None, 1, ["a"], "half \ud83d"])
+def test_what_is_no_text_is_refused_with_its_column(value):
+    with pytest.raises(DataError, match=r"a.csv, line 3: column x (is|has) .* expected"):
+        text("a.csv, line 3", "x", value)
+
+
+def test_a_row_that_lacks_a_column_is_refused():
+    need("here", {"x": 1, "y": 2}, "y", "x")
+
+    with pytest.raises(DataError, match=r"line 3: no column z came, expected x, z.\n.* are x, y"):
+        need("a.csv, line 3", {"x": 1, "y": 2}, "x", "z")
+
+
+def test_what_is_shown_of_a_value_is_short():
+    with pytest.raises(DataError) as error:
+        number("here", "x", list(range(1000)))
+
+    assert len(str(error.value)) < 120

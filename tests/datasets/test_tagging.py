@@ -1,0 +1,352 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from seqnets.cells import GRUCell
+from seqnets.datasets import TaggingFiles
+from seqnets.datasets.readers.tagged import read_tagged
+from seqnets.datasets.step_inputs import inputs_of
+from seqnets.datasets.ucr import read_ts
+from seqnets.errors import ConfigError, DataError
+from seqnets.models import SequenceTagger
+from seqnets.training import Tagging
+from seqnets.typing import IGNORE
+
+CONLL = """-DOCSTART-\tO
+
+Ada\tB-person
+Lovelace\tI-person
+was\tO
+in\tO
+London\tB-place
+
+London\tB-place
+was\tO
+there\tO
+
+was\tO
+Ada\tB-person
+"""
+
+CSV = """sequence,ankle,leg,label
+a,1,10,walk
+a,2,20,walk
+a,9,30,freeze
+b,8,40,
+b,1,50,walk
+c,1,60,walk
+c,9,70,freeze
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def words(write):
+    """The dataset of three sentences, all of which are in every part."""
+
+    def make(**options):
+        path = str(write("words.conll", CONLL))
+        data = TaggingFiles(path, path, path, **{"min_count": 1, **options})
+        data.setup()
+        return data
+
+    return make
+
+
+def by_sequence(*rows):
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def test_conll_has_a_word_and_its_label_a_line(write):
+    first, second, third = read_tagged(write("a.conll", CONLL))
+
+    assert first.steps == ["Ada", "Lovelace", "was", "in", "London"]
+    assert first.labels == ["B-person", "I-person", "O", "O", "B-place"]
+    assert len(second.steps) == 3
+    assert third.where.endswith("a.conll, line 13")
+    assert first.places["B-place"].endswith("a.conll, line 7")
+
+
+def test_between_word_and_label_may_stand_other_columns_and_spaces(write):
+    (sentence,) = read_tagged(write("a.txt", "Ada NNP B-NP B-person\nsang VBD B-VP O"))
+
+    assert (sentence.steps, sentence.labels) == (["Ada", "sang"], ["B-person", "O"])
+
+
+def test_json_lines_have_words_or_numbers_and_labels(write):
+    words, numbers = (
+        by_sequence({"tokens": ["Ada", "sang"], "labels": ["PER", None], "split": "val"}),
+        by_sequence({"x": [[1, 2], [3, 4]], "labels": [0, 1]}, {"x": [[5, 6]]}),
+    )
+
+    (sentence,) = read_tagged(write("words.jsonl", words))
+    first, second = read_tagged(write("numbers.jsonl", numbers))
+
+    assert (sentence.steps, sentence.labels) == (["Ada", "sang"], ["PER", None])
+    assert sentence.split == "val"
+    assert (first.features, first.steps, first.labels) == (("1", "2"), [[1, 2], [3, 4]], ["0", "1"])
+    assert second.labels == [None]
+
+
+def test_csv_has_a_step_a_row(write):
+    a, b, c = read_tagged(write("a.csv", CSV))
+
+    assert a.features == ("ankle", "leg")
+    assert a.steps == [[1, 10], [2, 20], [9, 30]]
+    assert b.labels == [None, "walk"]
+    assert c.places == {"walk": c.where, "freeze": c.where.replace("line 7", "line 8")}
+
+
+def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
+    text = "time,ankle\nmorning,1\nnoon,2\n"
+
+    (series,) = read_tagged(write("a.csv", text), leave_out=["time"])
+
+    assert (series.steps, series.labels) == ([[1], [2]], [None, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.conll", "Ada\tO\n\tO\n", r"line 2: '\\tO' came, expected a word and its label"),
+        ("a.conll", "Ada\t\n", r"line 1: 'Ada\\t' came, expected a word and its label"),
+        ("a.txt", "Ada sang\nin\n", "line 2: 1 columns came, expected 2 as in the first line"),
+        ("a.conll", "\n", "is empty"),
+        ("a.conll", "-DOCSTART- O\n\n", "no sequence came"),
+        ("a.doc", "Ada\tO\n", r"expected a name that ends with \.conll, .*\.csv"),
+        ("a.jsonl", '{"tokens": ["a", "b"], "labels": ["X"]}', "line 1: 1 labels and 2 tokens"),
+        ("a.jsonl", '{"tokens": [], "labels": []}', r"line 1: tokens is \[\], expected a list"),
+        ("a.jsonl", '{"tokens": ["a", 1]}', r"line 1: column tokens\[1\] is 1, expected text"),
+        ("a.jsonl", '{"tokens": ["a"], "labels": [1.5]}', r"line 1: column labels\[0\] is 1.5"),
+        ("a.jsonl", '{"x": [[1, 2], [3]]}', r"line 1: x\[1\] has 1 numbers, expected 2"),
+        ("a.jsonl", '{"x": [[1, "b"]]}', r"line 1: column x\[0\]\[1\] is 'b', expected a finite"),
+        ("a.jsonl", '{"x": [[1]]}\n{"x": [[1, 2]]}', "line 2: the features 1, 2 came, expected"),
+        ("a.jsonl", '{"x": [[1]]}\n{"tokens": ["a"]}', "line 2: words came, expected the features"),
+        ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split 'dev' came, expected tr"),
+        ("a.csv", "label\nx\n", "line 2: the columns label came, expected label, sequence"),
+        ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
+        ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*begin in.*line 2"),
+        (
+            "a.csv",
+            "split,u,label\ntrain,1,x\nval,1,x\n",
+            "line 3: split 'val' came, expected 'train', which the sequence has since .*line 2",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_with_its_line(write, name, text, message):
+    with pytest.raises(DataError, match=message):
+        read_tagged(write(name, text))
+
+
+def test_words_become_numbers_and_letters(words):
+    data = words(characters=4)
+    batch = next(iter(data.loader("test")))
+    known = data.describe()
+
+    assert data.sizes == {"vocab_size": 1 + 6, "num_classes": 4}
+    assert batch.x.shape == (3, 5, 5)
+    assert batch.lengths.tolist() == [5, 3, 2]
+    assert batch.x[0, 4, 1:].tolist() == [ord(letter) + 1 for letter in "Lond"]
+    assert inputs_of(known).decode(batch.x[0].numpy()) == ["Ada", "Love…", "was", "in", "Lond…"]
+    assert [data.labels[n] for n in batch.y[2, :2]] == ["O", "B-person"]
+    assert (batch.y[2, 2:] == IGNORE).all()
+
+
+def test_rare_words_and_those_of_other_parts_are_unknown(words):
+    data = words(min_count=2)
+
+    assert data.vocabulary.tokens == ["<unk>", "was", "ada", "london"]
+    assert words(min_count=2, lowercase=False).inputs.encode(["ada", "Ada"]).tolist() == [0, 2]
+
+
+def test_features_are_scaled_by_the_training_part(write):
+    train, other = write("a.csv", CSV), write("b.csv", CSV.replace("9,70", "99,70"))
+    data = TaggingFiles(str(train), str(train), str(other))
+    data.setup()
+    steps = np.array([[1, 10], [2, 20], [9, 30], [8, 40], [1, 50], [1, 60], [9, 70]])
+
+    expected = ([99, 70] - steps.mean(0)) / steps.std(0)
+
+    batch = next(iter(data.loader("test")))
+    torch.testing.assert_close(batch.x[2, 1].numpy(), expected.astype(np.float32))
+    assert data.part("train").y.tolist() == [1, 1, 0, IGNORE, 1, 1, 0]
+
+
+def test_parts_without_files_are_shares_of_the_sequences(write):
+    rows = [{"tokens": [f"w{n}"], "labels": ["ab"[n % 2]]} for n in range(20)]
+    path = write("a.jsonl", by_sequence(*rows))
+
+    parts = TaggingFiles(str(path), test_fraction=0.2).read_parts()
+
+    assert {part: len(found) for part, found in parts.items()} == {
+        "train": 14,
+        "val": 2,
+        "test": 4,
+    }
+    everything = [sequence.steps[0] for found in parts.values() for sequence in found]
+    assert sorted(everything) == sorted(f"w{n}" for n in range(20))
+
+
+def test_of_one_long_sequence_the_parts_follow_each_other_and_are_cut_into_windows(write):
+    steps = "".join(f"{n},{'ab'[n // 5 % 2]}\n" for n in range(100))
+    data = TaggingFiles(str(write("a.csv", f"value,label\n{steps}")), window=16)
+    data.setup()
+
+    ends = {part: [s.steps[0][0] for s in found] for part, found in data.parts.items()}
+
+    assert ends == {"train": [0, 16, 32, 48, 64], "val": [80], "test": [90]}
+    assert data.part("train").lengths.tolist() == [16] * 5
+
+
+def test_a_column_says_which_part_a_sequence_is_for(write):
+    rows = [
+        {"tokens": ["a"], "labels": ["x"], "split": split} for split in ("train", "val", "test")
+    ]
+    path = write("a.jsonl", by_sequence(*rows, {"tokens": ["b"], "labels": ["y"]}))
+
+    parts = TaggingFiles(str(path)).read_parts()
+
+    assert [len(parts[part]) for part in ("train", "val", "test")] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (CONLL.replace("\tI-person", "\tO").replace("B-person", "person"), {"metric": "entity_f1"},
+         "line 3: label 'person' came, expected O, B-KIND and I-KIND"),
+        (CONLL, {"metric": "f1_walk"}, r"dataset.metric is f1_walk, and no label is 'walk'"),
+        ("a\tO\n\nb\tO\n", {}, r"line 1: the training part has O alone, expected at least two"),
+    ],
+)  # fmt: skip
+def test_labels_that_do_not_fit_are_told_with_their_line(write, text, options, message):
+    path = str(write("a.conll", text))
+
+    with pytest.raises(DataError, match=message):
+        TaggingFiles(path, path, path, **options).setup()
+
+
+def test_a_label_that_is_new_in_another_part_is_told_with_its_line(write):
+    path, other = write("a.conll", CONLL), write("b.conll", CONLL.replace("I-person", "I-nobody"))
+
+    with pytest.raises(DataError, match=r"b\.conll, line 4: label 'I-nobody' came in the val part"):
+        TaggingFiles(str(path), str(other), str(path)).setup()
+
+
+def test_parts_of_different_kinds_are_refused(write):
+    path, other = write("a.conll", CONLL), write("b.csv", CSV)
+
+    with pytest.raises(DataError, match=r"b\.csv, line 2: ankle, leg came, expected words"):
+        TaggingFiles(str(path), str(path), str(other)).setup()
+
+
+def test_too_few_sequences_are_refused(write):
+    path = write("a.jsonl", by_sequence(*[{"tokens": ["a", "b"], "labels": ["x", "y"]}] * 2))
+
+    with pytest.raises(DataError, match="2 sequences for training came, expected at least 3"):
+        TaggingFiles(str(path)).setup()
+
+
+def test_options_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="window is 0"):
+        TaggingFiles("a", window=0)
+
+
+def test_baselines_look_at_one_step_alone(words, write):
+    assert words().baselines() == {
+        "commonest label": pytest.approx(0.5),
+        "commonest label of the word": 1.0,
+    }
+    assert words(metric="entity_f1").baselines() == {"commonest label of the word": 1.0}
+
+    path = str(write("a.csv", CSV))
+    data = TaggingFiles(path, path, path, metric="f1_freeze")
+    rivals = data.baselines()
+    assert rivals["always freeze"] == pytest.approx(2 * 2 / (6 + 2))
+    assert 0 < rivals["nearest mean"] <= 1
+
+
+def test_new_words_are_encoded_as_the_model_knows_them_and_their_labels_not_looked_at(words, write):
+    known = json.loads(json.dumps(words(characters=4).describe()))
+    path = write("new.txt", "Ada\tX\nsang\tX\n\nLondon\tB-place\n")
+    data = TaggingFiles("is not read", characters=9)
+
+    (batch,) = data.new(path, known)
+
+    tokens = known["vocabulary"]
+    assert batch.x.shape == (2, 2, 5)
+    assert batch.x[:, :, 0].tolist() == [[tokens.index("ada"), 0], [tokens.index("london"), 0]]
+    assert (batch.y == IGNORE).all()
+
+
+def test_new_features_are_scaled_as_the_training_part_was(write):
+    path = str(write("a.csv", CSV))
+    trained = TaggingFiles(path, path, path)
+    known = json.loads(json.dumps(trained.describe()))
+    new = write("new.csv", "ankle,leg\n1,10\n2,20\n")
+
+    (batch,) = TaggingFiles("is not read").new(new, known)
+
+    torch.testing.assert_close(batch.x[0], trained.part("train").x[:2])
+    with pytest.raises(DataError, match="line 2: leg, ankle came, expected ankle, leg, as the mod"):
+        TaggingFiles("is not read").new(write("b.csv", "leg,ankle\n1,10\n"), known)
+
+
+def test_the_first_sequences_can_be_read(words):
+    first, second = words().examples("train", 2)
+
+    assert first == {
+        "steps": "5",
+        "words": "Ada Lovelace was in London",
+        "labels": "B-person  I-person  O ×2  B-place",
+    }
+    assert second["steps"] == "3"
+
+
+def join(problem, path, sequences):
+    """Write sequences that are pieces of four recordings each, with the label of each step."""
+    random = np.random.default_rng(0)
+    cases = read_ts(problem).cases
+    lines = ["sequence,x1,x2,x3,x4,x5,x6,label"]
+    for sequence in range(sequences):
+        for case in random.integers(len(cases), size=4):
+            _, steps, label = cases[case]
+            start = random.integers(40)
+            for step in steps[start : start + 60 : 2]:
+                lines.append(",".join([str(sequence), *map(str, step), label]))
+    path.write_text("\n".join(lines), "utf-8")
+    return str(path)
+
+
+def test_motions_that_follow_each_other_are_told_apart_step_by_step(shared_data, tmp_path):
+    train, test = (
+        join(shared_data / "ucr" / f"BasicMotions_{part}.ts", tmp_path / f"{part}.csv", count)
+        for part, count in (("TRAIN", 60), ("TEST", 20))
+    )
+    data = TaggingFiles(train, test, test, metric="f1", batch_size=10)
+    data.setup()
+    model = SequenceTagger(GRUCell, 4, input_size=6, hidden_size=24, bidirectional=True)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    objective = Tagging("f1")
+
+    for _ in range(5):
+        for batch in data.loader("train"):
+            optimizer.zero_grad()
+            objective(model, batch).loss.backward()
+            optimizer.step()
+
+    f1 = objective.metrics(data.describe())["f1"]
+    for batch in data.loader("test"):
+        outcome = objective(model.eval(), batch)
+        f1.update(outcome.predictions, outcome.targets)
+    assert float(f1.compute()) > data.baselines()["nearest mean"] + 0.2

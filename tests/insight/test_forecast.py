@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from seqnets.insight.forecast import Forecast, draw_forecasts
+
+
+def forecast(quantiles):
+    said = np.arange(4.0)[:, None] + np.arange(quantiles)
+    return Forecast(np.zeros(100), np.array([1.0, 2.0, np.nan, 4.0]), said)
+
+
+def test_what_was_known_ends_where_what_came_and_the_forecast_begin():
+    (axis,) = draw_forecasts(["OT"], [[forecast(1)]], [0.5], turns=2).axes
+    known, came, said, _ = (line.get_xdata() for line in axis.lines)
+
+    assert list(known) == [-7, -6, -5, -4, -3, -2, -1, 0]
+    assert list(came) == list(said) == [1, 2, 3, 4]
+
+
+def test_quantiles_as_far_from_the_median_are_a_band():
+    (axis,) = draw_forecasts(["OT"], [[forecast(5)]], [0.05, 0.25, 0.5, 0.75, 0.95]).axes
+
+    assert [band.get_label() for band in axis.collections] == ["90% interval", "50% interval"]
+    assert list(axis.lines[2].get_ydata()) == [2, 3, 4, 5]
+
+
+def test_each_series_has_a_row():
+    figure = draw_forecasts(["a", "b"], [[forecast(1)] * 3] * 2)
+
+    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "", "b", "", ""]

@@ -1,0 +1,33 @@
+"""Numbers said against true ones."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from seqnets.insight.scatter import draw_scatter
+
+
+def test_a_point_stands_at_the_true_number_and_the_one_said():
+    said, true = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
+
+    (axis,) = draw_scatter(said, true).axes
+
+    assert axis.collections[0].get_offsets().tolist() == [[1.5, 1.0], [2.0, 2.0], [3.0, 4.0]]
+    assert axis.get_title(loc="left") == "3 sequences, mean absolute error 0.5"
+    (diagonal,) = axis.lines
+    assert tuple(diagonal.get_xdata()) == tuple(diagonal.get_ydata()) == axis.get_xlim()
+
+
+def test_what_is_not_finite_is_counted_and_left_out():
+    said, true = np.array([1.0, np.nan, 2.0]), np.array([1.0, 1.0, np.inf])
+
+    (axis,) = draw_scatter(said, true).axes
+
+    assert len(axis.collections[0].get_offsets()) == 1
+    assert axis.get_title(loc="left").endswith(", 2 not finite")
+
+
+def test_nothing_at_all_and_a_single_number_can_be_drawn():
+    assert draw_scatter(np.array([np.nan]), np.array([1.0])).axes
+    assert draw_scatter(np.array([1.0]), np.array([1.0])).axes

@@ -1,0 +1,44 @@
+import numpy as np
+from matplotlib.colors import to_hex
+
+from seqnets.insight.timeline import draw_timeline
+
+RIGHT = np.array([0, 0, 0, 1, 1, 0, -100, 2])
+SAID = np.array([0, 0, 1, 1, 1, 0, 0, 2])
+LABELS = ["walk", "freeze", "turn"]
+
+
+def strips(axis):
+    """The steps of each colour, and which one."""
+    return [
+        (*(patch.get_x() + np.array([0.5, patch.get_width() + 0.5])), to_hex(patch.get_facecolor()))
+        for patch in axis.patches
+    ]
+
+
+def test_each_run_of_a_label_is_one_strip_and_steps_without_one_stay_empty():
+    figure = draw_timeline({"right": RIGHT, "said": SAID}, LABELS)
+    right, said = figure.axes
+
+    runs = [(start, stop) for start, stop, _ in strips(right)]
+    assert runs == [(0, 3), (3, 5), (5, 6), (7, 8)]
+    assert right.get_xlim() == said.get_xlim() == (-0.5, 7.5)
+    colours = [colour for *_, colour in strips(right)]
+    assert colours[0] == colours[2]
+    assert len(set(colours)) == 3
+    assert [colour for *_, colour in strips(said)][1] == colours[1]
+
+
+def test_the_legend_names_the_labels_that_come():
+    figure = draw_timeline({"right": RIGHT % 2, "said": SAID % 2}, LABELS)
+
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["walk", "freeze"]
+
+
+def test_features_are_drawn_above_and_long_series_are_cut():
+    signal = np.random.default_rng(0).normal(size=(900, 20))
+    figure = draw_timeline({"right": np.zeros(900, int)}, ["a"], signal, steps=100)
+
+    assert len(figure.axes) == 2
+    assert len(figure.axes[0].lines) == 8
+    assert figure.axes[1].get_xlim() == (-0.5, 99.5)

@@ -1,0 +1,182 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.errors import ConfigError
+from seqnets.models import LuongAttention, SequenceToSequence, beam_search, greedy
+from seqnets.typing import END, IGNORE
+
+X = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 0, 0], [3, 0, 0, 0, 0], [1, 2, 3, 4, 0]])
+LENGTHS = torch.tensor([5, 3, 1, 4])
+V = 4
+
+
+def drawn(seed=0, cell=LSTMCell, scale=6.0, **options):
+    """A model whose opinions are strong enough to differ."""
+    torch.manual_seed(seed)
+    model = SequenceToSequence(
+        cell, V, vocab_size=7, attention=LuongAttention, hidden_size=6, bidirectional=True,
+        **options,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale if parameter is model.output.weight else 1.5)
+    return model.eval()
+
+
+def log_probability(model, row, tokens):
+    """Of a target for a source, told the right token each time."""
+    y = torch.tensor([tokens])
+    with torch.no_grad():
+        logits = model(X[row, None, : LENGTHS[row]], y)
+    return float(logits.log_softmax(-1).gather(-1, y[..., None]).sum())
+
+
+def written(decoded, row):
+    return [token for token in decoded.tokens[row].tolist() if token != IGNORE]
+
+
+def every_sequence(longest):
+    """All that can be written: what ends early, and what is cut off."""
+    letters = range(1, V)
+    for size in range(longest):
+        for inner in itertools.product(letters, repeat=size):
+            yield [*inner, END]
+    yield from map(list, itertools.product(letters, repeat=longest))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences(seed, alpha):
+    model, longest = drawn(seed), 3
+
+    found = beam_search(
+        model, X, LENGTHS, max_length=longest, beam_size=V**longest, length_penalty=alpha
+    )
+
+    for row in range(len(X)):
+        scores = {
+            tuple(tokens): log_probability(model, row, tokens) / ((5 + len(tokens)) / 6) ** alpha
+            for tokens in every_sequence(longest)
+        }
+        best = max(scores, key=scores.get)
+        assert written(found, row) == list(best)
+        assert float(found.scores[row]) == pytest.approx(scores[best], abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("feed", ["nothing", "output", "context"])
+def test_a_beam_of_one_is_greedy(seed, feed):
+    model = drawn(seed, feed=feed)
+    options = {"max_length": 7, "length_penalty": 0.6}
+
+    one, likeliest = (
+        beam_search(model, X, LENGTHS, beam_size=1, **options),
+        greedy(model, X, LENGTHS, **options),
+    )
+
+    assert torch.equal(one.tokens, likeliest.tokens)
+    torch.testing.assert_close(one.scores, likeliest.scores)
+    torch.testing.assert_close(one.attention, likeliest.attention)
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
+def test_scores_and_attention_are_those_of_the_sequence_that_is_told(search):
+    model = drawn(1)
+
+    found = search(model, X, LENGTHS, max_length=6, length_penalty=1.0)
+
+    for row in range(len(X)):
+        tokens = written(found, row)
+        score = log_probability(model, row, tokens) / ((5 + len(tokens)) / 6)
+        _, weights = model.features(X[row, None, : LENGTHS[row]], torch.tensor([tokens]))
+        shown = found.attention[row, : len(tokens), : LENGTHS[row]]
+        assert float(found.scores[row]) == pytest.approx(score, abs=1e-5)
+        torch.testing.assert_close(shown, weights[0].detach())
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
+def test_a_row_is_written_in_a_batch_as_alone(search):
+    model = drawn(2, GRUCell)
+
+    together = search(model, X, LENGTHS, max_length=8, length_penalty=0.5)
+
+    for row, length in enumerate(LENGTHS):
+        alone = search(model, X[row, None, :length], max_length=8, length_penalty=0.5)
+        assert written(together, row) == written(alone, 0)
+        torch.testing.assert_close(together.scores[row], alone.scores[0])
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
+def test_nothing_is_written_past_the_end_or_the_limit(search):
+    for seed in range(5):
+        limits = torch.tensor([1, 2, 3, 9])
+
+        tokens = search(drawn(seed), X, LENGTHS, max_length=limits).tokens
+
+        for row, limit in zip(tokens.tolist(), limits.tolist(), strict=True):
+            kept = [token for token in row if token != IGNORE]
+            assert 1 <= len(kept) <= limit
+            assert END not in kept[:-1]
+            assert kept == row[: len(kept)]
+
+
+def test_a_model_that_never_ends_is_stopped():
+    model = drawn()
+    with torch.no_grad():
+        model.output.bias[END] = -1e9
+
+    for search in (greedy, beam_search):
+        assert search(model, X, LENGTHS, max_length=12).tokens.shape == (4, 12)
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
+def test_the_same_is_written_each_time(search):
+    model = drawn(3)
+    first, second = (search(model, X, LENGTHS, max_length=9) for _ in range(2))
+
+    assert torch.equal(first.tokens, second.tokens)
+    assert torch.equal(first.scores, second.scores)
+
+
+def test_a_wider_beam_finds_what_greed_misses():
+    better = 0
+    for seed in range(8):
+        model = drawn(seed)
+        narrow, wide = (
+            beam_search(model, X, LENGTHS, max_length=5, beam_size=size).scores for size in (1, 64)
+        )
+        assert (wide >= narrow - 1e-9).all()
+        better += int((wide > narrow + 1e-9).sum())
+
+    assert better > 0
+
+
+def test_without_attention_there_is_none_to_show():
+    model = SequenceToSequence(GRUCell, V, vocab_size=7, hidden_size=6).eval()
+
+    for search in (greedy, beam_search):
+        assert search(model, X, LENGTHS, max_length=4).attention is None
+
+
+def test_the_penalty_of_length_is_that_of_the_paper():
+    model = drawn(1)
+    plain, divided = (
+        greedy(model, X[:1], max_length=5, length_penalty=alpha) for alpha in (0.0, 0.6)
+    )
+    size = len(written(plain, 0))
+
+    penalty = (5 + size) ** 0.6 / (5 + 1) ** 0.6  # Wu et al., equation 14
+    assert float(plain.scores[0]) / penalty == pytest.approx(float(divided.scores[0]))
+    assert math.isfinite(penalty)
+
+
+@pytest.mark.parametrize(
+    "options", [{"beam_size": 0}, {"length_penalty": -1.0}, {"max_length": 0}], ids=str
+)
+def test_options_without_sense_are_refused(options):
+    with pytest.raises(ConfigError, match="expected at least 1, 0 and 1"):
+        beam_search(drawn(), X, LENGTHS, **{"max_length": 4, **options})

@@ -1,0 +1,213 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.errors import ConfigError, ShapeError
+from seqnets.models import (
+    Direct,
+    EncoderDecoder,
+    Forecaster,
+    GaussianHead,
+    Parallel,
+    PointHead,
+    QuantileHead,
+    Recursive,
+)
+
+STRATEGIES = [Direct, Recursive, EncoderDecoder, Parallel]
+HEADS = [PointHead, GaussianHead, QuantileHead]
+
+
+def forecaster(strategy=Direct, inputs=3, outputs=3, horizon=5, cell=GRUCell, **options):
+    options = {"hidden_size": 4, **options}
+    return Forecaster(cell, inputs, outputs, horizon, strategy=strategy, **options).double()
+
+
+def windows(count=2, steps=6, features=3):
+    return torch.randn(count, steps, features, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("segment", [1, 2])
+def test_every_strategy_tells_the_whole_horizon_with_every_head(
+    strategy, head, independent, segment
+):
+    model = forecaster(
+        strategy, head=head, independent=independent, segment=segment, cell=LSTMCell,
+        num_layers=2, embedding_size=3,
+    )  # fmt: skip
+
+    said, _ = model(windows())
+    said.sum().backward()
+
+    assert said.shape == (2, 5, 3, len(model.output.quantiles))
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_some_columns_are_told_of_all(strategy):
+    model = forecaster(strategy, outputs=2, independent=strategy is Recursive)
+
+    assert model(windows())[0].shape == (2, 5, 2, 1)
+
+
+def test_one_step_ahead_recursive_says_what_direct_says():
+    direct, recursive = forecaster(Direct, horizon=1), forecaster(Recursive, horizon=1)
+    recursive.strategy.load_state_dict(direct.strategy.whole.state_dict())
+    x = windows()
+
+    assert torch.equal(direct(x)[0], recursive(x)[0])
+
+
+def test_recursive_says_of_a_step_what_it_says_when_that_of_before_has_come():
+    model = forecaster(Recursive, horizon=3, normalization="none")
+    x = windows()
+
+    three, _ = model(x)
+    later, _ = model(torch.cat([x, three[:, :1, :, 0]], 1))
+
+    torch.testing.assert_close(three[:, 1:], later[:, :2])
+
+
+def test_a_shorter_horizon_is_the_beginning_of_a_longer_one():
+    for strategy in (Recursive, EncoderDecoder, Parallel):
+        long, short = forecaster(strategy, horizon=6), forecaster(strategy, horizon=3)
+        weights = long.state_dict()
+        for name, tensor in short.state_dict().items():
+            weights[name] = weights[name][: len(tensor)]  # learned vectors of fewer steps
+        short.load_state_dict(weights)
+        x = windows()
+
+        torch.testing.assert_close(long(x)[0][:, :3], short(x)[0])
+
+
+def test_the_first_step_of_parallel_is_that_of_encoder_decoder_and_later_ones_are_not():
+    sequential, parallel = forecaster(EncoderDecoder), forecaster(Parallel)
+    parallel.load_state_dict(sequential.state_dict())
+    x = windows()
+
+    torch.testing.assert_close(sequential(x)[0][:, 0], parallel(x)[0][:, 0])
+    assert not torch.allclose(sequential(x)[0][:, 1], parallel(x)[0][:, 1])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_is_shifted_is_told_shifted(head):
+    x = windows()
+    for normalization in ("last", "reversible"):
+        model = forecaster(head=head, normalization=normalization)
+
+        torch.testing.assert_close(model(x + 7)[0], model(x)[0] + 7)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_reversible_normalization_tells_what_is_scaled_scaled(head):
+    model, x = forecaster(head=head, normalization="reversible"), 1e4 * windows()
+
+    torch.testing.assert_close(model(x * 3)[0], model(x)[0] * 3, rtol=1e-6, atol=0)
+
+
+def test_an_independent_column_is_told_from_its_own_past_by_weights_that_all_share():
+    model = forecaster(independent=True, outputs=2)
+    x = windows()
+    changed = x.clone()
+    changed[..., 1:] += torch.randn(2, 6, 2, dtype=torch.float64)
+    swapped = x[..., [1, 0, 2]]
+
+    torch.testing.assert_close(model(changed)[0][:, :, 0], model(x)[0][:, :, 0])
+    assert not torch.allclose(model(changed)[0][:, :, 1], model(x)[0][:, :, 1])
+    torch.testing.assert_close(model(swapped)[0], model(x)[0][:, :, [1, 0]])
+
+
+def test_columns_together_depend_on_each_other():
+    model, x = forecaster(), windows()
+    changed = x.clone()
+    changed[:, 0, 2] += 1
+
+    assert not torch.allclose(model(changed)[0][:, :, 0], model(x)[0][:, :, 0])
+
+
+def test_a_gaussian_says_its_likelihood_in_plain_floats():
+    mean, spread, y = 0.3, -0.7, 1.1
+    scale = math.exp(spread)
+    nats = 0.5 * math.log(2 * math.pi * scale**2) + (y - mean) ** 2 / (2 * scale**2)
+    head = GaussianHead([0.1, 0.5, 0.9])
+    features = torch.tensor([[mean, spread]], dtype=torch.float64)
+
+    assert head.loss(features, torch.tensor([y]).double()).item() == pytest.approx(nats, abs=1e-7)
+    assert head(features)[0].tolist() == pytest.approx(
+        [mean - 1.2815515655 * scale, mean, mean + 1.2815515655 * scale], abs=1e-7
+    )
+
+
+def test_the_pinball_loss_is_that_of_plain_floats():
+    levels, said, y = [0.1, 0.5, 0.9], [0.4, 0.2, 1.0], 0.5
+    loss = sum(max(q * (y - s), (q - 1) * (y - s)) for q, s in zip(levels, said, strict=True))
+    head = QuantileHead(levels)
+    features = torch.tensor([said], dtype=torch.float64)
+
+    assert head.loss(features, torch.tensor([y]).double()).item() == pytest.approx(loss, abs=1e-7)
+    assert head(features)[0].tolist() == sorted(said)
+
+
+def test_the_pinball_loss_is_least_at_the_quantile():
+    draws = torch.arange(1, 100, dtype=torch.float64)
+    head = QuantileHead([0.2, 0.5])
+    grid = torch.arange(1, 100, dtype=torch.float64)
+
+    losses = [
+        head.errors(torch.full((99, 2), g.item(), dtype=torch.float64), draws).sum() for g in grid
+    ]
+    single = [QuantileHead([0.5]).errors(torch.full((99, 1), g.item()), draws).sum() for g in grid]
+
+    assert 20 <= grid[torch.stack(losses).argmin()] <= 50
+    assert grid[torch.stack(single).argmin()] == 50
+
+
+@pytest.mark.parametrize(("error", "loss"), [("squared", 4 + 1), ("absolute", 2 + 1)])
+def test_a_point_is_scored_where_a_target_is(error, loss):
+    said = torch.tensor([[3.0], [5.0], [0.0]], requires_grad=True)
+
+    total = PointHead(error).loss(said, torch.tensor([1.0, math.nan, 1.0]))
+    total.backward()
+
+    assert total == loss
+    assert said.grad.isfinite().all()
+    assert said.grad[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(forecaster, normalization="mean"), "normalization is 'mean', expected one of"),
+        (partial(forecaster, segment=0), "segment is 0"),
+        (partial(forecaster, Recursive, outputs=2), "Recursive: some columns of a step are told"),
+        (partial(forecaster, Recursive, bidirectional=True), "Recursive: bidirectional is True"),
+        (partial(forecaster, Parallel, alternating=True), "Parallel: alternating is True"),
+        (partial(PointHead, "cubic"), "error is 'cubic'"),
+        (partial(QuantileHead, [0.5, 0.1]), "expected rising numbers"),
+        (partial(QuantileHead, [0.5, 1.0]), "between 0 and 1"),
+        (partial(GaussianHead, [0.1, 0.9]), "expected 0.5 among them"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_steps_that_do_not_fill_segments_are_refused():
+    with pytest.raises(ShapeError, match="6 steps came, expected a multiple of the segment's 4"):
+        forecaster(segment=4)(windows())
+
+
+def test_lengths_are_refused():
+    with pytest.raises(ShapeError, match="windows are whole"):
+        forecaster()(windows(), lengths=torch.tensor([6, 3]))
+
+
+def test_direct_may_read_both_ways():
+    assert forecaster(Direct, bidirectional=True)(windows())[0].shape == (2, 5, 3, 1)

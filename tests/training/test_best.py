@@ -1,0 +1,55 @@
+"""Which checkpoint is the best."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from seqnets.training.callbacks import Checkpoints
+
+
+class Recorder:
+    """As much of a trainer as a validation's end looks at."""
+
+    sanity_checking, global_step, default_root_dir = False, 0, "run"
+    state = SimpleNamespace(fn="fit")
+
+    def __init__(self):
+        self.saved = []
+
+    def save_checkpoint(self, path, weights_only):
+        self.saved.append((path.name, self.global_step))
+
+    def validated(self, checkpoints, mode, metric, loss):
+        self.global_step += 1
+        self.callback_metrics = {"val/accuracy": metric, "val/loss": loss}
+        objective = SimpleNamespace(metric="accuracy", mode=mode)
+        checkpoints.on_validation_end(self, SimpleNamespace(objective=objective))
+
+
+@pytest.mark.parametrize(
+    ("mode", "seen", "best"),
+    [
+        ("max", [(0.5, 1.0), (0.9, 0.4), (0.9, 0.3), (0.9, 0.35), (0.8, 0.1)], [1, 2, 3]),
+        ("min", [(0.5, 1.0), (0.6, 0.2), (0.5, 1.1), (0.5, 0.9), (0.4, 2.0)], [1, 4, 5]),
+        ("max", [(float("nan"), 1.0), (0.1, 1.0), (float("inf"), 0.1)], [2]),
+    ],
+    ids=["more is better", "less is better", "no number"],
+)
+def test_of_equal_figures_the_one_with_the_lower_loss_is_better(mode, seen, best):
+    checkpoints, trainer = Checkpoints(), Recorder()
+    for metric, loss in seen:
+        trainer.validated(checkpoints, mode, metric, loss)
+
+    assert [step for name, step in trainer.saved if name == "best.ckpt"] == best
+
+
+def test_a_resumed_run_knows_what_was_best():
+    first, trainer = Checkpoints(), Recorder()
+    trainer.validated(first, "max", 0.9, 0.4)
+    resumed = Checkpoints()
+    resumed.load_state_dict(first.state_dict())
+    trainer.saved.clear()
+    trainer.validated(resumed, "max", 0.9, 0.5)
+    trainer.validated(resumed, "max", 0.9, 0.3)
+
+    assert [step for name, step in trainer.saved if name == "best.ckpt"] == [3]

@@ -1,0 +1,156 @@
+import math
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell
+from seqnets.errors import ConfigError, DataError
+from seqnets.models import Forecaster, GaussianHead, QuantileHead, SequenceTagger
+from seqnets.training import Forecasting
+from seqnets.typing import Batch
+
+KNOWN = {
+    "sizes": {"input_size": 3, "output_size": 2, "horizon": 4},
+    "columns": ["a", "b", "c"],
+    "scaling": {"mean": [10.0, 0.0, 0.0], "deviation": [2.0, 1.0, 1.0]},
+    "lookback": 6,
+}
+LEVELS = [0.1, 0.5, 0.9]
+
+
+def said(head=None, targets=None):
+    """What an objective finds in a batch of three windows, and the batch."""
+    options = {} if head is None else {"head": head}
+    model = Forecaster(GRUCell, 3, 2, 4, hidden_size=5, **options)
+    y = torch.randn(3, 4, 2) if targets is None else targets
+    batch = Batch(torch.randn(3, 6, 3), y)
+    objective = Forecasting(model.output.quantiles)
+    return objective, objective(model, batch), batch
+
+
+def quantile_head():
+    return QuantileHead(LEVELS)
+
+
+def test_the_loss_is_the_mean_over_what_is_scored():
+    _, outcome, batch = said()
+    median = outcome.predictions[..., 0]
+
+    assert outcome.predictions.shape == (3, 4, 2, 1)
+    assert outcome.scored == 24
+    torch.testing.assert_close(outcome.loss, (median - batch.y).square().mean())
+
+
+def test_targets_that_are_missing_count_nowhere():
+    y = torch.randn(3, 4, 2)
+    y[0, 1, 1] = y[2] = math.nan
+    objective, outcome, _ = said(quantile_head, y)
+    there = ~y.isnan()
+    median = outcome.predictions[..., 1]
+    scores = {
+        name: metric(outcome.predictions, y) for name, metric in objective.metrics(KNOWN).items()
+    }
+
+    assert outcome.scored == 15
+    assert outcome.loss.isfinite()
+    torch.testing.assert_close(scores["mse"], (median - y)[there].square().mean())
+    torch.testing.assert_close(scores["mae"], (median - y)[there].abs().mean())
+
+
+def test_quantiles_are_scored_as_plain_floats_say():
+    predictions = torch.tensor([[[-1.0, 0.0, 1.0]], [[0.0, 0.5, 1.0]]])
+    targets = torch.tensor([[0.5], [3.0]])
+    loss = [
+        max(q * (y - s), (q - 1) * (y - s))
+        for y, row in ((0.5, (-1.0, 0.0, 1.0)), (3.0, (0.0, 0.5, 1.0)))
+        for q, s in zip(LEVELS, row, strict=True)
+    ]
+    metrics = Forecasting(LEVELS).metrics(KNOWN)
+
+    assert metrics["pinball"](predictions, targets).item() == pytest.approx(sum(loss) / 6)
+    assert metrics["coverage"](predictions, targets).item() == 0.5
+
+
+def test_a_metric_of_two_batches_is_that_of_all():
+    metric = Forecasting().metrics(KNOWN)["mse"]
+    metric.update(torch.zeros(3, 1), torch.ones(3))
+    metric.update(torch.zeros(1, 1), torch.tensor([3.0]))
+
+    assert metric.compute() == 3
+
+
+@pytest.mark.parametrize("head", [None, quantile_head, lambda: GaussianHead([0.05, 0.5, 0.95])])
+def test_rows_are_written_in_the_datas_units_and_read_back(head):
+    y = torch.randn(3, 4, 2)
+    y[1, 2, 0] = math.nan
+    objective, outcome, batch = said(head, y)
+    rows = objective.rows(outcome, batch, KNOWN)
+    predictions, targets = objective.read(rows, KNOWN)
+
+    assert rows[0]["target"]["a"] == pytest.approx((10 + 2 * y[0, :, 0]).tolist(), rel=1e-5)
+    assert rows[1]["target"]["a"][2] is None
+    assert ("quantiles" in rows[0]) == (head is not None)
+    torch.testing.assert_close(predictions, outcome.predictions, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(targets, y, equal_nan=True, atol=1e-5, rtol=1e-5)
+    assert objective.scores(rows, KNOWN)["mse"] == pytest.approx(
+        objective.metrics(KNOWN)["mse"](outcome.predictions, y).item(), rel=1e-4
+    )
+
+
+def test_rows_of_new_data_have_no_target():
+    objective, outcome, batch = said(targets=torch.full((3, 4, 2), math.nan))
+
+    assert [row["target"] for row in objective.rows(outcome, batch, KNOWN)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantiles": {"0.5": {}}}, "Row 2: quantile 0.1 is missing"),
+        ({"target": {"a": [1, 2, 3, 4]}}, "Row 2: column b has no list of 4 numbers"),
+        ({"target": {"a": [1, 2, 3], "b": [1, 2, 3, 4]}}, "Row 2: column a has no list of 4"),
+        ({"target": {"a": [1, 2, 3, "x"], "b": [1, 2, 3, 4]}}, "Row 2: column a has no list"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_its_number(change, message):
+    objective, outcome, batch = said(quantile_head)
+    rows = objective.rows(outcome, batch, KNOWN)
+    rows[1] = {**rows[1], **change}
+
+    with pytest.raises(DataError, match=message):
+        objective.read(rows, KNOWN)
+
+
+def test_a_picture_is_drawn_of_few_windows():
+    pytest.importorskip("matplotlib")
+    objective, outcome, batch = said(quantile_head)
+    figure = objective.pictures(outcome, batch, KNOWN)["forecast"]
+
+    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "", "b", "", ""]
+    assert "80% interval" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_model_without_such_a_head_is_refused():
+    model, batch = SequenceTagger(GRUCell, 2, input_size=3), Batch(torch.zeros(1, 6, 3), None)
+
+    with pytest.raises(ConfigError, match="the model's head is Linear"):
+        Forecasting()(model, batch)
+
+
+def test_quantiles_that_are_not_the_heads_are_refused():
+    model = Forecaster(GRUCell, 3, 2, 4, head=quantile_head)
+
+    with pytest.raises(ConfigError, match=r"with quantiles \[0.1, 0.5, 0.9\], expected"):
+        Forecasting()(model, Batch(torch.zeros(1, 6, 3), torch.zeros(1, 4, 2)))
+
+
+def test_quantiles_without_a_median_are_refused():
+    with pytest.raises(ConfigError, match=r"quantiles is \[0.1\], expected 0.5"):
+        Forecasting([0.1])
+
+
+def test_targets_of_another_horizon_are_refused():
+    model = Forecaster(GRUCell, 3, 2, 4)
+
+    with pytest.raises(DataError, match=r"targets have shape \(1, 5, 2\), expected \(1, 4, 2\)"):
+        Forecasting()(model, Batch(torch.zeros(1, 6, 3), torch.zeros(1, 5, 2)))
