@@ -53,7 +53,7 @@ PUBLIC = {
     "seqnets.training": """
         SequenceModule Objective Outcome Row Classification Forecasting FramePrediction
         LanguageModelling Polyphony Regression Tagging Transduction
-        Cosine DelayedExponential
+        Cosine DelayedExponential NonMonotonicASGD
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """

@@ -53,6 +53,7 @@ FITTING = {
 GROUPS_OF = {
     "model/attention": "sequence_to_sequence",
     "model/head": "forecaster",
+    "model/output": "language_model",
     "model/strategy": "forecaster",
 }
 """The model that has a group of its own."""

@@ -1,5 +1,6 @@
 """Which checkpoint is the best."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ class Recorder:
 
     sanity_checking, global_step, default_root_dir = False, 0, "run"
     state = SimpleNamespace(fn="fit")
+    lightning_module = SimpleNamespace(as_validated=nullcontext)
 
     def __init__(self):
         self.saved = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import load_data, load_module, with_its_dataset
+from seqnets.training import SequenceModule
+from seqnets.training.dynamic import dynamically
 
 _PARTS = ("val", "test")
 
@@ -32,21 +35,40 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if options["part"] not in _PARTS:
         raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), _PARTS)}")
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    learns = options["dynamic"]["lr"] is not None
     if options["predictions"] is not None:
+        if learns:
+            raise UsageError(
+                "dynamic.lr: came with predictions, expected one of the two.\n"
+                "  A file of predictions is scored without a model that could learn."
+            )
         return _score_predictions(options, path)
     check_device(options["trainer"])
     with quiet():
-        trainer = make_trainer(options, options["allow"], [], logger=False)
+        gradients = {"inference_mode": False} if learns else {}
+        trainer = make_trainer(options, options["allow"], [], logger=False, **gradients)
         module = load_module(path, options["allow"])
         data = load_data(module, options, path)
         score = trainer.test if options["part"] == "test" else trainer.validate
-        score(module, data, verbose=False)
+        with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
+            score(module, data, verbose=False)
     figures = report.figures(trainer, options["part"])
     rivals = data.baselines() if options["part"] == "test" else {}
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
         Console().print(report.figures_table(what, figures, module.objective, rivals))
     return 0
+
+
+def _learning(
+    module: SequenceModule, dynamic: Config, processes: int
+) -> AbstractContextManager[None]:
+    if processes > 1:
+        raise UsageError(
+            f"dynamic.lr: came with {processes} processes (trainer.devices), expected 1.\n"
+            "  Each would learn from its own share of the text."
+        )
+    return dynamically(module, **dynamic)
 
 
 def _score_predictions(options: Config, path: Path) -> int:

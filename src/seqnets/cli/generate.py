@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from seqnets.cli import runs
 from seqnets.cli.assemble import Config, plain
 from seqnets.cli.trained import load_module
-from seqnets.datasets import Vocabulary
+from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
 from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
@@ -37,8 +37,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             f"Checkpoint {path}: is of {module.card['config']['model']['_target_']}, expected a "
             f"language model.\n  Only such a model can write."
         )
-    known = module.card["data"]
-    vocabulary = Vocabulary(known["vocabulary"], known["unit"])
+    vocabulary = read_vocabulary(module.card["data"])
     pieces = generate(
         module.model.eval(),
         vocabulary,

@@ -25,6 +25,7 @@ from seqnets.datasets.music import PolyphonicMusic
 from seqnets.datasets.pair_files import PairFiles
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.parity import Parity
+from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
@@ -86,6 +87,7 @@ __all__ = [
     "Parity",
     "PennTreebank",
     "Pictures",
+    "PieceVocabulary",
     "PixelSequences",
     "PolyphonicMusic",
     "PythonDocs",
@@ -119,4 +121,5 @@ __all__ = [
     "Vocabulary",
     "Windows",
     "read_codec",
+    "read_vocabulary",
 ]

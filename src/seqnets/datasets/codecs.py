@@ -61,7 +61,7 @@ class TokenCodec(Codec):
     """
 
     def __init__(self, tokens: Sequence[str], unit: str = "words") -> None:
-        self.vocabulary = Vocabulary(tokens, unit)  # type: ignore[arg-type]
+        self.vocabulary = Vocabulary(tokens, unit)
 
     @classmethod
     def fit(

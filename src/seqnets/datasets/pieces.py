@@ -17,6 +17,9 @@ from seqnets.typing import Known
 
 _LAST_WORD = re.compile(r"\s\S+\s*\Z")
 
+_LONGEST_WORD = 1 << 16
+"""Characters that are kept waiting for the end of a word, at most."""
+
 
 class PieceVocabulary(Vocabulary):
     """The pieces of a byte pair encoding: every text has ids, and none is unknown.
@@ -49,7 +52,7 @@ class PieceVocabulary(Vocabulary):
         """Return the text of some ids; bytes that are no whole character become U+FFFD."""
         return self.encoding.decode(int(number) for number in ids)
 
-    def token(self, number: int) -> str:
+    def piece(self, number: int) -> str:
         """Return a piece as it stands in a text."""
         return self.decode([number])
 
@@ -73,13 +76,15 @@ def read_vocabulary(known: Known) -> Vocabulary:
 def between_words(blocks: Iterable[str]) -> Iterator[str]:
     """Yield a text that comes in blocks again, cut where its pieces are those of the whole text.
 
-    That is before the white space in front of a word. A block without one is not kept waiting.
+    That is before the white space in front of a word. What has none for very long is cut anywhere.
     """
     begun = ""
     for block in blocks:
         text = begun + block
         last = _LAST_WORD.search(text)
-        border = len(text) if last is None else last.start()
+        border = 0 if last is None else last.start()
+        if len(text) - border > _LONGEST_WORD:
+            border = len(text)
         begun = text[border:]
         if border:
             yield text[:border]

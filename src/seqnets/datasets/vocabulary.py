@@ -52,10 +52,10 @@ class Vocabulary:
             where the unit is characters.
     """
 
-    def __init__(self, tokens: Iterable[str], unit: Unit = "characters") -> None:
+    def __init__(self, tokens: Iterable[str], unit: str = "characters") -> None:
         check_unit(type(self).__name__, unit)
         self.tokens = list(tokens)
-        self.unit: str = unit
+        self.unit = unit
         self._ids = {token: number for number, token in enumerate(self.tokens)}
         self.unknown = self._ids.get(UNKNOWN)
         if not self.tokens or len(self._ids) < len(self.tokens):
@@ -71,7 +71,7 @@ class Vocabulary:
     def build(
         cls,
         counts: Counter[str],
-        unit: Unit,
+        unit: str,
         *,
         others: Collection[str] = (),
         max_size: int | None = None,
@@ -131,9 +131,10 @@ class Vocabulary:
             )
         return ids
 
-    def token(self, number: int) -> str:
-        """Return one token by its id."""
-        return self.tokens[number]
+    def piece(self, number: int) -> str:
+        """Return a token by its id as it stands in a text, with what separates it from the next."""
+        shown = self._shown[number]
+        return shown if shown == "\n" else shown + self.separator
 
     def describe(self) -> dict[str, Any]:
         """Return the tokens, as plain values."""

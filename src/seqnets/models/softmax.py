@@ -104,7 +104,8 @@ class AdaptiveSoftmax(SoftmaxHead):
 
     Only where a cluster is right are its classes compared, and the rarer they are the fewer
     features they get: an output layer for very many words, in less time and memory. Classes must
-    be in the order of their frequency, as the ids of words are; those of characters are not.
+    be in the order of their frequency, as the ids of words are; those of characters and of byte
+    pairs are not.
 
     Args:
         in_features: Features of a step, H.

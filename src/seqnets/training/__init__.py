@@ -1,5 +1,6 @@
 """Training: objectives, one module for all tasks, checkpoints, and what happens around the loop."""
 
+from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import (
     AtomicCheckpointIO,
     load_checkpoint,
@@ -30,6 +31,7 @@ __all__ = [
     "Forecasting",
     "FramePrediction",
     "LanguageModelling",
+    "NonMonotonicASGD",
     "Objective",
     "Outcome",
     "Polyphony",

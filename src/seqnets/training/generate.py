@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from seqnets.datasets import Vocabulary
 from seqnets.datasets.base import check_count
 from seqnets.errors import ConfigError, DataError
+
+_BROKEN, _LONGEST = "\ufffd", 4
+"""What bytes that are no whole character are decoded to, and how many a character has at most."""
 
 
 def generate(
@@ -37,7 +41,8 @@ def generate(
         seed: Decides the choices.
 
     Yields:
-        The pieces of the continuation, without the prompt; words with the space before them.
+        The pieces of the continuation, without the prompt; words with the space before them, and
+        characters whole, though they be of several tokens.
 
     Raises:
         ConfigError: An option makes no sense.
@@ -65,7 +70,7 @@ def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
     Raises:
         DataError: The prompt has a character that is not in the vocabulary.
     """
-    if not (prompt if vocabulary.unit == "characters" else prompt.split()):
+    if not (prompt.split() if vocabulary.unit == "words" else prompt):
         return vocabulary.encode(_beginning(vocabulary))
     ids = vocabulary.encode(prompt)
     unknown = (ids == (-1 if vocabulary.unknown is None else vocabulary.unknown)).nonzero()
@@ -93,17 +98,22 @@ def _write(
     device = next(model.parameters()).device
     random = torch.Generator().manual_seed(seed)
     modes = {module: module.training for module in model.modules()}
-    state = None
+    state: Any = None
+    begun: list[int] = []
     model.eval()
     try:
-        for _ in range(length):
+        for left in reversed(range(length)):
             with torch.no_grad():
                 logits, state = model(ids[None].to(device), state)
             chosen = _choose(logits[0, -1].float().cpu(), vocabulary, temperature, top_k, random)
-            piece = vocabulary.decode([chosen])
+            ids = torch.tensor([chosen])
+            begun.append(chosen)
+            piece = vocabulary.decode(begun)
+            if piece.endswith(_BROKEN) and len(begun) < _LONGEST and left:
+                continue  # the next token may have the other bytes of a character
+            begun = []
             yield vocabulary.separator + piece if glued and piece != "\n" else piece
             glued = piece != "\n"
-            ids = torch.tensor([chosen])
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -130,6 +140,6 @@ def _choose(
 def _beginning(vocabulary: Vocabulary) -> str:
     """A line end, which lines follow; a vocabulary without one begins with its first token."""
     known = set(vocabulary.tokens)
-    if "\n" in known or "<eos>" in known:
+    if vocabulary.unit == "bpe" or "\n" in known or "<eos>" in known:
         return "\n"
     return next(t for n, t in enumerate(vocabulary.tokens) if n != vocabulary.unknown)

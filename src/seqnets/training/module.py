@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import seqnets
 from seqnets.errors import CheckpointError
 from seqnets.layers import detach, map_state
 from seqnets.training import random_state
+from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_weights
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Batch, Known
@@ -38,7 +40,8 @@ class SequenceModule(LightningModule):
         model: Takes (x, state, lengths), gives (output, state).
         objective: Scores what it gives.
         known: What the dataset says of itself, for the metrics and the card.
-        optimizer: Makes the optimizer from the parameters.
+        optimizer: Makes the optimizer from the parameters. The averages of one that averages
+            weights are what is validated, kept in checkpoints and left at the end.
         scheduler: Makes the learning-rate schedule from the optimizer; constant if omitted. One
             that takes ``total_steps`` is told the run's optimizer steps and advances each step;
             one that waits for a plateau looks at the validation loss; others advance each epoch.
@@ -70,6 +73,8 @@ class SequenceModule(LightningModule):
         )
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
         self._plateau: ReduceLROnPlateau | None = None
+        self._averaging: NonMonotonicASGD | None = None
+        self._validating = ExitStack()
         self._resumed: dict[str, Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -82,7 +87,15 @@ class SequenceModule(LightningModule):
         """The loss of a batch."""
         outcome = self._run(batch, "train")
         self.last_loss = outcome.loss.detach()
-        return outcome.loss
+        return outcome.loss if outcome.penalty is None else outcome.loss + outcome.penalty
+
+    def as_validated(self) -> AbstractContextManager[None]:
+        """Have the weights that validations see: averages, where the optimizer makes them."""
+        return nullcontext() if self._averaging is None else self._averaging.averaged()
+
+    def on_validation_start(self) -> None:
+        """Take the averaged weights, if there are any."""
+        self._validating.enter_context(self.as_validated())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a validation batch."""
@@ -93,10 +106,23 @@ class SequenceModule(LightningModule):
         self._score(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the whole validation part, and tell a schedule that waits for them."""
+        """Log the figures of the whole validation part, and tell those that wait for them."""
         loss = self._summarise("val")
-        if self._plateau is not None and not self.trainer.sanity_checking:
+        if self.trainer.sanity_checking or self.trainer.state.fn != "fit":
+            return
+        if self._plateau is not None:
             self._plateau.step(loss)
+        if self._averaging is not None:
+            self._averaging.observe(loss)
+
+    def on_validation_end(self) -> None:
+        """Take the weights that training goes on with; the callbacks have been called."""
+        self._validating.close()
+
+    def on_train_end(self) -> None:
+        """Leave the averaged weights, if there are any."""
+        if self._averaging is not None:
+            self._averaging.finish()
 
     def on_test_epoch_end(self) -> None:
         """Log the figures of the whole test part."""
@@ -105,6 +131,7 @@ class SequenceModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule with when it advances."""
         optimizer = self.optimizer_factory(self.model.parameters())
+        self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:

@@ -67,18 +67,23 @@ class Checkpoints(Checkpoint):
             for name in (objective.metric, "loss")
         )
         sign = 1 if objective.mode == "max" else -1
-        first = self.best_score is None
         if math.isfinite(score) and (
-            first or (sign * score, -loss) > (sign * self.best_score, -self.best_loss)
+            self.best_score is None
+            or (sign * score, -loss) > (sign * self.best_score, -self.best_loss)
         ):
             self.best_score, self.best_loss = score, loss
-            trainer.save_checkpoint(self.folder(trainer) / "best.ckpt", weights_only=False)
+            self._save(trainer, "best.ckpt")
         self.save_last(trainer)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt`` now."""
         self._saved_at = trainer.global_step
-        trainer.save_checkpoint(self.folder(trainer) / "last.ckpt", weights_only=False)
+        self._save(trainer, "last.ckpt")
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        module: Any = trainer.lightning_module
+        with module.as_validated():
+            trainer.save_checkpoint(self.folder(trainer) / name, weights_only=False)
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
         targets: What was right, in the same form.
         state: The model's state after the batch.
         details: What pictures need beside, such as where an attention looked.
+        penalty: What training adds to the loss, a scalar; it is no part of any figure.
     """
 
     loss: Tensor
@@ -38,6 +39,7 @@ class Outcome(NamedTuple):
     targets: Tensor
     state: Any
     details: Any = None
+    penalty: Tensor | None = None
 
 
 class Objective(ABC):
@@ -141,12 +143,19 @@ def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     if not isinstance(output, Head):
         logits, state = model(batch.x, state, batch.lengths)
         return cross_entropy(logits.flatten(0, 1), batch.y.flatten(), state)
+    y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
+    return score_features(output, y, batch, state)
+
+
+def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Outcome:
+    """What :func:`score_steps` says, from what the output layer is given, (B, T, H)."""
+    if not isinstance(output, Head):
+        return cross_entropy(output(y).flatten(0, 1), batch.y.flatten(), state)
     if batch.y.device.type == "cpu":
         check_targets(batch.y, output.num_classes)
-    y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
     count = (batch.y != IGNORE).sum()
     loss = output.loss(y, batch.y, batch.lengths) / count.clamp(min=1)
-    said = y if model.training else output.predict(y, batch.lengths)
+    said = y if output.training else output.predict(y, batch.lengths)
     return Outcome(loss, count, said.detach().flatten(0, 1), batch.y.flatten(), state)
 
 

@@ -1,0 +1,89 @@
+"""Which tokens of a text were not expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqnets.insight.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Passage = tuple[Sequence[str], Sequence[float]]
+"""Tokens as they stand in a text, and the nats of each, NaN where it was given."""
+
+_COLUMN, _LINE = 0.088, 0.2
+"""Inches of a letter and of a line."""
+
+_SIZE = 10.0
+"""Points of the letters: as wide as a column."""
+
+
+def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 32) -> Figure:
+    """Write passages, each token on its colour: the darker, the less a model expected it.
+
+    Passages are set apart by an empty line. The darkest colour is that of the most surprising of a
+    hundred tokens, and of those above.
+
+    Args:
+        passages: What to write.
+        columns: Letters of a line.
+        lines: Lines to draw at most.
+    """
+    page = list(_set(passages, columns))[:lines]
+    while page and not page[-1]:
+        page.pop()
+    known = [cost for line in page for *_, cost in line if not math.isnan(cost)]
+    highest = max(float(np.quantile(known, 0.99)) if known else 0.0, 1e-3)
+    paper = np.full((max(len(page), 1), columns), np.nan)
+    for row, line in enumerate(page):
+        for column, text, cost in line:
+            paper[row, column : column + len(text)] = cost
+    figure, axes = new_figure(_COLUMN * columns + 1.2, _LINE * len(paper) + 0.2)
+    shown = axes.imshow(paper, cmap="YlOrRd", vmin=0, vmax=highest, aspect="auto")
+    axes.set_axis_off()
+    for row, line in enumerate(page):
+        for column, text, cost in line:
+            axes.text(
+                column - 0.5, row, text, family="monospace", fontsize=_SIZE, va="center_baseline",
+                color="white" if cost > 0.62 * highest else "#333333", parse_math=False,
+            )  # fmt: skip
+    bar = figure.colorbar(
+        shown, ax=axes, extend="max", label="nats", pad=0.01,
+        aspect=max(8, 5 * _LINE * len(paper)),
+    )  # fmt: skip
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
+    return figure
+
+
+def _set(passages: Sequence[Passage], columns: int) -> Iterator[list[tuple[int, str, float]]]:
+    """Yield lines of (column, text, nats), each passage followed by an empty one."""
+    for tokens, nats in passages:
+        line: list[tuple[int, str, float]] = []
+        column = 0
+        for token, cost in zip(tokens, nats, strict=True):
+            text = _printable(token)
+            for start in range(0, len(text), columns):
+                part = text[start : start + columns]
+                if column + len(part.rstrip()) > columns:
+                    yield line
+                    line, column = [], 0
+                line.append((column, part[: columns - column], cost))
+                column += len(part)
+            if "\n" in token:
+                yield line
+                line, column = [], 0
+        if line:
+            yield line
+        yield []
+
+
+def _printable(token: str) -> str:
+    """A token with line ends that are seen, and a space for what has no form."""
+    shown = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
+    return "".join(sign if sign.isprintable() else " " for sign in shown)

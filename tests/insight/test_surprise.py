@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+from seqnets.insight.surprise import draw_surprise
+
+NAN = math.nan
+
+
+def lines(figure):
+    """What is written, line by line, and the colour values below it."""
+    axes = figure.axes[0]
+    found = {}
+    for text in axes.texts:
+        found.setdefault(text.get_position()[1], []).append(text.get_text())
+    return found, axes.images[0].get_array()
+
+
+def test_each_token_stands_on_its_nats_and_one_that_was_given_on_none():
+    figure = draw_surprise([(["a", "bc", "d"], [NAN, 2.0, 1.0])], columns=6)
+    found, paper = lines(figure)
+
+    assert found == {0: ["a", "bc", "d"]}
+    assert paper.tolist() == [[None, 2.0, 2.0, 1.0, None, None]]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["", "nats"]
+
+
+def test_a_line_ends_with_the_texts_or_where_the_next_token_has_no_room():
+    figure = draw_surprise([(["one ", "two", "\n", "ab", "cdef "], [1.0] * 5)], columns=7)
+
+    assert lines(figure)[0] == {0: ["one ", "two"], 1: ["↵"], 2: ["ab", "cdef "]}
+
+
+def test_passages_are_set_apart_and_cut_at_so_many_lines():
+    passages = [(["a", "\n"], [1.0, 1.0])] * 9
+
+    assert sorted(lines(draw_surprise(passages))[0]) == list(range(0, 18, 2))
+    assert sorted(lines(draw_surprise(passages, lines=4))[0]) == [0, 2]
+
+
+def test_a_token_longer_than_a_line_goes_on_in_the_next():
+    assert lines(draw_surprise([(["abcdefgh"], [1.0])], columns=3))[0] == {
+        0: ["abc"],
+        1: ["def"],
+        2: ["gh"],
+    }
+
+
+@pytest.mark.parametrize("passages", [[], [(["a"], [NAN])], [(["$x", "_{$", "\t\x00"], [0.0] * 3)]])
+def test_what_has_no_surprise_or_looks_like_a_formula_is_drawn_too(passages, tmp_path):
+    draw_surprise(passages).savefig(tmp_path / "surprise.png")
