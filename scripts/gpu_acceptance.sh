@@ -69,7 +69,7 @@ if "$python" -c "import hydra" 2>/dev/null; then
     part benchmark 215 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=130 \
         "plot=$plot" "output=$out/cuda.json"
     part training 80 "$python" scripts/measure_training.py --device cuda --steps 150 \
-        --windows 1 --output "$out/training.json"
+        --windows 1 --rounds 2 --output "$out/training.json"
 else
     failed=1
     note benchmark "FAILED: hydra is not installed" 0
