@@ -42,7 +42,7 @@ def test_the_parts_are_the_text_to_the_letter(open_text):
     assert sum(data.counts().values()) < len(TEXT) / 2
 
 
-@pytest.mark.parametrize("block", [24, 64])  # longer than any word
+@pytest.mark.parametrize("block", [4, 24, 64])
 def test_the_size_of_the_blocks_makes_no_difference(open_text, monkeypatch, tmp_path, block):
     whole = open_text().tokens
     monkeypatch.setattr(files, "BLOCK", block)
@@ -61,6 +61,13 @@ def test_a_text_is_cut_before_the_white_space_in_front_of_a_word(blocks):
 
     assert "".join(found) == "".join(blocks)
     assert all(text[0].isspace() for text in found[1:])
+
+
+def test_what_has_no_white_space_is_not_kept_waiting():
+    found = list(between_words([" ", *["語" * 10_000] * 20]))
+
+    assert "".join(found) == " " + "語" * 200_000
+    assert 2 < len(found) < 20
 
 
 def test_the_cache_is_kept_for_each_size_and_unit(open_text, tmp_path):

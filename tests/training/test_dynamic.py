@@ -18,7 +18,7 @@ def repetitive(folder):
     """Text in which an earlier chunk tells much of a later one."""
     path = folder / "repeated.txt"
     path.write_text("to be or not to be, that is the question. " * 300, encoding="utf-8")
-    return TextFiles(str(path), cache=str(folder / "cache"), batch_size=2, chunk_length=8)
+    return TextFiles(str(path), cache=str(folder / "cache"), batch_size=1, chunk_length=8)
 
 
 def prepared(data):
@@ -53,8 +53,19 @@ def test_a_repetitive_text_gets_better_and_the_weights_come_back(tmp_path):
     assert score(module, data, tmp_path) == plain
 
 
-def test_at_rate_0_it_is_plain_evaluation(tmp_path):
+def test_rows_beside_each_other_are_refused_for_they_are_later_text(tmp_path):
     data = text_data(tmp_path)
+    module = prepared(data)
+
+    with (
+        pytest.raises(ConfigError, match=r"rows came, expected 1[\s\S]*dataset.batch_size=1"),
+        dynamically(module, lr=0.1),
+    ):
+        score(module, data, tmp_path)
+
+
+def test_at_rate_0_it_is_plain_evaluation(tmp_path):
+    data = repetitive(tmp_path)
     module = prepared(data)
     plain = score(module, data, tmp_path)
 

@@ -20,8 +20,9 @@ from seqnets.typing import Batch, Known
 def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterator[None]:
     """Have a module learn from each batch once it is scored, and afterwards as it was.
 
-    Scores stay those of predictions: a batch changes only what is said of the batches after it.
-    Few rows and short chunks adapt soonest. Gradients are needed: the trainer is one with
+    Scores stay those of predictions: a batch changes only what is said of the batches after it. The
+    text comes in one row, for rows beside each other are later text; short chunks adapt soonest.
+    Gradients are needed: the trainer is one with
     ``inference_mode=False``, on one device.
 
     Args:
@@ -30,7 +31,8 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
         decay: Share of the way back to the weights of before that each step takes, in [0, 1].
 
     Raises:
-        ConfigError: The module is no language model, or a number is out of its range.
+        ConfigError: The module is no language model, a number is out of its range, or a batch has
+            several rows.
 
     References:
         Krause et al., 2018, "Dynamic Evaluation of Neural Sequence Models", arXiv:1709.07432.
@@ -64,6 +66,13 @@ class _Learning(Objective):
         self._before: list[Tensor] = []
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
+        if len(batch.x) > 1:
+            raise ConfigError(
+                f"dynamic: batches of {len(batch.x)} rows came, expected 1.\n"
+                "  Rows beside each other are later text, which the model would learn from before "
+                "it is scored on what comes first.\n"
+                "  Give dataset.batch_size=1."
+            )
         if not self._weights:  # now, when they are on the device
             self._weights = [weight for weight in model.parameters() if weight.requires_grad]
             self._before = [weight.detach().clone() for weight in self._weights]
