@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from seqnets.cli.assemble import make_data, make_module, plain
 from seqnets.cli.build import build
@@ -74,8 +74,11 @@ def small(*overrides):
         for name, number in numbers.items():
             if isinstance(config[group].get(name), int):
                 config[group][name] = number
+    widths = config.model.get("hidden_size")
+    if isinstance(widths, ListConfig):
+        config.model.hidden_size = [SMALL["model"]["hidden_size"]] * len(widths)
     if config.model.get("tie_weights"):
-        config.model.embedding_size = config.model.hidden_size
+        config.model.embedding_size = SMALL["model"]["hidden_size"]
     if "backend" in config.model:
         config.model.backend = "reference"  # nothing is compiled
     return plain(config)
