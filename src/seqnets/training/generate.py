@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets.datasets import Vocabulary
 from seqnets.datasets.base import check_count
 from seqnets.errors import ConfigError, DataError
+from seqnets.training.evaluating import evaluating
 
 _BROKEN, _LONGEST = "\ufffd", 4
 """What bytes that are no whole character are decoded to, and how many a character has at most."""
@@ -97,11 +98,9 @@ def _write(
 ) -> Iterator[str]:
     device = next(model.parameters()).device
     random = torch.Generator().manual_seed(seed)
-    modes = {module: module.training for module in model.modules()}
     state: Any = None
     begun: list[int] = []
-    model.eval()
-    try:
+    with evaluating(model):
         for left in reversed(range(length)):
             with torch.no_grad():
                 logits, state = model(ids[None].to(device), state)
@@ -114,9 +113,6 @@ def _write(
             begun = []
             yield vocabulary.separator + piece if glued and piece != "\n" else piece
             glued = piece != "\n"
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _choose(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seqnets.layers import detach
-from seqnets.training.callbacks.pictures import evaluating
+from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import Objective, Row
 from seqnets.typing import Batch, Known
 
@@ -42,7 +42,7 @@ def predict(
         there = Batch(
             x.to(device), y.to(device), None if lengths is None else lengths.to(device), carry
         )
-        with evaluating(model):
+        with evaluating(model), torch.no_grad():
             outcome = objective(model, there, state if carry else None)
             rows = objective.rows(outcome, there, known)
         state = detach(outcome.state)

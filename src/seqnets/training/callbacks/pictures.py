@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.evaluating import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class Pictures(Sparingly):
         batch = data.transfer_batch_to_device(
             next(iter(data.val_dataloader())), pl_module.device, 0
         )
-        with evaluating(pl_module.model):
+        with evaluating(pl_module.model), torch.no_grad():
             outcome = pl_module.objective(pl_module.model, batch)
             pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
         for name, picture in pictures.items():
@@ -51,19 +49,6 @@ class Pictures(Sparingly):
 def can_draw() -> bool:
     """Whether matplotlib is there."""
     return find_spec("matplotlib") is not None
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model in evaluation mode, without gradients, and afterwards as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:

@@ -12,9 +12,10 @@ from seqnets.datasets import Vocabulary
 from seqnets.datasets.base import check_count
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
-from seqnets.training.callbacks.pictures import can_draw, evaluating, write
+from seqnets.training.callbacks.pictures import can_draw, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
+from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling, Polyphony
 

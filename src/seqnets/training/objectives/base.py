@@ -172,6 +172,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
 
 
+def check_shape(objective: Objective, said: Tensor, targets: Tensor) -> None:
+    """Raise DataError unless there is a target for each number that a model says."""
+    if said.shape != targets.shape:
+        raise DataError(
+            f"{type(objective).__name__}: targets have shape {tuple(targets.shape)}, expected "
+            f"{tuple(said.shape)}, the shape of what the model says."
+        )
+
+
 def check_targets(targets: Tensor, classes: int) -> None:
     """Raise DataError unless each target is a class or ``IGNORE``."""
     wrong = ((targets < 0) & (targets != IGNORE)) | (targets >= classes)

@@ -13,7 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.frames import draw_frames
-from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape
 from seqnets.typing import IGNORE, Batch, Known
 
 LARGEST = 64 * 64
@@ -39,11 +39,7 @@ class FramePrediction(Objective):
             DataError: The targets have another shape than what the model says.
         """
         logits, state = model(batch.x, state, batch.lengths)
-        if logits.shape != batch.y.shape:
-            raise DataError(
-                f"FramePrediction: targets have shape {tuple(batch.y.shape)}, expected "
-                f"{tuple(logits.shape)}, the shape of what the model says."
-            )
+        check_shape(self, logits, batch.y)
         targets = batch.y.flatten(0, 1)
         logits = logits.flatten(0, 1)
         if batch.lengths is not None:

@@ -15,7 +15,7 @@ from seqnets.datasets.music import KEYS, LOWEST, chord
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls
-from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape
 from seqnets.typing import IGNORE, Batch, Known
 
 
@@ -32,11 +32,7 @@ class Polyphony(Objective):
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score K answers a step; ``IGNORE`` where none are."""
         logits, state = model(batch.x, state, batch.lengths)
-        if logits.shape != batch.y.shape:
-            raise DataError(
-                f"Polyphony: targets have shape {tuple(batch.y.shape)}, expected "
-                f"{tuple(logits.shape)}, the shape of what the model says."
-            )
+        check_shape(self, logits, batch.y)
         scored = batch.y[..., 0] != IGNORE
         nats = F.binary_cross_entropy_with_logits(
             logits, batch.y.clamp(min=0), reduction="none"

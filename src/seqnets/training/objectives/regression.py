@@ -14,7 +14,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.scatter import draw_scatter
-from seqnets.training.objectives.base import Objective, Outcome, Row, entries
+from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import Batch, Known
 
 _PICTURES = 8
@@ -34,11 +34,7 @@ class Regression(Objective):
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score K values a row."""
         values, state = model(batch.x, state, batch.lengths)
-        if values.shape != batch.y.shape:
-            raise DataError(
-                f"Regression: targets have shape {tuple(batch.y.shape)}, expected "
-                f"{tuple(values.shape)}, the shape of what the model says."
-            )
+        check_shape(self, values, batch.y)
         loss = F.mse_loss(values, batch.y)
         count = torch.tensor(len(values), device=values.device)
         return Outcome(loss, count, values.detach(), batch.y, state)
