@@ -139,7 +139,9 @@ def test_files_without_a_picture_are_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"no gzip", gzip.compress(FILES["t10k-labels-idx1-ubyte"])[:-9]]
+    "damaged",
+    [b"no gzip", gzip.compress(FILES["t10k-labels-idx1-ubyte"])[:-9]],
+    ids=["not gzip", "cut off"],
 )
 def test_a_damaged_gz_is_refused(tmp_path, damaged):
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
