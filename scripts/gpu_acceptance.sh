@@ -68,8 +68,8 @@ if "$python" -c "import hydra" 2>/dev/null; then
     plot=$("$python" -c "import matplotlib" 2>/dev/null && echo true || echo false)
     part benchmark 215 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=130 \
         "plot=$plot" "output=$out/cuda.json"
-    part training 80 "$python" scripts/measure_training.py --device cuda --steps 150 \
-        --windows 1 --rounds 2 --output "$out/training.json"
+    part training 80 "$python" scripts/measure_training.py --device cuda --steps 100 \
+        --rounds 8 --output "$out/training.json"
 else
     failed=1
     note benchmark "FAILED: hydra is not installed" 0

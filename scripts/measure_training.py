@@ -2,27 +2,30 @@
 
     python scripts/measure_training.py --output FILE [--data FOLDER] [--device cuda|cpu]
 
-Four runs take turns in one process: `seqnets train` as it stands (progress bar, TensorBoard,
-guards), the same without TensorBoard, the same model in a bare loop, and that loop with
-torch.nn.LSTM in the model. Each window is so many steps of training; the device is waited for at
-its ends alone. How many batches a second the data loader gives by itself is noted too. Without
---data the text is random words, as many and as different as those of PTB.
+Four runs take turns: `seqnets train` as it stands (progress bar, TensorBoard, guards), the same
+without TensorBoard, both in processes of their own as a user starts them, the same model in a bare
+loop, and that loop with torch.nn.LSTM in the model. A turn is so many steps; the device is waited
+for at its ends alone, and a process whose turn is over stops until the next, so that a machine that
+is slow for a while is slow for all. A ratio is the median over rounds. How many batches a second
+the data loader gives by itself is noted too. Without --data the text is random words, as many and
+as different as those of PTB.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import chain, count, pairwise
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,7 @@ BARE, TORCH, LOADER = "bare loop", "bare loop, nn.LSTM", "data loader alone"
 MISSING: list[str] = []
 """What was to be measured and was not."""
 BACKENDS: dict[str, dict[str, int]] = {}
-"""How often each of the engine's backends ran in the last round of a run."""
+"""How often each of the engine's backends ran: in a loop's last turn, in a command so far."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,27 @@ RECIPES = {
 }
 
 
-class Windows(Callback):
-    """Note when each window of a trainer's steps begins and ends."""
+class Turns(Callback):
+    """Train so many steps at a time, note what they took, and stop until someone says go on."""
 
-    marks: list[float]
-    shapes: list[tuple[int, ...]]
-
-    def __init__(self, warmup: int, steps: int) -> None:
-        self.warmup, self.steps = warmup, steps
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin anew, where the script finds it all once the run is over."""
-        Windows.marks = []
-        Windows.shapes = [tuple(p.shape) for p in pl_module.model.parameters()]
+    def __init__(self, warmup: int, steps: int, path: str) -> None:
+        self.warmup, self.steps, self.path = warmup, steps, Path(path)
+        self.began = 0.0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Wait for the device at the ends of windows only."""
+        """Wait for the device at the ends of turns only."""
         done = trainer.global_step - self.warmup
-        if done >= 0 and done % self.steps == 0:
-            Windows.marks.append(clock(pl_module.device))
+        if done < 0 or done % self.steps:
+            return
+        seconds = clock(pl_module.device) - self.began
+        seen = {
+            "seconds": seconds,
+            "shapes": [list(p.shape) for p in pl_module.model.parameters()],
+            "backends": dict(engine.runs),
+        }
+        self.path.write_text(json.dumps(seen), encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self.began = time.perf_counter()
 
 
 class TorchModel(nn.Module):
@@ -135,17 +140,89 @@ class BareLoop:
         self.optimizer.step()
         self.state = detach(state)
 
-    def windows(self, number: int, steps: int, warmup: int) -> list[float]:
-        """Steps a second of so many windows."""
+    def turn(self, steps: int) -> float:
+        """The seconds that so many steps take."""
         device = next(self.model.parameters()).device
-        for _ in range(warmup):
+        began = clock(device)
+        for _ in range(steps):
             self.step()
-        marks = [clock(device)]
-        for _ in range(number):
-            for _ in range(steps):
-                self.step()
-            marks.append(clock(device))
-        return rates(marks, steps)
+        return clock(device) - began
+
+
+class Command:
+    """`seqnets train` by its own entry point, in a process of its own; its bar goes to a file."""
+
+    def __init__(self, given: argparse.Namespace, data: Path, folder: Path, *more: str) -> None:
+        script = Path(__file__)
+        path = os.pathsep.join(filter(None, [str(script.parent), os.environ.get("PYTHONPATH")]))
+        # rich draws its bar where it believes in a terminal
+        terminal = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}
+        folder.mkdir()
+        self.seen, self.screen = folder / "turn.json", folder / "screen.txt"
+        turns = f"{script.stem}.{Turns.__name__}"
+        arguments = [
+            f"experiment=ptb_{given.model}", f"dataset.root='{data}'", f"output='{folder}'",
+            f"trainer={'gpu' if given.device == 'cuda' else 'cpu'}",
+            f"trainer.max_steps={given.warmup + given.rounds * given.steps + 1}",
+            "trainer.max_epochs=-1", "+trainer.limit_test_batches=1", f"allow=[{script.stem}]",
+            f"+callbacks.turns._target_={turns}", f"+callbacks.turns.warmup={given.warmup}",
+            f"+callbacks.turns.steps={given.steps}", f"+callbacks.turns.path='{self.seen}'",
+            *given.overrides, *more,
+        ]  # fmt: skip
+        with self.screen.open("w") as screen:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "seqnets", "train", *arguments],
+                env={**os.environ, **terminal, "PYTHONPATH": path},
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+            )
+        self.wait()
+
+    def turn(self, steps: int) -> float:
+        """Let it go on until it stops again, and ask what its steps took."""
+        self.process.send_signal(signal.SIGCONT)
+        self.wait()
+        return float(self.saw()["seconds"])
+
+    def wait(self) -> None:
+        """Until it stops by itself."""
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            raise RuntimeError(f"seqnets train ended with {status}:\n{self.told()[-3000:]}")
+
+    def saw(self) -> dict[str, Any]:
+        """What was noted at the end of the last turn."""
+        seen: dict[str, Any] = json.loads(self.seen.read_text(encoding="utf-8"))
+        return seen
+
+    def told(self) -> str:
+        """What a terminal would show."""
+        return self.screen.read_text(encoding="utf-8")
+
+    def end(self) -> None:
+        """Let it finish."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.wait()
+        if self.process.returncode:
+            raise RuntimeError(f"seqnets train ended with:\n{self.told()[-3000:]}")
+        if "training" not in self.told():
+            MISSING.append(f"{COMMAND}: its progress bar was not drawn")
+
+
+class Loader:
+    """The training loader by itself."""
+
+    def __init__(self, data: PennTreebank) -> None:
+        self.batches = chain.from_iterable(data.train_dataloader() for _ in count())
+
+    def turn(self, steps: int) -> float:
+        """The seconds that so many batches take."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            next(self.batches)
+        return time.perf_counter() - began
 
 
 def clock(device: torch.device) -> float:
@@ -153,37 +230,6 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def rates(marks: list[float], steps: int) -> list[float]:
-    """Steps a second between marks."""
-    return [steps / (end - begin) for begin, end in pairwise(marks)]
-
-
-def by_command(
-    model: str, data: Path, device: str, windows: int, steps: int, warmup: int, also: list[str]
-) -> list[float]:
-    """Steps a second of `seqnets train`, by its own entry point; the bar is drawn into nowhere."""
-    from seqnets.cli.main import command
-
-    screen = io.StringIO()
-    with tempfile.TemporaryDirectory() as output:
-        arguments = [
-            f"experiment=ptb_{model}", f"dataset.root='{data}'", f"output='{output}'",
-            f"trainer={'gpu' if device == 'cuda' else 'cpu'}",
-            f"trainer.max_steps={warmup + windows * steps + 1}", "trainer.max_epochs=-1",
-            "+trainer.limit_test_batches=1", f"allow=[{__name__}]",
-            f"+callbacks.windows._target_={__name__}.Windows",
-            f"+callbacks.windows.warmup={warmup}", f"+callbacks.windows.steps={steps}",
-            *also,
-        ]  # fmt: skip
-        with contextlib.redirect_stdout(screen):
-            code = command(["train", *arguments])
-    if code:
-        raise RuntimeError(f"seqnets train ended with {code}:\n{screen.getvalue()[-2000:]}")
-    if "training" not in screen.getvalue():
-        MISSING.append(f"{COMMAND}: its progress bar was not drawn")
-    return rates(Windows.marks, steps)
 
 
 def random_words(folder: Path) -> Path:
@@ -198,17 +244,6 @@ def random_words(folder: Path) -> Path:
     return folder
 
 
-def drawn(data: PennTreebank, windows: int, steps: int) -> list[float]:
-    """Batches a second that the training loader gives by itself."""
-    batches = chain.from_iterable(data.train_dataloader() for _ in count())
-    marks = [time.perf_counter()]
-    for _ in range(windows):
-        for _ in range(steps):
-            next(batches)
-        marks.append(time.perf_counter())
-    return rates(marks, steps)
-
-
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,24 +252,21 @@ def main() -> None:
     available = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cuda", "cpu"), default=available)
     parser.add_argument("--model", choices=RECIPES, default="medium")
-    parser.add_argument("--steps", type=int, default=500, help="of a window; an epoch has 1327")
-    parser.add_argument("--windows", type=int, default=2, help="of each run in a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--warmup", type=int, default=50, help="steps before a round's windows")
+    parser.add_argument("--steps", type=int, default=50, help="of a turn; 50 are one log step")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each run")
+    parser.add_argument("--warmup", type=int, default=50, help="steps before the first turn")
     parser.add_argument("overrides", nargs="*", help="more for `seqnets train`, as KEY=VALUE")
     given = parser.parse_args()
-    # rich draws its bar where it believes in a terminal
-    os.environ.update(FORCE_COLOR="1", TTY_COMPATIBLE="1", TERM="xterm")
 
     with tempfile.TemporaryDirectory() as temporary:
         real = given.data is not None and given.data.is_dir()
         data = given.data if real else random_words(Path(temporary))
-        found = measure(given, data.absolute())
+        found = measure(given, data.absolute(), Path(temporary))
 
     medians = {name: statistics.median(values) for name, values in found.items()}
     pairs = [(COMMAND, BARE), (COMMAND, QUIET), (COMMAND, TORCH), (BARE, TORCH), (LOADER, BARE)]
     ratios = {
-        f"{one} / {other}": round(medians[one] / medians[other], 4)
+        f"{one} / {other}": round(median_ratio(found[one], found[other]), 4)
         for one, other in pairs
         if one in medians
     }
@@ -245,12 +277,12 @@ def main() -> None:
         "recipe": asdict(RECIPES[given.model]) | {"V": V},
         "device": given.device,
         "backends": BACKENDS,
-        "steps_of_a_window": given.steps,
+        "steps_of_a_turn": given.steps,
         "overrides": given.overrides,
         "missing": sorted(set(MISSING)),
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratios": ratios,
-        "windows": {name: [round(v, 2) for v in values] for name, values in found.items()},
+        "turns": {name: [round(v, 2) for v in values] for name, values in found.items()},
         "machine": machine(),
         "versions": versions(),
         "commit": commit(),
@@ -267,8 +299,13 @@ def main() -> None:
         print(f"{name:38} {value:6.3f}")
 
 
-def measure(given: argparse.Namespace, data: Path) -> dict[str, list[float]]:
-    """Steps a second of each window of each run."""
+def median_ratio(ones: list[float], others: list[float]) -> float:
+    """The median over rounds of how much faster one was than the other."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, list[float]]:
+    """Steps a second of each turn of each run."""
     recipe, device = RECIPES[given.model], torch.device(given.device)
     torch.manual_seed(0)
     ptb = PennTreebank(str(data), batch_size=recipe.B, chunk_length=recipe.T)
@@ -287,33 +324,30 @@ def measure(given: argparse.Namespace, data: Path) -> dict[str, list[float]]:
         BARE: BareLoop(model, rows, recipe),
         TORCH: BareLoop(TorchModel(recipe), rows, recipe),
     }
-    plan = (given.windows, given.steps, given.warmup)
-    runs: dict[str, Callable[[], list[float]]] = {}
+    for loop in loops.values():
+        loop.turn(given.warmup)
+    commands: dict[str, Command] = {}
     if find_spec("hydra"):
-
-        def command(*more: str) -> Callable[[], list[float]]:
-            also = [*given.overrides, *more]
-            return lambda: by_command(given.model, data, given.device, *plan, also)
-
-        runs |= {COMMAND: command(), QUIET: command("logger=none")}
+        commands[COMMAND] = Command(given, data, folder / "as it stands")
+        commands[QUIET] = Command(given, data, folder / "no logger", "logger=none")
     else:
         MISSING.append(f"{COMMAND}: hydra is not installed")
-    runs |= {name: lambda loop=loop: loop.windows(*plan) for name, loop in loops.items()}
-    runs[LOADER] = lambda: drawn(ptb, given.windows, given.steps)
 
+    runs: dict[str, Any] = {**commands, **loops, LOADER: Loader(ptb)}
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(given.rounds):
         for name, run in runs.items():
             engine.runs.clear()
-            found[name] += run()
+            found[name].append(given.steps / run.turn(given.steps))
             BACKENDS[name] = dict(engine.runs)
-            print(f"{name}: {found[name][-1]:.1f} steps/s", flush=True)
-    if COMMAND in runs and not given.overrides:
-        shapes = [tuple(p.shape) for p in model.parameters()]
-        if Windows.shapes != shapes:
-            raise RuntimeError(
-                f"{COMMAND} trained a model of shapes {Windows.shapes}, not {shapes}"
-            )
+        print("  ".join(f"{name} {values[-1]:.1f}" for name, values in found.items()), flush=True)
+    shapes = [list(p.shape) for p in model.parameters()]
+    for name, command in commands.items():
+        seen = command.saw()
+        BACKENDS[name] = seen["backends"]
+        if seen["shapes"] != shapes and not given.overrides:
+            raise RuntimeError(f"{name} trained a model of {seen['shapes']}, expected {shapes}.")
+        command.end()
     return found
 
 

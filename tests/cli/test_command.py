@@ -1,6 +1,7 @@
 """What is typed: verbs, help, mistyped names, lists, completion."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -13,6 +14,27 @@ from seqnets.cli.main import VERBS
 
 def test_the_version_is_the_packages(seqnets):
     assert seqnets("--version") == (0, f"seqnets {package.__version__}\n", "")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's memory")
+@pytest.mark.parametrize(("given", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "0"}, False)])
+def test_memory_of_a_step_is_kept_for_the_next_unless_the_user_says_otherwise(given, kept):
+    script = (
+        "import resource, torch\n"
+        "from seqnets.cli.main import keep_memory\n"
+        "keep_memory()\n"
+        "def step(): [torch.ones(4 << 20) for _ in range(3)]\n"
+        "for _ in range(20): step()\n"  # until the heap has settled
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(10): step()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **given}, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) < 12_288) == kept  # the pages of one step in ten
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

@@ -17,10 +17,11 @@ import seqnets
 
 _PACKAGES = ("torch", "numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and their load, threads and how they wait, vectors, compiler, GPU.
+    """Processor, cores, load, threads, how they wait, allocator, vectors, compiler, GPU.
 
     Where there is a GPU: its name, its driver, CUDA and cuDNN too.
     """
@@ -33,6 +34,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
         "waiting": {name: os.environ[name] for name in _WAITING if name in os.environ},
+        "allocator": {name: os.environ[name] for name in _ALLOCATOR if name in os.environ},
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "compiler": _compiler(),
         **(_gpu() if torch.cuda.is_available() else {"gpu": None}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ VERBS = {
     "completion": "print a shell's script for tab completion: bash",
 }
 
+_MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
+
 HELP = """\
 seqnets: recurrent sequence models.
 
@@ -35,13 +39,29 @@ Keys and groups are set by key=value:  seqnets train dataset=text dataset.path=b
 def main() -> None:
     """Run the command and exit: 0 done, 1 failed, 2 mistyped, 128 + N stopped by signal N.
 
-    Threads that wait for each other soon sleep instead of spinning on, unless the user says
-    otherwise (docs/decisions/0008). The variable is read when torch is loaded, which nothing has
-    done yet. A benchmark leaves them as they are in everybody's own PyTorch code.
+    Threads that wait for each other soon sleep instead of spinning on (docs/decisions/0008), and
+    memory that was freed is kept (0015), unless the user says otherwise. A benchmark leaves both
+    as they are in everybody's own PyTorch code.
     """
-    if "OMP_WAIT_POLICY" not in os.environ and sys.argv[1:2] != ["benchmark"]:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if sys.argv[1:2] != ["benchmark"]:
+        if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which is yet to come
+            os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        keep_memory()
     sys.exit(command(sys.argv[1:]))
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory for the next step, where it would give it back to the system.
+
+    Buffers of up to 32 MiB, the most that glibc allows, come from the heap, and the heap's end
+    stays up to 1 GiB. Another C library, or a user who set one of glibc's own variables for this,
+    is left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None or any(name in os.environ for name in _MEMORY):
+        return
+    mallopt(_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 def command(arguments: Sequence[str]) -> int:
