@@ -1,6 +1,6 @@
 """Measure where torch's own kernels are faster than our loops, for engine/preference.json.
 
-    python scripts/measure_preference.py                  # the loops in C, about 5 minutes
+    python scripts/measure_preference.py                  # the loops in C, about 6 minutes
     python scripts/measure_preference.py --device cuda    # those in Triton
 
 Nothing else should be running. Cells whose equations torch has no kernel for are not in the table:
@@ -32,7 +32,7 @@ SECONDS = {"cpu": 1.0, "cuda": 0.05}  # for each case
 DTYPES = {"cpu": ("float32",), "cuda": ("tf32", "float16", "bfloat16", "float32")}
 SIZES = {
     "cpu": [
-        *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512)),
+        *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512, 768)),
         *product((1, 32), (1,), (64, 256)),  # single steps
     ],
     "cuda": [*product((1, 16, 64), (128,), (32, 64, 128, 256, 512, 1024)), (16, 1, 256)],

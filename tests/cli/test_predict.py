@@ -272,3 +272,20 @@ def test_predictions_are_json_lines(seqnets, trained, classifier):
 
     assert done.code == 1
     assert "is not JSON Lines" in done.err
+
+
+def test_what_an_objective_leaves_open_may_be_changed_for_a_trained_model(seqnets, tmp_path):
+    sizes = ["dataset.train_size=64", "dataset.test_size=8", "dataset.length=3"]
+    assert seqnets("train", *SMALL, "dataset=sort", *sizes).code == 0
+    checkpoint = f"checkpoint={only_run(tmp_path)}"
+
+    assert seqnets("predict", checkpoint, "objective.beam_size=3").code == 0
+    assert len(rows_of(tmp_path / "predictions.jsonl")) == 8
+    for verb in ("evaluate", "predict"):
+        refused = seqnets(verb, checkpoint, "objective.beam_size=0", *WRITE[verb])
+        unknown = seqnets(verb, checkpoint, "objective.beam=3", *WRITE[verb])
+        assert "beam_size is 0, expected" in refused.err
+        assert "Did you mean objective.beam_size" in unknown.err
+
+
+WRITE = {"evaluate": [], "predict": ["to=other.jsonl"]}

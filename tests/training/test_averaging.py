@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from seqnets.errors import ConfigError
+from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import NonMonotonicASGD, load_checkpoint
 
 from .runs import fit, language_module, text_data
@@ -174,3 +174,12 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(step, tmp_path):
     assert whole.optimizers[0].count == resumed.optimizers[0].count > 1
     assert whole.optimizers[0].losses == resumed.optimizers[0].losses
     assert same(a, b)
+
+
+def test_another_optimizers_state_is_refused():
+    model = nn.Linear(1, 1)
+
+    with pytest.raises(CheckpointError, match="without 'averaging' came"):
+        NonMonotonicASGD(model.parameters(), lr=1.0).load_state_dict(
+            torch.optim.SGD(model.parameters(), lr=1.0).state_dict()
+        )

@@ -15,13 +15,13 @@ from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import score_file
-from seqnets.cli.trained import load_data, load_module, with_its_dataset
+from seqnets.cli.trained import load_data, load_module, with_its_task
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
 
 _PARTS = ("val", "test")
 
-from_checkpoint = with_its_dataset
+from_checkpoint = with_its_task
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
@@ -47,7 +47,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         gradients = {"inference_mode": False} if learns else {}
         trainer = make_trainer(options, options["allow"], [], logger=False, **gradients)
-        module = load_module(path, options["allow"])
+        module = load_module(path, options["allow"], options["objective"])
         data = load_data(module, options, path)
         score = trainer.test if options["part"] == "test" else trainer.validate
         with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
@@ -74,7 +74,7 @@ def _learning(
 def _score_predictions(options: Config, path: Path) -> int:
     """Score a file by what the checkpoint's data know; the model does not run."""
     file = Path(str(options["predictions"])).expanduser()
-    module = load_module(path, options["allow"])
+    module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])
     what = "1 row" if count == 1 else f"{count:,} rows"
     Console().print(report.figures_table(what, figures, module.objective, {}))

@@ -17,7 +17,7 @@ from seqnets.cli.build import build
 from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import STDOUT, check_target, write_rows
-from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_dataset
+from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.loader import Loader
@@ -25,7 +25,7 @@ from seqnets.training import Row, SequenceModule
 from seqnets.training.predict import predict
 from seqnets.typing import Batch
 
-from_checkpoint = with_its_dataset
+from_checkpoint = with_its_task
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
@@ -40,7 +40,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
-        module = load_module(path, options["allow"])
+        module = load_module(path, options["allow"], options["objective"])
         batches = _limited(_loader(module, options, path), trainer, options)
         count = write_rows(_rows(module, batches, trainer), options["to"])
     _tell(options, count, path, command)

@@ -14,16 +14,27 @@ from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.typing import Known
 
 
-def with_its_dataset(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
-    """A verb's configuration with the checkpoint's dataset in it; its ``from_checkpoint``."""
+def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
+    """A verb's configuration with the checkpoint's dataset and objective in it, to be changed.
+
+    It is the verb's ``from_checkpoint``.
+    """
     if given.get("checkpoint") is None:
         return None
     path = runs.checkpoint_at(str(given["checkpoint"]), "best.ckpt")
-    return {**own, "dataset": runs.saved_config(path)["dataset"]}, {}
+    saved = runs.saved_config(path)
+    return {**own, "dataset": saved["dataset"], "objective": saved["objective"]}, {}
 
 
-def load_module(path: Path, allow: Sequence[str]) -> SequenceModule:
+def load_module(
+    path: Path, allow: Sequence[str], objective: Config | None = None
+) -> SequenceModule:
     """Make the model that a checkpoint holds, with its card.
+
+    Args:
+        path: The checkpoint.
+        allow: Modules of the user's own whose classes it may name.
+        objective: What differs from the objective that it was trained for.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -31,8 +42,10 @@ def load_module(path: Path, allow: Sequence[str]) -> SequenceModule:
     """
     checkpoint = load_checkpoint(path)
     card = checkpoint["seqnets"]
-    module = make_module(card["config"], card["data"], allow)
-    module.card = {"config": card["config"], "data": card["data"]}
+    config = card["config"]
+    changed = {**config, "objective": {**config["objective"], **(objective or {})}}
+    module = make_module(changed, card["data"], allow)
+    module.card = {"config": config, "data": card["data"]}
     load_weights(module, checkpoint, path)
     return module
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seqnets.errors import ConfigError
+from seqnets.optional import optional
 
 TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
 """What sacrebleu splits texts by; "none" for texts that are split by spaces already."""
@@ -17,13 +18,8 @@ def bleu_of(tokenize: str = "13a") -> Any:
     Raises:
         ConfigError: sacrebleu is not installed, or splits texts in no such way.
     """
-    try:
+    with optional("BLEU is computed by sacrebleu", "bleu"):
         from sacrebleu.metrics import BLEU
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "BLEU is computed by sacrebleu, which is not installed.\n"
-            "  Install it: pip install 'seqnets[bleu]'"
-        ) from error
     if tokenize not in TOKENIZERS:
         raise ConfigError(
             f"BLEU: tokenize is {tokenize!r}, expected one of {', '.join(TOKENIZERS)}."

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from seqnets.errors import ConfigError, DataError
+from seqnets.optional import optional
 
 BYTES = 256
 """Every text can be spelled in bytes: these tokens every encoding has."""
@@ -111,12 +112,7 @@ class BytePairEncoding:
 
 
 def _library() -> Any:
-    try:
+    with optional("Byte pairs are made by tokenizers", "bpe"):
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "Byte pairs are made by tokenizers, which is not installed.\n"
-            "  Install it: pip install 'seqnets[bpe]'"
-        ) from error
     return tokenizers

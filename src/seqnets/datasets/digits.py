@@ -6,7 +6,7 @@ from typing import Any
 
 from seqnets.datasets.base import Part, check_fractions
 from seqnets.datasets.pixels import Pictures, PixelSequences
-from seqnets.errors import ConfigError
+from seqnets.optional import optional
 
 
 class Digits(PixelSequences):
@@ -55,12 +55,7 @@ def read_digits() -> Pictures:
     Raises:
         ConfigError: scikit-learn is not installed.
     """
-    try:
+    with optional("The digits are scikit-learn's", "digits"):
         from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "The digits are scikit-learn's, which is not installed.\n"
-            "  Install it: pip install 'seqnets[digits]'"
-        ) from error
     digits = load_digits()
     return Pictures(digits.images, digits.target)

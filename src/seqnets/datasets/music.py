@@ -10,7 +10,8 @@ import torch
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
+from seqnets.optional import optional
 from seqnets.typing import Sizes
 
 KEYS = 88
@@ -106,13 +107,8 @@ def read_rolls(path: Path) -> dict[Part, list[np.ndarray]]:
     Raises:
         DataError: The file is no such file; says which piece does not fit.
     """
-    try:
+    with optional("PolyphonicMusic: .mat files are read by SciPy", "music"):
         from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "PolyphonicMusic: .mat files are read by SciPy, which is not installed.\n"
-            "  Install it: pip install 'seqnets[music]'"
-        ) from error
     try:
         content = loadmat(path)
     except Exception as error:  # whatever a damaged file makes SciPy raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from seqnets.errors import ConfigError
+from seqnets.optional import optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,12 +41,7 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
+    with optional("Pictures are drawn by matplotlib", "plot"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "Pictures are drawn by matplotlib, which is not installed.\n"
-            "  Install it: pip install 'seqnets[plot]'"
-        ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**grid)

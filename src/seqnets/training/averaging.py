@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import check_count
+from seqnets.errors import CheckpointError
 
 
 class NonMonotonicASGD(torch.optim.SGD):
@@ -93,9 +94,18 @@ class NonMonotonicASGD(torch.optim.SGD):
         return {**super().state_dict(), "averaging": mine}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state, whose model's weights are loaded already."""
+        """Go on from a state, whose model's weights are loaded already.
+
+        Raises:
+            CheckpointError: It is another optimizer's.
+        """
+        mine = state_dict.get("averaging")
+        if mine is None:
+            raise CheckpointError(
+                f"{type(self).__name__}: a state without 'averaging' came, expected one of its "
+                "own.\n  Go on with the optimizer that wrote the checkpoint."
+            )
         super().load_state_dict(state_dict)
-        mine = state_dict["averaging"]
         self.losses, self.count = list(mine["losses"]), mine["count"]
         self._exchanged = mine["exchanged"]
         if self._exchanged:

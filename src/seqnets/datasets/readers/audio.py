@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seqnets.errors import ConfigError, DataError
+from seqnets.optional import optional
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
@@ -80,13 +81,8 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
         DataError: The file is damaged, empty, or has samples that are not finite.
         ConfigError: soundfile, which reads it, is not installed.
     """
-    try:
+    with optional(f"{path}: sound is read by soundfile", "audio"):
         import soundfile
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: sound is read by soundfile, which is not installed.\n"
-            "  Install it: pip install 'seqnets[audio]'"
-        ) from error
     try:
         samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:

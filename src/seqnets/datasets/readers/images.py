@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
+from seqnets.optional import optional
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -22,13 +23,8 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
         DataError: The file is damaged, or its channels have not 8 bits.
         ConfigError: Pillow, which reads it, is not installed.
     """
-    try:
+    with optional(f"{path}: images are read by Pillow", "images"):
         from PIL import Image
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: images are read by Pillow, which is not installed.\n"
-            "  Install it: pip install 'seqnets[images]'"
-        ) from error
     try:
         with Image.open(path) as image:
             if image.mode not in _MODES:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.files import LARGEST, check_text, parse_number
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
+from seqnets.optional import optional
 
 Row = dict[str, Any]
 """The cells of a row by column."""
@@ -180,14 +181,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
+    with optional(f"{path}: Parquet is read by pyarrow", "tables"):
         import pyarrow
         from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: Parquet is read by pyarrow, which is not installed.\n"
-            "  Install it: pip install 'seqnets[tables]'"
-        ) from error
     count = 0
     try:
         with parquet.ParquetFile(path) as file:
