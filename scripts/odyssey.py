@@ -77,7 +77,8 @@ TASKS = {
         partial(SequenceTagger, hidden_size=64),
         Polyphony,
         lambda figures: figures["nll"],
-        steps=600,
+        steps=2400,
+        looks=20,
     ),
     "speech": Task(
         "Japanese vowels, error in %",
