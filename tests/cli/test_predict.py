@@ -65,6 +65,7 @@ def test_a_part_is_written_a_row_a_sequence_and_scores_as_the_part_does(
     assert done.code == 0, done.err
     assert f"{len(rows)} rows of the test part written to predictions.jsonl" in done.out
     assert {row["target"] for row in rows} == {"a", "b", "c"}
+    assert all(row["target"] == "abc"[int(row["id"]) % 3] for row in rows)
     for row in rows:
         assert row["probability"] == max(row["probabilities"].values())
         assert row["probabilities"][row["prediction"]] == row["probability"]
@@ -123,6 +124,7 @@ def test_new_data_need_no_training_data(seqnets, trained, classifier, tmp_path):
     written = rows_of(tmp_path / "new.jsonl")
     assert done.code == 0, done.err
     assert len(written) == 60
+    assert [row["id"] for row in written] == [str(n) for n in range(60)]
     assert {row["target"] for row in written} == {None}
     assert "evaluate" not in done.out
     as_before = [row["probability"] for row in rows_of(tmp_path / "known.jsonl")]

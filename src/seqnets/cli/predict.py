@@ -41,8 +41,9 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])
-        batches = _limited(_loader(module, options, path), trainer, options)
-        count = write_rows(_rows(module, batches, trainer), options["to"])
+        loader = _loader(module, options, path)
+        rows = _rows(module, _limited(loader, trainer, options), trainer)
+        count = write_rows(_named(rows, loader.ids), options["to"])
     _tell(options, count, path, command)
     return 0
 
@@ -90,6 +91,13 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
             module.card["data"],
             device,
         )
+
+
+def _named(rows: Iterable[Row], ids: list[Any] | None) -> Iterable[Row]:
+    """Rows with what the file calls their sequences."""
+    return (
+        rows if ids is None else ({"id": name, **row} for name, row in zip(ids, rows, strict=False))
+    )
 
 
 def _tell(options: Config, count: int, path: Path, command: str) -> None:

@@ -73,6 +73,11 @@ class Loader(ABC):
         return self
 
     @property
+    def ids(self) -> list[Any] | None:
+        """What the file calls the sequences, in its order; None where it has no names for them."""
+        return None
+
+    @property
     def padding(self) -> float:
         """The share of padding among all steps of the coming epoch's batches, 0..1."""
         return 0.0

@@ -128,7 +128,8 @@ class SequenceFiles(SequenceData):
         inputs = self._inputs(parts["train"], facts)
         targets, about = self.encode(parts)
         sequences = {
-            part: Sequences(*inputs(records), targets[part]) for part, records in parts.items()
+            part: Sequences(*inputs(records), targets[part], ids=_ids(records))
+            for part, records in parts.items()
         }
         return Contents(sequences, inputs, about, facts)
 
@@ -177,7 +178,8 @@ class SequenceFiles(SequenceData):
             self.missing == "forward",
         )
         targets = self.unknown(len(source.records), known)
-        return SequenceLoader(Sequences(*inputs(source.records), targets), self.batch_size)
+        sequences = Sequences(*inputs(source.records), targets, ids=_ids(source.records))
+        return SequenceLoader(sequences, self.batch_size)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first few sequences of a part: what is to be told, and how each begins."""
@@ -257,6 +259,11 @@ class SequenceFiles(SequenceData):
                 "step of the training part, expected some values.\n  Leave it out."
             )
         return Inputs(None, Scaling.of(steps) if self.standardise else None, forward)
+
+
+def _ids(records: Sequence[Record]) -> list[Any] | None:
+    ids = [record.id for record in records]
+    return None if all(name is None for name in ids) else ids
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,12 +34,14 @@ class Sequences:
             ``stepwise``, a label a step (steps,) int64, or values or a frame a step, as ``x`` has
             them, ``IGNORE`` where none are.
         stepwise: Whether each step has a target of its own.
+        ids: What their file calls them, plain values; None where it has no names for them.
     """
 
     x: Tensor
     lengths: Tensor
     y: Tensor
     stepwise: bool = False
+    ids: list[Any] | None = None
 
     @classmethod
     def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
@@ -88,7 +90,10 @@ class Sequences:
     def select(self, rows: Tensor) -> Sequences:
         """Return the sequences of these numbers, in this order; not for a label a step."""
         pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
-        return replace(self, x=torch.cat(pieces), lengths=self.lengths[rows], y=self.y[rows])
+        ids = None if self.ids is None else [self.ids[row] for row in rows]
+        return replace(
+            self, x=torch.cat(pieces), lengths=self.lengths[rows], y=self.y[rows], ids=ids
+        )
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,11 @@ class SequenceLoader(Loader):
         ordered = copy.copy(self)
         ordered._shuffle = False
         return ordered
+
+    @property
+    def ids(self) -> list[Any] | None:
+        """What the file calls the sequences, in its order; None where it has no names for them."""
+        return self._sequences.ids if isinstance(self._sequences, Sequences) else None
 
     @property
     def padding(self) -> float:

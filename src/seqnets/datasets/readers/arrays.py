@@ -59,7 +59,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
         target, split = wanted.target_of(where, row), split_of(where, row)
-        records.append(Record(where, steps.astype(np.float32), target, split))
+        records.append(Record(where, steps.astype(np.float32), target, split, row.get("ids")))
     return Source(records)
 
 

@@ -67,7 +67,7 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
         steps, found = read(file, wanted)
         facts = facts or found
         check_facts(str(file), found, str(files[0]), facts)
-        records.append(Record(str(file), steps))
+        records.append(Record(str(file), steps, id=str(file)))
     return Source(records, {name: fact for name, fact in facts.items() if name != "kind"})
 
 

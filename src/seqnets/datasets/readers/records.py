@@ -27,12 +27,14 @@ class Record:
         steps: Features (T, I) float32, NaN where a value is missing, or text; T is at least 1.
         target: What is to be told of it; None if that is not known.
         split: The part that it is for, where the file says so.
+        id: What the file calls it, or the file's own name in a folder; None where it has none.
     """
 
     where: str
     steps: np.ndarray | str
     target: Any = None
     split: Part | None = None
+    id: Any = None
 
 
 @dataclass(frozen=True)

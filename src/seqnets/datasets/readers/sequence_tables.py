@@ -62,7 +62,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
         target, split = wanted.target_of(where, row), split_of(where, row)
         if row[SEQUENCE] != last or not records:
             names.add(where, row[SEQUENCE])
-            records.append(Record(where, "", target, split))
+            records.append(Record(where, "", target, split, row[SEQUENCE]))
             steps.append([])
             last = row[SEQUENCE]
         begun = records[-1]
@@ -90,7 +90,8 @@ def _rows_of_sequences(
         if ID in row:
             names.add(where, row[ID])
         steps = text(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
-        yield Record(where, steps, wanted.target_of(where, row), split_of(where, row))
+        target, split = wanted.target_of(where, row), split_of(where, row)
+        yield Record(where, steps, target, split, row.get(ID))
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
