@@ -69,22 +69,23 @@ def ucr(folder: Path) -> list[str]:
 
 @stand_in("classification")
 def classification(folder: Path) -> list[str]:
-    rows = [f"{n},{'ab'[n % 2]},{step},{math.sin(n + step)}" for n, step in steps()]
-    write(folder / "mine.csv", "sequence,label,first,second", *rows)
-    return [f"dataset.path={folder / 'mine.csv'}"]
+    return table(folder, "label", lambda n, step: "ab"[n % 2])
 
 
 @stand_in("regression")
 def regression(folder: Path) -> list[str]:
-    rows = [f"{n},{n / 10},{step},{math.sin(n + step)}" for n, step in steps()]
-    write(folder / "mine.csv", "sequence,target,first,second", *rows)
-    return [f"dataset.path={folder / 'mine.csv'}"]
+    return table(folder, "target", lambda n, step: n / 10)
 
 
 @stand_in("tagging")
 def tagging(folder: Path) -> list[str]:
-    rows = [f"{n},{'xyz'[step % 3]},{step},{math.sin(n + step)}" for n, step in steps()]
-    write(folder / "mine.csv", "sequence,label,first,second", *rows)
+    return table(folder, "label", lambda n, step: "xyz"[step % 3])
+
+
+def table(folder: Path, column: str, told: Callable[[int, int], object]) -> list[str]:
+    """Sequences with two features and what is told of each, a row a step."""
+    rows = [f"{n},{told(n, step)},{step},{math.sin(n + step)}" for n, step in steps()]
+    write(folder / "mine.csv", f"sequence,{column},first,second", *rows)
     return [f"dataset.path={folder / 'mine.csv'}"]
 
 
