@@ -17,6 +17,15 @@ from seqnets.training import load_checkpoint, save_checkpoint
 
 from .conftest import SMALL
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+AROUND = [
+    f"{folder}={path.stem}"
+    for folder in ("callbacks", "logger", "trainer")
+    for path in sorted((CONFIGS / folder).glob("*.yaml"))
+    if path.stem not in ("gpu", "ddp")  # refused without a GPU; taken by two processes below
+]
+"""Options of what stands around the training."""
+
 
 def only_run(tmp_path):
     (folder,) = (tmp_path / "runs").glob("*/*")
@@ -296,10 +305,19 @@ def test_several_checkpoints_are_scored_in_one_sweep(seqnets, small_text, tmp_pa
     assert done.out.count("Figures of the test part") == 2
 
 
+@pytest.mark.parametrize("option", AROUND)
+def test_what_stands_around_training_lets_a_run_take_a_step(option, seqnets, tmp_path):
+    sizes = ["dataset.train_size=64", "dataset.test_size=8", "model.hidden_size=4"]
+    done = seqnets("train", "dataset=parity", *sizes, option, "trainer.max_steps=1")
+
+    assert done.code == 0, done.err
+    assert json.loads((only_run(tmp_path) / "result.json").read_text())["step"] == 1
+
+
 def test_two_processes_share_one_run(started, tmp_path):
     process = started(
-        *("train", *SMALL, "trainer.limit_train_batches=2", "dataset=parity"),
-        *("trainer.devices=2", "+trainer.strategy=ddp", "dataset.train_size=128"),
+        *("train", "trainer=ddp", "dataset=parity", "dataset.train_size=128"),
+        *("dataset.test_size=8", "model.hidden_size=4", "trainer.max_steps=2"),
         OMP_NUM_THREADS="1",
     )
 

@@ -11,7 +11,6 @@ import torch
 from omegaconf import ListConfig, OmegaConf
 
 from seqnets.cli.assemble import make_data, make_module, plain
-from seqnets.cli.build import build
 from seqnets.training.module import MeanLoss
 from seqnets.training.predict import predict
 from tests.configs.stand_ins import STAND_INS
@@ -195,9 +194,3 @@ def test_an_optimizer_takes_a_step(optimizer):
 @pytest.mark.parametrize("scheduler", options("scheduler"))
 def test_a_scheduler_takes_a_step(scheduler):
     step(small(*TOKENS, f"scheduler={scheduler}"))
-
-
-@pytest.mark.parametrize("group", ["callbacks", "logger"])
-def test_what_stands_around_training_builds(group):
-    for name in options(group):
-        build(plain(compose(f"{group}={name}"))[group], [], group)
