@@ -305,7 +305,7 @@ def median_ratio(ones: list[float], others: list[float]) -> float:
 
 
 def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, list[float]]:
-    """Steps a second of each turn of each run."""
+    """Make all runs, have them take turns, and end them: steps a second of each turn."""
     recipe, device = RECIPES[given.model], torch.device(given.device)
     torch.manual_seed(0)
     ptb = PennTreebank(str(data), batch_size=recipe.B, chunk_length=recipe.T)
@@ -327,13 +327,28 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
     for loop in loops.values():
         loop.turn(given.warmup)
     commands: dict[str, Command] = {}
-    if find_spec("hydra"):
-        commands[COMMAND] = Command(given, data, folder / "as it stands")
-        commands[QUIET] = Command(given, data, folder / "no logger", "logger=none")
-    else:
-        MISSING.append(f"{COMMAND}: hydra is not installed")
+    try:
+        if find_spec("hydra"):
+            commands[COMMAND] = Command(given, data, folder / "as it stands")
+            commands[QUIET] = Command(given, data, folder / "no logger", "logger=none")
+        else:
+            MISSING.append(f"{COMMAND}: hydra is not installed")
+        found = take_turns({**commands, **loops, LOADER: Loader(ptb)}, given)
+        shapes = [list(p.shape) for p in model.parameters()]
+        for name, command in commands.items():
+            seen = command.saw()
+            BACKENDS[name] = seen["backends"]
+            if seen["shapes"] != shapes and not given.overrides:
+                raise RuntimeError(f"{name} trained a model of {seen['shapes']}, not {shapes}.")
+            command.end()
+    finally:
+        for command in commands.values():
+            command.process.kill()
+    return found
 
-    runs: dict[str, Any] = {**commands, **loops, LOADER: Loader(ptb)}
+
+def take_turns(runs: dict[str, Any], given: argparse.Namespace) -> dict[str, list[float]]:
+    """Steps a second of each turn of each run."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(given.rounds):
         for name, run in runs.items():
@@ -341,13 +356,6 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
             found[name].append(given.steps / run.turn(given.steps))
             BACKENDS[name] = dict(engine.runs)
         print("  ".join(f"{name} {values[-1]:.1f}" for name, values in found.items()), flush=True)
-    shapes = [list(p.shape) for p in model.parameters()]
-    for name, command in commands.items():
-        seen = command.saw()
-        BACKENDS[name] = seen["backends"]
-        if seen["shapes"] != shapes and not given.overrides:
-            raise RuntimeError(f"{name} trained a model of {seen['shapes']}, expected {shapes}.")
-        command.end()
     return found
 
 
