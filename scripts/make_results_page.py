@@ -60,7 +60,8 @@ ODYSSEY = """
 The LSTM with peepholes (V) and its eight variants (Greff et al., 2017, arXiv:1503.04069) on three
 tasks, by `python scripts/odyssey.py --data FOLDER --seeds 3`. A seed draws weights, order and
 learning rate, the same for all variants; runs are short (400 steps, 2,400 for music) and models
-small, so figures are not to be compared with those above. A dot is a run, a triangle one beyond the edge.
+small, so figures are not to be compared with those above. A dot is a run, a triangle one beyond
+the edge.
 
 ![Test figures of the variants](../benchmarks/results/odyssey.png)
 
