@@ -189,7 +189,7 @@ class Command:
         _, status = os.waitpid(self.process.pid, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
             self.process.returncode = os.waitstatus_to_exitcode(status)
-            raise RuntimeError(f"seqnets train ended with {status}:\n{self.told()[-3000:]}")
+            raise RuntimeError(self._ended())
 
     def saw(self) -> dict[str, Any]:
         """What was noted at the end of the last turn."""
@@ -200,13 +200,16 @@ class Command:
         """What a terminal would show."""
         return self.screen.read_text(encoding="utf-8")
 
+    def _ended(self) -> str:
+        return f"seqnets train ended with {self.process.returncode}:\n{self.told()[-3000:]}"
+
     def end(self) -> None:
         """Let it finish."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.wait()
         if self.process.returncode:
-            raise RuntimeError(f"seqnets train ended with:\n{self.told()[-3000:]}")
+            raise RuntimeError(self._ended())
         if "training" not in self.told():
             MISSING.append(f"{COMMAND}: its progress bar was not drawn")
 

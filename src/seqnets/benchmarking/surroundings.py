@@ -17,7 +17,10 @@ import seqnets
 
 _PACKAGES = ("torch", "numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_ALLOCATOR = (
+    *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
+    *("GLIBC_TUNABLES", "LD_PRELOAD"),
+)
 
 
 def machine() -> dict[str, Any]:

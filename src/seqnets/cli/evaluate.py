@@ -14,7 +14,7 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import score_file
+from seqnets.cli.predictions import counted, score_file
 from seqnets.cli.trained import load_data, load_module, with_its_task
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
@@ -76,6 +76,5 @@ def _score_predictions(options: Config, path: Path) -> int:
     file = Path(str(options["predictions"])).expanduser()
     module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])
-    what = "1 row" if count == 1 else f"{count:,} rows"
-    Console().print(report.figures_table(what, figures, module.objective, {}))
+    Console().print(report.figures_table(counted(count), figures, module.objective, {}))
     return 0

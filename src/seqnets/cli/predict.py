@@ -16,7 +16,7 @@ from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import STDOUT, check_target, write_rows
+from seqnets.cli.predictions import STDOUT, check_target, counted, write_rows
 from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS
@@ -95,9 +95,9 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
 
 def _named(rows: Iterable[Row], ids: list[Any] | None) -> Iterable[Row]:
     """Rows with what the file calls their sequences."""
-    return (
-        rows if ids is None else ({"id": name, **row} for name, row in zip(ids, rows, strict=False))
-    )
+    if ids is None:
+        return rows
+    return ({"id": name, **row} for name, row in zip(ids, rows, strict=False))
 
 
 def _tell(options: Config, count: int, path: Path, command: str) -> None:
@@ -105,8 +105,9 @@ def _tell(options: Config, count: int, path: Path, command: str) -> None:
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = Console(stderr=to == STDOUT)
-    rows = "1 row" if count == 1 else f"{count:,} rows"
-    console.print(f"{rows} of {what} written to {where}.", highlight=False, soft_wrap=True)
+    console.print(
+        f"{counted(count)} of {what} written to {where}.", highlight=False, soft_wrap=True
+    )
     if given is None and to != STDOUT:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))

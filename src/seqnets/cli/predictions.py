@@ -83,6 +83,11 @@ def _write(rows: Iterable[Row], file: IO[str]) -> int:
     return count
 
 
+def counted(rows: int) -> str:
+    """How many rows there are, in words."""
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
 def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str, float], int]:
     """The figures of the predictions in a file, and how many there are that have a target.
 

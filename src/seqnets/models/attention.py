@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
+from seqnets.layers.lengths import valid_steps
 
 SCORES = ("general", "dot")
 
@@ -56,8 +57,7 @@ class Attention(nn.Module, ABC):
         if lengths is None:
             weights = scores.softmax(-1)
         else:
-            steps = torch.arange(memory.shape[1], device=memory.device)
-            outside = (steps >= lengths.to(memory.device)[:, None])[:, None]
+            outside = ~valid_steps(lengths.to(memory.device), memory.shape[1])[:, None]
             least = torch.finfo(scores.dtype).min
             weights = scores.masked_fill(outside, least).softmax(-1).masked_fill(outside, 0)
         return weights @ memory, weights

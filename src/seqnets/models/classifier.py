@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, CellFactory
+from seqnets.layers.lengths import valid_steps
 from seqnets.models.encoder import Encoder
 
 POOLINGS = ("last", "mean", "max", "attention")
@@ -69,7 +70,7 @@ class SequenceClassifier(nn.Module):
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "mean":
             return y.sum(1) / lengths.clamp(min=1)[:, None]
-        padding = (torch.arange(y.shape[1], device=y.device) >= lengths[:, None])[..., None]
+        padding = ~valid_steps(lengths, y.shape[1])[..., None]
         if self.pooling == "max":
             peaks = y.masked_fill(padding, -torch.inf).amax(1)
             return torch.where((lengths > 0)[:, None], peaks, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from seqnets.layers.lengths import valid_steps
 from seqnets.models.heads import Head
 from seqnets.typing import IGNORE
 
@@ -93,7 +94,6 @@ class ConditionalRandomField(Head):
 
 def _inside(y: Tensor, lengths: Tensor | None) -> Tensor:
     """Which steps are valid, (B, T)."""
-    steps = torch.arange(y.shape[1], device=y.device)
     if lengths is None:
         return torch.ones(y.shape[:2], dtype=torch.bool, device=y.device)
-    return steps < lengths.to(y.device)[:, None]
+    return valid_steps(lengths.to(y.device), y.shape[1])
