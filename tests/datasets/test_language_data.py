@@ -95,6 +95,8 @@ def test_ids_outside_the_vocabulary_are_refused_in_setup():
         {"batch_size": 2.0},
         {"batch_size": True},
         {"chunk_length": -1},
+        {"chunk_spread": -0.5},
+        {"chunk_spread": 129.0},
         {"seed": -1},
         {"max_vocabulary": 1},
         {"validation_fraction": 0},

@@ -15,6 +15,10 @@ def training_stream(seed=0):
     return TrainingStream(np.arange(1000), batch_size=3, chunk_length=7, seed=seed)
 
 
+def varied_stream(seed=0):
+    return TrainingStream(np.arange(1000), batch_size=3, chunk_length=20, seed=seed, spread=4.0)
+
+
 def evaluation_stream():
     return EvaluationStream(np.arange(1000), batch_size=3, chunk_length=7)
 
@@ -25,7 +29,7 @@ def shuffled_sequences(count=50, batch_size=8):
     return SequenceLoader(Sequences(x, lengths, torch.arange(count)), batch_size, shuffle=True)
 
 
-LOADERS = [training_stream, evaluation_stream, shuffled_sequences]
+LOADERS = [training_stream, varied_stream, evaluation_stream, shuffled_sequences]
 
 
 def same(left: Batch, right: Batch) -> bool:
@@ -133,7 +137,7 @@ def test_the_global_random_states_are_left_alone(make):
     assert (np.random.get_state()[1] == before[1]).all()
 
 
-@pytest.mark.parametrize("make", [training_stream, shuffled_sequences])
+@pytest.mark.parametrize("make", [training_stream, varied_stream, shuffled_sequences])
 def test_epochs_differ_and_their_order_does_not_depend_on_the_global_seed(make):
     torch.manual_seed(1)
     first, second = (lambda loader: (list(loader), list(loader)))(make())
@@ -154,7 +158,7 @@ def test_targets_are_the_next_tokens():
         assert batch.x.dtype == batch.y.dtype == torch.int64
 
 
-@pytest.mark.parametrize("make", [training_stream, evaluation_stream])
+@pytest.mark.parametrize("make", [training_stream, varied_stream, evaluation_stream])
 def test_rows_continue_from_batch_to_batch(make):
     batches = list(make())
 
@@ -163,11 +167,35 @@ def test_rows_continue_from_batch_to_batch(make):
         assert torch.equal(after.x[:, 0], before.y[:, -1])
 
 
-def test_every_training_token_is_reached_in_some_epoch():
-    loader = training_stream()
+@pytest.mark.parametrize("make", [training_stream, varied_stream])
+def test_every_training_token_is_reached_in_some_epoch(make):
+    loader = make()
     seen = torch.cat([batch.y.flatten() for _ in range(100) for batch in loader])
 
     assert set(seen.tolist()) == set(range(1, 1000))
+
+
+def test_chunks_of_drawn_lengths_fill_the_rows_as_equal_ones_would():
+    ids = np.arange(100_000)
+    equal, varied = (TrainingStream(ids, 4, 70, spread=spread) for spread in (0.0, 5.0))
+    lengths = np.concatenate([[b.x.shape[1] for b in varied] for _ in range(5)])
+    (usual,) = {batch.x.shape[1] for batch in equal}
+
+    assert len(varied) == len(equal)
+    assert lengths.sum() == 5 * len(equal) * usual
+    half = lengths < 52
+    assert 0.03 < half.mean() < 0.07
+    assert 70 < lengths[~half].mean() < 74
+    assert 4.5 < lengths[~half].std() < 5.5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_no_drawn_chunk_is_empty(steps):
+    stream = TrainingStream(np.arange(3000), 3, steps, spread=float(steps))
+    lengths = [batch.x.shape[1] for batch in stream]
+
+    assert min(lengths) >= 1
+    assert sum(lengths) == len(stream) * steps
 
 
 @pytest.mark.parametrize("tokens", [4, 5, 22, 23, 24, 25, 26, 43, 44, 100, 1000])

@@ -108,6 +108,18 @@ def test_csv_has_a_step_a_row(write):
     assert c.places == {"walk": c.where, "freeze": c.where.replace("line 7", "line 8")}
 
 
+def test_sequences_keep_what_their_file_calls_them_also_in_windows(write):
+    rows = [{"id": n, "x": [[n], [n + 1], [n + 2]], "labels": [0, 1, 0]} for n in range(9)]
+    path = write("a.jsonl", by_sequence(*rows))
+    data = TaggingFiles(str(path), window=2)
+    data.setup()
+
+    assert data.loader("train").ids == sorted(2 * sorted({*data.loader("train").ids}))
+    assert data.new(path, data.describe()).ids == sorted(2 * [*range(9)])
+    assert [sequence.id for sequence in read_tagged(write("a.csv", CSV))] == ["a", "b", "c"]
+    assert TaggingFiles(str(write("words.conll", CONLL * 4))).loader("train").ids is None
+
+
 def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
     text = "time,ankle\nmorning,1\nnoon,2\n"
 
@@ -136,7 +148,9 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split 'dev' came, expected tr"),
         ("a.csv", "label\nx\n", "line 2: the columns label came, expected label, sequence"),
         ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
-        ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*begin in.*line 2"),
+        ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*came at.*line 2"),
+        ("a.csv", CSV.replace("c,", ","), "line 7: the id is .*expected text or a whole number"),
+        ("a.jsonl", 2 * '{"id": 4, "tokens": ["a"]}\n', "line 2: sequence 4 comes again.*line 1"),
         (
             "a.csv",
             "split,u,label\ntrain,1,x\nval,1,x\n",

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch.distributed as dist
 
 from seqnets.errors import CheckpointError
@@ -45,11 +44,11 @@ class Loader(ABC):
         """Return the number of batches in a whole epoch."""
 
     @abstractmethod
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> Any:
         """Return what fixes an epoch's batches: sequence numbers or positions in a stream."""
 
     @abstractmethod
-    def _batch(self, order: np.ndarray, index: int) -> Batch:
+    def _batch(self, order: Any, index: int) -> Batch:
         """Return this process's share of one batch of the epoch."""
 
     def __iter__(self) -> Iterator[Batch]:

@@ -30,6 +30,7 @@ class PennTreebank(LanguageData):
         chunk_length: Steps T of a batch, over which gradients flow.
         unit: What a token is, ``words`` or ``characters``.
         seed: Decides where the training rows of each epoch begin.
+        chunk_spread: As for :class:`LanguageData`.
 
     References:
         Mikolov et al., 2010, "Recurrent neural network based language model".
@@ -43,9 +44,10 @@ class PennTreebank(LanguageData):
         chunk_length: int = 35,
         unit: Unit = "words",
         seed: int = 0,
+        chunk_spread: float = 0.0,
     ) -> None:
         check_unit(type(self).__name__, unit)
-        super().__init__(batch_size, chunk_length, unit, seed=seed)
+        super().__init__(batch_size, chunk_length, unit, seed=seed, chunk_spread=chunk_spread)
         self.root = root
 
     def read_tokens(self) -> Tokens:

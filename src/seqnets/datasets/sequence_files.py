@@ -18,6 +18,7 @@ from seqnets.datasets.base import PARTS, Part, check_count, check_fractions
 from seqnets.datasets.file_inputs import Inputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
+from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, choose
@@ -128,7 +129,7 @@ class SequenceFiles(SequenceData):
         inputs = self._inputs(parts["train"], facts)
         targets, about = self.encode(parts)
         sequences = {
-            part: Sequences(*inputs(records), targets[part], ids=_ids(records))
+            part: Sequences(*inputs(records), targets[part], ids=ids_of(records))
             for part, records in parts.items()
         }
         return Contents(sequences, inputs, about, facts)
@@ -178,7 +179,7 @@ class SequenceFiles(SequenceData):
             self.missing == "forward",
         )
         targets = self.unknown(len(source.records), known)
-        sequences = Sequences(*inputs(source.records), targets, ids=_ids(source.records))
+        sequences = Sequences(*inputs(source.records), targets, ids=ids_of(source.records))
         return SequenceLoader(sequences, self.batch_size)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
@@ -259,11 +260,6 @@ class SequenceFiles(SequenceData):
                 "step of the training part, expected some values.\n  Leave it out."
             )
         return Inputs(None, Scaling.of(steps) if self.standardise else None, forward)
-
-
-def _ids(records: Sequence[Record]) -> list[Any] | None:
-    ids = [record.id for record in records]
-    return None if all(name is None for name in ids) else ids
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,7 +66,21 @@ class TrainingStream(Stream):
     The rows leave over between ``chunk_length - 1`` tokens and about a batch. An epoch starts
     anywhere within what is left over, so that the borders of chunks and rows move and no token is
     left out of all epochs, while the number of batches stays the same.
+
+    Args:
+        ids, batch_size, chunk_length, seed, name: As for :class:`Stream`.
+        spread: Standard deviation of the chunks' lengths around ``chunk_length``, in steps. Where
+            there is one, a chunk in twenty is about half as long, and all are drawn anew for each
+            epoch; what is drawn is stretched a little, so that the chunks fill the rows.
+
+    References:
+        Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models",
+        arXiv:1708.02182, section 5.1.
     """
+
+    def __init__(self, *args: Any, spread: float = 0.0, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._spread = spread
 
     def __len__(self) -> int:
         return (len(self._ids) - self._steps) // (self._rows() * self._steps)
@@ -76,16 +92,31 @@ class TrainingStream(Stream):
     def _needed(self) -> int:
         return (self._rows() + 1) * self._steps
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> _Cuts:
+        random = np.random.default_rng((self._seed, epoch))
         row_length = len(self) * self._steps
         left_over = len(self._ids) - 1 - self._rows() * row_length
-        offset = np.random.default_rng((self._seed, epoch)).integers(left_over + 1)
-        return offset + row_length * np.arange(self._rows())
+        offset = random.integers(left_over + 1)
+        starts = offset + row_length * np.arange(self._rows())
+        if not self._spread:
+            return _Cuts(starts, range(0, row_length + 1, self._steps))
+        means = self._steps * random.choice([1.0, 0.5], len(self), p=[0.95, 0.05])
+        drawn = np.maximum(random.normal(means, self._spread), 1).cumsum()
+        stretch = (row_length - len(self)) / drawn[-1]  # beside one step that each chunk has
+        borders = np.arange(1, len(self) + 1) + np.rint(drawn * stretch).astype(np.int64)
+        return _Cuts(starts, [0, *borders])
 
-    def _batch(self, order: np.ndarray, index: int) -> Batch:
-        starts = self._own(order) + index * self._steps
-        tokens = self._read(starts[:, None] + np.arange(self._steps + 1))
+    def _batch(self, order: _Cuts, index: int) -> Batch:
+        start, stop = order.borders[index], order.borders[index + 1]
+        tokens = self._read(self._own(order.starts)[:, None] + np.arange(start, stop + 1))
         return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), carry=index > 0)
+
+
+class _Cuts(NamedTuple):
+    """Where an epoch's rows start in the text, (rows,), and its chunks in a row, with the end."""
+
+    starts: np.ndarray
+    borders: Sequence[int]
 
 
 class EvaluationStream(Stream):

@@ -14,6 +14,7 @@ import torch
 
 from seqnets.datasets.base import PARTS, Part, check_count
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
 from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
@@ -143,7 +144,9 @@ class TaggedData(SequenceData):
         lengths = torch.tensor([len(steps) for steps in x])
         y = torch.full((int(lengths.sum()),), IGNORE)
         return SequenceLoader(
-            Sequences(joined(x), lengths, y, stepwise=True), self.batch_size, name=str(path)
+            Sequences(joined(x), lengths, y, stepwise=True, ids=ids_of(found)),
+            self.batch_size,
+            name=str(path),
         )
 
     def read_file(self, path: Path) -> list[Tagged]:
@@ -213,6 +216,7 @@ class TaggedData(SequenceData):
             torch.tensor([len(sequence.steps) for sequence in sequences]),
             torch.tensor([numbers[label] for s in sequences for label in s.labels]),
             stepwise=True,
+            ids=ids_of(sequences),
         )
 
 

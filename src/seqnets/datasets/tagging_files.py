@@ -111,7 +111,7 @@ def _bounds(
 
 
 def _slice(whole: Tagged, start: int, stop: int) -> Tagged:
-    part = Tagged(f"{whole.where}, steps {start + 1} to {stop}", whole.features)
+    part = Tagged(f"{whole.where}, steps {start + 1} to {stop}", whole.features, id=whole.id)
     for step, label in zip(whole.steps[start:stop], whole.labels[start:stop], strict=True):
         part.add("" if label is None else whole.places[label], step, label)
     return part

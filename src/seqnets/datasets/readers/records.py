@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -84,6 +84,18 @@ class Wanted:
             f"{where}: column {column} is {shown(cell)}, expected a finite number.\n"
             "  Fill it in, or say how: missing=forward or missing=zero."
         )
+
+
+class Named(Protocol):
+    """A sequence that its file may have a name for."""
+
+    id: Any
+
+
+def ids_of(sequences: Sequence[Named]) -> list[Any] | None:
+    """Return what the file calls sequences; None where it has no names for them."""
+    ids = [sequence.id for sequence in sequences]
+    return None if all(name is None for name in ids) else ids
 
 
 def is_missing(cell: Any) -> bool:

@@ -10,10 +10,12 @@ from typing import Any
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
+from seqnets.datasets.readers.records import Names
+from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
 from seqnets.datasets.readers.tables import Row
 from seqnets.errors import DataError
 
-TOKENS, X, LABELS, SEQUENCE, SPLIT = "tokens", "x", "labels", "sequence", "split"
+TOKENS, X, LABELS, SPLIT = "tokens", "x", "labels", "split"
 
 CONLL = (".conll", ".txt", ".bio", ".iob2")
 """How the names of files end that have a word and its label a line."""
@@ -33,6 +35,7 @@ class Tagged:
         labels: A label a step, None where none is known.
         places: Where each label comes first.
         split: The part that the file puts it into.
+        id: What the file calls it; None where it has no name for it.
     """
 
     where: str
@@ -41,6 +44,7 @@ class Tagged:
     labels: list[str | None] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     split: str | None = None
+    id: Any = None
 
     def add(self, where: str, step: Any, label: str | None) -> None:
         """Add a step."""
@@ -55,7 +59,7 @@ class Tagged:
             piece = slice(start, start + length)
             yield Tagged(
                 self.where, self.features, self.steps[piece], self.labels[piece],
-                self.places, self.split,
+                self.places, self.split, self.id,
             )  # fmt: skip
 
 
@@ -67,7 +71,7 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
       Words alone have no labels. All lines have as many columns; those between word and label are
       passed over, and so are lines that begin with ``-DOCSTART-``.
     - ``.jsonl`` or ``.parquet``: a sequence a row, ``tokens`` (words) or ``x`` (a list of numbers a
-      step), and ``labels``, one a step, null where none is known; optionally ``split``.
+      step), and ``labels``, one a step, null where none is known; optionally ``id`` and ``split``.
     - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` with neither ``tokens`` nor ``x``): a step
       a row, in order: a column for the label, which may be empty, optionally ``sequence`` (whose
       step: its rows follow each other; all are one sequence without it) and ``split``, and a
@@ -149,9 +153,12 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
 
 
 def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
+    names = Names()
     for where, row in rows:
         column = TOKENS if TOKENS in row else X
         need(where, row, column)
+        if ID in row:
+            names.add(where, row[ID])
         steps, labels = _list(where, column, row[column]), row.get(LABELS)
         if column == TOKENS:
             steps = [text(where, f"{column}[{i}]", word) for i, word in enumerate(steps)]
@@ -165,7 +172,7 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
                 f"{where}: {len(labels)} labels and {len(steps)} {column} came, expected a label "
                 "for each."
             )
-        sequence = Tagged(where, features, split=row.get(SPLIT))
+        sequence = Tagged(where, features, split=row.get(SPLIT), id=row.get(ID))
         for place, (step, given) in enumerate(zip(steps, labels, strict=True)):
             if features and len(step) != len(features):
                 raise DataError(
@@ -189,22 +196,16 @@ def _by_step(
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."
         )
-    begun: dict[Any, str] = {}
-    current, last = None, None
+    names, current = Names(), None
     for where, row in rows:
         need(where, row, *features)
         name = row.get(SEQUENCE)
-        if current is None or name != last:
-            if name in begun:
-                raise DataError(
-                    f"{where}: sequence {shown(name)} comes again, expected its rows to follow "
-                    f"those that begin in {begun[name]}.\n"
-                    "  Sort the file by sequence, or give this one an id of its own."
-                )
+        if current is None or name != current.id:
+            if SEQUENCE in columns:
+                names.add(where, name)
             if current is not None:
                 yield current
-            begun[name], last = where, name
-            current = Tagged(where, features, split=row.get(SPLIT))
+            current = Tagged(where, features, split=row.get(SPLIT), id=name)
         if row.get(SPLIT) != current.split:
             raise DataError(
                 f"{where}: split {shown(row.get(SPLIT))} came, expected {shown(current.split)}, "

@@ -7,6 +7,7 @@ from seqnets.training.callbacks.model_card import ModelCard
 from seqnets.training.callbacks.monitor import Monitor
 from seqnets.training.callbacks.pictures import Pictures
 from seqnets.training.callbacks.progress import Progress
+from seqnets.training.callbacks.rates import RateByLength
 from seqnets.training.callbacks.samples import MusicSamples, TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
 
@@ -19,6 +20,7 @@ __all__ = [
     "MusicSamples",
     "Pictures",
     "Progress",
+    "RateByLength",
     "StopOnSignal",
     "TextSamples",
 ]

@@ -1,0 +1,76 @@
+"""Learning rates that follow what is learned from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch.optim import Optimizer
+
+from seqnets.errors import ConfigError
+
+
+class RateByLength(Callback):
+    """Have each step's learning rate in proportion to its batch's length.
+
+    For text that is cut into chunks of random lengths (``dataset.chunk_spread``): the loss is a
+    mean, so without this a token of a short chunk would count for more. A batch of the dataset's
+    ``chunk_length`` has the rate itself, and so have schedules and checkpoints. Where gradients of
+    several batches are added up, their mean length counts.
+
+    Raises:
+        ConfigError: Training begins with data that has no ``chunk_length``.
+
+    References:
+        Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models",
+        arXiv:1708.02182, section 5.1.
+    """
+
+    def __init__(self) -> None:
+        self._steps = self._batches = 0
+        self._rates: list[float] = []  # the schedule's, while a step is taken
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Have the optimizer change its rates around each step, and around nothing else."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "chunk_length"):
+            raise ConfigError(
+                f"RateByLength: {type(data).__name__} came, expected data of chunks, which has a "
+                "chunk_length.\n  Leave this callback out."
+            )
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_pre_hook(lambda one, *_: self._scale(one, data.chunk_length))
+            optimizer.register_step_post_hook(lambda one, *_: self._restore(one))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the batch's length."""
+        self._steps += batch.x.shape[1]
+        self._batches += 1
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Give the rates of a step that failed back."""
+        for optimizer in trainer.optimizers:
+            self._restore(optimizer)
+
+    def _scale(self, optimizer: Optimizer, usual: int) -> None:
+        if not self._rates:  # an optimizer's step may call that of its base, which has hooks too
+            self._rates = [group["lr"] for group in optimizer.param_groups]
+            length = self._steps / self._batches
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * (length / usual)
+            self._steps = self._batches = 0
+
+    def _restore(self, optimizer: Optimizer) -> None:
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=False):
+            group["lr"] = rate
+        self._rates = []
+
+    def state_dict(self) -> dict[str, int]:
+        """The lengths of batches whose gradients wait for more."""
+        return {"steps": self._steps, "batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._steps, self._batches = state_dict["steps"], state_dict["batches"]
