@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 
 from seqnets.errors import CheckpointError, DataError, DivergenceError
 from seqnets.training import Classification, LanguageModelling, Regression, Tagging, load_checkpoint
+from seqnets.training.callbacks import DivergenceGuard
 from seqnets.typing import IGNORE, Batch
 
 from .runs import fit, language_module, parity_data, parity_module, text_data, trainer
@@ -192,6 +193,30 @@ def test_gradients_are_clipped(clipping, tmp_path):
     )
 
     assert largest[clipping] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_norm_that_the_guard_has_found_is_what_clips(tmp_path, monkeypatch):
+    norms, clipped_by = [], []
+    total, by = torch.nn.utils.get_total_norm, torch.nn.utils.clip_grads_with_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "get_total_norm", lambda these: norms.append(total(these)) or norms[-1]
+    )
+    monkeypatch.setattr(
+        torch.nn.utils,
+        "clip_grads_with_norm_",
+        lambda *args: clipped_by.append(args[2]) or by(*args),
+    )
+    data, options = text_data(tmp_path), {"max_steps": 3, "gradient_clip_val": 0.01}
+
+    _, guarded = fit(language_module, data, tmp_path, **options)
+
+    assert len(norms) == 3
+    assert all(one is other for one, other in zip(clipped_by, norms, strict=True))
+    monkeypatch.setattr(DivergenceGuard, "on_before_optimizer_step", lambda *args: None)
+    _, alone = fit(language_module, data, tmp_path, **options)
+    assert len(clipped_by) == 3
+    for one, other in zip(guarded.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_bfloat16_trains(tmp_path):

@@ -135,7 +135,11 @@ class Elsewhere:
         self.optimizer = torch.optim.SGD([self.parameter], 1.0)
         self.module = SimpleNamespace(device=torch.device("cuda"), last_loss=torch.tensor(1.0))
         self.trainer = SimpleNamespace(
-            global_step=0, current_epoch=0, precision="32-true", default_root_dir="nowhere"
+            global_step=0,
+            current_epoch=0,
+            precision="32-true",
+            default_root_dir="nowhere",
+            world_size=1,
         )
 
     def step(self, guard, number, loss=1.0, gradient=1.0):

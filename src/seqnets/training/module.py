@@ -50,6 +50,8 @@ class SequenceModule(LightningModule):
         card: Plain values that the checkpoint keeps: the resolved "config", and what the dataset
             says of itself as "data".
         last_loss: The loss of the last training batch, on its device; None before the first.
+        gradient_norm: The norm of the gradients that are about to be used, if somebody has found
+            it; clipping then need not.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class SequenceModule(LightningModule):
         self.scheduler_factory = scheduler
         self.card: dict[str, Any] = {"config": {}, "data": known}
         self.last_loss: Tensor | None = None
+        self.gradient_norm: Tensor | None = None
         self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
         self.scores = nn.ModuleDict(
             {part: MetricCollection({**objective.metrics(known)}) for part in ("val", "test")}
@@ -161,6 +164,20 @@ class SequenceModule(LightningModule):
         """Tell callbacks the loss now and then; Monitor writes it to the loggers."""
         if self.last_loss is not None and is_time_to_log(self.trainer):
             self.log("train/loss", self.last_loss, logger=False)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients as the trainer says, by the norm that is known where one is."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val), norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an exact resume needs, and the card."""

@@ -51,11 +51,13 @@ class DivergenceGuard(Callback):
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         gradients = [p.grad for p in parameters if p.grad is not None]
         loss = pl_module.last_loss.float()
-        norm = torch.nn.utils.get_total_norm(gradients).to(loss)
+        norm = torch.nn.utils.get_total_norm(gradients)
         place = f"step {trainer.global_step}, epoch {trainer.current_epoch}, batch {self._batch}"
-        self._look = _Look(Later(torch.stack([loss, norm])), place, on_cpu)
+        self._look = _Look(Later(torch.stack([loss, norm.to(loss)])), place, on_cpu)
         if on_cpu:
             self._judge(trainer)
+        if trainer.world_size == 1:  # else it may be that of a share of them
+            pl_module.gradient_norm = norm
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Let no checkpoint be written over a good one once the numbers are known to be bad."""
