@@ -133,6 +133,16 @@ def test_the_mask_says_what_was_there(table):
     assert data.sizes["output_size"] == 1
 
 
+def test_masks_are_no_targets_where_all_columns_are(table):
+    data = table(LONGER, missing="forward", mask=True)
+    data.setup()
+    bare = table(LONGER, missing="forward")
+
+    assert data.series.columns == ["a", "b", "a is there", "b is there"]
+    assert data.sizes == {"input_size": 4, "output_size": 2, "horizon": 2}
+    assert data.baselines()["last value"] == bare.baselines()["last value"]
+
+
 def test_scaling_leaves_out_what_is_missing(table):
     lines = ["a", "1", "", "3", *["2"] * 8, *["5"] * 8]
     data = table(lines, missing="forward", validation_fraction=0.2, test_fraction=0.2)

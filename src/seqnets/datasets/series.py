@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Series:
         observed: Which values were in the file, (steps, I); the others were filled in.
         times: When each step was, as text, one a step.
         lengths: Steps of each series by its name.
+        given: Names of the features that are given and never told.
     """
 
     columns: list[str]
@@ -39,6 +40,7 @@ class Series:
     observed: np.ndarray
     times: list[str]
     lengths: dict[str, int]
+    given: list[str] = field(default_factory=list)
 
     @property
     def starts(self) -> dict[str, int]:
@@ -61,7 +63,7 @@ class Series:
             )
         places = [self.columns.index(name) for name in columns]
         values, observed = self.values[:, places], self.observed[:, places]
-        return Series(list(columns), values, observed, self.times, self.lengths)
+        return replace(self, columns=list(columns), values=values, observed=observed)
 
 
 class SeriesData(DataModule):
@@ -75,7 +77,7 @@ class SeriesData(DataModule):
     Args:
         lookback: Steps of a window that are given.
         horizon: Steps that are to be told.
-        targets: Columns to tell; all if empty.
+        targets: Columns to tell; if empty, all that are in the file.
         season: Steps after which things repeat, for the baseline; none if 0.
         batch_size: Windows of a batch for each process.
         seed: Decides the order of the training windows in each epoch.
@@ -124,8 +126,9 @@ class SeriesData(DataModule):
     def series(self) -> Series:
         """The series, read when first asked for, the targets first."""
         series = self.read(self.file)
-        rest = [name for name in series.columns if name not in self.targets]
-        return series.select(f"{self.file}, targets", [*self.targets, *rest])
+        told = self.targets or [name for name in series.columns if name not in series.given]
+        rest = [name for name in series.columns if name not in told]
+        return series.select(f"{self.file}, targets", [*told, *rest])
 
     @cached_property
     def scaling(self) -> Scaling:
@@ -180,7 +183,7 @@ class SeriesData(DataModule):
     def sizes(self) -> Sizes:
         """Columns, as ``input_size``; those to tell, as ``output_size``; and the ``horizon``."""
         columns = len(self.series.columns)
-        outputs = len(self.targets) or len(self.series.columns)
+        outputs = len(self.targets) or columns - len(self.series.given)
         return {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
 
     @property

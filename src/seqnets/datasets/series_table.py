@@ -46,8 +46,8 @@ class SeriesTable(SeriesData):
             is missing before it); or "linear", a line to the next value, which looks into the
             future: a window that ends in a gap gives what it could not know. Values that are
             missing are never scored.
-        mask: Whether a 0/1 column beside each feature says what was there. A model that takes the
-            targets one by one does not see them.
+        mask: Whether a 0/1 column beside each feature says what was there. It is given and never
+            told; a model that takes the targets one by one does not see it.
         time_gaps: "error" unless all steps of a series are as long as its first; or "ignore", for
             months, or working days.
         **data: The arguments of :class:`SeriesData`.
@@ -94,12 +94,14 @@ class SeriesTable(SeriesData):
         series = read_series(path, missing=self.missing, gaps=self.time_gaps)
         if not self.mask:
             return series
+        masks = [f"{name} is there" for name in series.columns]
         return Series(
-            [*series.columns, *(f"{name} is there" for name in series.columns)],
+            [*series.columns, *masks],
             np.concatenate([series.values, series.observed], 1),
             np.concatenate([series.observed, np.ones_like(series.observed)], 1),
             series.times,
             series.lengths,
+            masks,
         )
 
     def ends(self, steps: int) -> Mapping[Part, int]:
