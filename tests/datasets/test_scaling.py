@@ -41,6 +41,23 @@ def test_a_constant_column_is_only_shifted():
     assert Scaling.of(values)(values + 2).flatten().tolist() == pytest.approx([2] * 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, -0.3, 1.1, 7.7, 1e-3, 1.7e9])
+def test_a_constant_column_is_known_whatever_its_mean_is_rounded_to(value, dtype):
+    for count in (3, 999, 12_345):
+        values = torch.full((count, 1), value, dtype=dtype)
+
+        assert Scaling.of(values).deviation.tolist() == [1]
+
+
+def test_a_column_that_differs_by_rounding_alone_is_constant():
+    rounded = torch.tensor([[0.3], [0.1 + 0.2]], dtype=torch.float64)
+    differs = torch.tensor([[1e9], [1e9 + 1]], dtype=torch.float64)
+
+    assert Scaling.of(rounded).deviation.tolist() == [1]
+    assert Scaling.of(differs).deviation.tolist() == [0.5]
+
+
 def test_plain_values_give_the_same_scaling():
     scaling = Scaling.of(torch.rand(10, 3))
     again = Scaling.read(json.loads(json.dumps(scaling.plain())))

@@ -24,10 +24,14 @@ class Scaling:
 
     @classmethod
     def of(cls, values: Tensor) -> Scaling:
-        """Measure columns, (N, I); NaN is left out, and a column of it alone is NaN."""
+        """Measure columns, (N, I); NaN is left out, and a column of it alone is NaN.
+
+        A column whose deviation is no more than rounding leaves is constant.
+        """
         mean = values.double().nanmean(0)
         deviation = (values.double() - mean).square().nanmean(0).sqrt()
-        return cls(mean, torch.where(deviation == 0, 1.0, deviation))
+        rounding = max(1e-12, torch.finfo(values.dtype).eps) * mean.abs()
+        return cls(mean, torch.where(deviation <= rounding, 1.0, deviation))
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Scaling:
