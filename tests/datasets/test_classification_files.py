@@ -286,6 +286,47 @@ def test_features_are_standardised_by_the_training_part_and_constant_ones_only_s
     assert (data.part("test").x[:, 2] == 0).all()
 
 
+EPOCH = 1_700_000_000
+"""Seconds since 1970: float32 has steps of 128 there."""
+
+
+def write_times(folder, kind):
+    """Twenty sequences of three seconds each, which begin a second apart."""
+    path, steps = folder / f"times.{kind}", EPOCH + np.arange(20)[:, None] + np.arange(3)
+    labels = ["ab"[n % 2] for n in range(20)]
+    if kind == "npz":
+        np.savez(path, x=steps, y=labels)
+    elif kind == "csv":
+        rows = [f"{n},{labels[n]},{v}" for n, values in enumerate(steps) for v in values]
+        path.write_text("sequence,label,time\n" + "\n".join(rows))
+    elif kind == "jsonl":
+        rows = [{"x": x, "label": y} for x, y in zip(steps.tolist(), labels, strict=True)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        rows = [f"{','.join(map(str, x))}:{y}" for x, y in zip(steps, labels, strict=True)]
+        path.write_text("@univariate true\n@classLabel true a b\n@data\n" + "\n".join(rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "npz", "ts"])
+def test_features_with_a_large_offset_are_standardised_before_they_are_rounded(tmp_path, kind):
+    data = ClassificationFiles(write_times(tmp_path, kind))
+    data.setup()
+    x = data.part("train").x
+    own = data.contents.inputs.scaling.undo(x).view(-1, 3)
+
+    assert x.dtype == torch.float32
+    assert own[:, 0].round().unique().numel() == len(own)
+    torch.testing.assert_close(own.diff(), torch.ones(len(own), 2).double(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "npz", "ts"])
+def test_features_that_are_not_standardised_are_float32_too(tmp_path, kind):
+    data = ClassificationFiles(write_times(tmp_path, kind), standardise=False)
+
+    assert data.part("train").x.dtype == torch.float32
+
+
 def test_each_part_may_have_a_file_of_its_own(table, tmp_path):
     table(text=many("xy", 2), name="test.csv")
     data = table(text=many("xy", 5), test_path=str(tmp_path / "test.csv"))

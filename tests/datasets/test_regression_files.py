@@ -105,6 +105,23 @@ def test_targets_are_standardised_by_the_training_part_and_shown_in_their_own_un
     )
 
 
+EPOCH = 1_700_000_000
+"""Seconds since 1970: float32 has steps of 128 there."""
+
+
+def test_targets_with_a_large_offset_are_standardised_before_they_are_rounded(tmp_path):
+    rows = [f"{n},{n % 7},{EPOCH + n}" for n in range(30)]
+    (tmp_path / "times.csv").write_text("sequence,value,target\n" + "\n".join(rows))
+    data = RegressionFiles(str(tmp_path / "times.csv"))
+    data.setup()
+    y, scale = data.part("train").y, data.describe()["scaling"]["y"]
+
+    assert y.dtype == torch.float32
+    own = y[:, 0].double() * scale["deviation"][0] + scale["mean"][0]
+    expected = [EPOCH + int(name) for name in data.part("train").ids]
+    assert own.tolist() == pytest.approx(expected, abs=1e-3, rel=0)
+
+
 def test_predictions_are_written_in_the_users_units_and_read_back(tmp_path):
     data = RegressionFiles(str(write_table(tmp_path, "csv")), targets=["last", "sum"])
     known, objective = data.describe(), Regression()

@@ -24,7 +24,7 @@ def test_columns_get_mean_0_and_deviation_1_and_come_back():
     expected = [(v - mean) / deviation for v in column]
     assert scaling(values)[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
     assert scaling(values)[:, 1].tolist() == pytest.approx(expected, abs=1e-6)
-    torch.testing.assert_close(scaling.undo(scaling(values)), values)
+    torch.testing.assert_close(scaling.undo(scaling(values)), values.double())
 
 
 def test_what_is_missing_does_not_count_and_stays_missing():
@@ -56,6 +56,13 @@ def test_a_column_that_differs_by_rounding_alone_is_constant():
 
     assert Scaling.of(rounded).deviation.tolist() == [1]
     assert Scaling.of(differs).deviation.tolist() == [0.5]
+
+
+def test_own_units_are_not_rounded_to_float32():
+    seconds = 1_700_000_000 + torch.arange(30, dtype=torch.float64)[:, None]
+    scaling = Scaling.of(seconds)
+
+    torch.testing.assert_close(scaling.undo(scaling(seconds)), seconds, atol=1e-5, rtol=0)
 
 
 def test_plain_values_give_the_same_scaling():

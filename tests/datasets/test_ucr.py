@@ -35,6 +35,22 @@ def tiny(tmp_path):
     return make
 
 
+def test_features_with_a_large_offset_are_standardised_before_they_are_rounded(tiny, tmp_path):
+    data = tiny()
+    for name in ("TRAIN", "TEST"):
+        lines = [
+            f"{','.join(str(1_700_000_000 + n + t) for t in range(3))}:1,2,3" for n in range(4)
+        ]
+        labelled = [
+            f"{line}:{label}" for line, label in zip(lines, 2 * ["up", "down"], strict=True)
+        ]
+        (tmp_path / f"Tiny_{name}.ts").write_text(HEADER + "\n".join(labelled))
+    x = data.part("train").x
+
+    assert x.dtype == torch.float32
+    assert (x[:, 0].view(-1, 3).diff() > 0).all()
+
+
 def test_a_file_is_read_to_steps_by_features(tiny):
     data = tiny(standardise=False)
     data.setup()

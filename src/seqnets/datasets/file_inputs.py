@@ -30,13 +30,14 @@ class Inputs:
     forward: bool
 
     def __call__(self, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
-        """Return all steps behind each other, (steps,) int64 or (steps, I), and lengths, (N,)."""
+        """Return all steps, (steps,) int64 or (steps, I) float32, and lengths, (N,)."""
         if self.vocabulary is not None:
             tokens = [self._tokens(record, self.vocabulary) for record in records]
             return torch.from_numpy(np.concatenate(tokens)), torch.tensor([len(t) for t in tokens])
         x = torch.from_numpy(np.concatenate([record.steps for record in records]))
         lengths = torch.tensor([len(record.steps) for record in records])
-        return fill(x if self.scaling is None else self.scaling(x), lengths, self.forward), lengths
+        x = x.float() if self.scaling is None else self.scaling(x)
+        return fill(x, lengths, self.forward), lengths
 
     @staticmethod
     def _tokens(record: Record, vocabulary: Vocabulary) -> np.ndarray:

@@ -57,11 +57,11 @@ class RegressionFiles(SequenceFiles):
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
         """Return each part's numbers, (N, K) float32, standardised if so asked, and the scales."""
         values = {
-            part: torch.tensor([record.target for record in records])
+            part: torch.tensor([record.target for record in records], dtype=torch.float64)
             for part, records in parts.items()
         }
         if not self.standardise:
-            return values, {}
+            return {part: of_part.float() for part, of_part in values.items()}, {}
         scaling = Scaling.of(values["train"])
         return {part: scaling(of_part) for part, of_part in values.items()}, {"scaling": scaling}
 

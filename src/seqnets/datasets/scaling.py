@@ -49,5 +49,5 @@ class Scaling:
         return ((values - self.mean) / self.deviation).float()
 
     def undo(self, values: Tensor) -> Tensor:
-        """Give scaled columns, (..., I), their own units back, as float32."""
-        return (values * self.deviation + self.mean).float()
+        """Give scaled columns, (..., I), their own units back, as float64."""
+        return values.double() * self.deviation + self.mean

@@ -44,10 +44,18 @@ class Sequences:
     ids: list[Any] | None = None
 
     @classmethod
-    def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
-        """Put labelled sequences, each (T, I), behind each other."""
+    def of(
+        cls, sequences: Sequence[np.ndarray], labels: Sequence[int], dtype: type = np.float32
+    ) -> Sequences:
+        """Put labelled sequences, each (T, I), behind each other.
+
+        Args:
+            sequences: Their steps.
+            labels: Their classes, by number.
+            dtype: Of the steps; float64 for those that are still to be standardised.
+        """
         return cls(
-            torch.from_numpy(np.concatenate(sequences).astype(np.float32)),
+            torch.from_numpy(np.concatenate(sequences).astype(dtype)),
             torch.tensor([len(sequence) for sequence in sequences]),
             torch.tensor(labels),
         )

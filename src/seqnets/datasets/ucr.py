@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqnets.datasets.base import Part
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
@@ -44,8 +46,10 @@ class TimeSeriesFiles(LabelledData):
                     f"TimeSeriesFiles: {self.problem}_TEST.ts has the {what} {second}, "
                     f"expected {first} as {self.problem}_TRAIN.ts has."
                 )
-        rest, val = split_off(self.problem, _sequences(train), self.validation_fraction, self.seed)
-        parts: dict[Part, Sequences] = {"train": rest, "val": val, "test": _sequences(test)}
+        dtype = np.float64 if self.standardise else np.float32
+        known, asked = (_sequences(series, dtype) for series in (train, test))
+        rest, val = split_off(self.problem, known, self.validation_fraction, self.seed)
+        parts: dict[Part, Sequences] = {"train": rest, "val": val, "test": asked}
         splits = Splits(parts, train.labels)
         return standardise(splits) if self.standardise else splits
 
@@ -60,6 +64,7 @@ class TimeSeriesFiles(LabelledData):
         )
 
 
-def _sequences(series: TimeSeries) -> Sequences:
+def _sequences(series: TimeSeries, dtype: type) -> Sequences:
     arrays = [steps for _, steps, _ in series.cases]
-    return Sequences.of(arrays, [series.labels.index(label) for _, _, label in series.cases])
+    labels = [series.labels.index(label) for _, _, label in series.cases]
+    return Sequences.of(arrays, labels, dtype)

@@ -59,7 +59,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
         target, split = wanted.target_of(where, row), split_of(where, row)
-        records.append(Record(where, steps.astype(np.float32), target, split, row.get("ids")))
+        records.append(Record(where, steps, target, split, row.get("ids")))
     return Source(records)
 
 
@@ -81,6 +81,8 @@ def _cut(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarr
     """Return sequences, each (T, I)."""
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}, expected numbers.")
+    if x.dtype != np.float32:
+        x = x.astype(np.float64)
     if lengths is None:
         if x.ndim not in (2, 3):
             raise DataError(

@@ -24,7 +24,8 @@ class Record:
 
     Attributes:
         where: Where it stands: "FILE, line 12".
-        steps: Features (T, I) float32, NaN where a value is missing, or text; T is at least 1.
+        steps: Features (T, I), NaN where a value is missing, or text; T is at least 1. Numbers are
+            float64 until they are standardised; float32 where the file has no more.
         target: What is to be told of it; None if that is not known.
         split: The part that it is for, where the file says so.
         id: What the file calls it, or the file's own name in a folder; None where it has none.

@@ -77,7 +77,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
                 )
         steps[-1].append([wanted.value(where, name, row[name]) for name in features])
     for record, values in zip(records, steps, strict=True):
-        record.steps = np.array(values, np.float32)
+        record.steps = np.array(values, np.float64)
     return Source(records, {"features": features})
 
 
@@ -112,4 +112,4 @@ def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
             )
         name = f"{STEPS}, step {place}"
         values.append([wanted.value(where, name, v) for v in (step if size else [step])])
-    return np.array(values, np.float32)
+    return np.array(values, np.float64)

@@ -76,8 +76,7 @@ def read_ts_records(path: Path, wanted: Wanted) -> Source:
     records = []
     for line, steps, target in series.cases:
         where = f"{path}, line {line}"
-        found = wanted.target_of(where, {column: target})
-        records.append(Record(where, steps.astype(np.float32), found))
+        records.append(Record(where, steps, wanted.target_of(where, {column: target})))
     return Source(records)
 
 
