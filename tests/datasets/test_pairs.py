@@ -116,6 +116,13 @@ def test_rivals_are_counted_on_the_test_part():
     assert found["guessing, told how many"] == pytest.approx(guessed)
 
 
+def test_the_chance_of_guessing_a_long_sequence_is_next_to_nothing():
+    for data in (Sort(100, train_size=1, test_size=99), Repeat(40, symbols=2, test_size=99)):
+        shortest = int(data.pairs("test").target_lengths.min()) - 1
+
+        assert 0 < data.baselines()["guessing, told how many"] <= data.symbols**-shortest
+
+
 def test_the_same_seed_draws_the_same():
     one, other, third = (Sort(5, train_size=9, test_size=9, seed=seed) for seed in (0, 0, 1))
 

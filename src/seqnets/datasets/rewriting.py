@@ -60,7 +60,7 @@ class Rewriting(PairData, SyntheticData):
         ]
         return {
             "copying the source": float(np.mean(copied)),
-            "guessing, told how many": float(np.mean(1.0 / self.symbols**written)),
+            "guessing, told how many": float(np.mean(float(self.symbols) ** -written)),
         }
 
 
