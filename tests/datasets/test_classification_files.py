@@ -260,6 +260,12 @@ def test_without_a_split_column_each_class_gives_a_share_to_each_part(table):
         assert data.part(part).y.bincount().tolist() == [count] * 3
 
 
+def test_what_the_test_part_takes_makes_no_validation_part_smaller(table):
+    data = table(text=many("xy", 100), validation_fraction=0.2, test_fraction=0.2)
+
+    assert data.counts() == {"train": 120, "val": 40, "test": 40}
+
+
 def test_no_sequence_is_in_two_parts(table):
     data = table(text=many("xyz", 10), standardise=False)
     data.setup()

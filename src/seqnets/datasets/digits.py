@@ -6,6 +6,7 @@ from typing import Any
 
 from seqnets.datasets.base import Part, check_fractions
 from seqnets.datasets.pixels import Pictures, PixelSequences
+from seqnets.datasets.sequences import deal
 from seqnets.optional import optional
 
 
@@ -43,10 +44,10 @@ class Digits(PixelSequences):
         Raises:
             ConfigError: scikit-learn is not installed.
         """
-        rest, test = read_digits().set_aside("Digits", self.test_fraction, self.seed)
-        left = 1 - self.test_fraction
-        train, val = rest.set_aside("Digits", self.validation_fraction / left, self.seed)
-        return {"train": train, "val": val, "test": test}
+        pictures = read_digits()
+        fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.validation_fraction}
+        dealt = deal("Digits", pictures.y, fractions, self.seed)
+        return {part: pictures.select(rows) for part, rows in dealt.items()}
 
 
 def read_digits() -> Pictures:

@@ -10,6 +10,7 @@ import numpy as np
 from seqnets.datasets.base import Part
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.readers.idx import read_idx
+from seqnets.datasets.sequences import deal
 from seqnets.errors import DataError
 
 _FOLDERS = ("mnist", "MNIST/raw", "")
@@ -47,8 +48,8 @@ class MNIST(PixelSequences):
                 f"MNIST: pictures of {_size(test)} pixels came in the t10k files, expected "
                 f"{_size(train)} as in those for training."
             )
-        train, val = train.set_aside("MNIST", self.validation_fraction, self.seed)
-        return {"train": train, "val": val, "test": test}
+        dealt = deal("MNIST", train.y, {"val": self.validation_fraction}, self.seed)
+        return {**{part: train.select(rows) for part, rows in dealt.items()}, "test": test}
 
     def _read(self, part: str) -> Pictures:
         images, labels = (

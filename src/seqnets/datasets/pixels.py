@@ -11,7 +11,7 @@ import torch
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.classification import LabelledData
-from seqnets.datasets.sequences import Sequences, Splits, choose, standardise
+from seqnets.datasets.sequences import Sequences, Splits, standardise
 
 SHADES = " .:-=+*#%@"
 """From dark to bright."""
@@ -28,11 +28,9 @@ class Pictures(NamedTuple):
     pixels: np.ndarray
     y: np.ndarray
 
-    def set_aside(self, who: str, fraction: float, seed: int) -> tuple[Pictures, Pictures]:
-        """Return what stays, and a share of each class; see :func:`choose`."""
-        moved = choose(who, self.y, fraction, seed)
-        kept, chosen = (Pictures(self.pixels[rows], self.y[rows]) for rows in (~moved, moved))
-        return kept, chosen
+    def select(self, rows: np.ndarray) -> Pictures:
+        """Return the pictures of these numbers, in this order."""
+        return Pictures(self.pixels[rows], self.y[rows])
 
 
 class PixelSequences(LabelledData):

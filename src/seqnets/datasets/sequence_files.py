@@ -21,7 +21,7 @@ from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, choose
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, deal
 from seqnets.datasets.vocabulary import Unit, Vocabulary, check_unit, split
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import Known, Sizes
@@ -42,8 +42,8 @@ class SequenceFiles(SequenceData):
             own.
         validation_path: Sequences of their own to choose by.
         test_path: Sequences of their own to report.
-        validation_fraction: Share of the training sequences to choose by, of each class.
-        test_fraction: Share of the training sequences to report, of each class.
+        validation_fraction: Share of the sequences of ``path`` to choose by, of each class.
+        test_fraction: Share of the sequences of ``path`` to report, of each class.
         standardise: Give each feature, and each number to be told, mean 0 and deviation 1 over the
             training part.
         missing: What becomes of a feature that is missing at a step: "error"; "forward", the value
@@ -228,12 +228,10 @@ class SequenceFiles(SequenceData):
         who = self.paths["train"]
         if not parts["train"]:
             raise DataError(f"{who}: no sequence is for training, expected some of split 'train'.")
-        for part, share in self.fractions.items():
-            if not parts[part]:
-                train = parts["train"]
-                moved = choose(who, self.strata(train), share, self.seed)
-                parts[part] = [train[row] for row in np.flatnonzero(moved)]
-                parts["train"] = [train[row] for row in np.flatnonzero(~moved)]
+        train = parts["train"]
+        absent = {part: share for part, share in self.fractions.items() if not parts[part]}
+        for part, rows in deal(who, self.strata(train), absent, self.seed).items():
+            parts[part] = [train[row] for row in rows]
         return parts, facts
 
     def _inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> Inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -364,19 +364,6 @@ def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
     return (values < 0) | (values >= (classes or 0)), f"0 to {(classes or 0) - 1}"
 
 
-def split_off(
-    who: str, sequences: Sequences, fraction: float, seed: int
-) -> tuple[Sequences, Sequences]:
-    """Move a share of each class into a part of its own; see :func:`choose`.
-
-    Returns:
-        What stays, and the new part, both in the order they had.
-    """
-    moved = choose(who, sequences.y.numpy(), fraction, seed)
-    kept, new = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~moved, moved))
-    return sequences.select(kept), sequences.select(new)
-
-
 def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Choose a share of each class.
 
@@ -405,6 +392,31 @@ def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
             "to set some of them aside."
         )
     return chosen
+
+
+def deal(
+    who: str, labels: np.ndarray, fractions: Mapping[Part, float], seed: int
+) -> dict[Part, np.ndarray]:
+    """Deal sequences out to parts; see :func:`choose`.
+
+    Args:
+        who: What error messages call the sequences.
+        labels: The class of each sequence, (N,).
+        fractions: The share of all sequences, of each class, that each part gets.
+        seed: Decides which ones.
+
+    Returns:
+        The numbers of each part's sequences, in their order, and of those that stay for training.
+
+    Raises:
+        DataError: No class has two sequences left.
+    """
+    rows, left = np.arange(len(labels)), 1.0
+    parts: dict[Part, np.ndarray] = {}
+    for part, fraction in fractions.items():
+        chosen = choose(who, labels[rows], fraction / left, seed)
+        parts[part], rows, left = rows[chosen], rows[~chosen], left - fraction
+    return {**parts, "train": rows}
 
 
 def standardise(splits: Splits) -> Splits:

@@ -12,7 +12,7 @@ import numpy as np
 from seqnets.datasets.base import PARTS, Part, check_fractions
 from seqnets.datasets.files import check_text
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
-from seqnets.datasets.sequences import choose
+from seqnets.datasets.sequences import deal
 from seqnets.errors import DataError
 
 
@@ -52,7 +52,7 @@ class Surnames(LabelledTexts):
             test_fraction=test_fraction,
         )
         self.root = root
-        self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
+        self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
 
     def tokens_of(self, text: str) -> str:
         """Return a name as it is compared."""
@@ -89,12 +89,7 @@ class Surnames(LabelledTexts):
                     f"{file}: {own} names came that no rarer language has, expected at least "
                     f"{len(PARTS)}, one for each part."
                 )
-        who, rest = str(files[0].parent), np.arange(len(spoken))
-        test = choose(who, rarest, self.test_fraction, self.seed)
-        chosen, rest = rest[test], rest[~test]
-        share = self.validation_fraction / (1 - self.test_fraction)
-        val = choose(who, rarest[rest], share, self.seed)
-        return {"train": rest[~val], "val": rest[val], "test": chosen}
+        return deal(str(files[0].parent), rarest, self.fractions, self.seed)
 
     def baselines(self) -> dict[str, float]:
         """Return the accuracy of the commonest language, of letters, and of a name's ending.

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from seqnets.datasets.base import Part
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
-from seqnets.datasets.sequences import Sequences, Splits, split_off, standardise
+from seqnets.datasets.sequences import Sequences, Splits, deal, standardise
 from seqnets.errors import DataError
 
 
@@ -48,8 +48,9 @@ class TimeSeriesFiles(LabelledData):
                 )
         dtype = np.float64 if self.standardise else np.float32
         known, asked = (_sequences(series, dtype) for series in (train, test))
-        rest, val = split_off(self.problem, known, self.validation_fraction, self.seed)
-        parts: dict[Part, Sequences] = {"train": rest, "val": val, "test": asked}
+        dealt = deal(self.problem, known.y.numpy(), {"val": self.validation_fraction}, self.seed)
+        parts = {part: known.select(torch.from_numpy(rows)) for part, rows in dealt.items()}
+        parts["test"] = asked
         splits = Splits(parts, train.labels)
         return standardise(splits) if self.standardise else splits
 
