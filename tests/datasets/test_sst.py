@@ -113,6 +113,14 @@ def test_all_phrases_are_learned_from_each_once(tiny):
     assert sentences(data, "val") == [("great fun", 4)]
 
 
+def test_a_phrase_that_is_a_sentence_of_another_part_is_not_learned_from(tiny):
+    data = tiny(dev="(3 (3 Fun) (2 film))\n", test="(1 Dull)\n", phrases=True)
+
+    learned = {words for words, _ in sentences(data, "train")}
+    assert {"the fun film", "fun", "film", "dull film"} <= learned
+    assert not {"fun film", "dull"} & learned
+
+
 def test_two_classes_leave_out_what_is_neutral(tiny):
     data = tiny(classes=2, phrases=True)
 

@@ -24,8 +24,8 @@ class StanfordSentiment(LabelledTexts):
     """What a sentence of a film review thinks of the film; classification.
 
     Reads ``train.txt``, ``dev.txt`` and ``test.txt``: a tree a line, of which a sentence is the
-    words. Words are lower case. A training sentence that validation or test have too is left out:
-    some copies of ``train.txt`` have all of ``dev.txt`` in them.
+    words. Words are lower case. A training sentence, or a phrase of one, that is a whole sentence of
+    validation or test is left out: some copies of ``train.txt`` have all of ``dev.txt`` in them.
 
     Args:
         root: Folder with the files, or with a folder ``sst`` that has them.
@@ -68,7 +68,9 @@ class StanfordSentiment(LabelledTexts):
                 folder / _FILES["train"],
                 len(trees["train"]) - len(kept),
             )
-        trees["train"] = [p for tree in kept for p in tree.phrases()] if self.phrases else kept
+        if self.phrases:
+            kept = [p for tree in kept for p in tree.phrases() if _words(p) not in held_out]
+        trees["train"] = kept
         labels = LABELS if self.classes == 5 else ("negative", "positive")
         parts = {part: self._texts(part, found) for part, found in trees.items()}
         for part, texts in parts.items():
