@@ -23,6 +23,12 @@ def test_language_model_in_chunks_with_carried_state_says_what_it_says_at_once()
     torch.testing.assert_close(end, final)
 
 
+@pytest.mark.parametrize("option", ["hidden_size", "embedding_size", "init_range"])
+def test_sizes_and_ranges_that_are_none_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{option} is -1, expected"):
+        LanguageModel(GRUCell, 6, **{option: -1})
+
+
 def test_language_model_never_looks_ahead():
     model = LanguageModel(GRUCell, 6, hidden_size=5, connection="residual", num_layers=2)
     changed = TOKENS.clone()

@@ -116,6 +116,14 @@ def test_tied_weights_are_one_parameter_as_wide_as_the_embedding():
     assert model(X, Y, LENGTHS).shape == (3, 4, 6)
 
 
+def test_both_stacks_have_each_kind_of_dropout_at_its_rate():
+    model = small(num_layers=2, dropout={"input": 0.1, "between": 0.2, "output": 0.3})
+
+    for stack in (model.encoder, model.decoder):
+        found = stack.input_dropout.p, stack.recurrent.dropout.p, stack.dropout.p
+        assert found == (0.1, 0.2, 0.3)
+
+
 def test_features_are_read_as_tokens_are():
     model = SequenceToSequence(
         GRUCell, 6, input_size=3, attention=LuongAttention, hidden_size=5, embedding_size=4

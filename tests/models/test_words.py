@@ -38,6 +38,11 @@ def test_words_become_unknown_while_training_alone():
     assert (made.eval()(x)[0, :, :4] == known).all()
 
 
+def test_a_rate_that_is_no_probability_is_refused():
+    with pytest.raises(ConfigError, match="dropout is 7"):
+        embedding(dropout=7)
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 5)])
 def test_words_without_their_spelling_are_refused(shape):
     with pytest.raises(DtypeError, match=r"6 bytes each, \(B, T, 7\).*\n.*dataset\.characters"):

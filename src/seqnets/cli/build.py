@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import near
 from seqnets.errors import ConfigError
 
@@ -134,13 +135,18 @@ def _find(name: str, target: Any) -> Any:
 
 
 def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -> None:
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name in node.keys() - parameters.keys() - {_TARGET, _PARTIAL}:
-        raise ConfigError(
-            f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, parameters)}"
-        )
+    options = options_of(target)
+    given = {name: value for name, value in node.items() if name not in (_TARGET, _PARTIAL)}
+    parameters = inspect.signature(target).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for name in given.keys() - options.keys():
+            raise ConfigError(
+                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, options)}"
+            )
+    for name, value in given.items():
+        made = isinstance(value, dict) and _TARGET in value
+        if not made and name in options:
+            check_kind(_join(key, name), value, options[name])
 
 
 def _missing(key: str, name: str, error: Exception) -> ConfigError:

@@ -37,6 +37,8 @@ class SequenceClassifier(nn.Module):
         by tanh; here it is free.
     """
 
+    passes_options_to = Encoder
+
     def __init__(
         self, cell: CellFactory, num_classes: int, *, pooling: str = "last", **options: Any
     ) -> None:

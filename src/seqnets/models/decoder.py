@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN, map_state
 from seqnets.models.attention import Attention
+from seqnets.models.encoder import dropout_rates
 
 FEEDS = ("nothing", "output", "context")
 
@@ -60,7 +61,8 @@ class Decoder(nn.Module):
         output_size: Features of a step, W.
         attention: Makes the attention; None to go by the state alone.
         feed: "nothing", "output" or "context".
-        dropout: Probability in [0, 1) of dropping an embedded feature or a feature of a step.
+        dropout: Probability in [0, 1) of dropping an embedded feature or a feature of a step; or
+            one of each, {"input": 0.4, "output": 0.2}.
 
     Raises:
         ConfigError: ``feed`` is none of the three, or needs an attention that is not there.
@@ -79,7 +81,7 @@ class Decoder(nn.Module):
         attention: AttentionFactory | None = None,
         *,
         feed: str = "nothing",
-        dropout: float = 0.0,
+        dropout: float | Mapping[str, float] = 0.0,
     ) -> None:
         super().__init__()
         if feed not in FEEDS:
@@ -91,7 +93,8 @@ class Decoder(nn.Module):
             )
         fed = {"nothing": 0, "output": output_size, "context": memory_size}[feed]
         self.feed, self.output_size, self.embedding = feed, output_size, embedding
-        self.dropout = nn.Dropout(dropout)
+        rates = dropout_rates(dropout)
+        self.input_dropout, self.dropout = nn.Dropout(rates["input"]), nn.Dropout(rates["output"])
         self.recurrent = make_stack(embedding.embedding_dim + fed)
         size = self.recurrent.output_size
         self.attention = None if attention is None else attention(size, memory_size)
@@ -123,7 +126,7 @@ class Decoder(nn.Module):
             memory: What :meth:`remember` made.
             state: What :meth:`start` gave.
         """
-        embedded = self.dropout(self.embedding(tokens))
+        embedded = self.input_dropout(self.embedding(tokens))
         if self.feed == "nothing":
             y, _ = self.recurrent(embedded, state[0])
             context, weights = self._look(y, memory)
@@ -137,7 +140,7 @@ class Decoder(nn.Module):
 
     def step(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
         """Take one step after some tokens, (B,): features (B, W), weights (B, T), state."""
-        return self._step(self.dropout(self.embedding(tokens)), memory, state)
+        return self._step(self.input_dropout(self.embedding(tokens)), memory, state)
 
     def _step(self, x: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
         carried, fed = state

@@ -71,8 +71,11 @@ class Encoder(nn.Module):
                 f"Encoder: input_size is {input_size} and vocab_size {vocab_size}, expected one of "
                 f"the two.\n  Features have an input_size, tokens a vocab_size."
             )
-        rates = _rates(dropout)
+        rates = dropout_rates(dropout)
         first = hidden_size if isinstance(hidden_size, int) else hidden_size[0]
+        for name, size in (("hidden_size", first), ("embedding_size", embedding_size)):
+            if size is not None and size < 1:
+                raise ConfigError(f"Encoder: {name} is {size}, expected at least 1.")
         width = input_size or embedding_size or first
         self.embedding = None if vocab_size is None else embedding(vocab_size, width)
         stack = DeepRNN(
@@ -143,8 +146,8 @@ class Encoder(nn.Module):
             )
 
 
-def _rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
-    """The probability of each kind of dropout."""
+def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
+    """Return the probability of each kind of dropout, from one for all or from some of them."""
     given = dropout if isinstance(dropout, Mapping) else dict.fromkeys(DROPOUTS, dropout)
     for name, rate in given.items():
         if name not in DROPOUTS or not 0 <= rate < 1:

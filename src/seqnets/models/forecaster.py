@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import CellFactory
+from seqnets.models.encoder import Encoder
 from seqnets.models.horizons import Direct, Strategy, Task
 from seqnets.models.number_heads import NumberHead, PointHead
 
@@ -50,6 +51,8 @@ class Forecaster(nn.Module):
         Accurate Time-Series Forecasting against Distribution Shift", ICLR.
     """
 
+    passes_options_to = Encoder
+
     def __init__(
         self,
         cell: CellFactory,
@@ -71,8 +74,9 @@ class Forecaster(nn.Module):
                 f"Forecaster: normalization is {normalization!r}, expected one of "
                 f"{', '.join(NORMALIZATIONS)}."
             )
-        if not isinstance(segment, int) or segment < 1:
-            raise ConfigError(f"Forecaster: segment is {segment!r}, expected an integer from 1.")
+        for name, size in (("segment", segment), ("embedding_size", embedding_size)):
+            if size is not None and (not isinstance(size, int) or size < 1):
+                raise ConfigError(f"Forecaster: {name} is {size!r}, expected an integer from 1.")
         self.output = head()
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent = segment, independent

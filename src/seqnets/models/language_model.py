@@ -38,6 +38,8 @@ class LanguageModel(nn.Module):
         the dropout is).
     """
 
+    passes_options_to = Encoder
+
     def __init__(
         self,
         cell: CellFactory,
@@ -55,6 +57,8 @@ class LanguageModel(nn.Module):
                     f"LanguageModel: {name} is {options[name]}, expected False.\n"
                     f"  A layer that comes from the future has seen the token to be predicted."
                 )
+        if init_range is not None and init_range <= 0:
+            raise ConfigError(f"LanguageModel: init_range is {init_range}, expected above 0.")
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
         self.output = output(self.encoder.output_size, vocab_size)
         if tie_weights:

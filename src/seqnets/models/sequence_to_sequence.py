@@ -12,10 +12,10 @@ from seqnets.cells import optioned
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
 from seqnets.models.decoder import AttentionFactory, Decoder, Memory
-from seqnets.models.encoder import Encoder
+from seqnets.models.encoder import Encoder, dropout_rates
 from seqnets.typing import END, IGNORE
 
-STACK = ("hidden_size", "num_layers", "connection", "tied", "dropout", "backend")
+STACK = ("hidden_size", "num_layers", "connection", "tied", "backend")
 
 
 class SequenceToSequence(nn.Module):
@@ -41,7 +41,8 @@ class SequenceToSequence(nn.Module):
         options: As for :class:`Encoder`, here of both stacks: ``vocab_size`` (of the source) or
             ``input_size``, ``embedding_size`` (of source and target), ``hidden_size``,
             ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``cell_options``;
-            ``bidirectional``, ``alternating`` and ``bptt_steps`` of the encoder.
+            ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and ``bptt_steps`` of the
+            encoder.
 
     Raises:
         ConfigError: ``sampling`` is no such probability, or the stacks cannot be built as asked.
@@ -54,6 +55,8 @@ class SequenceToSequence(nn.Module):
     """
 
     seen: Tensor
+
+    passes_options_to = Encoder
 
     def __init__(
         self,
@@ -80,17 +83,18 @@ class SequenceToSequence(nn.Module):
         hidden = options.get("hidden_size", 128)
         first, last = (hidden, hidden) if isinstance(hidden, int) else (hidden[0], hidden[-1])
         embedding = nn.Embedding(target_vocab_size, options.get("embedding_size") or first)
+        rates = dropout_rates(options.get("dropout", 0.0))
         stack = {"hidden_size": 128, **{k: v for k, v in options.items() if k in STACK}}
         cell_options = options.get("cell_options")
         cell = partial(optioned, cell=cell, options=cell_options) if cell_options else cell
         self.decoder = Decoder(
-            partial(DeepRNN, cell, **stack),
+            partial(DeepRNN, cell, **stack, dropout=rates["between"]),
             embedding,
             self.encoder.output_size,
             embedding.embedding_dim if tie_weights else last,
             attention,
             feed=feed,
-            dropout=options.get("dropout", 0.0),
+            dropout=rates,
         )
         self.output = nn.Linear(self.decoder.output_size, target_vocab_size)
         if tie_weights:

@@ -24,6 +24,8 @@ class SequenceTagger(nn.Module):
             ``tied``, ``dropout``, ``bptt_steps``, ``backend``, ``embedding``.
     """
 
+    passes_options_to = Encoder
+
     def __init__(
         self,
         cell: CellFactory,

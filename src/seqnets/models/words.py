@@ -50,6 +50,10 @@ class WordEmbedding(nn.Module):
                 f"WordEmbedding: filters is {filters} with embedding_size {embedding_size}, "
                 "expected above 0 and fewer than it."
             )
+        if not 0 <= dropout < 1:
+            raise ConfigError(
+                f"WordEmbedding: dropout is {dropout}, expected a probability in [0, 1)."
+            )
         self.characters, self.dropout = characters, dropout
         self.words = nn.Embedding(vocab_size, embedding_size - filters)
         self.bytes = nn.Embedding(BYTES, byte_size, padding_idx=0)

@@ -1,0 +1,117 @@
+"""What kind of value an option takes, by the annotation of what it is an option of."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from seqnets.errors import ConfigError
+
+_LISTS = (list, tuple, Sequence, Iterable)
+_MAPPINGS = (dict, Mapping)
+
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+}
+
+
+def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the options of a class or function by name, with annotations that are types.
+
+    What a class passes on is among them: to those it is derived from, or to the class that its
+    ``passes_options_to`` names. An annotation that cannot be resolved, for it is imported for type
+    checkers alone, is ``Any``.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for function in _functions(target):
+        parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                kind = _resolve(parameter.annotation, getattr(function, "__globals__", {}))
+                found.setdefault(parameter.name, parameter.replace(annotation=kind))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def check_kind(key: str, value: Any, option: inspect.Parameter) -> None:
+    """Raise ConfigError unless a plain value is of the kind that an option takes.
+
+    Only numbers, texts, truths, lists and mappings are judged: where an annotation says something
+    else as well, any value fits.
+    """
+    kind = option.annotation
+    if (value is None and option.default is None) or _fits(value, kind):
+        return
+    advice = ""
+    if _fits([value], kind):
+        advice = f"\n  A list of it is {key}=[{value}]."
+    elif isinstance(value, (int, float)) and _fits("", kind):
+        advice = f"\n  Quoted it is text: '{key}=\"{value}\"'."
+    raise ConfigError(f"{key}: is {value!r}, expected {_described(kind)}.{advice}")
+
+
+def _described(kind: Any) -> str:
+    """What an annotation asks for, in words."""
+    if kind in _NAMES:
+        return _NAMES[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(str(value) for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_described, arguments)))
+    if origin in _MAPPINGS or kind in _MAPPINGS:
+        return "a mapping"
+    return f"a list, each of it {_described(arguments[0])}" if arguments else "a list"
+
+
+def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """What takes the options: a function, or a class's ``__init__`` and those of its bases."""
+    if not inspect.isclass(target):
+        yield target
+        return
+    for base in target.__mro__[:-1]:
+        if "__init__" in vars(base):
+            yield vars(base)["__init__"]
+        if (other := vars(base).get("passes_options_to")) is not None:
+            yield from _functions(other)
+
+
+def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)  # as typing.get_type_hints does, but each by itself
+    except Exception:
+        return Any
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and not math.isnan(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in _NAMES:
+        return isinstance(value, kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in arguments)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin in _LISTS or kind in _LISTS:
+        return isinstance(value, (list, tuple)) and (
+            not arguments or all(_fits(entry, arguments[0]) for entry in value)
+        )
+    if origin in _MAPPINGS or kind in _MAPPINGS:
+        return isinstance(value, Mapping)
+    return True
