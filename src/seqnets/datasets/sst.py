@@ -24,8 +24,8 @@ class StanfordSentiment(LabelledTexts):
     """What a sentence of a film review thinks of the film; classification.
 
     Reads ``train.txt``, ``dev.txt`` and ``test.txt``: a tree a line, of which a sentence is the
-    words. Words are lower case. A training sentence, or a phrase of one, that is a whole sentence of
-    validation or test is left out: some copies of ``train.txt`` have all of ``dev.txt`` in them.
+    words. Words are lower case. A training sentence or phrase that is a sentence of validation or
+    test is left out: some copies of ``train.txt`` have all of ``dev.txt`` in them.
 
     Args:
         root: Folder with the files, or with a folder ``sst`` that has them.
