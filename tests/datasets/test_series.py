@@ -208,6 +208,22 @@ def test_uneven_time_can_be_taken_as_even(table):
     table(months, time_gaps="ignore").setup()
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        [f"2024-01-01 00:00:{i // 10:02}.{i % 10}00000" for i in range(400)],
+        [f"{1_700_000_000 + i / 100:.2f}" for i in range(400)],
+    ],
+    ids=["10 Hz as dates", "100 Hz since 1970"],
+)
+def test_even_steps_may_be_shorter_than_a_moment_can_be_told_exactly(table, times):
+    lines = [f"{time},{i}" for i, time in enumerate(times)]
+
+    table(["time,a", *lines]).setup()
+    with pytest.raises(DataError, match=r"line 42: .* a step of .*, expected"):
+        table(["time,a", *lines[:40], *lines[41:]]).setup()
+
+
 def test_rows_of_json_may_lack_what_is_missing(table):
     lines = [
         json.dumps({"time": i, "a": i, "b": 2 * i} if i != 3 else {"time": 3, "a": 3})

@@ -224,7 +224,8 @@ def _go_on(where: str, steps: _Steps, moment: float, kind: str, now: str, gaps: 
         )
     if before is not None:
         steps.step = steps.step or length
-        if gaps == "error" and abs(length - steps.step) > 1e-6 * steps.step:
+        rounding = 1e-6 * steps.step + 4 * math.ulp(moment)  # of 10 Hz in seconds since 1970
+        if gaps == "error" and abs(length - steps.step) > rounding:
             came, expected = (
                 f"{span:g}" if kind == _NUMBER else str(timedelta(seconds=span))
                 for span in (length, steps.step)
