@@ -108,6 +108,24 @@ def test_csv_has_a_step_a_row(write):
     assert c.places == {"walk": c.where, "freeze": c.where.replace("line 7", "line 8")}
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "x,y,label\n1,2,walk\n3,4,stop\n"),
+        ("a.tsv", "x\ty\tlabel\n1\t2\twalk\n3\t4\tstop\n"),
+        (
+            "a.jsonl",
+            by_sequence({"x": 1, "y": 2, "label": "walk"}, {"x": 3, "y": 4, "label": "stop"}),
+        ),
+    ],
+)
+def test_a_feature_may_be_called_x(write, name, text):
+    (series,) = read_tagged(write(name, text))
+
+    assert (series.features, series.steps) == (("x", "y"), [[1, 2], [3, 4]])
+    assert series.labels == ["walk", "stop"]
+
+
 def test_sequences_keep_what_their_file_calls_them_also_in_windows(write):
     rows = [{"id": n, "x": [[n], [n + 1], [n + 2]], "labels": [0, 1, 0]} for n in range(9)]
     path = write("a.jsonl", by_sequence(*rows))
@@ -232,6 +250,16 @@ def test_a_column_says_which_part_a_sequence_is_for(write):
     parts = TaggingFiles(str(path)).read_parts()
 
     assert [len(parts[part]) for part in ("train", "val", "test")] == [2, 1, 1]
+
+
+def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(write):
+    rows = [{"tokens": ["a"], "labels": ["x"], "split": split} for split in ("train", "val")]
+    path, other = str(write("a.jsonl", by_sequence(*rows))), write("b.jsonl", by_sequence(rows[1]))
+
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: split is 'val', expected train: this"):
+        TaggingFiles(path, str(other)).read_parts()
+    with pytest.raises(DataError, match=r"b\.jsonl, line 1: split is 'val', expected test"):
+        TaggingFiles(path, test_path=str(other)).read_parts()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from seqnets.datasets.base import PARTS, Part, check_count, check_fractions
 from seqnets.datasets.file_inputs import Inputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
-from seqnets.datasets.readers.records import ids_of
+from seqnets.datasets.readers.records import ids_of, part_of
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, deal
@@ -218,12 +218,7 @@ class SequenceFiles(SequenceData):
             facts = facts or source.facts
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:
-                part = record.split or own
-                if part != own and (own != "train" or part in self.paths):
-                    raise DataError(
-                        f"{record.where}: split is {part!r}, expected "
-                        f"{own if own != 'train' else 'train: this part has a file of its own'}."
-                    )
+                part = part_of(record.where, record.split, own, self.paths)
                 parts[part].append(record)
         who = self.paths["train"]
         if not parts["train"]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.base import PARTS, Part, check_fractions
+from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
 from seqnets.errors import DataError
@@ -52,8 +53,9 @@ class TaggingFiles(TaggedData):
             validation_fraction=validation_fraction,
             test_fraction=test_fraction,
         )
-        self.path = path
-        self.paths: dict[Part, str | None] = {"val": validation_path, "test": test_path}
+        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
+        self.paths: dict[Part, str] = {"train": path}
+        self.paths |= {part: given for part, given in own.items() if given is not None}
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
         self.label, self.leave_out = label, tuple(leave_out)
 
@@ -65,16 +67,16 @@ class TaggingFiles(TaggedData):
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is malformed, or there are too few sequences for three parts.
+            DataError: A file is malformed, a row is for a part that has a file of its own, or there
+                are too few sequences for three parts.
         """
         parts: Tagging = {part: [] for part in PARTS}
-        for sequence in self.read_file(Path(self.path).expanduser()):
-            parts[sequence.split or "train"].append(sequence)  # type: ignore[index]
-        for part, path in self.paths.items():
-            if path is not None:
-                parts[part] = self.read_file(Path(path).expanduser())
+        for own, path in self.paths.items():
+            for sequence in self.read_file(Path(path).expanduser()):
+                part = part_of(sequence.where, sequence.split, own, self.paths)
+                parts[part].append(sequence)
         absent = {part: self.fractions[part] for part in self.fractions if not parts[part]}
-        return {**parts, **_share_out(self.path, parts["train"], absent, self.seed)}
+        return {**parts, **_share_out(self.paths["train"], parts["train"], absent, self.seed)}
 
 
 def _share_out(

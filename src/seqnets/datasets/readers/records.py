@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -116,6 +116,26 @@ def split_of(where: str, row: Row) -> Part | None:
     if SPLIT in row and split not in PARTS:
         raise DataError(f"{where}: split is {shown(split)}, expected {', '.join(PARTS)}.")
     return split
+
+
+def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) -> Part:
+    """Return the part that a sequence is for.
+
+    Args:
+        where: Where it stands.
+        split: What its file says.
+        own: The part that its file is for.
+        paths: The parts that have files of their own.
+
+    Raises:
+        DataError: The file of one part says that it is for another, or the training file that it is
+            for a part with a file of its own.
+    """
+    part = split or own
+    if part != own and (own != "train" or part in paths):
+        expected = own if own != "train" else "train: this part has a file of its own"
+        raise DataError(f"{where}: split is {part!r}, expected {expected}.")
+    return part
 
 
 class Names:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.base import PARTS
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
 from seqnets.datasets.readers.records import Names
@@ -43,7 +43,7 @@ class Tagged:
     steps: list[Any] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
-    split: str | None = None
+    split: Part | None = None
     id: Any = None
 
     def add(self, where: str, step: Any, label: str | None) -> None:
@@ -72,10 +72,10 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
       passed over, and so are lines that begin with ``-DOCSTART-``.
     - ``.jsonl`` or ``.parquet``: a sequence a row, ``tokens`` (words) or ``x`` (a list of numbers a
       step), and ``labels``, one a step, null where none is known; optionally ``id`` and ``split``.
-    - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` with neither ``tokens`` nor ``x``): a step
-      a row, in order: a column for the label, which may be empty, optionally ``sequence`` (whose
-      step: its rows follow each other; all are one sequence without it) and ``split``, and a
-      column for each feature, numbers all.
+    - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` where neither ``tokens`` nor ``x`` is a
+      list): a step a row, in order: a column for the label, which may be empty, optionally
+      ``sequence`` (whose step: its rows follow each other; all are one sequence without it) and
+      ``split``, and a column for each feature, numbers all.
 
     Labels may be missing altogether.
 
@@ -91,9 +91,8 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
     if suffix in CONLL:
         found = list(_read_conll(path))
     elif suffix in SUFFIXES:
-        first, *others = read_rows(path)
-        whole = {TOKENS, X} & first[1].keys()
-        rows = (first, *others)
+        rows = list(read_rows(path))
+        whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
         raise DataError(
