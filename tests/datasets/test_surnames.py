@@ -167,6 +167,18 @@ def test_new_names_are_read_a_line_each(tiny, tmp_path):
     assert batch.y.tolist() == [-100, -100]
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\f", "\v", "\x1c"])
+def test_only_a_line_feed_ends_a_line(tiny, tmp_path, sign):
+    odd = f"Ab{sign}cd"
+    data, file = tiny({"Irish": f"{odd}\r\nDaly\nKearn\n"}), tmp_path / "new.lst"
+    file.write_text(f"{odd}\nDaly\n", encoding="utf-8")
+
+    (batch,) = data.new(file, data.describe())
+
+    assert odd in {name for name, _ in everything(data)}
+    assert batch.lengths.tolist() == [5, 4]
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("", "is empty"), ("Daly\n\nPugh", "line 2: is empty")]
 )

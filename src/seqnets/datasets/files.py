@@ -67,6 +67,19 @@ def read_text(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read a text file's lines; only a line feed ends one, and a carriage return before it.
+
+    Raises:
+        DataError: The file is missing, empty or not UTF-8.
+    """
+    check_text(path)
+    lines = "".join(read_text(path)).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
 def read_texts(paths: Sequence[Path]) -> Iterator[str]:
     """Yield files one after the other, block by block; each begins on a line of its own."""
     last = "\n"

@@ -15,7 +15,7 @@ import torch
 
 from seqnets.datasets.base import PARTS, Part, check_count
 from seqnets.datasets.baselines import majority_baseline
-from seqnets.datasets.files import check_text
+from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.naive_bayes import naive_bayes
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
@@ -104,8 +104,7 @@ class LabelledTexts(SequenceData):
         Raises:
             DataError: The file is missing, or a line is empty; says which.
         """
-        check_text(path)
-        texts = [self.tokens_of(line) for line in path.read_text("utf-8-sig").splitlines()]
+        texts = [self.tokens_of(line) for line in read_lines(path)]
         for number, tokens in enumerate(texts, start=1):
             if not len(tokens):
                 raise DataError(f"{path}, line {number}: is empty, expected a text a line.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.base import PARTS, Part, check_fractions
-from seqnets.datasets.files import check_text
+from seqnets.datasets.files import read_lines
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.sequences import deal
 from seqnets.errors import DataError
@@ -122,6 +122,5 @@ class Surnames(LabelledTexts):
 
     def _names(self, file: Path) -> list[str]:
         """The distinct names of a file, in their order."""
-        check_text(file)
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        return list(dict.fromkeys(name for line in lines if (name := self.tokens_of(line))))
+        names = map(self.tokens_of, read_lines(file))
+        return list(dict.fromkeys(name for name in names if name))

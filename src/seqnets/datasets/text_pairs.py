@@ -12,7 +12,7 @@ from seqnets.datasets.base import PARTS, Part, check_count
 from seqnets.datasets.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.dictionary import learn_dictionary, word_by_word
-from seqnets.datasets.files import check_text, read_text
+from seqnets.datasets.files import read_lines
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.readers import SUFFIXES, need, read_rows
 from seqnets.datasets.readers import text as read_cell
@@ -128,7 +128,7 @@ class TextPairs(PairData):
                 need(where, row, "source")
                 sources.append(read_side(where, "source", row["source"]))
         else:
-            sources = read_lines(path)
+            sources = read_filled(path)
         pairs = Pairs.unanswered(read_codec(known["source"]).encode(sources))
         return PairLoader(pairs, self.batch_size, name=str(path))
 
@@ -158,7 +158,7 @@ def read_aligned(source: Path, target: Path) -> Texts:
     Raises:
         DataError: A file is missing, empty or not UTF-8, a line is empty, or their numbers differ.
     """
-    sources, targets = read_lines(source), read_lines(target)
+    sources, targets = read_filled(source), read_filled(target)
     if len(sources) != len(targets):
         raise DataError(
             f"{target}: {len(targets):,} lines came, expected {len(sources):,}, as many as "
@@ -167,23 +167,20 @@ def read_aligned(source: Path, target: Path) -> Texts:
     return sources, targets
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read a text file's lines; only a line feed ends one.
+def read_filled(path: Path) -> list[str]:
+    """Read a text file's lines, none of which may be empty; see :func:`read_lines`.
 
     Raises:
         DataError: The file is missing, empty or not UTF-8, or a line is empty; says which.
     """
-    check_text(path)
-    lines = "".join(read_text(path)).split("\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = read_lines(path)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise DataError(
                 f"{path}, line {number:,}: is empty, expected a text.\n"
                 "  Leave the line out, and what belongs to it."
             )
-    return [line.removesuffix("\r") for line in lines]
+    return lines
 
 
 def read_side(where: str, column: str, value: Any) -> str:
