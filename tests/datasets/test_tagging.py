@@ -84,6 +84,13 @@ def test_between_word_and_label_may_stand_other_columns_and_spaces(write):
     assert (sentence.steps, sentence.labels) == (["Ada", "sang"], ["B-person", "O"])
 
 
+@pytest.mark.parametrize("mark", [" ", "\t"])
+def test_only_spaces_and_tabs_end_a_word(write, mark):
+    (sentence,) = read_tagged(write("a.conll", f"New\u00a0York{mark}LOC\nis\u3000{mark}O\n"))
+
+    assert (sentence.steps, sentence.labels) == (["New\u00a0York", "is\u3000"], ["LOC", "O"])
+
+
 def test_json_lines_have_words_or_numbers_and_labels(write):
     words, numbers = (
         by_sequence({"tokens": ["Ada", "sang"], "labels": ["PER", None], "split": "val"}),
@@ -342,6 +349,18 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
     torch.testing.assert_close(batch.x[0], trained.part("train").x[:2])
     with pytest.raises(DataError, match="line 2: leg, ankle came, expected ankle, leg, as the mod"):
         TaggingFiles("is not read").new(write("b.csv", "leg,ankle\n1,10\n"), known)
+
+
+def test_new_files_may_lack_what_is_left_out_and_training_files_may_not(write):
+    path = str(write("a.csv", CSV.replace("ankle", "time")))
+    data = TaggingFiles(path, path, path, leave_out=["time"])
+    known = data.describe()
+
+    (batch,) = data.new(write("new.csv", "leg\n10\n20\n"), known)
+
+    torch.testing.assert_close(batch.x[0], data.part("train").x[:2])
+    with pytest.raises(DataError, match=r"line 2: the columns .* came, expected times too"):
+        TaggingFiles(path, path, path, leave_out=["times"]).setup()
 
 
 def test_the_first_sequences_can_be_read(words):

@@ -60,8 +60,8 @@ class TaggingFiles(TaggedData):
         self.label, self.leave_out = label, tuple(leave_out)
 
     def read_file(self, path: Path) -> list[Tagged]:
-        """Return the sequences of a file."""
-        return read_tagged(path, self.label, self.leave_out)
+        """Return the sequences of a file of new data, which may lack what is left out."""
+        return read_tagged(path, self.label, self.leave_out, new=True)
 
     def read_parts(self) -> Tagging:
         """Return the sequences of all parts.
@@ -72,7 +72,7 @@ class TaggingFiles(TaggedData):
         """
         parts: Tagging = {part: [] for part in PARTS}
         for own, path in self.paths.items():
-            for sequence in self.read_file(Path(path).expanduser()):
+            for sequence in read_tagged(Path(path).expanduser(), self.label, self.leave_out):
                 part = part_of(sequence.where, sequence.split, own, self.paths)
                 parts[part].append(sequence)
         absent = {part: self.fractions[part] for part in self.fractions if not parts[part]}

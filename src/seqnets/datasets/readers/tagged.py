@@ -63,7 +63,9 @@ class Tagged:
             )  # fmt: skip
 
 
-def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ()) -> list[Tagged]:
+def read_tagged(
+    path: Path, label: str = "label", leave_out: Sequence[str] = (), *, new: bool = False
+) -> list[Tagged]:
     """Read sequences with a label a step.
 
     - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: a word a line, and at the line's end its label,
@@ -83,6 +85,7 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
         path: The file.
         label: The column of the label, where a row is a step.
         leave_out: Columns that are no features, where a row is a step.
+        new: Whether the file is to be predicted: what is left out may be absent from it.
 
     Raises:
         DataError: The file is missing, empty or malformed; says in which line.
@@ -93,6 +96,8 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
     elif suffix in SUFFIXES:
         rows = list(read_rows(path))
         whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
+        if not (whole or new):
+            _check_left_out(*rows[0], leave_out)
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
         raise DataError(
@@ -115,6 +120,15 @@ def read_tagged(path: Path, label: str = "label", leave_out: Sequence[str] = ())
     return found
 
 
+def _check_left_out(where: str, row: Row, leave_out: Sequence[str]) -> None:
+    absent = [column for column in leave_out if column not in row]
+    if absent:
+        raise DataError(
+            f"{where}: the columns {', '.join(row)} came, expected {', '.join(absent)} too.\n"
+            "  dataset.leave_out names columns that are no features."
+        )
+
+
 def _kind(sequence: Tagged) -> str:
     features = sequence.features
     return f"the features {', '.join(features)}" if features else "words"
@@ -132,8 +146,10 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
                 sentence = None
                 continue
             where = f"{path}, line {place}"
-            cells = line.split("\t") if "\t" in line else line.split()
-            word, label = cells[0].strip(), cells[-1].strip() if len(cells) > 1 else None
+            cells = [cell.strip(" ") for cell in line.split("\t")]  # a word may have other spaces
+            if len(cells) == 1:
+                cells = [cell for cell in line.split(" ") if cell]
+            word, label = cells[0], cells[-1] if len(cells) > 1 else None
             if not word or label == "":
                 raise DataError(
                     f"{where}: {shown(line)} came, expected a word and its label, with a tab or "
@@ -188,7 +204,7 @@ def _by_step(
     others = (label, SEQUENCE, SPLIT, *leave_out)
     where, columns = rows[0][0], rows[0][1].keys()
     features = tuple(column for column in columns if column not in others)
-    if not features or not set(leave_out) <= columns:
+    if not features:
         raise DataError(
             f"{where}: the columns {', '.join(columns)} came, expected {', '.join(others)} and "
             "one or more features.\n"
