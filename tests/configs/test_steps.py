@@ -128,6 +128,14 @@ def test_a_dataset_trains_its_model_and_what_it_predicts_scores_as_it_does(datas
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
+@pytest.mark.parametrize("count", [0, 1])
+def test_as_many_samples_of_a_dataset_are_shown_as_asked_for(dataset, count, files):
+    data = make_data(small(f"dataset={dataset}", *files(dataset)), [])
+
+    assert len(data.examples("train", count)) == count
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
 def test_a_dataset_can_be_looked_at(dataset, files):
     data = make_data(small(f"dataset={dataset}", *files(dataset)), [])
 

@@ -343,3 +343,13 @@ def test_a_bucketed_loader_goes_on_where_it_was():
     resumed.load_state_dict({"epoch": 0, "batches": 11})
 
     assert [batch.y.tolist() for batch in resumed] == expected[11:]
+
+
+def test_no_rows_make_an_empty_batch_and_no_sequences():
+    sequences = Sequences(torch.rand(5, 2), torch.tensor([2, 3]), torch.tensor([0, 1]))
+    none = torch.tensor([], dtype=torch.int64)
+
+    batch = sequences.batch(none)
+
+    assert (batch.x.shape, batch.y.shape) == ((0, 0, 2), (0,))
+    assert len(sequences.select(none)) == 0

@@ -120,7 +120,7 @@ class LabelledTexts(SequenceData):
                 "text": self.vocabulary.separator.join(tokens[row]),
                 "label": self.texts.labels[y[row]],
             }
-            for row in range(0, len(y), math.ceil(len(y) / count))
+            for row in range(0, len(y), math.ceil(len(y) / max(1, count)))[:count]
         ]
 
     def baselines(self) -> dict[str, float]:

@@ -85,7 +85,7 @@ class Sequences:
             rows: Their numbers, (B,) int64.
         """
         lengths = self.lengths[rows]
-        steps = torch.arange(int(lengths.max()))
+        steps = torch.arange(max(lengths.tolist(), default=0))
         outside = steps >= lengths[:, None]
         positions = (self.starts[rows, None] + steps).clamp_(max=len(self.x) - 1)
         x = self.x[positions]
@@ -100,7 +100,11 @@ class Sequences:
         pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
         ids = None if self.ids is None else [self.ids[row] for row in rows]
         return replace(
-            self, x=torch.cat(pieces), lengths=self.lengths[rows], y=self.y[rows], ids=ids
+            self,
+            x=torch.cat([self.x[:0], *pieces]),
+            lengths=self.lengths[rows],
+            y=self.y[rows],
+            ids=ids,
         )
 
 
