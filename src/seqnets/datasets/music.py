@@ -78,7 +78,7 @@ class PolyphonicMusic(SequenceData):
         """Return the nats a step that two models without chords need on the test part.
 
         - ``each key by itself``: how often it sounds in the training part.
-        - ``each key by its last step``: how often it sounds after it has or has not.
+        - ``each key by its last``: how often it sounds after it has or has not.
         """
         train, test = self.part("train"), self.part("test")
         alone = _rate(train.y.sum(0), len(train.y))

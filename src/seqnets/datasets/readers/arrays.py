@@ -18,8 +18,8 @@ _KEYS = {"x", "lengths", "y", "ids", "split"}
 def read_npz(path: Path, wanted: Wanted) -> Source:
     """Read an archive of arrays; pickled objects in it are refused.
 
-    - ``x``: sequences of one length, (N, T, I) or (N, T); or, with ``lengths``, of any: padded
-      like that, or all steps behind each other, (steps, I) or (steps,).
+    - ``x``: sequences of one length, (N, T, I) or (N, T); or, with ``lengths``, of any: padded,
+      (N, T, I), or all steps behind each other, (steps, I) or (steps,).
     - ``lengths``: steps of each sequence, (N,), where they differ.
     - ``y``: the target of each, (N,), or several, (N, K); may be absent where none are wanted.
     - ``ids``, ``split``: of each sequence, (N,), if there are any.

@@ -26,17 +26,17 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
         DataError: The folder is of another form, or a file is damaged or unlike the others.
     """
     if wanted.target is None:
-        return read_files(_visible(path, path), wanted)
+        return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(
             f"{path}: a folder came, expected a file: folders hold classes, and "
             f"{', '.join(wanted.columns)} stand in a table."
         )
-    folders = _visible(path, path)
+    folders = _visible(path)
     loose = next((entry for entry in folders if not entry.is_dir()), None)
     if loose is not None:
         raise DataError(f"{loose}: a file came, expected one folder for each class in {path}.")
-    files = [file for folder in folders for file in _visible(folder, path)]
+    files = [file for folder in folders for file in _visible(folder)]
     source = read_files(files, wanted)
     for record, file in zip(source.records, files, strict=True):
         record.target = wanted.target_of(record.where, {LABEL: file.parent.name})
@@ -79,7 +79,7 @@ def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str,
             raise DataError(f"{who}: {name} {came} came, expected {right} as in {other}.")
 
 
-def _visible(folder: Path, root: Path) -> list[Path]:
+def _visible(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise DataError(f"{folder}: the folder is empty, expected files in it.")
