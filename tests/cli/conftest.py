@@ -21,6 +21,12 @@ SMALL = [
 """What makes a run of two steps."""
 
 
+def only_run(tmp_path):
+    """The folder of the one run there is."""
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    return folder
+
+
 class Done(NamedTuple):
     """How a command ended."""
 

@@ -12,12 +12,7 @@ from seqnets.cli.main import command
 from seqnets.datasets import Parity
 from seqnets.training import Classification
 
-from .conftest import SMALL
-
-
-def only_run(tmp_path):
-    (folder,) = (tmp_path / "runs").glob("*/*")
-    return folder
+from .conftest import SMALL, only_run
 
 
 def rows_of(path):

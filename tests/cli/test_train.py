@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seqnets.datasets import Parity
 from seqnets.training import load_checkpoint, save_checkpoint
 
-from .conftest import SMALL
+from .conftest import SMALL, only_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 AROUND = [
@@ -25,11 +25,6 @@ AROUND = [
     if path.stem not in ("gpu", "ddp")  # refused without a GPU; taken by two processes below
 ]
 """Options of what stands around the training."""
-
-
-def only_run(tmp_path):
-    (folder,) = (tmp_path / "runs").glob("*/*")
-    return folder
 
 
 @pytest.mark.parametrize("dataset", ["adding", "copy", "parity", "python_docs"])
@@ -306,9 +301,9 @@ def test_several_checkpoints_are_scored_in_one_sweep(seqnets, small_text, tmp_pa
 
 
 @pytest.mark.parametrize("option", AROUND)
-def test_what_stands_around_training_lets_a_run_take_a_step(option, seqnets, tmp_path):
-    sizes = ["dataset.train_size=64", "dataset.test_size=8", "model.hidden_size=4"]
-    done = seqnets("train", "dataset=parity", *sizes, option, "trainer.max_steps=1")
+def test_what_stands_around_training_lets_a_run_take_a_step(option, seqnets, small_text, tmp_path):
+    text = [override for override in small_text if not override.startswith("trainer")]
+    done = seqnets("train", *text, option, "trainer.max_steps=1")
 
     assert done.code == 0, done.err
     assert json.loads((only_run(tmp_path) / "result.json").read_text())["step"] == 1

@@ -9,9 +9,11 @@ from typing import Any
 from seqnets.cli import runs
 from seqnets.cli.assemble import Config, make_data, make_module
 from seqnets.datasets import DataModule
-from seqnets.errors import CheckpointError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
-from seqnets.typing import Known
+from seqnets.training.checkpoint import check_data
+
+MAY_DIFFER = ("counts", "lookback", "window", "tokenize")
+"""What data that a model is scored on need not share with those that it was trained on."""
 
 
 def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
@@ -59,33 +61,9 @@ def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule
     """Read the checkpoint's dataset, or one like it.
 
     Raises:
-        CheckpointError: The data have another vocabulary or other classes than the model knows.
+        CheckpointError: The data have another vocabulary, other classes, features or scales than
+            those that the model knows.
     """
     data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
-    _check(module.card["data"], data.describe(), path)
+    check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
     return data
-
-
-def _check(known: Known, found: Known, path: Path) -> None:
-    """Raise CheckpointError unless tokens, classes and features are those of the training data."""
-    for what in ("unit", "vocabulary", "labels", "sizes", "source", "target"):
-        old, new = known.get(what), found.get(what)
-        if old == new:
-            continue
-        if isinstance(old, list) and isinstance(new, list):
-            lost = [entry for entry in new if entry not in set(old)]
-            named = f" ({', '.join(map(repr, lost[:5]))} is unknown)" if lost else ""
-            detail = f"{len(new)} entries, expected the model's {len(old)}{named}"
-        elif what in ("source", "target"):  # of pairs: how its text becomes tokens
-            detail = "other tokens came, expected the model's"
-        else:
-            detail = f"{new}, expected the model's {old}"
-        raise CheckpointError(
-            f"Checkpoint {path}: the dataset's {what} is another than the model's: {detail}.\n"
-            f"  The model's outputs would mean something else. Use data with the same {what}"
-            + (
-                ": the text it was trained on, for the vocabulary is made of its training part."
-                if what == "vocabulary"
-                else "."
-            )
-        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import pickle
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +16,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from seqnets.errors import CheckpointError
+from seqnets.typing import Known
 
 _MARK = b"seqnets sha256 "
 _SEAL_SIZE = len(_MARK) + 64  # the mark and 64 hexadecimal digits
@@ -138,6 +141,61 @@ def check_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Pat
             f"Checkpoint {path}: is of another model, {len(differing)} weights differ.\n{shown}\n"
             f"  Use the model, cell and sizes that it was trained with."
         )
+
+
+def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] = ()) -> None:
+    """Raise CheckpointError unless data mean to a model what those that it was trained on meant.
+
+    Args:
+        known: What the checkpoint keeps of its data.
+        found: What the data at hand say of themselves.
+        path: The checkpoint.
+        but: What may differ.
+    """
+    for what in sorted(known, key="sizes".__eq__):  # the sizes last: they follow from the others
+        old, new = known[what], found.get(what)
+        if what in but or _alike(old, new):
+            continue
+        if what == "vocabulary":
+            hint = "the text it was trained on, for the vocabulary is made of its training part"
+        elif what in ("scaling", "numbers"):
+            hint = "the training part that it has, for the scales are made of that"
+        elif what == "counts":
+            hint = "the files as they were, or begin a new run"
+        else:
+            hint = f"data with the same {what}"
+        raise CheckpointError(
+            f"Checkpoint {path}: the dataset's {what} is another than the model's: "
+            f"{_difference(old, new)}.\n"
+            f"  The model's outputs would mean something else. Use {hint}."
+        )
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, list) and isinstance(new, list) and sorted(old) != sorted(new):
+        lost = [entry for entry in new if entry not in old]
+        named = f" ({', '.join(map(repr, lost[:5]))} is unknown)" if lost else ""
+        return f"{len(new)} entries, expected the model's {len(old)}{named}"
+    if isinstance(old, dict) and isinstance(new, dict):
+        what = next(key for key in {**old, **new} if not _alike(old.get(key), new.get(key)))
+        return f"{what} is {_shown(new.get(what))}, expected {_shown(old.get(what))}"
+    return f"{_shown(new)}, expected the model's {_shown(old)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether plain values are the same, numbers up to the rounding of another machine."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_alike(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_alike, old, new))
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=1e-6, abs_tol=1e-12)
+    return bool(old == new)
 
 
 def _seal(file: IO[bytes]) -> None:

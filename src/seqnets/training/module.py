@@ -19,7 +19,7 @@ from seqnets.errors import CheckpointError
 from seqnets.layers import detach, map_state
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
-from seqnets.training.checkpoint import check_weights
+from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Batch, Known
 
@@ -203,8 +203,8 @@ class SequenceModule(LightningModule):
         """Take over the carried state, and the random states for when training starts.
 
         Raises:
-            CheckpointError: The checkpoint is of another format or model, or was written by
-                another number of processes.
+            CheckpointError: The checkpoint is of another format or model, its run had other data,
+                or it was written by another number of processes.
         """
         path = str(self.trainer.ckpt_path)
         ours = checkpoint["seqnets"]
@@ -214,6 +214,8 @@ class SequenceModule(LightningModule):
                 f"  It was written by seqnets {ours['version']}."
             )
         check_weights(self, checkpoint, path)
+        if self.trainer.state.fn == "fit":
+            check_data(ours["data"], self.card["data"], path)
         processes = ours["processes"]
         if len(processes) != self.trainer.world_size:
             raise CheckpointError(
