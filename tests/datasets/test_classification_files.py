@@ -422,6 +422,20 @@ s4,test,yes,5
 """
 
 
+@pytest.mark.parametrize("cell", ["NA", "null", "?", " NaN ", "na"])
+def test_a_cell_is_missing_as_it_is_in_a_table_of_series(table, cell):
+    data = table(text=GAPS.replace("nan", cell), missing="forward", standardise=False)
+
+    assert data.part("train").x[:, 0].tolist() == [0, 1, 1, 0, 3]
+
+
+def test_a_sequence_may_be_called_what_a_missing_number_is(table):
+    data = table("s1,train,yes,1,10\ns1,train", "NA,train,yes,1,10\nNA,train")
+    data.setup()
+
+    assert data.part("train").ids == ["NA", "s2"]
+
+
 @pytest.mark.parametrize(
     ("missing", "standardise", "expected"),
     [

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqnets.datasets.base import Part, check_fractions
 from seqnets.datasets.files import parse_number
-from seqnets.datasets.readers import number, read_rows, shown
+from seqnets.datasets.readers import is_missing, number, read_rows, shown
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.errors import ConfigError, DataError
 
@@ -23,7 +23,6 @@ MISSING = ("error", "forward", "linear")
 GAPS = ("error", "ignore")
 
 _NUMBER = "a number"
-_NOTHING = ("", "na", "nan", "null", "?")
 
 
 class SeriesTable(SeriesData):
@@ -173,9 +172,7 @@ def _check_columns(where: str, row: dict[str, Any], first: list[str]) -> None:
 
 def _value(where: str, column: str, cell: Any, missing: str) -> float:
     """A cell's number; NaN where none is, and may be."""
-    absent = cell is None or (isinstance(cell, float) and math.isnan(cell))
-    absent = absent or (isinstance(cell, str) and cell.strip().lower() in _NOTHING)
-    if not absent:
+    if not is_missing(cell):
         return number(where, column, cell)
     if missing == "error":
         raise DataError(

@@ -3,7 +3,15 @@
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.records import Record, Source, Wanted
 from seqnets.datasets.readers.sources import read_source
-from seqnets.datasets.readers.tables import SUFFIXES, need, number, read_rows, shown, text
+from seqnets.datasets.readers.tables import (
+    SUFFIXES,
+    is_missing,
+    need,
+    number,
+    read_rows,
+    shown,
+    text,
+)
 
 __all__ = [
     "SUFFIXES",
@@ -11,6 +19,7 @@ __all__ = [
     "Record",
     "Source",
     "Wanted",
+    "is_missing",
     "need",
     "number",
     "read_rows",

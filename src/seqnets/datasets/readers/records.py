@@ -11,7 +11,7 @@ import numpy as np
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
-from seqnets.datasets.readers.tables import Row, number, shown
+from seqnets.datasets.readers.tables import Row, is_missing, number, shown
 from seqnets.errors import DataError
 
 LABEL, SPLIT = "label", "split"
@@ -99,13 +99,6 @@ def ids_of(sequences: Sequence[Named]) -> list[Any] | None:
     return None if all(name is None for name in ids) else ids
 
 
-def is_missing(cell: Any) -> bool:
-    """Whether a cell is empty, null or NaN."""
-    if isinstance(cell, str):
-        return cell.strip().lower() in ("", "nan")
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
-
-
 def split_of(where: str, row: Row) -> Part | None:
     """Return the part that a row says it is for; None where it says nothing.
 
@@ -150,7 +143,7 @@ class Names:
         Raises:
             DataError: It is missing or no id, or came before.
         """
-        if is_missing(name) or not isinstance(name, (str, int)):
+        if not isinstance(name, (str, int)) or not str(name).strip():
             raise DataError(f"{where}: the id is {shown(name)}, expected text or a whole number.")
         if name in self._seen:
             raise DataError(

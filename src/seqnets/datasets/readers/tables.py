@@ -58,6 +58,13 @@ def need(where: str, row: Row, *columns: str) -> None:
             )
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell says that there is no value: empty, null, NaN, ``NA`` or ``?``."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "na", "nan", "null", "?")
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def number(where: str, column: str, value: Any) -> float:
     """Return a cell's number.
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from seqnets.datasets.files import check_text, parse_number
-from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted, is_missing
+from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
+from seqnets.datasets.readers.tables import is_missing
 from seqnets.errors import DataError
 
 
@@ -140,7 +141,7 @@ def _read_dimension(number: int, text: str, missing: bool) -> np.ndarray:
     values = []
     for place, word in enumerate(text.split(","), start=1):
         value = parse_number(word)
-        if math.isnan(value) and not (missing and (word.strip() == "?" or is_missing(word))):
+        if math.isnan(value) and not (missing and is_missing(word)):
             raise ValueError(
                 f"step {place} of dimension {number} is {word!r}, expected a finite number.\n"
                 "  Missing values ('?', NaN) must be filled in before."
