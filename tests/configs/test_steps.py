@@ -11,7 +11,7 @@ import torch
 from omegaconf import ListConfig, OmegaConf
 
 from seqnets.cli.assemble import make_data, make_module, plain
-from seqnets.training.module import MeanLoss
+from seqnets.training.metrics import MeanLoss
 from seqnets.training.predict import predict
 from tests.configs.stand_ins import STAND_INS
 from tests.configs.test_configs import CONFIGS, compose

@@ -172,7 +172,7 @@ def test_shakespeare_is_read_from_the_folder_named(shared_data):
 
 
 def test_shakespeare_in_a_folder_without_it_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"neither shakespeare/input\.txt nor input\.txt"):
+    with pytest.raises(DataError, match=r"/shakespeare lacks input\.txt; .* lacks input\.txt"):
         Shakespeare(str(tmp_path)).setup()
 
 

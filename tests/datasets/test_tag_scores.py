@@ -5,7 +5,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from seqnets.datasets.tag_scores import check_metric, find_entities, score_tags
 from seqnets.errors import ConfigError
-from seqnets.training.detection import EntityScore, LabelScore
+from seqnets.training.metrics import EntityScore, LabelScore
 from seqnets.typing import IGNORE
 
 LABELS = ["B-place", "B-person", "I-place", "I-person", "O"]

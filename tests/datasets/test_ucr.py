@@ -111,7 +111,7 @@ def test_a_test_file_of_another_problem_is_refused(tiny, old, new):
 
 
 def test_a_missing_file_is_an_error_that_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match=rf"no Nothing_TRAIN.ts in {tmp_path}, .*ucr"):
+    with pytest.raises(DataError, match=rf"{tmp_path} lacks Nothing_TRAIN.ts, .*; .*ucr lacks"):
         TimeSeriesFiles(str(tmp_path), "Nothing").setup()
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.series_table import read_series
 from seqnets.errors import DataError
+
+_FILE = "ETTh1.csv"
 
 _MONTH = 30 * 24
 
@@ -39,14 +42,8 @@ class ETTh1(SeriesData):
     @property
     def file(self) -> Path:
         """Where the file is."""
-        root = Path(self.root).expanduser()
-        for folder in (root / "etth", root):
-            if (folder / "ETTh1.csv").is_file():
-                return folder / "ETTh1.csv"
-        raise DataError(
-            f"ETTh1: {root} has neither etth/ETTh1.csv nor ETTh1.csv.\n"
-            "  It is at https://github.com/zhouhaoyi/ETDataset; set root to its folder."
-        )
+        advice = "It is at https://github.com/zhouhaoyi/ETDataset; set dataset.root to its folder."
+        return find_folder("ETTh1", self.root, ("etth", ""), [_FILE], advice) / _FILE
 
     def read(self, path: Path) -> Series:
         """Return the series of the file, or of one with the same columns.

@@ -40,6 +40,30 @@ def find_files(path: str | Path) -> list[Path]:
     return found
 
 
+def find_folder(
+    who: str, root: str | Path, folders: Sequence[str], files: Sequence[str], advice: str
+) -> Path:
+    """Return the first of some folders that has all of some files.
+
+    Args:
+        who: What error messages call the dataset.
+        root: Where the folders are.
+        folders: Their names below it; "" is the root itself.
+        files: What they must have.
+        advice: What to do where none has them.
+
+    Raises:
+        DataError: None has; says what each lacks.
+    """
+    lacks: list[str] = []
+    for folder in (Path(root).expanduser() / name for name in folders):
+        absent = [file for file in files if not (folder / file).is_file()]
+        if not absent:
+            return folder
+        lacks.append(f"{folder} lacks {', '.join(absent)}")
+    raise DataError(f"{who}: {'; '.join(lacks)}.\n  {advice}")
+
+
 def read_text(path: Path) -> Iterator[str]:
     """Yield a UTF-8 file block by block, without a leading byte order mark.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.text_pairs import TextPairs, Texts, read_aligned
-from seqnets.errors import DataError
 
 FILES: dict[Part, str] = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 
@@ -30,7 +29,7 @@ class Multi30k(TextPairs):
         self, root: str, *, reverse: bool = False, tokenize: str = "none", **texts: Any
     ) -> None:
         super().__init__(tokenize=tokenize, **texts)
-        self.root, self.reverse = Path(root).expanduser(), reverse
+        self.root, self.reverse = root, reverse
 
     def read_texts(self) -> dict[Part, Texts]:
         """Return the sentences of all parts.
@@ -39,18 +38,11 @@ class Multi30k(TextPairs):
             DataError: A file is missing, empty or not UTF-8, a line is empty, or the languages
                 have different numbers of lines.
         """
-        inner = self.root / "multi30k"
-        folder = inner if inner.is_dir() else self.root
         languages = ("de", "en") if self.reverse else ("en", "de")
-        found: dict[Part, Texts] = {}
-        for part, name in FILES.items():
-            source, target = (folder / f"{name}.{language}" for language in languages)
-            for path in (source, target):
-                if not path.is_file():
-                    raise DataError(
-                        f"{path}: is not there, expected the {part} part of Multi30k.\n"
-                        f"  dataset.root is a folder with {', '.join(FILES.values())}, each as "
-                        ".en and .de."
-                    )
-            found[part] = read_aligned(source, target)
-        return found
+        files = [f"{name}.{language}" for name in FILES.values() for language in languages]
+        advice = "Set dataset.root to a folder that has them."
+        folder = find_folder("Multi30k", self.root, ("multi30k", ""), files, advice)
+        return {
+            part: read_aligned(*(folder / f"{name}.{language}" for language in languages))
+            for part, name in FILES.items()
+        }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.errors import DataError
 from seqnets.optional import optional
@@ -91,14 +92,9 @@ class PolyphonicMusic(SequenceData):
         }
 
     def _file(self) -> Path:
-        root, file = Path(self.root).expanduser(), f"{self.piece}.mat"
-        for folder in (root / "music", root):
-            if (folder / file).is_file():
-                return folder / file
-        raise DataError(
-            f"PolyphonicMusic: {root} has neither music/{file} nor {file}.\n"
-            f"  dataset.name is one of {', '.join(PIECES)}, or your own file's name without .mat."
-        )
+        file = f"{self.piece}.mat"
+        advice = f"dataset.name is one of {', '.join(PIECES)}, or your own file's without .mat."
+        return find_folder("PolyphonicMusic", self.root, ("music", ""), [file], advice) / file
 
 
 def read_rolls(path: Path) -> dict[Part, list[np.ndarray]]:

@@ -7,11 +7,10 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from seqnets.datasets.base import PARTS
-from seqnets.datasets.files import check_text, read_text
+from seqnets.datasets.files import check_text, find_folder, read_text
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.tokens import Tokens, build_tokens
 from seqnets.datasets.vocabulary import Unit, check_unit, split
-from seqnets.errors import DataError
 
 FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
 
@@ -56,7 +55,9 @@ class PennTreebank(LanguageData):
         Raises:
             DataError: A file is missing, empty or not UTF-8.
         """
-        folder = self._folder()
+        advice = "The text is licensed by the LDC and is not fetched: name the folder that has it."
+        files = [*FILES.values()]
+        folder = find_folder("PennTreebank", self.root, ("ptb", ""), files, advice)
         texts = [self._read(folder / FILES[part]) for part in PARTS]
         borders = pairwise(accumulate(map(len, texts), initial=0))
         return build_tokens(lambda: texts, dict(zip(PARTS, borders, strict=True)), self.unit)
@@ -64,13 +65,3 @@ class PennTreebank(LanguageData):
     def _read(self, file: Path) -> Sequence[str]:
         check_text(file)
         return split("".join(read_text(file)), self.unit)
-
-    def _folder(self) -> Path:
-        root = Path(self.root).expanduser()
-        for folder in (root / "ptb", root):
-            if (folder / FILES["train"]).is_file():
-                return folder
-        raise DataError(
-            f"PennTreebank: {root} has neither ptb/{FILES['train']} nor {FILES['train']}.\n"
-            "  The text is licensed by the LDC and is not fetched: name the folder that has it."
-        )

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.download import download
-from seqnets.datasets.files import cache_folder, read_text
+from seqnets.datasets.files import cache_folder, find_folder, read_text
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.tokens import Tokens
-from seqnets.errors import DataError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SIZE = 1_115_394
+
+_FILE = "input.txt"
 
 
 class Shakespeare(LanguageData):
@@ -46,16 +47,10 @@ class Shakespeare(LanguageData):
 
     @property
     def _downloaded(self) -> Path:
-        return cache_folder(self.cache) / "shakespeare" / "input.txt"
+        return cache_folder(self.cache) / "shakespeare" / _FILE
 
     def _file(self) -> Path:
         if self.root is None:
             return self._downloaded
-        root = Path(self.root).expanduser()
-        for file in (root / "shakespeare" / "input.txt", root / "input.txt"):
-            if file.is_file():
-                return file
-        raise DataError(
-            f"Shakespeare: {root} has neither shakespeare/input.txt nor input.txt.\n"
-            "  Leave root out to fetch the file."
-        )
+        folders, advice = ("shakespeare", ""), "Leave dataset.root out to fetch the file."
+        return find_folder("Shakespeare", self.root, folders, [_FILE], advice) / _FILE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.readers.trees import Tree, read_trees
 from seqnets.errors import ConfigError, DataError
@@ -58,7 +58,9 @@ class StanfordSentiment(LabelledTexts):
         Raises:
             DataError: A file is missing or malformed; says in which line and column.
         """
-        folder = self._folder()
+        advice = "Set dataset.root to a folder that has them."
+        files = [*_FILES.values()]
+        folder = find_folder("StanfordSentiment", self.root, ("sst", ""), files, advice)
         trees = {part: read_trees(folder / file, "01234") for part, file in _FILES.items()}
         held_out = {_words(tree) for part in ("val", "test") for tree in trees[part]}
         kept = [tree for tree in trees["train"] if _words(tree) not in held_out]
@@ -85,16 +87,6 @@ class StanfordSentiment(LabelledTexts):
         if self.classes == 2:
             pairs = [(words, int(label > 2)) for words, label in pairs if label != 2]
         return Texts([words for words, _ in pairs], [label for _, label in pairs])
-
-    def _folder(self) -> Path:
-        root = Path(self.root).expanduser()
-        for folder in (root / "sst", root):
-            if all((folder / file).is_file() for file in _FILES.values()):
-                return folder
-        raise DataError(
-            f"StanfordSentiment: neither {root / 'sst'} nor {root} has "
-            f"{', '.join(_FILES.values())}.\n  Set dataset.root to a folder that has them."
-        )
 
 
 def _words(tree: Tree) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from seqnets.datasets.classification import LabelledData
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
 from seqnets.datasets.sequences import Sequences, Splits, deal, standardise
 from seqnets.errors import DataError
@@ -36,7 +36,11 @@ class TimeSeriesFiles(LabelledData):
         Raises:
             DataError: A file is missing or malformed; says in which line.
         """
-        train, test = read_ts(self._file("TRAIN")), read_ts(self._file("TEST"))
+        files = [f"{self.problem}_{part}.ts" for part in ("TRAIN", "TEST")]
+        folders = ("", "ucr", self.problem)
+        advice = "They are at https://www.timeseriesclassification.com; set dataset.root."
+        folder = find_folder("TimeSeriesFiles", self.root, folders, files, advice)
+        train, test = (read_ts(folder / file) for file in files)
         for what, first, second in (
             ("class labels", train.labels, test.labels),
             ("dimensions", train.dimensions, test.dimensions),
@@ -53,16 +57,6 @@ class TimeSeriesFiles(LabelledData):
         parts["test"] = asked
         splits = Splits(parts, train.labels)
         return standardise(splits) if self.standardise else splits
-
-    def _file(self, part: str) -> Path:
-        root, file = Path(self.root).expanduser(), f"{self.problem}_{part}.ts"
-        for folder in (root, root / "ucr", root / self.problem):
-            if (folder / file).is_file():
-                return folder / file
-        raise DataError(
-            f"TimeSeriesFiles: no {file} in {root}, {root / 'ucr'} or {root / self.problem}.\n"
-            "  The archive is at https://www.timeseriesclassification.com; set root to its folder."
-        )
 
 
 def _sequences(series: TimeSeries, dtype: type) -> Sequences:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.files import find_folder
 from seqnets.datasets.readers.tagged import read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
-from seqnets.errors import DataError
 
 _FILES: dict[Part, str] = {"train": "train.conll", "val": "dev.conll", "test": "test.conll"}
 
@@ -37,11 +36,6 @@ class WNUT17(TaggedData):
         Raises:
             DataError: A file is missing or malformed; says in which line.
         """
-        root = Path(self.root).expanduser()
-        for folder in (root / "wnut17", root):
-            if all((folder / file).is_file() for file in _FILES.values()):
-                return {part: read_tagged(folder / file) for part, file in _FILES.items()}
-        raise DataError(
-            f"WNUT17: neither {root / 'wnut17'} nor {root} has {', '.join(_FILES.values())}.\n"
-            "  Set dataset.root to a folder that has them."
-        )
+        advice = "Set dataset.root to a folder that has them."
+        folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()], advice)
+        return {part: read_tagged(folder / file) for part, file in _FILES.items()}
