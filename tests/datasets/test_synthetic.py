@@ -129,6 +129,7 @@ class Given(SequenceData):
     ("options", "message"),
     [
         ({"x": (0, 1, 2)}, "value of x in sequence 1 is 2, expected 0 to 1"),
+        ({"x": (0, 2, 1)}, "value of x in sequence 1 is 2, expected 0 to 1"),
         ({"x": (-1, 1, 1)}, "value of x in sequence 0 is -1, expected 0 to 1"),
         ({"x": (0.0, 1.0, math.nan)}, "value of x in sequence 1 is nan, expected finite"),
         ({"y": (0, 2)}, "target in sequence 1 is 2, expected 0 to 1"),

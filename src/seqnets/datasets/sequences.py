@@ -344,21 +344,21 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
             f"{'step' if sequences.stepwise else 'sequence'}: "
             f"{len(x) if sequences.stepwise else len(sequences):,}."
         )
-    of_step = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
-    of_target = of_step if sequences.stepwise else torch.arange(len(sequences))
     numbers = x if x.is_floating_point() or x.dim() == 1 else x[:, :1]  # and not the spelling
     bad_x, expected_x = _out_of_range(numbers, sizes.get("vocab_size"))
     scored = y.masked_fill(y == IGNORE, 0) if sequences.stepwise else y
     bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"))
-    for what, bad, owner, expected in (
-        ("value of x", bad_x, of_step, expected_x),
-        ("target", bad_y, of_target, expected_y),
+    for what, values, bad, of_step, expected in (
+        ("value of x", x, bad_x, True, expected_x),
+        ("target", y, bad_y, sequences.stepwise, expected_y),
     ):
         if bad.any():
             place = tuple(bad.nonzero()[0].tolist())
-            value, sequence = (x if what == "value of x" else y)[place].item(), owner[place[0]]
+            ends = lengths.cumsum(0)
+            number = int(torch.searchsorted(ends, place[0], right=True)) if of_step else place[0]
             raise DataError(
-                f"{who}: a {what} in sequence {int(sequence)} is {value}, expected {expected}."
+                f"{who}: a {what} in sequence {number} is {values[place].item()}, expected "
+                f"{expected}."
             )
 
 
