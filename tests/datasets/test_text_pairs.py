@@ -212,6 +212,15 @@ def test_a_dictionary_follows_its_equation():
     assert word_by_word("the red house", found) == "das red haus"
 
 
+def test_a_dictionary_is_learned_from_whole_pairs_within_the_links_that_are_allowed():
+    pairs = [("the house", "das haus"), ("the book", "das buch"), ("a book", "ein buch")]
+    sources, targets = zip(*pairs, strict=True)
+
+    learned = [" ".join(learn_dictionary(sources, targets, links=n)) for n in (0, 7, 8, 12)]
+
+    assert learned == ["the house", "the house", "the house book", "the house book a"]
+
+
 def test_rivals_are_scored_by_the_metric_that_counts(aligned):
     by_bleu, by_match = (of_files(aligned, metric=m).baselines() for m in ("bleu", "exact_match"))
 
