@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,6 +55,19 @@ def test_log_mel_follows_its_definition():
     expected = plain_log_mel(samples.tolist(), 1000, **options)
 
     assert LogMel(**options)(samples, 1000) == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_long_sound_takes_little_more_memory_than_its_samples_and_features():
+    samples = np.random.default_rng(0).normal(size=8_000 * 60)
+
+    tracemalloc.start()
+    features = LogMel()(samples, 8_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(features) == 5_998
+    np.testing.assert_allclose(features[2_500:3_500], LogMel()(samples[200_000:280_120], 8_000))
+    assert peak < 4 * samples.nbytes
 
 
 def test_a_tone_is_loudest_in_the_band_where_it_lies():

@@ -12,6 +12,9 @@ from seqnets.optional import optional
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
+_BLOCK = 1_000
+"""Steps whose spectra are in memory at once."""
+
 
 @dataclass(frozen=True)
 class LogMel:
@@ -55,8 +58,12 @@ class LogMel:
         samples = np.pad(samples, (0, max(0, length - len(samples))))
         frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
         hann = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
-        power = np.abs(np.fft.rfft(frames * hann, size)) ** 2
-        return np.log(np.maximum(power @ self._filters(size, rate), 1e-10)).astype(np.float32)
+        filters = self._filters(size, rate)
+        power = [
+            np.abs(np.fft.rfft(frames[start : start + _BLOCK] * hann, size)) ** 2 @ filters
+            for start in range(0, len(frames), _BLOCK)
+        ]
+        return np.log(np.maximum(np.concatenate(power), 1e-10)).astype(np.float32)
 
     def _filters(self, size: int, rate: int) -> np.ndarray:
         """Weights of each frequency in each band, (size / 2 + 1, I)."""
