@@ -39,6 +39,14 @@ def test_sequences_show_sizes_lengths_classes_tokens_padding_and_samples(seqnets
     assert "\x1b" not in done.out
 
 
+def test_a_checkpoint_is_an_option_that_it_does_not_have(seqnets):
+    done = seqnets("inspect", "dataset=parity", "checkpoint=runs/last")
+
+    assert done.code == 2
+    assert "checkpoint" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_text_shows_its_tokens_and_how_it_begins(seqnets, tmp_path):
     (tmp_path / "book.txt").write_text("aab\tb \n" * 500)
 

@@ -309,6 +309,31 @@ def test_what_stands_around_training_lets_a_run_take_a_step(option, seqnets, sma
     assert json.loads((only_run(tmp_path) / "result.json").read_text())["step"] == 1
 
 
+@pytest.mark.parametrize("dataset", ["adding", "python_docs"])
+def test_in_half_precision_throughout_pictures_are_shown_as_well(dataset, seqnets, tmp_path):
+    size = [] if dataset == "python_docs" else ["dataset.train_size=64", "dataset.test_size=32"]
+    small = ["model.hidden_size=4", "trainer.max_steps=2", "+callbacks.samples.length=5"]
+    half = ["trainer.precision=bf16-true", "+trainer.limit_val_batches=1"]
+    done = seqnets("train", f"dataset={dataset}", *size, *small, *half)
+
+    assert done.code == 0, done.err
+
+
+def test_names_of_targets_and_labels_may_have_dots(seqnets, tmp_path):
+    rows = [f"{n},{n},{n % 5}" for n in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["sequence,room.temp,u", *rows]) + "\n")
+    words = ["a\tU.S\nb\tO\n"] * 30
+    (tmp_path / "a.conll").write_text("\n".join(words))
+
+    for run in (
+        ["dataset=regression", "dataset.path=a.csv", "dataset.targets=[room.temp]"],
+        ["dataset=tagging", "dataset.path=a.conll", "dataset.metric=f1_U.S", "dataset.min_count=1"],
+    ):
+        done = seqnets("train", "model.hidden_size=4", "trainer.max_steps=1", *run)
+        assert done.code == 0, done.err
+    assert "mae room.temp" in done.out or "f1 U.S" in done.out
+
+
 def test_two_processes_share_one_run(started, tmp_path):
     process = started(
         *("train", "trainer=ddp", "dataset=parity", "dataset.train_size=128"),

@@ -6,8 +6,16 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
-from seqnets.errors import CheckpointError, DataError, DivergenceError
-from seqnets.training import Classification, LanguageModelling, Regression, Tagging, load_checkpoint
+from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from seqnets.training import (
+    Classification,
+    Forecasting,
+    LanguageModelling,
+    Regression,
+    SequenceModule,
+    Tagging,
+    load_checkpoint,
+)
 from seqnets.training.callbacks import DivergenceGuard
 from seqnets.typing import IGNORE, Batch
 
@@ -217,6 +225,37 @@ def test_the_norm_that_the_guard_has_found_is_what_clips(tmp_path, monkeypatch):
     assert len(clipped_by) == 3
     for one, other in zip(guarded.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_metrics_that_agree_on_a_first_batch_go_on_counting_for_themselves():
+    known = {"sizes": {"output_size": 1}}
+    module = SequenceModule(torch.nn.Linear(1, 1), Forecasting(), known, torch.optim.SGD)
+    scores = module.scores["val"]
+
+    scores.update(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), math.nan))
+    scores.update(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 3.0))
+
+    assert sorted(float(score) for score in scores.compute().values()) == [3.0, 9.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loss_is_summed_in_float32_whatever_the_model_computes_in(dtype):
+    torch.manual_seed(0)
+    logits, y = torch.randn(40_000, 4).to(dtype), torch.randint(4, (40_000,))
+    exact = F.cross_entropy(logits.double(), y)
+    batch = Batch(torch.zeros(1, 40_000), y[None])
+
+    for objective in (Classification(), LanguageModelling()):
+        said = logits if isinstance(objective, Classification) else logits[None]
+        batch = Batch(torch.zeros(1), y if said is logits else y[None])
+        outcome = objective(Fixed(said), batch)
+        assert outcome.loss.dtype == torch.float32
+        assert float(outcome.loss) == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_a_schedule_over_a_run_of_no_known_length_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no known length.*\n.*max_steps"):
+        fit(language_module, text_data(tmp_path), tmp_path, max_epochs=-1, max_time="00:00:00:01")
 
 
 def test_bfloat16_trains(tmp_path):

@@ -9,6 +9,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from seqnets.datasets import Parity
 from seqnets.training.callbacks import Hyperparameters, ModelCard, Monitor, Progress, TextSamples
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.throughput import Throughput
@@ -152,6 +153,12 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
     assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
     assert "steps/s" in shown
     assert "\x1b" not in shown
+
+
+def test_steps_of_pairs_and_videos_are_called_steps(tmp_path, monkeypatch):
+    for unit in ("pairs", "videos", "windows"):
+        monkeypatch.setattr(Parity, "unit", unit)
+        assert "steps/s" in draw(tmp_path, parity_module, parity_data(), False, max_epochs=1)
 
 
 def test_pauses_do_not_count_as_training(monkeypatch):

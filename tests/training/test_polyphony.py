@@ -86,6 +86,33 @@ def test_a_file_of_predictions_gives_the_same_figures():
         assert scores[name] == pytest.approx(float(metric(outcome.predictions, outcome.targets)))
 
 
+def test_a_key_that_was_thought_silent_for_sure_costs_what_the_loss_says():
+    batch = batch_of([[3]])
+    outcome = Polyphony()(Says(20.0), batch)
+    (row,) = Polyphony().rows(outcome, batch, KNOWN)
+
+    assert row["nats"] == [pytest.approx(87 * 20, rel=1e-6)]
+    assert row["nats"] == [pytest.approx(float(outcome.loss), rel=1e-6)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": 60}, "Row 1: prediction: 60 came, expected a list"),
+        ({"target": [60]}, "Row 1: target has the chord 60"),
+        ({"target": [[60], [61]]}, "1 chords said and 2 heard"),
+        ({"target": None}, "Row 1: 'target' is null"),
+        ({"nats": 1.0}, "nats: 1.0 came, expected a list"),
+        ({"nats": ["x"]}, "no numbers from 0"),
+    ],
+)
+def test_a_malformed_row_is_refused(change, message):
+    row = {"prediction": [[60]], "target": [[60]], "nats": [1.0], **change}
+
+    with pytest.raises(DataError, match=message):
+        Polyphony().scores([row], KNOWN)
+
+
 def test_a_chord_that_no_piano_has_is_refused():
     rows = [{"prediction": [[60]], "target": [[12]], "nats": [1.0]}]
 

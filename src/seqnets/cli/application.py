@@ -89,7 +89,8 @@ def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
     given = {o.key_or_group: o.value() for o in _parsed(arguments) if not o.is_sweep_override()}
     own = OmegaConf.load(configs() / f"{verb}.yaml")
     values: Any = OmegaConf.to_container(own)
-    found = _module(verb).from_checkpoint(given, values)
+    read = getattr(_module(verb), "from_checkpoint", None)
+    found = None if read is None else read(given, values)
     if found is None:
         return verb, arguments
     config, settled = found
@@ -160,8 +161,10 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
                 f"  Single keys can be changed: {key}.KEY=VALUE."
             )
         known = list(_keys(name, arguments))
+        parent = key.rpartition(".")[0]
+        added = f"  An option that is not listed is added by +{key}=VALUE.\n" * (parent in known)
         return UsageError(
-            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, known)}\n"
+            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, known)}\n{added}"
             f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
         )
     if "LexerNoViableAlt" in str(error) or "token recognition" in str(error):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +35,8 @@ def draw_alignment(
     high = CELL * len(written) + LETTER * longest[1] + (0.7 if title else 0.4)
     figure, axes = new_figure(wide, high)
     shown = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(read)), read, rotation=90)
-    axes.set_yticks(range(len(written)), written)
+    axes.set_xticks(range(len(read)), [plain(token) for token in read], rotation=90)
+    axes.set_yticks(range(len(written)), [plain(token) for token in written])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.set_xticks(np.arange(len(read) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(written) + 1) - 0.5, minor=True)
@@ -44,7 +44,7 @@ def draw_alignment(
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_color("#999999")
     if title:
-        axes.set_xlabel(title)
+        axes.set_xlabel(plain(title))
     bar = figure.colorbar(
         shown, ax=axes, shrink=min(1.0, 2.2 / high), aspect=12, pad=0.02, ticks=[0, 0.5, 1]
     )

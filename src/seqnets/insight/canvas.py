@@ -30,6 +30,11 @@ Picture = Union["Figure", Sound, str]
 """A figure to look at, a sound to hear, or a text to read."""
 
 
+def plain(text: str) -> str:
+    """Return a text of the user's as matplotlib draws it letter by letter: no formula is in it."""
+    return text.replace("$", r"\$")
+
+
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
     """Return a figure and its axes, away from any window.
 

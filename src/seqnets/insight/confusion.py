@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     axes.spines[:].set_color("#999999")
     axes.set(xlabel="said", ylabel="true")
     if classes <= _READABLE:
+        names = [plain(name) for name in names]
         axes.set_xticks(range(classes), names, rotation=90)
         axes.set_yticks(range(classes), names)
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def draw_forecasts(
     for name, line, series in zip(names, axes, forecasts, strict=True):
         for axis, forecast in zip(line, series, strict=True):
             _draw(axis, forecast, quantiles, turns)
-        line[0].set_ylabel(name)
+        line[0].set_ylabel(plain(name))
     for axis in axes[-1]:
         axis.set_xlabel("steps from now")
     handles, labels = axes[0, 0].get_legend_handles_labels()

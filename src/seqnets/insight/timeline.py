@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,9 @@ def _legend(
     from matplotlib.patches import Patch
 
     seen = np.unique(np.concatenate(list(tracks.values())))
-    patches = [Patch(color=colours[label], label=labels[label]) for label in seen if label >= 0]
+    patches = [
+        Patch(color=colours[label], label=plain(labels[label])) for label in seen if label >= 0
+    ]
     figure.legend(
         handles=patches[: len(_COLOURS)], loc="outside upper left", ncols=6, frameon=False,
         fontsize="small",

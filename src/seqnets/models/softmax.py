@@ -155,15 +155,17 @@ class AdaptiveSoftmax(SoftmaxHead):
     def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The nats of each target and the likeliest classes."""
         likeliest = self.softmax.predict(y.flatten(0, 1)).view(targets.shape)
-        scored = targets != IGNORE
-        return y.new_zeros(targets.shape).masked_scatter(scored, self._nats(y, targets)), likeliest
+        scored, nats = targets != IGNORE, self._nats(y, targets)
+        return nats.new_zeros(targets.shape).masked_scatter(scored, nats), likeliest
 
     def _nats(self, y: Tensor, targets: Tensor) -> Tensor:
         """The nats of each target that is one."""
         scored = targets != IGNORE
         if not scored.any():
             return y[scored].sum(-1)
-        return -self.softmax(y[scored], targets[scored]).output
+        with torch.autocast(y.device.type, enabled=False):  # nats in half precision are too coarse
+            features = y[scored].to(self.softmax.head.weight.dtype)
+            return -self.softmax(features, targets[scored]).output
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:

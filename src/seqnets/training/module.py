@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 import seqnets
-from seqnets.errors import CheckpointError
+from seqnets.errors import CheckpointError, ConfigError
 from seqnets.layers import detach, map_state
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
+from seqnets.training.metrics import MeanLoss
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Batch, Known
 
@@ -72,8 +74,9 @@ class SequenceModule(LightningModule):
         self.gradient_norm: Tensor | None = None
         self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
         self.scores = nn.ModuleDict(
-            {part: MetricCollection({**objective.metrics(known)}) for part in ("val", "test")}
+            {part: _together(objective.metrics(known).values()) for part in ("val", "test")}
         )
+        self._names = list(objective.metrics(known))
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
         self._plateau: ReduceLROnPlateau | None = None
         self._averaging: NonMonotonicASGD | None = None
@@ -138,8 +141,14 @@ class SequenceModule(LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
-            total = int(self.trainer.estimated_stepping_batches)
-            schedule = self.scheduler_factory(optimizer, total_steps=total)
+            total = self.trainer.estimated_stepping_batches
+            if math.isinf(total):
+                raise ConfigError(
+                    "scheduler: one that spans the run came with a run of no known length.\n"
+                    "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
+                    "scheduler=constant."
+                )
+            schedule = self.scheduler_factory(optimizer, total_steps=int(total))
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         schedule = self.scheduler_factory(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
@@ -242,37 +251,22 @@ class SequenceModule(LightningModule):
         loss: Any = self.losses[part]
         scores: Any = self.scores[part]
         mean = float(loss.compute())
-        figures = {"loss": mean, **self.objective.derived(mean), **scores.compute()}
+        named = {self._names[int(place)]: score for place, score in scores.compute().items()}
+        figures = {"loss": mean, **self.objective.derived(mean), **named}
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
         loss.reset()
         scores.reset()
         return mean
 
 
-class MeanLoss(Metric):
-    """The mean loss over all that was scored; a loss that is NaN makes it NaN.
+def _together(metrics: Iterable[Metric]) -> MetricCollection:
+    """Metrics by their places: a name may have a dot, which the name of a module may not.
 
-    torchmetrics' ``MeanMetric`` would leave the NaN out, or, told not to look for it
-    (``nan_strategy="disable"``, 1.9.0), give each batch the same weight.
+    Each counts for itself. torchmetrics would let those share what they have counted that agree
+    after a first batch, though it be one without targets.
     """
-
-    full_state_update = False
-    total: Tensor
-    scored: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, loss: Tensor, scored: Tensor) -> None:
-        """Add a batch's mean loss over ``scored`` targets."""
-        self.total += loss * scored
-        self.scored += scored
-
-    def compute(self) -> Tensor:
-        """The mean; NaN where nothing was scored."""
-        return self.total / self.scored
+    placed = {str(place): metric for place, metric in enumerate(metrics)}
+    return MetricCollection({**placed}, compute_groups=False)
 
 
 def is_time_to_log(trainer: Trainer) -> bool:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
@@ -15,6 +16,8 @@ from seqnets.insight.canvas import Picture
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
+from seqnets.training.objectives.base import wide
+from seqnets.typing import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +38,23 @@ class Pictures(Sparingly):
         """Run the model over the batch, draw and write."""
         if not can_draw():
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.transfer_batch_to_device(
-            next(iter(data.val_dataloader())), pl_module.device, 0
-        )
-        with evaluating(pl_module.model), torch.no_grad():
-            outcome = pl_module.objective(pl_module.model, batch)
-            pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
+        batch = first_batch(trainer, pl_module)
+        precision = trainer.precision_plugin
+        with evaluating(pl_module.model), torch.no_grad(), precision.forward_context():
+            outcome = pl_module.objective(pl_module.model, precision.convert_input(batch))
+        outcome = apply_to_collection(outcome, torch.Tensor, wide)  # NumPy has no bfloat16
+        pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
         for name, picture in pictures.items():
             write(writer, name, picture, trainer.global_step)
+
+
+def first_batch(trainer: Trainer, pl_module: Any) -> Batch:
+    """The first validation batch, on the module's device."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batch: Batch = data.transfer_batch_to_device(
+        next(iter(data.val_dataloader())), pl_module.device, 0
+    )
+    return batch
 
 
 def can_draw() -> bool:

@@ -19,6 +19,9 @@ from seqnets.typing import Batch
 
 _REFRESH = 0.2  # seconds between two looks at the loss
 
+_COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
+"""What a step is called by a dataset's unit; a step where the unit has many of them."""
+
 
 class Progress(Callback):
     """A progress bar with loss, the objective's metric, and how fast the text goes by.
@@ -124,7 +127,7 @@ class Progress(Callback):
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self._throughput.read()
         if rate:  # no batch since the last look: the rate stays what it was
-            counted = "steps" if unit in ("sequences", "windows") else unit
+            counted = _COUNTED.get(unit, "steps")
             self._fields["rate"] = f"{rate:,.0f} {counted}/s"
 
     def _print(self, trainer: Trainer, pl_module: Any) -> None:

@@ -12,12 +12,13 @@ from seqnets.datasets import Vocabulary
 from seqnets.datasets.base import check_count
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
-from seqnets.training.callbacks.pictures import can_draw, write
+from seqnets.training.callbacks.pictures import can_draw, first_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling, Polyphony
+from seqnets.training.objectives.base import wide
 
 
 class TextSamples(Sparingly):
@@ -80,10 +81,11 @@ class MusicSamples(Sparingly):
         """Play and write."""
         if not isinstance(pl_module.objective, Polyphony):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        piece = next(iter(data.val_dataloader())).x[0, : self.beginning].to(pl_module.device)
-        with evaluating(pl_module.model):
-            roll = compose(pl_module.model, piece, self.length).cpu().numpy()
+        precision = trainer.precision_plugin
+        piece = first_batch(trainer, pl_module).x[0, : self.beginning]
+        with evaluating(pl_module.model), precision.forward_context():
+            played = compose(pl_module.model, precision.convert_input(piece), self.length)
+        roll = wide(played).cpu().numpy()
         write(writer, "sample", play(roll, LOWEST), trainer.global_step)
         if can_draw():
             figure = draw_rolls({f"given for {len(piece)} steps, then played": roll}, LOWEST)

@@ -154,7 +154,7 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
     if batch.y.device.type == "cpu":
         check_targets(batch.y, output.num_classes)
     count = (batch.y != IGNORE).sum()
-    loss = output.loss(y, batch.y, batch.lengths) / count.clamp(min=1)
+    loss = wide(output.loss(y, batch.y, batch.lengths)) / count.clamp(min=1)
     said = y if output.training else output.predict(y, batch.lengths)
     return Outcome(loss, count, said.detach().flatten(0, 1), batch.y.flatten(), state)
 
@@ -168,8 +168,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
     if targets.device.type == "cpu":  # elsewhere a look at the values would wait for the device
         check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="sum")
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Numbers of half precision in float32, in which losses are summed; others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def check_shape(objective: Objective, said: Tensor, targets: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.models.number_heads import NumberHead, pinball
+from seqnets.training.metrics import MeanScore
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.typing import Batch, Known
 
@@ -145,35 +146,6 @@ class Forecasting(Objective):
         """Values in the data's units, on the CPU, for standardised ones (..., K, Q)."""
         mean, deviation = _scaling(known)
         return values.detach().cpu().double() * deviation[:, None] + mean[:, None]
-
-
-class MeanScore(Metric):
-    """The mean of a score over all targets that are not NaN.
-
-    Args:
-        score: Takes predictions, (..., Q), and targets, (...); gives a number for each, (...).
-    """
-
-    full_state_update = False
-    total: Tensor
-    scored: Tensor
-
-    def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.score = score
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        hidden = targets.isnan()
-        scores = self.score(predictions, targets).masked_fill(hidden, 0)
-        self.total += scores.float().sum()
-        self.scored += (~hidden).sum()
-
-    def compute(self) -> Tensor:
-        """The mean; NaN where nothing was scored."""
-        return self.total / self.scored
 
 
 def _told(known: Known) -> list[str]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.surprise import draw_surprise
 from seqnets.models import SoftmaxHead
+from seqnets.training.metrics import BitsPerCharacter
 from seqnets.training.objectives.base import (
     Objective,
     Outcome,
@@ -26,6 +26,7 @@ from seqnets.training.objectives.base import (
     entries,
     score_features,
     score_steps,
+    wide,
 )
 from seqnets.typing import IGNORE, Batch, Known
 
@@ -159,35 +160,6 @@ class LanguageModelling(Objective):
         return {"surprise": draw_surprise(passages)}
 
 
-class BitsPerCharacter(Metric):
-    """What tokens of several characters cost for each of those.
-
-    Args:
-        characters: Of each token, (V,).
-    """
-
-    full_state_update = False
-    characters: Tensor
-    bits: Tensor
-    written: Tensor
-
-    def __init__(self, characters: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("characters", torch.from_numpy(characters), persistent=False)
-        self.add_state("bits", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("written", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, nats: Tensor, targets: Tensor) -> None:
-        """Add targets, ``IGNORE`` where none is, and what each of them cost."""
-        scored = targets != IGNORE
-        self.bits += nats[scored].sum() / math.log(2)
-        self.written += self.characters[targets[scored]].sum()
-
-    def compute(self) -> Tensor:
-        """Bits per character; NaN where nothing was scored."""
-        return self.bits / self.written
-
-
 def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     """Score a batch token by token, by the model's head if it has one."""
     output = getattr(model, "output", None)
@@ -201,9 +173,10 @@ def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
         if batch.y.device.type == "cpu":
             check_targets(batch.y, logits.shape[-1])
         nats = F.cross_entropy(
-            logits.flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
+            wide(logits).flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
         ).view_as(batch.y)
         likeliest = logits.argmax(-1)
     count = (batch.y != IGNORE).sum()
+    nats = wide(nats)
     loss = nats.sum() / count.clamp(min=1)
     return Outcome(loss, count, nats.detach(), batch.y, state, likeliest)

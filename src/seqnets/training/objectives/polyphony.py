@@ -15,7 +15,7 @@ from seqnets.datasets.music import KEYS, LOWEST, chord
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape
+from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import IGNORE, Batch, Known
 
 
@@ -41,7 +41,8 @@ class Polyphony(Objective):
         loss = (nats * scored).sum() / count.clamp(min=1)
         inside = scored[..., None].expand_as(logits)
         targets = batch.y.masked_fill(~inside, IGNORE).long().flatten(0, 1)
-        return Outcome(loss, count, logits.detach().sigmoid().flatten(0, 1), targets, state)
+        said = logits.detach().sigmoid().flatten(0, 1)
+        return Outcome(loss, count, said, targets, state, nats.detach())
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Frame accuracy and F1 over all keys and scored steps."""
@@ -58,31 +59,34 @@ class Polyphony(Objective):
         """A row a piece: the chords said and heard, as MIDI numbers, and the nats of each step."""
         said = outcome.predictions.unflatten(0, batch.y.shape[:2])
         rows = []
-        for probabilities, y in zip(said.cpu(), batch.y.cpu(), strict=True):
+        for p, y, nats in zip(said.cpu(), batch.y.cpu(), outcome.details.cpu(), strict=True):
             scored = y[:, 0] != IGNORE
-            p, heard = probabilities[scored].double(), y[scored]
-            likely = torch.where(heard > 0, p, 1 - p).clamp(min=1e-30)
             rows.append(
                 {
-                    "prediction": [chord(step) for step in p],
-                    "target": [chord(step) for step in heard],
-                    "nats": [round(nats, 6) for nats in (-likely.log().sum(-1)).tolist()],
+                    "prediction": [chord(step) for step in p[scored]],
+                    "target": [chord(step) for step in y[scored]],
+                    "nats": [round(cost, 6) for cost in nats[scored].tolist()],
                 }
             )
         return rows
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """Chords as rolls."""
-        return _rolls(rows, "prediction").float(), _rolls(rows, "target")
+        said, heard = _rolls(rows, "prediction"), _rolls(rows, "target")
+        if len(said) != len(heard):
+            raise DataError(
+                f"Predictions: {len(said)} chords said and {len(heard)} heard came, expected as "
+                "many."
+            )
+        return said.float(), heard
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The mean nats of all steps, and the metrics."""
-        nats = torch.tensor([n for row in rows for n in row["nats"]], dtype=torch.float64)
-        return {
-            "loss": float(nats.mean()),
-            "nll": float(nats.mean()),
-            **super().scores(rows, known),
-        }
+        costs = [cost for costs in entries(rows, "nats") for cost in _list("nats", costs)]
+        if not all(isinstance(cost, (int, float)) and cost >= 0 for cost in costs):
+            raise DataError("Predictions: nats came that are no numbers from 0, one a step.")
+        mean = float(torch.tensor(costs, dtype=torch.float64).mean())
+        return {"loss": mean, "nll": mean, **super().scores(rows, known)}
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """The first piece of the batch: what came, and how likely the model thought each key."""
@@ -98,10 +102,12 @@ class Polyphony(Objective):
 
 def _rolls(rows: Sequence[Row], column: str) -> Tensor:
     rolls = []
-    for number, row in enumerate(rows, start=1):
-        for keys in row[column]:
+    for number, chords in enumerate(entries(rows, column), start=1):
+        for keys in _list(f"Row {number}: {column}", chords):
             roll = torch.zeros(KEYS, dtype=torch.int64)
-            if any(not isinstance(key, int) or not LOWEST <= key < LOWEST + KEYS for key in keys):
+            if not isinstance(keys, list) or any(
+                not isinstance(key, int) or not LOWEST <= key < LOWEST + KEYS for key in keys
+            ):
                 raise DataError(
                     f"Row {number}: {column} has the chord {keys}, expected MIDI numbers from "
                     f"{LOWEST} to {LOWEST + KEYS - 1}."
@@ -109,3 +115,9 @@ def _rolls(rows: Sequence[Row], column: str) -> Tensor:
             roll[[key - LOWEST for key in keys]] = 1
             rolls.append(roll)
     return torch.stack(rolls)
+
+
+def _list(what: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise DataError(f"{what}: {value!r} came, expected a list, an entry a step.")
+    return value

@@ -14,6 +14,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.scatter import draw_scatter
+from seqnets.training.metrics import OwnError
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import Batch, Known
 
@@ -81,27 +82,6 @@ class Regression(Objective):
             f"said and true, {name}": draw_scatter(said[:, k], right[:, k])
             for k, name in enumerate(names[:_PICTURES])
         }
-
-
-class OwnError(MeanAbsoluteError):
-    """The mean absolute error of one of several numbers, in its own units.
-
-    Args:
-        column: Which of them.
-        unit: What 1 is there.
-    """
-
-    def __init__(self, column: int, unit: float) -> None:
-        super().__init__()
-        self.column, self.unit = column, unit
-
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch, (N, K)."""
-        super().update(predictions[:, self.column], targets[:, self.column])
-
-    def compute(self) -> Tensor:
-        """The error."""
-        return super().compute() * self.unit
 
 
 def _scaling(known: Known) -> Scaling | None:

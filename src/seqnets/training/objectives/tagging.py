@@ -22,7 +22,7 @@ from seqnets.datasets.tag_scores import (
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
-from seqnets.training.detection import FIGURES, EntityScore, LabelScore
+from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
 from seqnets.training.objectives.base import Objective, Outcome, Row, score_steps
 from seqnets.typing import IGNORE, Batch, Known
 
