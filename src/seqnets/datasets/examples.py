@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from seqnets.datasets.vocabulary import Vocabulary
@@ -11,6 +12,9 @@ from seqnets.typing import IGNORE
 
 TOKENS, STEPS, FEATURES = 60, 3, 6
 """What is shown of a sequence at most."""
+
+SHADES = " .:-=+*#%@"
+"""From dark to bright."""
 
 
 def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
@@ -28,6 +32,17 @@ def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
     numbers = x[:TOKENS].tolist()
     ends = " ..." if len(x) > TOKENS else ""
     return (vocabulary.decode(numbers) if vocabulary else " ".join(map(str, numbers))) + ends
+
+
+def show_picture(picture: np.ndarray, letters: int = 1) -> str:
+    """Return a picture as one sees it, in letters for shades.
+
+    Args:
+        picture: Brightness in 0..1, (height, width).
+        letters: Letters of a pixel. Letters are twice as high as wide.
+    """
+    shades = (picture * (len(SHADES) - 1)).round().astype(int).tolist()
+    return "\n".join("".join(letters * SHADES[shade] for shade in row) for row in shades)
 
 
 def show_target(y: Tensor, labels: Sequence[str] | None = None) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from seqnets.datasets.base import PARTS, Part, check_count
 from seqnets.datasets.baselines import majority_baseline
 from seqnets.datasets.digits import read_digits
+from seqnets.datasets.examples import show_picture
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.typing import Sizes
 
@@ -29,8 +30,6 @@ DIRECTIONS = {
     "north-west": (-1, -1),
 }
 """Rows, which count downwards, and columns of a step, by direction."""
-
-SHADES = " .:-=+*#%@"
 
 
 class DigitVideos(SequenceData):
@@ -109,8 +108,13 @@ class DigitVideos(SequenceData):
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first and the last frame of the first few videos, in letters for shades."""
         videos = self.part(part)
-        x = videos.batch(torch.arange(min(count, len(videos)))).x
-        return [{"first frame": _sketch(v[0, 0]), "last frame": _sketch(v[-1, 0])} for v in x]
+        x = videos.batch(torch.arange(min(count, len(videos)))).x.numpy()
+        frames = {"first frame": 0, "last frame": -1}
+        # Every other row, for letters are twice as high as wide.
+        return [
+            {name: show_picture(video[frame, 0, ::2]) for name, frame in frames.items()}
+            for video in x
+        ]
 
 
 class MovingDigits(DigitVideos):
@@ -227,9 +231,3 @@ def _videos(frames: np.ndarray) -> tuple[Tensor, Tensor]:
     """Frames (N, T, height, width), with one channel behind each other, and the lengths."""
     N, T = frames.shape[:2]
     return torch.from_numpy(frames).flatten(0, 1)[:, None], torch.full((N,), T)
-
-
-def _sketch(frame: Tensor) -> str:
-    """Every other row of a frame, for letters are twice as high as wide."""
-    shades = (frame[::2] * (len(SHADES) - 1)).round().int().tolist()
-    return "\n".join("".join(SHADES[shade] for shade in row) for row in shades)

@@ -11,10 +11,8 @@ import torch
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.classification import LabelledData
+from seqnets.datasets.examples import show_picture
 from seqnets.datasets.sequences import Sequences, Splits, standardise
-
-SHADES = " .:-=+*#%@"
-"""From dark to bright."""
 
 
 class Pictures(NamedTuple):
@@ -79,7 +77,7 @@ class PixelSequences(LabelledData):
         """Return the first few pictures of a part as one sees them, in letters for shades."""
         pixels, y = self.pictures[part]
         return [
-            {"picture": _sketch(p / self.brightest), "label": str(label)}
+            {"picture": show_picture(p / self.brightest, 2), "label": str(label)}
             for p, label in zip(pixels[:count], y[:count], strict=True)
         ]
 
@@ -105,9 +103,3 @@ class PixelSequences(LabelledData):
             torch.full((N,), T),
             torch.from_numpy(y.astype(np.int64)),
         )
-
-
-def _sketch(picture: np.ndarray) -> str:
-    """A picture in 0..1, each pixel two letters wide, for letters are twice as high as wide."""
-    shades = (picture * (len(SHADES) - 1)).round().astype(int).tolist()
-    return "\n".join("".join(2 * SHADES[shade] for shade in row) for row in shades)
