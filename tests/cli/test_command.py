@@ -103,7 +103,7 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["model=classifier"], "asks for num_classes, which seqnets.datasets.PythonDocs"),
         (["output=/dev/null"], "output=FOLDER"),
         (["dataset=parity", "model.cell._target_=os.system"], "model.cell._target_: os.system"),
-        (["dataset=parity", "trainer.precision=odd"], "Precision 'odd' is invalid"),
+        (["dataset=parity", "trainer.precision=odd"], "trainer.precision: is 'odd', expected"),
         (["dataset=parity", "trainer.devices=0"], "trainer: Lightning"),
         (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),

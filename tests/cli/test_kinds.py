@@ -84,6 +84,14 @@ def test_where_an_annotation_names_other_classes_any_value_passes(tmp_path, monk
         build({**config, "d": "z"}, ["own_kinds"])
 
 
+def test_a_named_tuple_takes_its_fields(tmp_path, monkeypatch):
+    lines = ["from typing import NamedTuple", "class Own(NamedTuple):", "    a: int"]
+    (tmp_path / "own_fields.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert build({"_target_": "own_fields.Own", "a": 3}, ["own_fields"]).a == 3
+
+
 def test_what_is_itself_made_is_not_judged_as_a_mapping():
     made = make(
         TAGGER,

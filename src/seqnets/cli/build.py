@@ -137,11 +137,11 @@ def _find(name: str, target: Any) -> Any:
 def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -> None:
     options = options_of(target)
     given = {name: value for name, value in node.items() if name not in (_TARGET, _PARTIAL)}
-    parameters = inspect.signature(target).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        for name in given.keys() - options.keys():
+    parameters = inspect.signature(target).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for name in given.keys() - parameters.keys():
             raise ConfigError(
-                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, options)}"
+                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, parameters)}"
             )
     for name, value in given.items():
         made = isinstance(value, dict) and _TARGET in value

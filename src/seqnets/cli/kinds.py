@@ -60,16 +60,23 @@ def check_kind(key: str, value: Any, option: inspect.Parameter) -> None:
 
 def _described(kind: Any) -> str:
     """What an annotation asks for, in words."""
-    if kind in _NAMES:
-        return _NAMES[kind]
+    *others, last = dict.fromkeys(_alternatives(kind))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _alternatives(kind: Any) -> Iterator[str]:
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(str(value) for value in arguments)
-    if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(_described, arguments)))
-    if origin in _MAPPINGS or kind in _MAPPINGS:
-        return "a mapping"
-    return f"a list, each of it {_described(arguments[0])}" if arguments else "a list"
+    if kind in _NAMES:
+        yield _NAMES[kind]
+    elif origin is Literal:
+        yield from map(str, arguments)
+    elif origin in (Union, UnionType):
+        for one in arguments:
+            yield from _alternatives(one)
+    elif origin in _MAPPINGS or kind in _MAPPINGS:
+        yield "a mapping"
+    else:
+        yield f"a list, each of it {_described(arguments[0])}" if arguments else "a list"
 
 
 def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
