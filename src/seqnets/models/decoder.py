@@ -136,7 +136,7 @@ class Decoder(nn.Module):
             y, weights, state = self._step(x, memory, state)
             features.append(y)
             looked.append(weights)
-        return torch.stack(features, 1), _stacked(looked)
+        return over_steps(features, looked)
 
     def step(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
         """Take one step after some tokens, (B,): features (B, W), weights (B, T), state."""
@@ -173,6 +173,7 @@ def select_state(state: Any, rows: Tensor) -> Any:
     return map_state(lambda part: part[rows], state)
 
 
-def _stacked(looked: list[Tensor | None]) -> Tensor | None:
+def over_steps(features: list[Tensor], looked: list[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Features of each step, (B, W), and where each looked, (B, T), as (B, U, W) and (B, U, T)."""
     found = [weights for weights in looked if weights is not None]
-    return torch.stack(found, 1) if found else None
+    return torch.stack(features, 1), torch.stack(found, 1) if found else None

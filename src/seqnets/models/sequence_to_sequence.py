@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells import optioned
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
-from seqnets.models.decoder import AttentionFactory, Decoder, Memory
+from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates
 from seqnets.typing import END, IGNORE
 
@@ -162,8 +162,7 @@ class SequenceToSequence(nn.Module):
             y, weights, state = self.decoder.step(tokens, memory, state)
             features.append(y)
             looked.append(weights)
-        found = [weights for weights in looked if weights is not None]
-        return torch.stack(features, 1), torch.stack(found, 1) if found else None
+        return over_steps(features, looked)
 
 
 def _ahead(state: Any) -> Any:
