@@ -92,6 +92,33 @@ def test_numbers_are_written_in_their_own_units_and_score_alike(seqnets, tmp_pat
     assert figures_of(scored.out)[0] == figures_of(tested.out)[0]
 
 
+def test_numbers_far_from_zero_keep_their_digits(seqnets, tmp_path):
+    rows = [f"{n},{1_700_000_000 + n},{n % 7}" for n in range(50)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,target,first", *rows]) + "\n")
+    seqnets("train", *SMALL, "dataset=regression", "dataset.path=mine.csv")
+
+    seqnets("predict", f"checkpoint={only_run(tmp_path)}", "part=train", "to=said.jsonl")
+
+    written = rows_of(tmp_path / "said.jsonl")
+    assert [row["target"] for row in written] == [1_700_000_000 + int(row["id"]) for row in written]
+
+
+def test_each_series_of_new_data_is_named(seqnets, tmp_path):
+    rows = [f"{name},{1e9 + n % 5}" for name in ("north", "south") for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["series,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=2", "model.segment=2"]
+    trained = seqnets("train", *SMALL, "dataset=forecasting", "dataset.path=mine.csv", *sizes)
+    run = f"checkpoint={only_run(tmp_path)}"
+    assert trained.code == 0, trained.err
+
+    seqnets("predict", run, "input=mine.csv", "to=new.jsonl")
+    seqnets("predict", run, "to=test.jsonl")
+
+    assert [row["id"] for row in rows_of(tmp_path / "new.jsonl")] == ["north", "south"]
+    told = [row["target"]["sales"] for row in rows_of(tmp_path / "test.jsonl")]
+    assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
+
+
 def test_the_training_part_is_written_in_the_order_it_has(seqnets, tmp_path):
     run = ["dataset=parity", "dataset.train_size=70", "dataset.test_size=16", "dataset.length=5"]
     seqnets("train", *SMALL, *run)

@@ -141,7 +141,8 @@ def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given.keys() - parameters.keys():
             raise ConfigError(
-                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, parameters)}"
+                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n"
+                f"  {near(name, parameters)}"
             )
     for name, value in given.items():
         made = isinstance(value, dict) and _TARGET in value

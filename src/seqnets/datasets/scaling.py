@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,15 @@ class Scaling:
     def plain(self) -> dict[str, list[float]]:
         """Return plain values, for a checkpoint."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    @property
+    def places(self) -> list[int]:
+        """Decimal places that a scaled float32 leaves of each column's own units, (I,).
+
+        Values some four deviations from the mean are meant. Below 0 where digits before the point
+        are lost.
+        """
+        return [6 - math.floor(math.log10(4 * unit)) for unit in self.deviation.tolist()]
 
     def __call__(self, values: Tensor) -> Tensor:
         """Scale columns, (..., I), to float32."""

@@ -149,6 +149,10 @@ class Batched(Protocol):
     def ragged(self) -> bool:
         """Whether the lengths differ."""
 
+    @property
+    def ids(self) -> list[Any] | None:
+        """What their file calls them; None where it has no names for them."""
+
 
 class SequenceLoader(Loader):
     """Batches of whole sequences, shuffled anew in each epoch or in their order.
@@ -205,7 +209,7 @@ class SequenceLoader(Loader):
     @property
     def ids(self) -> list[Any] | None:
         """What the file calls the sequences, in its order; None where it has no names for them."""
-        return self._sequences.ids if isinstance(self._sequences, Sequences) else None
+        return self._sequences.ids
 
     @property
     def padding(self) -> float:

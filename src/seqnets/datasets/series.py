@@ -245,7 +245,8 @@ class SeriesData(DataModule):
         x = torch.cat(pieces)
         starts = torch.arange(0, len(x), lookback)
         y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
-        windows = Windows(x, y, starts, lookback, sizes["horizon"])
+        names = [*series.starts] if len(series.starts) > 1 else None
+        windows = Windows(x, y, starts, lookback, sizes["horizon"], names)
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
     def baselines(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ class Windows:
         starts: The first step of each window, (N,) int64.
         lookback: Steps of a window that are given.
         horizon: Steps after them that are to be told.
+        ids: The series of each window; None where there is one alone, or many windows of each.
     """
 
     x: Tensor
@@ -27,6 +29,7 @@ class Windows:
     starts: Tensor
     lookback: int
     horizon: int
+    ids: list[Any] | None = None
 
     ragged = False
     """Whether the lengths differ."""

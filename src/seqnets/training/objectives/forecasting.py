@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
@@ -89,18 +91,17 @@ class Forecasting(Objective):
 
         ``quantiles`` has what is said by level, where there are several.
         """
-        said = self._own_units(outcome.predictions, known)
-        came = self._own_units(batch.y[..., None], known)[..., 0]
-        names = _told(known)
+        scaling, names = _scaling(known), _told(known)
+        said = scaling.undo(outcome.predictions.cpu().mT)  # (windows, horizon, Q, K)
+        came = scaling.undo(batch.y.cpu())
+        by_column = partial(_by_column, names, scaling.places)
         rows: list[Row] = []
         for window, truth in zip(said, came, strict=True):
-            levels = {
-                str(q): _by_column(names, window[..., i]) for i, q in enumerate(self.quantiles)
-            }
+            levels = {str(q): by_column(window[:, i]) for i, q in enumerate(self.quantiles)}
             row: Row = {"prediction": levels["0.5"]}
             if len(levels) > 1:
                 row["quantiles"] = levels
-            row["target"] = None if truth.isnan().all() else _by_column(names, truth)
+            row["target"] = None if truth.isnan().all() else by_column(truth)
             rows.append(row)
         return rows
 
@@ -120,19 +121,14 @@ class Forecasting(Objective):
                 torch.stack([_values(number, known, spoken[level]) for level in levels], -1)
             )
             came.append(_values(number, known, row.get("target")))
-        mean, deviation = _scaling(known)
-        predictions, targets = torch.stack(said), torch.stack(came)
-        return (
-            ((predictions - mean[:, None]) / deviation[:, None]).float(),
-            ((targets - mean) / deviation).float(),
-        )
+        scaling = _scaling(known)
+        return scaling(torch.stack(said).mT).mT, scaling(torch.stack(came))
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """A few windows of the batch: what was known, what came, and what was said of it."""
-        said = self._own_units(outcome.predictions, known).numpy()
-        came = self._own_units(batch.y[..., None], known)[..., 0].numpy()
-        names = _told(known)
-        past = self._own_units(batch.x[..., : len(names), None], known)[..., 0].numpy()
+        scaling, names = _scaling(known), _told(known)
+        said = scaling.undo(outcome.predictions.cpu().mT).mT.numpy()
+        came, past = (scaling.undo(v.cpu()).numpy() for v in (batch.y, batch.x[..., : len(names)]))
         shown = torch.linspace(0, len(batch.y) - 1, min(_WINDOWS, len(batch.y))).round().long()
         columns = sorted({0, len(names) - 1})[:_COLUMNS]
         forecasts = [
@@ -141,12 +137,6 @@ class Forecasting(Objective):
         ]
         return {"forecast": draw_forecasts([names[k] for k in columns], forecasts, self.quantiles)}
 
-    @staticmethod
-    def _own_units(values: Tensor, known: Known) -> Tensor:
-        """Values in the data's units, on the CPU, for standardised ones (..., K, Q)."""
-        mean, deviation = _scaling(known)
-        return values.detach().cpu().double() * deviation[:, None] + mean[:, None]
-
 
 def _told(known: Known) -> list[str]:
     """The columns that are told: the first ones."""
@@ -154,20 +144,19 @@ def _told(known: Known) -> list[str]:
     return names
 
 
-def _scaling(known: Known) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the columns that are told, (K,) float64."""
-    kept, told = known["scaling"], known["sizes"]["output_size"]
-    mean, deviation = (
-        torch.tensor(kept[name][:told], dtype=torch.float64) for name in ("mean", "deviation")
-    )
-    return mean, deviation
+def _scaling(known: Known) -> Scaling:
+    """That of the columns that are told, K."""
+    whole, told = Scaling.read(known["scaling"]), known["sizes"]["output_size"]
+    return Scaling(whole.mean[:told], whole.deviation[:told])
 
 
-def _by_column(names: Sequence[str], values: Tensor) -> dict[str, list[float | None]]:
-    """Values, (horizon, K), by column; None where none is."""
+def _by_column(
+    names: Sequence[str], places: Sequence[int], values: Tensor
+) -> dict[str, list[float | None]]:
+    """Values, (horizon, K), by column, with so many places; None where none is."""
     return {
-        name: [None if math.isnan(value) else float(f"{value:.7g}") for value in column.tolist()]
-        for name, column in zip(names, values.T, strict=True)
+        name: [None if math.isnan(value) else round(value, digits) for value in column.tolist()]
+        for name, digits, column in zip(names, places, values.T, strict=True)
     }
 
 

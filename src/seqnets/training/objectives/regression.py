@@ -57,11 +57,11 @@ class Regression(Objective):
         Several numbers are a mapping by the columns' names, or a list where they have none.
         """
         said, right = (_own_units(v, known) for v in (outcome.predictions, outcome.targets))
-        names = known.get("targets")
+        scaling, names = _scaling(known), known.get("targets")
         return [
             {
-                "prediction": _plain(numbers, names),
-                "target": None if targets.isnan().any() else _plain(targets, names),
+                "prediction": _plain(numbers, scaling, names),
+                "target": None if targets.isnan().any() else _plain(targets, scaling, names),
             }
             for numbers, targets in zip(said, right, strict=True)
         ]
@@ -93,12 +93,15 @@ def _scaling(known: Known) -> Scaling | None:
 def _own_units(values: Tensor, known: Known) -> Tensor:
     """Numbers, (N, K), as they stand in the dataset's files, in float64."""
     scaling, values = _scaling(known), values.double().cpu()
-    return values if scaling is None else values * scaling.deviation + scaling.mean
+    return values if scaling is None else scaling.undo(values)
 
 
-def _plain(numbers: Tensor, names: Sequence[str] | None) -> Any:
-    """As many digits as float32 has; one number is no list."""
-    found = [float(f"{number:.9g}") for number in numbers.tolist()]
+def _plain(numbers: Tensor, scaling: Scaling | None, names: Sequence[str] | None) -> Any:
+    """As many digits as are known; one number is no list."""
+    if scaling is None:
+        found = [float(f"{number:.9g}") for number in numbers.tolist()]
+    else:
+        found = [*map(round, numbers.tolist(), scaling.places)]
     if len(found) == 1:
         return found[0]
     return dict(zip(names, found, strict=True)) if names else found
