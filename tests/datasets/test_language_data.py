@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import LanguageData, PythonDocs, Shakespeare, Tokens, Vocabulary, baselines
+from seqnets.datasets import LanguageData, PythonDocs, Shakespeare, Tokens, Vocabulary
 from seqnets.datasets.download import download
 from seqnets.datasets.python_docs import distinct_paragraphs
+from seqnets.datasets.rivals import counting
 from seqnets.errors import ConfigError, DataError
 
 
@@ -130,7 +131,7 @@ def test_memoryless_baselines_are_those_computed_by_hand():
     vocabulary = Vocabulary(["a", "b"])
     ids = np.array([0, 0, 0, 1, 0, 1, 1, 1], np.uint8)
     tokens = Tokens(ids, {"train": (0, 4), "val": (4, 4), "test": (4, 8)}, vocabulary)
-    rivals = baselines.language_baselines(tokens)
+    rivals = counting.language_baselines(tokens)
 
     assert rivals["uniform"] == 1
     # With one added to each count, a has 4 of 6 and b has 2 of 6; the test part is a, b, b, b.
@@ -149,7 +150,7 @@ def test_xz_gains_from_a_training_text_that_holds_the_test_text():
 
 
 def test_xz_is_left_out_where_the_text_is_long(monkeypatch):
-    monkeypatch.setattr(baselines, "XZ_LIMIT", 50)
+    monkeypatch.setattr(counting, "XZ_LIMIT", 50)
 
     assert list(Text("ab" * 100).baselines()) == ["uniform", "unigram entropy"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqnets.datasets import ETTh1, SeriesTable
-from seqnets.datasets.simple_forecasts import forecast_baselines
+from seqnets.datasets.rivals.forecasts import forecast_baselines
 from seqnets.datasets.windows import Windows, window_starts
 from seqnets.errors import ConfigError, DataError
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from seqnets.datasets.tag_scores import check_metric, find_entities, score_tags
+from seqnets.datasets.scores.tags import check_metric, find_entities, score_tags
 from seqnets.errors import ConfigError
 from seqnets.training.metrics import EntityScore, LabelScore
 from seqnets.typing import IGNORE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seqnets.datasets.base import check_fractions
-from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import SequenceData
 from seqnets.typing import Sizes
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from seqnets.datasets.base import PARTS, Part, check_count
-from seqnets.datasets.baselines import majority_baseline
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
-from seqnets.datasets.naive_bayes import naive_bayes
+from seqnets.datasets.rivals.counting import majority_baseline
+from seqnets.datasets.rivals.naive_bayes import naive_bayes
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
 from seqnets.datasets.vocabulary import Unit, Vocabulary
 from seqnets.errors import DataError

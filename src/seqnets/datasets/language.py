@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.base import DataModule, Part, check_count, check_fractions
-from seqnets.datasets.baselines import histogram, language_baselines
 from seqnets.datasets.codecs import check_codec_options
 from seqnets.datasets.files import check_text, read_text
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
+from seqnets.datasets.rivals.counting import histogram, language_baselines
 from seqnets.datasets.streams import EvaluationStream, Stream, TrainingStream
 from seqnets.datasets.tokens import Tokens, build_tokens, cut
 from seqnets.datasets.vocabulary import Vocabulary, split

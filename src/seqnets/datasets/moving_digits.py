@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import PARTS, Part, check_count
-from seqnets.datasets.baselines import majority_baseline
 from seqnets.datasets.digits import read_digits
 from seqnets.datasets.examples import show_picture
+from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.typing import Sizes
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from seqnets.datasets.base import check_count
-from seqnets.datasets.baselines import majority_baseline
+from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.errors import ConfigError

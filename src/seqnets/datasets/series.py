@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.datasets.rivals.forecasts import forecast_baselines
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceLoader
-from seqnets.datasets.simple_forecasts import forecast_baselines
 from seqnets.datasets.windows import Windows, window_starts
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import Known, Sizes

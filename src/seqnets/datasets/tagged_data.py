@@ -16,9 +16,7 @@ from seqnets.datasets.base import PARTS, Part, check_count
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
-from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
-from seqnets.datasets.tag_scores import (
+from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
     check_labels,
@@ -26,6 +24,8 @@ from seqnets.datasets.tag_scores import (
     is_bio,
     score_tags,
 )
+from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
+from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes

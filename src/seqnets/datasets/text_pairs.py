@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.base import PARTS, Part, check_count
-from seqnets.datasets.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
-from seqnets.datasets.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.readers import SUFFIXES, need, read_rows
 from seqnets.datasets.readers import text as read_cell
+from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
+from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.sequences import Splits
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import Known

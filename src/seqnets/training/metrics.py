@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric
 
-from seqnets.datasets.tag_scores import count_entities, f1_score
+from seqnets.datasets.scores.tags import count_entities, f1_score
 from seqnets.typing import IGNORE
 
 FIGURES = ("f1", "precision", "recall")

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from seqnets.datasets.step_inputs import Words, inputs_of
-from seqnets.datasets.tag_scores import (
+from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
     check_labels,
     check_metric,
     find_entities,
 )
+from seqnets.datasets.step_inputs import Words, inputs_of
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline

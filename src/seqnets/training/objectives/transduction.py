@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.datasets.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.codecs import OUTSIDE, Codec, read_codec
+from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture

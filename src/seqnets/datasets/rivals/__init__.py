@@ -1,0 +1,1 @@
+"""What a dataset is compared with: simple rivals that need no training, or hardly any."""
