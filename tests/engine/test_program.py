@@ -4,7 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from seqnets import unroll
 from seqnets.cells import (
     GatedCell,
     GRUCell,
@@ -216,3 +218,68 @@ def test_a_cells_program_is_that_of_its_copies_with_other_parameters():
     bound = cell.bind({name: p.detach() * 2 for name, p in cell.named_parameters()})
 
     assert program_of(bound) is program_of(cell)
+
+
+class _Slope:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def lean(self, a):
+        return torch.tanh(a) * self.slope
+
+
+class _SlottedSlope:
+    __slots__ = ("__dict__", "slope")
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, a):
+        return torch.tanh(a) * self.slope
+
+
+class HoldingCell(GatedCell):
+    gates = ("h",)
+
+    def __init__(self, input_size, hidden_size, function):
+        super().__init__(input_size, hidden_size)
+        self.function = function
+
+    def update(self, wx, uh, state):
+        return (self.function(wx.h + uh.h),)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda slope: partial(F.leaky_relu, negative_slope=slope),
+        lambda slope: _Slope(slope).lean,
+        _SlottedSlope,
+    ],
+    ids=["a partial", "a bound method", "an object of slots"],
+)
+def test_cells_of_one_class_that_hold_other_functions_have_programs_of_their_own(make):
+    x = torch.randn(2, 3, I)
+    for slope in (0.1, 0.9):
+        cell = HoldingCell(I, H, make(slope))
+
+        y, _ = unroll(cell, x, backend="eager")
+
+        torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+class OwnMethodCell(HoldingCell):
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size, self.twice)
+
+    def twice(self, a):
+        return 2 * torch.tanh(a)
+
+
+def test_cells_that_hold_equal_functions_share_a_program():
+    for make in (
+        lambda: HoldingCell(I, H, partial(F.leaky_relu, negative_slope=0.2)),
+        lambda: HoldingCell(I, H, _Slope(0.3).lean),
+        lambda: OwnMethodCell(I, H),
+    ):
+        assert program_of(make()) is program_of(make())

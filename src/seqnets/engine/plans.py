@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import BuiltinFunctionType, FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -63,7 +64,7 @@ def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
     shapes = tuple((name, tuple(p.shape)) for name, p in cell.tensors().items())
     try:
         key = (what, shapes, *_equation(cell))
-    except TypeError:  # an attribute of a kind that cannot be compared: traced each time
+    except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
         return _apart(make)
     if key not in _known:
         try:
@@ -99,11 +100,16 @@ def _equation(cell: Cell) -> tuple[Any, ...]:
             inside.append((name, *_equation(module)))
         elif name != "parametrizations":
             raise TypeError(f"{type(cell).__name__} has a module, {name}")
-    return type(cell), cell.training if cell.has_modes else None, _frozen(own), *inside
+    mode = cell.training if cell.has_modes else None
+    return type(cell), mode, _frozen(own, (cell, cell.origin)), *inside
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, owners: tuple[Cell, ...]) -> Any:
     """A value as something that can be compared with its like.
+
+    Args:
+        value: An attribute of a cell, or what is inside one.
+        owners: The cell, and the one it was bound from: their own methods are known by their class.
 
     Raises:
         TypeError: It cannot.
@@ -112,10 +118,31 @@ def _frozen(value: Any) -> Any:
         value, (bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, torch.dtype)
     ):
         return type(value), value
+    if isinstance(value, partial):
+        parts = value.func, value.args, value.keywords, vars(value)
+        return type(value), tuple(_frozen(part, owners) for part in parts)
+    if isinstance(value, MethodType):
+        if any(value.__self__ is owner for owner in owners):
+            return MethodType, value.__func__
+        return MethodType, value.__func__, _frozen(value.__self__, owners)
     if isinstance(value, Mapping):
-        return tuple((name, _frozen(part)) for name, part in value.items())
+        return tuple((name, _frozen(part, owners)) for name, part in value.items())
     if isinstance(value, Sequence):
-        return type(value), tuple(map(_frozen, value))
-    if isinstance(value, (Tensor, nn.Module)) or not hasattr(value, "__dict__"):
+        return type(value), tuple(_frozen(part, owners) for part in value)
+    if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
         raise TypeError(f"{type(value).__name__} is not compared")
-    return type(value), _frozen(vars(value))
+    return type(value), _frozen(vars(value), owners)
+
+
+class _Plain:
+    """A class of no more than attributes."""
+
+
+def _is_told_by_vars(value: Any) -> bool:
+    """Whether an object is all in its ``__dict__``, and nothing in slots or in what C code keeps."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and kind.__basicsize__ <= _Plain.__basicsize__
+        and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
+    )
