@@ -20,10 +20,12 @@ from seqnets.cells import (
     LayerNorm,
     LearnedState,
     LSTMCell,
+    MinGRUCell,
     Mogrifier,
     OriginalGRUCell,
     RecurrentDropout,
     RNNCell,
+    SLSTMCell,
     VariationalDropout,
     Wrapper,
     Zoneout,
@@ -398,6 +400,29 @@ def test_layer_norm_keeps_the_forget_bias_of_the_cell_it_goes_around():
     assert torch.equal(back.innermost.split(back.shift_ih).f, torch.full((4,), 2.0))
 
 
+def test_layer_norm_of_a_cell_without_biases_is_drawn_anew_as_it_was_made():
+    cell = LayerNorm(LSTMCell(3, 4, bias=False))
+
+    cell.reset_parameters()
+
+    assert not cell.shift_ih.any()
+    assert not cell.shift_hh.any()
+    assert cell.innermost.bias_ih is None
+
+
+def test_options_see_the_functions_of_activations_whichever_is_outside():
+    x = torch.randn(2, 5, 3)
+    torch.manual_seed(0)
+    outside = LayerNorm(Activations(LSTMCell(3, 4), squash="relu"))
+    torch.manual_seed(0)
+    inside = Activations(LayerNorm(LSTMCell(3, 4)), squash="relu")
+
+    assert outside.memory
+    torch.testing.assert_close(unroll(outside, x)[0], unroll(inside, x)[0])
+    dropped = RecurrentDropout(Activations(LSTMCell(3, 4), candidate="relu"), 0.5)
+    assert not torch.equal(unroll(dropped, x)[0], unroll(dropped, x)[0])
+
+
 def test_layer_norm_refuses_a_cell_that_projects_its_input_in_the_step():
     with pytest.raises(ConfigError, match="Mogrifier inside it"):
         LayerNorm(Zoneout(Mogrifier(LSTMCell(3, 4))))
@@ -455,6 +480,17 @@ def test_a_learned_state_starts_where_the_cell_does_and_learns():
     assert cell.initial_c.grad.abs().sum() > 0
 
 
+def test_a_learned_state_is_drawn_anew_with_its_cell():
+    cell = LearnedState(LSTMCell(3, 4))
+    with torch.no_grad():
+        cell.initial_h.fill_(5)
+
+    back = Bidirectional(cell).backward_layer.cell
+
+    assert not back.initial_h.any()
+    assert (cell.initial_h == 5).all()
+
+
 def test_a_wrapper_around_no_cell_says_so():
     with pytest.raises(ConfigError, match="expected a cell"):
         Zoneout(LSTMCell, 0.1)
@@ -482,6 +518,22 @@ def test_rules_hold_for_each_gate_in_every_layer_and_direction():
         bias = cell.split(cell.bias_ih + cell.bias_hh)
         assert torch.equal(bias.f, torch.full((4,), 1.5))
         assert not torch.cat([bias.i, bias.g, bias.o]).any()
+
+
+def test_a_rule_for_a_matrix_of_heads_holds_for_each_head():
+    identity = initialize(SLSTMCell(3, 4, num_heads=2), weight_hh="identity")
+    drawn = initialize(SLSTMCell(3, 4, num_heads=2), weight_hh={"g": "orthogonal"})
+
+    for block in identity.weight_hh.chunk(4):
+        assert torch.equal(block, torch.eye(4))
+    turning = drawn.weight_hh.chunk(4)[drawn.recurrent.index("g")]
+    torch.testing.assert_close(turning @ turning.T, torch.eye(4))
+
+
+def test_a_rule_for_the_sum_of_biases_holds_where_there_is_one_alone():
+    cell = initialize(MinGRUCell(3, 4), bias={"z": 1.5})
+
+    assert (cell.split(cell.bias_ih).z == 1.5).all()
 
 
 def test_rules_hold_for_a_cell_that_is_drawn_anew():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from functools import partial
 
 import pytest
@@ -115,6 +116,13 @@ def test_a_matrix_given_to_heads_keeps_its_diagonal_blocks():
 def test_slstm_with_options_obeys_the_laws_and_runs_compiled(options):
     check_cell(partial(SLSTMCell, hidden_size=4, **options))
     check_backend(SLSTMCell(3, 6, **options), "eager", steps=(1, 5))
+
+
+def test_heads_are_pickled():
+    cell = SLSTMCell(3, 4, num_heads=2)
+    x = torch.randn(2, 5, 3)
+
+    torch.testing.assert_close(unroll(pickle.loads(pickle.dumps(cell)), x), unroll(cell, x))
 
 
 def test_heads_are_copied_and_drawn_anew():

@@ -143,6 +143,13 @@ def test_activations_go_both_ways(keras):
     np.testing.assert_allclose(computed(keras, model, inputs()), outputs(net, inputs()), atol=1e-5)
 
 
+def test_a_cell_whose_weights_are_computed_becomes_a_layer(keras):
+    net = DeepRNN(lambda **sizes: cells.weight_drop(cells.LSTMCell(**sizes)), 3, 5)
+    drawn(net.eval())
+
+    assert difference(net, partial(run, to_keras(net))) <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("cell", "told"),
     [

@@ -217,6 +217,14 @@ def test_activations_go_both_ways(make, names, both):
     torch.testing.assert_close(back(inputs())[0], net(inputs())[0], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("make", [cells.LSTMCell, cells.NIAFLSTMCell, cells.NOAFLSTMCell])
+def test_a_cell_whose_weights_are_computed_keeps_its_activations(make):
+    net = DeepRNN(lambda **sizes: cells.weight_drop(make(**sizes)), 3, 5)
+    drawn(net.eval())
+
+    assert difference(net, partial(run, to_onnx(net))) <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("module", "told"),
     [

@@ -119,6 +119,29 @@ def test_a_face_refuses_a_cell_whose_weights_are_computed():
         seqnets.AntisymmetricRNN(3, 4)
 
 
+@pytest.mark.parametrize("face", ["PhasedLSTM", "PhasedLSTMCell"])
+def test_a_face_in_evaluation_has_a_cell_in_evaluation(face):
+    options = {"leak": 0.5, "periods": (2.0, 9.0)}
+    made = getattr(seqnets, face)(3, 4, **options)
+    cell = seqnets.cells.PhasedLSTMCell(3, 4, **options)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            getattr(cell, name.removesuffix("_l0")).copy_(parameter)
+    x = torch.randn(2, 7, 3)
+
+    for training in (True, False):
+        made.train(training), cell.train(training)
+        if face == "PhasedLSTM":
+            said = made(x.transpose(0, 1))[0].transpose(0, 1)
+        else:
+            state, said = None, []
+            for step in x.unbind(1):
+                state = made(step, state)
+                said.append(state[0])
+            said = torch.stack(said, 1)
+        torch.testing.assert_close(said, seqnets.unroll(cell, x)[0])
+
+
 def test_there_are_no_other_faces():
     for name in ("Foo", "Gated", "Zoneout", "_Cell"):
         with pytest.raises(AttributeError, match=name):

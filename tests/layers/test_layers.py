@@ -6,7 +6,7 @@ import torch
 from seqnets import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.errors import ConfigError, ShapeError
-from seqnets.layers import detach, map_state
+from seqnets.layers import LockedDropout, detach, map_state
 
 B, T, I, H = 3, 6, 4, 5
 LENGTHS = torch.tensor([6, 0, 4])
@@ -62,6 +62,22 @@ def test_merging(merge, x):
     }[merge]
     torch.testing.assert_close(y, expected)
     assert layer.output_size == (2 * H if merge == "concat" else H)
+
+
+def test_lengths_may_be_a_list_in_both_directions(x):
+    layer = Bidirectional(double(GRUCell, I, H))
+    resets = torch.zeros(B, T, dtype=torch.bool)
+    lengths = [T, T - 2, *[T - 1] * (B - 2)]
+
+    torch.testing.assert_close(
+        layer(x, None, lengths, resets), layer(x, None, torch.tensor(lengths), resets)
+    )
+
+
+def test_locked_dropout_of_everything_leaves_zeros():
+    dropped = LockedDropout(1.0)(torch.randn(2, 3, 4))
+
+    assert not dropped.any()
 
 
 def test_the_backward_cell_made_for_you_has_weights_of_its_own():

@@ -228,6 +228,14 @@ def test_what_code_written_for_torch_does_with_a_module_works():
     assert ours.weight_hh_l0.grad is not None
 
 
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_a_module_says_its_mode_as_torchs_does(nonlinearity):
+    assert seqnets.LSTM(2, 3).mode == nn.LSTM(2, 3).mode
+    assert seqnets.GRU(2, 3).mode == nn.GRU(2, 3).mode
+    ours, theirs = (m.RNN(2, 3, nonlinearity=nonlinearity) for m in (seqnets, nn))
+    assert ours.mode == theirs.mode
+
+
 def test_a_reparametrised_weight_is_used_and_trained():
     _, ours = pair("GRU")
     x = torch.randn(T, B, I, dtype=torch.float64)

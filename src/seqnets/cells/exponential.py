@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from seqnets import initializers
 from seqnets.cells.base import _size
+from seqnets.cells.computed import compute
 from seqnets.cells.lstm import LSTMCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -77,8 +77,7 @@ class SLSTMCell(LSTMCell):
         self.num_heads, self.forget = num_heads, forget
         super().__init__(input_size, hidden_size, **options)
         if num_heads > 1:
-            blocks = _BlockDiagonal(num_heads)
-            parametrize.register_parametrization(self, "weight_hh", blocks)
+            compute(self, "weight_hh", _BlockDiagonal(num_heads))
             self.reset_parameters()
 
     @torch.no_grad()

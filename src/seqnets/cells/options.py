@@ -68,9 +68,16 @@ class Activations(Wrapper):
 
     def step(self, wx: Tensor, state: State) -> State:
         """A step with these functions."""
+        return self._with_functions().step(wx, state)
+
+    def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+        """The same, with something around methods of the innermost cell, these functions too."""
+        return self._with_functions().adapted(**around)
+
+    def _with_functions(self) -> Cell:
+        """The cell inside, which has no place for an option around it."""
         functions = {method: ACTIVATIONS[name] for method, name in self.names.items()}
-        around = {method: _instead(function) for method, function in functions.items()}
-        return self.cell.adapted(**around).step(wx, state)
+        return self.cell.adapted(**{name: _instead(f) for name, f in functions.items()})
 
     def extra_repr(self) -> str:
         """What replaces what."""
@@ -150,13 +157,15 @@ class LayerNorm(Wrapper):
         if self.memory:
             self.gain_memory = nn.Parameter(weight.new_ones(self.hidden_size))
             self.shift_memory = nn.Parameter(weight.new_zeros(self.hidden_size))
+        self.biased = [side for side in ("ih", "hh") if getattr(inner, f"bias_{side}") is not None]
         self._take_biases(inner)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the parameters anew: gains one, and shifts as the cell draws its biases."""
         inner = self._gated()
-        for side, shift in (("ih", self.shift_ih), ("hh", self.shift_hh)):
+        for side in self.biased:
+            shift = getattr(self, f"shift_{side}")
             setattr(inner, f"bias_{side}", nn.Parameter(torch.zeros_like(shift)))
         super().reset_parameters()
         for name, parameter in self.named_parameters(recurse=False):
@@ -280,6 +289,14 @@ class LearnedState(Wrapper):
         for name, part in zip(self.states, cell.initial_state(1), strict=True):
             if name not in self.given:
                 setattr(self, f"initial_{name}", nn.Parameter(part[0].detach().clone()))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew; the state starts again where the cell's own does."""
+        super().reset_parameters()
+        for name, part in zip(self.states, self.cell.initial_state(1), strict=True):
+            if name not in self.given:
+                getattr(self, f"initial_{name}").copy_(part[0])
 
     def initial_state(self, batch_size: int) -> State:
         """The learned state for every row, (B, H) each."""

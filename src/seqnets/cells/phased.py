@@ -34,7 +34,8 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     :math:`\tilde c_t`.
 
     State: ``(h, c, t)``, (B, H) each, where ``t`` counts the steps before; with time stamps
-    ``(h, c)``. Output: ``h``.
+    ``(h, c)``. Output: ``h``. Time is a number of the cell's dtype: in bfloat16 a count stands
+    still at 256 steps, in float16 at 2,048.
 
     Attributes:
         log_tau: :math:`\log \tau`, of each unit's period in units of time, (H,).

@@ -110,7 +110,8 @@ def _spread(cell: GatedCell, max_steps: int) -> None:
 def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
     for name, rule in rules.items():
         if name == "bias":
-            _follow(cell, {"bias_hh": "zeros", "bias_ih": rule})
+            other = {} if getattr(cell, "bias_hh", None) is None else {"bias_hh": "zeros"}
+            _follow(cell, {**other, "bias_ih": rule})
             continue
         parameter = getattr(cell, name, None)
         if not isinstance(parameter, Tensor):
@@ -126,6 +127,7 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
                     f"expected a parameter that is learned as it is."
                 )
             parameter = cell.learned(name)
+        heads = len(parameter[0]) if parameter.shape != getattr(cell, name).shape else None
         blocks = _blocks(cell, name, parameter)
         for gate in rule if isinstance(rule, Mapping) else ():
             if gate not in blocks:
@@ -133,11 +135,12 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
                     f"initialize: {name} of {type(cell).__name__} has no gate {gate!r}, expected "
                     f"one of {', '.join(blocks)}."
                 )
-        for gate, block in blocks.items():
-            if not isinstance(rule, Mapping):
-                _fill(f"{name} of {type(cell).__name__}", block, rule)
-            elif gate in rule:
-                _fill(f"{name} of {type(cell).__name__}, gate {gate}", block, rule[gate])
+        for gate, whole in blocks.items():
+            for block in whole.split(heads or len(whole)):  # a head's rows are as many as wide
+                if not isinstance(rule, Mapping):
+                    _fill(f"{name} of {type(cell).__name__}", block, rule)
+                elif gate in rule:
+                    _fill(f"{name} of {type(cell).__name__}, gate {gate}", block, rule[gate])
 
 
 def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
+from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, OriginalGRUCell, RNNCell
 from seqnets.conversion.parts import (
@@ -105,7 +106,7 @@ def weights_of(cell: GatedCell) -> list[Array]:
 
     Biases that only add up are one in Keras: all but those of :class:`GRUCell`.
     """
-    order = _KINDS[type(cell)].order
+    order = _KINDS[parametrize.type_before_parametrizations(cell)].order
     weights = [rows(cell, "weight_ih", order).T, rows(cell, "weight_hh", order).T]
     if cell.bias_ih is None:
         return weights

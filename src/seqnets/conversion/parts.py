@@ -226,7 +226,7 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
 def _usual(cell: GatedCell) -> dict[str, str]:
     """A cell's own functions by role."""
     own = {"candidate": cell.nonlinearity} if isinstance(cell, RNNCell) else {}
-    return _FUNCTIONS | own | _OWN.get(type(cell), {})
+    return _FUNCTIONS | own | _OWN.get(parametrize.type_before_parametrizations(cell), {})
 
 
 def _gates(cell: GatedCell, name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ class LockedDropout(nn.Dropout):
     """Dropout with one mask for all steps of a row, as far as one call sees of it.
 
     Args:
-        p: Probability in [0, 1) of dropping a feature.
+        p: Probability in [0, 1] of dropping a feature.
 
     References:
         Gal and Ghahramani, 2016, "A Theoretically Grounded Application of Dropout in Recurrent
@@ -22,4 +22,6 @@ class LockedDropout(nn.Dropout):
         """What is left of inputs (B, T, I)."""
         if not self.training or not self.p:
             return x
+        if self.p == 1:
+            return x * 0
         return x * sequence_mask(x, x.shape[-1], 1 - self.p, steps=False)

@@ -16,7 +16,7 @@ def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """A sequence (B, T, ...) with zeros for padding, whatever was there, be it NaN."""
     if lengths is None:
         return sequence
-    valid = valid_steps(lengths.to(sequence.device), sequence.shape[1])
+    valid = valid_steps(torch.as_tensor(lengths, device=sequence.device), sequence.shape[1])
     return sequence.masked_fill(~_as_wide(valid, sequence), 0)
 
 
@@ -25,7 +25,10 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return sequence.flip(1)
     T = sequence.shape[1]
-    steps, ends = torch.arange(T, device=sequence.device), lengths.to(sequence.device)[:, None]
+    steps, ends = (
+        torch.arange(T, device=sequence.device),
+        torch.as_tensor(lengths, device=sequence.device)[:, None],
+    )
     order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
     return sequence.take_along_dim(_as_wide(order, sequence), 1)
 
@@ -35,7 +38,9 @@ def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
     if resets is None:
         return None
     if lengths is not None:
-        resets = resets & valid_steps(lengths.to(resets.device), resets.shape[1])
+        resets = resets & valid_steps(
+            torch.as_tensor(lengths, device=resets.device), resets.shape[1]
+        )
     return F.pad(resets[:, 1:], (0, 1))
 
 

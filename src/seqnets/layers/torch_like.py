@@ -74,7 +74,9 @@ class _TorchLike(nn.Module):
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
         names = equation.parameter_shapes
-        return equation.bind({name: getattr(self, name + suffix) for name in names})
+        bound = equation.bind({name: getattr(self, name + suffix) for name in names})
+        bound.__dict__["training"] = self.training  # the equation is no submodule
+        return bound
 
     @property
     def _name(self) -> str:
@@ -424,14 +426,19 @@ class RNN(TorchLike, cell=cells.RNNCell):
             input_size, hidden_size, num_layers, *args, nonlinearity=nonlinearity, **kwargs
         )
         self.nonlinearity = nonlinearity
+        self.mode = f"RNN_{nonlinearity.upper()}"
 
 
 class GRU(TorchLike, cell=cells.GRUCell):
     """Gated recurrent unit: as ``torch.nn.GRU``; options as for :class:`TorchLike`."""
 
+    mode = "GRU"
+
 
 class LSTM(TorchLike, cell=cells.LSTMCell):
     """Long short-term memory: as ``torch.nn.LSTM``; options as for :class:`TorchLike`."""
+
+    mode = "LSTM"
 
 
 class OriginalGRU(TorchLike, cell=cells.OriginalGRUCell):
