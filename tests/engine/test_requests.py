@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import GRUCell, LSTMCell
+from seqnets.cells import GRUCell, LSTMCell, Mogrifier
 from seqnets.errors import DeviceError, DtypeError, ShapeError
 
 B, T, I, H = 3, 5, 4, 2
@@ -64,6 +64,29 @@ def test_weights_of_a_wrong_shape_never_reach_a_kernel():
 
     with pytest.raises(ShapeError, match=r"weight_hh has shape \(6, 1\), expected \(6, 2\)"):
         unroll(cell, X)
+
+
+class BufferedCell(GRUCell):
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.register_buffer("scale", torch.ones(hidden_size, dtype=torch.float64))
+
+
+def mogrifier():
+    cell = Mogrifier(LSTMCell(I, H))
+    cell.q_1.data = cell.q_1.data.double()
+    return cell
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(mogrifier, "q_1"), (lambda: BufferedCell(I, H), "scale")],
+    ids=["a wrapper's own", "a buffer"],
+)
+@pytest.mark.parametrize("backend", ["auto", "reference", "eager"])
+def test_weights_of_another_dtype_never_reach_a_kernel(make, name, backend):
+    with pytest.raises(DtypeError, match=f"{name} is torch.float64, expected torch.float32"):
+        unroll(make(), X, backend=backend)
 
 
 @pytest.mark.parametrize("lengths", [[2, 0, 5], torch.tensor([2, 0, 5], dtype=torch.int32)])

@@ -47,6 +47,9 @@ FUNCTIONS = {
     "spread": lambda x: x / x.std(-1, keepdim=True),
     "in place on its own": lambda x: (x + 1).tanh_().mul_(2),
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
+    "a cast to its own type": lambda x: x.sin().to(x.dtype),
+    "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),
+    "numbers filled in": lambda x: x * torch.full_like(x, 0.3) + x.new_ones(H),
 }
 
 
@@ -207,6 +210,23 @@ UNTRACEABLE = {
     "rows of others": (lambda h: h - h.mean(0), "aten.mean over other than the units of a row"),
     "a convolution": (lambda h: F.conv1d(h[:, None], KERNEL, padding=1)[:, 0], "aten.convolution"),
     "more dimensions": (lambda h: (h[..., None] * 2)[..., 0], "arithmetic with a tensor of 3 dim"),
+    "a cast to integers": (
+        lambda h: h * (3 * h).long(),
+        "a cast of torch.float32 to torch.int64",
+    ),
+    "a cast to true or false": (lambda h: h * h.bool(), "a cast of torch.float32 to torch.bool"),
+    "a cast that rounds": (
+        lambda h: h.bfloat16().to(h.dtype),
+        "a cast of torch.float32 to torch.bfloat16",
+    ),
+    "arithmetic with what is true": (
+        lambda h: h * ((h > 0) + (h < 1)),
+        "aten.add of torch.bool, which is torch.bool",
+    ),
+    "numbers of another precision": (
+        lambda h: (h * torch.ones(H, dtype=torch.float64)).to(h.dtype),
+        "aten.mul of torch.float32 and torch.float64, which is torch.float64",
+    ),
     "an error of its own": (lambda h: h / [], "unsupported operand|list"),
 }
 
@@ -217,6 +237,13 @@ def test_a_step_that_cannot_be_traced_says_why(case):
 
     with pytest.raises(Untraceable, match=reason):
         trace_step(with_function(function)(I, H))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_may_be_computed_in_single(dtype):
+    cell = with_function(lambda h: F.silu(h) + h.float().tanh().to(h.dtype))(I, H)
+
+    assert trace_step(cell.to(dtype)).to_text() == trace_step(cell.float()).to_text()
 
 
 def test_a_state_of_another_width_is_named():

@@ -143,6 +143,24 @@ class ZoneoutCell(GatedCell):
         return (torch.where(kept > 0, h, torch.tanh(z + self.recur(h).h)),)
 
 
+class MaskedCell(GatedCell):
+    """Buffers that are no real numbers: which units may write, and how long each remembers."""
+
+    gates = ("h",)
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        units = torch.arange(hidden_size)
+        self.register_buffer("writes", units % 2 == 0)
+        self.register_buffer("quarters", units % 4)
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        n = torch.tanh(wx.h + uh.h)
+        kept = h * self.quarters / 4
+        return (torch.where(self.writes, n + kept, kept) - 0.1 * n * self.writes * (h > 0),)
+
+
 class LinearCell(Cell):
     """A cell that is no gated one: an input matrix, and whatever a subclass adds."""
 

@@ -193,7 +193,21 @@ class Cell(nn.Module, ABC):
         return self.__dict__.get("_origin", self)
 
     def check_parameters(self) -> None:
-        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        """Raise if somebody has given a parameter a shape, dtype or device it cannot have.
+
+        Raises:
+            DtypeError: A parameter or buffer of real numbers has another dtype than the others.
+            DeviceError: One lies on another device.
+        """
+        like = self._like
+        device, dtype = like.device, like.dtype
+        for tensors in (self._parameters, self._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                mixed = tensor.dtype is not dtype and tensor.is_floating_point()
+                if mixed or tensor.device != device:
+                    self._check_kind(name, tensor, like, "the cell's other parameters have")
 
     def check_input(self, x: Tensor, *legend: str) -> None:
         """Raise unless ``x`` has the legend's rank, I features, and the parameters' type."""
@@ -437,7 +451,6 @@ class GatedCell(Cell):
 
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
-        like = self._like
         for name, shape in self.parameter_shapes.items():
             tensor = self._tensor(name)
             if tensor.shape != shape:
@@ -447,7 +460,7 @@ class GatedCell(Cell):
                     f"  It follows from input_size = {self.input_size} and hidden_size = "
                     f"{self.hidden_size}."
                 )
-            self._check_kind(name, tensor, like, "weight_ih has")
+        super().check_parameters()
 
     @property
     def _like(self) -> Tensor:

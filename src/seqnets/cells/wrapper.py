@@ -81,6 +81,7 @@ class Wrapper(Cell):
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
         self.cell.check_parameters()
+        super().check_parameters()
 
     def extra_repr(self) -> str:
         """The cell inside says the sizes."""

@@ -20,7 +20,7 @@ from seqnets.engine import reference
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
-from seqnets.engine.trace import Entry
+from seqnets.engine.trace import Entry, Step
 from seqnets.typing import State
 
 
@@ -134,9 +134,15 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         wx = project(request.cell, tensors[0])
     else:
         wx = _AffineWay(start, tuple(parameters), *affine).project(tensors[0], parameters)
-    used = {name: parameters[name] for name in program.step.parameters}
+    used = numbers(program.step, parameters, wx.dtype)
     y, final, _ = loops.forward(program, wx, state, start, used, _order(request), save=False)
     return y, final
+
+
+def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
+    used = {name: tensors[name] for name in step.parameters}
+    return {name: t if t.dtype is dtype else t.to(dtype) for name, t in used.items()}
 
 
 def _order(request: Request) -> Order:
@@ -298,7 +304,7 @@ class _Fused(torch.autograd.Function):
         x, state, parameters = _parted(request, names, tensors)
         random = _random_state(x) if request.cell.draws else None
         way = _way_in(request, names, tensors)
-        used = {name: parameters[name] for name in request.program.step.parameters}
+        used = numbers(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
             way.project(x, parameters),
@@ -325,7 +331,7 @@ class _Fused(torch.autograd.Function):
             with _drawn_again(ctx.random, tensors[0]):
                 return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
         x, _, parameters = _parted(request, names, tensors)
-        used = {name: parameters[name] for name in program.step.parameters}
+        used = numbers(program.step, parameters, x.dtype)
         if request.memory == "lean":
             kept = _computed_again(ctx.loops, program, ctx.way.project(x, parameters), used, saved)
         else:

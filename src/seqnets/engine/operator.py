@@ -49,9 +49,10 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = request.cell
     everything = cell.tensors()
-    parameters = [everything[name] for name in parameters_used(cell.origin).split(",") if name]
     state, start = list(request.state), list(request.start)
     wx = cell.project(request.clean_x)
+    names = [name for name in parameters_used(cell.origin).split(",") if name]
+    parameters = [everything[name].to(wx.dtype) for name in names]  # masks and counts too
     given = [wx, *state, *start, *parameters]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     y, *rest = torch.ops.seqnets.unroll(

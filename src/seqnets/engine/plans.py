@@ -61,9 +61,9 @@ def program_from_text(text: str) -> Program:
 
 
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
-    shapes = tuple((name, tuple(p.shape)) for name, p in cell.tensors().items())
+    tensors = tuple((name, tuple(p.shape), p.dtype) for name, p in cell.tensors().items())
     try:
-        key = (what, shapes, *_equation(cell))
+        key = (what, tensors, *_equation(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
         return _apart(make)
     if key not in _known:
@@ -139,7 +139,7 @@ class _Plain:
 
 
 def _is_told_by_vars(value: Any) -> bool:
-    """Whether an object is all in its ``__dict__``, and nothing in slots or in what C code keeps."""
+    """Whether an object is all in its ``__dict__``, nothing of it in slots or in memory of C's."""
     kind = type(value)
     return (
         hasattr(value, "__dict__")

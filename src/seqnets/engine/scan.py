@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqnets.engine import fused
 from seqnets.engine.plans import _once, program_of
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
@@ -50,7 +51,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     plan = _plan_of(request)
     wx = request.cell.project(request.clean_x)
-    values = _Values(plan.step, wx, request.cell.tensors())
+    values = _Values(plan.step, wx, fused.numbers(plan.step, request.cell.tensors(), wx.dtype))
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:

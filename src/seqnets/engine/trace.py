@@ -293,16 +293,15 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 
 def _stand_ins(cell: Cell) -> tuple[_Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
-    dtype = next(cell.parameters()).dtype
-    shapes = {name: tuple(parameter.shape) for name, parameter in cell.tensors().items()}
-    sizes = {size for shape in shapes.values() for size in shape} | {1, *cell.state_sizes}
+    dtype, tensors = cell._like.dtype, cell.tensors()
+    sizes = {size for tensor in tensors.values() for size in tensor.shape} | {1, *cell.state_sizes}
     rows = next(n for n in itertools.count(2) if n not in sizes)  # no size is taken for it
-    recorder = _Recorder(Graph(), rows)
+    recorder = _Recorder(Graph(), rows, dtype)
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, dtype=dtype)
 
-    parameters = {name: empty(*shape) for name, shape in shapes.items()}
+    parameters = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
         recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
     state = tuple(empty(rows, size) for size in cell.state_sizes)
@@ -336,7 +335,7 @@ def derive(
     Returns:
         The gradient for each input; None where there is none.
     """
-    recorder = _Recorder(graph, rows=2, in_place=True)
+    recorder = _Recorder(graph, 2, torch.get_default_dtype(), in_place=True)
     width = max((node.width for node in outputs.values()), default=0)
     stand_ins: dict[Node, Tensor] = {}
     for node in inputs:
@@ -487,16 +486,33 @@ _SAME = {
     "detach", "alias", "clone", "lift_fresh", "contiguous", "view", "_unsafe_view", "expand",
     "reshape", "unsqueeze", "squeeze", "_to_copy",
 }  # fmt: skip
-_FILLS = {"zeros_like": 0, "new_zeros": 0, "zeros": 0, "ones_like": 1, "new_ones": 1, "ones": 1}
+_PIECES = {"slice", "split", "split_with_sizes", "narrow"}
+_TURNED = {"t", "transpose", "numpy_T"}
+_FILLS = {
+    "zeros_like", "new_zeros", "zeros", "ones_like", "new_ones", "ones", "full", "full_like",
+    "new_full", "scalar_tensor",
+}  # fmt: skip
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down what each tensor is while operations run."""
+    """Writes down what each tensor is while operations run.
 
-    def __init__(self, graph: Graph, rows: int, *, in_place: bool = False) -> None:
+    Args:
+        graph: Where the nodes are made.
+        rows: Rows of a batch, a size that nothing else has.
+        dtype: What is computed in; half precision may be computed in single.
+        in_place: Whether operations in place may change what others see.
+    """
+
+    def __init__(
+        self, graph: Graph, rows: int, dtype: torch.dtype, *, in_place: bool = False
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.rows = rows
+        self._dtypes = {dtype}
+        if dtype in (torch.bfloat16, torch.float16):
+            self._dtypes.add(torch.float32)
         self.products: list[Product] = []
         self.sums: list[Node] = []
         self._in_place = in_place
@@ -520,7 +536,7 @@ class _Recorder(TorchDispatchMode):
         if tensor.dim() == 2:
             self.name(tensor, Weight(name, 0, *tensor.shape))
         elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
-            self.name(tensor, self.graph.leaf(Columns("parameter", name), 0))
+            self.name(tensor, self._number(tensor, self.graph.leaf(Columns("parameter", name), 0)))
         elif tensor.dim() == 1:
             self.name(tensor, _View("parameter", name, 0, len(tensor)))
 
@@ -537,12 +553,17 @@ class _Recorder(TorchDispatchMode):
             return meaning
         if isinstance(meaning, _View):
             columns = Columns(meaning.source, meaning.key, meaning.offset)
-            node = self.graph.leaf(columns, meaning.width)
+            node = self._number(value, self.graph.leaf(columns, meaning.width))
             if meaning.bias is None:
                 return node
             bias = Columns("parameter", *meaning.bias)
             return self.graph.apply("add", node, self.graph.leaf(bias, meaning.width))
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
+
+    def _number(self, tensor: Tensor, leaf: Node) -> Node:
+        """What a leaf is where a tensor stands for it: loops hold what is true or false as 1 or 0."""
+        truth = tensor.dtype == torch.bool
+        return self.graph.apply("ne", leaf, self.graph.const(0)) if truth else leaf
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -567,6 +588,7 @@ class _Recorder(TorchDispatchMode):
             result = args[-2].new_empty(args[-2].shape[0], args[-1].shape[1])
         else:
             result = func(*args, **kwargs)
+        self._check_dtypes(name.removesuffix("_"), args, result)
         meanings = self._meanings(name.removesuffix("_"), args, kwargs, result)
         if in_place:
             self.name(args[0], meanings)
@@ -577,22 +599,42 @@ class _Recorder(TorchDispatchMode):
             self.name(result, meanings)
         return result
 
+    def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
+
+        What is true or false may become the number 1 or 0, and such numbers may be summed.
+        """
+        if name not in _KNOWN:  # it will be named for that
+            return
+        given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
+        for tensor in result if isinstance(result, (list, tuple)) else [result]:
+            if name in ("mm", "addmm"):
+                fine = {*given} <= self._dtypes
+            elif name in _PIECES | _TURNED | _SAME and given[0] in (tensor.dtype, torch.bool):
+                fine = True
+            else:
+                fine = tensor.dtype in self._dtypes or name in COMPARISONS | _FILLS
+                fine = fine or (name == "sum" and given == [torch.bool])
+            if not fine and name == "_to_copy":
+                raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
+            if not fine:
+                told = " and ".join(sorted({str(dtype) for dtype in given}))
+                raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
+
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         first = self._meaning.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
         if name in _SAME:
             return self._reshaped(name, args[0], first, result)
-        if name in ("t", "transpose", "numpy_T") and isinstance(first, Weight):
+        if name in _TURNED and isinstance(first, Weight):
             return _Transposed(first)
-        if name in ("slice", "split", "split_with_sizes", "narrow"):
+        if name in _PIECES:
             return self._pieces(name, args[0], first, args[1:], result)
         if name in ("mm", "addmm"):
             return self._product(name, args, kwargs)
         if name in _FILLS:
-            return self.graph.const(_FILLS[name])
+            return self.graph.const(result.flatten()[0].item())
         if name == "copy":
             return self.node(args[1])
-        if name in ("full", "full_like", "new_full", "scalar_tensor"):
-            return self.graph.const(args[0] if name == "scalar_tensor" else args[-1])
         if name in ("sum", "mean"):
             return self._sum(name, args, kwargs)
         return self._pointwise(name, args, kwargs)
@@ -708,11 +750,10 @@ _POWERS: dict[Any, Callable[..., Node]] = {
 }
 
 _KNOWN = (
-    _SAME | set(_FILLS) | UNARY | BINARY | COMPARISONS
-    | {"t", "transpose", "numpy_T", "slice", "split", "split_with_sizes", "narrow", "mm", "addmm"}
-    | {"full", "full_like", "new_full", "scalar_tensor", "sum", "mean", "rsub", "where", "square"}
-    | {"sigmoid_backward", "tanh_backward", "threshold_backward", "pow", "sgn", "hardtanh"}
-    | {"clamp", "clamp_min", "clamp_max", "copy"}
+    _SAME | _FILLS | _PIECES | _TURNED | UNARY | BINARY | COMPARISONS
+    | {"mm", "addmm", "sum", "mean", "rsub", "where", "square", "pow", "sgn", "copy"}
+    | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
+    | {"hardtanh", "clamp", "clamp_min", "clamp_max"}
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.c.loops import Library, addresses, parameter_addresses, settings
+from seqnets.engine.fused import numbers
 from seqnets.engine.plans import streaming_program_of
 
 
@@ -36,11 +37,10 @@ class CStream:
         sizes = cell.state_sizes
         self.y = x.new_zeros(B, sizes[0])
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
-        used = self._program.step.parameters
+        used = numbers(self._program.step, cell.tensors(), x.dtype)
         self._parameters = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
-            for name, parameter in cell.tensors().items()
-            if name in used
+            for name, parameter in used.items()
         }
         crossing = x.new_empty(B, self._program.saved_size)
         self._fixed = (x, crossing)  # their memory is written to as long as this lives

@@ -65,7 +65,12 @@ def _in(dtype: torch.dtype, request: Request) -> Request:
     cell = request.cell
     return replace(
         request,
-        cell=cell.bind({name: tensor.to(dtype) for name, tensor in cell.tensors().items()}),
+        cell=cell.bind(
+            {
+                name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+                for name, tensor in cell.tensors().items()
+            }
+        ),
         x=request.x.to(dtype),
         state=tuple(part.to(dtype) for part in request.state),
     )
