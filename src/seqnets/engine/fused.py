@@ -317,18 +317,20 @@ class _Fused(torch.autograd.Function):
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
         ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
-        ctx.random = random
+        ctx.random, ctx.modes = random, _modes(request.cell)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *keep)
+        order = request.lengths, request.resets  # saved only so that torch sees them change
+        ctx.save_for_backward(*tensors, *order, *keep)
         return y, *final
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         request, names, program = ctx.request, ctx.names, ctx.request.program
         needed = ctx.needs_input_grad[3:]
-        tensors, saved = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
+        saved = ctx.saved_tensors
+        tensors, saved = saved[: len(needed)], saved[len(needed) + 2 :]
         if torch.is_grad_enabled():  # create_graph=True
-            with _drawn_again(ctx.random, tensors[0]):
+            with _drawn_again(ctx.random, tensors[0]), _in_modes(request.cell, ctx.modes):
                 return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
         x, _, parameters = _parted(request, names, tensors)
         used = numbers(program.step, parameters, x.dtype)
@@ -360,6 +362,25 @@ def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
         else:
             torch.set_rng_state(random)
         yield
+
+
+def _modes(cell: Cell) -> list[bool]:
+    """Which of a cell's modules are in training."""
+    return [module.training for module in cell.modules()]
+
+
+@contextmanager
+def _in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
+    """The cell as it was in other modes, for what is computed again."""
+    modules = list(cell.modules())
+    now = [module.training for module in modules]
+    try:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        yield
+    finally:
+        for module, mode in zip(modules, now, strict=True):
+            module.training = mode
 
 
 def _parted(

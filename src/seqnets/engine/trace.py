@@ -561,7 +561,7 @@ class _Recorder(TorchDispatchMode):
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
     def _number(self, tensor: Tensor, leaf: Node) -> Node:
-        """What a leaf is where a tensor stands for it: loops hold what is true or false as 1 or 0."""
+        """What a leaf is for its tensor: loops hold what is true or false as 1 or 0."""
         truth = tensor.dtype == torch.bool
         return self.graph.apply("ne", leaf, self.graph.const(0)) if truth else leaf
 

@@ -8,7 +8,15 @@ import torch
 
 import seqnets
 from seqnets import Recurrent, unroll
-from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import (
+    GRUCell,
+    LayerNorm,
+    LSTMCell,
+    OriginalGRUCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    Zoneout,
+)
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
 from seqnets.testing import check_backend
@@ -172,6 +180,35 @@ def test_a_parameter_that_was_changed_between_the_passes_is_noticed():
 
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("lengths", torch.tensor([5, 2])), ("resets", torch.rand(2, 5) < 0.4)],
+)
+def test_an_order_that_was_changed_between_the_passes_is_noticed(name, order, backend):
+    cell, x, order = GRUCell(3, 4), torch.randn(2, 5, 3), order.clone()
+    y, _ = unroll(cell, x, **{name: order}, backend=backend)
+
+    order.fill_(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_gradient_to_be_differentiated_is_that_of_the_mode_of_the_forward_pass(backend):
+    cell = LayerNorm(Zoneout(GRUCell(3, 4), 0.5)).double()
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    y, _ = unroll(cell, x, backend=backend)
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+
+    cell.eval()
+    (found,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+
+    torch.testing.assert_close(found, expected)
+    assert not any(module.training for module in cell.modules())
 
 
 def test_only_what_needs_a_gradient_gets_one():
