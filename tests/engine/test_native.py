@@ -209,3 +209,27 @@ def test_mixed_precision_trains(cell):
 
     torch.testing.assert_close(y.float(), layer(x, lengths=LENGTHS)[0], atol=0.05, rtol=0.05)
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_in_mixed_precision_dtypes_are_torchs(kind, lengths):
+    cell = {"LSTM": LSTMCell, "GRU": GRUCell, "RNN": RNNCell}[kind](I, H)
+    x = torch.randn(B, T, I)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = unroll(cell, x, lengths=lengths)
+        expected, _ = getattr(torch.nn, kind)(I, H, batch_first=True)(x)
+
+    assert {y.dtype, *(part.dtype for part in state)} == {expected.dtype}
+
+
+def test_lengths_that_were_changed_before_a_derivative_is_derived_again_are_noticed():
+    cell, x, state = make("LSTM")
+    lengths = LENGTHS.clone()
+    y, _ = unroll(cell, x.requires_grad_(), state, lengths, backend="native")
+
+    lengths.fill_(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)

@@ -74,7 +74,7 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
         ctx.request, ctx.count = request, len(inputs)
         ctx.autocast = _autocast_dtype(request.x.device.type)
         ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs, request.lengths)  # so that torch sees them change
         return y.detach(), *[part.squeeze(0).detach() for part in state]
 
     @staticmethod
@@ -83,7 +83,7 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
             y, *state = grads
             through = [None if grad is None else grad.unsqueeze(0) for grad in state]
             return None, *(None,) * ctx.count, y, *through
-        inputs, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + ctx.count]
+        inputs, needs = ctx.saved_tensors[: ctx.count], ctx.needs_input_grad[1 : 1 + ctx.count]
         device, dtype = inputs[0].device.type, ctx.autocast
         with torch.autocast(device, dtype, enabled=dtype is not None):  # create_graph=True
             outputs = _plain(ctx.request, *inputs)
@@ -131,7 +131,8 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
         y, *state = _call(cell, x, request.state, weights)
         last = (lengths - 1).clamp(min=0)[:, None, None]
         h = y.take_along_dim(last, 1)[:, 0]
-        state[0] = torch.where((lengths > 0)[:, None], h, request.state[0])[None]
+        before = request.state[0].to(h.dtype)  # under autocast it may be another
+        state[0] = torch.where((lengths > 0)[:, None], h, before)[None]
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
         y = _reversed(y, request)
