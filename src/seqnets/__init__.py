@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Truncated,
         Video,
     )
-    from seqnets.layers.torch_like import (
+    from seqnets.layers.faces import (
         GRU,
         LSTM,
         RNN,
@@ -43,9 +43,8 @@ if TYPE_CHECKING:
         PeepholeLSTM,
         PeepholeLSTMCell,
         RNNCell,
-        TorchLike,
-        TorchLikeCell,
     )
+    from seqnets.layers.torch_like import TorchLike, TorchLikeCell
 
 __version__ = "0.1.0"
 
@@ -93,6 +92,7 @@ _HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell":
 _HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOutput"), "layers")
 _HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
 _HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")
+_HOMES |= dict.fromkeys(("TorchLike", "TorchLikeCell"), "layers.torch_like")
 
 
 def __getattr__(name: str) -> Any:
@@ -100,7 +100,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"seqnets.{name}")
     if name.startswith("_") or (not name[0].isupper() and name not in __all__):
         raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
-    home = import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_like')}")
+    home = import_module(f"seqnets.{_HOMES.get(name, 'layers.faces')}")
     try:  # names beside those listed are the faces of further cells
         value = getattr(home, name)
     except AttributeError:

@@ -27,7 +27,7 @@ from seqnets.cells import (
 from seqnets.conversion.parts import Array, Equation, equation_of, layers_of
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
-from seqnets.layers.torch_like import (
+from seqnets.layers.faces import (
     GRU,
     LSTM,
     RNN,
@@ -35,8 +35,8 @@ from seqnets.layers.torch_like import (
     NoForgetLSTM,
     OriginalGRU,
     PeepholeLSTM,
-    TorchLike,
 )
+from seqnets.layers.torch_like import TorchLike
 
 _TWINS: dict[type[GatedCell], type[nn.RNNBase]] = {
     RNNCell: nn.RNN,
