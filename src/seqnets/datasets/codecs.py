@@ -19,7 +19,7 @@ UNITS = ("words", "characters", "bpe")
 UNKNOWN_ID = 1
 """The id of what a list of tokens leaves out."""
 
-OUTSIDE = "\ufffd"
+FOREIGN = "\ufffd"
 """What a token of a text that the vocabulary lacks is shown as, where it was right."""
 
 

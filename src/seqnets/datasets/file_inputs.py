@@ -16,7 +16,7 @@ from seqnets.errors import DataError
 
 
 @dataclass(frozen=True)
-class Inputs:
+class FileInputs:
     """How the steps of records become what a model takes.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import find_folder
-from seqnets.datasets.text_pairs import TextPairs, Texts, read_aligned
+from seqnets.datasets.text_pairs import Aligned, TextPairs, read_aligned
 
 FILES: dict[Part, str] = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 
@@ -31,7 +31,7 @@ class Multi30k(TextPairs):
         super().__init__(tokenize=tokenize, **texts)
         self.root, self.reverse = root, reverse
 
-    def read_texts(self) -> dict[Part, Texts]:
+    def read_texts(self) -> dict[Part, Aligned]:
         """Return the sentences of all parts.
 
         Raises:

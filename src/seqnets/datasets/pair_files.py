@@ -9,7 +9,7 @@ import numpy as np
 
 from seqnets.datasets.base import PARTS, Part, check_fractions
 from seqnets.datasets.readers import need, read_rows
-from seqnets.datasets.text_pairs import TextPairs, Texts, by_part, read_aligned, read_side
+from seqnets.datasets.text_pairs import Aligned, TextPairs, by_part, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError
 
 
@@ -77,7 +77,7 @@ class PairFiles(TextPairs):
                 "text files, and not both."
             )
 
-    def read_texts(self) -> dict[Part, Texts]:
+    def read_texts(self) -> dict[Part, Aligned]:
         """Return the texts of all parts.
 
         Raises:
@@ -90,7 +90,7 @@ class PairFiles(TextPairs):
             found = {n: texts for n, texts in _read_table(self.table).items() if texts[0]}
         return self._set_aside(found)
 
-    def _set_aside(self, found: dict[Part, Texts]) -> dict[Part, Texts]:
+    def _set_aside(self, found: dict[Part, Aligned]) -> dict[Part, Aligned]:
         """Move some training pairs into the parts that there are not, in the order they had."""
         sources, targets = found.get("train", ([], []))
         absent = [name for name in self.fractions if name not in found]
@@ -109,7 +109,7 @@ class PairFiles(TextPairs):
         return found
 
 
-def _read_table(path: Path) -> dict[Part, Texts]:
+def _read_table(path: Path) -> dict[Part, Aligned]:
     rows: list[tuple[Part, str, str]] = []
     for where, row in read_rows(path):
         need(where, row, "source", "target")

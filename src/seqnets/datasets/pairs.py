@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import PARTS, DataModule, Part
-from seqnets.datasets.codecs import OUTSIDE, Codec
+from seqnets.datasets.codecs import FOREIGN, Codec
 from seqnets.datasets.loader import share
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, check_sequences
 from seqnets.errors import DataError
@@ -172,8 +172,8 @@ class PairData(SequenceData):
         lengths = pairs.lengths.tolist()
         return [
             {
-                "source": source.decode(x[:length].tolist(), OUTSIDE),
-                "target": target.decode(y.tolist(), OUTSIDE),
+                "source": source.decode(x[:length].tolist(), FOREIGN),
+                "target": target.decode(y.tolist(), FOREIGN),
             }
             for x, y, length in zip(batch.x, batch.y, lengths, strict=False)
         ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import PARTS, Part, check_count, check_fractions
-from seqnets.datasets.file_inputs import Inputs
+from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import ids_of, part_of
@@ -173,7 +173,7 @@ class SequenceFiles(SequenceData):
         source = read_source(path, self._wanted(None))
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
-        inputs = Inputs(
+        inputs = FileInputs(
             None if tokens is None else Vocabulary(tokens, known["token_unit"]),
             None if scale is None else Scaling.read(scale),
             self.missing == "forward",
@@ -229,7 +229,7 @@ class SequenceFiles(SequenceData):
             parts[part] = [train[row] for row in rows]
         return parts, facts
 
-    def _inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> Inputs:
+    def _inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> FileInputs:
         texts = [record.steps for record in train if isinstance(record.steps, str)]
         forward = self.missing == "forward"
         if texts:
@@ -243,7 +243,7 @@ class SequenceFiles(SequenceData):
                 others=("",),
                 max_size=self.max_vocabulary,
             )
-            return Inputs(vocabulary, None, forward)
+            return FileInputs(vocabulary, None, forward)
         steps = torch.from_numpy(np.concatenate([record.steps for record in train]))
         empty = steps.isnan().all(0).tolist()
         if any(empty):
@@ -252,7 +252,7 @@ class SequenceFiles(SequenceData):
                 f"{self.paths['train']}: feature {names[empty.index(True)]} is missing at every "
                 "step of the training part, expected some values.\n  Leave it out."
             )
-        return Inputs(None, Scaling.of(steps) if self.standardise else None, forward)
+        return FileInputs(None, Scaling.of(steps) if self.standardise else None, forward)
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,6 @@ class Contents:
     """
 
     sequences: dict[Part, Sequences]
-    inputs: Inputs
+    inputs: FileInputs
     about: dict[str, Any]
     facts: dict[str, Any]

@@ -20,7 +20,7 @@ from seqnets.datasets.sequences import Splits
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import Known
 
-Texts = tuple[list[str], list[str]]
+Aligned = tuple[list[str], list[str]]
 """Sources and their targets."""
 
 METRICS = ("bleu", "exact_match")
@@ -74,11 +74,11 @@ class TextPairs(PairData):
         }
 
     @abstractmethod
-    def read_texts(self) -> dict[Part, Texts]:
+    def read_texts(self) -> dict[Part, Aligned]:
         """Return the sources and targets of all parts, none of them empty."""
 
     @cached_property
-    def texts(self) -> dict[Part, Texts]:
+    def texts(self) -> dict[Part, Aligned]:
         """The texts, read when first asked for."""
         return self.read_texts()
 
@@ -148,7 +148,7 @@ class TextPairs(PairData):
         return sum(p == t for p, t in zip(predictions, targets, strict=True)) / len(targets)
 
 
-def read_aligned(source: Path, target: Path) -> Texts:
+def read_aligned(source: Path, target: Path) -> Aligned:
     """Read two text files whose lines belong together.
 
     Raises:
@@ -187,7 +187,7 @@ def read_side(where: str, column: str, value: Any) -> str:
     return found
 
 
-def by_part(rows: Sequence[tuple[Part, str, str]]) -> dict[Part, Texts]:
+def by_part(rows: Sequence[tuple[Part, str, str]]) -> dict[Part, Aligned]:
     """Sort pairs into their parts."""
     return {
         name: (

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.datasets.codecs import OUTSIDE, Codec, read_codec
+from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.alignment import draw_alignment
@@ -131,9 +131,9 @@ class Transduction(Objective):
         scores = None if outcome.details is None else outcome.details.scores.tolist()
         return [
             {
-                "source": source.decode(sources[number], OUTSIDE),
+                "source": source.decode(sources[number], FOREIGN),
                 "prediction": target.decode(written[number]),
-                "target": target.decode(ids, OUTSIDE) if ids[0] != IGNORE else None,
+                "target": target.decode(ids, FOREIGN) if ids[0] != IGNORE else None,
                 **({} if scores is None else {"score": scores[number]}),
             }
             for number, ids in enumerate(right)
@@ -261,7 +261,7 @@ class CorpusBLEU(Metric):
 
 def _decoded(codec: Codec, predictions: Tensor, targets: Tensor) -> list[tuple[str, str]]:
     return [
-        (codec.decode(written), codec.decode(right, OUTSIDE))
+        (codec.decode(written), codec.decode(right, FOREIGN))
         for written, right in zip(predictions.tolist(), targets.tolist(), strict=True)
         if right[0] != IGNORE
     ]
