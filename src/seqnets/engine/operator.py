@@ -6,6 +6,9 @@ directly. Its program travels as text, so that an exported model brings it along
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +17,7 @@ from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.fused import Kept, Loops
-from seqnets.engine.plans import program_from_text, program_of
+from seqnets.engine.plans import attributes_of, program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.trace import Step, Untraceable, replay
@@ -35,14 +38,50 @@ def parameters_used(cell: Cell) -> str:
     return ",".join(program_of(cell).step.parameters)
 
 
+def plain_attributes(cell: Cell) -> str:
+    """Names of what a cell's step may depend on and the compiler can watch, with commas between.
+
+    Modes, numbers and words. Those of cells inside have the cell's name before them:
+    "beta,cell.training".
+    """
+    names = ["training"] if cell.has_modes else []
+    names += [n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN)]
+    for child, inside in cell._modules.items():
+        if isinstance(inside, Cell):
+            names += [f"{child}.{name}" for name in plain_attributes(inside).split(",") if name]
+    return ",".join(names)
+
+
+_PLAIN = (bool, int, float, str)
+
+
+def value_of(cell: Cell, path: str) -> Any:
+    """An attribute of a cell or of one inside it, as a constant."""
+    return attrgetter(path)(cell)
+
+
 # As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
-for constant in (text_of, parameters_used):
+for constant in (text_of, parameters_used, plain_attributes, value_of):
     constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _stays(cell: Cell) -> bool:
+    """Whether what the text depends on is still so: compiled, it is asked again at every call."""
+    for path in filter(None, plain_attributes(cell).split(",")):
+        value: Any = cell
+        for name in path.split("."):
+            value = getattr(value, name)
+        if value != value_of(cell, path):
+            return False
+    return True
 
 
 def refusal(request: Request) -> str | None:
     """Why the operator cannot run the request; None if it can."""
-    return None if text_of(request.cell.origin) else "the step cannot be traced"
+    cell = request.cell.origin
+    if not _stays(cell):
+        return "attributes of the cell change while it is compiled, or are no numbers"
+    return None if text_of(cell) else "the step cannot be traced"
 
 
 def run(request: Request) -> tuple[Tensor, State]:

@@ -93,7 +93,6 @@ def _equation(cell: Cell) -> tuple[Any, ...]:
     Raises:
         TypeError: It has other modules, whose contents are not compared.
     """
-    own = {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
     inside = []
     for name, module in cell._modules.items():
         if isinstance(module, Cell):
@@ -101,7 +100,12 @@ def _equation(cell: Cell) -> tuple[Any, ...]:
         elif name != "parametrizations":
             raise TypeError(f"{type(cell).__name__} has a module, {name}")
     mode = cell.training if cell.has_modes else None
-    return type(cell), mode, _frozen(own, (cell, cell.origin)), *inside
+    return type(cell), mode, _frozen(attributes_of(cell), (cell, cell.origin)), *inside
+
+
+def attributes_of(cell: Cell) -> dict[str, Any]:
+    """What a cell has of its own, besides tensors and cells."""
+    return {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
 
 
 def _frozen(value: Any, owners: tuple[Cell, ...]) -> Any:
