@@ -40,6 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 def _forget():
     compiler._loaded.clear()
+    compiler._refused.clear()
     compiler._warn.cache_clear()
 
 
@@ -146,6 +147,29 @@ def test_an_error_in_the_text_is_told_with_its_place_and_leaves_nothing(cache):
 
     assert "\n" not in str(caught.value)
     assert list(cache.iterdir()) == []
+
+
+def test_a_compiler_that_failed_is_not_started_again(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", f"echo started >> {log}", "exit 1")))
+
+    for _ in range(3):
+        with pytest.raises(NoCompiler, match="exit status 1"):
+            compiler.load(SOURCE)
+
+    assert log.read_text() == "started\n"
+
+
+def test_where_there_is_no_home_a_folder_of_this_process_is_taken(tmp_path, monkeypatch):
+    for name in ("SEQNETS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.warns(RuntimeWarning, match=r"There is no home folder: ~.*\n.*this process only"):
+        assert compiler.load(SOURCE).twice(3) == 6
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compiler_that_hangs_is_ended(cache, tmp_path, monkeypatch):

@@ -10,15 +10,18 @@ import seqnets
 from seqnets import Recurrent, unroll
 from seqnets.cells import (
     GRUCell,
+    JANETCell,
     LayerNorm,
     LSTMCell,
     OriginalGRUCell,
     PeepholeLSTMCell,
+    PhasedLSTMCell,
     RNNCell,
     Zoneout,
 )
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
+from seqnets.engine.request import make_request
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
@@ -302,6 +305,23 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     assert "there-is-no-such-compiler" in explanation.refusals["c"]
 
 
+def test_without_a_compiler_nothing_is_printed_again_until_there_may_be_one(monkeypatch):
+    cell, x = RNNCell(3, 9, nonlinearity="relu", bias=False), torch.randn(2, 5, 3)
+    fresh, library = loops.CLoops(), loops.Library
+    program = make_request(cell, x, None, None, None, False).program
+    printed = []
+    monkeypatch.setattr(loops, "Library", lambda *of: printed.append(1) or library(*of))
+    monkeypatch.setenv("CC", "there-is-no-such-compiler")
+
+    for _ in range(3):
+        with pytest.raises(compiler.NoCompiler):
+            fresh.library(program, x.dtype)
+    assert printed == [1]
+
+    monkeypatch.delenv("CC")
+    assert fresh.library(program, x.dtype).lanes
+
+
 def test_a_layer_takes_it_by_itself():
     before = runs["c"]
 
@@ -321,6 +341,33 @@ def test_a_compiled_layer_is_one_operator_with_the_same_numbers():
         outcomes.append((y, h, *torch.autograd.grad(loss, [x, *layer.parameters()])))
 
     torch.testing.assert_close(*outcomes)
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (
+            lambda: PhasedLSTMCell(3, 4, periods=(2.0, 9.0), leak=0.5),
+            [lambda cell: cell.eval()],
+        ),
+        (
+            lambda: Zoneout(JANETCell(3, 4), 0.5).eval(),
+            [partial(lambda beta, cell: setattr(cell.cell, "beta", beta), b) for b in (-3.0, 2.5)],
+        ),
+        (lambda: RNNCell(3, 4), [lambda cell: setattr(cell, "nonlinearity", "relu")]),
+    ],
+    ids=["its mode", "a number of a cell inside", "a word"],
+)
+def test_a_compiled_layer_sees_when_the_cell_changes(make, changes):
+    layer, x = Recurrent(make()), torch.randn(2, 50, 3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+
+    before = compiled(x)[0]
+    for change in changes:
+        change(layer.cell)
+
+        torch.testing.assert_close(compiled(x), layer(x))
+        assert (compiled(x)[0] - before).abs().max() > 1e-4
 
 
 def test_an_exported_layer_takes_any_batch_and_any_number_of_steps():

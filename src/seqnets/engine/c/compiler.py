@@ -35,6 +35,7 @@ TIMEOUT = 60.0
 _DIGEST = hashlib.sha256().digest_size
 _STALE = 24 * 3600.0  # seconds after which nobody can still be at work in a build folder
 _loaded: dict[str, ctypes.CDLL] = {}
+_refused: dict[str, str] = {}  # reasons; a compiler that fails is not started again
 
 
 class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mistake
@@ -56,17 +57,27 @@ def load(source: str) -> ctypes.CDLL:
     """
     command = compiler()
     key = _key(source, command)
+    if key in _refused:
+        raise NoCompiler(_refused[key])
     if key not in _loaded:
         try:
-            _loaded[key] = _load_from(_cache_folder(), key, source, command)
-        except OSError as error:
-            _warn(f"{error.strerror or error}: {error.filename or 'the cache of compiled code'}")
-            try:
-                private = _private_folder(os.getpid())
-                _loaded[key] = _load_from(private, key, source, command)
-            except OSError as again:
-                raise NoCompiler(f"what {command[0]} made cannot be loaded: {again}") from None
+            _loaded[key] = _load(key, source, command)
+        except NoCompiler as reason:
+            _refused[key] = str(reason)
+            raise
     return _loaded[key]
+
+
+def _load(key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
+    """Load a library from the cache, or where that cannot be from a folder of this process."""
+    try:
+        return _load_from(_cache_folder(), key, source, command)
+    except OSError as error:
+        _warn(f"{error.strerror or error}: {error.filename or 'the cache of compiled code'}")
+    try:
+        return _load_from(_private_folder(os.getpid()), key, source, command)
+    except OSError as error:
+        raise NoCompiler(f"what {command[0]} made cannot be loaded: {error}") from None
 
 
 def compiler() -> tuple[str, ...]:
@@ -124,8 +135,10 @@ def _cache_folder() -> Path:
     if not named:
         default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
         named = os.path.join(os.environ.get("XDG_CACHE_HOME") or default, "seqnets")
-    named = os.path.abspath(os.path.expanduser(named))
-    folder = Path(named, "c")
+    named = os.path.expanduser(named)
+    if named.startswith("~"):
+        raise OSError(errno.ENOENT, "There is no home folder", named)
+    folder = Path(os.path.abspath(named), "c")
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -117,7 +118,9 @@ class CLoops:
     """``fused.Loops`` in C."""
 
     def __init__(self) -> None:
+        # by a program's id, and with the program, so that no other one gets the id
         self._libraries: dict[tuple[int, torch.dtype], tuple[Program, Library]] = {}
+        self._refused: dict[tuple[Any, ...], tuple[Program, str]] = {}
 
     def library(self, program: Program, dtype: torch.dtype) -> Library:
         """A program's loops, printed and compiled when they are first asked for.
@@ -127,7 +130,15 @@ class CLoops:
         """
         key = id(program), dtype
         if key not in self._libraries:
-            self._libraries[key] = program, Library(program, dtype)  # kept, so that it stays its id
+            again = *key, os.environ.get("CC"), os.environ.get("PATH")  # where a compiler may be
+            if again in self._refused:
+                raise compiler.NoCompiler(self._refused[again][1])
+            try:
+                library = Library(program, dtype)
+            except compiler.NoCompiler as reason:
+                self._refused[again] = program, str(reason)
+                raise
+            self._libraries[key] = program, library
         return self._libraries[key][1]
 
     def forward(
