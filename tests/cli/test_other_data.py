@@ -62,6 +62,7 @@ def test_targets_of_another_scale(seqnets, tmp_path):
     [
         ("stuv", 300, "vocabulary is another than the model's: 5 entries, expected the model's 5"),
         ("abcd", 900, "counts is another than the model's: train is"),
+        ("dcba", 300, "the data have changed since its run began"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_data(letters, count, message, seqnets, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -94,7 +96,12 @@ class DataModule(LightningDataModule, ABC):
             "counts": self.counts(),
             "vocabulary": None if self.vocabulary is None else list(self.vocabulary.tokens),
             "labels": self.labels,
+            "sample": {part: spread(*self.numbers(part)) for part in PARTS},
         }
+
+    def numbers(self, part: Part) -> Sequence[np.ndarray | Tensor]:
+        """Return what a part is made of, inputs and targets, of any shape."""
+        return ()
 
     def lengths(self, part: Part) -> np.ndarray | None:
         """Return the steps of each sequence of a part, (N,); None for one long text or series."""
@@ -132,6 +139,16 @@ class DataModule(LightningDataModule, ABC):
     def baselines(self) -> dict[str, float]:
         """Return what simple rivals reach on the test part, in the task's main metric."""
         return {}
+
+
+def spread(*arrays: np.ndarray | Tensor, count: int = 32) -> list[float | None]:
+    """Return so many numbers of each array, evenly spread over it, by which to know it again."""
+    found: list[float | None] = []
+    for array in arrays:
+        flat = np.asarray(array).reshape(-1)
+        places = np.linspace(0, len(flat) - 1, min(count, len(flat))).round().astype(int)
+        found += [None if math.isnan(number) else number for number in flat[places].tolist()]
+    return found
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

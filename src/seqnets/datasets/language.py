@@ -127,6 +127,10 @@ class LanguageData(DataModule):
         pieces = [ids[n * length : (n + 1) * length] for n in range(count)]
         return [{"text": self.vocabulary.decode(piece)} for piece in pieces if len(piece)]
 
+    def numbers(self, part: Part) -> list[np.ndarray]:
+        """Return the ids of a part."""
+        return [self.tokens.part(part)]
+
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data, the vocabulary whole."""
         return {**super().describe(), **self.vocabulary.describe()}

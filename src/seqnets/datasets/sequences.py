@@ -286,6 +286,10 @@ class SequenceData(DataModule):
         """Return the sequences of each part."""
         return {name: len(self.part(name)) for name in PARTS}
 
+    def numbers(self, part: Part) -> list[Tensor]:
+        """Return all steps of a part, and its targets."""
+        return [self.part(part).x, self.part(part).y]
+
     def lengths(self, part: Part) -> np.ndarray:
         """Return the steps of each sequence of a part, (N,)."""
         return self.part(part).lengths.numpy()

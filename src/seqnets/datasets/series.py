@@ -249,6 +249,10 @@ class SeriesData(DataModule):
         windows = Windows(x, y, starts, lookback, sizes["horizon"], names)
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
+    def numbers(self, part: Part) -> list[Tensor]:
+        """Return all steps, and those that are told."""
+        return [self.windows[part].x, self.windows[part].y]
+
     def baselines(self) -> dict[str, float]:
         """Return the squared error on the test part of forecasts that need no training."""
         outputs = self.sizes["output_size"]

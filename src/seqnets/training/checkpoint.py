@@ -154,8 +154,14 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
     """
     for what in sorted(known, key="sizes".__eq__):  # the sizes last: they follow from the others
         old, new = known[what], found.get(what)
-        if what in but or _alike(old, new):
+        near = 1e-5 if what == "sample" else 1e-12  # scaled numbers, near 0 too
+        if what in but or _alike(old, new, near):
             continue
+        if what == "sample":
+            raise CheckpointError(
+                f"Checkpoint {path}: the data have changed since its run began, expected the "
+                "numbers that they had.\n  Use the files as they were, or begin a new run."
+            )
         if what == "vocabulary":
             hint = "the text it was trained on, for the vocabulary is made of its training part"
         elif what in ("scaling", "numbers"):
@@ -187,14 +193,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _alike(old: Any, new: Any) -> bool:
+def _alike(old: Any, new: Any, near: float = 1e-12) -> bool:
     """Whether plain values are the same, numbers up to the rounding of another machine."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_alike(old[key], new[key]) for key in old)
+        return old.keys() == new.keys() and all(_alike(old[key], new[key], near) for key in old)
     if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_alike, old, new))
+        return len(old) == len(new) and all(
+            _alike(a, b, near) for a, b in zip(old, new, strict=True)
+        )
     if isinstance(old, float) and isinstance(new, float):
-        return math.isclose(old, new, rel_tol=1e-6, abs_tol=1e-12)
+        return math.isclose(old, new, rel_tol=1e-6, abs_tol=near)
     return bool(old == new)
 
 
