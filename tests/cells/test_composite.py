@@ -272,9 +272,15 @@ def spoilt(cell):
 
 
 WRONG = {
-    "rounds": (lambda: Mogrifier(GRUCell(I, H), -1), "rounds is -1, expected an integer from 0"),
+    "rounds": (
+        lambda: Mogrifier(GRUCell(I, H), -1),
+        "rounds is -1, expected a whole",
+    ),
     "part of a round": (lambda: Mogrifier(GRUCell(I, H), 2.0), r"rounds is 2\.0"),
-    "dilation": (lambda: Dilated(GRUCell(I, H), 0), "dilation is 0, expected an integer from 1"),
+    "dilation": (
+        lambda: Dilated(GRUCell(I, H), 0),
+        "dilation is 0, expected a whole",
+    ),
     "part of a step": (lambda: Dilated(GRUCell(I, H), 1.5), r"dilation is 1\.5"),
     "truth": (lambda: Dilated(GRUCell(I, H), True), "dilation is True"),
     "depth": (lambda: DeepTransition(GRUCell(I, H), depth=0), "depth is 0"),

@@ -46,7 +46,14 @@ def test_the_vocabulary_is_that_of_the_training_part_only():
 def test_a_description_holds_plain_values_only():
     data = Text("ab " * 100, unit="words", batch_size=2, chunk_length=3)
 
-    assert data.describe() == {
+    described = data.describe()
+
+    assert described.pop("sample") == {
+        "train": [1] * 32,
+        "val": [1] * 5,
+        "test": [1] * 5,
+    }
+    assert described == {
         "sizes": {"vocab_size": 2},
         "unit": "words",
         "counts": {"train": 90, "val": 5, "test": 5},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets import initializers
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.wrapper import Wrapper, redraw
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -51,7 +52,8 @@ class Mogrifier(Wrapper):
 
     def __init__(self, cell: Cell, rounds: int = 5) -> None:
         super().__init__(cell)
-        self.rounds = _integer(self, "rounds", rounds, 0)
+        check_count(self._name, least=0, rounds=rounds)
+        self.rounds = rounds
         shape = (self.input_size, self.output_size)
         for i in range(1, rounds + 1):
             weight = nn.Parameter(self._like.new_empty(shape if i % 2 else shape[::-1]))
@@ -120,7 +122,8 @@ class DeepTransition(Wrapper):
 
     def __init__(self, cell: Cell, *others: GatedCell, depth: int = 2) -> None:
         super().__init__(cell)
-        copies = range(_integer(self, "depth", depth, 1) - 1)
+        check_count(self._name, depth=depth)
+        copies = range(depth - 1)
         following: tuple[Any, ...] = others or tuple(copy.deepcopy(cell) for _ in copies)
         self.depth = 1 + len(following)
         for k, other in enumerate(following, 1):
@@ -221,7 +224,8 @@ class Dilated(Wrapper):
 
     def __init__(self, cell: Cell, dilation: int) -> None:
         super().__init__(cell)
-        self.dilation = _integer(self, "dilation", dilation, 1)
+        check_count(self._name, dilation=dilation)
+        self.dilation = dilation
         older = [f"{name}_{k}" for k in range(1, dilation) for name in cell.states]
         self.states, self.clocks = (*cell.states, *older), (*cell.clocks, *older)
 
@@ -242,11 +246,3 @@ class Dilated(Wrapper):
     def extra_repr(self) -> str:
         """The dilation."""
         return f"dilation={self.dilation}"
-
-
-def _integer(owner: Cell, name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(
-            f"{type(owner).__name__}: {name} is {value!r}, expected an integer from {least}."
-        )
-    return value

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 
 RULES: dict[str, Callable[[Tensor], Any]] = {
@@ -83,8 +84,7 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
             "  A cell says which ones by `keeping`, and needs bias=True. LayerNorm takes biases "
             "away: let chrono come before it."
         )
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 2:
-        raise ConfigError(f"chrono: max_steps is {max_steps!r}, expected an integer from 2.")
+    check_count("chrono", least=2, max_steps=max_steps)
     rule = partial(_spread, max_steps=max_steps)
     rule(inner)
     _keep(inner, rule)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.vocabulary import Vocabulary
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
 from seqnets.typing import Batch, Known, Sizes
 
 Part = Literal["train", "val", "test"]
@@ -156,24 +156,3 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def check_count(who: str, least: int = 1, **options: int) -> None:
-    """Raise ConfigError unless each option is a whole number of at least ``least``."""
-    for name, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"{who}: {name} is {value!r}, expected a whole number of at least {least}."
-            )
-
-
-def check_fractions(who: str, **fractions: float) -> None:
-    """Raise ConfigError unless each fraction is above 0 and all leave something for training."""
-    for name, value in fractions.items():
-        if not isinstance(value, (int, float)) or not 0 < value < 1:
-            raise ConfigError(f"{who}: {name} is {value!r}, expected a number between 0 and 1.")
-    if sum(fractions.values()) >= 1:
-        raise ConfigError(
-            f"{who}: {' + '.join(fractions)} is {sum(fractions.values()):g}, expected below 1.\n"
-            "  The rest is what the model learns from."
-        )

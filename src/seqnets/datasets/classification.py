@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqnets.datasets.base import check_fractions
+from seqnets.checks import check_fractions
 from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import SequenceData
 from seqnets.typing import Sizes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqnets.datasets.base import check_count
+from seqnets.checks import check_count
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.typing import IGNORE, Sizes

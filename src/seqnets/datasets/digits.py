@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from seqnets.datasets.base import Part, check_fractions
+from seqnets.checks import check_fractions
+from seqnets.datasets.base import Part
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.sequences import deal
 from seqnets.optional import optional

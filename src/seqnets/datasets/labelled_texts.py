@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.rivals.counting import majority_baseline

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import DataModule, Part, check_count, check_fractions
+from seqnets.checks import check_count, check_fractions
+from seqnets.datasets.base import DataModule, Part
 from seqnets.datasets.codecs import check_codec_options
 from seqnets.datasets.files import check_text, read_text
 from seqnets.datasets.loader import Loader

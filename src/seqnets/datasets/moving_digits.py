@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.digits import read_digits
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.rivals.counting import majority_baseline

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import PARTS, Part, check_fractions
+from seqnets.checks import check_fractions
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers import need, read_rows
 from seqnets.datasets.text_pairs import Aligned, TextPairs, by_part, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqnets.datasets.base import Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import Part
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqnets.datasets.base import check_count
+from seqnets.checks import check_count
 from seqnets.datasets.codecs import Codec, TokenCodec
 from seqnets.datasets.pairs import PairData, Pairs
 from seqnets.datasets.synthetic import SyntheticData

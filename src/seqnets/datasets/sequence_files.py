@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, Part, check_count, check_fractions
+from seqnets.checks import check_count, check_fractions
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts

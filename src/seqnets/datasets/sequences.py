@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.loader import Loader, share
 from seqnets.datasets.scaling import Scaling

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, DataModule, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.rivals.forecasts import forecast_baselines
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceLoader

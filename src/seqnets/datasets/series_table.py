@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import Part, check_fractions
+from seqnets.checks import check_fractions
+from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, number, read_rows, shown
 from seqnets.datasets.series import Series, SeriesData

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import PARTS, Part, check_fractions
+from seqnets.checks import check_fractions
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.sequences import deal

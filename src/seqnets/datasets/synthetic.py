@@ -6,7 +6,8 @@ from abc import abstractmethod
 
 import numpy as np
 
-from seqnets.datasets.base import PARTS, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged

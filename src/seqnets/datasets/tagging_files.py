@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import PARTS, Part, check_fractions
+from seqnets.checks import check_fractions
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.base import PARTS, Part, check_count
+from seqnets.checks import check_count
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs

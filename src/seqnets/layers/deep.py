@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.dropout import LockedDropout
@@ -261,8 +262,7 @@ def _with_parameters_of(cell: Cell) -> Cell:
 def _depth(num_layers: int | None, *listed: Any) -> int:
     if num_layers is None:
         return next((len(values) for values in listed if isinstance(values, Sequence)), 1)
-    if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
-        raise ConfigError(f"DeepRNN: num_layers is {num_layers!r}, expected an integer from 1.")
+    check_count("DeepRNN", num_layers=num_layers)
     return num_layers
 
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.lengths import divided, valid_steps
 
@@ -45,8 +46,7 @@ class Hierarchical(nn.Module):
         self, lower: nn.Module, upper: nn.Module, stride: int, *, carry: bool = True
     ) -> None:
         super().__init__()
-        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
-            raise ConfigError(f"Hierarchical: stride is {stride!r}, expected an integer from 1.")
+        check_count("Hierarchical", stride=stride)
         if lower.output_size != upper.input_size:
             raise ShapeError(
                 f"Hierarchical: the lower layer gives {lower.output_size} features and the upper "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers.deep import DeepRNN
@@ -41,8 +42,7 @@ class Stream:
 
     def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
         cells, self._connections = _parts(layer)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"Stream: batch_size is {batch_size!r}, expected an integer from 1.")
+        check_count("Stream", batch_size=batch_size)
         like = next(layer.parameters())
         self._x = like.new_zeros(batch_size, cells[0].input_size).detach()
         self._starts = [tuple(s.detach() for s in c.initial_state(batch_size)) for c in cells]

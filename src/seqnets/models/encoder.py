@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import CellOption, optioned
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.layers import CellFactory, DeepRNN, LockedDropout, Truncated
 
@@ -72,11 +73,9 @@ class Encoder(nn.Module):
                 f"the two.\n  Features have an input_size, tokens a vocab_size."
             )
         rates = dropout_rates(dropout)
-        first = hidden_size if isinstance(hidden_size, int) else hidden_size[0]
-        for name, size in (("hidden_size", first), ("embedding_size", embedding_size)):
-            if size is not None and size < 1:
-                raise ConfigError(f"Encoder: {name} is {size}, expected at least 1.")
+        first = hidden_size if isinstance(hidden_size, int) else next(iter(hidden_size), 0)
         width = input_size or embedding_size or first
+        check_count("Encoder", hidden_size=first, embedding_size=width)
         self.embedding = None if vocab_size is None else embedding(vocab_size, width)
         stack = DeepRNN(
             partial(optioned, cell=cell, options=cell_options) if cell_options else cell,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import CellFactory
 from seqnets.models.encoder import Encoder
@@ -74,9 +75,9 @@ class Forecaster(nn.Module):
                 f"Forecaster: normalization is {normalization!r}, expected one of "
                 f"{', '.join(NORMALIZATIONS)}."
             )
-        for name, size in (("segment", segment), ("embedding_size", embedding_size)):
-            if size is not None and (not isinstance(size, int) or size < 1):
-                raise ConfigError(f"Forecaster: {name} is {size!r}, expected an integer from 1.")
+        check_count("Forecaster", segment=segment)
+        if embedding_size is not None:
+            check_count("Forecaster", embedding_size=embedding_size)
         self.output = head()
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent = segment, independent

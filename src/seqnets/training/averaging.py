@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import check_count
+from seqnets.checks import check_count
 from seqnets.errors import CheckpointError
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.datasets import Vocabulary
-from seqnets.datasets.base import check_count
 from seqnets.errors import ConfigError, DataError
 from seqnets.training.evaluating import evaluating
 

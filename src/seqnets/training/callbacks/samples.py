@@ -8,8 +8,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from seqnets.checks import check_count
 from seqnets.datasets import Vocabulary
-from seqnets.datasets.base import check_count
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.training.callbacks.pictures import can_draw, first_batch, write
