@@ -211,9 +211,9 @@ def _parted(h: Tensor) -> tuple[Tensor, ...]:
 
 
 def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
-    """The value after each row's last valid step."""
+    """The value after each row's last valid step, in memory of its own."""
     if request.lengths is None:
-        return after[:, 0 if request.reverse else -1]
+        return after[:, 0 if request.reverse else -1].clone()
     if request.reverse:
         last = after[:, 0]
     else:

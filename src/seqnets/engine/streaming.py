@@ -44,10 +44,11 @@ def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
 
 
 class _PlainStream:
-    """The cell's own step."""
+    """The cell's own step, with copies of its parameters, and in its mode, of now."""
 
     def __init__(self, cell: Cell, x: Tensor) -> None:
-        self._cell, self._x = cell, x
+        now = {name: tensor.detach().clone() for name, tensor in cell.tensors().items()}
+        self._cell, self._x = cell.bind(now), x
         self.y = x.new_zeros(x.shape[0], cell.output_size)
         self.state: State = tuple(x.new_zeros(x.shape[0], size) for size in cell.state_sizes)
 
