@@ -3,9 +3,19 @@
 import pytest
 import torch
 
+import seqnets
 from seqnets import unroll
-from seqnets.cells import GRUCell, LSTMCell, Mogrifier
-from seqnets.errors import DeviceError, DtypeError, ShapeError
+from seqnets.cells import (
+    GatedCell,
+    GRUCell,
+    LayerNorm,
+    LSTMCell,
+    MinGRUCell,
+    Mogrifier,
+    weight_drop,
+)
+from seqnets.engine.streaming import stream_cell
+from seqnets.errors import BackendError, ConfigError, DeviceError, DtypeError, ShapeError
 
 B, T, I, H = 3, 5, 4, 2
 X = torch.randn(B, T, I)
@@ -66,6 +76,13 @@ def test_weights_of_a_wrong_shape_never_reach_a_kernel():
         unroll(cell, X)
 
 
+class SortingCell(GatedCell):
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h).sort(-1)[0],)
+
+
 class BufferedCell(GRUCell):
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size)
@@ -96,6 +113,60 @@ def test_lengths_may_be_any_integers(lengths):
     expected = unroll(cell, X, lengths=torch.tensor([2, 0, 5]))
 
     torch.testing.assert_close(unroll(cell, X, lengths=lengths), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_lengths_of_a_small_type_may_be_below_a_t_that_it_cannot_hold(dtype):
+    cell, x = GRUCell(I, H), torch.randn(B, 300, I)
+    lengths = torch.tensor([100, 5, 127], dtype=dtype)
+
+    expected = unroll(cell, x, lengths=lengths.long())
+
+    torch.testing.assert_close(unroll(cell, x, lengths=lengths), expected)
+
+
+def test_messages_name_a_cell_as_it_was_written():
+    cell = weight_drop(LSTMCell(I, H))
+
+    with pytest.raises(ShapeError, match=r"^LSTMCell: lengths have shape"):
+        unroll(cell, X, lengths=torch.ones(2).long())
+    with pytest.raises(BackendError, match=r"^LSTMCell: backend 'scan' refuses"):
+        unroll(cell, X, backend="scan")
+
+
+@pytest.mark.parametrize("face", [torch.nn.LSTMCell, seqnets.LSTMCell])
+def test_an_option_around_torchs_cell_names_the_one_to_take(face):
+    with pytest.raises(
+        ConfigError, match=r"LSTMCell is torch.*the cell is seqnets\.cells\.LSTMCell"
+    ):
+        LayerNorm(face(I, H))
+
+
+@pytest.mark.parametrize("backend", ["reference", "c", "eager", "scan"])
+def test_a_returned_state_has_memory_of_its_own(backend):
+    with torch.no_grad():
+        y, (h,) = unroll(MinGRUCell(I, H), X, backend=backend)
+    before = h.clone()
+
+    y.mul_(2)
+
+    assert torch.equal(h, before)
+    assert backend == "reference" or h.untyped_storage().nbytes() == h.nbytes
+
+
+def test_a_stream_by_the_plain_loop_keeps_the_weights_it_was_made_with():
+    cell, x = SortingCell(I, H), torch.randn(2, I)
+    stream, reason = stream_cell(cell, x)
+    stream()
+    expected = stream.y.clone()
+
+    with torch.no_grad():
+        cell.weight_ih.zero_()
+    stream.set_state((torch.zeros(2, H),))
+    stream()
+
+    assert "aten.sort" in reason
+    torch.testing.assert_close(stream.y, expected)
 
 
 @pytest.mark.parametrize("shape", [(0, T, I), (B, 0, I), (0, 0, I)])

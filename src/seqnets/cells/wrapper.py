@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+import seqnets.cells
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -33,8 +34,7 @@ class Wrapper(Cell):
         super().__init__()
         if not isinstance(cell, Cell):
             raise ConfigError(
-                f"{self._name}: cell is {type(cell).__name__}, expected a cell.\n"
-                f"  A class of cells, or a partial of it, becomes one with the sizes filled in."
+                f"{self._name}: cell is {type(cell).__name__}, expected a cell.\n  {_advice(cell)}"
             )
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
@@ -144,6 +144,17 @@ def optioned(
     for option in options.values() if isinstance(options, Mapping) else options:
         made = option(made)
     return made
+
+
+def _advice(given: Any) -> str:
+    """What to do where something was given that is no cell."""
+    kind = type(given)
+    if isinstance(given, torch.nn.Module) and hasattr(seqnets.cells, kind.__name__):
+        return (
+            f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
+            f"cell is seqnets.cells.{kind.__name__}."
+        )
+    return "A class of cells, or a partial of it, becomes one with the sizes filled in."
 
 
 def redraw(cell: Cell) -> None:

@@ -73,7 +73,7 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
         )
     elif reason := BACKENDS[backend].refusal(request):
         raise BackendError(
-            f"{type(request.cell).__name__}: backend '{backend}' refuses: {reason}.\n"
+            f"{request.cell._name}: backend '{backend}' refuses: {reason}.\n"
             f"  A backend that is named runs or raises; backend='auto' would take "
             f"'{_choose(request)}'."
         )
@@ -112,9 +112,7 @@ def _choose(request: Request) -> str:
     for name in preference(request):
         if name in BACKENDS and BACKENDS[name].refusal(request) is None:
             return name
-    raise BackendError(
-        f"{type(request.cell).__name__}: every backend refuses: {_refusals(request)}."
-    )
+    raise BackendError(f"{request.cell._name}: every backend refuses: {_refusals(request)}.")
 
 
 def _refusals(request: Request) -> dict[str, str]:

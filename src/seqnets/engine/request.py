@@ -103,7 +103,7 @@ def make_request(
     Raises:
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
-    name = type(cell).__name__
+    name = cell._name
     if cell.parametrised:
         cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
@@ -134,6 +134,7 @@ def _checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
             f"  B = {B} comes from x, shape {tuple(x.shape)}."
         )
+    lengths = lengths.long()  # a small type cannot hold T
     if not _values_are_hidden(lengths):
         fits = (lengths >= 0) & (lengths <= T)
         if lengths.is_cuda:  # reading a value would wait for the device; this fails on it instead
@@ -144,7 +145,7 @@ def _checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
                 f"{name}: lengths[{row}] is {int(lengths[row])}, expected 0..T = 0..{T}.\n"
                 f"  T = {T} comes from x, shape {tuple(x.shape)}."
             )
-    return lengths.to(x.device, torch.int64, non_blocking=True)
+    return lengths.to(x.device, non_blocking=True)
 
 
 def _checked_resets(name: str, resets: Tensor, x: Tensor) -> Tensor:
