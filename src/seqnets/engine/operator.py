@@ -62,7 +62,7 @@ def value_of(cell: Cell, path: str) -> Any:
 
 # As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
 for constant in (text_of, parameters_used, plain_attributes, value_of):
-    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    constant._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
 def _stays(cell: Cell) -> bool:
