@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell
 from seqnets.engine.program import make_program
 from seqnets.engine.trace import (
@@ -141,6 +142,31 @@ def test_a_derivative_is_that_of_torch():
     tensors = [value.requires_grad_() for value in values.values()]
     expected = torch.autograd.grad(tensors[0].tanh() * tensors[1].sigmoid(), tensors, grad)
     torch.testing.assert_close(found, list(expected))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.tanh(x.masked_fill(x > 0, 0.3) * x),
+        lambda x: torch.tanh(torch.where(x > 0, x.new_full((), 0.7), x.new_full((), 0.3)) * x),
+    ],
+)
+def test_constants_of_a_derivative_are_as_exact_as_in_double_precision(function):
+    cell, _, state = example(with_function(function))
+    x, gradients = torch.randn(B, 3, I, dtype=torch.float64), []
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, state, backend=backend)
+        gradients.append(torch.autograd.grad(y.sum(), cell.weight_hh)[0])
+
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_a_number_is_rounded_as_the_tensor_that_is_full_of_it():
+    cell, wx, state = example(with_function(lambda x: x * torch.full((H,), 0.3).float()))
+
+    found = replay(trace_step(cell), wx, state, cell.tensors())
+
+    torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-15)
 
 
 def test_what_an_output_does_not_depend_on_has_no_derivative():

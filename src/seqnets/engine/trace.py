@@ -296,7 +296,8 @@ def _stand_ins(cell: Cell) -> tuple[_Recorder, Cell, Tensor, tuple[Tensor, ...]]
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape} | {1, *cell.state_sizes}
     rows = next(n for n in itertools.count(2) if n not in sizes)  # no size is taken for it
-    recorder = _Recorder(Graph(), rows, dtype)
+    half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
+    recorder = _Recorder(Graph(), rows, {dtype, torch.float32} if half else {dtype})
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, dtype=dtype)
@@ -335,16 +336,16 @@ def derive(
     Returns:
         The gradient for each input; None where there is none.
     """
-    recorder = _Recorder(graph, 2, torch.get_default_dtype(), in_place=True)
+    recorder = _Recorder(graph, 2, {torch.float64, torch.get_default_dtype()}, in_place=True)
     width = max((node.width for node in outputs.values()), default=0)
     stand_ins: dict[Node, Tensor] = {}
     for node in inputs:
         truth = node.op in COMPARISONS
-        stand_ins[node] = torch.empty(2, width, dtype=torch.bool if truth else None)
+        stand_ins[node] = torch.empty(2, width, dtype=torch.bool if truth else torch.float64)
         recorder.name(stand_ins[node], node)
         stand_ins[node].requires_grad_(not truth)
     live = {key: node for key, node in outputs.items() if node.width}
-    grads = [torch.empty(2, width) for _ in live]
+    grads = [torch.empty(2, width, dtype=torch.float64) for _ in live]
     for grad, (key, node) in zip(grads, live.items(), strict=True):
         recorder.name(grad, graph.leaf(Columns("grad", key), node.width))
     with recorder, torch.enable_grad():
@@ -500,19 +501,17 @@ class _Recorder(TorchDispatchMode):
     Args:
         graph: Where the nodes are made.
         rows: Rows of a batch, a size that nothing else has.
-        dtype: What is computed in; half precision may be computed in single.
+        dtypes: What may be computed in.
         in_place: Whether operations in place may change what others see.
     """
 
     def __init__(
-        self, graph: Graph, rows: int, dtype: torch.dtype, *, in_place: bool = False
+        self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, in_place: bool = False
     ) -> None:
         super().__init__()
         self.graph = graph
         self.rows = rows
-        self._dtypes = {dtype}
-        if dtype in (torch.bfloat16, torch.float16):
-            self._dtypes.add(torch.float32)
+        self._dtypes = dtypes
         self.products: list[Product] = []
         self.sums: list[Node] = []
         self._in_place = in_place
@@ -632,12 +631,20 @@ class _Recorder(TorchDispatchMode):
         if name in ("mm", "addmm"):
             return self._product(name, args, kwargs)
         if name in _FILLS:
-            return self.graph.const(result.flatten()[0].item())
+            return self.graph.const(self._filled_in(name, args, result))
         if name == "copy":
             return self.node(args[1])
         if name in ("sum", "mean"):
             return self._sum(name, args, kwargs)
         return self._pointwise(name, args, kwargs)
+
+    def _filled_in(self, name: str, args: tuple[Any, ...], result: Tensor) -> float:
+        """The number that a tensor is full of: as it was given, unless the tensor rounds it."""
+        if name in ("full", "full_like", "new_full") and result.dtype in self._dtypes:
+            return args[-1]
+        if name == "scalar_tensor" and result.dtype in self._dtypes:
+            return args[0]
+        return result.flatten()[0].item()
 
     def _reshaped(self, name: str, before: Tensor, meaning: Any, after: Tensor) -> Any:
         """A view of the same units, or of one number a row."""
