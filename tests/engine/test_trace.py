@@ -284,6 +284,27 @@ def test_a_state_of_another_width_is_named():
         trace_step(Wider(I, H))
 
 
+class ChoosyCell(GatedCell):
+    gates = ("h",)
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.register_buffer("places", torch.arange(input_size).flip(0))
+
+    def project(self, x):
+        return super().project(x[..., self.places])
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h),)
+
+
+def test_a_projection_may_pick_features_by_places():
+    for _ in range(20):
+        torch.full((I,), 2**40)  # memory that is taken for the next tensor as it was left
+
+        assert trace_step(ChoosyCell(I, H)).products
+
+
 def test_tracing_changes_nothing_in_the_cell():
     cell, wx, state = example(LSTMCell)
     before = cell.step(wx, state)

@@ -302,7 +302,8 @@ def _stand_ins(cell: Cell) -> tuple[_Recorder, Cell, Tensor, tuple[Tensor, ...]]
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, dtype=dtype)
 
-    parameters = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in tensors.items()}
+    # a whole number may be a place in a tensor; place 0 there always is
+    parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
         recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
     state = tuple(empty(rows, size) for size in cell.state_sizes)
