@@ -590,5 +590,5 @@ def test_chrono_refuses_cells_that_keep_no_memory_by_gates():
         chrono(RNNCell(3, 4), 10)
     with pytest.raises(ConfigError, match="has no biased gates"):
         chrono(LSTMCell(3, 4, bias=False), 10)
-    with pytest.raises(ConfigError, match="from 2"):
+    with pytest.raises(ConfigError, match="at least 2"):
         chrono(LSTMCell(3, 4), 1)
