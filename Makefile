@@ -14,7 +14,7 @@ train: $(READY)  ## Train a language model on Python's own manual, in at most 2 
 	$(BIN)/seqnets train experiment=python_docs
 
 test: $(READY)  ## Run the whole test suite
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)  ## Run the tests that take longer too
 	$(BIN)/python -m pytest -n 2
