@@ -224,12 +224,17 @@ def waiting(records: list[dict[str, Any]], told: dict[str, str]) -> str:
     return NOT_RUN + "".join(lines) if lines else ""
 
 
+def result(name: str) -> Any:
+    """What a script of its own wrote down; None before it has run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def memory_spans() -> str:
     """Longest length solved, by cell and units."""
-    path = RESULTS / "memory_span.json"
-    if not path.exists():
+    found = result("memory_span")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     settings, spans = found["settings"], found["spans"]
     rates = " or ".join(f"{rate:g}" for rate in settings["rates"])
     widths = list(next(iter(spans.values())))
@@ -245,10 +250,9 @@ def memory_spans() -> str:
 
 def odyssey() -> str:
     """The small Search Space Odyssey."""
-    path = RESULTS / "odyssey.json"
-    if not path.exists():
+    found = result("odyssey")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     tasks, variants = found["tasks"], found["variants"]
     says = " | ".join(task["says"] for task in tasks.values())
     lines = [

@@ -179,7 +179,8 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
 
 def _difference(old: Any, new: Any) -> str:
     if isinstance(old, list) and isinstance(new, list) and sorted(old) != sorted(new):
-        lost = [entry for entry in new if entry not in old]
+        had = set(old)
+        lost = [entry for entry in new if entry not in had]
         named = f" ({', '.join(map(repr, lost[:5]))} is unknown)" if lost else ""
         return f"{len(new)} entries, expected the model's {len(old)}{named}"
     if isinstance(old, dict) and isinstance(new, dict):

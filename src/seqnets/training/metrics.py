@@ -17,12 +17,8 @@ from seqnets.typing import IGNORE
 FIGURES = ("f1", "precision", "recall")
 
 
-class MeanLoss(Metric):
-    """The mean loss over all that was scored; a loss that is NaN makes it NaN.
-
-    torchmetrics' ``MeanMetric`` would leave the NaN out, or, told not to look for it
-    (``nan_strategy="disable"``, 1.9.0), give each batch the same weight.
-    """
+class Mean(Metric, ABC):
+    """A mean over all targets that were scored, whatever batches they came in."""
 
     full_state_update = False
     total: Tensor
@@ -33,32 +29,34 @@ class MeanLoss(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, scored: Tensor) -> None:
-        """Add a batch's mean loss over ``scored`` targets."""
-        self.total += loss * scored
-        self.scored += scored
-
     def compute(self) -> Tensor:
         """The mean; NaN where nothing was scored."""
         return self.total / self.scored
 
 
-class MeanScore(Metric):
+class MeanLoss(Mean):
+    """The mean loss over all that was scored; a loss that is NaN makes it NaN.
+
+    torchmetrics' ``MeanMetric`` would leave the NaN out, or, told not to look for it
+    (``nan_strategy="disable"``, 1.9.0), give each batch the same weight.
+    """
+
+    def update(self, loss: Tensor, scored: Tensor) -> None:
+        """Add a batch's mean loss over ``scored`` targets."""
+        self.total += loss * scored
+        self.scored += scored
+
+
+class MeanScore(Mean):
     """The mean of a score over all targets that are not NaN.
 
     Args:
         score: Takes predictions, (..., Q), and targets, (...); gives a number for each, (...).
     """
 
-    full_state_update = False
-    total: Tensor
-    scored: Tensor
-
     def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.score = score
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch."""
@@ -66,10 +64,6 @@ class MeanScore(Metric):
         scores = self.score(predictions, targets).masked_fill(hidden, 0)
         self.total += scores.float().sum()
         self.scored += (~hidden).sum()
-
-    def compute(self) -> Tensor:
-        """The mean; NaN where nothing was scored."""
-        return self.total / self.scored
 
 
 class OwnError(MeanAbsoluteError):

@@ -73,10 +73,11 @@ class SequenceModule(LightningModule):
         self.last_loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
         self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
+        scored = {part: objective.metrics(known) for part in ("val", "test")}
         self.scores = nn.ModuleDict(
-            {part: _together(objective.metrics(known).values()) for part in ("val", "test")}
+            {part: _together(metrics.values()) for part, metrics in scored.items()}
         )
-        self._names = list(objective.metrics(known))
+        self._names = list(scored["val"])
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
         self._plateau: ReduceLROnPlateau | None = None
         self._averaging: NonMonotonicASGD | None = None
