@@ -27,6 +27,17 @@ def only_run(tmp_path):
     return folder
 
 
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Write a module of the user's, line by line, where it can be imported."""
+
+    def write(name, *lines):
+        (tmp_path / f"{name}.py").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return write
+
+
 class Done(NamedTuple):
     """How a command ended."""
 

@@ -50,8 +50,9 @@ def test_values_reach_a_target_as_plain_containers(users_module):
 
 
 @pytest.fixture
-def users_module(tmp_path, monkeypatch):
-    lines = [
+def users_module(write_module):
+    write_module(
+        "own_module",
         "import os, torch",
         "from torch import load",
         "from os import system",
@@ -62,9 +63,7 @@ def users_module(tmp_path, monkeypatch):
         "pretender = Pretender()",
         "pretender.__module__, pretender.__qualname__ = 'own_module', 'echo'",
         "class Held: run = staticmethod(os.system)",
-    ]
-    (tmp_path / "own_module.py").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,9 @@ def test_what_an_annotation_allows_passes(target, options):
     build({"_target_": target, "_partial_": True, **options})
 
 
-def test_where_an_annotation_names_other_classes_any_value_passes(tmp_path, monkeypatch):
-    lines = [
+def test_where_an_annotation_names_other_classes_any_value_passes(write_module):
+    write_module(
+        "own_kinds",
         "from __future__ import annotations",
         "from typing import TYPE_CHECKING",
         "if TYPE_CHECKING:",
@@ -74,9 +75,7 @@ def test_where_an_annotation_names_other_classes_any_value_passes(tmp_path, monk
         "class Own:",
         "    def __init__(self, a: Decimal, b, *rest, c: int | Decimal = 0, d: int = None):",
         "        self.given = a, b, c, d",
-    ]
-    (tmp_path / "own_kinds.py").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    )
     config = {"_target_": "own_kinds.Own", "a": "x", "b": [1], "c": "y", "d": None}
 
     assert build(config, ["own_kinds"]).given == ("x", [1], "y", None)
@@ -84,10 +83,9 @@ def test_where_an_annotation_names_other_classes_any_value_passes(tmp_path, monk
         build({**config, "d": "z"}, ["own_kinds"])
 
 
-def test_a_named_tuple_takes_its_fields(tmp_path, monkeypatch):
-    lines = ["from typing import NamedTuple", "class Own(NamedTuple):", "    a: int"]
-    (tmp_path / "own_fields.py").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_named_tuple_takes_its_fields(write_module):
+    fields = ["from typing import NamedTuple", "class Own(NamedTuple):", "    a: int"]
+    write_module("own_fields", *fields)
 
     assert build({"_target_": "own_fields.Own", "a": 3}, ["own_fields"]).a == 3
 
