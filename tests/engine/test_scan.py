@@ -8,6 +8,7 @@ from seqnets import unroll
 from seqnets.cells import GatedCell, GRUCell, LRUCell, LSTMCell, QRNNCell
 from seqnets.engine import runs, scan
 from seqnets.engine.dispatch import BACKENDS
+from seqnets.engine.linear import linear_parts
 from seqnets.engine.plans import program_of
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
@@ -108,30 +109,30 @@ def test_its_gradient_can_be_differentiated_again(cell_cls):
 
 
 def test_a_part_that_nothing_reads_is_computed_after_the_others():
-    plan = scan._plan(program_of(SRUCell(I, H)).step, SRUCell.states)
+    carried = linear_parts(program_of(SRUCell(I, H)), SRUCell.states)
 
-    assert [linear.parts for linear in plan.carried] == [(1,)]
+    assert [linear.parts for linear in carried] == [(1,)]
 
 
 def test_a_part_is_scanned_after_those_it_depends_on():
-    plan = scan._plan(program_of(CascadeCell(I, H)).step, CascadeCell.states)
+    carried = linear_parts(program_of(CascadeCell(I, H)), CascadeCell.states)
 
-    assert [linear.parts for linear in plan.carried] == [(1,), (0,)]
+    assert [linear.parts for linear in carried] == [(1,), (0,)]
 
 
 def test_a_part_that_only_passes_on_is_not_scanned():
-    plan = scan._plan(program_of(QRNNCell(I, H)).step, QRNNCell.states)
+    carried = linear_parts(program_of(QRNNCell(I, H)), QRNNCell.states)
 
-    assert {linear.parts: linear.moves for linear in plan.carried} == {
+    assert {linear.parts: linear.moves for linear in carried} == {
         **{(p,): True for p in (2, 3, 4)},
         (1,): False,
     }
 
 
 def test_two_parts_that_turn_are_one_number_and_products_of_them_come_after():
-    plan = scan._plan(program_of(LRUCell(I, H)).step, LRUCell.states)
+    carried = linear_parts(program_of(LRUCell(I, H)), LRUCell.states)
 
-    assert [linear.parts for linear in plan.carried] == [(1, 2)]
+    assert [linear.parts for linear in carried] == [(1, 2)]
 
 
 def linear_in(states, function):

@@ -1,16 +1,10 @@
-"""Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan.
-
-Which cells these are is read off the traced step: what is made of the state by sums, and by
-products with what does not depend on it, is linear. Two parts that turn and scale each other are
-one complex number. State parts that nothing reads back may be anything.
-"""
+"""Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.engine import fused
-from seqnets.engine.plans import _once, program_of
+from seqnets.engine.linear import linear_parts
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
 from seqnets.engine.triton import access
@@ -33,25 +27,23 @@ def refusal(request: Request) -> str | None:
         return reason
     if request.memory == "lean":
         return "it keeps what each of its operations needs, and can keep no less"
+    if reason := request.untraceable:
+        return reason
     try:
-        program_of(request.cell)
-    except Untraceable as reason:
-        return f"the step cannot be traced: {reason}"
-    try:
-        plan = _plan_of(request)
+        carried = linear_parts(request.program, request.cell.states)
     except Untraceable as reason:
         return f"the step is not linear in the state: {reason}"
     real = torch.float32, torch.float64
-    if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in plan.carried):
+    if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in carried):
         return f"two parts are one complex number, and {request.x.dtype} has none"
     return None
 
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
-    plan = _plan_of(request)
+    step = request.program.step
     wx = request.cell.project(request.clean_x)
-    values = _Values(plan.step, wx, fused.numbers(plan.step, request.cell.tensors(), wx.dtype))
+    values = _Values(step, wx, fused.numbers(step, request.cell.tensors(), wx.dtype))
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:
@@ -59,7 +51,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     start = request.start
     afters: dict[int, Tensor] = {}
 
-    for linear in plan.carried:
+    for linear in linear_parts(request.program, request.cell.states):
         first = _joined([request.state[p] for p in linear.parts])
         shape = (*wx.shape[:2], first.shape[1])
         a, b = (_joined([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
@@ -79,9 +71,9 @@ def run(request: Request) -> tuple[Tensor, State]:
         values.know(known, partial(_before, after, first, request.reverse, anew))
         afters |= known
 
-    for p, node in enumerate(plan.step.state):
+    for p, node in enumerate(step.state):
         if p not in afters:
-            afters[p] = values[node].expand(*wx.shape[:2], plan.step.state_sizes[p])
+            afters[p] = values[node].expand(*wx.shape[:2], step.state_sizes[p])
     final = tuple(_last(request, afters[p], part) for p, part in enumerate(request.state))
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), final
@@ -220,161 +212,6 @@ def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
         at = (request.lengths - 1).clamp(min=0)[:, None, None]
         last = after.take_along_dim(at, 1).squeeze(1)
     return torch.where((request.lengths > 0)[:, None], last, initial)
-
-
-@dataclass(frozen=True)
-class _Linear:
-    """State parts that become ``a`` times themselves plus ``b``: one, or two as a complex number.
-
-    Attributes:
-        parts: Which.
-        a: Its real part, and the imaginary one if there are two.
-        b: As many.
-        moves: Whether ``a`` is 0: what is there now, the next step reads, and no later one.
-    """
-
-    parts: tuple[int, ...]
-    a: tuple[Node, ...]
-    b: tuple[Node, ...]
-    moves: bool = False
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A step, and the state parts that it reads, each after those its ``a`` and ``b`` depend on."""
-
-    step: Step
-    carried: tuple[_Linear, ...]
-
-
-def _plan_of(request: Request) -> _Plan:
-    cell = request.cell
-    return _once("scan", cell, lambda: _plan(program_of(cell).step, cell.states))
-
-
-def _plan(step: Step, names: Sequence[str]) -> _Plan:
-    """Find an order in which each part is linear in itself, given those before it.
-
-    Raises:
-        Untraceable: There is none; the message tells what is not linear.
-    """
-    waiting = _read(step, step.state)
-    carried: list[_Linear] = []
-    while waiting:
-        reasons = []
-        for parts in (*combinations(sorted(waiting), 1), *combinations(sorted(waiting), 2)):
-            try:
-                carried.append(_linear(step, parts, waiting, names))
-            except Untraceable as reason:
-                reasons.append(reason)
-                continue
-            waiting -= {*parts}
-            break
-        else:
-            raise reasons[0]
-    return _Plan(step, tuple(carried))
-
-
-def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]) -> _Linear:
-    """How parts become what they do, given all that is known.
-
-    Raises:
-        Untraceable: They are not linear, or are two that do more than turn and scale.
-    """
-    split = _Split(step, parts, unknown, names)
-    forms = [split.of(step.state[p]) for p in parts]
-    b = tuple(form[-1] for form in forms)
-    if len(parts) == 1:
-        (a, _) = forms[0]
-        return _Linear(parts, (a,), b, moves=a is step.graph.const(0))
-    (a, minus, _), (turn, same, _) = forms
-    if a is not same or step.graph.apply("neg", minus) is not turn:
-        raise Untraceable("two parts do more to each other than turn and scale")
-    return _Linear(parts, (a, turn), b)
-
-
-def _read(step: Step, nodes: Sequence[Node]) -> set[int]:
-    """The state parts that expressions read, be it through products and sums."""
-    found: set[int] = set()
-    for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
-        if leaf.source == "state":
-            found.add(leaf.key)
-        elif leaf.source == "product":
-            found |= _read(step, [step.products[leaf.key].value])
-        elif leaf.source == "sum":
-            found |= _read(step, [step.sums[leaf.key]])
-    return found
-
-
-class _Split:
-    """Expressions as multiples of some state parts, and what is added to them.
-
-    Neither the factors nor what is added depend on what is unknown.
-    """
-
-    def __init__(
-        self, step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]
-    ) -> None:
-        self._step, self._parts, self._unknown, self._names = step, parts, unknown, names
-        self._apply, self._zero = step.graph.apply, step.graph.const(0)
-        self._found: dict[Node, tuple[Node, ...]] = {}
-
-    def of(self, node: Node) -> tuple[Node, ...]:
-        """A factor for each part, and what is added.
-
-        Raises:
-            Untraceable: It is not linear.
-        """
-        if node not in self._found:
-            self._found[node] = self._leaf(node) if node.op == "leaf" else self._split(node)
-        return self._found[node]
-
-    def _leaf(self, node: Node) -> tuple[Node, ...]:
-        leaf = node.what
-        if not _read(self._step, [node]) & self._unknown:
-            return self._without(node)
-        if leaf.source == "product":
-            weight = self._step.products[leaf.key].weight.name
-            raise Untraceable(f"a product by {weight} depends on it")
-        if leaf.source == "sum":
-            raise Untraceable("a sum over the units of a row depends on it")
-        if leaf.key not in self._parts:
-            state, other = self._names[self._parts[0]], self._names[leaf.key]
-            raise Untraceable(f"'{state}' depends on '{other}', and that on others")
-        if leaf.offset:
-            raise Untraceable("units of the state depend on others")
-        one = self._step.graph.const(1)
-        return *(one if p == leaf.key else self._zero for p in self._parts), self._zero
-
-    def _without(self, node: Node) -> tuple[Node, ...]:
-        """What none of the parts is in."""
-        return *(self._zero for _ in self._parts), node
-
-    def _split(self, node: Node) -> tuple[Node, ...]:
-        forms = [self.of(arg) for arg in node.args]
-        linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
-        if not any(linear):
-            return self._without(node)
-        if node.op in ("neg", "add", "sub"):
-            return tuple(self._apply(node.op, *terms) for terms in zip(*forms, strict=True))
-        if node.op == "mul" and not all(linear):
-            form, by = (0, 1) if linear[0] else (1, 0)
-            return tuple(self._scaled("mul", term, node.args[by]) for term in forms[form])
-        if node.op == "div" and not linear[1]:
-            return tuple(self._scaled("div", term, node.args[1]) for term in forms[0])
-        if node.op == "where" and not linear[0]:
-            pairs = zip(*forms[1:], strict=True)
-            return tuple(self._chosen(node.args[0], *pair) for pair in pairs)
-        raise Untraceable(f"{node.op} of '{self._names[self._parts[0]]}'")
-
-    def _scaled(self, op: str, term: Node, by: Node) -> Node:
-        """With its sign in front, so that opposite factors are seen to be opposite."""
-        if term.op == "neg":
-            return self._apply("neg", self._apply(op, term.args[0], by))
-        return term if term is self._zero else self._apply(op, term, by)
-
-    def _chosen(self, condition: Node, yes: Node, no: Node) -> Node:
-        return yes if yes is no else self._apply("where", condition, yes, no)
 
 
 class _Values:

@@ -1,0 +1,235 @@
+"""Which parts of a state are linear in themselves: h_t = a_t h_{t-1} + b_t, read off the step.
+
+What is made of the state by sums, and by products with what does not depend on it, is linear. Two
+parts that turn and scale each other are one complex number. State parts that nothing reads back may
+be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+from seqnets.engine.program import Program
+from seqnets.engine.trace import Columns, Node, Step, Untraceable, walk
+
+
+@dataclass(frozen=True)
+class Linear:
+    """State parts that become ``a`` times themselves plus ``b``: one, or two as a complex number.
+
+    Attributes:
+        parts: Which.
+        a: Its real part, and the imaginary one if there are two.
+        b: As many.
+        moves: Whether ``a`` is 0: what is there now, the next step reads, and no later one.
+    """
+
+    parts: tuple[int, ...]
+    a: tuple[Node, ...]
+    b: tuple[Node, ...]
+    moves: bool = False
+
+
+@lru_cache(maxsize=256)
+def linear_parts(program: Program, names: tuple[str, ...]) -> tuple[Linear, ...]:
+    """The state parts that a step reads, each after those its ``a`` and ``b`` depend on.
+
+    Args:
+        program: Whose step.
+        names: Of its state parts, for the reasons.
+
+    Raises:
+        Untraceable: There is no such order; the message tells what is not linear.
+    """
+    step = program.step
+    waiting = read_parts(step, step.state)
+    found: list[Linear] = []
+    while waiting:
+        reasons = []
+        for parts in (*combinations(sorted(waiting), 1), *combinations(sorted(waiting), 2)):
+            try:
+                found.append(_linear(step, parts, waiting, names))
+            except Untraceable as reason:
+                reasons.append(reason)
+                continue
+            waiting -= {*parts}
+            break
+        else:
+            raise reasons[0]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Recurrences:
+    """Both passes of a program as scans of numbers that need no other unit and no other scan.
+
+    Attributes:
+        forward: How the state parts that a step reads come to be, by part.
+        backward: How the gradients of state parts before a step come of those after it.
+    """
+
+    forward: dict[int, Linear]
+    backward: dict[int, Linear]
+
+
+@lru_cache(maxsize=256)
+def recurrences(program: Program) -> Recurrences | None:
+    """A program as scans; None where it is no more than that."""
+    step = program.step
+    if step.products or step.sums or len(program.forward) > 1 or len({*step.state_sizes}) > 1:
+        return None
+    try:
+        forward = linear_parts(program, tuple(map(str, range(len(step.state)))))
+        carried = {
+            store.buffer.key: store.node
+            for store in program.backward[0].stores
+            if store.buffer.kind == "carry" and store.node is not None
+        }
+        backward = [_linear_gradient(step, p, node) for p, node in carried.items()]
+    except Untraceable:
+        return None
+    if any(len(linear.parts) > 1 for linear in forward):
+        return None
+    for source, found in (("state", forward), ("grad", backward)):
+        scanned = {linear.parts[0] for linear in found if not linear.moves}
+        for linear in found:
+            if not linear.moves and scanned & _parts_among((*linear.a, *linear.b), source):
+                return None
+    return Recurrences(
+        *({linear.parts[0]: linear for linear in found} for found in (forward, backward))
+    )
+
+
+def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:
+    """The gradient of a part before a step, as a multiple of the one after it.
+
+    Raises:
+        Untraceable: It is none.
+    """
+    mine = step.graph.leaf(Columns("grad", ("state", part)), step.state_sizes[part])
+    a, b = _Split(step, lambda leaf: 0 if leaf is mine else None, 1, f"gradient {part}").of(carry)
+    return Linear((part,), (a,), (b,), moves=a is step.graph.const(0))
+
+
+def _parts_among(nodes: Sequence[Node], source: str) -> set[int]:
+    """State parts of which nodes read the value before a step, or the gradient after it."""
+    leaves = [n.what for n in walk(nodes) if n.op == "leaf" and n.what.source == source]
+    return {leaf.key if source == "state" else leaf.key[1] for leaf in leaves}
+
+
+def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]) -> Linear:
+    """How parts become what they do, given all that is known.
+
+    Raises:
+        Untraceable: They are not linear, or are two that do more than turn and scale.
+    """
+
+    def place(leaf: Node) -> int | None:
+        """Which of the parts a leaf is; None if it depends on nothing unknown."""
+        if not read_parts(step, [leaf]) & unknown:
+            return None
+        columns = leaf.what
+        if columns.source == "product":
+            weight = step.products[columns.key].weight.name
+            raise Untraceable(f"a product by {weight} depends on it")
+        if columns.source == "sum":
+            raise Untraceable("a sum over the units of a row depends on it")
+        if columns.key not in parts:
+            state, other = names[parts[0]], names[columns.key]
+            raise Untraceable(f"'{state}' depends on '{other}', and that on others")
+        if columns.offset:
+            raise Untraceable("units of the state depend on others")
+        return parts.index(columns.key)
+
+    split = _Split(step, place, len(parts), names[parts[0]])
+    forms = [split.of(step.state[p]) for p in parts]
+    b = tuple(form[-1] for form in forms)
+    if len(parts) == 1:
+        (a, _) = forms[0]
+        return Linear(parts, (a,), b, moves=a is step.graph.const(0))
+    (a, minus, _), (turn, same, _) = forms
+    if a is not same or step.graph.apply("neg", minus) is not turn:
+        raise Untraceable("two parts do more to each other than turn and scale")
+    return Linear(parts, (a, turn), b)
+
+
+def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
+    """The state parts that expressions read, be it through products and sums."""
+    found: set[int] = set()
+    for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
+        if leaf.source == "state":
+            found.add(leaf.key)
+        elif leaf.source == "product":
+            found |= read_parts(step, [step.products[leaf.key].value])
+        elif leaf.source == "sum":
+            found |= read_parts(step, [step.sums[leaf.key]])
+    return found
+
+
+class _Split:
+    """Expressions as multiples of some leaves, and what is added to them.
+
+    Args:
+        step: In whose graph.
+        place: Which of the leaves one is; None for what depends on none of them. It raises
+            ``Untraceable`` for what depends on them in another way.
+        count: How many leaves.
+        name: What the first of them is called.
+    """
+
+    def __init__(
+        self, step: Step, place: Callable[[Node], int | None], count: int, name: str
+    ) -> None:
+        self._place, self._count, self._name = place, count, name
+        self._apply = step.graph.apply
+        self._zero, self._one = step.graph.const(0), step.graph.const(1)
+        self._found: dict[Node, tuple[Node, ...]] = {}
+
+    def of(self, node: Node) -> tuple[Node, ...]:
+        """A factor for each leaf, and what is added.
+
+        Raises:
+            Untraceable: It is not linear.
+        """
+        if node not in self._found:
+            self._found[node] = self._leaf(node) if node.op == "leaf" else self._split(node)
+        return self._found[node]
+
+    def _leaf(self, node: Node) -> tuple[Node, ...]:
+        place = self._place(node)
+        if place is None:
+            return self._without(node)
+        return *(self._one if i == place else self._zero for i in range(self._count)), self._zero
+
+    def _without(self, node: Node) -> tuple[Node, ...]:
+        """What none of the leaves is in."""
+        return *(self._zero for _ in range(self._count)), node
+
+    def _split(self, node: Node) -> tuple[Node, ...]:
+        forms = [self.of(arg) for arg in node.args]
+        linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
+        if not any(linear):
+            return self._without(node)
+        if node.op in ("neg", "add", "sub"):
+            return tuple(self._apply(node.op, *terms) for terms in zip(*forms, strict=True))
+        if node.op == "mul" and not all(linear):
+            form, by = (0, 1) if linear[0] else (1, 0)
+            return tuple(self._scaled("mul", term, node.args[by]) for term in forms[form])
+        if node.op == "div" and not linear[1]:
+            return tuple(self._scaled("div", term, node.args[1]) for term in forms[0])
+        if node.op == "where" and not linear[0]:
+            pairs = zip(*forms[1:], strict=True)
+            return tuple(self._chosen(node.args[0], *pair) for pair in pairs)
+        raise Untraceable(f"{node.op} of '{self._name}'")
+
+    def _scaled(self, op: str, term: Node, by: Node) -> Node:
+        """With its sign in front, so that opposite factors are seen to be opposite."""
+        if term.op == "neg":
+            return self._apply("neg", self._apply(op, term.args[0], by))
+        return term if term is self._zero else self._apply(op, term, by)
+
+    def _chosen(self, condition: Node, yes: Node, no: Node) -> Node:
+        return yes if yes is no else self._apply("where", condition, yes, no)
