@@ -57,7 +57,7 @@ if sanitizer=$(sanitizer); then
         # Without torch's own pool each tensor is memory of its own, whose ends are watched.
         part "$tool" 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
             --error-exitcode 9 --print-limit 10 \
-            "$python" scripts/gpu_checks.py "$out/$tool" --backend triton --small --seconds 25
+            "$python" scripts/gpu_checks.py "$out/$tool" --backend triton,scan --small --seconds 25
     done
 else
     note memcheck "not run: no compute-sanitizer here" 0

@@ -1,12 +1,13 @@
-"""Write docs/kernels.md: what is printed for one cell, for a GPU.
+"""Write docs/kernels.md: what is printed for two cells, for a GPU.
 
 python scripts/make_kernels_page.py    # a test says when the page is out of date
 """
 
 from pathlib import Path
 
-from seqnets.cells import GRUCell
+from seqnets.cells import GRUCell, MinGRUCell
 from seqnets.engine.plans import program_of
+from seqnets.engine.triton import over_time
 from seqnets.engine.triton.printer import print_backward, print_forward
 from seqnets.engine.triton.tiles import Device, choose
 
@@ -26,6 +27,14 @@ column N on, `z_K_G` gate G of product K, `eN` an expression, `kN` what the forw
 one, `g_0` the gradient of the state after the step, `carry_0` what of it goes on to the step
 before. `SAVE`, `REVERSE` and what is `None` are known when a kernel is compiled.
 """
+OVER_TIME = """\
+## Steps side by side
+
+`MinGRUCell(512, 512)` is linear in its state, so its steps need not wait for each other: a program
+takes 16 units of one row through a piece of time. `wx_0` are numbers of the tile's own steps,
+`wx_0_1_before` those of the steps before them, of which the scan makes what each step reads of its
+state. Another kernel, `forward_ends`, finds what each piece of time does to any state before it.
+"""
 
 
 def page() -> str:
@@ -36,6 +45,9 @@ def page() -> str:
     for name, printed in (("forward", print_forward), ("backward", print_backward)):
         (kernel,) = printed(program, tiles[name])
         text.append(f"## {name.title()}\n\n```python\n{kernel.text()}```\n")
+    program = program_of(MinGRUCell(512, 512))
+    _, kernel = over_time.print_forward(program, choose(program, "forward", 16, 2, H200, "time"))
+    text.append(f"{OVER_TIME}\n```python\n{kernel.text()}```\n")
     return "\n".join(text)
 
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from seqnets import Bidirectional, DeepRNN, Recurrent, unroll
-from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
+from seqnets.cells import (
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    OriginalGRUCell,
+    PeepholeLSTMCell,
+    QRNNCell,
+)
 from seqnets.engine import runs
 from seqnets.testing import check_backend
 
@@ -31,6 +38,31 @@ def test_programs_that_meet_agree_with_the_reference(cell_cls):
     cell = cell_cls(3, WIDE).cuda()
 
     assert check_backend(cell, "triton", steps=(1, 20), dtypes=(torch.float32,)) == {}
+
+
+@pytest.mark.parametrize("T", [1, 20, 700])
+def test_steps_side_by_side_agree_with_the_reference(T):
+    cell = QRNNCell(3, WIDE).cuda()
+
+    assert check_backend(cell, "scan", steps=(T,), dtypes=(torch.float32,)) == {}
+
+
+def test_steps_side_by_side_are_taken_under_autocast_and_by_the_compiler_too():
+    layer, x = Recurrent(MinGRUCell(3, WIDE)).cuda(), numbers(4, 300, 3).requires_grad_()
+    before = runs["scan"]
+    expected, _ = layer(x)
+
+    with torch.autocast("cuda", torch.bfloat16):
+        halved, _ = layer(x)
+    compiled, _ = torch.compile(layer, fullgraph=True)(x)
+
+    assert runs["scan"] == before + 2
+    torch.testing.assert_close(halved.float(), expected, rtol=0, atol=5e-2)
+    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
+    for got, wanted in zip(
+        gradients(compiled, x, layer), gradients(expected, x, layer), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_same_numbers_give_the_same_bits():

@@ -32,6 +32,8 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {b.name: b for b in (triton, c, scan, native, eager, reference)}
 """Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
 
+_DETAILS = {backend.name: backend.detail for backend in (triton, scan)}
+
 runs: Counter[str] = Counter()
 """How often each backend has run, so that a test can prove which one did."""
 
@@ -104,7 +106,7 @@ def explain(
     chosen, refusals = _choose(request), _refusals(request)
     slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
     others = tuple(name for name in slower if name != chosen)
-    how = triton.detail(request) if chosen == triton.name else ""
+    how = _DETAILS[chosen](request) if chosen in _DETAILS else ""
     return Explanation(chosen, refusals, others, how)
 
 

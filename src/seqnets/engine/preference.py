@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from seqnets.engine import native
+from seqnets.engine import native, scan
 from seqnets.engine.request import Request
 
 _ORDER = {
@@ -27,6 +27,8 @@ _NATIVE_FIRST = {
     for device, order in _ORDER.items()
 }
 
+_SCAN_FIRST = ("scan", *(name for name in _ORDER["cuda"] if name != "scan"))
+
 
 def preference(request: Request) -> tuple[str, ...]:
     """Names of all backends, in the order in which "auto" tries them."""
@@ -34,8 +36,10 @@ def preference(request: Request) -> tuple[str, ...]:
     if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
         return _NATIVE_FIRST[device]
     family = native.family(request.cell)
-    if torch.compiler.is_compiling() or family is None:
+    if torch.compiler.is_compiling():
         return _ORDER[device]
+    if family is None:
+        return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     kind = _numbers(request.x.dtype) if request.x.is_cuda else "cpu"

@@ -1,4 +1,8 @@
-"""Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan."""
+"""Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan.
+
+On a GPU a step of no products and sums is printed as one kernel with its scan, as loops are; what
+is more than that, and all on a CPU, is computed by torch's operations on all steps at once.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine import fused
-from seqnets.engine.linear import linear_parts
+from seqnets.engine import fused, triton
+from seqnets.engine.linear import linear_parts, recurrences
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
 from seqnets.engine.triton import access
@@ -23,10 +27,12 @@ name = "scan"
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
-    if reason := refusal_of_operations(request):
-        return reason
     if request.memory == "lean":
         return "it keeps what each of its operations needs, and can keep no less"
+    if _is_printed(request):
+        return None
+    if reason := refusal_of_operations(request):
+        return reason
     if reason := request.untraceable:
         return reason
     try:
@@ -41,6 +47,8 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
+    if _is_printed(request):
+        return triton.run(request, access.loops_over_time())
     step = request.program.step
     wx = request.cell.project(request.clean_x)
     values = _Values(step, wx, fused.numbers(step, request.cell.tensors(), wx.dtype))
@@ -77,6 +85,23 @@ def run(request: Request) -> tuple[Tensor, State]:
     final = tuple(_last(request, afters[p], part) for p, part in enumerate(request.state))
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), final
+
+
+def pays(request: Request) -> bool:
+    """Whether it is expected to be faster than loops over steps."""
+    return _is_printed(request) and access.over_time_pays(request.program, request.x)
+
+
+def detail(request: Request) -> str:
+    """How the work of a request is shared among programs, in words; nothing where it is not."""
+    return triton.detail(request, access.loops_over_time()) if _is_printed(request) else ""
+
+
+def _is_printed(request: Request) -> bool:
+    """Whether steps and their scan are one kernel."""
+    if not request.x.is_cuda or torch.compiler.is_compiling() or triton.refusal(request):
+        return False
+    return recurrences(request.program) is not None
 
 
 def linear_scan(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool = False) -> Tensor:

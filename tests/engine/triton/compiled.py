@@ -3,6 +3,7 @@
 python compiled.py LSTMCell GRUCell ...
 """
 
+import itertools
 import re
 import subprocess
 import sys
@@ -14,15 +15,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from seqnets import cells
+from seqnets.engine.linear import recurrences
 from seqnets.engine.plans import program_of
+from seqnets.engine.triton import over_time, printer
 from seqnets.engine.triton.loops import Pass
-from seqnets.engine.triton.printer import NUMBERS, print_backward, print_forward
+from seqnets.engine.triton.printer import NUMBERS
 from seqnets.engine.triton.tiles import Device, choose
 
 H200 = Device(132, 232448)
 SIZES = [(64, 64, "bf16"), (64, 64, "fp32"), (257, 33, "fp32"), (512, 64, "bf16")]  # H, B
 SPILLS = 32  # bytes of a thread; so much sine and cosine take for large angles
-NOT_STORED = ("state_", "summand_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross")
+NOT_STORED = (
+    "state_", "summand_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross",
+    "through", "ends",
+)  # fmt: skip
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -59,9 +65,10 @@ def main(names):
     for name in names:
         for H, B, dtype in SIZES:
             program = program_of(getattr(cells, name)(H, H))
-            for pass_, printed in (("forward", print_forward), ("backward", print_backward)):
-                tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200)
-                kernels = printed(program, tiles)
+            ways = [(printer, None), *([(over_time, "time")] if recurrences(program) else [])]
+            for (writer, mode), pass_ in itertools.product(ways, ("forward", "backward")):
+                tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200, mode)
+                kernels = getattr(writer, f"print_{pass_}")(program, tiles)
                 functions = Pass(kernels, tiles).functions
                 for kernel in kernels:
                     options = {"num_warps": tiles.warps}

@@ -2,21 +2,17 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from triton.runtime.interpreter import ScanOps
-
 from seqnets.cells import LRUCell
 from seqnets.engine import scan
-from seqnets.engine.triton import access
+from seqnets.engine.triton import access, tiles
 from seqnets.engine.triton import scan as kernels
 from seqnets.testing import check_backend
 from tests.engine.test_scan import loop
-from tests.engine.user_cells import MinGRUCell, SRUCell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: torch.float64, torch.complex64: torch.complex128}
@@ -26,30 +22,16 @@ STEPS = (1, 2, 63, 257, pytest.param(1000, marks=pytest.mark.slow))
 @pytest.fixture(params=["whole", "in pieces"])
 def _way(request, monkeypatch):
     """Time whole, or in pieces: more of them than a tile has steps, each of more than one tile."""
-    monkeypatch.setattr(kernels, "_FULL", 0 if request.param == "whole" else 2**30)
+    monkeypatch.setattr(tiles, "_FULL", 0 if request.param == "whole" else 2**30)
     if access.interpreted():
-        monkeypatch.setattr(kernels, "_ENOUGH", 16)
+        monkeypatch.setattr(tiles, "_ENOUGH", 16)
 
 
 @pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    """Small tiles, of which whole columns are combined: the interpreter takes number by number."""
+def interpreter(monkeypatch, quick_scans):
+    """Small tiles."""
     if access.interpreted():
         monkeypatch.setattr(kernels, "_NUMBERS", 128)
-        monkeypatch.setattr(ScanOps, "generic_scan", _scan_of_interpreter)
-
-
-def _scan_of_interpreter(self, inputs):
-    """Along the first axis, over twice as many steps each time."""
-    found = [tensor.handle.data.copy() for tensor in inputs]
-    reach = 1
-    while reach < len(found[0]):
-        both = [*(np.roll(x, reach, 0) for x in found), *found]
-        columns = (self.to_tensor(x, y.dtype) for x, y in zip(both, inputs * 2, strict=True))
-        for x, new in zip(found, self.combine_fn.fn(*columns), strict=True):
-            x[reach:] = new.handle.data[reach:]
-        reach *= 2
-    return [self.to_tensor(x, y.dtype) for x, y in zip(found, inputs, strict=True)]
 
 
 @pytest.fixture(autouse=True)
@@ -193,19 +175,8 @@ def test_second_derivatives_are_right(dtype, reverse, asked):
     assert all(asked.values())
 
 
-@pytest.mark.parametrize("cell_cls", [MinGRUCell, SRUCell, LRUCell])
-def test_cells_run_through_the_kernels(cell_cls, asked):
-    cell = cell_cls(3, 5).to(DEVICE)
+def test_a_cell_of_complex_numbers_runs_through_the_kernels(asked):
+    cell = LRUCell(3, 5).to(DEVICE)
 
     assert check_backend(cell, "scan", steps=(1, 5), dtypes=[torch.float32]) == {}
     assert all(asked.values())
-
-
-@pytest.mark.parametrize("programs", [1, 7, 383, 384, 4096])
-@pytest.mark.parametrize("tiles", [1, 2, 64, 257, 4096])
-def test_pieces_are_neither_too_many_nor_too_few(programs, tiles):
-    size = kernels._tiles(programs, tiles)
-
-    pieces = -(-tiles // size)
-    assert size * (pieces - 1) < tiles <= size * pieces
-    assert pieces == 1 if programs >= 384 else pieces <= min(512, 4096 // programs)

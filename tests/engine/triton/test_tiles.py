@@ -5,7 +5,7 @@ import torch
 
 from seqnets.cells import GRUCell, IndRNNCell, LSTMCell
 from seqnets.engine.plans import program_of
-from seqnets.engine.triton.tiles import Device, choose
+from seqnets.engine.triton.tiles import Device, choose, tiles_of_a_piece
 
 H200 = Device(132, 232448)
 
@@ -51,3 +51,13 @@ def test_weights_stay_on_chip_where_they_fit():
 
     assert choose(program, "forward", 16, 2, H200).resident
     assert not choose(of(LSTMCell, 2048), "forward", 16, 2, H200).resident
+
+
+@pytest.mark.parametrize("programs", [1, 7, 1023, 1024, 4096])
+@pytest.mark.parametrize("tiles", [1, 2, 64, 257, 4096])
+def test_pieces_of_time_are_neither_too_many_nor_too_few(programs, tiles):
+    size = tiles_of_a_piece(programs, tiles)
+
+    pieces = -(-tiles // size)
+    assert size * (pieces - 1) < tiles <= size * pieces
+    assert pieces == 1 if programs >= 1024 else pieces <= min(512, 4096 // programs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from seqnets.engine import fused, operator
 from seqnets.engine.request import Request, under_transform
 from seqnets.engine.triton import access
 from seqnets.typing import State
+
+if TYPE_CHECKING:
+    from seqnets.engine.triton.loops import TritonLoops
 
 name = "triton"
 
@@ -34,22 +37,29 @@ def refusal(request: Request) -> str | None:
     return request.untraceable
 
 
-def run(request: Request) -> tuple[Tensor, State]:
-    """Outputs (B, T, H), and the state after each row's last valid step."""
+def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, State]:
+    """Outputs (B, T, H), and the state after each row's last valid step.
+
+    Args:
+        request: What is asked for.
+        loops: Which printed loops; those over one step after the other if omitted.
+    """
     if torch.compiler.is_compiling():
         return operator.run(request)
+    loops = loops or access.printed_loops()
     device = request.x.device.type
     if not torch.is_autocast_enabled(device):
-        return fused.run(access.printed_loops(), request)
+        return fused.run(loops, request)
     request = _in(_dtype(request), request)
     with torch.autocast(device, enabled=False):
-        return fused.run(access.printed_loops(), request)
+        return fused.run(loops, request)
 
 
-def detail(request: Request) -> str:
+def detail(request: Request, loops: TritonLoops | None = None) -> str:
     """How the work of a request is shared among programs, in words."""
+    loops = loops or access.printed_loops()
     like = request.x.to(_dtype(request))
-    return access.printed_loops().tiles(request.program, "forward", like).why
+    return loops.tiles(request.program, "forward", like).why
 
 
 def _dtype(request: Request) -> torch.dtype:
@@ -87,4 +97,5 @@ def _say_once(reason: str) -> None:
 
 def resources() -> list[dict[str, Any]]:
     """Registers, spills and memory on chip of every kernel that has run in this process."""
-    return [vars(found) for found in access.printed_loops().resources]
+    both = access.printed_loops(), access.loops_over_time()
+    return [vars(found) for loops in both for found in loops.resources]

@@ -9,6 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+
+from seqnets.engine.linear import recurrences
+from seqnets.engine.program import Program
+from seqnets.engine.triton import tiles
 
 if TYPE_CHECKING:
     from seqnets.engine.triton.loops import TritonLoops
@@ -57,3 +62,33 @@ def printed_loops() -> TritonLoops:
     from seqnets.engine.triton.loops import TritonLoops
 
     return TritonLoops()
+
+
+def over_time_pays(program: Program, like: Tensor) -> bool:
+    """Whether steps side by side are expected to be faster, for a tensor (B, T, …) on a GPU."""
+    B, T, _ = like.shape
+    width = program.step.state_sizes[0]
+    pays = tiles.over_time_pays(B, T, width, device_of(like))
+    return pays and recurrences(program) is not None
+
+
+@cache
+def loops_over_time() -> TritonLoops:
+    """The same for programs that are linear in their state: steps side by side."""
+    from seqnets.engine.triton.loops import TritonLoops
+
+    return TritonLoops("time")
+
+
+@cache
+def _device(index: int) -> tiles.Device:
+    properties = torch.cuda.get_device_properties(index)
+    memory = getattr(properties, "shared_memory_per_block_optin", 99 * 1024)
+    return tiles.Device(properties.multi_processor_count, memory)
+
+
+def device_of(like: Tensor) -> tiles.Device:
+    """What kernels may take of the device that a tensor lies on; of the interpreter nothing."""
+    if not like.is_cuda:
+        return tiles.Device(0, 0)
+    return _device(like.device.index if like.device.index is not None else 0)

@@ -31,6 +31,61 @@ def load_units(place, units, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def row_of(place, at, units, WIDTH: tl.constexpr, UNITS: tl.constexpr):
+    """A row of units; zeros where there is no buffer."""
+    row = tl.zeros([1, UNITS], tl.float32)
+    if place is not None:
+        row = load_units(place + at, units, WIDTH)
+    return row
+
+
+@triton.jit
+def store_row(place, at, units, WIDTH: tl.constexpr, row):
+    """Store a row of units."""
+    tl.store(place + at + units[None, :], row, mask=(units < WIDTH)[None, :])
+
+
+@triton.jit
+def scanned(a, b):
+    """Over the steps of a tile: the products of all a so far, and h = a h + b that begins at 0."""
+    return tl.associative_scan((a, b), 0, _both)
+
+
+@triton.jit
+def _both(a, b, a_next, b_next):
+    """Two steps as one."""
+    return a_next * a, a_next * b + b_next
+
+
+@triton.jit
+def last_step(x, STEPS: tl.constexpr):
+    """The last step of a tile, as a row."""
+    last = tl.arange(0, STEPS)[:, None] == STEPS - 1
+    return tl.sum(tl.where(last, x, 0.0), 0)[None, :]
+
+
+@triton.jit
+def handed_on(
+    through, ends, at, c, units, WIDTH: tl.constexpr, UNITS: tl.constexpr, STEPS: tl.constexpr
+):
+    """What the pieces of time before one make of 0, each of which multiplies it and adds an end."""
+    h = tl.zeros([1, UNITS], tl.float32)
+    j = tl.arange(0, STEPS)[:, None]
+    done = 0
+    while done < c:
+        inside = (j < c) & (units < WIDTH)[None, :]
+        place = at + j * WIDTH + units[None, :]
+        a, b = scanned(
+            tl.load(through + place, mask=inside, other=1.0),
+            tl.load(ends + place, mask=inside, other=0.0),
+        )
+        h = last_step(a, STEPS) * h + last_step(b, STEPS)
+        j += STEPS
+        done += STEPS
+    return h
+
+
+@triton.jit
 def is_set(flags, at, inside):
     """Whether a flag of each row is set, (rows, 1)."""
     return (tl.load(flags + at, mask=inside, other=0) != 0)[:, None]

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -20,16 +20,10 @@ from triton.runtime.errors import OutOfResources
 from seqnets.engine import fused
 from seqnets.engine.fused import Gradients, Kept, Order
 from seqnets.engine.program import Program
-from seqnets.engine.triton import library
-from seqnets.engine.triton.access import interpreted
-from seqnets.engine.triton.printer import (
-    NUMBERS,
-    Kernel,
-    print_backward,
-    print_forward,
-    unit_columns,
-)
-from seqnets.engine.triton.tiles import Device, Tiles, choose
+from seqnets.engine.triton import library, over_time, printer
+from seqnets.engine.triton.access import device_of, interpreted
+from seqnets.engine.triton.printer import NUMBERS, Kernel, unit_columns
+from seqnets.engine.triton.tiles import Tiles, choose
 from seqnets.typing import State
 
 INTERPRETED = interpreted()
@@ -66,6 +60,7 @@ class Pass:
     Attributes:
         source: Their text.
         tiles: How they are launched.
+        scans: How many numbers of a unit are scanned over time.
         too_large: Whether they took more than the device has when they were launched.
     """
 
@@ -76,6 +71,7 @@ class Pass:
         constants = ["T"] if INTERPRETED else []
         self.source = "\n\n".join(kernel.text(constants) for kernel in kernels)
         self.tiles = tiles
+        self.scans = max(kernel.scans for kernel in kernels)
         self._pointers = {kernel.name: kernel.pointers for kernel in kernels}
         self.functions = _compiled(self.source, tuple(self._pointers))
         self._compiled: dict[Any, Any] = {}
@@ -83,10 +79,17 @@ class Pass:
     def run(self, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]) -> None:
         """Run all steps."""
         names = list(self.functions)
+        steps = numbers["T"]
+        if self.tiles.mode == "time":
+            pieces = self.tiles.pieces(numbers["B"], steps)
+            grids = ((self.tiles.programs, numbers["B"], n) for n in (pieces - 1, pieces))
+            for name, grid in zip(names, grids, strict=True):
+                if grid[-1]:
+                    self._launch(name, buffers, numbers, constants, grid)
+            return
         if self.tiles.mode != "step":
             self._launch(names[0], buffers, numbers, constants)
             return
-        steps = numbers["T"]
         for i in range(steps):
             for name in names:
                 if not name.endswith("_end"):
@@ -95,11 +98,16 @@ class Pass:
             self._launch(names[-1], buffers, {**numbers, "i": steps}, constants)
 
     def _launch(
-        self, name: str, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]
+        self,
+        name: str,
+        buffers: _Buffers,
+        numbers: dict[str, int],
+        constants: dict[str, Any],
+        grid: tuple[int, ...] = (),
     ) -> None:
         tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
         arguments = [*tensors, *numbers.values(), *constants.values()]
-        grid = self.tiles.programs, self.tiles.groups
+        grid = grid or (self.tiles.programs, self.tiles.groups, 1)
         if INTERPRETED:
             self.functions[name][grid](*arguments)
             return
@@ -107,8 +115,7 @@ class Pass:
         kind = tuple(None if x is None else (x.dtype, x.data_ptr() % 16) for x in tensors)
         key = name, kind, tuple(constants.values()), torch.cuda.current_device()
         if key in self._compiled:
-            launch = self._compiled[key][self.tiles.programs, self.tiles.groups, 1]
-            launch(*arguments)
+            self._compiled[key][grid](*arguments)
             return
         options: dict[str, Any] = {"num_warps": self.tiles.warps}
         if self.tiles.mode == "grid":
@@ -180,8 +187,9 @@ class TritonLoops:
         tiles = self.tiles(program, name, like)
         key = id(program), name, tiles
         if key not in self._passes:
-            printed = {"forward": print_forward, "backward": print_backward}[name](program, tiles)
-            self._passes[key] = program, Pass(printed, tiles)  # kept, so that it stays its id
+            writer = over_time if tiles.mode == "time" else printer
+            kernels = getattr(writer, f"print_{name}")(program, tiles)
+            self._passes[key] = program, Pass(kernels, tiles)  # kept, so that it stays its id
         return self._passes[key][1]
 
     @property
@@ -278,16 +286,19 @@ class TritonLoops:
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
         step, like = program.step, kept.saved
-        B = len(like)
+        B, T, _ = like.shape
         run = self.pass_(program, "backward", like)
+        pieces = run.tiles.pieces(B, T)  # each has sums of its own
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         dwx, products = fused.room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
-        units = make(B, sum(program.units.values()), dtype=torch.float32, device=like.device)
+        units = make(
+            pieces * B, sum(program.units.values()), dtype=torch.float32, device=like.device
+        )
         initial = [like.new_empty(B, size) for size in step.state_sizes]
         start = [
-            make(B, size, dtype=torch.float32, device=like.device)
+            make(pieces, B, size, dtype=torch.float32, device=like.device)
             for size in (() if order.resets is None else step.state_sizes)
         ]
         buffers = _order(order) | {"saved": like, "grad_wx": dwx, "grad_units": units}
@@ -318,7 +329,7 @@ class TritonLoops:
             products,
             _unit_gradients(program, units.sum(0).to(like.dtype)) if program.units else {},
             tuple(initial),
-            tuple(part.to(like.dtype) for part in start),
+            tuple((part.sum(0) if pieces > 1 else part[0]).to(like.dtype) for part in start),
         )
 
     def _run(
@@ -335,6 +346,10 @@ class TritonLoops:
         if run.tiles.mode == "grid":
             counters = 32 * run.tiles.groups  # each in a line of memory of its own
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
+        if run.tiles.mode == "time":
+            numbers["piece"] = run.tiles.piece(B, T)
+            shape = run.scans, B, run.tiles.pieces(B, T), run.tiles.units[0][0]
+            buffers |= {name: _float(like, *shape) for name in ("through", "ends")}
         constants = {"SAVE": save, "REVERSE": order.reverse, "PRECISION": precision(like)}
         try:
             with _on(like.device):
@@ -352,20 +367,6 @@ def precision(like: Tensor) -> str:
     if like.dtype != torch.float32 or torch.backends.cudnn.allow_tf32:
         return "tf32"
     return "tf32x3"
-
-
-@lru_cache(maxsize=64)
-def _device(index: int) -> Device:
-    properties = torch.cuda.get_device_properties(index)
-    memory = getattr(properties, "shared_memory_per_block_optin", 99 * 1024)
-    return Device(properties.multi_processor_count, memory)
-
-
-def device_of(like: Tensor) -> Device:
-    """What kernels may take of the device that a tensor lies on; of the interpreter nothing."""
-    if not like.is_cuda:
-        return Device(0, 0)
-    return _device(like.device.index if like.device.index is not None else 0)
 
 
 @contextmanager

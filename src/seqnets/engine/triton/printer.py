@@ -28,6 +28,7 @@ NUMBERS = (
     "turn_t",  # the same, with kept_b, for the state before a step
     "reset_b", "reset_t",
     "i",  # which step it is, counted from the first that runs; for a launch of one step
+    "piece",  # steps of a program, where programs share a row's
 )  # fmt: skip
 """Whole numbers that every kernel takes."""
 
@@ -38,10 +39,12 @@ class Kernel:
     Attributes:
         name: Of its function.
         pointers: Buffers that it takes.
+        scans: How many numbers of a unit are scanned over time.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.scans = 0
         self.pointers: dict[str, None] = {}
         self._lines: list[str] = []
         self._first: dict[str, str] = {}
@@ -103,12 +106,12 @@ class Kernel:
 
 def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
     """The forward pass: a kernel, or in steps one for each stage."""
-    return _Forward(program, tiles, program.forward).kernels()
+    return ForwardPrinter(program, tiles, program.forward).kernels()
 
 
 def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
     """The backward pass; in steps the last kernel is for the state before the first step."""
-    return _Backward(program, tiles, program.backward).kernels()
+    return BackwardPrinter(program, tiles, program.backward).kernels()
 
 
 @lru_cache(maxsize=256)
@@ -121,7 +124,7 @@ def unit_columns(program: Program) -> dict[Node, int]:
     return columns
 
 
-class _Pass:
+class PassPrinter:
     """What both passes share.
 
     Attributes:
@@ -265,8 +268,12 @@ class _Pass:
             elif node.op == "leaf":
                 self.names[node] = self.leaf(node, stage)
             else:
-                self.names[node] = f"e{node.serial}"
-                self.kernel.line(f"e{node.serial} = {_expression(node, self.names)}")
+                self.names[node] = self.variable(f"e{node.serial}", _expression(node, self.names))
+
+    def variable(self, name: str, value: str) -> str:
+        """Give a value a name."""
+        self.kernel.line(f"{name} = {value}")
+        return name
 
     def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int], row: str) -> None:
         """Load what of some saved nodes the roots need."""
@@ -275,8 +282,7 @@ class _Pass:
                 value = self.load("saved", row, self.program.saved_size, nodes[node], node.width)
                 if node.op in COMPARISONS:
                     value = f"{value} != 0"
-                self.names[node] = f"k{node.serial}"
-                self.kernel.line(f"k{node.serial} = {value}")
+                self.names[node] = self.variable(f"k{node.serial}", value)
 
     def product(self, product: StageProduct, width: int, operand: str, row: str) -> str:
         """A product with rows that other programs wrote: its name."""
@@ -328,14 +334,18 @@ class _Pass:
         return f"is_set({self.kernel.pointer('resets')}, b * reset_b + {time} * reset_t, {when})"
 
 
-class _Forward(_Pass):
+class ForwardPrinter(PassPrinter):
+    """The forward pass."""
+
     name = "forward"
     layout = "wx"
 
     def reach(self, product: int) -> int:
+        """The columns of its weight."""
         return self.step.products[product].weight.columns
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
+        """The gates of some units, side by side."""
         k, tiles, places = product.product, self.tiles, power_of_two(product.blocks)
         sizes = f"{self.units[width]}, {width}, {product.blocks}, {places}, {self.reach(k)}"
         where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
@@ -349,11 +359,11 @@ class _Forward(_Pass):
         return {part for part in parts if part is not None}
 
     def leaf(self, node: Node, stage: Stage) -> str:
+        """What the step has: its input's product, its state, and products and sums of that."""
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "wx":
             value = self.load("wx", "row", self.step.wx_size, offset, node.width)
-            self.kernel.line(f"wx_{offset} = {value}")
-            return f"wx_{offset}"
+            return self.variable(f"wx_{offset}", value)
         if source == "state":
             return self.state(key)
         if source == "product":
@@ -386,6 +396,7 @@ class _Forward(_Pass):
     # Kernels.
 
     def write_loop(self) -> None:
+        """One kernel."""
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
             self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size, 0, size)}")
@@ -411,6 +422,7 @@ class _Forward(_Pass):
             self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
 
     def write_steps(self) -> list[Kernel]:
+        """A kernel for each stage."""
         kernels = []
         for n, stage in enumerate(self.stages):
             self.begin(f"{self.name}_{n}", [stage.width])
@@ -439,6 +451,7 @@ class _Forward(_Pass):
         )
 
     def write_stage(self, stage: Stage) -> None:
+        """What a stage computes and keeps."""
         for product in stage.products:
             self.write_product(product, stage.width)
         self.compute(self.roots(stage), stage)
@@ -446,6 +459,7 @@ class _Forward(_Pass):
             self.keep(store)
 
     def write_product(self, product: StageProduct, width: int) -> None:
+        """A product, and its gates as tiles."""
         k, value = product.product, product.value
         places = power_of_two(product.blocks)
         units = self.units[width]
@@ -529,25 +543,30 @@ class _Forward(_Pass):
             self.keep_before(p, "then", "(i + 1)", "then < length")
 
 
-class _Backward(_Pass):
+class BackwardPrinter(PassPrinter):
+    """The backward pass."""
+
     name = "backward"
     layout = "saved"
 
     def reach(self, product: int) -> int:
+        """The rows of its weight."""
         return self.step.products[product].weight.rows
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
+        """Some columns of all rows."""
         k, tiles = product.product, self.tiles
         where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
         sizes = f"{self.units[width]}, {width}, {self.reach(k)}, {tiles.split}, {tiles.depth}"
         return f"turned_weights({where}, {sizes})"
 
     def leaf(self, node: Node, stage: Stage) -> str:
+        """What the forward pass had or has kept, and gradients that come in."""
         source, key = node.what.source, node.what.key
         if source == "state":
             size = self.step.state_sizes[key]
-            self.kernel.line(f"b_{key} = {self.load(f'before_{key}', 'row', size, 0, size)}")
-            return f"b_{key}"
+            value = self.load(f"before_{key}", "row", size, 0, size)
+            return self.variable(f"b_{key}", value)
         if source != "grad":
             return super().leaf(node, stage)
         kind, k = key
@@ -617,6 +636,7 @@ class _Backward(_Pass):
     # Kernels.
 
     def write_loop(self) -> None:
+        """One kernel."""
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
             self.kernel.line(f"carry_{p} = {self.zeros(size)}")
@@ -642,6 +662,7 @@ class _Backward(_Pass):
             self.store(*self.place("unit", k, 0), width, f"unit_{k}")
 
     def write_steps(self) -> list[Kernel]:
+        """A kernel for each stage, and one for the end."""
         kernels = []
         for n, stage in enumerate(self.stages):
             self.begin(f"{self.name}_{n}", [stage.width])

@@ -16,13 +16,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from seqnets.engine.triton.tiles import tiles_of_a_piece
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 """What is stored; arithmetic is in float32."""
 
 _UNITS, _STEPS = 16, 128  # of a tile, at the most
 _NUMBERS = 512  # of a tile: a program is one warp, since warps would scan in turn
-_FULL = 384  # programs that keep a GPU's memory busy enough; fewer gain by pieces
-_ENOUGH, _MOST = 2048, 256  # programs to cut time for, and pieces of it
 
 
 def forward(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
@@ -58,7 +58,7 @@ def _launch(a: Tensor, b: Tensor, first: Tensor, buffers: dict[str, Tensor], rev
     steps = min(_STEPS, _NUMBERS // units // (2 if complex_ else 1))
     count = T + 1 if back else T  # backwards, the step before the first gives grad_first
     blocks = triton.cdiv(H, units)
-    piece = steps * _tiles(B * blocks, triton.cdiv(count, steps))
+    piece = steps * tiles_of_a_piece(B * blocks, triton.cdiv(count, steps))
     pieces = triton.cdiv(count, piece)
 
     given = {"a": _plain(a), "b": _plain(b), "first": _plain(first).contiguous()}
@@ -76,13 +76,6 @@ def _launch(a: Tensor, b: Tensor, first: Tensor, buffers: dict[str, Tensor], rev
             summarise[B * blocks, pieces - 1](given["a"], given["b"], through, ends, **options)
         absent = dict.fromkeys({"h", "grad_a", "grad_first"} - given.keys())
         scan[B * blocks, pieces](**given, **absent, through=through, ends=ends, **options)
-
-
-def _tiles(programs: int, tiles: int) -> int:
-    """How many tiles of time a piece has."""
-    if programs >= _FULL:
-        return tiles
-    return max(1, tiles * programs // _ENOUGH, tiles // _MOST)
 
 
 def _plain(tensor: Tensor) -> Tensor:

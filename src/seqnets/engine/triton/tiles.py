@@ -28,12 +28,12 @@ class Tiles:
 
     Attributes:
         mode: "rows" (a program computes some rows from the first step to the last, alone), "grid"
-            (programs share the units of some rows and meet after each stage), or "step" (a launch
-            for each stage of each step).
-        rows: Sequences of a program.
+            (programs share the units of some rows and meet after each stage), "step" (a launch
+            for each stage of each step), or "time" (programs share the steps of a row).
+        rows: Sequences of a program; in "time" steps of one sequence.
         units: Units of a program, by the width of a stage.
         programs: Programs that share rows.
-        groups: How many such groups there are.
+        groups: How many such groups there are; in "time" there is one a row, and this is 1.
         split: Shares of a product, each summed by a warp; 1 where all warps sum together.
         depth: Columns that a product sums over at a time.
         resident: Whether the weights stay on chip over all steps.
@@ -55,6 +55,8 @@ class Tiles:
     @property
     def why(self) -> str:
         """The choice in words."""
+        if self.mode == "time":
+            return f"steps side by side, {self.rows} x {self.units[0][1]} units at a time"
         weights = "weights on chip" if self.resident else "weights from memory"
         shared = f"{self.groups} x {self.programs} programs of {self.rows} rows"
         if self.mode == "rows":
@@ -63,6 +65,43 @@ class Tiles:
             return f"one launch, programs meet at every stage, {shared}, {weights}"
         return f"a launch a stage, {shared}, {weights}"
 
+    def piece(self, B: int, T: int) -> int:
+        """How many steps of a row a program takes: in "time" so few that all programs are enough.
+
+        Args:
+            B: Rows.
+            T: Steps.
+        """
+        if self.mode != "time":
+            return T
+        return self.rows * tiles_of_a_piece(self.programs * B, _parts(T, self.rows))
+
+    def pieces(self, B: int, T: int) -> int:
+        """Into how many pieces a row's steps are cut."""
+        return _parts(T, self.piece(B, T))
+
+
+def tiles_of_a_piece(programs: int, tiles: int) -> int:
+    """How many tiles of time a program takes, one after the other.
+
+    Args:
+        programs: How many there are if each takes all.
+        tiles: How many of these there are.
+    """
+    if programs >= _FULL:
+        return tiles
+    return max(1, tiles * programs // _ENOUGH, tiles // _MOST)
+
+
+_FULL, _ENOUGH, _MOST = 1024, 2048, 256
+"""Programs that need no cut of time; programs to cut it for; and pieces of it at the most."""
+
+_NUMBERS = 512
+"""Of a tile of steps and units: a program is one warp, since warps would scan in turn.
+
+Half as many where a step has more than ``_LIGHT`` numbers a unit, so that registers hold them.
+"""
+_LIGHT = 6
 
 _Product = tuple[int, int, int]
 """How wide a product's result is, how many gates it has, and over how many columns it sums."""
@@ -85,6 +124,8 @@ def choose(
     stages = program.forward if pass_ == "forward" else program.backward
     widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
     products = _products(program, pass_)
+    if mode == "time":
+        return _over_time(program, widths[-1])
     alone = not program.step.products and not program.step.sums
     if alone and mode in (None, "rows"):
         return _without_products(widths, B, device)
@@ -130,6 +171,25 @@ def _without_products(widths: Sequence[int], B: int, device: Device) -> Tiles:
     tiles = tuple((width, power_of_two(_parts(width, programs))) for width in widths)
     warps = max(1, min(4, rows * units // 128))
     return Tiles("rows", rows, tiles, programs, _parts(B, rows), 1, 0, True, warps, 4)
+
+
+def over_time_pays(B: int, T: int, width: int, device: Device) -> bool:
+    """Whether steps side by side are expected to take less time than one after the other.
+
+    A step after the other takes some 0.3 microseconds, however few its numbers are; side by side
+    all numbers are read and written up to twice as often. From so many numbers a step on that a
+    GPU reads and writes them in such a time, nothing is gained (computed, not measured).
+    """
+    return T >= 128 and B * width <= 250 * device.processors
+
+
+def _over_time(program: Program, width: int) -> Tiles:
+    """Some units of a row, and as many steps as make a tile."""
+    units = min(16, power_of_two(width))
+    tiles = ((width, units),)
+    of_a_step = program.step.wx_size + program.saved_size + width * len(program.befores)
+    steps = (_NUMBERS if of_a_step <= _LIGHT * width else _NUMBERS // 2) // units
+    return Tiles("time", steps, tiles, _parts(width, units), 1, 1, 0, True, 1)
 
 
 def _products(program: Program, pass_: str) -> list[_Product]:

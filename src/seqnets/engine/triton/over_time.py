@@ -1,0 +1,357 @@
+"""A program that is linear in its state as Triton, parallel over time: tiles of steps and units.
+
+A program of the GPU takes some units of one row through a piece of time, a tile after the other.
+What a step reads of the one before it comes from a scan over the tile: of the factor and the
+summand that the step before makes of its own numbers, which are loaded a second time, from the
+cache. All else is the step's expressions, as they are printed for loops. Where rows and units alone
+are too few for a GPU, time is cut: a first launch finds what each piece does to any state.
+
+Passes over (B, T, H) in memory, minimal GRU: forward 2 are read and 4 written (outputs, and what
+the backward pass needs), backward 4 and 2; in pieces 2 more are read, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from seqnets.engine.linear import Linear, recurrences
+from seqnets.engine.program import Program, Stage, Store
+from seqnets.engine.trace import Columns, Node
+from seqnets.engine.triton.printer import BackwardPrinter, ForwardPrinter, Kernel, PassPrinter
+from seqnets.engine.triton.tiles import Tiles
+
+
+def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
+    """The forward pass: what pieces do to any state before them, and the pass itself."""
+    return _Forward(program, tiles, program.forward).kernels()
+
+
+def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
+    """The backward pass: the same two kernels."""
+    return _Backward(program, tiles, program.backward).kernels()
+
+
+class _OverTime(PassPrinter):
+    """What both passes share.
+
+    Attributes:
+        linear: How what a step reads of others comes to be, by state part.
+        shift: How many steps before those of the tile the numbers belong to that are computed now.
+        scans: What is scanned: state part and shift.
+    """
+
+    linear: dict[int, Linear]
+    shift: int = 0
+
+    def __init__(self, program: Program, tiles: Tiles, stages: Sequence[Stage]) -> None:
+        super().__init__(program, tiles, stages)
+        found = recurrences(program)
+        assert found is not None  # else no tiles are of this mode
+        self.linear = getattr(found, self.name)
+        self.width = program.step.state_sizes[0]
+        self.scans: list[tuple[int, int]] = []
+
+    # What the passes differ in.
+
+    def time_of(self, step: str) -> str:
+        """When a step of the pass is."""
+        raise NotImplementedError
+
+    first: str
+    """Which of them is the first within the lengths."""
+
+    def write_tile(self) -> None:
+        """All that is computed of a tile."""
+        raise NotImplementedError
+
+    def write_last(self) -> None:
+        """What is left after the last tile."""
+
+    def coming(self, p: int) -> str:
+        """What a step reads of the one before it in the order of the pass."""
+        raise NotImplementedError
+
+    # Kernels.
+
+    def kernels(self) -> list[Kernel]:
+        """What pieces do to any state before them, and the pass itself, which comes last."""
+        self.summarises = False
+        self.begin_row(self.name)
+        with self.over_tiles():
+            self.write_tile()
+        self.write_last()
+        whole = self.kernel
+
+        scans, self.summarises = self.scans, True
+        self.scans = []
+        self.begin_row(f"{self.name}_ends")
+        with self.over_tiles():
+            for p, shift in scans:
+                with self.earlier(shift):
+                    self.coming(p)
+        for j in range(len(scans)):
+            at = f"(({j} * B + b) * tl.num_programs(2) + c) * {self.width}"
+            for name in ("through", "ends"):
+                self.store_row(name, at, f"{name}_{j}")
+        for kernel in (self.kernel, whole):
+            kernel.scans = len(scans)
+        return [self.kernel, whole]
+
+    def begin_row(self, name: str) -> None:
+        """Begin a kernel: which row, units and piece of time a program takes."""
+        self.kernel = Kernel(name)
+        lengths = self.kernel.pointer("lengths")
+        self.kernel.line(
+            "b = tl.program_id(1).to(tl.int64)",
+            "c = tl.program_id(2)",
+            f"u_0 = tl.program_id(0) * {self.units[self.width]} + "
+            f"tl.arange(0, {self.units[self.width]})",
+            "length = T",
+        )
+        with self.kernel.block(f"if {lengths} is not None:"):
+            self.kernel.line(f"length = tl.load({lengths} + b)")
+        self.kernel.line(f"begin = {self.first}")
+
+    @contextmanager
+    def over_tiles(self) -> Iterator[None]:
+        """Around what is done with a tile."""
+        self.write_beginning()
+        self.kernel.end_of_beginning()
+        self.kernel.line("done = c * piece", "stop = tl.minimum(done + piece, T)")
+        self.names_of: dict[int, dict[Node, str]] = {}
+        with self.kernel.block("while done < stop:"):
+            with self.earlier(0):
+                yield
+            self.kernel.line(f"done += {self.tiles.rows}")
+
+    def write_beginning(self) -> None:
+        """What is there before the first tile."""
+
+    # Steps before those of the tile.
+
+    @contextmanager
+    def earlier(self, shift: int) -> Iterator[None]:
+        """Compute with the numbers of so many steps before those of the tile."""
+        outer = self.shift, self.names
+        self.shift = shift
+        if shift not in self.names_of:
+            self.names_of[shift] = {}
+            self.write_places()
+        self.names = self.names_of[shift]
+        yield
+        self.shift, self.names = outer
+
+    def own(self, name: str, shift: int | None = None) -> str:
+        """A variable of the steps that are computed with."""
+        shift = self.shift if shift is None else shift
+        return f"{name}_{shift}_before" if shift else name
+
+    def variable(self, name: str, value: str) -> str:
+        return super().variable(self.own(name), value)
+
+    def at(
+        self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
+    ) -> str:
+        row = self.own(row) if row == "row" else row
+        more, inside = f" + {offset}" if offset else "", self.own("in_0")
+        inside = f"{inside} & {when}" if when else inside
+        return f"{self.kernel.pointer(place)}, {row} * {columns}{more}, u_0, {inside}"
+
+    def write_places(self) -> None:
+        """Which steps they are, and where their numbers lie."""
+        back = f" - {self.shift}" if self.shift else ""
+        self.variable("step", f"done{back} + tl.arange(0, {self.tiles.rows})")
+        step, t = self.own("step"), self.own("t")
+        self.variable("t", self.time_of(step))
+        self.variable("there", f"({step} >= 0) & ({step} < T)")
+        there = self.own("there")
+        self.variable("in_0", f"{there}[:, None] & (u_0 < {self.width})[None, :]")
+        self.variable("row", f"b * row_b + {t} * row_t")
+        self.variable("valid", f"({there} & ({t} < length))[:, None]")
+        self.variable("begins", f"({step} == begin)[:, None]")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            self.variable("fresh", self.resets(t, f"{there} & ({t} < length)"))
+
+    def value(self, node: Node, shift: int) -> str:
+        """A tile of what a node is so many steps before those of the tile."""
+        with self.earlier(shift):
+            self.load_saved([node], self.program.saved if self.name == "backward" else {}, "row")
+            self.compute([node], self.stages[0])
+            return self.whole(node, self.width)
+
+    # Scans.
+
+    def row(self, place: str, p: int) -> str:
+        """One row of units, that of a state part; zeros where there is none."""
+        name = self.kernel.pointer(f"{place}_{p}")
+        value = f"row_of({name}, b * {self.width}, u_0, {self.width}, {self.units[self.width]})"
+        return self.kernel.once(f"{name}_row", value)
+
+    def store_row(self, place: str, at: str, row: str) -> None:
+        """Store a row of units."""
+        place = self.kernel.pointer(place)
+        self.kernel.line(f"store_row({place}, {at}, u_0, {self.width}, {row})")
+
+    def scanned(self, p: int, factor: str, summand: str) -> str:
+        """Every number that is a factor times the one before it, plus a summand."""
+        j, steps, units = len(self.scans), self.tiles.rows, self.units[self.width]
+        self.scans.append((p, self.shift))
+        product, total = self.own(f"product_{p}"), self.own(f"total_{p}")
+        self.kernel.line(f"{product}, {total} = scanned({factor}, {summand})")
+        if self.summarises:
+            self.kernel.once(f"through_{j}", f"tl.full([1, {units}], 1.0, tl.float32)")
+            self.kernel.once(f"ends_{j}", f"tl.zeros([1, {units}], tl.float32)")
+            self.kernel.line(
+                f"last = last_step({product}, {steps})",
+                f"ends_{j} = last * ends_{j} + last_step({total}, {steps})",
+                f"through_{j} = last * through_{j}",
+            )
+            return total
+        places = f"{self.kernel.pointer('through')}, {self.kernel.pointer('ends')}"
+        at = f"({j} * B + b) * (tl.num_programs(2) - 1) * {self.width}"
+        self.kernel.once(
+            f"carry_{j}", f"handed_on({places}, {at}, c, u_0, {self.width}, {units}, {steps})"
+        )
+        self.kernel.line(
+            f"{total} = {product} * carry_{j} + {total}",
+            f"carry_{j} = last_step({total}, {steps})",
+        )
+        return total
+
+    def last(self, time: str) -> None:
+        """The step after which a pass is done with a row; one without any has its first one."""
+        self.kernel.line(
+            f"end = {time}",
+            "last = ((t == end) & (length > 0) | (step == 0) & (length == 0))[:, None]",
+        )
+
+
+class _Forward(_OverTime, ForwardPrinter):
+    first = "T - length if REVERSE else 0"
+
+    def time_of(self, step: str) -> str:
+        return f"T - 1 - {step} if REVERSE else {step}"
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        if node.what.source == "state":
+            return self.coming(node.what.key)
+        return super().leaf(node, stage)
+
+    def coming(self, p: int) -> str:
+        """The state part before the step: what the step before made of it."""
+        linear, then = self.linear[p], self.shift + 1
+        new = self.value(linear.b[0], then)
+        factor = None if linear.moves else self.value(linear.a[0], then)
+        valid = self.own("valid", then)
+        new = self.variable(f"new_{p}", f"tl.where({valid}, {new}, 0.0)")
+        begins, first = self.own("begins"), self.row("initial", p)
+        self.kernel.line(f"{new} = tl.where({begins}, {first}, {new})")
+        if factor is not None:
+            factor = self.variable(f"factor_{p}", f"tl.where({valid}, {factor}, 0.0)")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            fresh, start = self.own("fresh"), self.row("start", p)
+            self.kernel.line(f"{new} = tl.where({fresh}, {start}, {new})")
+            if factor is not None:
+                self.kernel.line(f"{factor} = tl.where({fresh}, 0.0, {factor})")
+        return new if factor is None else self.scanned(p, factor, new)
+
+    def write_tile(self) -> None:
+        self.kernel.line("kept = b * kept_b + t * kept_t")
+        self.write_stage(self.stages[0])
+        for p in sorted(self.program.befores):
+            before = self.value(self.step.graph.leaf(Columns("state", p), self.width), 0)
+            with self.saving(False):
+                tile = f"tl.where(valid, {before}, 0.0)"
+                self.store(f"before_{p}", "kept", self.width, 0, self.width, tile)
+        self.last("0 if REVERSE else length - 1")
+        for p, node in enumerate(self.step.state):
+            after = self.whole(node, self.width)
+            if p == 0:
+                value = f"tl.where(valid, {after}, 0.0)"
+                self.store("y", "row", self.width, 0, self.width, value)
+            value = f"tl.where(length == 0, {self.row('initial', p)}, {after})"
+            self.store(f"final_{p}", "(b + step * 0)", self.width, 0, self.width, value, "last")
+
+
+class _Backward(_OverTime, BackwardPrinter):
+    first = "0 if REVERSE else T - length"
+
+    def time_of(self, step: str) -> str:
+        return f"{step} if REVERSE else T - 1 - {step}"
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        if node.what.source == "grad":
+            return self.coming(node.what.key[1])
+        return super().leaf(node, stage)
+
+    def coming(self, p: int) -> str:
+        """The gradient of a state part after the step, of all that comes after it."""
+        linear, then = self.linear.get(p), self.shift + 1
+        begins, final = self.own("begins"), self.row("grad_final", p)
+        new = self.variable(f"g_{p}", f"tl.where({begins}, {final}, 0.0)")
+        if p == 0:
+            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+                value = self.load("grad_y", "row", self.width, 0, self.width)
+                self.kernel.line(f"{new} = {new} + tl.where({self.own('valid')}, {value}, 0.0)")
+        if linear is None:
+            return new
+        more = self.value(linear.b[0], then)
+        factor = None if linear.moves else self.value(linear.a[0], then)
+        valid = self.own("valid", then)
+        more = self.variable(f"more_{p}", f"tl.where({valid}, {more}, 0.0)")
+        if factor is not None:
+            factor = self.variable(f"factor_{p}", f"tl.where({valid}, {factor}, 0.0)")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            for found in filter(None, (more, factor)):
+                self.kernel.line(f"{found} = tl.where({self.own('fresh', then)}, 0.0, {found})")
+        self.kernel.line(f"{new} = {new} + {more}")
+        return new if factor is None else self.scanned(p, factor, new)
+
+    def write_beginning(self) -> None:
+        if self.summarises:
+            return
+        for k in range(len(self.program.units)):
+            self.kernel.line(f"unit_{k} = {self.no_row}")
+        for p in range(len(self.step.state)):
+            self.kernel.line(f"start_{p} = {self.no_row}")
+
+    @property
+    def no_row(self) -> str:
+        """A row of nothing."""
+        return f"tl.zeros([1, {self.units[self.width]}], tl.float32)"
+
+    def write_tile(self) -> None:
+        (stage,) = self.stages
+        roots = [store.node for store in stage.stores if store.node is not None]
+        self.load_saved(roots, self.program.saved, "row")
+        self.compute(roots, stage)
+        self.last("length - 1 if REVERSE else 0")
+        for store in stage.stores:
+            self.keep(store, stage)
+
+    def keep(self, store: Store, stage: Stage) -> None:
+        kind, k, tile = store.buffer.kind, store.buffer.key, self.whole(store.node, self.width)
+        tile = f"tl.where(valid, {tile}, 0.0)"
+        if kind == "dwx":
+            self.store(*self.place(kind, k, store.offset), self.width, tile)
+        elif kind == "unit":
+            self.kernel.line(f"unit_{k} += tl.sum({self.inside(tile, self.width)}, 0)[None, :]")
+        else:
+            self.kernel.line(f"next_{k} = {tile}")
+            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+                self.kernel.line(
+                    f"start_{k} += tl.sum(tl.where(fresh, next_{k}, 0.0), 0)[None, :]",
+                    f"next_{k} = tl.where(fresh, 0.0, next_{k})",
+                )
+            value = f"tl.where(length == 0, {self.row('grad_final', k)}, next_{k})"
+            initial = f"grad_initial_{k}"
+            self.store(initial, "(b + step * 0)", self.width, 0, self.width, value, "last")
+
+    def write_last(self) -> None:
+        for k in range(len(self.program.units)):
+            place, _, columns, first = self.place("unit", k, 0)
+            self.store_row(place, f"(c * B + b) * {columns} + {first}", f"unit_{k}")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            for p in range(len(self.step.state)):
+                self.store_row(f"grad_start_{p}", f"(c * B + b) * {self.width}", f"start_{p}")
