@@ -55,6 +55,8 @@ TASKS = {
         {"max_steps": 14, "accumulate_grad_batches": 2},
     ),
     "text by epochs": (text_data, partial(language_module, scheduler=None), {"max_epochs": 2}),
+    "text by epochs, with a schedule over them": (text_data, language_module, {"max_epochs": 2}),
+    "text by epochs, cut short": (text_data, language_module, {"max_epochs": 3, "max_steps": 25}),
     "parity with a plateau schedule": (
         lambda folder: parity_data(),
         parity_module,

@@ -142,14 +142,14 @@ class SequenceModule(LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
-            total = self.trainer.estimated_stepping_batches
-            if math.isinf(total):
+            total = _steps_of_the_run(self.trainer)
+            if total is None:
                 raise ConfigError(
                     "scheduler: one that spans the run came with a run of no known length.\n"
                     "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
                     "scheduler=constant."
                 )
-            schedule = self.scheduler_factory(optimizer, total_steps=int(total))
+            schedule = self.scheduler_factory(optimizer, total_steps=total)
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         schedule = self.scheduler_factory(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
@@ -282,3 +282,18 @@ def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, mine)
     return everyones
+
+
+def _steps_of_the_run(trainer: Trainer) -> int | None:
+    """Optimizer steps from the first to the last; None where only time ends the run.
+
+    Lightning's own estimate sets up the data. What is set up so early is not told, on resume, how
+    far its epoch had come.
+    """
+    longest = None if trainer.max_steps == -1 else trainer.max_steps
+    if trainer.max_epochs in (None, -1):
+        return longest
+    batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * max(trainer.max_epochs, 1)
+    return steps if longest is None else min(steps, longest)
