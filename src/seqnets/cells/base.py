@@ -32,7 +32,6 @@ class Cell(nn.Module, ABC):
         states: Names of the state's parts. The first is the cell's output.
         clocks: Those of them that count time, and are no memory: options leave them as they are.
         output_only: Whether the state's first part is the output and no more: no step reads it.
-        has_modes: Whether the equation reads ``training``.
         input_size: Features of the input, I.
         hidden_size: Units, H.
     """
@@ -40,7 +39,6 @@ class Cell(nn.Module, ABC):
     states: tuple[str, ...] = ("h",)
     clocks: tuple[str, ...] = ()
     output_only: bool = False
-    has_modes: ClassVar[bool] = False
     input_size: int
     hidden_size: int
 

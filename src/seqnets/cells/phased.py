@@ -64,7 +64,6 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     clocks: tuple[str, ...] = ("t",)
     per_unit = ("p_i", "p_f", "p_o", "log_tau", "shift")
     projects = False
-    has_modes = True
     log_tau: Tensor
     shift: Tensor
 

@@ -27,7 +27,6 @@ class Wrapper(Cell):
     """
 
     cell: Cell
-    has_modes = True
     projects_within: ClassVar[bool] = False
 
     def __init__(self, cell: Cell) -> None:

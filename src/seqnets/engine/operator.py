@@ -44,7 +44,7 @@ def plain_attributes(cell: Cell) -> str:
     Modes, numbers and words. Those of cells inside have the cell's name before them:
     "beta,cell.training".
     """
-    names = ["training"] if cell.has_modes else []
+    names = ["training"]
     names += [n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN)]
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):

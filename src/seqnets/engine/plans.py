@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.engine.program import Program, make_program
 from seqnets.engine.trace import (
+    Step,
     Untraceable,
     step_from_text,
     trace_projection,
@@ -43,7 +44,7 @@ def plan_of(cell: Cell) -> tuple[Program, tuple[str, str | None] | None]:
     Raises:
         Untraceable: As ``program_of`` says.
     """
-    return _once("plan", cell, lambda: (make_program(trace_step(cell)), trace_projection(cell)))
+    return _once("plan", cell, lambda: (_program(trace_step(cell)), trace_projection(cell)))
 
 
 def streaming_program_of(cell: Cell) -> Program:
@@ -56,8 +57,16 @@ def streaming_program_of(cell: Cell) -> Program:
 def program_from_text(text: str) -> Program:
     """The program of a step that was written down, as ``Step.to_text`` does."""
     if ("text", text) not in _known:
-        _known["text", text] = _apart(lambda: make_program(step_from_text(text)))
+        _apart(lambda: _program(step_from_text(text)))
     return _known["text", text]
+
+
+def _program(step: Step) -> Program:
+    """A step's program: the same one for equal steps, in training and evaluation for most cells."""
+    key = "text", step.to_text()
+    if key not in _known:
+        _known[key] = make_program(step)
+    return _known[key]
 
 
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
@@ -99,8 +108,7 @@ def _equation(cell: Cell) -> tuple[Any, ...]:
             inside.append((name, *_equation(module)))
         elif name != "parametrizations":
             raise TypeError(f"{type(cell).__name__} has a module, {name}")
-    mode = cell.training if cell.has_modes else None
-    return type(cell), mode, _frozen(attributes_of(cell), (cell, cell.origin)), *inside
+    return type(cell), cell.training, _frozen(attributes_of(cell), (cell, cell.origin)), *inside
 
 
 def attributes_of(cell: Cell) -> dict[str, Any]:

@@ -257,7 +257,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         if node.width != size:
             raise Untraceable(f"state '{name}' becomes {node.width} units wide, not {size}")
     used = _used_parameters(recorder, nodes)
-    return Step(
+    step = Step(
         recorder.graph,
         tuple(recorder.products),
         tuple(recorder.sums),
@@ -266,6 +266,75 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         x.shape[1],
         {name: tuple(p.shape) for name, p in cell.tensors().items() if name in used},
     )
+    _compare(step, cell, project)
+    return step
+
+
+def _compare(step: Step, cell: Cell, project: bool) -> None:
+    """Run a cell's own step beside the traced one, on other numbers, other rows, and backwards.
+
+    What was read while tracing and is no number of a row (a branch, a count of rows, whether
+    gradients are on) is seen here, and so is what autograd is told besides operations: ``detach``,
+    ``no_grad``, functions with a backward pass of their own.
+
+    Raises:
+        Untraceable: They differ.
+    """
+    like, rows = cell._like, 7
+    dtype = like.dtype if like.dtype == torch.float64 else torch.float32
+    draw = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
+
+    tensors = {
+        name: numbers(*t.shape).detach() / max(1, t.shape[-1] if t.dim() > 1 else 1) ** 0.5
+        if t.is_floating_point()
+        else t.detach().cpu()
+        for name, t in cell.tensors().items()
+    }
+    for name in step.parameters:
+        if tensors[name].is_floating_point():
+            tensors[name].requires_grad_()
+    state = tuple(numbers(rows, size) for size in cell.state_sizes)
+    bound = cell.bind(tensors)
+    with _told_why(), torch.enable_grad():
+        wx = numbers(rows, cell.input_size if project else step.wx_size)
+        own = bound.step(bound.project(wx) if project else wx, state)
+        traced = replay(step, wx, state, {name: tensors[name] for name in step.parameters})
+        wanted = [wx, *state, *(tensors[name] for name in step.parameters)]
+        wanted = [tensor for tensor in wanted if tensor.requires_grad]
+        ends = [torch.randn(part.shape, generator=draw, dtype=dtype) for part in traced]
+        slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
+    if not all(map(_are_near, own, traced)):
+        raise Untraceable(
+            "it gives something else than its operations on numbers, so it reads what is none: "
+            "a branch, a count of rows, whether gradients are on"
+        )
+    if not project and not all(map(_are_near, *slopes)):
+        raise Untraceable(
+            "its gradient is not that of its operations: detach, no_grad, or a function with a "
+            "backward pass of its own"
+        )
+
+
+def _slopes(
+    outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of outputs for inputs; zeros where there is none."""
+    pairs = [(y, end) for y, end in zip(outputs, ends, strict=True) if y.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(x) for x in inputs]
+    found = torch.autograd.grad(
+        [y for y, _ in pairs], inputs, [end for _, end in pairs], allow_unused=True
+    )
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _are_near(a: Tensor, b: Tensor) -> bool:
+    """Whether numbers differ by rounding alone."""
+    near = torch.isclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) | (a.isinf() & b.isinf())
+    return bool(near.all())
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
