@@ -1,5 +1,6 @@
 """Whole runs: trained, tested, resumed, evaluated, sampled; small ones."""
 
+import csv
 import json
 import shlex
 import shutil
@@ -188,6 +189,21 @@ def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
 
     assert done.code == 2
     assert "is what the checkpoint says" in done.err
+
+
+def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path):
+    def rows():
+        return list(csv.DictReader((only_run(tmp_path) / "metrics.csv").read_text().splitlines()))
+
+    seqnets("train", *small_text, "logger=csv")
+    before = rows()
+    done = seqnets("train", f"resume={only_run(tmp_path)}", "trainer.max_epochs=2")
+    after = rows()
+
+    assert done.code == 0, done.err
+    assert "Warning" not in done.err
+    assert after[: len(before)] == before != []
+    assert int(after[-1]["step"]) > int(before[-1]["step"])
 
 
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):

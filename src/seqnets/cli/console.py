@@ -16,7 +16,6 @@ _NEEDLESS = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*callbacks used to create the checkpoint .*\['Timer'\].*",  # it may have no limit now
     r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed up already
-    r".*Experiment logs directory .* exists and is not empty.*",
 )
 
 

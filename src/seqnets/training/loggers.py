@@ -1,0 +1,30 @@
+"""Figures in files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+
+class CSVLogger(loggers.CSVLogger):
+    """Lightning's, but a run that goes on adds to the rows that its ``metrics.csv`` has."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """What writes the rows."""
+        if self._experiment is None:
+            self._experiment = _Adding(self.log_dir)
+        return self._experiment
+
+
+class _Adding(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:  # Lightning's takes the file away
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.metrics_keys = next(csv.reader(file), [])
