@@ -60,6 +60,8 @@ def test_tensorboard_gets_losses_metrics_norms_rates_and_throughput(watched):
     owners = {name.rpartition(".")[0] for name, _ in module.model.named_parameters()}
     assert layers == {f"gradient_norm/{owner}" for owner in owners}
     assert [point.step for point in found.Scalars("learning_rate")] == [0, 3, 6, 9]
+    assert [point.step for point in found.Scalars("throughput/steps_per_second")] == [3, 6, 9]
+    assert [point.step for point in found.Scalars("val/loss")] == [6, 12]
 
 
 def test_the_total_gradient_norm_is_the_norm_of_the_layers(watched):
@@ -152,6 +154,7 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
 
     assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
     assert "steps/s" in shown
+    assert re.search(r"loss \d\.\d{3}  validation accuracy \d\.\d{3}  ", shown)
     assert "\x1b" not in shown
 
 

@@ -109,6 +109,16 @@ def test_killed_without_warning_and_resumed_ends_with_the_same_weights(every, tm
     assert same(whole, resumed)
 
 
+def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(tmp_path):
+    figures = Figures()
+
+    ended, _ = fit(language_module, text_data(tmp_path), tmp_path, figures, max_steps=7)
+
+    assert not ended.is_last_batch
+    assert list(figures.losses) == [7]
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
+
+
 def test_early_stopping_counts_on_where_it_was(tmp_path):
     def patience():
         return EarlyStopping("val/loss", patience=3, min_delta=10.0)

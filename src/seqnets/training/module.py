@@ -117,6 +117,7 @@ class SequenceModule(LightningModule):
         loss = self._summarise("val")
         if self.trainer.sanity_checking or self.trainer.state.fn != "fit":
             return
+        self.log("step", float(self.global_step))  # Lightning counts the last step after this
         if self._plateau is not None:
             self._plateau.step(loss)
         if self._averaging is not None:
@@ -293,7 +294,8 @@ def _steps_of_the_run(trainer: Trainer) -> int | None:
     longest = None if trainer.max_steps == -1 else trainer.max_steps
     if trainer.max_epochs in (None, -1):
         return longest
-    batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * max(trainer.max_epochs, 1)
     return steps if longest is None else min(steps, longest)

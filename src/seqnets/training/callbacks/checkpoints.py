@@ -17,9 +17,10 @@ class Checkpoints(Checkpoint):
 
     ``best.ckpt`` is written when the objective's metric improves on the validation part, or is
     what it was while the loss falls: few sequences leave few different accuracies;
-    ``last.ckpt`` after each validation, at the end, and every so many steps. Both are written at
-    moments from which Lightning's loops go on exactly: after a validation, or after a batch that
-    none follows. Lightning calls this callback after all others, whose states it writes.
+    ``last.ckpt`` after each validation, at the end, and every so many steps. A run that ends by
+    its number of steps is validated then, so that its last weights can be the best. Both are
+    written at moments from which Lightning's loops go on exactly: after a validation, or after a
+    batch that none follows. Lightning calls this callback after all others, whose states it writes.
 
     Args:
         every_n_steps: Steps between two writes of ``last.ckpt``; 0 writes it after validations
@@ -53,6 +54,8 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is time, and no validation follows that would."""
         step = trainer.global_step
+        if 0 <= trainer.max_steps <= step:
+            trainer.should_stop = True  # within an epoch too the last weights are validated
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
         if (due or _ends(trainer)) and not validation_follows(trainer):
             self.save_last(trainer)
@@ -96,8 +99,4 @@ def _ends(trainer: Trainer) -> bool:
     last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= (
         trainer.current_epoch + 1
     )
-    return (
-        trainer.should_stop
-        or 0 <= trainer.max_steps <= trainer.global_step
-        or (last_epoch and trainer.is_last_batch)
-    )
+    return trainer.should_stop or (last_epoch and trainer.is_last_batch)

@@ -66,9 +66,11 @@ class Monitor(Callback):
             numbers = Later(torch.stack([value.float() for value in named.values()]))
             known = {
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "throughput/steps_per_second": self._throughput.read(),
                 "epoch": trainer.current_epoch,
             }
+            rate = self._throughput.read()
+            if rate:  # some batch has ended since
+                known["throughput/steps_per_second"] = rate
             self._pending = _Figures(step, known, list(named), numbers)
         writer = writer_of(trainer)
         every = self.histograms_every_n_steps

@@ -93,7 +93,9 @@ class Progress(Callback):
             return
         metric = pl_module.objective.metric
         score = float(trainer.callback_metrics[f"val/{metric}"])
-        self._fields["validation"] = f"validation {score:.3f}  "
+        shown = metric == "loss" or metric in pl_module.objective.derived(0.0)
+        name = "" if shown else f"{metric.replace('_', ' ')} "  # of training there is none beside
+        self._fields["validation"] = f"validation {name}{score:.3f}  "
         if self._bar is not None:
             self._bar.update(self._task, description="training", **self._fields)
         else:
