@@ -2,11 +2,14 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
+import seqnets
 from seqnets import Bidirectional, DeepRNN, Recurrent, Truncated
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
+from seqnets.testing import check_cell
 
 B, T, I, H = 3, 6, 4, 5
 LENGTHS = torch.tensor([6, 0, 4])
@@ -189,6 +192,8 @@ WRONG = {
     "pair": (lambda: DeepRNN(GRUCell, I, H, merge="none"), "merge is 'none'"),
     "dropout": (lambda: DeepRNN(GRUCell, I, H, dropout=1.0), r"dropout is 1\.0"),
     "depth": (lambda: DeepRNN(GRUCell, I, H, 0), "num_layers is 0"),
+    "no depths": (lambda: DeepRNN(GRUCell, I, []), "hidden_size lists no values"),
+    "no cells": (lambda: DeepRNN([], I, H), "cell lists no values"),
     "list": (lambda: DeepRNN(GRUCell, I, [H, H], 3), "hidden_size lists 2 values"),
     "residual": (
         lambda: DeepRNN(GRUCell, I, [4, 5], connection="residual"),
@@ -215,6 +220,42 @@ def test_what_makes_no_sense_is_refused(case):
 
     with pytest.raises((ConfigError, ShapeError), match=said):
         make()
+
+
+@pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
+@pytest.mark.parametrize("given", [seqnets.GRUCell, nn.GRUCell, seqnets.GRU, nn.GRU])
+def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
+    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*is seqnets\.cells\.GRUCell"):
+        layer(given(I, H))
+
+
+@pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
+@pytest.mark.parametrize("given", [GRUCell, partial(GRUCell, I, H)])
+def test_a_class_of_cells_is_no_cell(layer, given):
+    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*the sizes filled in"):
+        layer(given)
+
+
+@pytest.mark.parametrize("made", [seqnets.GRUCell, nn.GRUCell])
+def test_a_stack_of_what_is_no_cell_is_refused(made):
+    with pytest.raises(ConfigError, match="DeepRNN: cell is GRUCell, expected a cell"):
+        DeepRNN(made, I, H)
+
+
+@pytest.mark.parametrize("given", [GRUCell(I, H), "GRUCell"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(DeepRNN, input_size=I, hidden_size=H),
+        partial(optioned, input_size=I, hidden_size=H, options=[]),
+        check_cell,
+    ],
+)
+def test_what_fills_in_the_sizes_refuses_a_cell_that_has_some(make, given):
+    arguments = {"factory" if make is check_cell else "cell": given}
+
+    with pytest.raises(ConfigError, match="expected a class of cells"):
+        make(**arguments)
 
 
 def test_states_of_any_nesting_are_mapped():

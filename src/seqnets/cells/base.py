@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from typing_extensions import Self
 
 from seqnets import initializers
+from seqnets.cells.checks import check_size
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
@@ -352,8 +353,8 @@ class GatedCell(Cell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.input_size = _size(self, "input_size", input_size)
-        self.hidden_size = _size(self, "hidden_size", hidden_size)
+        self.input_size = check_size(self, "input_size", input_size)
+        self.hidden_size = check_size(self, "hidden_size", hidden_size)
         if self.square and input_size != hidden_size:
             raise ConfigError(
                 f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
@@ -468,14 +469,3 @@ class GatedCell(Cell):
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
-
-
-def _size(cell: Cell, name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DtypeError(
-            f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
-            f"expected a positive integer."
-        )
-    if value < 1:
-        raise ConfigError(f"{type(cell).__name__}: {name} is {value}, expected at least 1.")
-    return value

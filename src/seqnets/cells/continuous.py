@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.base import GatedCell, _size
+from seqnets.cells.base import GatedCell
+from seqnets.cells.checks import check_size
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -138,7 +139,7 @@ class CfCCell(TimedCell):
                 f"{self._name}: mode is {mode!r}, expected one of {', '.join(self.HEADS)}."
             )
         self.mode = mode  # the base asks for the parameters
-        self.deeper = _size(self, "backbone_layers", backbone_layers) - 1
+        self.deeper = check_size(self, "backbone_layers", backbone_layers) - 1
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
@@ -223,7 +224,7 @@ class LTCCell(TimedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, unfolds: int = 6, **options: Any
     ) -> None:
-        self.unfolds = _size(self, "unfolds", unfolds)
+        self.unfolds = check_size(self, "unfolds", unfolds)
         super().__init__(input_size, hidden_size, **options)
 
     @torch.no_grad()

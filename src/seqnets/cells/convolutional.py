@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
-from seqnets.cells.base import GatedCell, _size
+from seqnets.cells.base import GatedCell
+from seqnets.cells.checks import check_size
 from seqnets.cells.gru import OriginalGRUCell
 from seqnets.cells.lstm import LSTMCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError
@@ -53,13 +54,13 @@ class ConvolutionalCell(GatedCell):
     ) -> None:
         height, width = self.frame = height_and_width(self._name, frame)
         self.kernel_size = kernel_size
-        if _size(self, "kernel_size", kernel_size) % 2 == 0:
+        if check_size(self, "kernel_size", kernel_size) % 2 == 0:
             raise ConfigError(
                 f"{self._name}: kernel_size is {kernel_size}, expected an odd number.\n"
                 f"  A kernel needs a centre, for frames to keep their size."
             )
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if _size(self, name, size) % (height * width):
+            if check_size(self, name, size) % (height * width):
                 raise ConfigError(
                     f"{self._name}: {name} is {size}, expected a multiple of {height * width}, "
                     f"the places of a frame {self.frame}.\n"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets import initializers
-from seqnets.cells.base import _size
+from seqnets.cells.checks import check_size
 from seqnets.cells.computed import compute
 from seqnets.cells.lstm import LSTMCell
 from seqnets.errors import ConfigError
@@ -67,7 +67,7 @@ class SLSTMCell(LSTMCell):
         forget: str = "sigmoid",
         **options: Any,
     ) -> None:
-        if _size(self, "hidden_size", hidden_size) % _size(self, "num_heads", num_heads):
+        if check_size(self, "hidden_size", hidden_size) % check_size(self, "num_heads", num_heads):
             raise ConfigError(
                 f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
                 f"{hidden_size}."

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import GatedCell, _size
+from seqnets.cells.base import GatedCell
+from seqnets.cells.checks import check_size
 from seqnets.typing import State
 
 
@@ -52,7 +53,7 @@ class RecurrentHighwayCell(GatedCell):
         transform_bias: float = -2.0,
         **options: Any,
     ) -> None:
-        self.depth = _size(self, "depth", depth)  # the base sizes its weights by it
+        self.depth = check_size(self, "depth", depth)  # the base sizes its weights by it
         self.recurrent = tuple(  # type: ignore[misc]  # each cell has as many as it is deep
             f"{gate}{layer}" for layer in range(1, depth + 1) for gate in self.gates
         )

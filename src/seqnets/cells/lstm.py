@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.base import GatedCell, _size
+from seqnets.cells.base import GatedCell
+from seqnets.cells.checks import check_size
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -45,7 +46,7 @@ class MemoryCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, proj_size: int = 0, **options: Any
     ) -> None:
-        if proj_size != 0 and not 0 < _size(self, "proj_size", proj_size) < hidden_size:
+        if proj_size != 0 and not 0 < check_size(self, "proj_size", proj_size) < hidden_size:
             raise ConfigError(
                 f"{self._name}: proj_size is {proj_size}, expected 0 (no projection) or a number "
                 f"below hidden_size = {hidden_size}."

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.base import _size
+from seqnets.cells.checks import check_size
 from seqnets.cells.lstm import PeepholeLSTMCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -78,7 +78,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
         periods: tuple[float, float] = (1.0, 1000.0),
         **options: Any,
     ) -> None:
-        features = _size(self, "input_size", input_size) - timed
+        features = check_size(self, "input_size", input_size) - timed
         if not features:
             raise ConfigError(
                 f"{self._name}: input_size is {input_size}, expected at least 2 with timed=True.\n"

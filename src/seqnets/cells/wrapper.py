@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-import seqnets.cells
 from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -31,10 +31,7 @@ class Wrapper(Cell):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
-        if not isinstance(cell, Cell):
-            raise ConfigError(
-                f"{self._name}: cell is {type(cell).__name__}, expected a cell.\n  {_advice(cell)}"
-            )
+        check_is_cell(self._name, cell)
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.states, self.clocks = cell.states, cell.clocks
@@ -139,21 +136,11 @@ def optioned(
         >>> options = [LayerNorm, partial(Zoneout, p=0.1)]
         >>> net = DeepRNN(partial(optioned, cell=LSTMCell, options=options), 8, 64, num_layers=2)
     """
+    check_makes_cells("optioned", cell)
     made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
     for option in options.values() if isinstance(options, Mapping) else options:
         made = option(made)
     return made
-
-
-def _advice(given: Any) -> str:
-    """What to do where something was given that is no cell."""
-    kind = type(given)
-    if isinstance(given, torch.nn.Module) and hasattr(seqnets.cells, kind.__name__):
-        return (
-            f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
-            f"cell is seqnets.cells.{kind.__name__}."
-        )
-    return "A class of cells, or a partial of it, becomes one with the sizes filled in."
 
 
 def redraw(cell: Cell) -> None:

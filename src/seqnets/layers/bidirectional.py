@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.streams import side_by_side
+from seqnets.layers.torch_like import TorchLike
 
 _MERGES = ("concat", "sum", "mean", "none")
 
@@ -87,8 +89,9 @@ class Bidirectional(nn.Module):
         memory: "full" or "lean" for the cells; see ``unroll``.
 
     Raises:
-        ConfigError: ``merge`` is none of these, a layer has no backward one beside it, or a
-            backend or memory is given for layers, which have their own.
+        ConfigError: ``merge`` is none of these, ``cell`` is neither cell nor layer, a layer has no
+            backward one beside it, or a backend or memory is given for layers, which have their
+            own.
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
 
     Example:
@@ -118,8 +121,8 @@ class Bidirectional(nn.Module):
             )
         self.merge = merge
         options = {"backend": backend, "memory": memory}
-        back = _redrawn(cell) if backward_cell is None else backward_cell
         self.forward_layer = _layer(cell, options, reverse=False)
+        back = _redrawn(cell) if backward_cell is None else backward_cell
         self.backward_layer = _layer(back, options, reverse=True)
         widths = self.forward_layer.output_size, self.backward_layer.output_size
         if self.forward_layer.input_size != self.backward_layer.input_size:
@@ -190,6 +193,8 @@ def runs_ahead(module: nn.Module) -> bool:
 def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Module:
     if isinstance(cell, Cell):
         return Recurrent(cell, reverse=reverse, **options)
+    if not hasattr(cell, "output_size") or isinstance(cell, (type, TorchLike)):
+        check_is_cell("Bidirectional", cell, "a cell or a layer")
     given = [
         f"{name}={value!r}"
         for name, value in options.items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
@@ -48,8 +49,8 @@ class DeepRNN(nn.Module):
         memory: "full" or "lean"; see ``unroll``.
 
     Raises:
-        ConfigError: An option has no sense, lists disagree in length, or a layer cannot be tied
-            to the first since its widths or kind differ.
+        ConfigError: An option has no sense, ``cell`` makes no cells, lists disagree in length, or a
+            layer cannot be tied to the first since its widths or kind differ.
         ShapeError: A connection leads around a layer whose input and output widths differ.
 
     Example:
@@ -86,10 +87,12 @@ class DeepRNN(nn.Module):
             )
         if not 0 <= dropout < 1:
             raise ConfigError(f"DeepRNN: dropout is {dropout}, expected a probability in [0, 1).")
-        L = _depth(num_layers, hidden_size, cell)
+        L = _depth(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _each("cell", cell, L)
         sizes = _each("hidden_size", hidden_size, L)
         directions = _each("bidirectional", bidirectional, L)
+        for make in cells:
+            check_makes_cells("DeepRNN", make)
         if alternating and any(directions):
             raise ConfigError(
                 "DeepRNN: alternating came with bidirectional, expected one of the two.\n"
@@ -106,6 +109,7 @@ class DeepRNN(nn.Module):
             make, size, both = asked
             if made is None or not tied:
                 pair = [make(input_size=width, hidden_size=size) for _ in range(1 + both)]
+                check_is_cell("DeepRNN", pair[0])
                 made = width, *asked
             elif made == (width, *asked):
                 pair = [_with_parameters_of(cell) for cell in pair]
@@ -259,18 +263,25 @@ def _with_parameters_of(cell: Cell) -> Cell:
     return copy.deepcopy(cell, {id(t): t for t in (*cell.parameters(), *cell.buffers())})
 
 
-def _depth(num_layers: int | None, *listed: Any) -> int:
+def _depth(num_layers: int | None, **listed: Any) -> int:
+    for name, values in listed.items():
+        if _is_list(values) and not values:
+            raise ConfigError(f"DeepRNN: {name} lists no values, expected one a layer.")
     if num_layers is None:
-        return next((len(values) for values in listed if isinstance(values, Sequence)), 1)
+        return next((len(values) for values in listed.values() if _is_list(values)), 1)
     check_count("DeepRNN", num_layers=num_layers)
     return num_layers
 
 
 def _each(name: str, value: Any, num_layers: int) -> Sequence[Any]:
-    if not isinstance(value, Sequence):
+    if not _is_list(value):
         return (value,) * num_layers
     if len(value) != num_layers:
         raise ConfigError(
             f"DeepRNN: {name} lists {len(value)} values, expected one a layer: {num_layers}."
         )
     return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell
 from seqnets.engine.unroll import unroll
 from seqnets.typing import State
 
@@ -18,6 +19,9 @@ class Recurrent(nn.Module):
         backend: "auto", or the name of the backend that must run.
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
 
+    Raises:
+        ConfigError: ``cell`` is no cell.
+
     Example:
         >>> layer = Recurrent(LSTMCell(input_size=8, hidden_size=16))
         >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
@@ -27,6 +31,7 @@ class Recurrent(nn.Module):
         self, cell: Cell, *, reverse: bool = False, backend: str = "auto", memory: str = "full"
     ) -> None:
         super().__init__()
+        check_is_cell("Recurrent", cell)
         self.cell = cell
         self.reverse = reverse
         self.backend = backend

@@ -147,7 +147,7 @@ def _parts(layer: nn.Module) -> tuple[list[Any], list[Any]]:
     else:
         raise ConfigError(
             f"Stream: layer is {type(layer).__name__}, expected Recurrent, DeepRNN or a module "
-            f"like torch.nn's."
+            f"like torch.nn's.\n  Recurrent(cell) makes a layer of a cell."
         )
     if any(not isinstance(part, Recurrent) or part.reverse for part in layers):
         raise ConfigError("Stream: the layer runs backwards or in both directions, expected ahead.")

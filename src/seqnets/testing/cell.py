@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_makes_cells
 from seqnets.engine import unroll
 from seqnets.testing.laws import LAWS, Example, Law, agree, example, obey, perturb, without
 from seqnets.typing import State
@@ -32,7 +33,7 @@ def check_cell(
 
     Raises:
         AssertionError: A law is broken; the message names it, the cell and the numbers.
-        ConfigError: ``skip`` names no law.
+        ConfigError: ``skip`` names no law, or ``factory`` makes no cells.
 
     Example:
         >>> check_cell(partial(MyCell, hidden_size=4))
@@ -44,6 +45,7 @@ def check_cell(
         other.load_state_dict(layer.state_dict())
         agree(other(*data), layer(*data), "the new cell")
 
+    check_makes_cells("check_cell", factory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = _Unrolled(factory(input_size=input_size)).double()

@@ -1,0 +1,50 @@
+"""What is given as a cell, as what makes one, or as a size: checked once, in the same words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+import seqnets.cells
+from seqnets.errors import ConfigError, DtypeError
+
+
+def check_is_cell(who: str, given: Any, expected: str = "a cell") -> None:
+    """Raise ConfigError unless it is a cell; ``expected`` says what else would do."""
+    if not isinstance(given, seqnets.cells.Cell):
+        came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise ConfigError(f"{who}: cell is {came}, expected {expected}.\n  {_advice(given)}")
+
+
+def check_makes_cells(who: str, given: Any) -> None:
+    """Raise ConfigError where something can make no cells, or is one already."""
+    if isinstance(given, nn.Module) or not callable(given):
+        raise ConfigError(
+            f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n"
+            f"  {who} fills in the sizes itself."
+        )
+
+
+def check_size(cell: Any, name: str, value: int) -> int:
+    """A size of a cell that is being made; raise unless it is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DtypeError(
+            f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
+            f"expected a positive integer."
+        )
+    if value < 1:
+        raise ConfigError(f"{type(cell).__name__}: {name} is {value}, expected at least 1.")
+    return value
+
+
+def _advice(given: Any) -> str:
+    """What to do where something was given that is no cell."""
+    kind = type(given)
+    name = kind.__name__.removesuffix("Cell") + "Cell"
+    if isinstance(given, nn.Module) and hasattr(seqnets.cells, name):
+        return (
+            f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
+            f"cell is seqnets.cells.{name}."
+        )
+    return "A class of cells, or a partial of it, becomes one with the sizes filled in."
