@@ -101,6 +101,16 @@ def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path)
     assert written == again
 
 
+def test_a_prompt_is_text_as_it_stands(seqnets, small_text, text_file, tmp_path):
+    text_file.write_text("'Twas 2024, null or True or 1e5.\n" * 90)
+    seqnets("train", *small_text)
+
+    for prompt in ("2024", "null", "True", "1e5", "'Twas", ""):
+        done = seqnets("generate", f"checkpoint={only_run(tmp_path)}", f"prompt={prompt}")
+        assert done.code == 0, done.err
+        assert done.out.startswith(prompt)
+
+
 def test_evaluate_refuses_text_with_another_vocabulary(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
     other = tmp_path / "other.txt"

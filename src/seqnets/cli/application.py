@@ -22,7 +22,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqnets.cli.listing import configs
+from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near, override
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -60,6 +60,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         # Hydra would print errors in its own way and exit; so it leaves them to us.
         with _environment(_FULL_ERROR, "1"):
             _refuse_hidden(arguments)
+            _refuse_taken_away(verb, arguments)
             name, arguments = _start(verb, [_quoted(argument) for argument in arguments])
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
@@ -106,9 +107,11 @@ def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _quoted(argument: str) -> str:
-    """A prompt is text as it stands, for which Hydra has no grammar; unless quotes are in it."""
+    """A prompt is text as it stands, for which Hydra has no grammar; unless it is quoted."""
     key, _, text = argument.partition("=")
-    return override(key, text) if key == "prompt" and text[:1] not in ("'", '"') else argument
+    if key != "prompt" or re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL):
+        return argument
+    return override(key, text)
 
 
 def _parsed(arguments: Sequence[str]) -> list[Override]:
@@ -141,6 +144,20 @@ def _refuse_hidden(arguments: Sequence[str]) -> None:
             raise UsageError(
                 f"--config-dir: {path} has the name of a file of seqnets' own, which would be "
                 f"taken instead.\n  Give it another name."
+            )
+
+
+def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
+    """Raise if an override takes away a key or group that the verb itself reads."""
+    own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
+    groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
+    for argument in arguments:
+        key = argument[1:].partition("=")[0]
+        if argument[:1] == "~" and key in own.keys() | groups:
+            choices = " or ".join(options(key, [configs()])) if key in groups else "VALUE"
+            raise UsageError(
+                f"{argument}: takes away what `seqnets {verb}` reads, expected another value.\n"
+                f"  Give it as {key}={choices}."
             )
 
 

@@ -31,7 +31,7 @@ def plain(config: DictConfig) -> Config:
     """Resolve a composed configuration to plain containers.
 
     Raises:
-        UsageError: A value that must be given is not.
+        UsageError: A value that must be given is not, or ``allow`` is no list.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -39,7 +39,15 @@ def plain(config: DictConfig) -> Config:
             f"{missing[0]}: is not given, and has no default.\n  Give it as {missing[0]}=VALUE."
         )
     resolved: Any = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(resolved["allow"], list):
+        raise UsageError(f"allow: is {resolved['allow']!r}, expected a list: 'allow=[MODULE]'.")
     return resolved
+
+
+def check_seed(seed: Any) -> None:
+    """Raise UsageError unless random numbers can begin with this seed."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed: is {seed!r}, expected a whole number, 0 to {2**32 - 1}.")
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from seqnets.cli import runs
-from seqnets.cli.assemble import Config, plain
+from seqnets.cli.assemble import Config, check_seed, plain
 from seqnets.cli.trained import load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
@@ -30,6 +30,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             the prompt makes no sense.
     """
     options = plain(config)
+    check_seed(options["seed"])
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
     module = load_module(path, options["allow"])
     if not isinstance(module.objective, LanguageModelling):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, make_data, plain
+from seqnets.cli.assemble import Config, check_seed, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
@@ -57,6 +57,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 
 
 def _check(options: Config) -> None:
+    check_seed(options["seed"])
     samples, baselines = (options[key] for key in _OWN)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
         raise UsageError(f"samples: is {samples!r}, expected a whole number of at least 0.")

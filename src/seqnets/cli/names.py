@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from seqnets.errors import ConfigError
 
-_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
-"""What Hydra's grammar of overrides leaves as it is."""
+_PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_/][\w./+-]*", re.ASCII | re.IGNORECASE)
+"""What Hydra's grammar of overrides leaves as it is: no number, truth or null."""
 
 
 class UsageError(ConfigError):

@@ -43,7 +43,7 @@ def folder_of(checkpoint: Path) -> Path | None:
     return parent.parent if inside else None
 
 
-def checkpoint_at(path: str, name: str = _LAST) -> Path:
+def checkpoint_at(path: object, name: str = _LAST) -> Path:
     """The checkpoint that a path means: a file, or a run's folder.
 
     Args:
@@ -53,7 +53,7 @@ def checkpoint_at(path: str, name: str = _LAST) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    place = Path(path).expanduser()
+    place = Path(str(path)).expanduser()
     if place.is_file():
         return place
     candidates = [place / _CHECKPOINTS / name, place / name, place / _CHECKPOINTS / _LAST]
@@ -100,7 +100,7 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
         return None
     if resume not in ("last", "auto"):
         return checkpoint_at(resume)
-    written = Path(output).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
+    written = Path(str(output)).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
     last = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
     if resume == "auto":
         return None if last is None or (last.parents[1] / _RESULT).exists() else last

@@ -23,6 +23,7 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import (
     Config,
     check_device,
+    check_seed,
     make_data,
     make_module,
     make_trainer,
@@ -31,6 +32,7 @@ from seqnets.cli.assemble import (
 )
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet
+from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
 from seqnets.training import (
@@ -80,6 +82,9 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             diverged.
     """
     options = plain(config)
+    check_seed(options["seed"])
+    if not isinstance(options["output"], str):
+        raise UsageError(f"output: is {options['output']!r}, expected a folder.")
     check_device(options["trainer"])
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
