@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
-from seqnets.cells import CoupledLSTMCell, GRUCell, LSTMCell, MemoryCell, RNNCell
+from seqnets.cells import CoupledLSTMCell, GatedCell, GRUCell, LSTMCell, MemoryCell, RNNCell
 from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
@@ -20,6 +20,21 @@ FORGETFUL = [cell for cell in FINAL_CELLS if hasattr(sized(cell, 3, 4), "forget_
 def forget_bias(cell):
     bias = cell.split(cell.bias_ih)
     return -bias.i if isinstance(cell, CoupledLSTMCell) else bias.f
+
+
+@pytest.mark.parametrize("declared", ["gates", "states", "per_unit", "recurrent", "keeping"])
+def test_a_name_without_its_comma_is_no_tuple_of_names(declared):
+    with pytest.raises(ConfigError, match=rf"{declared} is 'gate'[\s\S]*\('gate',\)"):
+        type("ForgetfulCell", (GatedCell,), {declared: ("gate")})
+
+
+def test_a_cell_has_to_declare_its_gates():
+    class GatelessCell(GatedCell):
+        def update(self, wx, uh, state):
+            return state
+
+    with pytest.raises(ConfigError, match="GatelessCell: declares no gates"):
+        GatelessCell(3, 4)
 
 
 @pytest.mark.parametrize("cell_cls", FORGETFUL)

@@ -299,6 +299,23 @@ def test_what_torch_refuses_is_refused_with_an_error_of_the_same_class(case):
     assert isinstance(errors[1], seqnets.errors.SeqnetsError)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [("LSTM", "batchfirst", "batch_first"), ("RNN", "nonlinearty", "nonlinearity")],
+)
+def test_an_option_that_torch_does_not_know_is_refused_with_the_name_it_is_near(name, wrong, right):
+    for library in (nn, seqnets):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'") as error:
+            getattr(library, name)(I, H, **{wrong: True})
+
+    assert str(error.value) == f"{name}: unexpected keyword argument '{wrong}', expected {right}."
+
+
+def test_a_cells_own_option_is_near_for_one_step_too():
+    with pytest.raises(TypeError, match=r"PeepholeLSTMCell: unexpected.*expected forget_bias"):
+        seqnets.PeepholeLSTMCell(I, H, forgetbias=1.0)
+
+
 def wrong_weight():
     module = seqnets.GRU(I, H)
     module.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H + 1))

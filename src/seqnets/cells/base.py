@@ -43,6 +43,16 @@ class Cell(nn.Module, ABC):
     input_size: int
     hidden_size: int
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for declared in ("states", "clocks", "gates", "inputs", "recurrent", "keeping", "per_unit"):
+            names = cls.__dict__.get(declared)
+            if isinstance(names, str):
+                raise ConfigError(
+                    f"{cls.__name__}: {declared} is {names!r}, expected a tuple of names.\n"
+                    f"  Write {declared} = ({names!r},) in the class; the comma makes it a tuple."
+                )
+
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """Width of each part of the state, in the order of ``states``."""
@@ -353,6 +363,11 @@ class GatedCell(Cell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not hasattr(self, "inputs") or not hasattr(self, "recurrent"):
+            raise ConfigError(
+                f"{self._name}: declares no gates, expected a tuple of their names.\n"
+                '  Write gates = ("f", "n") in the class, say: update reads wx.f and uh.f.'
+            )
         self.input_size = check_size(self, "input_size", input_size)
         self.hidden_size = check_size(self, "hidden_size", hidden_size)
         if self.square and input_size != hidden_size:

@@ -6,9 +6,11 @@ parameters live in these modules under torch.nn's names; cells lend their equati
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import numbers
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,6 +40,17 @@ class _TorchLike(nn.Module):
         super().__init_subclass__(**kwargs)
         if cell is not None:
             cls.cell_class = cell
+
+    def _check_names(self, options: Iterable[str]) -> None:
+        """Raise TypeError, as Python does, for an option that neither face nor cell takes."""
+        known = {*_parameters_of(type(self)), *_parameters_of(self.cell_class)}
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
+                raise TypeError(
+                    f"{self._name}: unexpected keyword argument {name!r}, expected "
+                    f"{', '.join(near)}."
+                )
 
     def reset_parameters(self) -> None:
         """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
@@ -107,6 +120,7 @@ class TorchLike(_TorchLike):
     Raises:
         ConfigError: An option has no sense.
         DtypeError: An option has the wrong type.
+        TypeError: There is no such option.
     """
 
     def __init__(
@@ -124,6 +138,7 @@ class TorchLike(_TorchLike):
         **options: Any,
     ) -> None:
         super().__init__()
+        self._check_names(options)
         self._check_options(num_layers, bias, batch_first, dropout, bidirectional)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -338,6 +353,9 @@ class TorchLikeCell(_TorchLike):
         device: Where the parameters live.
         dtype: Their floating-point type.
         options: What the cell takes beyond these.
+
+    Raises:
+        TypeError: There is no such option.
     """
 
     def __init__(
@@ -350,6 +368,7 @@ class TorchLikeCell(_TorchLike):
         **options: Any,
     ) -> None:
         super().__init__()
+        self._check_names(options)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
@@ -399,3 +418,15 @@ class TorchLikeCell(_TorchLike):
                 f"  The input has no batch, so the state has none either."
             )
         return part.unsqueeze(0)
+
+
+def _parameters_of(cls: type) -> set[str]:
+    """The names that a constructor takes, and those of its bases where it hands on the rest."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            taken = inspect.getfullargspec(base.__init__)  # type: ignore[misc]
+            names |= {*taken.args[1:], *taken.kwonlyargs}
+            if taken.varkw is None:
+                break
+    return names
