@@ -37,6 +37,31 @@ def test_a_cell_has_to_declare_its_gates():
         GatelessCell(3, 4)
 
 
+GIVEN = {
+    "a tensor": (lambda n: n, r"gives Tensor, expected a tuple of 1: \(h,\)"),
+    "a list": (lambda n: [n], "gives list, expected a tuple"),
+    "nothing": (lambda n: None, "gives NoneType, expected a tuple"),
+    "two parts": (lambda n: (n, n), "gives a tuple of 2, expected a tuple of 1"),
+    "a number": (lambda n: (0.0,), "gives float for state 'h', expected a tensor"),
+    "half the units": (lambda n: (n[:, :2],), r"the shape \(2, 2\), expected \(B, H\) = \(2, 4\)"),
+    "one row": (lambda n: (n.mean(0),), r"the shape \(4,\), expected \(B, H\) = \(2, 4\)"),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_a_step_that_gives_something_else_than_the_state_says_so(case):
+    give, said = GIVEN[case]
+
+    class CarelessCell(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return give(torch.tanh(wx.n + uh.n))
+
+    with pytest.raises((ShapeError, DtypeError), match=f"CarelessCell: its step.*{said}"):
+        CarelessCell(3, 4)(torch.randn(2, 3))
+
+
 @pytest.mark.parametrize("cell_cls", FORGETFUL)
 def test_forget_bias_starts_at_one_in_every_layer_and_direction(cell_cls):
     net = DeepRNN(cell_cls, 3, 4, num_layers=3, bidirectional=True)

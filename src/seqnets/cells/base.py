@@ -114,14 +114,15 @@ class Cell(nn.Module, ABC):
             The output, (B, H), and the state after the step.
 
         Raises:
-            ShapeError: ``x`` is not (B, I), or a part of the state not (B, H).
+            ShapeError: ``x`` is not (B, I), a part of the state not (B, H), or the step gives
+                something else than the state's parts.
             DtypeError: ``x`` or the state differ in dtype from the parameters.
             DeviceError: ``x`` or the state lie on another device than the parameters.
         """
         self.check_input(x, "B", "I")
         state = self.initial_state(x.shape[0]) if state is None else self.check_state(state, x)
-        state = self.step(self.project(x), state)
-        return state[0], state
+        after = self.check_after(self.step(self.project(x), state), state)
+        return after[0], after
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, as the equation reads them: parametrised ones computed.
@@ -264,6 +265,28 @@ class Cell(nn.Module, ABC):
                 )
             self._check_kind(f"state '{name}'", part, x, "the input has")
         return tuple(state)
+
+    def check_after(self, after: Any, before: State) -> State:
+        """What a step gave; raise unless it is a tuple of parts shaped as those before the step."""
+        if not isinstance(after, tuple) or len(after) != len(before):
+            came = f"a tuple of {len(after)}" if isinstance(after, tuple) else type(after).__name__
+            raise ShapeError(
+                f"{self._name}: its step gives {came}, expected a tuple of {len(before)}: "
+                f"({', '.join(self.states)}{',' * (len(before) == 1)}).\n"
+                f"  The states that the class declares are what update or step has to return."
+            )
+        for name, part, old in zip(self.states, after, before, strict=True):
+            if not isinstance(part, Tensor):
+                raise DtypeError(
+                    f"{self._name}: its step gives {type(part).__name__} for state '{name}', "
+                    f"expected a tensor."
+                )
+            if part.shape != old.shape:
+                raise ShapeError(
+                    f"{self._name}: its step gives state '{name}' the shape {tuple(part.shape)}, "
+                    f"expected (B, H) = {tuple(old.shape)} as before the step."
+                )
+        return after
 
     def extra_repr(self) -> str:
         """The sizes, as torch.nn prints them."""
