@@ -58,8 +58,10 @@ def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_tex
 
 def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
     limited = "trainer.max_time=00:01:00:00"
-    done = seqnets("train", *small_text, limited, "output='a folder, with=signs'")
+    output = "a folder, with=signs [red] and :b:"
+    done = seqnets("train", *small_text, limited, f"output='{output}'")
 
+    assert f"Run folder: {output}/text/" in done.out
     lines = [line for line in done.out.splitlines() if line.startswith("seqnets ")]
     assert [line.split()[1] for line in lines] == ["generate", "evaluate", "train"]
     for line in lines:

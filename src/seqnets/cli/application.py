@@ -151,6 +151,7 @@ def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
     """Raise if an override takes away a key or group that the verb itself reads."""
     own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
     groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
+    groups -= {"experiment", "suite"}  # which set the keys of others
     for argument in arguments:
         key = argument[1:].partition("=")[0]
         if argument[:1] == "~" and key in own.keys() | groups:

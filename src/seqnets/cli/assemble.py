@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from seqnets.cli.build import build
-from seqnets.cli.names import UsageError
+from seqnets.cli.kinds import options_of
+from seqnets.cli.names import UsageError, near
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
@@ -85,7 +87,7 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
     """Give a model's factory the sizes that it asks for.
 
     Raises:
-        ConfigError: It asks for one that the dataset does not have.
+        ConfigError: It asks for one that the dataset does not have, or has no such option.
     """
     factory: Callable[..., nn.Module] = build(config["model"], allow, "model")
     parameters = inspect.signature(factory).parameters.values()
@@ -100,7 +102,16 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
             f"model: {model} asks for {', '.join(absent)}, which {dataset} does not have.\n"
             f"  It has {', '.join(sizes)}. Choose a model for such data: `seqnets list models`."
         )
-    return factory(**{name: size for name, size in sizes.items() if name in asked})
+    try:
+        return factory(**{name: size for name, size in sizes.items() if name in asked})
+    except TypeError as error:  # what it passed on nobody takes
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in config["model"]:
+            raise
+        options = options_of(getattr(factory, "func", factory)).keys() - {"self"}
+        raise ConfigError(
+            f"model.{unknown[1]}: {model} has no such option.\n  {near(unknown[1], options)}"
+        ) from error
 
 
 def make_trainer(

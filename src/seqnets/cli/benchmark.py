@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from seqnets.benchmarking import (
     Case,
@@ -38,6 +39,7 @@ from seqnets.benchmarking.results import HEADINGS
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, plain
 from seqnets.cli.build import build
+from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.errors import ConfigError, DeviceError
 
@@ -80,7 +82,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")
 
-    console = Console()
+    console = terminal()
     with _threads(options["threads"]):
         kept = {k: v for k, v in options.items() if k not in ("grid", "limits")}
         found = Report({"suite": choices.get("suite"), **kept})
@@ -176,7 +178,7 @@ def _threads(threads: int | None) -> Iterator[None]:
 
 def _followed(cases: Sequence[Case], console: Console) -> Iterator[Case]:
     """The cases, with a line on a terminal that says which one is being timed."""
-    columns = SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    columns = SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
@@ -191,8 +193,9 @@ def _warn_if_busy(machine: Mapping[str, Any], console: Console) -> None:
     load, cores = machine["load"], machine["cores"]
     if load is not None and load > 0.5 * cores:
         console.print(
-            f"[yellow]Others use this machine (load {load:g} on {cores} cores): what is measured "
-            f"now says little.[/]\n"
+            f"Others use this machine (load {load:g} on {cores} cores): what is measured now says "
+            "little.\n",
+            style="yellow",
         )
 
 
@@ -211,7 +214,7 @@ def _show(measured: Measured, console: Console, told: set[str]) -> None:
     console.print(table)
     for line in [*measured.notes(), *measured.reasons()]:
         if line not in told or line.startswith(("auto", "stream")):
-            console.print(f"  {line}", markup=False, highlight=False)
+            console.print(f"  {line}")
     told.update(measured.notes(), measured.reasons())
     console.print()
 
@@ -220,9 +223,9 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Table:
     table = Table(title="What to reach", box=box.SIMPLE_HEAD)
     for heading in ("", "against", "asked", "mean", "worst", "where", ""):
         table.add_column(heading)
-    styles = {True: "[green]", False: "[red]", None: "[dim]"}
+    styles = {True: "green", False: "red", None: "dim"}
     for verdict in verdicts:
-        end = f"{styles[verdict.met]}{verdict.summary()}[/]"
+        end = Text(verdict.summary(), styles[verdict.met])
         table.add_row(verdict.what, verdict.against, *verdict.cells(), verdict.worst_case, end)
     return table
 

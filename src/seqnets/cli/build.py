@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from seqnets.cli.kinds import check_kind, names_of, options_of
+from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import near
 from seqnets.errors import ConfigError
 
@@ -137,12 +137,13 @@ def _find(name: str, target: Any) -> Any:
 def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -> None:
     options = options_of(target)
     given = {name: value for name, value in node.items() if name not in (_TARGET, _PARTIAL)}
-    names = names_of(target)
-    if names is not None and not given.keys() <= names:
-        name = min(given.keys() - names)
-        raise ConfigError(
-            f"{_join(key, name)}: {node[_TARGET]} has no such option.\n  {near(name, names)}"
-        )
+    parameters = inspect.signature(target).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for name in given.keys() - parameters.keys():
+            raise ConfigError(
+                f"{_join(key, name)}: {node[_TARGET]} has no such option.\n"
+                f"  {near(name, parameters)}"
+            )
     for name, value in given.items():
         made = isinstance(value, dict) and _TARGET in value
         if not made and name in options:

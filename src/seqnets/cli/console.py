@@ -1,4 +1,4 @@
-"""Silence where Lightning says what nobody needs to hear."""
+"""The terminal, and silence where Lightning says what nobody needs to hear."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+
+from rich.console import Console
 
 _NEEDLESS = (
     r".*does not have many workers.*",  # our loaders are in memory
@@ -17,6 +19,11 @@ _NEEDLESS = (
     r".*callbacks used to create the checkpoint .*\['Timer'\].*",  # it may have no limit now
     r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed up already
 )
+
+
+def terminal(stderr: bool = False) -> Console:
+    """Return a console on which brackets and colons of a text are no markup and no emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from seqnets.cells import Wrapper
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import plain
 from seqnets.cli.build import build
-from seqnets.cli.console import quiet
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.trained import load_module
 from seqnets.conversion import FORMATS, read, write
@@ -40,7 +40,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             raise UsageError(f"{key}: is {value!r}, expected true or false.")
     cell = options.get("model", {}).get("cell")
     factory = cell and build({**cell, "_partial_": True}, options["allow"], "model.cell")
-    console = Console()
+    console = terminal()
     if before == _OURS:
         module = _trained(str(options["source"]), options["allow"])
     else:
@@ -80,7 +80,7 @@ def _trained(path: str, allow: list[str]) -> nn.Module:
 
 def _tell(console: Console, form: str, found: float | None) -> None:
     text = "is not installed: not checked" if found is None else f"differs by at most {found:.1g}"
-    console.print(f"{form:7}{text}", highlight=False)
+    console.print(f"{form:7}{text}")
 
 
 def _summary(module: nn.Module) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, check_device, make_trainer, plain
-from seqnets.cli.console import quiet
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import counted, score_file
 from seqnets.cli.trained import load_data, load_module, with_its_task
@@ -56,7 +55,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     rivals = data.baselines() if options["part"] == "test" else {}
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
-        Console().print(report.figures_table(what, figures, module.objective, rivals))
+        terminal().print(report.figures_table(what, figures, module.objective, rivals))
     return 0
 
 
@@ -76,5 +75,5 @@ def _score_predictions(options: Config, path: Path) -> int:
     file = Path(str(options["predictions"])).expanduser()
     module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])
-    Console().print(report.figures_table(counted(count), figures, module.objective, {}))
+    terminal().print(report.figures_table(counted(count), figures, module.objective, {}))
     return 0

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_seed, make_data, plain
 from seqnets.cli.build import build
+from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
@@ -42,14 +43,14 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     _check(options)
     data = make_data(options, options["allow"])
     objective: Objective = build(options["objective"], options["allow"], "objective")
-    console = Console(highlight=False)
+    console = terminal()
     name, about = type(data).__name__, (type(data).__doc__ or "").strip().partition("\n\n")[0]
     about = " ".join(about.replace("``", "").split()).removeprefix(f"{name}: ")
     console.print(Text(f"{name}: ", "bold") + Text(about))
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
     console.print(Text(f"A model is told: {sizes}."))
     for title, shown in _sections(data, objective, options):
-        console.print(f"\n[bold]{title}[/]")
+        console.print(f"\n{title}", style="bold")
         console.print(shown)
     given = [argument for argument in sys.argv[2:] if argument.partition("=")[0] not in _OWN]
     report.show(console, "To train:", shlex.join([report.called("seqnets"), "train", *given]))

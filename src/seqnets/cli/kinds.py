@@ -41,17 +41,6 @@ def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def names_of(target: Callable[..., Any]) -> set[str] | None:
-    """Return the names of all options of a class or function; None if it takes any name."""
-    parameters = inspect.signature(target).parameters.values()
-    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-    if len(names) == len(parameters):
-        return names
-    other = getattr(target, "passes_options_to", None)
-    further = None if other is None else names_of(other)
-    return None if further is None else names | further
-
-
 def check_kind(key: str, value: Any, option: inspect.Parameter) -> None:
     """Raise ConfigError unless a plain value is of the kind that an option takes.
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
-from rich.console import Console
 
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.build import build
-from seqnets.cli.console import quiet
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import STDOUT, check_target, counted, write_rows
 from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_task
@@ -104,10 +103,8 @@ def _tell(options: Config, count: int, path: Path, command: str) -> None:
     to, given = options["to"], options["input"]
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
-    console = Console(stderr=to == STDOUT)
-    console.print(
-        f"{counted(count)} of {what} written to {where}.", highlight=False, soft_wrap=True
-    )
+    console = terminal(stderr=to == STDOUT)
+    console.print(f"{counted(count)} of {what} written to {where}.", soft_wrap=True)
     if given is None and to != STDOUT:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))

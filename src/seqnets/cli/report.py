@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from seqnets.cli.names import override
 from seqnets.training import Objective
@@ -42,19 +43,21 @@ def figures_table(
         published: What others reached: its "source", and its "value" in the "metric".
     """
     metric = objective.metric
-    table = Table(title=f"Figures of {what}")
-    for heading in ("", metric.replace("_", " "), ""):
-        table.add_column(heading, justify="right" if heading else "left")
-    ours = figures[metric]
-    table.add_row("this model", f"{ours:.4g}", "", style="bold")
     reached = in_metric(objective, rivals)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
+    table = Table(title=f"Figures of {what}")
+    table.add_column()
+    table.add_column(metric.replace("_", " "), justify="right")
+    if reached:
+        table.add_column()
+    ours = figures[metric]
+    table.add_row("this model", f"{ours:.4g}", style="bold")
     for name, rival in reached.items():
         above = ours > rival if objective.mode == "max" else ours < rival
         better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one is in float32
-        verdict = "[green]better[/]" if better else "[red]not better[/]"
-        table.add_row(name, f"{rival:.4g}", f"this model is {verdict}")
+        verdict = ("better", "green") if better else ("not better", "red")
+        table.add_row(name, f"{rival:.4g}", Text.assemble("this model is ", verdict))
     others = [f"{name} {value:.4g}" for name, value in figures.items() if name != metric]
     table.caption = ", ".join(others)
     return table
@@ -68,9 +71,9 @@ def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, fl
 
 
 def show(console: Console, title: str, text: str) -> None:
-    """Print a passage, or a list of commands, as it is."""
-    console.print(f"\n[bold]{title}[/]")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a passage, or a list of commands, under its title."""
+    console.print(f"\n{title}", style="bold")
+    console.print(text, soft_wrap=True)
 
 
 def shown(path: Path) -> str:

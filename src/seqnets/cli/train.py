@@ -31,7 +31,7 @@ from seqnets.cli.assemble import (
     trainer_errors,
 )
 from seqnets.cli.build import build
-from seqnets.cli.console import quiet
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
@@ -89,7 +89,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
     checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
-    console = Console()
+    console = terminal()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     with _folder(checkpoint, options, choices.get("dataset") or "resumed") as folder, quiet():
@@ -110,7 +110,7 @@ def _train(
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
-    console.print(f"Run folder: {report.shown(folder)}", highlight=False, soft_wrap=True)
+    console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
 
     _tell_padding(data, trainer, console)
 
@@ -143,7 +143,7 @@ def _tell_padding(data: DataModule, trainer: Trainer, console: Console) -> None:
     if share == 0:
         return
     told = f"Padding is {share:.1%} of the training steps."
-    console.print(told, highlight=False)
+    console.print(told)
     if trainer.is_global_zero:
         logger.info(told)
     writer = writer_of(trainer)
