@@ -153,6 +153,37 @@ def test_second_derivatives_see_the_masks_of_the_first(option, backend):
     torch.testing.assert_close(once(True), once(False))
 
 
+DRAWING = ["zoneout", "recurrent dropout", "variational dropout", "input dropout", "weight drop"]
+
+
+def slope_of(cell):
+    """The gradient for one sample, (T, I)."""
+    return torch.func.grad(lambda x: unroll(cell, x[None])[0].square().sum())
+
+
+@pytest.mark.parametrize("option", DRAWING)
+def test_gradients_of_samples_see_a_mask_each_if_asked_to(option):
+    torch.manual_seed(0)
+    cell, x = OPTIONS[option](LSTMCell(3, 5)), torch.randn(6, 3).expand(4, 6, 3)
+
+    slopes = torch.func.vmap(slope_of(cell), randomness="different")(x)
+
+    assert len(slopes.unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("option", DRAWING)
+def test_gradients_of_samples_under_one_mask_are_those_of_each_alone(option):
+    cell, x = OPTIONS[option](LSTMCell(3, 5)), torch.randn(4, 6, 3)
+
+    def seeded(function, x):
+        torch.manual_seed(3)
+        return function(x)
+
+    together = seeded(torch.func.vmap(slope_of(cell), randomness="same"), x)
+
+    torch.testing.assert_close(together, torch.stack([seeded(slope_of(cell), row) for row in x]))
+
+
 def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction():
     make = partial(
         optioned, cell=LSTMCell, options=[LayerNorm, partial(Zoneout, p=0.2), LearnedState]

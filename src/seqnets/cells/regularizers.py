@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
-from seqnets.cells.wrapper import Wrapper, probability, sequence_mask
+from seqnets.cells.wrapper import Wrapper, draw, probability, sequence_mask
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -112,7 +112,7 @@ class Zoneout(_Masked):
     def mask(self, x: Tensor) -> Tensor:
         """Where units are kept, 1, and where not, 0."""
         parts = [
-            torch.empty(*x.shape[:-1], size, dtype=x.dtype, device=x.device).bernoulli_(p)
+            draw(x, (*x.shape[:-1], size), p)
             for p, size in zip(self.probabilities, self.state_sizes, strict=True)
             if p
         ]

@@ -195,8 +195,15 @@ def sequence_mask(x: Tensor, size: int, keep: float, *, steps: bool) -> Tensor:
     shape = [*x.shape[:-1], size]
     if not steps and len(shape) > 2:
         shape[-2] = 1
-    mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(keep).div_(keep)
-    return mask.expand(*x.shape[:-1], size)
+    return draw(x, shape, keep).div_(keep).expand(*x.shape[:-1], size)
+
+
+def draw(like: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    """Ones with a probability and zeros else, in a tensor's type and where it lies.
+
+    Out of place: under ``vmap`` each row has numbers of its own, if it is asked for them.
+    """
+    return torch.bernoulli(torch.empty(shape, dtype=like.dtype, device=like.device), p)
 
 
 def probability(owner: str, name: str, value: Any) -> float:
