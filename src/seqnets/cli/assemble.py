@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from seqnets.cli.build import build
-from seqnets.cli.kinds import options_of
 from seqnets.cli.names import UsageError, near
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
@@ -108,9 +107,9 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown is None or unknown[1] not in config["model"]:
             raise
-        options = options_of(getattr(factory, "func", factory)).keys() - {"self"}
+        others = {*asked, *config["model"]} - {unknown[1], "_target_", "_partial_", "options"}
         raise ConfigError(
-            f"model.{unknown[1]}: {model} has no such option.\n  {near(unknown[1], options)}"
+            f"model.{unknown[1]}: {model} has no such option.\n  {near(unknown[1], others)}"
         ) from error
 
 
