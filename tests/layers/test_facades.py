@@ -23,7 +23,7 @@ def face_of(cell, base):
 def has_a_face(cell):
     """Whether torch.nn's names say all that the cell has."""
     one = sized(cell, 3, 4)
-    return isinstance(one, seqnets.GatedCell) and not (one.parametrised or [*one.buffers()])
+    return isinstance(one, seqnets.GatedCell) and not one.parametrised
 
 
 FACED = [cell for cell in FINAL_CELLS if has_a_face(cell)]
@@ -114,9 +114,62 @@ def test_a_cell_that_torch_has_nothing_like_has_a_face_that_starts_as_the_cell_s
     assert type(pickle.loads(pickle.dumps(face))) is seqnets.IRNN
 
 
+class ScaledCell(seqnets.GatedCell):
+    """A buffer, and a parameter that is made after the others."""
+
+    gates = ("n",)
+
+    def __init__(self, input_size, hidden_size, **options):
+        super().__init__(input_size, hidden_size, **options)
+        self.rate = nn.Parameter(torch.ones(hidden_size))
+        self.register_buffer("scale", torch.linspace(1, 2, hidden_size))
+        self.register_buffer("unused", None)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.n + uh.n * self.rate) * self.scale,)
+
+
+class Scaled(TorchLike, cell=ScaledCell):
+    pass
+
+
+class OneScaled(TorchLikeCell, cell=ScaledCell):
+    pass
+
+
+def test_a_face_has_the_buffers_of_its_cell():
+    face, one, x = Scaled(3, 4), OneScaled(3, 4), torch.randn(5, 2, 3)
+    one.load_state_dict({name.removesuffix("_l0"): t for name, t in face.state_dict().items()})
+    cell = ScaledCell(3, 4)
+    cell.load_state_dict(one.state_dict())
+
+    torch.testing.assert_close(
+        face(x)[0].transpose(0, 1), seqnets.unroll(cell, x.transpose(0, 1))[0]
+    )
+    torch.testing.assert_close(one(x[0]), cell(x[0])[0])
+    assert face.double().scale_l0.dtype == torch.float64
+
+
 def test_a_face_refuses_a_cell_whose_weights_are_computed():
-    with pytest.raises(ConfigError, match="computes some of its weights"):
+    with pytest.raises(ConfigError, match=r"computes some of its weights.*parametrizations"):
         seqnets.AntisymmetricRNN(3, 4)
+
+
+def test_a_face_refuses_a_cell_with_modules_inside():
+    class DeepCell(seqnets.GatedCell):
+        gates = ("n",)
+
+        def add_parameters(self, parameter):
+            self.above = nn.Linear(self.hidden_size, self.hidden_size)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + self.above(uh.n)),)
+
+    class Deep(TorchLike, cell=DeepCell):
+        pass
+
+    with pytest.raises(ConfigError, match="has modules inside: above"):
+        Deep(3, 4)
 
 
 @pytest.mark.parametrize("face", ["PhasedLSTM", "PhasedLSTMCell"])

@@ -71,22 +71,30 @@ class _TorchLike(nn.Module):
         device: Device,
         dtype: torch.dtype | None,
     ) -> GatedCell:
-        """Give this module a cell's parameters, and return the cell without any."""
+        """Give this module a cell's parameters and buffers, and return the cell without any."""
         equation = make(device="meta")
-        if equation.parametrised or any(True for _ in equation.buffers()):
+        inside = [name for name, _ in equation.named_children()]
+        if inside:
             raise ConfigError(
                 f"{self._name}: {self.cell_class.__name__} computes some of its weights from "
-                f"others, and torch.nn has no names for these.\n"
+                f"others, or has modules inside: {', '.join(inside)}. torch.nn has no names for "
+                f"these.\n"
                 f"  Use Recurrent, Bidirectional or DeepRNN with the cell itself."
             )
-        for name, shape in equation.parameter_shapes.items():
-            parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        for name, like in equation.named_parameters():
+            parameter = nn.Parameter(torch.empty(like.shape, device=device, dtype=dtype))
             self.register_parameter(name + suffix, parameter)
+        if equation._buffers:
+            made = make(device=device, dtype=dtype)  # whose buffers have numbers
+            for name, buffer in made.named_buffers():
+                saved = name not in made._non_persistent_buffers_set
+                self.register_buffer(name + suffix, buffer, persistent=saved)
         self._made_by[suffix] = make
         return equation
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
-        names = equation.parameter_shapes
+        own = (*equation._parameters.items(), *equation._buffers.items())
+        names = [name for name, tensor in own if tensor is not None]
         bound = equation.bind({name: getattr(self, name + suffix) for name in names})
         bound.__dict__["training"] = self.training  # the equation is no submodule
         return bound
@@ -174,7 +182,7 @@ class TorchLike(_TorchLike):
     def all_weights(self) -> list[list[nn.Parameter]]:
         """The parameters of each layer and direction, as torch.nn lists them."""
         return [
-            [getattr(self, name + suffix) for name in equation.parameter_shapes]
+            [getattr(self, name + suffix) for name, _ in equation.named_parameters()]
             for equation, suffix in zip(self._equations, self._suffixes, strict=True)
         ]
 
