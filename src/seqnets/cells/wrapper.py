@@ -119,7 +119,7 @@ def optioned(
     hidden_size: int,
     *,
     cell: Callable[..., Cell],
-    options: Sequence[CellOption] | Mapping[str, CellOption],
+    options: Sequence[Any] | Mapping[str, Any],
     **arguments: Any,
 ) -> Cell:
     """Make a cell with options; a partial of this is what a cell's class is elsewhere.
@@ -128,8 +128,9 @@ def optioned(
         input_size: Features of the input, I.
         hidden_size: Units, H.
         cell: Makes the cell: its class or a partial of it.
-        options: Each takes the cell made so far and gives it with something added, in this order:
-            the first one is innermost. Names, if they have some, are for whoever configures them.
+        options: Each a ``CellOption``: it takes the cell made so far and gives it with something
+            added, in this order: the first one is innermost. Names, if they have some, are for
+            whoever configures them.
         arguments: What else the cell takes.
 
     Example:
