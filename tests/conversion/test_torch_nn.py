@@ -45,6 +45,18 @@ def test_a_network_becomes_torchs_module(cell, twin, options, layers, both, bias
     close(outputs(net, x), module(x)[0].detach())
 
 
+def test_a_weight_that_is_not_learned_is_not_learned_on_the_other_side():
+    module = nn.LSTM(3, 5, 2)
+    module.weight_hh_l1.requires_grad_(False)
+
+    face = from_torch(module)
+    back = to_torch(face)
+
+    for one in (face, back):
+        frozen = [name for name, weight in one.named_parameters() if not weight.requires_grad]
+        assert frozen == ["weight_hh_l1"]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("layers", "both"), SHAPES)
 @pytest.mark.parametrize(("cell", "twin", "options"), TWINS)

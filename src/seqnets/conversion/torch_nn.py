@@ -80,6 +80,8 @@ def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
 def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
     """The module of seqnets with the weights and options of one of torch.nn.
 
+    Weights that are not learned there are not learned here.
+
     Raises:
         ConfigError: It is none of RNN, GRU and LSTM.
     """
@@ -99,6 +101,7 @@ def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
     )
     face.dropout = float(module.dropout)  # the constructor would warn of it once more
     face.load_state_dict(module.state_dict())
+    _freeze(face, dict(module.named_parameters()))
     return face.train(module.training)
 
 
@@ -156,17 +159,26 @@ def _alike(module: nn.Module, kinds: dict[type[GatedCell], Any], owner: str) -> 
         raise ConfigError(
             f"{owner}: the layers differ in cell, size or direction, expected all alike."
         )
-    weights = {
-        f"{name}_l{depth}{suffix}": tensor.detach()
+    tensors = {
+        f"{name}_l{depth}{suffix}": tensor
         for depth, layer in enumerate(layers)
         for suffix, equation in zip(("", "_reverse"), layer, strict=False)
         for name, tensor in equation.cell.tensors().items()
     }
+    weights = {name: tensor.detach() for name, tensor in tensors.items()}
     twin = _filled(first, kinds, weights, first.cell.input_size, first.cell.hidden_size)
+    _freeze(twin, tensors)
     twin.batch_first = getattr(module, "batch_first", not isinstance(module, Cell))
     if isinstance(module, (DeepRNN, TorchLike)):
         twin.dropout = getattr(module.dropout, "p", module.dropout)
     return twin.train(module.training)
+
+
+def _freeze(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Let a module's parameters be learned where those of the same names are."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, nn.Parameter):  # what is computed may have no gradient just now
+            module.get_parameter(name).requires_grad_(tensor.requires_grad)
 
 
 def _sign(equation: Equation, directions: int) -> tuple[Any, ...]:
