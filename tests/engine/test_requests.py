@@ -184,3 +184,23 @@ def test_a_reset_puts_the_cells_own_initial_state_and_not_the_given_one():
     resets[:, 0] = True
 
     torch.testing.assert_close(unroll(cell, X, given, resets=resets), unroll(cell, X))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda h: h, r"Wrong: its step gives Tensor, expected a tuple of 1: \(h,\)"),
+        (lambda h: (h, h), "its step gives a tuple of 2, expected a tuple of 1"),
+        (lambda h: (h[:, :1],), r"state 'h' the shape \(2, 1\), expected \(B, H\) = \(2, 4\)"),
+    ],
+)
+def test_what_a_step_gives_is_checked_whatever_the_backend(given, told):
+    class Wrong(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return given(torch.tanh(wx.n + uh.n))
+
+    for backend in ("auto", "reference"):
+        with pytest.raises(ShapeError, match=told):
+            unroll(Wrong(3, 4), torch.zeros(2, 5, 3), backend=backend)

@@ -46,7 +46,7 @@ FUNCTIONS = {
     "layer norm": lambda x: F.layer_norm(x, (H,)),
     "rms norm": lambda x: F.rms_norm(x, (H,)),
     "spread": lambda x: x / x.std(-1, keepdim=True),
-    "in place on its own": lambda x: (x + 1).tanh_().mul_(2),
+    "in place on its own": lambda x: (x + 1).mul_(2).tanh_(),
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
     "a cast to its own type": lambda x: x.sin().to(x.dtype),
     "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),

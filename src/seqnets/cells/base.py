@@ -127,7 +127,8 @@ class Cell(nn.Module, ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, as the equation reads them: parametrised ones computed.
 
-        Those of a cell inside this one follow, with its name before theirs: "cell.weight_hh".
+        Those of a cell or another module inside this one follow, with its name before theirs:
+        "cell.weight_hh".
         """
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
         if self._is_parametrised:
@@ -135,9 +136,10 @@ class Cell(nn.Module, ABC):
         names |= dict.fromkeys((*self._parameters, *self._buffers))
         own = ((name, self._tensor(name)) for name in names)
         found = {name: tensor for name, tensor in own if tensor is not None}
-        for child, cell in self._modules.items():
-            if isinstance(cell, Cell):
-                found |= {f"{child}.{name}": tensor for name, tensor in cell.tensors().items()}
+        for child, module in self._modules.items():
+            if child != "parametrizations" and module is not None:
+                inside = module.tensors() if isinstance(module, Cell) else _tensors_of(module)
+                found |= {f"{child}.{name}": tensor for name, tensor in inside.items()}
         return found
 
     def learned(self, name: str) -> Tensor:
@@ -160,20 +162,14 @@ class Cell(nn.Module, ABC):
         Args:
             parameters: A tensor for each name in :meth:`tensors`.
         """
-        inside: dict[str, dict[str, Tensor]] = {}
-        own: dict[str, Tensor | None] = dict.fromkeys((*self._parameters, *self._buffers))
-        for name, tensor in parameters.items():
-            child, dot, rest = name.partition(".")
-            if dot:
-                inside.setdefault(child, {})[rest] = tensor
-            else:
-                own[name] = tensor
-        cells = {name: getattr(self, name).bind(part) for name, part in inside.items()}
+        given, inside = _by_module(parameters)
+        own = {**dict.fromkeys((*self._parameters, *self._buffers)), **given}
+        within = {name: _bound(self._modules[name], part) for name, part in inside.items()}
         bound = self._copy(parametrize.type_before_parametrizations(self))
         for name in own:
             bound.__dict__.pop(name, None)
         modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
-        bound.__dict__.update(_parameters=own, _buffers={}, _modules={**modules, **cells})
+        bound.__dict__.update(_parameters=own, _buffers={}, _modules={**modules, **within})
         bound.__dict__["_origin"] = self.origin
         return bound
 
@@ -323,6 +319,49 @@ class Cell(nn.Module, ABC):
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a module that is no cell, by name."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _by_module(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """A module's own tensors, and those of each module inside it by their names there."""
+    own: dict[str, Tensor] = {}
+    inside: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        child, dot, rest = name.partition(".")
+        if dot:
+            inside.setdefault(child, {})[rest] = tensor
+        else:
+            own[name] = tensor
+    return own, inside
+
+
+def _bound(module: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """A module with other tensors in place of its own; see :meth:`Cell.bind`."""
+    if isinstance(module, Cell):
+        return module.bind(tensors)
+    own, inside = _by_module(tensors)
+    copy: Any = object.__new__(type(module))
+    copy.__dict__.update(module.__dict__)
+    within = {name: _bound(module._modules[name], part) for name, part in inside.items()}
+    copy.__dict__.update(
+        _parameters={name: own.get(name) for name in module._parameters},
+        _buffers={name: own.get(name) for name in module._buffers},
+        _modules={**module._modules, **within},
+    )
+    if isinstance(module, nn.RNNBase):  # it keeps its weights a second time
+        copy.__dict__["_flat_weights"] = [
+            getattr(copy, name) for name in module._flat_weights_names
+        ]
+    return copy
 
 
 class GatedCell(Cell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,6 +82,13 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
         )
     if not torch.compiler.is_compiling():  # which would be compiled anew for every count
         runs[backend] += 1
+    if backend == reference.name and torch.jit.is_tracing():
+        warnings.warn(
+            f"{request.cell._name}: torch.jit.trace writes down all T = {request.x.shape[1]} steps "
+            f"of its plain loop; what it makes is right for sequences of that length alone.",
+            torch.jit.TracerWarning,
+            stacklevel=2,
+        )
     return BACKENDS[backend].run(request)
 
 

@@ -12,7 +12,7 @@ from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import reference
-from seqnets.engine.request import Request, under_transform
+from seqnets.engine.request import Request, autocasts, is_watched, under_transform
 from seqnets.typing import State
 
 name = "native"
@@ -50,7 +50,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     cell = cast(GatedCell, request.cell)
     weights = [getattr(cell, name) for name in cell.parameter_shapes]
     y, *state = _run_kernel(request, weights)
-    if not y.requires_grad or _derives_twice(request) or torch.compiler.is_compiling():
+    looked_into = torch.compiler.is_compiling() or is_watched(request.x)
+    if not y.requires_grad or _derives_twice(request) or looked_into:
         return y, tuple([part.squeeze(0) for part in state])
     y, *state = _TwiceByThePlainLoop.apply(request, request.x, *request.state, *weights, y, *state)
     return y, tuple(state)
@@ -72,7 +73,8 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
         parts = len(request.state)
         inputs, (y, *state) = tensors[: -1 - parts], tensors[-1 - parts :]
         ctx.request, ctx.count = request, len(inputs)
-        ctx.autocast = _autocast_dtype(request.x.device.type)
+        device = request.x.device.type
+        ctx.autocast = torch.get_autocast_dtype(device) if autocasts(request.x) else None
         ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
         ctx.save_for_backward(*inputs, request.lengths)  # so that torch sees them change
         return y.detach(), *[part.squeeze(0).detach() for part in state]
@@ -99,11 +101,6 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
         )
         around = [next(found) if need else None for need in needs]
         return None, *around, *(None for _ in grads)
-
-
-def _autocast_dtype(device: str) -> torch.dtype | None:
-    """What autocast computes in on a kind of device; None where it is off."""
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _plain(request: Request, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
@@ -149,9 +146,11 @@ def _call(cell: GatedCell, x: Tensor, state: State, weights: list[Tensor]) -> tu
         kernel, hx = _VF.gru, hidden[0]
     else:
         kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), hidden[0]
-    # (has_biases, num_layers, dropout, train, bidirectional, batch_first); cuDNN has a backward
-    # only for what it ran as training
-    options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, torch.is_grad_enabled(), False, True)
+    # Kernels have a backward only for what they ran as training; a tracer runs a module with and
+    # without gradients, and wants to see the same.
+    train = cell.training if torch.jit.is_tracing() else torch.is_grad_enabled()
+    # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
     found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
     return found
 

@@ -260,6 +260,9 @@ class _Replayed:
     def step(self, wx: Tensor, state: State) -> State:
         return replay(self.traced, wx, state, self.parameters)
 
+    def check_after(self, after: State, before: State) -> State:
+        return after
+
 
 def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
     return dict(zip(program.step.parameters, parameters, strict=True))

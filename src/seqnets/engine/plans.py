@@ -96,27 +96,28 @@ def _apart(make: Callable[[], _T]) -> _T:
         return thread.submit(make).result()
 
 
-def _equation(cell: Cell) -> tuple[Any, ...]:
-    """What a cell computes by: its class, its attributes, and the same of the cells inside it.
+def _equation(cell: nn.Module) -> tuple[Any, ...]:
+    """What a cell computes by: its class, its mode, its attributes, and the same of what is inside.
 
     Raises:
-        TypeError: It has other modules, whose contents are not compared.
+        TypeError: An attribute of a module has nothing to compare it by, or a module has hooks.
     """
+    owners = (cell, cell.origin) if isinstance(cell, Cell) else (cell,)
     inside = []
     for name, module in cell._modules.items():
-        if isinstance(module, Cell):
+        if name != "parametrizations" and module is not None:
+            if module._forward_hooks or module._forward_pre_hooks:
+                raise TypeError(f"{name} has hooks")
             inside.append((name, *_equation(module)))
-        elif name != "parametrizations":
-            raise TypeError(f"{type(cell).__name__} has a module, {name}")
-    return type(cell), cell.training, _frozen(attributes_of(cell), (cell, cell.origin)), *inside
+    return type(cell), cell.training, _frozen(attributes_of(cell), owners), *inside
 
 
-def attributes_of(cell: Cell) -> dict[str, Any]:
-    """What a cell has of its own, besides tensors and cells."""
-    return {name: value for name, value in cell.__dict__.items() if name not in _MODULE}
+def attributes_of(module: nn.Module) -> dict[str, Any]:
+    """What a module has of its own, besides tensors and modules."""
+    return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
 
 
-def _frozen(value: Any, owners: tuple[Cell, ...]) -> Any:
+def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     """A value as something that can be compared with its like.
 
     Args:

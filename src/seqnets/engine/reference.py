@@ -20,7 +20,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Step through time: outputs (B, T, H), and the state after each row's last valid step."""
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
-    wx = cell.project(x).unbind(1)
+    projected = cell.project(x)
+    wx = projected.unbind(1)
     valid = None if request.valid is None else request.valid.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)
     start = request.start
@@ -29,6 +30,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     for t in reversed(range(T)) if request.reverse else range(T):
         before = state if resets is None else _where(resets[t], start, state)
         after = cell.step(wx[t], before)
+        if not outputs:
+            cell.check_after(after, before)
         if valid is None:
             state, y = after, after[0]
         else:
@@ -36,8 +39,8 @@ def run(request: Request) -> tuple[Tensor, State]:
             y = after[0].masked_fill(~valid[t][:, None], 0)
         outputs.append(y)
 
-    if not outputs:
-        return x.new_zeros(B, 0, cell.output_size), state
+    if not outputs:  # no numbers, but a gradient as any other
+        return x.new_zeros(B, 0, cell.output_size) * projected.sum(), state
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
 
 

@@ -108,7 +108,10 @@ def make_request(
         cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
-    state = cell.initial_state(x.shape[0]) if state is None else cell.check_state(state, x)
+    if state is None:  # under autocast the input may be of another dtype than the parameters
+        state = tuple(part.to(x.dtype) for part in cell.initial_state(x.shape[0]))
+    else:
+        state = cell.check_state(state, x)
     if lengths is not None:
         lengths = _checked_lengths(name, lengths, x)
     if resets is not None:
@@ -175,14 +178,41 @@ def under_transform() -> bool:
     )
 
 
+def is_watched(x: Tensor) -> bool:
+    """Whether somebody writes down, or replaces, what torch's operations do to a tensor.
+
+    So do ``torch.jit.trace`` and exporters built on it, ``make_fx``, fake tensors, and modes that
+    count operations. Under ``torch.compile`` nobody does: it sees an operator.
+    """
+    return not torch.compiler.is_compiling() and (
+        torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._dispatch_keys(x).has(torch._C.DispatchKey.Python)
+    )
+
+
+def refusal_of_one_operation(x: Tensor) -> str | None:
+    """Why a whole loop cannot pass for one of torch's operations; None if it can."""
+    if under_transform():
+        return "it does not run under vmap, forward-mode or functional derivatives"
+    if is_watched(x):
+        return "somebody watches torch's operations, and cannot look inside its loop"
+    return None
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on where a tensor lies; it knows nothing of "meta"."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def refusal_of_operations(request: Request) -> str | None:
     """Why a loop made of torch's operations, with a backward pass of its own, cannot run."""
     x = request.x
     if torch.compiler.is_compiling():
         return "torch.compile and torch.export cannot look inside its loop"
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
-    if torch.is_autocast_enabled(x.device.type):
+    if reason := refusal_of_one_operation(x):
+        return reason
+    if autocasts(x):
         return "it computes in the dtype of the parameters, not in autocast's"
     if not x.dtype.is_floating_point:
         return f"it computes in real numbers, not in {x.dtype}"

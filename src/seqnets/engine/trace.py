@@ -251,6 +251,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
             recorder.name(x, _View("wx", None, 0, x.shape[1]))
             with recorder:
                 after = bound.step(x, state)
+        bound.check_after(after, state)
 
     nodes = tuple(recorder.node(part) for part in after)
     for name, node, size in zip(cell.states, nodes, cell.state_sizes, strict=True):
@@ -298,7 +299,10 @@ def _compare(step: Step, cell: Cell, project: bool) -> None:
             tensors[name].requires_grad_()
     state = tuple(numbers(rows, size) for size in cell.state_sizes)
     bound = cell.bind(tensors)
+    fixed = cell.bind({name: tensor.detach() for name, tensor in tensors.items()})
     with _told_why(), torch.enable_grad():
+        if fixed.project(numbers(rows, cell.input_size).detach()).requires_grad:
+            raise Untraceable("it projects by a tensor that learns and is none of its parameters")
         wx = numbers(rows, cell.input_size if project else step.wx_size)
         own = bound.step(bound.project(wx) if project else wx, state)
         traced = replay(step, wx, state, {name: tensors[name] for name in step.parameters})

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.request import Request, under_transform
+from seqnets.engine.request import Request, refusal_of_one_operation
 from seqnets.typing import State
 
 name = "c"
@@ -28,8 +28,8 @@ def refusal(request: Request) -> str | None:
         return "it does not compute in mixed precision"
     if 0 in x.shape[:2]:
         return "it needs at least one row and one step"
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
+    if reason := refusal_of_one_operation(x):
+        return reason
     if torch.compiler.is_compiling():
         return operator.refusal(request)
     if reason := request.untraceable:

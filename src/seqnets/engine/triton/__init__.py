@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine import fused, operator
-from seqnets.engine.request import Request, under_transform
+from seqnets.engine.request import Request, autocasts, refusal_of_one_operation
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -30,8 +30,8 @@ def refusal(request: Request) -> str | None:
         return reason
     if 0 in x.shape[:2]:
         return "it needs at least one row and one step"
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
+    if reason := refusal_of_one_operation(x):
+        return reason
     if torch.compiler.is_compiling():
         return operator.refusal(request)
     return request.untraceable
@@ -47,11 +47,10 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
     if torch.compiler.is_compiling():
         return operator.run(request)
     loops = loops or access.printed_loops()
-    device = request.x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not autocasts(request.x):
         return fused.run(loops, request)
     request = _in(_dtype(request), request)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(request.x.device.type, enabled=False):
         return fused.run(loops, request)
 
 
@@ -65,7 +64,7 @@ def detail(request: Request, loops: TritonLoops | None = None) -> str:
 def _dtype(request: Request) -> torch.dtype:
     """What is computed in: the inputs' dtype, or what autocast says."""
     x = request.x
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+    if autocasts(x) and x.is_floating_point():
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 

@@ -1,0 +1,99 @@
+"""Who writes down what torch's operations do sees operations: no loop of ours hides among them."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
+
+import seqnets
+from seqnets import Recurrent, explain
+from seqnets.cells import PeepholeLSTMCell, SRUCell
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+
+LAYERS = {
+    "LSTM": lambda: seqnets.LSTM(3, 4, batch_first=True),
+    "GRU": lambda: seqnets.GRU(3, 4, batch_first=True),
+    "a cell without a kernel of torch's": lambda: Recurrent(PeepholeLSTMCell(3, 4)),
+    "a linear cell": lambda: Recurrent(SRUCell(3, 4)),
+}
+
+
+def numbers():
+    return torch.randn(2, 5, 3)
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    return LAYERS[request.param]().eval()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_torch_jit_trace_writes_down_computes_the_same(layer, grad):
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(layer, (numbers(),))
+        x = numbers()
+
+        torch.testing.assert_close(traced(x)[0], layer(x)[0])
+
+
+def test_a_trace_of_the_plain_loop_says_for_which_length_it_is_right():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.jit.trace(Recurrent(PeepholeLSTMCell(3, 4)), (numbers(),))
+
+    assert any("writes down all T = 5 steps" in str(warning.message) for warning in told)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_make_fx_writes_down_computes_the_same(layer, grad):
+    with torch.set_grad_enabled(grad):
+        graph = make_fx(lambda x: layer(x)[0])(numbers())
+        x = numbers()
+
+        torch.testing.assert_close(graph(x), layer(x)[0])
+
+
+def test_fake_tensors_get_shapes(layer):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        y, _ = layer(numbers())
+
+    assert tuple(y.shape) == (2, 5, 4)
+
+
+def test_on_the_meta_device_there_are_shapes_too(layer):
+    y, _ = layer.to("meta")(numbers().to("meta"))
+
+    assert tuple(y.shape) == (2, 5, 4)
+    assert y.is_meta
+
+
+def test_a_counter_of_operations_counts_those_of_the_loop():
+    with FlopCounterMode(display=False) as counter:
+        Recurrent(PeepholeLSTMCell(3, 4))(numbers())
+
+    products = 2 * (2 * 5) * 16 * 3 + 5 * (2 * 2 * 16 * 4)
+    assert counter.get_total_flops() == products
+
+
+def test_the_reason_is_told():
+    cell, x = PeepholeLSTMCell(3, 4), numbers()
+
+    with FlopCounterMode(display=False):
+        told = explain(cell, x)
+
+    assert "watches torch's operations" in told.refusals["c"]
+    assert explain(cell, x).chosen == "c"
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_writer_of_graphs_is_served(tmp_path, layer):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_graph(nn.Sequential(layer), numbers())
