@@ -195,6 +195,26 @@ def test_a_face_in_evaluation_has_a_cell_in_evaluation(face):
         torch.testing.assert_close(said, seqnets.unroll(cell, x)[0])
 
 
+def test_every_face_is_listed():
+    listed = dir(seqnets)
+    faces = [name.removesuffix("Cell") for name in (cell.__name__ for cell in FACED)]
+
+    assert {*faces, *(f"{name}Cell" for name in faces)} <= {*listed}
+    assert not [name for name in listed if not hasattr(seqnets, name)]
+
+
+@pytest.mark.parametrize("face", [seqnets.LSTM, seqnets.MGU, Scaled])
+def test_a_face_says_what_it_takes(face):
+    assert "batch_first: Whether tensors are (B, T, I)" in face.__doc__
+    assert "Raises:" in face.__doc__
+
+
+def test_a_face_says_what_its_cell_takes():
+    assert "options: What the cell takes beyond these: forget, forget_bias, num_heads." in (
+        seqnets.SLSTM.__doc__
+    )
+
+
 def test_there_are_no_other_faces():
     for name in ("Foo", "Gated", "Zoneout", "_Cell"):
         with pytest.raises(AttributeError, match=name):

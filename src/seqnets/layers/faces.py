@@ -11,6 +11,7 @@ import torch
 
 from seqnets import cells
 from seqnets.cells import GatedCell
+from seqnets.cells.computed import ComputedCell
 from seqnets.layers.torch_like import Device, TorchLike, TorchLikeCell
 
 
@@ -22,8 +23,8 @@ class RNN(TorchLike, cell=cells.RNNCell):
         hidden_size: Units of each layer, H.
         num_layers: Layers, L.
         nonlinearity: "tanh" or "relu".
-        args: The rest of torch.nn's positional arguments, in its order.
-        kwargs: As for :class:`TorchLike`.
+        args: bias, batch_first, dropout, bidirectional: torch.nn's further arguments, in its order.
+        kwargs: The same by name, device and dtype; see :class:`TorchLike`.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class RNN(TorchLike, cell=cells.RNNCell):
 
 
 class GRU(TorchLike, cell=cells.GRUCell):
-    """Gated recurrent unit: as ``torch.nn.GRU``; options as for :class:`TorchLike`."""
+    """Gated recurrent unit: as ``torch.nn.GRU``."""
 
     mode = "GRU"
 
 
 class LSTM(TorchLike, cell=cells.LSTMCell):
-    """Long short-term memory: as ``torch.nn.LSTM``; options as for :class:`TorchLike`."""
+    """Long short-term memory: as ``torch.nn.LSTM``."""
 
     mode = "LSTM"
 
@@ -126,11 +127,17 @@ class NoForgetLSTMCell(TorchLikeCell, cell=cells.NoForgetLSTMCell):
     """One step of an LSTM without a forget gate, called as ``torch.nn.LSTMCell``."""
 
 
+def names() -> list[str]:
+    """Every name of a face: for sequences and for one step of each cell that can have them."""
+    gated = [name for name in cells.__all__ if _is_gated(getattr(cells, name))]
+    faced = [name for name in gated if not issubclass(getattr(cells, name), ComputedCell)]
+    return sorted([*faced, *(name.removesuffix("Cell") for name in faced)])
+
+
 def __getattr__(name: str) -> Any:
     """The face of a cell that has none above: ``MGU`` for ``cells.MGUCell``, and ``MGUCell``."""
     cell = getattr(cells, name if name.endswith("Cell") else f"{name}Cell", None)
-    gated = isinstance(cell, type) and issubclass(cell, GatedCell) and hasattr(cell, "gates")
-    if name.startswith("_") or not gated:
+    if name.startswith("_") or not _is_gated(cell):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     one = name.endswith("Cell")
     summary = (cell.__doc__ or "").strip().splitlines()[0]
@@ -143,3 +150,8 @@ def __getattr__(name: str) -> Any:
     face = type(name, (TorchLikeCell if one else TorchLike,), members, cell=cell)
     globals()[name] = face  # the same class each time, so that it can be pickled
     return face
+
+
+def _is_gated(cell: Any) -> bool:
+    """Whether something is a class of cells that says its gates."""
+    return isinstance(cell, type) and issubclass(cell, GatedCell) and hasattr(cell, "gates")

@@ -26,6 +26,7 @@ from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.typing import State
 
 Device = torch.device | str | None
+_BEYOND = "What the cell takes beyond these"
 
 
 class _TorchLike(nn.Module):
@@ -40,6 +41,7 @@ class _TorchLike(nn.Module):
         super().__init_subclass__(**kwargs)
         if cell is not None:
             cls.cell_class = cell
+            cls.__doc__ = _with_arguments(cls)
 
     def _check_names(self, options: Iterable[str]) -> None:
         """Raise TypeError, as Python does, for an option that neither face nor cell takes."""
@@ -438,3 +440,14 @@ def _parameters_of(cls: type) -> set[str]:
             if taken.varkw is None:
                 break
     return names
+
+
+def _with_arguments(cls: type[_TorchLike]) -> str:
+    """A face's docstring, with what the constructor takes unless it says so itself."""
+    cell = cls.cell_class
+    own = inspect.cleandoc(cls.__dict__.get("__doc__") or f"{cell.__name__} with torch.nn's face.")
+    _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
+    if "Args:" in own or not found:
+        return own
+    beyond = ", ".join(sorted(_parameters_of(cell) - _parameters_of(cls))) or "nothing"
+    return f"{own}{found}{arguments.replace(_BEYOND, f'{_BEYOND}: {beyond}')}"
