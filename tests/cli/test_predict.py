@@ -154,6 +154,29 @@ def test_new_data_need_no_training_data(seqnets, trained, classifier, tmp_path):
     assert all(any(abs(p - other) < 1e-5 for other in found) for p in as_before)
 
 
+def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path):
+    lines = (trained / "mine.csv").read_text().splitlines()
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\nnew,other,1,1\n")
+
+    done = seqnets("predict", f"checkpoint={classifier}", "input=new.csv", "to=new.jsonl")
+    scored = seqnets("evaluate", f"checkpoint={classifier}", "predictions=new.jsonl")
+
+    targets = [row["target"] for row in rows_of(tmp_path / "new.jsonl")]
+    assert done.code == scored.code == 0, done.err + scored.err
+    assert targets == ["abc"[n % 3] for n in range(60)] + [None]
+    assert "Figures of 60 rows" in scored.out
+
+
+def test_data_that_differ_are_refused_with_the_way_to_score_them(seqnets, classifier, tmp_path):
+    rows = [f"{n},{'abc'[n % 3]},{n}" for n in range(60)]
+    (tmp_path / "other.csv").write_text("\n".join(["sequence,label,value", *rows]) + "\n")
+
+    done = seqnets("evaluate", f"checkpoint={classifier}", "dataset.path=other.csv")
+
+    assert done.code == 1
+    assert "`seqnets predict input=FILE`" in done.err
+
+
 def test_the_terminal_gets_rows_and_nothing_else(seqnets, classifier):
     done = seqnets("predict", f"checkpoint={classifier}", "to=-", "trainer=debug")
 

@@ -166,7 +166,7 @@ def test_a_file_of_every_format_trains_a_classifier(path):
     assert (model(test.x, None, test.lengths)[0].argmax(-1) == test.y).all()
 
 
-def test_the_same_file_without_targets_gives_the_same_inputs(path):
+def test_the_same_file_as_new_data_gives_the_same_inputs_and_the_labels_that_it_has(path):
     data = ClassificationFiles(str(path), batch_size=100)
     everything = path.parent / "walks" / "up" if path.is_dir() else path
     (batch,) = data.new(everything, data.describe())
@@ -179,7 +179,8 @@ def test_the_same_file_without_targets_gives_the_same_inputs(path):
     }
 
     assert seen <= trained
-    assert batch.y.tolist() == [IGNORE] * (10 if path.is_dir() else 20)
+    labels = batch.y.tolist()
+    assert sorted(labels) == [IGNORE] * 10 if path.is_dir() else [0] * 10 + [1] * 10
 
 
 def test_examples_show_labels_and_how_sequences_begin(path):
@@ -394,6 +395,23 @@ def test_new_files_need_neither_the_training_files_nor_targets(table, tmp_path):
     assert batch.lengths.tolist() == [2, 1]
 
 
+def test_labels_of_a_new_file_that_the_model_does_not_know_are_none(table, tmp_path):
+    data = table()
+    (tmp_path / "new.csv").write_text("sequence,label,a,b\n1,no,1,1\n2,other,1,1\n3,,1,1\n")
+    (batch,) = data.new(tmp_path / "new.csv", data.describe())
+
+    assert batch.y.tolist() == [data.labels.index("no"), IGNORE, IGNORE]
+
+
+def test_the_column_of_the_label_may_have_another_name(table):
+    data = table(text=ROWS.replace("label", "class"), label="class")
+
+    assert data.labels == table().labels
+    assert "class" in data.examples("train", 1)[0]
+    with pytest.raises(DataError, match=r"expected label too.\n  dataset.label=COLUMN names"):
+        table(text=ROWS.replace("label", "class")).setup()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -463,7 +481,7 @@ def test_a_feature_that_is_always_missing_is_refused(table):
     ("old", "new", "message"),
     [
         ("sequence,", "id,", "line 2: the columns id, split, label, a, b came, expected one of"),
-        ("label,", "class,", "line 2: no column label came"),
+        ("label,", "class,", "line 2: the columns .* came, expected label too"),
         ("a,b", "a,a", "line 1: the columns .* 'a' twice"),
         ("s2,train,no,3,30", "s2,train,no,3", "line 4: 4 cells came, expected 5"),
         ("s2,train,no,3,30", "s2,train,no,3,30,1", "line 4: 6 cells came, expected 5"),
@@ -506,8 +524,8 @@ OBJECTS = (
         ('"label": "b"', '"label": 2', "line 2: label 2 came, expected one of the same kind"),
         ('"label": "b"', '"label": null', "line 2: column label is missing"),
         ('"label": "b"', '"label": ["b"]', r"line 2: column label is \['b'\]"),
-        ('"label": "b", ', "", "line 2: no column label came"),
-        ('"x": [[5, 6]]', '"y": 0', "line 2: no column x came"),
+        ('"label": "b", ', "", "line 2: the columns .* came, expected label too"),
+        ('"x": [[5, 6]]', '"y": 0', "line 2: the columns id, label, y came, expected x too"),
         ("[[5, 6]]", "[]", r"line 2: column x is \[\], expected a list of steps, at least one"),
         ("[[5, 6]]", "[[]]", r"line 2: step 1 of column x is \[\]"),
         ("[[5, 6]]", "5", "line 2: column x is 5, expected a list"),

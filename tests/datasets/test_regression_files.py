@@ -162,7 +162,18 @@ def test_the_mean_is_the_mark_to_beat(tmp_path):
     )
 
 
-def test_new_files_have_no_targets(tmp_path):
+def test_targets_of_new_files_are_kept_where_they_are_numbers(tmp_path):
+    data = RegressionFiles(str(write_table(tmp_path, "csv")), targets=["last", "sum"])
+    known = data.describe()
+    (tmp_path / "new.csv").write_text("sequence,value,last,sum\n1,2,4,6\n2,2,much,6\n")
+    (batch,) = data.new(tmp_path / "new.csv", known)
+    outcome = Regression()(SequenceRegressor(GRUCell, hidden_size=4, **data.sizes), batch)
+
+    targets = [row["target"] for row in Regression().rows(outcome, batch, known)]
+    assert targets == [{"last": 4, "sum": 6}, None]
+
+
+def test_new_files_may_have_no_targets(tmp_path):
     data = RegressionFiles(str(write_table(tmp_path, "csv")), targets=["last", "sum"])
     (tmp_path / "new.csv").write_text("sequence,value\n1,2\n1,4\n")
     (batch,) = data.new(tmp_path / "new.csv", data.describe())
@@ -183,7 +194,7 @@ def test_new_files_have_no_targets(tmp_path):
         ("0,1000,", "0,nan,", "line 2: column last is 'nan', expected a finite number"),
         ("0,1000,", "0,1e99,", "line 2: column last is '1e99', expected a finite number"),
         ("0,2000,3,2", "0,2001,3,2", r"line 3: last, sum is \(2001.0, 3.0\), expected \(2000.0"),
-        ("last", "first", "line 2: no column last came, expected last, sum"),
+        ("last", "first", r"line 2: the columns .* came, expected last too.\n.*dataset.targets="),
     ],
 )
 def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message):

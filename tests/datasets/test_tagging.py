@@ -325,7 +325,7 @@ def test_baselines_look_at_one_step_alone(words, write):
     assert 0 < rivals["nearest mean"] <= 1
 
 
-def test_new_words_are_encoded_as_the_model_knows_them_and_their_labels_not_looked_at(words, write):
+def test_new_words_are_encoded_as_the_model_knows_them_and_so_are_their_labels(words, write):
     known = json.loads(json.dumps(words(characters=4).describe()))
     path = write("new.txt", "Ada\tX\nsang\tX\n\nLondon\tB-place\n")
     data = TaggingFiles("is not read", characters=9)
@@ -335,7 +335,7 @@ def test_new_words_are_encoded_as_the_model_knows_them_and_their_labels_not_look
     tokens = known["vocabulary"]
     assert batch.x.shape == (2, 2, 5)
     assert batch.x[:, :, 0].tolist() == [[tokens.index("ada"), 0], [tokens.index("london"), 0]]
-    assert (batch.y == IGNORE).all()
+    assert batch.y.tolist() == [[IGNORE, IGNORE], [known["labels"].index("B-place"), IGNORE]]
 
 
 def test_new_features_are_scaled_as_the_training_part_was(write):

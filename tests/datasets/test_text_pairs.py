@@ -160,7 +160,7 @@ def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, writ
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("source,goal\na,b\n", r"line 2: no column target came, expected source, target"),
+        ("source,goal\na,b\n", "line 2: the columns source, goal came, expected target too"),
         ("source,target\na,b\nc, \n", r"line 3: column target is ' ', expected a text"),
         ("source,target\na,b\n,d\n", r"line 3: column source is missing, expected text"),
         ("source,target,split\na,b,dev\n", r"line 2: column split is 'dev', expected one of train"),

@@ -103,7 +103,7 @@ def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str
     if not found:
         raise DataError(
             f"{path}: no row has a target: there is nothing to score.\n"
-            "  Predictions of new data have none; predict part=test or part=val."
+            "  Predict part=test or part=val, or new data that have labels which the model knows."
         )
     places, rows = zip(*found, strict=True)
     try:

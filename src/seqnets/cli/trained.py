@@ -9,6 +9,7 @@ from typing import Any
 from seqnets.cli import runs
 from seqnets.cli.assemble import Config, make_data, make_module
 from seqnets.datasets import DataModule
+from seqnets.errors import CheckpointError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.training.checkpoint import check_data
 
@@ -65,5 +66,11 @@ def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule
             those that the model knows.
     """
     data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
-    check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
+    try:
+        check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\n  A file of its own is scored by `seqnets predict input=FILE`, and then "
+            "`seqnets evaluate predictions=FILE`."
+        ) from error
     return data

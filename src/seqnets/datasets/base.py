@@ -120,9 +120,10 @@ class DataModule(LightningDataModule, ABC):
         return []
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file of the user's that has no targets, to be predicted.
+        """Return batches of a file of the user's, to be predicted, with the targets that it has.
 
-        The training data are not read: vocabulary, labels and scales come from ``known``.
+        The training data are not read: vocabulary, labels and scales come from ``known``. What is
+        no target that a model can tell is taken for none.
 
         Args:
             path: The file.

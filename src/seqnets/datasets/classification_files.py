@@ -22,21 +22,32 @@ from seqnets.typing import IGNORE, Known, Sizes
 class ClassificationFiles(SequenceFiles):
     """Your own sequences, features or text, with a class each; classification.
 
-    A table has it in the column ``label``: text, a whole number, or true or false, the same kind in
-    all rows; of a folder it is the name of the folder that a file lies in. Classes are numbered in
-    their order. The arguments are those of :class:`SequenceFiles`.
+    A label is text, a whole number, or true or false, the same kind in all rows of a table; of a
+    folder it is the name of the folder that a file lies in. Classes are numbered in their order.
+
+    Args:
+        path: File or folder of the training sequences.
+        label: The column of the label in a table.
+        **files: The arguments of :class:`SequenceFiles`.
     """
 
-    columns = (LABEL,)
+    def __init__(self, path: str, label: str = LABEL, **files: Any) -> None:
+        super().__init__(path, **files)
+        self.label = label
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the label."""
+        return (self.label,)
 
     def read_target(self, where: str, row: Row) -> str | int:
         """Return a row's label."""
-        need(where, row, LABEL)
-        label = row[LABEL]
+        need(where, row, self.label, option="dataset.label=COLUMN")
+        label = row[self.label]
         if not isinstance(label, (str, int)) or label == "":
             raise DataError(
-                f"{where}: column {LABEL} is {shown(label)}, expected text, a whole number, or "
-                "true or false."
+                f"{where}: column {self.label} is {shown(label)}, expected text, a whole number, "
+                "or true or false."
             )
         return label
 
@@ -73,13 +84,15 @@ class ClassificationFiles(SequenceFiles):
         }
         return encoded, {"labels": [str(label) for label in labels]}
 
-    def unknown(self, count: int, known: Known) -> Tensor:
-        """Return labels that are not scored, (N,)."""
-        return torch.full((count,), IGNORE)
+    def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
+        """Return labels as numbers, (N,); one that the model does not know is not scored."""
+        numbers: dict[str | None, int] = {name: n for n, name in enumerate(known["labels"])}
+        names = (None if r.target is None else str(r.target) for r in records)
+        return torch.tensor([numbers.get(name, IGNORE) for name in names])
 
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return a label's name."""
-        return {LABEL: (self.labels or [])[int(target)]}
+        return {self.label: (self.labels or [])[int(target)]}
 
     @property
     def sizes(self) -> Sizes:

@@ -47,7 +47,7 @@ class RegressionFiles(SequenceFiles):
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
         """Return a row's numbers."""
-        need(where, row, *self.columns)
+        need(where, row, *self.columns, option="dataset.targets=[COLUMN]")
         return tuple(number(where, column, row[column]) for column in self.columns)
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
@@ -65,9 +65,12 @@ class RegressionFiles(SequenceFiles):
         scaling = Scaling.of(values["train"])
         return {part: scaling(of_part) for part, of_part in values.items()}, {"scaling": scaling}
 
-    def unknown(self, count: int, known: Known) -> Tensor:
-        """Return NaN, (N, K)."""
-        return torch.full((count, len(known["targets"])), math.nan)
+    def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
+        """Return numbers, (N, K) float32, on the scale that the model knows; NaN for no target."""
+        nothing = (math.nan,) * len(known["targets"])
+        values = torch.tensor([r.target or nothing for r in records], dtype=torch.float64)
+        scale = known["scaling"]["y"]
+        return values.float() if scale is None else Scaling.read(scale)(values)
 
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return the numbers in their own units."""

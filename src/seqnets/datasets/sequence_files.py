@@ -120,8 +120,8 @@ class SequenceFiles(SequenceData):
         """
 
     @abstractmethod
-    def unknown(self, count: int, known: Known) -> Tensor:
-        """Return targets that say nothing."""
+    def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
+        """Return the targets of new data, (N,) or (N, K), that say nothing where none is known."""
 
     @cached_property
     def contents(self) -> Contents:
@@ -170,8 +170,8 @@ class SequenceFiles(SequenceData):
         }
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
-        """Return batches of sequences whose targets are not known, in the order of the file."""
-        source = read_source(path, self._wanted(None))
+        """Return batches of sequences in the order of the file, with the targets that it has."""
+        source = read_source(path, self._wanted(new=True))
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
         inputs = FileInputs(
@@ -179,7 +179,7 @@ class SequenceFiles(SequenceData):
             None if scale is None else Scaling.read(scale),
             self.missing == "forward",
         )
-        targets = self.unknown(len(source.records), known)
+        targets = self.encode_new(source.records, known)
         sequences = Sequences(*inputs(source.records), targets, ids=ids_of(source.records))
         return SequenceLoader(sequences, self.batch_size)
 
@@ -206,8 +206,8 @@ class SequenceFiles(SequenceData):
         values = steps[:3] if scaling is None else scaling.undo(steps[:3])
         return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values.tolist())
 
-    def _wanted(self, target: Any) -> Wanted:
-        return Wanted(self.columns, target, self.missing != "error", self.audio)
+    def _wanted(self, new: bool = False) -> Wanted:
+        return Wanted(self.columns, self.read_target, new, self.missing != "error", self.audio)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and deal their sequences out to the parts."""
@@ -215,7 +215,7 @@ class SequenceFiles(SequenceData):
         facts: dict[str, Any] = {}
         for own, name in self.paths.items():
             path = Path(name).expanduser()
-            source = read_source(path, self._wanted(self.read_target))
+            source = read_source(path, self._wanted())
             facts = facts or source.facts
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:

@@ -59,8 +59,8 @@ class Series:
         absent = [name for name in columns if name not in self.columns]
         if absent:
             raise DataError(
-                f"{who}: no column {', '.join(absent)} came, expected {', '.join(columns)}.\n"
-                f"  The numeric columns are {', '.join(self.columns)}."
+                f"{who}: the numeric columns {', '.join(self.columns)} came, expected "
+                f"{', '.join(absent)} too."
             )
         places = [self.columns.index(name) for name in columns]
         values, observed = self.values[:, places], self.observed[:, places]

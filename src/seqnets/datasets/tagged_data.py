@@ -129,7 +129,7 @@ class TaggedData(SequenceData):
         return Splits(parts, labels)
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file whose labels, if it has some, are not looked at.
+        """Return batches of a file, with those of its labels that the model knows.
 
         Raises:
             DataError: The file is malformed, or is of another kind than the training data.
@@ -143,7 +143,8 @@ class TaggedData(SequenceData):
             )
         x = [inputs.encode(sequence.steps) for sequence in found]
         lengths = torch.tensor([len(steps) for steps in x])
-        y = torch.full((int(lengths.sum()),), IGNORE)
+        numbers = {label: number for number, label in enumerate(known["labels"])}
+        y = torch.tensor([numbers.get(label, IGNORE) for s in found for label in s.labels])
         return SequenceLoader(
             Sequences(joined(x), lengths, y, stepwise=True, ids=ids_of(found)),
             self.batch_size,

@@ -35,7 +35,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             "optionally lengths, y, ids, split."
         )
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
-    if wanted.target is not None and "y" not in arrays:
+    if wanted.target is not None and not wanted.new and "y" not in arrays:
         raise DataError(f"{path}: no array y came, expected the target of each sequence.")
     rows: list[dict[str, Any]] = [{} for _ in sequences]
     names = Names()

@@ -17,7 +17,7 @@ Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
 
 
 def read_folder(path: Path, wanted: Wanted) -> Source:
-    """Read a folder with one folder a class, or, where no targets are wanted, of files alone.
+    """Read a folder with one folder a class, or, where it is new data, of files alone.
 
     All files are of one kind, which their names' ends say; those that begin with a dot are passed
     over. Each file is a sequence.
@@ -25,7 +25,7 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
     Raises:
         DataError: The folder is of another form, or a file is damaged or unlike the others.
     """
-    if wanted.target is None:
+    if wanted.target is None or wanted.new:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(

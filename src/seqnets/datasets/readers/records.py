@@ -58,18 +58,27 @@ class Wanted:
     Attributes:
         columns: The targets' columns, which are no features.
         target: Reads a row's target, given where the row stands; None where targets are not known.
+        new: Whether the file is to be predicted: a target may be missing or no such target.
         missing: Whether a feature may be missing.
         audio: Turns sound into features.
     """
 
     columns: tuple[str, ...]
     target: Callable[[str, Row], Any] | None = None
+    new: bool = False
     missing: bool = False
     audio: LogMel = field(default_factory=LogMel)
 
     def target_of(self, where: str, row: Row) -> Any:
-        """Return a row's target; None where targets are not known."""
-        return None if self.target is None else self.target(where, row)
+        """Return a row's target; None where it is not known."""
+        if self.target is None:
+            return None
+        try:
+            return self.target(where, row)
+        except DataError:
+            if self.new:
+                return None
+            raise
 
     def value(self, where: str, column: str, cell: Any) -> float:
         """Return a feature; NaN where it is missing and may be.
@@ -83,7 +92,7 @@ class Wanted:
             return math.nan
         raise DataError(
             f"{where}: column {column} is {shown(cell)}, expected a finite number.\n"
-            "  Fill it in, or say how: missing=forward or missing=zero."
+            "  Fill it in, or say how: dataset.missing=forward or dataset.missing=zero."
         )
 
 

@@ -48,14 +48,15 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise DataError(f"{path}: no row came, expected at least one.")
 
 
-def need(where: str, row: Row, *columns: str) -> None:
-    """Raise DataError if a row lacks one of these columns."""
-    for column in columns:
-        if column not in row:
-            raise DataError(
-                f"{where}: no column {column} came, expected {', '.join(columns)}.\n"
-                f"  The columns are {', '.join(map(str, row))}."
-            )
+def need(where: str, row: Row, *columns: str, option: str = "") -> None:
+    """Raise DataError if a row lacks one of these columns, which an option may name otherwise."""
+    absent = [column for column in columns if column not in row]
+    if absent:
+        otherwise = f"\n  {option} names another." if option else ""
+        raise DataError(
+            f"{where}: the columns {', '.join(map(str, row)) or 'none'} came, expected "
+            f"{', '.join(absent)} too.{otherwise}"
+        )
 
 
 def is_missing(value: Any) -> bool:
