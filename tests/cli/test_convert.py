@@ -74,7 +74,11 @@ def test_relu_is_an_option_of_the_cell(seqnets, tmp_path):
         (["source=lstm.pt", "target=b.onnx", "lengths=maybe"], 2, "expected true or false"),
         (["source=lstm.pt", "target=b.onnx"], 1, "does not say of which cell"),
         (["source=lstm.pt", "target=b.onnx", "model/cell=gru"], 1, "not those of GRUCell"),
-        (["source=nowhere.pt", "target=b.onnx", "model/cell=gru"], 1, "cannot be read"),
+        (
+            ["source=nowhere.pt", "target=b.onnx", "model/cell=gru"],
+            1,
+            "source: 'nowhere.pt' is not there",
+        ),
         (["source=nowhere.ckpt", "target=b.onnx"], 1, "is not there"),
     ],
 )

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -61,6 +61,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         with _environment(_FULL_ERROR, "1"):
             _refuse_hidden(arguments)
             _refuse_taken_away(verb, arguments)
+            _refuse_fixed(verb, arguments)
             name, arguments = _start(verb, [_quoted(argument) for argument in arguments])
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
@@ -149,17 +150,38 @@ def _refuse_hidden(arguments: Sequence[str]) -> None:
 
 def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
     """Raise if an override takes away a key or group that the verb itself reads."""
-    own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
-    groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
+    keys, groups = _own(verb)
     groups -= {"experiment", "suite"}  # which set the keys of others
     for argument in arguments:
         key = argument[1:].partition("=")[0]
-        if argument[:1] == "~" and key in own.keys() | groups:
+        if argument[:1] == "~" and key in keys | groups:
             choices = " or ".join(options(key, [configs()])) if key in groups else "VALUE"
             raise UsageError(
                 f"{argument}: takes away what `seqnets {verb}` reads, expected another value.\n"
                 f"  Give it as {key}={choices}."
             )
+
+
+def _refuse_fixed(verb: str, arguments: Sequence[str]) -> None:
+    """Raise if an override changes what a checkpoint alone says, such as its model."""
+    keys, groups = _own(verb)
+    if "checkpoint" not in keys:
+        return
+    for argument in arguments:
+        key = argument.lstrip("+").partition("=")[0].partition("@")[0]
+        root = re.split("[./]", key)[0]
+        if "=" in argument and (configs() / root).is_dir() and root not in keys | groups:
+            raise UsageError(
+                f"{key}: is what the checkpoint says, expected no other.\n"
+                f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."
+            )
+
+
+def _own(verb: str) -> tuple[set[str], set[str]]:
+    """The keys and the groups of a verb's own configuration."""
+    own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
+    groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
+    return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
 
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
@@ -185,11 +207,11 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
             f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, known)}\n{added}"
             f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
         )
-    if "LexerNoViableAlt" in str(error) or "token recognition" in str(error):
-        unread = str(error).splitlines()[0].split(": ")[-1]
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
         return UsageError(
-            f"seqnets {verb}: {unread} cannot be read, expected KEY=VALUE.\n"
-            f"  A value with other than plain characters is quoted twice: \"KEY='VALUE'\"."
+            f"seqnets {verb}: {error.override} cannot be read, expected KEY=VALUE.\n"
+            f"  A value with other than plain characters is quoted twice: \"{key}='{value}'\"."
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))

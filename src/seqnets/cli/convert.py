@@ -19,6 +19,7 @@ from seqnets.cli.names import UsageError, near
 from seqnets.cli.trained import load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
+from seqnets.errors import ConfigError
 
 _OURS = "seqnets"
 
@@ -38,6 +39,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     for key, value in shape.items():
         if not isinstance(value, bool):
             raise UsageError(f"{key}: is {value!r}, expected true or false.")
+    if before != _OURS and not source.exists():
+        raise ConfigError(f"source: {str(source)!r} is not there, expected a file of weights.")
     cell = options.get("model", {}).get("cell")
     factory = cell and build({**cell, "_partial_": True}, options["allow"], "model.cell")
     console = terminal()

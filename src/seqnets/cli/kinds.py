@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from torch import Tensor
+
 from seqnets.errors import ConfigError
 
 _LISTS = (list, tuple, Sequence, Iterable)
@@ -71,7 +73,7 @@ def _alternatives(kind: Any) -> Iterator[str]:
     elif origin is Literal:
         yield from map(str, arguments)
     elif origin in (Union, UnionType):
-        for one in arguments:
+        for one in (a for a in arguments if a is not Tensor):
             yield from _alternatives(one)
     elif origin in _MAPPINGS or kind in _MAPPINGS:
         yield "a mapping"
@@ -106,6 +108,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number and not math.isnan(value)
+    if kind is Tensor:  # which no configuration can give
+        return False
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in _NAMES:

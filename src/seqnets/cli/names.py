@@ -17,13 +17,18 @@ class UsageError(ConfigError):
 
 
 def near(name: str, known: Iterable[object]) -> str:
-    """Say which known names are close to a mistyped one, or else all that have no dot."""
+    """Say which known names end alike, else which are close, or else all that have no dot."""
     names = sorted({str(entry) for entry in known})
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    alike = [entry for entry in names if _last(entry) == _last(name)]
+    close = difflib.get_close_matches(name, alike or names, n=3, cutoff=0 if alike else 0.5)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     names = [name for name in names if "." not in name]
     return f"There are: {', '.join(names)}." if names else "There are none."
+
+
+def _last(name: str) -> str:
+    return re.split("[./]", name)[-1]
 
 
 def override(key: str, value: object) -> str:
