@@ -7,8 +7,8 @@ from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.hierarchical import Hierarchical
 from seqnets.layers.output import DeepOutput
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.serving import Stream
 from seqnets.layers.state import detach, map_state
-from seqnets.layers.stream import Stream
 from seqnets.layers.truncated import Truncated
 from seqnets.layers.video import Video
 

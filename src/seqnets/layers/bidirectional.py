@@ -12,9 +12,9 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.streams import side_by_side
 from seqnets.layers.torch_like import TorchLike
 
 _MERGES = ("concat", "sum", "mean", "none")
