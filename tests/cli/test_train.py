@@ -69,6 +69,15 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
         assert again.code == 0, again.err
 
 
+@pytest.mark.parametrize("logger", ["csv", "none"])
+def test_tensorboard_is_named_only_where_it_has_something_to_show(logger, seqnets, small_text):
+    done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=0")
+
+    commands = done.out.partition("\nTo sample, to score, to go on:\n")[2].splitlines()
+    assert [line.split()[1] for line in commands] == ["generate", "evaluate", "train"]
+    assert "trainer.max_steps=1" in commands[-1]
+
+
 @pytest.mark.filterwarnings("ignore:seqnets runs recurrent layers by torch's operations")
 def test_commands_that_the_shell_would_not_find_are_told_with_their_path(
     seqnets, small_text, monkeypatch

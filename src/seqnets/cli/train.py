@@ -132,8 +132,12 @@ def _train(
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
     lines = _what_next(options, folder, kept, module, command)
-    use = "sample" if isinstance(module.objective, LanguageModelling) else "predict"
-    report.show(console, f"To look, to {use}, to score, to go on:", "\n".join(lines))
+    use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
+    if writer_of(trainer) is not None:
+        use = f"to look, {use}"
+        runs_folder = shlex.quote(report.shown(folder.parents[1]))
+        lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
+    report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
     return 0
 
 
@@ -197,13 +201,14 @@ def _what_next(
         uses = [f"generate {checkpoint} temperature=0.8"]
     limits = {name: options["trainer"].get(name) for name in ("max_epochs", "max_steps")}
     longer = [
-        f" trainer.{name}={2 * limit}" for name, limit in limits.items() if limit and limit > 0
+        f" trainer.{name}={max(1, 2 * limit)}"
+        for name, limit in limits.items()
+        if limit is not None and limit >= 0
     ]
     if options["trainer"].get("max_time"):
         longer.append(" trainer.max_time=null")
-    look, program = report.called("tensorboard"), report.called("seqnets")
+    program = report.called("seqnets")
     return [
-        f"{look} --logdir {shlex.quote(report.shown(folder.parents[1]))}",
         *(f"{program} {use}{command}" for use in uses),
         f"{program} evaluate {checkpoint}{command}",
         f"{_again(folder)}{''.join(longer)}{command}",
