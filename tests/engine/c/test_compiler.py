@@ -226,6 +226,33 @@ def test_an_update_of_the_compiler_makes_another_library(cache, tmp_path, monkey
     assert len(list(cache.glob("*.so"))) == 2
 
 
+def test_without_a_compiler_what_one_has_made_will_do(cache, monkeypatch):
+    compiler.load(SOURCE)
+    _forget()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+
+    assert compiler.load(SOURCE).twice(4) == 8
+    with pytest.raises(NoCompiler, match="there is no C compiler"):
+        compiler.load(SOURCE + "\n")
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "open to others"])
+def test_without_a_compiler_what_cannot_be_trusted_is_not_loaded(cache, monkeypatch, spoil):
+    compiler.load(SOURCE)
+    (library,) = cache.iterdir()
+    if spoil == "damaged":
+        library.write_bytes(b"")
+    else:
+        library.chmod(0o702)
+    _forget()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(NoCompiler, match="there is no C compiler"):
+        compiler.load(SOURCE)
+
+
 def _cut(content):
     return content[: len(content) // 2]
 

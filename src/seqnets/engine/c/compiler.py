@@ -45,6 +45,9 @@ class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mi
 def load(source: str) -> ctypes.CDLL:
     """Compile a C file, unless that was done before on this machine, and load it.
 
+    Without a compiler, what any of them has made of the same text for such a processor will do: so
+    a cache that was filled where one is can serve where none is.
+
     Args:
         source: The file's text. It includes nothing but the compiler's own headers, so that it
             alone says what the library does.
@@ -55,7 +58,12 @@ def load(source: str) -> ctypes.CDLL:
     Raises:
         NoCompiler: There is no compiler, or it refuses the text.
     """
-    command = compiler()
+    try:
+        command = compiler()
+    except NoCompiler:
+        if (kept := _kept(source)) is None:
+            raise
+        return kept
     key = _key(source, command)
     if key in _refused:
         raise NoCompiler(_refused[key])
@@ -66,6 +74,17 @@ def load(source: str) -> ctypes.CDLL:
             _refused[key] = str(reason)
             raise
     return _loaded[key]
+
+
+def _kept(source: str) -> ctypes.CDLL | None:
+    """A library that somebody's compiler has made of a text; None if there is none to be had."""
+    what = _of_text(source)
+    if what not in _loaded:
+        with contextlib.suppress(OSError):
+            folder = _cache_folder()
+            for target in sorted(folder.glob(f"{what}-*.so")):
+                _loaded[what] = _opened(folder, target)
+    return _loaded.get(what)
 
 
 def _load(key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
@@ -100,13 +119,20 @@ def compiler() -> tuple[str, ...]:
 
 
 def _key(source: str, command: tuple[str, ...]) -> str:
-    """Name everything that the library depends on."""
+    """Name everything that the library depends on: text and processor, and who compiles."""
     programs = []
     for path in filter(None, map(shutil.which, command)):  # CC="ccache gcc" names two
         real = os.path.realpath(path)
         info = os.stat(real)
         programs.append((real, info.st_size, info.st_mtime_ns))
-    parts = (source, TARGETS, FLAGS, command, programs, _cpu())
+    return f"{_of_text(source)}-{_digest(command, programs)[:16]}"
+
+
+def _of_text(source: str) -> str:
+    return _digest(source, TARGETS, FLAGS, _cpu())
+
+
+def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -171,15 +197,25 @@ def _warn(problem: str) -> None:
 
 def _load_from(folder: Path, key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
     """Load a library that a folder keeps; if it is not there, or damaged, make it first."""
-    _check(folder.stat(), folder, stat.S_ISDIR)
     target = folder / f"{key}.so"
     try:
-        _check(target.lstat(), target, stat.S_ISREG)
-        whole = _is_whole(target)
+        return _opened(folder, target)
     except FileNotFoundError:
-        whole = False
-    if not whole:
         _make(target, source, command)
+    return ctypes.CDLL(str(target))
+
+
+def _opened(folder: Path, target: Path) -> ctypes.CDLL:
+    """Load a library, if all of it is there and nobody else can have put it there.
+
+    Raises:
+        FileNotFoundError: It is not there, or damaged.
+        PermissionError: Others can write it, or its folder.
+    """
+    _check(folder.stat(), folder, stat.S_ISDIR)
+    _check(target.lstat(), target, stat.S_ISREG)
+    if not _is_whole(target):
+        raise FileNotFoundError(errno.ENOENT, "Compiled code is damaged", str(target))
     return ctypes.CDLL(str(target))
 
 
