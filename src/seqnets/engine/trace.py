@@ -326,12 +326,10 @@ def _slopes(
     outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> list[Tensor]:
     """Gradients of outputs for inputs; zeros where there is none."""
-    pairs = [(y, end) for y, end in zip(outputs, ends, strict=True) if y.requires_grad]
-    if not pairs:
+    total = sum((y * end).sum() for y, end in zip(outputs, ends, strict=True))
+    if not isinstance(total, Tensor) or not total.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(
-        [y for y, _ in pairs], inputs, [end for _, end in pairs], allow_unused=True
-    )
+    found = torch.autograd.grad(total, inputs, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
