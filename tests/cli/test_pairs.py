@@ -35,6 +35,31 @@ def test_what_was_trained_on_two_files_rewrites_a_third(seqnets, files, tmp_path
     assert all(row["target"] is None and isinstance(row["prediction"], str) for row in rows)
 
 
+def test_words_that_the_model_does_not_know_are_written_as_the_file_has_them(
+    seqnets, files, tmp_path
+):
+    seqnets(
+        "train", *SMALL, "dataset=pairs", *files, "dataset.unit=words", "dataset.batch_size=4",
+        "dataset.max_vocabulary=4",
+    )  # fmt: skip
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    (tmp_path / "new.csv").write_text("source,target\na  huge house !,ein haus !\na house,\n")
+
+    new = seqnets("predict", f"checkpoint={folder}", "input=new.csv", "to=new.jsonl")
+    part = seqnets("predict", f"checkpoint={folder}", "to=part.jsonl")
+    scored = seqnets("evaluate", f"checkpoint={folder}", "predictions=new.jsonl")
+
+    assert new.code == part.code == scored.code == 0, new.err + part.err + scored.err
+    said, known = (
+        [json.loads(line) for line in (tmp_path / name).read_text("utf-8").splitlines()]
+        for name in ("new.jsonl", "part.jsonl")
+    )
+    assert [row["source"] for row in said] == ["a huge house !", "a house"]
+    assert [row["target"] for row in said] == ["ein haus !", None]
+    assert {row["target"] for row in known} <= {"ein haus !", "das große haus !"}
+    assert "Figures of 1 row" in scored.out
+
+
 def test_a_model_may_have_no_attention(seqnets):
     done = seqnets(
         "train", *SMALL, "dataset=sort", "dataset.train_size=64", "dataset.test_size=32",

@@ -42,7 +42,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         module = load_module(path, options["allow"], options["objective"])
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
-        count = write_rows(_named(rows, loader.ids), options["to"])
+        count = write_rows(_as_in_file(rows, loader), options["to"])
     _tell(options, count, path, command)
     return 0
 
@@ -92,11 +92,12 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _named(rows: Iterable[Row], ids: list[Any] | None) -> Iterable[Row]:
-    """Rows with what the file calls their sequences."""
-    if ids is None:
-        return rows
-    return ({"id": name, **row} for name, row in zip(ids, rows, strict=False))
+def _as_in_file(rows: Iterable[Row], loader: Loader) -> Iterator[Row]:
+    """Rows with what the file calls their sequences, and its texts to the letter."""
+    ids, texts = loader.ids, loader.texts
+    for place, row in enumerate(rows):
+        name = {} if ids is None else {"id": ids[place]}
+        yield {**name, **row, **{column: of_file[place] for column, of_file in texts.items()}}
 
 
 def _tell(options: Config, count: int, path: Path, command: str) -> None:

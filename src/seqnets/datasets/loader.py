@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -75,6 +75,11 @@ class Loader(ABC):
     def ids(self) -> list[Any] | None:
         """What the file calls the sequences, in its order; None where it has no names for them."""
         return None
+
+    @property
+    def texts(self) -> Mapping[str, Sequence[str | None]]:
+        """What the file has to the letter, known words or not, in its order: "source", ..."""
+        return {}
 
     @property
     def padding(self) -> float:

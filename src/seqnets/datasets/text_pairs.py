@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,19 @@ class TextPairs(PairData):
         source, target = self.codecs
         return Splits(
             {
-                name: Pairs.of_ids(source.encode(texts[0]), target.encode(texts[1]))
+                name: replace(
+                    Pairs.of_ids(source.encode(texts[0]), target.encode(texts[1])),
+                    texts={"source": self._shown(texts[0]), "target": self._shown(texts[1])},
+                )
                 for name, texts in self.texts.items()
             }
         )
+
+    def _shown(self, texts: Sequence[str | None]) -> list[str | None]:
+        """Texts as a model would write them: words with one space between them."""
+        if self.codec_options["unit"] != "words":
+            return list(texts)
+        return [text if text is None else " ".join(text.split()) for text in texts]
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, with how BLEU splits texts."""
@@ -114,20 +124,27 @@ class TextPairs(PairData):
         """Return batches of texts to be rewritten.
 
         Args:
-            path: A text file, one source a line, or a table with a column ``source``.
+            path: A text file, one source a line, or a table with a column ``source`` and maybe one
+                ``target``, which is not looked at but kept beside what the model writes.
             known: What :meth:`describe` said when the model was trained.
 
         Raises:
             DataError: The file is missing, not UTF-8, empty, or has an empty source.
         """
+        targets: list[str | None] = []
         if path.suffix.lower() in SUFFIXES:
             sources = []
             for where, row in read_rows(path):
                 need(where, row, "source")
                 sources.append(read_side(where, "source", row["source"]))
+                targets.append(row["target"] if isinstance(row.get("target"), str) else None)
         else:
             sources = read_filled(path)
-        pairs = Pairs.unanswered(read_codec(known["source"]).encode(sources))
+            targets = [None] * len(sources)
+        pairs = replace(
+            Pairs.unanswered(read_codec(known["source"]).encode(sources)),
+            texts={"source": self._shown(sources), "target": self._shown(targets)},
+        )
         return PairLoader(pairs, self.batch_size, name=str(path))
 
     def baselines(self) -> dict[str, float]:
