@@ -2,13 +2,16 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import seqnets as package
+from seqnets.cli.listing import configs
 from seqnets.cli.main import VERBS
 
 
@@ -47,12 +50,27 @@ def test_help_lists_the_verbs(arguments, seqnets):
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("list", "completion")])
-def test_every_verb_has_help(verb, seqnets):
+def test_the_help_of_a_verb_explains_each_of_its_keys_and_then_names_its_groups(verb, seqnets):
     done = seqnets(verb, "--help")
 
+    own = OmegaConf.load(configs() / f"{verb}.yaml")
+    shown, _, groups = done.out.partition("Groups")
     assert done.code == 0
-    assert f"seqnets {verb}:" in done.out
-    assert "model/cell: antisymmetric_rnn, cfc" in done.out
+    assert shown.startswith(f"seqnets {verb}:")
+    assert "hydra" not in done.out
+    for key in own.keys() - {"defaults", "hydra"}:
+        assert re.search(rf"^  {key}: .*# |^  {key}: +#", shown, re.MULTILINE), key
+    for entry in (entry for entry in own.defaults if entry != "_self_"):
+        (group,) = entry
+        assert (f"\n  {group}: " in groups) == ("hydra/" not in group)
+    assert ("\n  model/cell: " in groups) == (verb in ("train", "inspect", "benchmark", "convert"))
+
+
+def test_the_help_of_completion_says_what_to_do_with_it(seqnets):
+    done = seqnets("completion", "--help")
+
+    assert done.code == 0
+    assert 'eval "$(seqnets completion bash)"' in done.out
 
 
 def test_the_composed_configuration_can_be_seen(seqnets):

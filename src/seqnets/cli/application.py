@@ -22,6 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seqnets.cli.help import help_of, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near, override
 
@@ -38,6 +39,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         UsageError: A key, group or option does not exist, or the syntax is wrong.
         SeqnetsError: From the verb itself.
     """
+    if {"--help", "-h"} & set(arguments):
+        print(help_of(verb, _folders(arguments)), end="")
+        return 0
     name = verb
     ends: list[int | BaseException] = []
     command = sys.argv
@@ -134,13 +138,14 @@ def flags(arguments: Sequence[str]) -> list[str]:
     return []
 
 
+def _folders(arguments: Sequence[str]) -> list[Path]:
+    """The folder of the user's own configurations, if a command line names one."""
+    return [Path(flag.removeprefix("--config-dir=")) for flag in flags(arguments)[-1:]]
+
+
 def _refuse_hidden(arguments: Sequence[str]) -> None:
     """Raise if a file of the user's has the name of one of seqnets' own, which Hydra would take."""
-    given = flags(arguments)
-    if not given:
-        return
-    folder = Path(given[-1].removeprefix("--config-dir="))
-    for path in sorted(folder.rglob("*.yaml")):
+    for folder, path in ((f, p) for f in _folders(arguments) for p in sorted(f.rglob("*.yaml"))):
         if (configs() / path.relative_to(folder)).exists():
             raise UsageError(
                 f"--config-dir: {path} has the name of a file of seqnets' own, which would be "
@@ -150,7 +155,7 @@ def _refuse_hidden(arguments: Sequence[str]) -> None:
 
 def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
     """Raise if an override takes away a key or group that the verb itself reads."""
-    keys, groups = _own(verb)
+    keys, groups = own_of(verb)
     groups -= {"experiment", "suite"}  # which set the keys of others
     for argument in arguments:
         key = argument[1:].partition("=")[0]
@@ -164,7 +169,7 @@ def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
 
 def _refuse_fixed(verb: str, arguments: Sequence[str]) -> None:
     """Raise if an override changes what a checkpoint alone says, such as its model."""
-    keys, groups = _own(verb)
+    keys, groups = own_of(verb)
     if "checkpoint" not in keys:
         return
     for argument in arguments:
@@ -175,13 +180,6 @@ def _refuse_fixed(verb: str, arguments: Sequence[str]) -> None:
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."
             )
-
-
-def _own(verb: str) -> tuple[set[str], set[str]]:
-    """The keys and the groups of a verb's own configuration."""
-    own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
-    groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
-    return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
 
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:

@@ -18,6 +18,14 @@ complete -o nospace -o default -F _seqnets seqnets
 """  # noqa: E501
 
 
+_BASHRC = '  Put this into ~/.bashrc: eval "$(seqnets completion bash)"'
+
+_HELP = f"""\
+seqnets completion bash: print the script by which bash completes verbs and keys.
+{_BASHRC}
+"""
+
+
 def complete(arguments: Sequence[str]) -> None:
     """Print a shell's script (``bash``), or what may follow in ``COMP_LINE`` (``query``).
 
@@ -25,15 +33,14 @@ def complete(arguments: Sequence[str]) -> None:
         UsageError: It is another shell.
     """
     asked = " ".join(arguments)
-    if asked == "bash":
+    if asked in ("--help", "-h"):
+        print(_HELP, end="")
+    elif asked == "bash":
         print(_BASH, end="")
     elif asked == "query":
         _query(os.environ.get("COMP_LINE", ""))
     else:
-        raise UsageError(
-            f"completion: is for {asked or 'no shell'}, expected bash.\n"
-            f'  Put this into ~/.bashrc: eval "$(seqnets completion bash)"'
-        )
+        raise UsageError(f"completion: is for {asked or 'no shell'}, expected bash.\n{_BASHRC}")
 
 
 def _query(line: str) -> None:
