@@ -41,6 +41,17 @@ def test_the_last_run_is_that_whose_checkpoint_is_newest(tmp_path):
     assert runs.find_resume("last", tmp_path) == last
 
 
+def test_last_is_a_checkpoint_of_the_newest_run_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no run in 'runs' has a checkpoint"):
+        runs.checkpoint_at("last", "best.ckpt")
+    folder = runs.new_folder("runs", "text")
+    for name in ("last.ckpt", "best.ckpt"):
+        (folder / "checkpoints" / name).touch()
+
+    assert runs.checkpoint_at("last", "best.ckpt") == folder / "checkpoints" / "best.ckpt"
+
+
 def test_last_without_a_run_is_an_error(tmp_path):
     runs.new_folder(tmp_path, "a")
 

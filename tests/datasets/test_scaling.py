@@ -27,6 +27,15 @@ def test_columns_get_mean_0_and_deviation_1_and_come_back():
     torch.testing.assert_close(scaling.undo(scaling(values)), values.double())
 
 
+def test_what_is_shown_has_the_digits_that_a_scaled_number_keeps():
+    scaling = Scaling.of(torch.tensor([[-0.3], [0.1], [0.5]], dtype=torch.float64))
+
+    assert scaling.undo(scaling(torch.zeros(1))).item() != 0
+    assert scaling.shown(scaling(torch.zeros(1))) == [0]
+    assert str(scaling.shown(scaling(torch.full((1,), -1e-9)))) == "[0.0]"
+    assert scaling.shown(scaling(torch.tensor([0.25]))) == [0.25]
+
+
 def test_what_is_missing_does_not_count_and_stays_missing():
     scaling = Scaling.of(torch.tensor([[1.0], [NAN], [3.0]]))
 

@@ -87,6 +87,18 @@ def test_windows_never_cross_from_one_series_into_another(table):
             assert np.allclose(np.diff(steps, axis=1), 1, atol=1e-3)
 
 
+def test_the_column_of_the_time_may_have_another_name(table):
+    rows = ["date,a", *(f"2026-01-{1 + i:02},{i}" for i in range(30))]
+    data = table(rows, time="date")
+
+    assert data.series.columns == ["a"]
+    assert data.series.times[-1] == "2026-01-30"
+    with pytest.raises(DataError, match=r"column date is '2026-01-01'.*\n.*dataset.time=date"):
+        table(rows).setup()
+    with pytest.raises(DataError, match="the columns date, a came, expected day too"):
+        table(rows, time="day").setup()
+
+
 def test_processes_share_every_batch(table, as_process):
     whole = next(iter(table(batch_size=8).train_dataloader()))
     shares = []

@@ -12,6 +12,9 @@ from typing import Any
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import load_checkpoint
 
+_RUNS = "runs"
+"""Where `seqnets train` makes runs if it is not told otherwise."""
+
 _CHECKPOINTS, _LAST, _RESULT = "checkpoints", "last.ckpt", "result.json"
 
 
@@ -47,13 +50,20 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
     """The checkpoint that a path means: a file, or a run's folder.
 
     Args:
-        path: What the user gave.
+        path: What the user gave; "last" is the newest run in ``runs``.
         name: Which checkpoint of a run's folder to take.
 
     Raises:
         CheckpointError: There is none.
     """
     place = Path(str(path)).expanduser()
+    if path == "last" and not place.exists():
+        if (last := _newest(_RUNS)) is None:
+            raise CheckpointError(
+                f"Checkpoint last: no run in {_RUNS!r} has a checkpoint, expected one there.\n"
+                "  Elsewhere name the file, or the run's folder."
+            )
+        place = last.parents[1]
     if place.is_file():
         return place
     candidates = [place / _CHECKPOINTS / name, place / name, place / _CHECKPOINTS / _LAST]
@@ -100,8 +110,7 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
         return None
     if resume not in ("last", "auto"):
         return checkpoint_at(resume)
-    written = Path(str(output)).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
-    last = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
+    last = _newest(output)
     if resume == "auto":
         return None if last is None or (last.parents[1] / _RESULT).exists() else last
     if last is None:
@@ -110,6 +119,12 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
             f"from.\n  Say where runs are with output=FOLDER, or start afresh without resume."
         )
     return last
+
+
+def _newest(output: Path | str) -> Path | None:
+    """The last checkpoint of the run that wrote one last, of all runs in a folder."""
+    written = Path(str(output)).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
+    return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def write_result(folder: Path, figures: dict[str, Any]) -> None:

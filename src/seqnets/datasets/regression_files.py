@@ -75,10 +75,8 @@ class RegressionFiles(SequenceFiles):
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return the numbers in their own units."""
         scaling = self.contents.about.get("scaling")
-        values = target if scaling is None else scaling.undo(target)
-        return {
-            name: f"{value:.4g}" for name, value in zip(self.columns, values.tolist(), strict=True)
-        }
+        values = target.tolist() if scaling is None else scaling.shown(target)
+        return {name: f"{value:.4g}" for name, value in zip(self.columns, values, strict=True)}
 
     @property
     def sizes(self) -> Sizes:

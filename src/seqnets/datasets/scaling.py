@@ -58,6 +58,11 @@ class Scaling:
         """Scale columns, (..., I), to float32."""
         return ((values - self.mean) / self.deviation).float()
 
+    def shown(self, values: Tensor) -> list[float]:
+        """Return scaled columns, (I,), in their own units, with the digits that a float32 has."""
+        own = zip(self.undo(values).tolist(), self.places, strict=True)
+        return [round(value, places) + 0.0 for value, places in own]  # and no -0
+
     def undo(self, values: Tensor) -> Tensor:
         """Give scaled columns, (..., I), their own units back, as float64."""
         return values.double() * self.deviation + self.mean

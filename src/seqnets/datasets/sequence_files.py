@@ -203,8 +203,8 @@ class SequenceFiles(SequenceData):
         if self.vocabulary is not None:
             return self.vocabulary.decode(steps[:60])
         scaling = self.contents.inputs.scaling
-        values = steps[:3] if scaling is None else scaling.undo(steps[:3])
-        return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values.tolist())
+        values = [step.tolist() if scaling is None else scaling.shown(step) for step in steps[:3]]
+        return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values)
 
     def _wanted(self, new: bool = False) -> Wanted:
         return Wanted(self.columns, self.read_target, new, self.missing != "error", self.audio)

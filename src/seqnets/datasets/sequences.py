@@ -401,8 +401,8 @@ def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
         chosen[members[:count]] = True
     if not chosen.any():
         raise DataError(
-            f"{who}: {len(labels)} training sequences came, no two of one class, expected enough "
-            "to set some of them aside."
+            f"{who}: {len(labels)} training sequence{'s' * (len(labels) != 1)} came, no two of one "
+            "class, expected enough to set some of them aside."
         )
     return chosen
 

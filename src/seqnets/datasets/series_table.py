@@ -40,6 +40,7 @@ class SeriesTable(SeriesData):
 
     Args:
         path: The file.
+        time: The column that says when a step was, if it is called otherwise.
         validation_fraction: Share of each series' steps to choose by.
         test_fraction: Share of each series' steps to report, its last.
         missing: "error"; "forward", where the last value stays (and the first one stands for what
@@ -57,6 +58,7 @@ class SeriesTable(SeriesData):
         self,
         path: str,
         *,
+        time: str = TIME,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
         missing: str = "error",
@@ -76,7 +78,8 @@ class SeriesTable(SeriesData):
                 raise ConfigError(
                     f"{who}: {option} is {value!r}, expected one of {', '.join(choices)}."
                 )
-        self.path, self.missing, self.mask, self.time_gaps = path, missing, mask, time_gaps
+        self.path, self.time, self.missing, self.mask = path, time, missing, mask
+        self.time_gaps = time_gaps
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
 
     @property
@@ -91,7 +94,7 @@ class SeriesTable(SeriesData):
             DataError: The table is malformed, or a value is missing, or time does not go on evenly;
                 says in which line.
         """
-        series = read_series(path, missing=self.missing, gaps=self.time_gaps)
+        series = read_series(path, self.time, self.missing, self.time_gaps)
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]
@@ -154,6 +157,8 @@ def read_series(
 
 def _columns(where: str, row: dict[str, Any], time: str) -> list[str]:
     """The columns of the first row."""
+    if time not in (TIME, *row):
+        raise DataError(f"{where}: the columns {', '.join(row)} came, expected {time} too.")
     if not row.keys() - {time, SERIES}:
         raise DataError(
             f"{where}: the columns {', '.join(row)} came, expected one or more of numbers."
@@ -174,7 +179,12 @@ def _check_columns(where: str, row: dict[str, Any], first: list[str]) -> None:
 def _value(where: str, column: str, cell: Any, missing: str) -> float:
     """A cell's number; NaN where none is, and may be."""
     if not is_missing(cell):
-        return number(where, column, cell)
+        try:
+            return number(where, column, cell)
+        except DataError as error:
+            raise DataError(
+                f"{error}\n  A column that says when each step was: dataset.time={column}."
+            ) from None
     if missing == "error":
         raise DataError(
             f"{where}: column {column} is {shown(cell)}, expected a number.\n"
