@@ -5,7 +5,18 @@ import torch
 from torch import nn
 
 import seqnets
-from seqnets import Bidirectional, DeepRNN, Recurrent, Truncated
+from seqnets import (
+    Bidirectional,
+    ConvFront1d,
+    DeepOutput,
+    DeepRNN,
+    Fronted,
+    Hierarchical,
+    Recurrent,
+    Reversed,
+    Stream,
+    Truncated,
+)
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
@@ -234,6 +245,28 @@ def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
 def test_a_class_of_cells_is_no_cell(layer, given):
     with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*the sizes filled in"):
         layer(given)
+
+
+WRAPPING = {
+    "Reversed": Reversed,
+    "Truncated": partial(Truncated, steps=4),
+    "DeepOutput": partial(DeepOutput, sizes=[3]),
+    "Hierarchical": lambda layer: Hierarchical(layer, layer, 2),
+    "Fronted": partial(Fronted, ConvFront1d(I, I)),
+    "Stream": Stream,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPING)
+def test_a_cell_is_no_layer(name):
+    with pytest.raises(ConfigError, match=rf"{name}: \w+ is GRUCell[\s\S]*Recurrent\(cell\)"):
+        WRAPPING[name](GRUCell(I, I))
+
+
+@pytest.mark.parametrize("name", sorted(WRAPPING.keys() - {"Stream"}))
+def test_a_module_that_is_called_as_torchs_is_no_layer_around_which_others_go(name):
+    with pytest.raises(ConfigError, match=rf"{name}: \w+ is GRU, expected a recurrent layer"):
+        WRAPPING[name](seqnets.GRU(I, I))
 
 
 @pytest.mark.parametrize("made", [seqnets.GRUCell, nn.GRUCell])

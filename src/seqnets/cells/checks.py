@@ -10,11 +10,16 @@ import seqnets.cells
 from seqnets.errors import ConfigError, DtypeError
 
 
-def check_is_cell(who: str, given: Any, expected: str = "a cell") -> None:
-    """Raise ConfigError unless it is a cell; ``expected`` says what else would do."""
+def check_is_cell(who: str, given: Any) -> None:
+    """Raise ConfigError unless it is a cell."""
     if not isinstance(given, seqnets.cells.Cell):
-        came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-        raise ConfigError(f"{who}: cell is {came}, expected {expected}.\n  {_advice(given)}")
+        raise mistaken(who, "cell", given, "a cell")
+
+
+def mistaken(who: str, what: str, given: Any, expected: str) -> ConfigError:
+    """What is to be raised where something came in place of a cell or a layer."""
+    came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+    return ConfigError(f"{who}: {what} is {came}, expected {expected}.\n  {_advice(given)}")
 
 
 def check_makes_cells(who: str, given: Any) -> None:
@@ -39,12 +44,17 @@ def check_size(cell: Any, name: str, value: int) -> int:
 
 
 def _advice(given: Any) -> str:
-    """What to do where something was given that is no cell."""
+    """What to do with what came instead."""
     kind = type(given)
     name = kind.__name__.removesuffix("Cell") + "Cell"
+    if isinstance(given, seqnets.cells.Cell):
+        return "Recurrent(cell) makes a layer of a cell."
     if isinstance(given, nn.Module) and hasattr(seqnets.cells, name):
         return (
             f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
             f"cell is seqnets.cells.{name}."
         )
-    return "A class of cells, or a partial of it, becomes one with the sizes filled in."
+    return (
+        "A class of cells, or a partial of it, becomes a cell with the sizes filled in, and a cell "
+        "becomes a layer by Recurrent(cell)."
+    )

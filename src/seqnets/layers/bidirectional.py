@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.checks import check_is_layer
 from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.torch_like import TorchLike
 
 _MERGES = ("concat", "sum", "mean", "none")
 
@@ -27,12 +26,16 @@ class Reversed(nn.Module):
 
     Args:
         layer: A layer in one direction of time, whose outputs are as many as its inputs.
+
+    Raises:
+        ConfigError: ``layer`` is no recurrent layer.
     """
 
     reverse = True
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
+        check_is_layer("Reversed", layer)
         self.layer = layer
 
     @property
@@ -193,8 +196,7 @@ def runs_ahead(module: nn.Module) -> bool:
 def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Module:
     if isinstance(cell, Cell):
         return Recurrent(cell, reverse=reverse, **options)
-    if not hasattr(cell, "output_size") or isinstance(cell, (type, TorchLike)):
-        check_is_cell("Bidirectional", cell, "a cell or a layer")
+    check_is_layer("Bidirectional", cell, "cell", "a cell or a recurrent layer")
     given = [
         f"{name}={value!r}"
         for name, value in options.items()

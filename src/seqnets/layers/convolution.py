@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.convolutional import height_and_width
 from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import divided, without_padding
 
 
@@ -194,7 +195,8 @@ class Fronted(nn.Module):
         layer: The recurrent layer.
 
     Raises:
-        ShapeError: ``layer`` does not take as many features as ``front`` gives.
+        ConfigError: ``layer`` is no recurrent layer.
+        ShapeError: It does not take as many features as ``front`` gives.
     """
 
     front: Any
@@ -202,6 +204,7 @@ class Fronted(nn.Module):
 
     def __init__(self, front: nn.Module, layer: nn.Module) -> None:
         super().__init__()
+        check_is_layer("Fronted", layer)
         if front.output_size != layer.input_size:
             raise ShapeError(
                 f"Fronted: the front gives {front.output_size} features and the layer takes "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError
+from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import divided, valid_steps
 
 
@@ -27,7 +28,7 @@ class Hierarchical(nn.Module):
             begins with its initial state, and words are read alike wherever they stand.
 
     Raises:
-        ConfigError: ``stride`` is no integer from 1.
+        ConfigError: ``stride`` is no integer from 1, or one of the layers is none.
         ShapeError: ``upper`` does not take as many features as ``lower`` gives.
 
     Example:
@@ -47,6 +48,8 @@ class Hierarchical(nn.Module):
     ) -> None:
         super().__init__()
         check_count("Hierarchical", stride=stride)
+        check_is_layer("Hierarchical", lower, "lower")
+        check_is_layer("Hierarchical", upper, "upper")
         if lower.output_size != upper.input_size:
             raise ShapeError(
                 f"Hierarchical: the lower layer gives {lower.output_size} features and the upper "

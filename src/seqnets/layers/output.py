@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
+from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import without_padding
 
 
@@ -20,7 +21,7 @@ class DeepOutput(nn.Module):
         activation: Makes what stands between them; nothing follows the last one.
 
     Raises:
-        ConfigError: ``sizes`` names no layer.
+        ConfigError: ``sizes`` names no layer, or ``layer`` is none.
 
     References:
         Pascanu et al., 2014, "How to Construct Deep Recurrent Neural Networks", arXiv:1312.6026
@@ -41,6 +42,7 @@ class DeepOutput(nn.Module):
             raise ConfigError(
                 f"DeepOutput: sizes are {list(sizes)}, expected at least one, each from 1."
             )
+        check_is_layer("DeepOutput", layer)
         self.layer = layer
         self.output_size = sizes[-1]
         self.perceptron = nn.Sequential()

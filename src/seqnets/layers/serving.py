@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.cells.checks import mistaken
 from seqnets.checks import check_count
 from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
@@ -145,10 +146,7 @@ def _parts(layer: nn.Module) -> tuple[list[Any], list[Any]]:
             raise ConfigError("Stream: the layer runs in both directions, expected one.")
         return layer.bound_cells(), [None] * layer.num_layers
     else:
-        raise ConfigError(
-            f"Stream: layer is {type(layer).__name__}, expected Recurrent, DeepRNN or a module "
-            f"like torch.nn's.\n  Recurrent(cell) makes a layer of a cell."
-        )
+        raise mistaken("Stream", "layer", layer, "Recurrent, DeepRNN or a module like torch.nn's")
     if any(not isinstance(part, Recurrent) or part.reverse for part in layers):
         raise ConfigError("Stream: the layer runs backwards or in both directions, expected ahead.")
     return [part.cell for part in layers], connections

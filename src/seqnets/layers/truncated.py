@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers.bidirectional import runs_ahead
+from seqnets.layers.checks import check_is_layer
 from seqnets.layers.state import detach
 
 
@@ -28,8 +29,8 @@ class Truncated(nn.Module):
         stride: Outputs of each window, a divisor of ``steps``; by default all of them.
 
     Raises:
-        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer runs backwards or in both
-            directions.
+        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, or runs backwards
+            or in both directions.
 
     References:
         Williams & Peng, 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of
@@ -38,6 +39,7 @@ class Truncated(nn.Module):
 
     def __init__(self, layer: nn.Module, steps: int, stride: int | None = None) -> None:
         super().__init__()
+        check_is_layer("Truncated", layer)
         stride = steps if stride is None else stride
         if not 1 <= stride <= steps or steps % stride:
             raise ConfigError(

@@ -1,0 +1,17 @@
+"""What is given as a layer: checked once, in the same words everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqnets.cells import Cell
+from seqnets.cells.checks import mistaken
+from seqnets.layers.torch_like import TorchLike
+
+
+def check_is_layer(
+    who: str, given: Any, what: str = "layer", expected: str = "a recurrent layer"
+) -> None:
+    """Raise ConfigError unless something says its width and can be called as ``Recurrent`` is."""
+    if isinstance(given, (type, Cell, TorchLike)) or not hasattr(given, "output_size"):
+        raise mistaken(who, what, given, expected)
