@@ -417,3 +417,25 @@ def test_the_operator_reads_lengths_that_share_a_place_in_memory():
     ]
 
     torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell, OriginalGRUCell])
+@pytest.mark.parametrize("order", ["falling", "rising", "none with all steps"])
+def test_tiles_of_rows_that_have_all_ended_change_nothing(cell_cls, order, reverse):
+    cell, x = cell_cls(3, 10).double(), torch.randn(40, 9, 3, dtype=torch.float64)
+    lengths = torch.tensor([9] * 3 + [4] * 17 + [1] * 10 + [0] * 10)
+    if order == "rising":
+        lengths = lengths.flip(0)
+    elif order == "none with all steps":
+        lengths = lengths.clamp(max=6)
+    state = tuple(torch.randn(40, size, dtype=torch.float64) for size in cell.state_sizes)
+    wanted = [x.requires_grad_(), *(part.requires_grad_() for part in state), *cell.parameters()]
+
+    found = []
+    for backend in ("c", "reference"):
+        y, after = unroll(cell, x, state, lengths, reverse=reverse, backend=backend)
+        total = y.square().sum() + sum((part * part).sum() for part in after)
+        found.append((y, *after, *torch.autograd.grad(total, wanted)))
+
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)

@@ -72,11 +72,13 @@ class _Pass:
 
     Attributes:
         name: "forward" or "backward".
+        source: In C, another step whose numbers a stage's products may multiply.
         stages: The program's, for this pass.
         widths: Vectors in a panel of each product.
     """
 
     name: str
+    source: str
 
     def __init__(self, program: Program, text: Text, stages: Sequence[Stage]) -> None:
         self.program, self.step, self.text, self.stages = program, program.step, text, stages
@@ -225,12 +227,17 @@ class _Pass:
             self.line("long high;")
             with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
                 self.line(f"high = tile(s->last - b0, {tall});")
+                if stage.products:
+                    self.line(f"const int some = some_valid(c, b0, high, t, {self.source});")
                 for p in stage.products:
                     k, wide = p.product, p.blocks * vectors
                     self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
                     weight = f"m->weight_{k} + p * {self._panel(p, stage)}"
                     reach = self.size(self.reach(k))
-                    self.line(f"product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});")
+                    self.line(
+                        f"if (some) product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});",
+                        f"else __builtin_memset(z_{k}, 0, sizeof z_{k});",
+                    )
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const long soon = b * c->row_b + then * c->row_t;")
@@ -294,6 +301,7 @@ class _Pass:
 
 class _Forward(_Pass):
     name = "forward"
+    source = "t"
 
     def __init__(self, program: Program, text: Text) -> None:
         super().__init__(program, text, program.forward)
@@ -440,6 +448,7 @@ class _Forward(_Pass):
 
 class _Backward(_Pass):
     name = "backward"
+    source = "after"
 
     def __init__(self, program: Program, text: Text) -> None:
         super().__init__(program, text, program.backward)
@@ -657,6 +666,13 @@ INLINE long step(const Call *c, long i) {
 }
 
 INLINE int is_valid(const Call *c, long b, long t) { return !c->lengths || t < c->lengths[b]; }
+
+/* Whether some of a tile's rows run at one of two steps. */
+INLINE int some_valid(const Call *c, long b0, long high, long t, long source) {
+    int some = !c->lengths;
+    for (long b = b0; b < b0 + high && !some; b++) some = is_valid(c, b, t) || is_valid(c, b, source);
+    return some;
+}
 
 /* Whether the state of a row is set anew before a step. */
 INLINE int is_reset(const Call *c, long b, long t) {
