@@ -164,6 +164,7 @@ def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path)
     targets = [row["target"] for row in rows_of(tmp_path / "new.jsonl")]
     assert done.code == scored.code == 0, done.err + scored.err
     assert targets == ["abc"[n % 3] for n in range(60)] + [None]
+    assert "predictions=new.jsonl" in done.out
     assert "Figures of 60 rows" in scored.out
 
 

@@ -42,8 +42,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         module = load_module(path, options["allow"], options["objective"])
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
-        count = write_rows(_as_in_file(rows, loader), options["to"])
-    _tell(options, count, path, command)
+        count, targets = write_rows(_as_in_file(rows, loader), options["to"])
+    _tell(options, count, targets, path, command)
     return 0
 
 
@@ -100,13 +100,13 @@ def _as_in_file(rows: Iterable[Row], loader: Loader) -> Iterator[Row]:
         yield {**name, **row, **{column: of_file[place] for column, of_file in texts.items()}}
 
 
-def _tell(options: Config, count: int, path: Path, command: str) -> None:
+def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
     to, given = options["to"], options["input"]
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count)} of {what} written to {where}.", soft_wrap=True)
-    if given is None and to != STDOUT:
+    if targets and to != STDOUT:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))
         report.show(console, "To score them:", f"{line} {scored}{command}")

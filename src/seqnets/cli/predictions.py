@@ -44,10 +44,13 @@ def check_target(to: str, overwrite: bool) -> None:
         raise ConfigError(f"to: is {to!r}, expected a file in a folder that can be written to.")
 
 
-def write_rows(rows: Iterable[Row], to: str) -> int:
-    """Write rows to a file, whole or not at all, or to the terminal; return how many there are.
+def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
+    """Write rows to a file, whole or not at all, or to the terminal.
 
     The file is written beside its place and renamed over what was there.
+
+    Returns:
+        How many rows there are, and how many of them have a target.
 
     Raises:
         DataError: A number is none that JSON has: infinite, or not a number.
@@ -60,17 +63,17 @@ def write_rows(rows: Iterable[Row], to: str) -> int:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             partial = Path(folder) / path.name
             with partial.open("w", encoding="utf-8") as file:
-                count = _write(rows, file)
+                counts = _write(rows, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"to: {to} cannot be written: {error.strerror}.") from error
-    return count
+    return counts
 
 
-def _write(rows: Iterable[Row], file: IO[str]) -> int:
-    count = 0
+def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
+    count = targets = 0
     for count, row in enumerate(rows, start=1):
         try:
             line = json.dumps(row, ensure_ascii=False, allow_nan=False)
@@ -80,7 +83,8 @@ def _write(rows: Iterable[Row], file: IO[str]) -> int:
                 "  The model has diverged."
             ) from error
         file.write(f"{line}\n")
-    return count
+        targets += row.get("target") is not None
+    return count, targets
 
 
 def counted(rows: int) -> str:
