@@ -194,6 +194,7 @@ def test_what_is_mistyped_is_told_before_anything_is_timed(arguments, told, seqn
         (["cells=[grru]"], "there is no 'grru'"),
         (["pass=backward"], "pass: is 'backward'"),
         (["output=/dev/null/x.json"], "expected a file that can be written"),
+        (["cells=null", "model/cell=lstm", "+model.cell.bais=true"], "Did you mean bias?"),
     ],
 )
 def test_what_cannot_work_ends_before_anything_is_timed(arguments, told, seqnets, tmp_path):

@@ -140,6 +140,10 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["dataset=parity", "trainer.devices=0"], "trainer: Lightning"),
         (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),
         (["+model.hiden_size=1"], "Did you mean hidden_size"),
+        (
+            ["+model.cell.forget_bais=1"],
+            "model.cell.forget_bais: seqnets.cells.LSTMCell has no such",
+        ),
         (["+model.options=1"], "model.options: seqnets.models.LanguageModel has no such option"),
         (["resume=123"], "Checkpoint 123: is not there"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),

@@ -79,6 +79,11 @@ def test_relu_is_an_option_of_the_cell(seqnets, tmp_path):
             1,
             "source: 'nowhere.pt' is not there",
         ),
+        (
+            ["source=lstm.pt", "target=b.onnx", "model/cell=lstm", "+model.cell.bais=true"],
+            1,
+            "Did you mean bias?",
+        ),
         (["source=nowhere.ckpt", "target=b.onnx"], 1, "is not there"),
     ],
 )

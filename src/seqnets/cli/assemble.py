@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from seqnets.cli.build import build
+from seqnets.cli.kinds import options_of
 from seqnets.cli.names import UsageError, near
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
@@ -101,16 +103,38 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
             f"model: {model} asks for {', '.join(absent)}, which {dataset} does not have.\n"
             f"  It has {', '.join(sizes)}. Choose a model for such data: `seqnets list models`."
         )
-    try:
+    with option_errors(config["model"], "model"):
         return factory(**{name: size for name, size in sizes.items() if name in asked})
-    except TypeError as error:  # what it passed on nobody takes
+
+
+@contextlib.contextmanager
+def option_errors(config: Config, key: str) -> Iterator[None]:
+    """Tell of an option that was passed on and that nobody takes, as a ConfigError.
+
+    Args:
+        config: What the options come from.
+        key: Where it stands.
+    """
+    try:
+        yield
+    except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None or unknown[1] not in config["model"]:
+        found = unknown and _holder(config, key, unknown[1])
+        if not (unknown and found):
             raise
-        others = {*asked, *config["model"]} - {unknown[1], "_target_", "_partial_", "options"}
+        where, target = found
+        others = options_of(get_object(target)).keys() - {"self", unknown[1]}
         raise ConfigError(
-            f"model.{unknown[1]}: {model} has no such option.\n  {near(unknown[1], others)}"
+            f"{where}.{unknown[1]}: {target} has no such option.\n  {near(unknown[1], others)}"
         ) from error
+
+
+def _holder(node: Config, key: str, option: str) -> tuple[str, str] | None:
+    """Where in a configuration an option stands, and the class that it is given to."""
+    if option in node and "_target_" in node:
+        return key, node["_target_"]
+    children = ((f"{key}.{name}", child) for name, child in node.items() if isinstance(child, dict))
+    return next(filter(None, (_holder(child, name, option) for name, child in children)), None)
 
 
 def make_trainer(

@@ -37,7 +37,7 @@ from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, plain
+from seqnets.cli.assemble import Config, option_errors, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
@@ -77,7 +77,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     makers = {name: _maker(name, nodes, options["allow"]) for name in asked}
     with torch.device("meta"):
         for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
-            makers[cell](I, H)  # what cannot be made fails now
+            with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
+                makers[cell](I, H)  # what cannot be made fails now
     if options["plot"]:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")

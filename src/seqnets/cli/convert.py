@@ -12,7 +12,7 @@ from torch import nn
 
 from seqnets.cells import Wrapper
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import plain
+from seqnets.cli.assemble import option_errors, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
@@ -47,7 +47,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if before == _OURS:
         module = _trained(str(options["source"]), options["allow"])
     else:
-        module, found = read(source, before, factory)
+        with option_errors(cell or {}, "model.cell"):
+            module, found = read(source, before, factory)
         _tell(console, before, found)
     found = write(module, target, after, **(shape if after == "onnx" else {}))
     _tell(console, after, found)
