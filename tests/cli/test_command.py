@@ -144,6 +144,10 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
             ["+model.cell.forget_bais=1"],
             "model.cell.forget_bais: seqnets.cells.LSTMCell has no such",
         ),
+        (
+            ["dataset=text", "dataset.path=a", "+dataset.chunk_lenght=1"],
+            "Did you mean chunk_length",
+        ),
         (["+model.options=1"], "model.options: seqnets.models.LanguageModel has no such option"),
         (["resume=123"], "Checkpoint 123: is not there"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),

@@ -82,6 +82,12 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
     except TypeError as error:
         if not re.search(r"unexpected keyword|required .*argument", str(error)):
             raise
+        unknown = next((name for name in options if f"argument '{name}'" in str(error)), None)
+        if unknown is not None:  # and was passed on
+            raise ConfigError(
+                f"{_join(key, unknown)}: {node[_TARGET]} has no such option.\n"
+                f"  {near(unknown, options.keys() - {unknown})}"
+            ) from error
         raise ConfigError(
             f"{key}: {node[_TARGET]} cannot be made from the options "
             f"{', '.join(options) or 'none'}: {error}."
