@@ -87,3 +87,16 @@ def test_on_a_gpu_the_size_and_dtype_decide(dtype, sizes, first):
     on_a_gpu = SimpleNamespace(shape=(B, T, 3), dtype=dtype, is_cuda=True)
 
     assert preference.preference(replace(request, x=on_a_gpu))[0] == first
+
+
+def test_on_the_cpu_the_loops_come_first_where_there_is_padding():
+    x = torch.zeros(64, 100, 256)
+    lengths = torch.full((64,), 100)
+
+    with torch.no_grad():
+        firsts = [
+            preference.preference(make_request(LSTMCell(256, 256), x, None, given, None, False))[0]
+            for given in (None, lengths)
+        ]
+
+    assert firsts == ["native", "c"]

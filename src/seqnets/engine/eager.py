@@ -312,6 +312,8 @@ def _chunks(
 class _Loops:
     """Both passes, in torch's operations on any device."""
 
+    skips_padding = False
+
     def forward(
         self,
         program: Program,

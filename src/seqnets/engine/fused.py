@@ -87,7 +87,13 @@ class Gradients:
 
 
 class Loops(Protocol):
-    """A way to run a program over time. All tensors (B, T, …) are laid out in memory as ``wx``."""
+    """A way to run a program over time. All tensors (B, T, …) are laid out in memory as ``wx``.
+
+    Attributes:
+        skips_padding: Whether nothing is read of ``wx`` past a row's end, not even to be dropped.
+    """
+
+    skips_padding: bool
 
     def forward(
         self,
@@ -133,7 +139,9 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     if affine is None:
         wx = project(request.cell, tensors[0])
     else:
-        wx = _AffineWay(start, tuple(parameters), *affine).project(tensors[0], parameters)
+        inside = _rows_inside(loops, request, tensors[0])
+        way = _AffineWay(start, tuple(parameters), inside, *affine)
+        wx = way.project(tensors[0], parameters)
     used = numbers(program.step, parameters, wx.dtype)
     y, final, _ = loops.forward(program, wx, state, start, used, _order(request), save=False)
     return y, final
@@ -213,6 +221,27 @@ def inner(like: Tensor, columns: int) -> Tensor:
     return room(like, B, T, columns)
 
 
+def _rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
+    """Which of ``rows`` are within the lengths, where it pays to multiply no others.
+
+    Only on the CPU, where to count them is to wait for nobody.
+    """
+    lengths, valid = request.lengths, request.valid
+    if lengths is None or valid is None or not loops.skips_padding or request.memory == "lean":
+        return None
+    if int(lengths.sum()) > _DENSE * valid.numel():
+        return None
+    return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
+
+
+_DENSE = 0.7  # share of rows from which on to pick them takes longer than to multiply the others
+
+
+def _picked(tensor: Tensor, inside: Tensor | None) -> Tensor:
+    """All rows below each other, or some of them."""
+    return rows(tensor) if inside is None else rows(tensor).index_select(0, inside)
+
+
 def under_each_other(rows: Tensor, like: Tensor) -> Tensor:
     """What ``rows`` made, back in the shape and layout of a tensor (B, T, …)."""
     B, T, _ = like.shape
@@ -273,15 +302,27 @@ def kept_sizes(program: Program) -> list[int]:
 
 
 def weight_gradients(
-    program: Program, found: Gradients, kept: Kept, parameters: dict[str, Tensor]
+    program: Program,
+    found: Gradients,
+    kept: Kept,
+    parameters: dict[str, Tensor],
+    inside: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What the loops' gradients mean for the parameters: a product each, over rows and steps."""
+    """What the loops' gradients mean for the parameters: a product each, over rows and steps.
+
+    Args:
+        program: What was run.
+        found: What its loops have found.
+        kept: What was kept for them.
+        parameters: As they were used.
+        inside: Rows whose gradients are not zero; all if omitted.
+    """
     gradients = dict(found.units)
     for k, product in enumerate(program.step.products):
         part, weight = program.part_of(k), product.weight
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
-        left, right = rows(grad).T, rows(laid_out(value, grad))
+        left, right = _picked(grad, inside).T, _picked(laid_out(value, grad), inside)
         if weight.rows == len(parameters[weight.name]) and weight.name not in gradients:
             gradients[weight.name] = left @ right
         else:
@@ -303,7 +344,8 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         x, state, parameters = _parted(request, names, tensors)
         random = _random_state(x) if request.cell.draws else None
-        way = _way_in(request, names, tensors)
+        inside = _rows_inside(loops, request, x)
+        way = _way_in(request, names, tensors, inside)
         used = numbers(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
@@ -317,7 +359,7 @@ class _Fused(torch.autograd.Function):
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
         ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
-        ctx.random, ctx.modes = random, _modes(request.cell)
+        ctx.random, ctx.modes, ctx.inside = random, _modes(request.cell), inside
         ctx.set_materialize_grads(False)
         order = request.lengths, request.resets  # saved only so that torch sees them change
         ctx.save_for_backward(*tensors, *order, *keep)
@@ -339,7 +381,7 @@ class _Fused(torch.autograd.Function):
         else:
             kept = Kept.from_list(program, saved)
         found = ctx.loops.backward(program, kept, grads[0], grads[1:], used, _order(request))
-        weights = weight_gradients(program, found, kept, used)
+        weights = weight_gradients(program, found, kept, used, ctx.inside)
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
@@ -420,45 +462,62 @@ class _Way(Protocol):
         """What the loops' gradients mean for all the tensors that the function is given."""
 
 
-def _way_in(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> _Way:
+def _way_in(
+    request: Request, names: Sequence[str], tensors: Sequence[Tensor], inside: Tensor | None
+) -> _Way:
     """The short way, if the projection is one product and the start is fixed."""
     affine = request.projection
     with torch.enable_grad():
         start = request.start
     if affine is None or any(part.requires_grad for part in start):
         return _RecordedWay(request, names, tensors)
-    return _AffineWay(start, names, *affine)
+    return _AffineWay(start, names, inside, *affine)
 
 
 class _AffineWay:
     """One weight and one bias."""
 
-    def __init__(self, start: State, names: Sequence[str], weight: str, bias: str | None) -> None:
-        self.start, self.names, self.weight, self.bias = start, names, weight, bias
+    def __init__(
+        self,
+        start: State,
+        names: Sequence[str],
+        inside: Tensor | None,
+        weight: str,
+        bias: str | None,
+    ) -> None:
+        self.start, self.names, self.inside = start, names, inside
+        self.weight, self.bias = weight, bias
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         weight = parameters[self.weight]
         projected = inner(x, len(weight))
+        out = rows(projected) if self.inside is None else x.new_empty(len(self.inside), len(weight))
         if self.bias is None:
-            torch.mm(rows(x), weight.T, out=rows(projected))
+            torch.mm(_picked(x, self.inside), weight.T, out=out)
         else:
-            torch.addmm(parameters[self.bias], rows(x), weight.T, out=rows(projected))
+            torch.addmm(parameters[self.bias], _picked(x, self.inside), weight.T, out=out)
+        if self.inside is not None:
+            rows(projected).index_copy_(0, self.inside, out)
         return projected
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
     ) -> Sequence[Tensor | None]:
-        flat, states = rows(found.wx), len(found.initial)
+        flat, states = _picked(found.wx, self.inside), len(found.initial)
         wanted = dict(zip(self.names, needed[1 + states :], strict=True))
         gradients = {}
         if wanted[self.weight]:
-            gradients[self.weight] = flat.T @ rows(x)
+            gradients[self.weight] = flat.T @ _picked(x, self.inside)
         if self.bias is not None and wanted[self.bias]:
             gradients[self.bias] = flat.sum(0)
         grad_x = None
         if needed[0]:
             grad_x = empty(x, x.shape[-1])
-            torch.mm(flat, parameters[self.weight], out=rows(grad_x))
+            if self.inside is None:
+                torch.mm(flat, parameters[self.weight], out=rows(grad_x))
+            else:
+                within = flat @ parameters[self.weight]
+                rows(grad_x.zero_()).index_copy_(0, self.inside, within)
         return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
 
 

@@ -40,6 +40,8 @@ def preference(request: Request) -> tuple[str, ...]:
         return _ORDER[device]
     if family is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
+    if device == "cpu" and request.lengths is not None:
+        return _ORDER[device]  # the loops pass padding by, which torch's kernel for rows computes
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     kind = _numbers(request.x.dtype) if request.x.is_cuda else "cpu"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell
 from seqnets.engine.plans import plan_of
 from seqnets.engine.program import Program
 from seqnets.engine.trace import Untraceable
@@ -103,6 +104,7 @@ def make_request(
     Raises:
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
+    check_is_cell("unroll", cell)
     name = cell._name
     if cell.parametrised:
         cell = cell.bind(cell.tensors())  # computed once, not at every step

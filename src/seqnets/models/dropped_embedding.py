@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.wrapper import probability
+from seqnets.cells.wrapper import draw, probability
 
 
 class DroppedEmbedding(nn.Embedding):
@@ -33,6 +32,5 @@ class DroppedEmbedding(nn.Embedding):
         embedded = super().forward(tokens)
         if not self.training or not self.p:
             return embedded
-        kept = torch.empty(self.num_embeddings, 1, dtype=embedded.dtype, device=tokens.device)
-        kept.bernoulli_(1 - self.p).div_(1 - self.p)
+        kept = draw(embedded, (self.num_embeddings, 1), 1 - self.p) / (1 - self.p)
         return embedded * F.embedding(tokens, kept)

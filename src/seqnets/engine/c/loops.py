@@ -117,6 +117,8 @@ _NUMBERS_OF_A_CORE = 131072
 class CLoops:
     """``fused.Loops`` in C."""
 
+    skips_padding = True
+
     def __init__(self) -> None:
         # by a program's id, and with the program, so that no other one gets the id
         self._libraries: dict[tuple[int, torch.dtype], tuple[Program, Library]] = {}

@@ -670,7 +670,8 @@ INLINE int is_valid(const Call *c, long b, long t) { return !c->lengths || t < c
 /* Whether some of a tile's rows run at one of two steps. */
 INLINE int some_valid(const Call *c, long b0, long high, long t, long source) {
     int some = !c->lengths;
-    for (long b = b0; b < b0 + high && !some; b++) some = is_valid(c, b, t) || is_valid(c, b, source);
+    for (long b = b0; b < b0 + high && !some; b++)
+        some = is_valid(c, b, t) || is_valid(c, b, source);
     return some;
 }
 

@@ -168,6 +168,8 @@ class TritonLoops:
         mode: How programs share the work (see ``Tiles``); the best way if omitted.
     """
 
+    skips_padding = False
+
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
         self._passes: dict[tuple[int, str, Tiles], tuple[Program, Pass]] = {}
