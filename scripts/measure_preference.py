@@ -1,6 +1,7 @@
 """Measure where torch's own kernels are faster than our loops, for engine/preference.json.
 
     python scripts/measure_preference.py                  # the loops in C, about 6 minutes
+    python scripts/measure_preference.py --threads 1      # the same on one core, a table of its own
     python scripts/measure_preference.py --device cuda    # those in Triton
 
 Nothing else should be running. Cells whose equations torch has no kernel for are not in the table:
@@ -75,11 +76,15 @@ def main() -> None:
     """Measure all sizes of a device and write them into the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=LOOPS, default="cpu")
+    parser.add_argument("--threads", type=int, help="as many as torch takes if omitted")
     parser.add_argument("--output", type=Path, default=TABLE)
     asked = parser.parse_args()
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
     whole = json.loads(TABLE.read_text(encoding="utf-8"))
     surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
-    whole[asked.device] = surroundings | {"speed_of_native": measured(asked.device)}
+    alone = asked.device == "cpu" and torch.get_num_threads() == 1
+    whole["cpu_alone" if alone else asked.device] = surroundings | {"speed_of_native": measured(asked.device)}
     text = json.dumps(whole, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text

@@ -164,9 +164,11 @@ def _test(
     published: Config | None,
 ) -> Path:
     """Score the best weights on the test part; return the checkpoint that holds them."""
-    best = Checkpoints.folder(trainer) / "best.ckpt"
+    best, step = Checkpoints.folder(trainer) / "best.ckpt", trainer.global_step
     if best.exists():
-        load_weights(module, load_checkpoint(best), best)
+        checkpoint = load_checkpoint(best)
+        load_weights(module, checkpoint, best)
+        step = checkpoint["global_step"]
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         figures = report.figures(trainer, "test")
@@ -180,7 +182,7 @@ def _test(
             "mode": objective.mode,
             "test": figures,
             "rivals": report.in_metric(objective, rivals),
-            "step": trainer.global_step,
+            "step": step,
         }
         runs.write_result(folder, result)
         logger.info("test: %s", figures)

@@ -1,7 +1,8 @@
 """Which backends are worth trying for a request, fastest first, by measurement.
 
 ``preference.json`` beside this file holds how fast torch's kernels are compared with the loops in
-C on the CPU, and in Triton on a GPU, at some sizes; ``scripts/measure_preference.py`` makes it.
+C on the CPU, on several cores and on one alone, and in Triton on a GPU, at some sizes;
+``scripts/measure_preference.py`` makes it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def preference(request: Request) -> tuple[str, ...]:
         return _ORDER[device]  # the loops pass padding by, which torch's kernel for rows computes
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
-    kind = _numbers(request.x.dtype) if request.x.is_cuda else "cpu"
+    if request.x.is_cuda:
+        kind = _numbers(request.x.dtype)
+    else:
+        kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
     return (_NATIVE_FIRST if faster else _ORDER)[device]
 
@@ -58,10 +62,12 @@ def _numbers(dtype: torch.dtype) -> str:
 @lru_cache(maxsize=4096)
 def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) -> float:
     """The time of the loops in C, or in Triton, over that of torch's kernel."""
-    table = _table()["cpu" if kind == "cpu" else "cuda"]["speed_of_native"]
-    points = (table if kind == "cpu" else table.get(kind, {})).get(
-        "training" if training else "forward", {}
-    )
+    whole = _table()
+    if kind in ("cpu", "cpu_alone"):
+        passes = whole[kind]["speed_of_native"]
+    else:
+        passes = whole["cuda"]["speed_of_native"].get(kind, {})
+    points = passes.get("training" if training else "forward", {})
     return nearest(points[family], sizes) if family in points else 0.0
 
 

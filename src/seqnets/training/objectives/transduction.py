@@ -123,7 +123,8 @@ class Transduction(Objective):
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row a pair: texts, and the score of what was written if it is known.
 
-        A word of the target that the vocabulary lacks stands as U+FFFD.
+        A word that the vocabulary lacks stands as U+FFFD; a dataset that has the words puts them
+        in its place.
         """
         source, target = read_codec(known["source"]), read_codec(known["target"])
         sources = _sources(batch)
