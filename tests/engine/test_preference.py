@@ -14,10 +14,11 @@ from seqnets.engine import preference
 from seqnets.engine.request import make_request
 
 
-def table(monkeypatch, speed):
-    """Let torch's LSTM be so many times as fast as the loops in C, everywhere."""
-    rows = {"LSTMCell": [[1, 1, 1, speed]]}
-    measured = {"cpu": {"speed_of_native": {"training": rows, "forward": rows}}}
+def table(monkeypatch, speed, alone=None):
+    """Let torch's LSTM be so many times as fast as the loops in C; ``alone``, on one core."""
+    speeds = {"cpu": speed, "cpu_alone": speed if alone is None else alone}
+    rows = {name: {"LSTMCell": [[1, 1, 1, speed]]} for name, speed in speeds.items()}
+    measured = {n: {"speed_of_native": {"training": r, "forward": r}} for n, r in rows.items()}
     monkeypatch.setattr(preference, "_table", lambda: measured)
     preference._speed.cache_clear()
 
@@ -33,6 +34,18 @@ def test_the_measured_table_says_whether_torchs_kernel_comes_first(speed, first,
     table(monkeypatch, speed)
 
     assert seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen == first
+
+
+def test_one_core_has_a_table_of_its_own(monkeypatch):
+    table(monkeypatch, 1.1, alone=0.9)
+    request = make_request(LSTMCell(3, 4), torch.randn(2, 5, 3), None, None, None, False)
+
+    firsts = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        firsts.append(preference.preference(request)[0])
+
+    assert firsts == ["c", "native"]
 
 
 def test_the_nearest_measured_sizes_decide():
@@ -59,7 +72,7 @@ def test_an_explanation_names_who_could_run_it_too():
     assert "native: refused, torch has no kernel for PeepholeLSTMCell" in told
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", "cpu_alone", "cuda"])
 def test_the_table_in_the_package_was_measured_and_says_where(device):
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
 
@@ -68,7 +81,7 @@ def test_the_table_in_the_package_was_measured_and_says_where(device):
     assert measured["machine"]["processor"]
     assert measured["versions"]["torch"]
     speeds = measured["speed_of_native"]
-    for passes in [speeds] if device == "cpu" else speeds.values():
+    for passes in speeds.values() if device == "cuda" else [speeds]:
         for rows in passes.values():
             assert all(len(row) == 4 and row[3] > 0 for family in rows.values() for row in family)
 
@@ -89,10 +102,11 @@ def test_on_a_gpu_the_size_and_dtype_decide(dtype, sizes, first):
     assert preference.preference(replace(request, x=on_a_gpu))[0] == first
 
 
-def test_on_the_cpu_the_loops_come_first_where_there_is_padding():
+def test_on_the_cpu_the_loops_come_first_where_there_is_padding(monkeypatch):
     x = torch.zeros(64, 100, 256)
     lengths = torch.full((64,), 100)
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with torch.no_grad():
         firsts = [
             preference.preference(make_request(LSTMCell(256, 256), x, None, given, None, False))[0]

@@ -226,11 +226,12 @@ def _rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
 
     Only on the CPU, where to count them is to wait for nobody.
     """
-    lengths, valid = request.lengths, request.valid
-    if lengths is None or valid is None or not loops.skips_padding or request.memory == "lean":
+    lengths, (B, T, _) = request.lengths, x.shape
+    if lengths is None or not loops.skips_padding or request.memory == "lean":
         return None
-    if int(lengths.sum()) > _DENSE * valid.numel():
+    if int(lengths.sum()) > _DENSE * B * T:
         return None
+    valid = torch.arange(T) < lengths[:, None]
     return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
 
 
