@@ -84,7 +84,9 @@ def main() -> None:
     whole = json.loads(TABLE.read_text(encoding="utf-8"))
     surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
     alone = asked.device == "cpu" and torch.get_num_threads() == 1
-    whole["cpu_alone" if alone else asked.device] = surroundings | {"speed_of_native": measured(asked.device)}
+    whole["cpu_alone" if alone else asked.device] = surroundings | {
+        "speed_of_native": measured(asked.device)
+    }
     text = json.dumps(whole, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text
