@@ -306,13 +306,14 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     assert "there-is-no-such-compiler" in explanation.refusals["c"]
 
 
-def test_without_a_compiler_nothing_is_printed_again_until_there_may_be_one(monkeypatch):
+def test_without_a_compiler_nothing_is_printed_again_until_there_may_be_one(tmp_path, monkeypatch):
     cell, x = RNNCell(3, 9, nonlinearity="relu", bias=False), torch.randn(2, 5, 3)
     fresh, library = loops.CLoops(), loops.Library
     program = make_request(cell, x, None, None, None, False).program
     printed = []
     monkeypatch.setattr(loops, "Library", lambda *of: printed.append(1) or library(*of))
     monkeypatch.setenv("CC", "there-is-no-such-compiler")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
 
     for _ in range(3):
         with pytest.raises(compiler.NoCompiler):
