@@ -1,0 +1,67 @@
+"""Measure rows of different lengths, packed, against torch.nn: a training step and a forward pass.
+
+python scripts/measure_padding.py    # writes benchmarks/results/padding.json, in a minute
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import seqnets
+from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.timer import race
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+B, T, I, H = 32, 100, 64, 128
+LENGTHS = {
+    "all alike": [T] * B,
+    "from 1 to all": [max(1, T * b // B) for b in range(B, 0, -1)],
+    "one long row": [T] + [5] * (B - 1),
+}
+
+
+def forward(layer: nn.Module, packed: PackedSequence) -> Tensor:
+    """Outputs, without a gradient."""
+    with torch.no_grad():
+        return layer(packed)[0].data
+
+
+def training(layer: nn.Module, packed: PackedSequence) -> tuple[Tensor, ...]:
+    """Gradients of all parameters."""
+    return torch.autograd.grad(layer(packed)[0].data.sum(), list(layer.parameters()))
+
+
+def main() -> None:
+    """Print and write milliseconds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    asked = parser.parse_args()
+    rows = []
+    for cell, (told, lengths) in ((c, each) for c in ("LSTM", "GRU") for each in LENGTHS.items()):
+        packed = pack_padded_sequence(torch.randn(T, B, I), torch.tensor(lengths))
+        layers = {"torch.nn": getattr(nn, cell)(I, H), "seqnets": getattr(seqnets, cell)(I, H)}
+        layers["seqnets"].load_state_dict(layers["torch.nn"].state_dict())
+        for pass_ in (forward, training):
+            runs = {name: partial(pass_, layer, packed) for name, layer in layers.items()}
+            torch.testing.assert_close(*(run() for run in runs.values()), rtol=1e-3, atol=1e-3)
+            times = race(runs, 3.0, torch.device("cpu"))
+            ratio = times["torch.nn"].median / times["seqnets"].median
+            rows.append(
+                {"cell": cell, "lengths": told, "pass": pass_.__name__, "ratio": round(ratio, 2)}
+                | {name: round(time.median, 3) for name, time in times.items()}
+            )
+            print(rows[-1])
+    whole = {"sizes": {"B": B, "T": T, "I": I, "H": H}, "ms": rows, "machine": machine()}
+    whole |= {"versions": versions(), "commit": commit()}
+    asked.results.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(whole, indent=1) + "\n"
+    (asked.results / "padding.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
