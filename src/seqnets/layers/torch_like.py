@@ -259,7 +259,8 @@ class TorchLike(_TorchLike):
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        y, state = self._run(x, state, lengths)
+        alike = bool(sizes[0] == sizes[-1])  # then nothing is padding
+        y, state = self._run(x, state, None if alike else lengths)
         data = pack_padded_sequence(y, lengths, batch_first=True).data
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
