@@ -255,13 +255,20 @@ class TorchLike(_TorchLike):
                 f"{len(packed.data)} rows, expected falling numbers that sum up to the rows."
             )
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
-        x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
+        T, B = len(sizes), int(sizes[0])
+        alike = bool(sizes[-1] == B)  # then nothing is padding
+        if alike:
+            x, lengths = packed.data.reshape(T, B, -1).transpose(0, 1), None
+        else:
+            x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        alike = bool(sizes[0] == sizes[-1])  # then nothing is padding
-        y, state = self._run(x, state, None if alike else lengths)
-        data = pack_padded_sequence(y, lengths, batch_first=True).data
+        y, state = self._run(x, state, lengths)
+        if alike:
+            data = y.transpose(0, 1).reshape(T * B, -1)
+        else:
+            data = pack_padded_sequence(y, lengths, batch_first=True).data
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
