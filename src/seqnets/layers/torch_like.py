@@ -255,17 +255,16 @@ class TorchLike(_TorchLike):
                 f"{len(packed.data)} rows, expected falling numbers that sum up to the rows."
             )
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
-        T, B = len(sizes), int(sizes[0])
-        alike = bool(sizes[-1] == B)  # then nothing is padding
-        if alike:
-            x, lengths = packed.data.reshape(T, B, -1).transpose(0, 1), None
+        T, B, lengths = len(sizes), int(sizes[0]), None
+        if sizes[-1] == B:  # nothing is padding
+            x = packed.data.reshape(T, B, -1).transpose(0, 1)
         else:
             x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
         y, state = self._run(x, state, lengths)
-        if alike:
+        if lengths is None:
             data = y.transpose(0, 1).reshape(T * B, -1)
         else:
             data = pack_padded_sequence(y, lengths, batch_first=True).data
