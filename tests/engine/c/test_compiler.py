@@ -253,6 +253,19 @@ def test_without_a_compiler_what_cannot_be_trusted_is_not_loaded(cache, monkeypa
         compiler.load(SOURCE)
 
 
+def test_without_a_compiler_a_damaged_library_does_not_hide_a_whole_one(cache, monkeypatch):
+    compiler.load(SOURCE)
+    (library,) = cache.iterdir()
+    first = library.with_name(library.name.rpartition("-")[0] + "-0.so")
+    first.write_bytes(b"")
+    first.chmod(0o700)
+    _forget()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+
+    assert compiler.load(SOURCE).twice(4) == 8
+
+
 def _cut(content):
     return content[: len(content) // 2]
 

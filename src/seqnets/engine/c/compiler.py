@@ -83,7 +83,9 @@ def _kept(source: str) -> ctypes.CDLL | None:
         with contextlib.suppress(OSError):
             folder = _cache_folder()
             for target in sorted(folder.glob(f"{what}-*.so")):
-                _loaded[what] = _opened(folder, target)
+                with contextlib.suppress(OSError):  # the next may be whole
+                    _loaded[what] = _opened(folder, target)
+                    break
     return _loaded.get(what)
 
 
