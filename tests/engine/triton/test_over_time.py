@@ -74,6 +74,23 @@ def test_options_and_sizes_agree_with_the_reference(make):
     check(make())
 
 
+def test_what_takes_more_than_the_device_has_runs_in_steps(monkeypatch):
+    from triton.runtime.errors import OutOfResources
+
+    from seqnets.engine.triton import loops
+
+    run = loops.Pass.run
+
+    def limited(self, *arguments):
+        if self.tiles.mode != "step":
+            raise OutOfResources(2, 1, "registers")
+        run(self, *arguments)
+
+    monkeypatch.setattr(loops.Pass, "run", limited)
+
+    check_backend(MinGRUCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
 def test_half_precision_is_stored_and_computed_in_single():
     cell, x = MinGRUCell(3, 5), torch.randn(2, 40, 3)
 

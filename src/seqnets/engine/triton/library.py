@@ -48,12 +48,12 @@ def store_row(place, at, units, WIDTH: tl.constexpr, row):
 @triton.jit
 def scanned(a, b):
     """Over the steps of a tile: the products of all a so far, and h = a h + b that begins at 0."""
-    return tl.associative_scan((a, b), 0, _both)
+    return tl.associative_scan((a, b), 0, two_steps)
 
 
 @triton.jit
-def _both(a, b, a_next, b_next):
-    """Two steps as one."""
+def two_steps(a, b, a_next, b_next):
+    """Two steps of a scan as one."""
     return a_next * a, a_next * b + b_next
 
 

@@ -182,6 +182,20 @@ class _OverTime(PassPrinter):
 
     # Scans.
 
+    def of_step_before(self, p: int) -> tuple[str, str | None]:
+        """What the step before adds to a part, and by what it multiplies it, if it does.
+
+        Nothing where that step is not within the lengths.
+        """
+        linear, then = self.linear[p], self.shift + 1
+        summand = self.value(linear.b[0], then)
+        factor = None if linear.moves else self.value(linear.a[0], then)
+        valid = self.own("valid", then)
+        summand = self.variable(f"summand_{p}", f"tl.where({valid}, {summand}, 0.0)")
+        if factor is not None:
+            factor = self.variable(f"factor_{p}", f"tl.where({valid}, {factor}, 0.0)")
+        return summand, factor
+
     def row(self, place: str, p: int) -> str:
         """One row of units, that of a state part; zeros where there is none."""
         name = self.kernel.pointer(f"{place}_{p}")
@@ -240,15 +254,9 @@ class _Forward(_OverTime, ForwardPrinter):
 
     def coming(self, p: int) -> str:
         """The state part before the step: what the step before made of it."""
-        linear, then = self.linear[p], self.shift + 1
-        new = self.value(linear.b[0], then)
-        factor = None if linear.moves else self.value(linear.a[0], then)
-        valid = self.own("valid", then)
-        new = self.variable(f"new_{p}", f"tl.where({valid}, {new}, 0.0)")
+        new, factor = self.of_step_before(p)
         begins, first = self.own("begins"), self.row("initial", p)
         self.kernel.line(f"{new} = tl.where({begins}, {first}, {new})")
-        if factor is not None:
-            factor = self.variable(f"factor_{p}", f"tl.where({valid}, {factor}, 0.0)")
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
             fresh, start = self.own("fresh"), self.row("start", p)
             self.kernel.line(f"{new} = tl.where({fresh}, {start}, {new})")
@@ -287,24 +295,20 @@ class _Backward(_OverTime, BackwardPrinter):
 
     def coming(self, p: int) -> str:
         """The gradient of a state part after the step, of all that comes after it."""
-        linear, then = self.linear.get(p), self.shift + 1
         begins, final = self.own("begins"), self.row("grad_final", p)
         new = self.variable(f"g_{p}", f"tl.where({begins}, {final}, 0.0)")
         if p == 0:
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
                 value = self.load("grad_y", "row", self.width, 0, self.width)
                 self.kernel.line(f"{new} = {new} + tl.where({self.own('valid')}, {value}, 0.0)")
-        if linear is None:
+        if p not in self.linear:
             return new
-        more = self.value(linear.b[0], then)
-        factor = None if linear.moves else self.value(linear.a[0], then)
-        valid = self.own("valid", then)
-        more = self.variable(f"more_{p}", f"tl.where({valid}, {more}, 0.0)")
-        if factor is not None:
-            factor = self.variable(f"factor_{p}", f"tl.where({valid}, {factor}, 0.0)")
+        more, factor = self.of_step_before(p)
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
             for found in filter(None, (more, factor)):
-                self.kernel.line(f"{found} = tl.where({self.own('fresh', then)}, 0.0, {found})")
+                self.kernel.line(
+                    f"{found} = tl.where({self.own('fresh', self.shift + 1)}, 0.0, {found})"
+                )
         self.kernel.line(f"{new} = {new} + {more}")
         return new if factor is None else self.scanned(p, factor, new)
 

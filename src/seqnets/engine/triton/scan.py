@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from seqnets.engine.triton.library import last_step, two_steps
 from seqnets.engine.triton.tiles import tiles_of_a_piece
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
@@ -211,19 +212,13 @@ def _factors(
 def _scanned(a, b, COMPLEX: tl.constexpr):
     """The products of all a so far, and every h if the one before the tile is 0."""
     ab = (a[0], a[1], b[0], b[1]) if COMPLEX else (a[0], b[0])
-    ab = tl.associative_scan(ab, 0, _after_complex if COMPLEX else _after)
+    ab = tl.associative_scan(ab, 0, _after_complex if COMPLEX else two_steps)
     return ((ab[0], ab[1]), (ab[2], ab[3])) if COMPLEX else ((ab[0],), (ab[1],))
 
 
 @triton.jit
-def _after(a, b, a_next, b_next):
-    """Two steps as one."""
-    return a_next * a, a_next * b + b_next
-
-
-@triton.jit
 def _after_complex(a, c, b, d, a_next, c_next, b_next, d_next):
-    """As ``_after``: a + ic and b + id."""
+    """As ``two_steps``: a + ic and b + id."""
     return (
         a_next * a - c_next * c,
         a_next * c + c_next * a,
@@ -235,14 +230,9 @@ def _after_complex(a, c, b, d, a_next, c_next, b_next, d_next):
 @triton.jit
 def _last(x, STEPS: tl.constexpr, COMPLEX: tl.constexpr):
     """The last step of a tile, (1, UNITS)."""
-    return (_end(x[0], STEPS), _end(x[1], STEPS)) if COMPLEX else (_end(x[0], STEPS),)
-
-
-@triton.jit
-def _end(x, STEPS: tl.constexpr):
-    """As ``_last``, of real numbers."""
-    end = tl.arange(0, STEPS)[:, None] == STEPS - 1
-    return tl.sum(tl.where(end, x, 0.0), 0, keep_dims=True)
+    return (
+        (last_step(x[0], STEPS), last_step(x[1], STEPS)) if COMPLEX else (last_step(x[0], STEPS),)
+    )
 
 
 @triton.jit
