@@ -44,8 +44,8 @@ def plain_attributes(cell: Cell) -> str:
     Modes, numbers and words. Those of cells inside have the cell's name before them:
     "beta,cell.training".
     """
-    names = ["training"]
-    names += [n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN)]
+    plain = (n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN))
+    names = ["training", *plain]
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):
             names += [f"{child}.{name}" for name in plain_attributes(inside).split(",") if name]
