@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -19,9 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from seqnets.cli.build import build
-from seqnets.cli.kinds import options_of
-from seqnets.cli.names import UsageError, near
+from seqnets.cli.build import build, option_errors
+from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
@@ -105,36 +102,6 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
         )
     with option_errors(config["model"], "model"):
         return factory(**{name: size for name, size in sizes.items() if name in asked})
-
-
-@contextlib.contextmanager
-def option_errors(config: Config, key: str) -> Iterator[None]:
-    """Tell of an option that was passed on and that nobody takes, as a ConfigError.
-
-    Args:
-        config: What the options come from.
-        key: Where it stands.
-    """
-    try:
-        yield
-    except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        found = unknown and _holder(config, key, unknown[1])
-        if not (unknown and found):
-            raise
-        where, target = found
-        others = options_of(get_object(target)).keys() - {"self", unknown[1]}
-        raise ConfigError(
-            f"{where}.{unknown[1]}: {target} has no such option.\n  {near(unknown[1], others)}"
-        ) from error
-
-
-def _holder(node: Config, key: str, option: str) -> tuple[str, str] | None:
-    """Where in a configuration an option stands, and the class that it is given to."""
-    if option in node and "_target_" in node:
-        return key, node["_target_"]
-    children = ((f"{key}.{name}", child) for name, child in node.items() if isinstance(child, dict))
-    return next(filter(None, (_holder(child, name, option) for name, child in children)), None)
 
 
 def make_trainer(

@@ -37,8 +37,8 @@ from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, option_errors, plain
-from seqnets.cli.build import build
+from seqnets.cli.assemble import Config, plain
+from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.errors import ConfigError, DeviceError

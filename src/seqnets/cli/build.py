@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import sys
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seqnets.cli.kinds import check_kind, options_of
@@ -78,19 +79,38 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
     if node.get(_PARTIAL):
         return partial(factories[key], **options)
     try:
-        return factories[key](**options)
+        with option_errors(node, key):
+            return factories[key](**options)
     except TypeError as error:
         if not re.search(r"unexpected keyword|required .*argument", str(error)):
             raise
-        unknown = next((name for name in options if f"argument '{name}'" in str(error)), None)
-        if unknown is not None:  # and was passed on
-            raise ConfigError(
-                f"{_join(key, unknown)}: {node[_TARGET]} has no such option.\n"
-                f"  {near(unknown, options.keys() - {unknown})}"
-            ) from error
         raise ConfigError(
             f"{key}: {node[_TARGET]} cannot be made from the options "
             f"{', '.join(options) or 'none'}: {error}."
+        ) from error
+
+
+@contextlib.contextmanager
+def option_errors(node: Any, key: str) -> Iterator[None]:
+    """Tell of an option that was passed on and that nobody takes, as a ConfigError.
+
+    Args:
+        node: What the options come from.
+        key: Where it stands.
+    """
+    try:
+        yield
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        owners = ((k, n[_TARGET]) for k, n in _targets(node, key) if unknown and unknown[1] in n)
+        found = next(owners, None)
+        if not (unknown and found):
+            raise
+        where, target = found
+        others = options_of(get_object(target)).keys() - {"self", unknown[1]}
+        raise ConfigError(
+            f"{_join(where, unknown[1])}: {target} has no such option.\n"
+            f"  {near(unknown[1], others)}"
         ) from error
 
 

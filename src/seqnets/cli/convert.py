@@ -12,8 +12,8 @@ from torch import nn
 
 from seqnets.cells import Wrapper
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import option_errors, plain
-from seqnets.cli.build import build
+from seqnets.cli.assemble import plain
+from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.trained import load_module
