@@ -313,12 +313,17 @@ class Cell(nn.Module, ABC):
                 f"  {like.device} is the device {source}.\n"
                 f"  Move it there with .to({str(like.device)!r})."
             )
-        if tensor.dtype != like.dtype and not torch.is_autocast_enabled(tensor.device.type):
+        if tensor.dtype != like.dtype and not autocasts(tensor):
             raise DtypeError(
                 f"{self._name}: {what} is {tensor.dtype}, expected {like.dtype}.\n"
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on where a tensor lies; it knows nothing of "meta"."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:

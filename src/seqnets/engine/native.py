@@ -11,8 +11,9 @@ import torch
 from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
+from seqnets.cells.base import autocasts
 from seqnets.engine import reference
-from seqnets.engine.request import Request, autocasts, is_watched, under_transform
+from seqnets.engine.request import Request, is_watched, under_transform
 from seqnets.typing import State
 
 name = "native"

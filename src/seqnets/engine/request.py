@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.plans import plan_of
 from seqnets.engine.program import Program
@@ -200,11 +201,6 @@ def refusal_of_one_operation(x: Tensor) -> str | None:
     if is_watched(x):
         return "somebody watches torch's operations, and cannot look inside its loop"
     return None
-
-
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on where a tensor lies; it knows nothing of "meta"."""
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def refusal_of_operations(request: Request) -> str | None:

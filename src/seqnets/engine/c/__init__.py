@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
@@ -24,7 +25,7 @@ def refusal(request: Request) -> str | None:
         return f"it runs on cpu, not on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, not in {x.dtype}"
-    if torch.is_autocast_enabled("cpu"):
+    if autocasts(x):
         return "it does not compute in mixed precision"
     if 0 in x.shape[:2]:
         return "it needs at least one row and one step"

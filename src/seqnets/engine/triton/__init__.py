@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
-from seqnets.engine.request import Request, autocasts, refusal_of_one_operation
+from seqnets.engine.request import Request, refusal_of_one_operation
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
