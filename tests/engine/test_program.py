@@ -15,9 +15,10 @@ from seqnets.cells import (
     PeepholeLSTMCell,
     RNNCell,
 )
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer, _Network, make_program
-from seqnets.engine.trace import Untraceable, trace_step
+from seqnets.engine.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells

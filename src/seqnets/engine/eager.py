@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from seqnets.engine import fused
-from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.evaluate import OPERATIONS, Values, columns_of
+from seqnets.engine.graph import COMPARISONS, Node, walk
+from seqnets.engine.layout import inner
+from seqnets.engine.loops import Gradients, Kept, Order, kept_sizes
 from seqnets.engine.program import Buffer, Program
 from seqnets.engine.request import Request, refusal_of_operations
-from seqnets.engine.trace import COMPARISONS, OPERATIONS, Node, walk
 from seqnets.typing import State
 
 name = "eager"
@@ -43,29 +45,24 @@ _Tensors = dict[Hashable, Tensor]
 _VALID, _FRESH = ("valid", 0), ("fresh", 0)  # which rows run in a step; which of these start anew
 
 
-class _Known(_Tensors):
-    """Tensors of some steps, (steps, B, ...). What is missing is computed from what is there."""
+class _Known(Values):
+    """Nodes of some steps, (steps, B, ...), and what is known by source and key besides."""
+
+    def __init__(self, given: _Tensors) -> None:
+        super().__init__(self._leaf_of, given["zero", 0], given)
 
     def __missing__(self, key: Any) -> Tensor:
-        self[key] = found = self._computed(key)
-        return found
+        if isinstance(key, Node):
+            return super().__missing__(key)
+        self[key] = zeros = self["zero", 0].expand(-1, key[1])
+        return zeros
 
-    def _computed(self, key: Any) -> Tensor:
-        if not isinstance(key, Node):
-            return self["zero", 0].expand(-1, key[1])
-        if key.op == "const":
-            return self["zero", 0].new_full((), key.what)
-        if key.op == "leaf":
-            return _part(self[key.what.source, key.what.key], key.what.offset, key.width)
-        return OPERATIONS[key.op](*(self[arg] for arg in key.args))
+    def _leaf_of(self, node: Node) -> Tensor:
+        return columns_of(self[node.what.source, node.what.key], node.what.offset, node.width)
 
     def valid(self, tensor: Tensor) -> Tensor:
         """The same with zeros where nothing runs."""
         return torch.where(self[_VALID], tensor, 0) if _VALID in self else tensor
-
-
-def _part(whole: Tensor, offset: int, width: int) -> Tensor:
-    return whole[..., offset : offset + width] if width else whole.reshape(())
 
 
 def _named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> _Tensors:
@@ -330,8 +327,8 @@ class _Loops:
         for k in range(len(step.products)):
             given["weight", k] = given["weight", k].t().contiguous()
         code = _forward(program, save, _VALID in given, _FRESH in given)
-        sizes = [step.state_sizes[0], *(fused.kept_sizes(program) if save else ())]
-        outs = [fused.inner(wx, size) for size in sizes]
+        sizes = [step.state_sizes[0], *(kept_sizes(program) if save else ())]
+        outs = [inner(wx, size) for size in sizes]
         carried = _named("state", enumerate(initial))
         for chunk, steps, known in _chunks(given, wx, max(step.state_sizes), order.reverse):
             for k, product in enumerate(step.products):
@@ -359,18 +356,18 @@ class _Loops:
     ) -> Gradients:
         step, like = program.step, kept.saved
         B, T, _ = like.shape
-        dwx = fused.inner(like, step.wx_size)
+        dwx = inner(like, step.wx_size)
         if not program.shared:
             dwx.zero_()
         rows = {k: product.weight.rows for k, product in enumerate(step.products)}
-        dz = {k: dwx if k in program.shared else fused.inner(like, n) for k, n in rows.items()}
+        dz = {k: dwx if k in program.shared else inner(like, n) for k, n in rows.items()}
         leaves = list(program.units)
         units = {leaf.what.key: torch.zeros_like(parameters[leaf.what.key]) for leaf in leaves}
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
         given = _given(like, program, parameters, order) | _named("state", kept.befores.items())
         for node, offset in program.saved.items():
-            saved = _part(kept.saved, offset, node.width)
+            saved = columns_of(kept.saved, offset, node.width)
             given[node] = saved != 0 if node.op in COMPARISONS else saved
         given["grad_y", 0] = zeros[0][:, None].expand(-1, T, -1) if grad_y is None else grad_y
         given |= _named("out", dz.items())
@@ -387,10 +384,10 @@ class _Loops:
             for grad, places in zip(parts, code.out.values(), strict=True):
                 for buffer, offset in places:
                     if buffer.kind == "dwx":
-                        _part(dwx.transpose(0, 1)[chunk], offset, grad.shape[-1]).add_(grad)
+                        columns_of(dwx.transpose(0, 1)[chunk], offset, grad.shape[-1]).add_(grad)
                         continue
                     leaf = leaves[buffer.key]
-                    unit = _part(units[leaf.what.key], leaf.what.offset, leaf.width)
+                    unit = columns_of(units[leaf.what.key], leaf.what.offset, leaf.width)
                     unit += grad.sum((0, 1)) if leaf.width else grad.sum()
         for whole in dz.values() if _VALID in given else ():
             whole.masked_fill_(~given[_VALID], 0)

@@ -1,122 +1,27 @@
 """A traced step over time, by loops of somebody else's, as one function that has a derivative.
 
-The loops (in C, in Triton, in torch's own operations) know a program and buffers. Here is all that
-they share: the projection of inputs, what is saved between the passes, the products that make the
-weights' gradients, and when to leave for the plain loop.
+Here is what loops in C, in Triton and in torch's own operations share: what is saved between the
+passes, the products that make the weights' gradients, and when to leave for the plain loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
-from seqnets.engine.memory import room
+from seqnets.engine.layout import laid_out, rows, under_each_other
+from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
 from seqnets.engine.program import Program
-from seqnets.engine.request import Request
-from seqnets.engine.trace import Entry, Step
+from seqnets.engine.projection import picked, project, rows_inside, way_in
+from seqnets.engine.request import Request, parted
 from seqnets.typing import State
-
-
-@dataclass(frozen=True)
-class Order:
-    """In which order steps run, and which of them: see ``Request``."""
-
-    lengths: Tensor | None
-    resets: Tensor | None
-    reverse: bool
-
-    def steps(self, T: int) -> range:
-        """All steps, in order."""
-        return range(T - 1, -1, -1) if self.reverse else range(T)
-
-
-@dataclass
-class Kept:
-    """What the forward pass keeps for the backward pass.
-
-    Attributes:
-        befores: State parts before each step, (B, T, H), by their place in the state.
-        values: What products other than a state's multiply, (B, T, columns), by product.
-        saved: The program's ``saved``, side by side, (B, T, saved_size); one column at least, for
-            its layout is that of all.
-    """
-
-    befores: dict[int, Tensor]
-    values: dict[int, Tensor]
-    saved: Tensor
-
-    def to_list(self) -> list[Tensor]:
-        """The tensors alone."""
-        return [*self.befores.values(), *self.values.values(), self.saved]
-
-    @staticmethod
-    def from_list(program: Program, tensors: Sequence[Tensor]) -> Kept:
-        """What ``to_list`` took apart."""
-        places = iter(tensors)
-        return Kept(
-            {p: next(places) for p in sorted(program.befores)},
-            {k: next(places) for k in program.values},
-            next(places),
-        )
-
-
-@dataclass
-class Gradients:
-    """What the backward pass finds.
-
-    Attributes:
-        wx: Of the projected input, (B, T, W).
-        products: Of each product, (B, T, rows); those of ``Program.shared`` are ``wx`` itself.
-        units: Of each parameter with one number a unit, or one for all, shaped as it is.
-        initial: Of the state before the first step, each (B, H).
-        start: Of the state after a reset, each (B, H); empty where nothing is reset.
-    """
-
-    wx: Tensor
-    products: dict[int, Tensor]
-    units: dict[str, Tensor]
-    initial: State
-    start: State
-
-
-class Loops(Protocol):
-    """A way to run a program over time. All tensors (B, T, …) are laid out in memory as ``wx``.
-
-    Attributes:
-        skips_padding: Whether nothing is read of ``wx`` past a row's end, not even to be dropped.
-    """
-
-    skips_padding: bool
-
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
-
-    def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
-    ) -> Gradients:
-        """All gradients, from those of outputs and final state; None stands for zeros."""
 
 
 def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
@@ -134,32 +39,15 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
-    program, state, start = request.program, request.state, request.start
-    affine = request.projection
-    if affine is None:
-        wx = project(request.cell, tensors[0])
-    else:
-        inside = _rows_inside(loops, request, tensors[0])
-        way = _AffineWay(start, tuple(parameters), inside, *affine)
-        wx = way.project(tensors[0], parameters)
+    program, wx = request.program, project(loops, request)
     used = numbers(program.step, parameters, wx.dtype)
-    y, final, _ = loops.forward(program, wx, state, start, used, _order(request), save=False)
+    order = _order(request)
+    y, final, _ = loops.forward(program, wx, request.state, request.start, used, order, save=False)
     return y, final
-
-
-def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
-    used = {name: tensors[name] for name in step.parameters}
-    return {name: t if t.dtype is dtype else t.to(dtype) for name, t in used.items()}
 
 
 def _order(request: Request) -> Order:
     return make_order(request.lengths, request.resets, request.reverse)
-
-
-def make_order(lengths: Tensor | None, resets: Tensor | None, reverse: bool) -> Order:
-    """An order whose lengths lie beside each other in memory, as loops read them."""
-    return Order(None if lengths is None else lengths.contiguous(), resets, reverse)
 
 
 _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time
@@ -185,123 +73,6 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
     return torch.cat(outputs[::-1] if request.reverse else outputs, 1), state
 
 
-def project(cell: Cell, x: Tensor) -> Tensor:
-    """The projected input, (B, T, W), laid out in memory as the input is."""
-    if not comes_first(x):
-        return cell.project(x).contiguous()
-    if cell.draws:  # one mask for all steps has to know which dimension they are
-        return laid_out(cell.project(x), x)
-    return cell.project(x.transpose(0, 1)).contiguous().transpose(0, 1)
-
-
-def comes_first(x: Tensor) -> bool:
-    """Whether time is the first dimension in the memory of a tensor (B, T, columns)."""
-    B, _, columns = x.shape
-    return not x.is_contiguous() and x.stride() == (columns, B * columns, 1)
-
-
-def rows(tensor: Tensor) -> Tensor:
-    """All steps of all rows below each other in the order of memory: (B, T, C) to (B*T, C)."""
-    return (tensor.transpose(0, 1) if comes_first(tensor) else tensor).reshape(-1, tensor.shape[-1])
-
-
-def empty(like: Tensor, columns: int) -> Tensor:
-    """A tensor (B, T, columns) without numbers, laid out as another one is."""
-    B, T, _ = like.shape
-    if comes_first(like):
-        return like.new_empty(T, B, columns).transpose(0, 1)
-    return like.new_empty(B, T, columns)
-
-
-def inner(like: Tensor, columns: int) -> Tensor:
-    """The same for what the caller does not see, in memory that is kept for the next one."""
-    B, T, _ = like.shape
-    if comes_first(like):
-        return room(like, T, B, columns).transpose(0, 1)
-    return room(like, B, T, columns)
-
-
-def _rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
-    """Which of ``rows`` are within the lengths, where it pays to multiply no others.
-
-    Only on the CPU, where to count them is to wait for nobody.
-    """
-    lengths, (B, T, _) = request.lengths, x.shape
-    if lengths is None or not loops.skips_padding or request.memory == "lean":
-        return None
-    if int(lengths.sum()) > _DENSE * B * T:
-        return None
-    valid = torch.arange(T) < lengths[:, None]
-    return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
-
-
-_DENSE = 0.7  # share of rows from which on to pick them takes longer than to multiply the others
-
-
-def _picked(tensor: Tensor, inside: Tensor | None) -> Tensor:
-    """All rows below each other, or some of them."""
-    return rows(tensor) if inside is None else rows(tensor).index_select(0, inside)
-
-
-def under_each_other(rows: Tensor, like: Tensor) -> Tensor:
-    """What ``rows`` made, back in the shape and layout of a tensor (B, T, …)."""
-    B, T, _ = like.shape
-    if comes_first(like):
-        return rows.reshape(T, B, -1).transpose(0, 1)
-    return rows.reshape(B, T, -1)
-
-
-def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """The same numbers, laid out as another tensor is."""
-    if comes_first(like):
-        return tensor.transpose(0, 1).contiguous().transpose(0, 1)
-    return tensor.contiguous()
-
-
-def layout(like: Tensor) -> dict[str, int]:
-    """Row b of step t is the (b * row_b + t * row_t)-th below each other."""
-    B, T, _ = like.shape
-    return {"row_b": 1, "row_t": B} if comes_first(like) else {"row_b": T, "row_t": 1}
-
-
-def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Tensors by a name and their place."""
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
-
-
-def room_for_kept(program: Program, wx: Tensor) -> Kept:
-    """What the forward pass keeps, without numbers."""
-    step = program.step
-    return Kept(
-        {p: inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
-        {k: inner(wx, step.products[k].weight.columns) for k in program.values},
-        inner(wx, max(1, program.saved_size)),  # it tells the layout too
-    )
-
-
-def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-    """Of the projected input and of each product, without numbers; zeros where some stay so."""
-    gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
-
-    def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
-        made = inner(like, columns)
-        return made.zero_() if (kind, key) in gaps else made
-
-    return gradient(program.step.wx_size, "dwx"), {
-        k: gradient(product.weight.rows, "dz", k)
-        for k, product in enumerate(program.step.products)
-        if k not in program.shared
-    }
-
-
-def kept_sizes(program: Program) -> list[int]:
-    """Columns of each tensor of ``Kept.to_list``."""
-    step = program.step
-    befores = [step.state_sizes[p] for p in sorted(program.befores)]
-    values = [step.products[k].weight.columns for k in program.values]
-    return [*befores, *values, max(1, program.saved_size)]
-
-
 def weight_gradients(
     program: Program,
     found: Gradients,
@@ -323,7 +94,7 @@ def weight_gradients(
         part, weight = program.part_of(k), product.weight
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
-        left, right = _picked(grad, inside).T, _picked(laid_out(value, grad), inside)
+        left, right = picked(grad, inside).T, picked(laid_out(value, grad), inside)
         if weight.rows == len(parameters[weight.name]) and weight.name not in gradients:
             gradients[weight.name] = left @ right
         else:
@@ -343,10 +114,10 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        x, state, parameters = _parted(request, names, tensors)
+        x, state, parameters = parted(request, names, tensors)
         random = _random_state(x) if request.cell.draws else None
-        inside = _rows_inside(loops, request, x)
-        way = _way_in(request, names, tensors, inside)
+        inside = rows_inside(loops, request, x)
+        way = way_in(request, names, tensors, inside)
         used = numbers(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
@@ -374,8 +145,9 @@ class _Fused(torch.autograd.Function):
         tensors, saved = saved[: len(needed)], saved[len(needed) + 2 :]
         if torch.is_grad_enabled():  # create_graph=True
             with _drawn_again(ctx.random, tensors[0]), _in_modes(request.cell, ctx.modes):
-                return None, None, None, *_plain_gradients(request, names, tensors, grads, needed)
-        x, _, parameters = _parted(request, names, tensors)
+                again = reference.gradients(request, names, tensors, grads, needed)
+            return None, None, None, *again
+        x, _, parameters = parted(request, names, tensors)
         used = numbers(program.step, parameters, x.dtype)
         if request.memory == "lean":
             kept = _computed_again(ctx.loops, program, ctx.way.project(x, parameters), used, saved)
@@ -426,134 +198,8 @@ def _in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
             module.training = mode
 
 
-def _parted(
-    request: Request, names: Sequence[str], tensors: Sequence[Tensor]
-) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """The tensors that a request is differentiated for: input, state, and parameters by name."""
-    parts = len(request.state)
-    parameters = dict(zip(names, tensors[1 + parts :], strict=True))
-    return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
-
-
-def _rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
-    """The request with other tensors."""
-    x, state, parameters = _parted(request, names, tensors)
-    return replace(request, cell=request.cell.bind(parameters), x=x, state=state)
-
-
 def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
-
-
-class _Way(Protocol):
-    """From the inputs to the loops, and back.
-
-    Attributes:
-        start: The state that a reset puts in; empty where nothing is reset.
-    """
-
-    start: State
-
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The projected input, (B, T, W)."""
-
-    def backward(
-        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
-    ) -> Sequence[Tensor | None]:
-        """What the loops' gradients mean for all the tensors that the function is given."""
-
-
-def _way_in(
-    request: Request, names: Sequence[str], tensors: Sequence[Tensor], inside: Tensor | None
-) -> _Way:
-    """The short way, if the projection is one product and the start is fixed."""
-    affine = request.projection
-    with torch.enable_grad():
-        start = request.start
-    if affine is None or any(part.requires_grad for part in start):
-        return _RecordedWay(request, names, tensors)
-    return _AffineWay(start, names, inside, *affine)
-
-
-class _AffineWay:
-    """One weight and one bias."""
-
-    def __init__(
-        self,
-        start: State,
-        names: Sequence[str],
-        inside: Tensor | None,
-        weight: str,
-        bias: str | None,
-    ) -> None:
-        self.start, self.names, self.inside = start, names, inside
-        self.weight, self.bias = weight, bias
-
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        weight = parameters[self.weight]
-        projected = inner(x, len(weight))
-        out = rows(projected) if self.inside is None else x.new_empty(len(self.inside), len(weight))
-        if self.bias is None:
-            torch.mm(_picked(x, self.inside), weight.T, out=out)
-        else:
-            torch.addmm(parameters[self.bias], _picked(x, self.inside), weight.T, out=out)
-        if self.inside is not None:
-            rows(projected).index_copy_(0, self.inside, out)
-        return projected
-
-    def backward(
-        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
-    ) -> Sequence[Tensor | None]:
-        flat, states = _picked(found.wx, self.inside), len(found.initial)
-        wanted = dict(zip(self.names, needed[1 + states :], strict=True))
-        gradients = {}
-        if wanted[self.weight]:
-            gradients[self.weight] = flat.T @ _picked(x, self.inside)
-        if self.bias is not None and wanted[self.bias]:
-            gradients[self.bias] = flat.sum(0)
-        grad_x = None
-        if needed[0]:
-            grad_x = empty(x, x.shape[-1])
-            if self.inside is None:
-                torch.mm(flat, parameters[self.weight], out=rows(grad_x))
-            else:
-                within = flat @ parameters[self.weight]
-                rows(grad_x.zero_()).index_copy_(0, self.inside, within)
-        return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
-
-
-class _RecordedWay:
-    """Whatever the cell does; back by what torch has recorded of it."""
-
-    def __init__(self, request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
-        self._inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
-        rebuilt = _rebuilt(request, names, self._inputs)
-        self._entering: list[Tensor] = []
-        with torch.enable_grad():
-            wx = project(rebuilt.cell, rebuilt.x)
-            self.start = rebuilt.start
-            self._entry = Entry.apply(self._entering, wx, *self.start)
-        self._again = request.memory == "lean"  # masks cannot be drawn a second time
-        self._wx: Tensor | None = wx.detach()
-
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        wx = self._wx
-        assert wx is not None  # it is asked for once, and twice only in lean memory
-        if not self._again:
-            self._wx = None
-        return wx
-
-    def backward(
-        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
-    ) -> Sequence[Tensor | None]:
-        inputs = [t for t in self._inputs if t.requires_grad]
-        if not inputs or not self._entry.requires_grad:
-            return [None] * len(self._inputs)
-        self._entering[:] = found.wx, *found.start
-        grads = torch.autograd.grad(self._entry, inputs, retain_graph=True, allow_unused=True)
-        self._entering.clear()  # they need not live as long as the function does
-        places = iter(grads)
-        return [next(places) if t.requires_grad else None for t in self._inputs]
 
 
 def _computed_again(
@@ -571,25 +217,3 @@ def _computed_again(
     assert again is not None  # it was asked for
     values = {k: under_each_other(rows(value), wx) for k, value in again.values.items()}
     return Kept(befores, values, under_each_other(rows(again.saved), wx))
-
-
-def _plain_gradients(
-    request: Request,
-    names: Sequence[str],
-    tensors: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, from the plain loop."""
-    y, state = reference.run(_rebuilt(request, names, tensors))
-    pairs = [(o, g) for o, g in zip((y, *state), grads, strict=True) if g is not None]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            [t for t, need in zip(tensors, needed, strict=True) if need],
-            [g for _, g in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if need else None for need in needed]

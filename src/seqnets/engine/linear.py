@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
+from seqnets.engine.graph import Columns, Node, Step, Untraceable, walk
 from seqnets.engine.program import Program
-from seqnets.engine.trace import Columns, Node, Step, Untraceable, walk
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -88,28 +87,10 @@ class _TwiceByThePlainLoop(torch.autograd.Function):
             return None, *(None,) * ctx.count, y, *through
         inputs, needs = ctx.saved_tensors[: ctx.count], ctx.needs_input_grad[1 : 1 + ctx.count]
         device, dtype = inputs[0].device.type, ctx.autocast
+        names = tuple(cast(GatedCell, ctx.request.cell).parameter_shapes)
         with torch.autocast(device, dtype, enabled=dtype is not None):  # create_graph=True
-            outputs = _plain(ctx.request, *inputs)
-        pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None]
-        found = iter(
-            torch.autograd.grad(
-                [y for y, _ in pairs],
-                [t for t, need in zip(inputs, needs, strict=True) if need],
-                [g for _, g in pairs],
-                create_graph=True,
-                allow_unused=True,
-            )
-        )
-        around = [next(found) if need else None for need in needs]
+            around = reference.gradients(ctx.request, names, inputs, grads, needs)
         return None, *around, *(None for _ in grads)
-
-
-def _plain(request: Request, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """The plain loop from other tensors: input, state and parameters."""
-    cell, parts = cast(GatedCell, request.cell), len(request.state)
-    bound = cell.bind(dict(zip(cell.parameter_shapes, rest[parts:], strict=True)))
-    y, last = reference.run(replace(request, cell=bound, x=x, state=rest[:parts]))
-    return y, *last
 
 
 def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:

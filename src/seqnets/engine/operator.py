@@ -16,11 +16,12 @@ from seqnets.cells import Cell
 from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.fused import Kept, Loops
+from seqnets.engine.evaluate import replay
+from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.loops import Kept, Loops, kept_sizes, make_order
 from seqnets.engine.plans import attributes_of, program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
-from seqnets.engine.trace import Step, Untraceable, replay
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -133,7 +134,7 @@ def unroll(
         tuple(initial),
         tuple(start),
         _used(program, parameters),
-        fused.make_order(lengths, resets, reverse),
+        make_order(lengths, resets, reverse),
         save,
     )
     return [y, *final, *([] if kept is None else kept.to_list())]
@@ -146,7 +147,7 @@ def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):
     sizes = program.step.state_sizes
     y = wx.new_empty(B, T, sizes[0])
     final = [wx.new_empty(B, size) for size in sizes]
-    kept = fused.kept_sizes(program) if save else []
+    kept = kept_sizes(program) if save else []
     return [y, *final, *(wx.new_empty(B, T, size) for size in kept)]
 
 
@@ -166,7 +167,7 @@ def unroll_backward(
     used = _used(program, parameters)
     everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
     found = _loops(program, grad_y).backward(
-        program, everything, grad_y, grad_final, used, fused.make_order(lengths, resets, reverse)
+        program, everything, grad_y, grad_final, used, make_order(lengths, resets, reverse)
     )
     weights = fused.weight_gradients(program, found, everything, used)
     return [

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.engine.graph import Step, Untraceable, step_from_text
 from seqnets.engine.program import Program, make_program
-from seqnets.engine.trace import (
-    Step,
-    Untraceable,
-    step_from_text,
-    trace_projection,
-    trace_step,
-)
+from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}

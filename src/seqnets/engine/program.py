@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from seqnets.engine.trace import Node, Product, Step, Untraceable, derive, walk
+from seqnets.engine.graph import Node, Product, Step, Untraceable, walk
+from seqnets.engine.trace import derive
 
 
 @dataclass(frozen=True)

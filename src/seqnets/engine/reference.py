@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from seqnets.engine.request import Request
+from seqnets.engine.request import Request, rebuilt
 from seqnets.typing import State
 
 name = "reference"
@@ -46,3 +48,25 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def _where(rows: Tensor, chosen: State, other: State) -> State:
     return tuple(torch.where(rows[:, None], a, b) for a, b in zip(chosen, other, strict=True))
+
+
+def gradients(
+    request: Request,
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, from the plain loop."""
+    y, state = run(rebuilt(request, names, tensors))
+    pairs = [(o, g) for o, g in zip((y, *state), grads, strict=True) if g is not None]
+    found = iter(
+        torch.autograd.grad(
+            [o for o, _ in pairs],
+            [t for t, need in zip(tensors, needed, strict=True) if need],
+            [g for _, g in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if need else None for need in needed]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.plans import plan_of
 from seqnets.engine.program import Program
-from seqnets.engine.trace import Untraceable
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
@@ -89,6 +90,21 @@ class Request:
         """Inputs with zeros for padding, so that not even a NaN there can reach a gradient."""
         valid = self.valid
         return self.x if valid is None else self.x.masked_fill(~valid[..., None], 0)
+
+
+def parted(
+    request: Request, names: Sequence[str], tensors: Sequence[Tensor]
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """The tensors that a request is differentiated for: input, state, and parameters by name."""
+    parts = len(request.state)
+    parameters = dict(zip(names, tensors[1 + parts :], strict=True))
+    return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
+
+
+def rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
+    """The request with other tensors."""
+    x, state, parameters = parted(request, names, tensors)
+    return replace(request, cell=request.cell.bind(parameters), x=x, state=state)
 
 
 def make_request(

@@ -6,19 +6,20 @@ is more than that, and all on a CPU, is computed by torch's operations on all st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine import fused, triton
+from seqnets.engine import triton
+from seqnets.engine.evaluate import values_of
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
+from seqnets.engine.loops import numbers
 from seqnets.engine.request import Request, refusal_of_operations
-from seqnets.engine.trace import OPERATIONS, Columns, Node, Step, Untraceable, walk
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -51,7 +52,9 @@ def run(request: Request) -> tuple[Tensor, State]:
         return triton.run(request, access.loops_over_time())
     step = request.program.step
     wx = request.cell.project(request.clean_x)
-    values = _Values(step, wx, fused.numbers(step, request.cell.tensors(), wx.dtype))
+    befores = _Befores()
+    parameters = numbers(step, request.cell.tensors(), wx.dtype)
+    values = values_of(step, wx, befores, parameters)
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:
@@ -75,9 +78,11 @@ def run(request: Request) -> tuple[Tensor, State]:
                 b = torch.where(anew[0], a * anew[1] + b, b)
                 a = torch.where(anew[0], 0, a)
             after = linear_scan(a, b, first, reverse=request.reverse)
-        known = dict(zip(linear.parts, _parted(after), strict=True))
-        values.know(known, partial(_before, after, first, request.reverse, anew))
-        afters |= known
+        befores.find(linear.parts, partial(_before, after, first, request.reverse, anew))
+        for p, made in zip(linear.parts, _parted(after), strict=True):
+            afters[p] = made
+            if step.state[p].op != "leaf":  # others may be made of it
+                values.setdefault(step.state[p], made)
 
     for p, node in enumerate(step.state):
         if p not in afters:
@@ -239,80 +244,18 @@ def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
     return torch.where((request.lengths > 0)[:, None], last, initial)
 
 
-class _Values:
-    """Nodes of all steps at once, (B, T, H) or what can be broadcast to it."""
+class _Befores(dict[int, Tensor]):
+    """Parts of the state before each step, found when they are first asked for."""
 
-    def __init__(self, step: Step, wx: Tensor, parameters: dict[str, Tensor]) -> None:
-        self._step, self._wx, self._parameters = step, wx, parameters
-        self._known: dict[Node, Any] = {}
-        self._products: dict[int, Tensor] = {}
-        self._befores: dict[int, Tensor] = {}
-        self._unread: dict[int, tuple[Sequence[int], Callable[[], Sequence[Tensor]]]] = {}
-        self._columns = _cut(wx, step)
+    def __init__(self) -> None:
+        super().__init__()
+        self._ways: dict[int, tuple[Sequence[int], Callable[[], Sequence[Tensor]]]] = {}
 
-    def know(self, afters: Mapping[int, Tensor], befores: Callable[[], Sequence[Tensor]]) -> None:
-        """Fill in parts of the state after each step, and how to find those before, if need be."""
-        for part, after in afters.items():
-            self._unread[part] = tuple(afters), befores
-            node = self._step.state[part]
-            if node.op != "leaf" or node.what.source != "state":
-                self._known.setdefault(node, after)
+    def find(self, parts: Sequence[int], way: Callable[[], Sequence[Tensor]]) -> None:
+        """Say how some parts are found, all at once."""
+        self._ways |= dict.fromkeys(parts, (parts, way))
 
-    def _before(self, part: int) -> Tensor:
-        if part not in self._befores:
-            parts, befores = self._unread[part]
-            self._befores |= zip(parts, befores(), strict=True)
-        return self._befores[part]
-
-    def __getitem__(self, node: Node) -> Tensor:
-        for n in walk([node], self._known):
-            self._known[n] = self._leaf(n.what, n.width) if n.op == "leaf" else self._computed(n)
-        return self._tensor(self._known[node])
-
-    def _tensor(self, value: Any) -> Tensor:
-        return value if isinstance(value, Tensor) else self._wx.new_full((), value)
-
-    def _computed(self, node: Node) -> Any:
-        if node.op == "const":
-            return node.what
-        args = [self._known[arg] for arg in node.args]
-        if not any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
-            args = [self._tensor(arg) for arg in args]  # of numbers alone torch makes float32
-        return OPERATIONS[node.op](*args)
-
-    def _leaf(self, leaf: Columns, width: int) -> Tensor:
-        step = self._step
-        if leaf.source == "sum":
-            return self[step.sums[leaf.key]].sum(-1, keepdim=True)
-        if leaf.source == "wx":
-            if (leaf.offset, width) in self._columns:
-                return self._columns[leaf.offset, width]
-            whole = self._wx
-        elif leaf.source == "parameter":
-            whole = self._parameters[leaf.key]
-        elif leaf.source == "state":
-            whole = self._before(leaf.key)
-        else:
-            if leaf.key not in self._products:
-                product = step.products[leaf.key]
-                first, rows = product.weight.offset, product.weight.rows
-                weight = self._parameters[product.weight.name][first : first + rows]
-                self._products[leaf.key] = F.linear(self[product.value], weight)
-            whole = self._products[leaf.key]
-        return whole[..., leaf.offset : leaf.offset + width] if width else whole.reshape(())
-
-
-def _cut(wx: Tensor, step: Step) -> dict[tuple[int, int], Tensor]:
-    """The columns of each leaf, by offset and width; nothing where some share columns.
-
-    Cut at once, their gradients are put together at once.
-    """
-    leaves = (node for node in walk(step.roots) if node.op == "leaf" and node.what.source == "wx")
-    columns = sorted({(node.what.offset, node.width) for node in leaves})
-    sizes: list[int] = []
-    for offset, width in columns:
-        if offset < sum(sizes):
-            return {}
-        sizes += [offset - sum(sizes), width]
-    pieces = wx.split([*sizes, wx.shape[-1] - sum(sizes)], -1)
-    return dict(zip(columns, pieces[1::2], strict=True))
+    def __missing__(self, part: int) -> Tensor:
+        parts, way = self._ways[part]
+        self.update(zip(parts, way(), strict=True))
+        return self[part]

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.stream import CStream
-from seqnets.engine.trace import Untraceable
+from seqnets.engine.graph import Untraceable
 from seqnets.typing import State
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.engine import fused
 from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program, with_headers
 from seqnets.engine.c.text import SETTINGS
-from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.layout import empty, laid_out, row_strides
+from seqnets.engine.loops import Gradients, Kept, Order, numbered, room_for_gradients, room_for_kept
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State
@@ -115,7 +115,7 @@ _NUMBERS_OF_A_CORE = 131072
 
 
 class CLoops:
-    """``fused.Loops`` in C."""
+    """``Loops`` in C."""
 
     skips_padding = True
 
@@ -160,25 +160,25 @@ class CLoops:
         library = self.library(program, wx.dtype)
         initial = tuple(part.contiguous() for part in initial)
         start = tuple(part.contiguous() for part in start)
-        y = fused.empty(wx, step.state_sizes[0])
+        y = empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
         buffers = {
             "wx": wx,
             "y": y,
-            **fused.numbered("initial", initial),
-            **fused.numbered("start", start),
+            **numbered("initial", initial),
+            **numbered("start", start),
         }
-        buffers |= fused.numbered("final", final)
+        buffers |= numbered("final", final)
         if save:
-            kept = fused.room_for_kept(program, wx)
+            kept = room_for_kept(program, wx)
             buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
             buffers |= {f"value_{k}": value for k, value in kept.values.items()}
             buffers["saved"] = kept.saved
         elif program.crossing:
             buffers["saved"] = wx.new_empty(B, program.saved_size)
 
-        values = settings(library, program, B, T) | fused.layout(wx) | _order(order)
+        values = settings(library, program, B, T) | row_strides(wx) | _order(order)
         values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(wx)
         values |= (
             {"save": int(save)} | addresses(buffers) | parameter_addresses(program, parameters)
@@ -210,7 +210,7 @@ class CLoops:
             for leaf, width in program.units.items()
         }
         found = Gradients(
-            *fused.room_for_gradients(program, like),
+            *room_for_gradients(program, like),
             {},
             tuple(like.new_empty(B, size) for size in step.state_sizes),
             ()
@@ -220,14 +220,12 @@ class CLoops:
         buffers = {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {"saved": like, "grad_wx": found.wx}
         buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
-        buffers |= fused.numbered("grad_initial", found.initial) | fused.numbered(
-            "grad_start", found.start
-        )
+        buffers |= numbered("grad_initial", found.initial) | numbered("grad_start", found.start)
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
         if grad_y is not None:
-            buffers["grad_y"] = fused.laid_out(grad_y, like)
+            buffers["grad_y"] = laid_out(grad_y, like)
 
-        values = split | fused.layout(like) | _order(order) | _saving(like)
+        values = split | row_strides(like) | _order(order) | _saving(like)
         values |= addresses(buffers) | parameter_addresses(program, parameters)
         for i, leaf in enumerate(program.units):
             skipped = leaf.what.offset * like.element_size()
@@ -257,7 +255,7 @@ def parameter_addresses(program: Program, parameters: dict[str, Tensor]) -> _Val
 
 
 def _saving(like: Tensor) -> _Values:
-    layout = fused.layout(like)
+    layout = row_strides(like)
     return {"save_b": layout["row_b"], "save_t": layout["row_t"]}
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from seqnets.engine.c.text import Text
+from seqnets.engine.graph import Node, reached_among, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
-from seqnets.engine.trace import Node, reached_among, walk
 
 _REGISTERS = {"== 32": 24, "!= 32": 12}  # vectors of sums that stay in registers, by NREGS
 _TALLEST = 12  # rows at once

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.c.loops import Library, addresses, parameter_addresses, settings
-from seqnets.engine.fused import numbers
+from seqnets.engine.loops import numbers
 from seqnets.engine.plans import streaming_program_of
 
 

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from seqnets.engine import fused
-from seqnets.engine.fused import Gradients, Kept, Order
+from seqnets.engine.layout import empty, laid_out, row_strides
+from seqnets.engine.loops import Gradients, Kept, Order, numbered, room_for_gradients, room_for_kept
 from seqnets.engine.program import Program
 from seqnets.engine.triton import library, over_time, printer
 from seqnets.engine.triton.access import device_of, interpreted
@@ -162,7 +162,7 @@ def _again_in_steps(run: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 class TritonLoops:
-    """``fused.Loops`` in Triton.
+    """``Loops`` in Triton.
 
     Args:
         mode: How programs share the work (see ``Tiles``); the best way if omitted.
@@ -217,11 +217,11 @@ class TritonLoops:
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         initial = tuple(part.contiguous() for part in initial)
         start = tuple(part.contiguous() for part in start)
-        y = fused.empty(wx, step.state_sizes[0])
+        y = empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
         if save:
-            kept = fused.room_for_kept(program, wx)
+            kept = room_for_kept(program, wx)
             befores, values, saved = kept.befores, kept.values, kept.saved
         else:
             parts = (program.part_of(k) for k in range(len(step.products)))
@@ -229,12 +229,12 @@ class TritonLoops:
             values = {k: wx.new_empty(B, step.products[k].weight.columns) for k in program.values}
             saved = wx.new_empty(B, max(1, program.saved_size))
         buffers = _order(order) | {"wx": wx, "y": y, "saved": saved}
-        buffers |= fused.numbered("initial", initial) | fused.numbered("start", start)
-        buffers |= fused.numbered("final", final) | _weights(program, parameters)
+        buffers |= numbered("initial", initial) | numbered("start", start)
+        buffers |= numbered("final", final) | _weights(program, parameters)
         buffers |= {f"before_{p}": before for p, before in befores.items()}
         buffers |= {f"value_{k}": value for k, value in values.items()}
         buffers |= {f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)}
-        numbers = fused.layout(wx) | _reset_strides(order)
+        numbers = row_strides(wx) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": B}
         if save:
             numbers |= {"kept_b": numbers["row_b"], "kept_t": numbers["row_t"]}
@@ -242,7 +242,7 @@ class TritonLoops:
         states: list[Tensor] = []
         if run.tiles.mode == "step":
             states = self._begin(initial, start, order, T)
-            buffers |= fused.numbered("state", states)
+            buffers |= numbered("state", states)
             self._keep_first(buffers, states, order, wx, save)
         self._run(run, buffers, numbers, order, save, wx)
         for part, turns in zip(final, states, strict=False):
@@ -292,7 +292,7 @@ class TritonLoops:
         run = self.pass_(program, "backward", like)
         pieces = run.tiles.pieces(B, T)  # each has sums of its own
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
-        dwx, products = fused.room_for_gradients(program, like)
+        dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
         units = make(
@@ -306,23 +306,23 @@ class TritonLoops:
         buffers = _order(order) | {"saved": like, "grad_wx": dwx, "grad_units": units}
         buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
-        buffers |= fused.numbered("grad_initial", initial) | fused.numbered("grad_start", start)
+        buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
         buffers |= _weights(program, parameters)
         if grad_y is not None:
-            buffers["grad_y"] = fused.laid_out(grad_y, like)
+            buffers["grad_y"] = laid_out(grad_y, like)
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
         if steps:
             carries = [_float(like, 2, B, size) for size in step.state_sizes]
             for carry, grad in zip(carries, final, strict=True):
                 carry[0] = 0 if grad is None else grad
-            buffers |= fused.numbered("carries", carries)
+            buffers |= numbered("carries", carries)
             buffers["dcross"] = _float(like, B, max(1, program.crossing))
         else:
             buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
         buffers |= {
             f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)
         }
-        numbers = fused.layout(like) | _reset_strides(order)
+        numbers = row_strides(like) | _reset_strides(order)
         numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": 0}
         self._run(run, buffers, numbers, order, True, like)
 

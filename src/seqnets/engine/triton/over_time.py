@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from seqnets.engine.graph import Columns, Node
 from seqnets.engine.linear import Linear, recurrences
 from seqnets.engine.program import Program, Stage, Store
-from seqnets.engine.trace import Columns, Node
 from seqnets.engine.triton.printer import BackwardPrinter, ForwardPrinter, Kernel, PassPrinter
 from seqnets.engine.triton.tiles import Tiles
 

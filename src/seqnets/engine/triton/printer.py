@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 
+from seqnets.engine.graph import COMPARISONS, Node, reached_among, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
-from seqnets.engine.trace import COMPARISONS, Node, reached_among, walk
 from seqnets.engine.triton.tiles import Tiles, power_of_two
 
 _INFIX = {

@@ -1,0 +1,131 @@
+"""What a graph's nodes are in numbers, by torch's operations: of one step, or of many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Step, walk
+
+
+class Values(dict[Hashable, Tensor]):
+    """Tensors of nodes, each made once, when it is first asked for.
+
+    Args:
+        leaf: What a leaf is.
+        like: A tensor of whose dtype and device constants become tensors.
+        known: What is there already.
+    """
+
+    def __init__(
+        self,
+        leaf: Callable[[Node], Tensor],
+        like: Tensor,
+        known: Mapping[Any, Tensor] | None = None,
+    ) -> None:
+        super().__init__(known or {})
+        self._leaf, self._like = leaf, like
+
+    def __missing__(self, node: Any) -> Tensor:
+        if node.op == "const":
+            self[node] = self._like.new_full((), node.what)
+        for n in walk([node], self):
+            if n.op != "const" and n not in self:  # a leaf may have asked for others
+                self[n] = self._leaf(n) if n.op == "leaf" else self._computed(n)
+        return self[node]
+
+    def _computed(self, node: Node) -> Tensor:
+        args = [arg.what if arg.op == "const" else self[arg] for arg in node.args]
+        if not any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+            args = [self[arg] for arg in node.args]  # of numbers alone torch makes float32
+        return OPERATIONS[node.op](*args)
+
+
+def values_of(
+    step: Step, wx: Tensor, state: Mapping[int, Tensor], parameters: Mapping[str, Tensor]
+) -> Values:
+    """The nodes of a step, (B, columns) for one step or (B, T, columns) for many at once.
+
+    Args:
+        step: What was traced.
+        wx: The projected input; the input itself where its projection belongs to the step.
+        state: Parts of the state before each step.
+        parameters: Those that the step uses.
+    """
+    pieces = _cut(wx, step)
+    products: dict[int, Tensor] = {}
+
+    def product(k: int) -> Tensor:
+        if k not in products:
+            value, weight = step.products[k].value, step.products[k].weight
+            rows = parameters[weight.name][weight.offset : weight.offset + weight.rows]
+            products[k] = F.linear(values[value].expand(*wx.shape[:-1], weight.columns), rows)
+        return products[k]
+
+    def leaf(node: Node) -> Tensor:
+        source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "sum":
+            return values[step.sums[key]].sum(-1, keepdim=True)
+        if source == "product":
+            return columns_of(product(key), offset, node.width)
+        if source == "parameter":
+            return columns_of(parameters[key], offset, node.width)
+        if source == "state":
+            return columns_of(state[key], offset, node.width)
+        piece = pieces.get((offset, node.width))
+        return columns_of(wx, offset, node.width) if piece is None else piece
+
+    values = Values(leaf, wx)
+    return values
+
+
+def replay(
+    step: Step, wx: Tensor, state: Sequence[Tensor], parameters: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """One step: (B, W) and each part of the state (B, H) to the state after it."""
+    values = values_of(step, wx, dict(enumerate(state)), parameters)
+    sizes = zip(step.state, step.state_sizes, strict=True)
+    return tuple(values[node].expand(len(wx), size) for node, size in sizes)
+
+
+def columns_of(whole: Tensor, offset: int, width: int) -> Tensor:
+    """Some columns, or the one number that is the same for all."""
+    return whole[..., offset : offset + width] if width else whole.reshape(())
+
+
+def _bounded(pick: Callable[..., Tensor], bound: str) -> Callable[..., Any]:
+    def operation(a: Any, b: Any) -> Any:
+        if not isinstance(a, Tensor):
+            a, b = b, a
+        return pick(a, b) if isinstance(b, Tensor) else torch.clamp(a, **{bound: b})
+
+    return operation
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **{op: getattr(torch, op) for op in UNARY | BINARY | COMPARISONS},
+    "maximum": _bounded(torch.maximum, "min"),
+    "minimum": _bounded(torch.minimum, "max"),
+    "sub": lambda a, b: a - b,
+    "where": torch.where,
+}
+
+
+def _cut(wx: Tensor, step: Step) -> dict[tuple[int, int], Tensor]:
+    """The columns of each leaf, by offset and width; nothing where some share columns.
+
+    Cut at once, their gradients are put together at once.
+    """
+    leaves = (node for node in walk(step.roots) if node.op == "leaf" and node.what.source == "wx")
+    columns = sorted({(node.what.offset, node.width) for node in leaves})
+    sizes: list[int] = []
+    for offset, width in columns:
+        if offset < sum(sizes):
+            return {}
+        sizes += [offset - sum(sizes), width]
+    pieces = wx.split([*sizes, wx.shape[-1] - sum(sizes)], -1)
+    return dict(zip(columns, pieces[1::2], strict=True))

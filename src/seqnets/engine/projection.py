@@ -1,0 +1,176 @@
+"""The projection of inputs around loops, and the way of their gradients back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine.layout import comes_first, empty, inner, laid_out, rows
+from seqnets.engine.loops import Gradients, Loops
+from seqnets.engine.request import Request, rebuilt
+from seqnets.engine.trace import Entry
+from seqnets.typing import State
+
+
+def project(loops: Loops, request: Request) -> Tensor:
+    """The projected input, (B, T, W), where no gradient is asked for; laid out as the input is."""
+    if request.projection is None:
+        return _projected(request.cell, request.clean_x)
+    x, parameters = request.clean_x, request.cell.tensors()
+    return _product(x, parameters, rows_inside(loops, request, x), *request.projection)
+
+
+def _product(
+    x: Tensor,
+    parameters: dict[str, Tensor],
+    inside: Tensor | None,
+    weight_name: str,
+    bias_name: str | None,
+) -> Tensor:
+    weight = parameters[weight_name]
+    wx = inner(x, len(weight))
+    out = rows(wx) if inside is None else x.new_empty(len(inside), len(weight))
+    if bias_name is None:
+        torch.mm(picked(x, inside), weight.T, out=out)
+    else:
+        torch.addmm(parameters[bias_name], picked(x, inside), weight.T, out=out)
+    if inside is not None:
+        rows(wx).index_copy_(0, inside, out)
+    return wx
+
+
+def _projected(cell: Cell, x: Tensor) -> Tensor:
+    """The same by whatever the cell does."""
+    if not comes_first(x):
+        return cell.project(x).contiguous()
+    if cell.draws:  # one mask for all steps has to know which dimension they are
+        return laid_out(cell.project(x), x)
+    return cell.project(x.transpose(0, 1)).contiguous().transpose(0, 1)
+
+
+def rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
+    """Which of ``rows`` are within the lengths, where it pays to multiply no others.
+
+    Only on the CPU, where to count them is to wait for nobody.
+    """
+    lengths, (B, T, _) = request.lengths, x.shape
+    if lengths is None or not loops.skips_padding or request.memory == "lean":
+        return None
+    if int(lengths.sum()) > _DENSE * B * T:
+        return None
+    valid = torch.arange(T) < lengths[:, None]
+    return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
+
+
+_DENSE = 0.7  # share of rows from which on to pick them takes longer than to multiply the others
+
+
+def picked(tensor: Tensor, inside: Tensor | None) -> Tensor:
+    """All rows below each other, or some of them."""
+    return rows(tensor) if inside is None else rows(tensor).index_select(0, inside)
+
+
+class Way(Protocol):
+    """From the inputs to the loops, and back.
+
+    Attributes:
+        start: The state that a reset puts in; empty where nothing is reset.
+    """
+
+    start: State
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """The projected input, (B, T, W)."""
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        """What the loops' gradients mean for all the tensors that the function is given."""
+
+
+def way_in(
+    request: Request, names: Sequence[str], tensors: Sequence[Tensor], inside: Tensor | None
+) -> Way:
+    """The short way, if the projection is one product and the start is fixed."""
+    affine = request.projection
+    with torch.enable_grad():
+        start = request.start
+    if affine is None or any(part.requires_grad for part in start):
+        return _RecordedWay(request, names, tensors)
+    return _AffineWay(start, names, inside, *affine)
+
+
+class _AffineWay:
+    """One weight and one bias."""
+
+    def __init__(
+        self,
+        start: State,
+        names: Sequence[str],
+        inside: Tensor | None,
+        weight: str,
+        bias: str | None,
+    ) -> None:
+        self.start, self.names, self.inside = start, names, inside
+        self.weight, self.bias = weight, bias
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        return _product(x, parameters, self.inside, self.weight, self.bias)
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        flat, states = picked(found.wx, self.inside), len(found.initial)
+        wanted = dict(zip(self.names, needed[1 + states :], strict=True))
+        gradients = {}
+        if wanted[self.weight]:
+            gradients[self.weight] = flat.T @ picked(x, self.inside)
+        if self.bias is not None and wanted[self.bias]:
+            gradients[self.bias] = flat.sum(0)
+        grad_x = None
+        if needed[0]:
+            grad_x = empty(x, x.shape[-1])
+            if self.inside is None:
+                torch.mm(flat, parameters[self.weight], out=rows(grad_x))
+            else:
+                within = flat @ parameters[self.weight]
+                rows(grad_x.zero_()).index_copy_(0, self.inside, within)
+        return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
+
+
+class _RecordedWay:
+    """Whatever the cell does; back by what torch has recorded of it."""
+
+    def __init__(self, request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
+        self._inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
+        again = rebuilt(request, names, self._inputs)
+        self._entering: list[Tensor] = []
+        with torch.enable_grad():
+            wx = _projected(again.cell, again.x)
+            self.start = again.start
+            self._entry = Entry.apply(self._entering, wx, *self.start)
+        self._again = request.memory == "lean"  # masks cannot be drawn a second time
+        self._wx: Tensor | None = wx.detach()
+
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        wx = self._wx
+        assert wx is not None  # it is asked for once, and twice only in lean memory
+        if not self._again:
+            self._wx = None
+        return wx
+
+    def backward(
+        self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        inputs = [t for t in self._inputs if t.requires_grad]
+        if not inputs or not self._entry.requires_grad:
+            return [None] * len(self._inputs)
+        self._entering[:] = found.wx, *found.start
+        grads = torch.autograd.grad(self._entry, inputs, retain_graph=True, allow_unused=True)
+        self._entering.clear()  # they need not live as long as the function does
+        places = iter(grads)
+        return [next(places) if t.requires_grad else None for t in self._inputs]
