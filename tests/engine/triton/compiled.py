@@ -18,8 +18,8 @@ from seqnets import cells
 from seqnets.engine.linear import recurrences
 from seqnets.engine.plans import program_of
 from seqnets.engine.triton import over_time, printer
+from seqnets.engine.triton.kernel import NUMBERS
 from seqnets.engine.triton.loops import Pass
-from seqnets.engine.triton.printer import NUMBERS
 from seqnets.engine.triton.tiles import Device, choose
 
 H200 = Device(132, 232448)

@@ -22,7 +22,8 @@ from seqnets.engine.loops import Gradients, Kept, Order, numbered, room_for_grad
 from seqnets.engine.program import Program
 from seqnets.engine.triton import library, over_time, printer
 from seqnets.engine.triton.access import device_of, interpreted
-from seqnets.engine.triton.printer import NUMBERS, Kernel, unit_columns
+from seqnets.engine.triton.backward import unit_columns
+from seqnets.engine.triton.kernel import NUMBERS, Kernel
 from seqnets.engine.triton.tiles import Tiles, choose
 from seqnets.typing import State
 

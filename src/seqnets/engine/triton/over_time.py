@@ -18,7 +18,10 @@ from contextlib import contextmanager
 from seqnets.engine.graph import Columns, Node
 from seqnets.engine.linear import Linear, recurrences
 from seqnets.engine.program import Program, Stage, Store
-from seqnets.engine.triton.printer import BackwardPrinter, ForwardPrinter, Kernel, PassPrinter
+from seqnets.engine.triton.backward import BackwardPrinter
+from seqnets.engine.triton.forward import ForwardPrinter
+from seqnets.engine.triton.kernel import Kernel
+from seqnets.engine.triton.passes import PassPrinter
 from seqnets.engine.triton.tiles import Tiles
 
 

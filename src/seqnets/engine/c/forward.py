@@ -1,0 +1,165 @@
+"""The forward pass as C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seqnets.engine.c.passes import ZERO, PassPrinter, loaded, stored, vectors_of
+from seqnets.engine.c.text import Text
+from seqnets.engine.graph import Node
+from seqnets.engine.program import Program, Stage, StageProduct, Store
+
+
+class ForwardPrinter(PassPrinter):
+    """From the first step that runs to the last: outputs, states, and what is kept."""
+
+    name = "forward"
+    source = "t"
+
+    def __init__(self, program: Program, text: Text) -> None:
+        super().__init__(program, text, program.forward)
+
+    def room(self) -> dict[str, str]:
+        """Scratch memory beside the weights."""
+        members = {
+            f"state_{p}": f"2 * c->B * {self.row(size)}"
+            for p, size in enumerate(self.step.state_sizes)
+        }
+        for store in (store for stage in self.stages for store in stage.stores):
+            if store.buffer.kind in ("value", "summand") and store.node is not None:
+                name = f"{store.buffer.kind}_{store.buffer.key}"
+                members[name] = f"c->B * {self.row(store.node.width)}"
+        return members | {f"sum_{k}": "c->threads * c->B" for k in range(len(self.step.sums))}
+
+    def reach(self, product: int) -> int:
+        """What it multiplies."""
+        return self.step.products[product].weight.columns
+
+    def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
+        """The call that packs rows of a weight."""
+        k, vectors = product.product, vectors_of(stage)
+        weight = f"{self.pointer(f'weight_{k}')}, {self.size(self.reach(k))}"
+        shape = f"{self.size(stage.width)}, {product.blocks}, {vectors}, p * {vectors} * LANES"
+        return f"pack_rows({weight}, {shape}, {panel});"
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        """A leaf of an expression."""
+        source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "wx":
+            self.prefetch(self.at("wx", self.step.wx_size, offset, "soon"))
+            return loaded(self.at("wx", self.step.wx_size, offset))
+        if source == "x":
+            return loaded(self.at("x", self.step.wx_size, offset))
+        if source == "state":
+            return f"v_load({self._state(key, 'now')} + {self.column(offset)})"
+        if source == "product":
+            blocks = next(p.blocks for p in stage.products if p.product == key)
+            block = f"i * {blocks} + {offset // stage.width}"
+            return f"v_load(z_{key} + (({block}) * {vectors_of(stage)} + j) * LANES)"
+        if source == "sum":
+            return f"v_set(m->sum_{key}[s->thread * c->B + b])"
+        return super().leaf(node, stage)
+
+    def write_stage(self, n: int, stage: Stage) -> None:
+        """The function of a stage."""
+        rows = {p.product: self._multiplied(p) for p in stage.products}
+        head = f"static void forward_{n}({self.arguments}, long t, long next, long now)"
+        with self.text.function(head):
+            self.line("const long then = next < 0 ? t : next;")
+            self.sums_of_rows(stage, "summand")
+            with self.units_of_rows(stage, rows):
+                with self.text.block("if (!valid)"):
+                    self._pass_by(stage)
+                    self.line("continue;")
+                roots = [*stage.state.values(), *(s.node for s in stage.stores if s.node)]
+                earlier = self.program.crossing_into(stage)
+                name = self.compute(stage, roots, self.load_saved(roots, earlier))
+                self._store(stage, name)
+
+    def _multiplied(self, product: StageProduct) -> str:
+        K = self.reach(product.product)
+        value = product.value
+        if value.kind == "x":
+            row = f"(b0 * c->row_b + t * c->row_t) * {self.size(K)}"
+            return f"{self.pointer('x')} + {row}, c->row_b * {self.size(K)}"
+        turn = "(now * c->B + b0)" if value.kind == "state" else "b0"
+        return f"m->{value.kind}_{value.key} + {turn} * {self.row(K)}, {self.row(K)}"
+
+    def _state(self, p: int, turn: str) -> str:
+        return self.in_room(f"state_{p}", self.step.state_sizes[p], turn)
+
+    def _pass_by(self, stage: Stage) -> None:
+        """A step beyond a row's end: its state stays, and zeros are all that is seen of it."""
+        for p in stage.state:
+            self._store_state(p, f"v_load({self._state(p, 'now')} + u)", ZERO, ZERO)
+        for store in stage.stores:
+            self._keep_store(store, ZERO)
+
+    def _store(self, stage: Stage, name: Callable[[Node], str]) -> None:
+        for p, node in stage.state.items():
+            before = f"v_load({self._state(p, 'now')} + u)"
+            self._store_state(p, name(node), name(node), before)
+        for store in stage.stores:
+            assert store.node is not None  # the forward pass stores what it computes
+            if store.buffer.kind in ("value", "summand"):
+                place = f"{store.buffer.kind}_{store.buffer.key}"
+                self.line(
+                    f"v_store({self.in_room(place, store.node.width)} + u, {name(store.node)});"
+                )
+            self._keep_store(store, name(store.node))
+
+    def _store_state(self, p: int, after: str, y: str, before: str) -> None:
+        """Leave a state part to the next step, which may begin anew, and to who asked for it."""
+        size = self.step.state_sizes[p]
+        start = loaded(self.at(f"start_{p}", size, row="b"))
+        self.line(f"v_store({self._state(p, '(1 - now)')} + u,")
+        self.line(f"        is_reset(c, b, next) ? {start} : {after});")
+        if p == 0:
+            self.prefetch(self.at("y", size, row="soon"), to_write=True)
+            self.line(stored(self.at("y", size), y))
+        if p in self.program.befores:
+            self.prefetch(self.at(f"before_{p}", size, row="soon"), to_write=True)
+            self.line(f"if (c->save) {stored(self.at(f'before_{p}', size), before)}")
+
+    def _keep_store(self, store: Store, value: str) -> None:
+        """Keep a number for the backward pass, and what crosses stages in any case."""
+        assert store.node is not None  # as above
+        k = store.buffer.key
+        if store.buffer.kind == "saved":
+            self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
+            always = store.offset < self.program.crossing
+            kept = stored(self.saved_at(store.offset), value)
+            self.line(kept if always else f"if (c->save) {kept}")
+        elif store.buffer.kind == "value" and self.program.backward:
+            kept = stored(self.at(f"value_{k}", store.node.width), value)
+            self.line(f"if (c->save) {kept}")
+
+    def write_loop(self) -> None:
+        """The function that a thread runs."""
+        sizes = self.step.state_sizes
+
+        def begin() -> None:
+            self.line("const int fresh = is_reset(c, b, step(c, 0));")
+            for p, size in enumerate(sizes):
+                begins = f"fresh ? {self.pointer(f'start_{p}')} : {self.pointer(f'initial_{p}')}"
+                n = self.size(size)
+                self.line(f"copy_row({self._state(p, '0')}, ({begins}) + b * {n}, {n});")
+
+        def end() -> None:
+            for p, size in enumerate(sizes):
+                n, final = self.size(size), self.pointer(f"final_{p}")
+                self.line(f"copy_row({final} + b * {n}, {self._state(p, 'now')}, {n});")
+
+        with self.text.function("static void forward_thread(void *team)"):
+            self.begin_loop("if (!c->packed) forward_pack(c, m, s);")
+            self.shares(begin)
+            self.line("meet(s->all, s->threads);")
+            self.line("long now = 0;")
+            with self.text.block("for (long i = 0; i < c->T; i++, now = 1 - now)"):
+                self.line("const long t = step(c, i), next = step(c, i + 1);")
+                for n in range(len(self.stages)):
+                    self.line(f"forward_{n}(c, m, s, t, next, now);")
+                    self.meet()
+            if not self.exchanges:
+                self.line("meet(s->own, s->units);")
+            self.shares(end)

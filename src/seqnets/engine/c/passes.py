@@ -1,0 +1,272 @@
+"""A pass over time as C, a function a stage: what the forward and the backward one share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from seqnets.engine.c.text import Text
+from seqnets.engine.graph import Node, reached_among, walk
+from seqnets.engine.program import Program, Stage, StageProduct
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+ZERO = "(vec){0}"
+
+
+class PassPrinter:
+    """One of the two passes: what they share.
+
+    Attributes:
+        name: "forward" or "backward".
+        source: In C, another step whose numbers a stage's products may multiply.
+        stages: The program's, for this pass.
+        widths: Vectors in a panel of each product.
+    """
+
+    name: str
+    source: str
+
+    def __init__(self, program: Program, text: Text, stages: Sequence[Stage]) -> None:
+        self.program, self.step, self.text, self.stages = program, program.step, text, stages
+        self.line, self.size, self.pointer = text.line, text.size, text.pointer
+        self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
+        self.exchanges = bool(self.step.products or self.step.sums)
+        self.widths = {p.blocks * vectors_of(s) for s in stages for p in s.products}
+
+    # What the passes differ in.
+
+    def room(self) -> dict[str, str]:
+        """Scratch memory beside the weights: members, and how many numbers each is."""
+        raise NotImplementedError
+
+    def reach(self, product: int) -> int:
+        """How many numbers of a row a product sums up."""
+        raise NotImplementedError
+
+    def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
+        """The call that packs a panel of a weight."""
+        raise NotImplementedError
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        """A leaf of an expression."""
+        columns = node.what
+        assert columns.source == "parameter", columns  # the passes know all others
+        name = self.pointer(f"p_{columns.key}")
+        return (
+            loaded(f"{name} + {self.column(columns.offset)}") if node.width else f"v_set({name}[0])"
+        )
+
+    def write_stage(self, n: int, stage: Stage) -> None:
+        """The function of a stage."""
+        raise NotImplementedError
+
+    def write_loop(self) -> None:
+        """The function that a thread runs."""
+        raise NotImplementedError
+
+    # What they share.
+
+    def write(self) -> None:
+        """All functions of the pass."""
+        self._write_room()
+        self._write_pack()
+        for n, stage in enumerate(self.stages):
+            self.write_stage(n, stage)
+        self.write_loop()
+        with self.text.function(f"EXPORT void {self.name}(const Call *c)"):
+            self.line("Team team = {.call = c, .rows = c->B, .threads = c->threads,")
+            self.line("             .row_groups = c->row_groups, .thread = c->thread,")
+            self.line("             .team = c->threads > 1 ? c->team : 0};")
+            self.line("if (c->threads > 1)")
+            self.line(f"    c->parallel({self.name}_thread, &team, (unsigned)c->threads, 0);")
+            self.line("else")
+            self.line(f"    {self.name}_thread(&team);")
+
+    def row(self, columns: int) -> str:
+        """The distance of rows in scratch memory."""
+        return f"ROW({self.size(columns)})"
+
+    def column(self, offset: int) -> str:
+        """Where a vector of units lies that begin at an offset of a row."""
+        return f"{self.size(offset)} + u" if offset else "u"
+
+    def at(self, name: str, columns: int, offset: int = 0, row: str = "row") -> str:
+        """Where a vector of units lies in a buffer of the caller's."""
+        return f"{self.pointer(name)} + {row} * {self.size(columns)} + {self.column(offset)}"
+
+    def saved_at(self, offset: int, time: str = "t") -> str:
+        """The same in what is saved."""
+        row = f"(b * c->save_b + {time} * c->save_t)"
+        return self.at("saved", self.program.saved_size, offset, row)
+
+    def in_room(self, name: str, columns: int, turn: str = "") -> str:
+        """Where row b begins in scratch memory; of two turns, which."""
+        row = f"({turn} * c->B + b)" if turn else "b"
+        return f"m->{name} + {row} * {self.row(columns)}"
+
+    def shares(self, body: Callable[[], None]) -> None:
+        """A loop over the rows that a thread copies: its group's, in turns."""
+        with self.text.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
+            body()
+
+    def begin_loop(self, pack: str) -> None:
+        """The first lines of the function that a thread runs."""
+        self.line("const Call *c = ((Team *)team)->call;")
+        self.line("const Share mine = share(team), *s = &mine;")
+        self.line(f"{self.name.title()}Room room, *m = &room;")
+        self.line(f"{self.name}_room(c, m);", pack)
+
+    def meet(self) -> None:
+        """Wait for the group, where its threads read what others wrote."""
+        if self.exchanges:
+            self.line("meet(s->own, s->units);")
+
+    def _write_room(self) -> None:
+        members = {}
+        for stage in self.stages:
+            for p in stage.products:
+                panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
+                members[f"weight_{p.product}"] = f"{panels} * {self._panel(p, stage)}"
+        members |= self.room()
+        room = f"{self.name.title()}Room"
+        with self.text.block("typedef struct", f"}} {room};"):
+            self.line(*(f"real *{member};" for member in members))
+        self.line("")
+        with self.text.function(f"static int64_t {self.name}_room(const Call *c, {room} *m)"):
+            self.line("int64_t n = 0;")
+            for member, numbers in members.items():
+                self.line(f"m->{member} = c->scratch + n, n += {numbers};")
+            self.line("return n;")
+        with self.text.function(f"EXPORT int64_t {self.name}_scratch(const Call *c)"):
+            self.line(f"{room} m;", f"return {self.name}_room(c, &m);")
+
+    def _write_pack(self) -> None:
+        with self.text.function(f"static void {self.name}_pack({self.arguments})"):
+            self.line("(void)c, (void)m, (void)s;")
+            for stage in self.stages:
+                for p in stage.products:
+                    panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
+                    self.line(f"for (long p = s->thread; p < {panels}; p += s->threads)")
+                    to = f"m->weight_{p.product} + p * {self._panel(p, stage)}"
+                    self.line("    " + self.pack(p, stage, to))
+
+    def _panel(self, product: StageProduct, stage: Stage) -> str:
+        numbers = self.size(self.reach(product.product))
+        return f"{numbers} * {product.blocks * vectors_of(stage)} * LANES"
+
+    @contextmanager
+    def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
+        """The loops over panels, rows and vectors, with the products at hand.
+
+        Args:
+            stage: The stage.
+            rows: For each of its products where the rows lie that it multiplies: in C, the row
+                ``b0`` and the distance of rows.
+        """
+        vectors, W = vectors_of(stage), self.size(stage.width)
+        tall = f"MOST_{max(p.blocks * vectors for p in stage.products)}" if rows else "8"
+        sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
+        self.line(f"const long many = panels({W}, {vectors});")
+        self.line("const long last = share_of(many, s->unit + 1, s->units);")
+        with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
+            self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
+            self.line("long high;")
+            with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
+                self.line(f"high = tile(s->last - b0, {tall});")
+                if stage.products:
+                    self.line(f"const int some = some_valid(c, b0, high, t, {self.source});")
+                for p in stage.products:
+                    k, wide = p.product, p.blocks * vectors
+                    self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
+                    weight = f"m->weight_{k} + p * {self._panel(p, stage)}"
+                    reach = self.size(self.reach(k))
+                    self.line(
+                        f"if (some) product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});",
+                        f"else __builtin_memset(z_{k}, 0, sizeof z_{k});",
+                    )
+                with self.text.block("for (long i = 0; i < high; i++)"):
+                    self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
+                    self.line("const long soon = b * c->row_b + then * c->row_t;")
+                    self.line("const int valid = is_valid(c, b, t);")
+                    with self._vector_by_vector(vectors, W):
+                        yield
+            if sums:
+                with self._vector_by_vector(vectors, W):
+                    for i in sums:
+                        to = self.at(f"unit_{i}", self._unit_numbers(i), row="s->group")
+                        self.line(stored(to, f"{loaded(to)} + unit_{i}[j]"))
+
+    def _unit_numbers(self, i: int) -> int:
+        """How many numbers the gradient of a parameter has; of one for all, one a unit."""
+        leaf, width = list(self.program.units.items())[i]
+        return self.step.parameters[leaf.what.key][0] if leaf.width else width
+
+    @contextmanager
+    def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:
+        """A loop over the vectors of a panel, as far as there are units."""
+        more = f" && (p * {vectors} + j) * LANES < {W}" if vectors > 1 else ""
+        with self.text.block(f"for (int j = 0; j < {vectors}{more}; j++)"):
+            self.line(f"const long u = (p * {vectors} + j) * LANES;")
+            self.line(f"const int n = lanes({W} - u);")
+            yield
+
+    def sums_of_rows(self, stage: Stage, kind: str) -> None:
+        """The sums over rows that a stage begins with."""
+        for k in stage.sums:
+            width = self.step.sums[k].width
+            row = f"row_sum({self.in_room(f'{kind}_{k}', width)}, {self.size(width)})"
+            self.line("for (long b = s->first; b < s->last; b++)")
+            self.line(f"    m->sum_{k}[s->thread * c->B + b] = {row};")
+
+    def prefetch(self, place: str, *, to_write: bool = False) -> None:
+        """Ask for what the step that runs next will need: rows may be far apart in memory."""
+        self.line(f"__builtin_prefetch({place}, {int(to_write)});")
+
+    def compute(
+        self, stage: Stage, roots: Sequence[Node], given: dict[Node, str]
+    ) -> Callable[[Node], str]:
+        """Write what the roots need, one number a line; returns their names."""
+        names = dict(given)
+        for node in walk(list(roots), given):
+            if node.op == "const":
+                names[node] = _constant(node.what)
+                continue
+            names[node] = f"e{node.serial}"
+            value = self.leaf(node, stage) if node.op == "leaf" else _expression(node, names)
+            self.line(f"const vec e{node.serial} = {value};")
+        return names.__getitem__
+
+    def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int]) -> dict[Node, str]:
+        """Load what of some saved nodes the roots need; returns their names."""
+        names = {node: f"k{node.serial}" for node in reached_among(nodes, roots)}
+        for node, name in names.items():
+            self.prefetch(self.saved_at(nodes[node], "then"))
+            self.line(f"const vec {name} = {loaded(self.saved_at(nodes[node]))};")
+        return names
+
+
+def vectors_of(stage: Stage) -> int:
+    """Vectors of units in a panel: two where a product has but one number for each unit."""
+    return 2 if all(product.blocks == 1 for product in stage.products) else 1
+
+
+def loaded(place: str) -> str:
+    """A vector from memory, as far as there are units."""
+    return f"v_load_n({place}, n)"
+
+
+def stored(place: str, value: str) -> str:
+    """A vector to memory, as far as there are units."""
+    return f"v_store_n({place}, {value}, n);"
+
+
+def _constant(value: float) -> str:
+    special = {float("inf"): "INFINITY", float("-inf"): "-INFINITY"}
+    return f"v_set({'NAN' if value != value else special.get(value, f'(real){value!r}')})"
+
+
+def _expression(node: Node, names: dict[Node, str]) -> str:
+    args = [names[arg] for arg in node.args]
+    if node.op in _INFIX:
+        return f"{args[0]} {_INFIX[node.op]} {args[1]}"
+    return f"-{args[0]}" if node.op == "neg" else f"v_{node.op}({', '.join(args)})"

@@ -1,0 +1,251 @@
+"""The backward pass as Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from seqnets.engine.graph import Node
+from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
+from seqnets.engine.triton.kernel import Kernel
+from seqnets.engine.triton.passes import PassPrinter
+from seqnets.engine.triton.tiles import power_of_two
+
+
+@lru_cache(maxsize=256)
+def unit_columns(program: Program) -> dict[Node, int]:
+    """Where the gradients of parameters with one number a unit lie beside each other."""
+    leaves = sorted(program.units, key=lambda leaf: (leaf.what.key, leaf.what.offset))
+    columns, size = {}, 0
+    for leaf in leaves:
+        columns[leaf], size = size, size + program.units[leaf]
+    return columns
+
+
+class BackwardPrinter(PassPrinter):
+    """The backward pass."""
+
+    name = "backward"
+    layout = "saved"
+
+    def reach(self, product: int) -> int:
+        """The rows of its weight."""
+        return self.step.products[product].weight.rows
+
+    def weight(self, product: StageProduct, width: int, first: str) -> str:
+        """Some columns of all rows."""
+        k, tiles = product.product, self.tiles
+        where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
+        sizes = f"{self.units[width]}, {width}, {self.reach(k)}, {tiles.split}, {tiles.depth}"
+        return f"turned_weights({where}, {sizes})"
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        """What the forward pass had or has kept, and gradients that come in."""
+        source, key = node.what.source, node.what.key
+        if source == "state":
+            size = self.step.state_sizes[key]
+            value = self.load(f"before_{key}", "row", size, 0, size)
+            return self.variable(f"b_{key}", value)
+        if source != "grad":
+            return super().leaf(node, stage)
+        kind, k = key
+        if kind == "state":
+            return f"g_{k}"
+        if kind == "value":
+            return self.through(k, stage.width, "row")
+        if kind == "summand":
+            return self.sum(k)
+        return self.known("dcross", 0, k, stage.width)
+
+    def known(self, kind: str, key: int, offset: int, width: int) -> str:
+        """What another stage has left."""
+        if not self.steps:
+            return self.made[kind, key, offset][0]
+        self.kernel.line(f"{kind}_{offset} = {self.load(*self.place(kind, key, offset), width)}")
+        return f"{kind}_{offset}"
+
+    def place(self, kind: str, key: int, offset: int) -> tuple[str, str, int, int]:
+        """Where a gradient is kept: buffer, row, columns of it, and which."""
+        if kind == "dwx" or (kind == "dz" and key in self.program.shared):
+            return "grad_wx", "row", self.step.wx_size, offset
+        if kind == "dz":
+            return f"grad_z_{key}", "row", self.reach(key), offset
+        if kind == "dsum":
+            return f"grad_sum_{key}", "b", self.step.sums[key].width, 0
+        if kind == "dcross":
+            return "dcross", "b", self.program.crossing, offset
+        if kind == "unit":
+            leaf = list(self.program.units)[key]
+            return (
+                "grad_units",
+                "b",
+                sum(self.program.units.values()),
+                unit_columns(self.program)[leaf],
+            )
+        return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
+
+    def sum(self, k: int) -> str:
+        """The sum over a row of gradients."""
+        width = self.step.sums[k].width
+        if self.alone:
+            tile = self.inside(self.made["dsum", k, 0][0], width)
+            self.kernel.line(f"sum_{k} = tl.sum({tile}, 1)[:, None]")
+        else:
+            place = self.kernel.pointer(f"grad_sum_{k}")
+            self.kernel.line(f"sum_{k} = row_sum({place}, b, rows, {width}, {power_of_two(width)})")
+        return f"sum_{k}"
+
+    def through(self, k: int, width: int, row: str) -> str:
+        """The gradient of what a product multiplied."""
+        if not self.alone:
+            product = StageProduct(k, Buffer("dz", k), 1)
+            return self.product(product, width, self.place("dz", k, 0)[0], row)
+        terms = []
+        for (kind, key, offset), (tile, size) in self.made.items():
+            if (kind, key) == ("dz", k):
+                sizes = f"{self.units[width]}, {width}, {size}, 1, {self.units[size]}"
+                place = f"{self.kernel.pointer(f'weight_{k}')} + {offset * width}"
+                weight = f"turned_weights({place}, 0, 0, {sizes})"
+                tile = f"({self.inside(tile, size)}).to(dtype)"
+                weight = self.kernel.once(f"w_{k}_{offset}", weight)
+                terms.append(f"tl.dot({tile}, {weight}, input_precision=PRECISION)")
+        self.kernel.line(f"z_{k} = {' + '.join(terms) or self.zeros(width)}")
+        return f"z_{k}"
+
+    # Kernels.
+
+    def write_loop(self) -> None:
+        """One kernel."""
+        sizes = list(enumerate(self.step.state_sizes))
+        for p, size in sizes:
+            self.kernel.line(f"carry_{p} = {self.zeros(size)}")
+            place = self.kernel.pointer(f"grad_final_{p}")
+            with self.kernel.block(f"if {place} is not None:"):
+                self.kernel.line(f"carry_{p} = {self.load(place, 'b', size, 0, size)}")
+            self.kernel.line(f"start_{p} = {self.zeros(size)}")
+        units = list(enumerate(self.program.units.values()))
+        for k, width in units:
+            self.kernel.line(f"unit_{k} = {self.zeros(width)}")
+        self.end_beginning()
+        with self.over_time():
+            self.write_places()
+            for stage in self.stages:
+                self.write_stage(stage)
+                self.meet()
+            for p, size in sizes:
+                tile, _ = self.made.get(("carry", p, 0), (self.zeros(size), size))
+                self.kernel.line(f"carry_{p} = {tile}")
+            self.write_between("t", "row", [p for p, _ in sizes])
+        self.write_initial()
+        for k, width in units:
+            self.store(*self.place("unit", k, 0), width, f"unit_{k}")
+
+    def write_steps(self) -> list[Kernel]:
+        """A kernel for each stage, and one for the end."""
+        kernels = []
+        for n, stage in enumerate(self.stages):
+            self.begin(f"{self.name}_{n}", [stage.width])
+            self.kernel.end_of_beginning()
+            self.write_places()
+            self.come_in(sorted(stage.state))
+            self.write_stage(stage)
+            self.leave(sorted(stage.state))
+            kernels.append(self.kernel)
+        self.begin(f"{self.name}_end", self.widths)
+        self.kernel.end_of_beginning()
+        self.write_places()
+        self.come_in(range(len(self.step.state)))
+        self.write_initial()
+        return [*kernels, self.kernel]
+
+    def come_in(self, parts: Sequence[int]) -> None:
+        """In a launch of its own: what the step that ran before this one has left."""
+        if not parts:
+            return
+        for p in parts:
+            size = self.step.state_sizes[p]
+            turn = "((i % 2) * B + b)"
+            self.kernel.line(f"carry_{p} = {self.load(f'carries_{p}', turn, size, 0, size)}")
+            self.kernel.line(f"start_{p} = {self.zeros(size)}")
+            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+                self.kernel.line(f"start_{p} = {self.load(f'grad_start_{p}', 'b', size, 0, size)}")
+        with self.kernel.block("if i > 0:"):
+            self.kernel.line("later = t - 1 if REVERSE else t + 1")
+            self.write_between("later", "(b * row_b + later * row_t)", parts)
+
+    def leave(self, parts: Sequence[int]) -> None:
+        """In a launch of its own: what does not depend on the stage's expressions."""
+        for p in parts:
+            size = self.step.state_sizes[p]
+            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+                self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")
+
+    def write_places(self) -> None:
+        """Which step it is, and where its rows lie."""
+        self.made: dict[tuple[str, int, int], tuple[str, int]] = {}
+        self.kernel.line(
+            "t = i if REVERSE else T - 1 - i",
+            "valid = (t < length)[:, None]",
+            "row = b * row_b + t * row_t",
+        )
+
+    def write_between(self, time: str, row: str, parts: Sequence[int]) -> None:
+        """From a step back to the one before it."""
+        for p in parts:
+            for k in range(len(self.step.products)):
+                if self.program.part_of(k) == p:
+                    z = self.through(k, self.step.state_sizes[p], row)
+                    self.kernel.line(f"carry_{p} = carry_{p} + {z}")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            self.kernel.line(f"fresh = {self.resets(time, f'{time} < length')}")
+            for p in parts:
+                self.kernel.line(
+                    f"start_{p} = start_{p} + tl.where(fresh, carry_{p}, 0.0)",
+                    f"carry_{p} = tl.where(fresh, 0.0, carry_{p})",
+                )
+
+    def write_stage(self, stage: Stage) -> None:
+        """The gradients of a stage."""
+        for p in sorted(stage.state):
+            self.kernel.line(f"g_{p} = carry_{p}")
+        if 0 in stage.state:
+            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+                size = self.step.state_sizes[0]
+                value = self.load("grad_y", "row", size, 0, size)
+                self.kernel.line(f"g_0 = g_0 + tl.where(valid, {value}, 0.0)")
+        roots = [store.node for store in stage.stores if store.node is not None]
+        self.load_saved(roots, self.program.saved, "row")
+        self.compute(roots, stage)
+        for store in stage.stores:
+            self.keep(store, stage)
+
+    def keep(self, store: Store, stage: Stage) -> None:
+        """Hand a gradient on."""
+        kind, k, width = store.buffer.kind, store.buffer.key, stage.width
+        passes = kind == "carry" and k in stage.state
+        if store.add and store.node is None and not passes:
+            return
+        place = kind, k, store.offset
+        tile = self.whole(store.node, width)
+        valid = f"in_{self.index(width)} & valid" if kind == "unit" else "valid"
+        value = f"tl.where({valid}, {tile}, {f'g_{k}' if passes else '0.0'})"
+        variable = f"{'next' if kind == 'carry' else kind}_{k}" + f"_{store.offset}" * (
+            kind in ("dwx", "dz", "dcross")
+        )
+        if store.add and self.steps:
+            value = f"{self.load(*self.place(*place), width)} + {value}"
+        elif store.add:
+            value = f"{variable} + {value}"
+        self.kernel.line(f"{variable} = {value}")
+        self.made[place] = variable, width
+        shared = kind == "dz" and k in self.program.shared
+        told = kind in ("dwx", "dz") or (kind == "dsum" and not self.alone) or self.steps
+        if told and not shared:
+            self.store(*self.place(*place), width, variable)
+
+    def write_initial(self) -> None:
+        """The gradients of the state before the first step, and of the one that a reset puts in."""
+        for p, size in enumerate(self.step.state_sizes):
+            self.store(f"grad_initial_{p}", "b", size, 0, size, f"carry_{p}")
+            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+                self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")

@@ -1,0 +1,221 @@
+"""The forward pass as Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from seqnets.engine.graph import Node
+from seqnets.engine.program import Stage, StageProduct, Store
+from seqnets.engine.triton.kernel import Kernel
+from seqnets.engine.triton.passes import PassPrinter
+from seqnets.engine.triton.tiles import power_of_two
+
+
+class ForwardPrinter(PassPrinter):
+    """The forward pass."""
+
+    name = "forward"
+    layout = "wx"
+
+    def reach(self, product: int) -> int:
+        """The columns of its weight."""
+        return self.step.products[product].weight.columns
+
+    def weight(self, product: StageProduct, width: int, first: str) -> str:
+        """The gates of some units, side by side."""
+        k, tiles, places = product.product, self.tiles, power_of_two(product.blocks)
+        sizes = f"{self.units[width]}, {width}, {product.blocks}, {places}, {self.reach(k)}"
+        where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
+        return f"gate_weights({where}, {sizes}, {tiles.split}, {tiles.depth})"
+
+    def multiplied(self) -> set[int]:
+        """State parts that other programs multiply."""
+        if self.alone:
+            return set()
+        parts = (self.program.part_of(k) for k in range(len(self.step.products)))
+        return {part for part in parts if part is not None}
+
+    def leaf(self, node: Node, stage: Stage) -> str:
+        """What the step has: its input's product, its state, and products and sums of that."""
+        source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "wx":
+            value = self.load("wx", "row", self.step.wx_size, offset, node.width)
+            return self.variable(f"wx_{offset}", value)
+        if source == "state":
+            return self.state(key)
+        if source == "product":
+            return f"z_{key}_{offset // stage.width}"
+        if source == "sum":
+            return self.sum(key)
+        return super().leaf(node, stage)
+
+    def state(self, p: int) -> str:
+        """The state part before the step."""
+        if self.steps and p not in self._loaded:
+            self._loaded.add(p)
+            size = self.step.state_sizes[p]
+            value = self.load(f"state_{p}", "((i % 2) * B + b)", size, 0, size)
+            self.kernel.line(f"s_{p} = {value}")
+        return f"s_{p}"
+
+    def sum(self, k: int) -> str:
+        """The sum over a row."""
+        node = self.step.sums[k]
+        if self.alone:
+            tile = self.inside(self.whole(node, node.width), node.width)
+            self.kernel.line(f"sum_{k} = tl.sum({tile}, 1)[:, None]")
+        else:
+            place = self.kernel.pointer(f"summand_{k}")
+            sizes = f"{node.width}, {power_of_two(node.width)}"
+            self.kernel.line(f"sum_{k} = row_sum({place}, b, rows, {sizes})")
+        return f"sum_{k}"
+
+    # Kernels.
+
+    def write_loop(self) -> None:
+        """One kernel."""
+        sizes = list(enumerate(self.step.state_sizes))
+        for p, size in sizes:
+            self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size, 0, size)}")
+        self.kernel.line("t = T - 1 if REVERSE else 0")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            self.kernel.line(f"fresh = {self.resets('t', 't < length')}")
+            for p, size in sizes:
+                start = self.load(f"start_{p}", "b", size, 0, size)
+                self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
+        self.end_beginning()
+        for p, _ in sizes:
+            self.keep_before(p, "t", "0", "t < length")
+        self.meet()
+        with self.over_time():
+            self.write_places()
+            for n, stage in enumerate(self.stages):
+                self.write_stage(stage)
+                if n + 1 < len(self.stages):
+                    self.meet()
+            self.write_end([p for p, _ in sizes])
+            self.meet()
+        for p, size in sizes:
+            self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
+
+    def write_steps(self) -> list[Kernel]:
+        """A kernel for each stage."""
+        kernels = []
+        for n, stage in enumerate(self.stages):
+            self.begin(f"{self.name}_{n}", [stage.width])
+            self.kernel.end_of_beginning()
+            self._loaded: set[int] = set()
+            self.write_places()
+            self.load_saved(self.roots(stage), self.program.crossing_into(stage), "kept")
+            self.write_stage(stage)
+            self.write_end(sorted(stage.state))
+            kernels.append(self.kernel)
+        return kernels
+
+    def roots(self, stage: Stage) -> list[Node]:
+        """What a stage computes."""
+        return [*stage.state.values(), *(s.node for s in stage.stores if s.node is not None)]
+
+    def write_places(self) -> None:
+        """Which step it is, and where its rows lie."""
+        self.kernel.line(
+            "t = T - 1 - i if REVERSE else i",
+            "then = t - 1 if REVERSE else t + 1",
+            "valid = (t < length)[:, None]",
+            "row = b * row_b + t * row_t",
+            "kept = b * kept_b + t * kept_t",
+            "before = b * kept_b + (t if SAVE else i % 2) * turn_t",
+        )
+
+    def write_stage(self, stage: Stage) -> None:
+        """What a stage computes and keeps."""
+        for product in stage.products:
+            self.write_product(product, stage.width)
+        self.compute(self.roots(stage), stage)
+        for store in stage.stores:
+            self.keep(store)
+
+    def write_product(self, product: StageProduct, width: int) -> None:
+        """A product, and its gates as tiles."""
+        k, value = product.product, product.value
+        places = power_of_two(product.blocks)
+        units = self.units[width]
+        if self.alone:
+            node = self.step.products[k].value
+            size = node.width
+            tile = self.state(value.key) if value.kind == "state" else self.whole(node, size)
+            shape = f"{units}, {width}, {product.blocks}, {places}, {size}, 1, {self.units[size]}"
+            place = self.kernel.pointer(f"weight_{k}")
+            weight = self.kernel.once(f"w_{k}", f"gate_weights({place}, 0, 0, {shape})")
+            self.kernel.line(
+                f"z_{k} = tl.dot(({self.inside(tile, size)}).to(dtype), {weight}, "
+                f"input_precision=PRECISION)"
+            )
+        elif value.kind == "state":
+            self.product(product, width, f"before_{value.key}", "before")
+        else:
+            self.product(product, width, f"value_{k}", "kept")
+        names = [f"z_{k}_{g}" if g < product.blocks else "_" for g in range(places)]
+        gates = f"gates_{places}(z_{k}, {self.tiles.rows}, {units})"
+        self.kernel.line(f"{', '.join(names)} = {gates}" if places > 1 else f"{names[0]} = z_{k}")
+
+    def keep(self, store: Store) -> None:
+        """Store what later stages, or the backward pass, read."""
+        node, k = store.node, store.buffer.key
+        assert node is not None  # the forward pass stores what it computes
+        width = node.width
+        tile = f"tl.where(valid, {self.whole(node, width)}, 0.0)"
+        if store.buffer.kind == "summand" and not self.alone:
+            self.store(f"summand_{k}", "b", width, 0, width, self.whole(node, width))
+        if store.buffer.kind == "value":
+            with self.saving(not self.alone):
+                self.store(f"value_{k}", "kept", width, 0, width, tile)
+        if store.buffer.kind == "saved":
+            with self.saving(self.steps and store.offset < self.program.crossing):
+                size = self.program.saved_size
+                self.store("saved", "kept", size, store.offset, width, tile)
+
+    @contextmanager
+    def saving(self, always: bool) -> Iterator[None]:
+        """Around what is written for the backward pass alone, unless others need it too."""
+        if always:
+            yield
+        else:
+            with self.kernel.block("if SAVE:"):
+                yield
+
+    def keep_before(self, p: int, time: str, i: str, when: str) -> None:
+        """Store a state part before a step, for those that multiply it and the backward pass."""
+        size = self.step.state_sizes[p]
+        if p not in self.program.befores and p not in self.multiplied():
+            return
+        row = f"(b * kept_b + ({time} if SAVE else {i} % 2) * turn_t)"
+        tile = f"tl.where(({when})[:, None], s_{p}, 0.0)"
+        with self.saving(p in self.multiplied()):
+            self.store(f"before_{p}", row, size, 0, size, tile, f"({time} >= 0) & ({time} < T)")
+
+    def write_end(self, parts: Sequence[int]) -> None:
+        """From a step to the next."""
+        for p in parts:
+            after = self.whole(self.step.state[p], self.step.state_sizes[p])
+            self.kernel.line(f"after_{p} = tl.where(valid, {after}, {self.state(p)})")
+        for p in parts:
+            size = self.step.state_sizes[p]
+            if p == 0:
+                self.store("y", "row", size, 0, size, "tl.where(valid, after_0, 0.0)")
+            self.kernel.line(f"s_{p} = after_{p}")
+        if not parts:
+            return
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            within = "(then < length) & (then >= 0) & (then < T)"
+            self.kernel.line(f"fresh = {self.resets('then', within)}")
+            for p in parts:
+                size = self.step.state_sizes[p]
+                start = self.load(f"start_{p}", "b", size, 0, size, "fresh")
+                self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
+        for p in parts:
+            size = self.step.state_sizes[p]
+            if self.steps:
+                self.store(f"state_{p}", "(((i + 1) % 2) * B + b)", size, 0, size, f"s_{p}")
+            self.keep_before(p, "then", "(i + 1)", "then < length")
