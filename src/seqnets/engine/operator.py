@@ -271,7 +271,8 @@ def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
 
 def _loops(program: Program, like: Tensor) -> Loops:
     """The fastest loops that this machine has for a program."""
-    if like.is_cuda and access.refusal(like.device, like.dtype) is None:
+    refused = access.refusal(like.device, like.dtype) or access.refusal_of_size(like)
+    if like.is_cuda and not refused:
         pays = access.over_time_pays(program, like)
         return access.loops_over_time() if pays else access.printed_loops()
     if like.device.type == "cpu":

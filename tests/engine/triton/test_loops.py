@@ -20,6 +20,7 @@ from seqnets.cells import (
     Zoneout,
 )
 from seqnets.engine import triton
+from seqnets.engine.plans import program_of
 from seqnets.engine.request import make_request
 from seqnets.engine.triton import access
 from seqnets.errors import BackendError
@@ -101,6 +102,38 @@ def test_products_in_pieces_agree_with_the_reference(split, resident, using):
     using(loops("grid", split=split, resident=resident, depth=16 * split))
 
     check_backend(GRUCell(3, 40), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+@pytest.fixture
+def check_together(using, monkeypatch):
+    """Check a cell with several programs a group, of which chance says who goes on."""
+    from seqnets.engine.triton import loops as module
+    from seqnets.engine.triton.tiles import Device
+    from tests.engine.triton.together import let_programs_take_turns
+
+    def check(cell, seed):
+        monkeypatch.setattr(module, "device_of", lambda like: Device(132, 232448))
+        launches = let_programs_take_turns(monkeypatch, seed)
+        using(module.TritonLoops("grid"))
+        check_backend(cell, "triton", steps=(4,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+        assert launches
+
+    return check
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell])
+def test_programs_that_meet_agree_whichever_goes_on_first(cell_cls, seed, check_together):
+    check_together(cell_cls(3, 40), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
+def test_programs_of_every_cell_agree_whichever_goes_on_first(cell_cls, check_together):
+    cell = sized(cell_cls, 3, 40)
+    if not program_of(cell).step.products:
+        pytest.skip("no program needs what another one computes")
+    check_together(cell, 0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -210,6 +243,7 @@ def test_the_compiler_asks_it_without_a_break():
         (torch.zeros(2, 3, 3, dtype=torch.float64), "not in torch.float64"),
         (torch.zeros(2, 3, 3, dtype=torch.bfloat16), "no products of bfloat16"),
         (torch.zeros(2, 0, 3), "at least one row and one step"),
+        (torch.zeros(1, 1, 1).expand(2**20, 2, 3), "at most 524280 rows"),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason(x, reason):

@@ -35,7 +35,7 @@ def refusal(request: Request) -> str | None:
         return reason
     if torch.compiler.is_compiling():
         return operator.refusal(request)
-    return request.untraceable
+    return access.refusal_of_size(x) or request.untraceable
 
 
 def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, State]:

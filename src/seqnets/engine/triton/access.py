@@ -32,6 +32,17 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     return missing()
 
 
+def refusal_of_size(like: Tensor) -> str | None:
+    """Why kernels cannot run over so many rows and steps, (B, T, …); None if they can."""
+    B, T, _ = like.shape
+    if B > _MOST_ROWS or B * T >= 2**31:
+        return f"it counts at most {_MOST_ROWS} rows and 2^31 steps of all rows, not {B} x {T}"
+    return None
+
+
+_MOST_ROWS = 8 * (2**16 - 1)  # 65,535 groups of rows are what a launch can have, and 8 make one
+
+
 def missing() -> str | None:
     """What Triton needs and is not there; None if all is."""
     return _missing(interpreted())

@@ -83,9 +83,9 @@ class Pass:
         steps = numbers["T"]
         if self.tiles.mode == "time":
             pieces = self.tiles.pieces(numbers["B"], steps)
-            grids = ((self.tiles.programs, numbers["B"], n) for n in (pieces - 1, pieces))
-            for name, grid in zip(names, grids, strict=True):
-                if grid[-1]:
+            for name, n in zip(names, (pieces - 1, pieces), strict=True):
+                if n:
+                    grid = self.tiles.programs * numbers["B"], n, 1
                     self._launch(name, buffers, numbers, constants, grid)
             return
         if self.tiles.mode != "step":

@@ -94,7 +94,7 @@ class _OverTime(PassPrinter):
                 with self.earlier(shift):
                     self.coming(p)
         for j in range(len(scans)):
-            at = f"(({j} * B + b) * tl.num_programs(2) + c) * {self.width}"
+            at = f"(({j} * B + b) * tl.num_programs(1) + c) * {self.width}"
             for name in ("through", "ends"):
                 self.store_row(name, at, f"{name}_{j}")
         for kernel in (self.kernel, whole):
@@ -105,11 +105,11 @@ class _OverTime(PassPrinter):
         """Begin a kernel: which row, units and piece of time a program takes."""
         self.kernel = Kernel(name)
         lengths = self.kernel.pointer("lengths")
+        programs, units = self.tiles.programs, self.units[self.width]
         self.kernel.line(
-            "b = tl.program_id(1).to(tl.int64)",
-            "c = tl.program_id(2)",
-            f"u_0 = tl.program_id(0) * {self.units[self.width]} + "
-            f"tl.arange(0, {self.units[self.width]})",
+            f"b = (tl.program_id(0) // {programs}).to(tl.int64)",
+            "c = tl.program_id(1)",
+            f"u_0 = tl.program_id(0) % {programs} * {units} + tl.arange(0, {units})",
             "length = T",
         )
         with self.kernel.block(f"if {lengths} is not None:"):
@@ -226,7 +226,7 @@ class _OverTime(PassPrinter):
             )
             return total
         places = f"{self.kernel.pointer('through')}, {self.kernel.pointer('ends')}"
-        at = f"({j} * B + b) * (tl.num_programs(2) - 1) * {self.width}"
+        at = f"({j} * B + b) * (tl.num_programs(1) - 1) * {self.width}"
         self.kernel.once(
             f"carry_{j}", f"handed_on({places}, {at}, c, u_0, {self.width}, {units}, {steps})"
         )
