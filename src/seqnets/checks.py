@@ -1,6 +1,9 @@
-"""Options that are counts, sizes and shares: checked once, in the same words everywhere."""
+"""Options that are counts, shares, or one of several: checked once, in the same words."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from seqnets.errors import ConfigError
 
@@ -11,6 +14,16 @@ def check_count(who: str, least: int = 1, **options: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(
                 f"{who}: {name} is {value!r}, expected a whole number of at least {least}."
+            )
+
+
+def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:
+    """Raise ConfigError unless each option is one of the choices."""
+    known = list(choices)
+    for name, value in options.items():
+        if value not in known:
+            raise ConfigError(
+                f"{who}: {name} is {value!r}, expected one of {', '.join(map(str, known))}."
             )
 
 

@@ -143,7 +143,7 @@ def test_heads_that_do_not_divide_the_units_are_refused(heads):
 
 
 def test_a_forget_gate_that_nobody_knows_is_refused():
-    with pytest.raises(ConfigError, match="forget is 'relu', expected 'sigmoid' or 'exp'"):
+    with pytest.raises(ConfigError, match="forget is 'relu', expected one of sigmoid, exp"):
         SLSTMCell(3, 4, forget="relu")
 
 

@@ -94,7 +94,9 @@ def test_exprnn_carries_a_state_without_loss_at_the_start():
 
 
 def test_nonlinearities_that_exprnn_has_not_are_refused():
-    with pytest.raises(ConfigError, match="ExpRNNCell: nonlinearity is 'relu', expected 'modrelu'"):
+    with pytest.raises(
+        ConfigError, match="ExpRNNCell: nonlinearity is 'relu', expected one of modrelu, tanh"
+    ):
         ExpRNNCell(3, 4, nonlinearity="relu")
 
 

@@ -147,7 +147,9 @@ def test_projections_that_do_not_narrow_are_refused(cell_cls, proj_size):
 
 
 def test_nonlinearities_that_nobody_knows_are_refused():
-    with pytest.raises(ConfigError, match="RNNCell: nonlinearity is 'selu', expected 'tanh'"):
+    with pytest.raises(
+        ConfigError, match="RNNCell: nonlinearity is 'selu', expected one of tanh, relu"
+    ):
         RNNCell(3, 4, nonlinearity="selu")
 
 

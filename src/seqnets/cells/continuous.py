@@ -11,6 +11,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.base import GatedCell
 from seqnets.cells.checks import check_size
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -134,10 +135,7 @@ class CfCCell(TimedCell):
         backbone_layers: int = 1,
         **options: Any,
     ) -> None:
-        if mode not in self.HEADS:
-            raise ConfigError(
-                f"{self._name}: mode is {mode!r}, expected one of {', '.join(self.HEADS)}."
-            )
+        check_choice(self._name, self.HEADS, mode=mode)
         self.mode = mode  # the base asks for the parameters
         self.deeper = check_size(self, "backbone_layers", backbone_layers) - 1
         super().__init__(input_size, hidden_size, **options)

@@ -12,6 +12,7 @@ from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.computed import compute
 from seqnets.cells.lstm import LSTMCell
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -72,8 +73,7 @@ class SLSTMCell(LSTMCell):
                 f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
                 f"{hidden_size}."
             )
-        if forget not in ("sigmoid", "exp"):
-            raise ConfigError(f"{self._name}: forget is {forget!r}, expected 'sigmoid' or 'exp'.")
+        check_choice(self._name, ("sigmoid", "exp"), forget=forget)
         self.num_heads, self.forget = num_heads, forget
         super().__init__(input_size, hidden_size, **options)
         if num_heads > 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.wrapper import Wrapper, methods_called
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -60,10 +61,7 @@ class Activations(Wrapper):
         names = {"gate": gate, "candidate": candidate, "squash": squash}
         self.names = {method: name for method, name in names.items() if name is not None}
         for method, name in self.names.items():
-            if name not in ACTIVATIONS:
-                raise ConfigError(
-                    f"Activations: {method} is {name!r}, expected one of {', '.join(ACTIVATIONS)}."
-                )
+            check_choice("Activations", ACTIVATIONS, **{method: name})
             self._needs(method, f"calls no {method}")
 
     def step(self, wx: Tensor, state: State) -> State:

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.starting import _keep
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -59,10 +60,7 @@ class ExpRNNCell(ComputedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, nonlinearity: str = "modrelu", **options: Any
     ) -> None:
-        if nonlinearity not in ("modrelu", "tanh"):
-            raise ConfigError(
-                f"{self._name}: nonlinearity is {nonlinearity!r}, expected 'modrelu' or 'tanh'."
-            )
+        check_choice(self._name, ("modrelu", "tanh"), nonlinearity=nonlinearity)
         self.nonlinearity = nonlinearity  # the base asks for the parameters
         super().__init__(input_size, hidden_size, **options)
 

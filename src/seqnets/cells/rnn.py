@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import GatedCell
 from seqnets.cells.computed import ComputedCell
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -40,10 +41,7 @@ class RNNCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **options: Any
     ) -> None:
-        if nonlinearity not in _NONLINEARITIES:
-            raise ConfigError(
-                f"{self._name}: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'."
-            )
+        check_choice(self._name, _NONLINEARITIES, nonlinearity=nonlinearity)
         super().__init__(input_size, hidden_size, **options)
         self.nonlinearity = nonlinearity
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seqnets.checks import check_choice
 from seqnets.datasets.bpe import BytePairEncoding
 from seqnets.datasets.vocabulary import LINE_END, UNKNOWN, Vocabulary, split
 from seqnets.errors import ConfigError, DataError
@@ -177,8 +178,7 @@ def read_codec(known: Mapping[str, Any]) -> Codec:
 
 def check_codec_options(who: str, unit: str, size: int | None) -> None:
     """Raise ConfigError if a unit is none, or has no size where it needs one."""
-    if unit not in UNITS:
-        raise ConfigError(f"{who}: unit is {unit!r}, expected one of {', '.join(UNITS)}.")
+    check_choice(who, UNITS, unit=unit)
     if unit == "bpe" and size is None:
         raise ConfigError(
             f"{who}: max_vocabulary is None, expected a number of tokens.\n"

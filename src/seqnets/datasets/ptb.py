@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+from seqnets.checks import check_choice
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.files import check_text, find_folder, read_text
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.tokens import Tokens, build_tokens
-from seqnets.datasets.vocabulary import Unit, check_unit, split
+from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, split
 
 FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
 
@@ -45,7 +46,7 @@ class PennTreebank(LanguageData):
         seed: int = 0,
         chunk_spread: float = 0.0,
     ) -> None:
-        check_unit(type(self).__name__, unit)
+        check_choice("PennTreebank", PLAIN_UNITS, unit=unit)
         super().__init__(batch_size, chunk_length, unit, seed=seed, chunk_spread=chunk_spread)
         self.root = root
 

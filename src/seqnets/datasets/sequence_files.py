@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.checks import check_count, check_fractions
+from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
@@ -23,8 +23,8 @@ from seqnets.datasets.readers.records import ids_of, part_of
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, deal
-from seqnets.datasets.vocabulary import Unit, Vocabulary, check_unit, split
-from seqnets.errors import ConfigError, DataError
+from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
+from seqnets.errors import DataError
 from seqnets.typing import Known, Sizes
 
 MISSING = ("error", "forward", "zero")
@@ -78,13 +78,10 @@ class SequenceFiles(SequenceData):
         super().__init__(batch_size, seed, bucket_batches)
         who = type(self).__name__
         check_fractions(who, validation_fraction=validation_fraction, test_fraction=test_fraction)
-        check_unit(who, unit)
+        check_choice(who, PLAIN_UNITS, unit=unit)
         if max_vocabulary is not None:
             check_count(who, least=2, max_vocabulary=max_vocabulary)
-        if missing not in MISSING:
-            raise ConfigError(
-                f"{who}: missing is {missing!r}, expected one of {', '.join(MISSING)}."
-            )
+        check_choice(who, MISSING, missing=missing)
         own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
         self.paths: dict[Part, str] = {"train": path}
         self.paths |= {part: given for part, given in own.items() if given is not None}

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.checks import check_fractions
+from seqnets.checks import check_choice, check_fractions
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, number, read_rows, shown
 from seqnets.datasets.series import Series, SeriesData
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
 
 TIME, SERIES = "time", "series"
 
@@ -70,14 +70,8 @@ class SeriesTable(SeriesData):
         who = type(self).__name__
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         check_fractions(who, **fractions)
-        for option, value, choices in (
-            ("missing", missing, MISSING),
-            ("time_gaps", time_gaps, GAPS),
-        ):
-            if value not in choices:
-                raise ConfigError(
-                    f"{who}: {option} is {value!r}, expected one of {', '.join(choices)}."
-                )
+        check_choice(who, MISSING, missing=missing)
+        check_choice(who, GAPS, time_gaps=time_gaps)
         self.path, self.time, self.missing, self.mask = path, time, missing, mask
         self.time_gaps = time_gaps
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction

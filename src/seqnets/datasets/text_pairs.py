@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqnets.checks import check_count
+from seqnets.checks import check_choice, check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.files import read_lines
@@ -19,7 +19,7 @@ from seqnets.datasets.readers import text as read_cell
 from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.sequences import Splits
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
 from seqnets.typing import Known
 
 Aligned = tuple[list[str], list[str]]
@@ -63,8 +63,7 @@ class TextPairs(PairData):
         check_count(who, min_count=min_count)
         if max_vocabulary is not None:
             check_count(who, least=3, max_vocabulary=max_vocabulary)
-        if metric not in METRICS:
-            raise ConfigError(f"{who}: metric is {metric!r}, expected one of {', '.join(METRICS)}.")
+        check_choice(who, METRICS, metric=metric)
         if metric == "bleu":
             bleu_of(tokenize)
         self.metric, self.tokenize = metric, tokenize

@@ -12,22 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.errors import ConfigError, DataError
+from seqnets.checks import check_choice
+from seqnets.errors import DataError
 
 Unit = Literal["characters", "words"]
 """What one token is."""
+
+PLAIN_UNITS: tuple[Unit, ...] = get_args(Unit)
 
 UNKNOWN = "<unk>"
 """The token that stands for all that the vocabulary leaves out."""
 
 LINE_END = "<eos>"
 """The word that stands for the end of a line."""
-
-
-def check_unit(who: str, unit: str) -> None:
-    """Raise ConfigError if ``unit`` is not one of the units."""
-    if unit not in get_args(Unit):
-        raise ConfigError(f"{who}: unit is {unit!r}, expected one of {', '.join(get_args(Unit))}.")
 
 
 def split(text: str, unit: str) -> Sequence[str]:
@@ -53,7 +50,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: Iterable[str], unit: str = "characters") -> None:
-        check_unit(type(self).__name__, unit)
+        check_choice(type(self).__name__, PLAIN_UNITS, unit=unit)
         self.tokens = list(tokens)
         self.unit = unit
         self._ids = {token: number for number, token in enumerate(self.tokens)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.cuda_streams import side_by_side
@@ -118,10 +119,7 @@ class Bidirectional(nn.Module):
         memory: str = "full",
     ) -> None:
         super().__init__()
-        if merge not in _MERGES:
-            raise ConfigError(
-                f"Bidirectional: merge is {merge!r}, expected one of {', '.join(_MERGES)}."
-            )
+        check_choice("Bidirectional", _MERGES, merge=merge)
         self.merge = merge
         options = {"backend": backend, "memory": memory}
         self.forward_layer = _layer(cell, options, reverse=False)

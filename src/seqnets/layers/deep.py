@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
-from seqnets.checks import check_count
+from seqnets.checks import check_choice, check_count
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
-
-CONNECTIONS = ("none", "residual", "highway", "dense")
 
 
 class CellFactory(Protocol):
@@ -76,10 +74,7 @@ class DeepRNN(nn.Module):
         memory: str = "full",
     ) -> None:
         super().__init__()
-        if connection not in CONNECTIONS:
-            raise ConfigError(
-                f"DeepRNN: connection is {connection!r}, expected one of {', '.join(CONNECTIONS)}."
-            )
+        check_choice("DeepRNN", _CONNECTIONS, connection=connection)
         if merge == "none":
             raise ConfigError(
                 "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.layers.lengths import valid_steps
 
@@ -120,10 +121,7 @@ class LuongAttention(Attention):
 
     def __init__(self, query_size: int, memory_size: int, score: str = "general") -> None:
         super().__init__(query_size, memory_size)
-        if score not in SCORES:
-            raise ConfigError(
-                f"LuongAttention: score is {score!r}, expected one of {', '.join(SCORES)}."
-            )
+        check_choice("LuongAttention", SCORES, score=score)
         if score == "dot" and query_size != memory_size:
             raise ConfigError(
                 f"LuongAttention: queries have {query_size} features and the memory "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.errors import ConfigError
+from seqnets.checks import check_choice
 from seqnets.layers import Bidirectional, CellFactory
 from seqnets.layers.lengths import valid_steps
 from seqnets.models.encoder import Encoder
@@ -43,11 +43,7 @@ class SequenceClassifier(nn.Module):
         self, cell: CellFactory, num_classes: int, *, pooling: str = "last", **options: Any
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ConfigError(
-                f"{type(self).__name__}: pooling is {pooling!r}, expected one of "
-                f"{', '.join(POOLINGS)}."
-            )
+        check_choice(type(self).__name__, POOLINGS, pooling=pooling)
         self.pooling = pooling
         self.encoder = Encoder(cell, **options)
         size = self.encoder.output_size

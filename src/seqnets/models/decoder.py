@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN, map_state
 from seqnets.models.attention import Attention
@@ -84,8 +85,7 @@ class Decoder(nn.Module):
         dropout: float | Mapping[str, float] = 0.0,
     ) -> None:
         super().__init__()
-        if feed not in FEEDS:
-            raise ConfigError(f"Decoder: feed is {feed!r}, expected one of {', '.join(FEEDS)}.")
+        check_choice("Decoder", FEEDS, feed=feed)
         if feed == "context" and attention is None:
             raise ConfigError(
                 "Decoder: feed is 'context' and attention None, expected an attention.\n"

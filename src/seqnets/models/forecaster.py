@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_count
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.checks import check_choice, check_count
+from seqnets.errors import ShapeError
 from seqnets.layers import CellFactory
 from seqnets.models.encoder import Encoder
 from seqnets.models.horizons import Direct, Strategy, Task
@@ -70,11 +70,7 @@ class Forecaster(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if normalization not in NORMALIZATIONS:
-            raise ConfigError(
-                f"Forecaster: normalization is {normalization!r}, expected one of "
-                f"{', '.join(NORMALIZATIONS)}."
-            )
+        check_choice("Forecaster", NORMALIZATIONS, normalization=normalization)
         check_count("Forecaster", segment=segment)
         if embedding_size is not None:
             check_count("Forecaster", embedding_size=embedding_size)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.models.heads import Head
 
@@ -76,8 +77,7 @@ class PointHead(NumberHead):
 
     def __init__(self, error: str = "squared") -> None:
         super().__init__(1, [0.5])
-        if error not in ("squared", "absolute"):
-            raise ConfigError(f"PointHead: error is {error!r}, expected squared or absolute.")
+        check_choice("PointHead", ("squared", "absolute"), error=error)
         self.error = error
 
     def forward(self, y: Tensor) -> Tensor:

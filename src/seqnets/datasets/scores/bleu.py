@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seqnets.errors import ConfigError
+from seqnets.checks import check_choice
 from seqnets.optional import optional
 
 TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
@@ -20,10 +20,7 @@ def bleu_of(tokenize: str = "13a") -> Any:
     """
     with optional("BLEU is computed by sacrebleu", "bleu"):
         from sacrebleu.metrics import BLEU
-    if tokenize not in TOKENIZERS:
-        raise ConfigError(
-            f"BLEU: tokenize is {tokenize!r}, expected one of {', '.join(TOKENIZERS)}."
-        )
+    check_choice("BLEU", TOKENIZERS, tokenize=tokenize)
     # force: sacrebleu would warn of texts that look split, which "none" asks for
     return BLEU(tokenize=tokenize, force=True)
 

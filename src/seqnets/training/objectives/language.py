@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.checks import check_choice
 from seqnets.datasets.codecs import UNITS
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
 from seqnets.errors import ConfigError, DataError
@@ -54,10 +55,7 @@ class LanguageModelling(Objective):
     """
 
     def __init__(self, unit: str = "characters", alpha: float = 0.0, beta: float = 0.0) -> None:
-        if unit not in UNITS:
-            raise ConfigError(
-                f"LanguageModelling: unit is {unit!r}, expected one of {', '.join(UNITS)}."
-            )
+        check_choice("LanguageModelling", UNITS, unit=unit)
         if min(alpha, beta) < 0:
             raise ConfigError(
                 f"LanguageModelling: alpha is {alpha} and beta {beta}, expected weights from 0."
