@@ -27,6 +27,13 @@ def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:
             )
 
 
+def check_probability(who: str, **options: float) -> None:
+    """Raise ConfigError unless each option is a probability in [0, 1)."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ConfigError(f"{who}: {name} is {value!r}, expected a probability in [0, 1).")
+
+
 def check_fractions(who: str, **fractions: float) -> None:
     """Raise ConfigError unless each fraction is above 0 and all leave something for training."""
     for name, value in fractions.items():

@@ -98,9 +98,17 @@ def test_a_kind_of_dropout_that_is_left_out_drops_nothing():
     assert not (seen["between"][0] == 0).any()
 
 
-@pytest.mark.parametrize("dropout", [{"hidden": 0.1}, {"input": 1.0}, -0.1])
-def test_dropout_of_another_kind_or_rate_is_refused(dropout):
-    with pytest.raises(ConfigError, match=r"Encoder: dropout is .* expected a probability"):
+@pytest.mark.parametrize(
+    ("dropout", "message"),
+    [
+        ({"hidden": 0.1}, "dropout names 'hidden', expected some of input, between, output"),
+        ({"input": 1.0}, "dropout.input is 1.0, expected a probability"),
+        (-0.1, "dropout.input is -0.1, expected a probability"),
+        ("half", "dropout.input is 'half', expected a probability"),
+    ],
+)
+def test_dropout_of_another_kind_or_rate_is_refused(dropout, message):
+    with pytest.raises(ConfigError, match=f"Encoder: {message}"):
         language_model(dropout=dropout)
 
 

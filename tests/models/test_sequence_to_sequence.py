@@ -184,7 +184,7 @@ def test_the_share_of_sampled_tokens_rises_in_a_straight_line():
         ({"feed": "context", "attention": "none"}, "feed is 'context' and attention None"),
         ({"feed": "everything"}, "feed is 'everything', expected one of nothing, output, context"),
         ({"sampling": 1.5}, "sampling is 1.5"),
-        ({"sampling_steps": -1}, "over -1 steps"),
+        ({"sampling_steps": -1}, "sampling_steps is -1, expected a whole number"),
     ],
 )
 def test_options_without_sense_are_refused(options, message):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
-from seqnets.cells.wrapper import Wrapper, draw, probability, sequence_mask
+from seqnets.cells.wrapper import Wrapper, draw, sequence_mask
+from seqnets.checks import check_probability
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -20,7 +21,8 @@ class _Noisy(Wrapper):
 
     def __init__(self, cell: Cell, p: float) -> None:
         super().__init__(cell)
-        self.p = probability(self._name, "p", p)
+        check_probability(self._name, p=p)
+        self.p = p
 
     @property
     def active(self) -> bool:
@@ -92,15 +94,13 @@ class Zoneout(_Masked):
         Wrapper.__init__(self, cell)
         free = [name for name in self.states if name not in self.clocks]
         by_name = dict(p) if isinstance(p, Mapping) else dict.fromkeys(free, p)
-        for name in by_name:
+        for name, each in by_name.items():
             if name not in free:
                 raise ConfigError(
                     f"Zoneout: p names the state {name!r}, expected one of {', '.join(free)}."
                 )
-        self.probabilities = tuple(
-            probability("Zoneout", f"p of state '{name}'", by_name.get(name, 0.0))
-            for name in self.states
-        )
+            check_probability("Zoneout", **{f"p of state '{name}'": each})
+        self.probabilities = tuple(by_name.get(name, 0.0) for name in self.states)
         self.p = max(self.probabilities)
 
     @property
@@ -280,7 +280,8 @@ def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weig
 class _Dropped(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = probability("weight_drop", "p", p)
+        check_probability("weight_drop", p=p)
+        self.p = p
 
     def forward(self, weight: Tensor) -> Tensor:
         return F.dropout(weight, self.p, self.training)

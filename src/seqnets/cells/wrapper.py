@@ -205,10 +205,3 @@ def draw(like: Tensor, shape: Sequence[int], p: float) -> Tensor:
     Out of place: under ``vmap`` each row has numbers of its own, if it is asked for them.
     """
     return torch.bernoulli(torch.empty(shape, dtype=like.dtype, device=like.device), p)
-
-
-def probability(owner: str, name: str, value: Any) -> float:
-    """A probability in [0, 1); raise if it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ConfigError(f"{owner}: {name} is {value!r}, expected a probability in [0, 1).")
-    return float(value)

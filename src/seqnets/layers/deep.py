@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
-from seqnets.checks import check_choice, check_count
+from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.dropout import LockedDropout
@@ -80,8 +80,7 @@ class DeepRNN(nn.Module):
                 "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
                 "  The layer above takes one input, not a pair."
             )
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"DeepRNN: dropout is {dropout}, expected a probability in [0, 1).")
+        check_probability("DeepRNN", dropout=dropout)
         L = _depth(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _each("cell", cell, L)
         sizes = _each("hidden_size", hidden_size, L)

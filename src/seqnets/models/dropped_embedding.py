@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.wrapper import draw, probability
+from seqnets.cells.wrapper import draw
+from seqnets.checks import check_probability
 
 
 class DroppedEmbedding(nn.Embedding):
@@ -25,7 +26,8 @@ class DroppedEmbedding(nn.Embedding):
 
     def __init__(self, vocab_size: int, embedding_size: int, p: float = 0.1) -> None:
         super().__init__(vocab_size, embedding_size)
-        self.p = probability("DroppedEmbedding", "p", p)
+        check_probability("DroppedEmbedding", p=p)
+        self.p = p
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Features of tokens, (B, T, E), for ids (B, T)."""

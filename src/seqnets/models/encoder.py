@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import CellOption, optioned
-from seqnets.checks import check_count
+from seqnets.checks import check_count, check_probability
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.layers import CellFactory, DeepRNN, LockedDropout, Truncated
 
@@ -149,9 +149,9 @@ def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
     """Return the probability of each kind of dropout, from one for all or from some of them."""
     given = dropout if isinstance(dropout, Mapping) else dict.fromkeys(DROPOUTS, dropout)
     for name, rate in given.items():
-        if name not in DROPOUTS or not 0 <= rate < 1:
+        if name not in DROPOUTS:
             raise ConfigError(
-                f"Encoder: dropout is {rate} for {name!r}, expected a probability in [0, 1) for "
-                f"{', '.join(DROPOUTS)}."
+                f"Encoder: dropout names {name!r}, expected some of {', '.join(DROPOUTS)}."
             )
+        check_probability("Encoder", **{f"dropout.{name}": rate})
     return {**dict.fromkeys(DROPOUTS, 0.0), **given}

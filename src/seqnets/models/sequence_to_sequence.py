@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import optioned
-from seqnets.errors import ConfigError
+from seqnets.checks import check_count, check_probability
 from seqnets.layers import CellFactory, DeepRNN
 from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates
@@ -45,7 +45,8 @@ class SequenceToSequence(nn.Module):
             encoder.
 
     Raises:
-        ConfigError: ``sampling`` is no such probability, or the stacks cannot be built as asked.
+        ConfigError: ``sampling`` is no probability, ``sampling_steps`` no number from 0, or the
+            stacks cannot be built as asked.
 
     References:
         Sutskever et al., 2014, "Sequence to Sequence Learning with Neural Networks",
@@ -71,11 +72,8 @@ class SequenceToSequence(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if not 0 <= sampling < 1 or sampling_steps < 0:
-            raise ConfigError(
-                f"SequenceToSequence: sampling is {sampling} over {sampling_steps} steps, expected "
-                "a probability in [0, 1) and a number of steps from 0."
-            )
+        check_probability("SequenceToSequence", sampling=sampling)
+        check_count("SequenceToSequence", least=0, sampling_steps=sampling_steps)
         self.target_vocab_size = target_vocab_size
         self.encoder = Encoder(cell, **options)
         self.sampling, self.sampling_steps = sampling, sampling_steps

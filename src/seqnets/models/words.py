@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_probability
 from seqnets.errors import ConfigError, DtypeError
 
 BYTES = 257
@@ -50,10 +51,7 @@ class WordEmbedding(nn.Module):
                 f"WordEmbedding: filters is {filters} with embedding_size {embedding_size}, "
                 "expected above 0 and fewer than it."
             )
-        if not 0 <= dropout < 1:
-            raise ConfigError(
-                f"WordEmbedding: dropout is {dropout}, expected a probability in [0, 1)."
-            )
+        check_probability("WordEmbedding", dropout=dropout)
         self.characters, self.dropout = characters, dropout
         self.words = nn.Embedding(vocab_size, embedding_size - filters)
         self.bytes = nn.Embedding(BYTES, byte_size, padding_idx=0)
