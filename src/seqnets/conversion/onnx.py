@@ -23,7 +23,6 @@ from seqnets.cells import (
     OriginalGRUCell,
     PeepholeLSTMCell,
     RNNCell,
-    Wrapper,
 )
 from seqnets.conversion.parts import (
     Array,
@@ -250,10 +249,9 @@ def _cell(node: Node, direction: int) -> Cell:
     b, d = np.split(numbers["B"], 2) if "B" in numbers else (None, None)
     fill(cell, kind.order, weight_ih=numbers["W"], weight_hh=numbers["R"], bias_ih=b, bias_hh=d)
     if "P" in numbers:
-        inner = cell.innermost if isinstance(cell, Wrapper) else cell
         for name, values in zip(_PEEPHOLES, np.split(numbers["P"], 3), strict=True):
             if name in fitting[0].per_unit:  # a coupled gate has no peephole of its own
-                getattr(inner, name).data.copy_(torch.from_numpy(values))
+                getattr(cell.innermost, name).data.copy_(torch.from_numpy(values))
     return cell
 
 

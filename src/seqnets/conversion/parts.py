@@ -201,7 +201,7 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
     Raises:
         ShapeError: A shape is not the cell's.
     """
-    inner = cell.innermost if isinstance(cell, Wrapper) else cell
+    inner = cell.innermost
     assert isinstance(inner, GatedCell)
     for name, given in weights.items():
         parameter = getattr(inner, name)
