@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.base import Cell, GatedCell
-from seqnets.cells.wrapper import Wrapper, methods_called
+from seqnets.cells.wrapper import Wrapper, gated, methods_called
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -129,7 +129,7 @@ class LayerNorm(Wrapper):
 
     def __init__(self, cell: Cell, *, eps: float = 1e-5) -> None:
         super().__init__(cell)
-        inner = self._gated()
+        inner = gated(self._name, self)
         if len(inner.weight_hh) != len(inner.recurrent) * inner.hidden_size:
             raise ConfigError(
                 f"LayerNorm: weight_hh of {type(inner).__name__} has {len(inner.weight_hh)} rows, "
@@ -161,7 +161,7 @@ class LayerNorm(Wrapper):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the parameters anew: gains one, and shifts as the cell draws its biases."""
-        inner = self._gated()
+        inner = gated(self._name, self)
         for side in self.biased:
             shift = getattr(self, f"shift_{side}")
             setattr(inner, f"bias_{side}", nn.Parameter(torch.zeros_like(shift)))
@@ -195,7 +195,7 @@ class LayerNorm(Wrapper):
     def _around_recur(self, recur: Callable[..., Any]) -> Callable[..., Any]:
         def normed(h: Tensor, *gates: str) -> Any:
             products = recur(h, *gates)
-            names = self._gated().recurrent
+            names = gated(self._name, self).recurrent
             first = names.index(gates[0]) if gates else 0
             rows = slice(first * self.hidden_size, (first + len(products)) * self.hidden_size)
             gains, shifts = (

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.starting import _keep
+from seqnets.cells.wrapper import gated
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -106,12 +107,7 @@ def orthogonal(cell: Cell) -> Cell:
         Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
         Simple Parametrization of the Orthogonal and Unitary Group", arXiv:1901.08428.
     """
-    inner = cell.innermost
-    if not isinstance(inner, GatedCell) or not inner.recurrent:
-        raise ConfigError(
-            f"orthogonal: {inner._name} has no recurrent product by gates, expected a GatedCell "
-            f"with recurrent gates."
-        )
+    inner = gated("orthogonal", cell)
     if isinstance(inner, ComputedCell) or _is_orthogonal(inner):
         raise ConfigError(
             f"orthogonal: {inner._name} computes its weight_hh already, expected one that is "

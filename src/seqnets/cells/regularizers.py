@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
-from seqnets.cells.wrapper import Wrapper, draw, sequence_mask
+from seqnets.cells.wrapper import Wrapper, draw, gated, sequence_mask
 from seqnets.checks import check_probability
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -200,13 +200,13 @@ class VariationalDropout(_Masked):
 
     def __init__(self, cell: Cell, p: float = 0.1) -> None:
         super().__init__(cell, p)
-        self._gated()
+        gated(self._name, self)
         self._needs("recur", "has no recurrent product by gates")
 
     @property
     def mask_size(self) -> int:
         """One number for each unit of the output."""
-        return self._gated().output_size
+        return self.output_size
 
     def mask(self, x: Tensor) -> Tensor:
         """Zeros, and 1 / (1 - p) elsewhere."""

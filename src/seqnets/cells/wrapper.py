@@ -87,17 +87,6 @@ class Wrapper(Cell):
     def _like(self) -> Tensor:
         return self.cell._like
 
-    def _gated(self) -> GatedCell:
-        """The innermost cell; raise if it has no products by gate."""
-        inner = self.innermost
-        if not isinstance(inner, GatedCell) or not inner.recurrent:
-            raise ConfigError(
-                f"{self._name}: {type(inner).__name__} has no recurrent product by gates, "
-                f"expected a GatedCell with recurrent gates.\n"
-                f"  The option changes that product, and there would be nothing to change."
-            )
-        return inner
-
     def _needs(self, method: str, what: str) -> None:
         """Raise unless the cell's equation calls a method."""
         if method not in methods_called(self.cell):
@@ -142,6 +131,18 @@ def optioned(
     for option in options.values() if isinstance(options, Mapping) else options:
         made = option(made)
     return made
+
+
+def gated(owner: str, cell: Cell) -> GatedCell:
+    """The innermost cell; raise if it has no recurrent product by gates."""
+    inner = cell.innermost
+    if not isinstance(inner, GatedCell) or not inner.recurrent:
+        raise ConfigError(
+            f"{owner}: {inner._name} has no recurrent product by gates, expected a GatedCell with "
+            f"recurrent gates.\n"
+            f"  The option changes that product, and there would be nothing to change."
+        )
+    return inner
 
 
 def redraw(cell: Cell) -> None:
