@@ -12,8 +12,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.computed import ComputedCell, compute
-from seqnets.cells.starting import _keep
-from seqnets.cells.wrapper import gated
+from seqnets.cells.wrapper import gated, keep_rule
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -115,7 +114,7 @@ def orthogonal(cell: Cell) -> Cell:
         )
     compute(inner, "weight_hh", _Rotations(len(inner.recurrent)))
     _start(inner)
-    _keep(inner, _start)
+    keep_rule(inner, _start)
     return cell
 
 

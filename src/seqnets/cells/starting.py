@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.wrapper import keep_rule
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 
@@ -54,7 +55,7 @@ def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
     """
     inner = cell.innermost
     _follow(inner, rules)
-    _keep(inner, partial(_follow, rules=rules))
+    keep_rule(inner, partial(_follow, rules=rules))
     return cell
 
 
@@ -87,12 +88,8 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
     check_count("chrono", least=2, max_steps=max_steps)
     rule = partial(_spread, max_steps=max_steps)
     rule(inner)
-    _keep(inner, rule)
+    keep_rule(inner, rule)
     return cell
-
-
-def _keep(cell: Cell, rule: Callable[[Any], None]) -> None:
-    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), rule)
 
 
 @torch.no_grad()

@@ -162,6 +162,11 @@ def redraw(cell: Cell) -> None:
         rule(cell)
 
 
+def keep_rule(cell: Cell, rule: Callable[[Any], None]) -> None:
+    """Let a rule follow whenever :func:`redraw` draws a cell's parameters anew."""
+    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), rule)
+
+
 @torch.no_grad()
 def methods_called(cell: Cell) -> set[str]:
     """Which of ``gate``, ``candidate``, ``squash`` and ``recur`` a step calls, by taking one."""
