@@ -37,7 +37,7 @@ from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.engine import BACKENDS, runs, triton
 from seqnets.engine.request import make_request
 from seqnets.errors import BackendError
-from seqnets.testing.backend import Variant, _arguments, _everything, _in_double, poisoned_memory
+from seqnets.testing.backend import Variant, arguments_for, everything, in_double, poisoned_memory
 from seqnets.testing.laws import perturb
 
 INPUTS = 5
@@ -125,15 +125,15 @@ def check(trial: Trial, device: torch.device) -> str | None:
         with torch.no_grad():
             perturb(cell, 0.3 / max(9.0, cell.output_size) ** 0.5)  # or rounding would explode
         cell = cell.to(device, DTYPES[trial.dtype])
-        arguments = _arguments(cell, trial.variant, trial.T)
-        call = partial(_everything, cell, *arguments, reverse=trial.variant.reverse)
+        arguments = arguments_for(cell, trial.variant, trial.T)
+        call = partial(everything, cell, *arguments, reverse=trial.variant.reverse)
 
         before = runs[trial.backend]
         with poisoned_memory():
             got, again = (call(backend=trial.backend) for _ in range(2))
         if runs[trial.backend] != before + 2:
             return "another backend ran"
-        exact = _in_double(cell, arguments, trial.variant)
+        exact = in_double(cell, arguments, trial.variant)
         largest = max(numbers.abs().max().item() for numbers in exact.values())
         if largest > LARGEST.get(trial.dtype, largest):
             raise BackendError(f"{trial.dtype} is too small for numbers of {largest:.0e}")

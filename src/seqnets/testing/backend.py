@@ -120,38 +120,35 @@ def check_backend(
 
 
 def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
-    arguments = _arguments(cell, variant, T)
+    arguments = arguments_for(cell, variant, T)
     dtype = arguments[0].dtype
     where = f"{type(cell).__name__} on backend '{backend}', T={T}, {variant}, {dtype}"
 
     before = runs[backend]
     with poisoned_memory():
-        got = _everything(cell, *arguments, reverse=variant.reverse, backend=backend)
+        got = everything(cell, *arguments, reverse=variant.reverse, backend=backend)
     if runs[backend] == before:
         raise AssertionError(f"{where}: another backend ran.")
 
-    expected = _everything(cell, *arguments, reverse=variant.reverse, backend="reference")
+    expected = everything(cell, *arguments, reverse=variant.reverse, backend="reference")
     exact: dict[str, Tensor] = {}
     for what, numbers in expected.items():
         largest = numbers.detach().abs().max().item()
         allowed = TOLERANCES[dtype] * max(1.0, largest)
-        if dtype != torch.float64 and not _close(got[what], numbers, allowed):
-            exact = exact or _in_double(cell, arguments, variant)
+        close = torch.allclose(got[what], numbers, rtol=0, atol=allowed)
+        if dtype != torch.float64 and not close:
+            exact = exact or in_double(cell, arguments, variant)
             rounding = (numbers - exact[what]).abs().max().item()
             allowed = max(allowed, 30 * rounding)
         agree(got[what], numbers, f"{where}: {what} is not the reference's", allowed)
 
 
-def _close(got: Tensor, expected: Tensor, allowed: float) -> bool:
-    return torch.allclose(got, expected, rtol=0, atol=allowed)
-
-
-def _in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[str, Tensor]:
+def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[str, Tensor]:
     """What the reference finds in float64."""
     x, state, *rest = arguments
     state = None if state is None else tuple(part.double() for part in state)
     double = copy.deepcopy(cell).double()
-    return _everything(
+    return everything(
         double, x.double(), state, *rest, reverse=variant.reverse, backend="reference"
     )
 
@@ -179,7 +176,7 @@ def poisoned_memory() -> Iterator[None]:
             setattr(home, name, make)
 
 
-def _arguments(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
+def arguments_for(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
     """Inputs, state, lengths and resets, as for ``unroll``."""
     like = next(cell.parameters())
     B = variant.rows
@@ -200,7 +197,7 @@ def _arguments(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
     return x, state, lengths, resets
 
 
-def _everything(
+def everything(
     cell: Cell,
     x: Tensor,
     state: State | None,
