@@ -69,7 +69,7 @@ def test_a_pass_that_is_given_keeps_the_cases_that_have_it():
         ({"I": True}, "I: is True"),
         ({"B": "many"}, "B: is 'many'"),
         ({"B": []}, "no case"),
-        ({"cells": ["grru"]}, "there is no 'grru'"),
+        ({"cells": ["grru"]}, "cells: is 'grru', expected one of"),
         ({"pass": "backward"}, "pass: is 'backward'"),
     ],
 )

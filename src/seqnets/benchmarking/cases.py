@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -88,7 +88,7 @@ def cases_of(
             no case is left.
     """
     given = {key: value for key, value in (given or {}).items() if value is not None}
-    kept = _passes(given.pop("pass", PASSES))
+    kept = _names("pass", given.pop("pass", PASSES), PASSES)
     if "cells" in given:
         given["except"] = ()
     cases = list(dict.fromkeys(case for entry in grid for case in _cases(entry, known, given)))
@@ -106,10 +106,7 @@ def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: There is no cell of this name.
     """
-    names = list(known) if cells == "all" else [str(name) for name in _listed(cells)]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"cells: there is no {name!r}, expected some of {', '.join(known)}.")
+    names = list(known) if cells == "all" else _names("cells", cells, known)
     return [name for name in names if name not in _listed(excepted)]
 
 
@@ -124,14 +121,15 @@ def _cases(
     names = select(settled["cells"], settled["except"], known)
     rows = settled["rows"] and tuple(map(str, _listed(settled["rows"])))
     shapes = [{}] if settled["shapes"] is None else [_shape(s) for s in settled["shapes"]]
-    axes = names, _passes(settled["pass"]), _dtypes(settled["dtype"]), shapes
-    for name, pass_, dtype, shape in product(*axes):
+    passes = _names("pass", settled["pass"], PASSES)
+    dtypes = _names("dtype", settled["dtype"], DTYPES)
+    for name, pass_, dtype, shape in product(names, passes, dtypes, shapes):
         sizes = {**settled, **shape, **given}
         if pass_ == "step":
             sizes["T"] = 1
         for B, T, I, H in product(*(_listed(sizes.get(key)) for key in _SIZES)):
             case = Case(name, B, T, H if I is None else I, H, pass_, dtype, rows)
-            for key in ("B", "T", "H", "I"):
+            for key in ("B", "T", "H", "I"):  # where I is left out it is H
                 _check_size(key, getattr(case, key))
             yield case
 
@@ -147,20 +145,13 @@ def _shape(shape: Any) -> dict[str, Any]:
     return dict(zip("BTH", shape, strict=True))
 
 
-def _passes(value: Any) -> list[str]:
-    passes = [str(name) for name in _listed(value)]
-    for name in passes:
-        if name not in PASSES:
-            raise ConfigError(f"pass: is {name!r}, expected one of {', '.join(PASSES)}.")
-    return passes
-
-
-def _dtypes(value: Any) -> list[str]:
-    dtypes = [str(name) for name in _listed(value)]
-    for name in dtypes:
-        if name not in DTYPES:
-            raise ConfigError(f"dtype: is {name!r}, expected one of {', '.join(DTYPES)}.")
-    return dtypes
+def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
+    """One name or several; raise unless all are known."""
+    names = [str(name) for name in _listed(value)]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{key}: is {name!r}, expected one of {', '.join(known)}.")
+    return names
 
 
 def _listed(value: Any) -> list[Any]:
