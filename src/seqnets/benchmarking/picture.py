@@ -9,7 +9,8 @@ from typing import Any
 
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.results import Measured
-from seqnets.errors import ConfigError
+from seqnets.insight import new_figure
+from seqnets.optional import optional
 
 _AXES = {"T": "time steps T", "B": "batch B", "H": "units H"}
 
@@ -35,14 +36,8 @@ _LABELS = {"auto": "seqnets", "floor": "limit: matrix products alone", "loop": "
 
 def check_plotting() -> None:
     """Raise ConfigError unless matplotlib is installed."""
-    try:
+    with optional("The picture, which plot=false leaves out, is drawn by matplotlib", "plot"):
         import matplotlib  # noqa: F401 - whether it is there
-    except ImportError as error:
-        raise ConfigError(
-            "plot: needs matplotlib, which is not installed.\n"
-            "  Install it with pip install 'seqnets[plot]', or leave the picture out with "
-            "plot=false."
-        ) from error
 
 
 def sweeps(measured: Sequence[Measured]) -> dict[str, dict[str, list[Measured]]]:
@@ -73,11 +68,8 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
     rows = sweeps(measured)
     if not rows:
         return False
-    check_plotting()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 0.9 + 3.3 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), len(_AXES), squeeze=False, sharey="row")
+    size = 11, 0.9 + 3.3 * len(rows)
+    figure, grid = new_figure(*size, nrows=len(rows), ncols=len(_AXES), squeeze=False, sharey="row")
     names = list(dict.fromkeys(row.name for entry in measured for row in entry.rows))
     styles = _styles(names)
     lines: dict[str, Any] = {}
