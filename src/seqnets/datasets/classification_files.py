@@ -42,7 +42,7 @@ class ClassificationFiles(SequenceFiles):
 
     def read_target(self, where: str, row: Row) -> str | int:
         """Return a row's label."""
-        need(where, row, self.label, option="dataset.label=COLUMN")
+        need(where, row, self.label, advice="dataset.label=COLUMN names another.")
         label = row[self.label]
         if not isinstance(label, (str, int)) or label == "":
             raise DataError(

@@ -41,7 +41,11 @@ def find_files(path: str | Path) -> list[Path]:
 
 
 def find_folder(
-    who: str, root: str | Path, folders: Sequence[str], files: Sequence[str], advice: str
+    who: str,
+    root: str | Path,
+    folders: Sequence[str],
+    files: Sequence[str],
+    advice: str = "Set dataset.root to a folder that has them.",
 ) -> Path:
     """Return the first of some folders that has all of some files.
 

@@ -40,8 +40,7 @@ class Multi30k(TextPairs):
         """
         languages = ("de", "en") if self.reverse else ("en", "de")
         files = [f"{name}.{language}" for name in FILES.values() for language in languages]
-        advice = "Set dataset.root to a folder that has them."
-        folder = find_folder("Multi30k", self.root, ("multi30k", ""), files, advice)
+        folder = find_folder("Multi30k", self.root, ("multi30k", ""), files)
         return {
             part: read_aligned(*(folder / f"{name}.{language}" for language in languages))
             for part, name in FILES.items()

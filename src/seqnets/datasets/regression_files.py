@@ -47,7 +47,7 @@ class RegressionFiles(SequenceFiles):
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
         """Return a row's numbers."""
-        need(where, row, *self.columns, option="dataset.targets=[COLUMN]")
+        need(where, row, *self.columns, advice="dataset.targets=[COLUMN] names others.")
         return tuple(number(where, column, row[column]) for column in self.columns)
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:

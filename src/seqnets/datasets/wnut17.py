@@ -36,6 +36,5 @@ class WNUT17(TaggedData):
         Raises:
             DataError: A file is missing or malformed; says in which line.
         """
-        advice = "Set dataset.root to a folder that has them."
-        folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()], advice)
+        folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()])
         return {part: read_tagged(folder / file) for part, file in _FILES.items()}

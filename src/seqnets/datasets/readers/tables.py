@@ -48,14 +48,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise DataError(f"{path}: no row came, expected at least one.")
 
 
-def need(where: str, row: Row, *columns: str, option: str = "") -> None:
-    """Raise DataError if a row lacks one of these columns, which an option may name otherwise."""
+def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
+    """Raise DataError if a row lacks one of these columns; the advice says what to do."""
     absent = [column for column in columns if column not in row]
     if absent:
-        otherwise = f"\n  {option} names another." if option else ""
         raise DataError(
             f"{where}: the columns {', '.join(map(str, row)) or 'none'} came, expected "
-            f"{', '.join(absent)} too.{otherwise}"
+            f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
         )
 
 

@@ -97,7 +97,8 @@ def read_tagged(
         rows = list(read_rows(path))
         whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
         if not (whole or new):
-            _check_left_out(*rows[0], leave_out)
+            advice = "dataset.leave_out names columns that are no features."
+            need(*rows[0], *leave_out, advice=advice)
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
         raise DataError(
@@ -118,15 +119,6 @@ def read_tagged(
                 f"expected {', '.join(PARTS)}."
             )
     return found
-
-
-def _check_left_out(where: str, row: Row, leave_out: Sequence[str]) -> None:
-    absent = [column for column in leave_out if column not in row]
-    if absent:
-        raise DataError(
-            f"{where}: the columns {', '.join(row)} came, expected {', '.join(absent)} too.\n"
-            "  dataset.leave_out names columns that are no features."
-        )
 
 
 def _kind(sequence: Tagged) -> str:
