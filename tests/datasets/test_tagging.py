@@ -170,7 +170,8 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.jsonl", '{"x": [[1, "b"]]}', r"line 1: column x\[0\]\[1\] is 'b', expected a finite"),
         ("a.jsonl", '{"x": [[1]]}\n{"x": [[1, 2]]}', "line 2: the features 1, 2 came, expected"),
         ("a.jsonl", '{"x": [[1]]}\n{"tokens": ["a"]}', "line 2: words came, expected the features"),
-        ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split 'dev' came, expected tr"),
+        ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split is 'dev', expected tr"),
+        ("a.csv", "label,x,split\na,1,val\nb,2,\n", "line 3: split is missing, expected train"),
         ("a.csv", "label\nx\n", "line 2: the columns label came, expected label, sequence"),
         ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
         ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*came at.*line 2"),
@@ -179,7 +180,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         (
             "a.csv",
             "split,u,label\ntrain,1,x\nval,1,x\n",
-            "line 3: split 'val' came, expected 'train', which the sequence has since .*line 2",
+            "line 3: split is 'val', expected 'train', which the sequence has since .*line 2",
         ),
     ],
 )

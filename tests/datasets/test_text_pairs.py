@@ -163,7 +163,8 @@ def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, writ
         ("source,goal\na,b\n", "line 2: the columns source, goal came, expected target too"),
         ("source,target\na,b\nc, \n", r"line 3: column target is ' ', expected a text"),
         ("source,target\na,b\n,d\n", r"line 3: column source is missing, expected text"),
-        ("source,target,split\na,b,dev\n", r"line 2: column split is 'dev', expected one of train"),
+        ("source,target,split\na,b,dev\n", "line 2: split is 'dev', expected train, val, test"),
+        ("source,target,split\na,b,test\nc,d,\n", "line 3: split is missing, expected train"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, lines, message):

@@ -10,6 +10,7 @@ import numpy as np
 from seqnets.checks import check_fractions
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers import need, read_rows
+from seqnets.datasets.readers.records import split_of
 from seqnets.datasets.text_pairs import Aligned, TextPairs, by_part, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError
 
@@ -114,11 +115,7 @@ def _read_table(path: Path) -> dict[Part, Aligned]:
     rows: list[tuple[Part, str, str]] = []
     for where, row in read_rows(path):
         need(where, row, "source", "target")
-        part = row.get("split") or "train"
-        if part not in PARTS:
-            raise DataError(
-                f"{where}: column split is {part!r}, expected one of {', '.join(PARTS)}."
-            )
+        part = split_of(where, row) or "train"
         source, target = (read_side(where, side, row[side]) for side in ("source", "target"))
         rows.append((part, source, target))
     return by_part(rows)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.base import Part
 from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
-from seqnets.datasets.readers.records import Names
+from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
 from seqnets.datasets.readers.tables import Row
 from seqnets.errors import DataError
 
-TOKENS, X, LABELS, SPLIT = "tokens", "x", "labels", "split"
+TOKENS, X, LABELS = "tokens", "x", "labels"
 
 CONLL = (".conll", ".txt", ".bio", ".iob2")
 """How the names of files end that have a word and its label a line."""
@@ -113,11 +113,6 @@ def read_tagged(
                 f"{sequence.where}: {_kind(sequence)} came, expected {_kind(found[0])} as in "
                 f"{found[0].where}."
             )
-        if sequence.split not in (None, *PARTS):
-            raise DataError(
-                f"{sequence.where}: split {shown(sequence.split)} came, "
-                f"expected {', '.join(PARTS)}."
-            )
     return found
 
 
@@ -179,7 +174,7 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
                 f"{where}: {len(labels)} labels and {len(steps)} {column} came, expected a label "
                 "for each."
             )
-        sequence = Tagged(where, features, split=row.get(SPLIT), id=row.get(ID))
+        sequence = Tagged(where, features, split=split_of(where, row), id=row.get(ID))
         for place, (step, given) in enumerate(zip(steps, labels, strict=True)):
             if features and len(step) != len(features):
                 raise DataError(
@@ -206,16 +201,16 @@ def _by_step(
     names, current = Names(), None
     for where, row in rows:
         need(where, row, *features)
-        name = row.get(SEQUENCE)
+        name, split = row.get(SEQUENCE), split_of(where, row)
         if current is None or name != current.id:
             if SEQUENCE in columns:
                 names.add(where, name)
             if current is not None:
                 yield current
-            current = Tagged(where, features, split=row.get(SPLIT), id=name)
-        if row.get(SPLIT) != current.split:
+            current = Tagged(where, features, split=split, id=name)
+        if split != current.split:
             raise DataError(
-                f"{where}: split {shown(row.get(SPLIT))} came, expected {shown(current.split)}, "
+                f"{where}: split is {shown(split)}, expected {shown(current.split)}, "
                 f"which the sequence has since {current.where}."
             )
         step = [_feature(where, column, row[column]) for column in features]
