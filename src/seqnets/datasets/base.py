@@ -23,6 +23,9 @@ Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
+_SPREAD = 32
+"""Numbers of an array by which it is known again, at most."""
+
 
 class DataModule(LightningDataModule, ABC):
     """A dataset: three loaders of :class:`~seqnets.typing.Batch` and what a model must know.
@@ -142,12 +145,12 @@ class DataModule(LightningDataModule, ABC):
         return {}
 
 
-def spread(*arrays: np.ndarray | Tensor, count: int = 32) -> list[float | None]:
-    """Return so many numbers of each array, evenly spread over it, by which to know it again."""
+def spread(*arrays: np.ndarray | Tensor) -> list[float | None]:
+    """Return some numbers of each array, evenly spread over it, by which to know it again."""
     found: list[float | None] = []
     for array in arrays:
         flat = np.asarray(array).reshape(-1)
-        places = np.linspace(0, len(flat) - 1, min(count, len(flat))).round().astype(int)
+        places = np.linspace(0, len(flat) - 1, min(_SPREAD, len(flat))).round().astype(int)
         found += [None if math.isnan(number) else number for number in flat[places].tolist()]
     return found
 

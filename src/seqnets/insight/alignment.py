@@ -19,20 +19,17 @@ LETTER = 0.1
 """Inches of a letter, about."""
 
 
-def draw_alignment(
-    weights: np.ndarray, read: Sequence[str], written: Sequence[str], title: str = ""
-) -> Figure:
+def draw_alignment(weights: np.ndarray, read: Sequence[str], written: Sequence[str]) -> Figure:
     """Draw a row for each written token: the darker a cell, the more it looked at what was read.
 
     Args:
         weights: (U, T), each from 0 to 1.
         read: T tokens, from left to right.
         written: U tokens, from top to bottom.
-        title: What stands below.
     """
     longest = max(map(len, written)), max(map(len, read))
     wide = CELL * len(read) + LETTER * longest[0] + 1.0
-    high = CELL * len(written) + LETTER * longest[1] + (0.7 if title else 0.4)
+    high = CELL * len(written) + LETTER * longest[1] + 0.4
     figure, axes = new_figure(wide, high)
     shown = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(read)), [plain(token) for token in read], rotation=90)
@@ -43,8 +40,6 @@ def draw_alignment(
     axes.grid(which="minor", color="#E4E4E4", linewidth=0.6)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_color("#999999")
-    if title:
-        axes.set_xlabel(plain(title))
     bar = figure.colorbar(
         shown, ax=axes, shrink=min(1.0, 2.2 / high), aspect=12, pad=0.02, ticks=[0, 0.5, 1]
     )

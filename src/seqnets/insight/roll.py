@@ -13,20 +13,22 @@ from seqnets.insight.canvas import Sound, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_STEPS = 200
+"""Steps of a roll that are drawn."""
+
 _RATE = 22_050
 _LOUDNESS = (1.0, 0.5, 0.25, 0.12)
 """Of a tone and its overtones."""
 
 
-def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int, steps: int = 200) -> Figure:
+def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
     """Draw piano rolls below each other, over the same steps and keys.
 
     Args:
         rolls: By what they are called, each (T, K): 0 where a key is silent, to 1 where it sounds.
         lowest: MIDI number of the first key.
-        steps: Steps to draw at most.
     """
-    shown = {name: roll[:steps] for name, roll in rolls.items()}
+    shown = {name: roll[:_STEPS] for name, roll in rolls.items()}
     used = np.flatnonzero(np.max([roll.max(0) for roll in shown.values()], axis=0) > 0.05)
     low, high = (max(0, used[0] - 2), used[-1] + 3) if len(used) else (0, 88)
     figure, axes = new_figure(8, 1 + 2.2 * len(shown), nrows=len(shown), sharex=True, squeeze=False)
