@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         check_count("Encoder", hidden_size=first, embedding_size=width)
         self.embedding = None if vocab_size is None else embedding(vocab_size, width)
         stack = DeepRNN(
-            partial(optioned, cell=cell, options=cell_options) if cell_options else cell,
+            with_options(cell, cell_options),
             width,
             hidden_size,
             num_layers,
@@ -143,6 +143,11 @@ class Encoder(nn.Module):
                 f"Encoder: a token is {low if low < 0 else high}, expected 0..{vocab_size - 1}.\n"
                 f"  The vocabulary has {vocab_size} tokens."
             )
+
+
+def with_options(cell: CellFactory, options: Mapping[str, CellOption] | None) -> CellFactory:
+    """What makes the cells with the options around them, if there are any."""
+    return partial(optioned, cell=cell, options=options) if options else cell
 
 
 def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells import optioned
 from seqnets.checks import check_count, check_probability
 from seqnets.layers import CellFactory, DeepRNN
 from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
-from seqnets.models.encoder import Encoder, dropout_rates
+from seqnets.models.encoder import Encoder, dropout_rates, with_options
 from seqnets.typing import END, IGNORE
 
 STACK = ("hidden_size", "num_layers", "connection", "tied", "backend")
@@ -83,8 +82,7 @@ class SequenceToSequence(nn.Module):
         embedding = nn.Embedding(target_vocab_size, options.get("embedding_size") or first)
         rates = dropout_rates(options.get("dropout", 0.0))
         stack = {"hidden_size": 128, **{k: v for k, v in options.items() if k in STACK}}
-        cell_options = options.get("cell_options")
-        cell = partial(optioned, cell=cell, options=cell_options) if cell_options else cell
+        cell = with_options(cell, options.get("cell_options"))
         self.decoder = Decoder(
             partial(DeepRNN, cell, **stack, dropout=rates["between"]),
             embedding,

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seqnets.cells import CellOption, optioned
+from seqnets.cells import CellOption
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, ConvFront2d, Video
 from seqnets.models.classifier import SequenceClassifier
+from seqnets.models.encoder import with_options
 
 
 class VideoClassifier(SequenceClassifier):
@@ -111,7 +112,7 @@ class FramePredictor(nn.Module):
                 "as ConvLSTMCell.\n  A frame is to stay one."
             )
         self.video = Video.deep(
-            partial(optioned, cell=cell, options=cell_options) if cell_options else cell,
+            with_options(cell, cell_options),
             channels,
             hidden_channels,
             (height, width),
