@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from seqnets.errors import counted
+
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -201,7 +203,7 @@ def machines(records: list[dict[str, Any]]) -> str:
     """What ran them."""
     found = dict.fromkeys(
         f"{r['machine']['gpu'] or r['machine']['processor']}, "
-        f"{r['machine']['threads']} thread{'s' if r['machine']['threads'] > 1 else ''}, "
+        f"{counted(r['machine']['threads'], 'thread')}, "
         f"torch {r['versions']['torch']}"
         for r in records
     )

@@ -8,6 +8,11 @@ written for torch.nn catches it.
 from __future__ import annotations
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of a thing there are, in words: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class SeqnetsError(Exception):
     """Base of all errors below: catch it to catch them all."""
 

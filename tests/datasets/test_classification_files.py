@@ -529,7 +529,7 @@ OBJECTS = (
         ("[[5, 6]]", "[]", r"line 2: column x is \[\], expected a list of steps, at least one"),
         ("[[5, 6]]", "[[]]", r"line 2: step 1 of column x is \[\]"),
         ("[[5, 6]]", "5", "line 2: column x is 5, expected a list"),
-        ("[[5, 6]]", "[5, 6]", "line 2: 1 features a step came, expected 2"),
+        ("[[5, 6]]", "[5, 6]", "line 2: 1 feature a step came, expected 2"),
         ("[3, 4]", "[3]", r"line 1: step 2 of column x is \[3\], expected a list of 2 numbers"),
         ("[3, 4]", "3", "line 1: step 2 of column x is 3, expected a list of 2 numbers"),
         ("[3, 4]", "[3, NaN]", "line 1: column x, step 2 is nan, expected a finite number"),
@@ -555,7 +555,7 @@ def test_a_malformed_table_with_a_row_a_sequence_is_refused_with_the_line(table,
     [
         ("text,label\na,1\n,2\n", "line 3: column text is missing, expected text"),
         ("text,label\nb,1\na,1\n \t ,2\n" + "a,1\na,2\n" * 4, "line 4: the text has no words"),
-        ("text,label\na,1\nb\n", "line 3: 1 cells came"),
+        ("text,label\na,1\nb\n", "line 3: 1 cell came"),
     ],
 )
 def test_malformed_text_is_refused_with_the_line(table, text, message):
@@ -579,7 +579,7 @@ def test_malformed_text_is_refused_with_the_line(table, text, message):
         ({"x": np.ones((2, 3)), "y": [1, 2], "ids": ["a", "a"]}, "sequence 2: sequence 'a' comes"),
         ({"x": np.ones((1, 3)), "split": ["dev"]}, "sequence 1: split is 'dev'"),
         ({"x": np.ones((1, 3)), "length": [3]}, "the arrays length, x, y came, expected x and"),
-        ({"x": np.ones(3), "lengths": [1, 1], "y": [1, 2]}, "which add up to 2 steps"),
+        ({"x": np.ones(3), "lengths": [1, 1], "y": [1, 2]}, "2 lengths with the sum 2"),
         ({"x": np.ones(3), "lengths": [0, 3], "y": [1, 2]}, "sequence 1: its length is 0"),
         ({"x": np.ones((2, 3, 1)), "lengths": [3, 4]}, "sequence 2: its length is 4, expected 1"),
         ({"x": np.ones(3), "lengths": [1.5, 1.5]}, "lengths is float64"),

@@ -74,7 +74,7 @@ def test_a_vocabulary_can_be_made_again_from_the_description():
     ("options", "message"),
     [
         ({"batch_size": 50}, "Text, train part: 90 tokens came, expected at least 102"),
-        ({"validation_fraction": 0.01}, "Text, val part: 1 tokens came, expected at least 3"),
+        ({"validation_fraction": 0.01}, "Text, val part: 1 token came, expected at least 3"),
         ({"test_fraction": 0.02}, "Text, test part: 2 tokens came, expected at least 3"),
     ],
     ids=["train", "val", "test"],

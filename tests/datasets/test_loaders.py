@@ -301,7 +301,7 @@ def test_two_processes_train_on_different_tokens_in_equally_many_batches(as_proc
 
 
 def test_fewer_sequences_than_processes_are_refused(as_process):
-    with as_process(0, 2), pytest.raises(DataError, match="1 sequences came, expected at least 2"):
+    with as_process(0, 2), pytest.raises(DataError, match="1 sequence came, expected at least 2"):
         shuffled_sequences(count=1)
 
 

@@ -268,7 +268,7 @@ def test_times_of_parquet_are_read(tmp_path):
     [
         ({"missing": "guess"}, "missing is 'guess'"),
         ({"time_gaps": "fill"}, "time_gaps is 'fill'"),
-        ({"season": 5}, "season is 5, expected at most the 4 steps of lookback"),
+        ({"season": 5}, "season is 5, expected at most lookback, 4"),
         ({"targets": "a"}, "targets is 'a', expected a list"),
         ({"targets": ["a", "a"]}, "each once"),
         ({"horizon": 0}, "horizon is 0"),
@@ -296,7 +296,7 @@ def test_new_data_are_the_last_steps_in_the_scaling_that_was_learned(table, tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "1 steps of the series came, expected at least 4"),
+        ("a,b\n1,2\n", "1 step of the series came, expected at least 4"),
         ("a\n1\n", "the numeric columns a came, expected b too"),
     ],
 )
@@ -402,7 +402,7 @@ def test_etth1_tests_from_month_16_to_20(transformer):
 def test_a_shorter_file_is_refused(tmp_path):
     (tmp_path / "ETTh1.csv").write_text("date,OT\n2016-07-01 00:00:00,1\n")
 
-    with pytest.raises(DataError, match="1 steps came, expected at least 14,400"):
+    with pytest.raises(DataError, match="1 step came, expected at least 14,400"):
         ETTh1(str(tmp_path)).setup()
 
 

@@ -136,7 +136,7 @@ class Given(SequenceData):
         ({"y": (IGNORE, 1)}, "target in sequence 0 is -100, expected 0 to 1"),
         ({"y": (0, 1, 2), "stepwise": True}, "target in sequence 1 is 2"),
         ({"y": (0, 1), "stepwise": True}, "2 targets came, expected one a step: 3"),
-        ({"y": (0,)}, "1 targets came, expected one a sequence: 2"),
+        ({"y": (0,)}, "1 target came, expected one a sequence: 2"),
         ({"lengths": (0, 3)}, "expected lengths of at least 1"),
         ({"lengths": (1, 1)}, "expected lengths of at least 1 with that sum"),
     ],

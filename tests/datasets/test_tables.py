@@ -75,7 +75,7 @@ def test_rows_of_parquet_come_as_they_are(file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 cells came, expected 2: x, y"),
+        ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 cell came, expected 2: x, y"),
         ("a.csv", "x,y\n1,2,3\n", "line 2: 3 cells came"),
         ("a.csv", "x,x\n1,2\n", "line 1: the columns x, x came, 'x' twice"),
         ("a.csv", "x,\n1,2\n", "line 1: .* one without a name"),

@@ -71,7 +71,7 @@ def test_a_file_is_read_to_steps_by_features(tiny):
         ("7,8:9,10", "7,8:9,x", r"line 10: step 2 of dimension 2 is 'x'"),
         ("7,8:9,10", "7,8:9,NaN", r"line 10: step 2 of dimension 2 is 'NaN'"),
         ("7,8:9,10", "7,8:", r"line 10: step 1 of dimension 2 is ''"),
-        ("7,8:9,10", "7,8", r"line 10: 1 dimensions came, expected 2"),
+        ("7,8:9,10", "7,8", r"line 10: 1 dimension came, expected 2"),
         ("7,8:9,10", "7,8:9", r"line 10: dimensions of \[2, 1\] steps came"),
         ("9,10:down", "9,10:left", r"line 10: label 'left' came, expected one of up, down"),
         ("@equalLength false", "@equalLength true\n@seriesLength 3", r"line 11: 2 steps came"),

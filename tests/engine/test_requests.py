@@ -23,8 +23,8 @@ ZERO = torch.zeros(B, H)
 
 REFUSED = {
     "x is no tensor": ({"x": [[1.0]]}, DtypeError, "input is list, expected a tensor"),
-    "x without time": ({"x": X[:, 0]}, ShapeError, "has 2 dimensions.*expected 3"),
-    "x too wide": ({"x": torch.randn(B, T, 9)}, ShapeError, "has 9 features.*I = 4"),
+    "x without time": ({"x": X[:, 0]}, ShapeError, r"shape \(3, 4\), expected \(B, T, I\)"),
+    "x too wide": ({"x": torch.randn(B, T, 9)}, ShapeError, r"9\), expected .* with I = 4"),
     "x of integers": (
         {"x": torch.ones(B, T, I).long()},
         DtypeError,
@@ -32,7 +32,7 @@ REFUSED = {
     ),
     "x in double": ({"x": X.double()}, DtypeError, "float64, expected torch.float32"),
     "x elsewhere": ({"x": X.to("meta")}, DeviceError, "on meta, expected cpu"),
-    "one state of two": ({"state": (ZERO,)}, ShapeError, "has 1 parts, expected 2: h, c"),
+    "one state of two": ({"state": (ZERO,)}, ShapeError, "has 1 part, expected 2: h, c"),
     "a bare state": ({"state": ZERO}, ShapeError, "state is Tensor, expected a tuple of 2"),
     "a state of numbers": ({"state": (ZERO, 0.0)}, DtypeError, "state 'c' is float"),
     "a state of other rows": (

@@ -212,7 +212,7 @@ WRONG = {
     ),
     "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "steps is 5 and stride 2"),
     "future": (lambda: Truncated(Bidirectional(GRUCell(I, H)), 5), "both directions"),
-    "states": (lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), [None]), "1 parts"),
+    "states": (lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), [None]), "1 part"),
     "tensor": (lambda: Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), torch.zeros(B, H)), "tuple"),
     "step": (
         lambda: DeepRNN(GRUCell, I, H, bidirectional=True).step(torch.zeros(B, I)),

@@ -134,7 +134,7 @@ REFUSED = {
     "a state of fewer layers": (
         lambda: setattr(Stream(DeepRNN(GRUCell, I, H, 2), B), "state", ((torch.zeros(B, H),),)),
         ShapeError,
-        "has 1 parts, expected one of each layer: 2",
+        "has 1 part, expected one of each layer: 2",
     ),
 }
 

@@ -13,7 +13,7 @@ def test_one_unit_wants_a_number_for_every_parameter():
 
 
 def test_one_unit_wants_a_parameter_for_every_number():
-    with pytest.raises(ConfigError, match="p_i of LSTMCell got 1 numbers, expected 0"):
+    with pytest.raises(ConfigError, match="p_i of LSTMCell got 1 number, expected 0"):
         one_unit(LSTMCell, **FOUR, p_i=0.35)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from seqnets.benchmarking.acceptance import Verdict
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.surroundings import commit, machine, now, versions
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 _FORMAT = 1
 
@@ -166,7 +166,8 @@ def _surroundings(report: Report) -> str:
     if report.commit:
         revision = report.commit["id"][:12] + (" and changes" if report.commit["dirty"] else "")
     lines = [
-        f"{at['processor']}, {at['cores']} cores, {at['threads']} threads, {at['vectors']}, "
+        f"{at['processor']}, {counted(at['cores'], 'core')}, {counted(at['threads'], 'thread')}, "
+        f"{at['vectors']}, "
         f"load {at['load']} before",
         f"compiler: {at['compiler'] or 'none'}",
         ", ".join(f"{name} {version}" for name, version in report.versions.items()),

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from seqnets import initializers
 from seqnets.cells.checks import check_size
-from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 
@@ -222,15 +222,10 @@ class Cell(nn.Module, ABC):
                 f"{self._name}: input is {type(x).__name__}, expected a tensor "
                 f"({', '.join(legend)})."
             )
-        if x.dim() != len(legend):
+        if x.dim() != len(legend) or x.shape[-1] != self.input_size:
             raise ShapeError(
-                f"{self._name}: input has {x.dim()} dimensions, shape {tuple(x.shape)}, "
-                f"expected {len(legend)}: ({', '.join(legend)}) with I = {self.input_size}."
-            )
-        if x.shape[-1] != self.input_size:
-            raise ShapeError(
-                f"{self._name}: input has {x.shape[-1]} features, shape {tuple(x.shape)}, "
-                f"expected I = {self.input_size}.\n"
+                f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
+                f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
             )
         self._check_kind("input", x, self._like, "the parameters have")
@@ -244,8 +239,8 @@ class Cell(nn.Module, ABC):
             )
         if len(state) != len(self.states):
             raise ShapeError(
-                f"{self._name}: state has {len(state)} parts, expected {len(self.states)}: "
-                f"{', '.join(self.states)}."
+                f"{self._name}: state has {counted(len(state), 'part')}, expected "
+                f"{len(self.states)}: {', '.join(self.states)}."
             )
         for name, part, size in zip(self.states, state, self.state_sizes, strict=True):
             if not isinstance(part, Tensor):

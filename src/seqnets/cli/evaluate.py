@@ -13,8 +13,9 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import counted, score_file
+from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import load_data, load_module, with_its_task
+from seqnets.errors import counted
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
 
@@ -75,5 +76,5 @@ def _score_predictions(options: Config, path: Path) -> int:
     file = Path(str(options["predictions"])).expanduser()
     module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])
-    terminal().print(report.figures_table(counted(count), figures, module.objective, {}))
+    terminal().print(report.figures_table(counted(count, "row"), figures, module.objective, {}))
     return 0

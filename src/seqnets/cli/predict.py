@@ -15,11 +15,12 @@ from seqnets.cli.assemble import Config, check_device, make_trainer, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import STDOUT, check_target, counted, write_rows
+from seqnets.cli.predictions import STDOUT, check_target, write_rows
 from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.loader import Loader
+from seqnets.errors import counted
 from seqnets.training import Row, SequenceModule
 from seqnets.training.predict import predict
 from seqnets.typing import Batch
@@ -105,7 +106,7 @@ def _tell(options: Config, count: int, targets: int, path: Path, command: str) -
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
-    console.print(f"{counted(count)} of {what} written to {where}.", soft_wrap=True)
+    console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
     if targets and to != STDOUT:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))

@@ -87,11 +87,6 @@ def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     return count, targets
 
 
-def counted(rows: int) -> str:
-    """How many rows there are, in words."""
-    return "1 row" if rows == 1 else f"{rows:,} rows"
-
-
 def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str, float], int]:
     """The figures of the predictions in a file, and how many there are that have a target.
 

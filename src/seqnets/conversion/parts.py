@@ -24,7 +24,7 @@ from seqnets.cells import (
     VariationalDropout,
     Wrapper,
 )
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
 from seqnets.layers.torch_like import TorchLike
 
@@ -104,8 +104,8 @@ def stack(layers: Layers) -> DeepRNN:
         cell = next(cells)
         if cell.input_size != input_size:
             raise ShapeError(
-                f"convert: a layer takes {cell.input_size} features, expected the {input_size} "
-                f"that the layer below gives."
+                f"convert: a layer takes {counted(cell.input_size, 'feature')}, expected the "
+                f"{input_size} that the layer below gives."
             )
         return cell
 
@@ -215,7 +215,7 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
         if given.shape != expected:
             raise ShapeError(
                 f"convert: {name} of {type(inner).__name__} came as {given.shape}, expected "
-                f"{expected}: {len(order)} blocks of {inner.hidden_size} rows."
+                f"{expected}, {counted(inner.hidden_size, 'row')} a gate."
             )
         blocks = dict(zip(order, np.split(np.asarray(given), len(order)), strict=True))
         reordered = np.concatenate([blocks[gate] for gate in gates])

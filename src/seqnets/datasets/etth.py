@@ -10,7 +10,7 @@ from seqnets.datasets.base import Part
 from seqnets.datasets.files import find_folder
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.series_table import read_series
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 _FILE = "ETTh1.csv"
 
@@ -61,7 +61,7 @@ class ETTh1(SeriesData):
         """
         if steps < _ENDS["test"]:
             raise DataError(
-                f"{self.file}: {steps:,} steps came, expected at least {_ENDS['test']:,}, "
+                f"{self.file}: {counted(steps, 'step')} came, expected at least {_ENDS['test']:,}, "
                 "20 months of hours.\n  For a series of your own: dataset=forecasting."
             )
         return _ENDS

@@ -11,7 +11,7 @@ from seqnets.datasets.base import Part
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.readers.idx import read_idx
 from seqnets.datasets.sequences import deal
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 _FOLDERS = ("mnist", "MNIST/raw", "")
 
@@ -59,8 +59,8 @@ class MNIST(PixelSequences):
         pixels, y = read_idx(images, 3), read_idx(labels, 1)
         if not pixels.size or len(pixels) != len(y):
             raise DataError(
-                f"{labels}: {len(y):,} labels came, expected one for each of the {len(pixels):,} "
-                f"pictures of {images.name}, and at least one of each."
+                f"{labels}: {counted(len(y), 'label')} came, expected one for each of the "
+                f"{len(pixels):,} pictures of {images.name}, and at least one of each."
             )
         if (y > 9).any():
             place = int(np.argmax(y > 9))

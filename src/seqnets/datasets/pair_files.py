@@ -12,7 +12,7 @@ from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers import need, read_rows
 from seqnets.datasets.readers.records import split_of
 from seqnets.datasets.text_pairs import Aligned, TextPairs, by_part, read_aligned, read_side
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 
 
 class PairFiles(TextPairs):
@@ -99,8 +99,8 @@ class PairFiles(TextPairs):
         counts = [max(1, round(self.fractions[name] * len(sources))) for name in absent]
         if len(sources) <= sum(counts):
             raise DataError(
-                f"{self.table or self.files['train'][0]}: {len(sources)} training pairs came, "
-                f"expected at least {sum(counts) + 1}.\n"
+                f"{self.table or self.files['train'][0]}: {counted(len(sources), 'training pair')} "
+                f"came, expected at least {sum(counts) + 1}.\n"
                 f"  Some of them are set aside for: {', '.join(absent) or 'nothing'}."
             )
         order = np.random.default_rng((self.seed, 0, 2)).permutation(len(sources))

@@ -19,7 +19,7 @@ from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.loader import Loader, share
 from seqnets.datasets.scaling import Scaling
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 from seqnets.typing import IGNORE, Batch, Sizes
 
 
@@ -192,8 +192,8 @@ class SequenceLoader(Loader):
         self._shuffle, self._seed = shuffle, seed
         if len(sequences) < (processes := share()[1]):
             raise DataError(
-                f"{name}: {len(sequences)} sequences came, expected at least {processes}, "
-                "one for each process."
+                f"{name}: {counted(len(sequences), 'sequence')} came, expected at least "
+                f"{processes}, one for each process."
             )
 
     def __len__(self) -> int:
@@ -349,7 +349,7 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         )
     if len(y) != (len(x) if sequences.stepwise else len(sequences)):
         raise DataError(
-            f"{who}: {len(y):,} targets came, expected one a "
+            f"{who}: {counted(len(y), 'target')} came, expected one a "
             f"{'step' if sequences.stepwise else 'sequence'}: "
             f"{len(x) if sequences.stepwise else len(sequences):,}."
         )
@@ -401,8 +401,8 @@ def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
         chosen[members[:count]] = True
     if not chosen.any():
         raise DataError(
-            f"{who}: {len(labels)} training sequence{'s' * (len(labels) != 1)} came, no two of one "
-            "class, expected enough to set some of them aside."
+            f"{who}: {counted(len(labels), 'training sequence')} came, no two of one class, "
+            "expected enough to set some of them aside."
         )
     return chosen
 

@@ -19,7 +19,7 @@ from seqnets.datasets.rivals.forecasts import forecast_baselines
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceLoader
 from seqnets.datasets.windows import Windows, window_starts
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 from seqnets.typing import Known, Sizes
 
 
@@ -99,7 +99,7 @@ class SeriesData(DataModule):
         check_count(who, least=0, season=season, seed=seed)
         if season > lookback:
             raise ConfigError(
-                f"{who}: season is {season}, expected at most the {lookback} steps of lookback.\n"
+                f"{who}: season is {season}, expected at most lookback, {lookback}.\n"
                 "  The seasonal baseline repeats the last season that a window gives."
             )
         if isinstance(targets, str) or len(set(targets)) < len(targets):
@@ -173,7 +173,7 @@ class SeriesData(DataModule):
                     raise DataError(
                         f"{self.file}: the {part} part of {name or 'the series'} has steps "
                         f"{first} to {end} of {steps}, too few for a window of {self.lookback} and "
-                        f"{self.horizon} steps.\n"
+                        f"{counted(self.horizon, 'step')}.\n"
                         "  Give more steps, or a smaller dataset.lookback or dataset.horizon."
                     )
                 starts[part].append(begin + found)
@@ -239,8 +239,8 @@ class SeriesData(DataModule):
         for name, start in series.starts.items():
             if (steps := series.lengths[name]) < lookback:
                 raise DataError(
-                    f"{path}: {steps} steps of {name or 'the series'} came, expected at least "
-                    f"{lookback}, which the model looks back on."
+                    f"{path}: {counted(steps, 'step')} of {name or 'the series'} came, expected at "
+                    f"least {lookback}, which the model looks back on."
                 )
             pieces.append(values[start + steps - lookback : start + steps])
         x = torch.cat(pieces)

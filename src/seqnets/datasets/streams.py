@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.loader import Loader, share
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 from seqnets.typing import IGNORE, Batch
 
 
@@ -37,11 +37,11 @@ class Stream(Loader):
         self._ids, self._seed = ids, seed
         self._batch_size, self._steps = batch_size, chunk_length
         if len(ids) < self._needed():
-            rows = "row" if self._rows() == 1 else "rows"
             raise DataError(
-                f"{name}: {len(ids):,} tokens came, expected at least {self._needed():,}.\n"
-                f"  So many fill {self._rows():,} {rows} (batch_size {batch_size} on each of "
-                f"{share()[1]} processes) with chunk_length {chunk_length}.\n"
+                f"{name}: {counted(len(ids), 'token')} came, expected at least "
+                f"{self._needed():,}.\n"
+                f"  So many fill {counted(self._rows(), 'row')}, batch_size {batch_size} of each "
+                f"process, with chunk_length {chunk_length}.\n"
                 "  Give a longer text, or take a smaller batch_size or chunk_length."
             )
 

@@ -14,7 +14,7 @@ from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.sequences import deal
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 
 class Surnames(LabelledTexts):
@@ -87,8 +87,8 @@ class Surnames(LabelledTexts):
             own = int((rarest == number).sum())
             if own < len(PARTS):
                 raise DataError(
-                    f"{file}: {own} names came that no rarer language has, expected at least "
-                    f"{len(PARTS)}, one for each part."
+                    f"{file}: {counted(own, 'name')} came that no rarer language has, expected at "
+                    f"least {len(PARTS)}, one for each part."
                 )
         return deal(str(files[0].parent), rarest, self.fractions, self.seed)
 

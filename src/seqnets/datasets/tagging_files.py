@@ -13,7 +13,7 @@ from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 
 class TaggingFiles(TaggedData):
@@ -86,9 +86,9 @@ def _share_out(
     """Set sequences aside for parts; of a single one, steps at its end."""
     if len(sequences) == 1:
         whole = sequences[0]
-        bounds = _bounds(path, len(whole.steps), fractions, "steps")
+        bounds = _bounds(path, len(whole.steps), fractions, "step")
         return {part: [_slice(whole, *bound)] for part, bound in bounds.items()}
-    bounds = _bounds(path, len(sequences), fractions, "sequences")
+    bounds = _bounds(path, len(sequences), fractions, "sequence")
     order = np.random.default_rng((seed, 0, 2)).permutation(len(sequences))
     return {
         part: [sequences[i] for i in sorted(order[start:stop])]
@@ -104,8 +104,8 @@ def _bounds(
     start = count - sum(sizes.values())
     if start < 1:
         raise DataError(
-            f"{path}: {count} {what} for training came, expected at least {len(sizes) + 1}: one "
-            f"each for train, {', '.join(sizes)}."
+            f"{path}: {counted(count, what)} for training came, expected at least "
+            f"{len(sizes) + 1}: one each for train, {', '.join(sizes)}."
         )
     bounds: dict[Part, tuple[int, int]] = {"train": (0, start)}
     for part, size in sizes.items():

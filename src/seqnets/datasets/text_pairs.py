@@ -19,7 +19,7 @@ from seqnets.datasets.readers import text as read_cell
 from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.sequences import Splits
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 from seqnets.typing import Known
 
 Aligned = tuple[list[str], list[str]]
@@ -174,8 +174,8 @@ def read_aligned(source: Path, target: Path) -> Aligned:
     sources, targets = read_filled(source), read_filled(target)
     if len(sources) != len(targets):
         raise DataError(
-            f"{target}: {len(targets):,} lines came, expected {len(sources):,}, as many as "
-            f"{source} has.\n  Each line is what the same line of the other file becomes."
+            f"{target}: {counted(len(targets), 'line')} came, expected {len(sources):,}, as many "
+            f"as {source} has.\n  Each line is what the same line of the other file becomes."
         )
     return sources, targets
 

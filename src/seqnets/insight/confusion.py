@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqnets.errors import counted
 from seqnets.insight.canvas import new_figure, plain
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
             )
     right, total = int(counts.trace()), int(counts.sum())
     share = f", {right / total:.1%} right" if total else ""
-    axes.set_title(f"{total:,} sequences{share}", loc="left", fontsize=9)
+    axes.set_title(f"{counted(total, 'sequence')}{share}", loc="left", fontsize=9)
     bar = figure.colorbar(shown, ax=axes, shrink=min(1.0, 2.2 / side), pad=0.02, ticks=[0, 0.5, 1])
     bar.set_label("share of the row", fontsize=8)
     bar.outline.set_edgecolor("#999999")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqnets.errors import counted
 from seqnets.insight.canvas import new_figure
 
 if TYPE_CHECKING:
@@ -33,5 +34,5 @@ def draw_scatter(said: np.ndarray, true: np.ndarray) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     error = f"mean absolute error {np.abs(said - true).mean():.3g}" if len(said) else "no numbers"
     lost = f", {np.sum(~finite)} not finite" if not finite.all() else ""
-    axis.set_title(f"{len(said)} sequences, {error}{lost}", loc="left", fontsize=9)
+    axis.set_title(f"{counted(len(said), 'sequence')}, {error}{lost}", loc="left", fontsize=9)
     return figure

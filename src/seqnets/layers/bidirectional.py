@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
@@ -72,8 +72,8 @@ class Reversed(nn.Module):
         y, state = self.layer(turned(x, lengths), state, lengths, resets)
         if y.shape[1] != x.shape[1]:
             raise ShapeError(
-                f"Reversed: {type(self.layer).__name__} gave {y.shape[1]} steps for {x.shape[1]}, "
-                f"expected as many."
+                f"Reversed: {type(self.layer).__name__} gave {counted(y.shape[1], 'step')} for "
+                f"{x.shape[1]}, expected as many."
             )
         return turned(y, lengths), state
 

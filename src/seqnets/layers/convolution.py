@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.convolutional import height_and_width
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import divided, without_padding
 
@@ -205,12 +205,12 @@ class Fronted(nn.Module):
     def __init__(self, front: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         check_is_layer("Fronted", layer)
-        if front.output_size != layer.input_size:
-            raise ShapeError(
-                f"Fronted: the front gives {front.output_size} features and the layer takes "
-                f"{layer.input_size}, expected the same number."
-            )
         self.front, self.layer = front, layer
+        if self.front.output_size != self.layer.input_size:
+            raise ShapeError(
+                f"Fronted: the front gives {counted(self.front.output_size, 'feature')} and the "
+                f"layer takes {self.layer.input_size}, expected the same number."
+            )
 
     @property
     def input_size(self) -> int:

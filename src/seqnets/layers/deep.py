@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_choice, check_count, check_probability
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
@@ -109,8 +109,8 @@ class DeepRNN(nn.Module):
                 pair = [_with_parameters_of(cell) for cell in pair]
             else:
                 raise ConfigError(
-                    f"DeepRNN: layer {depth} takes {width} features and has {size} units, "
-                    f"expected {made[0]} and {made[2]} as in layer 0, and the same kind.\n"
+                    f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and has {size} "
+                    f"units, expected {made[0]} and {made[2]} as in layer 0, and the same kind.\n"
                     f"  tied=True uses one cell's parameters in all layers."
                 )
             layer: Recurrent | Bidirectional
@@ -183,7 +183,7 @@ class DeepRNN(nn.Module):
             return (None,) * len(self.layers)
         if isinstance(state, Tensor) or len(state) != len(self.layers):
             raise ShapeError(
-                f"DeepRNN: state has {len(state)} parts, expected one of each layer: "
+                f"DeepRNN: state has {counted(len(state), 'part')}, expected one of each layer: "
                 f"{len(self.layers)}."
             )
         return state
@@ -238,8 +238,9 @@ def _around(connection: str, depth: int, num_layers: int, width: int, given: int
     kind = _CONNECTIONS[connection] if leads else _Straight
     if kind not in (_Straight, _Dense) and given != width:
         raise ShapeError(
-            f"DeepRNN: layer {depth} takes {width} features and gives {given}, expected the same "
-            f"number.\n  connection={connection!r} adds the two; change hidden_size or merge."
+            f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and gives {given}, expected "
+            f"the same number.\n  connection={connection!r} adds the two; change hidden_size or "
+            "merge."
         )
     return kind(width)
 
@@ -272,7 +273,8 @@ def _each(name: str, value: Any, num_layers: int) -> Sequence[Any]:
         return (value,) * num_layers
     if len(value) != num_layers:
         raise ConfigError(
-            f"DeepRNN: {name} lists {len(value)} values, expected one a layer: {num_layers}."
+            f"DeepRNN: {name} lists {counted(len(value), 'value')}, expected one a layer: "
+            f"{num_layers}."
         )
     return value
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_count
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import divided, valid_steps
 
@@ -50,13 +50,13 @@ class Hierarchical(nn.Module):
         check_count("Hierarchical", stride=stride)
         check_is_layer("Hierarchical", lower, "lower")
         check_is_layer("Hierarchical", upper, "upper")
-        if lower.output_size != upper.input_size:
-            raise ShapeError(
-                f"Hierarchical: the lower layer gives {lower.output_size} features and the upper "
-                f"one takes {upper.input_size}, expected the same number."
-            )
         self.lower, self.upper = lower, upper
         self.stride, self.carry = stride, carry
+        if self.lower.output_size != self.upper.input_size:
+            raise ShapeError(
+                f"Hierarchical: the lower layer gives {counted(self.lower.output_size, 'feature')} "
+                f"and the upper one takes {self.upper.input_size}, expected the same number."
+            )
 
     @property
     def input_size(self) -> int:

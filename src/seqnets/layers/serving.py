@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.cells.checks import mistaken
 from seqnets.checks import check_count
 from seqnets.engine.streaming import CellStream, stream_cell
-from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_like import TorchLike
@@ -102,7 +102,7 @@ class Stream:
     def state(self, state: Any) -> None:
         if len(state) != len(self._streams):
             raise ShapeError(
-                f"Stream: state has {len(state)} parts, expected one of each layer: "
+                f"Stream: state has {counted(len(state), 'part')}, expected one of each layer: "
                 f"{len(self._streams)}."
             )
         for depth, (stream, start, given) in enumerate(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import CellOption, optioned
 from seqnets.checks import check_count, check_probability
-from seqnets.errors import ConfigError, DataError, DtypeError
+from seqnets.errors import ConfigError, DataError, DtypeError, counted
 from seqnets.layers import CellFactory, DeepRNN, LockedDropout, Truncated
 
 DROPOUTS = ("input", "between", "output")
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         if low < 0 or high >= vocab_size:
             raise DataError(
                 f"Encoder: a token is {low if low < 0 else high}, expected 0..{vocab_size - 1}.\n"
-                f"  The vocabulary has {vocab_size} tokens."
+                f"  The vocabulary has {counted(vocab_size, 'token')}."
             )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_choice, check_count
-from seqnets.errors import ShapeError
+from seqnets.errors import ShapeError, counted
 from seqnets.layers import CellFactory
 from seqnets.models.encoder import Encoder
 from seqnets.models.horizons import Direct, Strategy, Task
@@ -135,8 +135,8 @@ class Forecaster(nn.Module):
             raise ShapeError("Forecaster: lengths came, expected None: windows are whole.")
         if x.shape[1] % self.segment or not x.shape[1]:
             raise ShapeError(
-                f"Forecaster: {x.shape[1]} steps came, expected a multiple of the segment's "
-                f"{self.segment}.\n  Change dataset.lookback or model.segment."
+                f"Forecaster: {counted(x.shape[1], 'step')} came, expected a multiple of the "
+                f"segment's {self.segment}.\n  Change dataset.lookback or model.segment."
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from seqnets.cells import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, counted
 
 
 @torch.no_grad()
@@ -53,8 +53,8 @@ def one_unit(
         expected = parameters[name].numel() if name in parameters else 0
         if given.numel() != expected:
             raise ConfigError(
-                f"one_unit: {name} of {type(cell).__name__} got {given.numel()} numbers, "
-                f"expected {expected}."
+                f"one_unit: {name} of {type(cell).__name__} got "
+                f"{counted(given.numel(), 'number')}, expected {expected}."
             )
         if expected:
             parameters[name].copy_(given.view_as(parameters[name]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqnets.datasets.files import LARGEST
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 _KEYS = {"x", "lengths", "y", "ids", "split"}
 
@@ -48,7 +48,8 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
         if values.shape != expected and (size > 1 or values.shape != expected[:1]):
             raise DataError(
                 f"{path}: {key} has shape {values.shape}, expected {expected}"
-                f"{'' if size > 1 else f' or {expected[:1]}'}: x has {len(sequences)} sequences."
+                f"{'' if size > 1 else f' or {expected[:1]}'}: x has "
+                f"{counted(len(sequences), 'sequence')}."
             )
         for row, of_row in zip(rows, values.reshape(expected).tolist(), strict=True):
             row.update(zip(columns[key], of_row, strict=True))
@@ -108,7 +109,7 @@ def _cut(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarr
     if x.ndim not in (1, 2) or len(x) != int(lengths.sum()):
         raise DataError(
             f"{path}: x has shape {x.shape}, expected (N, T, I) or (steps, I) for the "
-            f"{len(lengths)} lengths, which add up to {int(lengths.sum())} steps."
+            f"{counted(len(lengths), 'length')} with the sum {int(lengths.sum())}."
         )
     return np.split(x.reshape(len(x), -1), np.cumsum(lengths)[:-1])
 

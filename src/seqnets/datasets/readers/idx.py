@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 _BYTES = 8
 """The code of unsigned bytes, the type that pictures and labels come in."""
@@ -41,7 +41,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(
             f"{path}: {len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'} came, "
             f"expected {start} or more that begin with {magic.hex(' ')}.\n"
-            f"  So begins an IDX file of bytes in {dimensions} dimensions."
+            f"  So begins an IDX file of bytes in {counted(dimensions, 'dimension')}."
         )
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     if len(data) != start + math.prod(shape):

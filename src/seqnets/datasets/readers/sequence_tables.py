@@ -11,7 +11,7 @@ import numpy as np
 
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
 from seqnets.datasets.readers.tables import Row, need, read_rows, shown, text
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
 
@@ -105,9 +105,9 @@ def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
     for place, step in enumerate(cell, start=1):
         found = len(step) if isinstance(step, list) else None
         if found != size or size == 0:
+            expected = "a number" if size is None else f"a list of {counted(size or 1, 'number')}"
             raise DataError(
-                f"{where}: step {place} of column {STEPS} is {shown(step)}, expected "
-                f"{'a number' if size is None else f'a list of {size or 1} numbers'}"
+                f"{where}: step {place} of column {STEPS} is {shown(step)}, expected {expected}"
                 f"{' as the first step is' if place > 1 else ''}."
             )
         name = f"{STEPS}, step {place}"

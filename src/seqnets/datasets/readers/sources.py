@@ -12,7 +12,7 @@ from seqnets.datasets.readers.folders import KINDS, read_files, read_folder
 from seqnets.datasets.readers.records import Record, Source, Wanted
 from seqnets.datasets.readers.sequence_tables import read_table
 from seqnets.datasets.readers.ts import read_ts_records
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 
 def read_source(path: Path, wanted: Wanted) -> Source:
@@ -52,7 +52,7 @@ def _features(records: list[Record]) -> int | str:
     for record in records:
         if isinstance(record.steps, np.ndarray) and record.steps.shape[1] != size:
             raise DataError(
-                f"{record.where}: {record.steps.shape[1]} features a step came, expected {size} "
-                f"as at {records[0].where}."
+                f"{record.where}: {counted(record.steps.shape[1], 'feature')} a step came, "
+                f"expected {size} as at {records[0].where}."
             )
     return size

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.files import LARGEST, check_text, parse_number
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 from seqnets.optional import optional
 
 Row = dict[str, Any]
@@ -122,7 +122,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
                     continue
                 if len(cells) != len(columns):
                     raise DataError(
-                        f"{where}: {len(cells)} cells came, expected {len(columns)}: "
+                        f"{where}: {counted(len(cells), 'cell')} came, expected {len(columns)}: "
                         f"{', '.join(columns)}."
                     )
                 yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}

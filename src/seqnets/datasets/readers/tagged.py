@@ -13,7 +13,7 @@ from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, t
 from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
 from seqnets.datasets.readers.tables import Row
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
 
@@ -145,8 +145,9 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
             columns = columns or len(cells)
             if len(cells) != columns:
                 raise DataError(
-                    f"{where}: {len(cells)} columns came, expected {columns} as in the first line "
-                    "with a word.\n  A line is a word, and an empty line ends a sentence."
+                    f"{where}: {counted(len(cells), 'column')} came, expected {columns} as in the "
+                    "first line with a word.\n  A line is a word, and an empty line ends a "
+                    "sentence."
                 )
             sentence = sentence or Tagged(where)
             sentence.add(where, word, label)
@@ -171,14 +172,14 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
         labels = [None] * len(steps) if labels is None else _list(where, LABELS, labels)
         if len(labels) != len(steps):
             raise DataError(
-                f"{where}: {len(labels)} labels and {len(steps)} {column} came, expected a label "
-                "for each."
+                f"{where}: {counted(len(labels), 'label')} came for {len(steps)} {column}, "
+                "expected one for each."
             )
         sequence = Tagged(where, features, split=split_of(where, row), id=row.get(ID))
         for place, (step, given) in enumerate(zip(steps, labels, strict=True)):
             if features and len(step) != len(features):
                 raise DataError(
-                    f"{where}: {column}[{place}] has {len(step)} numbers, expected "
+                    f"{where}: {column}[{place}] has {counted(len(step), 'number')}, expected "
                     f"{len(features)} as {column}[0] has."
                 )
             sequence.add(where, step, _label(where, f"{LABELS}[{place}]", given))

@@ -12,7 +12,7 @@ import numpy as np
 from seqnets.datasets.files import check_text, parse_number
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.datasets.readers.tables import is_missing
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _read_case(series: TimeSeries, line: str, missing: bool) -> tuple[np.ndarray
     *fields, target = (part.strip() for part in line.split(":"))
     series.dimensions = series.dimensions or len(fields)
     if len(fields) != series.dimensions:
-        raise ValueError(f"{len(fields)} dimensions came, expected {series.dimensions}.")
+        raise ValueError(f"{counted(len(fields), 'dimension')} came, expected {series.dimensions}.")
     if series.labels and target not in series.labels:
         raise ValueError(f"label {target!r} came, expected one of {', '.join(series.labels)}.")
     dimensions = [
@@ -133,7 +133,9 @@ def _read_case(series: TimeSeries, line: str, missing: bool) -> tuple[np.ndarray
     if len(set(lengths)) > 1:
         raise ValueError(f"dimensions of {lengths} steps came, expected all of one length.")
     if series.length not in (None, lengths[0]):
-        raise ValueError(f"{lengths[0]} steps came, expected {series.length} as the header says.")
+        raise ValueError(
+            f"{counted(lengths[0], 'step')} came, expected {series.length} as the header says."
+        )
     return np.stack(dimensions, axis=1), target
 
 
