@@ -32,7 +32,7 @@ import torch
 from seqnets import cells
 from seqnets.benchmarking.gate import disagreement
 from seqnets.benchmarking.precision import DTYPES, precision
-from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.engine import BACKENDS, runs, triton
 from seqnets.engine.request import make_request
@@ -349,10 +349,6 @@ def report(
         "cells_refused": {f"{backend}: {cell}": why for (backend, cell), why in refused.items()},
         "resources": taken,
         "spilling": spilling,
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-        "date": now(),
     }
 
 
@@ -391,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if str(asked.folder) == "-":
         work(torch.device(device))
         return 0
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    asked.folder.mkdir(parents=True, exist_ok=True)  # workers write their logs there
     names = SMALL if asked.small else list(makers())
     refused = refusals(backends, names, torch.device(device))
     pairs = [(b, cell) for cell in names for b in backends if (b, cell) not in refused]
@@ -400,8 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workers = 0 if asked.small else asked.workers
     ends, closed = run(trials, asked.seconds, device, workers, asked.folder)
     found = report(ends, refused, closed, asked.max_spills)
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    (asked.folder / "checks.json").write_text(text + "\n", encoding="utf-8")
+    write_found(asked.folder / "checks.json", found)
     show(found, total)
     return 0 if ends and not found["failed"] and not found["spilling"] else 1
 

@@ -5,7 +5,6 @@ python scripts/measure_linear.py --device cuda    # the scan and the kernel that
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets import GatedCell
-from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.benchmarking.timer import race
 from seqnets.engine import unroll
 
@@ -65,10 +64,8 @@ def main() -> None:
         times = race(runs, 2.0, device)
         rows.append({"B": B, "T": T, "H": H} | {k: round(t.median, 3) for k, t in times.items()})
         print(rows[-1])
-    whole = {"ms": rows, "machine": machine(), "versions": versions(), "commit": commit()}
-    asked.results.mkdir(parents=True, exist_ok=True)
     name = "linear.json" if asked.device == "cpu" else f"linear_{asked.device}.json"
-    (asked.results / name).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_found(asked.results / name, {"ms": rows})
 
 
 if __name__ == "__main__":

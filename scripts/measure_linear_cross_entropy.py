@@ -8,7 +8,6 @@ benchmarks/results/linear_cross_entropy.json; ratios are those of FusedSoftmax t
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.benchmarking.memory import peak_memory
-from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.benchmarking.timer import race
 from seqnets.models import FusedSoftmax
 
@@ -50,9 +49,7 @@ def main() -> None:
             row[f"{unit} ratio"] = round(row[unit][FUSED] / row[unit][SEPARATE], 3)
         rows.append(row)
         print(row)
-    whole = {"threads": torch.get_num_threads(), "rows": rows}
-    whole |= {"machine": machine(), "versions": versions(), "commit": commit()}
-    RESULT.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_found(RESULT, {"threads": torch.get_num_threads(), "rows": rows})
 
 
 def separate(head: FusedSoftmax, y: Tensor, targets: Tensor) -> Tensor:

@@ -3,14 +3,13 @@
 python scripts/measure_memory.py    # writes benchmarks/results/memory.json
 """
 
-import json
 from pathlib import Path
 
 import torch
 
 from seqnets import Recurrent
 from seqnets.benchmarking.memory import peak_memory
-from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.cells import GRUCell, LSTMCell
 
 RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "memory.json"
@@ -33,9 +32,7 @@ def main() -> None:
             step()
             rows.setdefault(name, {})[kind] = round(peak_memory(step, x.device), 1)
         print(name, rows[name])
-    whole = {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows}
-    whole |= {"machine": machine(), "versions": versions(), "commit": commit()}
-    RESULT.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_found(RESULT, {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows})
 
 
 if __name__ == "__main__":

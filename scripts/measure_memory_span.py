@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
-from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.cli.build import build
 from seqnets.datasets import Adding, Copy, Recall, SequenceData
 from seqnets.insight.spans import span_lines
@@ -189,10 +189,8 @@ def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def write(path: Path, settings: dict[str, Any], tried: list[dict[str, Any]]) -> None:
     """Everything found so far, with where it comes from."""
-    whole = {"settings": settings, "spans": spans(tried, settings["longest"]), "tried": tried}
-    whole |= {"machine": machine(), "versions": versions(), "commit": commit(), "date": now()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    found = spans(tried, settings["longest"])
+    write_found(path, {"settings": settings, "spans": found, "tried": tried})
 
 
 if __name__ == "__main__":

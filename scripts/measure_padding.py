@@ -4,7 +4,6 @@ python scripts/measure_padding.py    # writes benchmarks/results/padding.json, i
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import seqnets
-from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.benchmarking.timer import race
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -56,11 +55,8 @@ def main() -> None:
                 | {name: round(time.median, 3) for name, time in times.items()}
             )
             print(rows[-1])
-    whole = {"sizes": {"B": B, "T": T, "I": I, "H": H}, "ms": rows, "machine": machine()}
-    whole |= {"versions": versions(), "commit": commit()}
-    asked.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(whole, indent=1) + "\n"
-    (asked.results / "padding.json").write_text(text, encoding="utf-8")
+    sizes = {"B": B, "T": T, "I": I, "H": H}
+    write_found(asked.results / "padding.json", {"sizes": sizes, "ms": rows})
 
 
 if __name__ == "__main__":

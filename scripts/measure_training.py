@@ -36,7 +36,7 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from seqnets import engine
-from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.cells import LSTMCell
 from seqnets.datasets import PennTreebank
 from seqnets.layers import detach
@@ -286,13 +286,8 @@ def main() -> None:
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratios": ratios,
         "turns": {name: [round(v, 2) for v in values] for name, values in found.items()},
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-        "date": now(),
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_found(given.output, result)
     for missing in result["missing"]:
         print(f"missing: {missing}")
     print(f"{given.model}, {result['data']}, {given.device}, by {', '.join(BACKENDS[BARE])}")

@@ -27,7 +27,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
 
 from seqnets import cells
-from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.benchmarking.surroundings import write_found
 from seqnets.cli.console import quiet
 from seqnets.datasets import PolyphonicMusic, Shakespeare, TimeSeriesFiles
 from seqnets.insight.boxes import draw_boxes
@@ -163,10 +163,6 @@ def main() -> None:
         "tasks": {name: {"says": t.says, "steps": t.steps} for name, t in TASKS.items()},
         "variants": {name: said for name, (_, said) in VARIANTS.items()},
         "seeds": list(range(asked.seeds)),
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-        "date": now(),
     }
     for seed in range(asked.seeds):
         for name, task in TASKS.items():
@@ -179,7 +175,7 @@ def main() -> None:
                 with quiet():
                     found["runs"].append({"task": name, **run(task, data, variant, seed)})
                 print(found["runs"][-1], flush=True)
-                asked.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                write_found(asked.output, found)
     draw(asked.output)
 
 

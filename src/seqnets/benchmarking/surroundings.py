@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,14 @@ _ALLOCATOR = (
     *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
     *("GLIBC_TUNABLES", "LD_PRELOAD"),
 )
+
+
+def write_found(path: Path, found: Mapping[str, Any]) -> None:
+    """Write what a script has found as JSON, with machine, versions, revision and date."""
+    whole = {**found, "machine": machine(), "versions": versions(), "commit": commit()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**whole, "date": now()}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
