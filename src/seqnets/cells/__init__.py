@@ -1,11 +1,13 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
+from seqnets.cells.antisymmetric import AntisymmetricRNNCell, GatedAntisymmetricRNNCell
 from seqnets.cells.base import Cell, GatedCell
 from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
 from seqnets.cells.exponential import SLSTMCell
+from seqnets.cells.fast import FastGRNNCell, FastRNNCell
 from seqnets.cells.gru import (
     GRUCell,
     LightGRUCell,
@@ -16,17 +18,8 @@ from seqnets.cells.gru import (
     OriginalGRUCell,
     UGRNNCell,
 )
+from seqnets.cells.hgrn import HGRNCell
 from seqnets.cells.highway import RecurrentHighwayCell
-from seqnets.cells.linear import (
-    FPoolQRNNCell,
-    HGRNCell,
-    IFOPoolQRNNCell,
-    MinGRUCell,
-    MinLSTMCell,
-    PeepholeSRUCell,
-    QRNNCell,
-    SRUCell,
-)
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
     CoupledLSTMCell,
@@ -37,6 +30,7 @@ from seqnets.cells.lstm import (
     NoForgetLSTMCell,
     PeepholeLSTMCell,
 )
+from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
 from seqnets.cells.odyssey import (
     CIFGLSTMCell,
     FGRLSTMCell,
@@ -50,6 +44,7 @@ from seqnets.cells.options import Activations, ClipState, LayerNorm, LearnedStat
 from seqnets.cells.orthogonal import ExpRNNCell, orthogonal
 from seqnets.cells.oscillator import CoRNNCell
 from seqnets.cells.phased import PhasedLSTMCell
+from seqnets.cells.qrnn import FPoolQRNNCell, IFOPoolQRNNCell, QRNNCell
 from seqnets.cells.regularizers import (
     InputDropout,
     RecurrentDropout,
@@ -57,15 +52,8 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
-from seqnets.cells.rnn import (
-    AntisymmetricRNNCell,
-    FastGRNNCell,
-    FastRNNCell,
-    GatedAntisymmetricRNNCell,
-    IndRNNCell,
-    IRNNCell,
-    RNNCell,
-)
+from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
+from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.starting import chrono, initialize
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 

@@ -1,0 +1,91 @@
+"""Hierarchically gated networks: linear in a memory that forgets no faster than a bound."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets.cells.base import GatedCell
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class HGRNCell(GatedCell):
+    r"""Hierarchically gated network: no unit forgets faster than a bound of its own.
+
+    .. math::
+        f_t &= \gamma + (1 - \gamma) \odot \sigma(W_f x_t + b_f), \qquad \gamma = \sigma(\beta) \\
+        c_t &= \mathrm{silu}(W_c x_t + b_c) \\
+        h_t &= f_t \odot h_{t-1} + (1 - f_t) \odot c_t \\
+        y_t &= \sigma(W_g x_t + b_g) \odot h_t
+
+    In a deep network let the bound rise from layer to layer: the lower ones then forget, the upper
+    ones remember.
+
+    Differs from the paper in three places: the memory is real, which there is turned by a complex
+    number at every step; the norm and the matrix behind the output gate are left out; and each
+    cell learns its bound :math:`\gamma` alone, where the paper's bounds add up over the layers.
+
+    State: ``(y, h)``, (B, H) each; y is not read back. Output: ``y``.
+
+    Attributes:
+        beta: (H,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        lower_bound: Where :math:`\gamma` starts, between 0 and 1.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``lower_bound`` is not between 0 and 1.
+
+    References:
+        Qin et al., 2023, "Hierarchically Gated Recurrent Neural Network for Sequence Modeling",
+        arXiv:2311.04823.
+    """
+
+    gates = ("f", "c", "g")
+    recurrent = ()
+    states = ("y", "h")
+    output_only = True
+    keeping = ("f",)
+    per_unit = ("beta",)
+    beta: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
+    ) -> None:
+        if not 0 < lower_bound < 1:
+            raise ConfigError(
+                f"{self._name}: lower_bound is {lower_bound}, expected a number between 0 and 1."
+            )
+        self.lower_bound = lower_bound  # the base draws the parameters, and then reads this
+        super().__init__(input_size, hidden_size, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and the bound."""
+        super().reset_parameters()
+        self.beta.fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
+
+    def candidate(self, a: Tensor) -> Tensor:
+        """SiLU."""
+        return F.silu(a)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, h = state
+        bound = torch.sigmoid(self.beta)
+        f = bound + (1 - bound) * self.gate(wx.f)
+        c = self.candidate(wx.c)
+        h = c + f * (h - c)
+        return self.gate(wx.g) * h, h
+
+    def extra_repr(self) -> str:
+        """The sizes and the bound."""
+        return super().extra_repr() + f", lower_bound={self.lower_bound}"
