@@ -1,13 +1,14 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
 from seqnets.cells.antisymmetric import AntisymmetricRNNCell, GatedAntisymmetricRNNCell
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
 from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
 from seqnets.cells.exponential import SLSTMCell
 from seqnets.cells.fast import FastGRNNCell, FastRNNCell
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.gru import (
     GRUCell,
     LightGRUCell,

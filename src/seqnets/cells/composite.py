@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets import initializers
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, redraw
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seqnets import initializers
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
+from seqnets.cells.gated import GatedCell
 
 
 class ComputedCell(GatedCell):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.base import GatedCell
 from seqnets.cells.checks import check_size
+from seqnets.cells.gated import GatedCell
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
-from seqnets.cells.base import GatedCell
 from seqnets.cells.checks import check_size
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.gru import OriginalGRUCell
 from seqnets.cells.lstm import LSTMCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError

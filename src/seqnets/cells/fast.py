@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import GatedCell
+from seqnets.cells.gated import GatedCell
 from seqnets.typing import State
 
 

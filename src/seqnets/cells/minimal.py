@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.cells.base import GatedCell
+from seqnets.cells.gated import GatedCell
 from seqnets.typing import State
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, gated, methods_called
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError

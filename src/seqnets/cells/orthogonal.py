@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell, compute
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import gated, keep_rule
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.base import GatedCell
+from seqnets.cells.gated import GatedCell
 from seqnets.checks import check_choice
 from seqnets.typing import State
 

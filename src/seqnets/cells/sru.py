@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.base import GatedCell
+from seqnets.cells.gated import GatedCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import keep_rule
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError

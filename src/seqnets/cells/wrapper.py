@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import Cell, GatedCell
+from seqnets.cells.base import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
+from seqnets.cells.gated import GatedCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 

@@ -1,0 +1,200 @@
+"""Cells made of gates: most of those that there are."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqnets import initializers
+from seqnets.cells.base import Cell
+from seqnets.cells.checks import check_size
+from seqnets.errors import ConfigError, ShapeError
+from seqnets.typing import State
+
+
+class GatedCell(Cell):
+    """A cell made of gates: an affine map of input and output each, and an equation between.
+
+    A subclass declares its ``gates`` and writes :meth:`update`, or :meth:`step` if its step has
+    more than one product. Everything else follows from these.
+
+    Attributes:
+        gates: Names of the gates, in the order of their rows in the weights (torch.nn's order).
+        inputs: Those with a product by the input; all if not said.
+        recurrent: Those with a product by the output; all if not said. Without any there is no
+            ``weight_hh``.
+        keeping: Gates that keep the memory where they are open; "-i", where gate i is shut.
+        square: Whether the input itself stands in the equation, so that I must be H.
+        per_unit: Names of further parameters with one number a unit, each (H,).
+        weight_ih: One block of rows for each of ``inputs``, (G*H, I).
+        weight_hh: One for each of ``recurrent``, (G*H, output size).
+        bias_ih: (G*H,), or None.
+        bias_hh: (G*H,), or None.
+        parameter_shapes: The shape of each parameter that is there.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        bias: Whether the affine maps have biases.
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+    inputs: ClassVar[tuple[str, ...]]
+    recurrent: ClassVar[tuple[str, ...]]
+    keeping: ClassVar[tuple[str, ...]] = ()
+    square: ClassVar[bool] = False
+    per_unit: ClassVar[tuple[str, ...]] = ()
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    _input_gates: ClassVar[type[Any]]
+    _recurrent_gates: ClassVar[type[Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "gates" in cls.__dict__:
+            cls.inputs = cls.__dict__.get("inputs", cls.gates)
+            cls.recurrent = cls.__dict__.get("recurrent", cls.gates)
+        if "inputs" in cls.__dict__:
+            cls._input_gates = namedtuple("InputGates", cls.inputs)  # type: ignore[misc]
+        if "recurrent" in cls.__dict__:
+            cls._recurrent_gates = namedtuple("RecurrentGates", cls.recurrent)  # type: ignore[misc]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not hasattr(self, "inputs") or not hasattr(self, "recurrent"):
+            raise ConfigError(
+                f"{self._name}: declares no gates, expected a tuple of their names.\n"
+                '  Write gates = ("f", "n") in the class, say: update reads wx.f and uh.f.'
+            )
+        self.input_size = check_size(self, "input_size", input_size)
+        self.hidden_size = check_size(self, "hidden_size", hidden_size)
+        if self.square and input_size != hidden_size:
+            raise ConfigError(
+                f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
+                f"  The input itself stands in its equation; put a linear layer before it."
+            )
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
+
+        rows, *columns = self.block_shape(self.input_size)
+        inputs, recurrent = len(self.inputs) * rows, len(self.recurrent) * rows
+        self.weight_ih = parameter(inputs, *columns)
+        if recurrent:
+            self.weight_hh = parameter(recurrent, *self.block_shape(self.output_size)[1:])
+        self.register_parameter("bias_ih", parameter(inputs) if bias else None)
+        self.register_parameter("bias_hh", parameter(recurrent) if bias and recurrent else None)
+        for name in self.per_unit:
+            self.register_parameter(name, parameter(self.hidden_size))
+        self.add_parameters(parameter)
+        self.parameter_shapes = {name: p.shape for name, p in self.named_parameters()}
+        self.reset_parameters()
+
+    def block_shape(self, features: int) -> tuple[int, ...]:
+        """One gate's rows of the weight by which so many features enter."""
+        return self.hidden_size, features
+
+    def add_parameters(self, parameter: Any) -> None:
+        """Register what a subclass has beyond gates; ``parameter(*shape)`` makes an empty one."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew: Xavier for inputs, orthogonal for recurrence, else zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
+        if self.recurrent:
+            initializers.orthogonal_(self.learned("weight_hh"), len(self.recurrent))
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equation between the products: pointwise, tensors are (B, H).
+
+        Args:
+            wx: ``W x + b`` of this step, by gate: ``wx.i``.
+            uh: ``U h + d`` of this step, by gate; empty without recurrent gates.
+            state: The state before the step.
+
+        Returns:
+            The state after it, in the order of ``states``.
+        """
+        raise NotImplementedError(f"{self._name} defines neither update nor step.")
+
+    def project(self, x: Tensor) -> Tensor:
+        """``W x + b`` of every gate: (..., I) to (..., G*H)."""
+        return self.product(x, self.weight_ih, self.bias_ih)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What a weight of some gates and their bias make of features: (..., I) to (..., G*H)."""
+        return F.linear(x, weight, bias)
+
+    def recur(self, h: Tensor, *gates: str) -> Any:
+        """``U h + d`` by gate: (B, H) each.
+
+        Args:
+            h: What the recurrent weights multiply, (B, output size).
+            gates: Only these, neighbours in ``recurrent``; all of them if none is named.
+
+        Returns:
+            A named tuple of all gates, or a tuple of those named, in their order.
+        """
+        if not self.recurrent:
+            return self._recurrent_gates()
+        weight, bias = self.weight_hh, self.bias_hh
+        if gates:
+            first = self.recurrent.index(gates[0])
+            if self.recurrent[first : first + len(gates)] != gates:
+                raise ConfigError(
+                    f"{self._name}: recur got gates {gates}, expected neighbours in "
+                    f"{self.recurrent}."
+                )
+            size = len(weight) // len(self.recurrent)
+            rows = slice(first * size, (first + len(gates)) * size)
+            weight, bias = weight[rows], None if bias is None else bias[rows]
+        products = self.product(h, weight, bias).chunk(len(gates or self.recurrent), -1)
+        return products if gates else self._recurrent_gates(*products)
+
+    def split(self, tensor: Tensor) -> Any:
+        """Name the gates of a tensor (..., G*H): ``split(wx).i`` is (..., H). Views, no copies."""
+        return self._input_gates(*tensor.chunk(len(self.inputs), -1))
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """One product, or none without recurrent gates, then :meth:`update`."""
+        return self.update(self.split(wx), self.recur(state[0]), state)
+
+    def check_parameters(self) -> None:
+        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        for name, shape in self.parameter_shapes.items():
+            tensor = self._tensor(name)
+            if tensor.shape != shape:
+                raise ShapeError(
+                    f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "
+                    f"{tuple(shape)}.\n"
+                    f"  It follows from input_size = {self.input_size} and hidden_size = "
+                    f"{self.hidden_size}."
+                )
+        super().check_parameters()
+
+    @property
+    def _like(self) -> Tensor:
+        weight = self._tensor("weight_ih")
+        return super()._like if weight is None else weight
+
+    def extra_repr(self) -> str:
+        """The sizes, and the bias where there is none, as torch.nn prints them."""
+        return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
