@@ -33,13 +33,8 @@ from seqnets.datasets.recall import Recall
 from seqnets.datasets.regression_files import RegressionFiles
 from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.sequence_files import SequenceFiles
-from seqnets.datasets.sequences import (
-    NextSteps,
-    SequenceData,
-    SequenceLoader,
-    Sequences,
-    Splits,
-)
+from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.series_table import SeriesTable
 from seqnets.datasets.shakespeare import Shakespeare

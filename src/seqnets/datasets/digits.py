@@ -6,8 +6,8 @@ from typing import Any
 
 from seqnets.checks import check_fractions
 from seqnets.datasets.base import Part
+from seqnets.datasets.dealing import deal
 from seqnets.datasets.pixels import Pictures, PixelSequences
-from seqnets.datasets.sequences import deal
 from seqnets.optional import optional
 
 

@@ -19,7 +19,8 @@ from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.rivals.naive_bayes import naive_bayes
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
+from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.vocabulary import Unit, Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes

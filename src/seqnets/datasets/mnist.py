@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.dealing import deal
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.readers.idx import read_idx
-from seqnets.datasets.sequences import deal
 from seqnets.errors import DataError, counted
 
 _FOLDERS = ("mnist", "MNIST/raw", "")

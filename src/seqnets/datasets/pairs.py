@@ -15,7 +15,8 @@ from torch import Tensor
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.codecs import FOREIGN, Codec
 from seqnets.datasets.loader import share
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, check_sequences
+from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
 from seqnets.errors import DataError
 from seqnets.typing import END, IGNORE, Batch, Sizes
 

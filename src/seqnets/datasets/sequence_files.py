@@ -16,13 +16,15 @@ from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.dealing import deal
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import ids_of, part_of
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits, deal
+from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError
 from seqnets.typing import Known, Sizes

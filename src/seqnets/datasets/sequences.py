@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +15,8 @@ from torch import Tensor
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.examples import show_steps, show_target
-from seqnets.datasets.loader import Loader, share
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.errors import DataError, counted
 from seqnets.typing import IGNORE, Batch, Sizes
 
@@ -127,120 +125,6 @@ class NextSteps(Sequences):
         """Return all steps but the last of each sequence, and as targets all but the first."""
         x, y, lengths, _ = super().batch(rows)
         return Batch(x[:, :-1], y[:, 1:], None if lengths is None else lengths - 1)
-
-
-class Batched(Protocol):
-    """What a loader makes batches of."""
-
-    def __len__(self) -> int:
-        """Return how many there are to choose from."""
-
-    def batch(self, rows: Tensor) -> Batch:
-        """Return those of these numbers, (B,) int64."""
-
-    @property
-    def lengths(self) -> Tensor:
-        """Steps of each, (N,) int64."""
-
-    @property
-    def size(self) -> Tensor:
-        """By what similar ones are found, (N,)."""
-
-    @property
-    def ragged(self) -> bool:
-        """Whether the lengths differ."""
-
-    @property
-    def ids(self) -> list[Any] | None:
-        """What their file calls them; None where it has no names for them."""
-
-
-class SequenceLoader(Loader):
-    """Batches of whole sequences, shuffled anew in each epoch or in their order.
-
-    Sequences of similar lengths may be put into one batch, so that little of it is padding: a pool
-    of so many batches is drawn, sorted by length, and cut into batches, whose order is then random.
-
-    The last batch may be smaller. When several processes train together, every batch is dealt out
-    among them; a last batch with fewer sequences than processes joins the one before it, so that
-    none gets an empty share.
-
-    Args:
-        sequences: What to hand out.
-        batch_size: Sequences of a batch for each process.
-        shuffle: Whether to shuffle them.
-        seed: Decides the order, together with the epoch's number.
-        name: What error messages call the sequences.
-        bucket_batches: Batches of a pool; 1 puts together what comes together.
-
-    Raises:
-        DataError: There are fewer sequences than processes.
-    """
-
-    def __init__(
-        self,
-        sequences: Batched,
-        batch_size: int,
-        shuffle: bool = False,
-        seed: int = 0,
-        name: str = "sequences",
-        bucket_batches: int = 1,
-    ) -> None:
-        super().__init__()
-        self._bucket_batches = bucket_batches
-        self._sequences, self._batch_size = sequences, batch_size
-        self._shuffle, self._seed = shuffle, seed
-        if len(sequences) < (processes := share()[1]):
-            raise DataError(
-                f"{name}: {counted(len(sequences), 'sequence')} came, expected at least "
-                f"{processes}, one for each process."
-            )
-
-    def __len__(self) -> int:
-        processes = share()[1]
-        full = self._batch_size * processes
-        return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
-
-    def in_order(self) -> SequenceLoader:
-        """Return a loader of the same sequences that does not shuffle them."""
-        ordered = copy.copy(self)
-        ordered._shuffle = False
-        return ordered
-
-    @property
-    def ids(self) -> list[Any] | None:
-        """What the file calls the sequences, in its order; None where it has no names for them."""
-        return self._sequences.ids
-
-    @property
-    def padding(self) -> float:
-        """The share of padding among all steps of the coming epoch's batches, 0..1."""
-        order, full = self._order(self._epoch), self._batch_size * share()[1]
-        lengths = self._sequences.lengths.numpy()[order]
-        batches = np.split(lengths, range(full, len(lengths), full))
-        return float(1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches))
-
-    def _order(self, epoch: int) -> np.ndarray:
-        count = len(self._sequences)
-        if not self._shuffle:
-            return np.arange(count)
-        random = np.random.default_rng((self._seed, epoch))
-        order = random.permutation(count)
-        if self._bucket_batches == 1 or not self._sequences.ragged:
-            return order
-        full = self._batch_size * share()[1]
-        sizes, pool = self._sequences.size.numpy(), full * self._bucket_batches
-        pools = np.split(order, range(pool, count, pool))
-        order = np.concatenate([each[np.argsort(sizes[each], kind="stable")] for each in pools])
-        whole = count // full * full  # a smaller batch stays the last
-        batches = random.permutation(order[:whole].reshape(-1, full))
-        return np.concatenate([batches.ravel(), order[whole:]])
-
-    def _batch(self, order: np.ndarray, index: int) -> Batch:
-        rank, processes = share()
-        full = self._batch_size * processes
-        end = len(order) if index == len(self) - 1 else (index + 1) * full
-        return self._sequences.batch(torch.from_numpy(order[index * full : end][rank::processes]))
 
 
 class SequenceData(DataModule):
@@ -375,61 +259,6 @@ def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
     if values.is_floating_point():
         return ~values.isfinite(), "finite numbers"
     return (values < 0) | (values >= (classes or 0)), f"0 to {(classes or 0) - 1}"
-
-
-def choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose a share of each class.
-
-    Args:
-        who: What error messages call the sequences.
-        labels: The class of each sequence, (N,).
-        fraction: The share, rounded in each class; of a class of at least two sequences at least
-            one is chosen and one is not.
-        seed: Decides which ones.
-
-    Returns:
-        Whether each sequence is chosen, (N,).
-
-    Raises:
-        DataError: No class has two sequences.
-    """
-    random = np.random.default_rng((seed, 0, 2))  # the shuffling draws from (seed, epoch)
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        chosen[members[:count]] = True
-    if not chosen.any():
-        raise DataError(
-            f"{who}: {counted(len(labels), 'training sequence')} came, no two of one class, "
-            "expected enough to set some of them aside."
-        )
-    return chosen
-
-
-def deal(
-    who: str, labels: np.ndarray, fractions: Mapping[Part, float], seed: int
-) -> dict[Part, np.ndarray]:
-    """Deal sequences out to parts; see :func:`choose`.
-
-    Args:
-        who: What error messages call the sequences.
-        labels: The class of each sequence, (N,).
-        fractions: The share of all sequences, of each class, that each part gets.
-        seed: Decides which ones.
-
-    Returns:
-        The numbers of each part's sequences, in their order, and of those that stay for training.
-
-    Raises:
-        DataError: No class has two sequences left.
-    """
-    rows, left = np.arange(len(labels)), 1.0
-    parts: dict[Part, np.ndarray] = {}
-    for part, fraction in fractions.items():
-        chosen = choose(who, labels[rows], fraction / left, seed)
-        parts[part], rows, left = rows[chosen], rows[~chosen], left - fraction
-    return {**parts, "train": rows}
 
 
 def standardise(splits: Splits) -> Splits:

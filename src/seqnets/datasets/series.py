@@ -17,7 +17,7 @@ from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.rivals.forecasts import forecast_baselines
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequences import SequenceLoader
+from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.windows import Windows, window_starts
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.typing import Known, Sizes

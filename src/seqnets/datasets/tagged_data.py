@@ -25,7 +25,8 @@ from seqnets.datasets.scores.tags import (
     is_bio,
     score_tags,
 )
-from seqnets.datasets.sequences import SequenceData, SequenceLoader, Sequences, Splits
+from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError

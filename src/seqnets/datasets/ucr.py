@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from seqnets.datasets.classification import LabelledData
+from seqnets.datasets.dealing import deal
 from seqnets.datasets.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
-from seqnets.datasets.sequences import Sequences, Splits, deal, standardise
+from seqnets.datasets.sequences import Sequences, Splits, standardise
 from seqnets.errors import DataError
 
 
