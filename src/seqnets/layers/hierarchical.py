@@ -99,7 +99,7 @@ class Hierarchical(nn.Module):
 
         if resets is not None:
             if lengths is not None:
-                resets = resets & valid_steps(lengths.to(resets.device), T)
+                resets = resets & valid_steps(resets, lengths)
             whole = nn.functional.pad(resets, (0, n * self.stride - T))
             resets = whole.unflatten(1, (n, self.stride)).any(2)
         ends = torch.arange(1, n + 1, device=x.device) * self.stride

@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """Which of so many steps are within the lengths (B,): (B, T) boolean."""
-    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+def valid_steps(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Which steps of a sequence (B, T, ...) are within the lengths (B,): (B, T) boolean."""
+    ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
+    return torch.arange(sequence.shape[1], device=sequence.device) < ends
 
 
 def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """A sequence (B, T, ...) with zeros for padding, whatever was there, be it NaN."""
     if lengths is None:
         return sequence
-    valid = valid_steps(torch.as_tensor(lengths, device=sequence.device), sequence.shape[1])
-    return sequence.masked_fill(~_as_wide(valid, sequence), 0)
+    return sequence.masked_fill(~_as_wide(valid_steps(sequence, lengths), sequence), 0)
 
 
 def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
@@ -25,10 +25,8 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return sequence.flip(1)
     T = sequence.shape[1]
-    steps, ends = (
-        torch.arange(T, device=sequence.device),
-        torch.as_tensor(lengths, device=sequence.device)[:, None],
-    )
+    steps = torch.arange(T, device=sequence.device)
+    ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
     order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
     return sequence.take_along_dim(_as_wide(order, sequence), 1)
 
@@ -38,9 +36,7 @@ def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
     if resets is None:
         return None
     if lengths is not None:
-        resets = resets & valid_steps(
-            torch.as_tensor(lengths, device=resets.device), resets.shape[1]
-        )
+        resets = resets & valid_steps(resets, lengths)
     return F.pad(resets[:, 1:], (0, 1))
 
 

@@ -58,7 +58,7 @@ class Attention(nn.Module, ABC):
         if lengths is None:
             weights = scores.softmax(-1)
         else:
-            outside = ~valid_steps(lengths.to(memory.device), memory.shape[1])[:, None]
+            outside = ~valid_steps(memory, lengths)[:, None]
             least = torch.finfo(scores.dtype).min
             weights = scores.masked_fill(outside, least).softmax(-1).masked_fill(outside, 0)
         return weights @ memory, weights

@@ -68,7 +68,7 @@ class SequenceClassifier(nn.Module):
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "mean":
             return y.sum(1) / lengths.clamp(min=1)[:, None]
-        padding = ~valid_steps(lengths, y.shape[1])[..., None]
+        padding = ~valid_steps(y, lengths)[..., None]
         if self.pooling == "max":
             peaks = y.masked_fill(padding, -torch.inf).amax(1)
             return torch.where((lengths > 0)[:, None], peaks, 0.0)

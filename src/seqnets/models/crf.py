@@ -96,4 +96,4 @@ def _inside(y: Tensor, lengths: Tensor | None) -> Tensor:
     """Which steps are valid, (B, T)."""
     if lengths is None:
         return torch.ones(y.shape[:2], dtype=torch.bool, device=y.device)
-    return valid_steps(lengths.to(y.device), y.shape[1])
+    return valid_steps(y, lengths)
