@@ -145,6 +145,13 @@ class Encoder(nn.Module):
             )
 
 
+def check_ahead(who: str, options: Mapping[str, Any], why: str) -> None:
+    """Raise ConfigError if a layer is to run backwards or in both directions."""
+    for name in ("bidirectional", "alternating"):
+        if options.get(name):
+            raise ConfigError(f"{who}: {name} is {options[name]}, expected False.\n  {why}")
+
+
 def with_options(cell: CellFactory, options: Mapping[str, CellOption] | None) -> CellFactory:
     """What makes the cells with the options around them, if there are any."""
     return partial(optioned, cell=cell, options=options) if options else cell

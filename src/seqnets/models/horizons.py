@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, map_state
 from seqnets.models.classifier import SequenceRegressor
-from seqnets.models.encoder import Encoder
+from seqnets.models.encoder import Encoder, check_ahead
+
+_WHY_AHEAD = "What comes goes on from a state at the end; model/strategy=direct needs none."
 
 
 class Task(NamedTuple):
@@ -73,7 +75,7 @@ class Recursive(nn.Module):
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
-        _check_forwards(type(self).__name__, options)
+        check_ahead(type(self).__name__, options, _WHY_AHEAD)
         self.steps, self.fed_back = task.steps, task.fed_back
         if not task.complete:
             raise ConfigError(
@@ -110,7 +112,7 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
-        _check_forwards(type(self).__name__, options)
+        check_ahead(type(self).__name__, options, _WHY_AHEAD)
         self.encoder = Encoder(cell, input_size=task.input_size, **options)
         self.decoder = Encoder(cell, vocab_size=task.steps, **options)
         self.output = nn.Linear(self.decoder.output_size, task.output_size)
@@ -139,12 +141,3 @@ class Parallel(EncoderDecoder):
         each = map_state(lambda part: part.repeat_interleave(steps, 0), state)
         y, _ = self.decoder(self.places.repeat(len(x))[:, None], each)
         return self.output(y).view(len(x), steps, -1), state
-
-
-def _check_forwards(who: str, options: dict[str, Any]) -> None:
-    for name in ("bidirectional", "alternating"):
-        if options.get(name):
-            raise ConfigError(
-                f"{who}: {name} is {options[name]}, expected False.\n"
-                "  What comes goes on from a state at the end; model/strategy=direct needs none."
-            )

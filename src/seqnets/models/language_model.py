@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory
-from seqnets.models.encoder import Encoder
+from seqnets.models.encoder import Encoder, check_ahead
 
 
 class LanguageModel(nn.Module):
@@ -51,12 +51,8 @@ class LanguageModel(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        for name in ("bidirectional", "alternating"):
-            if options.get(name):
-                raise ConfigError(
-                    f"LanguageModel: {name} is {options[name]}, expected False.\n"
-                    f"  A layer that comes from the future has seen the token to be predicted."
-                )
+        why = "A layer that comes from the future has seen the token to be predicted."
+        check_ahead("LanguageModel", options, why)
         if init_range is not None and init_range <= 0:
             raise ConfigError(f"LanguageModel: init_range is {init_range}, expected above 0.")
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
