@@ -300,7 +300,7 @@ def test_a_label_that_is_new_in_another_part_is_told_with_its_line(write):
 def test_parts_of_different_kinds_are_refused(write):
     path, other = write("a.conll", CONLL), write("b.csv", CSV)
 
-    with pytest.raises(DataError, match=r"b\.csv, line 2: ankle, leg came, expected words"):
+    with pytest.raises(DataError, match=r"line 2: the features ankle, leg came, expected words"):
         TaggingFiles(str(path), str(path), str(other)).setup()
 
 

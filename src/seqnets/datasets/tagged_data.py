@@ -16,7 +16,7 @@ from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.readers.records import ids_of
-from seqnets.datasets.readers.tagged import Tagged, read_tagged
+from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged
 from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
@@ -224,11 +224,7 @@ class TaggedData(SequenceData):
 
 
 def _check(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> None:
-    if sequence.features != first.features:
-        raise DataError(
-            f"{sequence.where}: {', '.join(sequence.features) or 'words'} came, expected "
-            f"{', '.join(first.features) or 'words'} as in {first.where}."
-        )
+    check_alike(sequence, first)
     for label, where in sequence.places.items():
         if label not in labels:
             raise DataError(

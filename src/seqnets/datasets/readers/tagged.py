@@ -108,12 +108,17 @@ def read_tagged(
     if not found:
         raise DataError(f"{path}: no sequence came, expected at least one.")
     for sequence in found:
-        if sequence.features != found[0].features:
-            raise DataError(
-                f"{sequence.where}: {_kind(sequence)} came, expected {_kind(found[0])} as in "
-                f"{found[0].where}."
-            )
+        check_alike(sequence, found[0])
     return found
+
+
+def check_alike(sequence: Tagged, first: Tagged) -> None:
+    """Raise DataError unless the steps of two sequences are of one kind."""
+    if sequence.features != first.features:
+        raise DataError(
+            f"{sequence.where}: {_kind(sequence)} came, expected {_kind(first)} as in "
+            f"{first.where}."
+        )
 
 
 def _kind(sequence: Tagged) -> str:
