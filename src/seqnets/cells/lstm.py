@@ -263,9 +263,8 @@ class MultiplicativeLSTMCell(LSTMCell):
         c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
         h_t &= o_t \odot \tanh(c_t)
 
-    As in the last version of the paper, which writes no biases; in its first experiments :math:`g`
-    was not squashed, and :math:`h_t = \tanh(o_t \odot c_t)`. It has no projection: ``m`` is as wide
-    as the memory.
+    The paper writes no biases; where its versions differ in what :math:`\tanh` takes, this is the
+    LSTM's own. It has no projection: ``m`` is as wide as the memory.
 
     State: ``(h, c)``, (B, H) each. Output: ``h``.
 
