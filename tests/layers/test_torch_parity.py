@@ -132,9 +132,12 @@ def test_a_state_dict_of_ours_loads_into_torchs(kind):
     torch.testing.assert_close(ours(x, hx)[0], theirs(x, hx)[0], rtol=0, atol=1e-12)
 
 
-def test_dropout_between_layers_draws_torchs_masks():
-    theirs, ours = pair("GRU", num_layers=3, dropout=0.5)
-    x, _ = inputs(theirs, "padded", False, False)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_between_layers_draws_torchs_masks(bidirectional, batch_first):
+    options = {"bidirectional": bidirectional, "batch_first": batch_first}
+    theirs, ours = pair("GRU", num_layers=3, dropout=0.5, **options)
+    x, _ = inputs(theirs, "padded", batch_first, False)
 
     outputs = []
     for module in (theirs, ours):
@@ -142,6 +145,18 @@ def test_dropout_between_layers_draws_torchs_masks():
         outputs.append(module(x)[0])
 
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_can_be_viewed_without_time_as_torchs_can(kind, bidirectional):
+    theirs, ours = pair(kind, bidirectional=bidirectional)
+    x, _ = inputs(theirs, "padded", False, False)
+
+    expected = theirs(x)[0]
+
+    assert ours(x)[0].stride() == expected.stride()
+    ours(x)[0].view(T * B, -1)
 
 
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])

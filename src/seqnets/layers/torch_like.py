@@ -290,7 +290,9 @@ class TorchLike(_TorchLike):
                 )
                 outputs.append(y)
                 finals.append(final)
-            x = torch.cat(outputs, -1) if D == 2 else outputs[0]
+            x = outputs[0]
+            if D == 2:  # time first in memory, as torch.nn has it: its dropout, and view(T * B, -1)
+                x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _state(self, hx: Any, unbatched: bool) -> State | None:
