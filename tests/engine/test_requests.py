@@ -187,6 +187,40 @@ def test_a_reset_puts_the_cells_own_initial_state_and_not_the_given_one():
 
 
 @pytest.mark.parametrize(
+    ("begins", "error", "told"),
+    [
+        (lambda b: torch.ones(b, 4), ShapeError, r"Wrong: initial_state gives Tensor, expected a"),
+        (lambda b: (), ShapeError, r"gives a tuple of 0, expected a tuple of 1: \(h,\)"),
+        (lambda b: (torch.ones(4),), ShapeError, r"'h' the shape \(4,\), expected .* \(2, 4\)"),
+        (lambda b: (torch.ones(1, 4),), ShapeError, r"'h' the shape \(1, 4\), expected"),
+        (lambda b: (torch.ones(b, 4).double(),), DtypeError, "initial state 'h' is torch.float64"),
+        (lambda b: (torch.ones(b, 4, device="meta"),), DeviceError, "'h' is on meta"),
+    ],
+)
+@pytest.mark.parametrize("use", ["whole", "step", "resets", "stream"])
+def test_a_cells_own_initial_state_is_checked_wherever_it_is_used(begins, error, told, use):
+    class Wrong(GatedCell):
+        gates = ("n",)
+
+        def initial_state(self, batch_size):
+            return begins(batch_size)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n),)
+
+    cell, x, resets = Wrong(3, 4), torch.zeros(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
+    uses = {
+        "whole": lambda: unroll(cell, x),
+        "step": lambda: cell(x[:, 0]),
+        "resets": lambda: unroll(cell, x, (torch.zeros(2, 4),), resets=resets),
+        "stream": lambda: seqnets.Stream(seqnets.Recurrent(cell), 2),
+    }
+
+    with pytest.raises(error, match=told):
+        uses[use]()
+
+
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         (lambda h: h, r"Wrong: its step gives Tensor, expected a tuple of 1: \(h,\)"),

@@ -116,7 +116,7 @@ class Cell(nn.Module, ABC):
             DeviceError: ``x`` or the state lie on another device than the parameters.
         """
         self.check_input(x, "B", "I")
-        state = self.initial_state(x.shape[0]) if state is None else self.check_state(state, x)
+        state = self.checked_start(x.shape[0]) if state is None else self.check_state(state, x)
         after = self.check_after(self.step(self.project(x), state), state)
         return after[0], after
 
@@ -253,27 +253,44 @@ class Cell(nn.Module, ABC):
             self._check_kind(f"state '{name}'", part, x, "the input has")
         return tuple(state)
 
+    def checked_start(self, batch_size: int) -> State:
+        """The initial state; raise unless each part is (B, H), and of the parameters' type."""
+        start = self.initial_state(batch_size)
+        expected = [(batch_size, size) for size in self.state_sizes]
+        self._check_made("initial_state", start, expected, "B is the batch_size that it is given.")
+        for name, part in zip(self.states, start, strict=True):
+            self._check_kind(f"initial state '{name}'", part, self._like, "the parameters have")
+        return start
+
     def check_after(self, after: Any, before: State) -> State:
         """What a step gave; raise unless it is a tuple of parts shaped as those before the step."""
-        if not isinstance(after, tuple) or len(after) != len(before):
-            came = f"a tuple of {len(after)}" if isinstance(after, tuple) else type(after).__name__
+        expected = [tuple(part.shape) for part in before]
+        self._check_made("its step", after, expected, "A state keeps its shape from step to step.")
+        return after
+
+    def _check_made(
+        self, maker: str, made: Any, expected: Sequence[tuple[int, ...]], source: str
+    ) -> None:
+        """Raise unless it is a tuple of tensors with these shapes, one for each state."""
+        if not isinstance(made, tuple) or len(made) != len(self.states):
+            came = f"a tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
             raise ShapeError(
-                f"{self._name}: its step gives {came}, expected a tuple of {len(before)}: "
-                f"({', '.join(self.states)}{',' * (len(before) == 1)}).\n"
-                f"  The states that the class declares are what update or step has to return."
+                f"{self._name}: {maker} gives {came}, expected a tuple of {len(self.states)}: "
+                f"({', '.join(self.states)}{',' * (len(self.states) == 1)}).\n"
+                f"  It has to return the states that the class declares."
             )
-        for name, part, old in zip(self.states, after, before, strict=True):
+        for name, part, shape in zip(self.states, made, expected, strict=True):
             if not isinstance(part, Tensor):
                 raise DtypeError(
-                    f"{self._name}: its step gives {type(part).__name__} for state '{name}', "
+                    f"{self._name}: {maker} gives {type(part).__name__} for state '{name}', "
                     f"expected a tensor."
                 )
-            if part.shape != old.shape:
+            if tuple(part.shape) != shape:
                 raise ShapeError(
-                    f"{self._name}: its step gives state '{name}' the shape {tuple(part.shape)}, "
-                    f"expected (B, H) = {tuple(old.shape)} as before the step."
+                    f"{self._name}: {maker} gives state '{name}' the shape {tuple(part.shape)}, "
+                    f"expected (B, H) = {shape}.\n"
+                    f"  {source}"
                 )
-        return after
 
     def extra_repr(self) -> str:
         """The sizes, as torch.nn prints them."""

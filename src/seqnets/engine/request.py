@@ -75,7 +75,7 @@ class Request:
     @property
     def start(self) -> State:
         """The state that a reset puts in, each (B, H); nothing where nothing is reset."""
-        return () if self.resets is None else self.cell.initial_state(self.x.shape[0])
+        return () if self.resets is None else self.cell.checked_start(self.x.shape[0])
 
     @property
     def valid(self) -> Tensor | None:
@@ -128,7 +128,7 @@ def make_request(
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
     if state is None:  # under autocast the input may be of another dtype than the parameters
-        state = tuple(part.to(x.dtype) for part in cell.initial_state(x.shape[0]))
+        state = tuple(part.to(x.dtype) for part in cell.checked_start(x.shape[0]))
     else:
         state = cell.check_state(state, x)
     if lengths is not None:

@@ -46,7 +46,7 @@ class Stream:
         check_count("Stream", batch_size=batch_size)
         like = next(layer.parameters())
         self._x = like.new_zeros(batch_size, cells[0].input_size).detach()
-        self._starts = [tuple(s.detach() for s in c.initial_state(batch_size)) for c in cells]
+        self._starts = [tuple(s.detach() for s in c.checked_start(batch_size)) for c in cells]
         self._streams: list[CellStream] = []
         self._inputs: list[Tensor] = []
         reasons = []
