@@ -40,6 +40,16 @@ REFUSED = {
         ShapeError,
         r"state 'c' has shape \(4, 2\), expected \(B, H\) = \(3, 2\)",
     ),
+    "a state of other units": (
+        {"state": (ZERO, torch.zeros(B, H + 1))},
+        ShapeError,
+        r"shape \(3, 3\), expected \(B, H\) = \(3, 2\)(.|\n)*at the start of a batch\.$",
+    ),
+    "a state without rows": (
+        {"state": (ZERO, torch.zeros(()))},
+        ShapeError,
+        r"shape \(\), expected \(B, H\) = \(3, 2\)(.|\n)*at the start of a batch\.$",
+    ),
     "a state in double": (
         {"state": (ZERO, ZERO.double())},
         DtypeError,

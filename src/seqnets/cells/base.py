@@ -244,11 +244,12 @@ class Cell(nn.Module, ABC):
                     f"{self._name}: state '{name}' is {type(part).__name__}, expected a tensor."
                 )
             if tuple(part.shape) != (x.shape[0], size):
+                rows = f", or a batch of {len(part)}" if part.shape[1:] == (size,) else ""
                 raise ShapeError(
                     f"{self._name}: state '{name}' has shape {tuple(part.shape)}, "
                     f"expected (B, H) = {(x.shape[0], size)}.\n"
                     f"  B = {x.shape[0]} comes from x, shape {tuple(x.shape)}.\n"
-                    f"  Pass state=None at the start of a batch, or a batch of {len(part)}."
+                    f"  Pass state=None at the start of a batch{rows}."
                 )
             self._check_kind(f"state '{name}'", part, x, "the input has")
         return tuple(state)
