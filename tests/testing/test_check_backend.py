@@ -5,6 +5,7 @@ import torch
 
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.engine import BACKENDS, reference, runs
+from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 
 NATIVE = [
@@ -111,3 +112,9 @@ def test_a_backend_must_not_refuse_the_hard_half_of_a_variant(add_backend):
 
     with pytest.raises(AssertionError, match=r"refused at some T or dtype only: \['B=1, given'"):
         check_backend(GRUCell(3, 5), "mine")
+
+
+@pytest.mark.parametrize("name", ["cuda", "auto"])
+def test_a_backend_of_no_such_name_is_an_error_and_no_comparison(name):
+    with pytest.raises(BackendError, match=f"check_backend: backend is '{name}', expected one of"):
+        check_backend(GRUCell(3, 5), name)

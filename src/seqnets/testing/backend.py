@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import runs, unroll
+from seqnets.engine import BACKENDS, runs, unroll
 from seqnets.errors import BackendError
 from seqnets.testing.laws import agree, perturb
 from seqnets.typing import State
@@ -94,11 +94,16 @@ def check_backend(
     Raises:
         AssertionError: A number differs, another backend ran, or the backend refuses everything,
             or one variant at some T and not at others.
+        BackendError: No backend has this name.
 
     Example:
         >>> check_backend(GRUCell(3, 5), "native")
         {'B=5, resets': "GRUCell: backend 'native' refuses: torch's kernels cannot ..."}
     """
+    if backend not in BACKENDS:
+        raise BackendError(
+            f"check_backend: backend is {backend!r}, expected one of {', '.join(BACKENDS)}."
+        )
     refused: dict[str, str] = {}
     ran: set[str] = set()
     with torch.random.fork_rng(devices=[]):
