@@ -6,6 +6,7 @@ import torch
 import seqnets
 from seqnets import unroll
 from seqnets.cells import (
+    Cell,
     GatedCell,
     GRUCell,
     LayerNorm,
@@ -248,3 +249,37 @@ def test_what_a_step_gives_is_checked_whatever_the_backend(given, told):
     for backend in ("auto", "reference"):
         with pytest.raises(ShapeError, match=told):
             unroll(Wrong(3, 4), torch.zeros(2, 5, 3), backend=backend)
+
+
+class Fading(Cell):
+    """What is left of the inputs, by a number that is not learned."""
+
+    def __init__(self, size, *, keep=None):
+        super().__init__()
+        self.input_size = self.hidden_size = size
+        if keep is not None:
+            self.register_buffer("keep", torch.tensor(keep))
+
+    def project(self, x):
+        return x
+
+    def step(self, wx, state):
+        return (self.keep * state[0] + wx,)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_cell_without_parameters_has_its_buffers_type(backend):
+    cell = Fading(I, keep=0.5).double()
+    x = X.double().requires_grad_()
+
+    y, _ = unroll(cell, x, backend=backend)
+    stream = seqnets.Stream(seqnets.Recurrent(cell), B)
+    steps = [stream(x_t).clone() for x_t in x.unbind(1)]
+
+    torch.testing.assert_close(y[:, 1], 0.5 * x[:, 0] + x[:, 1])
+    torch.testing.assert_close(torch.stack(steps, 1), y.detach())
+
+
+def test_a_cell_without_any_tensor_is_told_to_have_one():
+    with pytest.raises(ConfigError, match="Fading: has no parameter and no buffer of real"):
+        unroll(Fading(I), X)

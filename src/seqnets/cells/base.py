@@ -308,7 +308,17 @@ class Cell(nn.Module, ABC):
 
     @property
     def _like(self) -> Tensor:
-        return next(self.parameters())
+        """A tensor of the dtype and on the device of all others."""
+        found: Tensor | None = next(self.parameters(), None)
+        if found is None:
+            found = next((b for b in self.buffers() if b.is_floating_point()), None)
+        if found is None:
+            raise ConfigError(
+                f"{self._name}: has no parameter and no buffer of real numbers, expected one: the "
+                f"states take its dtype and device.\n"
+                f'  Write self.register_buffer("like", torch.zeros(())) in __init__, say.'
+            )
+        return found
 
     def _tensor(self, name: str) -> Any:
         """The attribute of a parameter's name; torch looks everywhere else before it finds one."""

@@ -44,8 +44,7 @@ class Stream:
     def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
         cells, self._connections = _parts(layer)
         check_count("Stream", batch_size=batch_size)
-        like = next(layer.parameters())
-        self._x = like.new_zeros(batch_size, cells[0].input_size).detach()
+        self._x = cells[0]._like.new_zeros(batch_size, cells[0].input_size).detach()
         self._starts = [tuple(s.detach() for s in c.checked_start(batch_size)) for c in cells]
         self._streams: list[CellStream] = []
         self._inputs: list[Tensor] = []
