@@ -240,6 +240,23 @@ def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
         layer(given(I, H))
 
 
+@pytest.mark.parametrize(
+    ("use", "given", "advice"),
+    [
+        (Stream, nn.GRU(3, 4), "seqnets.conversion.from_torch makes seqnets.GRU of it"),
+        (partial(seqnets.explain, x=None), seqnets.GRU(3, 4), "method bound_cells gives those"),
+        (
+            partial(seqnets.explain, x=None),
+            Recurrent(GRUCell(3, 4)),
+            "Recurrent has a cell inside: its",
+        ),
+    ],
+)
+def test_where_the_wanted_thing_is_to_be_had_is_said(use, given, advice):
+    with pytest.raises(ConfigError, match=advice):
+        use(given)
+
+
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("given", [GRUCell, partial(GRUCell, I, H)])
 def test_a_class_of_cells_is_no_cell(layer, given):

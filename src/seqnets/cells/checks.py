@@ -49,10 +49,19 @@ def _advice(given: Any) -> str:
     name = kind.__name__.removesuffix("Cell") + "Cell"
     if isinstance(given, seqnets.cells.Cell):
         return "Recurrent(cell) makes a layer of a cell."
+    if isinstance(getattr(given, "cell", None), seqnets.cells.Cell):
+        return f"{kind.__name__} has a cell inside: its attribute cell."
     if isinstance(given, nn.Module) and hasattr(seqnets.cells, name):
+        further = ""
+        if isinstance(given, nn.RNNBase):
+            further = f"\n  seqnets.conversion.from_torch makes seqnets.{kind.__name__} of it."
+        elif hasattr(given, "bound_cells"):
+            further = (
+                "\n  Its method bound_cells gives those of this module, one a layer and direction."
+            )
         return (
             f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
-            f"cell is seqnets.cells.{name}."
+            f"cell is seqnets.cells.{name}.{further}"
         )
     return (
         "A class of cells, or a partial of it, becomes a cell with the sizes filled in, and a cell "
