@@ -83,6 +83,18 @@ def test_it_can_go_on_from_a_state_that_was_taken_out():
     torch.testing.assert_close(fed(stream, x[:, 4:]), rest, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
+def test_it_can_go_on_from_what_the_layer_has_read(cell):
+    layer, x = Recurrent(cell(I, H)), torch.randn(B, T, I)
+    stream = Stream(layer, B)
+    expected, _ = layer(x)
+
+    _, state = layer(x[:, :4])
+    stream.state = (state,)
+
+    torch.testing.assert_close(fed(stream, x[:, 4:]), expected[:, 4:].detach())
+
+
 def test_weights_are_those_of_the_moment_it_was_made():
     layer, x = Recurrent(GRUCell(I, H)), torch.randn(B, T, I)
     expected = layer(x)[0].detach()
@@ -126,15 +138,25 @@ REFUSED = {
         DtypeError,
         "float64, expected torch.float32",
     ),
+    "the state of a layer": (
+        lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", (torch.zeros(B, H),)),
+        ShapeError,
+        r"shapes \(\(3, 20\),\), expected.*\n.*goes in as \(state,\)",
+    ),
+    "no state": (
+        lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", None),
+        ShapeError,
+        r"shapes None, expected .*\n.*reset\(\) begins anew",
+    ),
     "a state of other rows": (
         lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", ((torch.zeros(1, H),),)),
         ShapeError,
-        "the state of layer 0",
+        r"shapes \(\(\(1, 20\),\),\), expected \(\(\(3, 20\),\),\)",
     ),
     "a state of fewer layers": (
         lambda: setattr(Stream(DeepRNN(GRUCell, I, H, 2), B), "state", ((torch.zeros(B, H),),)),
         ShapeError,
-        "has 1 part, expected one of each layer: 2",
+        r"shapes \(\(\(3, 20\),\),\), expected \(\(\(3, 20\),\), \(\(3, 20\),\)\)",
     ),
 }
 

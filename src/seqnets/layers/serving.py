@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from seqnets.cells.checks import mistaken
 from seqnets.checks import check_count
 from seqnets.engine.streaming import CellStream, stream_cell
-from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
+from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.state import map_state
 from seqnets.layers.torch_like import TorchLike
 
 
@@ -94,25 +95,18 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """Copies of the state of each layer, each part (B, H)."""
+        """Copies of the state of each layer, each part (B, H); or those to go on from."""
         return tuple(tuple(part.clone() for part in stream.state) for stream in self._streams)
 
     @state.setter
     def state(self, state: Any) -> None:
-        if len(state) != len(self._streams):
+        came, expected = _shapes(state), _shapes(tuple(self._starts))
+        if came != expected:
             raise ShapeError(
-                f"Stream: state has {counted(len(state), 'part')}, expected one of each layer: "
-                f"{len(self._streams)}."
+                f"Stream: state has shapes {came}, expected {expected}: a tuple for each layer.\n"
+                f"  What Recurrent gives as its state goes in as (state,); reset() begins anew."
             )
-        for depth, (stream, start, given) in enumerate(
-            zip(self._streams, self._starts, state, strict=True)
-        ):
-            shapes = [tuple(part.shape) for part in given]
-            expected = [tuple(part.shape) for part in start]
-            if shapes != expected:
-                raise ShapeError(
-                    f"Stream: the state of layer {depth} has shapes {shapes}, expected {expected}."
-                )
+        for stream, given in zip(self._streams, state, strict=True):
             stream.set_state(given)
 
     def _refuse(self, x: Tensor) -> None:
@@ -130,6 +124,11 @@ class Stream:
         raise DeviceError(
             f"Stream: input is on {x.device}, expected {like.device} as the parameters are."
         )
+
+
+def _shapes(state: Any) -> Any:
+    """A state with each tensor's shape in its place."""
+    return map_state(lambda part: tuple(part.shape), state)
 
 
 def _parts(layer: nn.Module) -> tuple[list[Any], list[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
     """Apply a function to every tensor of a state; None stays None."""
     if state is None:
         return None
