@@ -315,6 +315,24 @@ def test_what_torch_refuses_is_refused_with_an_error_of_the_same_class(case):
 
 
 @pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        (torch.randn(T, B, I + 1), r"\(5, 3, 4\)"),
+        (torch.randn(T, I + 1), r"\(5, 4\)"),
+        (pack_padded_sequence(torch.randn(T, B, I + 1), [5, 3, 1]), r"\(9, 4\)"),
+    ],
+)
+def test_an_input_of_the_wrong_width_is_told_as_it_was_given(given, shape):
+    with pytest.raises(seqnets.errors.ShapeError, match=f"^LSTM: .*shape {shape}, expected .* 3"):
+        seqnets.LSTM(I, H)(given)
+
+
+def test_a_state_that_is_a_number_is_told_to_be_none():
+    with pytest.raises(seqnets.errors.ShapeError, match="LSTM: hx is int, expected a tuple of 2"):
+        seqnets.LSTM(I, H)(X, 5)
+
+
+@pytest.mark.parametrize(
     ("name", "wrong", "right"),
     [("LSTM", "batchfirst", "batch_first"), ("RNN", "nonlinearty", "nonlinearity")],
 )

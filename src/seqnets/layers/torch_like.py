@@ -213,6 +213,7 @@ class TorchLike(_TorchLike):
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
+        self._check_features(input)
         unbatched = input.dim() == 2
         x = input.unsqueeze(0) if unbatched else input
         if not (unbatched or self.batch_first):
@@ -254,6 +255,7 @@ class TorchLike(_TorchLike):
                 f"{self._name}: batch sizes {sizes.tolist()[:8]} of a packed sequence with "
                 f"{len(packed.data)} rows, expected falling numbers that sum up to the rows."
             )
+        self._check_features(packed.data)
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
         T, B, lengths = len(sizes), int(sizes[0]), None
         if sizes[-1] == B:  # nothing is padding
@@ -295,13 +297,21 @@ class TorchLike(_TorchLike):
                 x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
+    def _check_features(self, given: Tensor) -> None:
+        """Raise unless there are I, in the words of who has never heard of a cell."""
+        if given.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"{self._name}: input has {given.shape[-1]} features, shape {tuple(given.shape)}, "
+                f"expected input_size = {self.input_size}."
+            )
+
     def _state(self, hx: Any, unbatched: bool) -> State | None:
         """What was given as ``hx``, as a tuple of (L*D, B, H)."""
         if hx is None:
             return None
         names = self.cell_class.states
         parts = (hx,) if len(names) == 1 else hx
-        if isinstance(parts, Tensor) or len(parts) != len(names):
+        if not isinstance(parts, tuple | list) or len(parts) != len(names):
             raise ShapeError(
                 f"{self._name}: hx is {type(hx).__name__}, expected a tuple of "
                 f"{len(names)}: {', '.join(names)}."
