@@ -190,3 +190,14 @@ def test_files_that_do_not_say_enough_or_too_much_are_refused(tmp_path):
         read(path, "torch", cells.GRUCell)
     with pytest.raises(ConfigError, match="cannot be read as tensors alone"):
         read(tmp_path / "nowhere.pt", "torch", cells.GRUCell)
+
+
+def test_a_file_may_be_named_by_a_string_and_its_format_must_be_one(tmp_path):
+    net, path = network(cells.GRUCell, 1, False), str(tmp_path / "net.pt")
+
+    write(net, path, "torch")
+
+    assert isinstance(read(path, "torch", cells.GRUCell)[0], seqnets.GRU)
+    for use in (lambda: write(net, path, "pt"), lambda: read(path, "pt", cells.GRUCell)):
+        with pytest.raises(ConfigError, match="convert: form is 'pt', expected one of torch, ker"):
+            use()

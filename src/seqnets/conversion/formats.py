@@ -61,7 +61,9 @@ FORMATS = {
 }
 
 
-def read(path: Path, form: str, cell: CellFactory | None = None) -> tuple[nn.Module, float | None]:
+def read(
+    path: Path | str, form: str, cell: CellFactory | None = None
+) -> tuple[nn.Module, float | None]:
     """Read a network, and compare it with what the other library computes.
 
     Args:
@@ -74,15 +76,16 @@ def read(path: Path, form: str, cell: CellFactory | None = None) -> tuple[nn.Mod
         because the other library is not there.
 
     Raises:
-        ConfigError: The file or what is in it cannot be read, or the outputs differ.
+        ConfigError: There is no such format, the file or what is in it cannot be read, or the
+            outputs differ.
     """
-    side = FORMATS[form]
+    side, path = _format(form), Path(path)
     native = side.load(path, cell)
     module = side.restore(native)
     return module, _checked(module, native, form, str(path))
 
 
-def write(module: nn.Module, path: Path, form: str, **options: Any) -> float | None:
+def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> float | None:
     """Convert a network, compare both, and write a file, whole or not at all.
 
     Args:
@@ -96,10 +99,10 @@ def write(module: nn.Module, path: Path, form: str, **options: Any) -> float | N
         there.
 
     Raises:
-        ConfigError: The format has no place for the network, the outputs differ, or the file
-            cannot be written.
+        ConfigError: There is no such format, it has no place for the network, the outputs differ,
+            or the file cannot be written.
     """
-    side = FORMATS[form]
+    side, path = _format(form), Path(path)
     native = side.convert(module, **options)
     found = _checked(module, native, form, str(path))
     try:
@@ -113,6 +116,12 @@ def write(module: nn.Module, path: Path, form: str, **options: Any) -> float | N
             f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
         ) from error
     return found
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError(f"convert: form is {name!r}, expected one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
 
 
 def _checked(module: nn.Module, native: Any, form: str, where: str) -> float | None:
