@@ -115,6 +115,9 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "output=null"], "output: is None, expected a folder"),
         (["train", "allow=mine"], "'allow=[MODULE]'"),
         (["train", "~logger"], "Give it as logger=csv or none or tensorboard"),
+        (["train", "scheduler=null"], "scheduler: is None, expected a name.\n  There are: con"),
+        (["train", "dataset=3"], "dataset: is 3, expected a name"),
+        (["train", "model/cell=[gru,lstm]"], "with each: seqnets train -m model/cell=gru,lstm"),
         (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
     ],
 )

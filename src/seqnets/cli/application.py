@@ -28,6 +28,9 @@ from seqnets.cli.names import UsageError, near, override
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
+_SEVERAL = ("model/option", "callbacks", "experiment")
+"""Groups of which several go together: GROUP=[ONE,ANOTHER]."""
+
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Compose a verb's configuration from the command line and run it, once or as a sweep.
@@ -66,7 +69,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             _refuse_hidden(arguments)
             _refuse_taken_away(verb, arguments)
             _refuse_fixed(verb, arguments)
-            name, arguments = _start(verb, [_quoted(argument) for argument in arguments])
+            arguments = [_quoted(argument) for argument in arguments]
+            _refuse_no_name(verb, arguments)
+            name, arguments = _start(verb, arguments)
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
             application()
@@ -120,12 +125,8 @@ def _quoted(argument: str) -> str:
 
 
 def _parsed(arguments: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    return [
-        parser.parse_override(argument)
-        for argument in arguments
-        if "=" in argument and not argument.startswith("-")
-    ]
+    given = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+    return OverridesParser.create().parse_overrides(given)
 
 
 def flags(arguments: Sequence[str]) -> list[str]:
@@ -180,6 +181,23 @@ def _refuse_fixed(verb: str, arguments: Sequence[str]) -> None:
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."
             )
+
+
+def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
+    """Raise if a group is given no name, or several of which Hydra would silently take the last."""
+    for o in _parsed(arguments):
+        group = o.key_or_group
+        if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
+            continue
+        value = o.value()
+        if isinstance(value, list) and group not in _SEVERAL:
+            raise UsageError(
+                f"{group}: came with several, {', '.join(map(str, value))}, expected one.\n"
+                f"  A run with each: seqnets {verb} -m {group}={','.join(map(str, value))}"
+            )
+        if not isinstance(value, (str, list)):
+            there = ", ".join(options(group, [configs()]))
+            raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
 
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
