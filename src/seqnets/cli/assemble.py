@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from seqnets.checks import check_count
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
@@ -115,6 +116,7 @@ def make_trainer(
     """
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
+    _check_steps(config["trainer"])
     ours: dict[str, Any] = {
         "callbacks": callbacks,
         "plugins": [AtomicCheckpointIO()],
@@ -144,13 +146,31 @@ def trainer_errors() -> Iterator[None]:
     """Tell what Lightning says of its options as a ConfigError; pass on all other errors."""
     try:
         yield
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError) as error:
         raised = [
             frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)
         ]
         if isinstance(error, SeqnetsError) or not raised[-1].startswith("lightning."):
             raise
         raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
+
+
+def _check_steps(options: Config) -> None:
+    """Raise ConfigError for what Lightning would divide by, or turn gradients round with."""
+    counts = ("accumulate_grad_batches", "check_val_every_n_epoch")
+    given = {name: value for name, value in options.items() if value is not None}
+    check_count("trainer", **{name: given[name] for name in counts if name in given})
+    clip, often = given.get("gradient_clip_val", 0), given.get("val_check_interval", 1)
+    if not clip >= 0:
+        raise ConfigError(
+            f"trainer: gradient_clip_val is {clip!r}, expected a number of at least 0.\n"
+            "  0 or null clips nothing."
+        )
+    if isinstance(often, (int, float)) and not often > 0:
+        raise ConfigError(
+            f"trainer: val_check_interval is {often!r}, expected a share of an epoch up to 1.0, or "
+            "batches.\n  Without validations: +trainer.limit_val_batches=0."
+        )
 
 
 def check_device(options: Config) -> None:
