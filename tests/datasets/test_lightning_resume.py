@@ -76,6 +76,13 @@ MOMENTS = [
 ]
 
 
+def test_a_trainer_that_overfits_sees_the_same_batches_in_each_epoch(tmp_path):
+    seen = fit(tmp_path, {"max_epochs": 2, "overfit_batches": 2})
+
+    assert seen[:2] == seen[2:]
+    assert len(seen) == 4
+
+
 @pytest.mark.parametrize(("hook", "step", "budget"), MOMENTS, ids=str)
 def test_a_run_resumed_by_lightning_sees_exactly_the_batches_it_had_left(
     tmp_path, hook, step, budget
