@@ -85,7 +85,7 @@ def test_rows_of_parquet_come_as_they_are(file):
         ("a.csv", 'x,y\n1,"2"3\n', "line 2: not CSV"),
         ("a.csv", b"x,y\n1,caf\xe9\n", r"byte 9 \(line 2\) is 0xe9, expected UTF-8"),
         ("a.csv", "caf\u00e9\n".encode() + b"caf\xe9\n", r"byte 9 \(line 2\) is 0xe9"),
-        ("a.csv", "x,y\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff"),
+        ("a.csv", "x,y\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff(.|\n)*iconv -f utf-16"),
         ("a.csv", "", "the file is empty"),
         ("a.csv", "x,y\n", "no row came"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n', "line 2, column 7: not JSON: Expecting value"),

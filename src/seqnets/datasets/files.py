@@ -86,10 +86,14 @@ def read_text(path: Path) -> Iterator[str]:
             codecs.utf_8_decode(kept, "strict", True)
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
+        marked = position == 0 and error.object.startswith(
+            (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        )
+        coding = "utf-16" if marked else "latin1"
         raise DataError(
             f"{path}: byte {position + error.start:,} (line {line:,}) is "
             f"0x{error.object[error.start]:02x}, expected UTF-8 text.\n"
-            "  Convert the file first, for example: iconv -f latin1 -t utf-8"
+            f"  Convert the file first, for example: iconv -f {coding} -t utf-8"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
