@@ -1,7 +1,12 @@
 """What is told at the end of a run."""
 
-from seqnets.cli.console import terminal
+import io
+
+from rich.console import Console
+
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.report import figures_table, show
+from seqnets.insight.canvas import new_figure
 from seqnets.training import Classification
 
 
@@ -16,3 +21,21 @@ def test_figures_without_rivals_have_two_columns():
 
     assert len(figures_table("a file", figures, Classification(), {}).columns) == 2
     assert len(figures_table("a file", figures, Classification(), {"chance": 0.1}).columns) == 3
+
+
+def test_a_figure_is_not_parted_from_its_name_in_a_narrow_table(capsys):
+    figures = {"accuracy": 0.5, "loss": 1.0, "entity_precision": 0.25, "entity_recall": 0.75}
+
+    Console(width=40).print(figures_table("a file", figures, Classification(), {}))
+
+    assert {"loss=1,", "entity_precision=0.25,", "entity_recall=0.75"} <= {
+        *capsys.readouterr().out.split()
+    }
+
+
+def test_a_letter_that_no_font_has_is_drawn_without_a_warning():
+    figure, axes = new_figure()
+    axes.set_title("\ue123")
+
+    with quiet():
+        figure.savefig(io.BytesIO())

@@ -17,6 +17,8 @@ _NEEDLESS = (
     r".*lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",  # after a resume: it is not so
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*callbacks used to create the checkpoint .*\['Timer'\].*",  # it may have no limit now
+    r".*You requested to overfit but enabled .* dataloader shuffling.*",  # none is shuffled then
+    r"Glyph .* missing from font.*",  # a letter that the fonts lack is drawn as a box
     r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed up already
 )
 

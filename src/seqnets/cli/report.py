@@ -58,7 +58,7 @@ def figures_table(
         better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one is in float32
         verdict = ("better", "green") if better else ("not better", "red")
         table.add_row(name, f"{rival:.4g}", Text.assemble("this model is ", verdict))
-    others = [f"{name} {value:.4g}" for name, value in figures.items() if name != metric]
+    others = [f"{name}={value:.4g}" for name, value in figures.items() if name != metric]
     table.caption = ", ".join(others)
     return table
 
