@@ -320,6 +320,19 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_tex
     assert 1 <= last["global_step"] < 8
 
 
+def test_a_full_disk_is_told_without_a_traceback(seqnets):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        done = seqnets("train", "dataset=parity", "trainer=debug", "model.hidden_size=4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert done.code == 1
+    assert "ConfigError: output: the run's files cannot be written: File too large" in done.err
+
+
 def test_what_lightning_finds_wrong_with_its_options_is_told_cleanly(seqnets, small_text):
     done = seqnets("train", *small_text, "trainer.val_check_interval=1000")
 

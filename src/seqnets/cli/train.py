@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shlex
@@ -92,7 +93,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     console = terminal()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
-    with _folder(checkpoint, options, choices.get("dataset") or "resumed") as folder, quiet():
+    dataset = choices.get("dataset") or "resumed"
+    with _full_disk(), _folder(checkpoint, options, dataset) as folder, quiet():
         return _train(options, folder, checkpoint, console, command)
 
 
@@ -227,6 +229,20 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )
+
+
+@contextlib.contextmanager
+def _full_disk() -> Iterator[None]:
+    """Tell of a full disk as a ConfigError, whichever of a run's files has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ConfigError(
+            f"output: the run's files cannot be written: {error.strerror}.\n"
+            "  Make room or choose another folder (output=FOLDER), then resume."
+        ) from error
 
 
 @contextlib.contextmanager
