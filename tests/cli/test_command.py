@@ -102,6 +102,10 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["evaluate", "checkpoint=a", "model.hidden_size=1"], "is what the checkpoint says"),
         (["predict", "checkpoint=a", "+model.hidden_size=1"], "is what the checkpoint says"),
         (["generate", "checkpoint=a", "model/cell=gru"], "`seqnets generate` takes allow, chec"),
+        (
+            ["benchmark", "seconds=1"],
+            "compiled, device, dtype, grid, limits, memory, model/cell, ou",
+        ),
         (["train", "--config-dir", "nowhere"], "nowhere"),
         (["train", "resume=last", "-m"], "-m asks for several"),
         (["evaluate"], "checkpoint: is not given"),

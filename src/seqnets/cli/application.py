@@ -22,7 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqnets.cli.help import help_of, own_of
+from seqnets.cli.help import groups_of, help_of, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near, override
 
@@ -216,7 +216,7 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  Single keys can be changed: {key}.KEY=VALUE."
             )
-        known = list(_keys(name, arguments))
+        known = list(_keys(verb, name, arguments))
         parent = key.rpartition(".")[0]
         added = f"  An option that is not listed is added by +{key}=VALUE.\n" * (parent in known)
         return UsageError(
@@ -233,9 +233,9 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
 
 
-def _keys(name: str, arguments: Sequence[str]) -> Iterator[str]:
+def _keys(verb: str, name: str, arguments: Sequence[str]) -> Iterator[str]:
     """All keys and groups of the configuration, as far as it can be composed."""
-    groups = {str(p.parent.relative_to(configs())) for p in configs().glob("*/**/*.yaml")}
+    groups = groups_of(verb, [configs()])
     yield from groups
     chosen = [
         str(o.input_line)

@@ -40,13 +40,18 @@ def own_of(verb: str) -> tuple[set[str], set[str]]:
     return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
 
 
-def _groups(verb: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Each group that the verb starts from, and those within it, with its names."""
-    width = shutil.get_terminal_size().columns
+def groups_of(verb: str, folders: Sequence[Path]) -> set[str]:
+    """Return the groups that a verb starts from, and those within them."""
     _, chosen = own_of(verb)
-    for group in sorted({str(p.parent.relative_to(f)) for f in folders for p in f.rglob("*.yaml")}):
-        if any(group == one or group.startswith(f"{one}/") for one in chosen):
-            names = ", ".join(sorted(options(group, folders)))
-            yield textwrap.fill(
-                f"{group}: {names}", width, initial_indent="  ", subsequent_indent="    "
-            )
+    there = {str(p.parent.relative_to(f)) for f in folders for p in f.rglob("*.yaml")}
+    return {g for g in there if any(g == one or g.startswith(f"{one}/") for one in chosen)}
+
+
+def _groups(verb: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Each group of a verb with its names."""
+    width = shutil.get_terminal_size().columns
+    for group in sorted(groups_of(verb, folders)):
+        names = ", ".join(sorted(options(group, folders)))
+        yield textwrap.fill(
+            f"{group}: {names}", width, initial_indent="  ", subsequent_indent="    "
+        )
