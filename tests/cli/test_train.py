@@ -267,6 +267,16 @@ def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
     assert results[0]["test"] != results[1]["test"]
 
 
+def test_a_sweep_ends_with_the_first_job_that_fails(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, "-m", "optimizer.lr=0.1,fast,0.2")
+
+    assert done.code == 1
+    assert "optimizer.lr: is 'fast'" in done.err
+    assert "#1" in done.out
+    assert "#2" not in done.out
+    assert len(list((tmp_path / "runs").glob("*/*"))) == 1
+
+
 def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
     seqnets, tmp_path, monkeypatch
 ):

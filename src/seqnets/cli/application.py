@@ -28,15 +28,29 @@ from seqnets.cli.names import UsageError, near, override
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
+_MULTIRUN = ("-m", "--multirun")
+
 _SEVERAL = ("model/option", "callbacks", "experiment")
 """Groups of which several go together: GROUP=[ONE,ANOTHER]."""
+
+
+class _Over(BaseException):
+    """A job that failed or was stopped: Hydra, which takes no notice, goes on with no other.
+
+    Attributes:
+        end: Its error, or its exit code.
+    """
+
+    def __init__(self, end: int | BaseException) -> None:
+        super().__init__()
+        self.end = end
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Compose a verb's configuration from the command line and run it, once or as a sweep.
 
     Returns:
-        The exit code: that of the last job that did not end with 0, or 0.
+        The exit code: that of the first job that did not end with 0, which ends a sweep, or 0.
 
     Raises:
         UsageError: A key, group or option does not exist, or the syntax is wrong.
@@ -46,12 +60,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         print(help_of(verb, _folders(arguments)), end="")
         return 0
     name = verb
-    ends: list[int | BaseException] = []
+    end: int | BaseException = 0
     command = sys.argv
 
     def job(config: DictConfig) -> None:
-        if any(ends):  # a sweep ends with the first job that fails or is stopped
-            return
         composed = HydraConfig.get()
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
@@ -59,9 +71,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         also = "".join(f" {shlex.quote(argument)}" for argument in needed)
         with _environment(_FULL_ERROR, None), _without_hydra():
             try:
-                ends.append(_module(verb).run(config, composed.runtime.choices, also))
-            except BaseException as error:  # Hydra would print its command line before it
-                ends.append(error)
+                over = _module(verb).run(config, composed.runtime.choices, also)
+            except BaseException as error:
+                over = error
+        if over:
+            raise _Over(over)
 
     try:
         # Hydra would print errors in its own way and exit; so it leaves them to us.
@@ -71,20 +85,20 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             _refuse_fixed(verb, arguments)
             arguments = [_quoted(argument) for argument in arguments]
             _refuse_no_name(verb, arguments)
-            name, arguments = _start(verb, arguments)
+            # argparse takes no option between overrides
+            name, arguments = _start(verb, sorted(arguments, key=_MULTIRUN.__contains__))
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
             application()
+    except _Over as over:
+        end = over.end
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(verb, name, arguments, error) from error
     finally:
         sys.argv = command
-    for end in ends:
-        if isinstance(end, BaseException):
-            raise end
-        if end:
-            return end
-    return 0
+    if isinstance(end, BaseException):
+        raise end
+    return end
 
 
 def _module(verb: str) -> Any:
@@ -95,7 +109,7 @@ def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
     """Name the configuration to start from, the verb's or one that a checkpoint holds."""
     if not any(argument.startswith(("resume=", "checkpoint=")) for argument in arguments):
         return verb, arguments
-    if verb == "train" and {"-m", "--multirun"} & set(arguments):
+    if verb == "train" and set(_MULTIRUN) & set(arguments):
         raise UsageError("resume: goes on with one run, and -m asks for several.")
     given = {o.key_or_group: o.value() for o in _parsed(arguments) if not o.is_sweep_override()}
     own = OmegaConf.load(configs() / f"{verb}.yaml")
