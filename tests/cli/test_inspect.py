@@ -67,6 +67,28 @@ def test_a_text_shows_its_tokens_and_how_it_begins(seqnets, tmp_path):
     assert lines[-1].endswith("train dataset=text dataset.path=book.txt dataset.cache=cache")
 
 
+@pytest.mark.parametrize(("unit", "token"), [("bpe", "\u2581größer"), ("words", "größer")])
+def test_pairs_show_the_tokens_of_their_source(unit, token, seqnets, tmp_path):
+    (tmp_path / "a.tsv").write_text("source\ttarget\n" + "ist größer\tx\n" * 30, encoding="utf-8")
+
+    done = seqnets("inspect", "dataset=pairs", "dataset.path=a.tsv", f"dataset.unit={unit}")
+
+    lines = lines_of(done.out)
+    assert done.code == 0, done.err
+    assert any(line.startswith(f"{token} 24 ") for line in lines)
+    assert not any(" 0 0.0%" in line for line in lines)
+
+
+def test_pieces_of_words_are_shown_as_they_stand_in_the_text(seqnets, tmp_path):
+    (tmp_path / "book.txt").write_text("ist größer\n" * 2000, encoding="utf-8")
+    text = ["dataset=text", "dataset.path=book.txt", "dataset.cache=cache"]
+
+    done = seqnets("inspect", *text, "dataset.unit=bpe", "dataset.max_vocabulary=300")
+
+    assert done.code == 0, done.err
+    assert any(line.startswith("größer ") for line in lines_of(done.out))
+
+
 def test_it_fits_a_terminal_of_80_columns(seqnets, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 

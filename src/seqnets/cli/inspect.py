@@ -158,11 +158,11 @@ def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -
 
 def _tokens(counts: np.ndarray, data: DataModule) -> Table:
     """The most frequent tokens."""
-    names = data.vocabulary.tokens if data.vocabulary is not None else None
     table = _grid("", "times", "share of training", left=1)
     table.columns[-1].justify = "left"
-    for number in np.argsort(-counts, kind="stable")[:_ROWS].tolist():
-        name = repr(names[number])[1:-1] if names else str(number)
+    frequent = np.argsort(-counts, kind="stable")[: min(_ROWS, np.count_nonzero(counts))]
+    for number in frequent.tolist():
+        name = repr(data.token_name(number))[1:-1]
         bar = _bar(counts[number] / max(1, counts.max()))
         share = Text(f" {counts[number] / max(1, counts.sum()):.1%}")
         shown = "space" if name == " " else _short(name, 24)

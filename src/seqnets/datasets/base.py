@@ -121,6 +121,13 @@ class DataModule(LightningDataModule, ABC):
         """Return how often each token comes in a part, (V,); None where there are no tokens."""
         return None
 
+    def token_name(self, number: int) -> str:
+        """Return a token by itself, to be read."""
+        known = self.vocabulary
+        if known is None:
+            return str(number)
+        return known.piece(number) if known.unit == "bpe" else known.tokens[number]
+
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first few sequences of a part, to be read: columns by name."""
         return []

@@ -173,6 +173,10 @@ class PairData(SequenceData):
             self.pairs(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
         )
 
+    def token_name(self, number: int) -> str:
+        """Return a token of the source by itself."""
+        return self.codecs[0].pieces([number])[0]
+
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first few pairs of a part as texts."""
         source, target = self.codecs
