@@ -1,9 +1,14 @@
 """What is told at the end of a run."""
 
 import io
+import shlex
+from pathlib import Path
 
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
+from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.report import figures_table, show
 from seqnets.insight.canvas import new_figure
@@ -14,6 +19,23 @@ def test_text_is_printed_as_it_stands(capsys):
     show(terminal(), "The [red]title:", ":b: and [bold]")
 
     assert capsys.readouterr().out == "\nThe [red]title:\n:b: and [bold]\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "argument"),
+    [
+        ("runs/a.ckpt", "path=runs/a.ckpt"),
+        ("my runs/ä.ckpt", "\"path='my runs/ä.ckpt'\""),
+        ("my $HOME/a.ckpt", "'path='\"'\"'my $HOME/a.ckpt'\"'\"''"),
+        ("it's/a.ckpt", None),
+    ],
+)
+def test_a_path_is_typed_as_the_shell_and_hydra_read_it(path, argument):
+    typed = report.typed("path", Path(path))
+
+    (read,) = OverridesParser.create().parse_overrides(shlex.split(typed))
+    assert read.value() == path
+    assert argument in (typed, None)
 
 
 def test_figures_without_rivals_have_two_columns():

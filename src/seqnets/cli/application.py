@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.help import groups_of, help_of, own_of
 from seqnets.cli.listing import configs, options
-from seqnets.cli.names import UsageError, near, override
+from seqnets.cli.names import UsageError, near, override, shell
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -68,7 +67,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
         needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
-        also = "".join(f" {shlex.quote(argument)}" for argument in needed)
+        also = "".join(f" {shell(argument)}" for argument in needed)
         with _environment(_FULL_ERROR, None), _without_hydra():
             try:
                 over = _module(verb).run(config, composed.runtime.choices, also)

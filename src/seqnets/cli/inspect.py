@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_seed, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
-from seqnets.cli.names import UsageError
+from seqnets.cli.names import UsageError, shell
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
@@ -53,7 +52,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         console.print(f"\n{title}", style="bold")
         console.print(shown)
     given = [argument for argument in sys.argv[2:] if argument.partition("=")[0] not in _OWN]
-    report.show(console, "To train:", shlex.join([report.called("seqnets"), "train", *given]))
+    command = " ".join([report.called("seqnets"), "train", *map(shell, given)])
+    report.show(console, "To train:", command)
     return 0
 
 

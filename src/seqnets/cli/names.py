@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 
 from seqnets.errors import ConfigError
@@ -38,3 +39,9 @@ def override(key: str, value: object) -> str:
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
         text = f"'{escaped}'"
     return f"{key}={text}"
+
+
+def shell(text: str) -> str:
+    """Quote an argument for a shell: in double quotes if single ones are in it, as Hydra's are."""
+    doubly = "'" in text and not re.search(r'["$`\\!]', text)
+    return f'"{text}"' if doubly else shlex.quote(text)

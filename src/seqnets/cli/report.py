@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqnets.cli.names import override
+from seqnets.cli.names import override, shell
 from seqnets.training import Objective
 
 
@@ -90,9 +89,9 @@ def called(program: str) -> str:
     found = shutil.which(program)
     if not beside.exists() or (found is not None and beside.samefile(found)):
         return program
-    return shlex.quote(shown(beside))
+    return shell(shown(beside))
 
 
 def typed(key: str, path: Path) -> str:
     """An override by a path, as one types it into a shell."""
-    return shlex.quote(override(key, shown(path)))
+    return shell(override(key, shown(path)))

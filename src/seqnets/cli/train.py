@@ -33,7 +33,7 @@ from seqnets.cli.assemble import (
 )
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
-from seqnets.cli.names import UsageError
+from seqnets.cli.names import UsageError, shell
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
 from seqnets.training import (
@@ -137,7 +137,7 @@ def _train(
     use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
     if writer_of(trainer) is not None:
         use = f"to look, {use}"
-        runs_folder = shlex.quote(report.shown(folder.parents[1]))
+        runs_folder = shell(report.shown(folder.parents[1]))
         lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
     report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
     return 0
