@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -161,11 +161,10 @@ class Cell(nn.Module, ABC):
         given, inside = _by_module(parameters)
         own = {**dict.fromkeys((*self._parameters, *self._buffers)), **given}
         within = {name: _bound(self._modules[name], part) for name, part in inside.items()}
-        bound = self._copy(parametrize.type_before_parametrizations(self))
-        for name in own:
-            bound.__dict__.pop(name, None)
         modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
-        bound.__dict__.update(_parameters=own, _buffers={}, _modules={**modules, **within})
+        bound = self._copy(parametrize.type_before_parametrizations(self), own)
+        bound.__dict__["_parameters"], bound.__dict__["_buffers"] = own, {}
+        bound.__dict__["_modules"] = {**modules, **within}
         bound.__dict__["_origin"] = self.origin
         return bound
 
@@ -183,11 +182,28 @@ class Cell(nn.Module, ABC):
             copy.__dict__[name] = make(getattr(self, name))
         return copy
 
-    def _copy(self, kind: type[Any]) -> Self:
-        """A cell of a class with the same attributes."""
+    def _copy(self, kind: type[Any], without: Iterable[str] = ()) -> Self:
+        """A cell of a class with the same attributes, but for some."""
         copy: Self = object.__new__(kind)
-        copy.__dict__.update(self.__dict__)
+        if _READS_ALL_ATTRIBUTES or not torch.compiler.is_compiling():
+            copy.__dict__.update(self.__dict__)
+            for name in without:
+                copy.__dict__.pop(name, None)
+            return copy
+        for name in self.origin.asked(_names_of_attributes).split():
+            if name not in without:
+                copy.__dict__[name] = getattr(self, name)
         return copy
+
+    def asked(self, question: Callable[..., Any], *further: Any) -> Any:
+        """What a function says of this cell, which ``torch.compile`` takes for a constant.
+
+        It may be asked of plain things alone besides; its answer is a number or a text.
+        """
+        return question(self, *further)
+
+    # As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
+    asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
     def origin(self) -> Cell:
@@ -343,6 +359,14 @@ class Cell(nn.Module, ABC):
 def autocasts(x: Tensor) -> bool:
     """Whether autocast is on where a tensor lies; it knows nothing of "meta"."""
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+_READS_ALL_ATTRIBUTES = torch.__version__ >= "2.13"  # versions compare as such, not as text
+"""Whether ``torch.compile`` can read a module's ``__dict__``, and not only what is named."""
+
+
+def _names_of_attributes(cell: Cell) -> str:
+    return " ".join(cell.__dict__)
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -61,18 +61,14 @@ def value_of(cell: Cell, path: str) -> Any:
     return attrgetter(path)(cell)
 
 
-# As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
-for constant in (text_of, parameters_used, plain_attributes, value_of):
-    constant._dynamo_marked_constant = True  # type: ignore[union-attr]
-
-
 def _stays(cell: Cell) -> bool:
     """Whether what the text depends on is still so: compiled, it is asked again at every call."""
-    for path in filter(None, plain_attributes(cell).split(",")):
+    id(cell)  # what is compiled for a cell is for no other one
+    for path in filter(None, cell.asked(plain_attributes).split(",")):
         value: Any = cell
         for name in path.split("."):
             value = getattr(value, name)
-        if value != value_of(cell, path):
+        if value != cell.asked(value_of, path):
             return False
     return True
 
@@ -82,7 +78,7 @@ def refusal(request: Request) -> str | None:
     cell = request.cell.origin
     if not _stays(cell):
         return "attributes of the cell change while it is compiled, or are no numbers"
-    return None if text_of(cell) else "the step cannot be traced"
+    return None if cell.asked(text_of) else "the step cannot be traced"
 
 
 def run(request: Request) -> tuple[Tensor, State]:
@@ -91,7 +87,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     everything = cell.tensors()
     state, start = list(request.state), list(request.start)
     wx = cell.project(request.clean_x)
-    names = [name for name in parameters_used(cell.origin).split(",") if name]
+    names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
     parameters = [everything[name].to(wx.dtype) for name in names]  # masks and counts too
     given = [wx, *state, *start, *parameters]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
@@ -104,7 +100,7 @@ def run(request: Request) -> tuple[Tensor, State]:
         request.resets,
         request.reverse,
         save,
-        text_of(cell.origin),
+        cell.origin.asked(text_of),
     )
     return y, tuple(rest[: len(state)])
 
@@ -255,7 +251,7 @@ class _Replayed:
     def project(self, wx: Tensor) -> Tensor:
         return wx
 
-    def initial_state(self, batch_size: int) -> State:
+    def checked_start(self, batch_size: int) -> State:
         return self.start
 
     def step(self, wx: Tensor, state: State) -> State:
