@@ -8,6 +8,7 @@ from torch import nn
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell
 from seqnets.engine.plans import program_of
+from seqnets.errors import DtypeError
 
 B, T, I, H = 2, 5, 3, 4
 
@@ -212,3 +213,57 @@ def test_a_projection_by_a_tensor_from_elsewhere_that_learns_runs_in_the_plain_l
 
     assert outside.weight.grad is not None
     assert "none of its parameters" in explain(cell, x).refusals["c"]
+
+
+def test_a_step_that_keeps_what_it_saw_runs_in_the_plain_loop():
+    class Keeping(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            self.last = torch.tanh(wx.n + uh.n)
+            return (self.last,)
+
+    cell, x = Keeping(I, H), torch.randn(B, T, I)
+
+    y, _ = unroll(cell, x)
+
+    assert "it writes its attribute last" in explain(cell, x).refusals["eager"]
+    torch.testing.assert_close(cell.last, y[:, -1])
+
+
+def test_random_numbers_inside_a_step_are_the_reason():
+    class Noisy(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (F.dropout(torch.tanh(wx.n + uh.n), 0.5),)
+
+    told = explain(Noisy(I, H), torch.randn(B, T, I)).refusals["eager"]
+
+    assert "for random numbers: project is to draw them" in told
+
+
+def test_what_is_true_counts_as_one_wherever_it_is_computed_with():
+    class Spiking(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            a = wx.n + uh.n
+            return (1 - (a > 0).to(a.dtype) + (a > 1).to(a.dtype) * state[0],)
+
+    cell, x = Spiking(I, H), torch.randn(B, T, I)
+
+    found = [unroll(cell, x, backend=backend)[0] for backend in ("c", "eager", "reference")]
+
+    torch.testing.assert_close(found[:2], [found[2]] * 2)
+
+
+def test_a_projection_that_is_no_tensor_is_told():
+    class Pair(GatedCell):
+        gates = ("n",)
+
+        def project(self, x):
+            return x, x
+
+    with pytest.raises(DtypeError, match="project gives tuple, expected a tensor"):
+        unroll(Pair(I, H), torch.randn(B, T, I))

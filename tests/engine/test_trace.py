@@ -308,3 +308,44 @@ def test_tracing_changes_nothing_in_the_cell():
 
     torch.testing.assert_close(cell.step(wx, state), before, rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in cell.parameters())
+
+
+ODD = {
+    name: FUNCTIONS[name]
+    for name in ("softplus", "elu", "mish", "leaky relu", "hard sigmoid", "clamp")
+} | {
+    "selu": F.selu,
+    "celu": partial(F.celu, alpha=0.7),
+    "log sigmoid": F.logsigmoid,
+    "hard tanh": F.hardtanh,
+    "hard swish": F.hardswish,
+    "relu 6": F.relu6,
+    "sinc": torch.sinc,
+    "length 1": lambda x: F.normalize(x, dim=-1),
+    "over its spread": lambda x: x / (x.std(-1, keepdim=True) + 1e-3),
+    "over its norm": lambda x: x / (x.norm(dim=-1, keepdim=True) + 1e-3),
+    "the larger of it and a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "the smaller of it and a number": lambda x: torch.minimum(x, torch.full_like(x, 3.0)),
+}
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 3.0, -3.0, 6.0, 120.0, -120.0, 2e4])
+@pytest.mark.parametrize("function", ODD.values(), ids=ODD)
+def test_derivatives_are_torchs_at_kinks_and_far_out(function, value):
+    class Custom(GatedCell):
+        gates, recurrent = ("a",), ()
+
+        def project(self, x):
+            return x
+
+        def update(self, wx, uh, state):
+            return (function(wx.a) + 0.5 * state[0],)
+
+    cell, found = Custom(H, H), []
+    for backend in ("c", "eager", "reference"):
+        x = torch.full((2, 1, H), value, requires_grad=True)
+        y, _ = unroll(cell, x, backend=backend)
+        found.append((y, *torch.autograd.grad(y.square().sum() + y.sum(), x)))
+
+    for one in found[:-1]:
+        torch.testing.assert_close(one, found[-1], equal_nan=True)

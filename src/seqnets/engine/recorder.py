@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from seqnets.engine.composed import COMPOSED
 from seqnets.engine.graph import (
     BINARY,
     COMPARISONS,
@@ -134,11 +135,13 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
         in_place = name.endswith("_") and not name.endswith("__")
+        if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
+            raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
         if in_place and not self._in_place and self._sharing[_memory(args[0])] != 1:
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
-        if name in _COMPOSED:  # simpler operations, each of which comes by here
+        if name in COMPOSED:  # simpler operations, each of which comes by here
             with self:
-                return _COMPOSED[name](*args, **kwargs)
+                return COMPOSED[name](*args, **kwargs)
         if name.removesuffix("_") not in _KNOWN:
             try:
                 with self:
@@ -186,6 +189,8 @@ class Recorder(TorchDispatchMode):
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         first = self._meaning.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
+        if name == "_to_copy" and args[0].dtype == torch.bool and result.is_floating_point():
+            return self.graph.apply("where", self.node(args[0]), *map(self.graph.const, (1, 0)))
         if name in _SAME:
             return self._reshaped(name, args[0], first, result)
         if name in _TURNED and isinstance(first, Weight):
@@ -299,9 +304,16 @@ class Recorder(TorchDispatchMode):
             return apply("mul", a, a)
         if name == "pow" and args[1] in _POWERS:
             return _POWERS[args[1]](apply, const, self.node(args[0]))
-        if name in ("hardtanh", "clamp", "clamp_min", "clamp_max"):
+        if name in ("maximum", "minimum"):
+            a, b = map(self.node, args)
+            chosen = apply(name, a, b)
+            if "const" not in (a.op, b.op):
+                return chosen
+            even = apply("mul", apply("add", a, b), const(0.5))  # half a gradient, as of any equals
+            return apply("where", apply("eq", a, b), even, chosen)
+        if name in ("clamp", "clamp_min", "clamp_max"):
             a = self.node(args[0])
-            low, high = _bounds(name, args[1:])
+            low, high = (None, args[1]) if name == "clamp_max" else (*args[1:], None)[:2]
             a = a if low is None else apply("maximum", a, self.node(low))
             return a if high is None else apply("minimum", a, self.node(high))
         name = "sign" if name == "sgn" else name
@@ -324,36 +336,8 @@ _KNOWN = (
     _SAME | _FILLS | _PIECES | _TURNED | UNARY | BINARY | COMPARISONS
     | {"mm", "addmm", "sum", "mean", "rsub", "where", "square", "pow", "sgn", "copy"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
-    | {"hardtanh", "clamp", "clamp_min", "clamp_max"}
+    | {"clamp", "clamp_min", "clamp_max"}
 )  # fmt: skip
-
-
-def _layer_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Two sums, one after the other, so that no digits cancel."""
-    if len(shape) != 1:
-        raise Untraceable("aten.native_layer_norm over more than the units of a row")
-    mean = x.mean(-1, keepdim=True)
-    centred = x - mean
-    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
-    y = centred * scale
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias), mean, scale
-
-
-def _variance(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
-    centred = x - x.mean(dim, keepdim=True)
-    return centred.square().sum(dim, keepdim=keepdim) / (x.shape[-1] - correction)
-
-
-_COMPOSED: dict[str, Callable[..., Any]] = {
-    "native_layer_norm": _layer_norm,
-    "var": _variance,
-    "lerp": lambda a, b, weight: a + weight * (b - a),
-    "remainder": lambda a, b: a - torch.floor(a / b) * b,
-    "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
-}
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -363,13 +347,6 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     if func in decomposition_table:
         return decomposition_table[func](*args, **kwargs)
     return func.decompose(*args, **kwargs)
-
-
-def _bounds(name: str, args: Sequence[Any]) -> tuple[Any, Any]:
-    low, high = (*args, None, None)[:2]
-    if name == "hardtanh":
-        return (-1.0 if low is None else low), (1.0 if high is None else high)
-    return (None, low) if name == "clamp_max" else (low, high)
 
 
 def _part(whole: Tensor, meaning: Any, dim: int, offset: int, size: int) -> Any:

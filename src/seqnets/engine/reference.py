@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.request import Request, rebuilt
+from seqnets.errors import DtypeError
 from seqnets.typing import State
 
 name = "reference"
@@ -23,6 +24,11 @@ def run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
     projected = cell.project(x)
+    if not isinstance(projected, Tensor):
+        raise DtypeError(
+            f"{cell._name}: project gives {type(projected).__name__}, expected a tensor "
+            f"(B, T, columns).\n  torch.cat(…, -1) makes one of several; step takes it apart."
+        )
     wx = projected.unbind(1)
     valid = None if request.valid is None else request.valid.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)

@@ -31,16 +31,22 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
             sums over rows.
     """
     recorder, bound, x, state = _stand_ins(cell)
+    before = dict(bound.__dict__)
     with _told_why(), torch.no_grad():
         if project:
             with recorder:
                 after = bound.step(bound.project(x), state)
         else:
             x = bound.project(x)
+            if not isinstance(x, Tensor):
+                raise Untraceable(f"project gives {type(x).__name__}, not a tensor")
             recorder.name(x, View("wx", None, 0, x.shape[1]))
             with recorder:
                 after = bound.step(x, state)
         bound.check_after(after, state)
+    for name, value in bound.__dict__.items():
+        if name not in before or before[name] is not value:
+            raise Untraceable(f"it writes its attribute {name}, at every step")
 
     nodes = tuple(recorder.node(part) for part in after)
     for name, node, size in zip(cell.states, nodes, cell.state_sizes, strict=True):
@@ -65,27 +71,35 @@ def _compare(step: Step, cell: Cell, project: bool) -> None:
 
     What was read while tracing and is no number of a row (a branch, a count of rows, whether
     gradients are on) is seen here, and so is what autograd is told besides operations: ``detach``,
-    ``no_grad``, functions with a backward pass of their own.
+    ``no_grad``, functions with a backward pass of their own. And whether what was put together
+    from simpler operations overflows, or has another derivative at a kink.
 
     Raises:
         Untraceable: They differ.
     """
-    like, rows = cell._like, 7
-    dtype = like.dtype if like.dtype == torch.float64 else torch.float32
     draw = torch.Generator().manual_seed(0)
+    for scale in (1, 100, 0):
+        _compare_at(scale, step, cell, project, draw)
+
+
+def _compare_at(scale: int, step: Step, cell: Cell, project: bool, draw: torch.Generator) -> None:
+    rows, dtype = 7, torch.float64 if cell._like.dtype == torch.float64 else torch.float32
 
     def numbers(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
+        return torch.randn(shape, generator=draw, dtype=dtype).mul_(scale).requires_grad_()
 
-    tensors = {
-        name: numbers(*t.shape).detach() / max(1, t.shape[-1] if t.dim() > 1 else 1) ** 0.5
-        if t.is_floating_point()
-        else t.detach().cpu()
-        for name, t in cell.tensors().items()
-    }
-    for name in step.parameters:
-        if tensors[name].is_floating_point():
-            tensors[name].requires_grad_()
+    buffers = dict(cell.origin.named_buffers())
+
+    def parameter(name: str, like: Tensor) -> Tensor:
+        if name in buffers or not like.is_floating_point():
+            like = like.detach().cpu()
+            return like.to(dtype) if like.is_floating_point() else like
+        size = like.shape[-1] ** -0.5 if like.dim() > 1 else min(scale, 1)  # biases begin as zero
+        drawn = torch.randn(like.shape, generator=draw, dtype=dtype).mul_(size)
+        return drawn.requires_grad_(name in step.parameters)
+
+    tensors = {name: parameter(name, tensor) for name, tensor in cell.tensors().items()}
+    used = {name: tensors[name] for name in step.parameters}
     state = tuple(numbers(rows, size) for size in cell.state_sizes)
     bound = cell.bind(tensors)
     fixed = cell.bind({name: tensor.detach() for name, tensor in tensors.items()})
@@ -94,20 +108,22 @@ def _compare(step: Step, cell: Cell, project: bool) -> None:
             raise Untraceable("it projects by a tensor that learns and is none of its parameters")
         wx = numbers(rows, cell.input_size if project else step.wx_size)
         own = bound.step(bound.project(wx) if project else wx, state)
-        traced = replay(step, wx, state, {name: tensors[name] for name in step.parameters})
-        wanted = [wx, *state, *(tensors[name] for name in step.parameters)]
-        wanted = [tensor for tensor in wanted if tensor.requires_grad]
+        traced = replay(step, wx, state, used)
+        wanted = [tensor for tensor in (wx, *state, *used.values()) if tensor.requires_grad]
         ends = [torch.randn(part.shape, generator=draw, dtype=dtype) for part in traced]
         slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
-    if not all(map(_are_near, own, traced)):
+    where = {1: "", 100: ", where numbers are large", 0: ", where numbers are 0"}[scale]
+    are_alike = _are_both_finite if scale > 1 else _are_near
+    if not all(map(are_alike, own, traced)):
         raise Untraceable(
-            "it gives something else than its operations on numbers, so it reads what is none: "
-            "a branch, a count of rows, whether gradients are on"
+            f"it gives something else than its operations on numbers{where}, so it reads what is "
+            f"none: a branch, a count of rows, whether gradients are on"
         )
-    if not project and not all(map(_are_near, *slopes)):
+    has_slopes = not project and all(part.isfinite().all() for part in own)
+    if has_slopes and not all(map(are_alike, *slopes)):
         raise Untraceable(
-            "its gradient is not that of its operations: detach, no_grad, or a function with a "
-            "backward pass of its own"
+            f"its gradient is not that of its operations{where}: detach, no_grad, or a function "
+            f"with a backward pass of its own"
         )
 
 
@@ -120,6 +136,11 @@ def _slopes(
         return [torch.zeros_like(x) for x in inputs]
     found = torch.autograd.grad(total, inputs, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _are_both_finite(a: Tensor, b: Tensor) -> bool:
+    """Whether the same ones are numbers; of large ones, rounding may leave anything."""
+    return bool((a.isfinite() == b.isfinite()).all())
 
 
 def _are_near(a: Tensor, b: Tensor) -> bool:

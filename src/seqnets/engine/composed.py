@@ -1,0 +1,103 @@
+"""Operations of torch's put together from those that a graph knows.
+
+Put together so that their derivatives are torch's too: at kinks, where a norm is zero, and far out,
+where the branch of a choice that is not taken must not overflow (0 times infinity is no number).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.engine.graph import Untraceable
+
+
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Two sums, one after the other, so that no digits cancel."""
+    if len(shape) != 1:
+        raise Untraceable("aten.native_layer_norm over more than the units of a row")
+    mean = x.mean(-1, keepdim=True)
+    centred = x - mean
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    y = centred * scale
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias), mean, scale
+
+
+def _variance(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    centred = x - x.mean(dim, keepdim=True)
+    return centred.square().sum(dim, keepdim=keepdim) / (x.shape[-1] - correction)
+
+
+def _deviation(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    return _root(_variance(x, dim, correction=correction, keepdim=keepdim))
+
+
+def _norm(
+    x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    if order != 2 or dtype is not None:
+        raise Untraceable(f"aten.linalg_vector_norm of order {order}, or in another dtype")
+    return _root(x.square().sum(dim, keepdim=keepdim))
+
+
+def _root(squares: Tensor) -> Tensor:
+    """The square root of a sum of squares: where that is zero, so is the gradient."""
+    return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), squares)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    near = (x * beta).clamp(max=threshold).exp().log1p() / beta
+    return torch.where(x * beta > threshold, x, near)
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    below = x.clamp(max=0)
+    below = below - below.exp().log1p()
+    y = torch.where(x < 0, below, -(-x.clamp(min=0)).exp().log1p())
+    return y, y
+
+
+def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Tensor:
+    below = (x.clamp(max=0) * input_scale).expm1() * (alpha * scale)
+    return torch.where(x > 0, x * scale, below)
+
+
+def _hardtanh(x: Tensor, low: float = -1, high: float = 1) -> Tensor:
+    return torch.where(x <= low, low, torch.where(x >= high, high, x))
+
+
+def _hardswish(x: Tensor) -> Tensor:
+    return torch.where(x <= -3, 0.0, torch.where(x < 3, x * (x + 3) / 6, x))
+
+
+def _sinc(x: Tensor) -> Tensor:
+    angle = torch.where(x == 0, 1.0, x * math.pi)
+    return torch.where(x == 0, 1.0, angle.sin() / angle)
+
+
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "native_layer_norm": _layer_norm,
+    "var": _variance,
+    "std": _deviation,
+    "linalg_vector_norm": _norm,
+    "softplus": _softplus,
+    "log_sigmoid_forward": _log_sigmoid,
+    "mish": lambda x: x * _softplus(x).tanh(),
+    "elu": _elu,
+    "celu": lambda x, alpha=1: _elu(x, alpha, 1, 1 / alpha),
+    "hardtanh": _hardtanh,
+    "hardsigmoid": lambda x: _hardtanh(x + 3, 0, 6) / 6,
+    "hardswish": _hardswish,
+    "sinc": _sinc,
+    "lerp": lambda a, b, weight: a + weight * (b - a),
+    "remainder": lambda a, b: a - torch.floor(a / b) * b,
+    "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
+}
+"""By the name of the operation; in place of what torch itself puts them together from."""
