@@ -6,15 +6,15 @@ A step is run once, on a few rows of no matter what numbers, while every operati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.evaluate import Values, replay
+from seqnets.engine.compare import compare, told_why
+from seqnets.engine.evaluate import Values
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
 from seqnets.engine.recorder import Recorder, View
 
@@ -32,7 +32,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
     """
     recorder, bound, x, state = _stand_ins(cell)
     before = dict(bound.__dict__)
-    with _told_why(), torch.no_grad():
+    with told_why(), torch.no_grad():
         if project:
             with recorder:
                 after = bound.step(bound.project(x), state)
@@ -62,98 +62,15 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         x.shape[1],
         {name: tuple(p.shape) for name, p in cell.tensors().items() if name in used},
     )
-    _compare(step, cell, project)
+    compare(step, cell, project=project)
     return step
-
-
-def _compare(step: Step, cell: Cell, project: bool) -> None:
-    """Run a cell's own step beside the traced one, on other numbers, other rows, and backwards.
-
-    What was read while tracing and is no number of a row (a branch, a count of rows, whether
-    gradients are on) is seen here, and so is what autograd is told besides operations: ``detach``,
-    ``no_grad``, functions with a backward pass of their own. And whether what was put together
-    from simpler operations overflows, or has another derivative at a kink.
-
-    Raises:
-        Untraceable: They differ.
-    """
-    draw = torch.Generator().manual_seed(0)
-    for scale in (1, 100, 0):
-        _compare_at(scale, step, cell, project, draw)
-
-
-def _compare_at(scale: int, step: Step, cell: Cell, project: bool, draw: torch.Generator) -> None:
-    rows, dtype = 7, torch.float64 if cell._like.dtype == torch.float64 else torch.float32
-
-    def numbers(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draw, dtype=dtype).mul_(scale).requires_grad_()
-
-    buffers = dict(cell.origin.named_buffers())
-
-    def parameter(name: str, like: Tensor) -> Tensor:
-        if name in buffers or not like.is_floating_point():
-            like = like.detach().cpu()
-            return like.to(dtype) if like.is_floating_point() else like
-        size = like.shape[-1] ** -0.5 if like.dim() > 1 else min(scale, 1)  # biases begin as zero
-        drawn = torch.randn(like.shape, generator=draw, dtype=dtype).mul_(size)
-        return drawn.requires_grad_(name in step.parameters)
-
-    tensors = {name: parameter(name, tensor) for name, tensor in cell.tensors().items()}
-    used = {name: tensors[name] for name in step.parameters}
-    state = tuple(numbers(rows, size) for size in cell.state_sizes)
-    bound = cell.bind(tensors)
-    fixed = cell.bind({name: tensor.detach() for name, tensor in tensors.items()})
-    with _told_why(), torch.enable_grad():
-        if fixed.project(numbers(rows, cell.input_size).detach()).requires_grad:
-            raise Untraceable("it projects by a tensor that learns and is none of its parameters")
-        wx = numbers(rows, cell.input_size if project else step.wx_size)
-        own = bound.step(bound.project(wx) if project else wx, state)
-        traced = replay(step, wx, state, used)
-        wanted = [tensor for tensor in (wx, *state, *used.values()) if tensor.requires_grad]
-        ends = [torch.randn(part.shape, generator=draw, dtype=dtype) for part in traced]
-        slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
-    where = {1: "", 100: ", where numbers are large", 0: ", where numbers are 0"}[scale]
-    are_alike = _are_both_finite if scale > 1 else _are_near
-    if not all(map(are_alike, own, traced)):
-        raise Untraceable(
-            f"it gives something else than its operations on numbers{where}, so it reads what is "
-            f"none: a branch, a count of rows, whether gradients are on"
-        )
-    has_slopes = not project and all(part.isfinite().all() for part in own)
-    if has_slopes and not all(map(are_alike, *slopes)):
-        raise Untraceable(
-            f"its gradient is not that of its operations{where}: detach, no_grad, or a function "
-            f"with a backward pass of its own"
-        )
-
-
-def _slopes(
-    outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor]
-) -> list[Tensor]:
-    """Gradients of outputs for inputs; zeros where there is none."""
-    total = sum((y * end).sum() for y, end in zip(outputs, ends, strict=True))
-    if not isinstance(total, Tensor) or not total.requires_grad:
-        return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(total, inputs, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
-
-
-def _are_both_finite(a: Tensor, b: Tensor) -> bool:
-    """Whether the same ones are numbers; of large ones, rounding may leave anything."""
-    return bool((a.isfinite() == b.isfinite()).all())
-
-
-def _are_near(a: Tensor, b: Tensor) -> bool:
-    """Whether numbers differ by rounding alone."""
-    near = torch.isclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) | (a.isinf() & b.isinf())
-    return bool(near.all())
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     """The names of weight and bias, if ``cell.project`` is ``F.linear`` with these as they are."""
     recorder, bound, x, _ = _stand_ins(cell)
     try:
-        with _told_why(), torch.no_grad(), recorder:
+        with told_why(), torch.no_grad(), recorder:
             projected = recorder.meaning(bound.project(x))
     except Untraceable:
         return None
@@ -193,15 +110,6 @@ def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     x = empty(rows, cell.input_size)
     recorder.name(x, View("x", None, 0, cell.input_size))
     return recorder, cell.bind(parameters), x, state
-
-
-@contextmanager
-def _told_why() -> Iterator[None]:
-    """What an equation may raise on numbers without meaning, as the reason it is untraceable."""
-    try:
-        yield
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
 def derive(
