@@ -21,9 +21,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seqnets.cli import sweep
+from seqnets.cli.console import terminal
 from seqnets.cli.help import groups_of, help_of, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near, override, shell
+from seqnets.errors import SeqnetsError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -61,8 +64,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     name = verb
     end: int | BaseException = 0
     command = sys.argv
+    sweeps = bool(set(_MULTIRUN) & set(arguments))
+    jobs: list[sweep.Job] = []
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float | None:
         composed = HydraConfig.get()
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
@@ -70,11 +75,17 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         also = "".join(f" {shell(argument)}" for argument in needed)
         with _environment(_FULL_ERROR, None), _without_hydra():
             try:
+                sweep.check_direction(verb, config, composed.sweeper)
                 over = _module(verb).run(config, composed.runtime.choices, also)
+                sweep.check_score(over, composed.sweeper)
             except BaseException as error:
                 over = error
-        if over:
-            raise _Over(over)
+        trained = over if isinstance(over, sweep.Trained) else None
+        jobs.append(sweep.Job(_swept(composed.overrides.task, arguments), trained))
+        code = over if trained is None else trained.code
+        if code:
+            raise _Over(code)
+        return None if trained is None else trained.score
 
     try:
         # Hydra would print errors in its own way and exit; so it leaves them to us.
@@ -91,10 +102,18 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             application()
     except _Over as over:
         end = over.end
+    except SeqnetsError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(verb, name, arguments, error) from error
+    except ValueError as error:
+        if not sweeps:
+            raise
+        raise UsageError(f"hydra/sweeper: {error}") from error
     finally:
         sys.argv = command
+        if verb == "train" and jobs and sweeps:
+            sweep.show(terminal(), jobs)
     if isinstance(end, BaseException):
         raise end
     return end
@@ -135,6 +154,14 @@ def _quoted(argument: str) -> str:
     if key != "prompt" or re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL):
         return argument
     return override(key, text)
+
+
+def _swept(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
+    """The overrides of a job that are not those of the whole sweep."""
+    several = {o.get_key_element() for o in _parsed(arguments) if o.is_sweep_override()}
+    fixed = {argument.partition("=")[0] for argument in arguments} - several
+    pairs = (override.partition("=")[::2] for override in overrides)
+    return {key: value for key, value in pairs if key not in fixed}
 
 
 def _parsed(arguments: Sequence[str]) -> list[Override]:
@@ -217,6 +244,11 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
     """Hydra's error in our words, with what is near."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        if (group, option) == ("hydra/sweeper", "optuna"):
+            return UsageError(
+                "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
+                "  Install it: pip install 'seqnets[optuna]'"
+            )
         return UsageError(
             f"{group}: there is no option {option!r}.\n  {near(option, error.options)}\n"
             f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
@@ -241,6 +273,11 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
         return UsageError(
             f"seqnets {verb}: {error.override} cannot be read, expected KEY=VALUE.\n"
             f"  A value with other than plain characters is quoted twice: \"{key}='{value}'\"."
+        )
+    if "BasicSweeper does not support" in str(error):
+        return UsageError(
+            f"seqnets {verb} -m: came with an interval, expected values to be tried one by one.\n"
+            "  Give them as KEY=ONE,ANOTHER; hydra/sweeper=optuna searches in an interval."
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))

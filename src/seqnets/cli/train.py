@@ -10,7 +10,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from seqnets.cli.assemble import (
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, shell
+from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError
 from seqnets.training import (
@@ -67,16 +68,13 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**runs.saved_config(path), **ours}, {"resume": str(path)}
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained:
     """Train, test and report.
 
     Args:
         config: What Hydra composed.
         choices: Which option of each group was taken.
         command: Options that commands which use the run need as well, as typed into a shell.
-
-    Returns:
-        0, or 128 + the number of the signal that stopped the run.
 
     Raises:
         SeqnetsError: Something is wrong with configuration, data or checkpoint, or the numbers
@@ -100,7 +98,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 
 def _train(
     options: Config, folder: Path, checkpoint: Path | None, console: Console, command: str
-) -> int:
+) -> Trained:
     allow = options["allow"]
     seed_everything(options["seed"], verbose=False)
     data = make_data(options, allow)
@@ -119,13 +117,14 @@ def _train(
     path: Any = checkpoint
     with trainer_errors():
         trainer.fit(module, data, ckpt_path=path, weights_only=True)
+    trained = Trained(0, report.shown(folder), *_validated(trainer, module.objective, callbacks))
     received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
     if received is not None:
         title = (
             f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}; to go on:"
         )
         report.show(console, title, f"{_again(folder)}{command}")
-        return 128 + received
+        return trained._replace(code=128 + received)
 
     kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
@@ -140,7 +139,16 @@ def _train(
         runs_folder = shell(report.shown(folder.parents[1]))
         lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
     report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
-    return 0
+    return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
+
+
+def _validated(
+    trainer: Trainer, objective: Objective, callbacks: Sequence[Callback]
+) -> tuple[str, str, float | None]:
+    """The metric that counts, which way it improves, and its best on the validation part."""
+    best = next((c.best_score for c in callbacks if isinstance(c, Checkpoints)), None)
+    last = report.figures(trainer, "val").get(objective.metric)
+    return objective.metric, objective.mode, last if best is None else best
 
 
 def _tell_padding(data: DataModule, trainer: Trainer, console: Console) -> None:

@@ -1,0 +1,180 @@
+"""Sweeps: the way that an optimising sweeper is to go, and what each job came to."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from seqnets.cli.build import build
+from seqnets.cli.names import UsageError
+from seqnets.errors import ConfigError, SeqnetsError
+
+_DIRECTIONS = {"min": "minimize", "max": "maximize"}
+
+_KEY = "hydra.sweeper.direction"
+
+
+class Trained(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+        code: 0, or 128 + the number of the signal that stopped it.
+        folder: The run's folder, as it is shown.
+        metric: The objective's metric.
+        mode: "min" or "max": which way it improves.
+        score: The best that it was on the validation part; None if nothing was validated.
+        test: What it is on the test part; None if the run was stopped before.
+    """
+
+    code: int
+    folder: str
+    metric: str
+    mode: str
+    score: float | None
+    test: float | None = None
+
+
+class Job(NamedTuple):
+    """A job of a sweep.
+
+    Attributes:
+        swept: The values that are its own, by their keys.
+        trained: What it came to; None if it failed.
+    """
+
+    swept: dict[str, str]
+    trained: Trained | None
+
+
+class Direction(Callback):
+    """Let an optimising sweeper go the way that the objective says, unless the user named one."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Set the direction of a sweeper that has one."""
+        sweeper = config.hydra.sweeper
+        named = any(given.startswith(f"{_KEY}=") for given in config.hydra.overrides.hydra)
+        if "direction" not in sweeper or named:
+            return
+        direction = _direction(config)
+        if direction is not None:
+            with read_write(config):
+                sweeper.direction = direction
+                config.hydra.overrides.hydra.append(f"{_KEY}={direction}")  # jobs compose anew
+
+
+def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
+    """Raise UsageError if a sweeper optimises what the verb does not give, or the wrong way."""
+    if "direction" not in sweeper:
+        return
+    if verb != "train":
+        raise UsageError(
+            f"hydra/sweeper: came for `seqnets {verb}`, expected `seqnets train`.\n"
+            "  It optimises what training reaches on the validation part."
+        )
+    expected = _direction(config)
+    came = getattr(sweeper.direction, "name", sweeper.direction)
+    if expected is not None and came != expected:
+        name = config.objective._target_.rpartition(".")[2]
+        raise UsageError(
+            f"{_KEY}: is {came}, expected {expected}.\n"
+            f"  The objective, {name}, says which way its metric improves.\n"
+            f"  Leave it out, or give it as {_KEY}={expected}."
+        )
+
+
+def check_score(trained: Trained | int, sweeper: DictConfig) -> None:
+    """Raise ConfigError if an optimising sweeper is given no figure to go by."""
+    if "direction" in sweeper and isinstance(trained, Trained) and trained.score is None:
+        raise ConfigError(
+            f"hydra/sweeper: the run {trained.folder} has no figure of the validation part, "
+            "expected one to go by.\n"
+            "  Let it validate: trainer.limit_val_batches and trainer.check_val_every_n_epoch."
+        )
+
+
+def _direction(config: DictConfig) -> str | None:
+    """The way of a configuration's objective; None if it cannot be made, which its job tells."""
+    with contextlib.suppress(SeqnetsError, OmegaConfBaseException):
+        return _DIRECTIONS[build(config.objective, config.allow, "objective").mode]
+    return None
+
+
+def show(console: Console, jobs: Sequence[Job]) -> None:
+    """Print what each job came to, the best one marked; folders below where the table is narrow."""
+    table = _table(jobs, folders=True)
+    wide = console.options.update(max_width=10_000)
+    beside = Measurement.get(console, wide, table).maximum <= console.width
+    console.print()
+    console.print(table if beside else _table(jobs, folders=False))
+    if not beside:
+        for number, (_, trained) in enumerate(jobs):
+            if trained is not None:
+                console.print(f"#{number} {trained.folder}", soft_wrap=True)
+
+
+def _table(jobs: Sequence[Job], folders: bool) -> Table:
+    metrics = {(job.trained.metric, job.trained.mode) for job in jobs if job.trained}
+    title = f"Sweep of {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"
+    best = None
+    if len(metrics) == 1:
+        ((metric, mode),) = metrics
+        best = _best(jobs, mode)
+        way = "higher" if mode == "max" else "lower"
+        title = f"{title}: {metric.replace('_', ' ')}, {way} is better"
+    keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
+    table = Table(title=title, caption=None if best is None else "* the best")
+    table.add_column("#", no_wrap=True)
+    for key in keys:
+        table.add_column(_short(key, keys), overflow="fold")
+    for name in ("val", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if folders:
+        table.add_column("folder", no_wrap=True)
+    for number, (swept, trained) in enumerate(jobs):
+        marked = number == best
+        row = [f"{number} *" if marked else str(number)]
+        row += [_rounded(swept.get(key, "")) for key in keys]
+        row += _figures(trained, alike=len(metrics) == 1)
+        row += [trained.folder if trained else ""] * folders
+        table.add_row(*row, style="bold" if marked else None)
+    return table
+
+
+def _best(jobs: Sequence[Job], mode: str) -> int | None:
+    """The first of the jobs with the best score."""
+    scores = {n: job.trained.score for n, job in enumerate(jobs) if job.trained}
+    there = {number: score for number, score in scores.items() if score is not None}
+    choose = max if mode == "max" else min
+    return choose(there, key=there.__getitem__, default=None)
+
+
+def _figures(trained: Trained | None, alike: bool) -> list[str]:
+    if trained is None:
+        return ["", "failed"]
+    name = "" if alike else f"{trained.metric.replace('_', ' ')} "
+    score = "none" if trained.score is None else f"{name}{trained.score:.4g}"
+    if trained.test is not None:
+        return [score, f"{name}{trained.test:.4g}"]
+    return [score, "stopped" if trained.code else "none"]
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The last part of a key, unless others end alike."""
+    last = re.split("[./]", key)[-1]
+    alike = [other for other in keys if re.split("[./]", other)[-1] == last]
+    return last if len(alike) == 1 else key
+
+
+def _rounded(value: str) -> str:
+    """A value as it was given; a number of many digits with four."""
+    number = re.fullmatch(r"-?\d*\.\d{5,}(e[+-]?\d+)?", value)
+    return f"{float(value):.4g}" if number else value

@@ -1,0 +1,181 @@
+"""Sweeps: the table at their end, and what an optimising sweeper is given."""
+
+import json
+import re
+from importlib.util import find_spec
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+from .conftest import SMALL
+
+PARITY = [*SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=32", "logger=none"]
+
+
+class Optimising(Sweeper):
+    """Tries two values of a key, and remembers what it was given."""
+
+    got: list
+    key = "optimizer.lr"
+
+    def __init__(self, direction):
+        self.got.append(direction)
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        if self.got == ["odd"]:
+            raise ValueError("the direction is odd")
+        jobs = [[*arguments, f"{self.key}={value}"] for value in (0.1, 0.0123456)]
+        self.got += [job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)]
+
+
+@pytest.fixture
+def optimising(monkeypatch):
+    """Choose that sweeper; what it was given comes into the list."""
+    # Hydra takes plugins from a package of that name alone
+    monkeypatch.setattr(Plugins, "is_in_toplevel_plugins_module", lambda *_: True)
+    Plugins.instance().register(Optimising)
+    node = {"_target_": f"{__name__}.Optimising", "direction": "minimize"}
+    ConfigStore.instance().store("optimising", node, group="hydra/sweeper")
+    monkeypatch.setattr(Optimising, "got", [], raising=False)
+    return Optimising.got
+
+
+def results(tmp_path):
+    found = (tmp_path / "runs").glob("*/*/result.json")
+    return {str(path.parent.relative_to(tmp_path)): json.loads(path.read_text()) for path in found}
+
+
+def rows(out):
+    """The cells of the last table, row by row."""
+    table = out[out.index("Sweep of") :]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
+
+
+def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
+    fixed = ["~callbacks.pictures", "+trainer.overfit_batches=0"]
+    done = seqnets("train", "-m", *PARITY, *fixed, "optimizer.lr=0.1,0.01", "seed=1,2")
+
+    told = [row for row in rows(done.out) if row]
+    ran = results(tmp_path)
+    assert done.code == 0, done.err
+    assert "Sweep of 4 jobs: accuracy, higher is better" in done.out
+    assert [row[1:3] for row in told] == [["0.1", "1"], ["0.1", "2"], ["0.01", "1"], ["0.01", "2"]]
+    assert [row[0].split()[0] for row in told] == ["0", "1", "2", "3"]
+    assert {row[5]: row[4] for row in told} == {
+        folder: f"{result['test']['accuracy']:.4g}" for folder, result in ran.items()
+    }
+    scores = [float(row[3]) for row in told]
+    assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_a_narrow_terminal_has_the_folders_below_the_table(columns, seqnets, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    done = seqnets("train", "-m", *PARITY, "optimizer.lr=0.1,0.01", "seed=1")
+
+    end = done.out[done.out.index("Sweep of") :].splitlines()
+    below = re.findall(r"^#\d (.*)$", "\n".join(end), re.MULTILINE)
+    assert set(below) == results(tmp_path).keys()
+    assert max(len(line) for line in end if not line.startswith("#")) <= columns
+    assert len([row for row in rows(done.out) if row]) == 2, "a row is a line"
+
+
+def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
+    done = seqnets("train", "-m", *PARITY, "optimizer.lr=0.1,fast,0.2")
+
+    first, second = (row for row in rows(done.out) if row)
+    assert done.code == 1
+    assert first[4] in results(tmp_path)
+    assert second[:4] == ["1", "fast", "", "failed"]
+    assert "optimizer.lr: is 'fast'" in done.err
+
+
+def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqnets, tmp_path):
+    done = seqnets("train", "-m", *SMALL, "dataset=parity,adding", "logger=none")
+
+    first, second = (row for row in rows(done.out) if row)
+    assert first[1] == "parity"
+    assert first[2].startswith("accuracy ")
+    assert second[2].startswith("mse ")
+    assert "*" not in first[0] + second[0]
+
+
+def test_one_run_has_no_table_of_a_sweep(seqnets):
+    assert "Sweep" not in seqnets("train", *PARITY).out
+
+
+@pytest.mark.parametrize(("dataset", "direction"), [("parity", "maximize"), ("adding", "minimize")])
+def test_an_optimising_sweeper_is_given_scores_and_the_way_of_the_objective(
+    dataset, direction, seqnets, optimising
+):
+    done = seqnets("train", "-m", *SMALL, f"dataset={dataset}", "hydra/sweeper=optimising")
+
+    told = [row for row in rows(done.out) if row]
+    assert done.code == 0, done.err
+    assert optimising[0] == direction
+    assert [f"{score:.4g}" for score in optimising[1:]] == [row[2] for row in told]
+    assert [row[1] for row in told] == ["0.1", "0.01235"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["hydra.sweeper.direction=minimize"], "is minimize, expected maximize"),
+        (["hydra.sweeper.direction=odd"], "hydra/sweeper: the direction is odd"),
+        (["~callbacks.checkpoints", "trainer.limit_val_batches=0"], "no figure of the valid"),
+    ],
+)
+def test_an_optimising_sweeper_that_cannot_go_on_says_why(arguments, told, seqnets, optimising):
+    done = seqnets("train", "-m", *PARITY, "hydra/sweeper=optimising", *arguments)
+
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_optimising_sweeper_is_for_training_alone(seqnets, optimising, monkeypatch):
+    monkeypatch.setattr(Optimising, "key", "+dataset.noise")
+
+    done = seqnets("inspect", "-m", "dataset=parity", "hydra/sweeper=optimising")
+
+    assert done.code == 2
+    assert "expected `seqnets train`" in done.err
+
+
+def test_an_interval_is_for_a_sweeper_that_searches(seqnets):
+    done = seqnets("train", "-m", *PARITY, "optimizer.lr=interval(0.1,0.2)")
+
+    assert done.code == 2
+    assert "hydra/sweeper=optuna searches in an interval" in done.err
+
+
+@pytest.mark.filterwarnings("ignore")  # Optuna's own, and of what it keeps studies with
+def test_optuna_searches(seqnets, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs seqnets[optuna]")
+    space = ["optimizer.lr=tag(log,interval(0.001,0.1))", "model/cell=choice(gru,lstm)"]
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+    kept = [f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db", "hydra.sweeper.study_name=s"]
+
+    done = seqnets("train", "-m", *PARITY, *space, *search, *kept)
+    again = seqnets("train", "-m", *PARITY, *space, *search, *kept)
+
+    assert done.code == again.code == 0, done.err + again.err
+    assert "Sweep of 3 jobs: accuracy, higher is better" in done.out
+    assert "maximize" in again.out
+    assert (tmp_path / "runs" / "optimization_results.yaml").exists()
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="it is installed")
+def test_optuna_that_is_missing_is_told_with_how_to_get_it(seqnets):
+    done = seqnets("train", "-m", "hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.2)")
+
+    assert done.code == 2
+    assert "pip install 'seqnets[optuna]'" in done.err
