@@ -123,6 +123,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "dataset=3"], "dataset: is 3, expected a name"),
         (["train", "model/cell=[gru,lstm]"], "with each: seqnets train -m model/cell=gru,lstm"),
         (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
+        (["train", "+trainer.max_epochs=3"], "Give it as trainer.max_epochs=VALUE"),
     ],
 )
 def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, tmp_path):

@@ -279,6 +279,12 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
             f"seqnets {verb} -m: came with an interval, expected values to be tried one by one.\n"
             "  Give them as KEY=ONE,ANOTHER; hydra/sweeper=optuna searches in an interval."
         )
+    there = re.search("Could not append to config. An item is already at '([^']+)'", str(error))
+    if there:
+        return UsageError(
+            f"+{there[1]}: is a key already, expected it without the +.\n"
+            f"  Give it as {there[1]}=VALUE."
+        )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
 
