@@ -13,6 +13,7 @@ from seqnets.cli.assemble import Config, check_seed, plain
 from seqnets.cli.trained import load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
+from seqnets.insight.visible import visible
 from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
 
@@ -48,9 +49,10 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         top_k=options["top_k"],
         seed=options["seed"],
     )
-    sys.stdout.write(options["prompt"])
+    seen = visible if sys.stdout.isatty() else str
+    sys.stdout.write(seen(options["prompt"]))
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(seen(piece))
         sys.stdout.flush()
     print()
     return 0

@@ -20,6 +20,7 @@ from seqnets.cli.names import UsageError, shell
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
+from seqnets.insight.visible import visible
 from seqnets.training import Objective
 
 _OWN = ("samples", "baselines")
@@ -197,4 +198,5 @@ def _bar(share: float) -> Text:
 
 
 def _short(text: str, length: int) -> str:
+    text = visible(text)
     return text if len(text) <= length else f"{text[: length - 3]}..."

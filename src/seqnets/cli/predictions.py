@@ -13,6 +13,7 @@ from typing import IO
 from seqnets.cli.names import UsageError
 from seqnets.datasets.readers import read_rows
 from seqnets.errors import ConfigError, DataError
+from seqnets.insight.visible import visible
 from seqnets.training import Objective, Row
 from seqnets.typing import Known
 
@@ -74,6 +75,7 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
 
 def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     count = targets = 0
+    seen = visible if file.isatty() else str
     for count, row in enumerate(rows, start=1):
         try:
             line = json.dumps(row, ensure_ascii=False, allow_nan=False)
@@ -82,7 +84,7 @@ def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
                 f"Row {count}: a number is infinite or none at all, expected finite ones.\n"
                 "  The model has diverged."
             ) from error
-        file.write(f"{line}\n")
+        file.write(f"{seen(line)}\n")
         targets += row.get("target") is not None
     return count, targets
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.cli.names import override, shell
+from seqnets.insight.visible import visible
 from seqnets.training import Objective
 
 
@@ -72,7 +73,7 @@ def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, fl
 def show(console: Console, title: str, text: str) -> None:
     """Print a passage, or a list of commands, under its title."""
     console.print(f"\n{title}", style="bold")
-    console.print(text, soft_wrap=True)
+    console.print(visible(text) if console.is_terminal else text, soft_wrap=True)
 
 
 def shown(path: Path) -> str:

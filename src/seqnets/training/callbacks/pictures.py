@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
+from seqnets.insight.visible import visible
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
@@ -65,7 +66,7 @@ def can_draw() -> bool:
 def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:
     """Put a picture where TensorBoard shows such: images, audio or text."""
     if isinstance(picture, str):
-        writer.add_text(name, picture, step)
+        writer.add_text(name, visible(picture), step)
     elif isinstance(picture, Sound):
         samples = torch.from_numpy(picture.samples)[None]
         writer.add_audio(name, samples, step, sample_rate=picture.rate)

@@ -12,6 +12,7 @@ from seqnets.checks import check_count
 from seqnets.datasets import Vocabulary
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
+from seqnets.insight.visible import visible
 from seqnets.training.callbacks.pictures import can_draw, first_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
@@ -53,7 +54,7 @@ class TextSamples(Sparingly):
         vocabulary = _vocabulary(trainer, pl_module)
         if vocabulary is None:
             return
-        passage = self.passage(pl_module.model, vocabulary).replace("\n", "\n    ")
+        passage = visible(self.passage(pl_module.model, vocabulary)).replace("\n", "\n    ")
         writer.add_text("sample", f"    {passage}", trainer.global_step)
 
     def passage(self, model: nn.Module, vocabulary: Vocabulary) -> str:

@@ -1,0 +1,19 @@
+"""Text that a model wrote, so that it can be looked at."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    r"""Return a text with its control characters as escapes, which no terminal obeys.
+
+    Line ends and tabs stay. The escapes are those of JSON, of Python and of C.
+
+    Example:
+        >>> print(visible("a bell\a"))
+        a bell\u0007
+    """
+    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
