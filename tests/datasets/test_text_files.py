@@ -164,6 +164,16 @@ def test_an_empty_file_is_refused(tmp_path, open_text):
         open_text(tmp_path / "empty.txt").prepare_data()
 
 
+@pytest.mark.parametrize(
+    ("unit", "content", "told"), [("characters", "a", "'a'"), ("words", "yes ", "'yes'")]
+)
+def test_a_text_of_one_token_is_refused(tmp_path, open_text, unit, content, told):
+    (tmp_path / "a.txt").write_text(content * 200)
+
+    with pytest.raises(DataError, match=f"is {told} again and again, 180 times"):
+        open_text(tmp_path / "a.txt", unit=unit).setup()
+
+
 def test_a_text_shorter_than_one_chunk_for_each_row_is_refused_with_the_numbers(
     tmp_path, open_text
 ):

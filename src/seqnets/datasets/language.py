@@ -109,6 +109,13 @@ class LanguageData(DataModule):
                 f"{type(self).__name__}: token id {highest} came, expected ids below "
                 f"{len(self.vocabulary)}, the size of the vocabulary."
             )
+        train = self.tokens.part("train")
+        if train.min() == train.max():
+            raise DataError(
+                f"{type(self).__name__}: the training part is {self.token_name(int(train[0]))!r} "
+                f"again and again, {len(train):,} times, expected different tokens.\n"
+                f"  There is nothing to learn from it; unit is {self.unit!r}."
+            )
 
     def loader(self, part: Part) -> Stream:
         """Return a new loader of one part: random offsets for training, every token otherwise."""
