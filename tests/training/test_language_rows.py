@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import TextFiles, read_vocabulary
+from seqnets.datasets.pieces import spell
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import AdaptiveSoftmax, FusedSoftmax, LanguageModel
 from seqnets.training import LanguageModelling, SequenceModule
@@ -76,6 +78,22 @@ def test_every_token_after_the_first_has_one_row(trained):
     sorted_rows = sorted(rows, key=lambda row: row["text"])
     text = "".join(row["target"] for row in sorted_rows)
     assert text == data.vocabulary.decode(data.tokens.part("test"))[1:]
+
+
+def test_pieces_stand_in_rows_as_they_stand_in_the_text(trained):
+    data, module = trained("bpe")
+    rows = sorted(written(data, module), key=lambda row: row["text"])
+    names = [spell(token) for token in data.vocabulary.tokens]
+
+    text = "".join(row["target"] for row in rows)
+    whole = re.sub(
+        r"(\\x[0-9a-f]{2})+", lambda b: bytes.fromhex(b[0].replace("\\x", "")).decode(), text
+    )
+    assert " of" in {row["target"] for row in rows}
+    assert {row["prediction"] for row in rows} <= set(names)
+    assert len(set(names)) == len(names)
+    assert data.vocabulary.decode(data.tokens.part("test")).endswith(whole)
+    assert "漢字\n" in whole
 
 
 def test_a_row_says_the_likeliest_token_and_the_nats_of_the_one_that_came(trained):

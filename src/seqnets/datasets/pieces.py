@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,15 @@ def read_vocabulary(known: Known) -> Vocabulary:
     return Vocabulary(known["vocabulary"], known["unit"])
 
 
+def spell(token: str) -> str:
+    r"""Return a listed piece as it stands in a text; a byte that is no whole character as ``\xc3``.
+
+    No two pieces are spelled alike: none holds a backslash beside a letter.
+    """
+    numbers = _numbers()
+    return bytes(numbers[letter] for letter in token).decode("utf-8", "backslashreplace")
+
+
 def between_words(blocks: Iterable[str]) -> Iterator[str]:
     """Yield a text that comes in blocks again, cut where its pieces are those of the whole text.
 
@@ -90,6 +99,11 @@ def between_words(blocks: Iterable[str]) -> Iterator[str]:
             yield text[:border]
     if begun:
         yield begun
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    return {letter: byte for byte, letter in _letters().items()}
 
 
 def _letters() -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from seqnets.checks import check_choice
 from seqnets.datasets.codecs import UNITS
-from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
+from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.surprise import draw_surprise
@@ -108,10 +108,13 @@ class LanguageModelling(Objective):
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row a scored token: the likeliest one, the one that came, and the nats of that.
 
-        Tokens are as the vocabulary lists them. ``text`` says which row of the batch it stood in,
-        each of which is a piece of the text: a stable sort by it gives the text in its order.
+        Words and characters are as the vocabulary lists them, pieces of words as they stand in a
+        text (:func:`~seqnets.datasets.pieces.spell`). ``text`` says which row of the batch it
+        stood in, each of which is a part of the text: a stable sort by it gives the text in its
+        order.
         """
         tokens, scored = known["vocabulary"], (batch.y != IGNORE).cpu()
+        name = _naming(known)
         columns = (
             scored.nonzero()[:, 0],
             *(each.cpu()[scored] for each in (outcome.details, batch.y, outcome.predictions)),
@@ -119,8 +122,8 @@ class LanguageModelling(Objective):
         return [
             {
                 "text": text,
-                "prediction": tokens[said],
-                "target": tokens[came],
+                "prediction": name(tokens[said]),
+                "target": name(tokens[came]),
                 "nats": round(nats, 6),
             }
             for text, said, came, nats in zip(*(c.tolist() for c in columns), strict=True)
@@ -128,7 +131,8 @@ class LanguageModelling(Objective):
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """The nats of each target, and the targets, both (N,)."""
-        numbers = {token: number for number, token in enumerate(known["vocabulary"])}
+        names = map(_naming(known), known["vocabulary"])
+        numbers = {name: number for number, name in enumerate(names)}
         targets, nats = entries(rows, "target"), entries(rows, "nats")
         for place, (target, cost) in enumerate(zip(targets, nats, strict=True), start=1):
             if not isinstance(target, str) or target not in numbers:
@@ -156,6 +160,11 @@ class LanguageModelling(Objective):
             shown = [vocabulary.piece(n) for n in [*first.tolist(), *targets[scored].tolist()]]
             passages.append((shown, [math.nan, *costs[scored].tolist()]))
         return {"surprise": draw_surprise(passages)}
+
+
+def _naming(known: Known) -> Callable[[str], str]:
+    """How rows write a token that the vocabulary lists."""
+    return spell if known["unit"] == "bpe" else str
 
 
 def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
