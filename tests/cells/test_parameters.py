@@ -234,3 +234,26 @@ def test_cells_are_made_on_the_device_and_with_the_dtype_asked_for(cell_cls):
     made = sized(cell_cls, 3, 4, device="meta", dtype=torch.bfloat16)
 
     assert {(p.device.type, p.dtype) for p in made.parameters()} == {("meta", torch.bfloat16)}
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ({"gates": ["f", "n"]}, r"gates is \['f', 'n'\], expected a tuple of names"),
+        ({"gates": ()}, "gates is empty"),
+        ({"gates": ("f", "in")}, "gates has 'in', expected names of attributes"),
+        ({"gates": ("f", "_n")}, "gates has '_n', expected names of attributes"),
+        ({"gates": ("f", 1)}, "gates has 1, expected names of attributes"),
+        ({"gates": ("f", "f")}, "gates has 'f' twice"),
+        ({"states": ()}, "states is empty"),
+        ({"states": ("h", "h")}, "states has 'h' twice"),
+        ({"gates": ("f", "n"), "recurrent": ("n", "z")}, "recurrent has 'z', expected some of its"),
+        ({"gates": ("f", "n"), "keeping": ("-z",)}, "keeping has '-z', expected some of its gates"),
+        ({"per_unit": ("p.q",)}, "per_unit has 'p.q', expected names of attributes"),
+        ({"per_unit": ("gate",)}, "per_unit has 'gate', which every cell has already"),
+        ({"per_unit": ("bias_hh",)}, "per_unit has 'bias_hh', which every cell has already"),
+    ],
+)
+def test_a_class_that_declares_no_proper_names_is_refused_as_it_is_written(declared, told):
+    with pytest.raises(ConfigError, match=f"MyCell: {told}"):
+        type("MyCell", (GatedCell,), declared)

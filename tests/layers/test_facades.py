@@ -106,6 +106,23 @@ def test_a_users_cell_gets_a_face_in_one_line():
     assert face(packed)[0].data.shape == (7, 8)
 
 
+class PlainCell(seqnets.Cell):
+    """No gates: its parameters have names of their own."""
+
+    def project(self, x):
+        return x
+
+    def step(self, wx, state):
+        return (wx + state[0],)
+
+
+@pytest.mark.parametrize("cell", [PlainCell, nn.LSTM, "lstm"])
+@pytest.mark.parametrize("base", [TorchLike, TorchLikeCell])
+def test_what_is_no_gated_cell_gets_no_face(cell, base):
+    with pytest.raises(ConfigError, match=r"Mine: cell is .*, expected a class derived from Gated"):
+        type("Mine", (base,), {}, cell=cell)
+
+
 def test_a_cell_that_torch_has_nothing_like_has_a_face_that_starts_as_the_cell_says():
     face = seqnets.IRNN(3, 4, num_layers=2)
 

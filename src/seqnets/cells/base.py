@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
+from seqnets.cells.checks import check_names
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
@@ -42,12 +43,7 @@ class Cell(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for declared in ("states", "clocks", "gates", "inputs", "recurrent", "keeping", "per_unit"):
-            names = cls.__dict__.get(declared)
-            if isinstance(names, str):
-                raise ConfigError(
-                    f"{cls.__name__}: {declared} is {names!r}, expected a tuple of names.\n"
-                    f"  Write {declared} = ({names!r},) in the class; the comma makes it a tuple."
-                )
+            check_names(cls, declared)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -31,6 +33,60 @@ def check_makes_cells(who: str, given: Any) -> None:
         )
 
 
+def check_names(cls: type[Any], declared: str) -> None:
+    """Raise ConfigError unless what a class of cells declares is a tuple of names.
+
+    Names are such as Python takes for attributes, all different; of gates and states there is one
+    at least. A property computes the names of each cell, and is not looked at.
+    """
+    names = _declared(cls, declared)
+    if names is None:
+        return
+    if not isinstance(names, tuple):
+        example = f"({names!r},)" if isinstance(names, str) else '("a", "b")'
+        raise ConfigError(
+            f"{cls.__name__}: {declared} is {names!r}, expected a tuple of names.\n"
+            f"  Write {declared} = {example} in the class; the comma makes it a tuple."
+        )
+    if not names and declared in ("gates", "states"):
+        raise ConfigError(
+            f"{cls.__name__}: {declared} is empty, expected a tuple of one name at least.\n"
+            f'  Write {declared} = ("h",) in the class, say.'
+        )
+    for place, name in enumerate(names):
+        if not _is_name(name, declared):
+            raise ConfigError(
+                f"{cls.__name__}: {declared} has {name!r}, expected names of attributes: letters "
+                f"and digits, a letter first, and no word of Python's own such as 'in'."
+            )
+        if name in names[:place]:
+            raise ConfigError(
+                f"{cls.__name__}: {declared} has {name!r} twice, expected names that differ."
+            )
+
+
+def check_free(cls: type[Any], declared: str, taken: Iterable[str]) -> None:
+    """Raise ConfigError if a class of cells gives a parameter the name of something else it has."""
+    for name in _declared(cls, declared) or ():
+        if hasattr(cls, name) or name in taken:
+            raise ConfigError(
+                f"{cls.__name__}: {declared} has {name!r}, which every cell has already, expected "
+                f"a name of its own.\n"
+                f"  Each becomes a parameter of the cell: self.{name}_own, say."
+            )
+
+
+def check_among_gates(cls: type[Any], declared: str) -> None:
+    """Raise ConfigError if a class of cells names gates that it does not have."""
+    gates: Any = getattr(cls, "gates", None)
+    for name in _declared(cls, declared) or ():
+        if isinstance(gates, tuple) and name.removeprefix("-") not in gates:
+            raise ConfigError(
+                f"{cls.__name__}: {declared} has {name!r}, expected some of its gates, "
+                f"{', '.join(gates)}."
+            )
+
+
 def check_size(cell: Any, name: str, value: int) -> int:
     """A size of a cell that is being made; raise unless it is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -41,6 +97,20 @@ def check_size(cell: Any, name: str, value: int) -> int:
     if value < 1:
         raise ConfigError(f"{type(cell).__name__}: {name} is {value}, expected at least 1.")
     return value
+
+
+def _declared(cls: type[Any], declared: str) -> Any:
+    """What a class itself declares; None if nothing, or a property."""
+    names = cls.__dict__.get(declared)
+    return None if hasattr(names, "__get__") else names
+
+
+def _is_name(name: Any, declared: str) -> bool:
+    if not isinstance(name, str):
+        return False
+    plain = name.removeprefix("-") if declared == "keeping" else name
+    private = plain.startswith("_") and declared != "per_unit"
+    return plain.isidentifier() and not keyword.iskeyword(plain) and not private
 
 
 def _advice(given: Any) -> str:

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from seqnets import initializers
 from seqnets.cells.base import Cell
-from seqnets.cells.checks import check_size
+from seqnets.cells.checks import check_among_gates, check_free, check_size
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import State
+
+_TAKEN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "input_size", "hidden_size", "training")
+"""What every gated cell has, beside what its class shows."""
 
 
 class GatedCell(Cell):
@@ -59,6 +62,9 @@ class GatedCell(Cell):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_free(cls, "per_unit", _TAKEN)
+        for declared in ("inputs", "recurrent", "keeping"):
+            check_among_gates(cls, declared)
         if "gates" in cls.__dict__:
             cls.inputs = cls.__dict__.get("inputs", cls.gates)
             cls.recurrent = cls.__dict__.get("recurrent", cls.gates)

@@ -40,6 +40,13 @@ class _TorchLike(nn.Module):
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cell is not None:
+            if not (isinstance(cell, type) and issubclass(cell, GatedCell)):
+                came = cell.__name__ if isinstance(cell, type) else repr(cell)
+                raise ConfigError(
+                    f"{cls.__name__}: cell is {came}, expected a class derived from GatedCell, "
+                    f"which gives its parameters torch.nn's names.\n"
+                    f"  Use Recurrent, Bidirectional or DeepRNN with any other cell."
+                )
             cls.cell_class = cell
             cls.__doc__ = _with_arguments(cls)
 
