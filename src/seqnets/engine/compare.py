@@ -51,7 +51,8 @@ class _Trial:
         self._drawn: dict[str, Tensor] = {}
         for name, tensor in cell.tensors().items():
             if name in buffers or not tensor.is_floating_point():
-                now = tensor.detach().cpu()
+                some = torch.ones(tensor.shape, dtype=tensor.dtype)
+                now = tensor.detach().cpu() if _is_real(tensor) else some
                 self._kept[name] = now.to(self._dtype) if now.is_floating_point() else now
             else:
                 wide = tensor.dim() > 1
@@ -99,6 +100,12 @@ class _Trial:
                 f"its gradient is not that of its operations{_WHERE[scale]}: detach, no_grad, or "
                 f"a function with a backward pass of its own"
             )
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers: while a model is exported its buffers have none."""
+    python = torch._C.DispatchKey.Python
+    return not tensor.is_meta and not torch._C._dispatch_keys(tensor).has(python)
 
 
 @contextmanager
