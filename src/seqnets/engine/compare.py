@@ -81,7 +81,9 @@ class _Trial:
 
         with told_why(), torch.enable_grad():
             if fixed.project(x).requires_grad:
-                raise Untraceable("it projects by a tensor that learns and is no parameter of it")
+                raise Untraceable(
+                    "it projects by a tensor that learns and is none of its parameters"
+                )
             own = bound.step(bound.project(wx) if self._project else wx, state)
             traced = replay(step, wx, state, used)
             wanted = [tensor for tensor in (wx, *state, *used.values()) if tensor.requires_grad]
