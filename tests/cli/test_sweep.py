@@ -18,7 +18,7 @@ class Optimising(Sweeper):
     """Tries two values of a key, and remembers what it was given."""
 
     got: list
-    key = "optimizer.lr"
+    key, values = "optimizer.lr", (0.1, 0.0123456)
 
     def __init__(self, direction):
         self.got.append(direction)
@@ -31,7 +31,7 @@ class Optimising(Sweeper):
     def sweep(self, arguments):
         if self.got == ["odd"]:
             raise ValueError("the direction is odd")
-        jobs = [[*arguments, f"{self.key}={value}"] for value in (0.1, 0.0123456)]
+        jobs = [[*arguments, f"{self.key}={value}"] for value in self.values]
         self.got += [job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)]
 
 
@@ -123,6 +123,20 @@ def test_an_optimising_sweeper_is_given_scores_and_the_way_of_the_objective(
     assert optimising[0] == direction
     assert [f"{score:.4g}" for score in optimising[1:]] == [row[2] for row in told]
     assert [row[1] for row in told] == ["0.1", "0.01235"]
+
+
+def test_a_job_that_diverges_is_the_worst_to_an_optimising_sweeper(
+    seqnets, optimising, monkeypatch
+):
+    monkeypatch.setattr(Optimising, "values", (0.1, 1e25, 0.2))
+
+    done = seqnets("train", "-m", *SMALL, "dataset=adding", "hydra/sweeper=optimising")
+
+    assert done.code == 0, done.err
+    assert optimising[2] == float("inf")
+    assert len(optimising) == 4
+    assert "DivergenceError: " in done.err
+    assert [row[3] == "failed" for row in rows(done.out) if row] == [False, True, False]
 
 
 @pytest.mark.parametrize(

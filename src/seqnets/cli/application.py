@@ -26,7 +26,7 @@ from seqnets.cli.console import terminal
 from seqnets.cli.help import groups_of, help_of, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near, override, shell
-from seqnets.errors import SeqnetsError
+from seqnets.errors import DivergenceError, SeqnetsError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -82,6 +82,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
                 over = error
         trained = over if isinstance(over, sweep.Trained) else None
         jobs.append(sweep.Job(_swept(composed.overrides.task, arguments), trained))
+        if isinstance(over, DivergenceError) and sweep.optimises(composed.sweeper):
+            print(f"DivergenceError: {over}", file=sys.stderr)
+            return sweep.worst(composed.sweeper)  # a search has seen how far it can go
         code = over if trained is None else trained.code
         if code:
             raise _Over(code)

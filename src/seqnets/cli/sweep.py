@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ class Direction(Callback):
         """Set the direction of a sweeper that has one."""
         sweeper = config.hydra.sweeper
         named = any(given.startswith(f"{_KEY}=") for given in config.hydra.overrides.hydra)
-        if "direction" not in sweeper or named:
+        if not optimises(sweeper) or named:
             return
         direction = _direction(config)
         if direction is not None:
@@ -71,9 +72,20 @@ class Direction(Callback):
                 config.hydra.overrides.hydra.append(f"{_KEY}={direction}")  # jobs compose anew
 
 
+def optimises(sweeper: DictConfig) -> bool:
+    """Whether a sweeper goes by what jobs come to."""
+    return "direction" in sweeper
+
+
+def worst(sweeper: DictConfig) -> float:
+    """The score of a job that diverged."""
+    way = getattr(sweeper.direction, "name", sweeper.direction)
+    return math.inf if way == "minimize" else -math.inf
+
+
 def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
     """Raise UsageError if a sweeper optimises what the verb does not give, or the wrong way."""
-    if "direction" not in sweeper:
+    if not optimises(sweeper):
         return
     if verb != "train":
         raise UsageError(
@@ -93,7 +105,7 @@ def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
 
 def check_score(trained: Trained | int, sweeper: DictConfig) -> None:
     """Raise ConfigError if an optimising sweeper is given no figure to go by."""
-    if "direction" in sweeper and isinstance(trained, Trained) and trained.score is None:
+    if optimises(sweeper) and isinstance(trained, Trained) and trained.score is None:
         raise ConfigError(
             f"hydra/sweeper: the run {trained.folder} has no figure of the validation part, "
             "expected one to go by.\n"
