@@ -176,6 +176,7 @@ class Cell(nn.Module, ABC):
         copy = self._copy(type(self))
         for name, make in around.items():
             copy.__dict__[name] = make(getattr(self, name))
+        copy.__dict__["_around"] = (*self.__dict__.get("_around", ()), *around)
         return copy
 
     def _copy(self, kind: type[Any], without: Iterable[str] = ()) -> Self:
@@ -186,9 +187,12 @@ class Cell(nn.Module, ABC):
             for name in without:
                 copy.__dict__.pop(name, None)
             return copy
-        for name in self.origin.asked(_names_of_attributes).split():
+        names = self.origin.asked(_names_of_attributes).split()
+        for name in (*names, *self.__dict__.get("_around", ())):
             if name not in without:
                 copy.__dict__[name] = getattr(self, name)
+        copy.__dict__["_around"] = self.__dict__.get("_around", ())
+        copy.__dict__["_origin"] = self.origin
         return copy
 
     def asked(self, question: Callable[..., Any], *further: Any) -> Any:

@@ -18,7 +18,7 @@ from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
-_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_initial", "parameter_shapes"}
+_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}
 
 
 def program_of(cell: Cell) -> Program:
