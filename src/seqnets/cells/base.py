@@ -42,8 +42,7 @@ class Cell(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for declared in ("states", "clocks", "gates", "inputs", "recurrent", "keeping", "per_unit"):
-            check_names(cls, declared)
+        check_names(cls, "states", "clocks")
 
     @property
     def state_sizes(self) -> tuple[int, ...]:

@@ -33,15 +33,19 @@ def check_makes_cells(who: str, given: Any) -> None:
         )
 
 
-def check_names(cls: type[Any], declared: str) -> None:
-    """Raise ConfigError unless what a class of cells declares is a tuple of names.
+def check_names(cls: type[Any], *declared: str) -> None:
+    """Raise ConfigError unless what a class of cells declares are tuples of names.
 
     Names are such as Python takes for attributes, all different; of gates and states there is one
     at least. A property computes the names of each cell, and is not looked at.
     """
-    names = _declared(cls, declared)
-    if names is None:
-        return
+    for what in declared:
+        names = _declared(cls, what)
+        if names is not None:
+            _check_names(cls, what, names)
+
+
+def _check_names(cls: type[Any], declared: str, names: Any) -> None:
     if not isinstance(names, tuple):
         example = f"({names!r},)" if isinstance(names, str) else '("a", "b")'
         raise ConfigError(

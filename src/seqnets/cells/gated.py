@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets import initializers
 from seqnets.cells.base import Cell
-from seqnets.cells.checks import check_among_gates, check_free, check_size
+from seqnets.cells.checks import check_among_gates, check_free, check_names, check_size
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import State
 
@@ -62,6 +62,7 @@ class GatedCell(Cell):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_names(cls, "gates", "inputs", "recurrent", "keeping", "per_unit")
         check_free(cls, "per_unit", _TAKEN)
         for declared in ("inputs", "recurrent", "keeping"):
             check_among_gates(cls, declared)
