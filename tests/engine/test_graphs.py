@@ -40,7 +40,14 @@ def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cl
     torch.testing.assert_close(exported.module()(other), layer(other))
 
 
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+QUICK = ("LSTMCell", "GRUCell", "SLSTMCell", "ConvLSTMCell", "MinGRUCell", "LRUCell", "LTCCell")
+AT_LENGTH = [
+    pytest.param(cls, marks=[] if cls.__name__ in QUICK else pytest.mark.slow)
+    for cls in FINAL_CELLS
+]
+
+
+@pytest.mark.parametrize("cell_cls", AT_LENGTH)
 def test_compile_and_export_take_a_cell_with_all_options_that_apply(cell_cls):
     layer = Recurrent(with_all(sized(cell_cls, 3, 5))).eval()
     x = torch.randn(2, 4, layer.input_size)

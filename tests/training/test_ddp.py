@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from seqnets.training import load_checkpoint
@@ -40,6 +41,7 @@ def test_two_processes_with_half_the_batch_each_learn_what_one_learns(tmp_path):
         torch.testing.assert_close(together["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_with_the_states_of_both(tmp_path):
     text_data(tmp_path).setup()
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
