@@ -17,7 +17,7 @@ from rich.table import Table
 
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
-from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.errors import ConfigError, SeqnetsError, counted
 
 _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
@@ -135,7 +135,7 @@ def show(console: Console, jobs: Sequence[Job]) -> None:
 
 def _table(jobs: Sequence[Job], folders: bool) -> Table:
     metrics = {(job.trained.metric, job.trained.mode) for job in jobs if job.trained}
-    title = f"Sweep of {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"
+    title = f"Sweep of {counted(len(jobs), 'job')}"
     best = None
     if len(metrics) == 1:
         ((metric, mode),) = metrics

@@ -39,7 +39,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
-    program, wx = request.program, project(loops, request)
+    program, wx = request.program, project(loops, request, tensors[0], parameters)
     used = numbers(program.step, parameters, wx.dtype)
     order = _order(request)
     y, final, _ = loops.forward(program, wx, request.state, request.start, used, order, save=False)

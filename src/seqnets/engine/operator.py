@@ -267,8 +267,9 @@ def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
 
 def _loops(program: Program, like: Tensor) -> Loops:
     """The fastest loops that this machine has for a program."""
-    refused = access.refusal(like.device, like.dtype) or access.refusal_of_size(like)
-    if like.is_cuda and not refused:
+    if like.is_cuda and not (
+        access.refusal(like.device, like.dtype) or access.refusal_of_size(like)
+    ):
         pays = access.over_time_pays(program, like)
         return access.loops_over_time() if pays else access.printed_loops()
     if like.device.type == "cpu":

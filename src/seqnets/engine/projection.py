@@ -16,11 +16,17 @@ from seqnets.engine.trace import Entry
 from seqnets.typing import State
 
 
-def project(loops: Loops, request: Request) -> Tensor:
-    """The projected input, (B, T, W), where no gradient is asked for; laid out as the input is."""
+def project(loops: Loops, request: Request, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    """The projected input, (B, T, W), where no gradient is asked for; laid out as the input is.
+
+    Args:
+        loops: What it is for.
+        request: What is asked for.
+        x: Its inputs with zeros for padding.
+        parameters: Its cell's tensors.
+    """
     if request.projection is None:
-        return _projected(request.cell, request.clean_x)
-    x, parameters = request.clean_x, request.cell.tensors()
+        return _projected(request.cell, x)
     return _product(x, parameters, rows_inside(loops, request, x), *request.projection)
 
 
@@ -62,7 +68,8 @@ def rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
         return None
     if int(lengths.sum()) > _DENSE * B * T:
         return None
-    valid = torch.arange(T) < lengths[:, None]
+    valid = request.valid
+    assert valid is not None  # there are lengths
     return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
 
 
