@@ -6,6 +6,7 @@ directly. Its program travels as text, so that an exported model brings it along
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -170,8 +171,17 @@ def unroll_backward(
         found.wx,
         *found.initial,
         *found.start,
-        *(weights[name] for name in used),
+        *_apart(weights[name] for name in used),
     ]
+
+
+def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same numbers, none of them parts of one tensor: an operator's results have to be."""
+    taken = set()
+    for tensor in tensors:
+        memory = tensor.untyped_storage().data_ptr()
+        yield tensor.clone() if memory in taken else tensor
+        taken.add(memory)
 
 
 @unroll_backward.register_fake

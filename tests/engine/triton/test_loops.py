@@ -16,10 +16,11 @@ from seqnets.cells import (
     LearnedState,
     LSTMCell,
     OriginalGRUCell,
+    PeepholeLSTMCell,
     RNNCell,
     Zoneout,
 )
-from seqnets.engine import triton
+from seqnets.engine import operator, triton
 from seqnets.engine.plans import program_of
 from seqnets.engine.request import make_request
 from seqnets.engine.triton import access
@@ -235,6 +236,19 @@ def test_the_compiler_asks_it_without_a_break():
     y, _ = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
 
     torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+def test_gradients_of_the_compilers_operator_are_tensors_of_their_own(using, monkeypatch):
+    using(loops("rows"))
+    monkeypatch.setattr(operator, "_loops", lambda *_: access.printed_loops())
+    cell, x = PeepholeLSTMCell(3, 6), torch.randn(2, 5, 3)
+    layer = torch.compile(Recurrent(cell), fullgraph=True, backend="aot_eager")
+
+    found = torch.autograd.grad(layer(x)[0].square().sum(), tuple(cell.parameters()))
+
+    y, _ = unroll(cell, x, backend="reference")
+    expected = torch.autograd.grad(y.square().sum(), tuple(cell.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from seqnets.engine.graph import Node
+from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.passes import PassPrinter
@@ -40,12 +40,10 @@ class BackwardPrinter(PassPrinter):
         return f"turned_weights({where}, {sizes})"
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        """What the forward pass had or has kept, and gradients that come in."""
+        """What the forward pass had, and gradients that come in."""
         source, key = node.what.source, node.what.key
         if source == "state":
-            size = self.step.state_sizes[key]
-            value = self.load(f"before_{key}", "row", size, 0, size)
-            return self.variable(f"b_{key}", value)
+            return self.before(key, "row")
         if source != "grad":
             return super().leaf(node, stage)
         kind, k = key
@@ -127,15 +125,33 @@ class BackwardPrinter(PassPrinter):
         for k, width in units:
             self.kernel.line(f"unit_{k} = {self.zeros(width)}")
         self.end_beginning()
+        if self.meets:
+            self.kernel.line("t = 0 if REVERSE else T - 1", "row = b * row_b + t * row_t")
+            self.load_kept(self.stages, "row")
         with self.over_time():
             self.write_places()
-            for stage in self.stages:
+            if not self.meets:
+                self.load_kept(self.stages, "row")
+            for n, stage in enumerate(self.stages):
+                if n:
+                    self.wait()
                 self.write_stage(stage)
-                self.meet()
+                self.keep_all(stage, told=True)
+                self.arrive()
+                self.keep_all(stage, told=False)
             for p, size in sizes:
                 tile, _ = self.made.get(("carry", p, 0), (self.zeros(size), size))
                 self.kernel.line(f"carry_{p} = {tile}")
-            self.write_between("t", "row", [p for p, _ in sizes])
+            self.load_fresh("t")
+            if self.meets:  # while the others are on their way
+                self.kernel.line(
+                    "ahead = t + 1 if REVERSE else t - 1",
+                    "row_ahead = b * row_b + ahead * row_t",
+                )
+                self.names.clear()
+                self.load_kept(self.stages, "row_ahead", "(ahead >= 0) & (ahead < T)")
+            self.wait()
+            self.write_between("row", [p for p, _ in sizes])
         self.write_initial()
         for k, width in units:
             self.store(*self.place("unit", k, 0), width, f"unit_{k}")
@@ -148,7 +164,10 @@ class BackwardPrinter(PassPrinter):
             self.kernel.end_of_beginning()
             self.write_places()
             self.come_in(sorted(stage.state))
+            self.load_kept([stage], "row")
             self.write_stage(stage)
+            self.keep_all(stage, told=True)
+            self.keep_all(stage, told=False)
             self.leave(sorted(stage.state))
             kernels.append(self.kernel)
         self.begin(f"{self.name}_end", self.widths)
@@ -171,7 +190,8 @@ class BackwardPrinter(PassPrinter):
                 self.kernel.line(f"start_{p} = {self.load(f'grad_start_{p}', 'b', size, 0, size)}")
         with self.kernel.block("if i > 0:"):
             self.kernel.line("later = t - 1 if REVERSE else t + 1")
-            self.write_between("later", "(b * row_b + later * row_t)", parts)
+            self.load_fresh("later")
+            self.write_between("(b * row_b + later * row_t)", parts)
 
     def leave(self, parts: Sequence[int]) -> None:
         """In a launch of its own: what does not depend on the stage's expressions."""
@@ -189,7 +209,12 @@ class BackwardPrinter(PassPrinter):
             "row = b * row_b + t * row_t",
         )
 
-    def write_between(self, time: str, row: str, parts: Sequence[int]) -> None:
+    def load_fresh(self, time: str) -> None:
+        """Load whether the state was set anew before a step."""
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            self.kernel.line(f"fresh = {self.resets(time, f'{time} < length')}")
+
+    def write_between(self, row: str, parts: Sequence[int]) -> None:
         """From a step back to the one before it."""
         for p in parts:
             for k in range(len(self.step.products)):
@@ -197,12 +222,32 @@ class BackwardPrinter(PassPrinter):
                     z = self.through(k, self.step.state_sizes[p], row)
                     self.kernel.line(f"carry_{p} = carry_{p} + {z}")
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
-            self.kernel.line(f"fresh = {self.resets(time, f'{time} < length')}")
             for p in parts:
                 self.kernel.line(
                     f"start_{p} = start_{p} + tl.where(fresh, carry_{p}, 0.0)",
                     f"carry_{p} = tl.where(fresh, 0.0, carry_{p})",
                 )
+
+    def load_kept(self, stages: Sequence[Stage], row: str, when: str = "") -> None:
+        """Load what stages need of the forward pass, and the gradient of its output."""
+        if any(0 in stage.state for stage in stages):
+            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+                size = self.step.state_sizes[0]
+                self.kernel.line(f"y_0 = {self.load('grad_y', row, size, 0, size, when)}")
+        roots = [root for stage in stages for root in self.roots(stage)]
+        self.load_saved(roots, self.program.saved, row, when)
+        for node in walk(roots, self.names):
+            if node.op == "leaf" and node.what.source == "state":
+                self.names[node] = self.before(node.what.key, row, when)
+
+    def before(self, p: int, row: str, when: str = "") -> str:
+        """The state part before a step."""
+        size = self.step.state_sizes[p]
+        return self.variable(f"b_{p}", self.load(f"before_{p}", row, size, 0, size, when))
+
+    def roots(self, stage: Stage) -> list[Node]:
+        """What a stage computes."""
+        return [store.node for store in stage.stores if store.node is not None]
 
     def write_stage(self, stage: Stage) -> None:
         """The gradients of a stage."""
@@ -210,14 +255,15 @@ class BackwardPrinter(PassPrinter):
             self.kernel.line(f"g_{p} = carry_{p}")
         if 0 in stage.state:
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
-                size = self.step.state_sizes[0]
-                value = self.load("grad_y", "row", size, 0, size)
-                self.kernel.line(f"g_0 = g_0 + tl.where(valid, {value}, 0.0)")
-        roots = [store.node for store in stage.stores if store.node is not None]
-        self.load_saved(roots, self.program.saved, "row")
-        self.compute(roots, stage)
+                self.kernel.line("g_0 = g_0 + tl.where(valid, y_0, 0.0)")
+        self.compute(self.roots(stage), stage)
+
+    def keep_all(self, stage: Stage, told: bool) -> None:
+        """Hand a stage's gradients on: those that other programs read, or the rest."""
+        kinds = {"dz", "dsum"} | ({"dwx"} if self.program.shared else set())
         for store in stage.stores:
-            self.keep(store, stage)
+            if (store.buffer.kind in kinds) == told:
+                self.keep(store, stage)
 
     def keep(self, store: Store, stage: Stage) -> None:
         """Hand a gradient on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from seqnets.engine.graph import Node
+from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.passes import PassPrinter
@@ -85,17 +85,28 @@ class ForwardPrinter(PassPrinter):
                 start = self.load(f"start_{p}", "b", size, 0, size)
                 self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
         self.end_beginning()
-        for p, _ in sizes:
-            self.keep_before(p, "t", "0", "t < length")
-        self.meet()
+        parts = [p for p, _ in sizes]
+        multiplied = sorted(self.multiplied())
+        others = [p for p in parts if p not in multiplied]
+        self.keep_before(multiplied, "t", "0", "t < length")
+        self.arrive()
+        self.keep_before(others, "t", "0", "t < length")
         with self.over_time():
             self.write_places()
+            self.load_inputs()
             for n, stage in enumerate(self.stages):
+                if n:
+                    self.arrive()
+                    self.keep_all(self.stages[n - 1], told=False)
+                self.wait()
                 self.write_stage(stage)
-                if n + 1 < len(self.stages):
-                    self.meet()
-            self.write_end([p for p, _ in sizes])
-            self.meet()
+                self.keep_all(stage, told=True)
+            self.write_end(parts)
+            self.keep_before(multiplied, "then", "(i + 1)", "then < length")
+            self.arrive()
+            self.keep_before(others, "then", "(i + 1)", "then < length")
+            self.keep_all(self.stages[-1], told=False)
+            self.keep_output()
         for p, size in sizes:
             self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
 
@@ -108,8 +119,19 @@ class ForwardPrinter(PassPrinter):
             self._loaded: set[int] = set()
             self.write_places()
             self.load_saved(self.roots(stage), self.program.crossing_into(stage), "kept")
+            if stage.state:
+                self.load_fresh()
             self.write_stage(stage)
-            self.write_end(sorted(stage.state))
+            self.keep_all(stage, told=True)
+            self.keep_all(stage, told=False)
+            if parts := sorted(stage.state):
+                self.write_end(parts)
+                for p in parts:
+                    size = self.step.state_sizes[p]
+                    self.store(f"state_{p}", "(((i + 1) % 2) * B + b)", size, 0, size, f"s_{p}")
+                self.keep_before(parts, "then", "(i + 1)", "then < length")
+                if 0 in parts:
+                    self.keep_output()
             kernels.append(self.kernel)
         return kernels
 
@@ -129,12 +151,30 @@ class ForwardPrinter(PassPrinter):
         )
 
     def write_stage(self, stage: Stage) -> None:
-        """What a stage computes and keeps."""
+        """What a stage computes."""
         for product in stage.products:
             self.write_product(product, stage.width)
         self.compute(self.roots(stage), stage)
+
+    def load_inputs(self) -> None:
+        """Load what nobody has to be waited for."""
+        roots = [root for stage in self.stages for root in self.roots(stage)]
+        for node in walk(roots, self.names):
+            if node.op == "leaf" and node.what.source == "wx":
+                self.names[node] = self.leaf(node, self.stages[0])
+        self.load_fresh()
+
+    def load_fresh(self) -> None:
+        """Load whether the state starts anew before the next step."""
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            within = "(then < length) & (then >= 0) & (then < T)"
+            self.kernel.line(f"fresh = {self.resets('then', within)}")
+
+    def keep_all(self, stage: Stage, told: bool) -> None:
+        """Store what a stage keeps: what other programs read, or the rest."""
         for store in stage.stores:
-            self.keep(store)
+            if (store.buffer.kind in ("value", "summand")) == told:
+                self.keep(store)
 
     def write_product(self, product: StageProduct, width: int) -> None:
         """A product, and its gates as tiles."""
@@ -185,15 +225,16 @@ class ForwardPrinter(PassPrinter):
             with self.kernel.block("if SAVE:"):
                 yield
 
-    def keep_before(self, p: int, time: str, i: str, when: str) -> None:
-        """Store a state part before a step, for those that multiply it and the backward pass."""
-        size = self.step.state_sizes[p]
-        if p not in self.program.befores and p not in self.multiplied():
-            return
-        row = f"(b * kept_b + ({time} if SAVE else {i} % 2) * turn_t)"
-        tile = f"tl.where(({when})[:, None], s_{p}, 0.0)"
-        with self.saving(p in self.multiplied()):
-            self.store(f"before_{p}", row, size, 0, size, tile, f"({time} >= 0) & ({time} < T)")
+    def keep_before(self, parts: Sequence[int], time: str, i: str, when: str) -> None:
+        """Store the state before a step, for those that multiply it and the backward pass."""
+        for p in parts:
+            if p not in self.program.befores and p not in self.multiplied():
+                continue
+            size = self.step.state_sizes[p]
+            row = f"(b * kept_b + ({time} if SAVE else {i} % 2) * turn_t)"
+            tile = f"tl.where(({when})[:, None], s_{p}, 0.0)"
+            with self.saving(p in self.multiplied()):
+                self.store(f"before_{p}", row, size, 0, size, tile, f"({time} >= 0) & ({time} < T)")
 
     def write_end(self, parts: Sequence[int]) -> None:
         """From a step to the next."""
@@ -201,21 +242,14 @@ class ForwardPrinter(PassPrinter):
             after = self.whole(self.step.state[p], self.step.state_sizes[p])
             self.kernel.line(f"after_{p} = tl.where(valid, {after}, {self.state(p)})")
         for p in parts:
-            size = self.step.state_sizes[p]
-            if p == 0:
-                self.store("y", "row", size, 0, size, "tl.where(valid, after_0, 0.0)")
             self.kernel.line(f"s_{p} = after_{p}")
-        if not parts:
-            return
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
-            within = "(then < length) & (then >= 0) & (then < T)"
-            self.kernel.line(f"fresh = {self.resets('then', within)}")
             for p in parts:
                 size = self.step.state_sizes[p]
                 start = self.load(f"start_{p}", "b", size, 0, size, "fresh")
                 self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
-        for p in parts:
-            size = self.step.state_sizes[p]
-            if self.steps:
-                self.store(f"state_{p}", "(((i + 1) % 2) * B + b)", size, 0, size, f"s_{p}")
-            self.keep_before(p, "then", "(i + 1)", "then < length")
+
+    def keep_output(self) -> None:
+        """Store the state part that is the output."""
+        size = self.step.state_sizes[0]
+        self.store("y", "row", size, 0, size, "tl.where(valid, after_0, 0.0)")

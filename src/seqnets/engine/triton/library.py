@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from seqnets.engine.triton.access import interpreted
+
 
 @triton.jit
 def load(place, row, units, inside):
@@ -250,16 +252,44 @@ def row_sum(place, row, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr):
 
 
 @triton.jit
-def meet(counter, meetings, programs):
-    """Wait until all programs that share rows have come here as often as this one.
-
-    What they wrote before is then there for all. Only for programs that all run at once.
-    """
+def arrive(counter):
+    """Tell the programs that share rows that what this one has written so far is there."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release", scope="gpu")
-    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < meetings * programs:
-        pass
+
+
+@triton.jit
+def wait(counter, arrivals):
+    """Wait until so many have arrived: what they had written by then is there for all.
+
+    Only for programs that all run at once.
+    """
+    if INTERPRETED:
+        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:
+            pass
+    else:
+        tl.inline_asm_elementwise(
+            _LOOK, "=r,l,r", [counter.to(tl.int64), arrivals], tl.int32, is_pure=False, pack=1
+        )
     tl.debug_barrier()
+
+
+INTERPRETED = tl.constexpr(interpreted())
+
+_LOOK = tl.constexpr("""{
+    .reg .pred others, fewer;
+    .reg .u32 thread;
+    mov.u32 $0, 0;
+    mov.u32 thread, %tid.x;
+    setp.ne.u32 others, thread, 0;
+    @others bra DONE;
+AGAIN:
+    ld.acquire.gpu.global.u32 $0, [$1];
+    setp.lt.s32 fewer, $0, $2;
+    @fewer bra AGAIN;
+DONE:
+}""")
+"""One thread of the program looks at the counter again and again; Triton has no such load."""
 
 
 @triton.jit

@@ -170,11 +170,14 @@ class PassPrinter:
         self.kernel.line(f"{name} = {value}")
         return name
 
-    def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int], row: str) -> None:
+    def load_saved(
+        self, roots: Sequence[Node], nodes: dict[Node, int], row: str, when: str = ""
+    ) -> None:
         """Load what of some saved nodes the roots need."""
         for node in reached_among(nodes, roots):
             if node not in self.names:
-                value = self.load("saved", row, self.program.saved_size, nodes[node], node.width)
+                size = self.program.saved_size
+                value = self.load("saved", row, size, nodes[node], node.width, when)
                 if node.op in COMPARISONS:
                     value = f"{value} != 0"
                 self.names[node] = self.variable(f"k{node.serial}", value)
@@ -206,17 +209,30 @@ class PassPrinter:
             self.kernel.line(f"{z} = shares_added({z}, {tiles.rows}, {units}, {tiles.split})")
         return z
 
-    def meet(self) -> None:
-        """Wait for the programs that share rows."""
-        if self.tiles.mode == "grid" and self.exchanges:
-            counter = f"{self.kernel.pointer('counter')} + tl.program_id(1) * 32"
-            self.kernel.line("meetings += 1", f"meet({counter}, meetings, tl.num_programs(0))")
+    @property
+    def meets(self) -> bool:
+        """Whether programs wait for each other."""
+        return self.tiles.mode == "grid" and self.exchanges
+
+    def arrive(self) -> None:
+        """Tell the programs that share rows that what they need of this one is there."""
+        if self.meets:
+            self.kernel.line(f"arrive({self.counter()})")
+
+    def wait(self) -> None:
+        """Wait until all that share rows have arrived as often as this one."""
+        if self.meets:
+            self.kernel.line("arrivals += tl.num_programs(0)", f"wait({self.counter()}, arrivals)")
+
+    def counter(self) -> str:
+        """Where arrivals are counted: a line of memory for each group of programs."""
+        return f"{self.kernel.pointer('counter')} + tl.program_id(1) * 32"
 
     def end_beginning(self) -> None:
         """Go over to the steps."""
         self.kernel.end_of_beginning()
-        if self.tiles.mode == "grid" and self.exchanges:
-            self.kernel.line("meetings = 0")
+        if self.meets:
+            self.kernel.line("arrivals = 0")
 
     def over_time(self) -> AbstractContextManager[None]:
         """The loop itself."""
