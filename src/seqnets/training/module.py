@@ -21,6 +21,7 @@ from seqnets.layers import detach, map_state
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
+from seqnets.training.graphs import BatchGraphs
 from seqnets.training.metrics import MeanLoss
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Batch, Known
@@ -54,6 +55,8 @@ class SequenceModule(LightningModule):
         last_loss: The loss of the last training batch, on its device; None before the first.
         gradient_norm: The norm of the gradients that are about to be used, if somebody has found
             it; clipping then need not.
+        graphs: What runs training batches in one launch each, where it can; the callback CUDAGraphs
+            puts it there.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class SequenceModule(LightningModule):
         self.card: dict[str, Any] = {"config": {}, "data": known}
         self.last_loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
+        self.graphs: BatchGraphs | None = None
+        self._differentiated = False
         self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
         scored = {part: objective.metrics(known) for part in ("val", "test")}
         self.scores = nn.ModuleDict(
@@ -92,9 +97,25 @@ class SequenceModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
+        state = self._before(batch, "train")
+        replayed = None if self.graphs is None else self.graphs.run(batch, state)
+        self._differentiated = replayed is not None
+        if replayed is not None:
+            self.last_loss, self._carried["train"] = replayed.loss, replayed.state
+            return replayed.total
         outcome = self._run(batch, "train")
         self.last_loss = outcome.loss.detach()
-        return outcome.loss if outcome.penalty is None else outcome.loss + outcome.penalty
+        return outcome.total
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Forget the last gradients, unless those of a replayed batch are there already."""
+        if not self._differentiated:
+            super().optimizer_zero_grad(*args)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Find the gradients, unless those of a replayed batch are there already."""
+        if not self._differentiated:
+            super().backward(loss, *args, **kwargs)
 
     def as_validated(self) -> AbstractContextManager[None]:
         """Have the weights that validations see: averages, where the optimizer makes them."""
@@ -237,10 +258,13 @@ class SequenceModule(LightningModule):
         self._resumed = processes[self.trainer.global_rank]
         self._carried["train"] = self._resumed["carried"]
 
-    def _run(self, batch: Batch, part: str) -> Outcome:
+    def _before(self, batch: Batch, part: str) -> Any:
+        """The state that is carried into a batch; None if it begins anew."""
         state = self._carried[part] if batch.carry else None
-        state = map_state(lambda tensor: tensor.to(self.device), state)
-        outcome = self.objective(self.model, batch, state)
+        return map_state(lambda tensor: tensor.to(self.device), state)
+
+    def _run(self, batch: Batch, part: str) -> Outcome:
+        outcome = self.objective(self.model, batch, self._before(batch, part))
         self._carried[part] = detach(outcome.state)
         return outcome
 

@@ -107,21 +107,25 @@ class Pass:
         grid: tuple[int, ...] = (),
     ) -> None:
         tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
-        arguments = [*tensors, *numbers.values(), *constants.values()]
+        rest = *numbers.values(), *constants.values()
         grid = grid or (self.tiles.programs, self.tiles.groups, 1)
         if INTERPRETED:
-            self.functions[name][grid](*arguments)
+            self.functions[name][grid](*tensors, *rest)
             return
-        # What Triton compiles a kernel for. To ask it takes longer than to launch.
-        kind = tuple(None if x is None else (x.dtype, x.data_ptr() % 16) for x in tensors)
-        key = name, kind, tuple(constants.values()), torch.cuda.current_device()
+        # What Triton compiles a kernel for: to ask it takes longer than to launch. All dtypes
+        # follow from that of one buffer, and addresses spare it to look each of them up.
+        places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        kind = tuple([None if place is None else place % 16 for place in places])
+        saved = buffers["saved"]
+        assert saved is not None
+        key = name, saved.dtype, kind, tuple(constants.values()), torch.cuda.current_device()
         if key in self._compiled:
-            self._compiled[key][grid](*arguments)
+            self._compiled[key][grid](*places, *rest)
             return
         options: dict[str, Any] = {"num_warps": self.tiles.warps}
         if self.tiles.mode == "grid":
             options["launch_cooperative_grid"] = True  # what cannot all run at once is refused
-        self._compiled[key] = self.functions[name][grid](*arguments, **options)
+        self._compiled[key] = self.functions[name][grid](*tensors, *rest, **options)
 
     @property
     def resources(self) -> list[Resources]:

@@ -2,6 +2,7 @@
 
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.divergence import DivergenceGuard
+from seqnets.training.callbacks.graphs import CUDAGraphs
 from seqnets.training.callbacks.hyperparameters import Hyperparameters
 from seqnets.training.callbacks.model_card import ModelCard
 from seqnets.training.callbacks.monitor import Monitor
@@ -12,6 +13,7 @@ from seqnets.training.callbacks.samples import MusicSamples, TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
 
 __all__ = [
+    "CUDAGraphs",
     "Checkpoints",
     "DivergenceGuard",
     "Hyperparameters",

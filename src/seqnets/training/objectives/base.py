@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """What an objective finds in a batch.
 
     Attributes:
-        loss: Mean over the scored targets, a scalar to be differentiated.
+        loss: Mean over the scored targets, a scalar.
         scored: How many targets were scored, a scalar.
         predictions: What the model said, in the form that the metrics take.
         targets: What was right, in the same form.
@@ -40,6 +40,11 @@ class Outcome(NamedTuple):
     state: Any
     details: Any = None
     penalty: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """What is differentiated in training: loss and penalty."""
+        return self.loss if self.penalty is None else self.loss + self.penalty
 
 
 class Objective(ABC):
