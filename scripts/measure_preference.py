@@ -9,6 +9,7 @@ they have no choice.
 """
 
 import argparse
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -30,23 +31,30 @@ TABLE = Path(__file__).parent.parent / "src" / "seqnets" / "engine" / "preferenc
 CELLS = (LSTMCell, GRUCell, RNNCell)
 LOOPS = {"cpu": "c", "cuda": "triton"}
 SECONDS = {"cpu": 1.0, "cuda": 0.05}  # for each case
-DTYPES = {"cpu": ("float32",), "cuda": ("tf32", "float16", "bfloat16", "float32")}
-SIZES = {
-    "cpu": [
-        *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512, 768)),
-        *product((1, 32), (1,), (64, 256)),  # single steps
-    ],
-    "cuda": [*product((1, 16, 64), (128,), (32, 64, 128, 256, 512, 1024)), (16, 1, 256)],
+SIZES = [
+    *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512, 768)),
+    *product((1, 32), (1,), (64, 256)),  # single steps
+]
+_NARROW = [*product((1, 16, 64), (128,), (64, 128)), (16, 128, 256)]
+_ALL = [*_NARROW, (64, 128, 256), *product((1, 16, 64), (128,), (512, 1024))]
+SIZES_OF_CUDA = {
+    "float16": {LSTMCell: _ALL, GRUCell: _NARROW, RNNCell: _ALL},
+    "tf32": dict.fromkeys(CELLS, _NARROW),
+    "float32": {cell: [(16, 128, 64), (16, 128, 128), (16, 128, 256)] for cell in CELLS},
+    "bfloat16": {cell: [(16, 128, 64), (64, 128, 512)] for cell in CELLS},
 }
+"""Most where cuDNN has kernels for all steps at once: in float16, and for few units. Elsewhere it
+launches one a step, and is slower than anything at all sizes."""
 
 
 def cases(device: str) -> Iterator[tuple[Case, type]]:
     """What is measured on a device, and the cell of each case."""
-    for dtype, pass_, cell, (B, T, H) in product(
-        DTYPES[device], ("training", "forward"), CELLS, SIZES[device]
-    ):
-        if device == "cpu" or dtype in ("tf32", "float16") or B == 16:  # else they are slow
-            yield Case(cell.__name__, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype), cell
+    sizes = {"float32": dict.fromkeys(CELLS, SIZES)} if device == "cpu" else SIZES_OF_CUDA
+    for dtype, of_cells in sizes.items():
+        for pass_, (cell, of_cell) in product(("training", "forward"), of_cells.items()):
+            for B, T, H in of_cell:
+                case = Case(cell.__name__, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
+                yield case, cell
 
 
 def speed_of_native(work: Workload, device: str) -> float:
@@ -63,6 +71,7 @@ def measured(device: str) -> dict[str, Any]:
     if device == "cuda":
         compile_ahead([case for case, _ in cases(device)], {c.__name__: c for c in CELLS})
     table: dict[str, Any] = {}
+    gc.freeze()  # what is there already is not looked at again before each case
     for case, cell in cases(device):
         with torch.set_grad_enabled(case.pass_ == "training"):
             speed = speed_of_native(make_workload(case, cell, torch.device(device)), device)

@@ -176,7 +176,6 @@ class Command:
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
-        self.wait()
 
     def turn(self, steps: int) -> float:
         """Let it go on until it stops again, and ask what its steps took."""
@@ -203,11 +202,13 @@ class Command:
     def _ended(self) -> str:
         return f"seqnets train ended with {self.process.returncode}:\n{self.told()[-3000:]}"
 
+    def go_on(self) -> None:
+        """Let it come to its end."""
+        self.process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
-        """Let it finish."""
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.wait()
+        """Wait until it has finished."""
+        self.process.wait()
         if self.process.returncode:
             raise RuntimeError(self._ended())
         if "training" not in self.told():
@@ -322,8 +323,6 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
         BARE: BareLoop(model, rows, recipe),
         TORCH: BareLoop(TorchModel(recipe), rows, recipe),
     }
-    for loop in loops.values():
-        loop.turn(given.warmup)
     commands: dict[str, Command] = {}
     try:
         if find_spec("hydra"):
@@ -331,6 +330,10 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
             commands[QUIET] = Command(given, data, folder / "no logger", "logger=none")
         else:
             MISSING.append(f"{COMMAND}: hydra is not installed")
+        for loop in loops.values():
+            loop.turn(given.warmup)
+        for command in commands.values():
+            command.wait()
         found = take_turns({**commands, **loops, LOADER: Loader(ptb)}, given)
         shapes = [list(p.shape) for p in model.parameters()]
         for name, command in commands.items():
@@ -338,6 +341,8 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
             BACKENDS[name] = seen["backends"]
             if seen["shapes"] != shapes and not given.overrides:
                 raise RuntimeError(f"{name} trained a model of {seen['shapes']}, not {shapes}.")
+            command.go_on()
+        for command in commands.values():
             command.end()
     finally:
         for command in commands.values():

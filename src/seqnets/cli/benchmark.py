@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -92,6 +93,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         if settings.device.type == "cuda" and len(cases) > 1:
             with console.status("compiling kernels"):
                 compile_ahead(cases, makers)
+        gc.freeze()  # what is there already is not looked at again before each case
         begun = monotonic()
         for case in _followed(cases, console):
             if options["time_limit"] and monotonic() - begun > options["time_limit"]:

@@ -135,7 +135,8 @@ def choose(
         fewer = light and pass_ == "backward" and size == 2
         return _whole_rows(widths, products, B, 4 if fewer else 8)
     grid = mode == "grid" or (mode is None and device.processors)
-    return (_grid(products, widths, B, size, device) if grid else None) or _step(widths, B)
+    found = _grid(products, widths, B, size, device, pass_) if grid else None
+    return found or _step(widths, B)
 
 
 _NARROW = 64  # units: a step of so few takes less time than programs need to meet (measured)
@@ -210,13 +211,16 @@ def _grid(
     B: int,
     size: int,
     device: Device,
+    pass_: str,
 ) -> Tiles | None:
     """The smallest tiles of which all run at once; weights on chip if there is room for them."""
     if not products:
         return None
     widest = max(width for width, _, _ in products)
+    usual = sum(16 * power_of_two(gates) * reach * size for _, gates, reach in products)
+    heavy = pass_ == "forward" and usual > _HEAVY
     found = None
-    for units, rows in _SHAPES:
+    for units, rows in ((8, 16), *_SHAPES) if heavy else _SHAPES:
         programs, groups = _parts(widest, units), _parts(B, rows)
         if programs * groups > device.processors:
             continue
@@ -244,6 +248,10 @@ _SHAPES = (
     (16, 16), (16, 32), (8, 16), (16, 64), (8, 32), (32, 32), (32, 64), (64, 64)
 )  # fmt: skip
 """Units and rows of a program, the best first (measured)."""
+
+_HEAVY = 96 * 2**10
+"""Bytes of weights of 16 units that are read from the chip's memory so long in each step that 8
+are faster, though twice as many programs meet (measured, in the forward pass)."""
 
 _OPERAND = 2**15  # bytes of the rows that a program multiplies at a time
 
