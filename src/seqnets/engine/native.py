@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
@@ -16,6 +17,9 @@ from seqnets.engine.request import Request, is_watched, under_transform
 from seqnets.typing import State
 
 name = "native"
+
+# A cell's parameters are tensors of their own, and nobody who reads this could change that.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single", module=__name__)
 
 _FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
 _EQUATIONS = (
