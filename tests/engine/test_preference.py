@@ -1,7 +1,6 @@
 """Which backend "auto" takes where several could run."""
 
 import json
-from dataclasses import replace
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -9,9 +8,9 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.engine import preference
-from seqnets.engine.request import make_request
+from seqnets.engine.request import Request, make_request
 
 
 def table(monkeypatch, speed, alone=None):
@@ -87,19 +86,28 @@ def test_the_table_in_the_package_was_measured_and_says_where(device):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sizes", "first"),
+    ("cell_cls", "dtype", "sizes", "first"),
     [
-        (torch.float16, (64, 128, 64), "native"),  # one of cuDNN's boxes
-        (torch.float16, (64, 512, 512), "triton"),
-        (torch.bfloat16, (64, 128, 64), "triton"),
+        (RNNCell, torch.float16, (16, 128, 512), "native"),  # cuDNN takes one launch, and is faster
+        (LSTMCell, torch.float16, (16, 128, 512), "triton"),  # it takes one, and is slower
+        (RNNCell, torch.float16, (16, 128, 500), "triton"),  # it launches every step
+        (RNNCell, torch.float16, (12, 128, 512), "triton"),
+        (RNNCell, torch.float16, (16, 128, 2048), "triton"),
+        (GRUCell, torch.float16, (64, 512, 512), "triton"),
+        (RNNCell, torch.float32, (16, 128, 512), "triton"),
+        (RNNCell, torch.bfloat16, (64, 128, 64), "triton"),
     ],
 )
-def test_on_a_gpu_the_size_and_dtype_decide(dtype, sizes, first):
+def test_on_a_gpu_cudnn_comes_first_where_it_takes_one_launch_and_is_faster(
+    cell_cls, dtype, sizes, first
+):
     B, T, H = sizes
-    request = make_request(LSTMCell(3, H), torch.zeros(B, T, 3), None, None, None, False)
-    on_a_gpu = SimpleNamespace(shape=(B, T, 3), dtype=dtype, is_cuda=True)
+    with torch.device("meta"):
+        cell = cell_cls(256, H)
+    on_a_gpu = SimpleNamespace(shape=(B, T, 256), dtype=dtype, is_cuda=True)
+    request = Request(cell, on_a_gpu, ())
 
-    assert preference.preference(replace(request, x=on_a_gpu))[0] == first
+    assert preference.preference(request)[0] == first
 
 
 def test_on_the_cpu_the_loops_come_first_where_there_is_padding(monkeypatch):

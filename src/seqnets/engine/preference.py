@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from seqnets.cells import GatedCell, GRUCell, RNNCell
 from seqnets.engine import native, scan
 from seqnets.engine.request import Request
 
@@ -43,14 +44,36 @@ def preference(request: Request) -> tuple[str, ...]:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops pass padding by, which torch's kernel for rows computes
-    B, T, _ = request.x.shape
+    B, T, I = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
+    if request.x.is_cuda and not _in_one_launch(family, request, B, I):
+        return _ORDER[device]
     if request.x.is_cuda:
         kind = _numbers(request.x.dtype)
     else:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
     return (_NATIVE_FIRST if faster else _ORDER)[device]
+
+
+def _in_one_launch(family: type[GatedCell], request: Request, B: int, I: int) -> bool:
+    """Whether cuDNN runs all steps of a layer at once; where it does not, it launches each.
+
+    As PyTorch 2.11 asks it to (aten/src/ATen/native/cudnn/RNN.cpp): for few units, and in float16
+    for LSTMs and plain networks of a whole number of tiles.
+    """
+    H, dtype = request.cell.hidden_size, request.x.dtype
+    if dtype not in (torch.float32, torch.float16):
+        return False
+    training = torch.is_grad_enabled()
+    if H <= _FEW_UNITS[family is RNNCell][training]:
+        return True
+    tiles = H % 128 == 0 and I % 128 == 0 and B % 8 == 0
+    return dtype == torch.float16 and family is not GRUCell and tiles and H <= 1024 and B <= 128
+
+
+_FEW_UNITS = {False: {False: 192, True: 128}, True: {False: 384, True: 256}}
+"""The most units, for plain networks or others, in training or forward alone."""
 
 
 def _numbers(dtype: torch.dtype) -> str:

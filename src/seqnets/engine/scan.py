@@ -7,7 +7,7 @@ is more than that, and all on a CPU, is computed by torch's operations on all st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from seqnets.engine.evaluate import values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
 from seqnets.engine.loops import numbers
+from seqnets.engine.program import Program
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.triton import access
 from seqnets.typing import State
@@ -94,7 +95,26 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def pays(request: Request) -> bool:
     """Whether it is expected to be faster than loops over steps."""
-    return _is_printed(request) and access.over_time_pays(request.program, request.x)
+    if _is_printed(request):
+        return access.over_time_pays(request.program, request.x)
+    B, T, _ = request.x.shape
+    long = request.x.is_cuda and T >= _LONG and B * request.cell.output_size <= _FEW
+    if not long or request.untraceable:
+        return False
+    return _is_linear(request.program, request.cell.states) and refusal(request) is None
+
+
+_LONG, _FEW = 1024, 4096
+"""Steps, and numbers of a step, at which torch's operations took 0.55 of a kernel's time (LRU)."""
+
+
+@lru_cache(maxsize=256)
+def _is_linear(program: Program, names: tuple[str, ...]) -> bool:
+    try:
+        linear_parts(program, names)
+    except Untraceable:
+        return False
+    return True
 
 
 def detail(request: Request) -> str:

@@ -1,6 +1,7 @@
 """Steps side by side, printed with their scan: what the plain loop computes, in the interpreter."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from seqnets.cells import (
 from seqnets.engine import preference, scan
 from seqnets.engine.linear import recurrences
 from seqnets.engine.plans import program_of
-from seqnets.engine.request import make_request
+from seqnets.engine.request import Request, make_request
 from seqnets.engine.triton import access, tiles
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -129,6 +130,22 @@ def test_padding_may_hold_anything():
 )
 def test_steps_go_side_by_side_where_there_are_many_and_each_is_little_work(B, T, H, pays):
     assert tiles.over_time_pays(B, T, H, H200) is pays
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "B", "T", "pays"),
+    [(LRUCell, 16, 1024, True), (LRUCell, 16, 1023, False), (LRUCell, 2000, 1024, False),
+     (LSTMCell, 16, 1024, False)],
+    ids=["long", "short", "wide", "no scan"],
+)  # fmt: skip
+def test_torchs_operations_come_first_on_a_gpu_where_a_long_scan_is_little_work(
+    cell_cls, B, T, pays, monkeypatch
+):
+    monkeypatch.setattr(scan, "_is_printed", lambda request: False)
+    monkeypatch.setattr(scan, "refusal", lambda request: None)
+    on_a_gpu = SimpleNamespace(shape=(B, T, 3), is_cuda=True)
+
+    assert scan.pays(Request(cell_cls(3, 5), on_a_gpu, ())) is pays
 
 
 def test_where_that_pays_it_comes_before_the_loops(monkeypatch):
