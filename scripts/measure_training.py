@@ -164,7 +164,7 @@ class Command:
             f"experiment=ptb_{given.model}", f"dataset.root='{data}'", f"output='{folder}'",
             f"trainer={'gpu' if given.device == 'cuda' else 'cpu'}",
             f"trainer.max_steps={given.warmup + given.rounds * given.steps + 1}",
-            "trainer.max_epochs=-1", "+trainer.limit_test_batches=1", f"allow=[{script.stem}]",
+            "trainer.max_epochs=-1", "+trainer.limit_test_batches=0", f"allow=[{script.stem}]",
             f"+callbacks.turns._target_={turns}", f"+callbacks.turns.warmup={given.warmup}",
             f"+callbacks.turns.steps={given.steps}", f"+callbacks.turns.path='{self.seen}'",
             *given.overrides, *more,

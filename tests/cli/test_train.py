@@ -56,6 +56,23 @@ def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_tex
     assert "Warning" not in done.err
 
 
+def test_without_test_batches_the_run_is_finished_and_nothing_is_scored(
+    seqnets, small_text, tmp_path
+):
+    # trainer=debug, which the text's options take, has a limit of its own
+    done = seqnets("train", *small_text, "trainer.limit_test_batches=0")
+    folder = only_run(tmp_path)
+    scored = seqnets("evaluate", f"checkpoint={folder}", "part=val", "+trainer.limit_val_batches=0")
+
+    assert done.code == 0, done.err
+    assert "The test part is not scored: trainer.limit_test_batches=0." in done.out
+    assert "Figures of" not in done.out
+    assert "evaluate checkpoint=" in done.out
+    assert json.loads((folder / "result.json").read_text()) == {}
+    assert scored.code != 0
+    assert "trainer.limit_val_batches: is 0, expected at least one batch" in scored.err
+
+
 def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
     limited = "trainer.max_time=00:01:00:00"
     output = "a folder, with=signs [red] and :b:"

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
@@ -47,6 +48,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         gradients = {"inference_mode": False} if learns else {}
         trainer = make_trainer(options, options["allow"], [], logger=False, **gradients)
+        _check_limit(trainer, options["part"])
         module = load_module(path, options["allow"], options["objective"])
         data = load_data(module, options, path)
         score = trainer.test if options["part"] == "test" else trainer.validate
@@ -58,6 +60,12 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         what = f"the {options['part']} part"
         terminal().print(report.figures_table(what, figures, module.objective, rivals))
     return 0
+
+
+def _check_limit(trainer: Trainer, part: str) -> None:
+    key = f"limit_{part}_batches"
+    if not getattr(trainer, key):
+        raise UsageError(f"trainer.{key}: is 0, expected at least one batch to score.")
 
 
 def _learning(

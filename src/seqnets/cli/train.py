@@ -173,12 +173,18 @@ def _test(
     console: Console,
     published: Config | None,
 ) -> Path:
-    """Score the best weights on the test part; return the checkpoint that holds them."""
+    """Score the best weights on the test part, if asked; return the checkpoint that holds them."""
     best, step = Checkpoints.folder(trainer) / "best.ckpt", trainer.global_step
     if best.exists():
         checkpoint = load_checkpoint(best)
         load_weights(module, checkpoint, best)
         step = checkpoint["global_step"]
+    kept = best if best.exists() else best.with_name("last.ckpt")
+    if not trainer.limit_test_batches:
+        if trainer.is_global_zero:
+            console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
+            runs.write_result(folder, {})
+        return kept
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         figures = report.figures(trainer, "test")
@@ -196,7 +202,7 @@ def _test(
         }
         runs.write_result(folder, result)
         logger.info("test: %s", figures)
-    return best if best.exists() else best.with_name("last.ckpt")
+    return kept
 
 
 def _again(folder: Path) -> str:
