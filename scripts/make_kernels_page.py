@@ -24,9 +24,10 @@ is in `seqnets/engine/triton/library.py`; `docs/decisions/0013-loops-on-a-gpu.md
 
 Names: `b` rows, `u_0` units, `s_0` the state before the step, `wx_N` the projected input from
 column N on, `z_K_G` gate G of product K, `eN` an expression, `kN` what the forward pass kept of
-one, `b_0` the state before the step, `y_0` the gradient of its output, `g_0` that of the state after
-it, `carry_0` what of it goes on to the step before. Programs that share rows `arrive` when they have
-written what others read, and `wait` for all others. `SAVE`, `REVERSE` and what is `None` are known when a kernel is compiled.
+one, `b_0` the state before the step, `y_0` the gradient of its output, `g_0` that of the state
+after it, `carry_0` what of it goes on to the step before. Programs that share rows `arrive` when
+they have written what others read, and `wait` for the others. `SAVE`, `REVERSE` and what is `None`
+are known when a kernel is compiled.
 """
 OVER_TIME = """\
 ## Steps side by side
