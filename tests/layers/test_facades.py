@@ -116,6 +116,16 @@ class PlainCell(seqnets.Cell):
         return (wx + state[0],)
 
 
+@pytest.mark.parametrize("base", [TorchLike, TorchLikeCell])
+def test_a_face_without_a_cell_is_refused_with_how_to_name_one(base):
+    class Mine(base):
+        pass
+
+    for face in (Mine, base):
+        with pytest.raises(ConfigError, match=rf"\({base.__name__}, cell=MyCell\)"):
+            face(3, 4)
+
+
 @pytest.mark.parametrize("cell", [PlainCell, nn.LSTM, "lstm"])
 @pytest.mark.parametrize("base", [TorchLike, TorchLikeCell])
 def test_what_is_no_gated_cell_gets_no_face(cell, base):

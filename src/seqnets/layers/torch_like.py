@@ -37,6 +37,15 @@ class _TorchLike(nn.Module):
     hidden_size: int
     _made_by: dict[str, Callable[..., GatedCell]]
 
+    def __init__(self) -> None:
+        super().__init__()
+        if not hasattr(self, "cell_class"):
+            base = next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+            raise ConfigError(
+                f"{self._name}: has no cell, expected one.\n"
+                f"  Name it where a class is made: class Mine({base}, cell=MyCell)."
+            )
+
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cell is not None:
