@@ -1,6 +1,8 @@
 """Memory that is kept for the next tensor."""
 
 import os
+import signal
+import threading
 
 import pytest
 import torch
@@ -58,6 +60,48 @@ def test_no_more_is_kept_than_the_limit(pieces):
 
     assert pieces._kept <= pieces.limit
     assert sum(len(kept) * size for size, kept in pieces._free.items()) == pieces._kept
+
+
+def test_sizes_that_nobody_asks_for_any_more_give_way_to_others(pieces):
+    first = [room(LIKE, N) for _ in range(10)]
+    others = [room(LIKE, 2 * N) for _ in range(10)]
+    del first, others  # as many as there may be, and more
+    tensor = room(LIKE, 3 * N)
+    address = tensor.data_ptr()
+    del tensor
+
+    assert room(LIKE, 3 * N).data_ptr() == address
+    assert min(pieces._free) > 4 * N  # what was used last is there still
+    assert pieces._kept <= pieces.limit
+
+
+def test_what_is_used_in_turns_is_all_kept(pieces):
+    for _ in range(3):
+        addresses = {room(LIKE, count * N).data_ptr() for count in (1, 2, 3)}
+    assert {room(LIKE, count * N).data_ptr() for count in (1, 2, 3)} == addresses
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_while_another_thread_takes_a_piece_can_take_one(pieces):
+    taking, done = threading.Event(), threading.Event()
+
+    def take():
+        with pieces._lock:
+            taking.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert taking.wait(5)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)  # it would wait for ever
+        room(LIKE, N)
+        os._exit(0)
+    done.set()
+    thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_whoever_counts_memory_finds_it_with_torchs_allocator(pieces):

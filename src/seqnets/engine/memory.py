@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
+import threading
 import weakref
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,7 +25,7 @@ _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)  
 
 
 class _Pieces:
-    """Pieces of memory that nobody uses, by size.
+    """Pieces of memory that nobody uses, by size; of too many, those go that waited longest.
 
     Attributes:
         limit: How many bytes are kept at the most.
@@ -31,28 +33,52 @@ class _Pieces:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._free: dict[int, list[mmap.mmap]] = defaultdict(list)
+        self._free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size used last is last
         self._kept = 0
+        self._lock = threading.RLock()  # pieces come back from wherever a tensor ends
 
     def take(self, size: int) -> mmap.mmap:
         """A piece of memory, used before or new."""
-        try:
-            piece = self._free[size].pop()
-            self._kept -= size
-        except IndexError:
-            piece = mmap.mmap(-1, size, flags=_PRIVATE)
-            if hasattr(mmap, "MADV_HUGEPAGE"):  # by pages of 2 MiB it takes a quarter of the time
-                piece.madvise(mmap.MADV_HUGEPAGE)
+        with self._lock:
+            if size in self._free:
+                self._free.move_to_end(size)
+                return self._let_go(size)
+        piece = mmap.mmap(-1, size, flags=_PRIVATE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # by pages of 2 MiB it takes a quarter of the time
+            piece.madvise(mmap.MADV_HUGEPAGE)
         return piece
 
     def give_back(self, piece: mmap.mmap) -> None:
-        """Keep a piece for later, or let it go."""
-        if self._kept + len(piece) <= self.limit:
-            self._free[len(piece)].append(piece)
-            self._kept += len(piece)
+        """Keep a piece for later, and let others go for it."""
+        size = len(piece)
+        if size > self.limit:
+            return
+        with self._lock:
+            self._free.setdefault(size, []).append(piece)
+            self._free.move_to_end(size)
+            self._kept += size
+            while self._kept > self.limit:
+                self._let_go(next(iter(self._free)))
+
+    def _let_go(self, size: int) -> mmap.mmap:
+        pieces = self._free[size]
+        piece = pieces.pop()
+        self._kept -= size
+        if not pieces:
+            del self._free[size]
+        return piece
 
 
 _pieces = _Pieces(2**28)
+
+
+def _forget() -> None:
+    """In a forked process nobody holds the lock, whoever did before."""
+    _pieces._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def room(like: Tensor, *shape: int) -> Tensor:
