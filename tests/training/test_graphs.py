@@ -172,6 +172,14 @@ def test_runs_that_cannot_be_recorded_are_told_apart(change, reason):
     assert reason in graphs._refusal(module)
 
 
+def test_on_a_gpu_a_warning_says_why_nothing_is_recorded(monkeypatch):
+    module = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(graphs, "_refusal", lambda _: "the model has hooks")
+
+    with pytest.warns(UserWarning, match="batches run as usual: the model has hooks"):
+        CUDAGraphs().on_train_start(None, module)
+
+
 def test_a_model_with_hooks_is_not_recorded():
     model = nn.Sequential(nn.Linear(2, 2))
     model[0].register_forward_hook(lambda *_: None)

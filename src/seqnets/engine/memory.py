@@ -73,8 +73,10 @@ _pieces = _Pieces(2**28)
 
 
 def _forget() -> None:
-    """In a forked process nobody holds the lock, whoever did before."""
+    """Begin anew in a forked process, where whoever held the lock does not exist."""
     _pieces._lock = threading.RLock()
+    _pieces._free.clear()
+    _pieces._kept = 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -116,7 +116,8 @@ def _refusal(module: SequenceModule) -> str | None:
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         return "the loss is scaled by a number that changes (take trainer.precision=bf16-mixed)"
     for name, each in module.model.named_modules():
-        if each._forward_hooks or each._forward_pre_hooks or each._backward_hooks:
+        hooks = each._forward_pre_hooks, each._forward_hooks
+        if any((*hooks, each._backward_pre_hooks, each._backward_hooks)):
             return f"{name or 'the model'} has hooks, which Python would have to call"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -19,7 +20,8 @@ class CUDAGraphs(Callback):
 
     What Python does in the model's forward pass is not done again: leave this callback out where
     that changes as training goes on. Models with hooks, several processes, added-up gradients and
-    float16 with a scaled loss train as usual; so does all that does not train on a CUDA device.
+    float16 with a scaled loss train as usual, and a warning says so; so does, without one, what
+    trains on another device.
 
     Raises:
         ConfigError: From the training loop, at the fourth batch of a kind: the model cannot be
@@ -28,7 +30,9 @@ class CUDAGraphs(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Begin to look out for batches of the same kind."""
-        pl_module.graphs = BatchGraphs(pl_module)
+        pl_module.graphs = graphs = BatchGraphs(pl_module)
+        if graphs.refusal is not None and pl_module.device.type == "cuda":
+            warnings.warn(f"CUDAGraphs: batches run as usual: {graphs.refusal}.", stacklevel=2)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Let go of the graphs and their memory."""
