@@ -179,7 +179,7 @@ class Command:
 
     def turn(self, steps: int) -> float:
         """Let it go on until it stops again, and ask what its steps took."""
-        self.process.send_signal(signal.SIGCONT)
+        self.go_on()
         self.wait()
         return float(self.saw()["seconds"])
 

@@ -44,11 +44,11 @@ def preference(request: Request) -> tuple[str, ...]:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops pass padding by, which torch's kernel for rows computes
-    B, T, I = request.x.shape
+    B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
-    if request.x.is_cuda and not _in_one_launch(family, request, B, I):
-        return _ORDER[device]
     if request.x.is_cuda:
+        if not _in_one_launch(family, request):
+            return _ORDER[device]
         kind = _numbers(request.x.dtype)
     else:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
@@ -56,13 +56,13 @@ def preference(request: Request) -> tuple[str, ...]:
     return (_NATIVE_FIRST if faster else _ORDER)[device]
 
 
-def _in_one_launch(family: type[GatedCell], request: Request, B: int, I: int) -> bool:
+def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
     """Whether cuDNN runs all steps of a layer at once; where it does not, it launches each.
 
     As PyTorch 2.11 asks it to (aten/src/ATen/native/cudnn/RNN.cpp): for few units, and in float16
     for LSTMs and plain networks of a whole number of tiles.
     """
-    H, dtype = request.cell.hidden_size, request.x.dtype
+    (B, _, I), H, dtype = request.x.shape, request.cell.hidden_size, request.x.dtype
     if dtype not in (torch.float32, torch.float16):
         return False
     training = torch.is_grad_enabled()

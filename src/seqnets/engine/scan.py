@@ -37,10 +37,9 @@ def refusal(request: Request) -> str | None:
         return reason
     if reason := request.untraceable:
         return reason
-    try:
-        carried = linear_parts(request.program, request.cell.states)
-    except Untraceable as reason:
+    if reason := _nonlinear(request.program, request.cell.states):
         return f"the step is not linear in the state: {reason}"
+    carried = linear_parts(request.program, request.cell.states)
     real = torch.float32, torch.float64
     if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in carried):
         return f"two parts are one complex number, and {request.x.dtype} has none"
@@ -99,9 +98,7 @@ def pays(request: Request) -> bool:
         return access.over_time_pays(request.program, request.x)
     B, T, _ = request.x.shape
     long = request.x.is_cuda and T >= _LONG and B * request.cell.output_size <= _FEW
-    if not long or request.untraceable:
-        return False
-    return _is_linear(request.program, request.cell.states) and refusal(request) is None
+    return long and refusal(request) is None
 
 
 _LONG, _FEW = 1024, 4096
@@ -109,12 +106,13 @@ _LONG, _FEW = 1024, 4096
 
 
 @lru_cache(maxsize=256)
-def _is_linear(program: Program, names: tuple[str, ...]) -> bool:
+def _nonlinear(program: Program, names: tuple[str, ...]) -> str | None:
+    """What is not linear in the state; asked at every call, and found once."""
     try:
         linear_parts(program, names)
-    except Untraceable:
-        return False
-    return True
+    except Untraceable as reason:
+        return str(reason)
+    return None
 
 
 def detail(request: Request) -> str:

@@ -97,13 +97,14 @@ class SequenceModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        state = self._before(batch, "train")
-        replayed = None if self.graphs is None else self.graphs.run(batch, state)
+        state, replayed = self._before(batch, "train"), None
+        if self.graphs is not None:
+            replayed = self.graphs.run(batch, state)
         self._differentiated = replayed is not None
         if replayed is not None:
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
-        outcome = self._run(batch, "train")
+        outcome = self._run(batch, state, "train")
         self.last_loss = outcome.loss.detach()
         return outcome.total
 
@@ -263,13 +264,13 @@ class SequenceModule(LightningModule):
         state = self._carried[part] if batch.carry else None
         return map_state(lambda tensor: tensor.to(self.device), state)
 
-    def _run(self, batch: Batch, part: str) -> Outcome:
-        outcome = self.objective(self.model, batch, self._before(batch, part))
+    def _run(self, batch: Batch, state: Any, part: str) -> Outcome:
+        outcome = self.objective(self.model, batch, state)
         self._carried[part] = detach(outcome.state)
         return outcome
 
     def _score(self, batch: Batch, part: str) -> None:
-        outcome = self._run(batch, part)
+        outcome = self._run(batch, self._before(batch, part), part)
         self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
         self.scores[part].update(outcome.predictions, outcome.targets)  # type: ignore[operator]
 

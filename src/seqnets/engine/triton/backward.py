@@ -28,6 +28,12 @@ class BackwardPrinter(PassPrinter):
     name = "backward"
     layout = "saved"
 
+    @property
+    def told(self) -> frozenset[str]:
+        """Gradients of products and sums; of the input's product where others share them."""
+        shared = {"dwx"} if self.program.shared else set()
+        return frozenset({"dz", "dsum"} | shared)
+
     def reach(self, product: int) -> int:
         """The rows of its weight."""
         return self.step.products[product].weight.rows
@@ -148,7 +154,7 @@ class BackwardPrinter(PassPrinter):
                     "ahead = t + 1 if REVERSE else t - 1",
                     "row_ahead = b * row_b + ahead * row_t",
                 )
-                self.names.clear()
+                self.names.clear()  # of this step's numbers: the next one's go by the same names
                 self.load_kept(self.stages, "row_ahead", "(ahead >= 0) & (ahead < T)")
             self.wait()
             self.write_between("row", [p for p, _ in sizes])
@@ -257,13 +263,6 @@ class BackwardPrinter(PassPrinter):
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
                 self.kernel.line("g_0 = g_0 + tl.where(valid, y_0, 0.0)")
         self.compute(self.roots(stage), stage)
-
-    def keep_all(self, stage: Stage, told: bool) -> None:
-        """Hand a stage's gradients on: those that other programs read, or the rest."""
-        kinds = {"dz", "dsum"} | ({"dwx"} if self.program.shared else set())
-        for store in stage.stores:
-            if (store.buffer.kind in kinds) == told:
-                self.keep(store, stage)
 
     def keep(self, store: Store, stage: Stage) -> None:
         """Hand a gradient on."""

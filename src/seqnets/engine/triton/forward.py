@@ -17,6 +17,7 @@ class ForwardPrinter(PassPrinter):
 
     name = "forward"
     layout = "wx"
+    told = frozenset({"value", "summand"})
 
     def reach(self, product: int) -> int:
         """The columns of its weight."""
@@ -170,12 +171,6 @@ class ForwardPrinter(PassPrinter):
             within = "(then < length) & (then >= 0) & (then < T)"
             self.kernel.line(f"fresh = {self.resets('then', within)}")
 
-    def keep_all(self, stage: Stage, told: bool) -> None:
-        """Store what a stage keeps: what other programs read, or the rest."""
-        for store in stage.stores:
-            if (store.buffer.kind in ("value", "summand")) == told:
-                self.keep(store)
-
     def write_product(self, product: StageProduct, width: int) -> None:
         """A product, and its gates as tiles."""
         k, value = product.product, product.value
@@ -200,7 +195,7 @@ class ForwardPrinter(PassPrinter):
         gates = f"gates_{places}(z_{k}, {self.tiles.rows}, {units})"
         self.kernel.line(f"{', '.join(names)} = {gates}" if places > 1 else f"{names[0]} = z_{k}")
 
-    def keep(self, store: Store) -> None:
+    def keep(self, store: Store, stage: Stage) -> None:
         """Store what later stages, or the backward pass, read."""
         node, k = store.node, store.buffer.key
         assert node is not None  # the forward pass stores what it computes

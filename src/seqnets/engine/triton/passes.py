@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from seqnets.engine.graph import COMPARISONS, Node, reached_among, walk
-from seqnets.engine.program import Program, Stage, StageProduct
+from seqnets.engine.program import Program, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.tiles import Tiles, power_of_two
 
@@ -66,6 +66,15 @@ class PassPrinter:
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
         """What some columns are multiplied by."""
+        raise NotImplementedError
+
+    @property
+    def told(self) -> frozenset[str]:
+        """The kinds of buffers that other programs read within the pass."""
+        raise NotImplementedError
+
+    def keep(self, store: Store, stage: Stage) -> None:
+        """Store what later stages, steps or the other pass read."""
         raise NotImplementedError
 
     def leaf(self, node: Node, stage: Stage) -> str:
@@ -181,6 +190,12 @@ class PassPrinter:
                 if node.op in COMPARISONS:
                     value = f"{value} != 0"
                 self.names[node] = self.variable(f"k{node.serial}", value)
+
+    def keep_all(self, stage: Stage, told: bool) -> None:
+        """Store what a stage keeps: what other programs read, or the rest."""
+        for store in stage.stores:
+            if (store.buffer.kind in self.told) == told:
+                self.keep(store, stage)
 
     def product(self, product: StageProduct, width: int, operand: str, row: str) -> str:
         """A product with rows that other programs wrote: its name."""
