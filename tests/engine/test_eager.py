@@ -9,8 +9,10 @@ from torch import nn
 
 from seqnets import unroll
 from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.engine import eager, fused, reference, runs
+from seqnets.engine import eager, reference, runs
 from seqnets.engine.dispatch import BACKENDS
+from seqnets.engine.layout import Layout
+from seqnets.engine.loops import Order
 from seqnets.engine.plans import program_of
 from seqnets.engine.request import make_request
 from seqnets.errors import BackendError
@@ -196,13 +198,19 @@ def test_backward_twice_through_one_graph_gives_the_same_gradient_twice():
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_outputs_may_be_changed_in_place_and_the_gradient_stays_right():
-    cell, x, state, _ = make("GRUCell")
+@pytest.mark.parametrize("time_first", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "c"])
+@pytest.mark.parametrize("steps", [T, 5000])
+def test_outputs_may_be_changed_in_place_and_the_gradient_stays_right(steps, backend, time_first):
+    cell, _, state, _ = make("GRUCell")
+    x = torch.randn(B, steps, I, dtype=state[0].dtype)
+    if time_first:
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
 
     gradients = []
-    for backend in ("eager", "reference"):
+    for changes in (True, False):
         y, _ = unroll(cell, x, state, backend=backend)
-        y.mul_(2)
+        y = y.mul_(2) if changes else y * 2
         gradients.append(torch.autograd.grad(y.sum(), tuple(cell.parameters())))
 
     torch.testing.assert_close(*gradients)
@@ -223,9 +231,9 @@ def test_without_gradients_it_computes_the_same(kind):
 def test_what_is_kept_of_padding_is_zero():
     cell, x, state, _ = make("projected")
     cell.requires_grad_(False)
-    order = fused.Order(LENGTHS, None, False)
-    wx = cell.project(x).detach()
-    past = torch.arange(T) >= LENGTHS[:, None]
+    order = Order(Layout(B, T), LENGTHS)
+    wx = cell.project(x).detach().flatten(0, 1)
+    past = (torch.arange(T) >= LENGTHS[:, None]).flatten()
 
     _, _, kept = eager.LOOPS.forward(
         program_of(cell), wx, state, (), dict(cell.named_parameters()), order, save=True

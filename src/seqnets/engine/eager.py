@@ -18,8 +18,9 @@ from torch import Tensor
 from seqnets.engine import fused
 from seqnets.engine.evaluate import OPERATIONS, Values, columns_of
 from seqnets.engine.graph import COMPARISONS, Node, walk
-from seqnets.engine.layout import inner
-from seqnets.engine.loops import Gradients, Kept, Order, kept_sizes
+from seqnets.engine.layout import Layout
+from seqnets.engine.loops import Gradients, Kept, Order
+from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.typing import State
@@ -278,31 +279,39 @@ _forward, _backward = lru_cache(maxsize=256)(_Forward), lru_cache(maxsize=256)(_
 
 
 def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order: Order) -> _Tensors:
-    """What both passes know, (B, T, ...) or the same in all steps."""
-    given = _named("parameter", parameters.items()) | {("zero", 0): like.new_zeros(len(like), 1)}
+    """What both passes know, (T, B, ...) or the same in all steps."""
+    B, T, _ = order.layout
+    given = _named("parameter", parameters.items()) | {("zero", 0): like.new_zeros(B, 1)}
     for k, weight in enumerate(product.weight for product in program.step.products):
         rows = slice(weight.offset, weight.offset + weight.rows)
         given["weight", k] = parameters[weight.name][rows]
     if order.lengths is not None:
-        steps = torch.arange(like.shape[1], device=like.device)
-        given[_VALID] = (steps < order.lengths[:, None])[..., None]
+        steps = torch.arange(T, device=like.device)
+        given[_VALID] = (steps[:, None] < order.lengths)[..., None]
     if order.resets is not None:
-        fresh = order.resets[..., None]
+        fresh = order.resets.T[..., None]
         given[_FRESH] = fresh & given[_VALID] if _VALID in given else fresh
     return given
 
 
 def _chunks(
-    given: _Tensors, like: Tensor, width: int, downwards: bool
+    given: _Tensors, layout: Layout, size: int, downwards: bool
 ) -> Iterator[tuple[slice, range, _Known]]:
-    """Some steps at a time, in their order within these, and what is known of them."""
-    B, T, _ = like.shape
-    firsts = range(0, T, max(1, _CHUNK // max(1, B * width * like.element_size())))
+    """Some steps at a time, in their order within these, and what is known of them.
+
+    Args:
+        given: What is known of all.
+        layout: How many there are.
+        size: Bytes of a part of a row's state.
+        downwards: Whether the last ones come first.
+    """
+    B, T, _ = layout
+    firsts = range(0, T, max(1, _CHUNK // max(1, B * size)))
     for first in firsts[::-1] if downwards else firsts:
         chunk = slice(first, min(first + firsts.step, T))
         steps = range(chunk.stop - first)
         known = _Known(given)
-        known |= {k: x.transpose(0, 1)[chunk] for k, x in given.items() if x.dim() == 3}
+        known |= {k: x[chunk] for k, x in given.items() if x.dim() == 3}
         yield chunk, steps[::-1] if downwards else steps, known
 
 
@@ -321,29 +330,32 @@ class _Loops:
         order: Order,
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
-        step = program.step
+        step, layout = program.step, order.layout
         given = _given(wx, program, parameters, order) | _named("start", enumerate(start))
-        given["wx", None] = wx
+        given["wx", None] = layout.by_step(wx)
         for k in range(len(step.products)):
             given["weight", k] = given["weight", k].t().contiguous()
         code = _forward(program, save, _VALID in given, _FRESH in given)
-        sizes = [step.state_sizes[0], *(kept_sizes(program) if save else ())]
-        outs = [inner(wx, size) for size in sizes]
+        y = layout.empty(wx, step.state_sizes[0])
+        kept = [room(wx, len(wx), size) for size in program.kept_sizes] if save else []
+        outs = [y.transpose(0, 1), *map(layout.by_step, kept)]
+        sizes = [out.shape[2] for out in outs]
         carried = _named("state", enumerate(initial))
-        for chunk, steps, known in _chunks(given, wx, max(step.state_sizes), order.reverse):
+        size = max(step.state_sizes) * wx.element_size()
+        for chunk, steps, known in _chunks(given, layout, size, order.reverse):
             for k, product in enumerate(step.products):
-                known["product", k] = wx.new_zeros(len(steps), len(wx), product.weight.rows)
+                known["product", k] = wx.new_zeros(len(steps), layout.B, product.weight.rows)
             for node, (leaf, addends) in code.sums.items():
                 known[node] = known[leaf]
                 for addend in addends:
                     known[leaf].add_(known[addend])
-            known["out", 0] = out = wx.new_empty(len(steps), len(wx), sum(sizes))
+            known["out", 0] = out = wx.new_empty(len(steps), layout.B, sum(sizes))
             known |= carried
             carried = code.run(known, steps)
             for whole, part in zip(outs, known.valid(out).split(sizes, -1), strict=True):
-                whole.transpose(0, 1)[chunk].copy_(part)
+                whole[chunk].copy_(part)
         final = tuple(carried["state", p].clone() for p in range(len(initial)))
-        return outs[0], final, Kept.from_list(program, outs[1:]) if save else None
+        return y, final, Kept.from_list(program, kept) if save else None
 
     def backward(
         self,
@@ -354,28 +366,33 @@ class _Loops:
         parameters: dict[str, Tensor],
         order: Order,
     ) -> Gradients:
-        step, like = program.step, kept.saved
-        B, T, _ = like.shape
-        dwx = inner(like, step.wx_size)
+        step, like, layout = program.step, kept.saved, order.layout
+        B, T, _ = layout
+        dwx = room(like, len(like), step.wx_size)
         if not program.shared:
             dwx.zero_()
-        rows = {k: product.weight.rows for k, product in enumerate(step.products)}
-        dz = {k: dwx if k in program.shared else inner(like, n) for k, n in rows.items()}
+        dz = {
+            k: dwx if k in program.shared else room(like, len(like), product.weight.rows)
+            for k, product in enumerate(step.products)
+        }
         leaves = list(program.units)
         units = {leaf.what.key: torch.zeros_like(parameters[leaf.what.key]) for leaf in leaves}
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
-        given = _given(like, program, parameters, order) | _named("state", kept.befores.items())
+        given = _given(like, program, parameters, order)
+        given |= _named("state", ((p, layout.by_step(x)) for p, x in kept.befores.items()))
         for node, offset in program.saved.items():
-            saved = columns_of(kept.saved, offset, node.width)
+            saved = columns_of(layout.by_step(kept.saved), offset, node.width)
             given[node] = saved != 0 if node.op in COMPARISONS else saved
-        given["grad_y", 0] = zeros[0][:, None].expand(-1, T, -1) if grad_y is None else grad_y
-        given |= _named("out", dz.items())
+        came = zeros[0].expand(T, -1, -1) if grad_y is None else layout.by_step(grad_y)
+        given["grad_y", 0] = came
+        given |= _named("out", ((k, layout.by_step(grad)) for k, grad in dz.items()))
         code = _backward(program, _VALID in given, _FRESH in given)
         carried = _named("start", enumerate(zeros)) | _named("carry", enumerate(zeros))
         carried |= _named("carry", ((p, x) for p, x in enumerate(grad_final) if x is not None))
         widths = [node.width for node in code.out]
-        for chunk, steps, known in _chunks(given, like, max(step.state_sizes), not order.reverse):
+        size = max(step.state_sizes) * like.element_size()
+        for chunk, steps, known in _chunks(given, layout, size, not order.reverse):
             known["grad_y", 0] = known.valid(known["grad_y", 0])
             known["out", None] = out = like.new_empty(len(steps), B, sum(widths))
             known |= carried
@@ -384,13 +401,13 @@ class _Loops:
             for grad, places in zip(parts, code.out.values(), strict=True):
                 for buffer, offset in places:
                     if buffer.kind == "dwx":
-                        columns_of(dwx.transpose(0, 1)[chunk], offset, grad.shape[-1]).add_(grad)
+                        columns_of(layout.by_step(dwx)[chunk], offset, grad.shape[-1]).add_(grad)
                         continue
                     leaf = leaves[buffer.key]
                     unit = columns_of(units[leaf.what.key], leaf.what.offset, leaf.width)
                     unit += grad.sum((0, 1)) if leaf.width else grad.sum()
         for whole in dz.values() if _VALID in given else ():
-            whole.masked_fill_(~given[_VALID], 0)
+            layout.by_step(whole).masked_fill_(~given[_VALID], 0)
         states = range(len(zeros))
         initial = tuple(carried["carry", p].clone() for p in states)
         start = tuple(carried["start", p].clone() for p in states if _FRESH in given)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
-from seqnets.engine.layout import laid_out, rows, under_each_other
-from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
+from seqnets.engine.layout import Layout, layout_of
+from seqnets.engine.loops import Gradients, Kept, Loops, Order, numbers
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
 from seqnets.engine.request import Request, parted
@@ -35,19 +35,23 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     tensors = (request.clean_x, *request.state, *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
-        if lean and not request.cell.draws:  # a mask may be one for the whole sequence
+        if lean and not request.draws:  # a mask may be one for the whole sequence
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
-    program, wx = request.program, project(loops, request, tensors[0], parameters)
+    program, order = request.program, _order(request, tensors[0])
+    wx = project(loops, request, order.layout, tensors[0], parameters)
     used = numbers(program.step, parameters, wx.dtype)
-    order = _order(request)
     y, final, _ = loops.forward(program, wx, request.state, request.start, used, order, save=False)
     return y, final
 
 
-def _order(request: Request) -> Order:
-    return make_order(request.lengths, request.resets, request.reverse)
+def _order(request: Request, x: Tensor) -> Order:
+    """The order in which steps run, for inputs that may be a copy of the request's."""
+    lengths = request.lengths
+    if lengths is not None:
+        lengths = lengths.contiguous()  # as loops read them
+    return Order(layout_of(x), lengths, request.resets, request.reverse)
 
 
 _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time
@@ -87,15 +91,15 @@ def weight_gradients(
         found: What its loops have found.
         kept: What was kept for them.
         parameters: As they were used.
-        inside: Rows whose gradients are not zero; all if omitted.
+        inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
     """
     gradients = dict(found.units)
     for k, product in enumerate(program.step.products):
         part, weight = program.part_of(k), product.weight
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
-        left, right = picked(grad, inside).T, picked(laid_out(value, grad), inside)
-        if weight.rows == len(parameters[weight.name]) and weight.name not in gradients:
+        left, right = picked(grad, inside).T, picked(value, inside)
+        if weight.rows == parameters[weight.name].shape[0] and weight.name not in gradients:
             gradients[weight.name] = left @ right
         else:
             total = gradients.setdefault(weight.name, torch.zeros_like(parameters[weight.name]))
@@ -115,9 +119,10 @@ class _Fused(torch.autograd.Function):
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x, state, parameters = parted(request, names, tensors)
-        random = _random_state(x) if request.cell.draws else None
-        inside = rows_inside(loops, request, x)
-        way = way_in(request, names, tensors, inside)
+        random = _random_state(x) if request.draws else None
+        order = _order(request, x)
+        inside = rows_inside(loops, request, order.layout)
+        way = way_in(request, order.layout, names, tensors, inside)
         used = numbers(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
@@ -125,25 +130,25 @@ class _Fused(torch.autograd.Function):
             state,
             way.start,
             used,
-            _order(request),
+            order,
             save=True,
         )
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
         ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
-        ctx.random, ctx.modes, ctx.inside = random, _modes(request.cell), inside
+        ctx.layout, ctx.inside = order.layout, inside
+        ctx.random, ctx.modes = random, _modes(request.cell)
         ctx.set_materialize_grads(False)
-        order = request.lengths, request.resets  # saved only so that torch sees them change
-        ctx.save_for_backward(*tensors, *order, *keep)
+        ctx.save_for_backward(*tensors, order.lengths, order.resets, *keep)
         return y, *final
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         request, names, program = ctx.request, ctx.names, ctx.request.program
         needed = ctx.needs_input_grad[3:]
-        saved = ctx.saved_tensors
-        tensors, saved = saved[: len(needed)], saved[len(needed) + 2 :]
-        if torch.is_grad_enabled():  # create_graph=True
+        saved, count = ctx.saved_tensors, len(needed)
+        tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
+        if torch.is_grad_enabled() or any(map(_is_batched, grads)):  # create_graph=True, say
             with _drawn_again(ctx.random, tensors[0]), _in_modes(request.cell, ctx.modes):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
@@ -153,11 +158,21 @@ class _Fused(torch.autograd.Function):
             kept = _computed_again(ctx.loops, program, ctx.way.project(x, parameters), used, saved)
         else:
             kept = Kept.from_list(program, saved)
-        found = ctx.loops.backward(program, kept, grads[0], grads[1:], used, _order(request))
+        grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
+        order = Order(ctx.layout, lengths, resets, request.reverse)
+        found = ctx.loops.backward(program, kept, grad_y, grads[1:], used, order)
         weights = weight_gradients(program, found, kept, used, ctx.inside)
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
+
+
+def _is_batched(grad: Tensor | None) -> bool:
+    """Whether a gradient is several at once, as ``is_grads_batched=True`` hands them over."""
+    return grad is not None and (
+        torch._C._functorch.is_legacy_batchedtensor(grad)
+        or torch._C._functorch.is_batchedtensor(grad)
+    )
 
 
 def _random_state(x: Tensor) -> Tensor:
@@ -207,13 +222,11 @@ def _computed_again(
 ) -> Kept:
     """What a lean forward pass threw away: every step of every row is a row of one large step."""
     befores = dict(zip(sorted(program.befores), saved, strict=True))
-    flat = rows(wx)
     state = tuple(
-        rows(laid_out(befores[p], wx)) if p in befores else flat.new_zeros(len(flat), size)
+        befores[p] if p in befores else wx.new_zeros(len(wx), size)
         for p, size in enumerate(program.step.state_sizes)
     )
-    once = Order(None, None, False)
-    _, _, again = loops.forward(program, flat[:, None], state, (), used, once, save=True)
+    once = Order(Layout(len(wx), 1))
+    _, _, again = loops.forward(program, wx, state, (), used, once, save=True)
     assert again is not None  # it was asked for
-    values = {k: under_each_other(rows(value), wx) for k, value in again.values.items()}
-    return Kept(befores, values, under_each_other(rows(again.saved), wx))
+    return Kept(befores, again.values, again.saved)

@@ -7,33 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache, lru_cache
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Step
-from seqnets.engine.layout import inner
-from seqnets.engine.program import Program
+from seqnets.engine.layout import Layout
+from seqnets.engine.memory import room
+from seqnets.engine.program import Buffer, Program
 from seqnets.typing import State
 
 
-@dataclass(frozen=True)
-class Order:
-    """In which order steps run, and which of them: see ``Request``."""
+class Order(NamedTuple):
+    """In which order steps run, and which of them.
 
-    lengths: Tensor | None
-    resets: Tensor | None
-    reverse: bool
+    Attributes:
+        layout: Where they lie.
+        lengths: Valid steps of each row, (B,) int64, contiguous; None if all are.
+        resets: See ``Request``.
+        reverse: Whether time runs backwards.
+    """
 
-    def steps(self, T: int) -> range:
-        """All steps, in order."""
-        return range(T - 1, -1, -1) if self.reverse else range(T)
-
-
-def make_order(lengths: Tensor | None, resets: Tensor | None, reverse: bool) -> Order:
-    """An order whose lengths lie beside each other in memory, as loops read them."""
-    return Order(None if lengths is None else lengths.contiguous(), resets, reverse)
+    layout: Layout
+    lengths: Tensor | None = None
+    resets: Tensor | None = None
+    reverse: bool = False
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Kept:
     """What the forward pass keeps for the backward pass.
 
     Attributes:
-        befores: State parts before each step, (B, T, H), by their place in the state.
-        values: What products other than a state's multiply, (B, T, columns), by product.
-        saved: The program's ``saved``, side by side, (B, T, saved_size); one column at least, for
-            its layout is that of all.
+        befores: State parts before each step, (B*T, H), by their place in the state.
+        values: What products other than a state's multiply, (B*T, columns), by product.
+        saved: The program's ``saved``, side by side, (B*T, saved_size); one column at least, for
+            it tells dtype and device.
     """
 
     befores: dict[int, Tensor]
@@ -58,11 +58,11 @@ class Kept:
     @staticmethod
     def from_list(program: Program, tensors: Sequence[Tensor]) -> Kept:
         """What ``to_list`` took apart."""
-        places = iter(tensors)
+        first = len(program.befores)
         return Kept(
-            {p: next(places) for p in sorted(program.befores)},
-            {k: next(places) for k in program.values},
-            next(places),
+            dict(zip(sorted(program.befores), tensors, strict=False)),
+            dict(zip(program.values, tensors[first:], strict=False)),
+            tensors[-1],
         )
 
 
@@ -71,8 +71,8 @@ class Gradients:
     """What the backward pass finds.
 
     Attributes:
-        wx: Of the projected input, (B, T, W).
-        products: Of each product, (B, T, rows); those of ``Program.shared`` are ``wx`` itself.
+        wx: Of the projected input, (B*T, W).
+        products: Of each product, (B*T, rows); those of ``Program.shared`` are ``wx`` itself.
         units: Of each parameter with one number a unit, or one for all, shaped as it is.
         initial: Of the state before the first step, each (B, H).
         start: Of the state after a reset, each (B, H); empty where nothing is reset.
@@ -86,7 +86,7 @@ class Gradients:
 
 
 class Loops(Protocol):
-    """A way to run a program over time. All tensors (B, T, …) are laid out in memory as ``wx``.
+    """A way to run a program over time. Of all steps there are matrices; see ``Layout``.
 
     Attributes:
         skips_padding: Whether nothing is read of ``wx`` past a row's end, not even to be dropped.
@@ -104,7 +104,10 @@ class Loops(Protocol):
         order: Order,
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep.
+
+        All from the projected input, (B*T, W).
+        """
 
     def backward(
         self,
@@ -115,7 +118,7 @@ class Loops(Protocol):
         parameters: dict[str, Tensor],
         order: Order,
     ) -> Gradients:
-        """All gradients, from those of outputs and final state; None stands for zeros."""
+        """All gradients, from those of outputs (B*T, H) and final state; None stands for zeros."""
 
 
 def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -126,37 +129,50 @@ def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     """Tensors by a name and their place."""
-    return {f"{name}_{i}": tensor for i, tensor in enumerate(tensors)}
+    return dict(zip(_numbered(name, len(tensors)), tensors, strict=True))
+
+
+@cache
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{i}" for i in range(count)]
+
+
+def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters, and of each product its rows of the weight, by the names of buffers."""
+    return {
+        buffer: parameters[name] if rows is None else parameters[name][rows]
+        for buffer, name, rows in _parameter_buffers(program)
+    }
+
+
+@lru_cache(maxsize=1024)
+def _parameter_buffers(program: Program) -> list[tuple[str, str, slice | None]]:
+    """Each buffer, the parameter that it shows, and which rows of it; None if all."""
+    step = program.step
+    found: list[tuple[str, str, slice | None]] = [
+        (f"p_{name}".replace(".", "_of_"), name, None) for name in step.parameters
+    ]
+    for k, weight in enumerate(product.weight for product in step.products):
+        rows = slice(weight.offset, weight.offset + weight.rows)
+        whole = weight.rows == step.parameters[weight.name][0]
+        found.append((f"weight_{k}", weight.name, None if whole else rows))
+    return found
 
 
 def room_for_kept(program: Program, wx: Tensor) -> Kept:
     """What the forward pass keeps, without numbers."""
-    step = program.step
-    return Kept(
-        {p: inner(wx, step.state_sizes[p]) for p in sorted(program.befores)},
-        {k: inner(wx, step.products[k].weight.columns) for k in program.values},
-        inner(wx, max(1, program.saved_size)),  # it tells the layout too
-    )
+    return Kept.from_list(program, [room(wx, wx.shape[0], size) for size in program.kept_sizes])
 
 
 def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
     """Of the projected input and of each product, without numbers; zeros where some stay so."""
-    gaps = {(buffer.kind, buffer.key) for buffer in program.gaps}
 
-    def gradient(columns: int, kind: str, key: int = 0) -> Tensor:
-        made = inner(like, columns)
-        return made.zero_() if (kind, key) in gaps else made
+    def gradient(columns: int, buffer: Buffer) -> Tensor:
+        made = room(like, like.shape[0], columns)
+        return made.zero_() if buffer in program.gaps else made
 
-    return gradient(program.step.wx_size, "dwx"), {
-        k: gradient(product.weight.rows, "dz", k)
+    return gradient(program.step.wx_size, Buffer("dwx")), {
+        k: gradient(product.weight.rows, Buffer("dz", k))
         for k, product in enumerate(program.step.products)
         if k not in program.shared
     }
-
-
-def kept_sizes(program: Program) -> list[int]:
-    """Columns of each tensor of ``Kept.to_list``."""
-    step = program.step
-    befores = [step.state_sizes[p] for p in sorted(program.befores)]
-    values = [step.products[k].weight.columns for k in program.values]
-    return [*befores, *values, max(1, program.saved_size)]

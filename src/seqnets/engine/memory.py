@@ -89,8 +89,8 @@ def room(like: Tensor, *shape: int) -> Tensor:
     Its memory is kept for others once nobody sees it any more. It cannot be resized.
     """
     count = math.prod(shape)
-    size = count * like.element_size()
-    if size < _LARGE or not _pieces.limit or like.device.type != "cpu" or not _PRIVATE:
+    size = count * like.itemsize
+    if size < _LARGE or not like.is_cpu or not _pieces.limit or not _PRIVATE:
         return like.new_empty(shape)
     step = 2 ** max(size.bit_length() - 4, 12)  # sizes an eighth apart, so that pieces fit often
     piece = _pieces.take(-(-size // step) * step)

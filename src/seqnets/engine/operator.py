@@ -17,10 +17,12 @@ from seqnets.cells import Cell
 from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
+from seqnets.engine.compare import attributes_of
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
-from seqnets.engine.loops import Kept, Loops, kept_sizes, make_order
-from seqnets.engine.plans import attributes_of, program_from_text, program_of
+from seqnets.engine.layout import Layout
+from seqnets.engine.loops import Kept, Loops, Order
+from seqnets.engine.plans import program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.triton import access
@@ -125,13 +127,14 @@ def unroll(
         pass needs.
     """
     program = program_from_text(text)
+    order = _order(wx, lengths, resets, reverse)
     y, final, kept = _loops(program, wx).forward(
         program,
-        wx.contiguous(),
+        wx.contiguous().flatten(0, 1),
         tuple(initial),
         tuple(start),
         _used(program, parameters),
-        make_order(lengths, resets, reverse),
+        order,
         save,
     )
     return [y, *final, *([] if kept is None else kept.to_list())]
@@ -144,8 +147,8 @@ def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):
     sizes = program.step.state_sizes
     y = wx.new_empty(B, T, sizes[0])
     final = [wx.new_empty(B, size) for size in sizes]
-    kept = kept_sizes(program) if save else []
-    return [y, *final, *(wx.new_empty(B, T, size) for size in kept)]
+    kept = program.kept_sizes if save else []
+    return [y, *final, *(wx.new_empty(B * T, size) for size in kept)]
 
 
 @torch.library.custom_op("seqnets::unroll_backward", mutates_args=())
@@ -163,12 +166,12 @@ def unroll_backward(
     program = program_from_text(text)
     used = _used(program, parameters)
     everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
-    found = _loops(program, grad_y).backward(
-        program, everything, grad_y, grad_final, used, make_order(lengths, resets, reverse)
-    )
+    order = _order(grad_y, lengths, resets, reverse)
+    grads = order.layout.rows(grad_y), grad_final
+    found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
     weights = fused.weight_gradients(program, found, everything, used)
     return [
-        found.wx,
+        order.layout.whole(found.wx),
         *found.initial,
         *found.start,
         *_apart(weights[name] for name in used),
@@ -269,6 +272,13 @@ class _Replayed:
 
     def check_after(self, after: State, before: State) -> State:
         return after
+
+
+def _order(like: Tensor, lengths: Tensor | None, resets: Tensor | None, reverse: bool) -> Order:
+    """The order in which the steps of a tensor (B, T, ...) run, a row's after each other."""
+    B, T, _ = like.shape
+    lengths = None if lengths is None else lengths.contiguous()
+    return Order(Layout(B, T), lengths, resets, reverse)
 
 
 def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -114,16 +115,26 @@ class Program:
     gaps: set[Buffer] = field(default_factory=set)
     befores: set[int] = field(default_factory=set)
 
-    @property
+    @cached_property
     def saved_size(self) -> int:
         """Columns of what is kept of each step."""
         return sum(node.width for node in self.saved)
 
-    @property
+    @cached_property
     def values(self) -> list[int]:
         """Products that multiply something else than a state part or the input."""
         stores = [store for stage in self.forward for store in stage.stores]
         return [store.buffer.key for store in stores if store.buffer.kind == "value"]
+
+    @cached_property
+    def kept_sizes(self) -> list[int]:
+        """Columns of all that the forward pass keeps: state parts, values, and ``saved``.
+
+        One column at least of the last.
+        """
+        befores = [self.step.state_sizes[p] for p in sorted(self.befores)]
+        values = [self.step.products[k].weight.columns for k in self.values]
+        return [*befores, *values, max(1, self.saved_size)]
 
     def crossing_into(self, stage: Stage) -> dict[Node, int]:
         """What an earlier stage of the same step may have kept for one, and in which column."""

@@ -8,26 +8,30 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from seqnets.cells import Cell
-from seqnets.engine.layout import comes_first, empty, inner, laid_out, rows
+from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Loops
+from seqnets.engine.memory import room
 from seqnets.engine.request import Request, rebuilt
 from seqnets.engine.trace import Entry
 from seqnets.typing import State
 
 
-def project(loops: Loops, request: Request, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """The projected input, (B, T, W), where no gradient is asked for; laid out as the input is.
+def project(
+    loops: Loops, request: Request, layout: Layout, x: Tensor, parameters: dict[str, Tensor]
+) -> Tensor:
+    """The projected input, (B*T, W), where no gradient is asked for.
 
     Args:
         loops: What it is for.
         request: What is asked for.
+        layout: How the steps lie in memory.
         x: Its inputs with zeros for padding.
         parameters: Its cell's tensors.
     """
     if request.projection is None:
-        return _projected(request.cell, x)
-    return _product(x, parameters, rows_inside(loops, request, x), *request.projection)
+        return _projected(request, x, layout)
+    inside = rows_inside(loops, request, layout)
+    return _product(layout.rows(x), parameters, inside, *request.projection)
 
 
 def _product(
@@ -38,47 +42,46 @@ def _product(
     bias_name: str | None,
 ) -> Tensor:
     weight = parameters[weight_name]
-    wx = inner(x, len(weight))
-    out = rows(wx) if inside is None else x.new_empty(len(inside), len(weight))
+    wx = room(x, x.shape[0], weight.shape[0])
+    out = wx if inside is None else x.new_empty(inside.shape[0], weight.shape[0])
     if bias_name is None:
         torch.mm(picked(x, inside), weight.T, out=out)
     else:
         torch.addmm(parameters[bias_name], picked(x, inside), weight.T, out=out)
     if inside is not None:
-        rows(wx).index_copy_(0, inside, out)
+        wx.index_copy_(0, inside, out)
     return wx
 
 
-def _projected(cell: Cell, x: Tensor) -> Tensor:
+def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
     """The same by whatever the cell does."""
-    if not comes_first(x):
-        return cell.project(x).contiguous()
-    if cell.draws:  # one mask for all steps has to know which dimension they are
-        return laid_out(cell.project(x), x)
-    return cell.project(x.transpose(0, 1)).contiguous().transpose(0, 1)
+    project = request.cell.project
+    if layout.time_first and request.projects_apart:
+        return project(x.transpose(0, 1)).contiguous().flatten(0, 1)
+    return layout.rows(project(x)).contiguous()
 
 
-def rows_inside(loops: Loops, request: Request, x: Tensor) -> Tensor | None:
-    """Which of ``rows`` are within the lengths, where it pays to multiply no others.
+def rows_inside(loops: Loops, request: Request, layout: Layout) -> Tensor | None:
+    """Which rows of a matrix are within the lengths, where it pays to multiply no others.
 
     Only on the CPU, where to count them is to wait for nobody.
     """
-    lengths, (B, T, _) = request.lengths, x.shape
+    lengths = request.lengths
     if lengths is None or not loops.skips_padding or request.memory == "lean":
         return None
-    if int(lengths.sum()) > _DENSE * B * T:
+    if int(lengths.sum()) > _DENSE * layout.B * layout.T:
         return None
     valid = request.valid
     assert valid is not None  # there are lengths
-    return (valid.T if comes_first(x) else valid).flatten().nonzero()[:, 0]
+    return layout.rows(valid).nonzero()[:, 0]
 
 
 _DENSE = 0.7  # share of rows from which on to pick them takes longer than to multiply the others
 
 
-def picked(tensor: Tensor, inside: Tensor | None) -> Tensor:
-    """All rows below each other, or some of them."""
-    return rows(tensor) if inside is None else rows(tensor).index_select(0, inside)
+def picked(rows: Tensor, inside: Tensor | None) -> Tensor:
+    """All rows of a matrix, or some of them."""
+    return rows if inside is None else rows.index_select(0, inside)
 
 
 class Way(Protocol):
@@ -91,7 +94,7 @@ class Way(Protocol):
     start: State
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The projected input, (B, T, W)."""
+        """The projected input, (B*T, W)."""
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
@@ -100,15 +103,21 @@ class Way(Protocol):
 
 
 def way_in(
-    request: Request, names: Sequence[str], tensors: Sequence[Tensor], inside: Tensor | None
+    request: Request,
+    layout: Layout,
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    inside: Tensor | None,
 ) -> Way:
     """The short way, if the projection is one product and the start is fixed."""
     affine = request.projection
-    with torch.enable_grad():
-        start = request.start
+    start: State = ()
+    if request.resets is not None:
+        with torch.enable_grad():
+            start = request.start
     if affine is None or any(part.requires_grad for part in start):
-        return _RecordedWay(request, names, tensors)
-    return _AffineWay(start, names, inside, *affine)
+        return _RecordedWay(request, layout, names, tensors)
+    return _AffineWay(start, layout, names, inside, *affine)
 
 
 class _AffineWay:
@@ -117,47 +126,53 @@ class _AffineWay:
     def __init__(
         self,
         start: State,
+        layout: Layout,
         names: Sequence[str],
         inside: Tensor | None,
         weight: str,
         bias: str | None,
     ) -> None:
-        self.start, self.names, self.inside = start, names, inside
+        self.start, self.layout, self.names, self.inside = start, layout, names, inside
         self.weight, self.bias = weight, bias
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        return _product(x, parameters, self.inside, self.weight, self.bias)
+        return _product(self.layout.rows(x), parameters, self.inside, self.weight, self.bias)
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
     ) -> Sequence[Tensor | None]:
-        flat, states = picked(found.wx, self.inside), len(found.initial)
+        grads, states = picked(found.wx, self.inside), len(found.initial)
         wanted = dict(zip(self.names, needed[1 + states :], strict=True))
         gradients = {}
         if wanted[self.weight]:
-            gradients[self.weight] = flat.T @ picked(x, self.inside)
+            gradients[self.weight] = grads.T @ picked(self.layout.rows(x), self.inside)
         if self.bias is not None and wanted[self.bias]:
-            gradients[self.bias] = flat.sum(0)
+            gradients[self.bias] = grads.sum(0)
         grad_x = None
         if needed[0]:
-            grad_x = empty(x, x.shape[-1])
-            if self.inside is None:
-                torch.mm(flat, parameters[self.weight], out=rows(grad_x))
-            else:
-                within = flat @ parameters[self.weight]
-                rows(grad_x.zero_()).index_copy_(0, self.inside, within)
+            through = grads @ parameters[self.weight]
+            if self.inside is not None:
+                everywhere = through.new_zeros(len(found.wx), through.shape[1])
+                through = everywhere.index_copy_(0, self.inside, through)
+            grad_x = self.layout.whole(through)
         return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
 
 
 class _RecordedWay:
     """Whatever the cell does; back by what torch has recorded of it."""
 
-    def __init__(self, request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        layout: Layout,
+        names: Sequence[str],
+        tensors: Sequence[Tensor],
+    ) -> None:
         self._inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
         again = rebuilt(request, names, self._inputs)
         self._entering: list[Tensor] = []
         with torch.enable_grad():
-            wx = _projected(again.cell, again.x)
+            wx = _projected(again, again.x, layout)
             self.start = again.start
             self._entry = Entry.apply(self._entering, wx, *self.start)
         self._again = request.memory == "lean"  # masks cannot be drawn a second time

@@ -18,7 +18,7 @@ from seqnets import cells
 from seqnets.engine.linear import recurrences
 from seqnets.engine.plans import program_of
 from seqnets.engine.triton import over_time, printer
-from seqnets.engine.triton.kernel import NUMBERS
+from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.loops import Pass
 from seqnets.engine.triton.tiles import Device, choose
 
@@ -41,7 +41,7 @@ def compiled(function, pointers, dtype, options):
             continue
         kind = "fp32" if name.startswith(NOT_STORED) else "i32" if name == "counter" else dtype
         signature[name], aligned[(i,)] = f"*{kind}", [["tt.divisibility", 16]]
-    signature |= dict.fromkeys(NUMBERS, "i32")
+    signature |= dict.fromkeys(Numbers._fields, "i32")
     for name, value in (("SAVE", True), ("REVERSE", False), ("PRECISION", "tf32")):
         signature[name], constants[name] = "constexpr", value
     source = ASTSource(function, signature, constants, aligned)

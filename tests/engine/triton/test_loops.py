@@ -49,8 +49,8 @@ def loops(mode, **cut):
 
     made = module.TritonLoops(mode)
 
-    def grid(program, name, like):
-        chosen = choose(program, name, like.shape[0], 4, module.device_of(like), "step")
+    def grid(program, name, like, B):
+        chosen = choose(program, name, B, 4, module.device_of(like), "step")
         units = tuple((width, max(16, power_of_two(width))) for width, _ in chosen.units)
         shape = {"split": 4, "depth": 64, "resident": True} | cut
         return Tiles("grid", 16, units, 1, chosen.groups * chosen.rows // 16 or 1, warps=4, **shape)
@@ -214,7 +214,7 @@ def test_what_takes_more_than_the_device_has_runs_in_steps(using, monkeypatch):
     monkeypatch.setattr(module.Pass, "run", limited)
 
     check_backend(GRUCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
-    assert {each.tiles.mode for _, each in made._passes.values()} == {"rows", "step"}
+    assert {each.tiles.mode for each in made._passes.values()} == {"rows", "step"}
 
 
 def test_a_derivative_of_a_derivative_comes_from_the_plain_loop(using):

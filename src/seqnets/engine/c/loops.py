@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ from torch import Tensor
 from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program, with_headers
 from seqnets.engine.c.text import SETTINGS
-from seqnets.engine.layout import empty, laid_out, row_strides
-from seqnets.engine.loops import Gradients, Kept, Order, numbered, room_for_gradients, room_for_kept
+from seqnets.engine.loops import (
+    Gradients,
+    Kept,
+    Order,
+    numbered,
+    parameter_buffers,
+    room_for_gradients,
+    room_for_kept,
+)
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State
@@ -37,39 +44,35 @@ class Library:
         self._library = compiler.load(text)
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
-        members = [*SETTINGS, *sizes, *source.pointers]
-        self._place = {name: i for i, name in enumerate(members)}
-        self._template = (ctypes.c_int64 * len(members))()
-        self._fill(self._template, dict(zip(sizes, source.sizes, strict=True)) | _openmp())
+        self._fixed = dict(zip(sizes, source.sizes, strict=True)) | _openmp()
+        self._names = *SETTINGS, *sizes, *source.pointers
+        self._struct = ctypes.c_int64 * len(self._names)
+        self._place_of_scratch = self._names.index("scratch")
 
     def call(self, name: str, values: _Values, like: Tensor) -> None:
         """Run a pass, with scratch memory of its own."""
         members = self.members(values)
         scratch = room(like, self.scratch(name, members))
-        members[self._place["scratch"]] = scratch.data_ptr()
-        getattr(self._library, name)(members)
+        members[self._place_of_scratch] = scratch.data_ptr()
+        self.function(name)(members)
 
     def members(self, values: _Values) -> ctypes.Array[ctypes.c_int64]:
-        """The struct that a pass takes; members without a value are zero."""
-        members = type(self._template).from_buffer_copy(self._template)
-        self._fill(members, values)
-        return members
+        """The struct that a pass takes; members without a value are zero.
 
-    def _fill(self, members: ctypes.Array[ctypes.c_int64], values: _Values) -> None:
-        place = self._place
-        for name, value in values.items():
-            if name in place:  # a program without this buffer has no use for it
-                members[place[name]] = value
+        Values without a member are left out: a program without this buffer has no use for it.
+        """
+        given = self._fixed | values
+        return self._struct(*[given.get(name, 0) for name in self._names])
 
     def scratch(self, name: str, members: ctypes.Array[ctypes.c_int64]) -> int:
         """How many numbers of scratch memory a pass needs."""
-        function = getattr(self._library, f"{name}_scratch")
-        function.restype = ctypes.c_int64
-        return int(function(members))
+        return int(self.function(f"{name}_scratch")(members))
 
     def function(self, name: str) -> Any:
         """A pass, to be called with the members of a call."""
-        return getattr(self._library, name)
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_int64 if name.endswith("_scratch") else None
+        return function
 
 
 @cache
@@ -95,6 +98,11 @@ def _openmp() -> _Values:
 def settings(library: Library, program: Program, B: int, T: int) -> _Values:
     """How the work of a call is split among threads."""
     threads = torch.get_num_threads() if _openmp() else 1
+    return _settings(program, library.lanes, B, T, threads)
+
+
+@lru_cache(maxsize=4096)
+def _settings(program: Program, lanes: int, B: int, T: int, threads: int) -> _Values:
     products = [product.weight for product in program.step.products]
     numbers = sum(weight.rows * weight.columns for weight in products)
     width = min(stage.width for stage in program.forward)
@@ -103,7 +111,7 @@ def settings(library: Library, program: Program, B: int, T: int) -> _Values:
         threads = 1
     threads = min(threads, max(1, work // _WORTH_A_THREAD))
     rows = threads if B >= _ROWS_OF_A_THREAD * threads and numbers <= _NUMBERS_OF_A_CORE else 1
-    if rows == 1 and width < threads * library.lanes:
+    if rows == 1 and width < threads * lanes:
         rows = min(threads, B)
         threads = rows
     return {"B": B, "T": T, "threads": threads, "row_groups": rows}
@@ -155,20 +163,16 @@ class CLoops:
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
         step = program.step
-        B, T, _ = wx.shape
+        B, T, _ = order.layout
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         library = self.library(program, wx.dtype)
         initial = tuple(part.contiguous() for part in initial)
         start = tuple(part.contiguous() for part in start)
-        y = empty(wx, step.state_sizes[0])
+        y = order.layout.empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
-        buffers = {
-            "wx": wx,
-            "y": y,
-            **numbered("initial", initial),
-            **numbered("start", start),
-        }
+        buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
+        buffers |= numbered("initial", initial) | numbered("start", start)
         buffers |= numbered("final", final)
         if save:
             kept = room_for_kept(program, wx)
@@ -178,11 +182,9 @@ class CLoops:
         elif program.crossing:
             buffers["saved"] = wx.new_empty(B, program.saved_size)
 
-        values = settings(library, program, B, T) | row_strides(wx) | _order(order)
-        values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(wx)
-        values |= (
-            {"save": int(save)} | addresses(buffers) | parameter_addresses(program, parameters)
-        )
+        values = settings(library, program, B, T) | _order(order)
+        values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(order)
+        values |= {"save": int(save)} | addresses(buffers)
         library.call("forward", values, wx)
         return y, final, kept
 
@@ -197,8 +199,8 @@ class CLoops:
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
         step, like = program.step, kept.saved
+        B, T, _ = order.layout
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
-        B, T, _ = like.shape
         library = self.library(program, like.dtype)
         split = settings(library, program, B, T)
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
@@ -218,15 +220,15 @@ class CLoops:
             else tuple(like.new_zeros(B, size) for size in step.state_sizes),
         )
         buffers = {f"before_{p}": before for p, before in kept.befores.items()}
-        buffers |= {"saved": like, "grad_wx": found.wx}
+        buffers |= {"saved": like, "grad_wx": found.wx} | parameter_buffers(program, parameters)
         buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
         buffers |= numbered("grad_initial", found.initial) | numbered("grad_start", found.start)
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
         if grad_y is not None:
-            buffers["grad_y"] = laid_out(grad_y, like)
+            buffers["grad_y"] = grad_y.contiguous()
 
-        values = split | row_strides(like) | _order(order) | _saving(like)
-        values |= addresses(buffers) | parameter_addresses(program, parameters)
+        values = split | _order(order) | _saving(order)
+        values |= addresses(buffers)
         for i, leaf in enumerate(program.units):
             skipped = leaf.what.offset * like.element_size()
             values[f"unit_{i}"] = sums[leaf.what.key].data_ptr() + skipped
@@ -243,24 +245,13 @@ def addresses(buffers: dict[str, Tensor]) -> _Values:
     return {name: tensor.data_ptr() for name, tensor in buffers.items()}
 
 
-def parameter_addresses(program: Program, parameters: dict[str, Tensor]) -> _Values:
-    """Where the parameters lie, and of each product its rows of the weight."""
-    at = {name: tensor.data_ptr() for name, tensor in parameters.items()}
-    values = {f"p_{name}".replace(".", "_of_"): address for name, address in at.items()}
-    for k, product in enumerate(program.step.products):
-        weight = product.weight
-        skipped = weight.offset * weight.columns * parameters[weight.name].element_size()
-        values[f"weight_{k}"] = at[weight.name] + skipped
-    return values
-
-
-def _saving(like: Tensor) -> _Values:
-    layout = row_strides(like)
-    return {"save_b": layout["row_b"], "save_t": layout["row_t"]}
+def _saving(order: Order) -> _Values:
+    return {"save_b": order.layout.row_b, "save_t": order.layout.row_t}
 
 
 def _order(order: Order) -> _Values:
-    values = {"reverse": int(order.reverse)}
+    values = {"row_b": order.layout.row_b, "row_t": order.layout.row_t}
+    values["reverse"] = int(order.reverse)
     if order.lengths is not None:
         values["lengths"] = order.lengths.data_ptr()
     if order.resets is not None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.c.loops import Library, addresses, parameter_addresses, settings
-from seqnets.engine.loops import numbers
+from seqnets.engine.c.loops import Library, addresses, settings
+from seqnets.engine.loops import numbers, parameter_buffers
 from seqnets.engine.plans import streaming_program_of
 
 
@@ -46,7 +46,7 @@ class CStream:
         self._fixed = (x, crossing)  # their memory is written to as long as this lives
         fixed = settings(self._library, self._program, B, 1) | {"row_b": 1, "save_b": 1}
         fixed |= addresses({"x": x, "y": self.y, "saved": crossing})
-        fixed |= parameter_addresses(self._program, self._parameters)
+        fixed |= addresses(parameter_buffers(self._program, self._parameters))
         self._scratch = x.new_empty(self._library.scratch("forward", self._library.members(fixed)))
         fixed |= {"scratch": self._scratch.data_ptr()}
         self._now = 0

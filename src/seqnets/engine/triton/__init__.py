@@ -59,7 +59,7 @@ def detail(request: Request, loops: TritonLoops | None = None) -> str:
     """How the work of a request is shared among programs, in words."""
     loops = loops or access.printed_loops()
     like = request.x.to(_dtype(request))
-    return loops.tiles(request.program, "forward", like).why
+    return loops.tiles(request.program, "forward", like, len(like)).why
 
 
 def _dtype(request: Request) -> torch.dtype:

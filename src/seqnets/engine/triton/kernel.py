@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-NUMBERS = (
-    "B", "T",
-    "row_b", "row_t",  # row b of step t is the (b * row_b + t * row_t)-th of a buffer
-    "kept_b", "kept_t",  # the same for what is kept of a step
-    "turn_t",  # the same, with kept_b, for the state before a step
-    "reset_b", "reset_t",
-    "i",  # which step it is, counted from the first that runs; for a launch of one step
-    "piece",  # steps of a program, where programs share a row's
-)  # fmt: skip
-"""Whole numbers that every kernel takes."""
+
+class Numbers(NamedTuple):
+    """Whole numbers that every kernel takes.
+
+    Attributes:
+        B: Rows of the batch.
+        T: Steps.
+        row_b, row_t: Row b of step t is the (b * row_b + t * row_t)-th of a buffer.
+        kept_b, kept_t: The same for what is kept of a step.
+        turn_t: The same, with kept_b, for the state before a step.
+        reset_b, reset_t: Strides of the resets.
+        i: Which step it is, counted from the first that runs; for a launch of one step.
+        piece: Steps of a program, where programs share a row's.
+    """
+
+    B: int
+    T: int
+    row_b: int
+    row_t: int
+    kept_b: int
+    kept_t: int
+    turn_t: int
+    reset_b: int = 0
+    reset_t: int = 0
+    i: int = 0
+    piece: int = 0
 
 
 class Kernel:
@@ -71,10 +88,11 @@ class Kernel:
         Args:
             constants: Numbers for each of whose values it is compiled anew.
         """
-        numbers = [f"{name}: tl.constexpr" if name in constants else name for name in NUMBERS]
+        names = Numbers._fields
+        numbers = [f"{name}: tl.constexpr" if name in constants else name for name in names]
         return "\n".join(
             [
-                f"@triton.jit(do_not_specialize={[n for n in NUMBERS if n not in constants]})",
+                f"@triton.jit(do_not_specialize={[n for n in names if n not in constants]})",
                 f"def {self.name}(",
                 *(f"    {name}," for name in self.pointers),
                 f"    {', '.join(numbers)},",

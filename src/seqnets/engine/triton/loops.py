@@ -5,10 +5,10 @@ from __future__ import annotations
 import linecache
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -17,19 +17,28 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from seqnets.engine.layout import empty, laid_out, row_strides
-from seqnets.engine.loops import Gradients, Kept, Order, numbered, room_for_gradients, room_for_kept
+from seqnets.engine.graph import Node
+from seqnets.engine.loops import (
+    Gradients,
+    Kept,
+    Order,
+    numbered,
+    parameter_buffers,
+    room_for_gradients,
+    room_for_kept,
+)
 from seqnets.engine.program import Program
 from seqnets.engine.triton import library, over_time, printer
 from seqnets.engine.triton.access import device_of, interpreted
 from seqnets.engine.triton.backward import unit_columns
-from seqnets.engine.triton.kernel import NUMBERS, Kernel
+from seqnets.engine.triton.kernel import Kernel, Numbers
 from seqnets.engine.triton.tiles import Tiles, choose
 from seqnets.typing import State
 
 INTERPRETED = interpreted()
 
 _Buffers = dict[str, Tensor | None]
+_Constants = tuple[bool, bool, str]  # SAVE, REVERSE and PRECISION
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -77,37 +86,36 @@ class Pass:
         self.functions = _compiled(self.source, tuple(self._pointers))
         self._compiled: dict[Any, Any] = {}
 
-    def run(self, buffers: _Buffers, numbers: dict[str, int], constants: dict[str, Any]) -> None:
+    def run(self, buffers: _Buffers, numbers: Numbers, constants: _Constants) -> None:
         """Run all steps."""
         names = list(self.functions)
-        steps = numbers["T"]
         if self.tiles.mode == "time":
-            pieces = self.tiles.pieces(numbers["B"], steps)
+            pieces = self.tiles.pieces(numbers.B, numbers.T)
             for name, n in zip(names, (pieces - 1, pieces), strict=True):
                 if n:
-                    grid = self.tiles.programs * numbers["B"], n, 1
+                    grid = self.tiles.programs * numbers.B, n, 1
                     self._launch(name, buffers, numbers, constants, grid)
             return
         if self.tiles.mode != "step":
             self._launch(names[0], buffers, numbers, constants)
             return
-        for i in range(steps):
+        for i in range(numbers.T):
             for name in names:
                 if not name.endswith("_end"):
-                    self._launch(name, buffers, {**numbers, "i": i}, constants)
+                    self._launch(name, buffers, numbers._replace(i=i), constants)
         if names[-1].endswith("_end"):
-            self._launch(names[-1], buffers, {**numbers, "i": steps}, constants)
+            self._launch(names[-1], buffers, numbers._replace(i=numbers.T), constants)
 
     def _launch(
         self,
         name: str,
         buffers: _Buffers,
-        numbers: dict[str, int],
-        constants: dict[str, Any],
+        numbers: Numbers,
+        constants: _Constants,
         grid: tuple[int, ...] = (),
     ) -> None:
         tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
-        rest = *numbers.values(), *constants.values()
+        rest = *numbers, *constants
         grid = grid or (self.tiles.programs, self.tiles.groups, 1)
         if INTERPRETED:
             self.functions[name][grid](*tensors, *rest)
@@ -118,7 +126,7 @@ class Pass:
         kind = tuple([None if place is None else place % 16 for place in places])
         saved = buffers["saved"]
         assert saved is not None
-        key = name, saved.dtype, kind, tuple(constants.values()), torch.cuda.current_device()
+        key = name, saved.dtype, kind, constants, torch.cuda.current_device()
         if key in self._compiled:
             self._compiled[key][grid](*places, *rest)
             return
@@ -177,32 +185,38 @@ class TritonLoops:
 
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
-        self._passes: dict[tuple[int, str, Tiles], tuple[Program, Pass]] = {}
+        self._passes: dict[tuple[Program, str, Tiles], Pass] = {}
+        self._known: dict[Any, Pass] = {}  # by all that tiles follow from
 
-    def tiles(self, program: Program, name: str, like: Tensor) -> Tiles:
-        """How a pass over a tensor (B, T, …) is cut."""
+    def tiles(self, program: Program, name: str, like: Tensor, B: int) -> Tiles:
+        """How a pass over B rows is cut, for a tensor's dtype and device."""
         parts = 2 if precision(like) == "tf32x3" else 1  # of a number of float32
         size = parts * like.element_size()
-        tiles = choose(program, name, like.shape[0], size, device_of(like), self.mode)
-        known = self._passes.get((id(program), name, tiles))
-        if known is not None and known[1].too_large:
-            return choose(program, name, like.shape[0], size, device_of(like), "step")
+        tiles = choose(program, name, B, size, device_of(like), self.mode)
+        known = self._passes.get((program, name, tiles))
+        if known is not None and known.too_large:
+            return choose(program, name, B, size, device_of(like), "step")
         return tiles
 
-    def pass_(self, program: Program, name: str, like: Tensor) -> Pass:
+    def pass_(self, program: Program, name: str, like: Tensor, B: int) -> Pass:
         """A pass, printed when it is first asked for."""
-        tiles = self.tiles(program, name, like)
-        key = id(program), name, tiles
+        key = program, name, B, like.dtype, precision(like), like.device
+        known = self._known.get(key)
+        if known is None or known.too_large:
+            known = self._known[key] = self._pass(program, name, self.tiles(program, name, like, B))
+        return known
+
+    def _pass(self, program: Program, name: str, tiles: Tiles) -> Pass:
+        key = program, name, tiles
         if key not in self._passes:
             writer = over_time if tiles.mode == "time" else printer
-            kernels = getattr(writer, f"print_{name}")(program, tiles)
-            self._passes[key] = program, Pass(kernels, tiles)  # kept, so that it stays its id
-        return self._passes[key][1]
+            self._passes[key] = Pass(getattr(writer, f"print_{name}")(program, tiles), tiles)
+        return self._passes[key]
 
     @property
     def resources(self) -> list[Resources]:
         """What all kernels take that have run."""
-        return [found for _, each in self._passes.values() for found in each.resources]
+        return [found for each in self._passes.values() for found in each.resources]
 
     @_again_in_steps
     def forward(
@@ -217,12 +231,12 @@ class TritonLoops:
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
         step = program.step
-        B, T, _ = wx.shape
-        run = self.pass_(program, "forward", wx)
+        B, T, _ = order.layout
+        run = self.pass_(program, "forward", wx, B)
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         initial = tuple(part.contiguous() for part in initial)
         start = tuple(part.contiguous() for part in start)
-        y = empty(wx, step.state_sizes[0])
+        y = order.layout.empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
         kept = None
         if save:
@@ -235,21 +249,18 @@ class TritonLoops:
             saved = wx.new_empty(B, max(1, program.saved_size))
         buffers = _order(order) | {"wx": wx, "y": y, "saved": saved}
         buffers |= numbered("initial", initial) | numbered("start", start)
-        buffers |= numbered("final", final) | _weights(program, parameters)
+        buffers |= numbered("final", final) | parameter_buffers(program, parameters)
         buffers |= {f"before_{p}": before for p, before in befores.items()}
         buffers |= {f"value_{k}": value for k, value in values.items()}
         buffers |= {f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)}
-        numbers = row_strides(wx) | _reset_strides(order)
-        numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": B}
-        if save:
-            numbers |= {"kept_b": numbers["row_b"], "kept_t": numbers["row_t"]}
-            numbers |= {"turn_t": numbers["row_t"]}
+        row_b, row_t = order.layout.row_b, order.layout.row_t
+        numbers = _numbers(order, *((row_b, row_t, row_t) if save else (1, 0, B)))
         states: list[Tensor] = []
         if run.tiles.mode == "step":
             states = self._begin(initial, start, order, T)
             buffers |= numbered("state", states)
-            self._keep_first(buffers, states, order, wx, save)
-        self._run(run, buffers, numbers, order, save, wx)
+            self._keep_first(buffers, states, order, save)
+        self._run(run, buffers, numbers, order, save)
         for part, turns in zip(final, states, strict=False):
             part.copy_(turns[T % 2])
         return y, final, kept
@@ -268,10 +279,10 @@ class TritonLoops:
         return states
 
     def _keep_first(
-        self, buffers: _Buffers, states: list[Tensor], order: Order, like: Tensor, save: bool
+        self, buffers: _Buffers, states: list[Tensor], order: Order, save: bool
     ) -> None:
         """The state before the first step, where the steps look for it."""
-        first = like.shape[1] - 1 if order.reverse else 0
+        first = order.layout.T - 1 if order.reverse else 0
         for p, part in enumerate(states):
             before = buffers.get(f"before_{p}")
             if before is None:
@@ -279,7 +290,7 @@ class TritonLoops:
             tile = part[0]
             if order.lengths is not None:
                 tile = torch.where((order.lengths > first)[:, None], tile, 0)
-            (before[:, first] if save else before[0]).copy_(tile)
+            (order.layout.by_step(before)[first] if save else before[0]).copy_(tile)
 
     @_again_in_steps
     def backward(
@@ -293,8 +304,8 @@ class TritonLoops:
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
         step, like = program.step, kept.saved
-        B, T, _ = like.shape
-        run = self.pass_(program, "backward", like)
+        B, T, _ = order.layout
+        run = self.pass_(program, "backward", like, B)
         pieces = run.tiles.pieces(B, T)  # each has sums of its own
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         dwx, products = room_for_gradients(program, like)
@@ -312,9 +323,9 @@ class TritonLoops:
         buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
         buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
-        buffers |= _weights(program, parameters)
+        buffers |= parameter_buffers(program, parameters)
         if grad_y is not None:
-            buffers["grad_y"] = laid_out(grad_y, like)
+            buffers["grad_y"] = grad_y.contiguous()
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
         if steps:
             carries = [_float(like, 2, B, size) for size in step.state_sizes]
@@ -327,9 +338,7 @@ class TritonLoops:
         buffers |= {
             f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)
         }
-        numbers = row_strides(like) | _reset_strides(order)
-        numbers |= {"kept_b": 1, "kept_t": 0, "turn_t": 0}
-        self._run(run, buffers, numbers, order, True, like)
+        self._run(run, buffers, _numbers(order, 1, 0, 0), order, True)
 
         return Gradients(
             dwx,
@@ -340,27 +349,21 @@ class TritonLoops:
         )
 
     def _run(
-        self,
-        run: Pass,
-        buffers: _Buffers,
-        numbers: dict[str, int],
-        order: Order,
-        save: bool,
-        like: Tensor,
+        self, run: Pass, buffers: _Buffers, numbers: Numbers, order: Order, save: bool
     ) -> None:
-        B, T, _ = like.shape
-        numbers = dict.fromkeys(NUMBERS, 0) | numbers | {"B": B, "T": T}
+        like = buffers["saved"]
+        assert like is not None  # every pass has it
         if run.tiles.mode == "grid":
             counters = 32 * run.tiles.groups  # each in a line of memory of its own
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
         if run.tiles.mode == "time":
-            numbers["piece"] = run.tiles.piece(B, T)
+            B, T = numbers.B, numbers.T
+            numbers = numbers._replace(piece=run.tiles.piece(B, T))
             shape = run.scans, B, run.tiles.pieces(B, T), run.tiles.units[0][0]
             buffers |= {name: _float(like, *shape) for name in ("through", "ends")}
-        constants = {"SAVE": save, "REVERSE": order.reverse, "PRECISION": precision(like)}
         try:
             with _on(like.device):
-                run.run(buffers, numbers, constants)
+                run.run(buffers, numbers, (save, order.reverse, precision(like)))
         except OutOfResources:
             run.too_large = True
             raise
@@ -376,14 +379,13 @@ def precision(like: Tensor) -> str:
     return "tf32x3"
 
 
-@contextmanager
-def _on(device: torch.device) -> Iterator[None]:
+def _on(device: torch.device) -> AbstractContextManager[Any]:
     """Launches go to a device's current stream."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        yield
-        return
-    with torch.cuda.device(device):
-        yield
+    here = device.type != "cuda" or device.index == torch.cuda.current_device()
+    return _HERE if here else torch.cuda.device(device)
+
+
+_HERE = nullcontext()
 
 
 def _float(like: Tensor, *shape: int) -> Tensor:
@@ -393,14 +395,10 @@ def _float(like: Tensor, *shape: int) -> Tensor:
 def _unit_gradients(program: Program, totals: Tensor) -> dict[str, Tensor]:
     """Sums over rows and steps, as gradients of the parameters they belong to."""
     found: dict[str, Tensor] = {}
-    pieces = defaultdict(list)
-    for leaf, column in unit_columns(program).items():
-        pieces[leaf.what.key].append((leaf, column, program.units[leaf]))
-    for name, parts in pieces.items():
+    for name, first, size, parts in _places_of_units(program):
         shape = program.step.parameters[name]
-        (_, first, _), size = parts[0], sum(width for _, _, width in parts)
-        if size == math.prod(shape) and all(leaf.width for leaf, _, _ in parts):
-            found[name] = totals[first : first + size].reshape(shape)
+        if not parts:
+            found[name] = totals[first : first + size].view(shape)
             continue
         whole = totals.new_zeros(shape)
         for leaf, column, width in parts:
@@ -411,13 +409,25 @@ def _unit_gradients(program: Program, totals: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _weights(program: Program, parameters: dict[str, Tensor]) -> _Buffers:
-    """The parameters, and of each product its rows of the weight."""
-    found: _Buffers = {f"p_{n}".replace(".", "_of_"): tensor for n, tensor in parameters.items()}
-    for k, product in enumerate(program.step.products):
-        weight = product.weight
-        rows = parameters[weight.name][weight.offset : weight.offset + weight.rows]
-        found[f"weight_{k}"] = rows
+_Part = tuple[Node, int, int]
+"""A leaf, and the first column and the width of its sums."""
+
+
+@lru_cache(maxsize=1024)
+def _places_of_units(program: Program) -> list[tuple[str, int, int, list[_Part]]]:
+    """Of each parameter: its name, where its sums begin, how many there are.
+
+    And where these are not its gradient as they stand, the parts that make it.
+    """
+    pieces = defaultdict(list)
+    for leaf, column in unit_columns(program).items():
+        pieces[leaf.what.key].append((leaf, column, program.units[leaf]))
+    found = []
+    for name, parts in pieces.items():
+        (_, first, _), size = parts[0], sum(width for _, _, width in parts)
+        whole = size == math.prod(program.step.parameters[name])
+        as_they_stand = whole and all(leaf.width for leaf, _, _ in parts)
+        found.append((name, first, size, [] if as_they_stand else parts))
     return found
 
 
@@ -429,7 +439,7 @@ def _order(order: Order) -> _Buffers:
     }
 
 
-def _reset_strides(order: Order) -> dict[str, int]:
-    if order.resets is None:
-        return {}
-    return {"reset_b": order.resets.stride(0), "reset_t": order.resets.stride(1)}
+def _numbers(order: Order, kept_b: int, kept_t: int, turn_t: int) -> Numbers:
+    layout, resets = order.layout, order.resets
+    begins = layout.B, layout.T, layout.row_b, layout.row_t, kept_b, kept_t, turn_t
+    return Numbers(*begins, *(() if resets is None else resets.stride()))
