@@ -25,6 +25,25 @@ class Straight(torch.autograd.Function):
         return grad
 
 
+class Clipped(torch.autograd.Function):
+    """The same number, with a gradient of at most 10 (Graves, 2013)."""
+
+    @staticmethod
+    def forward(ctx, a):
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.clamp(-10, 10)
+
+
+def clipped_by_a_hook(a):
+    a = a * 2
+    if a.requires_grad:
+        a.register_hook(lambda grad: grad.clamp(-10, 10))
+    return a
+
+
 def hooked(a):
     a = a * 2
     if a.requires_grad:
@@ -42,6 +61,8 @@ WAYS = {
     "no_grad": lambda a, h: a + unseen(h),
     "a function with a backward of its own": lambda a, h: Straight.apply(a),
     "a hook": lambda a, h: hooked(a),
+    "a function that clips its gradient": lambda a, h: Clipped.apply(a),
+    "a hook that clips": lambda a, h: clipped_by_a_hook(a),
     "how many rows there are": lambda a, h: a / a.shape[0],
     "whether gradients are on": lambda a, h: a * (2.0 if torch.is_grad_enabled() else 1.0),
 }
@@ -229,6 +250,223 @@ def test_a_step_that_keeps_what_it_saw_runs_in_the_plain_loop():
 
     assert "it writes its attribute last" in explain(cell, x).refusals["eager"]
     torch.testing.assert_close(cell.last, y[:, -1])
+
+
+class Adaptive(GatedCell):
+    """Steps by a gradient over the root of what is never negative."""
+
+    gates = ("g",)
+    states = ("h", "v")
+
+    def update(self, wx, uh, state):
+        h, v = state
+        g = torch.tanh(wx.g + uh.g)
+        v = 0.9 * v + 0.1 * g * g
+        return 0.9 * h + g / (v + 1e-3).sqrt().detach(), v
+
+
+def test_detach_is_seen_where_a_state_may_not_be_negative():
+    told = explain(Adaptive(I, H), torch.randn(B, T, I))
+
+    assert told.chosen == "reference"
+    assert "detach" in told.refusals["c"]
+
+
+class Listing(GatedCell):
+    gates = ("n",)
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.seen = []
+
+    def update(self, wx, uh, state):
+        self.seen.append(wx.n.shape)
+        return (torch.tanh(wx.n + uh.n),)
+
+
+class Counting(GatedCell):
+    gates = ("n",)
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def update(self, wx, uh, state):
+        self.seen.add_(1)
+        return (torch.tanh(wx.n + uh.n),)
+
+
+@pytest.mark.parametrize("cell_cls", [Listing, Counting])
+def test_a_step_that_adds_to_what_it_has_is_run_as_often_as_there_are_steps(cell_cls):
+    cell, x = cell_cls(I, H), torch.randn(B, T, I)
+
+    told = explain(cell, x)
+    unroll(cell, x)
+
+    assert told.chosen == "reference"
+    assert list(cell.seen) == [(B, H)] * T if cell_cls is Listing else cell.seen == T
+
+
+def test_a_module_with_hooks_is_called_at_every_step_and_with_nothing_else():
+    class Inner(GatedCell):
+        gates = ("n",)
+
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.squashed = nn.Tanh()
+
+        def update(self, wx, uh, state):
+            return (self.squashed(wx.n + uh.n),)
+
+    cell, shapes = Inner(I, H), []
+    cell.squashed.register_forward_hook(lambda module, given, made: shapes.append(made.shape))
+
+    unroll(cell, torch.randn(B, T, I))
+
+    assert shapes == [(B, H)] * T
+
+
+def test_to_explain_changes_nothing_of_a_module_that_counts_what_it_sees():
+    class Normed(GatedCell):
+        gates = ("n",)
+
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.norm = nn.BatchNorm1d(H)
+
+        def project(self, x):
+            wx = super().project(x)
+            return self.norm(wx.flatten(0, -2)).view_as(wx)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n),)
+
+    cell = Normed(I, H)
+    before = {name: buffer.clone() for name, buffer in cell.named_buffers()}
+
+    explain(cell, torch.randn(B, T, I))
+
+    torch.testing.assert_close(dict(cell.named_buffers()), before, rtol=0, atol=0)
+
+
+def newer(self, wx, uh, state):
+    return (torch.sin(wx.n + uh.n),)
+
+
+CHANGES = {
+    "an attribute of its class": lambda cls: setattr(cls, "alpha", 3.0),
+    "a method of its class": lambda cls: setattr(cls, "update", newer),
+    "the code of a method": lambda cls: setattr(cls.update, "__code__", newer.__code__),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_equation_that_was_changed_is_traced_anew(change):
+    class Scaled(GatedCell):
+        gates = ("n",)
+        alpha = 1.0
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(self.alpha * (wx.n + uh.n)),)
+
+    cell, x = Scaled(I, H), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    CHANGES[change](Scaled)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_a_number_of_a_buffer_that_is_read_as_pythons_is_followed():
+    class Annealed(GatedCell):
+        gates = ("n",)
+
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.register_buffer("alpha", torch.zeros(()))
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n) + self.alpha.tolist() * state[0],)
+
+    cell, x = Annealed(I, H), torch.randn(B, T, I)
+    unroll(cell, x)
+
+    cell.alpha.fill_(0.7)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
+class Masked(GatedCell):
+    """Draws which units stay as they are, for all steps at once."""
+
+    gates = ("n",)
+
+    def project(self, x):
+        stays = torch.rand(*x.shape[:-1], self.hidden_size, dtype=x.dtype) < 0.5
+        return torch.cat([super().project(x), stays.to(x.dtype)], -1)
+
+    def step(self, wx, state):
+        wx, stays = wx.chunk(2, -1)
+        return (torch.where(stays > 0, state[0], torch.tanh(wx + self.recur(state[0]).n)),)
+
+
+def test_masks_are_drawn_once_for_a_gradient_and_its_gradient():
+    cell, x = Masked(I, H).double(), torch.randn(B, T, I).double().requires_grad_()
+
+    found = []
+    for again in (False, True):
+        torch.manual_seed(3)
+        total = unroll(cell, x, backend="c")[0].sin().sum()
+        found.append(torch.autograd.grad(total, x, create_graph=again)[0])
+
+    torch.testing.assert_close(*found)
+
+
+def test_to_trace_a_cell_that_draws_leaves_random_numbers_where_they_were():
+    cell, x = Masked(I, H + 1), torch.randn(B, T, I)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+
+    torch.manual_seed(3)
+    explain(cell, x)
+
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_a_projection_may_look_at_other_steps(time_first):
+    class Averaging(GatedCell):
+        gates = ("n",)
+
+        def project(self, x):
+            if x.dim() == 3:
+                x = x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
+            return super().project(x)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n),)
+
+    cell, x = Averaging(I, H), torch.randn(B, T, I)
+    if time_first:
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
+
+    found = [unroll(cell, x, backend=backend)[0] for backend in ("c", "eager", "reference")]
+
+    torch.testing.assert_close(found[:2], [found[2]] * 2)
+
+
+def test_an_equation_first_met_while_anomalies_are_looked_for_is_traced():
+    class Fresh(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n) * 0.75,)
+
+    with torch.autograd.set_detect_anomaly(True):
+        unroll(Fresh(I, H), torch.randn(B, T, I))
+
+    assert explain(Fresh(I, H), torch.randn(B, T, I)).chosen == "c"
 
 
 def test_random_numbers_inside_a_step_are_the_reason():

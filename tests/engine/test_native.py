@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import seqnets
-from seqnets import Recurrent, unroll
+from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
 from seqnets.errors import BackendError
 
@@ -233,3 +233,14 @@ def test_lengths_that_were_changed_before_a_derivative_is_derived_again_are_noti
 
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("size", [8, 128])
+def test_an_equation_of_one_cell_alone_is_none_of_torchs(size):
+    cell, x = GRUCell(I, size), torch.randn(64, 2, I)
+    cell.candidate = torch.relu
+
+    told = explain(cell, x)
+
+    assert "native" in told.refusals
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import seqnets
 from seqnets import unroll
@@ -283,3 +284,69 @@ def test_a_cell_without_parameters_has_its_buffers_type(backend):
 def test_a_cell_without_any_tensor_is_told_to_have_one():
     with pytest.raises(ConfigError, match="Fading: has no parameter and no buffer of real"):
         unroll(Fading(I), X)
+
+
+class InPlace(GatedCell):
+    gates = ("n",)
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        h += torch.tanh(wx.n + uh.n)
+        return (h,)
+
+
+def test_a_step_that_changes_its_state_in_place_is_told_not_to():
+    given = torch.zeros(2, 4)
+
+    with torch.no_grad(), pytest.raises(ConfigError, match="InPlace: its step changes its input"):
+        unroll(InPlace(3, 4), torch.randn(2, 5, 3), (given,))
+
+
+def test_a_state_of_another_dtype_after_a_step_is_told():
+    class Flag(GatedCell):
+        gates = ("n",)
+        states = ("h", "on")
+
+        def update(self, wx, uh, state):
+            h = torch.tanh(wx.n + uh.n)
+            return h, h > 0
+
+    with pytest.raises(DtypeError, match=r"gives state 'on' as torch.bool, expected torch.float32"):
+        unroll(Flag(3, 4), torch.randn(2, 5, 3))
+
+
+def test_a_module_in_place_of_a_method_is_refused_since_it_would_never_be_called():
+    cell = seqnets.cells.GRUCell(3, 4)
+
+    with pytest.raises(ConfigError, match="candidate is to be the module ReLU, and is a method"):
+        cell.candidate = torch.nn.ReLU()
+
+
+def test_a_pruned_weight_is_computed_anew_at_every_call():
+    layer, x = seqnets.Recurrent(seqnets.cells.GRUCell(3, 4)), torch.randn(2, 5, 3)
+    prune.l1_unstructured(layer.cell, "weight_hh", 0.5)
+
+    for _ in range(2):
+        layer(x)[0].sum().backward()
+        with torch.no_grad():
+            layer.cell.weight_hh_orig.mul_(10)
+    y, _ = layer(x)
+
+    cell = layer.cell
+    assert torch.equal(cell.weight_hh, cell.weight_hh_orig * cell.weight_hh_mask)
+    prune.remove(cell, "weight_hh")
+    torch.testing.assert_close(layer(x)[0], y)
+
+
+@pytest.mark.parametrize("backend", ["c", "eager", "reference"])
+def test_several_gradients_may_come_in_at_once(backend):
+    cell = seqnets.cells.PeepholeLSTMCell(3, 4).double()
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    y, _ = unroll(cell, x, backend=backend)
+    grads = torch.randn(6, *y.shape, dtype=torch.float64)
+
+    found = torch.autograd.grad(y, x, grads, is_grads_batched=True, retain_graph=True)[0]
+
+    each = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
+    torch.testing.assert_close(found, torch.stack(each))
+    assert not found.requires_grad

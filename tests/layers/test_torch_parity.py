@@ -134,7 +134,11 @@ def test_a_state_dict_of_ours_loads_into_torchs(kind):
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_dropout_between_layers_draws_torchs_masks(bidirectional, batch_first):
+@pytest.mark.parametrize("backend", ["c", "native", "eager", "reference"])
+def test_dropout_between_layers_draws_torchs_masks(
+    backend, bidirectional, batch_first, monkeypatch
+):
+    monkeypatch.setattr("seqnets.engine.dispatch.preference", lambda request: (backend,))
     options = {"bidirectional": bidirectional, "batch_first": batch_first}
     theirs, ours = pair("GRU", num_layers=3, dropout=0.5, **options)
     x, _ = inputs(theirs, "padded", batch_first, False)
@@ -147,11 +151,18 @@ def test_dropout_between_layers_draws_torchs_masks(bidirectional, batch_first):
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("backend", ["c", "native", "reference"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_can_be_viewed_without_time_as_torchs_can(kind, bidirectional):
+def test_outputs_can_be_viewed_without_time_as_torchs_can(
+    kind, backend, bidirectional, turned, monkeypatch
+):
+    monkeypatch.setattr("seqnets.engine.dispatch.preference", lambda request: (backend,))
     theirs, ours = pair(kind, bidirectional=bidirectional)
     x, _ = inputs(theirs, "padded", False, False)
+    if turned:
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
 
     expected = theirs(x)[0]
 

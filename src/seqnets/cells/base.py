@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +16,31 @@ from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, cou
 from seqnets.typing import State
 
 
-class Cell(nn.Module, ABC):
+class _CellType(ABCMeta):
+    """Counts how often an attribute of a class was changed: equations were read before.
+
+    Attributes:
+        changes: How often, of all cells' classes.
+    """
+
+    changes = 0
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            _CellType.changes += 1
+
+    def declare(cls, name: str, value: Any) -> None:
+        """Set an attribute of a class that is being made."""
+        super().__setattr__(name, value)
+
+
+def class_changes() -> int:
+    """How often an attribute of any cell's class was changed so far."""
+    return _CellType.changes
+
+
+class Cell(nn.Module, metaclass=_CellType):
     """One step of a recurrence: from an input and a state to the next state.
 
     A step has two parts, so that engines can treat them differently: :meth:`project` does what
@@ -43,6 +67,15 @@ class Cell(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_names(cls, "states", "clocks")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) and callable(getattr(type(self), name, None)):
+            raise ConfigError(
+                f"{self._name}: {name} is to be the module {type(value).__name__}, and is a method "
+                f"of the class, which would be called instead.\n"
+                f"  Give it another name and call it in a method {name} of your class."
+            )
+        super().__setattr__(name, value)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -84,11 +117,6 @@ class Cell(nn.Module, ABC):
         """The cell inside all wrappers: this one, if it is none."""
         return self
 
-    @property
-    def draws(self) -> bool:
-        """Whether :meth:`project` draws random numbers now."""
-        return False
-
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step where none is given: zeros, each (B, H)."""
         like = self._like
@@ -124,9 +152,12 @@ class Cell(nn.Module, ABC):
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
         if self._is_parametrised:
             names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
-        names |= dict.fromkeys((*self._parameters, *self._buffers))
-        own = ((name, self._tensor(name)) for name in names)
-        found = {name: tensor for name, tensor in own if tensor is not None}
+        names |= self._parameters | self._buffers  # of which the names alone are looked at
+        found = {}
+        for name in names:
+            tensor = self._tensor(name)
+            if tensor is not None:
+                found[name] = tensor
         for child, module in self._modules.items():
             if child != "parametrizations" and module is not None:
                 inside = module.tensors() if isinstance(module, Cell) else _tensors_of(module)
@@ -146,6 +177,18 @@ class Cell(nn.Module, ABC):
         return self._is_parametrised or any(
             isinstance(cell, Cell) and cell.parametrised for cell in self._modules.values()
         )
+
+    def compute_weights(self, x: Tensor) -> None:
+        """Let the hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``) compute their weights.
+
+        Calling the cell would call them; loops over time do not call it.
+        """
+        for hook in self._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils"):
+                hook(self, (x,))
+        for module in self._modules.values():
+            if isinstance(module, Cell):
+                module.compute_weights(x)
 
     def bind(self, parameters: Mapping[str, Tensor]) -> Self:
         """This cell's equation with other tensors in place of its own.
@@ -272,6 +315,8 @@ class Cell(nn.Module, ABC):
     def checked_start(self, batch_size: int) -> State:
         """The initial state; raise unless each part is (B, H), and of the parameters' type."""
         start = self.initial_state(batch_size)
+        if getattr(self.initial_state, "__func__", None) is Cell.initial_state:  # known to be right
+            return start
         expected = [(batch_size, size) for size in self.state_sizes]
         self._check_made("initial_state", start, expected, "B is the batch_size that it is given.")
         for name, part in zip(self.states, start, strict=True):
@@ -279,9 +324,16 @@ class Cell(nn.Module, ABC):
         return start
 
     def check_after(self, after: Any, before: State) -> State:
-        """What a step gave; raise unless it is a tuple of parts shaped as those before the step."""
+        """What a step gave; raise unless it is a tuple of parts like those before the step."""
         expected = [tuple(part.shape) for part in before]
         self._check_made("its step", after, expected, "A state keeps its shape from step to step.")
+        for name, part, old in zip(self.states, after, before, strict=True):
+            if part.dtype != old.dtype and not autocasts(part):
+                raise DtypeError(
+                    f"{self._name}: its step gives state '{name}' as {part.dtype}, expected "
+                    f"{old.dtype}.\n"
+                    f"  A state keeps its dtype from step to step; convert it with .to(wx.dtype)."
+                )
         return after
 
     def _check_made(

@@ -67,8 +67,8 @@ class GatedCell(Cell):
         for declared in ("inputs", "recurrent", "keeping"):
             check_among_gates(cls, declared)
         if "gates" in cls.__dict__:
-            cls.inputs = cls.__dict__.get("inputs", cls.gates)
-            cls.recurrent = cls.__dict__.get("recurrent", cls.gates)
+            cls.declare("inputs", cls.__dict__.get("inputs", cls.gates))
+            cls.declare("recurrent", cls.__dict__.get("recurrent", cls.gates))
         if "inputs" in cls.__dict__:
             cls._input_gates = namedtuple("InputGates", cls.inputs)  # type: ignore[misc]
         if "recurrent" in cls.__dict__:

@@ -29,11 +29,6 @@ class _Noisy(Wrapper):
         """Whether anything is dropped now."""
         return self.training and self.p > 0
 
-    @property
-    def draws(self) -> bool:
-        """Whether :meth:`project` draws random numbers now."""
-        return self.active or super().draws
-
     def extra_repr(self) -> str:
         """The probability."""
         return f"p={self.p}"

@@ -48,11 +48,6 @@ class Wrapper(Cell):
         """Width of each part of the state."""
         return self.cell.state_sizes
 
-    @property
-    def draws(self) -> bool:
-        """Whether :meth:`project` draws random numbers now."""
-        return self.cell.draws
-
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step where none is given."""
         return self.cell.initial_state(batch_size)

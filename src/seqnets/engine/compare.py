@@ -8,19 +8,29 @@ operations overflows, or has another derivative at a kink.
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets.cells import Cell
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
+from seqnets.typing import State
 
-_ROWS = 7  # not as many as were traced
-_LARGE = 100
-_WHERE = {1: "", _LARGE: ", where numbers are large", 0: ", where numbers are 0"}
+_ROWS, _STEPS = 7, 3  # not as many as were traced
+_LARGE, _STEEP = 100, 1e5
+_WHERE = {
+    1: "",
+    _LARGE: ", where numbers are large",
+    0: ", where numbers are 0 and buffers others",
+}
 
 
 def compare(step: Step, cell: Cell, *, project: bool) -> None:
@@ -34,17 +44,29 @@ def compare(step: Step, cell: Cell, *, project: bool) -> None:
     Raises:
         Untraceable: They differ.
     """
-    trial = _Trial(step, cell, project)
+    trial = _Trial(cell, project)
     for scale in _WHERE:
-        trial.run(scale)
+        trial.run(step, scale)
+
+
+def watch_projection(cell: Cell) -> tuple[bool, bool]:
+    """Whether a cell's projection draws random numbers, and whether steps are mapped apart.
+
+    That is, each step's input alone, by what is the same for all; where it draws, they are not.
+
+    Raises:
+        Untraceable: It learns by what is none of the cell's parameters.
+    """
+    return _Trial(cell, False).watch_projection()
 
 
 class _Trial:
     """A cell with other parameters, drawn once."""
 
-    def __init__(self, step: Step, cell: Cell, project: bool) -> None:
-        self._step, self._cell, self._project = step, cell, project
+    def __init__(self, cell: Cell, project: bool) -> None:
+        self._cell, self._project = cell, project
         self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
+        self._finite = True  # whether the last outputs were
         self._draw = torch.Generator().manual_seed(0)
         buffers = dict(cell.origin.named_buffers())
         self._kept: dict[str, Tensor] = {}  # numbers that mean something: periods, counts, masks
@@ -52,7 +74,7 @@ class _Trial:
         for name, tensor in cell.tensors().items():
             if name in buffers or not tensor.is_floating_point():
                 some = torch.ones(tensor.shape, dtype=tensor.dtype)
-                now = tensor.detach().cpu() if _is_real(tensor) else some
+                now = tensor.detach().cpu().clone() if _is_real(tensor) else some
                 self._kept[name] = now.to(self._dtype) if now.is_floating_point() else now
             else:
                 wide = tensor.dim() > 1
@@ -62,46 +84,141 @@ class _Trial:
     def _numbers(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._draw, dtype=self._dtype)
 
-    def run(self, scale: int) -> None:
+    def run(self, step: Step, scale: int) -> None:
         """Compare on inputs and a state of some size; on 0, biases are 0 too, as they begin."""
-        step, cell = self._step, self._cell
-        tensors = dict(self._kept)
+        cell = self._cell
+        tensors = {name: kept.clone() for name, kept in self._kept.items()}
+        for name, kept in tensors.items():
+            if not scale and kept.is_floating_point():  # whose numbers may be others by and by
+                tensors[name] = torch.where(kept == 0, 0.5, kept * 1.25)
         for name, drawn in self._drawn.items():
             now = torch.zeros_like(drawn) if not scale and drawn.dim() < 2 else drawn.detach()
             learns = scale == 1 or drawn.dim() < 2  # matrices once, which takes longest
             tensors[name] = now.requires_grad_(learns and name in step.parameters)
-        bound = cell.bind(tensors)
-        fixed = cell.bind({name: tensor.detach() for name, tensor in tensors.items()})
+        bound = with_own_containers(cell.bind(tensors))
         used = {name: tensors[name] for name in step.parameters}
         width = cell.input_size if self._project else step.wx_size
-        wx, x = (self._numbers(_ROWS, size).mul_(scale) for size in (width, cell.input_size))
+        wx = self._numbers(_ROWS, width).mul_(scale)
         state = tuple(self._numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
         for given in (wx, *state):
             given.requires_grad_()
 
+        self._compare(step, scale, bound, wx, state, used)
+        if scale == 1 and not self._finite:  # as the root of what is never negative
+            state = tuple(part.detach().abs().requires_grad_() for part in state)
+            self._compare(step, scale, bound, wx, state, used)
+
+    def _compare(
+        self,
+        step: Step,
+        scale: int,
+        cell: Cell,
+        wx: Tensor,
+        state: State,
+        used: dict[str, Tensor],
+    ) -> None:
         with told_why(), torch.enable_grad():
-            if fixed.project(x).requires_grad:
+            own = cell.step(cell.project(wx) if self._project else wx, state)
+            cell.check_after(own, state)
+            if _has_python(own):
                 raise Untraceable(
-                    "it projects by a tensor that learns and is none of its parameters"
+                    "its gradient is not that of its operations: it has a function with a "
+                    "backward pass of its own"
                 )
-            own = bound.step(bound.project(wx) if self._project else wx, state)
             traced = replay(step, wx, state, used)
             wanted = [tensor for tensor in (wx, *state, *used.values()) if tensor.requires_grad]
             ends = [self._numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
+            if scale == 1:  # a gradient of another size is as many times as large
+                slopes[0] += [slope / _STEEP for slope in _slopes(own, ends, wanted, _STEEP)]
+                slopes[1] += slopes[1]
         are_alike = _are_both_finite if scale == _LARGE else _are_near
         if not all(map(are_alike, own, traced)):
             raise Untraceable(
                 f"it gives something else than its operations on numbers{_WHERE[scale]}, so it "
                 f"reads what is none: a branch, a count of rows, whether gradients are on"
             )
-        if self._project or not all(part.isfinite().all() for part in own):
+        self._finite = all(part.isfinite().all() for part in own)
+        if self._project or not self._finite:
             return
         if not all(map(are_alike, *slopes)):
             raise Untraceable(
-                f"its gradient is not that of its operations{_WHERE[scale]}: detach, no_grad, or "
-                f"a function with a backward pass of its own"
+                f"its gradient is not that of its operations{_WHERE[scale]}: detach, no_grad, a "
+                f"hook, or a function with a backward pass of its own"
             )
+
+    def watch_projection(self) -> tuple[bool, bool]:
+        """See above."""
+        random = torch.get_rng_state()
+        cell = with_own_containers(self._cell.bind(self._kept | self._drawn))
+        x = self._numbers(_ROWS, _STEPS, cell.input_size)
+        with told_why(), torch.enable_grad(), _Watch() as watch:
+            projected = cell.project(x)
+        if watch.drew:  # whoever draws next must not notice
+            torch.set_rng_state(random)
+        if not isinstance(projected, Tensor):
+            raise Untraceable(f"project gives {type(projected).__name__}, not a tensor")
+        if projected.requires_grad:
+            raise Untraceable("it projects by a tensor that learns and is none of its parameters")
+        if watch.drew:
+            return True, False
+        with told_why(), torch.no_grad():
+            apart = torch.stack([cell.project(step) for step in x.unbind(1)], 1)
+        return False, apart.shape == projected.shape and _are_near(apart, projected)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees whether random numbers are drawn: in this thread, as the generator cannot tell.
+
+    Attributes:
+        drew: Whether they were.
+    """
+
+    drew = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would load its compiler, which takes a second, to be told to skip this
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.drew = self.drew or torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def with_own_containers(cell: Cell) -> Cell:
+    """A bound cell whose lists and the like are copies, so that nobody finds trial numbers there.
+
+    Those that are the cell's itself; not what is inside of these.
+    """
+    for name, value in attributes_of(cell).items():
+        if isinstance(value, (list, dict, set, deque)):
+            cell.__dict__[name] = copy.copy(value)
+    return cell
+
+
+def attributes_of(module: nn.Module) -> dict[str, Any]:
+    """What a module has of its own, besides tensors and modules."""
+    return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
+
+
+_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}
+
+
+def _has_python(outputs: Sequence[Tensor]) -> bool:
+    """Whether a backward pass goes through a function that is written in Python."""
+    seen: set[Any] = set()
+    ahead = [part.grad_fn for part in outputs]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, BackwardCFunction):
+            return True
+        seen.add(node)
+        ahead += [before for before, _ in node.next_functions]
+    return False
 
 
 def _is_real(tensor: Tensor) -> bool:
@@ -120,13 +237,14 @@ def told_why() -> Iterator[None]:
 
 
 def _slopes(
-    outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor], steep: float = 1
 ) -> list[Tensor]:
-    """Gradients of outputs for inputs; zeros where there is none."""
+    """Gradients of outputs for inputs, times a number; zeros where there is none."""
     total = sum((y * end).sum() for y, end in zip(outputs, ends, strict=True))
     if not isinstance(total, Tensor) or not total.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(total, inputs, allow_unused=True)
+    came = torch.full_like(total, steep)
+    found = torch.autograd.grad(total, inputs, came, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 

@@ -82,6 +82,11 @@ def _sinc(x: Tensor) -> Tensor:
     return torch.where(x == 0, 1.0, angle.sin() / angle)
 
 
+def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
+    between = torch.where(x == x, 0.0, x)  # NaN stays
+    return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
+
+
 COMPOSED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _layer_norm,
     "var": _variance,
@@ -96,6 +101,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "hardsigmoid": lambda x: _hardtanh(x + 3, 0, 6) / 6,
     "hardswish": _hardswish,
     "sinc": _sinc,
+    "softshrink": _softshrink,
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "remainder": lambda a, b: a - torch.floor(a / b) * b,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),

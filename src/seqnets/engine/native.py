@@ -26,6 +26,7 @@ _EQUATIONS = (
     "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
     "gate", "candidate", "squash",
 )  # fmt: skip
+_OWN = frozenset(_EQUATIONS)
 _SATURATED = 1e4  # the logistic function is exactly 1 here, and 0 at its negative, in every dtype
 
 _Loop = Callable[..., tuple[Tensor, ...]]
@@ -169,6 +170,8 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
+    if not _OWN.isdisjoint(cell.__dict__):  # an equation of this one cell
+        return None
     kind = type(cell)  # torch.compile looks into functions, and not into their caches
     return _family(kind) if torch.compiler.is_compiling() else _known_family(kind)
 

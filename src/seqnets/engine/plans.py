@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, TypeVar
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.base import class_changes
+from seqnets.engine.compare import attributes_of, watch_projection
 from seqnets.engine.graph import Step, Untraceable, step_from_text
 from seqnets.engine.program import Program, make_program
 from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
-_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}
 
 
 def program_of(cell: Cell) -> Program:
@@ -30,23 +31,50 @@ def program_of(cell: Cell) -> Program:
     Raises:
         Untraceable: Its step is no such program; the message tells why.
     """
-    return plan_of(cell)[0]
+    return plan_of(cell).program
 
 
-def plan_of(cell: Cell) -> tuple[Program, tuple[str, str | None] | None]:
-    """A cell's program, and the names of weight and bias if its projection is affine and no more.
+class Plan(NamedTuple):
+    """How a cell is run over time.
+
+    Attributes:
+        program: What its loops run.
+        projection: The names of weight and bias, if its projection is affine and no more.
+        draws: Whether its projection draws random numbers.
+        apart: Whether it maps the input of each step alone, which it does not where it draws.
+    """
+
+    program: Program
+    projection: tuple[str, str | None] | None
+    draws: bool
+    apart: bool
+
+
+def plan_of(cell: Cell) -> Plan:
+    """A cell's program, and how its inputs are projected.
 
     Raises:
         Untraceable: As ``program_of`` says.
     """
-    return _once("plan", cell, lambda: (_program(trace_step(cell)), trace_projection(cell)))
+    return _once("plan", cell, lambda: _plan(cell))
 
 
 def streaming_program_of(cell: Cell) -> Program:
     """The same for single steps without gradients, the input's projection included."""
-    return _once(
-        "stream", cell, lambda: make_program(trace_step(cell, project=True), backward=False)
-    )
+    return _once("stream", cell, lambda: _streaming_program(cell))
+
+
+def _plan(cell: Cell) -> Plan:
+    draws, apart = watch_projection(cell)
+    with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
+        program = _program(trace_step(cell))
+        return Plan(program, trace_projection(cell) if apart else None, draws, apart)
+
+
+def _streaming_program(cell: Cell) -> Program:
+    draws, _ = watch_projection(cell)
+    with torch.random.fork_rng(devices=[], enabled=draws):
+        return make_program(trace_step(cell, project=True), backward=False)
 
 
 def program_from_text(text: str) -> Program:
@@ -65,9 +93,9 @@ def _program(step: Step) -> Program:
 
 
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
-    tensors = tuple((name, tuple(p.shape), p.dtype) for name, p in cell.tensors().items())
+    tensors = tuple([(name, p.shape, p.dtype) for name, p in cell.tensors().items()])
     try:
-        key = (what, tensors, *_equation(cell))
+        key = (what, class_changes(), tensors, *_equation(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
         return _apart(make)
     if key not in _known:
@@ -87,29 +115,40 @@ def _apart(make: Callable[[], _T]) -> _T:
     Inside an operator nothing is differentiated, under a compiler tensors are fake, and in
     inference mode they cannot require gradients; tracing a step must not notice.
     """
-    with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(1) as thread:
-        return thread.submit(make).result()
+    watched = torch.is_anomaly_enabled()  # which is on in all threads
+    torch.set_anomaly_enabled(False, torch.is_anomaly_check_nan_enabled())
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make).result()
+    finally:
+        torch.set_anomaly_enabled(watched, torch.is_anomaly_check_nan_enabled())
 
 
 def _equation(cell: nn.Module) -> tuple[Any, ...]:
     """What a cell computes by: its class, its mode, its attributes, and the same of what is inside.
 
     Raises:
-        TypeError: An attribute of a module has nothing to compare it by, or a module has hooks.
+        TypeError: An attribute of a module has nothing to compare it by.
+        Untraceable: A module has hooks.
     """
     owners = (cell, cell.origin) if isinstance(cell, Cell) else (cell,)
     inside = []
     for name, module in cell._modules.items():
         if name != "parametrizations" and module is not None:
-            if module._forward_hooks or module._forward_pre_hooks:
-                raise TypeError(f"{name} has hooks")
+            if any(getattr(module, kind) for kind in _HOOKS):
+                raise Untraceable(f"{name} has hooks, which are called at every step")
             inside.append((name, *_equation(module)))
-    return type(cell), cell.training, _frozen(attributes_of(cell), owners), *inside
+    code = _code(type(cell))
+    return type(cell), code, cell.training, _frozen(attributes_of(cell), owners), *inside
 
 
-def attributes_of(module: nn.Module) -> dict[str, Any]:
-    """What a module has of its own, besides tensors and modules."""
-    return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
+def _code(kind: type[nn.Module]) -> tuple[Any, ...]:
+    """What the methods of an equation are compiled to: notebooks put new code into old ones."""
+    methods = (getattr(kind, name, None) for name in ("project", "step", "update"))
+    return tuple([getattr(method, "__code__", None) for method in methods])
+
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
@@ -122,24 +161,32 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     Raises:
         TypeError: It cannot.
     """
-    if value is None or isinstance(
-        value, (bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, torch.dtype)
-    ):
+    if isinstance(value, _COMPARED):
         return type(value), value
+    if type(value) is dict:
+        kinds = tuple(map(type, value.values()))
+        if _PLAIN.issuperset(kinds):  # as with most cells
+            return tuple(value), kinds, tuple(value.values())
     if isinstance(value, partial):
-        parts = value.func, value.args, value.keywords, vars(value)
-        return type(value), tuple(_frozen(part, owners) for part in parts)
+        inside = value.func, value.args, value.keywords, vars(value)
+        return type(value), tuple(_frozen(part, owners) for part in inside)
     if isinstance(value, MethodType):
         if any(value.__self__ is owner for owner in owners):
             return MethodType, value.__func__
         return MethodType, value.__func__, _frozen(value.__self__, owners)
     if isinstance(value, Mapping):
-        return tuple((name, _frozen(part, owners)) for name, part in value.items())
+        parts = tuple((name, _frozen(part, owners)) for name, part in value.items())
+        return type(value), parts
     if isinstance(value, Sequence):
         return type(value), tuple(_frozen(part, owners) for part in value)
     if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
         raise TypeError(f"{type(value).__name__} is not compared")
     return type(value), _frozen(vars(value), owners)
+
+
+_PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
+_COMPARED = (*_PLAIN, type, FunctionType, BuiltinFunctionType)
+"""Types of what is compared as it stands."""
 
 
 class _Plain:

@@ -83,10 +83,16 @@ class Recorder(TorchDispatchMode):
         self._meaning: dict[int, Any] = {}
         self._alive: list[Tensor] = []  # an address names a tensor only as long as that lives
         self._sharing: Counter[int] = Counter()  # how many named tensors share a memory
+        self._given: set[int] = set()  # memories of what was there before
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch would load its compiler, which takes a second, to be told to skip this
+
+    def give(self, tensor: Tensor, meaning: Any) -> None:
+        """Say what a tensor is that is there before anything runs."""
+        self.name(tensor, meaning)
+        self._given.add(_memory(tensor))
 
     def name(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is."""
@@ -98,11 +104,11 @@ class Recorder(TorchDispatchMode):
     def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
         """Say that a tensor is a parameter; ``scalar``, that one number is not one a unit."""
         if tensor.dim() == 2:
-            self.name(tensor, Weight(name, 0, *tensor.shape))
+            self.give(tensor, Weight(name, 0, *tensor.shape))
         elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
-            self.name(tensor, self._number(tensor, self.graph.leaf(Columns("parameter", name), 0)))
+            self.give(tensor, self._number(tensor, self.graph.leaf(Columns("parameter", name), 0)))
         elif tensor.dim() == 1:
-            self.name(tensor, View("parameter", name, 0, len(tensor)))
+            self.give(tensor, View("parameter", name, 0, len(tensor)))
 
     def meaning(self, tensor: Tensor) -> Any:
         """What was said of a tensor; None if nothing."""
@@ -137,7 +143,7 @@ class Recorder(TorchDispatchMode):
         in_place = name.endswith("_") and not name.endswith("__")
         if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
-        if in_place and not self._in_place and self._sharing[_memory(args[0])] != 1:
+        if in_place and not self._in_place and self._others_see(args[0]):
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
         if name in COMPOSED:  # simpler operations, each of which comes by here
             with self:
@@ -164,6 +170,11 @@ class Recorder(TorchDispatchMode):
         else:
             self.name(result, meanings)
         return result
+
+    def _others_see(self, tensor: Tensor) -> bool:
+        """Whether the memory of a tensor is that of another one, or was there before."""
+        memory = _memory(tensor)
+        return self._sharing[memory] != 1 or memory in self._given
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
+from seqnets.cells import Cell
 from seqnets.engine.request import Request, rebuilt
-from seqnets.errors import DtypeError
+from seqnets.errors import ConfigError, DtypeError
 from seqnets.typing import State
 
 name = "reference"
@@ -21,6 +23,14 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Step through time: outputs (B, T, H), and the state after each row's last valid step."""
+    inside = filter(None, request.cell._modules.values())
+    if any(parametrize.is_parametrized(module) for module in inside):
+        with parametrize.cached():  # weights of modules inside, which each step asks for
+            return _run(request)
+    return _run(request)
+
+
+def _run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
     projected = cell.project(x)
@@ -37,9 +47,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 
     for t in reversed(range(T)) if request.reverse else range(T):
         before = state if resets is None else _where(resets[t], start, state)
-        after = cell.step(wx[t], before)
-        if not outputs:
-            cell.check_after(after, before)
+        after = cell.step(wx[t], before) if outputs else _first_step(cell, wx[t], before)
         if valid is None:
             state, y = after, after[0]
         else:
@@ -50,6 +58,26 @@ def run(request: Request) -> tuple[Tensor, State]:
     if not outputs:  # no numbers, but a gradient as any other
         return x.new_zeros(B, 0, cell.output_size) * projected.sum(), state
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
+
+
+def _first_step(cell: Cell, wx: Tensor, before: State) -> State:
+    """A step; raise unless it gives a state and leaves alone what it is given."""
+    versions = _versions((wx, *before))
+    after = cell.step(wx, before)
+    cell.check_after(after, before)
+    if _versions((wx, *before)) != versions:
+        raise ConfigError(
+            f"{cell._name}: its step changes its input or state in place, expected new tensors.\n"
+            f"  Other steps and whoever gave the state read them: write h = h * z, not h *= z."
+        )
+    return after
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    """How often tensors were changed, where somebody counts."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return []
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def _where(rows: Tensor, chosen: State, other: State) -> State:
@@ -63,15 +91,17 @@ def gradients(
     grads: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, from the plain loop."""
-    y, state = run(rebuilt(request, names, tensors))
+    """Gradients from the plain loop, that can be differentiated again if gradients are on."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        y, state = run(rebuilt(request, names, tensors))
     pairs = [(o, g) for o, g in zip((y, *state), grads, strict=True) if g is not None]
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],
             [t for t, need in zip(tensors, needed, strict=True) if need],
             [g for _, g in pairs],
-            create_graph=True,
+            create_graph=again,
             allow_unused=True,
         )
     )

@@ -13,7 +13,7 @@ from seqnets.cells import Cell
 from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.graph import Untraceable
-from seqnets.engine.plans import plan_of
+from seqnets.engine.plans import Plan, plan_of
 from seqnets.engine.program import Program
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
@@ -48,7 +48,7 @@ class Request:
         Raises:
             Untraceable: The step is no such program.
         """
-        return self._plan[0]
+        return self._plan.program
 
     @property
     def untraceable(self) -> str | None:
@@ -66,10 +66,28 @@ class Request:
         Raises:
             Untraceable: As for the program.
         """
-        return self._plan[1]
+        return self._plan.projection
+
+    @property
+    def draws(self) -> bool:
+        """Whether the cell's projection draws random numbers.
+
+        Raises:
+            Untraceable: As for the program.
+        """
+        return self._plan.draws
+
+    @property
+    def projects_apart(self) -> bool:
+        """Whether the cell's projection maps the input of each step alone.
+
+        Raises:
+            Untraceable: As for the program.
+        """
+        return self._plan.apart
 
     @cached_property
-    def _plan(self) -> tuple[Program, tuple[str, str | None] | None]:
+    def _plan(self) -> Plan:
         return plan_of(self.cell)
 
     @property
@@ -122,23 +140,23 @@ def make_request(
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
     check_is_cell("unroll", cell)
-    name = cell._name
+    cell.compute_weights(x)
     if cell.parametrised:
         cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
     if state is None:  # under autocast the input may be of another dtype than the parameters
-        state = tuple(part.to(x.dtype) for part in cell.checked_start(x.shape[0]))
+        state = tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
     else:
         state = cell.check_state(state, x)
     if lengths is not None:
-        lengths = _checked_lengths(name, lengths, x)
+        lengths = _checked_lengths(cell._name, lengths, x)
     if resets is not None:
-        resets = _checked_resets(name, resets, x)
+        resets = _checked_resets(cell._name, resets, x)
     if not isinstance(reverse, bool):
-        raise DtypeError(f"{name}: reverse is {reverse!r}, expected True or False.")
+        raise DtypeError(f"{cell._name}: reverse is {reverse!r}, expected True or False.")
     if memory not in ("full", "lean"):
-        raise ConfigError(f"{name}: memory is {memory!r}, expected 'full' or 'lean'.")
+        raise ConfigError(f"{cell._name}: memory is {memory!r}, expected 'full' or 'lean'.")
     return Request(cell, x, state, lengths, resets, reverse, memory)
 
 

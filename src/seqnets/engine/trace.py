@@ -6,14 +6,14 @@ A step is run once, on a few rows of no matter what numbers, while every operati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.compare import compare, told_why
+from seqnets.engine.compare import compare, told_why, with_own_containers
 from seqnets.engine.evaluate import Values
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
 from seqnets.engine.recorder import Recorder, View
@@ -32,20 +32,20 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
     """
     recorder, bound, x, state = _stand_ins(cell)
     before = dict(bound.__dict__)
+    sizes = {name: len(value) for name, value in before.items() if isinstance(value, Sized)}
     with told_why(), torch.no_grad():
         if project:
             with recorder:
                 after = bound.step(bound.project(x), state)
         else:
             x = bound.project(x)
-            if not isinstance(x, Tensor):
-                raise Untraceable(f"project gives {type(x).__name__}, not a tensor")
-            recorder.name(x, View("wx", None, 0, x.shape[1]))
+            recorder.give(x, View("wx", None, 0, x.shape[1]))
             with recorder:
                 after = bound.step(x, state)
         bound.check_after(after, state)
     for name, value in bound.__dict__.items():
-        if name not in before or before[name] is not value:
+        longer = isinstance(value, Sized) and len(value) != sizes.get(name)
+        if name not in before or before[name] is not value or longer:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
     nodes = tuple(recorder.node(part) for part in after)
@@ -97,19 +97,16 @@ def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     recorder = Recorder(Graph(), rows, {dtype, torch.float32} if half else {dtype})
 
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(*shape, dtype=dtype)
-
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
         recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
-    state = tuple(empty(rows, size) for size in cell.state_sizes)
+    state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
     for key, part in enumerate(state):
-        recorder.name(part, View("state", key, 0, part.shape[1]))
-    x = empty(rows, cell.input_size)
-    recorder.name(x, View("x", None, 0, cell.input_size))
-    return recorder, cell.bind(parameters), x, state
+        recorder.give(part, View("state", key, 0, part.shape[1]))
+    x = torch.zeros(rows, cell.input_size, dtype=dtype)
+    recorder.give(x, View("x", None, 0, cell.input_size))
+    return recorder, with_own_containers(cell.bind(parameters)), x, state
 
 
 def derive(

@@ -293,7 +293,7 @@ class TorchLike(_TorchLike):
     def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         self._check_batch(state, x)
         D = 1 + self.bidirectional
-        finals = []
+        x, finals = _time_first(x), []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
@@ -306,10 +306,10 @@ class TorchLike(_TorchLike):
                     lengths,
                     reverse=place % D == 1,
                 )
-                outputs.append(y)
+                outputs.append(_time_first(y))
                 finals.append(final)
             x = outputs[0]
-            if D == 2:  # time first in memory, as torch.nn has it: its dropout, and view(T * B, -1)
+            if D == 2:
                 x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
@@ -463,6 +463,15 @@ class TorchLikeCell(_TorchLike):
                 f"  The input has no batch, so the state has none either."
             )
         return part.unsqueeze(0)
+
+
+def _time_first(x: Tensor) -> Tensor:
+    """A tensor (B, T, C) with time first in memory, as torch.nn has it.
+
+    Dropout draws its masks in that order, and what comes out can be viewed as (T * B, C).
+    """
+    turned = x.transpose(0, 1)
+    return x if turned.is_contiguous() else turned.contiguous().transpose(0, 1)
 
 
 def _parameters_of(cls: type) -> set[str]:
