@@ -143,6 +143,20 @@ class ZoneoutCell(GatedCell):
         return (torch.where(kept > 0, h, torch.tanh(z + self.recur(h).h)),)
 
 
+class PhaseCell(GatedCell):
+    """Remainders: of a clock by a number, and of the input by periods that are learned."""
+
+    gates = ("h",)
+    states = ("h", "t")
+    clocks = ("t",)
+    per_unit = ("period",)
+
+    def update(self, wx, uh, state):
+        phase = (state[1] % 0.7) / 0.7
+        rest = (3 * wx.h) % (self.period.abs() + 1)
+        return torch.tanh(wx.h + uh.h) + phase + rest, state[1] + 1000.0
+
+
 class MaskedCell(GatedCell):
     """Buffers that are no real numbers: which units may write, and how long each remembers."""
 

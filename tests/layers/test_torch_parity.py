@@ -5,6 +5,7 @@ import inspect
 import itertools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -389,3 +390,25 @@ def test_what_torch_takes_in_silence_or_dies_of_is_refused(case):
 def test_dropout_without_a_place_is_warned_about_as_in_torch():
     with pytest.warns(UserWarning, match="dropout"):
         seqnets.LSTM(I, H, dropout=0.5)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRUCell"])
+def test_a_model_around_a_module_can_be_traced_by_fx(name):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = nn.Sequential(getattr(seqnets, name)(I, H))
+
+        def forward(self, x):
+            made = self.inside(x * 2)
+            return made[0] + 1
+
+    model, x = Model(), torch.randn(T, I)
+
+    traced = torch.fx.symbolic_trace(model)
+
+    torch.testing.assert_close(traced(x), model(x))
+
+
+def test_counts_of_layers_may_be_numpys():
+    assert seqnets.GRU(I, H, num_layers=np.int64(2)).num_layers == 2

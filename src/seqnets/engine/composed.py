@@ -103,7 +103,6 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "sinc": _sinc,
     "softshrink": _softshrink,
     "lerp": lambda a, b, weight: a + weight * (b - a),
-    "remainder": lambda a, b: a - torch.floor(a / b) * b,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 """By the name of the operation; in place of what torch itself puts them together from."""

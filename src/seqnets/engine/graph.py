@@ -16,7 +16,7 @@ UNARY = {
     "neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "sin",
     "cos", "sign", "log1p", "expm1", "erf", "floor",
 }  # fmt: skip
-BINARY = {"add", "sub", "mul", "div", "maximum", "minimum"}
+BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
 
 

@@ -142,6 +142,44 @@ def _call(cell: GatedCell, x: Tensor, state: State, weights: list[Tensor]) -> tu
     return found
 
 
+def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    """One step: what the cell itself gives, by torch's kernel for all of it where there is one.
+
+    Args:
+        cell: The recurrence.
+        x: Input, (B, I).
+        state: The state before the step, each (B, H); the cell's initial state if omitted.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError: As ``Cell.forward`` says.
+    """
+    kernel = _step_kernel(cell)
+    if kernel is None:
+        return cell(x, state)
+    cell.compute_weights(x)
+    cell.check_input(x, "B", "I")
+    if state is None:
+        state = tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
+    else:
+        state = cell.check_state(state, x)
+    weights = (getattr(cell, name, None) for name in _WEIGHTS)
+    after = kernel(x, state if len(state) > 1 else state[0], *weights)
+    return (after, (after,)) if isinstance(after, Tensor) else (after[0], after)
+
+
+_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+
+
+def _step_kernel(cell: Cell) -> Any:
+    """Torch's function for a step of such a cell; None if it has none."""
+    kind = family(cell)
+    if kind is None or not {*cast(GatedCell, cell).parameter_shapes} <= {*_WEIGHTS}:
+        return None
+    if kind is LSTMCell:
+        return _VF.lstm_cell
+    return _VF.gru_cell if kind is GRUCell else getattr(_VF, f"rnn_{cell.nonlinearity}_cell")
+
+
 def _holding_memory(
     cell: LSTMCell, x: Tensor, valid: Tensor, weights: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:

@@ -292,6 +292,8 @@ class Recorder(TorchDispatchMode):
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         apply, const = self.graph.apply, self.graph.const
         alpha = kwargs.pop("alpha", 1)
+        if name == "div" and kwargs == {"rounding_mode": "floor"}:
+            return apply("floor", apply("div", *map(self.node, args)))
         if kwargs:
             raise Untraceable(f"aten.{name} with {', '.join(kwargs)}")
         if name in ("add", "sub", "rsub"):

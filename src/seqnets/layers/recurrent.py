@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
+from seqnets.engine import native
 from seqnets.engine.unroll import unroll
 from seqnets.typing import State
 
@@ -75,7 +76,7 @@ class Recurrent(nn.Module):
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Take one step: x (B, I) and the state before, to output (B, H) and the state after."""
-        return self.cell.forward(x, state)
+        return native.step(self.cell, x, state)
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""

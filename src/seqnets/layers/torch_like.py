@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqnets import cells, initializers
 from seqnets.cells import GatedCell
+from seqnets.engine import native
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.typing import State
@@ -168,7 +169,7 @@ class TorchLike(_TorchLike):
         self._check_options(num_layers, bias, batch_first, dropout, bidirectional)
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.num_layers = int(num_layers)
         self.bias = bias
         self.batch_first = batch_first
         self.dropout = float(dropout)
@@ -226,6 +227,8 @@ class TorchLike(_TorchLike):
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
+        if isinstance(input, torch.fx.Proxy):
+            return _as_a_leaf(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
@@ -368,7 +371,7 @@ class TorchLike(_TorchLike):
                 raise DtypeError(
                     f"{self._name}: {flag} should be of type bool, got {type(value).__name__}."
                 )
-        if isinstance(num_layers, bool) or not isinstance(num_layers, int):
+        if isinstance(num_layers, bool) or not isinstance(num_layers, numbers.Integral):
             raise DtypeError(
                 f"{self._name}: num_layers should be of type int, got {type(num_layers).__name__}."
             )
@@ -436,6 +439,8 @@ class TorchLikeCell(_TorchLike):
         Raises:
             ShapeError: The input or a state has the wrong shape.
         """
+        if isinstance(input, torch.fx.Proxy):
+            return _as_a_leaf(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 1D or 2D, got {got} instead.")
@@ -447,7 +452,7 @@ class TorchLikeCell(_TorchLike):
         if unbatched:
             input = input.unsqueeze(0)
             state = None if state is None else tuple(self._row(part) for part in state)
-        _, state = cell.forward(input, state)
+        _, state = native.step(cell, input, state)
         if unbatched:
             state = tuple(part.squeeze(0) for part in state)
         return state[0] if alone else state
@@ -463,6 +468,12 @@ class TorchLikeCell(_TorchLike):
                 f"  The input has no batch, so the state has none either."
             )
         return part.unsqueeze(0)
+
+
+def _as_a_leaf(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
+    """A call of the module as ``torch.fx`` writes it down for torch.nn's own: whole."""
+    tracer: Any = input.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
 
 
 def _time_first(x: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ UNARY = (
     *("neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal"),
     *("sin", "cos", "sign", "expm1", "log1p", "softplus", "floor", "round"),
 )
-BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "gt", "lt", "ge", "le", "eq", "ne")
+BINARY = (
+    *("add", "sub", "mul", "div", "remainder", "maximum", "minimum"),
+    *("gt", "lt", "ge", "le", "eq", "ne"),
+)
 EXPORT = '__attribute__((visibility("default"))) '
 WRAPPERS = [
     f"{EXPORT}int lanes(void) {{ return LANES; }}",
@@ -230,3 +233,23 @@ def test_memory_past_the_end_is_not_touched(dtype):
         library.copy(start, _pointer(x), n)
         np.testing.assert_array_equal(view[page // size - n : page // size], x[:n])
     protect(end, page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_remainder_is_torchs_and_never_leaves_its_range(dtype):
+    random = np.random.default_rng(0)
+    a = np.concatenate([random.normal(size=3000) * 10.0**k for k in (-3, 0, 3, 7, 20)])
+    a = np.concatenate([a, np.arange(-3000, 3000) * 0.7, [0.0, -0.0]]).astype(dtype)
+    special = np.array([0.0, 1.0, -1.0, np.inf, -np.inf, np.nan], dtype)
+
+    for b in (0.7, -0.7, 3.0, 1e-3):
+        found, expected = (
+            compute("remainder", dtype, a, b),
+            torch.remainder(torch.tensor(a), torch.tensor(b, dtype=torch.tensor(a).dtype)).numpy(),
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=4 * ULP[dtype] * abs(b))
+        assert np.all((found >= 0) & (found <= b) if b > 0 else (found <= 0) & (found >= b))
+    pairs = np.array([(x, y) for x in special for y in special], dtype).T
+    np.testing.assert_array_equal(
+        compute("remainder", dtype, *pairs), torch.remainder(*map(torch.tensor, pairs)).numpy()
+    )

@@ -237,6 +237,24 @@ INLINE vec v_floor(vec x) {
     return n - v_gt(n, x);
 }
 
+/* What is left of a without whole b, with the sign of b, as torch has it. */
+INLINE vec v_remainder(vec a, vec b) {
+    vec r = a, n = v_floor(a / b);
+    ivec near = {0};
+#ifdef __FMA__
+    near = v_abs(n) < (real)(1ull << (MANTISSA - 1));
+    r = X86(fnmadd)(n, b, a);
+    near &= r == r;
+    r = v_pick((r != 0) & ((r < 0) ^ (b < 0)), r + b, r); /* a quotient may be rounded up to n */
+#endif
+    for (int i = 0; i < LANES; i++) {
+        if (near[i]) continue;
+        real left = LIBM(fmod)(a[i], b[i]);
+        r[i] = left != 0 && (left < 0) != (b[i] < 0) ? left + b[i] : left;
+    }
+    return r;
+}
+
 /* Functions. */
 
 /* c[0] + c[1] x + ...: Horner's rule, on even and odd powers apart, which waits half as long. */

@@ -327,6 +327,13 @@ def expm1(x):
 
 
 @triton.jit
+def remainder(a, b):
+    """What is left of a without whole b, with the sign of b; twice, as a quotient is rounded."""
+    r = tl.fma(-tl.floor(a / b), b, a)
+    return tl.fma(-tl.floor(r / b), b, r)
+
+
+@triton.jit
 def maximum(a, b):
     """NaN stays NaN."""
     return tl.where((a > b) | (a != a), a, b)
