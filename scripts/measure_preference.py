@@ -1,6 +1,6 @@
 """Measure where torch's own kernels are faster than our loops, for engine/preference.json.
 
-    python scripts/measure_preference.py                  # the loops in C, about 6 minutes
+    python scripts/measure_preference.py                  # the loops in C, about 4 minutes
     python scripts/measure_preference.py --threads 1      # the same on one core, a table of its own
     python scripts/measure_preference.py --device cuda    # those in Triton
 
@@ -26,14 +26,16 @@ from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
+from seqnets.engine.preference import of_processor
 
 TABLE = Path(__file__).parent.parent / "src" / "seqnets" / "engine" / "preference.json"
 CELLS = (LSTMCell, GRUCell, RNNCell)
 LOOPS = {"cpu": "c", "cuda": "triton"}
-SECONDS = {"cpu": 1.0, "cuda": 0.05}  # for each case
+SECONDS = {"cpu": 0.6, "cuda": 0.05}  # for each case
 SIZES = [
     *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512, 768)),
     *product((1, 32), (1,), (64, 256)),  # single steps
+    *product((4, 32, 256), (10,), (64, 256)),
 ]
 _NARROW = list(product((1, 16, 64), (128,), (64, 128)))
 _WIDE = list(product((16, 64), (128,), (256, 512, 1024)))
@@ -90,10 +92,10 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     whole = json.loads(TABLE.read_text(encoding="utf-8"))
     surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
-    alone = asked.device == "cpu" and torch.get_num_threads() == 1
-    whole["cpu_alone" if alone else asked.device] = surroundings | {
-        "speed_of_native": measured(asked.device)
-    }
+    kind = asked.device
+    if kind == "cpu":
+        kind = of_processor("cpu_alone" if torch.get_num_threads() == 1 else "cpu")
+    whole[kind] = surroundings | {"speed_of_native": measured(asked.device)}
     text = json.dumps(whole, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text

@@ -47,6 +47,22 @@ def test_one_core_has_a_table_of_its_own(monkeypatch):
     assert firsts == ["c", "native"]
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_a_family_of_processors_that_was_measured_has_a_table_of_its_own(speed, monkeypatch):
+    rows = {"training": {"LSTMCell": [[1, 1, 1, speed]]}}
+    other = {"training": {"LSTMCell": [[1, 1, 1, 1 / speed]]}}
+    kinds = {"cpu": other, "cpu_alone": other} | {
+        preference.of_processor(kind): rows for kind in ("cpu", "cpu_alone")
+    }
+    tables = {kind: {"speed_of_native": passes} for kind, passes in kinds.items()}
+    monkeypatch.setattr(preference, "_table", lambda: tables)
+    preference._speed.cache_clear()
+
+    chosen = seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen
+
+    assert chosen == ("native" if speed > 1 else "c")
+
+
 def test_the_nearest_measured_sizes_decide():
     rows = [[1, 100, 64, 0.5], [64, 100, 512, 1.5]]
 
