@@ -311,7 +311,7 @@ class Recorder(TorchDispatchMode):
             return apply("mul", grad, apply("sub", const(1), apply("mul", y, y)))
         if name == "threshold_backward":
             grad, x = map(self.node, args[:2])
-            return apply("where", apply("gt", x, const(args[2])), grad, const(0))
+            return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
         if name == "square" or (name == "pow" and args[1] == 2):
             a = self.node(args[0])
             return apply("mul", a, a)
