@@ -218,6 +218,18 @@ WRONG = {
         lambda: DeepRNN(GRUCell, I, H, bidirectional=True).step(torch.zeros(B, I)),
         "runs in both directions",
     ),
+    "a step against time": (
+        lambda: Recurrent(GRUCell(I, H), reverse=True).step(torch.zeros(B, I)),
+        "Recurrent: step came, but it runs backwards",
+    ),
+    "a step of a reversed layer": (
+        lambda: Reversed(Recurrent(GRUCell(I, H))).step(torch.zeros(B, I)),
+        "Reversed: step came, but it runs backwards",
+    ),
+    "a step in both directions, further out": (
+        lambda: DeepOutput(Bidirectional(GRUCell(I, H)), [3]).step(torch.zeros(B, I)),
+        "Bidirectional: step came, but it runs in both directions",
+    ),
     "not a pair": (
         lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), [None]),
         "not a pair",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.checks import check_is_layer, no_step
 from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
@@ -76,6 +76,14 @@ class Reversed(nn.Module):
                 f"{x.shape[1]}, expected as many."
             )
         return turned(y, lengths), state
+
+    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always: the first step to run is the last of a sequence.
+        """
+        raise no_step("Reversed", "it runs backwards")
 
 
 class Bidirectional(nn.Module):
@@ -173,6 +181,14 @@ class Bidirectional(nn.Module):
             lambda: self.backward_layer(x, after, lengths, behind),
         )
         return self._merge(ahead, back), (forward_state, backward_state)
+
+    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always: one of the directions begins at a sequence's end.
+        """
+        raise no_step("Bidirectional", "it runs in both directions")
 
     def extra_repr(self) -> str:
         """How the directions are merged."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import mistaken
+from seqnets.errors import ConfigError
 from seqnets.layers.torch_like import TorchLike
 
 
@@ -15,3 +16,11 @@ def check_is_layer(
     """Raise ConfigError unless something says its width and can be called as ``Recurrent`` is."""
     if isinstance(given, (type, Cell, TorchLike)) or not hasattr(given, "output_size"):
         raise mistaken(who, what, given, expected)
+
+
+def no_step(who: str, runs: str) -> ConfigError:
+    """What is to be raised where a step is asked of a layer to which something comes from ahead."""
+    return ConfigError(
+        f"{who}: step came, but {runs}.\n"
+        f"  It would have to know the future; call the layer with whole sequences."
+    )

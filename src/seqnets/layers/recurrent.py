@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.unroll import unroll
+from seqnets.layers.checks import no_step
 from seqnets.typing import State
 
 
@@ -74,7 +75,13 @@ class Recurrent(nn.Module):
         )
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Take one step: x (B, I) and the state before, to output (B, H) and the state after."""
+        """Take one step: x (B, I) and the state before, to output (B, H) and the state after.
+
+        Raises:
+            ConfigError: Time runs backwards.
+        """
+        if self.reverse:
+            raise no_step("Recurrent", "it runs backwards")
         return self.cell.forward(x, state)
 
     def extra_repr(self) -> str:
