@@ -17,7 +17,7 @@ from seqnets import (
     Stream,
     Truncated,
 )
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
+from seqnets.cells import GRUCell, InputDropout, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
 from seqnets.testing import check_cell
@@ -190,6 +190,13 @@ def test_truncation_changes_no_output_and_no_state(stride, x):
     expected = net(x, None, LENGTHS, resets)
 
     torch.testing.assert_close(Truncated(net, 2, stride)(x, None, LENGTHS, resets), expected)
+
+
+def test_truncation_goes_around_what_treats_every_step_on_its_own(x):
+    cell = InputDropout(double(GRUCell, I, H), 0.0, per_step=False)
+    net = Fronted(ConvFront1d(I, I, kernel_size=1).double(), Recurrent(cell))
+
+    torch.testing.assert_close(Truncated(net, 2)(x, None, LENGTHS), net(x, None, LENGTHS))
 
 
 WRONG = {

@@ -222,6 +222,11 @@ class Fronted(nn.Module):
         """Features of the output."""
         return self.layer.output_size
 
+    @property
+    def per_step(self) -> bool:
+        """Whether the front treats every step on its own."""
+        return getattr(self.front, "per_step", False)
+
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
         """Valid steps of each row's output, (B,), from those of its input."""
         return self.front.lengths_after(lengths)
@@ -260,7 +265,7 @@ class Fronted(nn.Module):
         return self.layer.step(y[:, 0], state)
 
     def _check_front(self, what: str) -> None:
-        if not getattr(self.front, "per_step", False):
+        if not self.per_step:
             raise ConfigError(
                 f"Fronted: {what} came, but {type(self.front).__name__} sees several steps at "
                 f"once.\n  Give it each sequence whole, in a row of its own."

@@ -24,13 +24,14 @@ class Truncated(nn.Module):
     is the textbook's sum, exactly ``steps`` for each output.
 
     Args:
-        layer: A recurrent layer in one direction: Recurrent or DeepRNN.
+        layer: A recurrent layer in one direction, of which every step is an output: Recurrent,
+            DeepRNN, or what goes around them step by step.
         steps: How many steps a gradient reaches back at most, counting the output's own; from 1.
         stride: Outputs of each window, a divisor of ``steps``; by default all of them.
 
     Raises:
-        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, or runs backwards
-            or in both directions.
+        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, runs backwards or
+            in both directions, or sees several steps at once.
 
     References:
         Williams & Peng, 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of
@@ -51,6 +52,14 @@ class Truncated(nn.Module):
                 "Truncated: the layer runs backwards or in both directions, expected ahead.\n"
                 "  A layer that comes from the future cannot carry its state between windows."
             )
+        for part in layer.modules():
+            if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
+                raise ConfigError(
+                    f"Truncated: {type(part).__name__} sees several steps at once, expected a "
+                    f"layer that takes one after the other.\n"
+                    f"  A window would cut through what it sees; put Truncated around the "
+                    f"recurrent layer inside."
+                )
         self.layer = layer
         self.steps = steps
         self.stride = stride
