@@ -199,6 +199,34 @@ def test_truncation_goes_around_what_treats_every_step_on_its_own(x):
     torch.testing.assert_close(Truncated(net, 2)(x, None, LENGTHS), net(x, None, LENGTHS))
 
 
+AROUND = {
+    "Truncated": lambda: Truncated(Recurrent(GRUCell(I, H)), 2),
+    "Hierarchical": lambda: Hierarchical(Recurrent(GRUCell(I, H)), Recurrent(GRUCell(H, H)), 2),
+    "Fronted": lambda: Fronted(ConvFront1d(I, I, stride=4), Recurrent(GRUCell(I, H))),
+    "Reversed": lambda: Reversed(Recurrent(GRUCell(I, H))),
+    "DeepOutput": lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3]),
+    "DeepRNN": lambda: DeepRNN(GRUCell, I, H, 2, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_lengths_may_be_a_list_in_every_layer(name, x):
+    layer = AROUND[name]().double()
+
+    y, state = layer(x, lengths=LENGTHS.tolist())
+
+    torch.testing.assert_close((y, state), layer(x, lengths=LENGTHS))
+
+
+@pytest.mark.parametrize("name", ["Truncated", "Hierarchical", "Fronted"])
+@pytest.mark.parametrize("lengths", [[T + 1, T, T], [T, -3, T]])
+def test_lengths_out_of_range_are_told_of_the_whole_sequence(name, lengths, x):
+    layer = AROUND[name]().double()
+
+    with pytest.raises(ShapeError, match=rf"{name}: lengths\[\d\] is .*, expected 0\.\.T = 0\.\.6"):
+        layer(x, lengths=lengths)
+
+
 WRONG = {
     "merge": (lambda: Bidirectional(GRUCell(I, H), merge="max"), "merge is 'max'"),
     "widths": (
@@ -218,6 +246,12 @@ WRONG = {
         "layer 1 takes 4 features and gives 5",
     ),
     "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "steps is 5 and stride 2"),
+    "no window": (
+        lambda: Truncated(Recurrent(GRUCell(I, H)), 0),
+        "Truncated: steps is 0, expected a whole number of at least 1",
+    ),
+    "parts of steps": (lambda: Truncated(Recurrent(GRUCell(I, H)), 4.0), r"steps is 4\.0"),
+    "parts of strides": (lambda: Truncated(Recurrent(GRUCell(I, H)), 4, 2.0), r"stride is 2\.0"),
     "future": (lambda: Truncated(Bidirectional(GRUCell(I, H)), 5), "both directions"),
     "states": (lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), [None]), "1 part"),
     "tensor": (lambda: Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), torch.zeros(B, H)), "tuple"),
@@ -335,3 +369,9 @@ def test_states_of_any_nesting_are_mapped():
     assert doubled[0][0].tolist() == [2, 2]
     assert doubled[1][0] is None
     assert not detach(doubled)[0][0].requires_grad
+
+
+@pytest.mark.parametrize("state", [{"h": torch.ones(2)}, (torch.ones(2), "c"), (3,)])
+def test_what_is_no_state_is_not_mapped(state):
+    with pytest.raises(ShapeError, match=r"has (dict|str|int) in it, expected tensors"):
+        detach(state)

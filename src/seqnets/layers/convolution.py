@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.convolutional import height_and_width
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
-from seqnets.layers.lengths import divided, without_padding
+from seqnets.layers.lengths import checked_lengths, divided, without_padding
 
 
 class ConvFront1d(nn.Module):
@@ -251,7 +251,7 @@ class Fronted(nn.Module):
         """
         if resets is not None:
             self._check_front("resets")
-        x, lengths = self.front(x, lengths)
+        x, lengths = self.front(x, checked_lengths("Fronted", lengths, x))
         return self.layer(x, state, lengths, resets)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers.bidirectional import runs_ahead
 from seqnets.layers.checks import check_is_layer
+from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 
 
@@ -41,11 +43,12 @@ class Truncated(nn.Module):
     def __init__(self, layer: nn.Module, steps: int, stride: int | None = None) -> None:
         super().__init__()
         check_is_layer("Truncated", layer)
+        check_count("Truncated", steps=steps)
         stride = steps if stride is None else stride
-        if not 1 <= stride <= steps or steps % stride:
+        check_count("Truncated", stride=stride)
+        if steps % stride:
             raise ConfigError(
-                f"Truncated: steps is {steps} and stride {stride}, expected positive integers, "
-                f"stride a divisor of steps."
+                f"Truncated: steps is {steps} and stride {stride}, expected a divisor of steps."
             )
         if not runs_ahead(layer):
             raise ConfigError(
@@ -81,11 +84,16 @@ class Truncated(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """As the layer's own forward."""
+        """As the layer's own forward.
+
+        Raises:
+            ShapeError: A length is outside 0..T, or what the layer itself refuses.
+        """
         T = x.shape[1]
         if T <= self.stride or not torch.is_grad_enabled():
             return self.layer(x, state, lengths, resets)
 
+        lengths = checked_lengths("Truncated", lengths, x)
         outputs = []
         seen = {0: state}  # the state before a step, for the steps at which a window may begin
         for begin in range(0, T, self.stride):
