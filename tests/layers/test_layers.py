@@ -1,3 +1,4 @@
+import doctest
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from seqnets import (
     Reversed,
     Stream,
     Truncated,
+    layers,
 )
 from seqnets.cells import GRUCell, InputDropout, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
 from seqnets.errors import ConfigError, ShapeError
@@ -289,8 +291,42 @@ def test_what_makes_no_sense_is_refused(case):
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("given", [seqnets.GRUCell, nn.GRUCell, seqnets.GRU, nn.GRU])
 def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
-    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*is seqnets\.cells\.GRUCell"):
+    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*use seqnets\.cells\.GRUCell"):
         layer(given(I, H))
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (seqnets.GRUCell(I, H), r"seqnets\.GRUCell \(torch\.nn's face\)"),
+        (seqnets.GRUCell, r"seqnets\.GRUCell \(torch\.nn's face\)"),
+        (seqnets.GRU(I, H), r"seqnets\.GRU \(torch\.nn's face\)"),
+        (nn.GRU(I, H), r"torch\.nn\.GRU"),
+    ],
+)
+def test_what_came_for_a_cell_is_told_by_the_name_that_it_was_asked_by(given, came):
+    with pytest.raises(ConfigError, match=rf"You gave {came}; use seqnets\.cells\.GRUCell\."):
+        Recurrent(given)
+
+
+@pytest.mark.parametrize("make", [partial(DeepRNN, input_size=I, hidden_size=H), check_cell])
+def test_a_face_in_place_of_a_class_of_cells_is_told_so(make):
+    with pytest.raises(ConfigError, match=r"You gave seqnets\.GRU \(torch\.nn's face\)"):
+        make(seqnets.GRU(I, H))
+
+
+EXAMPLES = [name for name in layers.__all__ if ">>>" in getattr(layers, name).__doc__]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
+    known = {n: getattr(seqnets, n) for n in seqnets.__all__}
+    known |= {"torch": torch, "partial": partial, "x": torch.randn(1, 5, 8)}
+    layer = getattr(seqnets, name)
+    texts = [layer.__doc__, *(m.__doc__ for m in vars(layer).values() if hasattr(m, "__doc__"))]
+    examples = doctest.DocTestParser().get_examples("\n".join(filter(None, texts)))
+
+    exec("".join(example.source for example in examples), known)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class Bidirectional(nn.Module):
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
 
     Example:
-        >>> stacks = (DeepRNN(LSTMCell, 8, 64, num_layers=3) for _ in range(2))
+        >>> stacks = (DeepRNN(cells.LSTMCell, 8, 64, num_layers=3) for _ in range(2))
         >>> layer = Bidirectional(*stacks)
 
     References:

@@ -36,7 +36,7 @@ class ConvFront1d(nn.Module):
 
     Example:
         >>> front = ConvFront1d(1, [32, 64], kernel_size=[10, 5], stride=[5, 2])
-        >>> net = Fronted(front, Recurrent(GRUCell(64, 128)))
+        >>> net = Fronted(front, Recurrent(cells.GRUCell(64, 128)))
         >>> y, state = net(torch.randn(4, 16000, 1))  # y: (4, 1600, 128)
     """
 
@@ -115,7 +115,7 @@ class ConvFront2d(nn.Module):
         ConfigError: A size is no integer from 1, or lists disagree in length.
 
     Example:
-        >>> net = Fronted(ConvFront2d(3, [16, 32, 64]), Recurrent(LSTMCell(64, 128)))
+        >>> net = Fronted(ConvFront2d(3, [16, 32, 64]), Recurrent(cells.LSTMCell(64, 128)))
         >>> y, state = net(torch.randn(2, 50, 3, 32, 32))  # y: (2, 50, 128)
 
     References:

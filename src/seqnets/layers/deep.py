@@ -53,7 +53,7 @@ class DeepRNN(nn.Module):
         ShapeError: A connection leads around a layer whose input and output widths differ.
 
     Example:
-        >>> net = DeepRNN(GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
+        >>> net = DeepRNN(cells.GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
         >>> y, state = net(torch.randn(4, 100, 8))  # y: (4, 100, 64)
     """
 

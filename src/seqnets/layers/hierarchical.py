@@ -32,7 +32,8 @@ class Hierarchical(nn.Module):
         ShapeError: ``upper`` does not take as many features as ``lower`` gives.
 
     Example:
-        >>> net = Hierarchical(Recurrent(GRUCell(8, 64)), Recurrent(GRUCell(64, 32)), stride=10)
+        >>> lower, upper = Recurrent(cells.GRUCell(8, 64)), Recurrent(cells.GRUCell(64, 32))
+        >>> net = Hierarchical(lower, upper, stride=10)
         >>> y, (low, high) = net(torch.randn(4, 100, 8))  # y: (4, 10, 32)
 
     References:

@@ -24,7 +24,7 @@ class Recurrent(nn.Module):
         ConfigError: ``cell`` is no cell.
 
     Example:
-        >>> layer = Recurrent(LSTMCell(input_size=8, hidden_size=16))
+        >>> layer = Recurrent(cells.LSTMCell(input_size=8, hidden_size=16))
         >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
     """
 
