@@ -273,6 +273,27 @@ WRONG = {
         lambda: DeepOutput(Bidirectional(GRUCell(I, H)), [3]).step(torch.zeros(B, I)),
         "Bidirectional: step came, but it runs in both directions",
     ),
+    "backend": (
+        lambda: Recurrent(GRUCell(I, H), backend="tritn"),
+        "Recurrent: backend is 'tritn', expected one of auto, triton, c",
+    ),
+    "backend in both directions": (
+        lambda: Bidirectional(GRUCell(I, H), backend="tritn"),
+        "Bidirectional: backend is 'tritn'",
+    ),
+    "backend in depth": (
+        lambda: DeepRNN(GRUCell, I, H, backend="tritn"),
+        "DeepRNN: backend is 'tritn'",
+    ),
+    "memory": (lambda: Recurrent(GRUCell(I, H), memory="lena"), "Recurrent: memory is 'lena'"),
+    "memory in both directions": (
+        lambda: Bidirectional(GRUCell(I, H), memory="lena"),
+        "Bidirectional: memory is 'lena'",
+    ),
+    "memory in depth": (
+        lambda: DeepRNN(GRUCell, I, H, memory="lena"),
+        "DeepRNN: memory is 'lena', expected one of full, lean",
+    ),
     "not a pair": (
         lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), [None]),
         "not a pair",

@@ -12,7 +12,7 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer, no_step
+from seqnets.layers.checks import check_is_layer, check_run, no_step
 from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
@@ -101,9 +101,9 @@ class Bidirectional(nn.Module):
         memory: "full" or "lean" for the cells; see ``unroll``.
 
     Raises:
-        ConfigError: ``merge`` is none of these, ``cell`` is neither cell nor layer, a layer has no
-            backward one beside it, or a backend or memory is given for layers, which have their
-            own.
+        ConfigError: ``merge`` is none of these, no backend or memory has this name, ``cell`` is
+            neither cell nor layer, a layer has no backward one beside it, or a backend or memory is
+            given for layers, which have their own.
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
 
     Example:
@@ -128,6 +128,7 @@ class Bidirectional(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("Bidirectional", _MERGES, merge=merge)
+        check_run("Bidirectional", backend, memory)
         self.merge = merge
         options = {"backend": backend, "memory": memory}
         self.forward_layer = _layer(cell, options, reverse=False)

@@ -14,7 +14,7 @@ from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
-from seqnets.layers.checks import no_step
+from seqnets.layers.checks import check_run, no_step
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
@@ -81,6 +81,7 @@ class DeepRNN(nn.Module):
                 "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
                 "  The layer above takes one input, not a pair."
             )
+        check_run("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
         L = _depth(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _each("cell", cell, L)

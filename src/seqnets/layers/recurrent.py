@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.unroll import unroll
-from seqnets.layers.checks import no_step
+from seqnets.layers.checks import check_run, no_step
 from seqnets.typing import State
 
 
@@ -21,7 +21,7 @@ class Recurrent(nn.Module):
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
 
     Raises:
-        ConfigError: ``cell`` is no cell.
+        ConfigError: ``cell`` is no cell, or no backend or memory has this name.
 
     Example:
         >>> layer = Recurrent(cells.LSTMCell(input_size=8, hidden_size=16))
@@ -33,6 +33,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         check_is_cell("Recurrent", cell)
+        check_run("Recurrent", backend, memory)
         self.cell = cell
         self.reverse = reverse
         self.backend = backend
