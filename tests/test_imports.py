@@ -1,9 +1,12 @@
 """`import seqnets` is for who writes PyTorch code: it brings torch and nothing heavy."""
 
+import pkgutil
 import subprocess
 import sys
 
 import pytest
+
+import seqnets
 
 HEAVY = ["lightning", "hydra", "omegaconf", "torchmetrics", "tensorboard", "matplotlib", "rich"]
 HEAVY += ["keras", "jax", "flax", "onnx", "onnxruntime"]
@@ -27,6 +30,23 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
 )
 def test_models_laws_benchmarks_and_conversion_need_no_more_than_torch(part):
     assert not loaded_by(f"import {part}") & (set(HEAVY) - loaded_by("import torch"))
+
+
+def test_every_part_is_there_once_seqnets_is_imported():
+    own = {"checks", "cli", "configs", "optional", "__main__"}
+    parts = {module.name for module in pkgutil.iter_modules(seqnets.__path__)} - own
+    script = f"import seqnets; print(*(getattr(seqnets, p).__name__ for p in {sorted(parts)}))"
+
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert said.stdout.split() == [f"seqnets.{part}" for part in sorted(parts)], said.stderr
+    assert parts <= set(dir(seqnets))
+
+
+def test_everything_of_seqnets_at_once_is_no_more_than_torch():
+    assert not loaded_by("from seqnets import *") & (set(HEAVY) - loaded_by("import torch"))
 
 
 def test_training_needs_no_hydra():

@@ -10,7 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqnets import benchmarking as benchmarking
     from seqnets import cells, engine, errors, layers
+    from seqnets import conversion as conversion
+    from seqnets import datasets as datasets
+    from seqnets import initializers as initializers
+    from seqnets import insight as insight
+    from seqnets import models as models
+    from seqnets import testing as testing
+    from seqnets import training as training
+    from seqnets import typing as typing
     from seqnets.cells import Cell, GatedCell
     from seqnets.engine import explain
     from seqnets.engine.unroll import unroll
@@ -87,7 +96,8 @@ __all__ = [
     "unroll",
 ]
 
-_PARTS = ("cells", "engine", "errors", "layers")
+_PARTS = {"cells", "engine", "errors", "layers", "testing", "conversion", "typing", "initializers"}
+_PARTS |= {"models", "datasets", "training", "insight", "benchmarking"}  # not for import *
 _HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
 _HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOutput"), "layers")
 _HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
@@ -110,4 +120,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *import_module("seqnets.layers.faces").names()})
+    return sorted({*__all__, *_PARTS, *import_module("seqnets.layers.faces").names()})

@@ -172,6 +172,14 @@ def test_a_video_is_read_in_chunks_documents_and_steps():
     torch.testing.assert_close(net(x, None, None, resets)[0][:, 4:], net(x[:, 4:])[0])
 
 
+def test_a_front_takes_lengths_as_a_list(x):
+    front = ConvFront1d(I, 2, 3, 2).double()
+
+    y, lengths = front(x, LENGTHS.tolist())
+
+    torch.testing.assert_close((y, lengths), front(x, LENGTHS))
+
+
 def test_a_front_of_the_users_own_passes_lengths_on(x):
     class Twice(nn.Module):
         output_size = I

@@ -11,8 +11,10 @@ from torch import nn
 
 from seqnets import (
     Bidirectional,
+    ConvFront1d,
     DeepOutput,
     DeepRNN,
+    Fronted,
     Hierarchical,
     Recurrent,
     Reversed,
@@ -361,6 +363,14 @@ WRONG = {
     "a window of one against time": (
         lambda: Truncated(Recurrent(GRUCell(I, H), reverse=True), 4),
         "runs backwards or in both directions",
+    ),
+    "a window through a segment": (
+        lambda: Truncated(DeepOutput(Hierarchical(*cells((I, H), (H, H)), 3), [2]), 4),
+        "Truncated: Hierarchical sees several steps at once[\\s\\S]*around the recurrent layer",
+    ),
+    "a window through what a convolution sees": (
+        lambda: Truncated(Fronted(ConvFront1d(I, I), Recurrent(GRUCell(I, H))), 4),
+        "Truncated: Fronted sees several steps at once",
     ),
     "a stream against time": (
         lambda: Stream(DeepRNN(GRUCell, I, H, 2, alternating=True)),

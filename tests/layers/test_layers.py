@@ -1,3 +1,4 @@
+import doctest
 from functools import partial
 
 import pytest
@@ -16,8 +17,9 @@ from seqnets import (
     Reversed,
     Stream,
     Truncated,
+    layers,
 )
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
+from seqnets.cells import GRUCell, InputDropout, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
 from seqnets.testing import check_cell
@@ -192,6 +194,41 @@ def test_truncation_changes_no_output_and_no_state(stride, x):
     torch.testing.assert_close(Truncated(net, 2, stride)(x, None, LENGTHS, resets), expected)
 
 
+def test_truncation_goes_around_what_treats_every_step_on_its_own(x):
+    cell = InputDropout(double(GRUCell, I, H), 0.0, per_step=False)
+    net = Fronted(ConvFront1d(I, I, kernel_size=1).double(), Recurrent(cell))
+
+    torch.testing.assert_close(Truncated(net, 2)(x, None, LENGTHS), net(x, None, LENGTHS))
+
+
+AROUND = {
+    "Truncated": lambda: Truncated(Recurrent(GRUCell(I, H)), 2),
+    "Hierarchical": lambda: Hierarchical(Recurrent(GRUCell(I, H)), Recurrent(GRUCell(H, H)), 2),
+    "Fronted": lambda: Fronted(ConvFront1d(I, I, stride=4), Recurrent(GRUCell(I, H))),
+    "Reversed": lambda: Reversed(Recurrent(GRUCell(I, H))),
+    "DeepOutput": lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3]),
+    "DeepRNN": lambda: DeepRNN(GRUCell, I, H, 2, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_lengths_may_be_a_list_in_every_layer(name, x):
+    layer = AROUND[name]().double()
+
+    y, state = layer(x, lengths=LENGTHS.tolist())
+
+    torch.testing.assert_close((y, state), layer(x, lengths=LENGTHS))
+
+
+@pytest.mark.parametrize("name", ["Truncated", "Hierarchical", "Fronted"])
+@pytest.mark.parametrize("lengths", [[T + 1, T, T], [T, -3, T]])
+def test_lengths_out_of_range_are_told_of_the_whole_sequence(name, lengths, x):
+    layer = AROUND[name]().double()
+
+    with pytest.raises(ShapeError, match=rf"{name}: lengths\[\d\] is .*, expected 0\.\.T = 0\.\.6"):
+        layer(x, lengths=lengths)
+
+
 WRONG = {
     "merge": (lambda: Bidirectional(GRUCell(I, H), merge="max"), "merge is 'max'"),
     "widths": (
@@ -211,12 +248,51 @@ WRONG = {
         "layer 1 takes 4 features and gives 5",
     ),
     "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "steps is 5 and stride 2"),
+    "no window": (
+        lambda: Truncated(Recurrent(GRUCell(I, H)), 0),
+        "Truncated: steps is 0, expected a whole number of at least 1",
+    ),
+    "parts of steps": (lambda: Truncated(Recurrent(GRUCell(I, H)), 4.0), r"steps is 4\.0"),
+    "parts of strides": (lambda: Truncated(Recurrent(GRUCell(I, H)), 4, 2.0), r"stride is 2\.0"),
     "future": (lambda: Truncated(Bidirectional(GRUCell(I, H)), 5), "both directions"),
     "states": (lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), [None]), "1 part"),
     "tensor": (lambda: Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), torch.zeros(B, H)), "tuple"),
     "step": (
         lambda: DeepRNN(GRUCell, I, H, bidirectional=True).step(torch.zeros(B, I)),
         "runs in both directions",
+    ),
+    "a step against time": (
+        lambda: Recurrent(GRUCell(I, H), reverse=True).step(torch.zeros(B, I)),
+        "Recurrent: step came, but it runs backwards",
+    ),
+    "a step of a reversed layer": (
+        lambda: Reversed(Recurrent(GRUCell(I, H))).step(torch.zeros(B, I)),
+        "Reversed: step came, but it runs backwards",
+    ),
+    "a step in both directions, further out": (
+        lambda: DeepOutput(Bidirectional(GRUCell(I, H)), [3]).step(torch.zeros(B, I)),
+        "Bidirectional: step came, but it runs in both directions",
+    ),
+    "backend": (
+        lambda: Recurrent(GRUCell(I, H), backend="tritn"),
+        "Recurrent: backend is 'tritn', expected one of auto, triton, c",
+    ),
+    "backend in both directions": (
+        lambda: Bidirectional(GRUCell(I, H), backend="tritn"),
+        "Bidirectional: backend is 'tritn'",
+    ),
+    "backend in depth": (
+        lambda: DeepRNN(GRUCell, I, H, backend="tritn"),
+        "DeepRNN: backend is 'tritn'",
+    ),
+    "memory": (lambda: Recurrent(GRUCell(I, H), memory="lena"), "Recurrent: memory is 'lena'"),
+    "memory in both directions": (
+        lambda: Bidirectional(GRUCell(I, H), memory="lena"),
+        "Bidirectional: memory is 'lena'",
+    ),
+    "memory in depth": (
+        lambda: DeepRNN(GRUCell, I, H, memory="lena"),
+        "DeepRNN: memory is 'lena', expected one of full, lean",
     ),
     "not a pair": (
         lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), [None]),
@@ -236,8 +312,42 @@ def test_what_makes_no_sense_is_refused(case):
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("given", [seqnets.GRUCell, nn.GRUCell, seqnets.GRU, nn.GRU])
 def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
-    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*is seqnets\.cells\.GRUCell"):
+    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*use seqnets\.cells\.GRUCell"):
         layer(given(I, H))
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (seqnets.GRUCell(I, H), r"seqnets\.GRUCell \(torch\.nn's face\)"),
+        (seqnets.GRUCell, r"seqnets\.GRUCell \(torch\.nn's face\)"),
+        (seqnets.GRU(I, H), r"seqnets\.GRU \(torch\.nn's face\)"),
+        (nn.GRU(I, H), r"torch\.nn\.GRU"),
+    ],
+)
+def test_what_came_for_a_cell_is_told_by_the_name_that_it_was_asked_by(given, came):
+    with pytest.raises(ConfigError, match=rf"You gave {came}; use seqnets\.cells\.GRUCell\."):
+        Recurrent(given)
+
+
+@pytest.mark.parametrize("make", [partial(DeepRNN, input_size=I, hidden_size=H), check_cell])
+def test_a_face_in_place_of_a_class_of_cells_is_told_so(make):
+    with pytest.raises(ConfigError, match=r"You gave seqnets\.GRU \(torch\.nn's face\)"):
+        make(seqnets.GRU(I, H))
+
+
+EXAMPLES = [name for name in layers.__all__ if ">>>" in getattr(layers, name).__doc__]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
+    known = {n: getattr(seqnets, n) for n in seqnets.__all__}
+    known |= {"torch": torch, "partial": partial, "x": torch.randn(1, 5, 8)}
+    layer = getattr(seqnets, name)
+    texts = [layer.__doc__, *(m.__doc__ for m in vars(layer).values() if hasattr(m, "__doc__"))]
+    examples = doctest.DocTestParser().get_examples("\n".join(filter(None, texts)))
+
+    exec("".join(example.source for example in examples), known)
 
 
 @pytest.mark.parametrize(
@@ -316,3 +426,9 @@ def test_states_of_any_nesting_are_mapped():
     assert doubled[0][0].tolist() == [2, 2]
     assert doubled[1][0] is None
     assert not detach(doubled)[0][0].requires_grad
+
+
+@pytest.mark.parametrize("state", [{"h": torch.ones(2)}, (torch.ones(2), "c"), (3,)])
+def test_what_is_no_state_is_not_mapped(state):
+    with pytest.raises(ShapeError, match=r"has (dict|str|int) in it, expected tensors"):
+        detach(state)

@@ -27,9 +27,10 @@ def mistaken(who: str, what: str, given: Any, expected: str) -> ConfigError:
 def check_makes_cells(who: str, given: Any) -> None:
     """Raise ConfigError where something can make no cells, or is one already."""
     if isinstance(given, nn.Module) or not callable(given):
+        face = isinstance(given, nn.Module) and not isinstance(given, seqnets.cells.Cell)
+        advice = _advice(given) if face else f"{who} fills in the sizes itself."
         raise ConfigError(
-            f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n"
-            f"  {who} fills in the sizes itself."
+            f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n  {advice}"
         )
 
 
@@ -119,24 +120,27 @@ def _is_name(name: Any, declared: str) -> bool:
 
 def _advice(given: Any) -> str:
     """What to do with what came instead."""
-    kind = type(given)
+    kind = given if isinstance(given, type) else type(given)
     name = kind.__name__.removesuffix("Cell") + "Cell"
     if isinstance(given, seqnets.cells.Cell):
         return "Recurrent(cell) makes a layer of a cell."
     if isinstance(getattr(given, "cell", None), seqnets.cells.Cell):
         return f"{kind.__name__} has a cell inside: its attribute cell."
-    if isinstance(given, nn.Module) and hasattr(seqnets.cells, name):
+    is_cell = issubclass(kind, seqnets.cells.Cell)
+    if issubclass(kind, nn.Module) and not is_cell and hasattr(seqnets.cells, name):
         further = ""
         if isinstance(given, nn.RNNBase):
             further = f"\n  seqnets.conversion.from_torch makes seqnets.{kind.__name__} of it."
-        elif hasattr(given, "bound_cells"):
+        elif kind is not given and hasattr(given, "bound_cells"):
             further = (
                 "\n  Its method bound_cells gives those of this module, one a layer and direction."
             )
-        return (
-            f"{kind.__module__}.{kind.__name__} is torch.nn's, or one with torch.nn's face; the "
-            f"cell is seqnets.cells.{name}.{further}"
-        )
+        came = f"{kind.__module__}.{kind.__name__}"
+        if came.startswith("torch."):
+            came = f"torch.nn.{kind.__name__}"
+        elif came.startswith("seqnets."):
+            came = f"seqnets.{kind.__name__} (torch.nn's face)"
+        return f"You gave {came}; use seqnets.cells.{name}.{further}"
     return (
         "A class of cells, or a partial of it, becomes a cell with the sizes filled in, and a cell "
         "becomes a layer by Recurrent(cell)."

@@ -150,7 +150,7 @@ def make_request(
     else:
         state = cell.check_state(state, x)
     if lengths is not None:
-        lengths = _checked_lengths(cell._name, lengths, x)
+        lengths = checked_lengths(cell._name, lengths, x)
     if resets is not None:
         resets = _checked_resets(cell._name, resets, x)
     if not isinstance(reverse, bool):
@@ -160,7 +160,8 @@ def make_request(
     return Request(cell, x, state, lengths, resets, reverse, memory)
 
 
-def _checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
+def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
+    """Lengths as int64 on the device of x, (B, T, I); raise as ``unroll`` where they misfit."""
     B, T, _ = x.shape
     if not isinstance(lengths, Tensor):
         lengths = torch.as_tensor(lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.checks import check_is_layer, check_run, no_step
 from seqnets.layers.cuda_streams import side_by_side
 from seqnets.layers.lengths import resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
@@ -77,6 +77,14 @@ class Reversed(nn.Module):
             )
         return turned(y, lengths), state
 
+    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always: the first step to run is the last of a sequence.
+        """
+        raise no_step("Reversed", "it runs backwards")
+
 
 class Bidirectional(nn.Module):
     """Run one cell forwards and one backwards, and merge what they say of each step.
@@ -93,13 +101,13 @@ class Bidirectional(nn.Module):
         memory: "full" or "lean" for the cells; see ``unroll``.
 
     Raises:
-        ConfigError: ``merge`` is none of these, ``cell`` is neither cell nor layer, a layer has no
-            backward one beside it, or a backend or memory is given for layers, which have their
-            own.
+        ConfigError: ``merge`` is none of these, no backend or memory has this name, ``cell`` is
+            neither cell nor layer, a layer has no backward one beside it, or a backend or memory is
+            given for layers, which have their own.
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
 
     Example:
-        >>> stacks = (DeepRNN(LSTMCell, 8, 64, num_layers=3) for _ in range(2))
+        >>> stacks = (DeepRNN(cells.LSTMCell, 8, 64, num_layers=3) for _ in range(2))
         >>> layer = Bidirectional(*stacks)
 
     References:
@@ -120,6 +128,7 @@ class Bidirectional(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("Bidirectional", _MERGES, merge=merge)
+        check_run("Bidirectional", backend, memory)
         self.merge = merge
         options = {"backend": backend, "memory": memory}
         self.forward_layer = _layer(cell, options, reverse=False)
@@ -173,6 +182,14 @@ class Bidirectional(nn.Module):
             lambda: self.backward_layer(x, after, lengths, behind),
         )
         return self._merge(ahead, back), (forward_state, backward_state)
+
+    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always: one of the directions begins at a sequence's end.
+        """
+        raise no_step("Bidirectional", "it runs in both directions")
 
     def extra_repr(self) -> str:
         """How the directions are merged."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.convolutional import height_and_width
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
-from seqnets.layers.lengths import divided, without_padding
+from seqnets.layers.lengths import checked_lengths, divided, without_padding
 
 
 class ConvFront1d(nn.Module):
@@ -36,7 +36,7 @@ class ConvFront1d(nn.Module):
 
     Example:
         >>> front = ConvFront1d(1, [32, 64], kernel_size=[10, 5], stride=[5, 2])
-        >>> net = Fronted(front, Recurrent(GRUCell(64, 128)))
+        >>> net = Fronted(front, Recurrent(cells.GRUCell(64, 128)))
         >>> y, state = net(torch.randn(4, 16000, 1))  # y: (4, 1600, 128)
     """
 
@@ -115,7 +115,7 @@ class ConvFront2d(nn.Module):
         ConfigError: A size is no integer from 1, or lists disagree in length.
 
     Example:
-        >>> net = Fronted(ConvFront2d(3, [16, 32, 64]), Recurrent(LSTMCell(64, 128)))
+        >>> net = Fronted(ConvFront2d(3, [16, 32, 64]), Recurrent(cells.LSTMCell(64, 128)))
         >>> y, state = net(torch.randn(2, 50, 3, 32, 32))  # y: (2, 50, 128)
 
     References:
@@ -222,6 +222,11 @@ class Fronted(nn.Module):
         """Features of the output."""
         return self.layer.output_size
 
+    @property
+    def per_step(self) -> bool:
+        """Whether the front treats every step on its own."""
+        return getattr(self.front, "per_step", False)
+
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
         """Valid steps of each row's output, (B,), from those of its input."""
         return self.front.lengths_after(lengths)
@@ -246,7 +251,7 @@ class Fronted(nn.Module):
         """
         if resets is not None:
             self._check_front("resets")
-        x, lengths = self.front(x, lengths)
+        x, lengths = self.front(x, checked_lengths("Fronted", lengths, x))
         return self.layer(x, state, lengths, resets)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -260,7 +265,7 @@ class Fronted(nn.Module):
         return self.layer.step(y[:, 0], state)
 
     def _check_front(self, what: str) -> None:
-        if not getattr(self.front, "per_step", False):
+        if not self.per_step:
             raise ConfigError(
                 f"Fronted: {what} came, but {type(self.front).__name__} sees several steps at "
                 f"once.\n  Give it each sequence whole, in a row of its own."

@@ -14,6 +14,7 @@ from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
+from seqnets.layers.checks import check_run, no_step
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
@@ -52,7 +53,7 @@ class DeepRNN(nn.Module):
         ShapeError: A connection leads around a layer whose input and output widths differ.
 
     Example:
-        >>> net = DeepRNN(GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
+        >>> net = DeepRNN(cells.GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
         >>> y, state = net(torch.randn(4, 100, 8))  # y: (4, 100, 64)
     """
 
@@ -80,6 +81,7 @@ class DeepRNN(nn.Module):
                 "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
                 "  The layer above takes one input, not a pair."
             )
+        check_run("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
         L = _depth(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _each("cell", cell, L)
@@ -164,11 +166,8 @@ class DeepRNN(nn.Module):
         after = []
         for depth, layer in enumerate(self.layers):
             if not isinstance(layer, Recurrent) or layer.reverse:
-                raise ConfigError(
-                    f"DeepRNN: step came, but layer {depth} runs "
-                    f"{'backwards' if _backwards(layer) else 'in both directions'}.\n"
-                    f"  It would have to know the future; call the layer with whole sequences."
-                )
+                where = "backwards" if _backwards(layer) else "in both directions"
+                raise no_step("DeepRNN", f"layer {depth} runs {where}")
             y, final = layer.step(self.dropout(x) if depth else x, states[depth])
             x = self.connections[depth](x, y)
             after.append(final)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
-from seqnets.layers.lengths import divided, valid_steps
+from seqnets.layers.lengths import checked_lengths, divided, valid_steps
 
 
 class Hierarchical(nn.Module):
@@ -32,7 +32,8 @@ class Hierarchical(nn.Module):
         ShapeError: ``upper`` does not take as many features as ``lower`` gives.
 
     Example:
-        >>> net = Hierarchical(Recurrent(GRUCell(8, 64)), Recurrent(GRUCell(64, 32)), stride=10)
+        >>> lower, upper = Recurrent(cells.GRUCell(8, 64)), Recurrent(cells.GRUCell(64, 32))
+        >>> net = Hierarchical(lower, upper, stride=10)
         >>> y, (low, high) = net(torch.randn(4, 100, 8))  # y: (4, 10, 32)
 
     References:
@@ -89,6 +90,7 @@ class Hierarchical(nn.Module):
             resets: Where the lower layer's state starts anew before a step, (B, T) boolean; the
                 upper one's does so before the segment in which such a step is.
         """
+        lengths = checked_lengths("Hierarchical", lengths, x)
         low, high = (None, None) if state is None else state
         T, n = x.shape[1], -(-x.shape[1] // self.stride)
         begins = torch.arange(T, device=x.device) % self.stride == 0
@@ -103,7 +105,7 @@ class Hierarchical(nn.Module):
             whole = nn.functional.pad(resets, (0, n * self.stride - T))
             resets = whole.unflatten(1, (n, self.stride)).any(2)
         ends = torch.arange(1, n + 1, device=x.device) * self.stride
-        last = T if lengths is None else lengths.to(x.device)[:, None].clamp(1, max(T, 1))
+        last = T if lengths is None else lengths[:, None].clamp(1, max(T, 1))
         ends = ends.clamp(max=last).expand(x.shape[0], n)
         told = y.take_along_dim(ends[..., None] - 1, 1)
         y, high = self.upper(told, high, self.lengths_after(lengths), resets)

@@ -6,6 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqnets.engine import request
+
+
+def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """Lengths as a tensor on the device of x, (B, T, ...); raise as ``unroll`` where they misfit.
+
+    An x of a lower rank is left to who refuses it.
+    """
+    if lengths is None or x.dim() < 3:
+        return lengths
+    return request.checked_lengths(who, lengths, x.flatten(2))
+
 
 def valid_steps(sequence: Tensor, lengths: Tensor) -> Tensor:
     """Which steps of a sequence (B, T, ...) are within the lengths (B,): (B, T) boolean."""
@@ -42,7 +54,7 @@ def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
 
 def divided(lengths: Tensor | None, stride: int) -> Tensor | None:
     """Lengths after so many steps have become one; a part of them counts as a step."""
-    return None if lengths is None else (lengths + stride - 1) // stride
+    return None if lengths is None else (torch.as_tensor(lengths) + stride - 1) // stride
 
 
 def _as_wide(steps: Tensor, sequence: Tensor) -> Tensor:

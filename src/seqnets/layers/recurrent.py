@@ -8,6 +8,7 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import native
 from seqnets.engine.unroll import unroll
+from seqnets.layers.checks import check_run, no_step
 from seqnets.typing import State
 
 
@@ -21,10 +22,10 @@ class Recurrent(nn.Module):
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
 
     Raises:
-        ConfigError: ``cell`` is no cell.
+        ConfigError: ``cell`` is no cell, or no backend or memory has this name.
 
     Example:
-        >>> layer = Recurrent(LSTMCell(input_size=8, hidden_size=16))
+        >>> layer = Recurrent(cells.LSTMCell(input_size=8, hidden_size=16))
         >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
     """
 
@@ -33,6 +34,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         check_is_cell("Recurrent", cell)
+        check_run("Recurrent", backend, memory)
         self.cell = cell
         self.reverse = reverse
         self.backend = backend
@@ -75,7 +77,13 @@ class Recurrent(nn.Module):
         )
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Take one step: x (B, I) and the state before, to output (B, H) and the state after."""
+        """Take one step: x (B, I) and the state before, to output (B, H) and the state after.
+
+        Raises:
+            ConfigError: Time runs backwards.
+        """
+        if self.reverse:
+            raise no_step("Recurrent", "it runs backwards")
         return native.step(self.cell, x, state)
 
     def extra_repr(self) -> str:

@@ -36,7 +36,7 @@ class Stream:
         ConfigError: The layer is of another kind, runs in both directions, or backwards.
 
     Example:
-        >>> stream = Stream(Recurrent(GRUCell(8, 256)))
+        >>> stream = Stream(Recurrent(cells.GRUCell(8, 256)))
         >>> for x_t in x.unbind(1):  # (1, 8) each
         ...     y_t = stream(x_t)  # (1, 256), overwritten by the next call
         >>> stream.reset()

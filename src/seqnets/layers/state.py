@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from seqnets.errors import ShapeError
+
 
 def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
-    """Apply a function to every tensor of a state; None stays None."""
+    """Apply a function to every tensor of a state; None stays None.
+
+    Raises:
+        ShapeError: Something else is in the state.
+    """
     if state is None:
         return None
     if isinstance(state, Tensor):
         return function(state)
+    if not isinstance(state, Sequence) or isinstance(state, str):
+        raise ShapeError(
+            f"map_state: a state has {type(state).__name__} in it, expected tensors, None and "
+            f"tuples of these.\n  Give the state as a layer returns it."
+        )
     return tuple(map_state(function, part) for part in state)
 
 

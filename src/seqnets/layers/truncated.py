@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers.bidirectional import runs_ahead
 from seqnets.layers.checks import check_is_layer
+from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 
 
@@ -24,13 +26,14 @@ class Truncated(nn.Module):
     is the textbook's sum, exactly ``steps`` for each output.
 
     Args:
-        layer: A recurrent layer in one direction: Recurrent or DeepRNN.
+        layer: A recurrent layer in one direction, of which every step is an output: Recurrent,
+            DeepRNN, or what goes around them step by step.
         steps: How many steps a gradient reaches back at most, counting the output's own; from 1.
         stride: Outputs of each window, a divisor of ``steps``; by default all of them.
 
     Raises:
-        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, or runs backwards
-            or in both directions.
+        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, runs backwards or
+            in both directions, or sees several steps at once.
 
     References:
         Williams & Peng, 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of
@@ -40,17 +43,26 @@ class Truncated(nn.Module):
     def __init__(self, layer: nn.Module, steps: int, stride: int | None = None) -> None:
         super().__init__()
         check_is_layer("Truncated", layer)
+        check_count("Truncated", steps=steps)
         stride = steps if stride is None else stride
-        if not 1 <= stride <= steps or steps % stride:
+        check_count("Truncated", stride=stride)
+        if steps % stride:
             raise ConfigError(
-                f"Truncated: steps is {steps} and stride {stride}, expected positive integers, "
-                f"stride a divisor of steps."
+                f"Truncated: steps is {steps} and stride {stride}, expected a divisor of steps."
             )
         if not runs_ahead(layer):
             raise ConfigError(
                 "Truncated: the layer runs backwards or in both directions, expected ahead.\n"
                 "  A layer that comes from the future cannot carry its state between windows."
             )
+        for part in layer.modules():
+            if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
+                raise ConfigError(
+                    f"Truncated: {type(part).__name__} sees several steps at once, expected a "
+                    f"layer that takes one after the other.\n"
+                    f"  A window would cut through what it sees; put Truncated around the "
+                    f"recurrent layer inside."
+                )
         self.layer = layer
         self.steps = steps
         self.stride = stride
@@ -72,11 +84,16 @@ class Truncated(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """As the layer's own forward."""
+        """As the layer's own forward.
+
+        Raises:
+            ShapeError: A length is outside 0..T, or what the layer itself refuses.
+        """
         T = x.shape[1]
         if T <= self.stride or not torch.is_grad_enabled():
             return self.layer(x, state, lengths, resets)
 
+        lengths = checked_lengths("Truncated", lengths, x)
         outputs = []
         seen = {0: state}  # the state before a step, for the steps at which a window may begin
         for begin in range(0, T, self.stride):

@@ -35,7 +35,7 @@ class Video(nn.Module):
         ConfigError: There is no convolutional cell in the layer, or they disagree about the frame.
 
     Example:
-        >>> video = Video(ConvLSTMCell.over(1, 16, frame=(64, 64)))
+        >>> video = Video(cells.ConvLSTMCell.over(1, 16, frame=(64, 64)))
         >>> y, state = video(torch.randn(4, 10, 1, 64, 64))  # y: (4, 10, 16, 64, 64)
     """
 
@@ -76,7 +76,8 @@ class Video(nn.Module):
             options: What :class:`DeepRNN` takes beyond the cell and the sizes.
 
         Example:
-            >>> video = Video.deep(partial(ConvGRUCell, kernel_size=5), 3, [32, 16], (64, 64))
+            >>> cell = partial(cells.ConvGRUCell, kernel_size=5)
+            >>> video = Video.deep(cell, 3, [32, 16], (64, 64))
         """
         height, width = height_and_width("Video", frame)
         places = height * width

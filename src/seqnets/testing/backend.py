@@ -97,7 +97,7 @@ def check_backend(
         BackendError: No backend has this name.
 
     Example:
-        >>> check_backend(GRUCell(3, 5), "native")
+        >>> check_backend(cells.GRUCell(3, 5), "native")
         {'B=5, resets': "GRUCell: backend 'native' refuses: torch's kernels cannot ..."}
     """
     if backend not in BACKENDS:

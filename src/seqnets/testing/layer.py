@@ -29,7 +29,7 @@ def check_layer(layer: Any, *, skip: Collection[str] = ()) -> None:
         ConfigError: ``skip`` names no law.
 
     Example:
-        >>> check_layer(Bidirectional(LSTMCell(3, 4)), skip=("chunks", "steps", "causality"))
+        >>> check_layer(Bidirectional(cells.LSTMCell(3, 4)), skip=("chunks", "steps", "causality"))
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
