@@ -243,8 +243,8 @@ def _slopes(
     total = sum((y * end).sum() for y, end in zip(outputs, ends, strict=True))
     if not isinstance(total, Tensor) or not total.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    came = torch.full_like(total, steep)
-    found = torch.autograd.grad(total, inputs, came, retain_graph=True, allow_unused=True)
+    total = total * steep  # gradients that are given load sympy, a third of a second
+    found = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
