@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import seqnets
+from seqnets.errors import ConfigError
 
 I, H, T, B, P = 3, 4, 5, 3, 2
 KINDS = {
@@ -412,3 +413,14 @@ def test_a_model_around_a_module_can_be_traced_by_fx(name):
 
 def test_counts_of_layers_may_be_numpys():
     assert seqnets.GRU(I, H, num_layers=np.int64(2)).num_layers == 2
+
+
+def test_sizes_that_were_set_afterwards_are_told_to_be_fixed():
+    module = seqnets.LSTM(I, H)
+    module.weight_ih_l0 = nn.Parameter(module.weight_ih_l0[:, :2].detach().clone())
+    module.input_size = 2
+
+    with pytest.raises(
+        ConfigError, match=r"LSTM: input_size and hidden_size are 2 and 4, expected"
+    ):
+        module(torch.randn(T, B, 2))

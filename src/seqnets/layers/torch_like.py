@@ -294,6 +294,7 @@ class TorchLike(_TorchLike):
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
 
     def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        self._check_sizes()
         self._check_batch(state, x)
         D = 1 + self.bidirectional
         x, finals = _time_first(x), []
@@ -315,6 +316,17 @@ class TorchLike(_TorchLike):
             if D == 2:
                 x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _check_sizes(self) -> None:
+        """Raise where somebody has set other sizes than the equations have."""
+        made = self._equations[0]
+        if (self.input_size, self.hidden_size) != (made.input_size, made.hidden_size):
+            raise ConfigError(
+                f"{self._name}: input_size and hidden_size are {self.input_size} and "
+                f"{self.hidden_size}, expected {made.input_size} and {made.hidden_size}, which "
+                f"it was made with.\n"
+                f"  Sizes stay as they are; make another module and give it the new weights."
+            )
 
     def _check_features(self, given: Tensor) -> None:
         """Raise unless there are I, in the words of who has never heard of a cell."""
