@@ -347,6 +347,30 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_tex
     assert 1 <= last["global_step"] < 8
 
 
+def test_a_run_that_fails_after_a_step_keeps_its_folder_and_its_log_says_why(
+    seqnets, small_text, tmp_path
+):
+    steps = ["trainer.limit_train_batches=8", "trainer.limit_val_batches=0"]
+    wild = ["model/cell=relu_rnn", "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant"]
+    rare = "callbacks.checkpoints.every_n_steps=0"
+
+    done = seqnets("train", *small_text, *steps, *wild, rare)
+
+    assert done.code == 1
+    folder = only_run(tmp_path)
+    assert not list((folder / "checkpoints").iterdir())
+    assert list(folder.glob("events.*"))
+    log = (folder / "run.log").read_text()
+    assert "ended by DivergenceError: Training: the loss is " in log
+    assert "Traceback" not in log
+
+
+def test_a_run_that_fails_before_a_step_leaves_no_folder(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, "callbacks.samples.prompt=√")
+    assert done.code != 0
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
 def test_a_full_disk_is_told_without_a_traceback(seqnets):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

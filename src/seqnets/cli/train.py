@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, shell
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.training import (
     LanguageModelling,
     Objective,
@@ -92,21 +93,29 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _folder(checkpoint, options, dataset) as folder, quiet():
-        return _train(options, folder, checkpoint, console, command)
+    with _full_disk(), _running(checkpoint, options, dataset) as running, quiet():
+        return _train(options, running, checkpoint, console, command)
+
+
+@dataclass
+class _Running:
+    """A run's folder, and its trainer as soon as there is one."""
+
+    folder: Path
+    trainer: Trainer | None = None
 
 
 def _train(
-    options: Config, folder: Path, checkpoint: Path | None, console: Console, command: str
+    options: Config, running: _Running, checkpoint: Path | None, console: Console, command: str
 ) -> Trained:
-    allow = options["allow"]
+    allow, folder = options["allow"], running.folder
     seed_everything(options["seed"], verbose=False)
     data = make_data(options, allow)
     module = make_module(options, data.describe(), allow)
     module.card["config"] = {**options, "resume": None}
     built = build(options["callbacks"], allow, "callbacks") or {}
     callbacks = [callback for callback in built.values() if callback is not None]
-    trainer = _make_trainer(options, folder, callbacks)
+    trainer = running.trainer = _make_trainer(options, folder, callbacks)
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
@@ -260,8 +269,8 @@ def _full_disk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folder(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[Path]:
-    """The run's folder, with a log; a new one is taken away again if nothing comes of it."""
+def _running(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
+    """The run's folder, with a log; a new one is taken away again if it fails before a step."""
     existing = None if checkpoint is None else runs.folder_of(checkpoint)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         if _FOLDER not in os.environ:
@@ -269,26 +278,41 @@ def _folder(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[
                 "trainer: another program started the processes, expected seqnets to.\n"
                 "  Call `seqnets train` once; trainer.devices says how many there are."
             )
-        yield Path(os.environ[_FOLDER])
+        yield _Running(Path(os.environ[_FOLDER]))
         return
-    folder = existing or runs.new_folder(options["output"], dataset)
-    os.environ[_FOLDER] = str(folder)
+    running = _Running(existing or runs.new_folder(options["output"], dataset))
+    os.environ[_FOLDER] = str(running.folder)
     try:
-        yield folder
-    except BaseException:
-        if existing is None and not any((folder / "checkpoints").iterdir()):
-            shutil.rmtree(folder)
+        yield running
+    except BaseException as error:
+        trace = None if isinstance(error, SeqnetsError) else error
+        logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
+        if existing is None and (running.trainer is None or running.trainer.global_step == 0):
+            _close_log()
+            shutil.rmtree(running.folder)
         raise
     finally:
         del os.environ[_FOLDER]
         _close_log()
 
 
+class _Log(logging.FileHandler):
+    """A line that a full disk has no room for is left out: the terminal says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, though what is left of it cannot be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def _open_run(options: Config, folder: Path) -> None:
     """Write the resolved configuration and start the log."""
     runs.unmark(folder)
     OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler = _Log(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.name = _FOLDER
     logging.getLogger().addHandler(handler)
