@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from seqnets.cli.names import UsageError
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import load_checkpoint
 
@@ -55,7 +56,10 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
 
     Raises:
         CheckpointError: There is none.
+        UsageError: The path is empty.
     """
+    if path == "":
+        raise UsageError("Checkpoint: the path is empty, expected a file or a run's folder.")
     place = Path(str(path)).expanduser()
     if path == "last" and not place.exists():
         if (last := _newest(_RUNS)) is None:

@@ -25,6 +25,7 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import (
     Config,
     check_device,
+    check_filled,
     check_seed,
     make_data,
     make_module,
@@ -85,6 +86,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     check_seed(options["seed"])
     if not isinstance(options["output"], str):
         raise UsageError(f"output: is {options['output']!r}, expected a folder.")
+    check_filled(output=options["output"])
     check_device(options["trainer"])
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
