@@ -261,6 +261,7 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
 
+    second = seqnets("train", "resume=auto")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
@@ -268,6 +269,8 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     epochs = stopped_at // 2 + 3
     done = seqnets("train", "resume=auto", f"trainer.max_epochs={epochs}")
 
+    assert second.code == 1
+    assert f"is in use by process {process.pid}, expected" in second.err
     assert process.returncode == 143, output
     assert "Stopped by SIGTERM" in output
     assert "Traceback" not in output

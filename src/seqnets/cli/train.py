@@ -272,7 +272,7 @@ def _full_disk() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _running(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
-    """The run's folder, with a log; a new one is taken away again if it fails before a step."""
+    """The run's folder, held as long as it is trained."""
     existing = None if checkpoint is None else runs.folder_of(checkpoint)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         if _FOLDER not in os.environ:
@@ -283,13 +283,20 @@ def _running(checkpoint: Path | None, options: Config, dataset: str) -> Iterator
         yield _Running(Path(os.environ[_FOLDER]))
         return
     running = _Running(existing or runs.new_folder(options["output"], dataset))
+    with _logged(running, new=existing is None), runs.held(running.folder):
+        yield running
+
+
+@contextlib.contextmanager
+def _logged(running: _Running, new: bool) -> Iterator[None]:
+    """Log how the run ends; a new one that fails before a step is taken away again."""
     os.environ[_FOLDER] = str(running.folder)
     try:
-        yield running
+        yield
     except BaseException as error:
         trace = None if isinstance(error, SeqnetsError) else error
         logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
-        if existing is None and (running.trainer is None or running.trainer.global_step == 0):
+        if new and (running.trainer is None or running.trainer.global_step == 0):
             _close_log()
             shutil.rmtree(running.folder)
         raise
