@@ -278,6 +278,50 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
 
 
+def test_a_run_that_stops_early_says_so_and_goes_on_with_the_patience_it_suggests(
+    seqnets, small_text, tmp_path
+):
+    never = ["callbacks=early_stopping", "+callbacks.early_stopping.min_delta=100"]
+    patience = "callbacks.early_stopping.patience=1"
+    done = seqnets("train", *small_text, *never, patience, "trainer.max_epochs=20")
+
+    assert done.code == 0, done.err
+    assert "Stopped early: val/loss has not fallen for 1 validation.\n" in done.out
+    again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
+    assert "callbacks.early_stopping.patience=6" in again
+    before, last = 2 * 2, only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(last)["global_step"] == before
+    resumed = seqnets(*shlex.split(again)[1:])
+    assert resumed.code == 0, resumed.err
+    assert load_checkpoint(last)["global_step"] == before + 2 * 5
+
+
+def test_a_figure_for_early_stopping_that_there_is_not_ends_before_training(seqnets, small_text):
+    wrong = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/lost"]
+    done = seqnets("train", *small_text, *wrong)
+
+    assert done.code == 1
+    assert "EarlyStopping: monitor is 'val/lost', expected one of val/loss, val/bits" in done.err
+    assert "callbacks.early_stopping.monitor" in done.err
+    assert "step 2 " not in done.out
+
+
+def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_epochs=5")
+    done = seqnets("train", "resume=last", "trainer.max_epochs=-1", "trainer.max_steps=3")
+
+    assert done.code == 0, done.err
+    assert "Nothing is left to train: step 10 of trainer.max_steps=3.\n" in done.out
+    again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
+    assert again.endswith(" trainer.max_epochs=-1 trainer.max_steps=13")
+    resumed = seqnets(*shlex.split(again)[1:])
+    assert "Nothing is left" not in resumed.out
+    last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(last)["global_step"] == 13
+
+
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
     done = seqnets("train", "-m", *small_text, "seed=1,2", "logger=none")
 

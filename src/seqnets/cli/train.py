@@ -46,13 +46,16 @@ from seqnets.training import (
     load_checkpoint,
     load_weights,
 )
-from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
+from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal, TextSamples
 from seqnets.training.callbacks.tensorboard import writer_of
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
+
+_PATIENCE = 5
+"""Validations for which a run that stopped early at least goes on, if told to."""
 
 
 def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
@@ -116,7 +119,8 @@ def _train(
     module = make_module(options, data.describe(), allow)
     module.card["config"] = {**options, "resume": None}
     built = build(options["callbacks"], allow, "callbacks") or {}
-    callbacks = [callback for callback in built.values() if callback is not None]
+    named = {name: callback for name, callback in built.items() if callback is not None}
+    callbacks = list(named.values())
     trainer = running.trainer = _make_trainer(options, folder, callbacks)
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
@@ -137,13 +141,19 @@ def _train(
         report.show(console, title, f"{_again(folder)}{command}")
         return trained._replace(code=128 + received)
 
+    early = _early(named)
+    if early is not None:
+        console.print(f"Stopped early: {early[1].reason}.")
+    elif module.last_loss is None:
+        console.print(f"Nothing is left to train: {_reached(trainer)}.")
     kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
         samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
-    lines = _what_next(options, folder, kept, module, command)
+    longer = _longer(options, trainer, early, idle=module.last_loss is None)
+    lines = _what_next(folder, kept, module, longer, command)
     use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
     if writer_of(trainer) is not None:
         use = f"to look, {use}"
@@ -221,27 +231,63 @@ def _again(folder: Path) -> str:
 
 
 def _what_next(
-    options: Config, folder: Path, kept: Path, module: SequenceModule, command: str
+    folder: Path, kept: Path, module: SequenceModule, longer: Sequence[str], command: str
 ) -> list[str]:
     checkpoint = report.typed("checkpoint", kept)
     writes = type(module.objective).rows is not Objective.rows
     uses = [f"predict {checkpoint}"] if writes else []
     if isinstance(module.objective, LanguageModelling):
         uses = [f"generate {checkpoint} temperature=0.8"]
-    limits = {name: options["trainer"].get(name) for name in ("max_epochs", "max_steps")}
-    longer = [
-        f" trainer.{name}={max(1, 2 * limit)}"
-        for name, limit in limits.items()
-        if limit is not None and limit >= 0
-    ]
-    if options["trainer"].get("max_time"):
-        longer.append(" trainer.max_time=null")
     program = report.called("seqnets")
     return [
         *(f"{program} {use}{command}" for use in uses),
         f"{program} evaluate {checkpoint}{command}",
-        f"{_again(folder)}{''.join(longer)}{command}",
+        " ".join([_again(folder), *longer]) + command,
     ]
+
+
+def _early(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
+    """The callback that stopped the run early, and what the configuration calls it."""
+    stopping = ((name, c) for name, c in callbacks.items() if isinstance(c, EarlyStopping))
+    return next(((name, c) for name, c in stopping if c.reason is not None), None)
+
+
+def _limits(trainer: Trainer) -> Iterator[tuple[str, int, int]]:
+    """What limits a run: the unit, how far the run is, and how far it may go; -1: no limit."""
+    for unit, done in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
+        limit = getattr(trainer, f"max_{unit}s")
+        yield unit, done, -1 if limit is None else limit
+
+
+def _reached(trainer: Trainer) -> str:
+    """Which limit ended a run: "step 604 of trainer.max_steps=100"."""
+    found = (
+        f"{unit} {done} of trainer.max_{unit}s={limit}"
+        for unit, done, limit in _limits(trainer)
+        if done >= limit >= 0
+    )
+    return next(found, "trainer.max_time is over")
+
+
+def _longer(
+    options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, idle: bool
+) -> list[str]:
+    """What lets a run that has ended go on, for as long again.
+
+    Its checkpoint knows the limits that it had; one that was idle wrote none, and is told all.
+    """
+    longer = [
+        f"trainer.max_{unit}s={-1 if limit < 0 else max(done, limit) + max(1, limit)}"
+        for unit, done, limit in _limits(trainer)
+        if limit >= 0 or idle
+    ]
+    if options["trainer"].get("max_time"):
+        longer.append("trainer.max_time=null")
+    if early is not None:
+        name, callback = early
+        patience = callback.wait_count + max(_PATIENCE, callback.patience)
+        longer.append(f"callbacks.{name}.patience={patience}")
+    return longer
 
 
 def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> Trainer:
