@@ -312,7 +312,8 @@ def _full_disk() -> Iterator[None]:
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"
-            "  Make room or choose another folder (output=FOLDER), then resume."
+            "  Make room or choose another folder (output=FOLDER). A run with a checkpoint can be "
+            "resumed."
         ) from error
 
 
