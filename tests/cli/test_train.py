@@ -220,6 +220,20 @@ def test_a_resumed_run_takes_its_options_from_the_checkpoint(seqnets, small_text
     assert steps == sorted(set(steps))
 
 
+def test_a_resumed_run_keeps_to_the_folder_of_all_runs_that_it_was_made_in(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "output=b")
+    (folder,) = (tmp_path / "b").glob("*/*")
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    assert "\noutput: b\n" in (folder / "config.yaml").read_text()
+    last = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert last["seqnets"]["config"]["output"] == "b"
+
+
 def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
 

@@ -94,11 +94,14 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
     checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
+    existing = None if checkpoint is None else runs.folder_of(checkpoint)
+    if existing is not None:
+        options["output"] = report.shown(existing.parent.parent)  # where the run is, and stays
     console = terminal()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _running(checkpoint, options, dataset) as running, quiet():
+    with _full_disk(), _running(existing, options, dataset) as running, quiet():
         return _train(options, running, checkpoint, console, command)
 
 
@@ -157,7 +160,7 @@ def _train(
     use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
     if writer_of(trainer) is not None:
         use = f"to look, {use}"
-        runs_folder = shell(report.shown(folder.parents[1]))
+        runs_folder = shell(report.shown(folder.parent.parent))
         lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
     report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
     return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
@@ -318,9 +321,8 @@ def _full_disk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _running(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
-    """The run's folder, held as long as it is trained."""
-    existing = None if checkpoint is None else runs.folder_of(checkpoint)
+def _running(existing: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
+    """The run's folder, the one that there is or a new one, held as long as it is trained."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         if _FOLDER not in os.environ:
             raise ConfigError(
