@@ -220,6 +220,20 @@ def test_a_resumed_run_takes_its_options_from_the_checkpoint(seqnets, small_text
     assert steps == sorted(set(steps))
 
 
+def test_a_resumed_run_keeps_to_the_folder_of_all_runs_that_it_was_made_in(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "output=b")
+    (folder,) = (tmp_path / "b").glob("*/*")
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    assert "\noutput: b\n" in (folder / "config.yaml").read_text()
+    last = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert last["seqnets"]["config"]["output"] == "b"
+
+
 def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
 
@@ -261,6 +275,7 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
 
+    second = seqnets("train", "resume=auto")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
@@ -268,11 +283,57 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     epochs = stopped_at // 2 + 3
     done = seqnets("train", "resume=auto", f"trainer.max_epochs={epochs}")
 
+    assert second.code == 1
+    assert f"is in use by process {process.pid}, expected" in second.err
     assert process.returncode == 143, output
     assert "Stopped by SIGTERM" in output
     assert "Traceback" not in output
     assert done.code == 0, done.err
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
+
+
+def test_a_run_that_stops_early_says_so_and_goes_on_with_the_patience_it_suggests(
+    seqnets, small_text, tmp_path
+):
+    never = ["callbacks=early_stopping", "+callbacks.early_stopping.min_delta=100"]
+    patience = "callbacks.early_stopping.patience=1"
+    done = seqnets("train", *small_text, *never, patience, "trainer.max_epochs=20")
+
+    assert done.code == 0, done.err
+    assert "Stopped early: val/loss has not fallen for 1 validation.\n" in done.out
+    again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
+    assert "callbacks.early_stopping.patience=6" in again
+    before, last = 2 * 2, only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(last)["global_step"] == before
+    resumed = seqnets(*shlex.split(again)[1:])
+    assert resumed.code == 0, resumed.err
+    assert load_checkpoint(last)["global_step"] == before + 2 * 5
+
+
+def test_a_figure_for_early_stopping_that_there_is_not_ends_before_training(seqnets, small_text):
+    wrong = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/lost"]
+    done = seqnets("train", *small_text, *wrong)
+
+    assert done.code == 1
+    assert "EarlyStopping: monitor is 'val/lost', expected one of val/loss, val/bits" in done.err
+    assert "callbacks.early_stopping.monitor" in done.err
+    assert "step 2 " not in done.out
+
+
+def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_epochs=5")
+    done = seqnets("train", "resume=last", "trainer.max_epochs=-1", "trainer.max_steps=3")
+
+    assert done.code == 0, done.err
+    assert "Nothing is left to train: step 10 of trainer.max_steps=3.\n" in done.out
+    again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
+    assert again.endswith(" trainer.max_epochs=-1 trainer.max_steps=13")
+    resumed = seqnets(*shlex.split(again)[1:])
+    assert "Nothing is left" not in resumed.out
+    last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(last)["global_step"] == 13
 
 
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
@@ -345,6 +406,30 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_tex
     assert "Traceback" not in done.err
     last = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")
     assert 1 <= last["global_step"] < 8
+
+
+def test_a_run_that_fails_after_a_step_keeps_its_folder_and_its_log_says_why(
+    seqnets, small_text, tmp_path
+):
+    steps = ["trainer.limit_train_batches=8", "trainer.limit_val_batches=0"]
+    wild = ["model/cell=relu_rnn", "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant"]
+    rare = "callbacks.checkpoints.every_n_steps=0"
+
+    done = seqnets("train", *small_text, *steps, *wild, rare)
+
+    assert done.code == 1
+    folder = only_run(tmp_path)
+    assert not list((folder / "checkpoints").iterdir())
+    assert list(folder.glob("events.*"))
+    log = (folder / "run.log").read_text()
+    assert "ended by DivergenceError: Training: the loss is " in log
+    assert "Traceback" not in log
+
+
+def test_a_run_that_fails_before_a_step_leaves_no_folder(seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, "callbacks.samples.prompt=√")
+    assert done.code != 0
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_a_full_disk_is_told_without_a_traceback(seqnets):

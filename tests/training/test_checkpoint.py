@@ -126,6 +126,33 @@ def test_a_full_disk_keeps_the_file_before_and_leaves_no_litter(path, monkeypatc
     assert os.listdir(path.parent) == ["last.ckpt"]
 
 
+def test_a_file_that_grows_too_large_is_told_in_the_systems_words(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "last.ckpt"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError) as error:
+            save_checkpoint({**CONTENT, "large": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert "could not be written: [Errno 27] File too large.\n" in str(error.value)
+    assert "None was there before. Make room or choose another folder" in str(error.value)
+    assert "resume" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_umask_decides_who_may_read_a_checkpoint(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(CONTENT, tmp_path / "last.ckpt")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "last.ckpt").stat().st_mode & 0o777 == 0o640
+
+
 def test_what_a_killed_writer_left_is_cleared_away_and_a_living_ones_is_not(path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -3,7 +3,7 @@ import torch
 
 from seqnets.cells import LSTMCell
 from seqnets.datasets import Vocabulary
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, DivergenceError
 from seqnets.models import LanguageModel
 from seqnets.training.generate import generate
 
@@ -74,6 +74,16 @@ def test_the_model_is_left_in_the_mode_it_was_in(model, training):
     next(generate(model, CHARACTERS, length=3))
 
     assert model.training is training
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_model_that_gives_no_finite_numbers_is_refused(model, value, temperature):
+    with torch.no_grad():
+        model.output.bias[2] = value
+
+    with pytest.raises(DivergenceError, match="logits that are infinite or NaN"):
+        next(generate(model, CHARACTERS, temperature=temperature))
 
 
 def test_unknown_is_never_written(model):

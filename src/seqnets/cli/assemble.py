@@ -51,8 +51,18 @@ def check_seed(seed: Any) -> None:
         raise UsageError(f"seed: is {seed!r}, expected a whole number, 0 to {2**32 - 1}.")
 
 
+def check_filled(**paths: Any) -> None:
+    """Raise UsageError for a path that is empty: it would mean the folder where one is."""
+    for key, path in paths.items():
+        if path == "":
+            raise UsageError(f"{key}: is empty, expected a path.\n  {key}=. is the current folder.")
+
+
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     """Make a dataset, read and check it."""
+    options = config["dataset"]
+    paths = [key for key in options if key.rpartition("_")[2] in ("path", "root", "cache")]
+    check_filled(**{f"dataset.{key}": options[key] for key in paths})
     data: DataModule = build(config["dataset"], allow, "dataset")
     data.prepare_data()
     data.setup()

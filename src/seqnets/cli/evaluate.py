@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config, check_device, make_trainer, plain
+from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import score_file
@@ -35,6 +35,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     options = plain(config)
     if options["part"] not in _PARTS:
         raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), _PARTS)}")
+    check_filled(predictions=options["predictions"])
     path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
     learns = options["dynamic"]["lr"] is not None
     if options["predictions"] is not None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config, check_device, make_trainer, plain
+from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
@@ -55,6 +55,7 @@ def _check(options: Config) -> None:
     for key in ("to", "input"):
         if not isinstance(options[key], str) and not (key == "input" and options[key] is None):
             raise UsageError(f"{key}: is {options[key]!r}, expected a file.")
+    check_filled(input=options["input"])
     check_target(options["to"], options["overwrite"])
     check_device(options["trainer"])
     if options["trainer"].get("devices", 1) not in (1, "auto"):

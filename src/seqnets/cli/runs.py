@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from seqnets.cli.names import UsageError
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import load_checkpoint
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _RUNS = "runs"
 """Where `seqnets train` makes runs if it is not told otherwise."""
 
-_CHECKPOINTS, _LAST, _RESULT = "checkpoints", "last.ckpt", "result.json"
+_CHECKPOINTS, _LAST, _RESULT, _LOCK = "checkpoints", "last.ckpt", "result.json", "run.lock"
 
 
 def new_folder(output: Path | str, dataset: str) -> Path:
@@ -39,6 +47,36 @@ def new_folder(output: Path | str, dataset: str) -> Path:
     return parent / name
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder: no other process can go on with the run meanwhile.
+
+    The lock is the system's, which ends with the process, however that ends; on a system or disk
+    without locks there is none.
+
+    Raises:
+        ConfigError: Another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"Run {folder}: is in use by process {file.read() or 'unknown'}, expected a run "
+                "that nobody trains.\n  Wait until it has ended, or stop it."
+            ) from error
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The folder of the run that wrote a checkpoint; None if it lies elsewhere now."""
     parent = checkpoint.absolute().parent
@@ -55,7 +93,10 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
 
     Raises:
         CheckpointError: There is none.
+        UsageError: The path is empty.
     """
+    if path == "":
+        raise UsageError("Checkpoint: the path is empty, expected a file or a run's folder.")
     place = Path(str(path)).expanduser()
     if path == "last" and not place.exists():
         if (last := _newest(_RUNS)) is None:

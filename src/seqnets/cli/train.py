@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import (
     Config,
     check_device,
+    check_filled,
     check_seed,
     make_data,
     make_module,
@@ -36,7 +38,7 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, shell
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.training import (
     LanguageModelling,
     Objective,
@@ -44,13 +46,16 @@ from seqnets.training import (
     load_checkpoint,
     load_weights,
 )
-from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
+from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal, TextSamples
 from seqnets.training.callbacks.tensorboard import writer_of
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
+
+_PATIENCE = 5
+"""Validations for which a run that stopped early at least goes on, if told to."""
 
 
 def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
@@ -84,29 +89,42 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     check_seed(options["seed"])
     if not isinstance(options["output"], str):
         raise UsageError(f"output: is {options['output']!r}, expected a folder.")
+    check_filled(output=options["output"])
     check_device(options["trainer"])
     # "auto" that found something has become that checkpoint's path by now
     fresh = options["resume"] in (None, "auto")
     checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
+    existing = None if checkpoint is None else runs.folder_of(checkpoint)
+    if existing is not None:
+        options["output"] = report.shown(existing.parent.parent)  # where the run is, and stays
     console = terminal()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _folder(checkpoint, options, dataset) as folder, quiet():
-        return _train(options, folder, checkpoint, console, command)
+    with _full_disk(), _running(existing, options, dataset) as running, quiet():
+        return _train(options, running, checkpoint, console, command)
+
+
+@dataclass
+class _Running:
+    """A run's folder, and its trainer as soon as there is one."""
+
+    folder: Path
+    trainer: Trainer | None = None
 
 
 def _train(
-    options: Config, folder: Path, checkpoint: Path | None, console: Console, command: str
+    options: Config, running: _Running, checkpoint: Path | None, console: Console, command: str
 ) -> Trained:
-    allow = options["allow"]
+    allow, folder = options["allow"], running.folder
     seed_everything(options["seed"], verbose=False)
     data = make_data(options, allow)
     module = make_module(options, data.describe(), allow)
     module.card["config"] = {**options, "resume": None}
     built = build(options["callbacks"], allow, "callbacks") or {}
-    callbacks = [callback for callback in built.values() if callback is not None]
-    trainer = _make_trainer(options, folder, callbacks)
+    named = {name: callback for name, callback in built.items() if callback is not None}
+    callbacks = list(named.values())
+    trainer = running.trainer = _make_trainer(options, folder, callbacks)
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
@@ -126,17 +144,23 @@ def _train(
         report.show(console, title, f"{_again(folder)}{command}")
         return trained._replace(code=128 + received)
 
+    early = _early(named)
+    if early is not None:
+        console.print(f"Stopped early: {early[1].reason}.")
+    elif module.last_loss is None:
+        console.print(f"Nothing is left to train: {_reached(trainer)}.")
     kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
         samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
-    lines = _what_next(options, folder, kept, module, command)
+    longer = _longer(options, trainer, early, idle=module.last_loss is None)
+    lines = _what_next(folder, kept, module, longer, command)
     use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
     if writer_of(trainer) is not None:
         use = f"to look, {use}"
-        runs_folder = shell(report.shown(folder.parents[1]))
+        runs_folder = shell(report.shown(folder.parent.parent))
         lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
     report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
     return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
@@ -210,27 +234,63 @@ def _again(folder: Path) -> str:
 
 
 def _what_next(
-    options: Config, folder: Path, kept: Path, module: SequenceModule, command: str
+    folder: Path, kept: Path, module: SequenceModule, longer: Sequence[str], command: str
 ) -> list[str]:
     checkpoint = report.typed("checkpoint", kept)
     writes = type(module.objective).rows is not Objective.rows
     uses = [f"predict {checkpoint}"] if writes else []
     if isinstance(module.objective, LanguageModelling):
         uses = [f"generate {checkpoint} temperature=0.8"]
-    limits = {name: options["trainer"].get(name) for name in ("max_epochs", "max_steps")}
-    longer = [
-        f" trainer.{name}={max(1, 2 * limit)}"
-        for name, limit in limits.items()
-        if limit is not None and limit >= 0
-    ]
-    if options["trainer"].get("max_time"):
-        longer.append(" trainer.max_time=null")
     program = report.called("seqnets")
     return [
         *(f"{program} {use}{command}" for use in uses),
         f"{program} evaluate {checkpoint}{command}",
-        f"{_again(folder)}{''.join(longer)}{command}",
+        " ".join([_again(folder), *longer]) + command,
     ]
+
+
+def _early(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
+    """The callback that stopped the run early, and what the configuration calls it."""
+    stopping = ((name, c) for name, c in callbacks.items() if isinstance(c, EarlyStopping))
+    return next(((name, c) for name, c in stopping if c.reason is not None), None)
+
+
+def _limits(trainer: Trainer) -> Iterator[tuple[str, int, int]]:
+    """What limits a run: the unit, how far the run is, and how far it may go; -1: no limit."""
+    for unit, done in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
+        limit = getattr(trainer, f"max_{unit}s")
+        yield unit, done, -1 if limit is None else limit
+
+
+def _reached(trainer: Trainer) -> str:
+    """Which limit ended a run: "step 604 of trainer.max_steps=100"."""
+    found = (
+        f"{unit} {done} of trainer.max_{unit}s={limit}"
+        for unit, done, limit in _limits(trainer)
+        if done >= limit >= 0
+    )
+    return next(found, "trainer.max_time is over")
+
+
+def _longer(
+    options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, idle: bool
+) -> list[str]:
+    """What lets a run that has ended go on, for as long again.
+
+    Its checkpoint knows the limits that it had; one that was idle wrote none, and is told all.
+    """
+    longer = [
+        f"trainer.max_{unit}s={-1 if limit < 0 else max(done, limit) + max(1, limit)}"
+        for unit, done, limit in _limits(trainer)
+        if limit >= 0 or idle
+    ]
+    if options["trainer"].get("max_time"):
+        longer.append("trainer.max_time=null")
+    if early is not None:
+        name, callback = early
+        patience = callback.wait_count + max(_PATIENCE, callback.patience)
+        longer.append(f"callbacks.{name}.patience={patience}")
+    return longer
 
 
 def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> Trainer:
@@ -255,40 +315,62 @@ def _full_disk() -> Iterator[None]:
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"
-            "  Make room or choose another folder (output=FOLDER), then resume."
+            "  Make room or choose another folder (output=FOLDER). A run with a checkpoint can be "
+            "resumed."
         ) from error
 
 
 @contextlib.contextmanager
-def _folder(checkpoint: Path | None, options: Config, dataset: str) -> Iterator[Path]:
-    """The run's folder, with a log; a new one is taken away again if nothing comes of it."""
-    existing = None if checkpoint is None else runs.folder_of(checkpoint)
+def _running(existing: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
+    """The run's folder, the one that there is or a new one, held as long as it is trained."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         if _FOLDER not in os.environ:
             raise ConfigError(
                 "trainer: another program started the processes, expected seqnets to.\n"
                 "  Call `seqnets train` once; trainer.devices says how many there are."
             )
-        yield Path(os.environ[_FOLDER])
+        yield _Running(Path(os.environ[_FOLDER]))
         return
-    folder = existing or runs.new_folder(options["output"], dataset)
-    os.environ[_FOLDER] = str(folder)
+    running = _Running(existing or runs.new_folder(options["output"], dataset))
+    with _logged(running, new=existing is None), runs.held(running.folder):
+        yield running
+
+
+@contextlib.contextmanager
+def _logged(running: _Running, new: bool) -> Iterator[None]:
+    """Log how the run ends; a new one that fails before a step is taken away again."""
+    os.environ[_FOLDER] = str(running.folder)
     try:
-        yield folder
-    except BaseException:
-        if existing is None and not any((folder / "checkpoints").iterdir()):
-            shutil.rmtree(folder)
+        yield
+    except BaseException as error:
+        trace = None if isinstance(error, SeqnetsError) else error
+        logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
+        if new and (running.trainer is None or running.trainer.global_step == 0):
+            _close_log()
+            shutil.rmtree(running.folder)
         raise
     finally:
         del os.environ[_FOLDER]
         _close_log()
 
 
+class _Log(logging.FileHandler):
+    """A line that a full disk has no room for is left out: the terminal says why."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, though what is left of it cannot be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def _open_run(options: Config, folder: Path) -> None:
     """Write the resolved configuration and start the log."""
     runs.unmark(folder)
     OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler = _Log(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.name = _FOLDER
     logging.getLogger().addHandler(handler)

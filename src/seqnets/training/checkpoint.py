@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import pickle
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -56,30 +56,30 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
             still is.
     """
     path = Path(path)
-    partial = None
+    partial = path.with_name(f"{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_partials_of_the_dead(path.parent)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f"{os.getpid()}-", suffix=_PARTIAL, delete=False
-        ) as file:
-            partial = file.name
+        with partial.open("x+b") as file:
             torch.save(checkpoint, file)
             _seal(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:
+        # where the disk is full torch raises another error over the system's
+        found = error.__context__ if isinstance(error.__context__, OSError) else error
         kept = "The one before it is still there." if path.exists() else "None was there before."
+        advice = "Make room or choose another folder (output=FOLDER)."
+        if any(path.parent.glob("*.ckpt")):
+            advice = "Make room, then resume."
         raise CheckpointError(
-            f"Checkpoint {path}: could not be written: {error}.\n"
-            f"  {kept} Make room or choose another folder (output=FOLDER), then resume."
+            f"Checkpoint {path}: could not be written: {found}.\n  {kept} {advice}"
         ) from error
     finally:
-        if partial is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.checks import check_count
 from seqnets.datasets import Vocabulary
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, DivergenceError
 from seqnets.training.evaluating import evaluating
 
 _BROKEN, _LONGEST = "\ufffd", 4
@@ -49,6 +49,7 @@ def generate(
         ConfigError: An option makes no sense.
         DataError: The prompt has a character that is not in the vocabulary. Words that are not
             in it are read as the unknown word.
+        DivergenceError: The model gives no numbers to choose by.
     """
     check_options("generate", length, temperature, top_k)
     ids = read_prompt(vocabulary, prompt)
@@ -122,6 +123,12 @@ def _choose(
     top_k: int | None,
     random: torch.Generator,
 ) -> int:
+    if not logits.isfinite().all():
+        raise DivergenceError(
+            "generate: the model gives logits that are infinite or NaN, expected finite numbers.\n"
+            "  Its training has diverged. Take an earlier checkpoint, or train with a lower "
+            "learning rate (optimizer.lr) or gradient clipping (trainer.gradient_clip_val)."
+        )
     if vocabulary.unknown is not None:
         logits[vocabulary.unknown] = -torch.inf
     if temperature == 0:

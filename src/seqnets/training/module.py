@@ -89,6 +89,11 @@ class SequenceModule(LightningModule):
         self._validating = ExitStack()
         self._resumed: dict[str, Any] | None = None
 
+    @property
+    def figures(self) -> list[str]:
+        """The names of what is logged of a part that is scored."""
+        return ["loss", *self.objective.derived(0.0), *self._names]
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # which Lightning sets some forty times a step
             object.__setattr__(self, name, value)

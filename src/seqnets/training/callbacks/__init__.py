@@ -11,11 +11,13 @@ from seqnets.training.callbacks.progress import Progress
 from seqnets.training.callbacks.rates import RateByLength
 from seqnets.training.callbacks.samples import MusicSamples, TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
+from seqnets.training.callbacks.stopping import EarlyStopping
 
 __all__ = [
     "CUDAGraphs",
     "Checkpoints",
     "DivergenceGuard",
+    "EarlyStopping",
     "Hyperparameters",
     "ModelCard",
     "Monitor",

@@ -1,0 +1,52 @@
+"""Ending a run that no longer gets better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer, callbacks
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+
+from seqnets.errors import ConfigError, counted
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, but it looks for its figure before training, and says why it has stopped.
+
+    A run that goes on takes the patience that it is given now, and not the checkpoint's.
+
+    Raises:
+        ConfigError: At the start of the run: there is no figure of this name.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Look for the figure, unless it may be absent (``strict=False``)."""
+        known = [*(f"val/{name}" for name in pl_module.figures), "train/loss", "step"]
+        if self.strict and self.monitor not in known:
+            raise ConfigError(
+                f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(known)}.\n"
+                "  Set callbacks.early_stopping.monitor to a figure that is logged."
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on, and forget why the run stopped before."""
+        patience = self.patience
+        super().load_state_dict(state_dict)
+        self.patience = patience
+        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        self.stopping_reason_message = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it stopped this run, as the end of a sentence; None if it did not."""
+        better = "fallen" if self.mode == "min" else "risen"
+        return {
+            EarlyStoppingReason.NOT_STOPPED: None,
+            EarlyStoppingReason.NON_FINITE_METRIC: f"{self.monitor} is infinite or NaN",
+            EarlyStoppingReason.STOPPING_THRESHOLD: f"{self.monitor} has reached "
+            f"stopping_threshold {self.stopping_threshold}",
+            EarlyStoppingReason.DIVERGENCE_THRESHOLD: f"{self.monitor} has passed "
+            f"divergence_threshold {self.divergence_threshold}",
+            EarlyStoppingReason.PATIENCE_EXHAUSTED: f"{self.monitor} has not {better} for "
+            f"{counted(self.wait_count, 'validation')}",
+        }[self.stopping_reason]
