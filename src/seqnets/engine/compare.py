@@ -8,18 +8,17 @@ operations overflows, or has another derivative at a kink.
 
 from __future__ import annotations
 
-import copy
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets.cells import Cell
+from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.typing import State
@@ -185,25 +184,6 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         self.drew = self.drew or torch.Tag.nondeterministic_seeded in func.tags
         return func(*args, **(kwargs or {}))
-
-
-def with_own_containers(cell: Cell) -> Cell:
-    """A bound cell whose lists and the like are copies, so that nobody finds trial numbers there.
-
-    Those that are the cell's itself; not what is inside of these.
-    """
-    for name, value in attributes_of(cell).items():
-        if isinstance(value, (list, dict, set, deque)):
-            cell.__dict__[name] = copy.copy(value)
-    return cell
-
-
-def attributes_of(module: nn.Module) -> dict[str, Any]:
-    """What a module has of its own, besides tensors and modules."""
-    return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
-
-
-_MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}
 
 
 def _has_python(outputs: Sequence[Tensor]) -> bool:

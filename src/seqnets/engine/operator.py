@@ -17,7 +17,7 @@ from seqnets.cells import Cell
 from seqnets.engine import eager, fused, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.compare import attributes_of
+from seqnets.engine.equation import attributes_of
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.layout import Layout

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes
-from seqnets.engine.compare import attributes_of, watch_projection
+from seqnets.engine.compare import watch_projection
+from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
 from seqnets.engine.program import Program, make_program
 from seqnets.engine.trace import trace_projection, trace_step
@@ -95,7 +92,7 @@ def _program(step: Step) -> Program:
 def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
     tensors = tuple([(name, p.shape, p.dtype) for name, p in cell.tensors().items()])
     try:
-        key = (what, class_changes(), tensors, *_equation(cell))
+        key = (what, tensors, *equation_of(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
         return _apart(make)
     if key not in _known:
@@ -122,82 +119,3 @@ def _apart(make: Callable[[], _T]) -> _T:
             return thread.submit(make).result()
     finally:
         torch.set_anomaly_enabled(watched, torch.is_anomaly_check_nan_enabled())
-
-
-def _equation(cell: nn.Module) -> tuple[Any, ...]:
-    """What a cell computes by: its class, its mode, its attributes, and the same of what is inside.
-
-    Raises:
-        TypeError: An attribute of a module has nothing to compare it by.
-        Untraceable: A module has hooks.
-    """
-    owners = (cell, cell.origin) if isinstance(cell, Cell) else (cell,)
-    inside = []
-    for name, module in cell._modules.items():
-        if name != "parametrizations" and module is not None:
-            if any(getattr(module, kind) for kind in _HOOKS):
-                raise Untraceable(f"{name} has hooks, which are called at every step")
-            inside.append((name, *_equation(module)))
-    code = _code(type(cell))
-    return type(cell), code, cell.training, _frozen(attributes_of(cell), owners), *inside
-
-
-def _code(kind: type[nn.Module]) -> tuple[Any, ...]:
-    """What the methods of an equation are compiled to: notebooks put new code into old ones."""
-    methods = (getattr(kind, name, None) for name in ("project", "step", "update"))
-    return tuple([getattr(method, "__code__", None) for method in methods])
-
-
-_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-
-
-def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
-    """A value as something that can be compared with its like.
-
-    Args:
-        value: An attribute of a cell, or what is inside one.
-        owners: The cell, and the one it was bound from: their own methods are known by their class.
-
-    Raises:
-        TypeError: It cannot.
-    """
-    if isinstance(value, _COMPARED):
-        return type(value), value
-    if type(value) is dict:
-        kinds = tuple(map(type, value.values()))
-        if _PLAIN.issuperset(kinds):  # as with most cells
-            return tuple(value), kinds, tuple(value.values())
-    if isinstance(value, partial):
-        inside = value.func, value.args, value.keywords, vars(value)
-        return type(value), tuple(_frozen(part, owners) for part in inside)
-    if isinstance(value, MethodType):
-        if any(value.__self__ is owner for owner in owners):
-            return MethodType, value.__func__
-        return MethodType, value.__func__, _frozen(value.__self__, owners)
-    if isinstance(value, Mapping):
-        parts = tuple((name, _frozen(part, owners)) for name, part in value.items())
-        return type(value), parts
-    if isinstance(value, Sequence):
-        return type(value), tuple(_frozen(part, owners) for part in value)
-    if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
-        raise TypeError(f"{type(value).__name__} is not compared")
-    return type(value), _frozen(vars(value), owners)
-
-
-_PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
-_COMPARED = (*_PLAIN, type, FunctionType, BuiltinFunctionType)
-"""Types of what is compared as it stands."""
-
-
-class _Plain:
-    """A class of no more than attributes."""
-
-
-def _is_told_by_vars(value: Any) -> bool:
-    """Whether an object is all in its ``__dict__``, nothing of it in slots or in memory of C's."""
-    kind = type(value)
-    return (
-        hasattr(value, "__dict__")
-        and kind.__basicsize__ <= _Plain.__basicsize__
-        and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
-    )

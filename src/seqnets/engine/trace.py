@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.compare import compare, told_why, with_own_containers
+from seqnets.engine.compare import compare, told_why
+from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
 from seqnets.engine.recorder import Recorder, View
