@@ -1,9 +1,11 @@
 """Small real runs for the tests of training."""
 
+import os
+import signal
 from functools import partial
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.datasets import Parity, TextFiles
@@ -18,6 +20,17 @@ from seqnets.training import (
 from seqnets.training.callbacks import Checkpoints, DivergenceGuard, StopOnSignal
 
 SENTENCES = "The state is carried on. What was learned stays; what was lost is gone.\n" * 40
+
+
+class SignalAt(Callback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), self.number)
 
 
 def text_data(folder, **options):

@@ -14,7 +14,7 @@ from seqnets.training.callbacks import Hyperparameters, ModelCard, Monitor, Prog
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.throughput import Throughput
 
-from .runs import fit, language_module, parity_data, parity_module, text_data
+from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
 
 make = partial(language_module, scheduler=None)
 
@@ -156,6 +156,16 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
     assert "steps/s" in shown
     assert re.search(r"loss \d\.\d{3}  validation accuracy \d\.\d{3}  ", shown)
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stopped_run_says_of_which_step_its_last_validation_is(tmp_path, terminal):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=120, color_system=None)
+    fit(parity_module, parity_data(), tmp_path, Progress(console), SignalAt(7), max_epochs=4)
+
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).strip().splitlines()[-1]
+    assert re.search(r"validation accuracy \d\.\d{3} \(step 5\)  ", last)
 
 
 def test_steps_of_pairs_and_videos_are_called_steps(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """A run that was stopped and resumed is, bit for bit, the run that was not."""
 
-import os
-import signal
 from functools import partial
 
 import pytest
@@ -9,18 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
-from .runs import fit, language_module, parity_data, parity_module, text_data
-
-
-class SignalAt(Callback):
-    """Sends this process a signal in the middle of a step."""
-
-    def __init__(self, step, number=signal.SIGTERM):
-        self.step, self.number = step, number
-
-    def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == self.step - 1:
-            os.kill(os.getpid(), self.number)
+from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
 
 
 class Figures(Callback):

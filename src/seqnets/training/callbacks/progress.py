@@ -40,7 +40,7 @@ class Progress(Callback):
         self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
         self._looked = 0.0
         self._loss: Later | None = None
-        self._printed = -1
+        self._printed = self._validated = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Draw the bar, if there is a terminal."""
@@ -96,6 +96,7 @@ class Progress(Callback):
         shown = metric == "loss" or metric in pl_module.objective.derived(0.0)
         name = "" if shown else f"{metric.replace('_', ' ')} "  # of training there is none beside
         self._fields["validation"] = f"validation {name}{score:.3f}  "
+        self._validated = trainer.global_step
         if self._bar is not None:
             self._bar.update(self._task, description="training", **self._fields)
         else:
@@ -103,6 +104,9 @@ class Progress(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the last figures, and leave them there."""
+        if self._validated not in (-1, trainer.global_step):  # stopped since
+            figure = self._fields["validation"].rstrip()
+            self._fields["validation"] = f"{figure} (step {self._validated:,})  "
         if self._bar is not None:
             self._look(trainer, pl_module)
             self._bar.update(self._task, completed=trainer.global_step, **self._fields)
