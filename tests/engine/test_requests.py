@@ -147,9 +147,7 @@ def test_messages_name_a_cell_as_it_was_written():
 
 @pytest.mark.parametrize("face", [torch.nn.LSTMCell, seqnets.LSTMCell])
 def test_an_option_around_torchs_cell_names_the_one_to_take(face):
-    with pytest.raises(
-        ConfigError, match=r"LSTMCell is torch.*the cell is seqnets\.cells\.LSTMCell"
-    ):
+    with pytest.raises(ConfigError, match=r"LSTMCell.*; use seqnets\.cells\.LSTMCell"):
         LayerNorm(face(I, H))
 
 
