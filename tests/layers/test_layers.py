@@ -19,7 +19,15 @@ from seqnets import (
     Truncated,
     layers,
 )
-from seqnets.cells import GRUCell, InputDropout, LSTMCell, PeepholeLSTMCell, RNNCell, optioned
+from seqnets.cells import (
+    GRUCell,
+    InputDropout,
+    LSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    Zoneout,
+    optioned,
+)
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
 from seqnets.testing import check_cell
@@ -357,8 +365,18 @@ def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
         (partial(seqnets.explain, x=None), seqnets.GRU(3, 4), "method bound_cells gives those"),
         (
             partial(seqnets.explain, x=None),
-            Recurrent(GRUCell(3, 4)),
-            "Recurrent has a cell inside: its",
+            Recurrent(Zoneout(GRUCell(3, 4), 0.1)),
+            r"explain: cell is Recurrent, .*\n.*has a cell inside: its attribute cell\.",
+        ),
+        (
+            partial(seqnets.explain, x=None),
+            DeepRNN(GRUCell, 3, 4, 2),
+            r"explain: cell is DeepRNN, .*\n.*has 2 cells inside: its layers\[0\]\.cell",
+        ),
+        (
+            partial(seqnets.unroll, x=None),
+            Bidirectional(GRUCell(3, 4)),
+            r"unroll: cell is Bidirectional, .*\n.*: its forward_layer\.cell is the first",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,8 @@ def check_is_cell(who: str, given: Any) -> None:
 def mistaken(who: str, what: str, given: Any, expected: str) -> ConfigError:
     """What is to be raised where something came in place of a cell or a layer."""
     came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-    return ConfigError(f"{who}: {what} is {came}, expected {expected}.\n  {_advice(given)}")
+    advice = (_cells_inside(given) if what == "cell" else "") or _advice(given)
+    return ConfigError(f"{who}: {what} is {came}, expected {expected}.\n  {advice}")
 
 
 def check_makes_cells(who: str, given: Any) -> None:
@@ -118,14 +120,26 @@ def _is_name(name: Any, declared: str) -> bool:
     return plain.isidentifier() and not keyword.iskeyword(plain) and not private
 
 
+def _cells_inside(given: Any) -> str:
+    """Where in a layer the outermost cells are; nothing if none is."""
+    found: list[str] = []
+    for name, part in given.named_modules() if isinstance(given, nn.Module) else ():
+        if isinstance(part, seqnets.cells.Cell) and not name.startswith(tuple(found)):
+            found.append(f"{name}.")
+    if not found:
+        return ""
+    first = re.sub(r"\.(\d+)", r"[\1]", found[0][:-1])
+    if len(found) == 1:
+        return f"{type(given).__name__} has a cell inside: its attribute {first}."
+    return f"{type(given).__name__} has {len(found)} cells inside: its {first} is the first."
+
+
 def _advice(given: Any) -> str:
     """What to do with what came instead."""
     kind = given if isinstance(given, type) else type(given)
     name = kind.__name__.removesuffix("Cell") + "Cell"
     if isinstance(given, seqnets.cells.Cell):
         return "Recurrent(cell) makes a layer of a cell."
-    if isinstance(getattr(given, "cell", None), seqnets.cells.Cell):
-        return f"{kind.__name__} has a cell inside: its attribute cell."
     is_cell = issubclass(kind, seqnets.cells.Cell)
     if issubclass(kind, nn.Module) and not is_cell and hasattr(seqnets.cells, name):
         further = ""

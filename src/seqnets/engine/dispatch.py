@@ -19,7 +19,10 @@ from seqnets.typing import State
 
 
 class Backend(Protocol):
-    """A way to run a request: a module with a name and two functions."""
+    """A way to run a request: a module with a name and two functions.
+
+    One that has a choice may say in a third, ``detail(request)``, how it shares the work out.
+    """
 
     name: str
 
@@ -32,8 +35,6 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (triton, c, scan, native, eager, reference)}
 """Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
-
-_DETAILS = {backend.name: backend.detail for backend in (triton, scan)}
 
 runs: Counter[str] = Counter()
 """How often each backend has run, so that a test can prove which one did."""
@@ -104,17 +105,23 @@ def explain(
 ) -> Explanation:
     """Say which backend ``unroll`` would take for these arguments, and why each other not.
 
+    The arguments are those of ``unroll``; of a layer, its cell: ``explain(layer.cell, x)``.
+
     Example:
-        >>> print(seqnets.explain(cell, x))
+        >>> print(seqnets.explain(seqnets.cells.PeepholeLSTMCell(8, 64), torch.randn(4, 100, 8)))
         c: chosen
+        eager: could run it, and is slower
         reference: could run it, and is slower
+        triton: refused, it runs on cuda, not on cpu
+        scan: refused, the step is not linear in the state: a product by weight_hh depends on it
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
-    request = make_request(cell, x, state, lengths, resets, reverse, memory)
+    request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
     chosen, refusals = _choose(request), _refusals(request)
     slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
     others = tuple(name for name in slower if name != chosen)
-    how = _DETAILS[chosen](request) if chosen in _DETAILS else ""
+    detail = getattr(BACKENDS[chosen], "detail", None)
+    how = detail(request) if detail is not None else ""
     return Explanation(chosen, refusals, others, how)
 
 

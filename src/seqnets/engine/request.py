@@ -133,13 +133,14 @@ def make_request(
     resets: Tensor | None,
     reverse: bool,
     memory: str = "full",
+    who: str = "unroll",
 ) -> Request:
-    """Check the arguments of ``unroll`` and fill in what was left out.
+    """Check the arguments of ``unroll``, or of who takes the same, and fill in what was left out.
 
     Raises:
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
-    check_is_cell("unroll", cell)
+    check_is_cell(who, cell)
     cell.compute_weights(x)
     if cell.parametrised:
         cell = cell.bind(cell.tensors())  # computed once, not at every step
