@@ -10,8 +10,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 import seqnets
-from seqnets import Recurrent, explain
+from seqnets import Recurrent, explain, unroll
 from seqnets.cells import PeepholeLSTMCell, SRUCell
+from seqnets.engine import operator
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 
@@ -97,3 +98,23 @@ def test_a_writer_of_graphs_is_served(tmp_path, layer):
 
     with SummaryWriter(tmp_path) as writer:
         writer.add_graph(nn.Sequential(layer), numbers())
+
+
+def test_the_operators_gradient_can_be_differentiated_again():
+    cell = PeepholeLSTMCell(3, 4).double()
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    names = operator.parameters_used(cell).split(",")
+    parameters = [cell.get_parameter(name) for name in names]
+    start = list(cell.initial_state(2))
+
+    seconds = []
+    for outputs in (
+        torch.ops.seqnets.unroll(
+            cell.project(x), start, [], parameters, None, None, False, True, operator.text_of(cell)
+        ),
+        unroll(cell, x, backend="reference"),
+    ):
+        (first,) = torch.autograd.grad(outputs[0].sin().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x))
+
+    torch.testing.assert_close(*seconds)

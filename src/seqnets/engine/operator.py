@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -256,6 +256,8 @@ def _plain(step, wx, initial, start, parameters, lengths, resets, reverse):
 
 class _Replayed:
     """What the plain loop asks of a cell, for a step of which there is no more than a trace."""
+
+    _modules: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, step: Step, parameters: dict[str, Tensor], start: State) -> None:
         self.traced, self.parameters, self.start = step, parameters, start
