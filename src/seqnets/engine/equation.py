@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes
 from seqnets.engine.graph import Untraceable
 
 
@@ -32,7 +31,7 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
                 raise Untraceable(f"{name} has hooks, which are called at every step")
             inside.append((name, *equation_of(module)))
     kind, attributes = type(cell), _frozen(attributes_of(cell), owners)
-    return class_changes(), kind, _code(kind), cell.training, attributes, *inside
+    return kind, _code(kind), cell.training, attributes, *inside
 
 
 def _code(kind: type[nn.Module]) -> tuple[Any, ...]:

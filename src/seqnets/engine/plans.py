@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from seqnets.cells import Cell
+from seqnets.cells.base import class_changes
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
@@ -95,12 +96,14 @@ def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
         key = (what, tensors, *equation_of(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
         return _apart(make)
-    if key not in _known:
+    now = class_changes()
+    changes, found = _known.get(key, (None, None))
+    if changes != now:  # an attribute of a class may be one that the equation reads
         try:
-            _known[key] = _apart(make)
+            found = _apart(make)
         except Untraceable as reason:
-            _known[key] = reason
-    found = _known[key]
+            found = reason
+        _known[key] = now, found
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
