@@ -258,6 +258,24 @@ def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path
     assert int(after[-1]["step"]) > int(before[-1]["step"])
 
 
+def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_epochs=2")
+    folder = only_run(tmp_path)
+    shutil.copy(folder / "checkpoints" / "last.ckpt", tmp_path / "of step 4")
+    seqnets("train", f"resume={folder}", "trainer.max_epochs=6")
+    shutil.copy(tmp_path / "of step 4", folder / "checkpoints" / "last.ckpt")
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=4", "optimizer.lr=0.1")
+
+    assert done.code == 0, done.err
+    events = EventAccumulator(str(folder)).Reload()
+    steps = [event.step for event in events.Scalars("val/loss")]
+    assert steps == [2, 4, 6, 8]
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text, "resume=auto")
 

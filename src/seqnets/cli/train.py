@@ -47,7 +47,7 @@ from seqnets.training import (
     load_weights,
 )
 from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal, TextSamples
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.callbacks.tensorboard import go_on_after, writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ def _train(
     named = {name: callback for name, callback in built.items() if callback is not None}
     callbacks = list(named.values())
     trainer = running.trainer = _make_trainer(options, folder, callbacks)
+    if checkpoint is not None:
+        go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
