@@ -127,6 +127,15 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "scheduler=null"], "scheduler: is None, expected a name.\n  There are: con"),
         (["train", "dataset=3"], "dataset: is 3, expected a name"),
         (["train", "model/cell=[gru,lstm]"], "with each: seqnets train -m model/cell=gru,lstm"),
+        (
+            ["train", "model/cell=gru,lstm"],
+            "model/cell: came with several, gru,lstm, expected one.\n"
+            "  A run with each: seqnets train -m model/cell=gru,lstm\n",
+        ),
+        (["train", "model/option=chrono,zoneout"], "of them: 'model/option=[chrono,zoneout]'\n"),
+        (["train", "dataset.path=a,b"], "A text with a comma: \"dataset.path='a,b'\"\n"),
+        (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
+        (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
         (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
         (["train", "+trainer.max_epochs=3"], "Give it as trainer.max_epochs=VALUE"),
     ],
