@@ -129,6 +129,18 @@ def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path)
     assert written == again
 
 
+def test_last_says_which_checkpoint_it_is(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    best = only_run(tmp_path) / "checkpoints" / "best.ckpt"
+
+    for verb in ("evaluate", "predict", "generate"):
+        done = seqnets(verb, "checkpoint=last")
+        named = seqnets(verb, f"checkpoint={best}", *["overwrite=true"] * (verb == "predict"))
+        assert done.code == named.code == 0, done.err + named.err
+        assert f"Checkpoint: {best.relative_to(tmp_path)}\n" in done.err
+        assert "Checkpoint" not in done.out + named.err
+
+
 def test_a_prompt_is_text_as_it_stands(seqnets, small_text, text_file, tmp_path):
     text_file.write_text("'Twas 2024, null or True or 1e5.\n" * 90)
     seqnets("train", *small_text)

@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from seqnets.cells import Wrapper
-from seqnets.cli import report, runs
+from seqnets.cli import report
 from seqnets.cli.assemble import plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.trained import load_module
+from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
 from seqnets.errors import ConfigError
@@ -79,7 +79,7 @@ def _format(named: str | None, path: Path, key: str) -> str:
 def _trained(path: str, allow: list[str]) -> nn.Module:
     """The model of a checkpoint."""
     with quiet():
-        return load_module(runs.checkpoint_at(path, "best.ckpt"), allow).model
+        return load_module(find_checkpoint(path), allow).model
 
 
 def _tell(console: Console, form: str, found: float | None) -> None:
