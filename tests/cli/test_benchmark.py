@@ -260,6 +260,23 @@ def test_the_suite_of_cells_has_a_row_for_each(seqnets, pretended):
     )
 
 
+@pytest.mark.parametrize("name", ["one.json", "one.md"])
+def test_only_figures_of_a_benchmark_are_overwritten(name, benchmark, pretended, tmp_path):
+    other = tmp_path / name
+    other.write_text('{"of": "another kind"}')
+
+    refused, _ = benchmark()
+    kept = other.read_text()
+    other.unlink()
+    first, _ = benchmark()
+    second, _ = benchmark()
+
+    assert refused.code == 1
+    assert f"output: {name} is there already and belongs to no benchmark" in refused.err
+    assert kept == '{"of": "another kind"}'
+    assert first.code == second.code == 0, first.err + second.err
+
+
 def test_help_and_lists_know_it(seqnets):
     assert "seqnets benchmark: time cells" in seqnets("benchmark", "--help").out
     assert "cpu    The acceptance table" in seqnets("list", "suites").out
