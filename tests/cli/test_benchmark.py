@@ -67,6 +67,7 @@ def test_a_case_is_timed_beside_its_rivals_and_the_limit(benchmark):
     assert {"floor", "torch.nn", "loop", "auto"} <= {row.name for row in measured.rows}
     assert "gru, forward, B=2 T=4 H=3" in done.out
     assert "÷ floor" in done.out
+    assert "  auto: backend " in done.out
 
 
 def test_a_backend_that_disagrees_is_named_on_the_terminal_and_in_the_files(
