@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,6 +191,17 @@ def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tm
     assert told in done.err
     assert "Traceback" not in done.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["list"], ["train", "--cfg", "job"], ["generate", "-h"]])
+def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "seqnets", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    told = "seqnets: what it says cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

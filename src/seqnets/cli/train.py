@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shlex
@@ -35,6 +34,7 @@ from seqnets.cli.assemble import (
 )
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
+from seqnets.cli.main import FULL
 from seqnets.cli.names import UsageError, shell
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
@@ -313,7 +313,7 @@ def _full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"
