@@ -67,6 +67,7 @@ def test_a_case_is_timed_beside_its_rivals_and_the_limit(benchmark):
     assert {"floor", "torch.nn", "loop", "auto"} <= {row.name for row in measured.rows}
     assert "gru, forward, B=2 T=4 H=3" in done.out
     assert "÷ floor" in done.out
+    assert "  auto: backend " in done.out
 
 
 def test_a_backend_that_disagrees_is_named_on_the_terminal_and_in_the_files(
@@ -258,6 +259,23 @@ def test_the_suite_of_cells_has_a_row_for_each(seqnets, pretended):
     assert {kind if kind in FINAL_CELLS else kind.__bases__[0] for kind in innermost} >= set(
         FINAL_CELLS
     )
+
+
+@pytest.mark.parametrize("name", ["one.json", "one.md"])
+def test_only_figures_of_a_benchmark_are_overwritten(name, benchmark, pretended, tmp_path):
+    other = tmp_path / name
+    other.write_text('{"of": "another kind"}')
+
+    refused, _ = benchmark()
+    kept = other.read_text()
+    other.unlink()
+    first, _ = benchmark()
+    second, _ = benchmark()
+
+    assert refused.code == 1
+    assert f"output: {name} is there already and belongs to no benchmark" in refused.err
+    assert kept == '{"of": "another kind"}'
+    assert first.code == second.code == 0, first.err + second.err
 
 
 def test_help_and_lists_know_it(seqnets):

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,15 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "scheduler=null"], "scheduler: is None, expected a name.\n  There are: con"),
         (["train", "dataset=3"], "dataset: is 3, expected a name"),
         (["train", "model/cell=[gru,lstm]"], "with each: seqnets train -m model/cell=gru,lstm"),
+        (
+            ["train", "model/cell=gru,lstm"],
+            "model/cell: came with several, gru,lstm, expected one.\n"
+            "  A run with each: seqnets train -m model/cell=gru,lstm\n",
+        ),
+        (["train", "model/option=chrono,zoneout"], "of them: 'model/option=[chrono,zoneout]'\n"),
+        (["train", "dataset.path=a,b"], "A text with a comma: \"dataset.path='a,b'\"\n"),
+        (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
+        (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
         (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
         (["train", "+trainer.max_epochs=3"], "Give it as trainer.max_epochs=VALUE"),
     ],
@@ -181,6 +191,17 @@ def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tm
     assert told in done.err
     assert "Traceback" not in done.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["list"], ["train", "--cfg", "job"], ["generate", "-h"]])
+def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "seqnets", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    told = "seqnets: what it says cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

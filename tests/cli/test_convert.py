@@ -64,6 +64,21 @@ def test_relu_is_an_option_of_the_cell(seqnets, tmp_path):
     assert b"Relu" in (tmp_path / "rnn.onnx").read_bytes()
 
 
+def test_a_file_that_is_there_is_overwritten_only_if_told_to(lstm, seqnets, tmp_path):
+    (tmp_path / "new.pt").write_text("precious")
+    convert = ["convert", "source=lstm.pt", "model/cell=lstm", "target=new.pt"]
+
+    refused = seqnets(*convert)
+    kept = (tmp_path / "new.pt").read_text()
+    done = seqnets(*convert, "overwrite=true")
+
+    assert refused.code == 1
+    assert "target: new.pt is there already, expected a new file" in refused.err
+    assert kept == "precious"
+    assert (done.code, done.err) == (0, "")
+    assert torch.load(tmp_path / "new.pt", weights_only=True).keys() == lstm.state_dict().keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

@@ -129,6 +129,18 @@ def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path)
     assert written == again
 
 
+def test_last_says_which_checkpoint_it_is(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    best = only_run(tmp_path) / "checkpoints" / "best.ckpt"
+
+    for verb in ("evaluate", "predict", "generate"):
+        done = seqnets(verb, "checkpoint=last")
+        named = seqnets(verb, f"checkpoint={best}", *["overwrite=true"] * (verb == "predict"))
+        assert done.code == named.code == 0, done.err + named.err
+        assert f"Checkpoint: {best.relative_to(tmp_path)}\n" in done.err
+        assert "Checkpoint" not in done.out + named.err
+
+
 def test_a_prompt_is_text_as_it_stands(seqnets, small_text, text_file, tmp_path):
     text_file.write_text("'Twas 2024, null or True or 1e5.\n" * 90)
     seqnets("train", *small_text)
@@ -256,6 +268,24 @@ def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path
     assert "Warning" not in done.err
     assert after[: len(before)] == before != []
     assert int(after[-1]["step"]) > int(before[-1]["step"])
+
+
+def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_epochs=2")
+    folder = only_run(tmp_path)
+    shutil.copy(folder / "checkpoints" / "last.ckpt", tmp_path / "of step 4")
+    seqnets("train", f"resume={folder}", "trainer.max_epochs=6")
+    shutil.copy(tmp_path / "of step 4", folder / "checkpoints" / "last.ckpt")
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=4", "optimizer.lr=0.1")
+
+    assert done.code == 0, done.err
+    events = EventAccumulator(str(folder)).Reload()
+    steps = [event.step for event in events.Scalars("val/loss")]
+    assert steps == [2, 4, 6, 8]
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
 
 
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):

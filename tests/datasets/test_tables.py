@@ -6,6 +6,7 @@ import json
 import pytest
 
 from seqnets.datasets.readers import need, number, read_rows, text
+from seqnets.datasets.readers.tables import find_twice
 from seqnets.errors import ConfigError, DataError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -123,6 +124,22 @@ def test_a_column_twice_in_parquet_is_refused(tmp_path):
 
     with pytest.raises(DataError, match="'x' twice"):
         read(tmp_path / "a.parquet")
+
+
+def test_names_of_many_columns_are_not_compared_each_with_each():
+    class Name(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    names = [Name(number) for number in range(1000)]
+
+    assert find_twice(names) is None
+    assert Name.compared < 1000
+    assert find_twice(["a", "c", "b", "c", "b"]) == "c"
 
 
 def test_a_parquet_that_was_cut_off_is_refused(file):

@@ -8,22 +8,24 @@ from seqnets.insight.forecast import Forecast, draw_forecasts
 
 def forecast(quantiles):
     said = np.arange(4.0)[:, None] + np.arange(quantiles)
-    return Forecast(np.zeros(100), np.array([1.0, 2.0, np.nan, 4.0]), said)
+    return Forecast(np.arange(-99.0, 1), np.array([1.0, 2.0, np.nan, 4.0]), said)
 
 
-def test_what_was_known_ends_where_what_came_and_the_forecast_begin():
+def test_what_came_and_the_forecast_begin_where_what_was_known_ends():
     (axis,) = draw_forecasts(["OT"], [[forecast(1)]], [0.5], turns=2).axes
-    known, came, said, _ = (line.get_xdata() for line in axis.lines)
+    known, came, said, now = (line.get_xydata() for line in axis.lines)
 
-    assert list(known) == [-7, -6, -5, -4, -3, -2, -1, 0]
-    assert list(came) == list(said) == [1, 2, 3, 4]
+    assert list(known[:, 0]) == [-7, -6, -5, -4, -3, -2, -1, 0]
+    assert list(came[:, 0]) == list(said[:, 0]) == [0, 1, 2, 3, 4]
+    assert list(known[-1]) == list(came[0]) == list(said[0]) == [0, 0]
+    assert list(now[:, 0]) == [0, 0]
 
 
 def test_quantiles_as_far_from_the_median_are_a_band():
     (axis,) = draw_forecasts(["OT"], [[forecast(5)]], [0.05, 0.25, 0.5, 0.75, 0.95]).axes
 
     assert [band.get_label() for band in axis.collections] == ["90% interval", "50% interval"]
-    assert list(axis.lines[2].get_ydata()) == [2, 3, 4, 5]
+    assert list(axis.lines[2].get_ydata()) == [0, 2, 3, 4, 5]
 
 
 def test_each_series_has_a_row():

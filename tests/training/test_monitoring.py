@@ -55,12 +55,12 @@ def test_tensorboard_gets_losses_metrics_norms_rates_and_throughput(watched):
     tags = set(found.Tags()["scalars"])
 
     assert {"train/loss", "val/loss", "val/bits_per_character", "learning_rate"} <= tags
-    assert {"throughput/steps_per_second", "gradient_norm/total"} <= tags
+    assert {"throughput/time_steps_per_second", "gradient_norm/total"} <= tags
     layers = {t for t in tags if t.startswith("gradient_norm/")} - {"gradient_norm/total"}
     owners = {name.rpartition(".")[0] for name, _ in module.model.named_parameters()}
     assert layers == {f"gradient_norm/{owner}" for owner in owners}
     assert [point.step for point in found.Scalars("learning_rate")] == [0, 3, 6, 9]
-    assert [point.step for point in found.Scalars("throughput/steps_per_second")] == [3, 6, 9]
+    assert [point.step for point in found.Scalars("throughput/time_steps_per_second")] == [3, 6, 9]
     assert [point.step for point in found.Scalars("val/loss")] == [6, 12]
 
 
@@ -153,7 +153,7 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
     shown = draw(tmp_path, parity_module, parity_data(), False, max_epochs=2)
 
     assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
-    assert "steps/s" in shown
+    assert re.search(r"  [\d,]+ time steps/s$", shown, re.MULTILINE)
     assert re.search(r"loss \d\.\d{3}  validation accuracy \d\.\d{3}  ", shown)
     assert "\x1b" not in shown
 
@@ -168,10 +168,10 @@ def test_a_stopped_run_says_of_which_step_its_last_validation_is(tmp_path, termi
     assert re.search(r"validation accuracy \d\.\d{3} \(step 5\)  ", last)
 
 
-def test_steps_of_pairs_and_videos_are_called_steps(tmp_path, monkeypatch):
+def test_steps_of_pairs_and_videos_are_called_time_steps(tmp_path, monkeypatch):
     for unit in ("pairs", "videos", "windows"):
         monkeypatch.setattr(Parity, "unit", unit)
-        assert "steps/s" in draw(tmp_path, parity_module, parity_data(), False, max_epochs=1)
+        assert "time steps/s" in draw(tmp_path, parity_module, parity_data(), False, max_epochs=1)
 
 
 def test_pauses_do_not_count_as_training(monkeypatch):

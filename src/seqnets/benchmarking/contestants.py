@@ -179,7 +179,7 @@ def backend(name: str, work: Workload) -> Contestant:
 def auto(work: Workload) -> Contestant:
     """What people call: the layer, which picks a backend."""
     layer = Recurrent(work.cell)
-    note = f"takes {explain(work.cell, work.x).chosen}"
+    note = f"backend {explain(work.cell, work.x).chosen}"
     return _over_time(work, "auto", lambda x: layer(x)[0], note)
 
 
@@ -199,7 +199,7 @@ def stream(work: Workload) -> Contestant:
         return streamed(x), True
 
     stepper = Stepper(advance, work.x.unbind(1))
-    return Contestant("stream", stepper.run, stepper.outcome, note=f"takes {streamed.backend}")
+    return Contestant("stream", stepper.run, stepper.outcome, note=f"backend {streamed.backend}")
 
 
 def _over_time(

@@ -245,17 +245,24 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
     """Hydra's error in our words, with what is near."""
-    if isinstance(error, MissingConfigException) and error.options:
+    known: Sequence[str] = ()
+    if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        # of a name in a list Hydra does not say what there is
+        known = error.options or list(options(group, [configs(), *_folders(arguments)]))
+    if known:
         if (group, option) == ("hydra/sweeper", "optuna"):
             return UsageError(
                 "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
                 "  Install it: pip install 'seqnets[optuna]'"
             )
         return UsageError(
-            f"{group}: there is no option {option!r}.\n  {near(option, error.options)}\n"
+            f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
             f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
         )
+    several = re.match(r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r", str(error))
+    if several:
+        return _several(verb, several[2] or several[3], alone=not several[1])
     mistyped = re.search(r"Could not override '([^']+)'", str(error))
     if mistyped:
         key = mistyped.group(1).split("@")[0]
@@ -264,11 +271,11 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  Single keys can be changed: {key}.KEY=VALUE."
             )
-        known = list(_keys(verb, name, arguments))
+        keys = list(_keys(verb, name, arguments))
         parent = key.rpartition(".")[0]
-        added = f"  An option that is not listed is added by +{key}=VALUE.\n" * (parent in known)
+        added = f"  An option that is not listed is added by +{key}=VALUE.\n" * (parent in keys)
         return UsageError(
-            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, known)}\n{added}"
+            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
             f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
         )
     if isinstance(error, OverrideParseException):
@@ -290,6 +297,19 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _several(verb: str, argument: str, alone: bool) -> UsageError:
+    """The error for several values without -m; alone: they can be no list and no text."""
+    key, _, values = argument.partition("=")
+    told = f"{key}: came with several, {values}, expected one.\n"
+    told += f"  A run with each: seqnets {verb} -m {shell(argument)}"
+    group = (configs() / key).is_dir()
+    if key in _SEVERAL or not (group or alone):
+        told += f"\n  A list of them: {shell(f'{key}=[{values}]')}"
+    if not (group or alone):
+        told += f"\n  A text with a comma: {shell(override(key, values))}"
+    return UsageError(told)
 
 
 def _keys(verb: str, name: str, arguments: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,15 @@ def check_filled(**paths: Any) -> None:
     for key, path in paths.items():
         if path == "":
             raise UsageError(f"{key}: is empty, expected a path.\n  {key}=. is the current folder.")
+
+
+def check_new(key: str, path: Path | str, overwrite: bool) -> None:
+    """Raise ConfigError for a file that is there already, and is not to be overwritten."""
+    if Path(path).expanduser().exists() and not overwrite:
+        raise ConfigError(
+            f"{key}: {path} is there already, expected a new file.\n"
+            f"  Name another with {key}=FILE, or say overwrite=true."
+        )
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:

@@ -42,7 +42,7 @@ from seqnets.cli.assemble import Config, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.errors import ConfigError, DeviceError
+from seqnets.errors import ConfigError, DataError, DeviceError
 
 _CELLS = "model/cell"
 _SIZES = ("B", "T", "I", "H")
@@ -152,13 +152,22 @@ def _settings(options: Config) -> Settings:
 
 
 def _output(options: Config, suite: str) -> Path:
-    """The JSON file, in a folder that can be written to."""
+    """The JSON file, in a folder that can be written to.
+
+    Its former figures may be overwritten, with table and picture; other files not.
+    """
     named = (
         options["output"] or f"benchmarks/results/{suite}_{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
     )
     output = Path(str(named)).expanduser()
     if output.suffix != ".json":
         raise UsageError(f"output: is {str(output)!r}, expected a name that ends with .json.")
+    there = [path for path in _files(output) if path.exists()]
+    if there and not _is_report(output):
+        raise ConfigError(
+            f"output: {report.shown(there[0])} is there already and belongs to no benchmark, "
+            "expected a new file.\n  Name another with output=FILE."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()
@@ -167,6 +176,22 @@ def _output(options: Config, suite: str) -> Path:
             f"output: is {str(output)!r}, expected a file that can be written: {error.strerror}."
         ) from error
     return output
+
+
+def _files(output: Path) -> tuple[Path, Path, Path]:
+    """Figures, table and picture."""
+    return output, output.with_suffix(".md"), output.with_suffix(".png")
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is of this command; one that was stopped early left an empty one."""
+    if path.exists() and path.stat().st_size == 0:
+        return True
+    try:
+        Report.load(path)
+    except DataError:
+        return False
+    return True
 
 
 @contextmanager
@@ -236,7 +261,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Table:
 def _finish(found: Report, output: Path, plotted: bool, console: Console) -> None:
     if found.verdicts:
         console.print(_verdicts(found.verdicts))
-    page, picture = output.with_suffix(".md"), output.with_suffix(".png")
+    _, page, picture = _files(output)
     page.write_text(markdown(found), encoding="utf-8")
     files = [output, page]
     if plotted and plot(found.measured, picture):

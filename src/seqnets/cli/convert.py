@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from seqnets.cells import Wrapper
-from seqnets.cli import report, runs
-from seqnets.cli.assemble import plain
+from seqnets.cli import report
+from seqnets.cli.assemble import check_new, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.trained import load_module
+from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
 from seqnets.errors import ConfigError
@@ -28,17 +28,18 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     """Read a network, convert it, compare what both sides compute, and write it.
 
     Raises:
-        SeqnetsError: A file is missing or unreadable, the other side has no such cell, or the
-            outputs differ.
+        SeqnetsError: A file is missing or unreadable, the target is there already, the other side
+            has no such cell, or the outputs differ.
     """
     options = plain(config)
     source, target = (Path(str(options[key])).expanduser() for key in ("source", "target"))
     before = _format(options["from"], source, "from")
     after = _format(options["to"], target, "to")
     shape = {key: options[key] for key in ("lengths", "state")}
-    for key, value in shape.items():
+    for key, value in {**shape, "overwrite": options["overwrite"]}.items():
         if not isinstance(value, bool):
             raise UsageError(f"{key}: is {value!r}, expected true or false.")
+    check_new("target", target, options["overwrite"])
     if before != _OURS and not source.exists():
         raise ConfigError(f"source: {str(source)!r} is not there, expected a file of weights.")
     cell = options.get("model", {}).get("cell")
@@ -79,7 +80,7 @@ def _format(named: str | None, path: Path, key: str) -> str:
 def _trained(path: str, allow: list[str]) -> nn.Module:
     """The model of a checkpoint."""
     with quiet():
-        return load_module(runs.checkpoint_at(path, "best.ckpt"), allow).model
+        return load_module(find_checkpoint(path), allow).model
 
 
 def _tell(console: Console, form: str, found: float | None) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from seqnets.cli import report, runs
+from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import score_file
-from seqnets.cli.trained import load_data, load_module, with_its_task
+from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
 from seqnets.errors import counted
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
@@ -36,7 +36,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if options["part"] not in _PARTS:
         raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), _PARTS)}")
     check_filled(predictions=options["predictions"])
-    path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    path = find_checkpoint(options["checkpoint"])
     learns = options["dynamic"]["lr"] is not None
     if options["predictions"] is not None:
         if learns:

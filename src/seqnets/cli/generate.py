@@ -8,9 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seqnets.cli import runs
 from seqnets.cli.assemble import Config, check_seed, plain
-from seqnets.cli.trained import load_module
+from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
 from seqnets.insight.visible import visible
@@ -32,7 +31,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     """
     options = plain(config)
     check_seed(options["seed"])
-    path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    path = find_checkpoint(options["checkpoint"])
     module = load_module(path, options["allow"])
     if not isinstance(module.objective, LanguageModelling):
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ VERBS = {
     "list": "models, cells, datasets, experiments, ...",
     "completion": "print a shell's script for tab completion: bash",
 }
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the system where there is no room for what is written."""
 
 _MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
@@ -67,17 +71,35 @@ def keep_memory() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Run a verb and return the exit code; errors of seqnets are told without a traceback."""
     try:
+        code = _told(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has had enough
+        _drop_output()
+        return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        print(f"seqnets: what it says cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _told(arguments: Sequence[str]) -> int:
+    try:
         return _dispatch(arguments)
     except SeqnetsError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2 if type(error).__name__ == "UsageError" else 1
-    except BrokenPipeError:  # whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+
+
+def _drop_output() -> None:
+    """Write what is left of the output nowhere, so that Python can end in peace."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

@@ -10,13 +10,19 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from seqnets.cli import report, runs
+from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import STDOUT, check_target, write_rows
-from seqnets.cli.trained import dataset_of, load_data, load_module, with_its_task
+from seqnets.cli.trained import (
+    dataset_of,
+    find_checkpoint,
+    load_data,
+    load_module,
+    with_its_task,
+)
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.loader import Loader
@@ -37,7 +43,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     """
     options = plain(config)
     _check(options)
-    path = runs.checkpoint_at(options["checkpoint"], "best.ckpt")
+    path = find_checkpoint(options["checkpoint"])
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])

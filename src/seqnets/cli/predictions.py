@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from seqnets.cli.assemble import check_new
 from seqnets.cli.names import UsageError
 from seqnets.datasets.readers import read_rows
 from seqnets.errors import ConfigError, DataError
@@ -36,11 +37,7 @@ def check_target(to: str, overwrite: bool) -> None:
             f"to: is {to!r}, expected a name that ends with {' or '.join(SUFFIXES)}, "
             f"or {STDOUT} for the terminal."
         )
-    if path.exists() and not overwrite:
-        raise ConfigError(
-            f"to: {to} is there already, expected a new file.\n"
-            "  Name another with to=FILE, or say overwrite=true."
-        )
+    check_new("to", to, overwrite)
     if not os.access(path.parent, os.W_OK):
         raise ConfigError(f"to: is {to!r}, expected a file in a folder that can be written to.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shlex
@@ -35,6 +34,7 @@ from seqnets.cli.assemble import (
 )
 from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
+from seqnets.cli.main import FULL
 from seqnets.cli.names import UsageError, shell
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
@@ -47,7 +47,7 @@ from seqnets.training import (
     load_weights,
 )
 from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal, TextSamples
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.callbacks.tensorboard import go_on_after, writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ def _train(
     named = {name: callback for name, callback in built.items() if callback is not None}
     callbacks = list(named.values())
     trainer = running.trainer = _make_trainer(options, folder, callbacks)
+    if checkpoint is not None:
+        go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_run(options, folder)
@@ -311,7 +313,7 @@ def _full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"

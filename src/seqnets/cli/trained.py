@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqnets.cli import runs
+from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, make_data, make_module
+from seqnets.cli.console import terminal
 from seqnets.datasets import DataModule
 from seqnets.errors import CheckpointError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
@@ -27,6 +28,19 @@ def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config
     path = runs.checkpoint_at(str(given["checkpoint"]), "best.ckpt")
     saved = runs.saved_config(path)
     return {**own, "dataset": saved["dataset"], "objective": saved["objective"]}, {}
+
+
+def find_checkpoint(named: object) -> Path:
+    """The checkpoint that a verb is given; which one "last" is, is told on standard error.
+
+    Raises:
+        CheckpointError: There is none.
+        UsageError: The path is empty.
+    """
+    path = runs.checkpoint_at(named, "best.ckpt")
+    if named == "last":
+        terminal(stderr=True).print(f"Checkpoint: {report.shown(path)}", soft_wrap=True)
+    return path
 
 
 def load_module(

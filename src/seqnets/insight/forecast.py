@@ -65,18 +65,20 @@ def draw_forecasts(
 def _draw(axis: Any, forecast: Forecast, quantiles: Sequence[float], turns: float) -> None:
     horizon, median = len(forecast.came), quantiles.index(0.5)
     past = forecast.past[-round(turns * horizon) :]
-    coming = np.arange(1, horizon + 1)
+    coming = np.arange(horizon + 1)  # from now on, where all lines meet
+    came = np.concatenate([past[-1:], forecast.came])
+    said = np.concatenate([np.tile(past[-1:, None], len(quantiles)), forecast.said])
     for low in range(median):
         high = len(quantiles) - 1 - low
         if high <= median:
             break
         share = quantiles[high] - quantiles[low]
         axis.fill_between(
-            coming, forecast.said[:, low], forecast.said[:, high], color=_SAID, linewidth=0,
+            coming, said[:, low], said[:, high], color=_SAID, linewidth=0,
             alpha=0.12 + 0.16 * low, label=f"{share:.0%} interval",
         )  # fmt: skip
     axis.plot(np.arange(1 - len(past), 1), past, color=_PAST, linewidth=1, label="known")
-    axis.plot(coming, forecast.came, color=_CAME, linewidth=1, label="came")
-    axis.plot(coming, forecast.said[:, median], color=_SAID, linewidth=1.5, label="forecast")
-    axis.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
+    axis.plot(coming, came, color=_CAME, linewidth=1, label="came")
+    axis.plot(coming, said[:, median], color=_SAID, linewidth=1.5, label="forecast")
+    axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,14 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
             ) from None
 
 
+def find_twice(names: Iterable[str]) -> str | None:
+    """Return the first name that stands twice; None if each stands once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
 def _check_names(where: str, columns: list[str]) -> None:
     """Check a first line."""
-    twice = next((name for name in columns if columns.count(name) > 1), None)
+    twice = find_twice(columns)
     if twice is not None or "" in columns:
         odd = "one without a name" if "" in columns else f"{twice!r} twice"
         raise DataError(
@@ -183,7 +189,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands twice in it")
+        raise ValueError(f"{find_twice(names)!r} stands twice in it")
     return row
 
 
@@ -195,7 +201,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            twice = next((name for name in names if names.count(name) > 1), None)
+            twice = find_twice(names)
             if twice is not None:
                 raise DataError(
                     f"{path}: the columns {', '.join(names)} came, {twice!r} twice, expected each "

@@ -25,7 +25,7 @@ class Monitor(Callback):
     """Log loss, learning rate, gradient norms, throughput, and histograms of all parameters.
 
     Norms are those before clipping: ``gradient_norm/total`` and one for each layer. Throughput
-    is in steps per second, B * T. All but histograms are logged at every
+    is in time steps per second, B * T. All but histograms are logged at every
     ``trainer.log_every_n_steps`` steps, and nothing is computed at others. A device is not waited
     for: its numbers are written one step later, under the step that they belong to.
 
@@ -70,7 +70,7 @@ class Monitor(Callback):
             }
             rate = self._throughput.read()
             if rate:  # some batch has ended since
-                known["throughput/steps_per_second"] = rate
+                known["throughput/time_steps_per_second"] = rate
             self._pending = _Figures(step, known, list(named), numbers)
         writer = writer_of(trainer)
         every = self.histograms_every_n_steps

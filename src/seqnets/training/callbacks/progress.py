@@ -20,7 +20,7 @@ from seqnets.typing import Batch
 _REFRESH = 0.2  # seconds between two looks at the loss
 
 _COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
-"""What a step is called by a dataset's unit; a step where the unit has many of them."""
+"""What a time step is called by a dataset's unit; a time step where the unit has many of them."""
 
 
 class Progress(Callback):
@@ -133,7 +133,7 @@ class Progress(Callback):
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self._throughput.read()
         if rate:  # no batch since the last look: the rate stays what it was
-            counted = _COUNTED.get(unit, "steps")
+            counted = _COUNTED.get(unit, "time steps")
             self._fields["rate"] = f"{rate:,.0f} {counted}/s"
 
     def _print(self, trainer: Trainer, pl_module: Any) -> None:

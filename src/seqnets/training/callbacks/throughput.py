@@ -6,7 +6,7 @@ import time
 
 
 class Throughput:
-    """Steps per second since the last reading, pauses left out."""
+    """Time steps per second since the last reading, pauses left out."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -19,7 +19,7 @@ class Throughput:
             self._since = time.perf_counter()
 
     def add(self, steps: int) -> None:
-        """A batch of so many steps, B * T, has ended."""
+        """A batch of so many time steps, B * T, has ended."""
         now = time.perf_counter()
         if self._since is not None:
             self._seconds += now - self._since
@@ -31,7 +31,7 @@ class Throughput:
         self._since = None
 
     def read(self) -> float:
-        """Steps per second since the last reading; 0 before the first batch has ended."""
+        """Time steps per second since the last reading; 0 before the first batch has ended."""
         rate = self._steps / self._seconds if self._seconds else 0.0
         self._steps, self._seconds = 0, 0.0
         return rate
