@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-train: $(READY)  ## Train a language model on Python's own manual, in at most 2 minutes
+train: $(USABLE)  ## Train a language model on Python's own manual, in at most 2 minutes
 	$(BIN)/seqnets train experiment=python_docs
 
 test: $(READY)  ## Run the whole test suite
@@ -41,10 +42,14 @@ format: $(READY)  ## Put the code into its format
 clean:  ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-$(READY): pyproject.toml constraints.txt
+$(USABLE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 	    "seqnets needs Python 3.10 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,plot]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[plot]'
+	@touch $(USABLE)
+
+$(READY): $(USABLE)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $(READY)

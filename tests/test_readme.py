@@ -9,11 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
+PAGES = [
+    path.stem
+    for path in (ROOT / "docs").glob("*.md")
+    if "```python" in path.read_text(encoding="utf-8")
+    and path.stem not in ("kernels", "writing-a-cell")  # printed; and read with the README
+]
 
 
 def blocks(text, language):
@@ -37,11 +44,13 @@ def test_the_python_in_the_pages_runs_from_top_to_bottom(page, tmp_path, monkeyp
     assert module.MGUCell.gates == ("f", "n")
 
 
-@pytest.mark.parametrize("page", ["options", "layers"])
-def test_the_python_in_a_page_runs(page):
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_in_a_page_runs(page, tmp_path, monkeypatch):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    here = [b for b in blocks(text, "python") if torch.cuda.is_available() or "cuda" not in b]
+    monkeypatch.chdir(tmp_path)
 
-    exec("\n".join(blocks(text, "python")), {})
+    exec("\n".join(here), {})
 
 
 def test_the_page_of_options_names_them_all():
@@ -81,6 +90,24 @@ def test_every_training_command_of_the_readme_composes(command, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "_target_: seqnets." in done.stdout
+
+
+def made(target, folder):
+    """What a target would do from a clean checkout."""
+    command = ["make", "-n", target, f"VENV={folder}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_training_sets_up_no_more_than_it_needs_and_tests_the_rest(tmp_path):
+    venv = tmp_path / "venv"
+
+    assert "-e '.[plot]'" in made("train", venv)
+    assert "[test" not in made("train", venv)
+    assert "-e '.[test]'" in made("test", venv)
+    venv.mkdir()
+    (venv / ".usable").touch()  # as `make train` leaves it
+    assert "-m venv" not in made("test", venv)
+    assert "-e '.[test]'" in made("test", venv)
 
 
 def test_the_make_targets_of_the_readme_exist():

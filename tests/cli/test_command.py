@@ -12,8 +12,9 @@ import torch
 from omegaconf import OmegaConf
 
 import seqnets as package
-from seqnets.cli.listing import configs
+from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
+from seqnets.cli.names import near
 
 
 def test_the_version_is_the_packages(seqnets):
@@ -100,6 +101,12 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),
         (["train", "modle/cell=gru"], "Did you mean model/cell or model.cell?"),
+        (
+            ["train", "dataset=parity", "model/head=point"],
+            "has no head, expected one that has: for",
+        ),
+        (["train", "model/attention=luong"], "this model has no attention, expected one that has"),
+        (["benchmark", "suite/kind=cpu"], "suite/kind: is no key or group"),
         (["evaluate", "checkpoint=a", "model.hidden_size=1"], "is what the checkpoint says"),
         (["predict", "checkpoint=a", "+model.hidden_size=1"], "is what the checkpoint says"),
         (["generate", "checkpoint=a", "model/cell=gru"], "`seqnets generate` takes allow, chec"),
@@ -228,6 +235,18 @@ def test_the_list_says_what_each_thing_is(seqnets):
     assert "cells (model/cell=NAME)" in done.out
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert any(line.startswith("python_docs Python's reference manual") for line in lines)
+
+
+def test_what_was_typed_is_never_what_is_proposed():
+    assert near("model/head", ["model/head", "model/heads"]) == "Did you mean model/heads?"
+
+
+def test_every_folder_of_configs_to_choose_from_is_listed():
+    folders = {path.parent for path in configs().rglob("*.yaml")} - {configs()}
+
+    groups = {folder.relative_to(configs()).as_posix() for folder in folders}
+
+    assert groups == set(KINDS.values())
 
 
 def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):

@@ -312,9 +312,18 @@ def test_without_onnx_runtime_nothing_is_checked_and_it_is_said(tmp_path, monkey
 def test_what_differs_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr("seqnets.conversion.formats.difference", lambda *_: float("nan"))
 
-    with pytest.raises(ConfigError, match="differ by up to nan"):
+    with pytest.raises(ConfigError, match=r"differ by up to nan[\s\S]* Nothing was written\."):
         write(network(cells.GRUCell), tmp_path / "net.onnx", "onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_differs_where_it_is_read_says_nothing_of_writing(tmp_path, monkeypatch):
+    write(network(cells.GRUCell), tmp_path / "net.onnx", "onnx")
+    monkeypatch.setattr("seqnets.conversion.formats.difference", lambda *_: float("nan"))
+
+    with pytest.raises(ConfigError, match="differ by up to nan") as caught:
+        read(tmp_path / "net.onnx", "onnx")
+    assert "written" not in str(caught.value)
 
 
 def test_a_missing_library_says_how_to_install_it():

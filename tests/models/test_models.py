@@ -5,7 +5,14 @@ import torch
 
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.errors import ConfigError, DataError, DtypeError
-from seqnets.models import Encoder, LanguageModel, SequenceClassifier, SequenceRegressor
+from seqnets.models import (
+    Encoder,
+    Forecaster,
+    LanguageModel,
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceToSequence,
+)
 from seqnets.models import SequenceTagger as Tagger
 from seqnets.models.classifier import POOLINGS
 
@@ -151,6 +158,29 @@ def test_regressor_and_tagger_give_the_shapes_of_their_tasks():
 def test_encoder_takes_either_features_or_tokens(sizes):
     with pytest.raises(ConfigError, match="expected one of"):
         Encoder(GRUCell, **sizes)
+
+
+SIZES = {
+    "Encoder: input_size": lambda size: SequenceClassifier(GRUCell, 2, input_size=size),
+    "Encoder: vocab_size": lambda size: LanguageModel(GRUCell, size),
+    "Encoder: embedding_size": lambda size: Encoder(GRUCell, vocab_size=4, embedding_size=size),
+    "SequenceClassifier: num_classes": lambda size: SequenceClassifier(GRUCell, size, input_size=3),
+    "SequenceRegressor: output_size": lambda size: SequenceRegressor(GRUCell, size, input_size=3),
+    "SequenceTagger: num_classes": lambda size: Tagger(GRUCell, size, input_size=3),
+    "Forecaster: input_size": lambda size: Forecaster(GRUCell, size, 1, 4),
+    "Forecaster: output_size": lambda size: Forecaster(GRUCell, 2, size, 4),
+    "Forecaster: horizon": lambda size: Forecaster(GRUCell, 2, 1, size),
+    "SequenceToSequence: target_vocab_size": lambda size: SequenceToSequence(
+        GRUCell, size, vocab_size=4
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [0, 1.5])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_of_nothing_is_not_taken_for_one_left_out(name, size):
+    with pytest.raises(ConfigError, match=f"{name} is {size}, expected a whole number"):
+        SIZES[name](size)
 
 
 @pytest.mark.parametrize(("token", "said"), [(6, "is 6"), (-1, "is -1")])

@@ -136,9 +136,10 @@ def test_more_clusters_than_there_are_features_for_are_refused():
         AdaptiveSoftmax(8, 100, [10, 50])
 
 
-def test_a_chunk_of_nothing_is_refused():
-    with pytest.raises(ConfigError, match="chunk is 0"):
-        FusedSoftmax(H, V, chunk=0)
+@pytest.mark.parametrize("chunk", [0, 1.5, True])
+def test_a_chunk_of_nothing_or_of_parts_of_steps_is_refused(chunk):
+    with pytest.raises(ConfigError, match=f"chunk is {chunk}, expected a whole number"):
+        FusedSoftmax(H, V, chunk=chunk)
 
 
 def test_a_fused_softmax_has_the_weights_of_a_matrix_by_the_same_names():

@@ -3,11 +3,30 @@ from functools import partial
 import pytest
 import torch
 
-from seqnets.cells import GRUCell
+from seqnets import Recurrent
+from seqnets.cells import Cell, GRUCell
 from seqnets.errors import ConfigError
-from seqnets.testing import check_cell
+from seqnets.testing import check_backend, check_cell, check_layer
 
 from . import wrong_cells as wrong
+
+
+class Decay(Cell):
+    """A running mean: nothing is learned."""
+
+    states = ("h",)
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.register_buffer("rate", torch.full((hidden_size,), 0.5))
+
+    def project(self, x):
+        return x
+
+    def step(self, wx, state):
+        (h,) = state
+        return (h + self.rate * (torch.tanh(wx) - h),)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +64,12 @@ def test_a_cell_that_is_written_inside_a_function_obeys_too():
         pass
 
     check_cell(partial(LocalCell, hidden_size=4))
+
+
+def test_a_cell_of_a_buffer_and_no_parameters_obeys_too():
+    check_cell(partial(Decay, hidden_size=3))
+    check_layer(Recurrent(Decay(3, 3)))
+    check_backend(Decay(3, 3), "eager", steps=(2,))
 
 
 def test_a_law_that_nobody_knows_cannot_be_skipped():

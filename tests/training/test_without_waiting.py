@@ -14,7 +14,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqnets.errors import DivergenceError
+from seqnets.errors import ConfigError, DivergenceError
 from seqnets.training.callbacks import DivergenceGuard, Monitor, Progress
 from seqnets.training.callbacks.later import Later
 
@@ -148,6 +148,12 @@ class Elsewhere:
         self.parameter.grad = torch.full((2,), gradient)
         guard.on_train_batch_start(self.trainer, self.module, None, number)
         guard.on_before_optimizer_step(self.trainer, self.module, self.optimizer)
+
+
+@pytest.mark.parametrize("every", [0, 1.5, True])
+def test_a_guard_looks_every_so_many_whole_steps(every):
+    with pytest.raises(ConfigError, match=f"DivergenceGuard: every_n_steps is {every}, expected"):
+        DivergenceGuard(every_n_steps=every)
 
 
 @pytest.mark.parametrize("bad", [{"loss": math.nan}, {"gradient": math.inf}])

@@ -243,6 +243,14 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
             raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
 
 
+def _owners(group: str) -> list[str]:
+    """Of a group in another one, such as model/head, the models in whose files it is chosen."""
+    whole, _, part = group.rpartition("/")
+    files = sorted((configs() / whole).glob("*.yaml")) if whole else []
+    chosen = re.compile(rf"^  - {re.escape(part)}:", re.MULTILINE)
+    return [path.stem for path in files if chosen.search(path.read_text(encoding="utf-8"))]
+
+
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
     """Hydra's error in our words, with what is near."""
     known: Sequence[str] = ()
@@ -270,6 +278,13 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
             return UsageError(
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  Single keys can be changed: {key}.KEY=VALUE."
+            )
+        owners = _owners(key)
+        if owners:
+            whole, _, part = key.rpartition("/")
+            return UsageError(
+                f"{key}: this {whole} has no {part}, expected one that has: {', '.join(owners)}.\n"
+                f"  The dataset picks a {whole}; {whole}=NAME takes another."
             )
         keys = list(_keys(verb, name, arguments))
         parent = key.rpartition(".")[0]

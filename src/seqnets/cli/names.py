@@ -18,8 +18,8 @@ class UsageError(ConfigError):
 
 
 def near(name: str, known: Iterable[object]) -> str:
-    """Say which known names end alike, else which are close, or else all that have no dot."""
-    names = sorted({str(entry) for entry in known})
+    """Say which other known names end alike, else which are close, or else all without a dot."""
+    names = sorted({str(entry) for entry in known} - {name})
     alike = [entry for entry in names if _last(entry) == _last(name)]
     close = difflib.get_close_matches(name, alike or names, n=3, cutoff=0 if alike else 0.5)
     if close:

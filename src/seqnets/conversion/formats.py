@@ -104,7 +104,10 @@ def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> flo
     """
     side, path = _format(form), Path(path)
     native = side.convert(module, **options)
-    found = _checked(module, native, form, str(path))
+    try:
+        found = _checked(module, native, form, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error} Nothing was written.") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:
@@ -132,7 +135,6 @@ def _checked(module: nn.Module, native: Any, form: str, where: str) -> float | N
     if not found <= LIMIT:
         raise ConfigError(
             f"{where}: {form} and seqnets differ by up to {found:.2g}, expected at most {LIMIT:g}."
-            f"\n  The outputs for the same random sequences would not be the same. Nothing was "
-            f"written."
+            f"\n  The outputs for the same random sequences are not the same."
         )
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, check_count
 from seqnets.layers import Bidirectional, CellFactory
 from seqnets.layers.lengths import valid_steps
 from seqnets.models.encoder import Encoder
@@ -24,12 +24,11 @@ class SequenceClassifier(nn.Module):
         pooling: What is kept of a row's valid steps: "last" (of a top layer or direction that runs
             backwards the first step's, which it reaches last), "mean", "max", or "attention": a
             mean by learned weights, the softmax over steps of one matrix product a step.
-        options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
-            ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
-            ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
+        options: What :class:`Encoder` takes beside the cell.
 
     Raises:
-        ConfigError: ``pooling`` is none of these, or the stack cannot be built as asked.
+        ConfigError: ``pooling`` is none of these, there is no class, or the stack cannot be built
+            as asked.
 
     References:
         Raffel and Ellis, 2015, "Feed-Forward Networks with Attention Can Solve Some Long-Term
@@ -44,6 +43,7 @@ class SequenceClassifier(nn.Module):
     ) -> None:
         super().__init__()
         check_choice(type(self).__name__, POOLINGS, pooling=pooling)
+        check_count(type(self).__name__, num_classes=num_classes)
         self.pooling = pooling
         self.encoder = Encoder(cell, **options)
         size = self.encoder.output_size
@@ -94,4 +94,5 @@ class SequenceRegressor(SequenceClassifier):
     """
 
     def __init__(self, cell: CellFactory, output_size: int, **options: Any) -> None:
+        check_count("SequenceRegressor", output_size=output_size)
         super().__init__(cell, output_size, **options)

@@ -42,8 +42,8 @@ class Encoder(nn.Module):
         cell_options: What every cell gets, by names of the caller's: see ``optioned``.
 
     Raises:
-        ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, or the stack
-            cannot be built as asked.
+        ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is no
+            integer from 1, or the stack cannot be built as asked.
     """
 
     def __init__(
@@ -74,8 +74,12 @@ class Encoder(nn.Module):
             )
         rates = dropout_rates(dropout)
         first = hidden_size if isinstance(hidden_size, int) else next(iter(hidden_size), 0)
-        width = input_size or embedding_size or first
-        check_count("Encoder", hidden_size=first, embedding_size=width)
+        sizes = {"input_size": input_size, "embedding_size": embedding_size, "hidden_size": first}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        check_count("Encoder", **given)
+        if vocab_size is not None:
+            check_count("Encoder", vocab_size=vocab_size)
+        width = next(iter(given.values()))
         self.embedding = None if vocab_size is None else embedding(vocab_size, width)
         stack = DeepRNN(
             with_options(cell, cell_options),

@@ -39,12 +39,12 @@ class Forecaster(nn.Module):
             learned gains).
         independent: Whether each of the K features is told from its own past alone, by one model
             that all share. The other features are not looked at.
-        options: As for :class:`Encoder`: ``hidden_size``, ``num_layers``, ``bidirectional``,
-            ``alternating``, ``connection``, ``tied``, ``dropout``, ``bptt_steps``, ``backend``.
+        options: What :class:`Encoder` takes beside the cell, but not ``vocab_size`` and
+            ``embedding``: steps are numbers.
 
     Raises:
-        ConfigError: ``normalization`` is none of these, or the strategy or the stack cannot be
-            built as asked.
+        ConfigError: ``normalization`` is none of these, a size is no integer from 1, or the
+            strategy or the stack cannot be built as asked.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
@@ -71,7 +71,8 @@ class Forecaster(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("Forecaster", NORMALIZATIONS, normalization=normalization)
-        check_count("Forecaster", segment=segment)
+        sizes = {"input_size": input_size, "output_size": output_size, "horizon": horizon}
+        check_count("Forecaster", **sizes, segment=segment)
         if embedding_size is not None:
             check_count("Forecaster", embedding_size=embedding_size)
         self.output = head()

@@ -24,9 +24,8 @@ class LanguageModel(nn.Module):
             arXiv:1608.05859); the last layer is then as wide as the embedding.
         init_range: Draw every parameter uniformly between minus and plus this number; each layer
             starts in its own way if omitted.
-        options: As for :class:`Encoder`: ``embedding_size``, ``embedding``, ``hidden_size``,
-            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``locked``, ``bptt_steps``,
-            ``backend``.
+        options: What :class:`Encoder` takes beside the cell, but not ``input_size``,
+            ``bidirectional`` and ``alternating``: tokens come, and the next is not to be seen.
 
     Raises:
         ConfigError: Weights are tied and widths differ or the output has not one matrix, or the

@@ -44,8 +44,8 @@ class SequenceToSequence(nn.Module):
             encoder.
 
     Raises:
-        ConfigError: ``sampling`` is no probability, ``sampling_steps`` no number from 0, or the
-            stacks cannot be built as asked.
+        ConfigError: ``sampling`` is no probability, ``sampling_steps`` no number from 0, there is
+            no token to write, or the stacks cannot be built as asked.
 
     References:
         Sutskever et al., 2014, "Sequence to Sequence Learning with Neural Networks",
@@ -73,6 +73,7 @@ class SequenceToSequence(nn.Module):
         super().__init__()
         check_probability("SequenceToSequence", sampling=sampling)
         check_count("SequenceToSequence", least=0, sampling_steps=sampling_steps)
+        check_count("SequenceToSequence", target_vocab_size=target_vocab_size)
         self.target_vocab_size = target_vocab_size
         self.encoder = Encoder(cell, **options)
         self.sampling, self.sampling_steps = sampling, sampling_steps

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.models.heads import Head
 from seqnets.typing import IGNORE
@@ -55,8 +56,7 @@ class FusedSoftmax(nn.Linear, SoftmaxHead):
         self, in_features: int, out_features: int, bias: bool = True, chunk: int = 256
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        if chunk < 1:
-            raise ConfigError(f"FusedSoftmax: chunk is {chunk}, expected at least 1 step.")
+        check_count("FusedSoftmax", chunk=chunk)
         self.num_classes, self.chunk = out_features, chunk
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from seqnets.checks import check_count
 from seqnets.layers import CellFactory
 from seqnets.models.encoder import Encoder
 
@@ -19,9 +20,10 @@ class SequenceTagger(nn.Module):
         num_classes: Classes there are, C.
         output: Makes the output layer from its features and the classes: a ``Linear``, or a
             :class:`~seqnets.models.Head` with a loss of its own.
-        options: As for :class:`Encoder`: ``input_size`` or ``vocab_size``, ``embedding_size``,
-            ``hidden_size``, ``num_layers``, ``bidirectional``, ``alternating``, ``connection``,
-            ``tied``, ``dropout``, ``bptt_steps``, ``backend``, ``embedding``.
+        options: What :class:`Encoder` takes beside the cell.
+
+    Raises:
+        ConfigError: There is no class, or the stack cannot be built as asked.
     """
 
     passes_options_to = Encoder
@@ -35,6 +37,7 @@ class SequenceTagger(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        check_count("SequenceTagger", num_classes=num_classes)
         self.encoder = Encoder(cell, **options)
         self.output = output(self.encoder.output_size, num_classes)
 

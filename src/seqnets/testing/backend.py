@@ -183,7 +183,7 @@ def poisoned_memory() -> Iterator[None]:
 
 def arguments_for(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
     """Inputs, state, lengths and resets, as for ``unroll``."""
-    like = next(cell.parameters())
+    like = cell._like
     B = variant.rows
 
     def random(*shape: int) -> Tensor:

@@ -12,6 +12,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ Law = Callable[[nn.Module, Example], None]
 
 def example(layer: nn.Module, input_size: int) -> Example:
     """Random numbers of the shapes that a layer takes."""
-    device = next(layer.parameters()).device
+    device = next(chain(layer.parameters(), layer.buffers())).device
     x = torch.randn(4, 6, input_size, dtype=torch.float64, device=device)
     state = tree_map(torch.randn_like, layer(x)[1])
     resets = torch.zeros(4, 6, dtype=torch.bool, device=device)
@@ -177,9 +178,11 @@ def steps(layer: Any, data: Example) -> None:
 
 def emptiness(layer: nn.Module, data: Example) -> None:
     """No rows give no outputs, with gradients; no steps leave the state as it was."""
-    y, state = layer(*tree_map(lambda tensor: tensor[:0], data))
+    none = tree_map(lambda tensor: tensor[:0], data)
+    x = none.x.clone().requires_grad_()
+    y, state = layer(*none._replace(x=x))
     agree((y, state), tree_map(lambda tensor: tensor[:0], layer(*data)), "no rows")
-    _derivatives(layer, y)
+    _derivatives(layer, y, x)
 
     agree(layer(data.x[:, :0], data.state)[1], data.state, "the state after no steps")
 
@@ -244,6 +247,8 @@ def ensembles(layer: nn.Module, data: Example) -> None:
     perturb(models[1])
 
     stacked, _ = stack_module_state(models)
+    if not stacked:  # without parameters they are all the same
+        return
     together = vmap(lambda p: functional_call(layer, p, tuple(data)))(stacked)
 
     for i, model in enumerate(models):
@@ -253,6 +258,8 @@ def ensembles(layer: nn.Module, data: Example) -> None:
 def per_sample_gradients(layer: nn.Module, data: Example) -> None:
     """``vmap`` of ``grad`` gives the gradients of each row alone."""
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
+    if not parameters:  # and no gradients
+        return
 
     def loss(parameters: Any, row: Example) -> Tensor:
         alone = tree_map(lambda tensor: tensor.unsqueeze(0), row)

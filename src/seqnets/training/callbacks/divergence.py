@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.errors import ConfigError, DivergenceError
+from seqnets.checks import check_count
+from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.later import Later
 
@@ -24,14 +25,12 @@ class DivergenceGuard(Callback):
         every_n_steps: Steps between two looks at a device that is no CPU.
 
     Raises:
+        ConfigError: ``every_n_steps`` is no integer from 1.
         DivergenceError: From the training loop; says step, epoch, batch, and the last checkpoint.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(
-                f"DivergenceGuard: every_n_steps is {every_n_steps}, expected at least 1."
-            )
+        check_count("DivergenceGuard", every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._batch = 0
         self._look: _Look | None = None

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.errors import ConfigError, DataError
@@ -56,17 +57,15 @@ class Transduction(Objective):
         length_penalty: float = 0.6,
         max_length: int | None = None,
     ) -> None:
-        if metric not in ("bleu", "exact_match"):
+        check_choice("Transduction", ("bleu", "exact_match"), metric=metric)
+        check_probability("Transduction", label_smoothing=label_smoothing)
+        check_count("Transduction", beam_size=beam_size)
+        if length_penalty < 0:
             raise ConfigError(
-                f"Transduction: metric is {metric!r}, expected 'bleu' or 'exact_match'."
+                f"Transduction: length_penalty is {length_penalty}, expected at least 0."
             )
-        if not 0 <= label_smoothing < 1 or beam_size < 1 or length_penalty < 0:
-            raise ConfigError(
-                f"Transduction: label_smoothing is {label_smoothing}, beam_size {beam_size} and "
-                f"length_penalty {length_penalty}, expected 0 to below 1, from 1 and from 0."
-            )
-        if max_length is not None and max_length < 1:
-            raise ConfigError(f"Transduction: max_length is {max_length}, expected at least 1.")
+        if max_length is not None:
+            check_count("Transduction", max_length=max_length)
         self.metric = metric
         self.label_smoothing = label_smoothing
         self.beam_size, self.length_penalty = beam_size, length_penalty
