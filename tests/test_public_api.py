@@ -57,8 +57,8 @@ PUBLIC = {
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
-        CUDAGraphs Checkpoints DivergenceGuard Hyperparameters ModelCard Monitor MusicSamples
-        Pictures Progress RateByLength StopOnSignal TextSamples
+        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping Hyperparameters ModelCard Monitor
+        MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
     """,
 }
 
