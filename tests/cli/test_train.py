@@ -305,7 +305,7 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
 
-    second = seqnets("train", "resume=auto")
+    second = seqnets("train", "resume=auto", "trainer.max_time=00:00:00:05")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
