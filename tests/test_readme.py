@@ -101,6 +101,21 @@ def test_the_page_of_options_names_them_all():
     assert named == {path.stem for path in (ROOT / "configs" / "model" / "option").glob("*.yaml")}
 
 
+def test_the_page_of_data_says_where_those_of_every_experiment_are():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    configs = ROOT / "configs"
+    needed = set()
+    for path in (configs / "experiment").glob("*.yaml"):
+        (dataset,) = re.findall(r"override /dataset: (\w+)", path.read_text(encoding="utf-8"))
+        file = configs / "dataset" / f"{dataset}.yaml"
+        if re.search("^root:", file.read_text(encoding="utf-8"), re.MULTILINE):
+            needed.add(path.stem)
+
+    assert needed
+    assert needed <= named
+
+
 def test_the_page_of_cells_is_what_the_cells_say():
     made = runpy.run_path(str(ROOT / "scripts" / "make_cells_page.py"))["page"]()
 
