@@ -1,6 +1,7 @@
 """What the README and the guides say, done."""
 
 import importlib
+import os
 import re
 import runpy
 import shlex
@@ -15,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
+ELSEWHERE = ("benchmarks", "from-python", "writing-a-cell", "kernels")  # see below; printed
 PAGES = [
     path.stem
     for path in (ROOT / "docs").glob("*.md")
-    if "```python" in path.read_text(encoding="utf-8")
-    and path.stem not in ("kernels", "writing-a-cell")  # printed; and read with the README
+    if "```python" in path.read_text(encoding="utf-8") and path.stem not in ELSEWHERE
 ]
 
 
@@ -53,10 +54,66 @@ def test_the_python_in_a_page_runs(page, tmp_path, monkeypatch):
     exec("\n".join(here), {})
 
 
+def done(*arguments, folder):
+    """What a command says, run in a folder whose modules can be imported."""
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    known.pop("TRITON_INTERPRET", None)  # with which a benchmark of Triton's kernels takes minutes
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=known,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_the_page_for_python_runs_from_top_to_bottom(tmp_path):
+    text = (ROOT / "docs" / "from-python.md").read_text(encoding="utf-8")
+    first, own = re.findall(r"seqnets (train .*)", "\n".join(blocks(text, "bash")))
+    python = blocks(text, "python")
+    (tmp_path / "mytask.py").write_text(python[-1], encoding="utf-8")
+    for path, config in zip(re.findall(r"`(conf/.*?)`", text), blocks(text, "yaml"), strict=True):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(config, encoding="utf-8")
+
+    done("-m", "seqnets", *shlex.split(first), "trainer=debug", folder=tmp_path)
+    said = done("-c", "\n".join(python), folder=tmp_path)
+    told = done("-m", "seqnets", *shlex.split(own), "trainer=debug", folder=tmp_path)
+
+    assert said.startswith("{'prediction': ")
+    assert "test/accuracy" in said
+    assert "mae" in told
+
+
+@pytest.mark.slow
+def test_the_python_in_the_page_of_benchmarks_runs(tmp_path):
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+    assert float(done("-c", "\n".join(blocks(text, "python")), folder=tmp_path).split()[0]) > 0
+
+
 def test_the_page_of_options_names_them_all():
     named = set(re.findall(r"^\| `(\w+)`", OPTIONS, re.MULTILINE))
 
     assert named == {path.stem for path in (ROOT / "configs" / "model" / "option").glob("*.yaml")}
+
+
+def test_the_page_of_data_says_where_those_of_every_experiment_are():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    configs = ROOT / "configs"
+    needed = set()
+    for path in (configs / "experiment").glob("*.yaml"):
+        (dataset,) = re.findall(r"override /dataset: (\w+)", path.read_text(encoding="utf-8"))
+        file = configs / "dataset" / f"{dataset}.yaml"
+        if re.search("^root:", file.read_text(encoding="utf-8"), re.MULTILINE):
+            needed.add(path.stem)
+
+    assert needed
+    assert needed <= named
 
 
 def test_the_page_of_cells_is_what_the_cells_say():

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from seqnets.cli import runs
+from seqnets.cli.trained import load_module
 from seqnets.errors import CheckpointError, ConfigError
+from seqnets.training import save_checkpoint
 
 
 def checkpoint(folder, age=0):
@@ -128,3 +131,12 @@ def test_a_path_without_a_checkpoint_is_an_error(make, tmp_path):
 
 def test_a_checkpoint_that_was_moved_belongs_to_no_run(tmp_path):
     assert runs.folder_of(tmp_path / "best.ckpt") is None
+
+
+@pytest.mark.parametrize("read", [runs.saved_config, partial(load_module, allow=[])])
+def test_a_checkpoint_written_from_python_says_that_it_does_not_know_its_model(read, tmp_path):
+    path = tmp_path / "best.ckpt"
+    save_checkpoint({"state_dict": {}, "seqnets": {"config": {}, "data": {}}}, path)
+
+    with pytest.raises(CheckpointError, match=r"does not say what its model is made of[\s\S]*fill"):
+        read(path)

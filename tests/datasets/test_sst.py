@@ -150,7 +150,8 @@ def test_a_part_without_a_sentence_of_two_classes_is_refused(tiny, part):
 
 def test_missing_files_are_an_error_that_says_where_they_were_looked_for(tiny, tmp_path):
     with pytest.raises(
-        DataError, match=rf"{tmp_path}/sst lacks train.txt, .*; {tmp_path} lacks dev.txt\."
+        DataError,
+        match=rf"{tmp_path}/sst lacks train.txt, .*; {tmp_path} lacks dev.txt\.\n.*Stanford",
     ):
         tiny(dev=None).setup()
 

@@ -255,7 +255,9 @@ def test_captions_are_read_from_their_folder_or_the_one_above(captions, where, r
 def test_a_missing_file_is_named(captions):
     (captions / "val.de").unlink()
 
-    with pytest.raises(DataError, match=r"/multi30k lacks train.en, .*; .* lacks val.de\."):
+    with pytest.raises(
+        DataError, match=r"/multi30k lacks train.en, .*; .* lacks val.de\.\n.*Multi30k's"
+    ):
         Multi30k(str(captions), unit="words").setup()
 
 

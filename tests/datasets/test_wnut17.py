@@ -19,5 +19,7 @@ def test_its_three_files_are_read_as_published(shared_data):
 
 
 def test_a_folder_without_them_is_told_with_where_they_were_looked_for(tmp_path):
-    with pytest.raises(DataError, match=r"/wnut17 lacks train\.conll, .*; .* lacks train"):
+    with pytest.raises(
+        DataError, match=r"/wnut17 lacks train\.conll, .*; .* lacks train.*\n.*WNUT 2017"
+    ):
         WNUT17(str(tmp_path)).setup()

@@ -123,9 +123,28 @@ def saved_config(checkpoint: Path) -> dict[str, Any]:
 
     What would be an interpolation is escaped, for a checkpoint asks nothing of this machine; and
     what Hydra itself would read is left out.
+
+    Raises:
+        CheckpointError: There is none: the checkpoint was written from Python.
     """
-    config = load_checkpoint(checkpoint)["seqnets"]["config"]
+    config = config_in(load_checkpoint(checkpoint), checkpoint)
     return {key: _literal(config[key]) for key in config if key not in ("defaults", "hydra")}
+
+
+def config_in(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration of what `seqnets train` wrote.
+
+    Raises:
+        CheckpointError: There is none: the checkpoint was written from Python.
+    """
+    config: dict[str, Any] = checkpoint["seqnets"]["config"]
+    if not config:
+        raise CheckpointError(
+            f"Checkpoint {path}: does not say what its model is made of, expected one that "
+            f"`seqnets train` wrote.\n"
+            f"  Make the model as it was made, and fill it by seqnets.training.load_weights."
+        )
+    return config
 
 
 def _literal(node: Any) -> Any:

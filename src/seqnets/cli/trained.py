@@ -54,12 +54,11 @@ def load_module(
         objective: What differs from the objective that it was trained for.
 
     Raises:
-        CheckpointError: The file is damaged.
+        CheckpointError: The file is damaged, or was written from Python and has no configuration.
         ConfigError: A class that it names may not be used.
     """
     checkpoint = load_checkpoint(path)
-    card = checkpoint["seqnets"]
-    config = card["config"]
+    card, config = checkpoint["seqnets"], runs.config_in(checkpoint, path)
     changed = {**config, "objective": {**config["objective"], **(objective or {})}}
     module = make_module(changed, card["data"], allow)
     module.card = {"config": config, "data": card["data"]}

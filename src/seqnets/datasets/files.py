@@ -45,7 +45,7 @@ def find_folder(
     root: str | Path,
     folders: Sequence[str],
     files: Sequence[str],
-    advice: str = "Set dataset.root to a folder that has them.",
+    advice: str,
 ) -> Path:
     """Return the first of some folders that has all of some files.
 
@@ -54,7 +54,7 @@ def find_folder(
         root: Where the folders are.
         folders: Their names below it; "" is the root itself.
         files: What they must have.
-        advice: What to do where none has them.
+        advice: What to do where none has them, and whose files they are.
 
     Raises:
         DataError: None has; says what each lacks.

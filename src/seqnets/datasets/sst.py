@@ -58,7 +58,11 @@ class StanfordSentiment(LabelledTexts):
         Raises:
             DataError: A file is missing or malformed; says in which line and column.
         """
-        folder = find_folder("StanfordSentiment", self.root, ("sst", ""), [*_FILES.values()])
+        advice = (
+            "They are the Stanford Sentiment Treebank's trees; set dataset.root to their folder."
+        )
+        files = [*_FILES.values()]
+        folder = find_folder("StanfordSentiment", self.root, ("sst", ""), files, advice)
         trees = {part: read_trees(folder / file, "01234") for part, file in _FILES.items()}
         held_out = {_words(tree) for part in ("val", "test") for tree in trees[part]}
         kept = [tree for tree in trees["train"] if _words(tree) not in held_out]

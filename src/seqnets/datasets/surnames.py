@@ -118,7 +118,8 @@ class Surnames(LabelledTexts):
                 return files
         raise DataError(
             f"Surnames: neither {root / 'names'} nor {root} has two or more files *.txt, expected "
-            "one for each language.\n  Set dataset.root to a folder that has them."
+            "one for each language.\n"
+            "  They are in the repository spro/practical-pytorch; set dataset.root to their folder."
         )
 
     def _names(self, file: Path) -> list[str]:

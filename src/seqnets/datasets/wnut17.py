@@ -36,5 +36,6 @@ class WNUT17(TaggedData):
         Raises:
             DataError: A file is missing or malformed; says in which line.
         """
-        folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()])
+        advice = "They are the WNUT 2017 shared task's; set dataset.root to a folder that has them."
+        folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()], advice)
         return {part: read_tagged(folder / file) for part, file in _FILES.items()}
