@@ -332,7 +332,7 @@ def test_what_an_objective_leaves_open_may_be_changed_for_a_trained_model(seqnet
     for verb in ("evaluate", "predict"):
         refused = seqnets(verb, checkpoint, "objective.beam_size=0", *WRITE[verb])
         unknown = seqnets(verb, checkpoint, "objective.beam=3", *WRITE[verb])
-        assert "beam_size 0" in refused.err
+        assert "beam_size is 0" in refused.err
         assert "Did you mean objective.beam_size" in unknown.err
 
 
