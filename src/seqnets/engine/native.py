@@ -208,10 +208,15 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
-    if not _OWN.isdisjoint(cell.__dict__):  # an equation of this one cell
-        return None
-    kind = type(cell)  # torch.compile looks into functions, and not into their caches
-    return _family(kind) if torch.compiler.is_compiling() else _known_family(kind)
+    kind = type(cell)
+    if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
+        return None if cell.asked(_has_equation) else _family(kind)
+    return None if _has_equation(cell) else _known_family(kind)
+
+
+def _has_equation(cell: Cell) -> bool:
+    """Whether some of an equation is of this one cell, and not of its class."""
+    return not _OWN.isdisjoint(cell.__dict__)
 
 
 def _family(kind: type[Cell]) -> type[GatedCell] | None:
