@@ -46,11 +46,17 @@ class Example(NamedTuple):
 Law = Callable[[nn.Module, Example], None]
 
 
-def example(layer: nn.Module, input_size: int) -> Example:
-    """Random numbers of the shapes that a layer takes."""
+def example(layer: nn.Module, input_size: int, start: Any = None) -> Example:
+    """Random numbers of the shapes that a layer takes.
+
+    Args:
+        layer: The layer.
+        input_size: Features of the input, I.
+        start: A state of 4 rows; that of a call if omitted, which breaks where the layer does.
+    """
     device = next(chain(layer.parameters(), layer.buffers())).device
     x = torch.randn(4, 6, input_size, dtype=torch.float64, device=device)
-    state = tree_map(torch.randn_like, layer(x)[1])
+    state = tree_map(torch.randn_like, layer(x)[1] if start is None else start)
     resets = torch.zeros(4, 6, dtype=torch.bool, device=device)
     resets[1, 2] = resets[1, 5] = resets[2, 0] = resets[3, 2] = True
     return Example(x, state, torch.tensor([4, 6, 0, 3], device=device), resets)
