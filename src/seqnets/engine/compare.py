@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets.cells import Cell
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.recorder import Watcher
 from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # not as many as were traced
@@ -151,7 +151,7 @@ class _Trial:
         random = torch.get_rng_state()
         cell = with_own_containers(self._cell.bind(self._kept | self._drawn))
         x = self._numbers(_ROWS, _STEPS, cell.input_size)
-        with told_why(), torch.enable_grad(), _Watch() as watch:
+        with told_why(), torch.enable_grad(), _Draws() as watch:
             projected = cell.project(x)
         if watch.drew:  # whoever draws next must not notice
             torch.set_rng_state(random)
@@ -166,7 +166,7 @@ class _Trial:
         return False, apart.shape == projected.shape and _are_near(apart, projected)
 
 
-class _Watch(TorchDispatchMode):
+class _Draws(Watcher):
     """Sees whether random numbers are drawn: in this thread, as the generator cannot tell.
 
     Attributes:
@@ -174,10 +174,6 @@ class _Watch(TorchDispatchMode):
     """
 
     drew = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would load its compiler, which takes a second, to be told to skip this
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

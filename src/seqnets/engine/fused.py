@@ -17,7 +17,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.layout import Layout, layout_of
-from seqnets.engine.loops import Gradients, Kept, Loops, Order, numbers
+from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
 from seqnets.engine.request import Request, parted
@@ -48,10 +48,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
 
 def _order(request: Request, x: Tensor) -> Order:
     """The order in which steps run, for inputs that may be a copy of the request's."""
-    lengths = request.lengths
-    if lengths is not None:
-        lengths = lengths.contiguous()  # as loops read them
-    return Order(layout_of(x), lengths, request.resets, request.reverse)
+    return make_order(layout_of(x), request.lengths, request.resets, request.reverse)
 
 
 _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time

@@ -36,6 +36,13 @@ class Order(NamedTuple):
     reverse: bool = False
 
 
+def make_order(
+    layout: Layout, lengths: Tensor | None, resets: Tensor | None, reverse: bool
+) -> Order:
+    """An order whose lengths lie beside each other in memory, as loops read them."""
+    return Order(layout, None if lengths is None else lengths.contiguous(), resets, reverse)
+
+
 @dataclass
 class Kept:
     """What the forward pass keeps for the backward pass.

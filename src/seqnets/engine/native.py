@@ -13,7 +13,7 @@ from torch import _VF, Tensor
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
 from seqnets.engine import reference
-from seqnets.engine.request import Request, is_watched, under_transform
+from seqnets.engine.request import Request, is_watched, state_before, under_transform
 from seqnets.typing import State
 
 name = "native"
@@ -153,15 +153,12 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
     Raises:
         ShapeError, DtypeError, DeviceError: As ``Cell.forward`` says.
     """
+    cell.compute_weights(x)
     kernel = _step_kernel(cell)
     if kernel is None:
-        return cell(x, state)
-    cell.compute_weights(x)
+        return cell.forward(x, state)
     cell.check_input(x, "B", "I")
-    if state is None:
-        state = tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
-    else:
-        state = cell.check_state(state, x)
+    state = state_before(cell, x, state)
     weights = (getattr(cell, name, None) for name in _WEIGHTS)
     after = kernel(x, state if len(state) > 1 else state[0], *weights)
     return (after, (after,)) if isinstance(after, Tensor) else (after[0], after)

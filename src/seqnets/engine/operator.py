@@ -21,7 +21,7 @@ from seqnets.engine.equation import attributes_of
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Kept, Loops, Order
+from seqnets.engine.loops import Kept, Loops, make_order
 from seqnets.engine.plans import program_from_text, program_of
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
@@ -127,7 +127,7 @@ def unroll(
         pass needs.
     """
     program = program_from_text(text)
-    order = _order(wx, lengths, resets, reverse)
+    order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
     y, final, kept = _loops(program, wx).forward(
         program,
         wx.contiguous().flatten(0, 1),
@@ -166,7 +166,7 @@ def unroll_backward(
     program = program_from_text(text)
     used = _used(program, parameters)
     everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
-    order = _order(grad_y, lengths, resets, reverse)
+    order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), grad_final
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
     weights = fused.weight_gradients(program, found, everything, used)
@@ -274,13 +274,6 @@ class _Replayed:
 
     def check_after(self, after: State, before: State) -> State:
         return after
-
-
-def _order(like: Tensor, lengths: Tensor | None, resets: Tensor | None, reverse: bool) -> Order:
-    """The order in which the steps of a tensor (B, T, ...) run, a row's after each other."""
-    B, T, _ = like.shape
-    lengths = None if lengths is None else lengths.contiguous()
-    return Order(Layout(B, T), lengths, resets, reverse)
 
 
 def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,15 @@ _FILLS = {
 }  # fmt: skip
 
 
-class Recorder(TorchDispatchMode):
+class Watcher(TorchDispatchMode):
+    """Sees operations run, and loads no compiler for that."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would load its compiler, which takes a second, to be told to skip this
+
+
+class Recorder(Watcher):
     """Writes down what each tensor is while operations run.
 
     Args:
@@ -84,10 +92,6 @@ class Recorder(TorchDispatchMode):
         self._alive: list[Tensor] = []  # an address names a tensor only as long as that lives
         self._sharing: Counter[int] = Counter()  # how many named tensors share a memory
         self._given: set[int] = set()  # memories of what was there before
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would load its compiler, which takes a second, to be told to skip this
 
     def give(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is that is there before anything runs."""

@@ -146,10 +146,7 @@ def make_request(
         cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
-    if state is None:  # under autocast the input may be of another dtype than the parameters
-        state = tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
-    else:
-        state = cell.check_state(state, x)
+    state = state_before(cell, x, state)
     if lengths is not None:
         lengths = checked_lengths(cell._name, lengths, x)
     if resets is not None:
@@ -159,6 +156,16 @@ def make_request(
     if memory not in ("full", "lean"):
         raise ConfigError(f"{cell._name}: memory is {memory!r}, expected 'full' or 'lean'.")
     return Request(cell, x, state, lengths, resets, reverse, memory)
+
+
+def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
+    """The state before the first step, checked; the cell's initial one where none is given.
+
+    That has the dtype of the input, which under autocast may be another than the parameters'.
+    """
+    if state is not None:
+        return cell.check_state(state, x)
+    return tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
 
 
 def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
