@@ -11,9 +11,8 @@ import torch
 from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.cells.base import autocasts
-from seqnets.engine import reference
-from seqnets.engine.request import Request, is_watched, state_before, under_transform
+from seqnets.engine.request import Request, state_before, under_transform
+from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
 name = "native"
@@ -55,47 +54,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     cell = cast(GatedCell, request.cell)
     weights = [getattr(cell, name) for name in cell.parameter_shapes]
     y, *state = _run_kernel(request, weights)
-    looked_into = torch.compiler.is_compiling() or is_watched(request.x)
-    if not y.requires_grad or _derives_twice(request) or looked_into:
-        return y, tuple([part.squeeze(0) for part in state])
-    y, *state = _TwiceByThePlainLoop.apply(request, request.x, *request.state, *weights, y, *state)
-    return y, tuple(state)
-
-
-def _derives_twice(request: Request) -> bool:
-    """Whether torch differentiates again what it ran: where it ran operations of its own.
-
-    On the CPU only the LSTM is one kernel, whose gradient has no derivative.
-    """
-    return request.x.is_cpu and family(request.cell) is not LSTMCell
-
-
-class _TwiceByThePlainLoop(torch.autograd.Function):
-    """Hands on what a kernel returned, and goes around it where a derivative is derived again."""
-
-    @staticmethod
-    def forward(ctx: Any, request: Request, *tensors: Tensor) -> tuple[Tensor, ...]:
-        parts = len(request.state)
-        inputs, (y, *state) = tensors[: -1 - parts], tensors[-1 - parts :]
-        ctx.request, ctx.count = request, len(inputs)
-        device = request.x.device.type
-        ctx.autocast = torch.get_autocast_dtype(device) if autocasts(request.x) else None
-        ctx.set_materialize_grads(False)  # a kernel is slower for zeros than for nothing
-        ctx.save_for_backward(*inputs, request.lengths)  # so that torch sees them change
-        return y.detach(), *[part.squeeze(0).detach() for part in state]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            y, *state = grads
-            through = [None if grad is None else grad.unsqueeze(0) for grad in state]
-            return None, *(None,) * ctx.count, y, *through
-        inputs, needs = ctx.saved_tensors[: ctx.count], ctx.needs_input_grad[1 : 1 + ctx.count]
-        device, dtype = inputs[0].device.type, ctx.autocast
-        names = tuple(cast(GatedCell, ctx.request.cell).parameter_shapes)
-        with torch.autocast(device, dtype, enabled=dtype is not None):  # create_graph=True
-            around = reference.gradients(ctx.request, names, inputs, grads, needs)
-        return None, *around, *(None for _ in grads)
+    return y, tuple([part.squeeze(0) for part in state])
 
 
 def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
@@ -139,6 +98,8 @@ def _call(cell: GatedCell, x: Tensor, state: State, weights: list[Tensor]) -> tu
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
     found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
+    if found[0].requires_grad and not torch.compiler.is_compiling():
+        let_derive_twice(cell, found[0])
     return found
 
 
