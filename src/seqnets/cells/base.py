@@ -122,6 +122,11 @@ class Cell(nn.Module, metaclass=_CellType):
         like = self._like
         return tuple([like.new_zeros(batch_size, size) for size in self.state_sizes])
 
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether the initial state is that of all cells that say no other."""
+        return getattr(self.initial_state, "__func__", None) is Cell.initial_state
+
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Take one step.
 
@@ -315,7 +320,7 @@ class Cell(nn.Module, metaclass=_CellType):
     def checked_start(self, batch_size: int) -> State:
         """The initial state; raise unless each part is (B, H), and of the parameters' type."""
         start = self.initial_state(batch_size)
-        if getattr(self.initial_state, "__func__", None) is Cell.initial_state:  # known to be right
+        if self.starts_at_zero:
             return start
         expected = [(batch_size, size) for size in self.state_sizes]
         self._check_made("initial_state", start, expected, "B is the batch_size that it is given.")

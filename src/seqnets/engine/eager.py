@@ -340,7 +340,8 @@ class _Loops:
         kept = [room(wx, len(wx), size) for size in program.kept_sizes] if save else []
         outs = [y.transpose(0, 1), *map(layout.by_step, kept)]
         sizes = [out.shape[2] for out in outs]
-        carried = _named("state", enumerate(initial))
+        zeros = (wx.new_zeros(layout.B, size) for size in step.state_sizes)
+        carried = _named("state", enumerate(initial or zeros))
         size = max(step.state_sizes) * wx.element_size()
         for chunk, steps, known in _chunks(given, layout, size, order.reverse):
             for k, product in enumerate(step.products):
@@ -354,7 +355,7 @@ class _Loops:
             carried = code.run(known, steps)
             for whole, part in zip(outs, known.valid(out).split(sizes, -1), strict=True):
                 whole[chunk].copy_(part)
-        final = tuple(carried["state", p].clone() for p in range(len(initial)))
+        final = tuple(carried["state", p].clone() for p in range(len(step.state_sizes)))
         return y, final, Kept.from_list(program, kept) if save else None
 
     def backward(

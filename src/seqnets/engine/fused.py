@@ -32,7 +32,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         request: What is asked for.
     """
     parameters = request.cell.tensors()
-    tensors = (request.clean_x, *request.state, *parameters.values())
+    tensors = (request.clean_x, *(request.given or ()), *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
         if lean and not request.draws:  # a mask may be one for the whole sequence
@@ -42,7 +42,8 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     program, order = request.program, _order(request, tensors[0])
     wx = project(loops, request, order.layout, tensors[0], parameters)
     used = numbers(program.step, parameters, wx.dtype)
-    y, final, _ = loops.forward(program, wx, request.state, request.start, used, order, save=False)
+    state = request.given or ()
+    y, final, _ = loops.forward(program, wx, state, request.start, used, order, save=False)
     return y, final
 
 
@@ -56,7 +57,7 @@ _LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory a
 
 def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
     """The same, a chunk of steps after the other, so that only one is computed again at a time."""
-    state = request.state
+    state = request.given
     outputs: list[Tensor] = []
     chunks = range(0, request.x.shape[1], _LEAN_STEPS)
     for first in reversed(chunks) if request.reverse else chunks:
@@ -65,12 +66,13 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
         chunk = replace(
             request,
             x=x,
-            state=state,
+            given=state,
             lengths=None if lengths is None else (lengths - first).clamp(0, x.shape[1]),
             resets=None if resets is None else resets[:, steps],
         )
         y, state = run(loops, chunk)
         outputs.append(y)
+    assert state is not None  # there are more steps than a chunk has
     return torch.cat(outputs[::-1] if request.reverse else outputs, 1), state
 
 
@@ -158,6 +160,8 @@ class _Fused(torch.autograd.Function):
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
         order = Order(ctx.layout, lengths, resets, request.reverse)
         found = ctx.loops.backward(program, kept, grad_y, grads[1:], used, order)
+        if request.given is None:
+            found.initial = ()
         weights = weight_gradients(program, found, kept, used, ctx.inside)
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)

@@ -81,7 +81,7 @@ class Gradients:
         wx: Of the projected input, (B*T, W).
         products: Of each product, (B*T, rows); those of ``Program.shared`` are ``wx`` itself.
         units: Of each parameter with one number a unit, or one for all, shaped as it is.
-        initial: Of the state before the first step, each (B, H).
+        initial: Of the state before the first step, each (B, H); empty if nobody asks.
         start: Of the state after a reset, each (B, H); empty where nothing is reset.
     """
 
@@ -113,7 +113,8 @@ class Loops(Protocol):
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep.
 
-        All from the projected input, (B*T, W).
+        All from the projected input, (B*T, W), and the state before the first step, each (B, H);
+        empty if it is zero.
         """
 
     def backward(

@@ -63,19 +63,19 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
     The state has a dimension for layers before its rows, as torch's kernels have it.
     """
     cell = cast(GatedCell, request.cell)
-    x, lengths, valid = request.clean_x, request.lengths, request.valid
+    x, lengths, valid, before = request.clean_x, request.lengths, request.valid, request.state
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
-        y, *state = _call(cell, x, request.state, weights)
+        y, *state = _call(cell, x, before, weights)
     else:
         if isinstance(cell, LSTMCell):
             x, weights = _holding_memory(cell, x, valid, weights)
-        y, *state = _call(cell, x, request.state, weights)
+        y, *state = _call(cell, x, before, weights)
         last = (lengths - 1).clamp(min=0)[:, None, None]
         h = y.take_along_dim(last, 1)[:, 0]
-        before = request.state[0].to(h.dtype)  # under autocast it may be another
-        state[0] = torch.where((lengths > 0)[:, None], h, before)[None]
+        none = before[0].to(h.dtype)  # under autocast it may be another
+        state[0] = torch.where((lengths > 0)[:, None], h, none)[None]
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
         y = _reversed(y, request)

@@ -26,7 +26,7 @@ class Request:
     Attributes:
         cell: The recurrence.
         x: Inputs, (B, T, I).
-        state: State before the first step, each (B, H).
+        given: State before the first step, each (B, H); None if it is zero.
         lengths: Valid steps of each row, (B,) int64 on the device of ``x``; None if all are.
         resets: Where the state starts anew before a step, (B, T) boolean; None if nowhere.
         reverse: Whether time runs backwards.
@@ -35,7 +35,7 @@ class Request:
 
     cell: Cell
     x: Tensor
-    state: State
+    given: State | None = None
     lengths: Tensor | None = None
     resets: Tensor | None = None
     reverse: bool = False
@@ -91,6 +91,13 @@ class Request:
         return plan_of(self.cell)
 
     @property
+    def state(self) -> State:
+        """State before the first step, each (B, H)."""
+        if self.given is not None:
+            return self.given
+        return tuple([self.x.new_zeros(self.x.shape[0], n) for n in self.cell.state_sizes])
+
+    @property
     def start(self) -> State:
         """The state that a reset puts in, each (B, H); nothing where nothing is reset."""
         return () if self.resets is None else self.cell.checked_start(self.x.shape[0])
@@ -113,8 +120,8 @@ class Request:
 def parted(
     request: Request, names: Sequence[str], tensors: Sequence[Tensor]
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """The tensors that a request is differentiated for: input, state, and parameters by name."""
-    parts = len(request.state)
+    """The tensors that a request is differentiated for: input, state if given, and parameters."""
+    parts = len(request.given or ())
     parameters = dict(zip(names, tensors[1 + parts :], strict=True))
     return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
 
@@ -122,7 +129,8 @@ def parted(
 def rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
     """The request with other tensors."""
     x, state, parameters = parted(request, names, tensors)
-    return replace(request, cell=request.cell.bind(parameters), x=x, state=state)
+    given = None if request.given is None else state
+    return replace(request, cell=request.cell.bind(parameters), x=x, given=given)
 
 
 def make_request(
@@ -146,7 +154,8 @@ def make_request(
         cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
-    state = state_before(cell, x, state)
+    if state is not None or not cell.starts_at_zero:
+        state = state_before(cell, x, state)
     if lengths is not None:
         lengths = checked_lengths(cell._name, lengths, x)
     if resets is not None:

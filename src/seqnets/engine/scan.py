@@ -59,11 +59,11 @@ def run(request: Request) -> tuple[Tensor, State]:
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:
         resets = resets & valid
-    start = request.start
+    state, start = request.state, request.start
     afters: dict[int, Tensor] = {}
 
     for linear in linear_parts(request.program, request.cell.states):
-        first = _joined([request.state[p] for p in linear.parts])
+        first = _joined([state[p] for p in linear.parts])
         shape = (*wx.shape[:2], first.shape[1])
         a, b = (_joined([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
         anew = None
@@ -87,7 +87,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     for p, node in enumerate(step.state):
         if p not in afters:
             afters[p] = values[node].expand(*wx.shape[:2], step.state_sizes[p])
-    final = tuple(_last(request, afters[p], part) for p, part in enumerate(request.state))
+    final = tuple(_last(request, afters[p], part) for p, part in enumerate(state))
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), final
 

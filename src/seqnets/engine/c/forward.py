@@ -143,7 +143,9 @@ class ForwardPrinter(PassPrinter):
             for p, size in enumerate(sizes):
                 begins = f"fresh ? {self.pointer(f'start_{p}')} : {self.pointer(f'initial_{p}')}"
                 n = self.size(size)
-                self.line(f"copy_row({self._state(p, '0')}, ({begins}) + b * {n}, {n});")
+                self.line(f"const real *begins_{p} = {begins};")
+                row = f"begins_{p} ? begins_{p} + b * {n} : 0"
+                self.line(f"copy_row({self._state(p, '0')}, {row}, {n});")
 
         def end() -> None:
             for p, size in enumerate(sizes):

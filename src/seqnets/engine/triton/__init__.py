@@ -82,7 +82,7 @@ def _in(dtype: torch.dtype, request: Request) -> Request:
             }
         ),
         x=request.x.to(dtype),
-        state=tuple(part.to(dtype) for part in request.state),
+        given=request.given and tuple(part.to(dtype) for part in request.given),
     )
 
 

@@ -78,7 +78,10 @@ class ForwardPrinter(PassPrinter):
         """One kernel."""
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
-            self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size, 0, size)}")
+            self.kernel.line(f"s_{p} = {self.zeros(size)}")
+            place = self.kernel.pointer(f"initial_{p}")
+            with self.kernel.block(f"if {place} is not None:"):
+                self.kernel.line(f"s_{p} = {self.load(place, 'b', size, 0, size)}")
         self.kernel.line("t = T - 1 if REVERSE else 0")
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
             self.kernel.line(f"fresh = {self.resets('t', 't < length')}")

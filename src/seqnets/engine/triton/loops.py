@@ -257,7 +257,7 @@ class TritonLoops:
         numbers = _numbers(order, *((row_b, row_t, row_t) if save else (1, 0, B)))
         states: list[Tensor] = []
         if run.tiles.mode == "step":
-            states = self._begin(initial, start, order, T)
+            states = self._begin(program, wx, initial, start, order)
             buffers |= numbered("state", states)
             self._keep_first(buffers, states, order, save)
         self._run(run, buffers, numbers, order, save)
@@ -265,10 +265,13 @@ class TritonLoops:
             part.copy_(turns[T % 2])
         return y, final, kept
 
-    def _begin(self, initial: State, start: State, order: Order, T: int) -> list[Tensor]:
+    def _begin(
+        self, program: Program, wx: Tensor, initial: State, start: State, order: Order
+    ) -> list[Tensor]:
         """State parts for steps of a launch each: two turns."""
-        states = [_float(part, 2, *part.shape) for part in initial]
-        for p, part in enumerate(initial):
+        sizes, (B, T, _) = program.step.state_sizes, order.layout
+        states = [_float(wx, 2, B, size) for size in sizes]
+        for p, part in enumerate(initial or [wx.new_zeros(B, size) for size in sizes]):
             if order.resets is not None:
                 first = T - 1 if order.reverse else 0
                 fresh = order.resets[:, first, None]
