@@ -41,6 +41,11 @@ TASKS = {
         language_module,
         {"max_steps": 14, "accumulate_grad_batches": 2},
     ),
+    "text in double precision": (
+        text_data,
+        language_module,
+        {"max_steps": 14, "precision": "64-true"},
+    ),
     "text by epochs": (text_data, partial(language_module, scheduler=None), {"max_epochs": 2}),
     "text by epochs, with a schedule over them": (text_data, language_module, {"max_epochs": 2}),
     "text by epochs, cut short": (text_data, language_module, {"max_epochs": 3, "max_steps": 25}),

@@ -252,6 +252,8 @@ class SequenceModule(LightningModule):
                 f"  It was written by seqnets {ours['version']}."
             )
         check_weights(self, checkpoint, path)
+        # Lightning would fill the weights first, and round those of float64
+        self.trainer.precision_plugin.convert_module(self)
         if self.trainer.state.fn == "fit":
             check_data(ours["data"], self.card["data"], path)
         processes = ours["processes"]
