@@ -111,6 +111,15 @@ def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(tmp_path):
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
 
 
+def test_a_signal_in_the_last_step_leaves_the_last_weights_validated(tmp_path):
+    figures = Figures()
+
+    fit(language_module, text_data(tmp_path), tmp_path, figures, SignalAt(7), max_steps=7)
+
+    assert list(figures.losses) == [7]
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
+
+
 def test_early_stopping_counts_on_where_it_was(tmp_path):
     def patience():
         return EarlyStopping("val/loss", patience=3, min_delta=10.0)

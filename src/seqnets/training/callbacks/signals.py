@@ -9,13 +9,16 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.training.callbacks.checkpoints import validation_follows
+from seqnets.training.callbacks.checkpoints import validation_follows, was_last_step
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopOnSignal(Callback):
     """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one is final.
+
+    A validation that is due is made, also that of the run's last weights: nothing would be left to
+    train for a run that goes on, and so nothing to bring it about.
 
     Attributes:
         received: The signal that came, or None. Who started the training exits with
@@ -43,7 +46,7 @@ class StopOnSignal(Callback):
         """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
         if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             return
-        if not validation_follows(trainer):
+        if not (validation_follows(trainer) or was_last_step(trainer)):
             trainer.limit_val_batches = 0  # stopping would bring one about
         trainer.should_stop = True
 
