@@ -366,6 +366,17 @@ def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
     assert load_checkpoint(last)["global_step"] == 13
 
 
+def test_figures_of_the_test_part_stand_at_the_last_step_though_nothing_was_left_to_train(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_steps=1")
+    done = seqnets("train", "resume=last")
+
+    assert "Nothing is left to train" in done.out
+    events = EventAccumulator(str(only_run(tmp_path))).Reload()
+    assert {event.step for event in events.Scalars("test/loss")} == {1}
+
+
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
     done = seqnets("train", "-m", *small_text, "seed=1,2", "logger=none")
 
