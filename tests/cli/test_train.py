@@ -322,6 +322,22 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
 
 
+def test_a_second_interrupt_ends_the_run_at_once_with_130(
+    seqnets, small_text, tmp_path, write_module
+):
+    interrupt = ["import signal", "from lightning.pytorch import Callback"]
+    interrupt += ["class Twice(Callback):", "    def on_before_backward(self, *_):"]
+    interrupt += ["        signal.raise_signal(signal.SIGINT)"] * 2
+    write_module("interrupts", *interrupt)
+    before = signal.getsignal(signal.SIGINT)
+
+    twice = ["+callbacks.twice._target_=interrupts.Twice", "allow=[interrupts]"]
+    done = seqnets("train", *small_text, *twice)
+    signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
+
+    assert done.code == 130
+
+
 def test_a_run_that_stops_early_says_so_and_goes_on_with_the_patience_it_suggests(
     seqnets, small_text, tmp_path
 ):
