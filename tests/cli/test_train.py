@@ -317,6 +317,7 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     assert f"is in use by process {process.pid}, expected" in second.err
     assert process.returncode == 143, output
     assert "Stopped by SIGTERM" in output
+    assert "Stopped by SIGTERM" in (only_run(tmp_path) / "run.log").read_text()
     assert "Traceback" not in output
     assert done.code == 0, done.err
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at

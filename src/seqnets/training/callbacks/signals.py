@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.training.callbacks.checkpoints import validation_follows, was_last_step
@@ -21,8 +22,8 @@ class StopOnSignal(Callback):
     train for a run that goes on, and so nothing to bring it about.
 
     Attributes:
-        received: The signal that came, or None. Who started the training exits with
-            128 + its number, as signals do.
+        received: The signal that came, to this process or to one that trains with it, or None. Who
+            started the training exits with 128 + its number, as signals do.
     """
 
     def __init__(self) -> None:
@@ -44,11 +45,24 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
-        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        if not self._heard(trainer):
             return
         if not (validation_follows(trainer) or was_last_step(trainer)):
             trainer.limit_val_batches = 0  # stopping would bring one about
         trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Have all processes know of a signal that came since."""
+        self._heard(trainer)
+
+    def _heard(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any process; all of them then have received it."""
+        strategy = trainer.strategy
+        if not strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return False
+        number = torch.tensor(self.received or 0, device=strategy.root_device)
+        self.received = int(strategy.reduce(number, reduce_op="max"))
+        return True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
