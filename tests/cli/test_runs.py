@@ -37,6 +37,15 @@ def test_an_output_that_is_a_file_is_an_error(tmp_path):
         runs.new_folder(tmp_path / "file", "text")
 
 
+def test_runs_lie_in_the_home_folder_where_output_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = runs.new_folder("~/runs", "text")
+    last = checkpoint(folder)
+
+    assert folder.parent == tmp_path / "runs" / "text"
+    assert runs.find_resume("last", "~/runs") == last
+
+
 def test_the_last_run_is_that_whose_checkpoint_is_newest(tmp_path):
     newer, older = (runs.new_folder(tmp_path, name) for name in ("a", "b"))
     runs.new_folder(tmp_path, "without a checkpoint")

@@ -317,9 +317,26 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     assert f"is in use by process {process.pid}, expected" in second.err
     assert process.returncode == 143, output
     assert "Stopped by SIGTERM" in output
+    assert "Stopped by SIGTERM" in (only_run(tmp_path) / "run.log").read_text()
     assert "Traceback" not in output
     assert done.code == 0, done.err
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
+
+
+def test_a_second_interrupt_ends_the_run_at_once_with_130(
+    seqnets, small_text, tmp_path, write_module
+):
+    interrupt = ["import signal", "from lightning.pytorch import Callback"]
+    interrupt += ["class Twice(Callback):", "    def on_before_backward(self, *_):"]
+    interrupt += ["        signal.raise_signal(signal.SIGINT)"] * 2
+    write_module("interrupts", *interrupt)
+    before = signal.getsignal(signal.SIGINT)
+
+    twice = ["+callbacks.twice._target_=interrupts.Twice", "allow=[interrupts]"]
+    done = seqnets("train", *small_text, *twice)
+    signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
+
+    assert done.code == 130
 
 
 def test_a_run_that_stops_early_says_so_and_goes_on_with_the_patience_it_suggests(
@@ -364,6 +381,17 @@ def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
     assert "Nothing is left" not in resumed.out
     last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
     assert load_checkpoint(last)["global_step"] == 13
+
+
+def test_figures_of_the_test_part_stand_at_the_last_step_though_nothing_was_left_to_train(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_steps=1")
+    done = seqnets("train", "resume=last")
+
+    assert "Nothing is left to train" in done.out
+    events = EventAccumulator(str(only_run(tmp_path))).Reload()
+    assert {event.step for event in events.Scalars("test/loss")} == {1}
 
 
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):

@@ -143,6 +143,11 @@ class PoisonAt(Callback):
         if trainer.global_step == self.step and self.what == "gradient":
             next(pl_module.parameters()).grad[0] = torch.inf
 
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.step and self.what == "weights":
+            next(pl_module.parameters())[0] = torch.nan
+
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(what, tmp_path):
@@ -161,6 +166,17 @@ def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(what, tmp_path):
     assert "last.ckpt" in str(error.value)
     assert content["global_step"] == 6
     assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
+
+
+def test_no_checkpoint_takes_in_weights_that_are_no_numbers(tmp_path):
+    poisoned = PoisonAt(8, "weights")
+
+    with pytest.raises(DivergenceError, match="infinite or NaN at step 8, epoch 0; expected"):
+        fit(language_module, text_data(tmp_path), tmp_path, poisoned, every_n_steps=4, max_steps=20)
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+
+    assert content["global_step"] == 4
+    assert all(weight.isfinite().all() for weight in content["state_dict"].values())
 
 
 def test_a_checkpoint_of_another_model_is_refused_on_resume(tmp_path):

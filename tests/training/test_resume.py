@@ -1,11 +1,15 @@
 """A run that was stopped and resumed is, bit for bit, the run that was not."""
 
+import signal
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
+
+from seqnets.training.callbacks import StopOnSignal
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
 
@@ -40,6 +44,11 @@ TASKS = {
         text_data,
         language_module,
         {"max_steps": 14, "accumulate_grad_batches": 2},
+    ),
+    "text in double precision": (
+        text_data,
+        language_module,
+        {"max_steps": 14, "precision": "64-true"},
     ),
     "text by epochs": (text_data, partial(language_module, scheduler=None), {"max_epochs": 2}),
     "text by epochs, with a schedule over them": (text_data, language_module, {"max_epochs": 2}),
@@ -104,6 +113,28 @@ def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(tmp_path):
     assert not ended.is_last_batch
     assert list(figures.losses) == [7]
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
+
+
+def test_a_signal_in_the_last_step_leaves_the_last_weights_validated(tmp_path):
+    figures = Figures()
+
+    fit(language_module, text_data(tmp_path), tmp_path, figures, SignalAt(7), max_steps=7)
+
+    assert list(figures.losses) == [7]
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
+
+
+def test_a_signal_to_one_of_several_processes_is_one_to_all():
+    two = SimpleNamespace(
+        reduce_boolean_decision=lambda mine, all: True,
+        reduce=lambda mine, reduce_op: max(mine, torch.tensor(signal.SIGTERM)),
+        root_device=torch.device("cpu"),
+    )
+    unaware = StopOnSignal()
+
+    unaware.on_train_end(SimpleNamespace(strategy=two), None)
+
+    assert unaware.received == signal.SIGTERM
 
 
 def test_early_stopping_counts_on_where_it_was(tmp_path):

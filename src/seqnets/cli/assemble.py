@@ -136,7 +136,7 @@ def make_trainer(
     """
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
-    _check_steps(config["trainer"])
+    _check_limits(config["trainer"])
     ours: dict[str, Any] = {
         "callbacks": callbacks,
         "plugins": [AtomicCheckpointIO()],
@@ -175,8 +175,8 @@ def trainer_errors() -> Iterator[None]:
         raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
 
 
-def _check_steps(options: Config) -> None:
-    """Raise ConfigError for what Lightning would divide by, or turn gradients round with."""
+def _check_limits(options: Config) -> None:
+    """Raise ConfigError for what Lightning takes and cannot use, or would use amiss."""
     counts = ("accumulate_grad_batches", "check_val_every_n_epoch")
     given = {name: value for name, value in options.items() if value is not None}
     check_count("trainer", **{name: given[name] for name in counts if name in given})
@@ -185,6 +185,12 @@ def _check_steps(options: Config) -> None:
         raise ConfigError(
             f"trainer: gradient_clip_val is {clip!r}, expected a number of at least 0.\n"
             "  0 or null clips nothing."
+        )
+    longest = given.get("max_time")
+    if isinstance(longest, (int, float)):
+        raise ConfigError(
+            f"trainer: max_time is {longest!r}, expected days, hours, minutes and seconds.\n"
+            "  Two hours are trainer.max_time=00:02:00:00."
         )
     if isinstance(often, (int, float)) and not often > 0:
         raise ConfigError(

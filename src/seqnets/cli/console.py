@@ -30,7 +30,10 @@ def terminal(stderr: bool = False) -> Console:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back Lightning's tips, its list of devices and warnings that are false here."""
+    """Keep back Lightning's tips, its list of devices and warnings that are false here.
+
+    Ctrl-C stays what it is: Lightning would make it an exit with 1.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [talker.level for talker in loggers]
     for talker in loggers:
@@ -40,6 +43,10 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message)
         try:
             yield
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise end.__context__ from None
+            raise
         finally:
             for talker, level in zip(loggers, levels, strict=True):
                 talker.setLevel(level)

@@ -32,7 +32,7 @@ def new_folder(output: Path | str, dataset: str) -> Path:
     Raises:
         ConfigError: It cannot be made or written to.
     """
-    parent = Path(output) / dataset
+    parent = Path(output).expanduser() / dataset
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
 
 def _newest(output: Path | str) -> Path | None:
     """The last checkpoint of the run that wrote one last, of all runs in a folder."""
-    written = Path(str(output)).glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
+    written = Path(str(output)).expanduser().glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
     return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 

@@ -140,10 +140,9 @@ def _train(
     trained = Trained(0, report.shown(folder), *_validated(trainer, module.objective, callbacks))
     received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
     if received is not None:
-        title = (
-            f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}; to go on:"
-        )
-        report.show(console, title, f"{_again(folder)}{command}")
+        stopped = f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}"
+        logger.info(stopped)
+        report.show(console, f"{stopped}; to go on:", f"{_again(folder)}{command}")
         return trained._replace(code=128 + received)
 
     early = _early(named)

@@ -144,7 +144,6 @@ class SequenceModule(LightningModule):
         loss = self._summarise("val")
         if self.trainer.sanity_checking or self.trainer.state.fn != "fit":
             return
-        self.log("step", float(self.global_step))  # Lightning counts the last step after this
         if self._plateau is not None:
             self._plateau.step(loss)
         if self._averaging is not None:
@@ -252,6 +251,8 @@ class SequenceModule(LightningModule):
                 f"  It was written by seqnets {ours['version']}."
             )
         check_weights(self, checkpoint, path)
+        # Lightning would fill the weights first, and round those of float64
+        self.trainer.precision_plugin.convert_module(self)
         if self.trainer.state.fn == "fit":
             check_data(ours["data"], self.card["data"], path)
         processes = ours["processes"]
@@ -285,6 +286,7 @@ class SequenceModule(LightningModule):
         mean = float(loss.compute())
         named = {self._names[int(place)]: score for place, score in scores.compute().items()}
         figures = {"loss": mean, **self.objective.derived(mean), **named}
+        self.log("step", float(self.global_step))  # Lightning's own count may lag behind by one
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
         loss.reset()
         scores.reset()

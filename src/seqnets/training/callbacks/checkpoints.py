@@ -54,7 +54,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is time, and no validation follows that would."""
         step = trainer.global_step
-        if 0 <= trainer.max_steps <= step:
+        if was_last_step(trainer):
             trainer.should_stop = True  # within an epoch too the last weights are validated
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
         if (due or _ends(trainer)) and not validation_follows(trainer):
@@ -87,6 +87,11 @@ class Checkpoints(Checkpoint):
         module: Any = trainer.lightning_module
         with module.as_validated():
             trainer.save_checkpoint(self.folder(trainer) / name, weights_only=False)
+
+
+def was_last_step(trainer: Trainer) -> bool:
+    """Whether the run has made all the steps that it may."""
+    return 0 <= trainer.max_steps <= trainer.global_step
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -19,7 +19,8 @@ class DivergenceGuard(Callback):
 
     On a CPU each step is looked at, before the weights take it in. Elsewhere that would make the
     device wait: every so many steps the numbers are sent for, and looked at one step later or
-    before a checkpoint is written.
+    before a checkpoint is written. What happened in between shows in the weights, which no
+    checkpoint takes in unless they are finite.
 
     Args:
         every_n_steps: Steps between two looks at a device that is no CPU.
@@ -59,8 +60,13 @@ class DivergenceGuard(Callback):
             pl_module.gradient_norm = norm
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
-        """Let no checkpoint be written over a good one once the numbers are known to be bad."""
+        """Let no checkpoint be written over a good one once the numbers or the weights are bad."""
         self._judge(trainer)
+        named = pl_module.named_parameters()
+        bad = next((name for name, weight in named if not weight.isfinite().all()), None)
+        if bad is not None:
+            place = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
+            raise _error(trainer, f"{bad} has numbers that are infinite or NaN", place, "not kept")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """The last look."""
@@ -71,24 +77,12 @@ class DivergenceGuard(Callback):
             return
         (loss, norm), look = self._look.numbers.read(), self._look
         self._look = None
+        weights = "not changed by it" if look.in_time else "perhaps changed by it"
         if not math.isfinite(loss):
-            raise self._error(trainer, f"the loss is {loss}", look)
+            raise _error(trainer, f"the loss is {loss}", look.place, weights)
         if not math.isfinite(norm) and trainer.precision != "16-mixed":  # its scaler skips those
             found = f"the loss is {loss:.4g} and the gradient's norm {norm}"
-            raise self._error(trainer, found, look)
-
-    def _error(self, trainer: Trainer, found: str, look: _Look) -> DivergenceError:
-        last = Checkpoints.folder(trainer) / "last.ckpt"
-        kept = (
-            f"The last checkpoint is {last}" if last.exists() else "No checkpoint was written yet"
-        )
-        weights = "have not been changed by it" if look.in_time else "may have taken it in"
-        return DivergenceError(
-            f"Training: {found} at {look.place}; expected finite numbers.\n"
-            f"  The weights {weights}. {kept}.\n"
-            f"  Try a lower learning rate (optimizer.lr) or gradient clipping "
-            f"(trainer.gradient_clip_val)."
-        )
+            raise _error(trainer, found, look.place, weights)
 
 
 class _Look(NamedTuple):
@@ -97,3 +91,14 @@ class _Look(NamedTuple):
     numbers: Later
     place: str
     in_time: bool
+
+
+def _error(trainer: Trainer, found: str, place: str, weights: str) -> DivergenceError:
+    last = Checkpoints.folder(trainer) / "last.ckpt"
+    kept = f"The last checkpoint is {last}" if last.exists() else "No checkpoint was written yet"
+    return DivergenceError(
+        f"Training: {found} at {place}; expected finite numbers.\n"
+        f"  The weights are {weights}. {kept}.\n"
+        f"  Try a lower learning rate (optimizer.lr) or gradient clipping "
+        f"(trainer.gradient_clip_val)."
+    )

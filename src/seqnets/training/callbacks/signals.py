@@ -7,9 +7,10 @@ import threading
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.training.callbacks.checkpoints import validation_follows
+from seqnets.training.callbacks.checkpoints import validation_follows, was_last_step
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,9 +18,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopOnSignal(Callback):
     """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one is final.
 
+    A validation that is due is made, also that of the run's last weights: nothing would be left to
+    train for a run that goes on, and so nothing to bring it about.
+
     Attributes:
-        received: The signal that came, or None. Who started the training exits with
-            128 + its number, as signals do.
+        received: The signal that came, to this process or to one that trains with it, or None. Who
+            started the training exits with 128 + its number, as signals do.
     """
 
     def __init__(self) -> None:
@@ -41,11 +45,24 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
-        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        if not self._heard(trainer):
             return
-        if not validation_follows(trainer):
+        if not (validation_follows(trainer) or was_last_step(trainer)):
             trainer.limit_val_batches = 0  # stopping would bring one about
         trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Have all processes know of a signal that came since."""
+        self._heard(trainer)
+
+    def _heard(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any process; all of them then have received it."""
+        strategy = trainer.strategy
+        if not strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return False
+        number = torch.tensor(self.received or 0, device=strategy.root_device)
+        self.received = int(strategy.reduce(number, reduce_op="max"))
+        return True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
