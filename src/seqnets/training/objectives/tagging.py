@@ -22,6 +22,7 @@ from seqnets.datasets.step_inputs import Words, inputs_of
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
+from seqnets.insight.visible import unmarked
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
 from seqnets.training.objectives.base import Objective, Outcome, Row, score_steps
 from seqnets.typing import IGNORE, Batch, Known
@@ -167,18 +168,13 @@ def _with_entities(words: Sequence[str], classes: np.ndarray, labels: Sequence[s
     found = find_entities([labels[number] if number >= 0 else "O" for number in classes])
     shown, after = [], 0
     for kind, start, stop in found:
-        shown += [_safe(word) for word in words[after:start]]
-        shown.append(f"**{' '.join(map(_safe, words[start:stop]))}** `{kind}`")
+        shown += [unmarked(word) for word in words[after:start]]
+        shown.append(f"**{' '.join(map(unmarked, words[start:stop]))}** `{kind}`")
         after = stop
-    return " ".join([*shown, *map(_safe, words[after:])])
+    return " ".join([*shown, *map(unmarked, words[after:])])
 
 
 def _with_labels(words: Sequence[str], classes: np.ndarray, labels: Sequence[str]) -> str:
     """Words as Markdown, each with its label."""
     pairs = zip(words, classes, strict=True)
-    return " ".join(f"{_safe(w)} `{labels[n]}`" if n >= 0 else _safe(w) for w, n in pairs)
-
-
-def _safe(word: str) -> str:
-    """A word in which Markdown finds nothing to do."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-.!|~" else sign for sign in word)
+    return " ".join(f"{unmarked(w)} `{labels[n]}`" if n >= 0 else unmarked(w) for w, n in pairs)
