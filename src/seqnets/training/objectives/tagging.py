@@ -102,7 +102,7 @@ class Tagging(Objective):
         return predictions, targets
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """A few sentences with their labels, or the labels of a sequence over time."""
+        """A few sentences with their labels, or the labels of a sequence's scored steps."""
         labels, words = _labels(known), _words(batch, known)
         pairs = _sequences(outcome, batch)
         if words is not None:
@@ -116,6 +116,7 @@ class Tagging(Objective):
         kinds = [len(set(right[right >= 0].tolist())) for _, right in pairs]
         index = int(np.argmax(kinds))  # a sequence in which something happens
         said, right = pairs[index]
+        said = np.where(right == IGNORE, IGNORE, said)
         signal = batch.x[index, : len(said)].cpu().numpy() if batch.x.dim() == 3 else None
         return {"labels": draw_timeline({"right": right, "said": said}, labels, signal)}
 
