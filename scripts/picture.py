@@ -66,7 +66,9 @@ def draw(run: Path, picture: Path) -> None:
     )
 
     for (name, (steps, values)), style in zip(
-        curves(run).items(), ({"color": PALE, "lw": 1}, {"color": ACCENT, "lw": 2}), strict=True
+        curves(run).items(),
+        ({"color": PALE, "lw": 1}, {"color": ACCENT, "lw": 2, "marker": "."}),
+        strict=True,
     ):
         left.plot(steps, values, label=name, **style)
     for name, value in rivals.items():

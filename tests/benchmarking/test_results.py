@@ -184,6 +184,19 @@ def test_a_report_knows_its_gpu(monkeypatch):
     assert {"driver", "cuda", "cudnn"} <= found.keys()
 
 
+@pytest.mark.parametrize(("sizes", "panels"), [({"T": 16}, 1), ({"T": 16, "B": 64}, 2)])
+def test_a_picture_has_no_room_for_what_was_not_varied(sizes, panels, tmp_path, monkeypatch):
+    figure_of = pytest.importorskip("matplotlib.figure").Figure
+    made = []
+    monkeypatch.setattr(figure_of, "savefig", lambda figure, *_, **__: made.append(figure))
+
+    plot([measured(), *(measured(**{axis: size}) for axis, size in sizes.items())], tmp_path / "p")
+
+    assert len(made[0].axes) == panels
+    made[0].draw_without_rendering()
+    assert made[0].legends[0].get_window_extent().width < made[0].bbox.width
+
+
 def test_a_picture_is_drawn_of_sweeps_and_of_nothing_else(tmp_path):
     pytest.importorskip("matplotlib")
 

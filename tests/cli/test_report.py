@@ -46,13 +46,32 @@ def test_figures_without_rivals_have_two_columns():
 
 
 def test_a_figure_is_not_parted_from_its_name_in_a_narrow_table(capsys):
-    figures = {"accuracy": 0.5, "loss": 1.0, "entity_precision": 0.25, "entity_recall": 0.75}
+    figures = {"accuracy": 0.5, "loss": 1.0, "entity_precision": 0.25, "mae_net price": 0.75}
 
     Console(width=40).print(figures_table("a file", figures, Classification(), {}))
 
-    assert {"loss=1,", "entity_precision=0.25,", "entity_recall=0.75"} <= {
-        *capsys.readouterr().out.split()
+    assert {"loss=1.000,", "entity_precision=0.2500,", "mae_net\N{NO-BREAK SPACE}price=0.7500"} <= {
+        *capsys.readouterr().out.replace("\n", " ").split(" ")
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.5, "0.5000"),
+        (0.0, "0.000"),
+        (0.00015522, "0.0001552"),
+        (999.96, "1,000"),
+        (10_000.0, "10,000"),
+        (-146_114.7, "-146,115"),
+        (1e300, "1.000e+300"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_a_figure_has_four_digits_and_all_before_the_point(value, told):
+    table = figures_table("a file", {"accuracy": value}, Classification(), {})
+
+    assert [*table.columns[1].cells] == [told]
 
 
 def test_a_letter_that_no_font_has_is_drawn_without_a_warning():

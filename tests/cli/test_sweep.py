@@ -9,6 +9,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
+from seqnets.insight.rounded import rounded
+
 from .conftest import SMALL
 
 PARITY = [*SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=32", "logger=none"]
@@ -69,7 +71,7 @@ def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
     assert [row[1:3] for row in told] == [["0.1", "1"], ["0.1", "2"], ["0.01", "1"], ["0.01", "2"]]
     assert [row[0].split()[0] for row in told] == ["0", "1", "2", "3"]
     assert {row[5]: row[4] for row in told} == {
-        folder: f"{result['test']['accuracy']:.4g}" for folder, result in ran.items()
+        folder: rounded(result["test"]["accuracy"]) for folder, result in ran.items()
     }
     scores = [float(row[3]) for row in told]
     assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
@@ -121,7 +123,7 @@ def test_an_optimising_sweeper_is_given_scores_and_the_way_of_the_objective(
     told = [row for row in rows(done.out) if row]
     assert done.code == 0, done.err
     assert optimising[0] == direction
-    assert [f"{score:.4g}" for score in optimising[1:]] == [row[2] for row in told]
+    assert [rounded(score) for score in optimising[1:]] == [row[2] for row in told]
     assert [row[1] for row in told] == ["0.1", "0.01235"]
 
 

@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqnets.datasets import Parity
+from seqnets.insight.rounded import rounded
 from seqnets.training import load_checkpoint, save_checkpoint
 
 from .conftest import SMALL, only_run
@@ -48,7 +49,7 @@ def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_tex
 
     folder = only_run(tmp_path)
     figures = json.loads((folder / "result.json").read_text())
-    assert f"{figures['test']['bits_per_character']:.4g}" in done.out
+    assert rounded(figures["test"]["bits_per_character"]) in done.out
     assert {"uniform", "unigram entropy", "xz given the training text"} <= figures["rivals"].keys()
     assert "this model is better" in done.out or "this model is not better" in done.out
     assert "A sampled passage:" in done.out
@@ -123,7 +124,7 @@ def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path)
     )
 
     assert scored.code == written.code == 0, scored.err + written.err
-    assert f"{figures['bits_per_character']:.4g}" in scored.out
+    assert rounded(figures["bits_per_character"]) in scored.out
     assert written.out.startswith("What was lost; ")
     assert len(written.out) == len("What was lost; ") + 30 + len("\n")
     assert written == again

@@ -25,3 +25,13 @@ def test_a_longer_sentence_makes_a_larger_picture():
     )
 
     assert (large > small).all()
+
+
+def test_it_says_what_was_read_and_written_and_cuts_long_tokens():
+    figure = draw_alignment(np.eye(2), ["a", "x" * 150], ["ein", "haus"])
+
+    axes, bar = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("read", "written")
+    assert bar.get_ylabel() == "attention"
+    assert axes.get_xticklabels()[1].get_text() == "x" * 23 + "…"
+    assert figure.get_size_inches()[1] < 5

@@ -38,6 +38,7 @@ def test_many_classes_are_drawn_and_very_many_without_words(classes, written):
 
     figure.canvas.draw()
     assert len(figure.axes[0].texts) == written
+    assert ("by the class's number" in figure.axes[0].get_xlabel()) == (written == 0)
     assert max(figure.get_size_inches()) < 18
 
 

@@ -49,3 +49,19 @@ def test_a_token_longer_than_a_line_goes_on_in_the_next():
 @pytest.mark.parametrize("passages", [[], [(["a"], [NAN])], [(["$x", "_{$", "\t\x00"], [0.0] * 3)]])
 def test_what_has_no_surprise_or_looks_like_a_formula_is_drawn_too(passages, tmp_path):
     draw_surprise(passages).savefig(tmp_path / "surprise.png")
+
+
+def test_letters_as_wide_as_two_have_two_columns():
+    found, paper = lines(draw_surprise([(["日本", "a", "語🙂"], [1.0, 2.0, 3.0])], columns=6))
+
+    assert found == {0: ["日本", "a"], 1: ["語🙂"]}
+    assert paper.tolist() == [[1.0] * 4 + [2.0, None], [3.0] * 4 + [None, None]]
+
+
+def test_letters_fill_their_columns():
+    figure = draw_surprise([(["x" * 96, "\n"] * 8, [1.0, 2.0] * 8)])
+    figure.draw_without_rendering()
+
+    axes = figure.axes[0]
+    share = axes.texts[0].get_window_extent().width / axes.get_window_extent().width
+    assert 0.97 < share <= 1.01

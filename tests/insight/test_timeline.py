@@ -42,3 +42,21 @@ def test_features_are_drawn_above_and_long_series_are_cut():
     assert len(figure.axes) == 2
     assert len(figure.axes[0].lines) == 8
     assert figure.axes[1].get_xlim() == (-0.5, 99.5)
+
+
+def test_labels_that_have_no_colour_of_their_own_are_told_as_others():
+    labels = [f"label {number}" for number in range(20)]
+    figure = draw_timeline({"right": np.arange(20)}, labels)
+
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == [*labels[:11], "9 others"]
+    colours = [colour for *_, colour in strips(figure.axes[0])]
+    assert len(set(colours[:12])) == 12
+    assert set(colours[11:]) == {colours[11]}
+
+
+def test_a_legend_of_long_names_lies_within_the_picture():
+    figure = draw_timeline({"right": np.arange(8)}, [f"a rather long label, {n}" for n in range(8)])
+    figure.draw_without_rendering()
+
+    assert figure.legends[0].get_window_extent().width < figure.bbox.width

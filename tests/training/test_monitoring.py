@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from seqnets.datasets import Parity
+from seqnets.training import Classification
 from seqnets.training.callbacks import Hyperparameters, ModelCard, Monitor, Progress, TextSamples
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.throughput import Throughput
@@ -145,8 +146,8 @@ def test_the_bar_shows_loss_bits_validation_and_characters_a_second(tmp_path, mo
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).strip().splitlines()[-1]
 
     assert re.search(r"training .* 8/8 ", last)
-    assert re.search(r"loss \d\.\d{3}  bits per character \d\.\d{3}", last)
-    assert re.search(r"validation \d\.\d{3}  [\d,]+ characters/s", last)
+    assert re.search(r"loss \d\.\d{3,4}  bits per character \d\.\d{3,4}", last)
+    assert re.search(r"validation \d\.\d{3,4}  [\d,]+ characters/s", last)
 
 
 def test_without_a_terminal_each_validation_is_one_line(tmp_path):
@@ -154,7 +155,7 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
 
     assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
     assert re.search(r"  [\d,]+ time steps/s$", shown, re.MULTILINE)
-    assert re.search(r"loss \d\.\d{3}  validation accuracy \d\.\d{3}  ", shown)
+    assert re.search(r"loss \d\.\d{3,4}  validation accuracy \d\.\d{3,4}  ", shown)
     assert "\x1b" not in shown
 
 
@@ -165,7 +166,27 @@ def test_a_stopped_run_says_of_which_step_its_last_validation_is(tmp_path, termi
     fit(parity_module, parity_data(), tmp_path, Progress(console), SignalAt(7), max_epochs=4)
 
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).strip().splitlines()[-1]
-    assert re.search(r"validation accuracy \d\.\d{3} \(step 5\)  ", last)
+    assert re.search(r"validation accuracy \d\.\d{3,4} \(step 5\)  ", last)
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_can_only_write_lines_has_one_for_each_validation(
+    tmp_path, monkeypatch, term
+):
+    monkeypatch.setenv("TERM", term)
+
+    shown = draw(tmp_path, parity_module, parity_data(), True, max_epochs=2)
+
+    assert [line.split("  ")[0] for line in shown.splitlines()] == ["step 5", "step 10"]
+
+
+def test_small_and_large_figures_are_shown_with_their_digits(tmp_path, monkeypatch):
+    figures = {"mse": 0.00012345, "perplexity": 12345.6}
+    monkeypatch.setattr(Classification, "derived", lambda self, loss: figures)
+
+    shown = draw(tmp_path, parity_module, parity_data(), False, max_epochs=1)
+
+    assert "mse 0.0001234  perplexity 12,346  " in shown
 
 
 def test_steps_of_pairs_and_videos_are_called_time_steps(tmp_path, monkeypatch):

@@ -187,6 +187,15 @@ def test_sentences_are_shown_with_other_labels_word_by_word(words):
     assert shown[3] == "| to `O` move `O` | to `B-place` move `O` |"
 
 
+def test_steps_that_are_not_scored_are_not_shown():
+    batch = batch_of([[IGNORE, 1, IGNORE, 0]])
+
+    figure = Tagging().pictures(Tagging()(Says(SAID[:1]), batch), batch, KNOWN)["labels"]
+
+    for axis in figure.axes[1:]:
+        assert [patch.get_x() for patch in axis.patches] == [0.5, 2.5]
+
+
 def test_other_sequences_are_shown_as_labels_over_time():
     figure = Tagging().pictures(Tagging()(Says(SAID), RAGGED), RAGGED, KNOWN)["labels"]
 

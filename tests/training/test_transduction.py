@@ -211,9 +211,9 @@ def test_without_attention_only_the_table_is_shown(data):
     ]
 
 
-def test_a_cell_of_the_table_cannot_break_it():
+def test_a_cell_of_the_table_stands_there_to_the_letter():
     known = {
-        side: {"unit": "words", "tokens": ["<eos>", "<unk>", "a|b"]}
+        side: {"unit": "words", "tokens": ["<eos>", "<unk>", "<*a|b*>"]}
         for side in ("source", "target")
     }
     data = Batch(torch.tensor([[2]]), torch.tensor([[2, END]]))
@@ -222,7 +222,7 @@ def test_a_cell_of_the_table_cannot_break_it():
 
     table = objective.pictures(asked(objective, model, data), data, known)["written"]
 
-    assert table.splitlines()[2].startswith("| a\\|b |")
+    assert table.splitlines()[2].startswith("| &lt;\\*a\\|b\\*&gt; |")
 
 
 def test_a_wider_beam_is_never_less_likely():

@@ -68,18 +68,19 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
     rows = sweeps(measured)
     if not rows:
         return False
-    size = 11, 0.9 + 3.3 * len(rows)
-    figure, grid = new_figure(*size, nrows=len(rows), ncols=len(_AXES), squeeze=False, sharey="row")
+    axes = [axis for axis in _AXES if any(axis in found for found in rows.values())]
+    size = 2 + 3 * len(axes), 0.9 + 3.3 * len(rows)
+    figure, grid = new_figure(*size, nrows=len(rows), ncols=len(axes), squeeze=False, sharey="row")
     names = list(dict.fromkeys(row.name for entry in measured for row in entry.rows))
     styles = _styles(names)
     lines: dict[str, Any] = {}
     for panels, (title, found) in zip(grid, rows.items(), strict=True):
-        for panel, axis in zip(panels, _AXES, strict=True):
+        for panel, axis in zip(panels, axes, strict=True):
             if axis in found:
                 lines |= _draw(panel, axis, found[axis], styles)
             else:
                 panel.set_visible(False)
-        first = next(p for p, axis in zip(panels, _AXES, strict=True) if axis in found)
+        first = next(p for p, axis in zip(panels, axes, strict=True) if axis in found)
         first.set_ylabel(f"{title}\nsteps per second (B·T / s)")
         first.tick_params(labelleft=True)
     drawn = [name for name in styles if name in lines]
@@ -87,7 +88,7 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
         [lines[name] for name in drawn],
         [_LABELS.get(name, name) for name in drawn],
         loc="outside lower center",
-        ncols=len(drawn) if len(drawn) <= 7 else -(-len(drawn) // 2),
+        ncols=min(len(drawn), 2 * len(axes)),
         frameon=False,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from seqnets.cli.names import UsageError, shell
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
+from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.training import Objective
 
@@ -187,7 +188,7 @@ def _baselines(data: DataModule, objective: Objective) -> RenderableType:
         return "none"
     table = _grid("", "")
     for name, value in rivals.items():
-        table.add_row(name, f"{value:.4g}")
+        table.add_row(name, rounded(value))
     return table
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.cli.names import override, shell
+from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.training import Objective
 
@@ -52,14 +53,14 @@ def figures_table(
     if reached:
         table.add_column()
     ours = figures[metric]
-    table.add_row("this model", f"{ours:.4g}", style="bold")
+    table.add_row("this model", rounded(ours), style="bold")
     for name, rival in reached.items():
         above = ours > rival if objective.mode == "max" else ours < rival
         better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one is in float32
         verdict = ("better", "green") if better else ("not better", "red")
-        table.add_row(name, f"{rival:.4g}", Text.assemble("this model is ", verdict))
-    others = [f"{name}={value:.4g}" for name, value in figures.items() if name != metric]
-    table.caption = ", ".join(others)
+        table.add_row(name, rounded(rival), Text.assemble("this model is ", verdict))
+    others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
+    table.caption = ", ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
     return table
 
 

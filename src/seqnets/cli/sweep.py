@@ -18,6 +18,7 @@ from rich.table import Table
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError, SeqnetsError, counted
+from seqnets.insight.rounded import rounded
 
 _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
@@ -154,7 +155,7 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
     for number, (swept, trained) in enumerate(jobs):
         marked = number == best
         row = [f"{number} *" if marked else str(number)]
-        row += [_rounded(swept.get(key, "")) for key in keys]
+        row += [_brief(swept.get(key, "")) for key in keys]
         row += _figures(trained, alike=len(metrics) == 1)
         row += [trained.folder if trained else ""] * folders
         table.add_row(*row, style="bold" if marked else None)
@@ -173,9 +174,9 @@ def _figures(trained: Trained | None, alike: bool) -> list[str]:
     if trained is None:
         return ["", "failed"]
     name = "" if alike else f"{trained.metric.replace('_', ' ')} "
-    score = "none" if trained.score is None else f"{name}{trained.score:.4g}"
+    score = "none" if trained.score is None else f"{name}{rounded(trained.score)}"
     if trained.test is not None:
-        return [score, f"{name}{trained.test:.4g}"]
+        return [score, f"{name}{rounded(trained.test)}"]
     return [score, "stopped" if trained.code else "none"]
 
 
@@ -186,7 +187,7 @@ def _short(key: str, keys: Sequence[str]) -> str:
     return last if len(alike) == 1 else key
 
 
-def _rounded(value: str) -> str:
+def _brief(value: str) -> str:
     """A value as it was given; a number of many digits with four."""
     number = re.fullmatch(r"-?\d*\.\d{5,}(e[+-]?\d+)?", value)
     return f"{float(value):.4g}" if number else value

@@ -27,13 +27,15 @@ def draw_alignment(weights: np.ndarray, read: Sequence[str], written: Sequence[s
         read: T tokens, from left to right.
         written: U tokens, from top to bottom.
     """
-    longest = max(map(len, written)), max(map(len, read))
-    wide = CELL * len(read) + LETTER * longest[0] + 1.0
-    high = CELL * len(written) + LETTER * longest[1] + 0.4
+    read, written = ([plain(token) for token in tokens] for tokens in (read, written))
+    wide = CELL * len(read) + LETTER * max(map(len, written)) + 1.4
+    high = CELL * len(written) + LETTER * max(map(len, read)) + 0.6
     figure, axes = new_figure(wide, high)
     shown = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(read)), [plain(token) for token in read], rotation=90)
-    axes.set_yticks(range(len(written)), [plain(token) for token in written])
+    axes.set_xticks(range(len(read)), read, rotation=90)
+    axes.set_yticks(range(len(written)), written)
+    axes.set(xlabel="read", ylabel="written")
+    axes.xaxis.set_label_position("top")
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.set_xticks(np.arange(len(read) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(written) + 1) - 0.5, minor=True)
@@ -43,6 +45,7 @@ def draw_alignment(weights: np.ndarray, read: Sequence[str], written: Sequence[s
     bar = figure.colorbar(
         shown, ax=axes, shrink=min(1.0, 2.2 / high), aspect=12, pad=0.02, ticks=[0, 0.5, 1]
     )
+    bar.set_label("attention", fontsize=8)
     bar.outline.set_edgecolor("#999999")
     bar.ax.tick_params(length=0)
     return figure

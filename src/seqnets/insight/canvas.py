@@ -26,13 +26,20 @@ class Sound:
     rate: int
 
 
+_LONGEST = 24
+"""Letters of a name that are drawn."""
+
 Picture = Union["Figure", Sound, str]
 """A figure to look at, a sound to hear, or a text to read."""
 
 
 def plain(text: str) -> str:
-    """Return a text of the user's as matplotlib draws it letter by letter: no formula is in it."""
-    return text.replace("$", r"\$")
+    """Return a name of the user's as matplotlib draws it letter by letter, cut where it is long.
+
+    No formula is in it.
+    """
+    cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return cut.replace("$", r"\$")
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 _READABLE = 40
 """Classes up to which names and counts are written."""
 
-_LONGEST = 24
-"""Letters of a name that are written."""
-
 
 def count_confusions(true: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:
     """Count how often each class was taken for each, (C, C): true by said.
@@ -45,7 +42,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     """
     classes = len(labels)
     cell = 0.36 if classes <= _READABLE else 14 / classes
-    names = [label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…" for label in labels]
+    names = [plain(label) for label in labels]
     beside = 0.085 * max(map(len, names)) + 0.5 if classes <= _READABLE else 0.7
     side = max(cell * classes, 1.8)
     figure, axes = new_figure(side + beside + 0.9, side + beside + 0.4)
@@ -53,9 +50,9 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     axes.tick_params(length=0)
     axes.spines[:].set_color("#999999")
-    axes.set(xlabel="said", ylabel="true")
+    what = "" if classes <= _READABLE else ", by the class's number"
+    axes.set(xlabel=f"said{what}", ylabel=f"true{what}")
     if classes <= _READABLE:
-        names = [plain(name) for name in names]
         axes.set_xticks(range(classes), names, rotation=90)
         axes.set_yticks(range(classes), names)
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)

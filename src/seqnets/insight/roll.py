@@ -44,7 +44,7 @@ def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
         axis.set_yticks(octaves, [f"C{key // 12 - 1}" for key in octaves])
         axis.set_title(name, loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("step")
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01)
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="probability")
     return figure
 
 

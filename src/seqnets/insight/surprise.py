@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ Passage = tuple[Sequence[str], Sequence[float]]
 _COLUMN, _LINE = 0.088, 0.2
 """Inches of a letter and of a line."""
 
-_SIZE = 10.0
+_SIZE = 11.0
 """Points of the letters: as wide as a column."""
 
 
@@ -42,7 +43,7 @@ def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 3
     paper = np.full((max(len(page), 1), columns), np.nan)
     for row, line in enumerate(page):
         for column, text, cost in line:
-            paper[row, column : column + len(text)] = cost
+            paper[row, column : column + _width(text)] = cost
     figure, axes = new_figure(_COLUMN * columns + 1.2, _LINE * len(paper) + 0.2)
     shown = axes.imshow(paper, cmap="YlOrRd", vmin=0, vmax=highest, aspect="auto")
     axes.set_axis_off()
@@ -51,6 +52,7 @@ def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 3
             axes.text(
                 column - 0.5, row, text, family="monospace", fontsize=_SIZE, va="center_baseline",
                 color="white" if cost > 0.62 * highest else "#333333", parse_math=False,
+                in_layout=False,  # else a line that is full to a hair would shrink its paper
             )  # fmt: skip
     bar = figure.colorbar(
         shown, ax=axes, extend="max", label="nats", pad=0.01,
@@ -68,19 +70,25 @@ def _set(passages: Sequence[Passage], columns: int) -> Iterator[list[tuple[int, 
         column = 0
         for token, cost in zip(tokens, nats, strict=True):
             text = _printable(token)
-            for start in range(0, len(text), columns):
-                part = text[start : start + columns]
-                if column + len(part.rstrip()) > columns:
+            room = columns // max(map(_width, text), default=1)
+            for start in range(0, len(text), room):
+                part = text[start : start + room]
+                if column + _width(part.rstrip()) > columns:
                     yield line
                     line, column = [], 0
                 line.append((column, part[: columns - column], cost))
-                column += len(part)
+                column += _width(part)
             if "\n" in token:
                 yield line
                 line, column = [], 0
         if line:
             yield line
         yield []
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes: letters of Chinese, Japanese and Korean, and emoji two."""
+    return sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
 
 
 def _printable(token: str) -> str:

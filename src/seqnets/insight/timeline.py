@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ _COLOURS = (
     "#D9D9D9", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
     "#000000", "#8C564B", "#7F7F7F", "#17BECF",
 )  # fmt: skip
-"""Of the commonest label, which is to stay in the background, and of the others."""
+"""Of the commonest label, which is to stay in the background, and of the others; what has none of
+its own left shares the last."""
+
+_WIDTH = 9.0
+"""Inches of the picture."""
 
 
 def draw_timeline(
@@ -38,10 +43,12 @@ def draw_timeline(
     length = max(len(track) for track in shown.values())
     first = next(iter(tracks.values()))
     order = np.argsort(-np.bincount(first[first >= 0], minlength=len(labels)), kind="stable")
-    colours = {int(label): _COLOURS[place % len(_COLOURS)] for place, label in enumerate(order)}
+    colours = {
+        int(label): _COLOURS[min(place, len(_COLOURS) - 1)] for place, label in enumerate(order)
+    }
     heights = [0.45] * len(shown) if signal is None else [2.2, *[0.45] * len(shown)]
     figure, axes = new_figure(
-        9, sum(heights) + 1.1, nrows=len(heights), sharex=True, squeeze=False,
+        _WIDTH, sum(heights) + 1.1, nrows=len(heights), sharex=True, squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     if signal is not None:
@@ -74,10 +81,16 @@ def _legend(
     from matplotlib.patches import Patch
 
     seen = np.unique(np.concatenate(list(tracks.values())))
-    patches = [
-        Patch(color=colours[label], label=plain(labels[label])) for label in seen if label >= 0
-    ]
+    names: dict[str, list[str]] = defaultdict(list)
+    for label in seen[seen >= 0]:
+        names[colours[label]].append(plain(labels[label]))
+    shared = names.pop(_COLOURS[-1], [])
+    told = {colour: name for colour, (name,) in names.items()}
+    if shared:
+        told[_COLOURS[-1]] = shared[0] if len(shared) == 1 else f"{len(shared)} others"
+    longest = max(map(len, told.values()), default=0)
     figure.legend(
-        handles=patches[: len(_COLOURS)], loc="outside upper left", ncols=6, frameon=False,
-        fontsize="small",
+        handles=[Patch(color=colour, label=name) for colour, name in told.items()],
+        loc="outside upper left", ncols=min(6, int(_WIDTH / (0.6 + 0.08 * longest))),
+        frameon=False, fontsize="small",
     )  # fmt: skip

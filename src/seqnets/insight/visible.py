@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_MARKS = re.compile(r"[\\`*_\[\]|]")
 
 
 def visible(text: str) -> str:
@@ -17,3 +19,13 @@ def visible(text: str) -> str:
         a bell\u0007
     """
     return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
+
+
+def unmarked(text: str) -> str:
+    r"""Return a text as it is written in a cell of a Markdown table to stand there to the letter.
+
+    Example:
+        >>> print(unmarked("<unk> *a|b*"))
+        &lt;unk&gt; \*a\|b\*
+    """
+    return html.escape(_MARKS.sub(r"\\\g<0>", text), quote=False)

@@ -13,6 +13,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks.later import Later
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.typing import Batch
@@ -26,7 +27,8 @@ _COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
 class Progress(Callback):
     """A progress bar with loss, the objective's metric, and how fast the text goes by.
 
-    Where the output is no terminal, one line is printed after each validation and at the end.
+    Where the output is no terminal, or one that can only write lines (``TERM=dumb``), one line is
+    printed after each validation and at the end.
 
     Args:
         console: Where to draw; the standard output if omitted.
@@ -44,10 +46,10 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Draw the bar, if there is a terminal."""
-        if not trainer.is_global_zero or not self._console.is_terminal:
+        if not trainer.is_global_zero or not self._console.is_interactive:
             return
         self._bar = _Bar(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("[bold]{task.description:10}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
@@ -95,7 +97,7 @@ class Progress(Callback):
         score = float(trainer.callback_metrics[f"val/{metric}"])
         shown = metric == "loss" or metric in pl_module.objective.derived(0.0)
         name = "" if shown else f"{metric.replace('_', ' ')} "  # of training there is none beside
-        self._fields["validation"] = f"validation {name}{score:.3f}  "
+        self._fields["validation"] = f"validation {name}{rounded(score)}  "
         self._validated = trainer.global_step
         if self._bar is not None:
             self._bar.update(self._task, description="training", **self._fields)
@@ -128,7 +130,7 @@ class Progress(Callback):
             return
         (loss,) = self._loss.read()
         figures = {"loss": loss, **pl_module.objective.derived(loss)}
-        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        shown = (f"{name.replace('_', ' ')} {rounded(value)}" for name, value in figures.items())
         unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self._throughput.read()

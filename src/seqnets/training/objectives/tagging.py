@@ -22,6 +22,7 @@ from seqnets.datasets.step_inputs import Words, inputs_of
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
+from seqnets.insight.visible import unmarked
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
 from seqnets.training.objectives.base import Objective, Outcome, Row, score_steps
 from seqnets.typing import IGNORE, Batch, Known
@@ -101,7 +102,7 @@ class Tagging(Objective):
         return predictions, targets
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """A few sentences with their labels, or the labels of a sequence over time."""
+        """A few sentences with their labels, or the labels of a sequence's scored steps."""
         labels, words = _labels(known), _words(batch, known)
         pairs = _sequences(outcome, batch)
         if words is not None:
@@ -115,6 +116,7 @@ class Tagging(Objective):
         kinds = [len(set(right[right >= 0].tolist())) for _, right in pairs]
         index = int(np.argmax(kinds))  # a sequence in which something happens
         said, right = pairs[index]
+        said = np.where(right == IGNORE, IGNORE, said)
         signal = batch.x[index, : len(said)].cpu().numpy() if batch.x.dim() == 3 else None
         return {"labels": draw_timeline({"right": right, "said": said}, labels, signal)}
 
@@ -167,18 +169,13 @@ def _with_entities(words: Sequence[str], classes: np.ndarray, labels: Sequence[s
     found = find_entities([labels[number] if number >= 0 else "O" for number in classes])
     shown, after = [], 0
     for kind, start, stop in found:
-        shown += [_safe(word) for word in words[after:start]]
-        shown.append(f"**{' '.join(map(_safe, words[start:stop]))}** `{kind}`")
+        shown += [unmarked(word) for word in words[after:start]]
+        shown.append(f"**{' '.join(map(unmarked, words[start:stop]))}** `{kind}`")
         after = stop
-    return " ".join([*shown, *map(_safe, words[after:])])
+    return " ".join([*shown, *map(unmarked, words[after:])])
 
 
 def _with_labels(words: Sequence[str], classes: np.ndarray, labels: Sequence[str]) -> str:
     """Words as Markdown, each with its label."""
     pairs = zip(words, classes, strict=True)
-    return " ".join(f"{_safe(w)} `{labels[n]}`" if n >= 0 else _safe(w) for w, n in pairs)
-
-
-def _safe(word: str) -> str:
-    """A word in which Markdown finds nothing to do."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-.!|~" else sign for sign in word)
+    return " ".join(f"{unmarked(w)} `{labels[n]}`" if n >= 0 else unmarked(w) for w, n in pairs)

@@ -18,6 +18,7 @@ from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
+from seqnets.insight.visible import unmarked
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_targets
 from seqnets.typing import END, IGNORE, Batch, Known
@@ -174,7 +175,7 @@ class Transduction(Objective):
         columns = ("source", "prediction", "target")
         lines = ["| source | written | right |", "|---|---|---|"]
         for row in self.rows(outcome, batch, known)[:EXAMPLES]:
-            cells = (str(row[column] or "").replace("|", "\\|") for column in columns)
+            cells = (unmarked(row[column] or "") for column in columns)
             lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
         if self.metric == "bleu":
             lines += ["", f"BLEU is {signature(known.get('tokenize', '13a'))}"]
