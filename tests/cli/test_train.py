@@ -350,6 +350,18 @@ def test_a_figure_for_early_stopping_that_there_is_not_ends_before_training(seqn
     assert "step 2 " not in done.out
 
 
+def test_early_stopping_that_waits_for_accuracy_to_fall_is_told_so_before_training(seqnets):
+    waits = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"]
+    parity = ["dataset=parity", "dataset.train_size=64", "dataset.test_size=32"]
+    done = seqnets("train", *SMALL, *parity, *waits)
+
+    assert done.code == 1
+    assert "EarlyStopping: mode is 'min' for val/accuracy, expected 'max'" in done.err
+    assert "step 2 " not in done.out
+    rises = seqnets("train", *SMALL, *parity, *waits, "callbacks.early_stopping.mode=max")
+    assert rises.code == 0, rises.err
+
+
 def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
     seqnets, small_text, tmp_path
 ):
