@@ -288,6 +288,26 @@ def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
 
 
+def test_no_row_of_a_table_stands_twice_after_a_killed_run_is_resumed(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "logger=csv")
+    folder = only_run(tmp_path)
+    last, table = folder / "checkpoints" / "last.ckpt", folder / "metrics.csv"
+    shutil.copy(last, tmp_path / "of step 2")
+    seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+    shutil.copy(tmp_path / "of step 2", last)
+    with table.open("a") as file:
+        file.write("1,")  # a row that had no room
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    for figure, steps in {"train/loss": [0, 1, 2, 3], "val/loss": [2, 4]}.items():
+        assert [int(row["step"]) for row in rows if row[figure]] == steps
+
+
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text, "resume=auto")
 
