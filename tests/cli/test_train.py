@@ -289,6 +289,26 @@ def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
 
 
+def test_no_row_of_a_table_stands_twice_after_a_killed_run_is_resumed(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "logger=csv")
+    folder = only_run(tmp_path)
+    last, table = folder / "checkpoints" / "last.ckpt", folder / "metrics.csv"
+    shutil.copy(last, tmp_path / "of step 2")
+    seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+    shutil.copy(tmp_path / "of step 2", last)
+    with table.open("a") as file:
+        file.write("1,")  # a row that had no room
+
+    done = seqnets("train", f"resume={folder}", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    for figure, steps in {"train/loss": [0, 1, 2, 3], "val/loss": [2, 4]}.items():
+        assert [int(row["step"]) for row in rows if row[figure]] == steps
+
+
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text, "resume=auto")
 
@@ -366,6 +386,18 @@ def test_a_figure_for_early_stopping_that_there_is_not_ends_before_training(seqn
     assert "EarlyStopping: monitor is 'val/lost', expected one of val/loss, val/bits" in done.err
     assert "callbacks.early_stopping.monitor" in done.err
     assert "step 2 " not in done.out
+
+
+def test_early_stopping_that_waits_for_accuracy_to_fall_is_told_so_before_training(seqnets):
+    waits = ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"]
+    parity = ["dataset=parity", "dataset.train_size=64", "dataset.test_size=32"]
+    done = seqnets("train", *SMALL, *parity, *waits)
+
+    assert done.code == 1
+    assert "EarlyStopping: mode is 'min' for val/accuracy, expected 'max'" in done.err
+    assert "step 2 " not in done.out
+    rises = seqnets("train", *SMALL, *parity, *waits, "callbacks.early_stopping.mode=max")
+    assert rises.code == 0, rises.err
 
 
 def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(

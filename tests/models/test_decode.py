@@ -134,6 +134,15 @@ def test_a_model_that_never_ends_is_stopped():
 
 
 @pytest.mark.parametrize("search", [greedy, beam_search])
+def test_lengths_of_the_sources_may_be_a_list(search):
+    model = drawn()
+
+    listed, given = (search(model, X, n, max_length=4) for n in (LENGTHS.tolist(), LENGTHS))
+
+    assert torch.equal(listed.tokens, given.tokens)
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
 def test_the_same_is_written_each_time(search):
     model = drawn(3)
     first, second = (search(model, X, LENGTHS, max_length=9) for _ in range(2))

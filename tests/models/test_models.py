@@ -101,6 +101,14 @@ def test_a_row_is_classified_as_it_is_alone_whatever_its_padding(pooling, bidire
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_classifier_takes_lengths_as_a_list_as_layers_do(pooling):
+    model = SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, pooling=pooling)
+    x, lengths = torch.randn(2, 7, 3), [0, 5]
+
+    assert torch.equal(model(x, lengths=lengths)[0], model(x, lengths=torch.tensor(lengths))[0])
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_row_without_steps_gets_the_bias_alone(pooling):
     model = SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, pooling=pooling)
 

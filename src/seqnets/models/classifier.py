@@ -63,7 +63,7 @@ class SequenceClassifier(nn.Module):
         y, state = self.encoder(x, state, lengths)
         if lengths is None:
             lengths = torch.full((y.shape[0],), y.shape[1], device=y.device)
-        return self.output(self._pool(y, lengths.to(y.device))), state
+        return self.output(self._pool(y, torch.as_tensor(lengths, device=y.device))), state
 
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "mean":

@@ -104,6 +104,8 @@ class Decoder(nn.Module):
     def remember(self, values: Tensor, lengths: Tensor | None) -> Memory:
         """Make a memory of an encoder's outputs, (B, T, M)."""
         keys = None if self.attention is None else self.attention.keys(values)
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=values.device)
         return Memory(values, lengths, keys)
 
     def start(self, state: Any, rows: int) -> Any:

@@ -29,3 +29,21 @@ class _Adding(ExperimentWriter):
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def go_on_after(self, step: int) -> None:
+        """Take away the rows of later steps, and of the training at this one: they come again."""
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(row for row in rows if _is_told(row, step))
+
+
+def _is_told(row: dict[str, Any], step: int) -> bool:
+    """Whether a row was written before a step's checkpoint, and is whole: the last may not be."""
+    at = row["step"]
+    return bool(at) and (int(at), bool(row.get("train/loss"))) <= (step, False)

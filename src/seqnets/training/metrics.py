@@ -95,6 +95,7 @@ class BitsPerCharacter(Metric):
     """
 
     full_state_update = False
+    higher_is_better = False
     characters: Tensor
     bits: Tensor
     written: Tensor
@@ -124,6 +125,7 @@ class Detection(Metric, ABC):
     """
 
     full_state_update = False
+    higher_is_better = True
     counts: Tensor
 
     def __init__(self, figure: str = "f1") -> None:

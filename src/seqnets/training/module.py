@@ -28,6 +28,9 @@ from seqnets.typing import Batch, Known
 
 FORMAT = 1
 
+_MODES = {True: "max", False: "min", None: None}
+"""Which way a metric improves, by whether it says that higher is better."""
+
 
 class SequenceModule(LightningModule):
     """A model, what it is to learn, and how.
@@ -82,7 +85,7 @@ class SequenceModule(LightningModule):
         self.scores = nn.ModuleDict(
             {part: _together(metrics.values()) for part, metrics in scored.items()}
         )
-        self._names = list(scored["val"])
+        self._modes = {name: _MODES[m.higher_is_better] for name, m in scored["val"].items()}
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
         self._plateau: ReduceLROnPlateau | None = None
         self._averaging: NonMonotonicASGD | None = None
@@ -90,9 +93,13 @@ class SequenceModule(LightningModule):
         self._resumed: dict[str, Any] | None = None
 
     @property
-    def figures(self) -> list[str]:
-        """The names of what is logged of a part that is scored."""
-        return ["loss", *self.objective.derived(0.0), *self._names]
+    def figures(self) -> dict[str, str | None]:
+        """What is logged of a part that is scored, by name, and which way it improves.
+
+        That is "min" or "max"; None where nobody says.
+        """
+        figures = {"loss": "min", **dict.fromkeys(self.objective.derived(0.0)), **self._modes}
+        return {**figures, self.objective.metric: self.objective.mode}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # which Lightning sets some forty times a step
@@ -284,7 +291,8 @@ class SequenceModule(LightningModule):
         loss: Any = self.losses[part]
         scores: Any = self.scores[part]
         mean = float(loss.compute())
-        named = {self._names[int(place)]: score for place, score in scores.compute().items()}
+        names = list(self._modes)
+        named = {names[int(place)]: score for place, score in scores.compute().items()}
         figures = {"loss": mean, **self.objective.derived(mean), **named}
         self.log("step", float(self.global_step))  # Lightning's own count may lag behind by one
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})

@@ -16,16 +16,24 @@ class EarlyStopping(callbacks.EarlyStopping):
     A run that goes on takes the patience that it is given now, and not the checkpoint's.
 
     Raises:
-        ConfigError: At the start of the run: there is no figure of this name.
+        ConfigError: At the start of the run: there is no figure of this name, or ``mode`` says that
+            it gets better where it gets worse.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look for the figure, unless it may be absent (``strict=False``)."""
-        known = [*(f"val/{name}" for name in pl_module.figures), "train/loss", "step"]
+        """Look for the figure, unless it may be absent (``strict=False``), and which way is up."""
+        known = {f"val/{name}": mode for name, mode in pl_module.figures.items()}
+        known |= {"train/loss": "min", "step": None}
         if self.strict and self.monitor not in known:
             raise ConfigError(
                 f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(known)}.\n"
                 "  Set callbacks.early_stopping.monitor to a figure that is logged."
+            )
+        mode = known.get(self.monitor)
+        if mode not in (None, self.mode):
+            raise ConfigError(
+                f"EarlyStopping: mode is {self.mode!r} for {self.monitor}, expected {mode!r}, the "
+                f"way in which it gets better.\n  Set callbacks.early_stopping.mode={mode}."
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -190,6 +190,7 @@ class ExactMatch(Metric):
     """
 
     full_state_update = False
+    higher_is_better = True
     right: Tensor
     count: Tensor
 
@@ -226,6 +227,7 @@ class CorpusBLEU(Metric):
     """
 
     full_state_update = False
+    higher_is_better = True
     counts: Tensor
     totals: Tensor
     sizes: Tensor
