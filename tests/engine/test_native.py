@@ -110,7 +110,8 @@ def test_it_keeps_nothing_alive_that_torch_does_not():
         result = unroll(cell, x, backend="native")
     del x
 
-    assert result[0].grad_fn is not None and alive() is None
+    assert result[0].grad_fn is not None
+    assert alive() is None
 
 
 class _CuDNN:
