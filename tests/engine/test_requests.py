@@ -348,3 +348,18 @@ def test_several_gradients_may_come_in_at_once(backend):
     each = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
     torch.testing.assert_close(found, torch.stack(each))
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("memory", ["full", "lean"])
+@pytest.mark.parametrize("backend", ["c", "eager", "native", "reference"])
+def test_no_state_before_is_zeros(backend, memory):
+    if (backend, memory) == ("native", "lean"):
+        pytest.skip("torch's kernels keep more than states")
+    cell, x = LSTMCell(I, H), torch.randn(B, 70, I)
+    found = []
+    for state in (None, (ZERO, ZERO)):
+        y, after = unroll(cell, x, state, backend=backend, memory=memory)
+        loss = y.square().sum() + after[-1].sum()
+        found.append([y, *after, *torch.autograd.grad(loss, tuple(cell.parameters()))])
+
+    torch.testing.assert_close(*found)

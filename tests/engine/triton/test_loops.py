@@ -15,6 +15,7 @@ from seqnets.cells import (
     LayerNorm,
     LearnedState,
     LSTMCell,
+    MinGRUCell,
     OriginalGRUCell,
     PeepholeLSTMCell,
     RNNCell,
@@ -74,6 +75,23 @@ def test_requests_of_all_kinds_agree_with_the_reference(cell_cls, mode, using):
     using(loops(mode))
 
     assert check_backend(cell_cls(3, 17), "triton", steps=(1, 4), dtypes=FLOAT32) == {}
+
+
+@pytest.mark.parametrize("mode", [*MODES, "time"])
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_no_state_before_is_zeros(mode, cut_short, using):
+    using(access.loops_over_time() if mode == "time" else loops(mode))
+    cell = MinGRUCell(3, 5) if mode == "time" else LSTMCell(3, 5)
+    x, zeros = torch.randn(2, 4, 3), tuple(torch.zeros(2, 5) for _ in cell.states)
+    lengths = torch.tensor([3, 0]) if cut_short else None
+    resets = torch.tensor([[False, True, False, False], [True, False, False, False]])
+    found = []
+    for state in (None, zeros):
+        y, after = unroll(cell, x, state, lengths, resets, backend="triton")
+        loss = y.square().sum() + after[-1].sum()
+        found.append([y, *after, *torch.autograd.grad(loss, tuple(cell.parameters()))])
+
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("mode", MODES)
