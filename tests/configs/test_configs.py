@@ -142,6 +142,13 @@ def test_every_argument_of_a_dataset_can_be_overridden(dataset):
     assert set(node) - {"_target_"} == accepted(class_of(node))
 
 
+@pytest.mark.parametrize("option", sorted((CONFIGS / "model").glob("*.yaml")), ids=lambda o: o.stem)
+def test_every_model_can_be_told_on_which_backend_and_in_how_much_memory_to_run(option):
+    model = compose(f"model={option.stem}").model
+
+    assert (model.backend, model.memory) == ("auto", "full")
+
+
 @pytest.mark.parametrize("cell", FINAL_CELLS)
 def test_a_cell_has_an_option(cell):
     files = (CONFIGS / "model" / "cell").glob("*.yaml")

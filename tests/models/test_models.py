@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 
-from seqnets.cells import GRUCell, LSTMCell
+from seqnets.cells import ConvGRUCell, GRUCell, LSTMCell
 from seqnets.errors import ConfigError, DataError, DtypeError
+from seqnets.layers import Recurrent
 from seqnets.models import (
     Encoder,
     Forecaster,
+    FramePredictor,
     LanguageModel,
     SequenceClassifier,
     SequenceRegressor,
@@ -63,6 +65,20 @@ def test_tied_weights_of_different_widths_are_refused():
 def test_language_model_refuses_to_read_backwards():
     with pytest.raises(ConfigError, match="bidirectional"):
         LanguageModel(LSTMCell, 6, bidirectional=True)
+
+
+LEAN = {
+    "in both directions": lambda: Encoder(GRUCell, input_size=3, bidirectional=True, memory="lean"),
+    "and reads to write": lambda: SequenceToSequence(GRUCell, 6, vocab_size=6, memory="lean"),
+    "over frames": lambda: FramePredictor(ConvGRUCell, 1, 4, 4, num_layers=2, memory="lean"),
+}
+
+
+@pytest.mark.parametrize("case", LEAN)
+def test_a_model_that_is_told_to_save_memory_tells_all_its_layers(case):
+    layers = [layer for layer in LEAN[case]().modules() if isinstance(layer, Recurrent)]
+
+    assert [layer.memory for layer in layers] == ["lean", "lean"]
 
 
 def test_bptt_steps_change_gradients_and_not_outputs():

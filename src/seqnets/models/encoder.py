@@ -26,7 +26,8 @@ class Encoder(nn.Module):
         vocab_size: Tokens there are, V, where the input is tokens. One of the two is given.
         embedding_size: Features of an embedded token; ``hidden_size`` of the first layer if
             omitted.
-        embedding: Makes what embeds tokens from ``vocab_size`` and ``embedding_size``.
+        embedding: Makes what embeds tokens from ``vocab_size`` and ``embedding_size``. Features are
+            taken as they are, whatever these two say.
         hidden_size: Units of every layer, H; or of each.
         num_layers: Layers, L.
         bidirectional: Whether layers run in both directions, their outputs concatenated.
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
         locked: Whether dropout has one mask for all steps of a sequence, not one a step.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         backend: "auto", or the name of the engine's backend that must run.
+        memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
         cell_options: What every cell gets, by names of the caller's: see ``optioned``.
 
     Raises:
@@ -64,6 +66,7 @@ class Encoder(nn.Module):
         locked: bool = False,
         bptt_steps: int | None = None,
         backend: str = "auto",
+        memory: str = "full",
         cell_options: Mapping[str, CellOption] | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +96,7 @@ class Encoder(nn.Module):
             dropout=rates["between"],
             locked=locked,
             backend=backend,
+            memory=memory,
         )
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
         kind = LockedDropout if locked else nn.Dropout

@@ -14,7 +14,7 @@ from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates, with_options
 from seqnets.typing import END, IGNORE
 
-STACK = ("hidden_size", "num_layers", "connection", "tied", "backend")
+STACK = ("hidden_size", "num_layers", "connection", "tied", "backend", "memory")
 
 
 class SequenceToSequence(nn.Module):
@@ -39,9 +39,9 @@ class SequenceToSequence(nn.Module):
             line; from the start if 0.
         options: As for :class:`Encoder`, here of both stacks: ``vocab_size`` (of the source) or
             ``input_size``, ``embedding_size`` (of source and target), ``hidden_size``,
-            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``cell_options``;
-            ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and ``bptt_steps`` of the
-            encoder.
+            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``memory``,
+            ``cell_options``; ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and
+            ``bptt_steps`` of the encoder.
 
     Raises:
         ConfigError: ``sampling`` is no probability, ``sampling_steps`` no number from 0, there is

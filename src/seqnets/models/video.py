@@ -79,6 +79,7 @@ class FramePredictor(nn.Module):
         dropout: Probability in [0, 1) of dropping an output between layers.
         connection: What leads around layers; see ``DeepRNN``.
         backend: "auto", or the name of the engine's backend that must run.
+        memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
         cell_options: What every cell gets, by names of the caller's: see ``optioned``.
 
     Raises:
@@ -102,6 +103,7 @@ class FramePredictor(nn.Module):
         dropout: float = 0.0,
         connection: str = "none",
         backend: str = "auto",
+        memory: str = "full",
         cell_options: Mapping[str, CellOption] | None = None,
     ) -> None:
         super().__init__()
@@ -120,6 +122,7 @@ class FramePredictor(nn.Module):
             dropout=dropout,
             connection=connection,
             backend=backend,
+            memory=memory,
         )
         self.output = nn.Conv2d(self.video.channels_out, channels, kernel_size=1)
 
