@@ -37,10 +37,12 @@ class _Adding(ExperimentWriter):
             return
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        with path.open("w", newline="", encoding="utf-8") as file:
+        partial = path.with_name(f"{path.name}.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(row for row in rows if _is_told(row, step))
+        partial.replace(path)
 
 
 def _is_told(row: dict[str, Any], step: int) -> bool:
