@@ -294,7 +294,8 @@ class SequenceModule(LightningModule):
         names = list(self._modes)
         named = {names[int(place)]: score for place, score in scores.compute().items()}
         figures = {"loss": mean, **self.objective.derived(mean), **named}
-        self.log("step", float(self.global_step))  # Lightning's own count may lag behind by one
+        if self.trainer.loggers:  # whose step may lag behind by one, left to Lightning
+            self.log("step", float(self.global_step))
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
         loss.reset()
         scores.reset()
