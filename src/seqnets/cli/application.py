@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,6 +32,9 @@ from seqnets.errors import DivergenceError, SeqnetsError
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 _MULTIRUN = ("-m", "--multirun")
+
+_STARTED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning, which starts processes, has them know by; where it is set, it starts none."""
 
 _SEVERAL = ("model/option", "callbacks", "experiment")
 """Groups of which several go together: GROUP=[ONE,ANOTHER]."""
@@ -73,7 +77,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
         needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
         also = "".join(f" {shell(argument)}" for argument in needed)
-        with _environment(_FULL_ERROR, None), _without_hydra():
+        with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
             try:
                 sweep.check_direction(verb, config, composed.sweeper)
                 over = _module(verb).run(config, composed.runtime.choices, also)
@@ -375,3 +379,16 @@ def _without_hydra() -> Iterator[None]:
         yield
     finally:
         instance.cfg = before
+
+
+@contextmanager
+def _alone_again() -> Iterator[None]:
+    """Leave the processes that ran a job together: a sweep's next job starts its own."""
+    given = os.environ.keys() & set(_STARTED)
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        for name in set(_STARTED) - given:
+            os.environ.pop(name, None)
