@@ -309,6 +309,17 @@ def test_no_row_of_a_table_stands_twice_after_a_killed_run_is_resumed(
         assert [int(row["step"]) for row in rows if row[figure]] == steps
 
 
+def test_a_finished_run_that_cannot_go_on_stays_as_it_is(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    files = [only_run(tmp_path) / name for name in ("result.json", "config.yaml")]
+    before = [path.read_bytes() for path in files]
+
+    done = seqnets("train", "resume=last", "trainer.max_epochs=2", "model.num_layers=7")
+
+    assert "CheckpointError" in done.err
+    assert [path.read_bytes() for path in files] == before
+
+
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text, "resume=auto")
 

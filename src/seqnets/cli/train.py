@@ -11,11 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -129,7 +130,7 @@ def _train(
         go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
-        _open_run(options, folder)
+        _open_log(folder)
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
 
     _tell_padding(data, trainer, console)
@@ -300,7 +301,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
     return make_trainer(
         options,
         allow,
-        callbacks,
+        [*callbacks, LambdaCallback(on_train_start=partial(_go_on, options, folder))],
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )
@@ -367,10 +368,15 @@ class _Log(logging.FileHandler):
             super().close()
 
 
-def _open_run(options: Config, folder: Path) -> None:
-    """Write the resolved configuration and start the log."""
-    runs.unmark(folder)
-    OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+def _go_on(options: Config, folder: Path, trainer: Trainer, _: Any) -> None:
+    """Write the resolved configuration, of a run that is not finished any more if it was."""
+    if trainer.is_global_zero:
+        runs.unmark(folder)
+        OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+
+
+def _open_log(folder: Path) -> None:
+    """Start the log, or go on with it."""
     handler = _Log(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.name = _FOLDER
