@@ -612,6 +612,18 @@ def test_two_processes_share_one_run(started, tmp_path):
     assert (only_run(tmp_path) / "result.json").exists()
 
 
+def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeypatch):
+    def train(*_):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
+
+    monkeypatch.setattr("seqnets.cli.train._train", train)
+
+    done = seqnets("train", "dataset=parity")
+
+    assert done.code == 1
+    assert done.err.startswith("SeqnetsError: Training: another of its processes has ended")
+
+
 def test_the_share_of_padding_and_the_way_to_predict_are_told(seqnets, tmp_path):
     sizes = ["dataset.train_size=64", "dataset.test_size=32", "dataset.shortest_length=2"]
 

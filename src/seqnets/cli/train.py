@@ -55,6 +55,9 @@ logger = logging.getLogger(__name__)
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
 
+_LOST = ("closed by peer", "reset by peer", "remote process exited")
+"""What Gloo and NCCL say of another process that has ended."""
+
 _PATIENCE = 5
 """Validations for which a run that stopped early at least goes on, if told to."""
 
@@ -102,7 +105,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _running(existing, options, dataset) as running, quiet():
+    with _full_disk(), _running(existing, options, dataset) as running, quiet(), _together():
         return _train(options, running, checkpoint, console, command)
 
 
@@ -319,6 +322,21 @@ def _full_disk() -> Iterator[None]:
             f"output: the run's files cannot be written: {error.strerror}.\n"
             "  Make room or choose another folder (output=FOLDER). A run with a checkpoint can be "
             "resumed."
+        ) from error
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Tell of another process that has ended as a SeqnetsError: that one says why, if it can."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(said in str(error) for said in _LOST):
+            raise
+        raise SeqnetsError(
+            "Training: another of its processes has ended, expected all to go on.\n"
+            "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
+            "checkpoint can be resumed."
         ) from error
 
 
