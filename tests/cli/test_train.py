@@ -89,11 +89,11 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
 
 @pytest.mark.parametrize("logger", ["csv", "none"])
 def test_tensorboard_is_named_only_where_it_has_something_to_show(logger, seqnets, small_text):
-    done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=0")
+    done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=1")
 
     commands = done.out.partition("\nTo sample, to score, to go on:\n")[2].splitlines()
     assert [line.split()[1] for line in commands] == ["generate", "evaluate", "train"]
-    assert "trainer.max_steps=1" in commands[-1]
+    assert "trainer.max_steps=2" in commands[-1]
 
 
 @pytest.mark.filterwarnings("ignore:seqnets runs recurrent layers by torch's operations")
@@ -532,6 +532,23 @@ def test_a_run_that_fails_before_a_step_leaves_no_folder(seqnets, small_text, tm
     done = seqnets("train", *small_text, "callbacks.samples.prompt=√")
     assert done.code != 0
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize("limit", ["max_steps=0", "limit_train_batches=0", "max_time=00:00:00:00"])
+def test_a_new_run_that_may_make_no_step_is_an_error(limit, seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, f"trainer.{limit}")
+
+    assert done.code == 1
+    assert "trainer: its limits let a new run make no step, expected at least one" in done.err
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_key_of_ones_own_is_taken_where_another_reads_it(seqnets, tmp_path):
+    done = seqnets("train", *SMALL, "dataset=parity", "+size=5", "model.hidden_size=${size}")
+
+    assert done.code == 0, done.err
+    weights = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")["state_dict"]
+    assert any(tuple(weight.shape)[-1:] == (5,) for weight in weights.values())
 
 
 def test_a_full_disk_is_told_without_a_traceback(seqnets):

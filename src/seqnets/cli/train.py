@@ -149,6 +149,11 @@ def _train(
         report.show(console, f"{stopped}; to go on:", f"{_again(folder)}{command}")
         return trained._replace(code=128 + received)
 
+    if module.last_loss is None and checkpoint is None:
+        raise ConfigError(
+            "trainer: its limits let a new run make no step, expected at least one.\n"
+            "  They are max_epochs, max_steps, max_time and limit_train_batches."
+        )
     early = _early(named)
     if early is not None:
         console.print(f"Stopped early: {early[1].reason}.")
