@@ -134,6 +134,8 @@ def _train(
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_log(folder)
+    if checkpoint is None:
+        _begin(options, folder, trainer)
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
 
     _tell_padding(data, trainer, console)
@@ -309,7 +311,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
     return make_trainer(
         options,
         allow,
-        [*callbacks, LambdaCallback(on_train_start=partial(_go_on, options, folder))],
+        [*callbacks, LambdaCallback(on_train_start=partial(_begin, options, folder))],
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )
@@ -391,7 +393,7 @@ class _Log(logging.FileHandler):
             super().close()
 
 
-def _go_on(options: Config, folder: Path, trainer: Trainer, _: Any) -> None:
+def _begin(options: Config, folder: Path, trainer: Trainer, *_: Any) -> None:
     """Write the resolved configuration, of a run that is not finished any more if it was."""
     if trainer.is_global_zero:
         runs.unmark(folder)
