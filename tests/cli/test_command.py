@@ -145,6 +145,18 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
         (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
         (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
+        (
+            ["train", "~model.hiden_size"],
+            "model.hiden_size: is no key or group of `seqnets train`.\n"
+            "  Did you mean model.hidden_size",
+        ),
+        (["train", "~loger"], "Did you mean logger"),
+        (
+            ["train", "++trainr.max_epochs=3"],
+            "+trainr.max_epochs: nothing reads it, expected a key "
+            "or group of `seqnets train`.\n  Did you mean trainer.max_epochs?",
+        ),
+        (["benchmark", "+devise=cpu"], "Did you mean device"),
         (["train", "+trainer.max_epochs=3"], "Give it as trainer.max_epochs=VALUE"),
     ],
 )

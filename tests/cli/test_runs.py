@@ -1,5 +1,6 @@
 """Run folders are never shared, and are found again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,22 @@ def test_auto_starts_afresh_without_a_run_and_after_a_finished_one(tmp_path):
 
     runs.write_result(folder, {"test": {"loss": 1.0}})
     assert runs.find_resume("auto", tmp_path) is None
+
+
+def test_a_result_is_whole_or_what_it_was(tmp_path):
+    resource = pytest.importorskip("resource")
+    folder = runs.new_folder(tmp_path, "a")
+    runs.write_result(folder, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            runs.write_result(folder, {"step": 2, "test": dict.fromkeys(range(100), 1.0)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert json.loads((folder / "result.json").read_text()) == {"step": 1}
 
 
 def test_a_checkpoint_is_named_by_file_or_by_run_folder(tmp_path):

@@ -1,14 +1,17 @@
 """Sweeps: the table at their end, and what an optimising sweeper is given."""
 
 import json
+import os
 import re
 from importlib.util import find_spec
 
 import pytest
+import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
+from seqnets.cli.sweep import Trained
 from seqnets.insight.rounded import rounded
 
 from .conftest import SMALL
@@ -108,6 +111,24 @@ def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqn
     assert first[2].startswith("accuracy ")
     assert second[2].startswith("mse ")
     assert "*" not in first[0] + second[0]
+
+
+def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
+    found = []
+
+    def run(*_):
+        found.append((dist.is_initialized(), os.environ.get("LOCAL_RANK")))
+        monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        return Trained(0, "runs/a", "loss", "min", 1.0)
+
+    monkeypatch.setattr("seqnets.cli.train.run", run)
+
+    done = seqnets("train", "-m", "seed=1,2")
+
+    assert done.code == 0, done.err
+    assert found == [(False, None)] * 2
+    assert not dist.is_initialized()
 
 
 def test_one_run_has_no_table_of_a_sweep(seqnets):

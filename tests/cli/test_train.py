@@ -89,11 +89,11 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
 
 @pytest.mark.parametrize("logger", ["csv", "none"])
 def test_tensorboard_is_named_only_where_it_has_something_to_show(logger, seqnets, small_text):
-    done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=0")
+    done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=1")
 
     commands = done.out.partition("\nTo sample, to score, to go on:\n")[2].splitlines()
     assert [line.split()[1] for line in commands] == ["generate", "evaluate", "train"]
-    assert "trainer.max_steps=1" in commands[-1]
+    assert "trainer.max_steps=2" in commands[-1]
 
 
 @pytest.mark.filterwarnings("ignore:seqnets runs recurrent layers by torch's operations")
@@ -307,6 +307,17 @@ def test_no_row_of_a_table_stands_twice_after_a_killed_run_is_resumed(
     rows = list(csv.DictReader(table.read_text().splitlines()))
     for figure, steps in {"train/loss": [0, 1, 2, 3], "val/loss": [2, 4]}.items():
         assert [int(row["step"]) for row in rows if row[figure]] == steps
+
+
+def test_a_finished_run_that_cannot_go_on_stays_as_it_is(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    files = [only_run(tmp_path) / name for name in ("result.json", "config.yaml")]
+    before = [path.read_bytes() for path in files]
+
+    done = seqnets("train", "resume=last", "trainer.max_epochs=2", "model.num_layers=7")
+
+    assert "CheckpointError" in done.err
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
@@ -523,6 +534,23 @@ def test_a_run_that_fails_before_a_step_leaves_no_folder(seqnets, small_text, tm
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.parametrize("limit", ["max_steps=0", "limit_train_batches=0", "max_time=00:00:00:00"])
+def test_a_new_run_that_may_make_no_step_is_an_error(limit, seqnets, small_text, tmp_path):
+    done = seqnets("train", *small_text, f"trainer.{limit}")
+
+    assert done.code == 1
+    assert "trainer: its limits let a new run make no step, expected at least one" in done.err
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_key_of_ones_own_is_taken_where_another_reads_it(seqnets, tmp_path):
+    done = seqnets("train", *SMALL, "dataset=parity", "+size=5", "model.hidden_size=${size}")
+
+    assert done.code == 0, done.err
+    weights = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")["state_dict"]
+    assert any(tuple(weight.shape)[-1:] == (5,) for weight in weights.values())
+
+
 def test_a_full_disk_is_told_without_a_traceback(seqnets):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -599,6 +627,18 @@ def test_two_processes_share_one_run(started, tmp_path):
     assert process.returncode == 0, output
     assert output.count("Run folder") == 1
     assert (only_run(tmp_path) / "result.json").exists()
+
+
+def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeypatch):
+    def train(*_):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
+
+    monkeypatch.setattr("seqnets.cli.train._train", train)
+
+    done = seqnets("train", "dataset=parity")
+
+    assert done.code == 1
+    assert done.err.startswith("SeqnetsError: Training: another of its processes has ended")
 
 
 def test_the_share_of_padding_and_the_way_to_predict_are_told(seqnets, tmp_path):

@@ -207,6 +207,16 @@ def test_a_column_without_values_to_learn_from_is_refused(table):
         table(lines, missing="forward").setup()
 
 
+@pytest.mark.parametrize(("part", "steps"), [("val", range(20, 30)), ("test", range(30, 40))])
+def test_a_part_without_values_to_tell_is_refused(part, steps, table):
+    lines = ["a,b", *(f"{'' if step in steps else step},{step}" for step in range(40))]
+    options = {"validation_fraction": 0.25, "test_fraction": 0.25, "missing": "forward"}
+
+    with pytest.raises(DataError, match=f"the {part} part has no value to tell"):
+        table(lines, targets=["a"], **options).setup()
+    table(lines, **options).setup()
+
+
 def test_a_target_that_is_no_column_is_refused(table):
     with pytest.raises(DataError, match=r"targets: the numeric columns .* came, expected c too"):
         table(targets=["c"]).setup()

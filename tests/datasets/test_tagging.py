@@ -297,6 +297,15 @@ def test_a_label_that_is_new_in_another_part_is_told_with_its_line(write):
         TaggingFiles(str(path), str(other), str(path)).setup()
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_labels_is_refused(part, write):
+    labels = {"train": ["x", "y"], "val": ["x", None], "test": [None, "y"], part: [None, None]}
+    rows = [{"tokens": ["a", "b"], "labels": labels[name], "split": name} for name in labels]
+
+    with pytest.raises(DataError, match=rf"a\.jsonl, line \d: the {part} part has no label"):
+        TaggingFiles(str(write("a.jsonl", by_sequence(*rows)))).setup()
+
+
 def test_parts_of_different_kinds_are_refused(write):
     path, other = write("a.conll", CONLL), write("b.csv", CSV)
 

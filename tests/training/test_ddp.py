@@ -39,6 +39,8 @@ def test_two_processes_with_half_the_batch_each_learn_what_one_learns(tmp_path):
     assert len(together["seqnets"]["processes"]) == 2
     for name, weight in alone.state_dict().items():
         torch.testing.assert_close(together["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
+    loss = float((tmp_path / "two" / "loss").read_text())
+    assert loss == pytest.approx(float(alone.last_loss), rel=1e-5), "the loss is that of both"
 
 
 @pytest.mark.slow

@@ -179,6 +179,28 @@ def test_no_checkpoint_takes_in_weights_that_are_no_numbers(tmp_path):
     assert all(weight.isfinite().all() for weight in content["state_dict"].values())
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_validation_loss_that_is_no_number_stops_the_run_and_is_not_kept(number, tmp_path):
+    class Spoil(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 6:
+                pl_module.losses["val"].total += number
+
+    with pytest.raises(DivergenceError) as error:
+        fit(
+            language_module,
+            text_data(tmp_path),
+            tmp_path,
+            Spoil(),
+            max_steps=20,
+            val_check_interval=3,
+        )
+    contents = [load_checkpoint(path) for path in (tmp_path / "checkpoints").iterdir()]
+
+    assert f"the validation loss is {number} at step 6, epoch 0; expected" in str(error.value)
+    assert [content["global_step"] for content in contents] == [3, 3]
+
+
 def test_a_checkpoint_of_another_model_is_refused_on_resume(tmp_path):
     fit(language_module, text_data(tmp_path), tmp_path, max_steps=3)
 

@@ -21,7 +21,7 @@ def plain(data):
 
 def train(folder, name, steps, resume=None):
     torch.set_num_threads(1)
-    fit(
+    running, module = fit(
         plain,
         text_data(Path(folder), batch_size=2),
         Path(folder) / name,
@@ -31,6 +31,8 @@ def train(folder, name, steps, resume=None):
         devices=2,
         num_sanity_val_steps=0,
     )
+    if running.is_global_zero:
+        (Path(folder) / name / "loss").write_text(str(float(module.last_loss)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,6 +32,9 @@ from seqnets.errors import DivergenceError, SeqnetsError
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 _MULTIRUN = ("-m", "--multirun")
+
+_STARTED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning, which starts processes, has them know by; where it is set, it starts none."""
 
 _SEVERAL = ("model/option", "callbacks", "experiment")
 """Groups of which several go together: GROUP=[ONE,ANOTHER]."""
@@ -73,8 +77,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
         needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
         also = "".join(f" {shell(argument)}" for argument in needed)
-        with _environment(_FULL_ERROR, None), _without_hydra():
+        with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
             try:
+                _refuse_unread(verb, arguments, config)
                 sweep.check_direction(verb, config, composed.sweeper)
                 over = _module(verb).run(config, composed.runtime.choices, also)
                 sweep.check_score(over, composed.sweeper)
@@ -217,13 +222,32 @@ def _refuse_fixed(verb: str, arguments: Sequence[str]) -> None:
     if "checkpoint" not in keys:
         return
     for argument in arguments:
-        key = argument.lstrip("+").partition("=")[0].partition("@")[0]
-        root = re.split("[./]", key)[0]
+        key, root = _key_and_root(argument)
         if "=" in argument and (configs() / root).is_dir() and root not in keys | groups:
             raise UsageError(
                 f"{key}: is what the checkpoint says, expected no other.\n"
                 f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."
             )
+
+
+def _refuse_unread(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+    """Raise if a key is added that nothing reads: neither the verb nor another key by ${KEY}."""
+    keys, groups = own_of(verb)
+    known = {_key_and_root(name)[1] for name in (*keys, *groups, "hydra")}
+    text = OmegaConf.to_yaml(config)
+    for argument in arguments:
+        key, root = _key_and_root(argument)
+        if argument[:1] == "+" and root not in known and f"${{{root}" not in text:
+            raise UsageError(
+                f"+{key}: nothing reads it, expected a key or group of `seqnets {verb}`.\n"
+                f"  {near(key, _keys(verb, verb, arguments))}"
+            )
+
+
+def _key_and_root(argument: str) -> tuple[str, str]:
+    """What an override sets, and the first part of that."""
+    key = argument.lstrip("+").partition("=")[0].partition("@")[0]
+    return key, re.split("[./]", key)[0]
 
 
 def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
@@ -271,9 +295,9 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
     several = re.match(r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r", str(error))
     if several:
         return _several(verb, several[2] or several[3], alone=not several[1])
-    mistyped = re.search(r"Could not override '([^']+)'", str(error))
+    mistyped = re.search(r"Could not (override|delete)(?: from config.)? '([^'=]+)'", str(error))
     if mistyped:
-        key = mistyped.group(1).split("@")[0]
+        key = mistyped[2].split("@")[0]
         if name != verb and (configs() / key).is_dir():
             return UsageError(
                 f"{key}: is what the checkpoint says, expected no other.\n"
@@ -288,7 +312,9 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
             )
         keys = list(_keys(verb, name, arguments))
         parent = key.rpartition(".")[0]
-        added = f"  An option that is not listed is added by +{key}=VALUE.\n" * (parent in keys)
+        added = ""
+        if mistyped[1] == "override" and parent in keys:
+            added = f"  An option that is not listed is added by +{key}=VALUE.\n"
         return UsageError(
             f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
             f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
@@ -375,3 +401,16 @@ def _without_hydra() -> Iterator[None]:
         yield
     finally:
         instance.cfg = before
+
+
+@contextmanager
+def _alone_again() -> Iterator[None]:
+    """Leave the processes that ran a job together: a sweep's next job starts its own."""
+    given = os.environ.keys() & set(_STARTED)
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        for name in set(_STARTED) - given:
+            os.environ.pop(name, None)

@@ -189,7 +189,9 @@ def _newest(output: Path | str) -> Path | None:
 
 def write_result(folder: Path, figures: dict[str, Any]) -> None:
     """Write a finished run's figures; that the file is there says that the run is finished."""
-    (folder / _RESULT).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    partial = folder / f"{_RESULT}.partial"
+    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / _RESULT)
 
 
 def unmark(folder: Path) -> None:

@@ -11,11 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -53,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
+
+_LOST = ("closed by peer", "reset by peer", "remote process exited")
+"""What Gloo and NCCL say of another process that has ended."""
 
 _PATIENCE = 5
 """Validations for which a run that stopped early at least goes on, if told to."""
@@ -101,7 +105,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _running(existing, options, dataset) as running, quiet():
+    with _full_disk(), _running(existing, options, dataset) as running, quiet(), _together():
         return _train(options, running, checkpoint, console, command)
 
 
@@ -129,7 +133,9 @@ def _train(
         go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
-        _open_run(options, folder)
+        _open_log(folder)
+    if checkpoint is None:
+        _begin(options, folder, trainer)
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
 
     _tell_padding(data, trainer, console)
@@ -145,6 +151,11 @@ def _train(
         report.show(console, f"{stopped}; to go on:", f"{_again(folder)}{command}")
         return trained._replace(code=128 + received)
 
+    if module.last_loss is None and checkpoint is None:
+        raise ConfigError(
+            "trainer: its limits let a new run make no step, expected at least one.\n"
+            "  They are max_epochs, max_steps, max_time and limit_train_batches."
+        )
     early = _early(named)
     if early is not None:
         console.print(f"Stopped early: {early[1].reason}.")
@@ -300,7 +311,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
     return make_trainer(
         options,
         allow,
-        callbacks,
+        [*callbacks, LambdaCallback(on_train_start=partial(_begin, options, folder))],
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )
@@ -318,6 +329,21 @@ def _full_disk() -> Iterator[None]:
             f"output: the run's files cannot be written: {error.strerror}.\n"
             "  Make room or choose another folder (output=FOLDER). A run with a checkpoint can be "
             "resumed."
+        ) from error
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Tell of another process that has ended as a SeqnetsError: that one says why, if it can."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(said in str(error) for said in _LOST):
+            raise
+        raise SeqnetsError(
+            "Training: another of its processes has ended, expected all to go on.\n"
+            "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
+            "checkpoint can be resumed."
         ) from error
 
 
@@ -367,10 +393,15 @@ class _Log(logging.FileHandler):
             super().close()
 
 
-def _open_run(options: Config, folder: Path) -> None:
-    """Write the resolved configuration and start the log."""
-    runs.unmark(folder)
-    OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+def _begin(options: Config, folder: Path, trainer: Trainer, *_: Any) -> None:
+    """Write the resolved configuration, of a run that is not finished any more if it was."""
+    if trainer.is_global_zero:
+        runs.unmark(folder)
+        OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+
+
+def _open_log(folder: Path) -> None:
+    """Start the log, or go on with it."""
     handler = _Log(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.name = _FOLDER

@@ -158,10 +158,18 @@ class SeriesData(DataModule):
         hidden = torch.from_numpy(~self.series.observed[:, :outputs])
         if hidden.any():
             y = y.masked_fill(hidden, torch.nan)
-        return {
+        windows = {
             part: Windows(x, y, torch.cat(starts), self.lookback, self.horizon)
             for part, starts in self._starts().items()
         }
+        for part, found in windows.items():
+            if not found.scored:
+                raise DataError(
+                    f"{self.file}: the {part} part has no value to tell, expected some.\n"
+                    "  What is missing is not scored. Leave those rows out, or give it another "
+                    "share of the steps."
+                )
+        return windows
 
     def _starts(self) -> dict[Part, list[Tensor]]:
         starts: dict[Part, list[Tensor]] = {part: [] for part in PARTS}

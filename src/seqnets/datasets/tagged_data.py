@@ -122,6 +122,11 @@ class TaggedData(SequenceData):
                 "alone, expected at least two labels.\n  There is nothing to tell apart."
             )
         for part in PARTS:
+            if all(label is None for s in self.parts[part] for label in s.labels):
+                raise DataError(
+                    f"{self.parts[part][0].where}: the {part} part has no label, expected some.\n"
+                    "  Nothing of it would be scored."
+                )
             for sequence in self.parts[part]:
                 _check(part, sequence, train[0], labels)
         odd = next((label for label in labels if not is_bio(label)), labels[0])

@@ -47,6 +47,12 @@ class Windows:
         """By what similar windows are found, (N,): all are alike."""
         return self.lengths
 
+    @property
+    def scored(self) -> bool:
+        """Whether any of the values to tell is known."""
+        told = self.starts + self.lookback
+        return any(bool(self.y[told + step].isfinite().any()) for step in range(self.horizon))
+
     def batch(self, rows: Tensor) -> Batch:
         """Return windows by their numbers, (B,): x (B, lookback, I) and y (B, horizon, K)."""
         steps = self.starts[rows, None] + torch.arange(self.lookback + self.horizon)

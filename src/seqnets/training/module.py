@@ -55,7 +55,8 @@ class SequenceModule(LightningModule):
     Attributes:
         card: Plain values that the checkpoint keeps: the resolved "config", and what the dataset
             says of itself as "data".
-        last_loss: The loss of the last training batch, on its device; None before the first.
+        last_loss: The loss of the last training batch, over all processes, on its device; None
+            before the first.
         gradient_norm: The norm of the gradients that are about to be used, if somebody has found
             it; clipping then need not.
         graphs: What runs training batches in one launch each, where it can; the callback CUDAGraphs
@@ -117,7 +118,7 @@ class SequenceModule(LightningModule):
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
         outcome = self._run(batch, state, "train")
-        self.last_loss = outcome.loss.detach()
+        self.last_loss = _mean_of_all_processes(outcome.loss.detach())
         return outcome.total
 
     def optimizer_zero_grad(self, *args: Any) -> None:
@@ -318,8 +319,20 @@ def is_time_to_log(trainer: Trainer) -> bool:
     return bool(every) and trainer.global_step % every == 0
 
 
+def _mean_of_all_processes(mine: Tensor) -> Tensor:
+    if not _are_several():
+        return mine
+    everyones = mine / dist.get_world_size()
+    dist.all_reduce(everyones)
+    return everyones
+
+
+def _are_several() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _are_several():
         return [mine]
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, mine)

@@ -15,12 +15,13 @@ from seqnets.training.callbacks.later import Later
 
 
 class DivergenceGuard(Callback):
-    """Stop when the loss or a gradient is NaN or infinite.
+    """Stop when the loss, a gradient or the validation's loss is NaN or infinite.
 
     On a CPU each step is looked at, before the weights take it in. Elsewhere that would make the
     device wait: every so many steps the numbers are sent for, and looked at one step later or
     before a checkpoint is written. What happened in between shows in the weights, which no
-    checkpoint takes in unless they are finite.
+    checkpoint takes in unless they are finite. A validation's loss is looked at before its
+    checkpoints are written.
 
     Args:
         every_n_steps: Steps between two looks at a device that is no CPU.
@@ -52,12 +53,19 @@ class DivergenceGuard(Callback):
         gradients = [p.grad for p in parameters if p.grad is not None]
         loss = pl_module.last_loss.float()
         norm = torch.nn.utils.get_total_norm(gradients)
-        place = f"step {trainer.global_step}, epoch {trainer.current_epoch}, batch {self._batch}"
+        place = f"{_place(trainer)}, batch {self._batch}"
         self._look = _Look(Later(torch.stack([loss, norm.to(loss)])), place, on_cpu)
         if on_cpu:
             self._judge(trainer)
         if trainer.world_size == 1:  # else it may be that of a share of them
             pl_module.gradient_norm = norm
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Look at the loss of the whole validation part."""
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))
+        if trainer.sanity_checking or trainer.state.fn != "fit" or math.isfinite(loss):
+            return
+        raise _error(trainer, f"the validation loss is {loss}", _place(trainer), "not kept")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Let no checkpoint be written over a good one once the numbers or the weights are bad."""
@@ -65,8 +73,8 @@ class DivergenceGuard(Callback):
         named = pl_module.named_parameters()
         bad = next((name for name, weight in named if not weight.isfinite().all()), None)
         if bad is not None:
-            place = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-            raise _error(trainer, f"{bad} has numbers that are infinite or NaN", place, "not kept")
+            found = f"{bad} has numbers that are infinite or NaN"
+            raise _error(trainer, found, _place(trainer), "not kept")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """The last look."""
@@ -91,6 +99,10 @@ class _Look(NamedTuple):
     numbers: Later
     place: str
     in_time: bool
+
+
+def _place(trainer: Trainer) -> str:
+    return f"step {trainer.global_step}, epoch {trainer.current_epoch}"
 
 
 def _error(trainer: Trainer, found: str, place: str, weights: str) -> DivergenceError:
