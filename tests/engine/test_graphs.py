@@ -5,7 +5,9 @@ import torch
 from torch.export import Dim
 
 import seqnets
-from seqnets import Recurrent
+from seqnets import Hierarchical, Recurrent, Reversed
+from seqnets.cells import GRUCell, LSTMCell, RNNCell
+from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, sized
 from tests.cells.test_options import with_all
 
@@ -38,6 +40,30 @@ def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cl
 
     other = torch.randn(3, 9, layer.input_size) if traced else x
     torch.testing.assert_close(exported.module()(other), layer(other))
+
+
+READERS = {
+    "ahead": lambda: Recurrent(LSTMCell(3, 5)),
+    "backwards": lambda: Recurrent(GRUCell(3, 5), reverse=True),
+    "turned": lambda: Reversed(Recurrent(RNNCell(3, 5))),
+    "in segments": lambda: Hierarchical(
+        Recurrent(GRUCell(3, 5)), Recurrent(GRUCell(5, 5)), stride=2
+    ),
+    "classifier": lambda: SequenceClassifier(LSTMCell, 4, input_size=3, hidden_size=5),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
+    layer = READERS[name]().eval()
+    B = SIZES[0]
+    x, lengths = torch.randn(2, 6, 3), torch.tensor([6, 4])
+
+    shapes = ({0: B}, None, {0: B})
+    exported = torch.export.export(layer, (x, None, lengths), dynamic_shapes=shapes).module()
+
+    other = torch.randn(4, 6, 3), None, torch.tensor([1, 6, 0, 3])
+    torch.testing.assert_close(exported(*other), layer(*other))
 
 
 QUICK = ("LSTMCell", "GRUCell", "SLSTMCell", "ConvLSTMCell", "MinGRUCell", "LRUCell", "LTCCell")

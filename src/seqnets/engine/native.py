@@ -11,7 +11,7 @@ import torch
 from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.engine.request import Request, state_before, under_transform
+from seqnets.engine.request import Request, at_steps, state_before, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
@@ -72,8 +72,7 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
         if isinstance(cell, LSTMCell):
             x, weights = _holding_memory(cell, x, valid, weights)
         y, *state = _call(cell, x, before, weights)
-        last = (lengths - 1).clamp(min=0)[:, None, None]
-        h = y.take_along_dim(last, 1)[:, 0]
+        h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         none = before[0].to(h.dtype)  # under autocast it may be another
         state[0] = torch.where((lengths > 0)[:, None], h, none)[None]
         y = y.masked_fill(~valid[..., None], 0)
@@ -161,7 +160,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
         return rows.flip(1)
     steps = torch.arange(rows.shape[1], device=rows.device)
     steps = torch.where(request.valid, request.lengths[:, None] - 1 - steps, steps)
-    return rows.take_along_dim(steps[..., None], 1)
+    return at_steps(rows, steps)
 
 
 def family(cell: Cell) -> type[GatedCell] | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_count
+from seqnets.engine.request import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import checked_lengths, divided, valid_steps
@@ -107,7 +108,7 @@ class Hierarchical(nn.Module):
         ends = torch.arange(1, n + 1, device=x.device) * self.stride
         last = T if lengths is None else lengths[:, None].clamp(1, max(T, 1))
         ends = ends.clamp(max=last).expand(x.shape[0], n)
-        told = y.take_along_dim(ends[..., None] - 1, 1)
+        told = at_steps(y, ends - 1)
         y, high = self.upper(told, high, self.lengths_after(lengths), resets)
         return y, (low, high)
 

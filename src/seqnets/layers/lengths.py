@@ -40,7 +40,7 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     steps = torch.arange(T, device=sequence.device)
     ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
     order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
-    return sequence.take_along_dim(_as_wide(order, sequence), 1)
+    return request.at_steps(sequence, order)
 
 
 def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
