@@ -95,6 +95,19 @@ def test_outputs_states_and_all_gradients_are_torchs(kind, shape):
         torch.testing.assert_close(our_packing, their_packing, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_mixed_precision_dtypes_are_torchs(kind, shape):
+    theirs, ours = (module.float() for module in pair(kind))
+    x, _ = inputs(theirs, shape, batch_first=False, given_state=False)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, _ = everything(theirs, x.float(), None, shape)
+        found, _ = everything(ours, x.float(), None, shape)
+
+    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_loop_has_the_same_numbers_as_torch(kind, monkeypatch):
     theirs, ours = pair(kind, bidirectional=True, num_layers=2)

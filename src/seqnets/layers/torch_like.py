@@ -285,6 +285,9 @@ class TorchLike(_TorchLike):
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
         y, state = self._run(x, state, lengths)
+        if lengths is not None and len(state) > 1 and not self.proj_size and x.is_cpu:
+            # Under autocast torch.nn's LSTM rounds memories there, but not in packed sequences.
+            y, state = y.to(x.dtype), tuple(part.to(x.dtype) for part in state)
         if lengths is None:
             data = y.transpose(0, 1).reshape(T * B, -1)
         else:
