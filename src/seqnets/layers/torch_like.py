@@ -277,7 +277,7 @@ class TorchLike(_TorchLike):
         self._check_features(packed.data)
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
         T, B, lengths = len(sizes), int(sizes[0]), None
-        if sizes[-1] == B:  # nothing is padding
+        if sizes[-1] == B and not torch.jit.is_tracing():  # nothing is padding
             x = packed.data.reshape(T, B, -1).transpose(0, 1)
         else:
             x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
@@ -291,7 +291,7 @@ class TorchLike(_TorchLike):
         if lengths is None:
             data = y.transpose(0, 1).reshape(T * B, -1)
         else:
-            data = pack_padded_sequence(y, lengths, batch_first=True).data
+            data, sizes, *_ = pack_padded_sequence(y, lengths, batch_first=True)
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
