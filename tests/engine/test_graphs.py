@@ -6,7 +6,7 @@ from torch.export import Dim
 
 import seqnets
 from seqnets import Hierarchical, Recurrent, Reversed
-from seqnets.cells import GRUCell, LSTMCell, RNNCell
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, sized
 from tests.cells.test_options import with_all
@@ -64,6 +64,17 @@ def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
 
     other = torch.randn(4, 6, 3), None, torch.tensor([1, 6, 0, 3])
     torch.testing.assert_close(exported(*other), layer(*other))
+
+
+def test_an_export_to_onnx_sees_torchs_own_operations(monkeypatch):
+    layer, x = Recurrent(PeepholeLSTMCell(3, 5)), torch.randn(2, 6, 3)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: SIZES[0]},))
+
+    assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
+    other = torch.randn(3, 6, 3)
+    torch.testing.assert_close(program.module()(other), layer(other))
 
 
 QUICK = ("LSTMCell", "GRUCell", "SLSTMCell", "ConvLSTMCell", "MinGRUCell", "LRUCell", "LTCCell")

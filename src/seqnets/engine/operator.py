@@ -79,6 +79,8 @@ def _stays(cell: Cell) -> bool:
 def refusal(request: Request) -> str | None:
     """Why the operator cannot run the request; None if it can."""
     cell = request.cell.origin
+    if torch.onnx.is_in_onnx_export():
+        return "ONNX has no such operator"
     if not _stays(cell):
         return "attributes of the cell change while it is compiled, or are no numbers"
     return None if cell.asked(text_of) else "the step cannot be traced"
