@@ -353,9 +353,27 @@ def test_an_input_of_the_wrong_width_is_told_as_it_was_given(given, shape):
         seqnets.LSTM(I, H)(given)
 
 
-def test_a_state_that_is_a_number_is_told_to_be_none():
-    with pytest.raises(seqnets.errors.ShapeError, match="LSTM: hx is int, expected a tuple of 2"):
-        seqnets.LSTM(I, H)(X, 5)
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [(5, "is int"), (HX, "is Tensor"), ((HX,), "has 1 part"), ([], "has 0 parts")],
+)
+def test_a_state_that_is_no_tuple_of_all_its_parts_is_told(given, came):
+    with pytest.raises(seqnets.errors.ShapeError, match=f"LSTM: hx {came}, expected a tuple of 2"):
+        seqnets.LSTM(I, H)(X, given)
+
+
+@pytest.mark.parametrize("x", [X[0], X[0, 0]])
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("LSTMCell", 5, "state is int, expected a tuple of 2"),
+        ("GRUCell", 5, "state 'h' is int, expected a tensor"),
+        ("GRUCell", (HX,), "state 'h' is tuple, expected a tensor"),
+    ],
+)
+def test_a_state_of_one_step_that_is_no_tensor_is_told(name, given, told, x):
+    with pytest.raises(seqnets.errors.SeqnetsError, match=told):
+        getattr(seqnets, name)(I, H)(x, given)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.engine import request
+from seqnets.errors import DtypeError
 
 
 def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | None:
@@ -14,6 +15,8 @@ def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | Non
 
     An x of a lower rank is left to who refuses it.
     """
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{who}: input is {type(x).__name__}, expected a tensor.")
     if lengths is None or x.dim() < 3:
         return lengths
     return request.checked_lengths(who, lengths, x.flatten(2))

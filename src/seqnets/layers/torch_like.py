@@ -23,7 +23,7 @@ from seqnets import cells, initializers
 from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.engine.unroll import unroll
-from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 Device = torch.device | str | None
@@ -346,9 +346,10 @@ class TorchLike(_TorchLike):
         names = self.cell_class.states
         parts = (hx,) if len(names) == 1 else hx
         if not isinstance(parts, tuple | list) or len(parts) != len(names):
+            listed = isinstance(parts, tuple | list)
+            came = f"has {counted(len(hx), 'part')}" if listed else f"is {type(hx).__name__}"
             raise ShapeError(
-                f"{self._name}: hx is {type(hx).__name__}, expected a tuple of "
-                f"{len(names)}: {', '.join(names)}."
+                f"{self._name}: hx {came}, expected a tuple of {len(names)}: {', '.join(names)}."
             )
         for part in parts:
             if not isinstance(part, Tensor):
@@ -466,7 +467,8 @@ class TorchLikeCell(_TorchLike):
         state = (hx,) if alone and hx is not None else hx
         if unbatched:
             input = input.unsqueeze(0)
-            state = None if state is None else tuple(self._row(part) for part in state)
+            if isinstance(state, tuple | list):
+                state = tuple(self._row(part) for part in state)
         _, state = native.step(cell, input, state)
         if unbatched:
             state = tuple(part.squeeze(0) for part in state)
@@ -476,7 +478,9 @@ class TorchLikeCell(_TorchLike):
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
 
-    def _row(self, part: Tensor) -> Tensor:
+    def _row(self, part: Any) -> Any:
+        if not isinstance(part, Tensor):
+            return part  # for the cell to refuse
         if part.dim() != 1:
             raise ShapeError(
                 f"{self._name}: state has shape {tuple(part.shape)}, expected (H,).\n"
