@@ -6,7 +6,7 @@ from torch.export import Dim
 
 import seqnets
 from seqnets import Hierarchical, Recurrent, Reversed
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import GRUCell, LSTMCell, MinGRUCell, PeepholeLSTMCell, RNNCell
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, sized
 from tests.cells.test_options import with_all
@@ -64,6 +64,31 @@ def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
 
     other = torch.randn(4, 6, 3), None, torch.tensor([1, 6, 0, 3])
     torch.testing.assert_close(exported(*other), layer(*other))
+
+
+@pytest.mark.parametrize("cell_cls", [MinGRUCell, PeepholeLSTMCell])
+def test_an_exported_operator_takes_no_empty_list_which_aotinductor_would_lose(cell_cls):
+    program = torch.export.export(Recurrent(cell_cls(3, 5)), (torch.randn(2, 6, 3),))
+
+    (call,) = [node for node in program.graph.nodes if "seqnets.unroll" in str(node.target)]
+
+    assert [] not in call.args
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own compiler has some to tell
+def test_aotinductor_packs_a_cell(tmp_path):
+    layer, x = Recurrent(PeepholeLSTMCell(3, 5)), torch.randn(2, 6, 3)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,), dynamic_shapes=(SIZES,))
+
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(tmp_path / "layer.pt2")
+        )
+
+        other = torch.randn(3, 9, 3)
+        packed = torch._inductor.aoti_load_package(package)
+        torch.testing.assert_close(packed(other), layer(other))
 
 
 def test_an_export_to_onnx_sees_torchs_own_operations(monkeypatch):

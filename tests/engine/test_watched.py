@@ -153,7 +153,7 @@ def test_the_operators_gradient_can_be_differentiated_again():
     seconds = []
     for outputs in (
         torch.ops.seqnets.unroll(
-            cell.project(x), start, [], parameters, None, None, False, True, operator.text_of(cell)
+            cell.project(x), [*start, *parameters], None, None, False, True, operator.text_of(cell)
         ),
         unroll(cell, x, backend="reference"),
     ):
