@@ -6,7 +6,14 @@ from torch.export import Dim
 
 import seqnets
 from seqnets import Hierarchical, Recurrent, Reversed
-from seqnets.cells import GRUCell, LSTMCell, MinGRUCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import (
+    DeepTransition,
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    PeepholeLSTMCell,
+    RNNCell,
+)
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, sized
 from tests.cells.test_options import with_all
@@ -23,6 +30,14 @@ def _forget():
 def test_compile_makes_one_graph_of_a_cell(cell_cls):
     layer = Recurrent(sized(cell_cls, 3, 5))
     x = torch.randn(2, 6, layer.input_size)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_compile_makes_one_graph_of_a_step_of_several_updates():
+    layer, x = Recurrent(DeepTransition(LSTMCell(3, 5), depth=3)), torch.randn(2, 6, 3)
 
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
 
