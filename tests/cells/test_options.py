@@ -15,6 +15,7 @@ from seqnets.cells import (
     Activations,
     ClipState,
     CoupledLSTMCell,
+    GatedCell,
     GRUCell,
     InputDropout,
     LayerNorm,
@@ -279,6 +280,38 @@ def test_recurrent_dropout_never_forgets_a_memory():
 
     values = {round(v, 12) for v in c[0].tolist()}
     assert values == {1.0, 1.0 + 0.5 * 0.9 / 0.5}
+
+
+class PairsCell(GatedCell):
+    """A candidate of two numbers for each unit."""
+
+    gates = ("a", "b")
+
+    def update(self, wx, uh, state):
+        first, second = self.candidate(torch.cat([wx.a + uh.a, wx.b + uh.b], -1)).chunk(2, -1)
+        return (first + second,)
+
+
+def test_recurrent_dropout_drops_each_number_of_a_candidate_that_is_wider_than_the_state():
+    cell = PairsCell(1, 30, dtype=torch.float64)
+    for parameter in cell.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(cell.bias_ih, math.atanh(0.5))
+    dropped = RecurrentDropout(cell, 0.5)
+
+    h, _ = dropped(torch.zeros(1, 1, dtype=torch.float64), (torch.zeros(1, 30).double(),))
+
+    assert {round(value, 12) for value in h[0].tolist()} == {0.0, 1.0, 2.0}
+
+
+def test_recurrent_dropout_refuses_candidates_that_differ_in_width():
+    class Uneven(PairsCell):
+        def update(self, wx, uh, state):
+            (h,) = super().update(wx, uh, state)
+            return (self.candidate(h),)
+
+    with pytest.raises(ConfigError, match="of Uneven are 4, 8 wide, expected one width"):
+        RecurrentDropout(Uneven(3, 4))
 
 
 def test_variational_dropout_drops_the_same_units_at_every_step_and_carries_all():

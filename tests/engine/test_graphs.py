@@ -5,7 +5,16 @@ import torch
 from torch.export import Dim
 
 import seqnets
-from seqnets import Recurrent
+from seqnets import Hierarchical, Recurrent, Reversed
+from seqnets.cells import (
+    DeepTransition,
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    PeepholeLSTMCell,
+    RNNCell,
+)
+from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, sized
 from tests.cells.test_options import with_all
 
@@ -27,6 +36,14 @@ def test_compile_makes_one_graph_of_a_cell(cell_cls):
     torch.testing.assert_close(compiled(x), layer(x))
 
 
+def test_compile_makes_one_graph_of_a_step_of_several_updates():
+    layer, x = Recurrent(DeepTransition(LSTMCell(3, 5), depth=3)), torch.randn(2, 6, 3)
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cls):
     cell = sized(cell_cls, 3, 5)
@@ -38,6 +55,66 @@ def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cl
 
     other = torch.randn(3, 9, layer.input_size) if traced else x
     torch.testing.assert_close(exported.module()(other), layer(other))
+
+
+READERS = {
+    "ahead": lambda: Recurrent(LSTMCell(3, 5)),
+    "backwards": lambda: Recurrent(GRUCell(3, 5), reverse=True),
+    "turned": lambda: Reversed(Recurrent(RNNCell(3, 5))),
+    "in segments": lambda: Hierarchical(
+        Recurrent(GRUCell(3, 5)), Recurrent(GRUCell(5, 5)), stride=2
+    ),
+    "classifier": lambda: SequenceClassifier(LSTMCell, 4, input_size=3, hidden_size=5),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
+    layer = READERS[name]().eval()
+    B = SIZES[0]
+    x, lengths = torch.randn(2, 6, 3), torch.tensor([6, 4])
+
+    shapes = ({0: B}, None, {0: B})
+    exported = torch.export.export(layer, (x, None, lengths), dynamic_shapes=shapes).module()
+
+    other = torch.randn(4, 6, 3), None, torch.tensor([1, 6, 0, 3])
+    torch.testing.assert_close(exported(*other), layer(*other))
+
+
+@pytest.mark.parametrize("cell_cls", [MinGRUCell, PeepholeLSTMCell])
+def test_an_exported_operator_takes_no_empty_list_which_aotinductor_would_lose(cell_cls):
+    program = torch.export.export(Recurrent(cell_cls(3, 5)), (torch.randn(2, 6, 3),))
+
+    (call,) = [node for node in program.graph.nodes if "seqnets.unroll" in str(node.target)]
+
+    assert [] not in call.args
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own compiler has some to tell
+def test_aotinductor_packs_a_cell(tmp_path):
+    layer, x = Recurrent(PeepholeLSTMCell(3, 5)), torch.randn(2, 6, 3)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,), dynamic_shapes=(SIZES,))
+
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(tmp_path / "layer.pt2")
+        )
+
+        other = torch.randn(3, 9, 3)
+        packed = torch._inductor.aoti_load_package(package)
+        torch.testing.assert_close(packed(other), layer(other))
+
+
+def test_an_export_to_onnx_sees_torchs_own_operations(monkeypatch):
+    layer, x = Recurrent(PeepholeLSTMCell(3, 5)), torch.randn(2, 6, 3)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: SIZES[0]},))
+
+    assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
+    other = torch.randn(3, 6, 3)
+    torch.testing.assert_close(program.module()(other), layer(other))
 
 
 QUICK = ("LSTMCell", "GRUCell", "SLSTMCell", "ConvLSTMCell", "MinGRUCell", "LRUCell", "LTCCell")

@@ -291,6 +291,21 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, lengths):
     assert {y.dtype, *(part.dtype for part in state)} == {expected.dtype}
 
 
+@pytest.mark.parametrize("cell", [LSTMCell, GRUCell, RNNCell])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_dtype_that_onednn_cannot_compute_in_is_left_to_who_can(cell, dtype, monkeypatch):
+    for ask in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
+        monkeypatch.setattr(torch.ops.mkldnn, ask, lambda: False)
+    layer, x = Recurrent(cell(I, H)), torch.randn(B, T, I)
+
+    with torch.autocast("cpu", dtype):
+        y, _ = layer(x, lengths=LENGTHS)
+        chosen = seqnets.explain(layer.cell, x).chosen
+
+    assert chosen == ("reference" if cell is LSTMCell else "native")
+    torch.testing.assert_close(y.float(), layer(x, lengths=LENGTHS)[0], atol=0.05, rtol=0.05)
+
+
 def test_lengths_that_are_changed_later_change_no_derivative():
     cell, x, state = make("LSTM", torch.float32)
     found = []

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 import seqnets
@@ -49,6 +50,48 @@ def test_a_trace_of_the_plain_loop_says_for_which_length_it_is_right():
         torch.jit.trace(Recurrent(PeepholeLSTMCell(3, 4)), (numbers(),))
 
     assert any("writes down all T = 5 steps" in str(warning.message) for warning in told)
+
+
+class Packing(nn.Module):
+    """A model that packs what it is given, and pads what it gives."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn = getattr(seqnets, kind)(3, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        y, _ = self.rnn(packed)
+        return pad_packed_sequence(y, batch_first=True)[0]
+
+
+ALIKE = torch.randn(3, 5, 3), torch.tensor([5, 5, 5])
+RAGGED = torch.randn(2, 5, 3), torch.tensor([2, 5])
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "MGU"])
+def test_a_trace_of_packed_rows_of_one_length_is_right_for_others(kind):
+    model = Packing(kind).eval()
+
+    traced = torch.jit.trace(model, ALIKE)
+
+    torch.testing.assert_close(traced(*RAGGED), model(*RAGGED))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporter has many to tell
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "MGU"])
+@pytest.mark.parametrize("given", [ALIKE, RAGGED])
+def test_packed_sequences_go_to_onnx(kind, given, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, path = Packing(kind).eval(), tmp_path / "model.onnx"
+    names = {"x": {0: "B"}, "lengths": {0: "B"}}
+
+    torch.onnx.export(model, given, path, dynamo=False, input_names=list(names), dynamic_axes=names)
+
+    fed = {name: tensor.numpy() for name, tensor in zip(names, RAGGED, strict=True)}
+    (y,) = onnxruntime.InferenceSession(path).run(None, fed)
+    torch.testing.assert_close(torch.from_numpy(y), model(*RAGGED))
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -110,7 +153,7 @@ def test_the_operators_gradient_can_be_differentiated_again():
     seconds = []
     for outputs in (
         torch.ops.seqnets.unroll(
-            cell.project(x), start, [], parameters, None, None, False, True, operator.text_of(cell)
+            cell.project(x), [*start, *parameters], None, None, False, True, operator.text_of(cell)
         ),
         unroll(cell, x, backend="reference"),
     ):

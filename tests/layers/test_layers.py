@@ -28,12 +28,13 @@ from seqnets.cells import (
     Zoneout,
     optioned,
 )
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
 from seqnets.testing import check_cell
 
 B, T, I, H = 3, 6, 4, 5
 LENGTHS = torch.tensor([6, 0, 4])
+HIERARCHY = Hierarchical(Recurrent(GRUCell(I, H)), Recurrent(GRUCell(H, H)), stride=2)
 
 
 @pytest.fixture
@@ -304,7 +305,27 @@ WRONG = {
     ),
     "not a pair": (
         lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), [None]),
-        "not a pair",
+        "state has 1 part, expected a pair",
+    ),
+    "no state at all": (
+        lambda: Bidirectional(GRUCell(I, H))(torch.zeros(B, T, I), 0),
+        "state is int, expected a pair",
+    ),
+    "a tensor for the states of layers": (
+        lambda: DeepRNN(GRUCell, I, H, 3)(torch.zeros(B, T, I), torch.zeros(3, B, H)),
+        "state is Tensor, expected a tuple of one for each layer: 3",
+    ),
+    "one state for two layers": (
+        lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), (None,)),
+        "state has 1 part, expected a tuple of one for each layer: 2",
+    ),
+    "one state for two levels": (
+        lambda: HIERARCHY(torch.zeros(B, T, I), (None,)),
+        r"state has 1 part, expected a pair: \(lower state, upper state\)",
+    ),
+    "too few lengths": (
+        lambda: Reversed(Recurrent(GRUCell(I, H)))(torch.zeros(B, T, I), None, [T]),
+        r"Reversed: lengths have shape \(1,\), expected \(B,\) = \(3,\)",
     ),
 }
 
@@ -315,6 +336,21 @@ def test_what_makes_no_sense_is_refused(case):
 
     with pytest.raises((ConfigError, ShapeError), match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Recurrent(GRUCell(I, H)),
+        Bidirectional(GRUCell(I, H)),
+        Reversed(Recurrent(GRUCell(I, H))),
+        Truncated(Recurrent(GRUCell(I, H)), 2),
+        HIERARCHY,
+    ],
+)
+def test_an_array_in_place_of_a_tensor_is_told(layer):
+    with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):
+        layer(torch.zeros(B, T, I).numpy())
 
 
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])

@@ -1,5 +1,8 @@
 """A layer fed step by step."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -111,6 +114,15 @@ def test_an_input_that_needs_a_gradient_gives_an_output_that_does_not():
     stream = Stream(Recurrent(GRUCell(I, H)), B)
 
     assert not stream(torch.randn(B, I, requires_grad=True)).requires_grad
+
+
+@pytest.mark.parametrize("name", ["two layers", "untraceable"])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_that_is_copied_or_pickled_says_what_to_copy(name, duplicate):
+    stream = Stream(LAYERS[name]())
+
+    with pytest.raises(ConfigError, match="Copy or pickle the layer"):
+        duplicate(stream)
 
 
 REFUSED = {

@@ -95,6 +95,19 @@ def test_outputs_states_and_all_gradients_are_torchs(kind, shape):
         torch.testing.assert_close(our_packing, their_packing, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_mixed_precision_dtypes_are_torchs(kind, shape):
+    theirs, ours = (module.float() for module in pair(kind))
+    x, _ = inputs(theirs, shape, batch_first=False, given_state=False)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, _ = everything(theirs, x.float(), None, shape)
+        found, _ = everything(ours, x.float(), None, shape)
+
+    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_loop_has_the_same_numbers_as_torch(kind, monkeypatch):
     theirs, ours = pair(kind, bidirectional=True, num_layers=2)
@@ -340,9 +353,27 @@ def test_an_input_of_the_wrong_width_is_told_as_it_was_given(given, shape):
         seqnets.LSTM(I, H)(given)
 
 
-def test_a_state_that_is_a_number_is_told_to_be_none():
-    with pytest.raises(seqnets.errors.ShapeError, match="LSTM: hx is int, expected a tuple of 2"):
-        seqnets.LSTM(I, H)(X, 5)
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [(5, "is int"), (HX, "is Tensor"), ((HX,), "has 1 part"), ([], "has 0 parts")],
+)
+def test_a_state_that_is_no_tuple_of_all_its_parts_is_told(given, came):
+    with pytest.raises(seqnets.errors.ShapeError, match=f"LSTM: hx {came}, expected a tuple of 2"):
+        seqnets.LSTM(I, H)(X, given)
+
+
+@pytest.mark.parametrize("x", [X[0], X[0, 0]])
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("LSTMCell", 5, "state is int, expected a tuple of 2"),
+        ("GRUCell", 5, "state 'h' is int, expected a tensor"),
+        ("GRUCell", (HX,), "state 'h' is tuple, expected a tensor"),
+    ],
+)
+def test_a_state_of_one_step_that_is_no_tensor_is_told(name, given, told, x):
+    with pytest.raises(seqnets.errors.SeqnetsError, match=told):
+        getattr(seqnets, name)(I, H)(x, given)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class Decay(Cell):
         (wrong.UnregisteredCell, "state_dict"),
         (wrong.ClosureCell, "copies"),
         (wrong.BranchingCell, "ensembles"),
+        (wrong.DoublyNamedCell, "names"),
     ],
 )
 def test_a_wrong_cell_is_caught_by_the_law_that_it_breaks(cell_cls, law):

@@ -1,6 +1,7 @@
 """Cells with one mistake each, as people make them."""
 
 import torch
+from torch import nn
 
 from seqnets.cells import LSTMCell, RNNCell
 
@@ -80,6 +81,17 @@ class ClosureCell(RNNCell):
 
     def update(self, wx, uh, state):
         return (self.squash(wx.h + uh.h),)
+
+
+class DoublyNamedCell(RNNCell):
+    """Has one module under two names."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.once = self.again = nn.Linear(self.hidden_size, self.hidden_size)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + self.again(self.once(uh.h))),)
 
 
 class BranchingCell(RNNCell):

@@ -381,6 +381,9 @@ class Cell(nn.Module, metaclass=_CellType):
     @property
     def _like(self) -> Tensor:
         """A tensor of the dtype and on the device of all others."""
+        return self._first_tensor()
+
+    def _first_tensor(self) -> Tensor:
         found: Tensor | None = next(self.parameters(), None)
         if found is None:
             found = next((b for b in self.buffers() if b.is_floating_point()), None)

@@ -200,7 +200,7 @@ class GatedCell(Cell):
     @property
     def _like(self) -> Tensor:
         weight = self._tensor("weight_ih")
-        return super()._like if weight is None else weight
+        return self._first_tensor() if weight is None else weight
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""

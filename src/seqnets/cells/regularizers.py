@@ -152,7 +152,8 @@ class RecurrentDropout(_Masked):
             as far as one call sees of it.
 
     Raises:
-        ConfigError: ``p`` is no probability, or the cell has no candidate.
+        ConfigError: ``p`` is no probability, or the cell has no candidate, or some that differ in
+            width.
 
     References:
         Semeniuta et al., 2016, "Recurrent Dropout without Memory Loss", arXiv:1603.05118.
@@ -161,11 +162,24 @@ class RecurrentDropout(_Masked):
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
         super().__init__(cell, p)
         self.per_step = per_step
-        self._needs("candidate", "names no candidate")
+        candidates = self._needs("candidate", "names no candidate")
+        widths = sorted({candidate.shape[-1] for candidate in candidates})
+        if len(widths) > 1:
+            raise ConfigError(
+                f"RecurrentDropout: the candidates of {cell.innermost._name} are "
+                f"{', '.join(map(str, widths))} wide, expected one width.\n"
+                f"  One mask drops all that a step would write."
+            )
+        self._width = widths[0]
+
+    @property
+    def mask_size(self) -> int:
+        """One number for each unit of the candidate."""
+        return self._width
 
     def mask(self, x: Tensor) -> Tensor:
         """Zeros, and 1 / (1 - p) elsewhere."""
-        return sequence_mask(x, self.hidden_size, 1 - self.p, steps=self.per_step)
+        return sequence_mask(x, self.mask_size, 1 - self.p, steps=self.per_step)
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
         """A step whose candidate is dropped."""

@@ -83,13 +83,15 @@ class Wrapper(Cell):
     def _like(self) -> Tensor:
         return self.cell._like
 
-    def _needs(self, method: str, what: str) -> None:
-        """Raise unless the cell's equation calls a method."""
-        if method not in methods_called(self.cell):
+    def _needs(self, method: str, what: str) -> list[Any]:
+        """What a method gives at each call in a step; raise unless the equation calls it."""
+        called = methods_called(self.cell)
+        if method not in called:
             raise ConfigError(
                 f"{self._name}: {type(self.innermost).__name__} {what}, and the option would "
                 f"change nothing.\n  Its equation has to call self.{method}(...)."
             )
+        return called[method]
 
 
 class CellOption(Protocol):
@@ -164,15 +166,16 @@ def keep_rule(cell: Cell, rule: Callable[[Any], None]) -> None:
 
 
 @torch.no_grad()
-def methods_called(cell: Cell) -> set[str]:
-    """Which of ``gate``, ``candidate``, ``squash`` and ``recur`` a step calls, by taking one."""
-    called: set[str] = set()
+def methods_called(cell: Cell) -> dict[str, list[Any]]:
+    """What ``gate``, ``candidate``, ``squash`` and ``recur`` give where a step calls them."""
+    called: dict[str, list[Any]] = {}
 
     def noted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def around(method: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any) -> Any:
-                called.add(name)
-                return method(*arguments)
+                given = method(*arguments)
+                called.setdefault(name, []).append(given)
+                return given
 
             return call
 

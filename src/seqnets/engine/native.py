@@ -11,7 +11,8 @@ import torch
 from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.engine.request import Request, state_before, under_transform
+from seqnets.cells.base import autocasts
+from seqnets.engine.request import Request, at_steps, state_before, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
@@ -46,7 +47,22 @@ def refusal(request: Request) -> str | None:
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return "torch.compile cannot differentiate torch's own recurrent kernels"
+    if request.x.is_cpu and autocasts(request.x):
+        return request.cell.asked(_refusal_of_autocast) or None
     return None
+
+
+def _refusal_of_autocast(cell: Cell) -> str:
+    """Why there is no kernel in autocast's dtype on this processor; nothing if there is one.
+
+    Autocast hands an LSTM over to oneDNN without asking whether that can compute it so.
+    """
+    dtype = torch.get_autocast_dtype("cpu")
+    handed_over = family(cell) is LSTMCell and not cast(LSTMCell, cell).proj_size
+    if not handed_over or not torch.backends.mkldnn.is_available():
+        return ""
+    ask = "_is_mkldnn_fp16_supported" if dtype is torch.float16 else "_is_mkldnn_bf16_supported"
+    return "" if getattr(torch.ops.mkldnn, ask)() else f"oneDNN has no LSTM in {dtype} here"
 
 
 def run(request: Request) -> tuple[Tensor, State]:
@@ -72,8 +88,7 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
         if isinstance(cell, LSTMCell):
             x, weights = _holding_memory(cell, x, valid, weights)
         y, *state = _call(cell, x, before, weights)
-        last = (lengths - 1).clamp(min=0)[:, None, None]
-        h = y.take_along_dim(last, 1)[:, 0]
+        h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         none = before[0].to(h.dtype)  # under autocast it may be another
         state[0] = torch.where((lengths > 0)[:, None], h, none)[None]
         y = y.masked_fill(~valid[..., None], 0)
@@ -161,7 +176,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
         return rows.flip(1)
     steps = torch.arange(rows.shape[1], device=rows.device)
     steps = torch.where(request.valid, request.lengths[:, None] - 1 - steps, steps)
-    return rows.take_along_dim(steps[..., None], 1)
+    return at_steps(rows, steps)
 
 
 def family(cell: Cell) -> type[GatedCell] | None:

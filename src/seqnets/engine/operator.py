@@ -79,6 +79,8 @@ def _stays(cell: Cell) -> bool:
 def refusal(request: Request) -> str | None:
     """Why the operator cannot run the request; None if it can."""
     cell = request.cell.origin
+    if torch.onnx.is_in_onnx_export():
+        return "ONNX has no such operator"
     if not _stays(cell):
         return "attributes of the cell change while it is compiled, or are no numbers"
     return None if cell.asked(text_of) else "the step cannot be traced"
@@ -92,13 +94,11 @@ def run(request: Request) -> tuple[Tensor, State]:
     wx = cell.project(request.clean_x)
     names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
     parameters = [everything[name].to(wx.dtype) for name in names]  # masks and counts too
-    given = [wx, *state, *start, *parameters]
-    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    given = [*state, *start, *parameters]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (wx, *given))
     y, *rest = torch.ops.seqnets.unroll(
         wx,
-        state,
-        start,
-        parameters,
+        given,
         request.lengths,
         request.resets,
         request.reverse,
@@ -111,9 +111,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 @torch.library.custom_op("seqnets::unroll", mutates_args=())
 def unroll(
     wx: Tensor,
-    initial: list[Tensor],
-    start: list[Tensor],
-    parameters: list[Tensor],
+    given: list[Tensor],
     lengths: Tensor | None,
     resets: Tensor | None,
     reverse: bool,
@@ -122,17 +120,21 @@ def unroll(
 ) -> list[Tensor]:
     """A traced step over the projected inputs (B, T, W).
 
+    Given are the state before the first step, what a reset puts in if there are resets, and the
+    parameters: in one list, since AOTInductor loses a list of none.
+
     Returns:
         Outputs (B, T, H), the state after each row's last step, and if ``save``, what the backward
         pass needs.
     """
     program = program_from_text(text)
+    initial, start, parameters = _told_apart(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
     y, final, kept = _loops(program, wx).forward(
         program,
         wx.contiguous().flatten(0, 1),
-        tuple(initial),
-        tuple(start),
+        initial,
+        start,
         _used(program, parameters),
         order,
         save,
@@ -141,7 +143,7 @@ def unroll(
 
 
 @unroll.register_fake
-def _(wx, initial, start, parameters, lengths, resets, reverse, save, text):
+def _(wx, given, lengths, resets, reverse, save, text):
     program = program_from_text(text)
     B, T, _ = wx.shape
     sizes = program.step.state_sizes
@@ -201,19 +203,19 @@ def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):
 
 
 def _save(ctx, inputs, output) -> None:
-    wx, initial, start, parameters, *ctx.options = inputs
-    lengths, resets, *_ = ctx.options
-    ctx.counts = len(initial), len(start), len(parameters), len(output) - 1 - len(initial)
+    wx, given, *ctx.options = inputs
+    lengths, resets, *_, text = ctx.options
+    kept = output[1 + len(program_from_text(text).step.state_sizes) :]
+    ctx.counts = len(given), len(kept)
     order = [tensor for tensor in (lengths, resets) if tensor is not None]
-    kept = output[1 + len(initial) :]
-    ctx.save_for_backward(wx, *initial, *start, *parameters, *kept, *order)
+    ctx.save_for_backward(wx, *given, *kept, *order)
 
 
 def _differentiate(ctx, grads):
     lengths, resets, reverse, _, text = ctx.options
     places = iter(ctx.saved_tensors)
     wx = next(places)
-    initial, start, parameters, kept = ([next(places) for _ in range(n)] for n in ctx.counts)
+    given, kept = ([next(places) for _ in range(n)] for n in ctx.counts)
     lengths = None if lengths is None else next(places)
     resets = None if resets is None else next(places)
     step = program_from_text(text).step
@@ -224,32 +226,28 @@ def _differentiate(ctx, grads):
         for grad, shape in zip(grads, shapes, strict=False)
     ]
     if torch.is_grad_enabled():  # create_graph=True: by the plain loop
-        again = _plain(step, wx, initial, start, parameters, lengths, resets, reverse)
-        given = [wx, *initial, *start, *parameters]
-        needed = [tensor for tensor in given if tensor.requires_grad]
+        again = _plain(step, wx, given, lengths, resets, reverse)
+        needed = [tensor for tensor in (wx, *given) if tensor.requires_grad]
         partial = iter(
             torch.autograd.grad(again, needed, outputs, create_graph=True, allow_unused=True)
         )
-        found = [next(partial) if tensor.requires_grad else None for tensor in given]
+        found = [next(partial) if tensor.requires_grad else None for tensor in (wx, *given)]
     else:
+        *_, parameters = _told_apart(step, given, resets)
         found = torch.ops.seqnets.unroll_backward(
             kept, outputs[0], outputs[1:], parameters, lengths, resets, reverse, text
         )
-    places = iter(found)
-    return (
-        next(places),
-        *([next(places) for _ in group] for group in (initial, start, parameters)),
-        *(None for _ in ctx.options),
-    )
+    return found[0], found[1:], *(None for _ in ctx.options)
 
 
 unroll.register_autograd(_differentiate, setup_context=_save)
 
 
-def _plain(step, wx, initial, start, parameters, lengths, resets, reverse):
+def _plain(step, wx, given, lengths, resets, reverse):
     """The plain loop over a traced step: outputs and final state."""
-    cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), tuple(start))
-    request = Request(cell, wx, tuple(initial), lengths, resets, reverse)  # type: ignore[arg-type]
+    initial, start, parameters = _told_apart(step, given, resets)
+    cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), start)
+    request = Request(cell, wx, initial, lengths, resets, reverse)  # type: ignore[arg-type]
     y, state = reference.run(request)
     return [y, *state]
 
@@ -274,6 +272,15 @@ class _Replayed:
 
     def check_after(self, after: State, before: State) -> State:
         return after
+
+
+def _told_apart(
+    step: Step, given: list[Tensor], resets: Tensor | None
+) -> tuple[State, State, list[Tensor]]:
+    """The state before the first step, what a reset puts in, and the parameters."""
+    count = len(step.state_sizes)
+    first = count if resets is None else 2 * count
+    return tuple(given[:count]), tuple(given[count:first]), given[first:]
 
 
 def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:

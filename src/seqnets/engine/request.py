@@ -206,6 +206,15 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
     return lengths.to(x.device, non_blocking=True)
 
 
+def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:
+    """What a sequence (B, T, ...) holds at steps (B, S): (B, S, ...).
+
+    ``take_along_dim`` says so too, and would fix the batch's size in an exported program.
+    """
+    index = steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))
+    return sequence.gather(1, index.expand(-1, -1, *sequence.shape[2:]))
+
+
 def _checked_resets(name: str, resets: Tensor, x: Tensor) -> Tensor:
     B, T, _ = x.shape
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:

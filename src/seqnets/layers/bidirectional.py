@@ -12,9 +12,9 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer, check_run, no_step
+from seqnets.layers.checks import check_is_layer, check_parts, check_run, no_step
 from seqnets.layers.cuda_streams import side_by_side
-from seqnets.layers.lengths import resets_from_behind, turned
+from seqnets.layers.lengths import checked_lengths, resets_from_behind, turned
 from seqnets.layers.recurrent import Recurrent
 
 _MERGES = ("concat", "sum", "mean", "none")
@@ -66,8 +66,10 @@ class Reversed(nn.Module):
                 run, (B, T) boolean.
 
         Raises:
-            ShapeError: The layer gives more or fewer steps than it takes.
+            ShapeError: A length is outside 0..T, or the layer gives more or fewer steps than it
+                takes.
         """
+        lengths = checked_lengths("Reversed", lengths, x)
         resets = None if resets is None else turned(resets, lengths)
         y, state = self.layer(turned(x, lengths), state, lengths, resets)
         if y.shape[1] != x.shape[1]:
@@ -246,8 +248,5 @@ def _redrawn(cell: nn.Module) -> nn.Module:
 def _pair(state: Any) -> tuple[Any, Any]:
     if state is None:
         return None, None
-    if isinstance(state, Tensor) or len(state) != 2:
-        raise ShapeError(
-            "Bidirectional: state is not a pair, expected (forward state, backward state)."
-        )
+    check_parts("Bidirectional", state, 2, "a pair: (forward state, backward state)")
     return state[0], state[1]

@@ -8,7 +8,7 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import mistaken
 from seqnets.checks import check_choice
 from seqnets.engine import BACKENDS
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.torch_like import TorchLike
 
 
@@ -24,6 +24,14 @@ def check_run(who: str, backend: str, memory: str) -> None:
     """Raise ConfigError unless these are a backend's name, or "auto", and a kind of memory."""
     check_choice(who, ("auto", *BACKENDS), backend=backend)
     check_choice(who, ("full", "lean"), memory=memory)
+
+
+def check_parts(who: str, state: Any, count: int, expected: str) -> None:
+    """Raise ShapeError unless a state is a tuple of so many parts."""
+    if not isinstance(state, tuple | list):
+        raise ShapeError(f"{who}: state is {type(state).__name__}, expected {expected}.")
+    if len(state) != count:
+        raise ShapeError(f"{who}: state has {counted(len(state), 'part')}, expected {expected}.")
 
 
 def no_step(who: str, runs: str) -> ConfigError:

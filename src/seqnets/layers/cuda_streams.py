@@ -19,7 +19,7 @@ def side_by_side(x: Tensor, first: Callable[[], _A], second: Callable[[], _B]) -
 
     On a GPU the second one runs on a stream of its own, in the backward pass too.
     """
-    if not x.is_cuda or torch.compiler.is_compiling():
+    if not (isinstance(x, Tensor) and x.is_cuda) or torch.compiler.is_compiling():
         return first(), second()
     here, there = torch.cuda.current_stream(x.device), _side_stream(x.device)
     there.wait_stream(here)

@@ -14,7 +14,7 @@ from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
-from seqnets.layers.checks import check_run, no_step
+from seqnets.layers.checks import check_parts, check_run, no_step
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
 from seqnets.layers.recurrent import Recurrent
@@ -180,11 +180,8 @@ class DeepRNN(nn.Module):
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         if state is None:
             return (None,) * len(self.layers)
-        if isinstance(state, Tensor) or len(state) != len(self.layers):
-            raise ShapeError(
-                f"DeepRNN: state has {counted(len(state), 'part')}, expected one of each layer: "
-                f"{len(self.layers)}."
-            )
+        L = len(self.layers)
+        check_parts("DeepRNN", state, L, f"a tuple of one for each layer: {L}")
         return state
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_count
+from seqnets.engine.request import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.checks import check_is_layer, check_parts
 from seqnets.layers.lengths import checked_lengths, divided, valid_steps
 
 
@@ -91,6 +92,8 @@ class Hierarchical(nn.Module):
                 upper one's does so before the segment in which such a step is.
         """
         lengths = checked_lengths("Hierarchical", lengths, x)
+        if state is not None:
+            check_parts("Hierarchical", state, 2, "a pair: (lower state, upper state)")
         low, high = (None, None) if state is None else state
         T, n = x.shape[1], -(-x.shape[1] // self.stride)
         begins = torch.arange(T, device=x.device) % self.stride == 0
@@ -107,7 +110,7 @@ class Hierarchical(nn.Module):
         ends = torch.arange(1, n + 1, device=x.device) * self.stride
         last = T if lengths is None else lengths[:, None].clamp(1, max(T, 1))
         ends = ends.clamp(max=last).expand(x.shape[0], n)
-        told = y.take_along_dim(ends[..., None] - 1, 1)
+        told = at_steps(y, ends - 1)
         y, high = self.upper(told, high, self.lengths_after(lengths), resets)
         return y, (low, high)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.engine import request
+from seqnets.errors import DtypeError
 
 
 def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | None:
@@ -14,6 +15,8 @@ def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | Non
 
     An x of a lower rank is left to who refuses it.
     """
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{who}: input is {type(x).__name__}, expected a tensor.")
     if lengths is None or x.dim() < 3:
         return lengths
     return request.checked_lengths(who, lengths, x.flatten(2))
@@ -40,7 +43,7 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     steps = torch.arange(T, device=sequence.device)
     ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
     order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
-    return sequence.take_along_dim(_as_wide(order, sequence), 1)
+    return request.at_steps(sequence, order)
 
 
 def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:

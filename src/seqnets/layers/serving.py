@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,13 @@ class Stream:
             )
         for stream, given in zip(self._streams, state, strict=True):
             stream.set_state(given)
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            "Stream: was to be copied or pickled, and holds compiled code and memory of this "
+            "process.\n"
+            "  Copy or pickle the layer, make a stream of that, and give it this one's state."
+        )
 
     def _refuse(self, x: Tensor) -> None:
         like = self._x

@@ -23,7 +23,7 @@ from seqnets import cells, initializers
 from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.engine.unroll import unroll
-from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 Device = torch.device | str | None
@@ -277,7 +277,7 @@ class TorchLike(_TorchLike):
         self._check_features(packed.data)
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
         T, B, lengths = len(sizes), int(sizes[0]), None
-        if sizes[-1] == B:  # nothing is padding
+        if sizes[-1] == B and not torch.jit.is_tracing():  # nothing is padding
             x = packed.data.reshape(T, B, -1).transpose(0, 1)
         else:
             x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
@@ -285,10 +285,13 @@ class TorchLike(_TorchLike):
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
         y, state = self._run(x, state, lengths)
+        if lengths is not None and len(state) > 1 and not self.proj_size and x.is_cpu:
+            # Under autocast torch.nn's LSTM rounds memories there, but not in packed sequences.
+            y, state = y.to(x.dtype), tuple(part.to(x.dtype) for part in state)
         if lengths is None:
             data = y.transpose(0, 1).reshape(T * B, -1)
         else:
-            data = pack_padded_sequence(y, lengths, batch_first=True).data
+            data, sizes, *_ = pack_padded_sequence(y, lengths, batch_first=True)
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
@@ -343,9 +346,10 @@ class TorchLike(_TorchLike):
         names = self.cell_class.states
         parts = (hx,) if len(names) == 1 else hx
         if not isinstance(parts, tuple | list) or len(parts) != len(names):
+            listed = isinstance(parts, tuple | list)
+            came = f"has {counted(len(hx), 'part')}" if listed else f"is {type(hx).__name__}"
             raise ShapeError(
-                f"{self._name}: hx is {type(hx).__name__}, expected a tuple of "
-                f"{len(names)}: {', '.join(names)}."
+                f"{self._name}: hx {came}, expected a tuple of {len(names)}: {', '.join(names)}."
             )
         for part in parts:
             if not isinstance(part, Tensor):
@@ -463,7 +467,8 @@ class TorchLikeCell(_TorchLike):
         state = (hx,) if alone and hx is not None else hx
         if unbatched:
             input = input.unsqueeze(0)
-            state = None if state is None else tuple(self._row(part) for part in state)
+            if isinstance(state, tuple | list):
+                state = tuple(self._row(part) for part in state)
         _, state = native.step(cell, input, state)
         if unbatched:
             state = tuple(part.squeeze(0) for part in state)
@@ -473,7 +478,9 @@ class TorchLikeCell(_TorchLike):
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
 
-    def _row(self, part: Tensor) -> Tensor:
+    def _row(self, part: Any) -> Any:
+        if not isinstance(part, Tensor):
+            return part  # for the cell to refuse
         if part.dim() != 1:
             raise ShapeError(
                 f"{self._name}: state has shape {tuple(part.shape)}, expected (H,).\n"

@@ -89,11 +89,11 @@ class Truncated(nn.Module):
         Raises:
             ShapeError: A length is outside 0..T, or what the layer itself refuses.
         """
+        lengths = checked_lengths("Truncated", lengths, x)
         T = x.shape[1]
         if T <= self.stride or not torch.is_grad_enabled():
             return self.layer(x, state, lengths, resets)
 
-        lengths = checked_lengths("Truncated", lengths, x)
         outputs = []
         seen = {0: state}  # the state before a step, for the steps at which a window may begin
         for begin in range(0, T, self.stride):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_choice, check_count
+from seqnets.engine.request import at_steps
 from seqnets.layers import Bidirectional, CellFactory
 from seqnets.layers.lengths import valid_steps
 from seqnets.models.encoder import Encoder
@@ -76,8 +77,7 @@ class SequenceClassifier(nn.Module):
             scores = self.score(y)
             lowest = torch.finfo(scores.dtype).min  # finite: a row may have no valid step
             return (scores.masked_fill(padding, lowest).softmax(1) * y).sum(1)
-        last = (lengths - 1).clamp(min=0)[:, None, None]
-        ends, top = y.take_along_dim(last, 1)[:, 0], self.encoder.top
+        ends, top = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0], self.encoder.top
         if isinstance(top, Bidirectional):
             half = y.shape[-1] // 2
             return torch.cat([ends[:, :half], y[:, 0, half:]], -1)

@@ -193,6 +193,20 @@ def emptiness(layer: nn.Module, data: Example) -> None:
     agree(layer(data.x[:, :0], data.state)[1], data.state, "the state after no steps")
 
 
+def names(layer: nn.Module, data: Example) -> None:
+    """What has parameters has one name: to a second, ``torch.func`` does not give them back."""
+    first: dict[nn.Module, str] = {}
+    for name, module in layer.named_modules(remove_duplicate=False):
+        if module in first and module._parameters:
+            raise AssertionError(
+                f"{first[module]} and {name} are one {type(module).__name__}, expected one name "
+                f"or two modules.\n"
+                f"  A second one may have the first one's parameters: "
+                f"copy.deepcopy(module, {{id(p): p for p in module.parameters()}})."
+            )
+        first[module] = name
+
+
 def gradients(layer: nn.Module, data: Example) -> None:
     """First and second derivatives are those that finite differences find."""
     function, tensors = _as_function(layer, _first_steps(data, 3))
@@ -297,6 +311,7 @@ LAWS: tuple[Law, ...] = (
     chunks,
     steps,
     emptiness,
+    names,
     gradients,
     usefulness,
     forward_mode,

@@ -402,11 +402,11 @@ def test_the_operator_passes_torchs_own_checks():
     def outputs(*tensors):
         wx, h, c, *parameters = tensors
         options = (lengths, resets, True, True, text)
-        return torch.ops.seqnets.unroll(wx, [h, c], state, parameters, *options)[:3]
+        return torch.ops.seqnets.unroll(wx, [h, c, *state, *parameters], *options)[:3]
 
     torch.library.opcheck(
         torch.ops.seqnets.unroll.default,
-        (wx, state, state, parameters, lengths, resets, True, True, text),
+        (wx, [*state, *state, *parameters], lengths, resets, True, True, text),
     )
     assert torch.autograd.gradgradcheck(outputs, (wx, *state, *parameters), fast_mode=True)
 
@@ -418,7 +418,7 @@ def test_the_operator_reads_lengths_that_share_a_place_in_memory():
     shared = torch.tensor([2]).expand(3)
 
     found = [
-        torch.ops.seqnets.unroll(wx, [torch.zeros(3, 4)], [], used, n, None, False, False, text)
+        torch.ops.seqnets.unroll(wx, [torch.zeros(3, 4), *used], n, None, False, False, text)
         for n in (shared, torch.tensor([2, 2, 2]))
     ]
 
