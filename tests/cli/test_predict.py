@@ -200,6 +200,16 @@ def test_a_file_is_never_overwritten_unasked(seqnets, classifier, tmp_path):
     assert rows_of(tmp_path / "predictions.jsonl")
 
 
+def test_a_no_to_overwriting_is_not_taken_for_a_yes(seqnets, classifier, tmp_path):
+    (tmp_path / "predictions.jsonl").write_text("precious\n")
+
+    refused = seqnets("predict", f"checkpoint={classifier}", "overwrite=no")
+
+    assert refused.code == 2
+    assert "overwrite: is 'no', expected true or false" in refused.err
+    assert (tmp_path / "predictions.jsonl").read_text() == "precious\n"
+
+
 def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, monkeypatch):
     def diverged(self, outcome, batch, known):
         return [{"prediction": math.nan, "target": "a"}]

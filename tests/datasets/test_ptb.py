@@ -44,11 +44,16 @@ def test_a_word_that_training_does_not_know_is_the_files_own_unknown_word(ptb):
     assert (data.tokens.part("val") == unknown).sum() == 6
 
 
-def test_the_folder_above_is_found_too_and_characters_can_be_asked_for(ptb):
-    data = small(ptb.parent, unit="characters")
+def test_the_folder_above_is_found_too(ptb):
+    assert small(ptb.parent).counts() == small(ptb).counts()
+
+
+def test_the_blank_that_begins_each_line_is_none_of_the_characters(ptb):
+    data = small(ptb, unit="characters")
     data.setup()
 
-    assert list(data.counts().values()) == [len(text) for text in TEXTS.values()]
+    text = data.vocabulary.decode(data.tokens.part("train"))
+    assert text == "the cat saw <unk> \nthe dog ran \n" * 20
 
 
 def test_a_folder_without_the_files_is_an_error(tmp_path):
@@ -82,3 +87,11 @@ def test_the_treebank_itself_has_the_counts_that_were_published(shared_data):
     assert data.sizes == {"vocab_size": 10_000}
     assert data.tokens.ids.dtype == np.uint16
     assert len(data.train_dataloader()) == 1_327
+
+
+def test_its_characters_are_as_many_as_were_published(shared_data):
+    data = PennTreebank(str(shared_data), unit="characters")
+    data.setup()
+
+    assert data.counts() == {"train": 5_059_550, "val": 396_412, "test": 446_184}
+    assert data.sizes == {"vocab_size": 50}

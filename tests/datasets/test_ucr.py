@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seqnets.datasets import TimeSeriesFiles
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import CheckpointError, ConfigError, DataError
+from seqnets.training.checkpoint import check_data
 
 HEADER = """#A comment: with a colon
 @problemName Tiny
@@ -49,6 +50,15 @@ def test_features_with_a_large_offset_are_standardised_before_they_are_rounded(t
 
     assert x.dtype == torch.float32
     assert (x[:, 0].view(-1, 3).diff() > 0).all()
+
+
+@pytest.mark.parametrize("other", [{"standardise": False}, {"seed": 1}])
+def test_series_of_other_scales_are_not_those_that_a_model_knows(tiny, other):
+    known = tiny().describe()
+
+    check_data(known, tiny().describe(), "best.ckpt", but=["sample"])
+    with pytest.raises(CheckpointError, match="dataset's scaling is another than the model's"):
+        check_data(known, tiny(**other).describe(), "best.ckpt", but=["sample"])
 
 
 def test_a_file_is_read_to_steps_by_features(tiny):

@@ -102,7 +102,9 @@ def test_a_prompt_with_an_unknown_character_is_refused_before_anything_is_writte
         generate(model, CHARACTERS, "ax")
 
 
-@pytest.mark.parametrize("wrong", [{"length": -1}, {"temperature": -0.1}, {"top_k": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"length": -1}, {"temperature": -0.1}, {"temperature": True}, {"top_k": 0}]
+)
 def test_options_without_sense_are_refused(model, wrong):
     with pytest.raises(ConfigError, match="expected"):
         generate(model, CHARACTERS, **wrong)

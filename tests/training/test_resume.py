@@ -115,6 +115,29 @@ def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(tmp_path):
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 7
 
 
+@pytest.mark.parametrize("seldom", [{"check_val_every_n_epoch": 2}, {"val_check_interval": 4}])
+@pytest.mark.parametrize("end", [{"max_epochs": 3}, {"max_steps": 7}])
+def test_a_run_is_validated_at_its_end_however_seldom_it_was_before(seldom, end, tmp_path):
+    figures = Figures()
+
+    ended, _ = fit(parity_module, parity_data(), tmp_path, figures, **end, **seldom)
+
+    assert [*figures.losses][-1] == ended.global_step
+    assert ended.check_val_every_n_epoch == seldom.get("check_val_every_n_epoch", 1)
+
+
+def test_a_run_that_a_callback_ends_is_validated_at_its_end(tmp_path):
+    class Enough(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step == 7
+
+    figures, seldom = Figures(), {"check_val_every_n_epoch": 4}
+
+    fit(parity_module, parity_data(), tmp_path, figures, Enough(), max_epochs=9, **seldom)
+
+    assert [*figures.losses] == [7]
+
+
 def test_a_signal_in_the_last_step_leaves_the_last_weights_validated(tmp_path):
     figures = Figures()
 

@@ -59,8 +59,16 @@ def check_filled(**paths: Any) -> None:
             raise UsageError(f"{key}: is empty, expected a path.\n  {key}=. is the current folder.")
 
 
+def check_truths(**options: Any) -> None:
+    """Raise UsageError unless each option is true or false: ``no`` is a text, which is true."""
+    for key, value in options.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"{key}: is {value!r}, expected true or false.")
+
+
 def check_new(key: str, path: Path | str, overwrite: bool) -> None:
     """Raise ConfigError for a file that is there already, and is not to be overwritten."""
+    check_truths(overwrite=overwrite)
     if Path(path).expanduser().exists() and not overwrite:
         raise ConfigError(
             f"{key}: {path} is there already, expected a new file.\n"

@@ -38,7 +38,7 @@ from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, plain
+from seqnets.cli.assemble import Config, check_truths, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
@@ -128,9 +128,7 @@ def _settings(options: Config) -> Settings:
     threads = options["threads"]
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UsageError(f"threads: is {threads!r}, expected a positive integer.")
-    for key in ("compiled", "memory", "plot"):
-        if not isinstance(options[key], bool):
-            raise UsageError(f"{key}: is {options[key]!r}, expected true or false.")
+    check_truths(**{key: options[key] for key in ("compiled", "memory", "plot")})
     budget, limit, dtypes = options["budget"], options["time_limit"], options["dtype"] or []
     for key, seconds in (("budget", budget), ("time_limit", limit)):
         wrong = type(seconds) not in (int, float) or not seconds > 0

@@ -12,7 +12,7 @@ from torch import nn
 
 from seqnets.cells import Wrapper
 from seqnets.cli import report
-from seqnets.cli.assemble import check_new, plain
+from seqnets.cli.assemble import check_new, check_truths, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
@@ -36,9 +36,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     before = _format(options["from"], source, "from")
     after = _format(options["to"], target, "to")
     shape = {key: options[key] for key in ("lengths", "state")}
-    for key, value in {**shape, "overwrite": options["overwrite"]}.items():
-        if not isinstance(value, bool):
-            raise UsageError(f"{key}: is {value!r}, expected true or false.")
+    check_truths(**shape)
     check_new("target", target, options["overwrite"])
     if before != _OURS and not source.exists():
         raise ConfigError(f"source: {str(source)!r} is not there, expected a file of weights.")

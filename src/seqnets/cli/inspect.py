@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, check_seed, make_data, plain
+from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, shell
@@ -64,8 +64,7 @@ def _check(options: Config) -> None:
     samples, baselines = (options[key] for key in _OWN)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
         raise UsageError(f"samples: is {samples!r}, expected a whole number of at least 0.")
-    if not isinstance(baselines, bool):
-        raise UsageError(f"baselines: is {baselines!r}, expected true or false.")
+    check_truths(baselines=baselines)
 
 
 def _sections(

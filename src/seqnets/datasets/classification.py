@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqnets.checks import check_fractions
 from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import SequenceData
@@ -36,6 +38,12 @@ class LabelledData(SequenceData):
         """The number of features, as ``input_size``, and of labels, as ``num_classes``."""
         features = self.part("train").x.shape[1]
         return {"input_size": features, "num_classes": len(self.splits.labels or ())}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data, with what standardised the features."""
+        scaling = self.splits.scaling
+        plain = None if scaling is None else scaling.plain()
+        return {**super().describe(), "scaling": {"x": plain}}
 
     def baselines(self) -> dict[str, float]:
         """Return the test accuracy of the commonest label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -21,7 +22,9 @@ class PennTreebank(LanguageData):
 
     Three files with a sentence a line, split as published: 929,589 words to learn from, 73,760 to
     choose by and 82,430 to report, line ends (``<eos>``) among them. The vocabulary is that of the
-    training file: 10,000 words, ``<unk>`` for all others. The text is licensed and is not fetched.
+    training file: 10,000 words, ``<unk>`` for all others. In characters they are 5,059,550, 396,412
+    and 446,184 of 50 kinds, as published, too: the blank with which the files begin each line is
+    none of them. The text is licensed and is not fetched.
 
     Args:
         root: Folder with ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or with a
@@ -65,4 +68,4 @@ class PennTreebank(LanguageData):
 
     def _read(self, file: Path) -> Sequence[str]:
         check_text(file)
-        return split("".join(read_text(file)), self.unit)
+        return split(re.sub("(?m)^ ", "", "".join(read_text(file))), self.unit)

@@ -109,10 +109,17 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a dataset of sequences, and the names of its classes if it has some."""
+    """The three parts of a dataset of sequences.
+
+    Attributes:
+        parts: Their sequences.
+        labels: The names of the classes, by number, if there are some.
+        scaling: What standardised the features, if anything did.
+    """
 
     parts: dict[Part, Sequences]
     labels: list[str] | None = None
+    scaling: Scaling | None = None
 
 
 class NextSteps(Sequences):
@@ -268,4 +275,4 @@ def standardise(splits: Splits) -> Splits:
     """
     scaling = Scaling.of(splits.parts["train"].x)
     parts = {name: replace(part, x=scaling(part.x)) for name, part in splits.parts.items()}
-    return replace(splits, parts=parts)
+    return replace(splits, parts=parts, scaling=scaling)

@@ -62,7 +62,8 @@ def check_options(who: str, length: int, temperature: float, top_k: int | None =
     check_count(who, 0, length=length)
     if top_k is not None:
         check_count(who, top_k=top_k)
-    if not (isinstance(temperature, (int, float)) and 0 <= temperature < math.inf):
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not (number and 0 <= temperature < math.inf):
         raise ConfigError(f"{who}: temperature is {temperature!r}, expected a number from 0.")
 
 

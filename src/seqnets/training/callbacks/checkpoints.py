@@ -18,9 +18,10 @@ class Checkpoints(Checkpoint):
     ``best.ckpt`` is written when the objective's metric improves on the validation part, or is
     what it was while the loss falls: few sequences leave few different accuracies;
     ``last.ckpt`` after each validation, at the end, and every so many steps. A run that ends by
-    its number of steps is validated then, so that its last weights can be the best. Both are
-    written at moments from which Lightning's loops go on exactly: after a validation, or after a
-    batch that none follows. Lightning calls this callback after all others, whose states it writes.
+    its steps, epochs or time is validated then, however seldom it was before, so that its last
+    weights can be the best. Both are written at moments from which Lightning's loops go on exactly:
+    after a validation, or after a batch that none follows. Lightning calls this callback after all
+    others, whose states it writes.
 
     Args:
         every_n_steps: Steps between two writes of ``last.ckpt``; 0 writes it after validations
@@ -36,6 +37,7 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self.best_loss = math.inf
         self._saved_at = 0
+        self._epochs_between: int | None = None
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
@@ -51,14 +53,24 @@ class Checkpoints(Checkpoint):
         self.best_score = state_dict["best_score"]
         self.best_loss = state_dict["best_loss"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Remember how often the trainer validates."""
+        self._epochs_between = trainer.check_val_every_n_epoch
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is time, and no validation follows that would."""
         step = trainer.global_step
-        if was_last_step(trainer):
-            trainer.should_stop = True  # within an epoch too the last weights are validated
+        if was_last_batch(trainer):
+            trainer.should_stop = True
+        if trainer.should_stop:  # the last weights are validated, whatever the intervals are
+            trainer.check_val_every_n_epoch = 1
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
-        if (due or _ends(trainer)) and not validation_follows(trainer):
+        if (due or trainer.should_stop) and not validation_follows(trainer):
             self.save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Leave the trainer as it was."""
+        trainer.check_val_every_n_epoch = self._epochs_between
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if it is better than all before."""
@@ -89,19 +101,15 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.folder(trainer) / name, weights_only=False)
 
 
-def was_last_step(trainer: Trainer) -> bool:
-    """Whether the run has made all the steps that it may."""
-    return 0 <= trainer.max_steps <= trainer.global_step
+def was_last_batch(trainer: Trainer) -> bool:
+    """Whether the run has made all the steps, or all the epochs, that it may."""
+    epochs = trainer.current_epoch + trainer.is_last_batch
+    return 0 <= trainer.max_steps <= trainer.global_step or (
+        trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs
+    )
 
 
 def validation_follows(trainer: Trainer) -> bool:
     """Whether the loop validates after the batch that has just ended."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
-
-
-def _ends(trainer: Trainer) -> bool:
-    last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= (
-        trainer.current_epoch + 1
-    )
-    return trainer.should_stop or (last_epoch and trainer.is_last_batch)

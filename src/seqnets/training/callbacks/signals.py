@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.training.callbacks.checkpoints import validation_follows, was_last_step
+from seqnets.training.callbacks.checkpoints import validation_follows, was_last_batch
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,7 +47,7 @@ class StopOnSignal(Callback):
         """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
         if not self._heard(trainer):
             return
-        if not (validation_follows(trainer) or was_last_step(trainer)):
+        if not (validation_follows(trainer) or was_last_batch(trainer)):
             trainer.limit_val_batches = 0  # stopping would bring one about
         trainer.should_stop = True
 
