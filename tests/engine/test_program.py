@@ -182,6 +182,17 @@ def test_pieces_that_overlap_are_refused():
         program(Mixed)
 
 
+class Halved(RNNCell):
+    def step(self, wx, state):
+        few = self.hidden_size // 2
+        return (torch.tanh(wx + F.linear(state[0][:, :few], self.weight_hh[:, :few])),)
+
+
+def test_a_product_of_some_units_of_a_state_is_refused():
+    with pytest.raises(Untraceable, match="a part of a state"):
+        program(Halved)
+
+
 def test_a_cut_is_the_smallest():
     network = _Network()
     for tail, head, capacity in [

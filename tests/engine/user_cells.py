@@ -261,9 +261,180 @@ class SelectiveCell(LinearCell):
         return (torch.sigmoid(mixed) * h + wx * wx.mean(-1, keepdim=True),)
 
 
+class BareCell(Cell):
+    """A cell of whatever parameters a subclass makes; its input goes into the steps as it is."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.make(input_size, hidden_size)
+
+    def weight(self, *shape):
+        return nn.Parameter(torch.randn(shape) / shape[-1] ** 0.5)
+
+    def project(self, x):
+        return x
+
+
+class SideBySideCell(BareCell):
+    """Input and state multiplied as one row, gates normalised together and cut afterwards."""
+
+    states = ("h", "c")
+
+    def make(self, I, H):
+        self.gates = nn.Linear(I + H, 4 * H)
+        self.norm = nn.LayerNorm(4 * H)
+
+    def step(self, x, state):
+        h, c = state
+        gates = self.norm(self.gates(torch.cat([x, h], -1)))
+        i, f, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, -1)
+        c = f * c + i * torch.tanh(gates[:, 3 * self.hidden_size :])
+        return o * torch.tanh(c), c
+
+
+class KernelCell(BareCell):
+    """Kernels of (inputs, outputs), as in Keras, and a bias that is a row of a matrix."""
+
+    def make(self, I, H):
+        self.kernel, self.recurrent_kernel = self.weight(I, 3 * H), self.weight(H, 3 * H)
+        self.bias = self.weight(1, H)
+
+    def project(self, x):
+        return x @ self.kernel
+
+    def step(self, wx, state):
+        (h,) = state
+        uh = torch.einsum("bh,hg->bg", h, self.recurrent_kernel)
+        z, r = torch.sigmoid(wx + uh)[:, : 2 * self.hidden_size].chunk(2, 1)
+        n = torch.tanh(wx[:, -self.hidden_size :] + r * uh[:, -self.hidden_size :] + self.bias)
+        return (z * h + (1 - z) * n,)
+
+
+class TimeAwareLSTMCell(BareCell):
+    """T-LSTM (Baytas et al., 2017): the last feature of the input is a time, one for all units."""
+
+    states = ("h", "c")
+
+    def make(self, I, H):
+        self.forget, self.shift = nn.Linear(H, H), nn.Parameter(torch.tensor([2.7]))
+        self.inputs, self.gates = nn.Linear(I - 1, 4 * H), nn.Linear(H, 4 * H)
+
+    def project(self, x):
+        return torch.cat([self.inputs(x[..., :-1]), x[..., -1:].abs()], -1)
+
+    def step(self, wx, state):
+        h, c = state
+        wx, time = wx[:, :-1], wx[:, -1:]
+        short = torch.tanh(self.forget(c))
+        c = c - short + short / torch.log(self.shift + time)
+        i, f, g, o = (wx + self.gates(h)).view(-1, 4, self.hidden_size).unbind(1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class LegendreCell(BareCell):
+    """LMU (Voelker et al., 2019): one number a row enters a memory of another width."""
+
+    states = ("h", "m")
+    order = 3
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, self.order
+
+    def make(self, I, H):
+        self.e_x, self.e_h, self.e_m = (self.weight(1, n) for n in (I, H, self.order))
+        self.w_x, self.w_h, self.w_m = (self.weight(H, n) for n in (I, H, self.order))
+        self.register_buffer("a", torch.randn(self.order, self.order) / 9)
+        self.register_buffer("b", torch.randn(self.order) / 9)
+
+    def project(self, x):
+        return torch.cat([F.linear(x, self.w_x), F.linear(x, self.e_x)], -1)
+
+    def step(self, wx, state):
+        h, m = state
+        u = wx[:, -1:] + F.linear(h, self.e_h) + F.linear(m, self.e_m)
+        m = 0.5 * m + F.linear(m, self.a) + u * self.b
+        h = torch.tanh(wx[:, :-1] + F.linear(h, self.w_h) + F.linear(m, self.w_m))
+        return h, m
+
+
+class MixtureCell(BareCell):
+    """A softmax over a few candidates, one over units, the largest unit, and one that counts."""
+
+    states = ("h", "n")
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, 1
+
+    def make(self, I, H):
+        self.inputs, self.shares = nn.Linear(I, 3 * H), nn.Linear(H, 3)
+        self.u, self.v = self.weight(3 * H, H), self.weight(H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        h, n = state
+        p = F.softmax(self.shares(h) / (1 + n * n), -1)
+        candidates = (wx + F.linear(h, self.u)).view(-1, 3, self.hidden_size)
+        h = (torch.tanh(candidates) * 1.5).unbind(1)
+        h = p[:, :1] * h[0] + p[:, 1:2] * h[1] + p[:, 2:] * h[2]
+        h = h * (1 + F.softmax(h, -1)) / (1 + h.abs().amax(-1, keepdim=True))
+        among = torch.stack([h, wx[:, : self.hidden_size]], 1).log_softmax(1).select(1, 0)
+        open_ = torch.sigmoid(h @ self.v)[:, None]
+        return open_ * h + 0.1 * among, 0.5 * n + h.mean(-1, keepdim=True)
+
+
+class DecayCell(BareCell):
+    """GRU-D (Che et al., 2018): values, what is known of them, and the time since; side by side."""
+
+    states = ("h", "last")
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, self.features
+
+    def make(self, I, H):
+        self.features = I // 2
+        self.rate, self.mean = self.weight(self.features), self.weight(self.features)
+        self.decay, self.gates = (
+            nn.Linear(self.features, H),
+            nn.Linear(2 * self.features + H, 2 * H),
+        )
+        self.proposal = nn.Linear(2 * self.features + H, H)
+
+    def step(self, x, state):
+        h, last = state
+        x, gap = x[:, : self.features], x[:, -self.features :].abs()
+        known = (gap < 0.5) & ~(x > 2) | (x < -1)
+        last = torch.where(known, x, last)
+        left = torch.exp(-torch.relu(self.rate * gap))
+        x = torch.where(known, x, left * last + (1 - left) * self.mean)
+        h, mask = torch.exp(-torch.relu(self.decay(gap))) * h, known.to(h.dtype)
+        z, r = torch.sigmoid(self.gates(torch.cat([x, h, mask], -1))).chunk(2, -1)
+        n = torch.tanh(self.proposal(torch.cat([x, r * h, mask], -1)))
+        return (1 - z) * h + z * n, last
+
+
+class TorchCell(BareCell):
+    """torch.nn's own cells, which compute in place."""
+
+    states = ("h", "c")
+
+    def make(self, I, H):
+        self.lstm, self.gru = nn.LSTMCell(I, H), nn.GRUCell(H, H)
+
+    def step(self, x, state):
+        h, c = self.lstm(x, state)
+        return self.gru(h, c), c
+
+
 USER_CELLS = tuple(
     cell
     for cell in list(globals().values())
     if isinstance(cell, type) and issubclass(cell, Cell) and cell.__module__ == __name__
-    if cell is not LinearCell
+    if cell not in (LinearCell, BareCell)
 )

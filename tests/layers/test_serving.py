@@ -11,6 +11,7 @@ from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
 from tests.cells.final import FINAL_CELLS, sized
+from tests.engine.user_cells import USER_CELLS, BareCell
 
 B, T, I, H = 3, 9, 5, 20
 
@@ -35,7 +36,10 @@ LAYERS = {
     "in double precision": lambda: Recurrent(GRUCell(I, H)).double(),
     "untraceable": lambda: Recurrent(Drawing(I, H)),
 }
-LAYERS |= {cell.__name__: lambda cell=cell: Recurrent(sized(cell, I, H)) for cell in FINAL_CELLS}
+_BARE = [cell for cell in USER_CELLS if issubclass(cell, BareCell)]
+LAYERS |= {
+    cell.__name__: lambda cell=cell: Recurrent(sized(cell, I, H)) for cell in (*FINAL_CELLS, *_BARE)
+}
 
 
 def fed(stream, x):

@@ -102,6 +102,12 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "hardswish": _hardswish,
     "sinc": _sinc,
     "softshrink": _softshrink,
+    "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
+    "tan": lambda x: x.sin() / x.cos(),
+    "exp2": lambda x: (x * math.log(2)).exp(),
+    "log2": lambda x: x.log() / math.log(2),
+    "log10": lambda x: x.log() / math.log(10),
+    "ceil": lambda x: -(-x).floor(),
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine import fused
-from seqnets.engine.evaluate import OPERATIONS, Values, columns_of
+from seqnets.engine.evaluate import OPERATIONS, Values, columns_of, reduced
 from seqnets.engine.graph import COMPARISONS, Node, walk
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Kept, Order
@@ -70,8 +70,10 @@ def _named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> _Tensors:
     return {(source, key): tensor for key, tensor in tensors}
 
 
-def _row_sum(x: Tensor) -> Tensor:
-    return x.sum(-1, keepdim=True).expand_as(x)
+@lru_cache(maxsize=256)
+def _reduced(op: str, width: int) -> Callable[[Tensor], Tensor]:
+    """A reduction of rows, for so many units."""
+    return lambda x: reduced(op, x).expand(-1, width)
 
 
 def _side_by_side(out: Tensor, *parts: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class _Forward(_Step):
 
     def __init__(self, program: Program, save: bool, masked: bool, fresh: bool) -> None:
         step, saved = program.step, list(program.saved) if save else []
-        super().__init__(program, [*step.roots, *saved], {"state", "product", "sum"})
+        super().__init__(program, [*step.roots, *saved], {"state", "product", "reduction"})
         self.sums: dict[Node, tuple[Node, list[Node]]] = {}
         self._befores: list[Hashable] = [("state", p) for p in range(len(step.state))]
         for p, part in enumerate(self._befores if fresh else ()):
@@ -195,8 +197,10 @@ class _Forward(_Step):
         source, key, step = leaf.what.source, leaf.what.key, self.program.step
         if source == "state":
             return self._befores[key]
-        if source == "sum":
-            return self.do(_row_sum, self.full(step.sums[key], leaf.width), to=node)
+        if source == "reduction":
+            reduction = step.reductions[key]
+            value = self.full(reduction.value, reduction.value.width)
+            return self.do(_reduced(reduction.op, leaf.width), value, to=node)
         product, whole = step.products[key], ("product", key)
         if whole not in self._slots:
             value = self.full(product.value, product.weight.columns)
@@ -270,8 +274,9 @@ class _Backward(_Step):
             return self._came[key]
         if source == "value":
             return self.do(torch.mm, self._product(key), ("weight", key), to=node)
-        if source == "summand":
-            return self.do(_row_sum, self._total(Buffer("dsum", key), 0, node.width), to=node)
+        if source == "reduced":
+            shares = self._total(Buffer("dsum", key), 0, self.program.step.reductions[key].width)
+            return self.do(_reduced("sum", node.width), shares, to=node)
         return self._total(Buffer("dcross"), key, node.width)
 
 
@@ -281,10 +286,10 @@ _forward, _backward = lru_cache(maxsize=256)(_Forward), lru_cache(maxsize=256)(_
 def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order: Order) -> _Tensors:
     """What both passes know, (T, B, ...) or the same in all steps."""
     B, T, _ = order.layout
-    given = _named("parameter", parameters.items()) | {("zero", 0): like.new_zeros(B, 1)}
+    flat = ((name, parameter.flatten()) for name, parameter in parameters.items())
+    given = _named("parameter", flat) | {("zero", 0): like.new_zeros(B, 1)}
     for k, weight in enumerate(product.weight for product in program.step.products):
-        rows = slice(weight.offset, weight.offset + weight.rows)
-        given["weight", k] = parameters[weight.name][rows]
+        given["weight", k] = weight.of(parameters[weight.name])
     if order.lengths is not None:
         steps = torch.arange(T, device=like.device)
         given[_VALID] = (steps[:, None] < order.lengths)[..., None]
@@ -377,7 +382,7 @@ class _Loops:
             for k, product in enumerate(step.products)
         }
         leaves = list(program.units)
-        units = {leaf.what.key: torch.zeros_like(parameters[leaf.what.key]) for leaf in leaves}
+        units = {leaf.what.key: like.new_zeros(parameters[leaf.what.key].shape) for leaf in leaves}
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
         given = _given(like, program, parameters, order)
@@ -405,7 +410,7 @@ class _Loops:
                         columns_of(layout.by_step(dwx)[chunk], offset, grad.shape[-1]).add_(grad)
                         continue
                     leaf = leaves[buffer.key]
-                    unit = columns_of(units[leaf.what.key], leaf.what.offset, leaf.width)
+                    unit = columns_of(units[leaf.what.key].view(-1), leaf.what.offset, leaf.width)
                     unit += grad.sum((0, 1)) if leaf.width else grad.sum()
         for whole in dz.values() if _VALID in given else ():
             layout.by_step(whole).masked_fill_(~given[_VALID], 0)

@@ -62,18 +62,18 @@ def values_of(
     def product(k: int) -> Tensor:
         if k not in products:
             value, weight = step.products[k].value, step.products[k].weight
-            rows = parameters[weight.name][weight.offset : weight.offset + weight.rows]
-            products[k] = F.linear(values[value].expand(*wx.shape[:-1], weight.columns), rows)
+            whole = values[value].expand(*wx.shape[:-1], weight.columns)
+            products[k] = F.linear(whole, weight.of(parameters[weight.name]))
         return products[k]
 
     def leaf(node: Node) -> Tensor:
         source, key, offset = node.what.source, node.what.key, node.what.offset
-        if source == "sum":
-            return values[step.sums[key]].sum(-1, keepdim=True)
+        if source == "reduction":
+            return reduced(step.reductions[key].op, values[step.reductions[key].value])
         if source == "product":
             return columns_of(product(key), offset, node.width)
         if source == "parameter":
-            return columns_of(parameters[key], offset, node.width)
+            return columns_of(parameters[key].flatten(), offset, node.width)
         if source == "state":
             return columns_of(state[key], offset, node.width)
         piece = pieces.get((offset, node.width))
@@ -90,6 +90,11 @@ def replay(
     values = values_of(step, wx, dict(enumerate(state)), parameters)
     sizes = zip(step.state, step.state_sizes, strict=True)
     return tuple(values[node].expand(len(wx), size) for node, size in sizes)
+
+
+def reduced(op: str, value: Tensor) -> Tensor:
+    """One number of each row, (B, 1). The largest passes no gradient on."""
+    return value.sum(-1, True) if op == "sum" else value.detach().amax(-1, True)
 
 
 def columns_of(whole: Tensor, offset: int, width: int) -> Tensor:

@@ -98,11 +98,12 @@ def weight_gradients(
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
         left, right = picked(grad, inside).T, picked(value, inside)
-        if weight.rows == parameters[weight.name].shape[0] and weight.name not in gradients:
-            gradients[weight.name] = left @ right
+        parameter = parameters[weight.name]
+        if weight.covers(parameter.shape) and weight.name not in gradients:
+            gradients[weight.name] = right.T @ left.T if weight.turned else left @ right
         else:
-            total = gradients.setdefault(weight.name, torch.zeros_like(parameters[weight.name]))
-            total[weight.offset : weight.offset + weight.rows].addmm_(left, right)
+            total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
+            weight.of(total).addmm_(left, right)
     return gradients
 
 

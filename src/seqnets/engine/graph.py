@@ -1,8 +1,8 @@
 """A step as a small graph of arithmetic.
 
-Its leaves are columns of inputs, of the state, of products by a parameter and of sums over a row;
-between them are expressions for one unit of one row. Nothing here depends on a device, a batch or a
-number of steps.
+Its leaves are columns of inputs, of the state, of products by a parameter and of reductions of a
+row; between them are expressions for one unit of one row. Nothing here depends on a device, a batch
+or a number of steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
+
+from torch import Tensor
 
 UNARY = {
     "neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "sin",
@@ -18,6 +21,7 @@ UNARY = {
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
+REDUCTIONS = {"sum", "max"}
 
 
 class Untraceable(Exception):  # noqa: N818  a reason, not a mistake
@@ -29,7 +33,9 @@ class Node:
     """One number for one unit of one row. Equal nodes are the same object within a graph.
 
     Attributes:
-        op: "const", "leaf", "where", or a name in ``UNARY``, ``BINARY`` or ``COMPARISONS``.
+        op: "const", "leaf", "where", or a name in ``UNARY``, ``BINARY`` or ``COMPARISONS``. Only
+            while a step is recorded also "cat" (nodes side by side), a name in ``REDUCTIONS`` (over
+            the units of a row) and "spread" (one number a row, for all of its units).
         args: The nodes it is computed from.
         what: A constant's value, or which leaf.
         width: How many units there are; 0 for what is the same number in every row and unit.
@@ -48,10 +54,10 @@ class Columns:
     """A leaf: units ``offset …`` of each row of a matrix.
 
     Attributes:
-        source: "x" (the input), "wx" (the projected input), "state", "product", "sum" (of a row,
-            the same for all its units), "grad" (what a derivative starts from) or "parameter" (one
-            row for all).
-        key: Which state part, product, sum, gradient or parameter.
+        source: "x" (the input), "wx" (the projected input), "state", "product", "reduction" (of a
+            row, the same for all units), "grad" (what a derivative starts from) or "parameter"
+            (one row for all: a matrix as the row of all its numbers).
+        key: Which state part, product, reduction, gradient or parameter.
         offset: The first column.
     """
 
@@ -62,12 +68,47 @@ class Columns:
 
 @dataclass(frozen=True)
 class Weight:
-    """Rows of a matrix parameter: (rows, columns)."""
+    """A block of a matrix parameter: (rows, columns).
+
+    Attributes:
+        name: Of the parameter.
+        offset: The first row.
+        rows: How many.
+        columns: How many.
+        first: The first column.
+        turned: Whether it is a block of the transposed parameter.
+    """
 
     name: str
     offset: int
     rows: int
     columns: int
+    first: int = 0
+    turned: bool = False
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """The block itself, or that of the parameter's gradient; a view."""
+        matrix = parameter.T if self.turned else parameter
+        ends = self.offset + self.rows, self.first + self.columns
+        return matrix[self.offset : ends[0], self.first : ends[1]]
+
+    def covers(self, shape: Sequence[int]) -> bool:
+        """Whether it is all of a parameter of some shape."""
+        here = self.transposed if self.turned else self
+        return (here.offset, here.rows, here.first, here.columns) == (0, shape[0], 0, shape[1])
+
+    @property
+    def transposed(self) -> Weight:
+        """The same block, lines for columns."""
+        turned = not self.turned
+        return Weight(self.name, self.first, self.columns, self.rows, self.offset, turned)
+
+    def part(self, dim: int, offset: int, size: int) -> Weight:
+        """Some of its rows (dimension 0) or columns (1)."""
+        if dim:
+            return self.transposed.part(0, offset, size).transposed
+        rows = self.offset + offset, size
+        return Weight(self.name, *rows, self.columns, self.first, self.turned)
 
 
 @dataclass(frozen=True)
@@ -83,11 +124,27 @@ class Product:
     weight: Weight
 
 
+@dataclass(frozen=True)
+class Reduction:
+    """One number of each row, made of those of its units.
+
+    Attributes:
+        value: Whose units.
+        op: "sum", or "max", the largest, which passes no gradient on.
+        width: How many units read it.
+    """
+
+    value: Node
+    op: str
+    width: int
+
+
 class Graph:
     """Makes nodes, each only once, in simplest form."""
 
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
+        self._parts: dict[tuple[Node, int, int], Node] = {}
 
     def leaf(self, columns: Columns, width: int) -> Node:
         """The node of a leaf."""
@@ -98,15 +155,88 @@ class Graph:
         return self._node("const", (), float(value), 0)
 
     def apply(self, op: str, *args: Node) -> Node:
-        """The node of an operation on nodes.
+        """The node of an operation on nodes, of which one number a row goes for all units.
 
         Raises:
             Untraceable: The arguments' widths differ.
         """
         widths = {arg.width for arg in args} - {0}
-        if len(widths) > 1:
+        width = max(widths, default=0)
+        if widths - {1, width}:
             raise Untraceable(f"{op} of {' and '.join(map(str, sorted(widths)))} units")
-        return self._simpler(op, args) or self._node(op, args, None, max(widths, default=0))
+        if len(widths) > 1:
+            args = tuple(arg if arg.width != 1 else self.spread(arg, width) for arg in args)
+        if any(arg.op == "cat" for arg in args):
+            return self.cat(
+                *(
+                    self.apply(op, *(self.part(arg, offset, size) for arg in args))
+                    for offset, size in _common_pieces(args)
+                )
+            )
+        return self._simpler(op, args) or self._node(op, args, None, width)
+
+    def spread(self, node: Node, width: int) -> Node:
+        """One number a row, or one for all, as that of so many units."""
+        return node if node.width == width else self._node("spread", (node,), None, width)
+
+    def reduce(self, op: str, node: Node) -> Node:
+        """The sum over the units of each row, or the largest of them."""
+        pieces = node.args if node.op == "cat" else (node,)
+        return self.fold(op, [self._reduced(op, piece) for piece in pieces])
+
+    def _reduced(self, op: str, node: Node) -> Node:
+        if node.op == "spread":
+            (each,) = node.args
+            return self.apply("mul", each, self.const(node.width)) if op == "sum" else each
+        return node if node.width == 1 else self._node(op, (node,), None, 1)
+
+    def fold(self, op: str, nodes: Sequence[Node]) -> Node:
+        """The sum of some nodes, or the largest, unit by unit."""
+        total, *others = nodes
+        for node in others:
+            total = self.apply("add" if op == "sum" else "maximum", total, node)
+        return total
+
+    def cat(self, *nodes: Node) -> Node:
+        """Nodes side by side."""
+        pieces: list[Node] = []
+        for node in nodes:
+            for piece in node.args if node.op == "cat" else (node,):
+                joined = _joined(pieces[-1], piece) if pieces else None
+                if joined is None:
+                    pieces.append(piece)
+                else:
+                    pieces[-1] = self.leaf(*joined)
+        if len(pieces) == 1:
+            return pieces[0]
+        return self._node("cat", tuple(pieces), None, sum(piece.width for piece in pieces))
+
+    def part(self, node: Node, offset: int, width: int) -> Node:
+        """Some units of a node, made of the same units of what it is made of."""
+        if node.width == width or node.width == 0:
+            return node
+        if node.op == "spread":
+            return self.spread(node.args[0], width)
+        if node.op == "leaf":
+            columns = node.what
+            if columns.source in ("reduction", "grad"):
+                raise Untraceable(f"a part of a {columns.source}")
+            place = Columns(columns.source, columns.key, columns.offset + offset)
+            return self.leaf(place, width)
+        if node.op == "cat":
+            pieces, last = [], offset + width
+            ends = accumulate(piece.width for piece in node.args)
+            for piece, end in zip(node.args, ends, strict=True):
+                begin = end - piece.width
+                low, high = max(offset, begin), min(last, end)
+                if low < high:
+                    pieces.append(self.part(piece, low - begin, high - low))
+            return self.cat(*pieces)
+        key = node, offset, width
+        if key not in self._parts:
+            args = (self.part(arg, offset, width) for arg in node.args)
+            self._parts[key] = self.apply(node.op, *args)
+        return self._parts[key]
 
     def _simpler(self, op: str, args: tuple[Node, ...]) -> Node | None:
         zero, one = self.const(0), self.const(1)
@@ -152,7 +282,7 @@ class Step:
     Attributes:
         graph: Where the nodes are made.
         products: In the order in which they are computed.
-        sums: What is summed over the units of a row, in the order in which it is computed.
+        reductions: In the order in which they are computed.
         state: The state after the step, in the cell's order.
         state_sizes: Width of each part of the state.
         wx_size: Columns of the projected input; of the input itself, where its projection belongs
@@ -162,7 +292,7 @@ class Step:
 
     graph: Graph
     products: tuple[Product, ...]
-    sums: tuple[Node, ...]
+    reductions: tuple[Reduction, ...]
     state: tuple[Node, ...]
     state_sizes: tuple[int, ...]
     wx_size: int
@@ -171,7 +301,8 @@ class Step:
     @property
     def roots(self) -> list[Node]:
         """All that has to be computed."""
-        return [*self.state, *(product.value for product in self.products), *self.sums]
+        products = (product.value for product in self.products)
+        return [*self.state, *products, *(reduction.value for reduction in self.reductions)]
 
     def to_text(self) -> str:
         """The step as text, from which ``step_from_text`` makes an equal one anywhere."""
@@ -182,7 +313,7 @@ class Step:
                     [n.op, [place[a] for a in n.args], _plain(n.what), n.width] for n in place
                 ],
                 "products": [[place[p.value], *vars(p.weight).values()] for p in self.products],
-                "sums": [place[node] for node in self.sums],
+                "reductions": [[place[r.value], r.op, r.width] for r in self.reductions],
                 "state": [place[node] for node in self.state],
                 "state_sizes": self.state_sizes,
                 "wx_size": self.wx_size,
@@ -207,12 +338,30 @@ def step_from_text(text: str) -> Step:
     return Step(
         graph,
         tuple(Product(nodes[value], Weight(*weight)) for value, *weight in data["products"]),
-        tuple(nodes[i] for i in data["sums"]),
+        tuple(Reduction(nodes[value], *rest) for value, *rest in data["reductions"]),
         tuple(nodes[i] for i in data["state"]),
         tuple(data["state_sizes"]),
         data["wx_size"],
         {name: tuple(shape) for name, shape in data["parameters"].items()},
     )
+
+
+def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
+    """First units and widths of the pieces that lie whole in pieces of all nodes."""
+    ends: set[int] = set()
+    for node in nodes:
+        pieces = node.args if node.op == "cat" else (node,)
+        ends.update(accumulate(piece.width for piece in pieces))
+    cuts = sorted(ends | {0})
+    return [(low, high - low) for low, high in pairwise(cuts)]
+
+
+def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
+    """The leaf of which two are halves; None if they are not."""
+    if a.op != "leaf" or b.op != "leaf" or a.what.source in ("reduction", "grad"):
+        return None
+    after = Columns(a.what.source, a.what.key, a.what.offset + a.width)
+    return (a.what, a.width + b.width) if b.what == after else None
 
 
 def _plain(what: Any) -> Any:

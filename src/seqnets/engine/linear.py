@@ -79,7 +79,7 @@ class Recurrences:
 def recurrences(program: Program) -> Recurrences | None:
     """A program as scans; None where it is no more than that."""
     step = program.step
-    if step.products or step.sums or len(program.forward) > 1 or len({*step.state_sizes}) > 1:
+    if step.products or step.reductions or len(program.forward) > 1 or len({*step.state_sizes}) > 1:
         return None
     try:
         forward = linear_parts(program, tuple(map(str, range(len(step.state)))))
@@ -135,8 +135,9 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
         if columns.source == "product":
             weight = step.products[columns.key].weight.name
             raise Untraceable(f"a product by {weight} depends on it")
-        if columns.source == "sum":
-            raise Untraceable("a sum over the units of a row depends on it")
+        if columns.source == "reduction":
+            op = step.reductions[columns.key].op
+            raise Untraceable(f"a {op} over the units of a row depends on it")
         if columns.key not in parts:
             state, other = names[parts[0]], names[columns.key]
             raise Untraceable(f"'{state}' depends on '{other}', and that on others")
@@ -157,15 +158,15 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
 
 
 def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
-    """The state parts that expressions read, be it through products and sums."""
+    """The state parts that expressions read, be it through products and reductions."""
     found: set[int] = set()
     for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
         if leaf.source == "state":
             found.add(leaf.key)
         elif leaf.source == "product":
             found |= read_parts(step, [step.products[leaf.key].value])
-        elif leaf.source == "sum":
-            found |= read_parts(step, [step.sums[leaf.key]])
+        elif leaf.source == "reduction":
+            found |= read_parts(step, [step.reductions[leaf.key].value])
     return found
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Step
+from seqnets.engine.graph import Step, Weight
 from seqnets.engine.layout import Layout
 from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
@@ -146,24 +146,23 @@ def _numbered(name: str, count: int) -> list[str]:
 
 
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters, and of each product its rows of the weight, by the names of buffers."""
+    """The parameters, and of each product its block of the weight, by the names of buffers."""
     return {
-        buffer: parameters[name] if rows is None else parameters[name][rows]
-        for buffer, name, rows in _parameter_buffers(program)
+        buffer: parameters[name] if block is None else block.of(parameters[name]).contiguous()
+        for buffer, name, block in _parameter_buffers(program)
     }
 
 
 @lru_cache(maxsize=1024)
-def _parameter_buffers(program: Program) -> list[tuple[str, str, slice | None]]:
-    """Each buffer, the parameter that it shows, and which rows of it; None if all."""
+def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]:
+    """Each buffer, the parameter that it shows, and which block of it; None if all as it is."""
     step = program.step
-    found: list[tuple[str, str, slice | None]] = [
+    found: list[tuple[str, str, Weight | None]] = [
         (f"p_{name}".replace(".", "_of_"), name, None) for name in step.parameters
     ]
     for k, weight in enumerate(product.weight for product in step.products):
-        rows = slice(weight.offset, weight.offset + weight.rows)
-        whole = weight.rows == step.parameters[weight.name][0]
-        found.append((f"weight_{k}", weight.name, None if whole else rows))
+        whole = not weight.turned and weight.covers(step.parameters[weight.name])
+        found.append((f"weight_{k}", weight.name, None if whole else weight))
     return found
 
 

@@ -1,6 +1,6 @@
 """What a step's forward and backward pass do, in the order in which they do it.
 
-A pass over one step is a list of stages. A stage computes products of whole rows and sums over
+A pass over one step is a list of stages. A stage computes products of whole rows and reductions of
 them, then expressions unit by unit, and stores what later stages, steps or the other pass need.
 Nothing here knows of threads, vectors or a language.
 """
@@ -24,11 +24,11 @@ class Buffer:
 
     Attributes:
         kind: "x" (the input), "state" (a part before the step), "value" (what a product
-            multiplies), "summand" (what is summed over a row), "saved"; and in the backward pass
-            "dwx", "dz" (of a product), "dsum" (of a sum, each unit's share), "dcross" (of what
-            later stages read), "carry" (of a state part, on its way back) and "unit" (of a
-            parameter with one number a unit: the sum over rows and steps).
-        key: Which state part, product, sum or parameter.
+            multiplies), "reduced" (what a reduction is made of), "saved"; and in the backward pass
+            "dwx", "dz" (of a product), "dsum" (of a sum, the share of each unit that reads it),
+            "dcross" (of what later stages read), "carry" (of a state part, on its way back) and
+            "unit" (of a parameter with one number a unit: the sum over rows and steps).
+        key: Which state part, product, reduction or parameter.
     """
 
     kind: str
@@ -69,12 +69,13 @@ class Store:
 
 @dataclass
 class Stage:
-    """Products and sums, then expressions.
+    """Products and reductions, then expressions.
 
     Attributes:
         width: Units.
         products: What is multiplied first.
-        sums: What is summed over each row first, by its index among the step's sums.
+        reductions: What is made of whole rows first, by its index among the step's reductions; in
+            the backward pass, those whose gradients are made of their shares.
         stores: What is kept.
         state: State parts that the stage makes, and their expressions; in the backward pass, those
             whose gradients come in here.
@@ -82,7 +83,7 @@ class Stage:
 
     width: int
     products: list[StageProduct] = field(default_factory=list)
-    sums: list[int] = field(default_factory=list)
+    reductions: list[int] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
     state: dict[int, Node] = field(default_factory=dict)
 
@@ -148,7 +149,9 @@ class Program:
     def part_of(self, product: int) -> int | None:
         """The state part that a product multiplies; None if it is another value."""
         leaf = self.step.products[product].value
-        return leaf.what.key if leaf.op == "leaf" and leaf.what.source == "state" else None
+        if leaf.op != "leaf" or leaf.what.source != "state":
+            return None
+        return leaf.what.key if leaf.width == self.step.state_sizes[leaf.what.key] else None
 
 
 def make_program(step: Step, *, backward: bool = True) -> Program:
@@ -180,13 +183,24 @@ class _Planner:
         self._stages: dict[Node, int] = {}
         self._products: dict[int, int] = {}  # the stages that compute them
         self._widths: dict[int, int] = {}
-        self.parts = [_leaf_of(product, "state") for product in self.products]
-        self.begins = [_leaf_of(p, "state", "x") is not None for p in self.products]
+        self.parts = [self._leaf_of(product, "state") for product in self.products]
+        self.begins = [self._leaf_of(p, "state", "x") is not None for p in self.products]
         self.values = {k: p.value for k, p in enumerate(self.products) if not self.begins[k]}
-        self.roots = [*step.state, *self.values.values(), *step.sums]
+        self.reductions = step.reductions
+        reduced = [reduction.value for reduction in self.reductions]
+        self.roots = [*step.state, *self.values.values(), *reduced]
         _refuse_overlaps(self.roots)
         self.count = 1 + max(map(self.place, self.roots))
         self.widths = [self._width(n) for n in range(self.count)]
+
+    def _leaf_of(self, product: Product, *sources: str) -> Any:
+        """The key of the whole matrix that a product multiplies; None if it is no such one."""
+        leaf = product.value
+        if leaf.op != "leaf" or leaf.what.source not in sources:
+            return None
+        if leaf.what.source == "x":
+            return "x" if leaf.width == self.step.wx_size else None
+        return leaf.what.key if leaf.width == self.step.state_sizes[leaf.what.key] else None
 
     def stage(self, node: Node) -> int:
         """The stage that computes a node: the first of its width in which all it needs is there."""
@@ -194,8 +208,8 @@ class _Planner:
             found = max(map(self.stage, node.args), default=0)
             if node.op == "leaf" and node.what.source == "product":
                 found = self._stage_of_product(node.what.key, node.width)
-            elif node.op == "leaf" and node.what.source == "sum":
-                found = self._of_width(node.width, self.place(self.step.sums[node.what.key]) + 1)
+            elif node.op == "leaf" and node.what.source == "reduction":
+                found = self._stage_of_reduction(node.what.key)
             elif node.op != "leaf" and node.width:
                 found = self._of_width(node.width, found)
             self._stages[node] = found
@@ -210,6 +224,10 @@ class _Planner:
         if k not in self._products:
             self._products[k] = self._of_width(width, self._earliest(k))
         return self._products[k]
+
+    def _stage_of_reduction(self, k: int) -> int:
+        reduction = self.reductions[k]
+        return self._of_width(reduction.width, self.place(reduction.value) + 1)
 
     def _earliest(self, k: int) -> int:
         return 0 if self.begins[k] else self.place(self.products[k].value) + 1
@@ -243,9 +261,10 @@ class _Planner:
             stages[self.place(node)].state[p] = node
         for k, node in self.values.items():
             stages[self.place(node)].stores.append(Store(Buffer("value", k), 0, node))
-        for k, node in enumerate(self.step.sums):
-            stages[self.place(node)].stores.append(Store(Buffer("summand", k), 0, node))
-            stages[self.place(node) + 1].sums.append(k)
+        for k, reduction in enumerate(self.reductions):
+            place = Buffer("reduced", k), 0
+            stages[self.place(reduction.value)].stores.append(Store(*place, reduction.value))
+            stages[self._stage_of_reduction(k)].reductions.append(k)
         for node, offset in saved.items():
             stages[self.place(node)].stores.append(Store(Buffer("saved"), offset, node))
         return stages
@@ -265,6 +284,8 @@ class _Planner:
                 if not crosses and leaf.what.source == "state":
                     carried[leaf.what.key] = gradient
                     continue
+                if not crosses and self._is_largest(leaf):
+                    continue
                 if not crosses and leaf.what.source == "parameter":
                     units.setdefault(leaf, stage.width)
                     place = (Buffer("unit", list(units).index(leaf)), 0)
@@ -272,7 +293,7 @@ class _Planner:
                 elif crosses:
                     place = (Buffer("dcross"), crossing[leaf])
                 else:
-                    kind = {"wx": "dwx", "product": "dz", "sum": "dsum"}[leaf.what.source]
+                    kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
                     place = (Buffer(kind, leaf.what.key or 0), leaf.what.offset)
                 node = self.graph.const(0) if gradient is None else gradient
                 stage.stores.append(Store(*place, node, place in stored))
@@ -283,6 +304,10 @@ class _Planner:
                 stored.add(place)
             stages.append(stage)
         return stages, units
+
+    def _is_largest(self, leaf: Node) -> bool:
+        found = leaf.what.source == "reduction"
+        return found and self.reductions[leaf.what.key].op == "max"
 
     def _outputs(self, n: int, stage: Stage, crossing: dict[Node, int]) -> dict[Any, Node]:
         """What a stage computes whose gradients come in, by the key of ``Columns("grad", …)``."""
@@ -296,10 +321,10 @@ class _Planner:
                 stage.products.append(StageProduct(k, Buffer("dz", k), 1))
                 if part is None:
                     outputs["value", k] = product.value
-        for k, node in enumerate(self.step.sums):
-            if self.place(node) == n:
-                stage.sums.append(k)
-                outputs["summand", k] = node
+        for k, reduction in enumerate(self.reductions):
+            if reduction.op == "sum" and self.place(reduction.value) == n:
+                stage.reductions.append(k)
+                outputs["reduced", k] = reduction.value
         for node, offset in crossing.items():
             if self.stage(node) == n:
                 outputs["cross", offset] = node
@@ -337,16 +362,6 @@ class _Planner:
         return width
 
 
-def _leaf_of(product: Product, *sources: str) -> Any:
-    """The key of the whole leaf that a product multiplies; None if it is no such leaf."""
-    leaf = product.value
-    if leaf.op != "leaf" or leaf.what.source not in sources:
-        return None
-    if leaf.what.offset or leaf.width != product.weight.columns:
-        raise Untraceable("a product of a part of a state")
-    return leaf.what.key if leaf.what.source == "state" else leaf.what.source
-
-
 def _refuse_overlaps(roots: Sequence[Node]) -> None:
     """Raise if gradients of some columns would come in as parts of two different pieces."""
     pieces: dict[Any, list[tuple[int, int]]] = {}
@@ -362,7 +377,9 @@ def _refuse_overlaps(roots: Sequence[Node]) -> None:
 
 
 def _is_computed(node: Node) -> bool:
-    return node.op != "const" and (node.op != "leaf" or node.what.source in ("product", "sum"))
+    if node.op == "leaf":
+        return node.what.source in ("product", "reduction")
+    return node.op != "const"
 
 
 def _columns(nodes: Sequence[Node]) -> dict[Node, int]:
@@ -401,7 +418,7 @@ def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
                 network.add((node, "before"), (arg, "after"))
         if node in needed:
             network.add("needed", (node, "after"))
-        if node.op == "leaf" and node.what.source in ("wx", "product", "sum"):
+        if node.op == "leaf" and node.what.source in ("wx", "product", "reduction"):
             network.add((node, "before"), "had")
     near = network.near_side("needed", "had")
     cut = [n for n in early if (n, "after") in near and (n, "before") not in near]

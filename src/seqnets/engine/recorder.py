@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,37 +22,20 @@ from seqnets.engine.graph import (
     Untraceable,
     Weight,
 )
-
-
-@dataclass(frozen=True)
-class View:
-    """Columns of a matrix that has not been computed with yet, plus those of a bias."""
-
-    source: str
-    key: Any
-    offset: int
-    width: int
-    bias: tuple[str, int] | None = None
-
-    def part(self, offset: int, width: int) -> View:
-        """Some of the columns."""
-        bias = None if self.bias is None else (self.bias[0], self.bias[1] + offset)
-        return View(self.source, self.key, self.offset + offset, width, bias)
-
-
-@dataclass(frozen=True)
-class _Transposed:
-    """A matrix parameter as products take it."""
-
-    weight: Weight
-
+from seqnets.engine.units import Units, sizes_of
 
 _SAME = {
     "detach", "alias", "clone", "lift_fresh", "contiguous", "view", "_unsafe_view", "expand",
     "reshape", "unsqueeze", "squeeze", "_to_copy",
 }  # fmt: skip
-_PIECES = {"slice", "split", "split_with_sizes", "narrow"}
-_TURNED = {"t", "transpose", "numpy_T"}
+_PIECES = {
+    "slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "narrow",
+    "select", "unbind",
+}  # fmt: skip
+_JOINED = {"cat", "stack"}
+_REDUCED = {"sum", "mean", "amax"}
+_NORMALISED = {"_softmax", "_log_softmax"}
+_TURNED = {"t", "transpose", "numpy_T", "permute"}
 _FILLS = {
     "zeros_like", "new_zeros", "zeros", "ones_like", "new_ones", "ones", "full", "full_like",
     "new_full", "scalar_tensor",
@@ -83,14 +65,13 @@ class Recorder(Watcher):
     ) -> None:
         super().__init__()
         self.graph = graph
-        self.rows = rows
+        self.units = Units(graph, rows)
         self._dtypes = dtypes
         self.products: list[Product] = []
-        self.sums: list[Node] = []
+        self._shapes: dict[str, torch.Size] = {}
         self._in_place = in_place
         self._meaning: dict[int, Any] = {}
-        self._alive: list[Tensor] = []  # an address names a tensor only as long as that lives
-        self._sharing: Counter[int] = Counter()  # how many named tensors share a memory
+        self._alive: dict[int, Tensor] = {}  # an address names one only as long as that lives
         self._given: set[int] = set()  # memories of what was there before
 
     def give(self, tensor: Tensor, meaning: Any) -> None:
@@ -100,44 +81,46 @@ class Recorder(Watcher):
 
     def name(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is."""
-        if id(tensor) not in self._meaning:
-            self._alive.append(tensor)
-            self._sharing[_memory(tensor)] += 1
+        self._alive[id(tensor)] = tensor
         self._meaning[id(tensor)] = meaning
 
     def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
         """Say that a tensor is a parameter; ``scalar``, that one number is not one a unit."""
+        self._shapes[name] = tensor.shape
         if tensor.dim() == 2:
             self.give(tensor, Weight(name, 0, *tensor.shape))
         elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
-            self.give(tensor, self._number(tensor, self.graph.leaf(Columns("parameter", name), 0)))
+            self.give_columns(tensor, Columns("parameter", name), 0)
         elif tensor.dim() == 1:
-            self.give(tensor, View("parameter", name, 0, len(tensor)))
+            self.give_columns(tensor, Columns("parameter", name))
 
-    def meaning(self, tensor: Tensor) -> Any:
-        """What was said of a tensor; None if nothing."""
-        return self._meaning.get(id(tensor))
+    def give_columns(self, tensor: Tensor, columns: Columns, width: int | None = None) -> None:
+        """Say that a tensor is a leaf; ``width`` is that of its rows if omitted."""
+        width = tensor.shape[-1] if width is None else width
+        self.give(tensor, partial(self._leaf, columns, width, tensor.dtype == torch.bool))
+
+    def _leaf(self, columns: Columns, width: int, truth: bool) -> Node:
+        leaf = self.graph.leaf(columns, width)  # loops hold what is true or false as 1 or 0
+        return self.graph.apply("ne", leaf, self.graph.const(0)) if truth else leaf
+
+    def _meaning_of(self, tensor: Any) -> Any:
+        """What was said of a tensor; None if nothing. Nodes are made in the order of their use."""
+        meaning = self._meaning.get(id(tensor)) if isinstance(tensor, Tensor) else None
+        if isinstance(meaning, partial):
+            meaning = self._meaning[id(tensor)] = meaning()
+        return meaning
 
     def node(self, value: Any) -> Node:
         """What a tensor or a number is, as a node."""
         if isinstance(value, (bool, int, float)):
             return self.graph.const(value)
-        meaning = self._meaning.get(id(value)) if isinstance(value, Tensor) else None
+        meaning = self._meaning_of(value)
         if isinstance(meaning, Node):
             return meaning
-        if isinstance(meaning, View):
-            columns = Columns(meaning.source, meaning.key, meaning.offset)
-            node = self._number(value, self.graph.leaf(columns, meaning.width))
-            if meaning.bias is None:
-                return node
-            bias = Columns("parameter", *meaning.bias)
-            return self.graph.apply("add", node, self.graph.leaf(bias, meaning.width))
+        if isinstance(meaning, Weight) and meaning.rows == 1 and not meaning.turned:
+            first = meaning.offset * self._shapes[meaning.name][1] + meaning.first
+            return self.graph.leaf(Columns("parameter", meaning.name, first), meaning.columns)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
-
-    def _number(self, tensor: Tensor, leaf: Node) -> Node:
-        """What a leaf is for its tensor: loops hold what is true or false as 1 or 0."""
-        truth = tensor.dtype == torch.bool
-        return self.graph.apply("ne", leaf, self.graph.const(0)) if truth else leaf
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -147,8 +130,8 @@ class Recorder(Watcher):
         in_place = name.endswith("_") and not name.endswith("__")
         if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
-        if in_place and not self._in_place and self._others_see(args[0]):
-            raise Untraceable(f"aten.{name}: an operation in place on what others see")
+        if in_place and not self._in_place:
+            self._change(name, args[0])
         if name in COMPOSED:  # simpler operations, each of which comes by here
             with self:
                 return COMPOSED[name](*args, **kwargs)
@@ -160,8 +143,8 @@ class Recorder(Watcher):
                 raise Untraceable(f"aten.{name}, in which {part}") from part
             if composed is not NotImplemented:
                 return composed
-        if name in ("mm", "addmm"):  # its numbers do not matter
-            result = args[-2].new_empty(args[-2].shape[0], args[-1].shape[1])
+        if name in ("mm", "addmm", "bmm"):  # its numbers do not matter
+            result = args[-2].new_empty(*args[-2].shape[:-1], args[-1].shape[-1])
         else:
             result = func(*args, **kwargs)
         self._check_dtypes(name.removesuffix("_"), args, result)
@@ -175,10 +158,14 @@ class Recorder(Watcher):
             self.name(result, meanings)
         return result
 
-    def _others_see(self, tensor: Tensor) -> bool:
-        """Whether the memory of a tensor is that of another one, or was there before."""
+    def _change(self, name: str, tensor: Tensor) -> None:
+        """Forget what others mean that show the same memory, which is about to change."""
         memory = _memory(tensor)
-        return self._sharing[memory] != 1 or memory in self._given
+        if memory in self._given:
+            raise Untraceable(f"aten.{name}: an operation in place on what others see")
+        for key, other in self._alive.items():
+            if other is not tensor and _memory(other) == memory and _overlap(tensor, other):
+                self._meaning[key] = f"what aten.{name} changes in place under another name"
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
@@ -189,8 +176,10 @@ class Recorder(Watcher):
             return
         given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
         for tensor in result if isinstance(result, (list, tuple)) else [result]:
-            if name in ("mm", "addmm"):
+            if name in ("mm", "addmm", "bmm"):
                 fine = {*given} <= self._dtypes
+            elif name in _LOGICAL:
+                fine = {*given} == {torch.bool}
             elif name in _PIECES | _TURNED | _SAME and given[0] in (tensor.dtype, torch.bool):
                 fine = True
             else:
@@ -203,24 +192,36 @@ class Recorder(Watcher):
                 raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
-        first = self._meaning.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
         if name == "_to_copy" and args[0].dtype == torch.bool and result.is_floating_point():
             return self.graph.apply("where", self.node(args[0]), *map(self.graph.const, (1, 0)))
+        if name in _SAME | _PIECES:
+            whole, made = args[0], [result] if isinstance(result, Tensor) else result
+            if all(tensor.shape == whole.shape for tensor in made):
+                meaning = self._meaning.get(id(whole))
+                return meaning if isinstance(result, Tensor) else [meaning] * len(made)
+        first = self._meaning_of(args[0]) if args else None
         if name in _SAME:
             return self._reshaped(name, args[0], first, result)
-        if name in _TURNED and isinstance(first, Weight):
-            return _Transposed(first)
+        if name in _TURNED:
+            return self._turned(name, args, first)
         if name in _PIECES:
             return self._pieces(name, args[0], first, args[1:], result)
-        if name in ("mm", "addmm"):
+        if name in _JOINED:
+            return self._joined(name, result, *args)
+        if name in ("mm", "addmm", "bmm"):
             return self._product(name, args, kwargs)
         if name in _FILLS:
             return self.graph.const(self._filled_in(name, args, result))
         if name == "copy":
             return self.node(args[1])
-        if name in ("sum", "mean"):
-            return self._sum(name, args, kwargs)
-        return self._pointwise(name, args, kwargs)
+        if name in _REDUCED:
+            return self._reduced(name, args, kwargs)
+        if name in _NORMALISED:
+            return self._normalised(name, *args[:2])
+        node = self._pointwise(name, args, kwargs)
+        if not any(isinstance(arg, Tensor) and arg.shape == result.shape for arg in args):
+            self._check_shape(name, result, node)
+        return node
 
     def _filled_in(self, name: str, args: tuple[Any, ...], result: Tensor) -> float:
         """The number that a tensor is full of: as it was given, unless the tensor rounds it."""
@@ -230,68 +231,135 @@ class Recorder(Watcher):
             return args[0]
         return result.flatten()[0].item()
 
+    def _check_shape(self, name: str, tensor: Tensor, node: Node) -> None:
+        if node.width and self.units.count(tensor.shape) != node.width:
+            raise Untraceable(f"aten.{name} that makes {tuple(tensor.shape)} of rows of units")
+
     def _reshaped(self, name: str, before: Tensor, meaning: Any, after: Tensor) -> Any:
-        """A view of the same units, or of one number a row."""
-        whole = (self.rows, meaning.width) if isinstance(meaning, (Node, View)) else before.shape
-        one_a_row = [(self.rows,), (self.rows, 1), (1, self.rows, 1)]
-        shapes = tuple(before.shape), tuple(after.shape)
-        same_units = shapes[1] == whole or shapes[0][-1:] == shapes[1][-1:]
-        if meaning is not None and (same_units or all(shape in one_a_row for shape in shapes)):
+        """The same units in another shape, or one number a row for several."""
+        if isinstance(meaning, Node) and not meaning.width:
             return meaning
+        if isinstance(meaning, Weight) and sizes_of(before.shape) == sizes_of(after.shape):
+            return meaning
+        width = self.units.count(after.shape)
+        if isinstance(meaning, Node) and width is not None:
+            if width == meaning.width:
+                return meaning
+            if meaning.width == 1 and name == "expand":
+                return self.graph.spread(meaning, width)
         if after.dim() > 2:  # whatever computes with it will be named
             return None
         raise Untraceable(f"aten.{name} of {_told(before, meaning)}")
 
+    def _turned(self, name: str, args: tuple[Any, ...], meaning: Any) -> Any:
+        """Dimensions in another order: of those with one number in them, it does not matter."""
+        whole = args[0]
+        order = list(range(whole.dim()))
+        if name == "permute":
+            order = [dim % whole.dim() for dim in args[1]]
+        elif whole.dim() > 1:
+            a, b = args[1:] or (0, 1)
+            order[a], order[b] = order[b], order[a]
+        if not isinstance(meaning, Weight) or whole.dim() > 2:
+            order = [dim for dim in order if whole.shape[dim] != 1]
+        if order == sorted(order):
+            return meaning
+        if not isinstance(meaning, Weight) or len(order) != 2:
+            raise Untraceable(f"aten.{name} of {_told(whole, meaning)}")
+        return meaning.transposed
+
     def _pieces(self, name: str, whole: Tensor, meaning: Any, args: Any, result: Any) -> Any:
-        dim = args[0] if name in ("slice", "narrow") and args else args[1] if len(args) > 1 else 0
-        dim %= whole.dim()
-        step = args[3] if name == "slice" and len(args) > 3 else 1
+        """The meanings of pieces along a dimension: of one, or of each in a list."""
+        at = 0 if name in ("slice", "narrow", "select", "unbind") else 1
+        dim = args[at] % whole.dim() if len(args) > at else 0
         pieces = [result] if isinstance(result, Tensor) else result
-        same = all(piece.shape == whole.shape for piece in pieces) and step == 1
-        if same or (isinstance(meaning, Node) and meaning.op == "const"):
-            named = [meaning] * len(pieces)
-        elif whole.dim() > 2:
-            named = [None] * len(pieces)
-        elif step != 1 or not isinstance(meaning, (Weight, View)):
-            raise Untraceable(f"a part of {_told(whole, meaning)}")
-        else:
-            offset = 0
-            if name in ("slice", "narrow"):
-                start = args[1] if len(args) > 1 and args[1] is not None else 0
-                offset = min(start + whole.shape[dim] if start < 0 else start, whole.shape[dim])
-            named = []
-            for piece in pieces:
-                named.append(_part(whole, meaning, dim, offset, piece.shape[dim]))
-                offset += piece.shape[dim]
+        step = args[3] if name == "slice" and len(args) > 3 else 1
+        if step != 1 and not (isinstance(meaning, Node) and not meaning.width):
+            raise Untraceable(f"every {step}th of {_told(whole, meaning)}")
+        size, offset = whole.shape[dim], 0
+        if name in ("slice", "narrow", "select"):
+            offset = args[1] if len(args) > 1 and args[1] is not None else 0
+            offset = min(offset + size if offset < 0 else offset, size)
+        named = []
+        for piece in pieces:
+            many = 1 if name in ("select", "unbind") else piece.shape[dim]
+            named.append(self._part(name, whole, meaning, dim, offset, many))
+            offset += many
         return named[0] if isinstance(result, Tensor) else named
 
-    def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
-        value, right = args[-2:]
-        weight = self._meaning.get(id(right))
-        if not isinstance(weight, _Transposed) or kwargs:
-            raise Untraceable(f"a product by {_told(right, weight)}")
-        bias = None
-        if name == "addmm":
-            view = self._meaning.get(id(args[0]))
-            if not (isinstance(view, View) and view.source == "parameter"):
-                raise Untraceable(f"a bias that is {_told(args[0], view)}")
-            bias = (view.key, view.offset)
-        product = Product(self.node(value), weight.weight)
-        if product not in self.products:
-            self.products.append(product)
-        return View("product", self.products.index(product), 0, weight.weight.rows, bias)
+    def _part(self, name: str, whole: Tensor, meaning: Any, dim: int, first: int, many: int) -> Any:
+        if not many:
+            raise Untraceable("a part of no units")
+        if isinstance(meaning, Weight) and whole.dim() == 2:
+            return meaning.part(dim, first, many)
+        if isinstance(meaning, Node):
+            return self.units.part(name, meaning, whole.shape, dim, first, many)
+        raise Untraceable(f"a part of {_told(whole, meaning)}")
 
-    def _sum(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
-        value, dims = self.node(args[0]), list(args[1]) if len(args) > 1 else []
-        last = args[0].dim() - 1
-        if dims not in ([-1], [last]) or kwargs or not value.width:
+    def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
+        dim %= result.dim()
+        shapes = [list(tensor.shape) for tensor in tensors]
+        if name == "stack":
+            for shape in shapes:
+                shape.insert(dim, 1)
+        return self.units.joined(name, list(map(self.node, tensors)), shapes, dim)
+
+    def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
+        value, right = args[-2:]
+        weight = self._meaning_of(right)
+        alone = name != "bmm" or value.shape[0] == 1
+        if not isinstance(weight, Weight) or kwargs or not alone:
+            raise Untraceable(f"a product by {_told(right, weight)}")
+        if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
+            weight = weight.transposed
+        node = self.graph.spread(self.node(value), value.shape[-1])
+        weight = weight.transposed
+        pieces, terms, first = node.args if node.op == "cat" else (node,), [], 0
+        for piece in pieces:
+            part = weight.part(1, first, piece.width)
+            product = Product(piece, part)
+            if product not in self.products:
+                self.products.append(product)
+            columns = Columns("product", self.products.index(product))
+            terms.append(self.graph.leaf(columns, part.rows))
+            first += piece.width
+        if name == "addmm":
+            terms.append(self.node(args[0]))
+        return self.graph.fold("sum", terms)
+
+    def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
+        value, dims = args[0], list(args[1]) if len(args) > 1 else []
+        if len(dims) != 1 or kwargs:
             raise Untraceable(f"aten.{name} over other than the units of a row")
-        if value not in self.sums:
-            self.sums.append(value)
-        total = self.graph.leaf(Columns("sum", self.sums.index(value)), value.width)
-        if name == "sum":
-            return total
-        return self.graph.apply("mul", total, self.graph.const(1 / value.width))
+        place = value.shape, dims[0]
+        if name == "amax":
+            return self._largest(self.node(value), *place)
+        total = self.units.reduced(name, "sum", self.node(value), *place)
+        count = self.graph.const(1 / value.shape[dims[0]])
+        return total if name == "sum" else self.graph.apply("mul", total, count)
+
+    def _largest(self, node: Node, shape: Sequence[int], dim: int) -> Node:
+        """The largest units: the gradient is theirs, in equal shares if there are several."""
+        apply, const, units = self.graph.apply, self.graph.const, self.units
+        largest = units.repeated(units.reduced("amax", "max", node, shape, dim), shape, dim)
+        found = apply("eq", node, largest)
+        total, count = (
+            units.reduced("amax", "sum", apply("where", found, each, const(0)), shape, dim)
+            for each in (node, const(1))
+        )
+        return apply("div", total, count)
+
+    def _normalised(self, name: str, value: Tensor, dim: int) -> Node:
+        """A softmax, or its logarithm."""
+        apply, units, node = self.graph.apply, self.units, self.node(value)
+        place = value.shape, dim
+        largest = units.repeated(units.reduced(name, "max", node, *place), *place)
+        below = apply("sub", node, largest)
+        exponentials = apply("exp", below)
+        total = units.repeated(units.reduced(name, "sum", exponentials, *place), *place)
+        if name == "_softmax":
+            return apply("div", exponentials, total)
+        return apply("sub", below, apply("log", total))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         apply, const = self.graph.apply, self.graph.const
@@ -333,6 +401,11 @@ class Recorder(Watcher):
             low, high = (None, args[1]) if name == "clamp_max" else (*args[1:], None)[:2]
             a = a if low is None else apply("maximum", a, self.node(low))
             return a if high is None else apply("minimum", a, self.node(high))
+        if name in _LOGICAL:
+            numbers = [apply("where", self.node(arg), const(1), const(0)) for arg in args]
+            if name.endswith("not"):
+                return apply("eq", *numbers, const(0))
+            return apply("ne", apply(_LOGICAL[name], *numbers), const(0))
         name = "sign" if name == "sgn" else name
         if len(args) == (3 if name == "where" else 2) and name in COMPARISONS | BINARY | {"where"}:
             return apply(name, *map(self.node, args))
@@ -349,9 +422,17 @@ _POWERS: dict[Any, Callable[..., Node]] = {
     -1: lambda apply, const, a: apply("reciprocal", a),
 }
 
+_LOGICAL = {
+    f"{kind}_{name}": op
+    for kind in ("bitwise", "logical")
+    for name, op in {"and": "mul", "or": "add", "xor": "sub", "not": ""}.items()
+}
+"""What does the same to the numbers 1 and 0 as to what is true or false, where all but 0 is."""
+
 _KNOWN = (
-    _SAME | _FILLS | _PIECES | _TURNED | UNARY | BINARY | COMPARISONS
-    | {"mm", "addmm", "sum", "mean", "rsub", "where", "square", "pow", "sgn", "copy"}
+    {*_LOGICAL} | _SAME | _FILLS | _PIECES | _JOINED | _REDUCED | _NORMALISED | _TURNED
+    | UNARY | BINARY | COMPARISONS
+    | {"mm", "addmm", "bmm", "rsub", "where", "square", "pow", "sgn", "copy"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
     | {"clamp", "clamp_min", "clamp_max"}
 )  # fmt: skip
@@ -366,12 +447,12 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     return func.decompose(*args, **kwargs)
 
 
-def _part(whole: Tensor, meaning: Any, dim: int, offset: int, size: int) -> Any:
-    if isinstance(meaning, Weight) and dim == 0:
-        return Weight(meaning.name, meaning.offset + offset, size, meaning.columns)
-    if isinstance(meaning, View) and dim == whole.dim() - 1:
-        return meaning.part(offset, size)
-    raise Untraceable(f"a part of the rows of {_told(whole, meaning)}")
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in the same memory share numbers; in doubt they do."""
+    if a.dim() != 2 or a.stride() != b.stride() or a.stride(1) != 1:
+        return True
+    first, second = (t.storage_offset() % t.stride(0) for t in (a, b))
+    return first < second + b.shape[1] and second < first + a.shape[1]
 
 
 def _memory(tensor: Tensor) -> int:
@@ -379,10 +460,11 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _told(value: Any, meaning: Any) -> str:
-    if isinstance(meaning, (Weight, _Transposed)):
-        weight = meaning.weight if isinstance(meaning, _Transposed) else meaning
-        return f"the matrix {weight.name}"
-    if isinstance(meaning, (Node, View)):
+    if isinstance(meaning, str):
+        return meaning
+    if isinstance(meaning, Weight):
+        return f"the matrix {meaning.name}"
+    if isinstance(meaning, Node):
         return "something computed"
     if isinstance(value, Tensor) and value.dim() > 2:
         return f"a tensor of {value.dim()} dimensions"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,17 @@ from seqnets.cells import Cell
 from seqnets.engine.compare import compare, told_why
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
-from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
-from seqnets.engine.recorder import Recorder, View
+from seqnets.engine.graph import (
+    COMPARISONS,
+    Columns,
+    Graph,
+    Node,
+    Step,
+    Untraceable,
+    walk,
+)
+from seqnets.engine.recorder import Recorder
+from seqnets.engine.settling import Settler
 
 
 def trace_step(cell: Cell, *, project: bool = False) -> Step:
@@ -29,7 +39,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
 
     Raises:
         Untraceable: It does something else than arithmetic on units, products by parameters and
-            sums over rows.
+            reductions of rows.
     """
     recorder, bound, x, state = _stand_ins(cell)
     before = dict(bound.__dict__)
@@ -40,7 +50,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
                 after = bound.step(bound.project(x), state)
         else:
             x = bound.project(x)
-            recorder.give(x, View("wx", None, 0, x.shape[1]))
+            recorder.give_columns(x, Columns("wx", None))
             with recorder:
                 after = bound.step(x, state)
         bound.check_after(after, state)
@@ -49,20 +59,20 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         if name not in before or before[name] is not value or longer:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
-    nodes = tuple(recorder.node(part) for part in after)
-    for name, node, size in zip(cell.states, nodes, cell.state_sizes, strict=True):
+    written = [recorder.node(part) for part in after]
+    for name, node, size in zip(cell.states, written, cell.state_sizes, strict=True):
         if node.width != size:
             raise Untraceable(f"state '{name}' becomes {node.width} units wide, not {size}")
-    used = _used_parameters(recorder, nodes)
-    step = Step(
-        recorder.graph,
-        tuple(recorder.products),
-        tuple(recorder.sums),
-        nodes,
-        cell.state_sizes,
-        x.shape[1],
-        {name: tuple(p.shape) for name, p in cell.tensors().items() if name in used},
-    )
+        if node.op == "cat":
+            raise Untraceable(f"state '{name}' is put together of parts, which are to be states")
+    settler = Settler(recorder.graph, recorder.products, written)
+    nodes = tuple(map(settler.settled, written))
+    products, reductions = tuple(settler.products), tuple(settler.reductions)
+    shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
+    widths = cell.state_sizes
+    step = Step(recorder.graph, products, reductions, nodes, widths, x.shape[1], shapes)
+    used = _used_parameters(step)
+    step = replace(step, parameters={name: shapes[name] for name in shapes if name in used})
     compare(step, cell, project=project)
     return step
 
@@ -72,29 +82,33 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     recorder, bound, x, _ = _stand_ins(cell)
     try:
         with told_why(), torch.no_grad(), recorder:
-            projected = recorder.meaning(bound.project(x))
+            projected = recorder.node(bound.project(x))
     except Untraceable:
         return None
-    if not isinstance(projected, View) or projected.source != "product" or projected.offset:
+    if len(recorder.products) != 1:
         return None
-    product = recorder.products[projected.key]
-    weight, bias = product.weight, projected.bias
+    product, graph = recorder.products[0], recorder.graph
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
-    whole = projected.width == weight.rows == shapes[weight.name][0] and weight.offset == 0
-    if not whole or product.value is not recorder.node(x):
+    weight, rows = product.weight, product.weight.rows
+    whole = weight.covers(shapes[weight.name]) and not weight.turned
+    if product.value is not recorder.node(x) or not whole:
         return None
-    if bias is None:
-        return weight.name, None
-    return (
-        (weight.name, bias[0]) if bias[1:] == (0,) and shapes[bias[0]] == (weight.rows,) else None
-    )
+    leaf = graph.leaf(Columns("product", 0), rows)
+    biases = [None, *(name for name, shape in shapes.items() if shape == (rows,))]
+    for bias in biases:
+        affine = leaf
+        if bias is not None:
+            affine = graph.apply("add", leaf, graph.leaf(Columns("parameter", bias), rows))
+        if projected is affine:
+            return weight.name, bias
+    return None
 
 
 def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape} | {1, *cell.state_sizes}
-    rows = next(n for n in itertools.count(2) if n not in sizes)  # no size is taken for it
+    rows = next(n for n in itertools.count(13) if n not in sizes)  # no size is taken for it
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     recorder = Recorder(Graph(), rows, {dtype, torch.float32} if half else {dtype})
 
@@ -104,9 +118,9 @@ def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
         recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
     state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
     for key, part in enumerate(state):
-        recorder.give(part, View("state", key, 0, part.shape[1]))
+        recorder.give_columns(part, Columns("state", key))
     x = torch.zeros(rows, cell.input_size, dtype=dtype)
-    recorder.give(x, View("x", None, 0, cell.input_size))
+    recorder.give_columns(x, Columns("x", None))
     return recorder, with_own_containers(cell.bind(parameters)), x, state
 
 
@@ -167,8 +181,7 @@ class Entry(torch.autograd.Function):
         return None, *ctx.grads
 
 
-def _used_parameters(recorder: Recorder, outputs: Sequence[Node]) -> set[str]:
-    roots = [*outputs, *(product.value for product in recorder.products), *recorder.sums]
-    leaves = {node.what for node in walk(roots) if node.op == "leaf"}
+def _used_parameters(step: Step) -> set[str]:
+    leaves = {node.what for node in walk(step.roots) if node.op == "leaf"}
     used = {leaf.key for leaf in leaves if leaf.source == "parameter"}
-    return used | {product.weight.name for product in recorder.products}
+    return used | {product.weight.name for product in step.products}

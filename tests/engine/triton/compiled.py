@@ -21,12 +21,13 @@ from seqnets.engine.triton import over_time, printer
 from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.loops import Pass
 from seqnets.engine.triton.tiles import Device, choose
+from tests.engine import user_cells
 
 H200 = Device(132, 232448)
 SIZES = [(64, 64, "bf16"), (64, 64, "fp32"), (257, 33, "fp32"), (512, 64, "bf16")]  # H, B
 SPILLS = 32  # bytes of a thread; so much sine and cosine take for large angles
 NOT_STORED = (
-    "state_", "summand_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross",
+    "state_", "reduced_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross",
     "through", "ends",
 )  # fmt: skip
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -64,7 +65,8 @@ def main(names):
     good = True
     for name in names:
         for H, B, dtype in SIZES:
-            program = program_of(getattr(cells, name)(H, H))
+            cell_cls = getattr(cells, name, None) or getattr(user_cells, name)
+            program = program_of(cell_cls(H, H))
             ways = [(printer, None), *([(over_time, "time")] if recurrences(program) else [])]
             for (writer, mode), pass_ in itertools.product(ways, ("forward", "backward")):
                 tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200, mode)

@@ -27,9 +27,10 @@ class BackwardPrinter(PassPrinter):
         }
         for k, product in enumerate(step.products):
             members[f"dz_{k}"] = f"2 * c->B * {self.row(product.weight.rows)}"
-        for k, node in enumerate(step.sums):
-            members[f"dsum_{k}"] = f"c->B * {self.row(node.width)}"
-            members[f"sum_{k}"] = "c->threads * c->B"
+        for k, reduction in enumerate(step.reductions):
+            if reduction.op == "sum":
+                members[f"dsum_{k}"] = f"c->B * {self.row(reduction.width)}"
+                members[f"sum_{k}"] = "c->threads * c->B"
         if self.program.crossing:
             members["dcross"] = f"c->B * {self.row(self.program.crossing)}"
         return members
@@ -59,7 +60,7 @@ class BackwardPrinter(PassPrinter):
             return f"g_{k}"
         if kind == "value":
             return self._product(k, stage)
-        if kind == "summand":
+        if kind == "reduced":
             return f"v_set(m->sum_{k}[s->thread * c->B + b])"
         return loaded(f"{self.in_room('dcross', self.program.crossing)} + {self.column(k)}")
 
@@ -68,7 +69,8 @@ class BackwardPrinter(PassPrinter):
         head = f"static void backward_{n}({self.arguments}, long t, long after, long now)"
         with self.text.function(head):
             self.line("const long then = after < 0 ? t : t + t - after;")
-            self.sums_of_rows(stage, "dsum")
+            for k in stage.reductions:
+                self.reduce(k, "sum", "dsum", self.step.reductions[k].width)
             with self.units_of_rows(stage, self._multiplied(stage)):
                 self._come_in(stage)
                 with self.text.block("if (!valid)"):
@@ -163,7 +165,7 @@ class BackwardPrinter(PassPrinter):
             if k not in self.program.shared:
                 yield self.at(f"grad_z_{k}", self.reach(k), offset)
         elif kind == "dsum":
-            yield f"{self.in_room(f'dsum_{k}', self.step.sums[k].width)} + u"
+            yield f"{self.in_room(f'dsum_{k}', self.step.reductions[k].width)} + u"
         elif kind == "dcross":
             yield f"{self.in_room('dcross', self.program.crossing)} + {self.column(offset)}"
         else:

@@ -26,10 +26,13 @@ class ForwardPrinter(PassPrinter):
             for p, size in enumerate(self.step.state_sizes)
         }
         for store in (store for stage in self.stages for store in stage.stores):
-            if store.buffer.kind in ("value", "summand") and store.node is not None:
+            if store.buffer.kind in ("value", "reduced") and store.node is not None:
                 name = f"{store.buffer.kind}_{store.buffer.key}"
                 members[name] = f"c->B * {self.row(store.node.width)}"
-        return members | {f"sum_{k}": "c->threads * c->B" for k in range(len(self.step.sums))}
+        return members | {
+            f"{reduction.op}_{k}": "c->threads * c->B"
+            for k, reduction in enumerate(self.step.reductions)
+        }
 
     def reach(self, product: int) -> int:
         """What it multiplies."""
@@ -56,8 +59,8 @@ class ForwardPrinter(PassPrinter):
             blocks = next(p.blocks for p in stage.products if p.product == key)
             block = f"i * {blocks} + {offset // stage.width}"
             return f"v_load(z_{key} + (({block}) * {vectors_of(stage)} + j) * LANES)"
-        if source == "sum":
-            return f"v_set(m->sum_{key}[s->thread * c->B + b])"
+        if source == "reduction":
+            return f"v_set(m->{self.step.reductions[key].op}_{key}[s->thread * c->B + b])"
         return super().leaf(node, stage)
 
     def write_stage(self, n: int, stage: Stage) -> None:
@@ -66,7 +69,9 @@ class ForwardPrinter(PassPrinter):
         head = f"static void forward_{n}({self.arguments}, long t, long next, long now)"
         with self.text.function(head):
             self.line("const long then = next < 0 ? t : next;")
-            self.sums_of_rows(stage, "summand")
+            for k in stage.reductions:
+                reduction = self.step.reductions[k]
+                self.reduce(k, reduction.op, "reduced", reduction.value.width)
             with self.units_of_rows(stage, rows):
                 with self.text.block("if (!valid)"):
                     self._pass_by(stage)
@@ -101,7 +106,7 @@ class ForwardPrinter(PassPrinter):
             self._store_state(p, name(node), name(node), before)
         for store in stage.stores:
             assert store.node is not None  # the forward pass stores what it computes
-            if store.buffer.kind in ("value", "summand"):
+            if store.buffer.kind in ("value", "reduced"):
                 place = f"{store.buffer.kind}_{store.buffer.key}"
                 self.line(
                     f"v_store({self.in_room(place, store.node.width)} + u, {name(store.node)});"

@@ -92,10 +92,23 @@ INLINE long tile(long left, long most) {
 
 INLINE int lanes(long left) { return (int)(left < LANES ? left : LANES); }
 
+INLINE real larger(real a, real b) { return a != a || a > b ? a : b; }
+
 static inline real row_sum(const real *row, long width) {
     vec total = {0};
     for (long u = 0; u < width; u += LANES) total += v_load_n(row + u, lanes(width - u));
     return v_sum(total);
+}
+
+/* The largest number of a row; NaN if there is one. */
+static inline real row_max(const real *row, long width) {
+    vec many = v_set(row[0]);
+    long u = 0;
+    for (; u + LANES <= width; u += LANES) many = v_maximum(many, v_load_n(row + u, LANES));
+    real most = many[0];
+    for (int i = 1; i < LANES; i++) most = larger(most, many[i]);
+    for (; u < width; u++) most = larger(most, row[u]);
+    return most;
 }
 
 static inline void copy_row(real *to, const real *from, long n) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -206,7 +207,7 @@ class CLoops:
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
         groups = split["row_groups"]
         sums = {
-            leaf.what.key: like.new_zeros(groups, step.parameters[leaf.what.key][0])
+            leaf.what.key: like.new_zeros(groups, math.prod(step.parameters[leaf.what.key]))
             if leaf.width
             else like.new_zeros(groups, width)
             for leaf, width in program.units.items()
@@ -236,7 +237,7 @@ class CLoops:
         for leaf in program.units:
             name = leaf.what.key
             total = sums[name][0] if groups == 1 else sums[name].sum(0)
-            found.units[name] = total if leaf.width else total.sum().reshape(step.parameters[name])
+            found.units[name] = (total if leaf.width else total.sum()).view(step.parameters[name])
         return found
 
 

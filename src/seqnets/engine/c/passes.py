@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,7 +31,7 @@ class PassPrinter:
         self.program, self.step, self.text, self.stages = program, program.step, text, stages
         self.line, self.size, self.pointer = text.line, text.size, text.pointer
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
-        self.exchanges = bool(self.step.products or self.step.sums)
+        self.exchanges = bool(self.step.products or self.step.reductions)
         self.widths = {p.blocks * vectors_of(s) for s in stages for p in s.products}
 
     # What the passes differ in.
@@ -199,7 +200,7 @@ class PassPrinter:
     def _unit_numbers(self, i: int) -> int:
         """How many numbers the gradient of a parameter has; of one for all, one a unit."""
         leaf, width = list(self.program.units.items())[i]
-        return self.step.parameters[leaf.what.key][0] if leaf.width else width
+        return math.prod(self.step.parameters[leaf.what.key]) if leaf.width else width
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:
@@ -210,13 +211,11 @@ class PassPrinter:
             self.line(f"const int n = lanes({W} - u);")
             yield
 
-    def sums_of_rows(self, stage: Stage, kind: str) -> None:
-        """The sums over rows that a stage begins with."""
-        for k in stage.sums:
-            width = self.step.sums[k].width
-            row = f"row_sum({self.in_room(f'{kind}_{k}', width)}, {self.size(width)})"
-            self.line("for (long b = s->first; b < s->last; b++)")
-            self.line(f"    m->sum_{k}[s->thread * c->B + b] = {row};")
+    def reduce(self, k: int, op: str, buffer: str, width: int) -> None:
+        """Reduce the rows of a buffer, each thread for itself."""
+        row = f"row_{op}({self.in_room(f'{buffer}_{k}', width)}, {self.size(width)})"
+        self.line("for (long b = s->first; b < s->last; b++)")
+        self.line(f"    m->{op}_{k}[s->thread * c->B + b] = {row};")
 
     def prefetch(self, place: str, *, to_write: bool = False) -> None:
         """Ask for what the step that runs next will need: rows may be far apart in memory."""

@@ -38,15 +38,16 @@ class CStream:
         self.y = x.new_zeros(B, sizes[0])
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
         used = numbers(self._program.step, cell.tensors(), x.dtype)
-        self._parameters = {
+        parameters = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
             for name, parameter in used.items()
         }
+        weights = parameter_buffers(self._program, parameters)
         crossing = x.new_empty(B, self._program.saved_size)
-        self._fixed = (x, crossing)  # their memory is written to as long as this lives
+        self._fixed = (x, crossing, weights)  # whose memory is used as long as this lives
         fixed = settings(self._library, self._program, B, 1) | {"row_b": 1, "save_b": 1}
         fixed |= addresses({"x": x, "y": self.y, "saved": crossing})
-        fixed |= addresses(parameter_buffers(self._program, self._parameters))
+        fixed |= addresses(weights)
         self._scratch = x.new_empty(self._library.scratch("forward", self._library.members(fixed)))
         fixed |= {"scratch": self._scratch.data_ptr()}
         self._now = 0

@@ -9,7 +9,6 @@ from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.passes import PassPrinter
-from seqnets.engine.triton.tiles import power_of_two
 
 
 @lru_cache(maxsize=256)
@@ -57,8 +56,8 @@ class BackwardPrinter(PassPrinter):
             return f"g_{k}"
         if kind == "value":
             return self.through(k, stage.width, "row")
-        if kind == "summand":
-            return self.sum(k)
+        if kind == "reduced":
+            return self.reduced_shares(k)
         return self.known("dcross", 0, k, stage.width)
 
     def known(self, kind: str, key: int, offset: int, width: int) -> str:
@@ -75,7 +74,7 @@ class BackwardPrinter(PassPrinter):
         if kind == "dz":
             return f"grad_z_{key}", "row", self.reach(key), offset
         if kind == "dsum":
-            return f"grad_sum_{key}", "b", self.step.sums[key].width, 0
+            return f"grad_sum_{key}", "b", self.step.reductions[key].width, 0
         if kind == "dcross":
             return "dcross", "b", self.program.crossing, offset
         if kind == "unit":
@@ -88,16 +87,12 @@ class BackwardPrinter(PassPrinter):
             )
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 
-    def sum(self, k: int) -> str:
-        """The sum over a row of gradients."""
-        width = self.step.sums[k].width
+    def reduced_shares(self, k: int) -> str:
+        """The gradient of a sum, from the shares of all units that read it."""
+        width = self.step.reductions[k].width
         if self.alone:
-            tile = self.inside(self.made["dsum", k, 0][0], width)
-            self.kernel.line(f"sum_{k} = tl.sum({tile}, 1)[:, None]")
-        else:
-            place = self.kernel.pointer(f"grad_sum_{k}")
-            self.kernel.line(f"sum_{k} = row_sum({place}, b, rows, {width}, {power_of_two(width)})")
-        return f"sum_{k}"
+            return self.reduced(k, "sum", self.made["dsum", k, 0][0], width)
+        return self.reduced_by_all(k, "sum", f"grad_sum_{k}", width)
 
     def through(self, k: int, width: int, row: str) -> str:
         """The gradient of what a product multiplied."""

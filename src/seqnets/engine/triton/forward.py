@@ -17,7 +17,7 @@ class ForwardPrinter(PassPrinter):
 
     name = "forward"
     layout = "wx"
-    told = frozenset({"value", "summand"})
+    told = frozenset({"value", "reduced"})
 
     def reach(self, product: int) -> int:
         """The columns of its weight."""
@@ -38,7 +38,7 @@ class ForwardPrinter(PassPrinter):
         return {part for part in parts if part is not None}
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        """What the step has: its input's product, its state, and products and sums of that."""
+        """What the step has: its input's product, its state, and what was made of these."""
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "wx":
             value = self.load("wx", "row", self.step.wx_size, offset, node.width)
@@ -47,8 +47,8 @@ class ForwardPrinter(PassPrinter):
             return self.state(key)
         if source == "product":
             return f"z_{key}_{offset // stage.width}"
-        if source == "sum":
-            return self.sum(key)
+        if source == "reduction":
+            return self.reduction(key)
         return super().leaf(node, stage)
 
     def state(self, p: int) -> str:
@@ -60,17 +60,12 @@ class ForwardPrinter(PassPrinter):
             self.kernel.line(f"s_{p} = {value}")
         return f"s_{p}"
 
-    def sum(self, k: int) -> str:
-        """The sum over a row."""
-        node = self.step.sums[k]
+    def reduction(self, k: int) -> str:
+        """One number of a row."""
+        node, op = self.step.reductions[k].value, self.step.reductions[k].op
         if self.alone:
-            tile = self.inside(self.whole(node, node.width), node.width)
-            self.kernel.line(f"sum_{k} = tl.sum({tile}, 1)[:, None]")
-        else:
-            place = self.kernel.pointer(f"summand_{k}")
-            sizes = f"{node.width}, {power_of_two(node.width)}"
-            self.kernel.line(f"sum_{k} = row_sum({place}, b, rows, {sizes})")
-        return f"sum_{k}"
+            return self.reduced(k, op, self.whole(node, node.width), node.width)
+        return self.reduced_by_all(k, op, f"reduced_{k}", node.width)
 
     # Kernels.
 
@@ -204,8 +199,8 @@ class ForwardPrinter(PassPrinter):
         assert node is not None  # the forward pass stores what it computes
         width = node.width
         tile = f"tl.where(valid, {self.whole(node, width)}, 0.0)"
-        if store.buffer.kind == "summand" and not self.alone:
-            self.store(f"summand_{k}", "b", width, 0, width, self.whole(node, width))
+        if store.buffer.kind == "reduced" and not self.alone:
+            self.store(f"reduced_{k}", "b", width, 0, width, self.whole(node, width))
         if store.buffer.kind == "value":
             with self.saving(not self.alone):
                 self.store(f"value_{k}", "kept", width, 0, width, tile)

@@ -243,12 +243,24 @@ def gates_16(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
 
 
 @triton.jit
-def row_sum(place, row, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr):
-    """The sums of rows that other programs wrote."""
+def whole_rows(place, row, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr, other: tl.constexpr):
+    """Rows that other programs wrote; another number beyond their last unit."""
     u = tl.arange(0, PADDED)
     inside = rows[:, None] & (u < WIDTH)[None, :]
     at = place + row[:, None] * WIDTH + u[None, :]
-    return tl.sum(tl.load(at, mask=inside, other=0.0, cache_modifier=".cg"), 1)[:, None]
+    return tl.load(at, mask=inside, other=other, cache_modifier=".cg")
+
+
+@triton.jit
+def row_sum(tile):
+    """The sum of each row."""
+    return tl.sum(tile, 1)[:, None]
+
+
+@triton.jit
+def row_max(tile):
+    """The largest number of each row; NaN if there is one."""
+    return tl.reduce(tile, 1, maximum)[:, None]
 
 
 @triton.jit

@@ -252,7 +252,10 @@ class TritonLoops:
         buffers |= numbered("final", final) | parameter_buffers(program, parameters)
         buffers |= {f"before_{p}": before for p, before in befores.items()}
         buffers |= {f"value_{k}": value for k, value in values.items()}
-        buffers |= {f"summand_{k}": _float(wx, B, node.width) for k, node in enumerate(step.sums)}
+        buffers |= {
+            f"reduced_{k}": _float(wx, B, reduction.value.width)
+            for k, reduction in enumerate(step.reductions)
+        }
         row_b, row_t = order.layout.row_b, order.layout.row_t
         numbers = _numbers(order, *((row_b, row_t, row_t) if save else (1, 0, B)))
         states: list[Tensor] = []
@@ -339,7 +342,8 @@ class TritonLoops:
         else:
             buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
         buffers |= {
-            f"grad_sum_{k}": _float(like, B, node.width) for k, node in enumerate(step.sums)
+            f"grad_sum_{k}": _float(like, B, reduction.width)
+            for k, reduction in enumerate(step.reductions)
         }
         self._run(run, buffers, _numbers(order, 1, 0, 0), order, True)
 

@@ -38,7 +38,7 @@ class PassPrinter:
         self.units = dict(tiles.units)
         self.alone = tiles.mode == "rows"  # a program needs nothing of what others compute
         self.steps = tiles.mode == "step"
-        self.exchanges = bool(self.step.products or self.step.sums)
+        self.exchanges = bool(self.step.products or self.step.reductions)
         self.kernel = Kernel(self.name)
         self.names: dict[Node, str] = {}
 
@@ -156,11 +156,23 @@ class PassPrinter:
             return f"tl.where({self.names[node]}, {self.zeros(width)} + 1, 0.0)"
         return self.names[node] if _of_rows(node) else f"{self.names[node]} + {self.zeros(width)}"
 
-    def inside(self, tile: str, width: int) -> str:
-        """A tile with zeros beyond the last unit."""
-        return (
-            tile if self.units[width] == width else f"tl.where(in_{self.index(width)}, {tile}, 0.0)"
-        )
+    def inside(self, tile: str, width: int, other: str = "0.0") -> str:
+        """A tile with zeros, or another number, beyond the last unit."""
+        whole = self.units[width] == width
+        return tile if whole else f"tl.where(in_{self.index(width)}, {tile}, {other})"
+
+    def reduced(self, k: int, op: str, tile: str, width: int) -> str:
+        """One number of each row of a tile that has all units."""
+        least = {"sum": "0.0", "max": "float('-inf')"}[op]
+        value = f"row_{op}({self.inside(tile, width, least)})"
+        return self.variable(f"{op}_{k}", value)
+
+    def reduced_by_all(self, k: int, op: str, place: str, width: int) -> str:
+        """The same of rows that other programs wrote."""
+        sizes = f"{width}, {power_of_two(width)}"
+        least = {"sum": "0.0", "max": "float('-inf')"}[op]
+        rows = f"whole_rows({self.kernel.pointer(place)}, b, rows, {sizes}, {least})"
+        return self.variable(f"{op}_{k}", f"row_{op}({rows})")
 
     # What is computed.
 
@@ -263,7 +275,7 @@ class PassPrinter:
 def _of_rows(node: Node) -> bool:
     """Whether a node differs from row to row, and has a number for each unit."""
     if node.op == "leaf":
-        return bool(node.width) and node.what.source not in ("parameter", "sum", "grad")
+        return bool(node.width) and node.what.source not in ("parameter", "reduction", "grad")
     return any(map(_of_rows, node.args))
 
 

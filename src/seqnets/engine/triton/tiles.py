@@ -126,7 +126,7 @@ def choose(
     products = _products(program, pass_)
     if mode == "time":
         return _over_time(program, widths[-1])
-    alone = not program.step.products and not program.step.sums
+    alone = not program.step.products and not program.step.reductions
     if alone and mode in (None, "rows"):
         return _without_products(widths, B, device)
     if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device)):

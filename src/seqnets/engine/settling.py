@@ -1,0 +1,137 @@
+"""From what a step was written down as to what loops compute: products, reductions, expressions.
+
+While a step is recorded, one number of a row goes for any number of units, and pieces lie side by
+side. A loop computes units of one width at a time, and reads what was made of other units as a
+product or a reduction of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Any
+
+from seqnets.engine.graph import REDUCTIONS, Columns, Graph, Node, Product, Reduction, walk
+
+_Place = tuple[int, int]
+"""The first column of a piece, and its width."""
+
+
+class Settler:
+    """Rewrites nodes until nothing is left but leaves, and expressions for one unit.
+
+    Args:
+        graph: Where they were made.
+        products: What was multiplied, as it was written down.
+        roots: What will be asked for.
+
+    Attributes:
+        products: What of that is read, in an order in which it can be computed.
+        reductions: What is reduced, in such an order.
+    """
+
+    def __init__(self, graph: Graph, products: Sequence[Product], roots: Sequence[Node]) -> None:
+        self.graph = graph
+        self.products: list[Product] = []
+        self.reductions: list[Reduction] = []
+        self._written = products
+        self._settled: dict[Node, Node] = {}
+        self._read = _places([*roots, *(product.value for product in products)])
+
+    def settled(self, node: Node) -> Node:
+        """A node that is not put together of pieces, as loops compute it."""
+        if node not in self._settled:
+            self._settled[node] = self._rewritten(node)
+        return self._settled[node]
+
+    def _rewritten(self, node: Node) -> Node:
+        if node.op == "const":
+            return node
+        if node.op == "leaf":
+            return self._product(node) if node.what.source == "product" else node
+        if node.op == "spread":
+            return self._across(node.args[0], node.width)
+        if node.op in REDUCTIONS:
+            return self._across(node, 1)
+        return self.graph.apply(node.op, *map(self.settled, node.args))
+
+    def _product(self, leaf: Node) -> Node:
+        """Columns of a product: of one of their own, if others that are read are not as wide."""
+        written, offset, width = self._written[leaf.what.key], leaf.what.offset, leaf.width
+        weight, grain = written.weight, _grain(self._read[_whole(leaf)])
+        if grain != width or offset % width or weight.rows % width:
+            weight, offset = weight.part(0, offset, width), 0
+        place = _place(Product(self.settled(written.value), weight), self.products)
+        return self.graph.leaf(Columns("product", place, offset), width)
+
+    def _across(self, node: Node, width: int) -> Node:
+        """One number of a row, or one for all, as that of so many units."""
+        if node.op in REDUCTIONS:
+            pieces = map(self.settled, self._pieces(node.args[0]))
+            return self._reduced(self.graph.fold(node.op, list(pieces)), node.op, width)
+        if width == 1 or not node.width:
+            return self.settled(node)
+        if _is_of_reductions(node):  # computed once a unit, which is faster than to wait for it
+            return self.graph.apply(node.op, *(self._across(arg, width) for arg in node.args))
+        return self._reduced(self.settled(node), "sum", width)
+
+    def _reduced(self, value: Node, op: str, width: int) -> Node:
+        if value.width == width == 1:
+            return value
+        place = _place(Reduction(value, op, width), self.reductions)
+        return self.graph.leaf(Columns("reduction", place), width)
+
+    def _pieces(self, value: Node) -> Sequence[Node]:
+        """Pieces as wide as what else is read of the same leaves."""
+        read = (self._read[_whole(leaf)] for leaf in _leaves_of_units(value))
+        grain = math.gcd(value.width, *map(_grain, filter(_overlap, read)))
+        firsts = range(0, value.width, grain)
+        return [self.graph.part(value, first, grain) for first in firsts]
+
+
+def _place(item: Any, items: list[Any]) -> int:
+    """Where an item stands in a list, in which it is put if it is new."""
+    if item not in items:
+        items.append(item)
+    return items.index(item)
+
+
+def _leaves_of_units(node: Node) -> Iterator[Node]:
+    """The leaves of expressions, but for those in numbers of whole rows."""
+    if node.op == "leaf":
+        yield node
+    elif node.op != "spread":
+        for arg in node.args:
+            yield from _leaves_of_units(arg)
+
+
+def _is_of_reductions(node: Node) -> bool:
+    """Whether the one number of a row is made of reductions, and of what is the same for all."""
+    if node.op in ("leaf", "spread"):
+        return False
+    return all(arg.op in REDUCTIONS or not arg.width or _is_of_reductions(arg) for arg in node.args)
+
+
+def _whole(leaf: Node) -> tuple[str, Any]:
+    return leaf.what.source, leaf.what.key
+
+
+def _places(roots: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
+    """The pieces of each matrix that are read, in their order."""
+    read: dict[tuple[str, Any], set[_Place]] = {}
+    for leaf in (node for node in walk(roots) if node.op == "leaf"):
+        read.setdefault(_whole(leaf), set()).add((leaf.what.offset, leaf.width))
+    return {whole: sorted(places) for whole, places in read.items()}
+
+
+def _overlap(places: Sequence[_Place]) -> bool:
+    return any(first + width > after for (first, width), (after, _) in pairwise(places))
+
+
+def _grain(places: Sequence[_Place]) -> int:
+    """The width of the pieces that a matrix is cut in; 0 if they are of several widths."""
+    if _overlap(places):
+        return math.gcd(*chain.from_iterable(places))
+    widths = {width for _, width in places}
+    return widths.pop() if len(widths) == 1 else 0
