@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -303,6 +303,14 @@ class Step:
         """All that has to be computed."""
         products = (product.value for product in self.products)
         return [*self.state, *products, *(reduction.value for reduction in self.reductions)]
+
+    def with_used_parameters(self) -> Step:
+        """The same without the parameters that it does not use."""
+        leaves = {node.what for node in walk(self.roots) if node.op == "leaf"}
+        used = {leaf.key for leaf in leaves if leaf.source == "parameter"}
+        used |= {product.weight.name for product in self.products}
+        shapes = {name: shape for name, shape in self.parameters.items() if name in used}
+        return replace(self, parameters=shapes)
 
     def to_text(self) -> str:
         """The step as text, from which ``step_from_text`` makes an equal one anywhere."""

@@ -10,6 +10,7 @@ import torch
 
 from seqnets.cells import Cell
 from seqnets.cells.base import class_changes
+from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
@@ -21,7 +22,7 @@ _known: dict[Any, Any] = {}
 
 
 def program_of(cell: Cell) -> Program:
-    """What a cell's loops run.
+    """A cell's step as a program.
 
     An equation may read its arguments, its parameters and its attributes. What it reads besides,
     a global say, must not change: it is traced once.
@@ -29,20 +30,24 @@ def program_of(cell: Cell) -> Program:
     Raises:
         Untraceable: Its step is no such program; the message tells why.
     """
-    return plan_of(cell).program
+    return plan_of(cell).whole
 
 
 class Plan(NamedTuple):
     """How a cell is run over time.
 
     Attributes:
-        program: What its loops run.
-        projection: The names of weight and bias, if its projection is affine and no more.
+        whole: Its step.
+        program: What its loops run: the step, or what is left of it.
+        ahead: What is computed before the loop, if that is more than the projection.
+        projection: The names of weight and bias, if all before the loop is affine and no more.
         draws: Whether its projection draws random numbers.
         apart: Whether it maps the input of each step alone, which it does not where it draws.
     """
 
+    whole: Program
     program: Program
+    ahead: Ahead | None
     projection: tuple[str, str | None] | None
     draws: bool
     apart: bool
@@ -65,8 +70,11 @@ def streaming_program_of(cell: Cell) -> Program:
 def _plan(cell: Cell) -> Plan:
     draws, apart = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
-        program = _program(trace_step(cell))
-        return Plan(program, trace_projection(cell) if apart else None, draws, apart)
+        whole = _program(trace_step(cell))
+        ahead = computed_ahead(whole.step)
+        program = whole if ahead is None else _program(ahead.rest)
+        projection = trace_projection(cell) if apart and ahead is None else None
+        return Plan(whole, program, ahead, projection, draws, apart)
 
 
 def _streaming_program(cell: Cell) -> Program:

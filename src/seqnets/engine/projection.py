@@ -55,7 +55,7 @@ def _product(
 
 def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
     """The same by whatever the cell does."""
-    project = request.cell.project
+    project = request.project
     if layout.time_first and request.projects_apart:
         return project(x.transpose(0, 1)).contiguous().flatten(0, 1)
     return layout.rows(project(x)).contiguous()

@@ -59,9 +59,18 @@ class Request:
             return f"the step cannot be traced: {reason}"
         return None
 
+    def project(self, x: Tensor) -> Tensor:
+        """What the program reads, (..., W), of inputs (..., I).
+
+        Raises:
+            Untraceable: As for the program.
+        """
+        wx, ahead = self.cell.project(x), self._plan.ahead
+        return wx if ahead is None else ahead.of(wx, self.cell.tensors())
+
     @property
     def projection(self) -> tuple[str, str | None] | None:
-        """The names of weight and bias, if the cell's projection is affine and no more.
+        """The names of weight and bias, if :meth:`project` is affine and no more.
 
         Raises:
             Untraceable: As for the program.

@@ -51,7 +51,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     if _is_printed(request):
         return triton.run(request, access.loops_over_time())
     step = request.program.step
-    wx = request.cell.project(request.clean_x)
+    wx = request.project(request.clean_x)
     befores = _Befores()
     parameters = numbers(step, request.cell.tensors(), wx.dtype)
     values = values_of(step, wx, befores, parameters)

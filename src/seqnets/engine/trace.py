@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from seqnets.engine.graph import (
     Node,
     Step,
     Untraceable,
-    walk,
 )
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
@@ -71,8 +69,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
     widths = cell.state_sizes
     step = Step(recorder.graph, products, reductions, nodes, widths, x.shape[1], shapes)
-    used = _used_parameters(step)
-    step = replace(step, parameters={name: shapes[name] for name in shapes if name in used})
+    step = step.with_used_parameters()
     compare(step, cell, project=project)
     return step
 
@@ -179,9 +176,3 @@ class Entry(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         return None, *ctx.grads
-
-
-def _used_parameters(step: Step) -> set[str]:
-    leaves = {node.what for node in walk(step.roots) if node.op == "leaf"}
-    used = {leaf.key for leaf in leaves if leaf.source == "parameter"}
-    return used | {product.weight.name for product in step.products}

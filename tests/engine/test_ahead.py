@@ -1,0 +1,55 @@
+"""What steps compute of their input alone, before the loop."""
+
+import pytest
+import torch
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.engine.evaluate import replay
+from seqnets.engine.linear import read_parts
+from seqnets.engine.plans import plan_of
+from tests.engine.user_cells import (
+    DecayCell,
+    SelectiveCell,
+    SideBySideCell,
+    TimeAwareLSTMCell,
+    TorchCell,
+)
+
+B, T, I, H = 3, 4, 6, 8
+CELLS = [DecayCell, SelectiveCell, SideBySideCell, TimeAwareLSTMCell, TorchCell]
+
+
+@pytest.mark.parametrize("cell_cls", CELLS)
+def test_what_is_left_of_a_step_reads_what_was_computed_before_it(cell_cls):
+    cell = cell_cls(I, H).double()
+    plan, state = plan_of(cell), [torch.randn(B, n).double() for n in cell.state_sizes]
+    wx = cell.project(torch.randn(B, T, I).double())
+
+    read = plan.ahead.of(wx, cell.tensors())
+
+    assert read.shape == (B, T, plan.program.step.wx_size)
+    found = replay(plan.program.step, read[:, 1], state, cell.tensors())
+    torch.testing.assert_close(found, cell.step(wx[:, 1], tuple(state)))
+
+
+@pytest.mark.parametrize("cell_cls", CELLS)
+def test_all_products_and_reductions_in_the_loop_depend_on_the_state(cell_cls):
+    step = plan_of(cell_cls(I, H)).program.step
+
+    assert all(read_parts(step, [each.value]) for each in (*step.products, *step.reductions))
+
+
+def test_input_and_state_side_by_side_are_one_product_in_the_loop():
+    step = plan_of(SideBySideCell(I, H)).program.step
+
+    assert [(p.weight.rows, p.weight.columns) for p in step.products] == [(4 * H, H)]
+    assert step.wx_size == 4 * H
+
+
+@pytest.mark.parametrize("cell_cls", [LSTMCell, GRUCell])
+def test_a_projection_that_is_enough_is_left_as_it_is(cell_cls):
+    plan = plan_of(cell_cls(I, H))
+
+    assert plan.ahead is None
+    assert plan.program is plan.whole
+    assert plan.projection == ("weight_ih", "bias_ih")
