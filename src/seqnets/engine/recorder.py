@@ -294,6 +294,8 @@ class Recorder(Watcher):
             return meaning.part(dim, first, many)
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
+        if whole.dim() > 2:  # whatever computes with it will be named
+            return None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:

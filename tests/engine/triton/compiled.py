@@ -1,6 +1,6 @@
 """Compile the kernels of some cells for an H200, wherever this runs; fail if many registers spill.
 
-python compiled.py LSTMCell GRUCell ...
+python -m tests.engine.triton.compiled LSTMCell GRUCell ...
 """
 
 import itertools
@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 
 from seqnets import cells
 from seqnets.engine.linear import recurrences
-from seqnets.engine.plans import program_of
+from seqnets.engine.plans import plan_of
 from seqnets.engine.triton import over_time, printer
 from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.loops import Pass
@@ -66,7 +66,7 @@ def main(names):
     for name in names:
         for H, B, dtype in SIZES:
             cell_cls = getattr(cells, name, None) or getattr(user_cells, name)
-            program = program_of(cell_cls(H, H))
+            program = plan_of(cell_cls(H, H)).program
             ways = [(printer, None), *([(over_time, "time")] if recurrences(program) else [])]
             for (writer, mode), pass_ in itertools.product(ways, ("forward", "backward")):
                 tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200, mode)
