@@ -135,3 +135,7 @@ def test_on_a_gpu_the_second_run_says_how_long_one_takes_however_long_the_first_
     times = race({"a": clock.runner("a", 5000.0, 2.0)}, 0.001, gpu)
 
     assert times["a"].median == pytest.approx(2.0)
+
+
+def test_where_nobody_may_be_timed_there_are_no_times():
+    assert race({}, 0.001, CPU) == {}

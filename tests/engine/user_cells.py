@@ -317,7 +317,7 @@ class TimeAwareLSTMCell(BareCell):
     states = ("h", "c")
 
     def make(self, I, H):
-        self.forget, self.shift = nn.Linear(H, H), nn.Parameter(torch.tensor([2.7]))
+        self.forget, self.shift = nn.Linear(H, H), nn.Parameter(torch.rand(1))
         self.inputs, self.gates = nn.Linear(I - 1, 4 * H), nn.Linear(H, 4 * H)
 
     def project(self, x):
@@ -327,7 +327,7 @@ class TimeAwareLSTMCell(BareCell):
         h, c = state
         wx, time = wx[:, :-1], wx[:, -1:]
         short = torch.tanh(self.forget(c))
-        c = c - short + short / torch.log(self.shift + time)
+        c = c - short + short / torch.log(2.7 + self.shift**2 + time)
         i, f, g, o = (wx + self.gates(h)).view(-1, 4, self.hidden_size).unbind(1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c

@@ -45,6 +45,8 @@ def race(runs: Mapping[str, Run], budget: float, device: torch.device) -> dict[s
             end of the last, and nobody waits in between: what the host needs counts where the GPU
             waits for it, as in training.
     """
+    if not runs:
+        return {}
     with _no_collector():
         first = {name: _warm(run, device) for name, run in runs.items()}
         shortest = _SHORTEST[device.type]
