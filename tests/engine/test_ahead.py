@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.engine.evaluate import replay
 from seqnets.engine.linear import read_parts
 from seqnets.engine.plans import plan_of
+from seqnets.testing import check_backend
 from tests.engine.user_cells import (
+    BareCell,
     DecayCell,
     SelectiveCell,
     SideBySideCell,
@@ -46,10 +49,28 @@ def test_input_and_state_side_by_side_are_one_product_in_the_loop():
     assert step.wx_size == 4 * H
 
 
+class TwiceReadCell(BareCell):
+    """Columns of the input that are read whole and in part."""
+
+    def make(self, I, H):
+        self.inputs, self.recurrent = nn.Linear(I, H), nn.Linear(H, H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        return (torch.tanh(wx * wx[:, :1] + wx[:, 1:2] + self.recurrent(state[0])),)
+
+
+def test_columns_of_the_input_may_be_read_whole_and_in_part():
+    for backend in ("c", "eager"):
+        assert check_backend(TwiceReadCell(I, H), backend, steps=(1, 4)) == {}
+
+
 @pytest.mark.parametrize("cell_cls", [LSTMCell, GRUCell])
 def test_a_projection_that_is_enough_is_left_as_it_is(cell_cls):
     plan = plan_of(cell_cls(I, H))
 
     assert plan.ahead is None
-    assert plan.program is plan.whole
+    assert plan.program.step is plan.step
     assert plan.projection == ("weight_ih", "bias_ih")

@@ -15,6 +15,7 @@ from seqnets.engine.evaluate import values_of
 from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step
 from seqnets.engine.linear import read_parts
 from seqnets.engine.loops import numbers
+from seqnets.engine.settling import overlap
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,15 @@ class Ahead:
 
 
 def computed_ahead(step: Step) -> Ahead | None:
-    """What of a step depends on its input alone; None if that is no product and no reduction."""
+    """What of a step depends on its input alone; None if the projected input says it all.
+
+    That is, no product and no reduction; and no column of it is read in two pieces, whose gradients
+    a loop could not tell apart.
+    """
     rest = _Rest(step)
     state = tuple(map(rest.of, step.state))
-    if all(node.what.source == "wx" for node in rest.columns):
+    places = sorted((n.what.offset, n.width) for n in rest.columns if n.what.source == "wx")
+    if len(places) == len(rest.columns) and not overlap(places):
         return None
     made = tuple(rest.products.values()), tuple(rest.reductions.values())
     left = Step(rest.graph, *made, state, step.state_sizes, rest.width, step.parameters)

@@ -30,14 +30,15 @@ def program_of(cell: Cell) -> Program:
     Raises:
         Untraceable: Its step is no such program; the message tells why.
     """
-    return plan_of(cell).whole
+    plan = plan_of(cell)
+    return plan.program if plan.ahead is None else _program(plan.step)
 
 
 class Plan(NamedTuple):
     """How a cell is run over time.
 
     Attributes:
-        whole: Its step.
+        step: Its step.
         program: What its loops run: the step, or what is left of it.
         ahead: What is computed before the loop, if that is more than the projection.
         projection: The names of weight and bias, if all before the loop is affine and no more.
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
         apart: Whether it maps the input of each step alone, which it does not where it draws.
     """
 
-    whole: Program
+    step: Step
     program: Program
     ahead: Ahead | None
     projection: tuple[str, str | None] | None
@@ -70,11 +71,11 @@ def streaming_program_of(cell: Cell) -> Program:
 def _plan(cell: Cell) -> Plan:
     draws, apart = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
-        whole = _program(trace_step(cell))
-        ahead = computed_ahead(whole.step)
-        program = whole if ahead is None else _program(ahead.rest)
+        step = trace_step(cell)
+        ahead = computed_ahead(step)
+        program = _program(step if ahead is None else ahead.rest)
         projection = trace_projection(cell) if apart and ahead is None else None
-        return Plan(whole, program, ahead, projection, draws, apart)
+        return Plan(step, program, ahead, projection, draws, apart)
 
 
 def _streaming_program(cell: Cell) -> Program:

@@ -85,7 +85,7 @@ class Settler:
     def _pieces(self, value: Node) -> Sequence[Node]:
         """Pieces as wide as what else is read of the same leaves."""
         read = (self._read[_whole(leaf)] for leaf in _leaves_of_units(value))
-        grain = math.gcd(value.width, *map(_grain, filter(_overlap, read)))
+        grain = math.gcd(value.width, *map(_grain, filter(overlap, read)))
         firsts = range(0, value.width, grain)
         return [self.graph.part(value, first, grain) for first in firsts]
 
@@ -125,13 +125,14 @@ def _places(roots: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
     return {whole: sorted(places) for whole, places in read.items()}
 
 
-def _overlap(places: Sequence[_Place]) -> bool:
+def overlap(places: Sequence[_Place]) -> bool:
+    """Whether two of some pieces, in their order, share columns."""
     return any(first + width > after for (first, width), (after, _) in pairwise(places))
 
 
 def _grain(places: Sequence[_Place]) -> int:
     """The width of the pieces that a matrix is cut in; 0 if they are of several widths."""
-    if _overlap(places):
+    if overlap(places):
         return math.gcd(*chain.from_iterable(places))
     widths = {width for _, width in places}
     return widths.pop() if len(widths) == 1 else 0
