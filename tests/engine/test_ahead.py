@@ -50,7 +50,7 @@ def test_input_and_state_side_by_side_are_one_product_in_the_loop():
 
 
 class TwiceReadCell(BareCell):
-    """Columns of the input that are read whole and in part."""
+    """Columns of the input, and of a product, that are read whole and in part."""
 
     def make(self, I, H):
         self.inputs, self.recurrent = nn.Linear(I, H), nn.Linear(H, H)
@@ -59,10 +59,11 @@ class TwiceReadCell(BareCell):
         return self.inputs(x)
 
     def step(self, wx, state):
-        return (torch.tanh(wx * wx[:, :1] + wx[:, 1:2] + self.recurrent(state[0])),)
+        z = self.recurrent(state[0])
+        return (torch.tanh(wx * wx[:, :1] + wx[:, 1:2] + z * torch.sigmoid(z[:, 2:3])),)
 
 
-def test_columns_of_the_input_may_be_read_whole_and_in_part():
+def test_columns_may_be_read_whole_and_in_part():
     for backend in ("c", "eager"):
         assert check_backend(TwiceReadCell(I, H), backend, steps=(1, 4)) == {}
 

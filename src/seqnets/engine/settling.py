@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 from seqnets.engine.graph import REDUCTIONS, Columns, Graph, Node, Product, Reduction, walk
@@ -37,7 +37,9 @@ class Settler:
         self.reductions: list[Reduction] = []
         self._written = products
         self._settled: dict[Node, Node] = {}
-        self._read = _places([*roots, *(product.value for product in products)])
+        everything = [*roots, *(product.value for product in products)]
+        self._read = _places(walk(everything))
+        self._read_alone = _places(walk(everything, _Reductions()))
 
     def settled(self, node: Node) -> Node:
         """A node that is not put together of pieces, as loops compute it."""
@@ -57,9 +59,13 @@ class Settler:
         return self.graph.apply(node.op, *map(self.settled, node.args))
 
     def _product(self, leaf: Node) -> Node:
-        """Columns of a product: of one of their own, if others that are read are not as wide."""
+        """Columns of a product: of one of their own, if others that are read are not as wide.
+
+        What is read in reductions alone is cut, and does not count.
+        """
         written, offset, width = self._written[leaf.what.key], leaf.what.offset, leaf.width
-        weight, grain = written.weight, _grain(self._read[_whole(leaf)])
+        places = self._read_alone.get(_whole(leaf)) or self._read[_whole(leaf)]
+        weight, grain = written.weight, _width(places)
         if grain != width or offset % width or weight.rows % width:
             weight, offset = weight.part(0, offset, width), 0
         place = _place(Product(self.settled(written.value), weight), self.products)
@@ -85,7 +91,8 @@ class Settler:
     def _pieces(self, value: Node) -> Sequence[Node]:
         """Pieces as wide as what else is read of the same leaves."""
         read = (self._read[_whole(leaf)] for leaf in _leaves_of_units(value))
-        grain = math.gcd(value.width, *map(_grain, filter(overlap, read)))
+        cuts = (cut for places in read if overlap(places) for place in places for cut in place)
+        grain = math.gcd(value.width, *cuts)
         firsts = range(0, value.width, grain)
         return [self.graph.part(value, first, grain) for first in firsts]
 
@@ -117,10 +124,17 @@ def _whole(leaf: Node) -> tuple[str, Any]:
     return leaf.what.source, leaf.what.key
 
 
-def _places(roots: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
-    """The pieces of each matrix that are read, in their order."""
+class _Reductions:
+    """All reductions: beyond which nothing is walked to."""
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, Node) and node.op in REDUCTIONS
+
+
+def _places(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
+    """The pieces of each matrix that are among some nodes, in their order."""
     read: dict[tuple[str, Any], set[_Place]] = {}
-    for leaf in (node for node in walk(roots) if node.op == "leaf"):
+    for leaf in (node for node in nodes if node.op == "leaf"):
         read.setdefault(_whole(leaf), set()).add((leaf.what.offset, leaf.width))
     return {whole: sorted(places) for whole, places in read.items()}
 
@@ -130,9 +144,7 @@ def overlap(places: Sequence[_Place]) -> bool:
     return any(first + width > after for (first, width), (after, _) in pairwise(places))
 
 
-def _grain(places: Sequence[_Place]) -> int:
-    """The width of the pieces that a matrix is cut in; 0 if they are of several widths."""
-    if overlap(places):
-        return math.gcd(*chain.from_iterable(places))
+def _width(places: Sequence[_Place]) -> int:
+    """How wide pieces are that lie beside each other; 0 if they do not, or are not alike."""
     widths = {width for _, width in places}
-    return widths.pop() if len(widths) == 1 else 0
+    return widths.pop() if len(widths) == 1 and not overlap(places) else 0
