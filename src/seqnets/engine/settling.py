@@ -8,7 +8,7 @@ product or a reduction of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,9 +37,10 @@ class Settler:
         self.reductions: list[Reduction] = []
         self._written = products
         self._settled: dict[Node, Node] = {}
+        self._spread: dict[tuple[Node, int], Node] = {}
         everything = [*roots, *(product.value for product in products)]
         self._read = _places(walk(everything))
-        self._read_alone = _places(walk(everything, _Reductions()))
+        self._read_alone = _places(walk(everything, _Those(REDUCTIONS)))
 
     def settled(self, node: Node) -> Node:
         """A node that is not put together of pieces, as loops compute it."""
@@ -73,6 +74,11 @@ class Settler:
 
     def _across(self, node: Node, width: int) -> Node:
         """One number of a row, or one for all, as that of so many units."""
+        if (node, width) not in self._spread:
+            self._spread[node, width] = self._made_across(node, width)
+        return self._spread[node, width]
+
+    def _made_across(self, node: Node, width: int) -> Node:
         if node.op in REDUCTIONS:
             pieces = map(self.settled, self._pieces(node.args[0]))
             return self._reduced(self.graph.fold(node.op, list(pieces)), node.op, width)
@@ -90,7 +96,8 @@ class Settler:
 
     def _pieces(self, value: Node) -> Sequence[Node]:
         """Pieces as wide as what else is read of the same leaves."""
-        read = (self._read[_whole(leaf)] for leaf in _leaves_of_units(value))
+        nodes = walk([value], _Those({"spread"}))
+        read = (self._read[_whole(leaf)] for leaf in nodes if leaf.op == "leaf")
         cuts = (cut for places in read if overlap(places) for place in places for cut in place)
         grain = math.gcd(value.width, *cuts)
         firsts = range(0, value.width, grain)
@@ -104,31 +111,24 @@ def _place(item: Any, items: list[Any]) -> int:
     return items.index(item)
 
 
-def _leaves_of_units(node: Node) -> Iterator[Node]:
-    """The leaves of expressions, but for those in numbers of whole rows."""
-    if node.op == "leaf":
-        yield node
-    elif node.op != "spread":
-        for arg in node.args:
-            yield from _leaves_of_units(arg)
-
-
 def _is_of_reductions(node: Node) -> bool:
     """Whether the one number of a row is made of reductions, and of what is the same for all."""
-    if node.op in ("leaf", "spread"):
-        return False
-    return all(arg.op in REDUCTIONS or not arg.width or _is_of_reductions(arg) for arg in node.args)
+    inside = walk([node], _Those(REDUCTIONS))
+    return not any(n.width and n.op in ("leaf", "spread") for n in inside)
 
 
 def _whole(leaf: Node) -> tuple[str, Any]:
     return leaf.what.source, leaf.what.key
 
 
-class _Reductions:
-    """All reductions: beyond which nothing is walked to."""
+class _Those:
+    """All nodes of some operations, beyond which nothing is walked to."""
+
+    def __init__(self, ops: set[str]) -> None:
+        self._ops = ops
 
     def __contains__(self, node: object) -> bool:
-        return isinstance(node, Node) and node.op in REDUCTIONS
+        return isinstance(node, Node) and node.op in self._ops
 
 
 def _places(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
