@@ -122,6 +122,10 @@ class Recorder(Watcher):
             return self.graph.leaf(Columns("parameter", meaning.name, first), meaning.columns)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
+    def _number(self, truth: Tensor) -> Node:
+        """What is true or false, as 1 or 0."""
+        return self.graph.apply("where", self.node(truth), *map(self.graph.const, (1, 0)))
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -193,7 +197,7 @@ class Recorder(Watcher):
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         if name == "_to_copy" and args[0].dtype == torch.bool and result.is_floating_point():
-            return self.graph.apply("where", self.node(args[0]), *map(self.graph.const, (1, 0)))
+            return self._number(args[0])
         if name in _SAME | _PIECES:
             whole, made = args[0], [result] if isinstance(result, Tensor) else result
             if all(tensor.shape == whole.shape for tensor in made):
@@ -404,7 +408,7 @@ class Recorder(Watcher):
             a = a if low is None else apply("maximum", a, self.node(low))
             return a if high is None else apply("minimum", a, self.node(high))
         if name in _LOGICAL:
-            numbers = [apply("where", self.node(arg), const(1), const(0)) for arg in args]
+            numbers = map(self._number, args)
             if name.endswith("not"):
                 return apply("eq", *numbers, const(0))
             return apply("ne", apply(_LOGICAL[name], *numbers), const(0))
