@@ -1,5 +1,6 @@
-"""Measure where torch's own kernels are faster than our loops, for engine/preference.json.
+"""Measure where torch's own code is faster than ours, for engine/preference.json.
 
+    python scripts/measure_preference.py --products       # products of matrices: first, in a minute
     python scripts/measure_preference.py                  # the loops in C, about 4 minutes
     python scripts/measure_preference.py --threads 1      # the same on one core, a table of its own
     python scripts/measure_preference.py --device cuda    # those in Triton
@@ -13,6 +14,7 @@ import gc
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import commit, machine, versions
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
-from seqnets.engine.preference import of_processor
+from seqnets.engine.c.products import multiply
+from seqnets.engine.measured import of_processor
 
 TABLE = Path(__file__).parent.parent / "src" / "seqnets" / "engine" / "preference.json"
 CELLS = (LSTMCell, GRUCell, RNNCell)
@@ -57,6 +60,25 @@ def cases(device: str) -> Iterator[tuple[Case, type]]:
                 yield case, cell
 
 
+SIZES_OF_PRODUCTS = [*product((1, 16, 128, 1024, 8192), (4, 32, 256, 2048), (4, 32, 256, 2048))]
+"""m, k and n of a product of (m, k) and (k, n)."""
+
+
+def products() -> dict[str, Any]:
+    """The time of our product of two matrices over that of torch's."""
+    found = []
+    for m, k, n in SIZES_OF_PRODUCTS:
+        a, b, out = torch.randn(m, k), torch.randn(n, k).T, torch.empty(m, n)
+        runs = {
+            "ours": partial(multiply, a, b, None, out),
+            "torch": partial(torch.mm, a, b, out=out),
+        }
+        times = race(runs, 0.2, torch.device("cpu"))
+        found.append([m, k, n, round(times["ours"].median / times["torch"].median, 3)])
+        print("m={} k={} n={}: {}".format(*found[-1]))
+    return {"speed_of_torch": found}
+
+
 def speed_of_native(work: Workload, device: str) -> float:
     """The time of our loops over that of torch's kernel."""
     names = LOOPS[device], "native"
@@ -84,6 +106,7 @@ def measured(device: str) -> dict[str, Any]:
 def main() -> None:
     """Measure all sizes of a device and write them into the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--products", action="store_true")
     parser.add_argument("--device", choices=LOOPS, default="cpu")
     parser.add_argument("--threads", type=int, help="as many as torch takes if omitted")
     parser.add_argument("--output", type=Path, default=TABLE)
@@ -92,10 +115,13 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     whole = json.loads(TABLE.read_text(encoding="utf-8"))
     surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
-    kind = asked.device
-    if kind == "cpu":
-        kind = of_processor("cpu_alone" if torch.get_num_threads() == 1 else "cpu")
-    whole[kind] = surroundings | {"speed_of_native": measured(asked.device)}
+    kind = "products" if asked.products else asked.device
+    if kind == "cpu" and torch.get_num_threads() == 1:
+        kind = "cpu_alone"
+    if kind != "cuda":
+        kind = of_processor(kind)
+    found = products() if asked.products else {"speed_of_native": measured(asked.device)}
+    whole[kind] = surroundings | found
     text = json.dumps(whole, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text

@@ -18,6 +18,7 @@ from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
+from seqnets.engine.products import product
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
 from seqnets.engine.request import Request, parted
@@ -93,17 +94,18 @@ def weight_gradients(
         inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
     """
     gradients = dict(found.units)
-    for k, product in enumerate(program.step.products):
-        part, weight = program.part_of(k), product.weight
+    for k, weight in enumerate(each.weight for each in program.step.products):
+        part = program.part_of(k)
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
         left, right = picked(grad, inside).T, picked(value, inside)
         parameter = parameters[weight.name]
         if weight.covers(parameter.shape) and weight.name not in gradients:
-            gradients[weight.name] = right.T @ left.T if weight.turned else left @ right
+            factors = (right.T, left.T) if weight.turned else (left, right)
+            gradients[weight.name] = product(*factors)
         else:
             total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
-            weight.of(total).addmm_(left, right)
+            weight.of(total).add_(product(left, right))
     return gradients
 
 

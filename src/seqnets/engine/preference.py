@@ -1,25 +1,19 @@
 """Which backends are worth trying for a request, fastest first, by measurement.
 
-``preference.json`` beside this file holds how fast torch's kernels are compared with the loops in
-C on the CPU, on several cores and on one alone, and in Triton on a GPU, at some sizes. Families of
-processors differ; what was not measured goes by the first that was.
-``scripts/measure_preference.py`` makes it.
+How fast torch's kernels are was measured against the loops in C on the CPU, on several cores and
+on one alone, and in Triton on a GPU, at some sizes. Families of processors differ; what was not
+measured goes by the first that was.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any
+from functools import lru_cache
 
 import torch
 
 from seqnets.cells import GatedCell, GRUCell, RNNCell
 from seqnets.engine import native, scan
+from seqnets.engine.measured import nearest, of_processor, table
 from seqnets.engine.request import Request
 
 _ORDER = {
@@ -87,40 +81,10 @@ def _numbers(dtype: torch.dtype) -> str:
 @lru_cache(maxsize=4096)
 def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) -> float:
     """The time of the loops in C, or in Triton, over that of torch's kernel."""
-    whole = _table()
+    whole = table()
     if kind in ("cpu", "cpu_alone"):
         passes = whole.get(of_processor(kind), whole[kind])["speed_of_native"]
     else:
         passes = whole["cuda"]["speed_of_native"].get(kind, {})
     points = passes.get("training" if training else "forward", {})
     return nearest(points[family], sizes) if family in points else 0.0
-
-
-def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> float:
-    """What was measured at the sizes B, T and H nearest to some, by the ratios between them."""
-
-    def distance(point: Sequence[float]) -> float:
-        return sum(math.log(a / b) ** 2 for a, b in zip(point[:3], sizes, strict=True))
-
-    return float(min(points, key=distance)[3])
-
-
-def of_processor(kind: str) -> str:
-    """The name of a table of this machine's family of processors."""
-    return f"{kind} of {_processor()}"
-
-
-@cache
-def _processor() -> str:
-    """Vendor and family, as Linux tells them."""
-    told: dict[str, str] = {}
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for name, _, value in (line.partition(":") for line in lines):
-            told.setdefault(name.strip(), value.strip())
-    return f"{told.get('vendor_id', 'any')} {told.get('cpu family', '')}".strip()
-
-
-@lru_cache(maxsize=1)
-def _table() -> Any:
-    text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
-    return json.loads(text)

@@ -11,6 +11,7 @@ from torch import Tensor
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Loops
 from seqnets.engine.memory import room
+from seqnets.engine.products import product
 from seqnets.engine.request import Request, rebuilt
 from seqnets.engine.trace import Entry
 from seqnets.typing import State
@@ -44,10 +45,8 @@ def _product(
     weight = parameters[weight_name]
     wx = room(x, x.shape[0], weight.shape[0])
     out = wx if inside is None else x.new_empty(inside.shape[0], weight.shape[0])
-    if bias_name is None:
-        torch.mm(picked(x, inside), weight.T, out=out)
-    else:
-        torch.addmm(parameters[bias_name], picked(x, inside), weight.T, out=out)
+    bias = None if bias_name is None else parameters[bias_name]
+    product(picked(x, inside), weight.T, bias, out)
     if inside is not None:
         wx.index_copy_(0, inside, out)
     return wx
@@ -145,12 +144,12 @@ class _AffineWay:
         wanted = dict(zip(self.names, needed[1 + states :], strict=True))
         gradients = {}
         if wanted[self.weight]:
-            gradients[self.weight] = grads.T @ picked(self.layout.rows(x), self.inside)
+            gradients[self.weight] = product(grads.T, picked(self.layout.rows(x), self.inside))
         if self.bias is not None and wanted[self.bias]:
             gradients[self.bias] = grads.sum(0)
         grad_x = None
         if needed[0]:
-            through = grads @ parameters[self.weight]
+            through = product(grads, parameters[self.weight])
             if self.inside is not None:
                 everywhere = through.new_zeros(len(found.wx), through.shape[1])
                 through = everywhere.index_copy_(0, self.inside, through)

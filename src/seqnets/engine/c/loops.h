@@ -8,7 +8,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#define UNROLL _Pragma("GCC unroll 64")
 #if NREGS == 32 /* two numbers a turn: a quarter faster at two or three rows; slower with 16 */
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #else

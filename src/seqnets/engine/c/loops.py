@@ -6,16 +6,16 @@ import ctypes
 import math
 import os
 from collections.abc import Sequence
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqnets.engine.c import compiler
-from seqnets.engine.c.printer import print_program, with_headers
-from seqnets.engine.c.text import SETTINGS
+from seqnets.engine.c.printer import print_program
+from seqnets.engine.c.text import SETTINGS, with_headers
+from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.loops import (
     Gradients,
     Kept,
@@ -41,11 +41,11 @@ class Library:
 
     def __init__(self, program: Program, dtype: torch.dtype) -> None:
         source = print_program(program)
-        text = with_headers(source.text, double=dtype == torch.float64)
+        text = with_headers(source.text, "vector.h", "loops.h", double=dtype == torch.float64)
         self._library = compiler.load(text)
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
-        self._fixed = dict(zip(sizes, source.sizes, strict=True)) | _openmp()
+        self._fixed = dict(zip(sizes, source.sizes, strict=True)) | openmp()
         self._names = *SETTINGS, *sizes, *source.pointers
         self._struct = ctypes.c_int64 * len(self._names)
         self._place_of_scratch = self._names.index("scratch")
@@ -76,30 +76,9 @@ class Library:
         return function
 
 
-@cache
-def _openmp() -> _Values:
-    """Addresses in the OpenMP library that torch's own threads come from; nothing without it.
-
-    A second library would bring threads of its own, which fight with torch's for the cores.
-    """
-    names = {"parallel": "GOMP_parallel", "thread": "omp_get_thread_num"}
-    names |= {"team": "omp_get_num_threads"}
-    folder = Path(torch.__file__).parent / "lib"
-    beside = [str(path) for pattern in ("libgomp*", "lib*omp*") for path in folder.glob(pattern)]
-    for library in (None, *beside):
-        try:
-            opened = ctypes.CDLL(library)
-            found = {k: getattr(opened, name) for k, name in names.items()}
-        except (OSError, AttributeError):
-            continue
-        return {k: ctypes.cast(f, ctypes.c_void_p).value or 0 for k, f in found.items()}
-    return {}
-
-
 def settings(library: Library, program: Program, B: int, T: int) -> _Values:
     """How the work of a call is split among threads."""
-    threads = torch.get_num_threads() if _openmp() else 1
-    return _settings(program, library.lanes, B, T, threads)
+    return _settings(program, library.lanes, B, T, most_threads())
 
 
 @lru_cache(maxsize=4096)

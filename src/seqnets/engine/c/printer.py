@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from seqnets.engine.c.backward import BackwardPrinter
 from seqnets.engine.c.forward import ForwardPrinter
@@ -42,13 +41,6 @@ def print_program(program: Program) -> Source:
     products = _products(sorted(set().union(*(each.widths for each in passes))))
     whole = [_EXPORTS, text.struct(), _ROWS, *products, "", *text.lines]
     return Source("\n".join(whole), list(text.sizes), text.pointers)
-
-
-def with_headers(text: str, *, double: bool) -> str:
-    """A printed program with all it needs to compile."""
-    folder = files("seqnets.engine.c")
-    headers = [(folder / name).read_text(encoding="utf-8") for name in ("vector.h", "loops.h")]
-    return "\n".join(["#define SEQNETS_DOUBLE"] * double + [*headers, text])
 
 
 def _products(widths: Sequence[int]) -> list[str]:

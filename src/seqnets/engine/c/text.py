@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 
 SETTINGS = {
     "B": "int64_t B",
@@ -81,3 +82,10 @@ class Text:
         members = [*SETTINGS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
         members += [f"real *{name}" for name in self.pointers]
         return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
+
+
+def with_headers(text: str, *names: str, double: bool) -> str:
+    """A whole file: headers of this folder, and a text after them."""
+    folder = files("seqnets.engine.c")
+    headers = [(folder / name).read_text(encoding="utf-8") for name in names]
+    return "\n".join(["#define SEQNETS_DOUBLE"] * double + [*headers, text])

@@ -1,0 +1,141 @@
+/* A product of two matrices: c (m, n) = a (m, k) b (k, n) + bias, of whatever strides.
+ *
+ * Each thread has rows of its own. It packs a block of b that stays in its second cache, and takes
+ * a's rows past it, a tile at a time: the tile's sums stay in registers. Every sum goes from the
+ * first number to the last, whatever m is and however many threads there are.
+ */
+enum {
+    VECTORS = NREGS == 32 ? 4 : 2, /* of a panel of b */
+    ROWS = 6,                      /* of a tile: as many sums as the registers hold */
+    TALL = 8 * ROWS,               /* rows of a that are packed together */
+    DEEP = 256,                    /* numbers of a sum, and */
+    WIDE = 8 * VECTORS * LANES     /* columns, of the block of b */
+};
+
+typedef struct {
+    int64_t m, n, k;
+    const real *a;
+    int64_t a_row, a_column; /* distances of neighbours */
+    const real *b;
+    int64_t b_row, b_column;
+    real *c;
+    int64_t c_row;
+    const real *bias; /* (n), or nothing */
+    real *scratch;
+    int64_t threads;
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
+    int (*thread)(void), (*team)(void);
+} Product;
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT const int64_t scratch_of_a_thread = DEEP * (WIDE + TALL);
+
+INLINE long least(long a, long b) { return a < b ? a : b; }
+
+/* n lines of k numbers side by side, `width` apart; what is left of the width is not touched. */
+static void pack(const real *from, long across, long along, long n, long k, long width, real *to) {
+    if (across == 1)
+        for (long i = 0; i < k; i++)
+            memcpy(to + i * width, from + i * along, (size_t)n * sizeof(real));
+    else
+        for (long first = 0; first < k; first += LANES) /* so few that they stay in the cache */
+            for (long line = 0; line < n; line++)
+                for (long i = first; i < least(first + LANES, k); i++)
+                    to[i * width + line] = from[line * across + i * along];
+}
+
+/* A tile of a times a packed panel of b, whose lines are `vectors` long. */
+INLINE void tile(const real *a, long row, long column, const real *b, long k, const int vectors,
+                 vec *z) {
+    vec sum[ROWS][VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = (vec){0};
+    for (long i = 0; i < k; i++) {
+        vec line[VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++) line[v] = v_load(b + (i * vectors + v) * LANES);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            const vec x = v_set(a[r * row + i * column]);
+            UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += x * line[v];
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < vectors; v++) z[r * vectors + v] = sum[r][v];
+}
+
+/* The same for a that is packed, its rows side by side, or whose rows are as they were. */
+INLINE void either_tile(const real *a, long row, const real *b, long k, const int vectors, vec *z) {
+    if (row == 1)
+        tile(a, 1, TALL, b, k, vectors, z);
+    else
+        tile(a, row, 1, b, k, vectors, z);
+}
+
+static __attribute__((noinline)) void multiply_tile(const real *a, long row, const real *b, long k,
+                                                    long vectors, vec *z) {
+    switch (vectors) {
+    case 1: either_tile(a, row, b, k, 1, z); break;
+    case 2: either_tile(a, row, b, k, 2, z); break;
+    case 3: either_tile(a, row, b, k, VECTORS < 3 ? VECTORS : 3, z); break;
+    default: either_tile(a, row, b, k, VECTORS, z);
+    }
+}
+
+/* The sums of a tile into c, or onto what is there; `left` of its columns are there. */
+static void put(const Product *p, const vec *z, long vectors, long row, long rows, long column,
+                int onto) {
+    for (long r = 0; r < rows; r++)
+        for (long v = 0; v < vectors; v++, z++) {
+            const long at = column + v * LANES;
+            const int n = (int)least(LANES, p->n - at);
+            real *to = p->c + (row + r) * p->c_row + at;
+            const real *plus = onto ? to : p->bias ? p->bias + at : 0;
+            v_store_n(to, plus ? *z + v_load_n(plus, n) : *z, n);
+        }
+}
+
+/* A block of b that begins at a number and a column, times rows of a. */
+static void multiply_block(const Product *p, long first, long last, long i, long column, real *room) {
+    real *const block = room, *const strip = room + DEEP * WIDE;
+    const long k = least(DEEP, p->k - i), n = least(WIDE, p->n - column), panel = VECTORS * LANES;
+    for (long j = 0; j < n; j += panel) {
+        const long lines = least(panel, n - j), width = (lines + LANES - 1) / LANES * LANES;
+        pack(p->b + i * p->b_row + (column + j) * p->b_column, p->b_column, p->b_row, lines, k,
+             width, block + j * k);
+    }
+    for (long row = first; row < last; row += TALL) {
+        const long rows = least(TALL, last - row);
+        const real *a = p->a + row * p->a_row + i * p->a_column;
+        const int packed = p->a_column != 1 || rows % ROWS;
+        if (packed) pack(a, p->a_row, p->a_column, rows, k, TALL, strip);
+        for (long r = 0; r < rows; r += ROWS)
+            for (long j = 0; j < n; j += panel) {
+                const long vectors = (least(panel, n - j) + LANES - 1) / LANES;
+                const long high = least(ROWS, rows - r);
+                vec z[ROWS * VECTORS];
+                if (packed)
+                    multiply_tile(strip + r, 1, block + j * k, k, vectors, z);
+                else
+                    multiply_tile(a + r * p->a_row, p->a_row, block + j * k, k, vectors, z);
+                put(p, z, vectors, row + r, high, column + j, i > 0);
+            }
+    }
+}
+
+static void multiply_rows(void *product) {
+    const Product *p = product;
+    const long threads = p->threads > 1 ? p->team() : 1, thread = threads > 1 ? p->thread() : 0;
+    const long tiles = (p->m + ROWS - 1) / ROWS;
+    const long first = tiles * thread / threads * ROWS;
+    const long last = least(tiles * (thread + 1) / threads * ROWS, p->m);
+    real *const room = p->scratch + thread * scratch_of_a_thread;
+    for (long column = 0; column < p->n && first < last; column += WIDE)
+        for (long i = 0; i < p->k; i += DEEP) multiply_block(p, first, last, i, column, room);
+}
+
+EXPORT void multiply(Product *p) {
+    if (p->threads > 1)
+        p->parallel(multiply_rows, p, (unsigned)p->threads, 0);
+    else
+        multiply_rows(p);
+}

@@ -1,0 +1,46 @@
+"""What was measured: how fast torch's own code is against ours, at some sizes.
+
+``preference.json`` beside this file holds it; ``scripts/measure_preference.py`` makes it. Families
+of processors have tables of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def table() -> Any:
+    """All of it."""
+    text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> float:
+    """What was measured at the three sizes nearest to some, by the ratios between them."""
+
+    def distance(point: Sequence[float]) -> float:
+        return sum(math.log(a / b) ** 2 for a, b in zip(point[:3], sizes, strict=True))
+
+    return float(min(points, key=distance)[3])
+
+
+def of_processor(kind: str) -> str:
+    """The name of a table of this machine's family of processors."""
+    return f"{kind} of {_processor()}"
+
+
+@cache
+def _processor() -> str:
+    """Vendor and family, as Linux tells them."""
+    told: dict[str, str] = {}
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for name, _, value in (line.partition(":") for line in lines):
+            told.setdefault(name.strip(), value.strip())
+    return f"{told.get('vendor_id', 'any')} {told.get('cpu family', '')}".strip()
