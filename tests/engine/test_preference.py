@@ -9,7 +9,7 @@ import torch
 
 import seqnets
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
-from seqnets.engine import preference
+from seqnets.engine import measured, preference
 from seqnets.engine.request import Request, make_request
 
 
@@ -17,8 +17,8 @@ def table(monkeypatch, speed, alone=None):
     """Let torch's LSTM be so many times as fast as the loops in C; ``alone``, on one core."""
     speeds = {"cpu": speed, "cpu_alone": speed if alone is None else alone}
     rows = {name: {"LSTMCell": [[1, 1, 1, speed]]} for name, speed in speeds.items()}
-    measured = {n: {"speed_of_native": {"training": r, "forward": r}} for n, r in rows.items()}
-    monkeypatch.setattr(preference, "_table", lambda: measured)
+    tables = {n: {"speed_of_native": {"training": r, "forward": r}} for n, r in rows.items()}
+    monkeypatch.setattr(preference, "table", lambda: tables)
     preference._speed.cache_clear()
 
 
@@ -52,10 +52,10 @@ def test_a_family_of_processors_that_was_measured_has_a_table_of_its_own(speed, 
     rows = {"training": {"LSTMCell": [[1, 1, 1, speed]]}}
     other = {"training": {"LSTMCell": [[1, 1, 1, 1 / speed]]}}
     kinds = {"cpu": other, "cpu_alone": other} | {
-        preference.of_processor(kind): rows for kind in ("cpu", "cpu_alone")
+        measured.of_processor(kind): rows for kind in ("cpu", "cpu_alone")
     }
     tables = {kind: {"speed_of_native": passes} for kind, passes in kinds.items()}
-    monkeypatch.setattr(preference, "_table", lambda: tables)
+    monkeypatch.setattr(preference, "table", lambda: tables)
     preference._speed.cache_clear()
 
     chosen = seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen
@@ -66,8 +66,8 @@ def test_a_family_of_processors_that_was_measured_has_a_table_of_its_own(speed, 
 def test_the_nearest_measured_sizes_decide():
     rows = [[1, 100, 64, 0.5], [64, 100, 512, 1.5]]
 
-    assert preference.nearest(rows, (2, 50, 80)) == 0.5
-    assert preference.nearest(rows, (40, 10, 300)) == 1.5
+    assert measured.nearest(rows, (2, 50, 80)) == 0.5
+    assert measured.nearest(rows, (40, 10, 300)) == 1.5
 
 
 def test_an_export_takes_torchs_own_operators_where_it_can():
@@ -91,11 +91,11 @@ def test_an_explanation_names_who_could_run_it_too():
 def test_the_table_in_the_package_was_measured_and_says_where(device):
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
 
-    measured = json.loads(text)[device]
+    found = json.loads(text)[device]
 
-    assert measured["machine"]["processor"]
-    assert measured["versions"]["torch"]
-    speeds = measured["speed_of_native"]
+    assert found["machine"]["processor"]
+    assert found["versions"]["torch"]
+    speeds = found["speed_of_native"]
     for passes in speeds.values() if device == "cuda" else [speeds]:
         for rows in passes.values():
             assert all(len(row) == 4 and row[3] > 0 for family in rows.values() for row in family)
@@ -127,14 +127,12 @@ def test_on_a_gpu_cudnn_comes_first_where_it_takes_one_launch_and_is_faster(
 
 
 def test_on_the_cpu_the_loops_come_first_where_there_is_padding(monkeypatch):
-    x = torch.zeros(64, 100, 256)
-    lengths = torch.full((64,), 100)
+    table(monkeypatch, 1.1)
+    x, lengths = torch.zeros(6, 5, 3), torch.full((6,), 5)
 
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with torch.no_grad():
-        firsts = [
-            preference.preference(make_request(LSTMCell(256, 256), x, None, given, None, False))[0]
-            for given in (None, lengths)
-        ]
+    firsts = [
+        preference.preference(make_request(LSTMCell(3, 4), x, None, given, None, False))[0]
+        for given in (None, lengths)
+    ]
 
     assert firsts == ["native", "c"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
 
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
@@ -22,11 +26,52 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
         bias: (n); none if omitted.
         out: What becomes the product, (m, n), contiguous; new if omitted.
     """
-    if a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype):
+    if _is_ours(a, b):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
         multiply(a, b, bias if bias is None else bias.contiguous(), out)
         return out
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+
+
+class InLinear(TorchFunctionMode):
+    """Lets ``F.linear`` take :func:`product`, whatever calls it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Torch's function, or what goes in its place."""
+        kwargs = kwargs or {}
+        return _linear(*args, **kwargs) if func is F.linear else func(*args, **kwargs)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    alike = input.dtype == weight.dtype and input.dim() > 1 and weight.dim() == 2
+    if not alike or not _is_ours(rows := input.flatten(0, -2), weight.T):
+        return F.linear(input, weight, bias)
+    return _Linear.apply(rows, weight, bias).unflatten(0, input.shape[:-1])
+
+
+class _Linear(torch.autograd.Function):
+    """``F.linear`` of a matrix, by :func:`product`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight.T, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            product(grad, weight) if of_x else None,
+            product(grad.T, x) if of_weight else None,
+            grad.sum(0) if of_bias else None,
+        )
+
+
+def _is_ours(a: Tensor, b: Tensor) -> bool:
+    """Whether our product of two matrices is there, and was faster."""
+    return a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype)
 
 
 @lru_cache(maxsize=4096)

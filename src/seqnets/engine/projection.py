@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Loops
 from seqnets.engine.memory import room
-from seqnets.engine.products import product
+from seqnets.engine.products import InLinear, product
 from seqnets.engine.request import Request, rebuilt
 from seqnets.engine.trace import Entry
 from seqnets.typing import State
@@ -54,10 +54,10 @@ def _product(
 
 def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
     """The same by whatever the cell does."""
-    project = request.project
-    if layout.time_first and request.projects_apart:
-        return project(x.transpose(0, 1)).contiguous().flatten(0, 1)
-    return layout.rows(project(x)).contiguous()
+    with InLinear():
+        if layout.time_first and request.projects_apart:
+            return request.project(x.transpose(0, 1)).contiguous().flatten(0, 1)
+        return layout.rows(request.project(x)).contiguous()
 
 
 def rows_inside(loops: Loops, request: Request, layout: Layout) -> Tensor | None:
