@@ -1,7 +1,7 @@
 """Measure where torch's own code is faster than ours, for engine/preference.json.
 
     python scripts/measure_preference.py --products       # products of matrices: first, in a minute
-    python scripts/measure_preference.py                  # the loops in C, about 4 minutes
+    python scripts/measure_preference.py                  # the loops in C, about 5 minutes
     python scripts/measure_preference.py --threads 1      # the same on one core, a table of its own
     python scripts/measure_preference.py --device cuda    # those in Triton
 
@@ -36,7 +36,7 @@ CELLS = (LSTMCell, GRUCell, RNNCell)
 LOOPS = {"cpu": "c", "cuda": "triton"}
 SECONDS = {"cpu": 0.6, "cuda": 0.05}  # for each case
 SIZES = [
-    *product((1, 4, 16, 64), (100,), (32, 64, 128, 256, 512, 768)),
+    *product((1, 4, 16, 32, 64, 128), (100,), (32, 64, 128, 256, 512, 768)),
     *product((1, 32), (1,), (64, 256)),  # single steps
     *product((4, 32, 256), (10,), (64, 256)),
 ]

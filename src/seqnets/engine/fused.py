@@ -21,7 +21,7 @@ from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numb
 from seqnets.engine.products import product
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
-from seqnets.engine.request import Request, parted
+from seqnets.engine.request import Request, is_batched, parted
 from seqnets.typing import State
 
 
@@ -150,7 +150,7 @@ class _Fused(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
-        if torch.is_grad_enabled() or any(map(_is_batched, grads)):  # create_graph=True, say
+        if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
             with _drawn_again(ctx.random, tensors[0]), _in_modes(request.cell, ctx.modes):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
@@ -169,14 +169,6 @@ class _Fused(torch.autograd.Function):
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
-
-
-def _is_batched(grad: Tensor | None) -> bool:
-    """Whether a gradient is several at once, as ``is_grads_batched=True`` hands them over."""
-    return grad is not None and (
-        torch._C._functorch.is_legacy_batchedtensor(grad)
-        or torch._C._functorch.is_batchedtensor(grad)
-    )
 
 
 def _random_state(x: Tensor) -> Tensor:

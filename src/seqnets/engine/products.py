@@ -8,11 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from seqnets.cells.base import autocasts
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
+from seqnets.engine.request import is_batched, refusal_of_one_operation
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -33,24 +34,25 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
-class InLinear(TorchFunctionMode):
-    """Lets ``F.linear`` take :func:`product`, whatever calls it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Torch's function, or what goes in its place."""
-        kwargs = kwargs or {}
-        return _linear(*args, **kwargs) if func is F.linear else func(*args, **kwargs)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear`` by :func:`product`, where nobody has to look inside."""
     alike = input.dtype == weight.dtype and input.dim() > 1 and weight.dim() == 2
-    if not alike or not _is_ours(rows := input.flatten(0, -2), weight.T):
+    seen = torch.compiler.is_compiling() or refusal_of_one_operation(input) or autocasts(input)
+    if seen or not alike or not _is_ours(rows := input.flatten(0, -2), weight.T):
         return F.linear(input, weight, bias)
     return _Linear.apply(rows, weight, bias).unflatten(0, input.shape[:-1])
 
 
+class InLinear(TorchFunctionMode):
+    """Lets :func:`linear` stand for ``F.linear``, whatever calls it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Torch's function, or what stands for it."""
+        return (linear if func is F.linear else func)(*args, **(kwargs or {}))
+
+
 class _Linear(torch.autograd.Function):
-    """``F.linear`` of a matrix, by :func:`product`."""
+    """A matrix times another and a bias; the gradients' own gradients are torch's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -58,13 +60,13 @@ class _Linear(torch.autograd.Function):
         return product(x, weight.T, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
+        multiplied = torch.mm if torch.is_grad_enabled() or is_batched(grad) else product
         return (
-            product(grad, weight) if of_x else None,
-            product(grad.T, x) if of_weight else None,
+            multiplied(grad, weight) if of_x else None,
+            multiplied(grad.T, x) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
 

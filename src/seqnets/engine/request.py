@@ -251,6 +251,14 @@ def under_transform() -> bool:
     )
 
 
+def is_batched(grad: Tensor | None) -> bool:
+    """Whether a gradient is several at once, as ``is_grads_batched=True`` hands them over."""
+    return grad is not None and (
+        torch._C._functorch.is_legacy_batchedtensor(grad)
+        or torch._C._functorch.is_batchedtensor(grad)
+    )
+
+
 def is_watched(x: Tensor) -> bool:
     """Whether somebody writes down, or replaces, what torch's operations do to a tensor.
 

@@ -5,6 +5,7 @@ from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.hierarchical import Hierarchical
+from seqnets.layers.linear import Linear
 from seqnets.layers.output import DeepOutput
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.serving import Stream
@@ -21,6 +22,7 @@ __all__ = [
     "DeepRNN",
     "Fronted",
     "Hierarchical",
+    "Linear",
     "LockedDropout",
     "Recurrent",
     "Reversed",

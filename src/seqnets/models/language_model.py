@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
-from seqnets.layers import CellFactory
+from seqnets.layers import CellFactory, Linear
 from seqnets.models.encoder import Encoder, check_ahead
 
 
@@ -44,7 +44,7 @@ class LanguageModel(nn.Module):
         cell: CellFactory,
         vocab_size: int,
         *,
-        output: Callable[[int, int], nn.Module] = nn.Linear,
+        output: Callable[[int, int], nn.Module] = Linear,
         tie_weights: bool = False,
         init_range: float | None = None,
         **options: Any,

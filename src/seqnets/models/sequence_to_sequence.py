@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_count, check_probability
-from seqnets.layers import CellFactory, DeepRNN
+from seqnets.layers import CellFactory, DeepRNN, Linear
 from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates, with_options
 from seqnets.typing import END, IGNORE
@@ -93,7 +93,7 @@ class SequenceToSequence(nn.Module):
             feed=feed,
             dropout=rates,
         )
-        self.output = nn.Linear(self.decoder.output_size, target_vocab_size)
+        self.output = Linear(self.decoder.output_size, target_vocab_size)
         if tie_weights:
             nn.init.uniform_(embedding.weight, -0.1, 0.1)
             self.output.weight = embedding.weight

@@ -1,0 +1,96 @@
+"""A matrix is torch.nn's, whosever product it takes."""
+
+import pytest
+import torch
+from torch import nn
+
+from seqnets.engine import products
+from seqnets.engine.measured import of_processor
+from seqnets.layers import Linear
+
+
+@pytest.fixture(params=["ours", "torch's"])
+def whose(request, monkeypatch):
+    """Whose product was measured to be faster; gives a list of how often ours is taken."""
+    rows = {"speed_of_torch": [[1, 1, 1, 0.5 if request.param == "ours" else 2]]}
+    monkeypatch.setattr(products, "table", lambda: {of_processor("products"): rows})
+    products._ours.cache_clear()
+    taken, multiply = [], products.multiply
+    monkeypatch.setattr(products, "multiply", lambda *args: taken.append(1) or multiply(*args))
+    yield taken if request.param == "ours" else None
+    products._ours.cache_clear()
+
+
+def pair(bias=True, dtype=torch.float64):
+    """Ours and torch.nn's, with the same parameters."""
+    ours, theirs = Linear(4, 6, bias, dtype=dtype), nn.Linear(4, 6, bias, dtype=dtype)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (0, 4), (3, 5, 4), (2, 3, 5, 4)], ids=str)
+def test_outputs_and_gradients_are_torchs(shape, bias, whose):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    found = []
+    for layer in pair(bias):
+        y = layer(x)
+        found.append((y, torch.autograd.grad(y.sin().sum(), [x, *layer.parameters()])))
+
+    torch.testing.assert_close(found[0], found[1])
+    if whose is not None:
+        assert len(whose) == (3 if len(shape) > 1 and shape[0] else 0)
+
+
+def test_a_matrix_that_does_not_learn_has_no_gradient(whose):
+    layer, _ = pair()
+    layer.weight.requires_grad_(False)
+    x = torch.randn(5, 4, dtype=torch.float64)
+
+    layer(x).sum().backward()
+
+    assert layer.weight.grad is None
+    torch.testing.assert_close(layer.bias.grad, torch.full((6,), 5.0, dtype=torch.float64))
+
+
+def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
+    layer, theirs = pair()
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    y, many = layer(x), torch.randn(3, 5, 6, dtype=torch.float64)
+
+    assert torch.autograd.gradgradcheck(layer, x)
+    torch.testing.assert_close(
+        torch.autograd.grad(y, x, many, is_grads_batched=True),
+        torch.autograd.grad(theirs(x), x, many, is_grads_batched=True),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # trace, and inside torch's jvp
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda layer, x: torch.func.vmap(layer)(x),
+        lambda layer, x: torch.func.jvp(layer, (x,), (x,))[1],
+        lambda layer, x: torch.func.jacrev(layer)(x),
+        lambda layer, x: torch.compile(layer, fullgraph=True, backend="eager")(x),
+        lambda layer, x: torch.export.export(layer, (x,)).module()(x),
+        lambda layer, x: torch.jit.trace(layer, x)(x),
+    ],
+    ids=["vmap", "jvp", "jacrev", "compile", "export", "trace"],
+)
+def test_whoever_looks_inside_sees_torchs(way, whose):
+    layer, theirs = pair()
+    x = torch.randn(5, 4, dtype=torch.float64)
+
+    torch.testing.assert_close(way(layer, x), way(theirs, x))
+    assert not whose
+
+
+def test_under_autocast_it_computes_in_autocasts_dtype(whose):
+    layer, theirs = pair(dtype=torch.float32)
+    x = torch.randn(5, 4)
+
+    with torch.autocast("cpu"):
+        torch.testing.assert_close(layer(x), theirs(x), rtol=0, atol=0)
+    assert not whose
