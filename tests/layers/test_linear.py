@@ -66,7 +66,9 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
     )
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # trace, and inside torch's jvp
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.:DeprecationWarning"
+)  # trace, and inside torch's jvp
 @pytest.mark.parametrize(
     "way",
     [

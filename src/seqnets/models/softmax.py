@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
+from seqnets.layers import Linear
 from seqnets.models.heads import Head
 from seqnets.typing import IGNORE
 
@@ -34,7 +35,7 @@ class SoftmaxHead(Head):
         return self.score(y, y.new_full(y.shape[:2], IGNORE, dtype=torch.int64))[1]
 
 
-class FusedSoftmax(nn.Linear, SoftmaxHead):
+class FusedSoftmax(Linear, SoftmaxHead):
     """A matrix and a softmax whose logits never exist all at once in training.
 
     Loss and gradients are those of ``Linear`` and cross-entropy, computed a few steps at a time:
