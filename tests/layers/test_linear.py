@@ -68,7 +68,7 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
 
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.:DeprecationWarning"
-)  # trace, and inside torch's jvp
+)  # inside jvp too
 @pytest.mark.parametrize(
     "way",
     [
