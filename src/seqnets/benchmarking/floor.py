@@ -1,4 +1,4 @@
-"""The limit: the matrix products that a pass cannot avoid, and nothing else."""
+"""The matrix products that a pass cannot avoid, by torch, and nothing else."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _STYLES = {
 
 _OTHERS = (("#882255", ":", "p"), ("#332288", "-.", "d"))
 
-_LABELS = {"auto": "seqnets", "floor": "limit: matrix products alone", "loop": "Python loop"}
+_LABELS = {"auto": "seqnets", "floor": "matrix products by torch alone", "loop": "Python loop"}
 
 
 def check_plotting() -> None:
