@@ -76,9 +76,9 @@ def test_a_number_that_is_none_stays_in_its_row_and_column():
     assert found.isfinite().sum() == 12 * 39
 
 
-def test_a_machine_without_a_compiler_cannot(monkeypatch):
+def test_a_machine_without_a_compiler_cannot(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", "nobody")
-    monkeypatch.setenv("SEQNETS_CACHE", "/nowhere")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
     products._library.cache_clear()
     try:
         assert not products.can_multiply(torch.float32)
