@@ -36,11 +36,24 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` by :func:`product`, where nobody has to look inside."""
-    alike = input.dtype == weight.dtype and input.dim() > 1 and weight.dim() == 2
-    seen = torch.compiler.is_compiling() or refusal_of_one_operation(input) or autocasts(input)
-    if seen or not alike or not _is_ours(rows := input.flatten(0, -2), weight.T):
+    if torch.compiler.is_compiling() or not _is_plain(input, weight):
+        return F.linear(input, weight, bias)
+    rows = input.flatten(0, -2)
+    if not _is_ours(rows, weight.T):
         return F.linear(input, weight, bias)
     return _Linear.apply(rows, weight, bias).unflatten(0, input.shape[:-1])
+
+
+def _is_plain(input: Tensor, weight: Tensor) -> bool:
+    """Whether these are matrices on a CPU that nobody watches, and computed with in their dtype."""
+    return (
+        input.is_cpu
+        and input.dtype == weight.dtype
+        and input.dim() > 1
+        and weight.dim() == 2
+        and not autocasts(input)
+        and refusal_of_one_operation(input) is None
+    )
 
 
 class InLinear(TorchFunctionMode):

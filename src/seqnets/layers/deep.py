@@ -17,6 +17,7 @@ from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.checks import check_parts, check_run, no_step
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_from_behind
+from seqnets.layers.linear import Linear
 from seqnets.layers.recurrent import Recurrent
 
 
@@ -205,7 +206,7 @@ class _Highway(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, width)
+        self.gate = Linear(width, width)
         nn.init.constant_(self.gate.bias, -2.0)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqnets.errors import ConfigError
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import without_padding
+from seqnets.layers.linear import Linear
 
 
 class DeepOutput(nn.Module):
@@ -50,7 +51,7 @@ class DeepOutput(nn.Module):
         for size in sizes:
             if len(self.perceptron):
                 self.perceptron.append(activation())
-            self.perceptron.append(nn.Linear(width, size))
+            self.perceptron.append(Linear(width, size))
             width = size
 
     @property
