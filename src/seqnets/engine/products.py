@@ -27,7 +27,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
         bias: (n); none if omitted.
         out: What becomes the product, (m, n), contiguous; new if omitted.
     """
-    if _is_ours(a, b):
+    if a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
         multiply(a, b, bias if bias is None else bias.contiguous(), out)
         return out
@@ -36,23 +36,27 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` by :func:`product`, where nobody has to look inside."""
-    if torch.compiler.is_compiling() or not _is_plain(input, weight):
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # whose sizes are no numbers
+    if traced or not _is_worth(input, weight) or _is_seen(input, weight):
         return F.linear(input, weight, bias)
-    rows = input.flatten(0, -2)
-    if not _is_ours(rows, weight.T):
-        return F.linear(input, weight, bias)
-    return _Linear.apply(rows, weight, bias).unflatten(0, input.shape[:-1])
+    return _Linear.apply(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
 
 
-def _is_plain(input: Tensor, weight: Tensor) -> bool:
-    """Whether these are matrices on a CPU that nobody watches, and computed with in their dtype."""
+def _is_worth(input: Tensor, weight: Tensor) -> bool:
+    """Whether features and a matrix are on a CPU, and of sizes for which our product is faster."""
+    if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
+        return False
+    n, k = weight.shape
+    return _ours(input.numel() // max(1, k), k, n)
+
+
+def _is_seen(input: Tensor, weight: Tensor) -> bool:
+    """Whether somebody watches, or has the product in another dtype, or ours cannot be had."""
     return (
-        input.is_cpu
-        and input.dtype == weight.dtype
-        and input.dim() > 1
-        and weight.dim() == 2
-        and not autocasts(input)
-        and refusal_of_one_operation(input) is None
+        input.dtype != weight.dtype
+        or not can_multiply(input.dtype)
+        or autocasts(input)
+        or refusal_of_one_operation(input) is not None
     )
 
 
@@ -82,11 +86,6 @@ class _Linear(torch.autograd.Function):
             multiplied(grad.T, x) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
-
-
-def _is_ours(a: Tensor, b: Tensor) -> bool:
-    """Whether our product of two matrices is there, and was faster."""
-    return a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype)
 
 
 @lru_cache(maxsize=4096)
