@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from seqnets.engine import products
 from seqnets.engine.measured import of_processor
@@ -66,9 +67,7 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
     )
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.:DeprecationWarning"
-)  # inside jvp too
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # inside jvp too
 @pytest.mark.parametrize(
     "way",
     [
@@ -78,8 +77,9 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
         lambda layer, x: torch.compile(layer, fullgraph=True, backend="eager")(x),
         lambda layer, x: torch.export.export(layer, (x,)).module()(x),
         lambda layer, x: torch.jit.trace(layer, x, check_trace=False)(x),
+        lambda layer, x: make_fx(layer, None, "symbolic", True)(x)(x),
     ],
-    ids=["vmap", "jvp", "jacrev", "compile", "export", "trace"],
+    ids=["vmap", "jvp", "jacrev", "compile", "export", "trace", "make_fx"],
 )
 def test_whoever_looks_inside_sees_torchs(way, whose):
     layer, theirs = pair()

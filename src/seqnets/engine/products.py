@@ -36,27 +36,22 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` by :func:`product`, where nobody has to look inside."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # whose sizes are no numbers
-    if traced or not _is_worth(input, weight) or _is_seen(input, weight):
+    seen = torch.compiler.is_compiling() or refusal_of_one_operation(input) is not None
+    if seen or not _is_worth(input, weight):
         return F.linear(input, weight, bias)
     return _Linear.apply(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
 
 
 def _is_worth(input: Tensor, weight: Tensor) -> bool:
-    """Whether features and a matrix are on a CPU, and of sizes for which our product is faster."""
+    """Whether our product takes features and a matrix, and is faster."""
     if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
         return False
     n, k = weight.shape
-    return _ours(input.numel() // max(1, k), k, n)
-
-
-def _is_seen(input: Tensor, weight: Tensor) -> bool:
-    """Whether somebody watches, or has the product in another dtype, or ours cannot be had."""
     return (
-        input.dtype != weight.dtype
-        or not can_multiply(input.dtype)
-        or autocasts(input)
-        or refusal_of_one_operation(input) is not None
+        _ours(input.numel() // max(1, k), k, n)
+        and input.dtype == weight.dtype
+        and can_multiply(input.dtype)
+        and not autocasts(input)
     )
 
 
