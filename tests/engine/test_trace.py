@@ -283,6 +283,55 @@ def test_half_precision_may_be_computed_in_single(dtype):
     assert trace_step(cell.to(dtype)).to_text() == trace_step(cell.float()).to_text()
 
 
+class RowCell(user_cells.BareCell):
+    """A function of the state and of a parameter of one row, a matrix; I is H."""
+
+    function = None
+
+    def make(self, I, H):
+        self.row = self.weight(1, H)
+
+    def step(self, x, state):
+        return (type(self).function(state[0] + x, self.row),)
+
+
+def with_row(function):
+    return type("Custom", (RowCell,), {"function": staticmethod(function)})(H, H)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, row: h * row.expand(h.shape[0], -1),
+        lambda h, row: h * row.expand_as(h),
+        lambda h, row: torch.zeros_like(h) + (h * row).mean(-1, keepdim=True),
+        lambda h, row: torch.where(F.linear(h, row) > 0, h.sin(), h),
+    ],
+    ids=["a row", "a row like the state", "one number", "one condition"],
+)
+def test_what_is_spread_over_rows_or_units_is_traced(function):
+    cell = with_row(function).double()
+    x, state = torch.randn(B, H).double(), (torch.randn(B, H).double(),)
+
+    found = replay(trace_step(cell), x, state, cell.tensors())
+
+    torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+
+
+def test_a_state_that_becomes_a_constant_is_named():
+    with pytest.raises(Untraceable, match="state 'h' becomes one number, the same for all rows"):
+        trace_step(with_row(lambda h, row: torch.zeros_like(h)))
+
+
+def test_neither_inputs_nor_parts_are_taken_for_rows():
+    def halves(x):
+        return x * x.view(-1, 2, x.shape[1] // 2).mean(-1).amax(-1, keepdim=True)
+
+    for size in range(10, 20):
+        assert trace_step(user_cells.SideBySideCell(size, H)).products
+        assert trace_step(with_function(halves)(I, 2 * size)).products
+
+
 def test_a_state_of_another_width_is_named():
     class Wider(GatedCell):
         gates = ("h",)

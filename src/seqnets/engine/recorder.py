@@ -245,6 +245,8 @@ class Recorder(Watcher):
             return meaning
         if isinstance(meaning, Weight) and sizes_of(before.shape) == sizes_of(after.shape):
             return meaning
+        if name == "expand" and isinstance(meaning, Weight) and meaning.rows == 1:
+            meaning = self.node(before)
         width = self.units.count(after.shape)
         if isinstance(meaning, Node) and width is not None:
             if width == meaning.width:
