@@ -33,6 +33,7 @@ FUNCTIONS = {
     "clamp": lambda x: x.clamp(-0.5, 0.5),
     "powers": lambda x: x**2 + x**3 - (x * x + 1) ** -0.5,
     "a chosen branch": lambda x: torch.where(x > 0, torch.sin(x), x.abs()),
+    "numbers to a power": lambda x: 2**x + torch.pow(0.3, x.sin()),
     "a filled mask": lambda x: x.masked_fill(x > 0.3, 0.5),
     "the larger": lambda x: torch.maximum(x, 0.5 * x.cos()),
     "number minus tensor": lambda x: 1 - x,
@@ -391,6 +392,7 @@ ODD = {
     "over its norm": lambda x: x / (x.norm(dim=-1, keepdim=True) + 1e-3),
     "over its largest": lambda x: x / (x.abs().amax(-1, keepdim=True) + 1e-3),
     "a share": lambda x: F.softmax(x, -1) + F.log_softmax(x, -1),
+    "between two tensors": lambda x: x.clamp(-x.abs(), x.abs()),
     "the larger of it and a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "the smaller of it and a number": lambda x: torch.minimum(x, torch.full_like(x, 3.0)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -392,11 +393,12 @@ class Recorder(Watcher):
         if name == "threshold_backward":
             grad, x = map(self.node, args[:2])
             return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
-        if name == "square" or (name == "pow" and args[1] == 2):
-            a = self.node(args[0])
-            return apply("mul", a, a)
-        if name == "pow" and args[1] in _POWERS:
+        if name == "square":
+            name, args = "pow", (args[0], 2)
+        if name == "pow" and not isinstance(args[1], Tensor) and args[1] in _POWERS:
             return _POWERS[args[1]](apply, const, self.node(args[0]))
+        if name == "pow" and not isinstance(args[0], Tensor) and args[0] > 0:
+            return apply("exp", apply("mul", self.node(args[1]), const(math.log(args[0]))))
         if name in ("maximum", "minimum"):
             a, b = map(self.node, args)
             chosen = apply(name, a, b)
@@ -407,8 +409,12 @@ class Recorder(Watcher):
         if name in ("clamp", "clamp_min", "clamp_max"):
             a = self.node(args[0])
             low, high = (None, args[1]) if name == "clamp_max" else (*args[1:], None)[:2]
-            a = a if low is None else apply("maximum", a, self.node(low))
-            return a if high is None else apply("minimum", a, self.node(high))
+            for op, bound in (("maximum", low), ("minimum", high)):
+                if bound is not None:
+                    chosen = apply(op, a, self.node(bound))
+                    at_bound = apply("eq", a, self.node(bound))  # where the gradient is its own
+                    a = apply("where", at_bound, a, chosen) if isinstance(bound, Tensor) else chosen
+            return a
         if name in _LOGICAL:
             numbers = map(self._number, args)
             if name.endswith("not"):
@@ -424,6 +430,7 @@ class Recorder(Watcher):
 
 _POWERS: dict[Any, Callable[..., Node]] = {
     1: lambda apply, const, a: a,
+    2: lambda apply, const, a: apply("mul", a, a),
     3: lambda apply, const, a: apply("mul", a, apply("mul", a, a)),
     0.5: lambda apply, const, a: apply("sqrt", a),
     -0.5: lambda apply, const, a: apply("rsqrt", a),
