@@ -261,6 +261,17 @@ class SelectiveCell(LinearCell):
         return (torch.sigmoid(mixed) * h + wx * wx.mean(-1, keepdim=True),)
 
 
+class AveragingCell(SelectiveCell):
+    """A product of states and a mean of one, whose gradients are made of neither state."""
+
+    states = ("h", "c")
+
+    def step(self, wx, state):
+        h, c = state
+        n = torch.tanh(wx + F.linear(h - c, self.weight_mix))
+        return torch.sigmoid(c.mean(-1, keepdim=True)) * n, 0.5 * (c + n)
+
+
 class BareCell(Cell):
     """A cell of whatever parameters a subclass makes; its input goes into the steps as it is."""
 
