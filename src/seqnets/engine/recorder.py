@@ -120,7 +120,8 @@ class Recorder(Watcher):
             return meaning
         if isinstance(meaning, Weight) and meaning.rows == 1 and not meaning.turned:
             first = meaning.offset * self._shapes[meaning.name][1] + meaning.first
-            return self.graph.leaf(Columns("parameter", meaning.name, first), meaning.columns)
+            columns = Columns("parameter", meaning.name, first)
+            return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
     def _number(self, truth: Tensor) -> Node:
