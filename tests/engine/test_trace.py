@@ -52,6 +52,7 @@ FUNCTIONS = {
     "powers of two": lambda x: torch.exp2(x) + torch.log2(x * x + 1) + torch.ceil(x),
     "parts side by side": lambda x: torch.cat([x[:, 2:].tanh(), x[:, :2].sin()], 1).mean(1, True),
     "units as a tensor": lambda x: torch.stack([x, x.sin()], 1).softmax(1).mean(1) * x,
+    "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
     "one number spread": lambda x: x.mean(-1, keepdim=True).expand_as(x) * x,
     "numbers beside": lambda x: torch.cat([x.new_ones(len(x), 2), x], 1).mean(-1, True) * x,
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
@@ -306,9 +307,10 @@ def with_row(function):
         lambda h, row: h * row.expand(h.shape[0], -1),
         lambda h, row: h * row.expand_as(h),
         lambda h, row: torch.zeros_like(h) + (h * row).mean(-1, keepdim=True),
+        lambda h, row: h * (torch.ones_like(h) * F.linear(h, row)).sum(-1, keepdim=True),
         lambda h, row: torch.where(F.linear(h, row) > 0, h.sin(), h),
     ],
-    ids=["a row", "a row like the state", "one number", "one condition"],
+    ids=["a row", "a row like the state", "one number", "one number summed", "one condition"],
 )
 def test_what_is_spread_over_rows_or_units_is_traced(function):
     cell = with_row(function).double()

@@ -249,9 +249,9 @@ class Recorder(Watcher):
             return meaning
         if name == "expand" and isinstance(meaning, Weight) and meaning.rows == 1:
             meaning = self.node(before)
-        width = self.units.count(after.shape)
+        width, before_rows = self.units.count(after.shape), self.units.before_rows
         if isinstance(meaning, Node) and width is not None:
-            if width == meaning.width:
+            if width == meaning.width and before_rows(before.shape) == before_rows(after.shape):
                 return meaning
             if meaning.width == 1 and name == "expand":
                 return self.graph.spread(meaning, width)
