@@ -55,6 +55,7 @@ FUNCTIONS = {
     "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
     "one number spread": lambda x: x.mean(-1, keepdim=True).expand_as(x) * x,
     "numbers beside": lambda x: torch.cat([x.new_ones(len(x), 2), x], 1).mean(-1, True) * x,
+    "a gap filled": lambda x: torch.where(torch.isnan(x), 0.5, x) * torch.nan_to_num(x),
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
     "a cast to its own type": lambda x: x.sin().to(x.dtype),
     "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),
@@ -237,6 +238,7 @@ UNTRACEABLE = {
     "a number read": (lambda h: h * float(h.new_zeros(()) + 1), "aten._local_scalar_dense"),
     "random numbers": (lambda h: h + torch.randn_like(h), "aten.randn_like"),
     "dropout": (lambda h: F.dropout(h, 0.5), "aten.(empty_like|bernoulli|native_dropout)"),
+    "the sum of all numbers": (lambda h: h / h.norm(), "aten.sum over other than the units"),
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.add_ changes in place"),
@@ -319,6 +321,20 @@ def test_what_is_spread_over_rows_or_units_is_traced(function):
     found = replay(trace_step(cell), x, state, cell.tensors())
 
     torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+
+
+def test_gaps_may_be_filled():
+    cell, found = with_row(lambda h, row: torch.where(torch.isnan(h), row, h).sin()), []
+    for backend in ("c", "eager", "reference"):
+        x = torch.full((2, 3, H), 0.3)
+        x[1, 1, 2:] = torch.nan
+        x.requires_grad_()
+        y, _ = unroll(cell, x, backend=backend)
+        found.append((y, *torch.autograd.grad(y.sum(), (x, cell.row))))
+
+    assert found[0][0].isfinite().all()
+    for one in found[:-1]:
+        torch.testing.assert_close(one, found[-1])
 
 
 def test_a_state_that_becomes_a_constant_is_named():

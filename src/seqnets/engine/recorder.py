@@ -338,7 +338,7 @@ class Recorder(Watcher):
         return self.graph.fold("sum", terms)
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
-        value, dims = args[0], list(args[1]) if len(args) > 1 else []
+        value, dims = args[0], (*args[1:], None)[0] or []
         if len(dims) != 1 or kwargs:
             raise Untraceable(f"aten.{name} over other than the units of a row")
         place = value.shape, dims[0]
