@@ -342,6 +342,18 @@ def test_a_state_that_becomes_a_constant_is_named():
         trace_step(with_row(lambda h, row: torch.zeros_like(h)))
 
 
+def test_a_parameter_of_three_dimensions_is_named():
+    class Stacked(user_cells.BareCell):
+        def make(self, I, H):
+            self.weights = self.weight(2, H, H)
+
+        def step(self, x, state):
+            return (torch.tanh(x + F.linear(state[0], self.weights[1])),)
+
+    with pytest.raises(Untraceable, match="the parameter weights of 3 dimensions"):
+        trace_step(Stacked(H, H))
+
+
 def test_neither_inputs_nor_parts_are_taken_for_rows():
     def halves(x):
         return x * x.view(-1, 2, x.shape[1] // 2).mean(-1).amax(-1, keepdim=True)

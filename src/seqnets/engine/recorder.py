@@ -94,6 +94,8 @@ class Recorder(Watcher):
             self.give_columns(tensor, Columns("parameter", name), 0)
         elif tensor.dim() == 1:
             self.give_columns(tensor, Columns("parameter", name))
+        else:
+            self.give(tensor, f"the parameter {name} of {tensor.dim()} dimensions")
 
     def give_columns(self, tensor: Tensor, columns: Columns, width: int | None = None) -> None:
         """Say that a tensor is a leaf; ``width`` is that of its rows if omitted."""
@@ -303,7 +305,7 @@ class Recorder(Watcher):
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
         if whole.dim() > 2:  # whatever computes with it will be named
-            return None
+            return meaning if isinstance(meaning, str) else None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
