@@ -342,6 +342,13 @@ def test_a_state_that_becomes_a_constant_is_named():
         trace_step(with_row(lambda h, row: torch.zeros_like(h)))
 
 
+def test_a_product_of_a_constant_is_named():
+    step = trace_step(with_row(lambda h, row: F.linear(torch.ones_like(h), row).expand_as(h)))
+
+    with pytest.raises(Untraceable, match="a product of what is the same for all rows and units"):
+        make_program(step)
+
+
 def test_a_parameter_of_three_dimensions_is_named():
     class Stacked(user_cells.BareCell):
         def make(self, I, H):
