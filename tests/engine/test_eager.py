@@ -87,7 +87,15 @@ def test_no_number_is_read_before_it_is_written(kind, monkeypatch):
 
 @pytest.mark.parametrize(
     "kind",
-    ["GRUCell", "projected", "OriginalGRUCell", "NormedCell", "LeakyCell", "RememberingCell"],
+    [
+        "GRUCell",
+        "projected",
+        "OriginalGRUCell",
+        "NormedCell",
+        "LeakyCell",
+        "RememberingCell",
+        "AveragingCell",
+    ],
 )
 @pytest.mark.parametrize("time_major", [False, True])
 def test_what_is_not_kept_is_computed_again(kind, time_major):

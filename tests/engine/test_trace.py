@@ -33,6 +33,7 @@ FUNCTIONS = {
     "clamp": lambda x: x.clamp(-0.5, 0.5),
     "powers": lambda x: x**2 + x**3 - (x * x + 1) ** -0.5,
     "a chosen branch": lambda x: torch.where(x > 0, torch.sin(x), x.abs()),
+    "numbers to a power": lambda x: 2**x + torch.pow(0.3, x.sin()),
     "a filled mask": lambda x: x.masked_fill(x > 0.3, 0.5),
     "the larger": lambda x: torch.maximum(x, 0.5 * x.cos()),
     "number minus tensor": lambda x: 1 - x,
@@ -51,8 +52,10 @@ FUNCTIONS = {
     "powers of two": lambda x: torch.exp2(x) + torch.log2(x * x + 1) + torch.ceil(x),
     "parts side by side": lambda x: torch.cat([x[:, 2:].tanh(), x[:, :2].sin()], 1).mean(1, True),
     "units as a tensor": lambda x: torch.stack([x, x.sin()], 1).softmax(1).mean(1) * x,
+    "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
     "one number spread": lambda x: x.mean(-1, keepdim=True).expand_as(x) * x,
     "numbers beside": lambda x: torch.cat([x.new_ones(len(x), 2), x], 1).mean(-1, True) * x,
+    "a gap filled": lambda x: torch.where(torch.isnan(x), 0.5, x) * torch.nan_to_num(x),
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
     "a cast to its own type": lambda x: x.sin().to(x.dtype),
     "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),
@@ -235,6 +238,7 @@ UNTRACEABLE = {
     "a number read": (lambda h: h * float(h.new_zeros(()) + 1), "aten._local_scalar_dense"),
     "random numbers": (lambda h: h + torch.randn_like(h), "aten.randn_like"),
     "dropout": (lambda h: F.dropout(h, 0.5), "aten.(empty_like|bernoulli|native_dropout)"),
+    "the sum of all numbers": (lambda h: h / h.norm(), "aten.sum over other than the units"),
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.add_ changes in place"),
@@ -281,6 +285,89 @@ def test_half_precision_may_be_computed_in_single(dtype):
     cell = with_function(lambda h: F.silu(h) + h.float().tanh().to(h.dtype))(I, H)
 
     assert trace_step(cell.to(dtype)).to_text() == trace_step(cell.float()).to_text()
+
+
+class RowCell(user_cells.BareCell):
+    """A function of the state and of a parameter of one row, a matrix; I is H."""
+
+    function = None
+
+    def make(self, I, H):
+        self.row = self.weight(1, H)
+
+    def step(self, x, state):
+        return (type(self).function(state[0] + x, self.row),)
+
+
+def with_row(function):
+    return type("Custom", (RowCell,), {"function": staticmethod(function)})(H, H)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, row: h * row.expand(h.shape[0], -1),
+        lambda h, row: h * row.expand_as(h),
+        lambda h, row: torch.zeros_like(h) + (h * row).mean(-1, keepdim=True),
+        lambda h, row: h * (torch.ones_like(h) * F.linear(h, row)).sum(-1, keepdim=True),
+        lambda h, row: torch.where(F.linear(h, row) > 0, h.sin(), h),
+    ],
+    ids=["a row", "a row like the state", "one number", "one number summed", "one condition"],
+)
+def test_what_is_spread_over_rows_or_units_is_traced(function):
+    cell = with_row(function).double()
+    x, state = torch.randn(B, H).double(), (torch.randn(B, H).double(),)
+
+    found = replay(trace_step(cell), x, state, cell.tensors())
+
+    torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+
+
+def test_gaps_may_be_filled():
+    cell, found = with_row(lambda h, row: torch.where(torch.isnan(h), row, h).sin()), []
+    for backend in ("c", "eager", "reference"):
+        x = torch.full((2, 3, H), 0.3)
+        x[1, 1, 2:] = torch.nan
+        x.requires_grad_()
+        y, _ = unroll(cell, x, backend=backend)
+        found.append((y, *torch.autograd.grad(y.sum(), (x, cell.row))))
+
+    assert found[0][0].isfinite().all()
+    for one in found[:-1]:
+        torch.testing.assert_close(one, found[-1])
+
+
+def test_a_state_that_becomes_a_constant_is_named():
+    with pytest.raises(Untraceable, match="state 'h' becomes one number, the same for all rows"):
+        trace_step(with_row(lambda h, row: torch.zeros_like(h)))
+
+
+def test_a_product_of_a_constant_is_named():
+    step = trace_step(with_row(lambda h, row: F.linear(torch.ones_like(h), row).expand_as(h)))
+
+    with pytest.raises(Untraceable, match="a product of what is the same for all rows and units"):
+        make_program(step)
+
+
+def test_a_parameter_of_three_dimensions_is_named():
+    class Stacked(user_cells.BareCell):
+        def make(self, I, H):
+            self.weights = self.weight(2, H, H)
+
+        def step(self, x, state):
+            return (torch.tanh(x + F.linear(state[0], self.weights[1])),)
+
+    with pytest.raises(Untraceable, match="the parameter weights of 3 dimensions"):
+        trace_step(Stacked(H, H))
+
+
+def test_neither_inputs_nor_parts_are_taken_for_rows():
+    def halves(x):
+        return x * x.view(-1, 2, x.shape[1] // 2).mean(-1).amax(-1, keepdim=True)
+
+    for size in range(10, 20):
+        assert trace_step(user_cells.SideBySideCell(size, H)).products
+        assert trace_step(with_function(halves)(I, 2 * size)).products
 
 
 def test_a_state_of_another_width_is_named():
@@ -342,6 +429,7 @@ ODD = {
     "over its norm": lambda x: x / (x.norm(dim=-1, keepdim=True) + 1e-3),
     "over its largest": lambda x: x / (x.abs().amax(-1, keepdim=True) + 1e-3),
     "a share": lambda x: F.softmax(x, -1) + F.log_softmax(x, -1),
+    "between two tensors": lambda x: x.clamp(-x.abs(), x.abs()),
     "the larger of it and a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "the smaller of it and a number": lambda x: torch.minimum(x, torch.full_like(x, 3.0)),
 }

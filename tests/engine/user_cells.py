@@ -158,7 +158,7 @@ class PhaseCell(GatedCell):
 
 
 class MaskedCell(GatedCell):
-    """Buffers that are no real numbers: which units may write, and how long each remembers."""
+    """Buffers that are no real numbers: one a unit, and a row of a matrix."""
 
     gates = ("h",)
 
@@ -167,10 +167,11 @@ class MaskedCell(GatedCell):
         units = torch.arange(hidden_size)
         self.register_buffer("writes", units % 2 == 0)
         self.register_buffer("quarters", units % 4)
+        self.register_buffer("shown", (units % 3 > 0)[None])
 
     def update(self, wx, uh, state):
         (h,) = state
-        n = torch.tanh(wx.h + uh.h)
+        n = torch.where(self.shown, torch.tanh(wx.h + uh.h), wx.h)
         kept = h * self.quarters / 4
         return (torch.where(self.writes, n + kept, kept) - 0.1 * n * self.writes * (h > 0),)
 
@@ -259,6 +260,17 @@ class SelectiveCell(LinearCell):
         (h,) = state
         mixed = F.linear(torch.tanh(wx), self.weight_mix)
         return (torch.sigmoid(mixed) * h + wx * wx.mean(-1, keepdim=True),)
+
+
+class AveragingCell(SelectiveCell):
+    """A product of states and a mean of one, whose gradients are made of neither state."""
+
+    states = ("h", "c")
+
+    def step(self, wx, state):
+        h, c = state
+        n = torch.tanh(wx + F.linear(h - c, self.weight_mix))
+        return torch.sigmoid(c.mean(-1, keepdim=True)) * n, 0.5 * (c + n)
 
 
 class BareCell(Cell):

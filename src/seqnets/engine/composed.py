@@ -103,6 +103,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "sinc": _sinc,
     "softshrink": _softshrink,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
+    "isnan": lambda x: x != x,
     "tan": lambda x: x.sin() / x.cos(),
     "exp2": lambda x: (x * math.log(2)).exp(),
     "log2": lambda x: x.log() / math.log(2),

@@ -168,11 +168,7 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
     stages, units = planner.backward(crossing)
     shared = _share(step, stages)
     saved = _columns([*crossing, *_kept(stages, set(crossing))])
-    befores = {part for part in planner.parts if part is not None} | {
-        node.what.key
-        for node in walk([s.node for stage in stages for s in stage.stores if s.node])
-        if node.op == "leaf" and node.what.source == "state"
-    }
+    befores = _befores(step, stages)
     forward = planner.forward(saved)
     return Program(step, forward, stages, saved, size, units, shared, _gaps(step, stages), befores)
 
@@ -351,6 +347,8 @@ class _Planner:
     def _width(self, n: int) -> int:
         nodes = [*self.roots, *self.crossing()]
         widths = {node.width for node in nodes if node.width and self.place(node) == n}
+        if not widths:
+            raise Untraceable("a product of what is the same for all rows and units")
         if len(widths) != 1:
             raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
         (width,) = widths
@@ -423,6 +421,20 @@ def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
     near = network.near_side("needed", "had")
     cut = [n for n in early if (n, "after") in near and (n, "before") not in near]
     return sorted(cut, key=lambda node: node.serial)
+
+
+def _befores(step: Step, stages: Sequence[Stage]) -> set[int]:
+    """The state parts that a backward pass needs, or what it needs is made of."""
+    needed = [store.node for stage in stages for store in stage.stores if store.node]
+    needed += [product.value for product in step.products]
+    for k, reduction in reversed(list(enumerate(step.reductions))):
+        if any(_is_of(node, "reduction") and node.what.key == k for node in walk(needed)):
+            needed.append(reduction.value)
+    return {node.what.key for node in walk(needed) if _is_of(node, "state")}
+
+
+def _is_of(node: Node, source: str) -> bool:
+    return node.op == "leaf" and node.what.source == source
 
 
 class _Network:

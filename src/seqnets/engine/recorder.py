@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -93,6 +94,8 @@ class Recorder(Watcher):
             self.give_columns(tensor, Columns("parameter", name), 0)
         elif tensor.dim() == 1:
             self.give_columns(tensor, Columns("parameter", name))
+        else:
+            self.give(tensor, f"the parameter {name} of {tensor.dim()} dimensions")
 
     def give_columns(self, tensor: Tensor, columns: Columns, width: int | None = None) -> None:
         """Say that a tensor is a leaf; ``width`` is that of its rows if omitted."""
@@ -119,7 +122,8 @@ class Recorder(Watcher):
             return meaning
         if isinstance(meaning, Weight) and meaning.rows == 1 and not meaning.turned:
             first = meaning.offset * self._shapes[meaning.name][1] + meaning.first
-            return self.graph.leaf(Columns("parameter", meaning.name, first), meaning.columns)
+            columns = Columns("parameter", meaning.name, first)
+            return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
     def _number(self, truth: Tensor) -> Node:
@@ -245,9 +249,11 @@ class Recorder(Watcher):
             return meaning
         if isinstance(meaning, Weight) and sizes_of(before.shape) == sizes_of(after.shape):
             return meaning
-        width = self.units.count(after.shape)
+        if name == "expand" and isinstance(meaning, Weight) and meaning.rows == 1:
+            meaning = self.node(before)
+        width, before_rows = self.units.count(after.shape), self.units.before_rows
         if isinstance(meaning, Node) and width is not None:
-            if width == meaning.width:
+            if width == meaning.width and before_rows(before.shape) == before_rows(after.shape):
                 return meaning
             if meaning.width == 1 and name == "expand":
                 return self.graph.spread(meaning, width)
@@ -299,7 +305,7 @@ class Recorder(Watcher):
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
         if whole.dim() > 2:  # whatever computes with it will be named
-            return None
+            return meaning if isinstance(meaning, str) else None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
@@ -334,7 +340,7 @@ class Recorder(Watcher):
         return self.graph.fold("sum", terms)
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
-        value, dims = args[0], list(args[1]) if len(args) > 1 else []
+        value, dims = args[0], (*args[1:], None)[0] or []
         if len(dims) != 1 or kwargs:
             raise Untraceable(f"aten.{name} over other than the units of a row")
         place = value.shape, dims[0]
@@ -390,11 +396,12 @@ class Recorder(Watcher):
         if name == "threshold_backward":
             grad, x = map(self.node, args[:2])
             return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
-        if name == "square" or (name == "pow" and args[1] == 2):
-            a = self.node(args[0])
-            return apply("mul", a, a)
-        if name == "pow" and args[1] in _POWERS:
+        if name == "square":
+            name, args = "pow", (args[0], 2)
+        if name == "pow" and not isinstance(args[1], Tensor) and args[1] in _POWERS:
             return _POWERS[args[1]](apply, const, self.node(args[0]))
+        if name == "pow" and not isinstance(args[0], Tensor) and args[0] > 0:
+            return apply("exp", apply("mul", self.node(args[1]), const(math.log(args[0]))))
         if name in ("maximum", "minimum"):
             a, b = map(self.node, args)
             chosen = apply(name, a, b)
@@ -405,8 +412,12 @@ class Recorder(Watcher):
         if name in ("clamp", "clamp_min", "clamp_max"):
             a = self.node(args[0])
             low, high = (None, args[1]) if name == "clamp_max" else (*args[1:], None)[:2]
-            a = a if low is None else apply("maximum", a, self.node(low))
-            return a if high is None else apply("minimum", a, self.node(high))
+            for op, bound in (("maximum", low), ("minimum", high)):
+                if bound is not None:
+                    chosen = apply(op, a, self.node(bound))
+                    at_bound = apply("eq", a, self.node(bound))  # where the gradient is its own
+                    a = apply("where", at_bound, a, chosen) if isinstance(bound, Tensor) else chosen
+            return a
         if name in _LOGICAL:
             numbers = map(self._number, args)
             if name.endswith("not"):
@@ -422,6 +433,7 @@ class Recorder(Watcher):
 
 _POWERS: dict[Any, Callable[..., Node]] = {
     1: lambda apply, const, a: a,
+    2: lambda apply, const, a: apply("mul", a, a),
     3: lambda apply, const, a: apply("mul", a, apply("mul", a, a)),
     0.5: lambda apply, const, a: apply("sqrt", a),
     -0.5: lambda apply, const, a: apply("rsqrt", a),

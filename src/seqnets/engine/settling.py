@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from seqnets.engine.graph import REDUCTIONS, Columns, Graph, Node, Product, Reduction, walk
+from seqnets.engine.graph import (
+    COMPARISONS,
+    REDUCTIONS,
+    Columns,
+    Graph,
+    Node,
+    Product,
+    Reduction,
+    walk,
+)
 
 _Place = tuple[int, int]
 """The first column of a piece, and its width."""
@@ -86,6 +95,10 @@ class Settler:
             return self.settled(node)
         if _is_of_reductions(node):  # computed once a unit, which is faster than to wait for it
             return self.graph.apply(node.op, *(self._across(arg, width) for arg in node.args))
+        if node.op in COMPARISONS:  # sums are of numbers
+            zero, one = map(self.graph.const, (0, 1))
+            number = self.graph.apply("where", self.settled(node), one, zero)
+            return self.graph.apply("ne", self._reduced(number, "sum", width), zero)
         return self._reduced(self.settled(node), "sum", width)
 
     def _reduced(self, value: Node, op: str, width: int) -> Node:

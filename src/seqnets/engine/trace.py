@@ -57,10 +57,12 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         if name not in before or before[name] is not value or longer:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
-    written = [recorder.node(part) for part in after]
-    for name, node, size in zip(cell.states, written, cell.state_sizes, strict=True):
-        if node.width != size:
-            raise Untraceable(f"state '{name}' becomes {node.width} units wide, not {size}")
+    written = []
+    for name, part, size in zip(cell.states, after, cell.state_sizes, strict=True):
+        node = recorder.node(part)
+        if not node.width:
+            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
+        written.append(recorder.graph.spread(node, size))
         if node.op == "cat":
             raise Untraceable(f"state '{name}' is put together of parts, which are to be states")
     settler = Settler(recorder.graph, recorder.products, written)
@@ -104,8 +106,9 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
-    sizes = {size for tensor in tensors.values() for size in tensor.shape} | {1, *cell.state_sizes}
-    rows = next(n for n in itertools.count(13) if n not in sizes)  # no size is taken for it
+    sizes = {size for tensor in tensors.values() for size in tensor.shape if size}
+    sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
+    rows = next(n for n in itertools.count(13) if all(size % n for size in sizes))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     recorder = Recorder(Graph(), rows, {dtype, torch.float32} if half else {dtype})
 

@@ -1,7 +1,7 @@
 """Where the units of a row lie in a tensor of a step, and what its dimensions mean for nodes.
 
-A tensor has a dimension of rows, or none if it is the same for all; what comes after it are units,
-those of the last dimension beside each other. Dimensions of size 1 may be anywhere.
+A tensor has a dimension of rows, or none if it is the same for all; all others are units, those of
+the last one beside each other. Dimensions of size 1 may be anywhere.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ class Units:
         self.rows = rows
 
     def count(self, shape: Sequence[int]) -> int | None:
-        """How many there are in a row of a tensor; None if rows lie across them."""
-        sizes = sizes_of(shape)
-        sizes = sizes[1:] if sizes[:1] == [self.rows] else sizes
+        """How many there are in a row of a tensor; None if rows lie across rows."""
+        sizes = list(shape)
+        if self.rows in sizes:
+            sizes.remove(self.rows)
         return None if self.rows in sizes else math.prod(sizes)
+
+    def before_rows(self, shape: Sequence[int]) -> int:
+        """How many lie in dimensions before that of rows."""
+        return math.prod(shape[: shape.index(self.rows)]) if self.rows in shape else 1
 
     def part(
         self, name: str, node: Node, shape: Sequence[int], dim: int, first: int, many: int
@@ -50,8 +55,9 @@ class Units:
         outer, size, inner = self._around(name, shape, dim)
         if many == size or not node.width:
             return node
+        whole = self.graph.spread(node, outer * size * inner)
         firsts = ((i * size + first) * inner for i in range(outer))
-        return self.graph.cat(*(self.graph.part(node, first, many * inner) for first in firsts))
+        return self.graph.cat(*(self.graph.part(whole, first, many * inner) for first in firsts))
 
     def joined(
         self, name: str, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], dim: int
@@ -71,7 +77,8 @@ class Units:
         if not node.width:
             raise Untraceable(f"aten.{name} of what is the same for all units")
         graph, width = self.graph, size * inner
-        wholes = [graph.part(node, i * width, width) for i in range(outer)]
+        whole = graph.spread(node, outer * width)
+        wholes = [graph.part(whole, i * width, width) for i in range(outer)]
         if inner == 1:
             return graph.cat(*(graph.reduce(op, whole) for whole in wholes))
         firsts = range(0, width, inner)
@@ -92,10 +99,10 @@ class Units:
     def _around(self, name: str, shape: Sequence[int], dim: int) -> tuple[int, int, int]:
         """How often a dimension comes in a row, its size, and how many units lie inside it."""
         dim %= len(shape)
-        before = self.count(shape[:dim])
-        if before is None or shape[dim] == self.rows:
+        before, after = self.count(shape[:dim]), self.count(shape[dim + 1 :])
+        if before is None or after is None or shape[dim] == self.rows:
             raise Untraceable(f"aten.{name} across rows")
-        return before, shape[dim], math.prod(shape[dim + 1 :])
+        return before, shape[dim], after
 
 
 def sizes_of(shape: Sequence[int]) -> list[int]:

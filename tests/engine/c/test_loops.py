@@ -27,7 +27,7 @@ from seqnets.engine.request import make_request
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
 from tests.cells.final import TRACED_CELLS, sized
-from tests.engine.user_cells import USER_CELLS, LeakyCell, MGUCell, ZoneoutCell
+from tests.engine.user_cells import USER_CELLS, AveragingCell, LeakyCell, MGUCell, ZoneoutCell
 
 try:
     compiler.compiler()
@@ -140,7 +140,7 @@ def test_time_may_come_first_in_memory_and_does_in_what_comes_out(cell_cls):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell, MGUCell, LeakyCell])
+@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell, MGUCell, LeakyCell, AveragingCell])
 def test_lean_memory_gives_the_same_gradients(cell_cls, reverse):
     cell, T = cell_cls(3, 20).double(), 150
     x = torch.randn(5, T, 3, dtype=torch.float64, requires_grad=True)
