@@ -57,3 +57,15 @@ def test_everything_of_seqnets_at_once_is_no_more_than_torch():
 
 def test_training_needs_no_hydra():
     assert "hydra" not in loaded_by("import seqnets.training.callbacks")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["completion", "query"], ["train", "model/cel=gru"]], ids=["tab", "mistyped"]
+)
+def test_completion_and_what_is_mistyped_do_not_wait_for_torch(arguments, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "seqnets train model/ce")
+
+    loaded = loaded_by(f"from seqnets.cli.main import command; command({arguments})")
+
+    assert "hydra" in loaded
+    assert "torch" not in loaded

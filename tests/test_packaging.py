@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_the_wheel_brings_its_license(wheel):
     names = zipfile.ZipFile(wheel).namelist()
 
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+
+
+def test_the_source_distribution_holds_what_makes_and_tests_the_project(tmp_path):
+    folders = ("src", "configs", "tests", "docs", "scripts", "benchmarks")
+    tree = tmp_path / "seqnets"
+    for name in folders:
+        copytree(ROOT / name, tree / name, ignore=ignore_patterns("*.egg-info", "__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            (tree / path.name).write_bytes(path.read_bytes())
+    expected = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+
+    call(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", tmp_path, cwd=tree)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+
+    assert "tests/conftest.py" in expected
+    assert expected <= held
 
 
 def test_an_installed_wheel_is_what_is_imported(scripts, tmp_path):

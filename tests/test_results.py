@@ -26,3 +26,14 @@ def test_a_result_beats_the_baselines_of_its_data_and_says_where_it_is_from(path
     assert all(sign * record["ours"] > sign * rival for rival in record["rivals"].values())
     assert (ROOT / "configs" / "experiment" / f"{record['name']}.yaml").is_file()
     assert {"seed", "seconds", "machine", "versions", "commit", "date"} <= record.keys()
+
+
+def test_the_guide_says_what_a_fused_softmax_was_measured_to_cost():
+    file = "benchmarks/results/linear_cross_entropy.json"
+    rows = json.loads((ROOT / file).read_text(encoding="utf-8"))["rows"]
+    guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    memory, time = (
+        " and ".join(f"{row[ratio]:.2f}" for row in rows) for ratio in ("MiB ratio", "ms ratio")
+    )
+
+    assert f"took {memory} times the memory, and {time} times the time (`{file}`)" in guide

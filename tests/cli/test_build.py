@@ -119,6 +119,26 @@ def test_allowing_a_module_allows_only_what_it_defines(target, users_module):
         build({"_target_": f"own_module.{target}"}, ["own_module"])
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("seqnets.cells.GRUCel", "Did you mean GRUCell"),
+        ("nowhere.Cell", "No module named 'nowhere'\n  A module of your own must be on PYTHONPATH"),
+        ("unfinished.Cell", "SyntaxError: '(' was never closed (unfinished.py, line 1)"),
+        ("lacking.Cell", "ModuleNotFoundError: No module named 'a_library'"),
+    ],
+)
+def test_what_cannot_be_imported_is_told_with_its_reason(target, said, tmp_path, monkeypatch):
+    (tmp_path / "unfinished.py").write_text("x = (\n")
+    (tmp_path / "lacking.py").write_text("import a_library\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(ConfigError) as raised:
+        build({"_target_": target}, [target.split(".")[0]])
+
+    assert said in str(raised.value)
+
+
 def test_a_module_that_is_not_allowed_is_not_even_imported(tmp_path, monkeypatch):
     (tmp_path / "with_effects.py").write_text("raise SystemExit")
     monkeypatch.syspath_prepend(str(tmp_path))

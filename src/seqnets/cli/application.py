@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -410,6 +409,8 @@ def _alone_again() -> Iterator[None]:
     try:
         yield
     finally:
+        import torch.distributed as dist  # late: help, completion and mistyped names need none
+
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
         for name in set(_STARTED) - given:

@@ -178,13 +178,16 @@ def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -
 
 def _missing(key: str, name: str, error: Exception) -> ConfigError:
     module, _, last = name.rpartition(".")
-    hint = near(last, [n for n in dir(sys.modules.get(module)) if n[0].isupper()])
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    return ConfigError(
-        f"{key}._target_: {name} could not be imported.\n"
-        f"  {str(cause).strip().splitlines()[-1]}\n"
-        f"  {hint} A module of your own must be on PYTHONPATH."
-    )
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # below what Hydra says of it
+        cause = cause.__cause__
+    lines = [f"{key}._target_: {name} could not be imported.", f"{type(cause).__name__}: {cause}"]
+    if module in sys.modules:
+        classes = [known for known in dir(sys.modules[module]) if known[0].isupper()]
+        lines.append(near(last, classes))
+    elif getattr(cause, "name", None) == name.split(".")[0]:
+        lines.append("A module of your own must be on PYTHONPATH: PYTHONPATH=. seqnets ...")
+    return ConfigError("\n  ".join(lines))
 
 
 def _refusal(key: str, name: str, known_as: str, allow: Sequence[str]) -> ConfigError:

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError, SeqnetsError, counted
 from seqnets.insight.rounded import rounded
@@ -116,6 +115,8 @@ def check_score(trained: Trained | int, sweeper: DictConfig) -> None:
 
 def _direction(config: DictConfig) -> str | None:
     """The way of a configuration's objective; None if it cannot be made, which its job tells."""
+    from seqnets.cli.build import build  # late: it brings torch
+
     with contextlib.suppress(SeqnetsError, OmegaConfBaseException):
         return _DIRECTIONS[build(config.objective, config.allow, "objective").mode]
     return None
