@@ -139,6 +139,12 @@ def class_names(known: Known) -> list[Any]:
     return known["labels"] or list(range(known["sizes"]["num_classes"]))
 
 
+def lengths_of(batch: Batch) -> list[int]:
+    """The valid steps of each row of a batch."""
+    B, T = batch.x.shape[:2]
+    return [T] * B if batch.lengths is None else batch.lengths.tolist()
+
+
 def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     """Cross-entropy of one class a step, or what the model's head has in its place.
 

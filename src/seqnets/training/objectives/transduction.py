@@ -20,7 +20,13 @@ from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
 from seqnets.models.decode import Decoded, beam_search, greedy
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_targets
+from seqnets.training.objectives.base import (
+    Objective,
+    Outcome,
+    Row,
+    check_targets,
+    lengths_of,
+)
 from seqnets.typing import END, IGNORE, Batch, Known
 
 logger = logging.getLogger(__name__)
@@ -271,9 +277,7 @@ def _decoded(codec: Codec, predictions: Tensor, targets: Tensor) -> list[tuple[s
 
 
 def _sources(batch: Batch) -> list[list[int]]:
-    steps = batch.x.shape[1]
-    lengths = [steps] * len(batch.x) if batch.lengths is None else batch.lengths.tolist()
-    return [x[:length] for x, length in zip(batch.x.tolist(), lengths, strict=True)]
+    return [x[:length] for x, length in zip(batch.x.tolist(), lengths_of(batch), strict=True)]
 
 
 def _texts(rows: Sequence[Row], column: str) -> list[str]:
