@@ -27,6 +27,12 @@ _SPREAD = 32
 """Numbers of an array by which it is known again, at most."""
 
 
+def paths_of(path: str, validation_path: str | None, test_path: str | None) -> dict[Part, str]:
+    """Return the files of those parts that have some of their own."""
+    given: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
+    return {part: named for part, named in given.items() if named is not None}
+
+
 class DataModule(LightningDataModule, ABC):
     """A dataset: three loaders of :class:`~seqnets.typing.Batch` and what a model must know.
 
