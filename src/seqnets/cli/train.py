@@ -128,7 +128,10 @@ def _train(
     built = build(options["callbacks"], allow, "callbacks") or {}
     named = {name: callback for name, callback in built.items() if callback is not None}
     callbacks = list(named.values())
-    trainer = running.trainer = _make_trainer(options, folder, callbacks)
+    telling = LambdaCallback(on_train_start=partial(_tell_padding, data, console))
+    beginning = LambdaCallback(on_train_start=partial(_begin, options, folder))
+    trainer = _make_trainer(options, folder, [telling, *callbacks, beginning])
+    running.trainer = trainer
     if checkpoint is not None:
         go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
@@ -137,8 +140,6 @@ def _train(
     if checkpoint is None:
         _begin(options, folder, trainer)
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
-
-    _tell_padding(data, trainer, console)
 
     path: Any = checkpoint
     with trainer_errors():
@@ -187,15 +188,16 @@ def _validated(
     return objective.metric, objective.mode, last if best is None else best
 
 
-def _tell_padding(data: DataModule, trainer: Trainer, console: Console) -> None:
-    """Say how much of what is computed is padding, where sequences differ in length."""
-    share = data.loader("train").padding
-    if share == 0:
+def _tell_padding(data: DataModule, console: Console, trainer: Trainer, *_: Any) -> None:
+    """Say how much of what is computed is padding, where sequences differ in length.
+
+    To be called when all processes are there, whose batches count.
+    """
+    if not trainer.is_global_zero or not (share := data.loader("train").padding):
         return
     told = f"Padding is {share:.1%} of the training steps."
     console.print(told)
-    if trainer.is_global_zero:
-        logger.info(told)
+    logger.info(told)
     writer = writer_of(trainer)
     if writer is not None:
         writer.add_text("padding", told, trainer.global_step)
@@ -311,7 +313,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
     return make_trainer(
         options,
         allow,
-        [*callbacks, LambdaCallback(on_train_start=partial(_begin, options, folder))],
+        callbacks,
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.codecs import FOREIGN, Codec
-from seqnets.datasets.loader import share
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
 from seqnets.errors import DataError
@@ -100,16 +99,10 @@ class PairLoader(SequenceLoader):
         return self._sequences.texts
 
     @property
-    def padding(self) -> float:
-        """The share of padding among all steps, of both sides, of the coming epoch's batches."""
-        order, full = self._order(self._epoch), self._batch_size * share()[1]
-        pairs = self._sequences
-        assert isinstance(pairs, Pairs)
-        filled = whole = 0
-        for side in (pairs.lengths, pairs.target_lengths):
-            for batch in np.split(side.numpy()[order], range(full, len(order), full)):
-                filled, whole = filled + batch.sum(), whole + len(batch) * batch.max()
-        return float(1 - filled / whole)
+    def _sides(self) -> list[np.ndarray]:
+        """Lengths of the sources and of the targets."""
+        assert isinstance(self._sequences, Pairs)
+        return [self._sequences.lengths.numpy(), self._sequences.target_lengths.numpy()]
 
 
 class PairData(SequenceData):
