@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,11 +28,9 @@ class Pairs(Sequences):
         x: The tokens of all sources, (steps,) int64; their number in ``lengths``.
         y: Those of all targets, (steps,) int64: each ends with ``END``.
         target_lengths: Tokens of each target, (N,) int64, its end included.
-        texts: Sources and targets as their file has them, by "source" and "target".
     """
 
     target_lengths: Tensor = field(kw_only=True)
-    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Pairs:
@@ -91,12 +89,6 @@ class Pairs(Sequences):
 
 class PairLoader(SequenceLoader):
     """Batches of whole pairs; ones whose longer sides are similar may be put together."""
-
-    @property
-    def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """Sources and targets as their file has them."""
-        assert isinstance(self._sequences, Pairs)
-        return self._sequences.texts
 
     @property
     def _sides(self) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +40,10 @@ class Batched(Protocol):
     @property
     def ids(self) -> list[Any] | None:
         """What their file calls them; None where it has no names for them."""
+
+    @property
+    def texts(self) -> Mapping[str, Sequence[str | None]]:
+        """What their file has to the letter, by column."""
 
 
 class SequenceLoader(Loader):
@@ -97,6 +102,11 @@ class SequenceLoader(Loader):
     def ids(self) -> list[Any] | None:
         """What the file calls the sequences, in its order; None where it has no names for them."""
         return self._sequences.ids
+
+    @property
+    def texts(self) -> Mapping[str, Sequence[str | None]]:
+        """What the file has to the letter, in its order."""
+        return self._sequences.texts
 
     @property
     def padding(self) -> float:
