@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -103,6 +103,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             _refuse_fixed(verb, arguments)
             arguments = [_quoted(argument) for argument in arguments]
             _refuse_no_name(verb, arguments)
+            _refuse_nothing(arguments)
             # argparse takes no option between overrides
             name, arguments = _start(verb, sorted(arguments, key=_MULTIRUN.__contains__))
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
@@ -265,6 +266,25 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
         if not isinstance(value, (str, list)):
             there = ", ".join(options(group, [configs()]))
             raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
+
+
+def _refuse_nothing(arguments: Sequence[str]) -> None:
+    """Raise if a sweep has nothing to try, which Hydra takes for a sweep that is done."""
+    for o in _parsed(arguments):
+        key, value = o.key_or_group, o.value()
+        names = options(key, [configs(), *_folders(arguments)])
+        if isinstance(value, Glob):
+            tried: Iterable[object] = value.filter([*names])
+        elif o.is_discrete_sweep():
+            tried = o.sweep_iterator()
+        else:
+            continue
+        if not any(True for _ in tried):
+            there = f"There are: {', '.join(names)}."
+            advice = there if names else f"Give them as {key}=ONE,ANOTHER."
+            raise UsageError(
+                f"{o.input_line}: fits nothing, expected one value or more to try.\n  {advice}"
+            )
 
 
 def _owners(group: str) -> list[str]:
