@@ -9,11 +9,11 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, LambdaCallback
@@ -51,6 +51,8 @@ from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal,
 from seqnets.training.callbacks.tensorboard import go_on_after, writer_of
 
 logger = logging.getLogger(__name__)
+
+_C = TypeVar("_C", bound=Callback)
 
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
@@ -145,47 +147,62 @@ def _train(
     with trainer_errors():
         trainer.fit(module, data, ckpt_path=path, weights_only=True)
     trained = Trained(0, report.shown(folder), *_validated(trainer, module.objective, callbacks))
-    received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
-    if received is not None:
-        stopped = f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}"
+    stop = _first(callbacks, StopOnSignal)
+    if stop is not None and stop.received is not None:
+        stopped = f"Stopped by {signal.Signals(stop.received).name} at step {trainer.global_step}"
         logger.info(stopped)
         report.show(console, f"{stopped}; to go on:", f"{_again(folder)}{command}")
-        return trained._replace(code=128 + received)
+        return trained._replace(code=128 + stop.received)
 
     if module.last_loss is None and checkpoint is None:
         raise ConfigError(
             "trainer: its limits let a new run make no step, expected at least one.\n"
             "  They are max_epochs, max_steps, max_time and limit_train_batches."
         )
-    early = _early(named)
+    _conclude(options, folder, trainer, named, console, command)
+    return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
+
+
+def _conclude(
+    options: Config,
+    folder: Path,
+    trainer: Trainer,
+    callbacks: Mapping[str, Callback],
+    console: Console,
+    command: str,
+) -> None:
+    """Score what was trained; tell how it ended, what it has learned and what one may do next."""
+    module: Any = trainer.lightning_module
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    early = _early(callbacks)
     if early is not None:
         console.print(f"Stopped early: {early[1].reason}.")
     elif module.last_loss is None:
         console.print(f"Nothing is left to train: {_reached(trainer)}.")
     kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
-        samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
+        samples = _first(callbacks.values(), TextSamples) or TextSamples()
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
     longer = _longer(options, trainer, early, idle=module.last_loss is None)
-    lines = _what_next(folder, kept, module, longer, command)
-    use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
-    if writer_of(trainer) is not None:
-        use = f"to look, {use}"
-        runs_folder = shell(report.shown(folder.parent.parent))
-        lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
-    report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
-    return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
+    commands = _what_next(folder, kept, trainer, module.objective, longer, command)
+    report.show(console, f"{', '.join(commands).capitalize()}:", "\n".join(commands.values()))
+
+
+def _first(callbacks: Iterable[Callback], kind: type[_C]) -> _C | None:
+    """The first callback of a kind; None if there is none."""
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def _validated(
     trainer: Trainer, objective: Objective, callbacks: Sequence[Callback]
 ) -> tuple[str, str, float | None]:
     """The metric that counts, which way it improves, and its best on the validation part."""
-    best = next((c.best_score for c in callbacks if isinstance(c, Checkpoints)), None)
+    kept = _first(callbacks, Checkpoints)
     last = report.figures(trainer, "val").get(objective.metric)
-    return objective.metric, objective.mode, last if best is None else best
+    best = last if kept is None or kept.best_score is None else kept.best_score
+    return objective.metric, objective.mode, best
 
 
 def _tell_padding(data: DataModule, console: Console, trainer: Trainer, *_: Any) -> None:
@@ -248,19 +265,26 @@ def _again(folder: Path) -> str:
 
 
 def _what_next(
-    folder: Path, kept: Path, module: SequenceModule, longer: Sequence[str], command: str
-) -> list[str]:
-    checkpoint = report.typed("checkpoint", kept)
-    writes = type(module.objective).rows is not Objective.rows
-    uses = [f"predict {checkpoint}"] if writes else []
-    if isinstance(module.objective, LanguageModelling):
-        uses = [f"generate {checkpoint} temperature=0.8"]
-    program = report.called("seqnets")
-    return [
-        *(f"{program} {use}{command}" for use in uses),
-        f"{program} evaluate {checkpoint}{command}",
-        " ".join([_again(folder), *longer]) + command,
-    ]
+    folder: Path,
+    kept: Path,
+    trainer: Trainer,
+    objective: Objective,
+    longer: Sequence[str],
+    command: str,
+) -> dict[str, str]:
+    """What one may do with a run that has ended, each with its command."""
+    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
+    commands = {}
+    if writer_of(trainer) is not None:
+        all_runs = shell(report.shown(folder.parent.parent))
+        commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
+    if isinstance(objective, LanguageModelling):
+        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{command}"
+    elif type(objective).rows is not Objective.rows:
+        commands["to predict"] = f"{program} predict {checkpoint}{command}"
+    commands["to score"] = f"{program} evaluate {checkpoint}{command}"
+    commands["to go on"] = " ".join([_again(folder), *longer]) + command
+    return commands
 
 
 def _early(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
