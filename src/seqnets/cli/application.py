@@ -297,48 +297,19 @@ def _owners(group: str) -> list[str]:
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
     """Hydra's error in our words, with what is near."""
-    known: Sequence[str] = ()
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         # of a name in a list Hydra does not say what there is
         known = error.options or list(options(group, [configs(), *_folders(arguments)]))
-    if known:
-        if (group, option) == ("hydra/sweeper", "optuna"):
-            return UsageError(
-                "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
-                "  Install it: pip install 'seqnets[optuna]'"
-            )
-        return UsageError(
-            f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
-            f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
-        )
+        if known:
+            return _no_such_option(group, option, known)
     several = re.match(r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r", str(error))
     if several:
         return _several(verb, several[2] or several[3], alone=not several[1])
     mistyped = re.search(r"Could not (override|delete)(?: from config.)? '([^'=]+)'", str(error))
     if mistyped:
         key = mistyped[2].split("@")[0]
-        if name != verb and (configs() / key).is_dir():
-            return UsageError(
-                f"{key}: is what the checkpoint says, expected no other.\n"
-                f"  Single keys can be changed: {key}.KEY=VALUE."
-            )
-        owners = _owners(key)
-        if owners:
-            whole, _, part = key.rpartition("/")
-            return UsageError(
-                f"{key}: this {whole} has no {part}, expected one that has: {', '.join(owners)}.\n"
-                f"  The dataset picks a {whole}; {whole}=NAME takes another."
-            )
-        keys = list(_keys(verb, name, arguments))
-        parent = key.rpartition(".")[0]
-        added = ""
-        if mistyped[1] == "override" and parent in keys:
-            added = f"  An option that is not listed is added by +{key}=VALUE.\n"
-        return UsageError(
-            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
-            f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
-        )
+        return _no_such_key(verb, name, arguments, key, to_set=mistyped[1] == "override")
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return UsageError(
@@ -358,6 +329,44 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _no_such_option(group: str, option: str, known: Sequence[str]) -> UsageError:
+    if (group, option) == ("hydra/sweeper", "optuna"):
+        return UsageError(
+            "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
+            "  Install it: pip install 'seqnets[optuna]'"
+        )
+    return UsageError(
+        f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
+        f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
+    )
+
+
+def _no_such_key(
+    verb: str, name: str, arguments: Sequence[str], key: str, to_set: bool
+) -> UsageError:
+    """The error for a key or group that is not there, and was to be set or taken away."""
+    if name != verb and (configs() / key).is_dir():
+        return UsageError(
+            f"{key}: is what the checkpoint says, expected no other.\n"
+            f"  Single keys can be changed: {key}.KEY=VALUE."
+        )
+    owners = _owners(key)
+    if owners:
+        whole, _, part = key.rpartition("/")
+        return UsageError(
+            f"{key}: this {whole} has no {part}, expected one that has: {', '.join(owners)}.\n"
+            f"  The dataset picks a {whole}; {whole}=NAME takes another."
+        )
+    keys = list(_keys(verb, name, arguments))
+    added = ""
+    if to_set and key.rpartition(".")[0] in keys:
+        added = f"  An option that is not listed is added by +{key}=VALUE.\n"
+    return UsageError(
+        f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
+        f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
+    )
 
 
 def _several(verb: str, argument: str, alone: bool) -> UsageError:
