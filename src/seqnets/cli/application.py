@@ -75,22 +75,18 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         composed = HydraConfig.get()
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
-        needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
-        also = "".join(f" {shell(argument)}" for argument in needed)
-        with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
-            try:
-                _refuse_unread(verb, arguments, config)
-                sweep.check_direction(verb, config, composed.sweeper)
-                over = _module(verb).run(config, composed.runtime.choices, also)
-                sweep.check_score(over, composed.sweeper)
-            except BaseException as error:
-                over = error
-        trained = over if isinstance(over, sweep.Trained) else None
-        jobs.append(sweep.Job(_swept(composed.overrides.task, arguments), trained))
-        if isinstance(over, DivergenceError) and sweep.optimises(composed.sweeper):
-            print(f"DivergenceError: {over}", file=sys.stderr)
-            return sweep.worst(composed.sweeper)  # a search has seen how far it can go
-        code = over if trained is None else trained.code
+        swept = _swept(composed.overrides.task, arguments)
+        try:
+            ended = _run_job(verb, arguments, config)
+        except BaseException as error:
+            jobs.append(sweep.Job(swept, None))
+            if isinstance(error, DivergenceError) and sweep.optimises(composed.sweeper):
+                print(f"DivergenceError: {error}", file=sys.stderr)
+                return sweep.worst(composed.sweeper)  # a search has seen how far it can go
+            raise _Over(error) from error
+        trained = ended if isinstance(ended, sweep.Trained) else None
+        jobs.append(sweep.Job(swept, trained))
+        code = ended if trained is None else trained.code
         if code:
             raise _Over(code)
         return None if trained is None else trained.score
@@ -126,6 +122,19 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if isinstance(end, BaseException):
         raise end
     return end
+
+
+def _run_job(verb: str, arguments: Sequence[str], config: DictConfig) -> Any:
+    """Run a verb with what Hydra composed; return what training came to, or an exit code."""
+    composed = HydraConfig.get()
+    needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
+    also = "".join(f" {shell(argument)}" for argument in needed)
+    with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
+        _refuse_unread(verb, arguments, config)
+        sweep.check_direction(verb, config, composed.sweeper)
+        ended = _module(verb).run(config, composed.runtime.choices, also)
+        sweep.check_score(ended, composed.sweeper)
+    return ended
 
 
 def _module(verb: str) -> Any:
