@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from seqnets.training.objectives.base import (
     Row,
     check_targets,
     lengths_of,
+    perplexity,
 )
 from seqnets.typing import END, IGNORE, Batch, Known
 
@@ -84,8 +84,7 @@ class Transduction(Objective):
         Predictions are ids (B, U): in training the likeliest after each right one, in evaluation
         what was written, and where it looked as ``details``.
         """
-        if batch.y.device.type == "cpu":
-            check_targets(batch.y, model.target_vocab_size)
+        check_targets(batch.y, model.target_vocab_size)
         logits = model(batch.x, batch.y, batch.lengths)
         count = (batch.y != IGNORE).sum()
         total = F.cross_entropy(
@@ -124,7 +123,7 @@ class Transduction(Objective):
 
     def derived(self, loss: float) -> dict[str, float]:
         """The loss as perplexity of a token."""
-        return {"perplexity": math.exp(min(loss, 700.0))}
+        return {"perplexity": perplexity(loss)}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row a pair: texts, and the score of what was written if it is known.
