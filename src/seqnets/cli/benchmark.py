@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -74,12 +74,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
         raise UsageError("dtype: is tf32, which GPUs alone have, expected float32 on the CPU.")
     limits = [Limit.read(entry, names) for entry in options["limits"]]
-    asked = dict.fromkeys(case.cell for case in cases)
-    makers = {name: _maker(name, nodes, options["allow"]) for name in asked}
-    with torch.device("meta"):
-        for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
-            with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
-                makers[cell](I, H)  # what cannot be made fails now
+    makers = _makers(cases, nodes, options["allow"])
     if options["plot"]:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")
@@ -89,15 +84,12 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         kept = {k: v for k, v in options.items() if k not in ("grid", "limits")}
         found = Report({"suite": choices.get("suite"), **kept})
         _warn_if_busy(found.machine, console)
-        told: set[str] = set()
         if settings.device.type == "cuda" and len(cases) > 1:
             with console.status("compiling kernels"):
                 compile_ahead(cases, makers)
         gc.freeze()  # what is there already is not looked at again before each case
-        begun = monotonic()
-        for case in _followed(cases, console):
-            if options["time_limit"] and monotonic() - begun > options["time_limit"]:
-                break
+        told: set[str] = set()
+        for case in _in_time(_followed(cases, console), options["time_limit"]):
             found.measured.append(measure(case, makers[case.cell], settings))
             _show(found.measured[-1], console, told)
             found.save(output)  # whoever stops it now has what was measured
@@ -112,6 +104,18 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 def _options(group: str) -> list[str]:
     """The names in a config group, those of ``--config-dir`` too."""
     return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _makers(
+    cases: Sequence[Case], nodes: Mapping[str, Config], allow: Sequence[str]
+) -> dict[str, Any]:
+    """The factory of each cell; one of each size is made, so that what cannot be made fails now."""
+    makers = {name: _maker(name, nodes, allow) for name in dict.fromkeys(c.cell for c in cases)}
+    with torch.device("meta"):
+        for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
+            with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
+                makers[cell](I, H)
+    return makers
 
 
 def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
@@ -200,6 +204,15 @@ def _threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _in_time(cases: Iterable[Case], seconds: float | None) -> Iterator[Case]:
+    """The cases that begin before so many seconds have passed; all if None."""
+    begun = monotonic()
+    for case in cases:
+        if seconds is not None and monotonic() - begun > seconds:
+            return
+        yield case
 
 
 def _followed(cases: Sequence[Case], console: Console) -> Iterator[Case]:
