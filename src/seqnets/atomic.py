@@ -15,9 +15,9 @@ _PARTIAL = ".partial"
 def atomic(path: Path) -> Iterator[Path]:
     """Give a path to write to; what is written takes a file's place once it is complete.
 
-    It is flushed to the disk and renamed over what was there: at any moment the name holds a whole
-    file, the old or the new. Where writing fails nothing is left. What a killed process left is
-    cleared away by the next one that writes into the folder.
+    It is hidden beside that file, then flushed to the disk and renamed over what was there: at any
+    moment the name holds a whole file, the old or the new. Where writing fails nothing is left.
+    What a killed process left is cleared away by the next one that writes into the folder.
 
     For instance::
 
@@ -27,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Args:
         path: Where the file goes; its folder is made if need be.
     """
-    partial = path.with_name(f"{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
+    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_partials_of_the_dead(path.parent)
     try:
@@ -44,7 +44,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def _remove_partials_of_the_dead(folder: Path) -> None:
     """Unlink what processes that were killed while writing have left behind."""
     for partial in folder.glob(f"*{_PARTIAL}*"):
-        owner = partial.name.split("-")[0]
+        owner = partial.name.removeprefix(".").split("-")[0]
         if owner.isdigit() and not _lives(int(owner)):
             partial.unlink(missing_ok=True)
 
