@@ -17,12 +17,15 @@ def test_a_file_takes_its_place_when_it_is_complete(tmp_path):
 
 
 def test_what_fails_leaves_the_file_before_and_nothing_else(tmp_path):
+    def write():
+        with atomic(path) as partial:
+            partial.write_text("half")
+            raise ValueError("halfway")
+
     path = tmp_path / "said.jsonl"
     path.write_text("before")
-
-    with pytest.raises(ValueError, match="halfway"), atomic(path) as partial:
-        partial.write_text("half")
-        raise ValueError("halfway")
+    with pytest.raises(ValueError, match="halfway"):
+        write()
 
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
