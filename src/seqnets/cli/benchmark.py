@@ -37,6 +37,7 @@ from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
+from seqnets.checks import is_number, is_whole
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_truths, plain
 from seqnets.cli.build import build, option_errors
@@ -130,12 +131,12 @@ def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
 
 def _settings(options: Config) -> Settings:
     threads = options["threads"]
-    if threads is not None and (type(threads) is not int or threads < 1):
+    if threads is not None and (not is_whole(threads) or threads < 1):
         raise UsageError(f"threads: is {threads!r}, expected a positive integer.")
     check_truths(**{key: options[key] for key in ("compiled", "memory", "plot")})
     budget, limit, dtypes = options["budget"], options["time_limit"], options["dtype"] or []
     for key, seconds in (("budget", budget), ("time_limit", limit)):
-        wrong = type(seconds) not in (int, float) or not seconds > 0
+        wrong = not is_number(seconds) or not seconds > 0
         if wrong and (key == "budget" or seconds is not None):
             raise UsageError(f"{key}: is {seconds!r}, expected seconds, more than 0.")
     for dtype in dtypes if isinstance(dtypes, list) else [dtypes]:

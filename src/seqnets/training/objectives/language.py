@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, is_number
 from seqnets.datasets.codecs import UNITS
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
@@ -141,7 +141,7 @@ class LanguageModelling(Objective):
                     f"Row {place}: target {target!r} came, expected one of the {len(numbers):,} "
                     f"tokens that the model knows."
                 )
-            if not isinstance(cost, (int, float)) or isinstance(cost, bool) or not cost >= 0:
+            if not is_number(cost) or not cost >= 0:
                 raise DataError(f"Row {place}: nats {cost!r} came, expected a number from 0.")
         ids = [numbers[target] for target in targets]
         return torch.tensor(nats, dtype=torch.float64), torch.tensor(ids)
