@@ -33,7 +33,7 @@ def test_models_laws_benchmarks_and_conversion_need_no_more_than_torch(part):
 
 
 def test_every_part_is_there_once_seqnets_is_imported():
-    own = {"checks", "cli", "configs", "optional", "__main__"}
+    own = {"atomic", "checks", "cli", "configs", "optional", "__main__"}
     parts = {module.name for module in pkgutil.iter_modules(seqnets.__path__)} - own
     script = f"import seqnets; print(*(getattr(seqnets, p).__name__ for p in {sorted(parts)}))"
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from seqnets.errors import ConfigError
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number: true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number, whole or not: true and false are none."""
+    return isinstance(value, float) or is_whole(value)
 
 
 def check_count(who: str, least: int = 1, **options: int) -> None:
     """Raise ConfigError unless each option is a whole number of at least ``least``."""
     for name, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_whole(value) or value < least:
             raise ConfigError(
                 f"{who}: {name} is {value!r}, expected a whole number of at least {least}."
             )
@@ -30,14 +40,14 @@ def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:
 def check_probability(who: str, **options: float) -> None:
     """Raise ConfigError unless each option is a probability in [0, 1)."""
     for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        if not is_number(value) or not 0 <= value < 1:
             raise ConfigError(f"{who}: {name} is {value!r}, expected a probability in [0, 1).")
 
 
 def check_fractions(who: str, **fractions: float) -> None:
     """Raise ConfigError unless each fraction is above 0 and all leave something for training."""
     for name, value in fractions.items():
-        if not isinstance(value, (int, float)) or not 0 < value < 1:
+        if not is_number(value) or not 0 < value < 1:
             raise ConfigError(f"{who}: {name} is {value!r}, expected a number between 0 and 1.")
     if sum(fractions.values()) >= 1:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -43,3 +43,8 @@ class Batch(NamedTuple):
     y: Tensor
     lengths: Tensor | None = None
     carry: bool = False
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with what a function gives for each tensor in its place."""
+        lengths = None if self.lengths is None else function(self.lengths)
+        return Batch(function(self.x), function(self.y), lengths, self.carry)

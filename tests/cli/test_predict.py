@@ -103,7 +103,7 @@ def test_numbers_far_from_zero_keep_their_digits(seqnets, tmp_path):
     assert [row["target"] for row in written] == [1_700_000_000 + int(row["id"]) for row in written]
 
 
-def test_each_series_of_new_data_is_named(seqnets, tmp_path):
+def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_path):
     rows = [f"{name},{1e9 + n % 5}" for name in ("north", "south") for n in range(80)]
     (tmp_path / "mine.csv").write_text("\n".join(["series,sales", *rows]) + "\n")
     sizes = ["dataset.lookback=6", "dataset.horizon=2", "model.segment=2"]
@@ -115,6 +115,9 @@ def test_each_series_of_new_data_is_named(seqnets, tmp_path):
     seqnets("predict", run, "to=test.jsonl")
 
     assert [row["id"] for row in rows_of(tmp_path / "new.jsonl")] == ["north", "south"]
+    first, *_, last = rows_of(tmp_path / "test.jsonl")
+    assert (first["id"], first["after"]) == ("north", "step 63")
+    assert (last["id"], last["after"]) == ("south", "step 77")
     told = [row["target"]["sales"] for row in rows_of(tmp_path / "test.jsonl")]
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
 

@@ -93,6 +93,23 @@ def test_a_narrow_terminal_has_the_folders_below_the_table(columns, seqnets, tmp
     assert len([row for row in rows(done.out) if row]) == 2, "a row is a line"
 
 
+@pytest.mark.parametrize(
+    ("nothing", "told"),
+    [
+        ("trainer=glob(nowhere*)", "There are: auto, cpu, ddp, debug, gpu."),
+        ("seed=glob(*)", "Give them as seed=ONE,ANOTHER."),
+        ("seed=range(3,3)", "Give them as seed=ONE,ANOTHER."),
+    ],
+)
+def test_a_sweep_over_nothing_is_refused(nothing, told, seqnets):
+    done = seqnets("train", "-m", *PARITY, nothing)
+
+    assert done.code == 2
+    assert done.err == (
+        f"UsageError: {nothing}: fits nothing, expected one value or more to try.\n  {told}\n"
+    )
+
+
 def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
     done = seqnets("train", "-m", *PARITY, "optimizer.lr=0.1,fast,0.2")
 

@@ -11,9 +11,10 @@ from textwrap import dedent
 
 import pytest
 import torch
+from lightning.pytorch.strategies import Strategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seqnets.datasets import Parity
+from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
 from seqnets.training import load_checkpoint, save_checkpoint
 
@@ -639,6 +640,16 @@ def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeyp
 
     assert done.code == 1
     assert done.err.startswith("SeqnetsError: Training: another of its processes has ended")
+
+
+def test_the_share_of_padding_is_told_when_all_processes_are_there(seqnets, monkeypatch):
+    there = []
+    monkeypatch.setattr(Strategy, "setup_environment", lambda self: there.append(self))
+    monkeypatch.setattr(SequenceLoader, "padding", property(lambda self: len(there) / 4))
+
+    done = seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64")
+
+    assert "Padding is 25.0% of the training steps." in done.out
 
 
 def test_the_share_of_padding_and_the_way_to_predict_are_told(seqnets, tmp_path):

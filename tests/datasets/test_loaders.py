@@ -329,6 +329,19 @@ def test_padding_is_the_share_of_steps_that_lie_outside_the_sequences():
     assert told == pytest.approx(1 - sum(int(b.lengths.sum()) for b in batches) / steps)
 
 
+def test_padding_is_that_of_the_batches_of_all_processes(as_process):
+    filled = whole = 0
+    for rank in range(3):
+        with as_process(rank, 3):
+            loader = ragged_loader(5)
+            told = loader.padding
+            for batch in loader:
+                filled += int(batch.lengths.sum())
+                whole += batch.x.shape[0] * batch.x.shape[1]
+
+    assert told == pytest.approx(1 - filled / whole)
+
+
 def test_batches_of_similar_lengths_come_in_a_random_order_that_an_epoch_decides():
     loader = ragged_loader(26)
     first, second = ([batch.x.shape[1] for batch in loader] for _ in range(2))

@@ -303,6 +303,18 @@ def test_new_data_are_the_last_steps_in_the_scaling_that_was_learned(table, tmp_
     assert batch.y.isnan().all()
 
 
+def test_windows_say_which_series_they_are_of_and_after_which_step(table, tmp_path):
+    lines = [f"{name},2026-01-01T{n:02}:00,{n % 5}" for name in ("x", "y") for n in range(20)]
+    data = table(["series,time,a", *lines], validation_fraction=0.25, test_fraction=0.25)
+    data.setup()
+    test, new = data.loader("test"), data.new(tmp_path / "series.csv", data.describe())
+
+    assert test.ids == ["x"] * 4 + ["y"] * 4
+    assert test.texts["after"] == 2 * [f"2026-01-01T{n}:00" for n in (14, 15, 16, 17)]
+    assert new.ids == ["x", "y"]
+    assert new.texts["after"] == ["2026-01-01T19:00"] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from seqnets.benchmarking.precision import DTYPES
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 
 PASSES = ("forward", "training", "step")
@@ -135,7 +136,7 @@ def _cases(
 
 
 def _check_size(key: str, size: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not is_whole(size) or size < 1:
         raise ConfigError(f"{key}: is {size!r}, expected a positive integer, or a list of them.")
 
 

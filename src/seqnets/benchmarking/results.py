@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from seqnets.atomic import atomic
 from seqnets.benchmarking.acceptance import Verdict
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.surroundings import commit, machine, now, versions
@@ -121,8 +122,8 @@ class Report:
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        with atomic(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Report:

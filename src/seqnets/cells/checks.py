@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 import seqnets.cells
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DtypeError
 
 
@@ -96,7 +97,7 @@ def check_among_gates(cls: type[Any], declared: str) -> None:
 
 def check_size(cell: Any, name: str, value: int) -> int:
     """A size of a cell that is being made; raise unless it is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise DtypeError(
             f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
             f"expected a positive integer."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell
 from seqnets.cells.wrapper import Wrapper
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -167,7 +168,7 @@ def _checked(owner: str, periods: Sequence[int]) -> tuple[int, ...]:
     if not periods:
         raise ConfigError(f"{owner}: periods are empty, expected at least one.")
     for period in periods:
-        if isinstance(period, bool) or not isinstance(period, int) or not 1 <= period <= 256:
+        if not is_whole(period) or not 1 <= period <= 256:
             raise ConfigError(
                 f"{owner}: a period is {period!r}, expected an integer in 1..256, in steps."
             )

@@ -14,6 +14,7 @@ from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.gru import OriginalGRUCell
 from seqnets.cells.lstm import LSTMCell, PeepholeLSTMCell
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 
 
@@ -210,7 +211,7 @@ class ConvGRUCell(ConvolutionalCell, OriginalGRUCell):
 def height_and_width(owner: str, frame: Sequence[int]) -> tuple[int, int]:
     """Height and width; raise if they are none."""
     sizes = tuple(frame) if isinstance(frame, Sequence) else ()
-    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
+    if len(sizes) != 2 or not all(is_whole(size) and size > 0 for size in sizes):
         raise ConfigError(
             f"{owner}: frame is {frame!r}, expected height and width, two positive integers."
         )

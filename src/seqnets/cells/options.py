@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, gated, methods_called
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, is_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -246,7 +246,7 @@ class ClipState(Wrapper):
 
     def __init__(self, cell: Cell, limit: float, *, states: Sequence[str] | None = None) -> None:
         super().__init__(cell)
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        if not is_number(limit) or not limit > 0:
             raise ConfigError(f"ClipState: limit is {limit!r}, expected a number above 0.")
         free = [name for name in self.states if name not in self.clocks]
         for name in states or ():

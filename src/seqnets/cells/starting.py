@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import keep_rule
-from seqnets.checks import check_count
+from seqnets.checks import check_count, is_number
 from seqnets.errors import ConfigError
 
 RULES: dict[str, Callable[[Tensor], Any]] = {
@@ -151,7 +151,7 @@ def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
 
 
 def _fill(what: str, block: Tensor, rule: Any) -> None:
-    if isinstance(rule, (int, float)) and not isinstance(rule, bool):
+    if is_number(rule):
         block.fill_(rule)
         return
     if isinstance(rule, str) and rule not in RULES:

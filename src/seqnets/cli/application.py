@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,22 +74,18 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         composed = HydraConfig.get()
         # Processes that Lightning starts run this very job, and not a whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
-        needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
-        also = "".join(f" {shell(argument)}" for argument in needed)
-        with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
-            try:
-                _refuse_unread(verb, arguments, config)
-                sweep.check_direction(verb, config, composed.sweeper)
-                over = _module(verb).run(config, composed.runtime.choices, also)
-                sweep.check_score(over, composed.sweeper)
-            except BaseException as error:
-                over = error
-        trained = over if isinstance(over, sweep.Trained) else None
-        jobs.append(sweep.Job(_swept(composed.overrides.task, arguments), trained))
-        if isinstance(over, DivergenceError) and sweep.optimises(composed.sweeper):
-            print(f"DivergenceError: {over}", file=sys.stderr)
-            return sweep.worst(composed.sweeper)  # a search has seen how far it can go
-        code = over if trained is None else trained.code
+        swept = _swept(composed.overrides.task, arguments)
+        try:
+            ended = _run_job(verb, arguments, config)
+        except BaseException as error:
+            jobs.append(sweep.Job(swept, None))
+            if isinstance(error, DivergenceError) and sweep.optimises(composed.sweeper):
+                print(f"DivergenceError: {error}", file=sys.stderr)
+                return sweep.worst(composed.sweeper)  # a search has seen how far it can go
+            raise _Over(error) from error
+        trained = ended if isinstance(ended, sweep.Trained) else None
+        jobs.append(sweep.Job(swept, trained))
+        code = ended if trained is None else trained.code
         if code:
             raise _Over(code)
         return None if trained is None else trained.score
@@ -102,6 +98,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             _refuse_fixed(verb, arguments)
             arguments = [_quoted(argument) for argument in arguments]
             _refuse_no_name(verb, arguments)
+            _refuse_nothing(arguments)
             # argparse takes no option between overrides
             name, arguments = _start(verb, sorted(arguments, key=_MULTIRUN.__contains__))
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
@@ -124,6 +121,19 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if isinstance(end, BaseException):
         raise end
     return end
+
+
+def _run_job(verb: str, arguments: Sequence[str], config: DictConfig) -> Any:
+    """Run a verb with what Hydra composed; return what training came to, or an exit code."""
+    composed = HydraConfig.get()
+    needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
+    also = "".join(f" {shell(argument)}" for argument in needed)
+    with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
+        _refuse_unread(verb, arguments, config)
+        sweep.check_direction(verb, config, composed.sweeper)
+        ended = _module(verb).run(config, composed.runtime.choices, also)
+        sweep.check_score(ended, composed.sweeper)
+    return ended
 
 
 def _module(verb: str) -> Any:
@@ -266,6 +276,25 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
             raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
 
 
+def _refuse_nothing(arguments: Sequence[str]) -> None:
+    """Raise if a sweep has nothing to try, which Hydra takes for a sweep that is done."""
+    for o in _parsed(arguments):
+        key, value = o.key_or_group, o.value()
+        names = options(key, [configs(), *_folders(arguments)])
+        if isinstance(value, Glob):
+            tried: Iterable[object] = value.filter([*names])
+        elif o.is_discrete_sweep():
+            tried = o.sweep_iterator()
+        else:
+            continue
+        if not any(True for _ in tried):
+            there = f"There are: {', '.join(names)}."
+            advice = there if names else f"Give them as {key}=ONE,ANOTHER."
+            raise UsageError(
+                f"{o.input_line}: fits nothing, expected one value or more to try.\n  {advice}"
+            )
+
+
 def _owners(group: str) -> list[str]:
     """Of a group in another one, such as model/head, the models in whose files it is chosen."""
     whole, _, part = group.rpartition("/")
@@ -276,48 +305,19 @@ def _owners(group: str) -> list[str]:
 
 def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception) -> Exception:
     """Hydra's error in our words, with what is near."""
-    known: Sequence[str] = ()
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         # of a name in a list Hydra does not say what there is
         known = error.options or list(options(group, [configs(), *_folders(arguments)]))
-    if known:
-        if (group, option) == ("hydra/sweeper", "optuna"):
-            return UsageError(
-                "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
-                "  Install it: pip install 'seqnets[optuna]'"
-            )
-        return UsageError(
-            f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
-            f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
-        )
+        if known:
+            return _no_such_option(group, option, known)
     several = re.match(r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r", str(error))
     if several:
         return _several(verb, several[2] or several[3], alone=not several[1])
     mistyped = re.search(r"Could not (override|delete)(?: from config.)? '([^'=]+)'", str(error))
     if mistyped:
         key = mistyped[2].split("@")[0]
-        if name != verb and (configs() / key).is_dir():
-            return UsageError(
-                f"{key}: is what the checkpoint says, expected no other.\n"
-                f"  Single keys can be changed: {key}.KEY=VALUE."
-            )
-        owners = _owners(key)
-        if owners:
-            whole, _, part = key.rpartition("/")
-            return UsageError(
-                f"{key}: this {whole} has no {part}, expected one that has: {', '.join(owners)}.\n"
-                f"  The dataset picks a {whole}; {whole}=NAME takes another."
-            )
-        keys = list(_keys(verb, name, arguments))
-        parent = key.rpartition(".")[0]
-        added = ""
-        if mistyped[1] == "override" and parent in keys:
-            added = f"  An option that is not listed is added by +{key}=VALUE.\n"
-        return UsageError(
-            f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
-            f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
-        )
+        return _no_such_key(verb, name, arguments, key, to_set=mistyped[1] == "override")
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return UsageError(
@@ -337,6 +337,44 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _no_such_option(group: str, option: str, known: Sequence[str]) -> UsageError:
+    if (group, option) == ("hydra/sweeper", "optuna"):
+        return UsageError(
+            "hydra/sweeper: optuna is a library of its own, which is not installed.\n"
+            "  Install it: pip install 'seqnets[optuna]'"
+        )
+    return UsageError(
+        f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
+        f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
+    )
+
+
+def _no_such_key(
+    verb: str, name: str, arguments: Sequence[str], key: str, to_set: bool
+) -> UsageError:
+    """The error for a key or group that is not there, and was to be set or taken away."""
+    if name != verb and (configs() / key).is_dir():
+        return UsageError(
+            f"{key}: is what the checkpoint says, expected no other.\n"
+            f"  Single keys can be changed: {key}.KEY=VALUE."
+        )
+    owners = _owners(key)
+    if owners:
+        whole, _, part = key.rpartition("/")
+        return UsageError(
+            f"{key}: this {whole} has no {part}, expected one that has: {', '.join(owners)}.\n"
+            f"  The dataset picks a {whole}; {whole}=NAME takes another."
+        )
+    keys = list(_keys(verb, name, arguments))
+    added = ""
+    if to_set and key.rpartition(".")[0] in keys:
+        added = f"  An option that is not listed is added by +{key}=VALUE.\n"
+    return UsageError(
+        f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{added}"
+        f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
+    )
 
 
 def _several(verb: str, argument: str, alone: bool) -> UsageError:

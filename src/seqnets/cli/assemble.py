@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from seqnets.checks import check_count
+from seqnets.checks import check_count, is_whole
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
@@ -48,7 +48,7 @@ def plain(config: DictConfig) -> Config:
 
 def check_seed(seed: Any) -> None:
     """Raise UsageError unless random numbers can begin with this seed."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    if not is_whole(seed) or not 0 <= seed < 2**32:
         raise UsageError(f"seed: is {seed!r}, expected a whole number, 0 to {2**32 - 1}.")
 
 

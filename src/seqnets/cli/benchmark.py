@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
+from seqnets.checks import is_number, is_whole
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_truths, plain
 from seqnets.cli.build import build, option_errors
@@ -74,12 +75,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
         raise UsageError("dtype: is tf32, which GPUs alone have, expected float32 on the CPU.")
     limits = [Limit.read(entry, names) for entry in options["limits"]]
-    asked = dict.fromkeys(case.cell for case in cases)
-    makers = {name: _maker(name, nodes, options["allow"]) for name in asked}
-    with torch.device("meta"):
-        for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
-            with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
-                makers[cell](I, H)  # what cannot be made fails now
+    makers = _makers(cases, nodes, options["allow"])
     if options["plot"]:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")
@@ -89,15 +85,12 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         kept = {k: v for k, v in options.items() if k not in ("grid", "limits")}
         found = Report({"suite": choices.get("suite"), **kept})
         _warn_if_busy(found.machine, console)
-        told: set[str] = set()
         if settings.device.type == "cuda" and len(cases) > 1:
             with console.status("compiling kernels"):
                 compile_ahead(cases, makers)
         gc.freeze()  # what is there already is not looked at again before each case
-        begun = monotonic()
-        for case in _followed(cases, console):
-            if options["time_limit"] and monotonic() - begun > options["time_limit"]:
-                break
+        told: set[str] = set()
+        for case in _in_time(_followed(cases, console), options["time_limit"]):
             found.measured.append(measure(case, makers[case.cell], settings))
             _show(found.measured[-1], console, told)
             found.save(output)  # whoever stops it now has what was measured
@@ -114,6 +107,18 @@ def _options(group: str) -> list[str]:
     return list(GlobalHydra.instance().config_loader().get_group_options(group))
 
 
+def _makers(
+    cases: Sequence[Case], nodes: Mapping[str, Config], allow: Sequence[str]
+) -> dict[str, Any]:
+    """The factory of each cell; one of each size is made, so that what cannot be made fails now."""
+    makers = {name: _maker(name, nodes, allow) for name in dict.fromkeys(c.cell for c in cases)}
+    with torch.device("meta"):
+        for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
+            with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
+                makers[cell](I, H)
+    return makers
+
+
 def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
     """The factory of a cell: as the command line changed it, or as its file has it."""
     node = nodes.get(name)
@@ -126,12 +131,12 @@ def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
 
 def _settings(options: Config) -> Settings:
     threads = options["threads"]
-    if threads is not None and (type(threads) is not int or threads < 1):
+    if threads is not None and (not is_whole(threads) or threads < 1):
         raise UsageError(f"threads: is {threads!r}, expected a positive integer.")
     check_truths(**{key: options[key] for key in ("compiled", "memory", "plot")})
     budget, limit, dtypes = options["budget"], options["time_limit"], options["dtype"] or []
     for key, seconds in (("budget", budget), ("time_limit", limit)):
-        wrong = type(seconds) not in (int, float) or not seconds > 0
+        wrong = not is_number(seconds) or not seconds > 0
         if wrong and (key == "budget" or seconds is not None):
             raise UsageError(f"{key}: is {seconds!r}, expected seconds, more than 0.")
     for dtype in dtypes if isinstance(dtypes, list) else [dtypes]:
@@ -200,6 +205,15 @@ def _threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _in_time(cases: Iterable[Case], seconds: float | None) -> Iterator[Case]:
+    """The cases that begin before so many seconds have passed; all if None."""
+    begun = monotonic()
+    for case in cases:
+        if seconds is not None and monotonic() - begun > seconds:
+            return
+        yield case
 
 
 def _followed(cases: Sequence[Case], console: Console) -> Iterator[Case]:

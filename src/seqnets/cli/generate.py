@@ -8,18 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seqnets.cli.assemble import Config, check_seed, plain
+from seqnets.cli.assemble import check_seed, plain
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
 from seqnets.insight.visible import visible
 from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
-
-
-def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
-    """None: the verb's own configuration is all there is to set."""
-    return None
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from seqnets.checks import is_whole
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
 from seqnets.cli.build import build
@@ -62,7 +63,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 def _check(options: Config) -> None:
     check_seed(options["seed"])
     samples, baselines = (options[key] for key in _OWN)
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
+    if not is_whole(samples) or samples < 0:
         raise UsageError(f"samples: is {samples!r}, expected a whole number of at least 0.")
     check_truths(baselines=baselines)
 

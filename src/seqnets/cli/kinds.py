@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import Tensor
 
+from seqnets.checks import is_number, is_whole
 from seqnets.errors import ConfigError
 
 _LISTS = (list, tuple, Sequence, Iterable)
@@ -106,12 +107,11 @@ def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
 
 def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and not math.isnan(value)
+        return is_number(value) and not math.isnan(value)
     if kind is Tensor:  # which no configuration can give
         return False
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return is_whole(value)
     if kind in _NAMES:
         return isinstance(value, kind)
     origin, arguments = get_origin(kind), get_args(kind)

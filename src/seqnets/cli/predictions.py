@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from seqnets.atomic import atomic
 from seqnets.cli.assemble import check_new
 from seqnets.cli.names import UsageError
 from seqnets.datasets.readers import read_rows
@@ -45,8 +45,6 @@ def check_target(to: str, overwrite: bool) -> None:
 def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
     """Write rows to a file, whole or not at all, or to the terminal.
 
-    The file is written beside its place and renamed over what was there.
-
     Returns:
         How many rows there are, and how many of them have a target.
 
@@ -58,16 +56,10 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
         return _write(rows, sys.stdout)
     path = Path(to).expanduser()
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            partial = Path(folder) / path.name
-            with partial.open("w", encoding="utf-8") as file:
-                counts = _write(rows, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+        with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
+            return _write(rows, file)
     except OSError as error:
         raise ConfigError(f"to: {to} cannot be written: {error.strerror}.") from error
-    return counts
 
 
 def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:

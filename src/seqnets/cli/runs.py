@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from seqnets.atomic import atomic
 from seqnets.cli.names import UsageError
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import load_checkpoint
@@ -189,9 +190,8 @@ def _newest(output: Path | str) -> Path | None:
 
 def write_result(folder: Path, figures: dict[str, Any]) -> None:
     """Write a finished run's figures; that the file is there says that the run is finished."""
-    partial = folder / f"{_RESULT}.partial"
-    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / _RESULT)
+    with atomic(folder / _RESULT) as partial:
+        partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def unmark(folder: Path) -> None:

@@ -9,11 +9,11 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, LambdaCallback
@@ -51,6 +51,8 @@ from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal,
 from seqnets.training.callbacks.tensorboard import go_on_after, writer_of
 
 logger = logging.getLogger(__name__)
+
+_C = TypeVar("_C", bound=Callback)
 
 _FOLDER = "SEQNETS_RUN_FOLDER"
 """How processes that Lightning starts learn the folder of their run."""
@@ -128,7 +130,10 @@ def _train(
     built = build(options["callbacks"], allow, "callbacks") or {}
     named = {name: callback for name, callback in built.items() if callback is not None}
     callbacks = list(named.values())
-    trainer = running.trainer = _make_trainer(options, folder, callbacks)
+    telling = LambdaCallback(on_train_start=partial(_tell_padding, data, console))
+    beginning = LambdaCallback(on_train_start=partial(_begin, options, folder))
+    trainer = _make_trainer(options, folder, [telling, *callbacks, beginning])
+    running.trainer = trainer
     if checkpoint is not None:
         go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
@@ -138,64 +143,78 @@ def _train(
         _begin(options, folder, trainer)
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
 
-    _tell_padding(data, trainer, console)
-
     path: Any = checkpoint
     with trainer_errors():
         trainer.fit(module, data, ckpt_path=path, weights_only=True)
     trained = Trained(0, report.shown(folder), *_validated(trainer, module.objective, callbacks))
-    received = next((c.received for c in callbacks if isinstance(c, StopOnSignal)), None)
-    if received is not None:
-        stopped = f"Stopped by {signal.Signals(received).name} at step {trainer.global_step}"
+    stop = _first(callbacks, StopOnSignal)
+    if stop is not None and stop.received is not None:
+        stopped = f"Stopped by {signal.Signals(stop.received).name} at step {trainer.global_step}"
         logger.info(stopped)
         report.show(console, f"{stopped}; to go on:", f"{_again(folder)}{command}")
-        return trained._replace(code=128 + received)
+        return trained._replace(code=128 + stop.received)
 
     if module.last_loss is None and checkpoint is None:
         raise ConfigError(
             "trainer: its limits let a new run make no step, expected at least one.\n"
             "  They are max_epochs, max_steps, max_time and limit_train_batches."
         )
-    early = _early(named)
+    _conclude(options, folder, trainer, named, console, command)
+    return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
+
+
+def _conclude(
+    options: Config,
+    folder: Path,
+    trainer: Trainer,
+    callbacks: Mapping[str, Callback],
+    console: Console,
+    command: str,
+) -> None:
+    """Score what was trained; tell how it ended, what it has learned and what one may do next."""
+    module: Any = trainer.lightning_module
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    early = _early(callbacks)
     if early is not None:
         console.print(f"Stopped early: {early[1].reason}.")
     elif module.last_loss is None:
         console.print(f"Nothing is left to train: {_reached(trainer)}.")
     kept = _test(trainer, module, data, folder, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
-        samples = next((c for c in callbacks if isinstance(c, TextSamples)), TextSamples())
+        samples = _first(callbacks.values(), TextSamples) or TextSamples()
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
     longer = _longer(options, trainer, early, idle=module.last_loss is None)
-    lines = _what_next(folder, kept, module, longer, command)
-    use = "to sample" if isinstance(module.objective, LanguageModelling) else "to predict"
-    if writer_of(trainer) is not None:
-        use = f"to look, {use}"
-        runs_folder = shell(report.shown(folder.parent.parent))
-        lines.insert(0, f"{report.called('tensorboard')} --logdir {runs_folder}")
-    report.show(console, f"{use.capitalize()}, to score, to go on:", "\n".join(lines))
-    return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
+    commands = _what_next(folder, kept, trainer, module.objective, longer, command)
+    report.show(console, f"{', '.join(commands).capitalize()}:", "\n".join(commands.values()))
+
+
+def _first(callbacks: Iterable[Callback], kind: type[_C]) -> _C | None:
+    """The first callback of a kind; None if there is none."""
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def _validated(
     trainer: Trainer, objective: Objective, callbacks: Sequence[Callback]
 ) -> tuple[str, str, float | None]:
     """The metric that counts, which way it improves, and its best on the validation part."""
-    best = next((c.best_score for c in callbacks if isinstance(c, Checkpoints)), None)
+    kept = _first(callbacks, Checkpoints)
     last = report.figures(trainer, "val").get(objective.metric)
-    return objective.metric, objective.mode, last if best is None else best
+    best = last if kept is None or kept.best_score is None else kept.best_score
+    return objective.metric, objective.mode, best
 
 
-def _tell_padding(data: DataModule, trainer: Trainer, console: Console) -> None:
-    """Say how much of what is computed is padding, where sequences differ in length."""
-    share = data.loader("train").padding
-    if share == 0:
+def _tell_padding(data: DataModule, console: Console, trainer: Trainer, *_: Any) -> None:
+    """Say how much of what is computed is padding, where sequences differ in length.
+
+    To be called when all processes are there, whose batches count.
+    """
+    if not trainer.is_global_zero or not (share := data.loader("train").padding):
         return
     told = f"Padding is {share:.1%} of the training steps."
     console.print(told)
-    if trainer.is_global_zero:
-        logger.info(told)
+    logger.info(told)
     writer = writer_of(trainer)
     if writer is not None:
         writer.add_text("padding", told, trainer.global_step)
@@ -246,19 +265,26 @@ def _again(folder: Path) -> str:
 
 
 def _what_next(
-    folder: Path, kept: Path, module: SequenceModule, longer: Sequence[str], command: str
-) -> list[str]:
-    checkpoint = report.typed("checkpoint", kept)
-    writes = type(module.objective).rows is not Objective.rows
-    uses = [f"predict {checkpoint}"] if writes else []
-    if isinstance(module.objective, LanguageModelling):
-        uses = [f"generate {checkpoint} temperature=0.8"]
-    program = report.called("seqnets")
-    return [
-        *(f"{program} {use}{command}" for use in uses),
-        f"{program} evaluate {checkpoint}{command}",
-        " ".join([_again(folder), *longer]) + command,
-    ]
+    folder: Path,
+    kept: Path,
+    trainer: Trainer,
+    objective: Objective,
+    longer: Sequence[str],
+    command: str,
+) -> dict[str, str]:
+    """What one may do with a run that has ended, each with its command."""
+    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
+    commands = {}
+    if writer_of(trainer) is not None:
+        all_runs = shell(report.shown(folder.parent.parent))
+        commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
+    if isinstance(objective, LanguageModelling):
+        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{command}"
+    elif type(objective).rows is not Objective.rows:
+        commands["to predict"] = f"{program} predict {checkpoint}{command}"
+    commands["to score"] = f"{program} evaluate {checkpoint}{command}"
+    commands["to go on"] = " ".join([_again(folder), *longer]) + command
+    return commands
 
 
 def _early(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
@@ -311,7 +337,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
     return make_trainer(
         options,
         allow,
-        [*callbacks, LambdaCallback(on_train_start=partial(_begin, options, folder))],
+        callbacks,
         logger=logger_of(save_dir=str(folder)) if logger_of else False,
         default_root_dir=str(folder),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from seqnets.atomic import atomic
 from seqnets.conversion import flax, keras, onnx, torch_nn
 from seqnets.conversion.checking import LIMIT, difference
 from seqnets.conversion.parts import AbsentError, Array
@@ -109,11 +108,8 @@ def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> flo
     except ConfigError as error:
         raise ConfigError(f"{error} Nothing was written.") from error
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent) as folder:
-            partial = Path(folder) / path.name
+        with atomic(path) as partial:
             side.save(native, partial)
-            os.replace(partial, path)
     except OSError as error:
         raise ConfigError(
             f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."

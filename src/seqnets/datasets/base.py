@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,12 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 _SPREAD = 32
 """Numbers of an array by which it is known again, at most."""
+
+
+def paths_of(path: str, validation_path: str | None, test_path: str | None) -> dict[Part, str]:
+    """Return the files of those parts that have some of their own."""
+    given: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
+    return {part: named for part, named in given.items() if named is not None}
 
 
 class DataModule(LightningDataModule, ABC):
@@ -86,13 +93,7 @@ class DataModule(LightningDataModule, ABC):
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
         """Return the batch on the device, without waiting for it."""
-        x, y, lengths, carry = batch
-        return Batch(
-            _sent(x, device),
-            _sent(y, device),
-            None if lengths is None else _sent(lengths, device),
-            carry,
-        )
+        return batch.map(partial(_sent, device))
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data, as plain values."""
@@ -165,7 +166,7 @@ def spread(*arrays: np.ndarray | Tensor) -> list[float | None]:
     return found
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _sent(device: torch.device, tensor: Tensor) -> Tensor:
     """A tensor on a device; CUDA copies from pinned memory while the host goes on."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)

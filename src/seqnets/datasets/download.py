@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import urllib.request
 from pathlib import Path
 
+from seqnets.atomic import atomic
 from seqnets.errors import DataError
 
 TIMEOUT = 30.0
@@ -43,10 +43,7 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
             "  The file has changed or was damaged on its way; nothing was kept."
         )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            whole = Path(folder) / target.name
-            whole.write_bytes(content)
-            whole.replace(target)
+        with atomic(target) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror}.") from None

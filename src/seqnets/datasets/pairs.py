@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.codecs import FOREIGN, Codec
-from seqnets.datasets.loader import share
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
 from seqnets.errors import DataError
@@ -29,11 +28,9 @@ class Pairs(Sequences):
         x: The tokens of all sources, (steps,) int64; their number in ``lengths``.
         y: Those of all targets, (steps,) int64: each ends with ``END``.
         target_lengths: Tokens of each target, (N,) int64, its end included.
-        texts: Sources and targets as their file has them, by "source" and "target".
     """
 
     target_lengths: Tensor = field(kw_only=True)
-    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Pairs:
@@ -94,22 +91,10 @@ class PairLoader(SequenceLoader):
     """Batches of whole pairs; ones whose longer sides are similar may be put together."""
 
     @property
-    def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """Sources and targets as their file has them."""
+    def _sides(self) -> list[np.ndarray]:
+        """Lengths of the sources and of the targets."""
         assert isinstance(self._sequences, Pairs)
-        return self._sequences.texts
-
-    @property
-    def padding(self) -> float:
-        """The share of padding among all steps, of both sides, of the coming epoch's batches."""
-        order, full = self._order(self._epoch), self._batch_size * share()[1]
-        pairs = self._sequences
-        assert isinstance(pairs, Pairs)
-        filled = whole = 0
-        for side in (pairs.lengths, pairs.target_lengths):
-            for batch in np.split(side.numpy()[order], range(full, len(order), full)):
-                filled, whole = filled + batch.sum(), whole + len(batch) * batch.max()
-        return float(1 - filled / whole)
+        return [self._sequences.lengths.numpy(), self._sequences.target_lengths.numpy()]
 
 
 class PairData(SequenceData):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
@@ -84,9 +84,7 @@ class SequenceFiles(SequenceData):
         if max_vocabulary is not None:
             check_count(who, least=2, max_vocabulary=max_vocabulary)
         check_choice(who, MISSING, missing=missing)
-        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
-        self.paths: dict[Part, str] = {"train": path}
-        self.paths |= {part: given for part, given in own.items() if given is not None}
+        self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
         self.standardise, self.missing = standardise, missing
         self.token_unit: Unit = unit

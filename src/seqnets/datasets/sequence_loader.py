@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +40,10 @@ class Batched(Protocol):
     @property
     def ids(self) -> list[Any] | None:
         """What their file calls them; None where it has no names for them."""
+
+    @property
+    def texts(self) -> Mapping[str, Sequence[str | None]]:
+        """What their file has to the letter, by column."""
 
 
 class SequenceLoader(Loader):
@@ -99,12 +104,30 @@ class SequenceLoader(Loader):
         return self._sequences.ids
 
     @property
+    def texts(self) -> Mapping[str, Sequence[str | None]]:
+        """What the file has to the letter, in its order."""
+        return self._sequences.texts
+
+    @property
     def padding(self) -> float:
-        """The share of padding among all steps of the coming epoch's batches, 0..1."""
-        order, full = self._order(self._epoch), self._batch_size * share()[1]
-        lengths = self._sequences.lengths.numpy()[order]
-        batches = np.split(lengths, range(full, len(lengths), full))
-        return float(1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches))
+        """The share of padding among all steps of the coming epoch's batches, 0..1.
+
+        They are those of all processes, each of which has its own to fill up.
+        """
+        order, processes = self._order(self._epoch), share()[1]
+        filled = whole = 0
+        for index in range(len(self)):
+            rows = self._rows(order, index)
+            for side in self._sides:
+                for rank in range(processes):
+                    lengths = side[rows[rank::processes]]
+                    filled, whole = filled + lengths.sum(), whole + len(lengths) * lengths.max()
+        return float(1 - filled / whole)
+
+    @property
+    def _sides(self) -> list[np.ndarray]:
+        """Lengths of each side of the sequences that has padding of its own, (N,) each."""
+        return [self._sequences.lengths.numpy()]
 
     def _order(self, epoch: int) -> np.ndarray:
         count = len(self._sequences)
@@ -124,6 +147,10 @@ class SequenceLoader(Loader):
 
     def _batch(self, order: np.ndarray, index: int) -> Batch:
         rank, processes = share()
-        full = self._batch_size * processes
+        return self._sequences.batch(torch.from_numpy(self._rows(order, index)[rank::processes]))
+
+    def _rows(self, order: np.ndarray, index: int) -> np.ndarray:
+        """The numbers of a batch's sequences, those of all processes."""
+        full = self._batch_size * share()[1]
         end = len(order) if index == len(self) - 1 else (index + 1) * full
-        return self._sequences.batch(torch.from_numpy(order[index * full : end][rank::processes]))
+        return order[index * full : end]

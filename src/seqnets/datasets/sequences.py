@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class Sequences:
             them, ``IGNORE`` where none are.
         stepwise: Whether each step has a target of its own.
         ids: What their file calls them, plain values; None where it has no names for them.
+        texts: What their file has to the letter, by column, such as "source".
     """
 
     x: Tensor
@@ -41,6 +42,7 @@ class Sequences:
     y: Tensor
     stepwise: bool = False
     ids: list[Any] | None = None
+    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -104,6 +106,9 @@ class Sequences:
             lengths=self.lengths[rows],
             y=self.y[rows],
             ids=ids,
+            texts={
+                column: [of_file[row] for row in rows] for column, of_file in self.texts.items()
+            },
         )
 
 

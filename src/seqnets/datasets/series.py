@@ -158,10 +158,7 @@ class SeriesData(DataModule):
         hidden = torch.from_numpy(~self.series.observed[:, :outputs])
         if hidden.any():
             y = y.masked_fill(hidden, torch.nan)
-        windows = {
-            part: Windows(x, y, torch.cat(starts), self.lookback, self.horizon)
-            for part, starts in self._starts().items()
-        }
+        windows = {part: self._windows_at(starts, x, y) for part, starts in self._starts().items()}
         for part, found in windows.items():
             if not found.scored:
                 raise DataError(
@@ -170,6 +167,15 @@ class SeriesData(DataModule):
                     "share of the steps."
                 )
         return windows
+
+    def _windows_at(self, starts: list[Tensor], x: Tensor, y: Tensor) -> Windows:
+        """The windows that begin at some steps of each series."""
+        series, places = self.series, torch.cat(starts)
+        counts = zip(series.lengths, map(len, starts), strict=True)
+        names = [name for name, count in counts for _ in range(count)]
+        after = [series.times[last] for last in (places + self.lookback - 1).tolist()]
+        ids = names if len(series.lengths) > 1 else None
+        return Windows(x, y, places, self.lookback, self.horizon, ids, {"after": after})
 
     def _starts(self) -> dict[Part, list[Tensor]]:
         starts: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
@@ -244,6 +250,7 @@ class SeriesData(DataModule):
         lookback, sizes = known["lookback"], known["sizes"]
         series = self.read(path).select(str(path), known["columns"])
         values, pieces = scaling(torch.from_numpy(series.values)), []
+        after = []
         for name, start in series.starts.items():
             if (steps := series.lengths[name]) < lookback:
                 raise DataError(
@@ -251,11 +258,12 @@ class SeriesData(DataModule):
                     f"least {lookback}, which the model looks back on."
                 )
             pieces.append(values[start + steps - lookback : start + steps])
+            after.append(series.times[start + steps - 1])
         x = torch.cat(pieces)
         starts = torch.arange(0, len(x), lookback)
         y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
         names = [*series.starts] if len(series.starts) > 1 else None
-        windows = Windows(x, y, starts, lookback, sizes["horizon"], names)
+        windows = Windows(x, y, starts, lookback, sizes["horizon"], names, {"after": after})
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
     def numbers(self, part: Part) -> list[Tensor]:

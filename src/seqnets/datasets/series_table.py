@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.checks import check_choice, check_fractions
+from seqnets.checks import check_choice, check_fractions, is_number
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, number, read_rows, shown
@@ -189,7 +189,7 @@ def _value(where: str, column: str, cell: Any, missing: str) -> float:
 
 def _moment(where: str, column: str, cell: Any) -> tuple[float, str]:
     """When a step was, in seconds or what its numbers count, and what kind of time that is."""
-    if isinstance(cell, (int, float)) and not isinstance(cell, bool) and math.isfinite(cell):
+    if is_number(cell) and math.isfinite(cell):
         return float(cell), _NUMBER
     if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
         return value, _NUMBER

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
@@ -54,9 +54,7 @@ class TaggingFiles(TaggedData):
             validation_fraction=validation_fraction,
             test_fraction=test_fraction,
         )
-        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
-        self.paths: dict[Part, str] = {"train": path}
-        self.paths |= {part: given for part, given in own.items() if given is not None}
+        self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
         self.label, self.leave_out = label, tuple(leave_out)
 

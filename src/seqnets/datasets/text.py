@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from seqnets.datasets import files
-from seqnets.datasets.base import Part
+from seqnets.datasets.base import Part, paths_of
 from seqnets.datasets.files import cache_folder, find_files, read_texts
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.pieces import read_vocabulary
@@ -59,9 +59,7 @@ class TextFiles(LanguageData):
         **stream: Any,
     ) -> None:
         super().__init__(**stream)
-        own: dict[Part, str | None] = {"val": validation_path, "test": test_path}
-        self.paths: dict[Part, str] = {"train": path}
-        self.paths |= {name: own_path for name, own_path in own.items() if own_path is not None}
+        self.paths = paths_of(path, validation_path, test_path)
         self.cache = cache
 
     def prepare_data(self) -> None:

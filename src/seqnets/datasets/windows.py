@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ class Windows:
         starts: The first step of each window, (N,) int64.
         lookback: Steps of a window that are given.
         horizon: Steps after them that are to be told.
-        ids: The series of each window; None where there is one alone, or many windows of each.
+        ids: The series of each window; None where there is one alone.
+        texts: When each window's last given step was, as "after".
     """
 
     x: Tensor
@@ -30,6 +32,7 @@ class Windows:
     lookback: int
     horizon: int
     ids: list[Any] | None = None
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     ragged = False
     """Whether the lengths differ."""

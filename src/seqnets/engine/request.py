@@ -190,7 +190,13 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
     """Lengths as int64 on the device of x, (B, T, I); raise as ``unroll`` where they misfit."""
     B, T, _ = x.shape
     if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths)
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DtypeError(
+                f"{name}: lengths are {lengths!r}, expected integers.\n"
+                f"  Lengths count time steps, one for each of the {B} rows of x."
+            ) from error
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
         raise DtypeError(
             f"{name}: lengths are {lengths.dtype}, expected integers.\n"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.convolutional import height_and_width
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import checked_lengths, divided, without_padding
@@ -279,7 +280,7 @@ def _listed(
     widths = [channels] if isinstance(channels, int) else list(channels)
     lists = [widths, *([o] * len(widths) if isinstance(o, int) else list(o) for o in others)]
     for name, values in zip(("channels", "kernel_size", "stride"), lists, strict=True):
-        whole = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
+        whole = all(is_whole(v) and v > 0 for v in values)
         if not whole or not values or len(values) != len(widths):
             raise ConfigError(
                 f"{owner}: {name} is {values}, expected one integer from 1 for each of "

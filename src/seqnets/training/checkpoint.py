@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
 import pickle
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,12 +13,12 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from seqnets.atomic import atomic
 from seqnets.errors import CheckpointError
 from seqnets.typing import Known
 
 _MARK = b"seqnets sha256 "
 _SEAL_SIZE = len(_MARK) + 64  # the mark and 64 hexadecimal digits
-_PARTIAL = ".partial"
 _BLOCK = 1 << 20
 
 
@@ -43,9 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
     """Write tensors and plain values to a file, whole or not at all.
 
-    The file is written beside its place, sealed with its SHA-256, flushed to the disk and renamed
-    over what was there: at any moment the name holds a whole checkpoint, the old or the new. The
-    seal is a zip file's comment, which ``torch.load`` does not mind.
+    At any moment the name holds a whole checkpoint, the old or the new. It is sealed with its
+    SHA-256: the seal is a zip file's comment, which ``torch.load`` does not mind.
 
     Args:
         checkpoint: Tensors and plain values.
@@ -56,17 +53,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
             still is.
     """
     path = Path(path)
-    partial = path.with_name(f"{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_partials_of_the_dead(path.parent)
-        with partial.open("x+b") as file:
+        with atomic(path) as partial, partial.open("x+b") as file:
             torch.save(checkpoint, file)
             _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # where the disk is full torch raises another error over the system's
         found = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -77,9 +67,6 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
         raise CheckpointError(
             f"Checkpoint {path}: could not be written: {found}.\n  {kept} {advice}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
@@ -242,31 +229,3 @@ def _digest(file: IO[bytes], size: int) -> bytes:
         digest.update(block)
         left -= len(block)
     return digest.hexdigest().encode()
-
-
-def _remove_partials_of_the_dead(folder: Path) -> None:
-    """Unlink what processes that were killed while writing have left behind."""
-    for partial in folder.glob(f"*{_PARTIAL}"):
-        owner = partial.name.split("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
-            partial.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; systems without folder handles need nothing."""
-    with contextlib.suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

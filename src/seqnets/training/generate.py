@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_count
+from seqnets.checks import check_count, is_number
 from seqnets.datasets import Vocabulary
 from seqnets.errors import ConfigError, DataError, DivergenceError
 from seqnets.training.evaluating import evaluating
@@ -62,8 +62,7 @@ def check_options(who: str, length: int, temperature: float, top_k: int | None =
     check_count(who, 0, length=length)
     if top_k is not None:
         check_count(who, top_k=top_k)
-    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    if not (number and 0 <= temperature < math.inf):
+    if not (is_number(temperature) and 0 <= temperature < math.inf):
         raise ConfigError(f"{who}: temperature is {temperature!r}, expected a number from 0.")
 
 

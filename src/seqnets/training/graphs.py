@@ -153,8 +153,7 @@ class _Graph:
 
 def _record(module: SequenceModule, pool: Any, batch: Batch, state: Any) -> _Graph:
     """Record a batch."""
-    x, y, lengths = (None if tensor is None else tensor.clone() for tensor in batch[:3])
-    same = Batch(x, y, lengths, batch.carry)  # type: ignore[arg-type]
+    same = batch.map(Tensor.clone)
     before = map_state(Tensor.clone, state)
     parameters = list(module.model.parameters())
 

@@ -10,6 +10,8 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from seqnets.atomic import atomic
+
 
 class CSVLogger(loggers.CSVLogger):
     """Lightning's, but a run that goes on adds to the rows that its ``metrics.csv`` has."""
@@ -37,12 +39,10 @@ class _Adding(ExperimentWriter):
             return
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(row for row in rows if _is_told(row, step))
-        partial.replace(path)
 
 
 def _is_told(row: dict[str, Any], step: int) -> bool:

@@ -150,7 +150,7 @@ class SequenceModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the whole validation part, and tell those that wait for them."""
         loss = self._summarise("val")
-        if self.trainer.sanity_checking or self.trainer.state.fn != "fit":
+        if not is_training(self.trainer):
             return
         if self._plateau is not None:
             self._plateau.step(loss)
@@ -311,6 +311,11 @@ def _together(metrics: Iterable[Metric]) -> MetricCollection:
     """
     placed = {str(place): metric for place, metric in enumerate(metrics)}
     return MetricCollection({**placed}, compute_groups=False)
+
+
+def is_training(trainer: Trainer) -> bool:
+    """Whether a trainer trains: a validation is no trial before it, and not asked for alone."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def is_time_to_log(trainer: Trainer) -> bool:

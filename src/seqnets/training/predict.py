@@ -38,12 +38,9 @@ def predict(
     """
     state: Any = None
     for batch in batches:
-        x, y, lengths, carry = batch
-        there = Batch(
-            x.to(device), y.to(device), None if lengths is None else lengths.to(device), carry
-        )
+        there = batch.map(lambda tensor: tensor.to(device))
         with evaluating(model), torch.no_grad():
-            outcome = objective(model, there, state if carry else None)
+            outcome = objective(model, there, state if there.carry else None)
             rows = objective.rows(outcome, there, known)
         state = detach(outcome.state)
         yield from rows

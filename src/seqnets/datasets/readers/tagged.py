@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seqnets.checks import is_whole
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
@@ -250,6 +251,6 @@ def _label(where: str, column: str, value: Any) -> str | None:
     """A label; a whole number is one, too."""
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
+    if is_whole(value):
         return str(value)
     return text(where, column, value)

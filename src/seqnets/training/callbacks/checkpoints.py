@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.errors import ConfigError
+from seqnets.training.module import is_training
 
 
 class Checkpoints(Checkpoint):
@@ -74,7 +75,7 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if it is better than all before."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if not is_training(trainer):
             return
         objective = pl_module.objective
         score, loss = (

@@ -12,6 +12,7 @@ from seqnets.checks import check_count
 from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.later import Later
+from seqnets.training.module import is_training
 
 
 class DivergenceGuard(Callback):
@@ -63,9 +64,8 @@ class DivergenceGuard(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Look at the loss of the whole validation part."""
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
-        if trainer.sanity_checking or trainer.state.fn != "fit" or math.isfinite(loss):
-            return
-        raise _error(trainer, f"the validation loss is {loss}", _place(trainer), "not kept")
+        if is_training(trainer) and not math.isfinite(loss):
+            raise _error(trainer, f"the validation loss is {loss}", _place(trainer), "not kept")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Let no checkpoint be written over a good one once the numbers or the weights are bad."""

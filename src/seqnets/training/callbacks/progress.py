@@ -16,6 +16,7 @@ from rich.text import Text
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks.later import Later
 from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.module import is_training
 from seqnets.typing import Batch
 
 _REFRESH = 0.2  # seconds between two looks at the loss
@@ -91,7 +92,7 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the validation's figure."""
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if not (is_training(trainer) and trainer.is_global_zero):
             return
         metric = pl_module.objective.metric
         score = float(trainer.callback_metrics[f"val/{metric}"])

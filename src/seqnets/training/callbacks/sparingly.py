@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.module import is_training
 
 SHARE = 0.01
 """The share of a run's time that one such callback may take."""
@@ -31,8 +32,7 @@ class Sparingly(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show it if it is time."""
-        training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if training and time.monotonic() >= self._due:
+        if is_training(trainer) and time.monotonic() >= self._due:
             self._show(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

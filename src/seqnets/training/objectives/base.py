@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -139,6 +140,12 @@ def class_names(known: Known) -> list[Any]:
     return known["labels"] or list(range(known["sizes"]["num_classes"]))
 
 
+def lengths_of(batch: Batch) -> list[int]:
+    """The valid steps of each row of a batch."""
+    B, T = batch.x.shape[:2]
+    return [T] * B if batch.lengths is None else batch.lengths.tolist()
+
+
 def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     """Cross-entropy of one class a step, or what the model's head has in its place.
 
@@ -156,8 +163,7 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
     """What :func:`score_steps` says, from what the output layer is given, (B, T, H)."""
     if not isinstance(output, Head):
         return cross_entropy(output(y).flatten(0, 1), batch.y.flatten(), state)
-    if batch.y.device.type == "cpu":
-        check_targets(batch.y, output.num_classes)
+    check_targets(batch.y, output.num_classes)
     count = (batch.y != IGNORE).sum()
     loss = wide(output.loss(y, batch.y, batch.lengths)) / count.clamp(min=1)
     said = y if output.training else output.predict(y, batch.lengths)
@@ -170,11 +176,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
     Raises:
         DataError: A target is no class.
     """
-    if targets.device.type == "cpu":  # elsewhere a look at the values would wait for the device
-        check_targets(targets, logits.shape[-1])
+    check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
     total = F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="sum")
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
+
+
+def perplexity(loss: float) -> float:
+    """How many equally likely tokens have the same mean loss, in nats."""
+    return math.exp(min(loss, 700.0))  # more than that no float can hold
 
 
 def wide(values: Tensor) -> Tensor:
@@ -192,7 +202,9 @@ def check_shape(objective: Objective, said: Tensor, targets: Tensor) -> None:
 
 
 def check_targets(targets: Tensor, classes: int) -> None:
-    """Raise DataError unless each target is a class or ``IGNORE``."""
+    """Raise DataError unless each target is a class or ``IGNORE``; looked at on a CPU alone."""
+    if targets.device.type != "cpu":  # a look at the values would wait for the device
+        return
     wrong = ((targets < 0) & (targets != IGNORE)) | (targets >= classes)
     if wrong.any():
         place = int(wrong.flatten().nonzero()[0, 0])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.checks import is_number
 from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
@@ -169,7 +170,7 @@ def _values(number: int, known: Known, columns: Any) -> Tensor:
         if (
             not isinstance(values, list)
             or len(values) != horizon
-            or not all(v is None or type(v) in (int, float) for v in values)
+            or not all(v is None or is_number(v) for v in values)
         ):
             raise DataError(
                 f"Row {number}: column {name} has no list of {horizon} numbers, expected one in "

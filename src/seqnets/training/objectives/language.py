@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, is_number
 from seqnets.datasets.codecs import UNITS
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
@@ -25,6 +25,7 @@ from seqnets.training.objectives.base import (
     Row,
     check_targets,
     entries,
+    perplexity,
     score_features,
     score_steps,
     wide,
@@ -102,7 +103,7 @@ class LanguageModelling(Objective):
     def derived(self, loss: float) -> dict[str, float]:
         """The loss in bits for each character, or as perplexity; of pieces neither follows."""
         if self.unit == "words":
-            return {"perplexity": math.exp(min(loss, 700.0))}
+            return {"perplexity": perplexity(loss)}
         return {"bits_per_character": loss / math.log(2)} if self.unit == "characters" else {}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
@@ -140,7 +141,7 @@ class LanguageModelling(Objective):
                     f"Row {place}: target {target!r} came, expected one of the {len(numbers):,} "
                     f"tokens that the model knows."
                 )
-            if not isinstance(cost, (int, float)) or isinstance(cost, bool) or not cost >= 0:
+            if not is_number(cost) or not cost >= 0:
                 raise DataError(f"Row {place}: nats {cost!r} came, expected a number from 0.")
         ids = [numbers[target] for target in targets]
         return torch.tensor(nats, dtype=torch.float64), torch.tensor(ids)
@@ -171,14 +172,12 @@ def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     """Score a batch token by token, by the model's head if it has one."""
     output = getattr(model, "output", None)
     if isinstance(output, SoftmaxHead):
-        if batch.y.device.type == "cpu":
-            check_targets(batch.y, output.num_classes)
+        check_targets(batch.y, output.num_classes)
         y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
         nats, likeliest = output.score(y, batch.y)
     else:
         logits, state = model(batch.x, state, batch.lengths)
-        if batch.y.device.type == "cpu":
-            check_targets(batch.y, logits.shape[-1])
+        check_targets(batch.y, logits.shape[-1])
         nats = F.cross_entropy(
             wide(logits).flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
         ).view_as(batch.y)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
+from seqnets.checks import is_number
 from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
@@ -116,8 +117,7 @@ def _numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
             numbers = [entry.get(name) for name in names or ()]
         else:
             numbers = entry if isinstance(entry, list) else [entry]
-        plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
-        if len(numbers) != count or not plain:
+        if len(numbers) != count or not all(map(is_number, numbers)):
             expected = "a number" if count == 1 else f"{count} numbers"
             named = f": {', '.join(names)}" if names else ""
             raise DataError(f"Row {place}: {key} {entry!r} came, expected {expected}{named}.")

@@ -24,7 +24,7 @@ from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
-from seqnets.training.objectives.base import Objective, Outcome, Row, score_steps
+from seqnets.training.objectives.base import Objective, Outcome, Row, lengths_of, score_steps
 from seqnets.typing import IGNORE, Batch, Known
 
 _SENTENCES = 8
@@ -129,8 +129,7 @@ def _labels(known: Known) -> list[str]:
 def _sequences(outcome: Outcome, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
     """The classes said and right of each row, up to its length."""
     said, right = outcome.predictions.cpu().numpy(), batch.y.cpu().numpy()
-    lengths = [right.shape[1]] * len(right) if batch.lengths is None else batch.lengths.tolist()
-    return [(s[:n], r[:n]) for s, r, n in zip(said, right, lengths, strict=True)]
+    return [(s[:n], r[:n]) for s, r, n in zip(said, right, lengths_of(batch), strict=True)]
 
 
 def _words(batch: Batch, known: Known) -> list[list[str]] | None:
@@ -138,9 +137,8 @@ def _words(batch: Batch, known: Known) -> list[list[str]] | None:
     inputs = inputs_of(known)
     if not isinstance(inputs, Words):
         return None
-    x = batch.x.cpu().numpy()
-    lengths = [x.shape[1]] * len(x) if batch.lengths is None else batch.lengths.tolist()
-    return [inputs.decode(row[:length]) for row, length in zip(x, lengths, strict=True)]
+    rows = zip(batch.x.cpu().numpy(), lengths_of(batch), strict=True)
+    return [inputs.decode(row[:length]) for row, length in rows]
 
 
 def _read(who: str, row: Row, numbers: dict[Any, int]) -> tuple[list[int], list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,14 @@ from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
 from seqnets.models.decode import Decoded, beam_search, greedy
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_targets
+from seqnets.training.objectives.base import (
+    Objective,
+    Outcome,
+    Row,
+    check_targets,
+    lengths_of,
+    perplexity,
+)
 from seqnets.typing import END, IGNORE, Batch, Known
 
 logger = logging.getLogger(__name__)
@@ -78,8 +84,7 @@ class Transduction(Objective):
         Predictions are ids (B, U): in training the likeliest after each right one, in evaluation
         what was written, and where it looked as ``details``.
         """
-        if batch.y.device.type == "cpu":
-            check_targets(batch.y, model.target_vocab_size)
+        check_targets(batch.y, model.target_vocab_size)
         logits = model(batch.x, batch.y, batch.lengths)
         count = (batch.y != IGNORE).sum()
         total = F.cross_entropy(
@@ -118,7 +123,7 @@ class Transduction(Objective):
 
     def derived(self, loss: float) -> dict[str, float]:
         """The loss as perplexity of a token."""
-        return {"perplexity": math.exp(min(loss, 700.0))}
+        return {"perplexity": perplexity(loss)}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row a pair: texts, and the score of what was written if it is known.
@@ -271,9 +276,7 @@ def _decoded(codec: Codec, predictions: Tensor, targets: Tensor) -> list[tuple[s
 
 
 def _sources(batch: Batch) -> list[list[int]]:
-    steps = batch.x.shape[1]
-    lengths = [steps] * len(batch.x) if batch.lengths is None else batch.lengths.tolist()
-    return [x[:length] for x, length in zip(batch.x.tolist(), lengths, strict=True)]
+    return [x[:length] for x, length in zip(batch.x.tolist(), lengths_of(batch), strict=True)]
 
 
 def _texts(rows: Sequence[Row], column: str) -> list[str]:

@@ -1,0 +1,69 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is written takes a file's place once it is complete.
+
+    It is hidden beside that file, then flushed to the disk and renamed over what was there: at any
+    moment the name holds a whole file, the old or the new. Where writing fails nothing is left.
+    What a killed process left is cleared away by the next one that writes into the folder.
+
+    For instance::
+
+        with atomic(path) as partial:
+            partial.write_text(text)
+
+    Args:
+        path: Where the file goes; its folder is made if need be.
+    """
+    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_partials_of_the_dead(path.parent)
+    try:
+        yield partial
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _remove_partials_of_the_dead(folder: Path) -> None:
+    """Unlink what processes that were killed while writing have left behind."""
+    for partial in folder.glob(f"*{_PARTIAL}*"):
+        owner = partial.name.removeprefix(".").split("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            partial.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; systems without folder handles need nothing."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
