@@ -1,7 +1,10 @@
 """A matrix is torch.nn's, whosever product it takes."""
 
+from typing import ClassVar
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -95,4 +98,35 @@ def test_under_autocast_it_computes_in_autocasts_dtype(whose):
 
     with torch.autocast("cpu"):
         torch.testing.assert_close(layer(x), theirs(x), rtol=0, atol=0)
+    assert not whose
+
+
+class Noted(torch.Tensor):
+    """A tensor of a kind of its own, which writes down what is done to it."""
+
+    calls: ClassVar[list[object]] = []
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        cls.calls.append(func)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def test_weights_of_a_kind_of_their_own_see_torchs_function(whose):
+    layer, theirs = pair()
+    x, Noted.calls = torch.randn(5, 4, dtype=torch.float64), []
+    layer.weight = nn.Parameter(layer.weight.data.as_subclass(Noted))
+
+    torch.testing.assert_close(layer(x).as_subclass(torch.Tensor), theirs(x))
+    assert F.linear in Noted.calls
+    assert not whose
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_weights_may_be_sparse(whose):
+    layer, theirs = pair(bias=False)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    layer.weight = nn.Parameter(layer.weight.data.to_sparse_csr(), requires_grad=False)
+
+    torch.testing.assert_close(layer(x), theirs(x))
     assert not whose

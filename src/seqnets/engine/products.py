@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, has_torch_function
 
 from seqnets.cells.base import autocasts
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
-from seqnets.engine.request import is_batched, refusal_of_one_operation
+from seqnets.engine.request import is_batched, is_watched, refusal_of_one_operation
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -36,10 +36,18 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` by :func:`product`, where nobody has to look inside."""
-    seen = torch.compiler.is_compiling() or refusal_of_one_operation(input) is not None
-    if seen or not _is_worth(input, weight):
+    if torch.compiler.is_compiling() or _is_seen(input, weight) or not _is_worth(input, weight):
         return F.linear(input, weight, bias)
     return _Linear.apply(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
+
+
+def _is_seen(input: Tensor, weight: Tensor) -> bool:
+    """Whether somebody watches torch's operations, or a tensor is of a kind of its own."""
+    return (
+        has_torch_function((input, weight))
+        or is_watched(weight)
+        or refusal_of_one_operation(input) is not None
+    )
 
 
 def _is_worth(input: Tensor, weight: Tensor) -> bool:
@@ -50,6 +58,7 @@ def _is_worth(input: Tensor, weight: Tensor) -> bool:
     return (
         _ours(input.numel() // max(1, k), k, n)
         and input.dtype == weight.dtype
+        and input.layout == weight.layout == torch.strided
         and can_multiply(input.dtype)
         and not autocasts(input)
     )

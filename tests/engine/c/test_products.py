@@ -46,6 +46,21 @@ def test_rows_may_lie_apart_and_columns_repeat():
     torch.testing.assert_close(multiplied(a, b), a @ b)
 
 
+@pytest.mark.parametrize("rows", [48, 50])
+def test_rows_may_share_numbers(rows):
+    signal, b = torch.randn(rows + 4), torch.randn(5, 20)
+    windows = signal.unfold(0, 5, 1)
+
+    torch.testing.assert_close(multiplied(windows, b), windows.clone() @ b)
+
+
+def test_an_imaginary_part_may_be_stored_as_its_opposite():
+    a, b = torch.randn(13, 6, dtype=torch.complex64).conj().imag, torch.randn(6, 40)
+    assert a.is_neg()
+
+    torch.testing.assert_close(multiplied(a, b), a @ b)
+
+
 def test_nothing_is_written_beside_the_product():
     around = torch.zeros(9, 70)
 

@@ -63,21 +63,22 @@ INLINE void tile(const real *a, long row, long column, const real *b, long k, co
         UNROLL for (int v = 0; v < vectors; v++) z[r * vectors + v] = sum[r][v];
 }
 
-/* The same for a that is packed, its rows side by side, or whose rows are as they were. */
-INLINE void either_tile(const real *a, long row, const real *b, long k, const int vectors, vec *z) {
-    if (row == 1)
+/* The same for rows that are packed side by side, or lie `row` apart as they were. */
+INLINE void either_tile(const real *a, long row, int packed, const real *b, long k,
+                        const int vectors, vec *z) {
+    if (packed)
         tile(a, 1, TALL, b, k, vectors, z);
     else
         tile(a, row, 1, b, k, vectors, z);
 }
 
-static __attribute__((noinline)) void multiply_tile(const real *a, long row, const real *b, long k,
-                                                    long vectors, vec *z) {
+static __attribute__((noinline)) void multiply_tile(const real *a, long row, int packed,
+                                                    const real *b, long k, long vectors, vec *z) {
     switch (vectors) {
-    case 1: either_tile(a, row, b, k, 1, z); break;
-    case 2: either_tile(a, row, b, k, 2, z); break;
-    case 3: either_tile(a, row, b, k, VECTORS < 3 ? VECTORS : 3, z); break;
-    default: either_tile(a, row, b, k, VECTORS, z);
+    case 1: either_tile(a, row, packed, b, k, 1, z); break;
+    case 2: either_tile(a, row, packed, b, k, 2, z); break;
+    case 3: either_tile(a, row, packed, b, k, VECTORS < 3 ? VECTORS : 3, z); break;
+    default: either_tile(a, row, packed, b, k, VECTORS, z);
     }
 }
 
@@ -105,18 +106,16 @@ static void multiply_block(const Product *p, long first, long last, long i, long
     }
     for (long row = first; row < last; row += TALL) {
         const long rows = least(TALL, last - row);
-        const real *a = p->a + row * p->a_row + i * p->a_column;
+        const real *as_it_lies = p->a + row * p->a_row + i * p->a_column;
         const int packed = p->a_column != 1 || rows % ROWS;
-        if (packed) pack(a, p->a_row, p->a_column, rows, k, TALL, strip);
+        if (packed) pack(as_it_lies, p->a_row, p->a_column, rows, k, TALL, strip);
         for (long r = 0; r < rows; r += ROWS)
             for (long j = 0; j < n; j += panel) {
                 const long vectors = (least(panel, n - j) + LANES - 1) / LANES;
                 const long high = least(ROWS, rows - r);
                 vec z[ROWS * VECTORS];
-                if (packed)
-                    multiply_tile(strip + r, 1, block + j * k, k, vectors, z);
-                else
-                    multiply_tile(a + r * p->a_row, p->a_row, block + j * k, k, vectors, z);
+                const real *a = packed ? strip + r : as_it_lies + r * p->a_row;
+                multiply_tile(a, p->a_row, packed, block + j * k, k, vectors, z);
                 put(p, z, vectors, row + r, high, column + j, i > 0);
             }
     }
