@@ -1,8 +1,20 @@
 """Files are written whole or not at all."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from seqnets.atomic import atomic
+
+
+@pytest.fixture
+def gone():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_a_file_takes_its_place_when_it_is_complete(tmp_path):
@@ -37,3 +49,23 @@ def test_what_is_being_written_is_hidden_and_of_the_same_kind(tmp_path):
 
         assert partial.name.startswith(".")
         assert partial.suffix == ".keras"
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_no_file_of_somebody_elses(tmp_path, gone):
+    left = tmp_path / f".{gone}-0123abcd.partial.csv"
+    others = [
+        tmp_path / name
+        for name in (
+            f"{gone}-01.partial.csv",
+            f".{gone}-notes.partial.csv",
+            f"{gone}-0123abcd.partial.csv",
+            f".{os.getpid()}-0123abcd.partial.csv",
+        )
+    ]
+    for path in (left, *others):
+        path.touch()
+
+    with atomic(tmp_path / "said.csv") as partial:
+        partial.touch()
+
+    assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", *others}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PARTIAL = ".partial"
+_NAME = re.compile(r"\.(\d+)-[0-9a-f]{8}\.partial(\..*)?", re.DOTALL)
+"""What is being written is called after the process that writes it."""
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Args:
         path: Where the file goes; its folder is made if need be.
     """
-    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
+    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_partials_of_the_dead(path.parent)
     try:
@@ -43,9 +45,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def _remove_partials_of_the_dead(folder: Path) -> None:
     """Unlink what processes that were killed while writing have left behind."""
-    for partial in folder.glob(f"*{_PARTIAL}*"):
-        owner = partial.name.removeprefix(".").split("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
+    for partial in folder.glob(".*.partial*"):
+        named = _NAME.fullmatch(partial.name)
+        if named and not _lives(int(named[1])):
             partial.unlink(missing_ok=True)
 
 

@@ -156,8 +156,8 @@ def test_the_umask_decides_who_may_read_a_checkpoint(tmp_path):
 def test_what_a_killed_writer_left_is_cleared_away_and_a_living_ones_is_not(path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = path.parent / f"{ended.pid}-x.partial"
-    living = path.parent / f"{os.getppid()}-x.partial"
+    dead = path.parent / f".{ended.pid}-0123abcd.partial.ckpt"
+    living = path.parent / f".{os.getppid()}-0123abcd.partial.ckpt"
     dead.touch()
     living.touch()
 
