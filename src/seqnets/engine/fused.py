@@ -18,7 +18,7 @@ from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
-from seqnets.engine.products import product
+from seqnets.engine.products import add_product, product
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
 from seqnets.engine.request import Request, is_batched, parted
@@ -105,7 +105,7 @@ def weight_gradients(
             gradients[weight.name] = product(*factors)
         else:
             total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
-            weight.of(total).add_(product(left, right))
+            add_product(weight.of(total), left, right)
     return gradients
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -27,11 +28,24 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
         bias: (n); none if omitted.
         out: What becomes the product, (m, n), contiguous; new if omitted.
     """
-    if a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype):
+    if _is_ours(a, b):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
         multiply(a, b, bias if bias is None else bias.contiguous(), out)
         return out
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """``total += a @ b``, by the same."""
+    if _is_ours(a, b):
+        total.add_(product(a, b))
+    else:
+        total.addmm_(a, b)
+
+
+def _is_ours(a: Tensor, b: Tensor) -> bool:
+    """Whether our product of two matrices is there, and was faster."""
+    return a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -64,7 +78,12 @@ def _is_worth(input: Tensor, weight: Tensor) -> bool:
     )
 
 
-class InLinear(TorchFunctionMode):
+def in_linear(x: Tensor) -> AbstractContextManager[Any]:
+    """Where :func:`linear` stands for ``F.linear``, if ours may be faster for such tensors."""
+    return _InLinear() if x.is_cpu and _measured() else nullcontext()
+
+
+class _InLinear(TorchFunctionMode):
     """Lets :func:`linear` stand for ``F.linear``, whatever calls it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -95,7 +114,11 @@ class _Linear(torch.autograd.Function):
 @lru_cache(maxsize=4096)
 def _ours(m: int, k: int, n: int) -> bool:
     """Whether our product of (m, k) and (k, n) was faster."""
-    measured = table().get(of_processor("products"))
-    if measured is None or 0 in (m, k, n):
-        return False
-    return nearest(measured["speed_of_torch"], (m, k, n)) < 1
+    points = _measured()
+    return bool(points) and 0 not in (m, k, n) and nearest(points, (m, k, n)) < 1
+
+
+def _measured() -> list[list[float]]:
+    """Sizes, and the time of our product over that of torch's; none where nobody measured."""
+    found: list[list[float]] = table().get(of_processor("products"), {}).get("speed_of_torch", [])
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Loops
 from seqnets.engine.memory import room
-from seqnets.engine.products import InLinear, product
+from seqnets.engine.products import in_linear, product
 from seqnets.engine.request import Request, rebuilt
 from seqnets.engine.trace import Entry
 from seqnets.typing import State
@@ -54,7 +54,7 @@ def _product(
 
 def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
     """The same by whatever the cell does."""
-    with InLinear():
+    with in_linear(x):
         if layout.time_first and request.projects_apart:
             return request.project(x.transpose(0, 1)).contiguous().flatten(0, 1)
         return layout.rows(request.project(x)).contiguous()
