@@ -267,11 +267,11 @@ class Untraced(GatedCell):
     gates = ("h",)
 
     def update(self, wx, uh, state):
-        return (torch.cumsum(wx.h + uh.h, -1),)
+        return (torch.cumprod(wx.h + uh.h, -1),)
 
 
 REFUSALS = {
-    "an untraceable step": (Untraced, {}, "cannot be traced: aten.cumsum"),
+    "an untraceable step": (Untraced, {}, "cannot be traced: aten.cumprod"),
     "no rows": (GRUCell, {"x": torch.zeros(0, T, I)}, "no rows or no steps"),
     "no steps": (GRUCell, {"x": torch.zeros(B, 0, I)}, "no rows or no steps"),
 }

@@ -431,6 +431,61 @@ class DecayCell(BareCell):
         return (1 - z) * h + z * n, last
 
 
+class PreparedCell(BareCell):
+    """Recurrent matrices that are made of parameters: masked, without symmetry, of two factors."""
+
+    def make(self, I, H):
+        self.w, self.u, self.shares = self.weight(H, I), self.weight(H, H), self.weight(3)
+        self.down, self.up = self.weight(2, H), self.weight(H, 2)
+        self.register_buffer("mask", torch.rand(H, H) < 0.5)
+
+    def step(self, x, state):
+        (h,) = state
+        upper, eye = self.u.triu(1), torch.eye(self.hidden_size, device=x.device)
+        turning = upper - upper.T - 0.1 * eye
+        p, q, r = F.softmax(self.shares, 0)
+        masked = F.linear(h, self.u * self.mask)
+        h = p * masked + q * (h @ turning.T) + r * F.linear(h, self.up @ self.down)
+        return (torch.tanh(F.linear(x, F.softplus(self.w)) + h),)
+
+
+class HeadsCell(BareCell):
+    """One matrix a head, and heads beside each other as a state."""
+
+    @property
+    def state_sizes(self):
+        return (2 * self.hidden_size,)
+
+    def make(self, I, H):
+        self.inputs, self.u = nn.Linear(I, 2 * H), self.weight(2, H, H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        (h,) = state
+        first, second = h.chunk(2, -1)
+        uh = [torch.tanh(head @ u) for head, u in zip((second, first), self.u, strict=True)]
+        return (torch.tanh(wx + torch.cat(uh, -1)) + 0.1 * torch.cat([first * second, first], -1),)
+
+
+class OrderedCell(BareCell):
+    """Units that move: sums so far as in ON-LSTM (Shen et al., 2019), turned round, every other."""
+
+    def make(self, I, H):
+        self.inputs, self.u = nn.Linear(I, H), self.weight(H, H)
+        self.register_buffer("places", torch.randperm(H))
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        (h,) = state
+        open_ = torch.cumsum(F.softmax(F.linear(h, self.u), -1), -1)
+        turned = torch.cat([h[:, ::2], h[:, 1::2]], -1).flip(-1)
+        return (torch.tanh(wx + open_ * h + 0.5 * turned + h.roll(1, -1) * h[:, self.places]),)
+
+
 class TorchCell(BareCell):
     """torch.nn's own cells, which compute in place."""
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seqnets.engine.evaluate import values_of
+from seqnets.engine.evaluate import numbers, values_of
 from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step
 from seqnets.engine.linear import read_parts
-from seqnets.engine.loops import numbers
 from seqnets.engine.settling import overlap
 
 

@@ -18,8 +18,9 @@ from torch.autograd.function import BackwardCFunction
 
 from seqnets.cells import Cell
 from seqnets.engine.equation import with_own_containers
-from seqnets.engine.evaluate import replay
+from seqnets.engine.evaluate import numbers, replay
 from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Watcher
 from seqnets.typing import State
 
@@ -32,11 +33,12 @@ _WHERE = {
 }
 
 
-def compare(step: Step, cell: Cell, *, project: bool) -> None:
+def compare(step: Step, preparation: Preparation, cell: Cell, *, project: bool) -> None:
     """Run a cell's step beside what was traced of it, on common numbers, on large ones and on 0.
 
     Args:
         step: What was traced.
+        preparation: What was written down apart from it.
         cell: Of which.
         project: Whether the projection of the input belongs to the step.
 
@@ -45,7 +47,7 @@ def compare(step: Step, cell: Cell, *, project: bool) -> None:
     """
     trial = _Trial(cell, project)
     for scale in _WHERE:
-        trial.run(step, scale)
+        trial.run(step, preparation, scale)
 
 
 def watch_projection(cell: Cell) -> tuple[bool, bool]:
@@ -83,7 +85,7 @@ class _Trial:
     def _numbers(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._draw, dtype=self._dtype)
 
-    def run(self, step: Step, scale: int) -> None:
+    def run(self, step: Step, preparation: Preparation, scale: int) -> None:
         """Compare on inputs and a state of some size; on 0, biases are 0 too, as they begin."""
         cell = self._cell
         tensors = {name: kept.clone() for name, kept in self._kept.items()}
@@ -93,19 +95,22 @@ class _Trial:
         for name, drawn in self._drawn.items():
             now = torch.zeros_like(drawn) if not scale and drawn.dim() < 2 else drawn.detach()
             learns = scale == 1 or drawn.dim() < 2  # matrices once, which takes longest
-            tensors[name] = now.requires_grad_(learns and name in step.parameters)
+            read = name in step.parameters or name in preparation.reads
+            tensors[name] = now.requires_grad_(learns and read)
         bound = with_own_containers(cell.bind(tensors))
-        used = {name: tensors[name] for name in step.parameters}
+        with told_why(), torch.enable_grad():
+            used = numbers(step, preparation.of(tensors), self._dtype)
+        learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         width = cell.input_size if self._project else step.wx_size
         wx = self._numbers(_ROWS, width).mul_(scale)
         state = tuple(self._numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
         for given in (wx, *state):
             given.requires_grad_()
 
-        self._compare(step, scale, bound, wx, state, used)
+        self._compare(step, scale, bound, wx, state, used, learned)
         if scale == 1 and not self._finite:  # as the root of what is never negative
             state = tuple(part.detach().abs().requires_grad_() for part in state)
-            self._compare(step, scale, bound, wx, state, used)
+            self._compare(step, scale, bound, wx, state, used, learned)
 
     def _compare(
         self,
@@ -115,6 +120,7 @@ class _Trial:
         wx: Tensor,
         state: State,
         used: dict[str, Tensor],
+        learned: Sequence[Tensor],
     ) -> None:
         with told_why(), torch.enable_grad():
             own = cell.step(cell.project(wx) if self._project else wx, state)
@@ -125,7 +131,7 @@ class _Trial:
                     "backward pass of its own"
                 )
             traced = replay(step, wx, state, used)
-            wanted = [tensor for tensor in (wx, *state, *used.values()) if tensor.requires_grad]
+            wanted = [wx, *state, *learned]
             ends = [self._numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
             if scale == 1:  # a gradient of another size is as many times as large

@@ -45,6 +45,12 @@ class Values(dict[Hashable, Tensor]):
         return OPERATIONS[node.op](*args)
 
 
+def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
+    used = {name: tensors[name] for name in step.parameters}
+    return {name: t if t.dtype is dtype else t.to(dtype) for name, t in used.items()}
+
+
 def values_of(
     step: Step, wx: Tensor, state: Mapping[int, Tensor], parameters: Mapping[str, Tensor]
 ) -> Values:

@@ -6,7 +6,7 @@ passes, the products that make the weights' gradients, and when to leave for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
+from seqnets.engine.evaluate import numbers
 from seqnets.engine.layout import Layout, layout_of
-from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order, numbers
+from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order
 from seqnets.engine.products import add_product, product
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked, project, rows_inside, way_in
@@ -32,7 +33,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         loops: What runs the request's program.
         request: What is asked for.
     """
-    parameters = request.cell.tensors()
+    parameters = request.tensors
     tensors = (request.clean_x, *(request.given or ()), *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
@@ -82,6 +83,7 @@ def weight_gradients(
     found: Gradients,
     kept: Kept,
     parameters: dict[str, Tensor],
+    wanted: Container[str],
     inside: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What the loops' gradients mean for the parameters: a product each, over rows and steps.
@@ -91,10 +93,13 @@ def weight_gradients(
         found: What its loops have found.
         kept: What was kept for them.
         parameters: As they were used.
+        wanted: Names of those whose gradients are asked for.
         inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
     """
     gradients = dict(found.units)
     for k, weight in enumerate(each.weight for each in program.step.products):
+        if weight.name not in wanted:
+            continue
         part = program.part_of(k)
         value = kept.values[k] if part is None else kept.befores[part]
         grad = found.wx if k in program.shared else found.products[k]
@@ -165,7 +170,8 @@ class _Fused(torch.autograd.Function):
         found = ctx.loops.backward(program, kept, grad_y, grads[1:], used, order)
         if request.given is None:
             found.initial = ()
-        weights = weight_gradients(program, found, kept, used, ctx.inside)
+        wanted = {name for name, need in zip(names[::-1], needed[::-1], strict=False) if need}
+        weights = weight_gradients(program, found, kept, used, wanted, ctx.inside)
         here = (None, *found.initial, *(weights.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)

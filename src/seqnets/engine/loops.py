@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Step, Weight
+from seqnets.engine.graph import Weight
 from seqnets.engine.layout import Layout
 from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
@@ -127,12 +126,6 @@ class Loops(Protocol):
         order: Order,
     ) -> Gradients:
         """All gradients, from those of outputs (B*T, H) and final state; None stands for zeros."""
-
-
-def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
-    used = {name: tensors[name] for name in step.parameters}
-    return {name: t if t.dtype is dtype else t.to(dtype) for name, t in used.items()}
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

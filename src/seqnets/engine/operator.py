@@ -22,7 +22,8 @@ from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Kept, Loops, make_order
-from seqnets.engine.plans import program_from_text, program_of
+from seqnets.engine.plans import plan_of, program_from_text, program_of
+from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.triton import access
@@ -40,6 +41,31 @@ def text_of(cell: Cell) -> str:
 def parameters_used(cell: Cell) -> str:
     """The names of the parameters in a cell's step, with commas between."""
     return ",".join(program_of(cell).step.parameters)
+
+
+_preparations: dict[str, Preparation] = {}
+
+
+def preparation_of(cell: Cell) -> str:
+    """A text that stands for what a step computes of its parameters alone; none for nothing."""
+    preparation = plan_of(cell).preparation
+    if not preparation.made:
+        return ""
+    torch.compiler.allow_in_graph(_made)  # this loads the compiler, which is what asks
+    _preparations[repr(preparation)] = preparation
+    return repr(preparation)
+
+
+def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
+    """What stands ready for a step: into the compiler's graph goes what torch does here."""
+    preparation = _preparations[text]
+    found = preparation.of(dict(zip(names, tensors, strict=True)))
+    return [found[name] for name, _ in preparation.made]
+
+
+def made_names(cell: Cell) -> str:
+    """The names of what is prepared for a step, with commas between."""
+    return ",".join(name for name, _ in plan_of(cell).preparation.made)
 
 
 def plain_attributes(cell: Cell) -> str:
@@ -90,6 +116,10 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = request.cell
     everything = cell.tensors()
+    if preparation := cell.origin.asked(preparation_of):
+        made = _made(preparation, list(everything), list(everything.values()))
+        names = cell.origin.asked(made_names).split(",")
+        everything |= dict(zip(names, made, strict=True))
     state, start = list(request.state), list(request.start)
     wx = cell.project(request.clean_x)
     names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
@@ -171,7 +201,7 @@ def unroll_backward(
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), grad_final
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
-    weights = fused.weight_gradients(program, found, everything, used)
+    weights = fused.weight_gradients(program, found, everything, used, used)
     return [
         order.layout.whole(found.wx),
         *found.initial,

@@ -14,6 +14,7 @@ from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
+from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program, make_program
 from seqnets.engine.trace import trace_projection, trace_step
 
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
 
     Attributes:
         step: Its step.
+        preparation: What is computed of its parameters alone before that.
         program: What its loops run: the step, or what is left of it.
         ahead: What is computed before the loop, if that is more than the projection.
         projection: The names of weight and bias, if all before the loop is affine and no more.
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
     """
 
     step: Step
+    preparation: Preparation
     program: Program
     ahead: Ahead | None
     projection: tuple[str, str | None] | None
@@ -63,7 +66,7 @@ def plan_of(cell: Cell) -> Plan:
     return _once("plan", cell, lambda: _plan(cell))
 
 
-def streaming_program_of(cell: Cell) -> Program:
+def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
     """The same for single steps without gradients, the input's projection included."""
     return _once("stream", cell, lambda: _streaming_program(cell))
 
@@ -71,17 +74,18 @@ def streaming_program_of(cell: Cell) -> Program:
 def _plan(cell: Cell) -> Plan:
     draws, apart = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
-        step = trace_step(cell)
+        step, preparation = trace_step(cell)
         ahead = computed_ahead(step)
         program = _program(step if ahead is None else ahead.rest)
         projection = trace_projection(cell) if apart and ahead is None else None
-        return Plan(step, program, ahead, projection, draws, apart)
+        return Plan(step, preparation, program, ahead, projection, draws, apart)
 
 
-def _streaming_program(cell: Cell) -> Program:
+def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
     draws, _ = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):
-        return make_program(trace_step(cell, project=True), backward=False)
+        step, preparation = trace_step(cell, project=True)
+        return make_program(step, backward=False), preparation
 
 
 def program_from_text(text: str) -> Program:

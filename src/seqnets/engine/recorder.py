@@ -126,6 +126,10 @@ class Recorder(Watcher):
             return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
+    def _matrix(self, tensor: Tensor) -> Any:
+        """What a tensor is that something is multiplied by."""
+        return self._meaning_of(tensor)
+
     def _number(self, truth: Tensor) -> Node:
         """What is true or false, as 1 or 0."""
         return self.graph.apply("where", self.node(truth), *map(self.graph.const, (1, 0)))
@@ -168,12 +172,16 @@ class Recorder(Watcher):
 
     def _change(self, name: str, tensor: Tensor) -> None:
         """Forget what others mean that show the same memory, which is about to change."""
-        memory = _memory(tensor)
-        if memory in self._given:
+        if _memory(tensor) in self._given:
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
-        for key, other in self._alive.items():
-            if other is not tensor and _memory(other) == memory and _overlap(tensor, other):
-                self._meaning[key] = f"what aten.{name} changes in place under another name"
+        for other in self._sharing(tensor):
+            if other is not tensor and _overlap(tensor, other):
+                self._meaning[id(other)] = f"what aten.{name} changes in place under another name"
+
+    def _sharing(self, tensor: Tensor) -> list[Tensor]:
+        """All tensors known that are in a tensor's memory."""
+        memory = _memory(tensor)
+        return [other for other in self._alive.values() if _memory(other) == memory]
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
@@ -318,14 +326,17 @@ class Recorder(Watcher):
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, right = args[-2:]
-        weight = self._meaning_of(right)
+        weight = self._matrix(right)
         alone = name != "bmm" or value.shape[0] == 1
         if not isinstance(weight, Weight) or kwargs or not alone:
             raise Untraceable(f"a product by {_told(right, weight)}")
         if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
             weight = weight.transposed
-        node = self.graph.spread(self.node(value), value.shape[-1])
-        weight = weight.transposed
+        node = self.times(self.graph.spread(self.node(value), value.shape[-1]), weight.transposed)
+        return self.graph.fold("sum", [node, self.node(args[0])]) if name == "addmm" else node
+
+    def times(self, node: Node, weight: Weight) -> Node:
+        """Units by the transposed of a matrix."""
         pieces, terms, first = node.args if node.op == "cat" else (node,), [], 0
         for piece in pieces:
             part = weight.part(1, first, piece.width)
@@ -335,8 +346,6 @@ class Recorder(Watcher):
             columns = Columns("product", self.products.index(product))
             terms.append(self.graph.leaf(columns, part.rows))
             first += piece.width
-        if name == "addmm":
-            terms.append(self.node(args[0]))
         return self.graph.fold("sum", terms)
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
@@ -447,13 +456,14 @@ _LOGICAL = {
 }
 """What does the same to the numbers 1 and 0 as to what is true or false, where all but 0 is."""
 
-_KNOWN = (
-    {*_LOGICAL} | _SAME | _FILLS | _PIECES | _JOINED | _REDUCED | _NORMALISED | _TURNED
-    | UNARY | BINARY | COMPARISONS
-    | {"mm", "addmm", "bmm", "rsub", "where", "square", "pow", "sgn", "copy"}
+VIEWS = _SAME | _PIECES | _TURNED
+POINTWISE = (
+    {*_LOGICAL} | _FILLS | _JOINED | UNARY | BINARY | COMPARISONS
+    | {"rsub", "where", "square", "pow", "sgn", "clamp", "clamp_min", "clamp_max"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
-    | {"clamp", "clamp_min", "clamp_max"}
 )  # fmt: skip
+"""Operations on units, each by itself, or of several beside each other."""
+_KNOWN = VIEWS | POINTWISE | _REDUCED | _NORMALISED | {"mm", "addmm", "bmm", "copy"}
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:

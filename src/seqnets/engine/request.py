@@ -66,7 +66,7 @@ class Request:
             Untraceable: As for the program.
         """
         wx, ahead = self.cell.project(x), self._plan.ahead
-        return wx if ahead is None else ahead.of(wx, self.cell.tensors())
+        return wx if ahead is None else ahead.of(wx, self.tensors)
 
     @property
     def projection(self) -> tuple[str, str | None] | None:
@@ -94,6 +94,15 @@ class Request:
             Untraceable: As for the program.
         """
         return self._plan.apart
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """What the program reads by name: the cell's tensors, and what is prepared of them.
+
+        Raises:
+            Untraceable: As for the program.
+        """
+        return self._plan.preparation.of(self.cell.tensors())
 
     @cached_property
     def _plan(self) -> Plan:
@@ -139,7 +148,8 @@ def rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -
     """The request with other tensors."""
     x, state, parameters = parted(request, names, tensors)
     given = None if request.given is None else state
-    return replace(request, cell=request.cell.bind(parameters), x=x, given=given)
+    own = {name: parameters[name] for name in request.cell.tensors()}
+    return replace(request, cell=request.cell.bind(own), x=x, given=given)
 
 
 def make_request(

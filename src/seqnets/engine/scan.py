@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from seqnets.engine import triton
-from seqnets.engine.evaluate import values_of
+from seqnets.engine.evaluate import numbers, values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
-from seqnets.engine.loops import numbers
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request, refusal_of_operations
 from seqnets.engine.triton import access
@@ -53,7 +52,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     step = request.program.step
     wx = request.project(request.clean_x)
     befores = _Befores()
-    parameters = numbers(step, request.cell.tensors(), wx.dtype)
+    parameters = numbers(step, request.tensors, wx.dtype)
     values = values_of(step, wx, befores, parameters)
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)

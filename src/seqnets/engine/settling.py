@@ -8,7 +8,7 @@ product or a reduction of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from seqnets.engine.graph import (
     Node,
     Product,
     Reduction,
+    Weight,
     walk,
 )
 
@@ -34,17 +35,27 @@ class Settler:
         graph: Where they were made.
         products: What was multiplied, as it was written down.
         roots: What will be asked for.
+        state_sizes: Width of each part of the state, which loops read whole.
+        identity: The matrix of so many units that changes nothing; its rows pick units.
 
     Attributes:
         products: What of that is read, in an order in which it can be computed.
         reductions: What is reduced, in such an order.
     """
 
-    def __init__(self, graph: Graph, products: Sequence[Product], roots: Sequence[Node]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        products: Sequence[Product],
+        roots: Sequence[Node],
+        state_sizes: Sequence[int],
+        identity: Callable[[int], Weight],
+    ) -> None:
         self.graph = graph
         self.products: list[Product] = []
         self.reductions: list[Reduction] = []
         self._written = products
+        self._state_sizes, self._identity = state_sizes, identity
         self._settled: dict[Node, Node] = {}
         self._spread: dict[tuple[Node, int], Node] = {}
         everything = [*roots, *(product.value for product in products)]
@@ -61,19 +72,28 @@ class Settler:
         if node.op == "const":
             return node
         if node.op == "leaf":
-            return self._product(node) if node.what.source == "product" else node
+            return self._leaf(node)
         if node.op == "spread":
             return self._across(node.args[0], node.width)
         if node.op in REDUCTIONS:
             return self._across(node, 1)
         return self.graph.apply(node.op, *map(self.settled, node.args))
 
-    def _product(self, leaf: Node) -> Node:
+    def _leaf(self, leaf: Node) -> Node:
+        source, key = leaf.what.source, leaf.what.key
+        if source == "product":
+            return self._product(leaf, self._written[key])
+        if source == "state" and leaf.width != (size := self._state_sizes[key]):
+            whole = self.graph.leaf(Columns("state", key), size)
+            return self._product(leaf, Product(whole, self._identity(size)))
+        return leaf
+
+    def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: of one of their own, if others that are read are not as wide.
 
         What is read in reductions alone is cut, and does not count.
         """
-        written, offset, width = self._written[leaf.what.key], leaf.what.offset, leaf.width
+        offset, width = leaf.what.offset, leaf.width
         places = self._read_alone.get(_whole(leaf)) or self._read[_whole(leaf)]
         weight, grain = written.weight, _width(places)
         if grain != width or offset % width or weight.rows % width:

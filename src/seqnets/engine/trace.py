@@ -24,12 +24,13 @@ from seqnets.engine.graph import (
     Step,
     Untraceable,
 )
+from seqnets.engine.prepared import Preparation, Preparing
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 
 
-def trace_step(cell: Cell, *, project: bool = False) -> Step:
-    """Trace ``cell.step``.
+def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]:
+    """Trace ``cell.step``, and what it computes of its parameters alone.
 
     Args:
         cell: The recurrence.
@@ -57,23 +58,23 @@ def trace_step(cell: Cell, *, project: bool = False) -> Step:
         if name not in before or before[name] is not value or longer:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
-    written = []
-    for name, part, size in zip(cell.states, after, cell.state_sizes, strict=True):
+    written, widths = [], cell.state_sizes
+    for name, part, size in zip(cell.states, after, widths, strict=True):
         node = recorder.node(part)
         if not node.width:
             raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
-        written.append(recorder.graph.spread(node, size))
         if node.op == "cat":
-            raise Untraceable(f"state '{name}' is put together of parts, which are to be states")
-    settler = Settler(recorder.graph, recorder.products, written)
+            node = recorder.times(node, recorder.identity(size))
+        written.append(recorder.graph.spread(node, size))
+    settler = Settler(recorder.graph, recorder.products, written, widths, recorder.identity)
     nodes = tuple(map(settler.settled, written))
     products, reductions = tuple(settler.products), tuple(settler.reductions)
-    shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
-    widths = cell.state_sizes
+    shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()} | recorder.shapes
     step = Step(recorder.graph, products, reductions, nodes, widths, x.shape[1], shapes)
     step = step.with_used_parameters()
-    compare(step, cell, project=project)
-    return step
+    preparation = recorder.preparation(step.parameters)
+    compare(step, preparation, cell, project=project)
+    return step, preparation
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
@@ -89,6 +90,8 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     product, graph = recorder.products[0], recorder.graph
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
     weight, rows = product.weight, product.weight.rows
+    if weight.name not in shapes:
+        return None
     whole = weight.covers(shapes[weight.name]) and not weight.turned
     if product.value is not recorder.node(x) or not whole:
         return None
@@ -103,19 +106,20 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     return None
 
 
-def _stand_ins(cell: Cell) -> tuple[Recorder, Cell, Tensor, tuple[Tensor, ...]]:
+def _stand_ins(cell: Cell) -> tuple[Preparing, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape if size}
     sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
     rows = next(n for n in itertools.count(13) if all(size % n for size in sizes))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
-    recorder = Recorder(Graph(), rows, {dtype, torch.float32} if half else {dtype})
+    dtypes = {dtype, torch.float32} if half else {dtype}
+    recorder = Preparing(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
 
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
-        recorder.name_parameter(tensor, name, scalar=1 not in cell.state_sizes)
+        recorder.give_parameter(tensor, name)
     state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
     for key, part in enumerate(state):
         recorder.give_columns(part, Columns("state", key))

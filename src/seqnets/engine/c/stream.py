@@ -9,7 +9,8 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.c.loops import Library, addresses, settings
-from seqnets.engine.loops import numbers, parameter_buffers
+from seqnets.engine.evaluate import numbers
+from seqnets.engine.loops import parameter_buffers
 from seqnets.engine.plans import streaming_program_of
 
 
@@ -30,14 +31,15 @@ class CStream:
     """
 
     def __init__(self, cell: Cell, x: Tensor) -> None:
-        self._program = streaming_program_of(cell)
+        self._program, preparation = streaming_program_of(cell)
         self._library = Library(self._program, x.dtype)
         self._run = self._library.function("forward")
         B = x.shape[0]
         sizes = cell.state_sizes
         self.y = x.new_zeros(B, sizes[0])
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
-        used = numbers(self._program.step, cell.tensors(), x.dtype)
+        with torch.no_grad():
+            used = numbers(self._program.step, preparation.of(cell.tensors()), x.dtype)
         parameters = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
             for name, parameter in used.items()

@@ -1,0 +1,241 @@
+"""What steps compute of their parameters alone, for all steps at once before them.
+
+A mask over a weight, what makes it antisymmetric, the product of two factors: to loops the result
+is one parameter more, and its gradient goes back to the others by torch's own derivatives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from seqnets.engine.graph import Graph, Node, Untraceable, Weight
+from seqnets.engine.recorder import POINTWISE, VIEWS, Recorder
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What stands for a tensor in a call: a parameter's name, or a place among all results."""
+
+    key: str | int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """An operation, and the places of its results."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: tuple[int, ...]
+
+    @property
+    def reads(self) -> set[str | int]:
+        """The keys of its tensors."""
+        return {part.key for part in tree_iter((self.args, self.kwargs)) if type(part) is _Place}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is computed of parameters before a loop.
+
+    Attributes:
+        calls: In the order in which they run.
+        made: Which results the loop reads, by the names that they have there.
+    """
+
+    calls: tuple[_Call, ...] = ()
+    made: tuple[tuple[str, str | int], ...] = ()
+
+    @property
+    def reads(self) -> set[str]:
+        """The names of the parameters that it is computed from."""
+        return {key for call in self.calls for key in call.reads if isinstance(key, str)}
+
+    def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All that a loop reads by name: a cell's tensors, and what is made of them."""
+        if not self.made:
+            return tensors
+        found: dict[Any, Tensor] = {**tensors}
+        for call in self.calls:
+            args, kwargs = tree_map_only(_Place, lambda p: found[p.key], (call.args, call.kwargs))
+            if kwargs.get("device") is not None:  # of stand-ins
+                kwargs["device"] = next(iter(tensors.values())).device
+            results = _listed(call.func(*args, **kwargs))
+            found.update(zip(call.results, results, strict=True))
+        return tensors | {name: found[key] for name, key in self.made}
+
+
+class Preparing(Recorder):
+    """Writes down a step, and apart from it what it computes of its parameters alone.
+
+    All but views and the arithmetic of rows, which the step may as well do by itself.
+
+    Args:
+        graph, rows, dtypes: As a recorder's.
+        scalar: Whether one number is one for all units, and not one a unit.
+    """
+
+    def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
+        super().__init__(graph, rows, dtypes)
+        self._rows, self._scalar = rows, scalar
+        self._identities: dict[int, Tensor] = {}
+        self._keys: dict[int, str | int] = {}  # of the tensors made of parameters alone
+        self._calls: list[_Call] = []
+        self._made: dict[str, Tensor] = {}  # those that the step reads
+
+    def give_parameter(self, tensor: Tensor, name: str) -> None:
+        """Say that a tensor is a parameter."""
+        self.name_parameter(tensor, name, scalar=self._scalar)
+        self._keys[id(tensor)] = name
+
+    def identity(self, size: int) -> Weight:
+        """The matrix of so many units that changes nothing."""
+        if size not in self._identities:
+            with self:
+                self._identities[size] = torch.eye(size)
+        found = self._matrix(self._identities[size])
+        assert isinstance(found, Weight)  # of as many rows as columns, and more than one
+        return found
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what was made for the step, by the name that it has there."""
+        return {name: tuple(tensor.shape) for name, tensor in self._made.items()}
+
+    def preparation(self, names: Container[str]) -> Preparation:
+        """What has to run before a step that reads these names."""
+        made = {name: self._keys[id(t)] for name, t in self._made.items() if name in names}
+        needed = {*made.values()}
+        for call in reversed(self._calls):
+            if not needed.isdisjoint(call.results):
+                needed |= {*call.results, *call.reads}
+        calls = (call for call in self._calls if needed.issuperset(call.results or call.reads))
+        return Preparation(tuple(calls), tuple(made.items()))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
+        given = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
+        others = [tensor for tensor in given if id(tensor) not in self._keys]
+        if others or not _is_pure(func, given):
+            if name in _MOVES and len(others) == 1 and others[0] is args[0]:
+                return self._moved(func, name, args, kwargs)
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        reason, result = None, None
+        views = name in VIEWS and name != "detach"
+        if views or (name in POINTWISE and all(map(self._is_row, given))):
+            try:
+                result = super().__torch_dispatch__(func, types, args, kwargs)
+            except Untraceable as untraceable:
+                reason = untraceable
+        if result is None:
+            with self:
+                composed = func.decompose(*args, **kwargs)
+            if composed is not NotImplemented:  # and written down, operation by operation
+                return composed
+            result = func(*args, **kwargs)
+            for tensor in _listed(result):
+                self.name(tensor, None)
+        if not any(size % self._rows == 0 for tensor in _listed(result) for size in tensor.shape):
+            self._write(func, args, kwargs, _listed(result))
+        elif reason is not None:
+            raise reason
+        return result
+
+    def _moved(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """What puts units of a row into other places, or adds some up: a product by a matrix.
+
+        The matrix is what the same operation makes of rows in each of which one unit is 1.
+        """
+        reason = Untraceable(f"aten.{name} across rows")
+        if name in VIEWS:  # of which most move nothing
+            try:
+                return super().__torch_dispatch__(func, (), args, kwargs)
+            except Untraceable as untraceable:
+                reason = untraceable
+        row, result, (rows, *sizes) = self.node(args[0]), func(*args, **kwargs), args[0].shape
+        if rows != self._rows or result.shape[:1] != (rows,):
+            raise reason
+
+        def made(ones: Tensor) -> Tensor:
+            ones = ones if len(sizes) == 1 else ones.view(len(ones), *sizes)
+            found = func(ones, *args[1:], **kwargs)
+            return found if found.dim() == 2 else found.flatten(1)
+
+        ones = torch.eye(math.prod(sizes), dtype=result.dtype)
+        if not torch.equal(made(ones[-1:]), made(ones)[-1:]):
+            raise reason
+        with self:
+            matrix = self._matrix(made(torch.eye(len(ones), dtype=result.dtype)))
+        if not isinstance(matrix, Weight):  # as large as rows are many
+            raise reason
+        self.name(result, self.times(self.graph.spread(row, len(ones)), matrix.transposed))
+        return result
+
+    def _is_row(self, tensor: Tensor) -> bool:
+        """Whether what is made of parameters alone is known to the step already, as units."""
+        return not isinstance(self._meaning.get(id(tensor)), (Weight, str, NoneType))
+
+    def _write(self, func: Any, args: Any, kwargs: Any, results: Sequence[Tensor]) -> None:
+        args, kwargs = tree_map_only(Tensor, lambda t: _Place(self._keys[id(t)]), (args, kwargs))
+        first = sum(len(call.results) for call in self._calls)
+        places = tuple(range(first, first + len(results)))
+        self._calls.append(_Call(func, args, kwargs, places))
+        self._keys.update(zip(map(id, results), places, strict=True))
+
+    def _meaning_of(self, tensor: Any) -> Any:
+        meaning = super()._meaning_of(tensor)
+        if isinstance(meaning, (Node, Weight)) or id(tensor) not in self._keys or tensor.dim() > 2:
+            return meaning
+        return self._prepared(tensor)
+
+    def _matrix(self, tensor: Tensor) -> Any:
+        meaning = super()._matrix(tensor)
+        rows = isinstance(meaning, Node) and id(tensor) in self._keys and tensor.dim() == 2
+        return self._prepared(tensor) if rows else meaning
+
+    def _prepared(self, tensor: Tensor) -> Any:
+        """What is made of parameters alone, as one more for the step to read."""
+        if tensor.is_complex():
+            raise Untraceable(f"arithmetic in {tensor.dtype}")
+        name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._shapes)
+        self._made[name] = tensor
+        self.name_parameter(tensor, name, scalar=self._scalar)
+        return super()._meaning_of(tensor)
+
+    def _change(self, name: str, tensor: Tensor) -> None:
+        super()._change(name, tensor)
+        for other in self._sharing(tensor):
+            self._keys.pop(id(other), None)
+
+
+_MOVES = {
+    "flip", "roll", "cumsum", "index", "index_select", "slice", "transpose", "permute", "clone",
+}  # fmt: skip
+"""Operations that may make numbers of a row of sums of some of its units."""
+
+
+def _is_pure(func: Any, given: Sequence[Tensor]) -> bool:
+    """Whether an operation makes the same of the same, in tensors whose shapes are known."""
+    name, tags = func._schema.name.removeprefix("aten::"), func.tags
+    if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in tags or "empty" in name:
+        return False
+    if torch.Tag.dynamic_output_shape in tags:  # a place is none, where it is true or false
+        return name == "index" and not any(tensor.dtype == torch.bool for tensor in given[1:])
+    returned = (str(result.type) for result in func._schema.returns)
+    return all(kind in ("Tensor", "List[Tensor]") for kind in returned)
+
+
+def _listed(results: Any) -> list[Tensor]:
+    """What an operation returns: one tensor, several, or none where it checks something."""
+    return [results] if isinstance(results, Tensor) else list(results or ())

@@ -1,0 +1,260 @@
+"""What steps make of their parameters alone, and of units by their places."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqnets import Recurrent, explain, unroll
+from seqnets.engine import fused
+from seqnets.engine.plans import plan_of
+from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
+
+B, T, I, H = 3, 6, 4, 8
+
+
+class MadeCell(BareCell):
+    """A recurrent product by whatever a function makes of the cell's parameters."""
+
+    made = None
+
+    def make(self, I, H):
+        self.w, self.u, self.v = self.weight(H, I), self.weight(H, H), self.weight(H)
+        self.few, self.heads = self.weight(2, 2), self.weight(2, H // 2, H // 2)
+        self.register_buffer("mask", torch.rand(H, H) < 0.5)
+        self.register_buffer("places", torch.randperm(H))
+
+    def step(self, x, state):
+        return (torch.tanh(F.linear(x, self.w) + self.made(state[0])),)
+
+
+def made_by(function):
+    return type("Made", (MadeCell,), {"made": function})
+
+
+def rotation(m):
+    turning = m - m.T
+    eye = torch.eye(len(m), dtype=m.dtype, device=m.device)
+    return torch.linalg.solve(eye + turning, eye - turning)
+
+
+def circulant(v):
+    places = torch.arange(len(v), device=v.device)
+    return v[(places[:, None] - places) % len(v)]
+
+
+MATRICES = {
+    "masked": lambda c: c.u * c.mask,
+    "masked by a choice": lambda c: torch.where(c.mask, c.u, 0.0),
+    "scaled": lambda c: 0.5 * c.u,
+    "antisymmetric": lambda c: c.u - c.u.T,
+    "upper": lambda c: c.u.triu(),
+    "without a diagonal": lambda c: c.u - torch.diag(torch.diag(c.u)),
+    "positive": lambda c: F.softplus(c.u) / H,
+    "rows of length one": lambda c: c.u / c.u.norm(dim=1, keepdim=True),
+    "a softmax": lambda c: c.u.softmax(-1),
+    "of two factors": lambda c: c.u[:, :2] @ c.u[:2],
+    "of rank one": lambda c: torch.outer(c.v, c.u[0]),
+    "two vectors, each as a dimension": lambda c: c.v[:, None] * c.u[0],
+    "vectors as rows": lambda c: torch.stack([c.v] * H),
+    "blocks": lambda c: torch.block_diag(*c.heads),
+    "matrices beside each other": lambda c: torch.cat([torch.cat([*c.heads], 1)] * 2),
+    "a Kronecker product": lambda c: torch.kron(c.few, c.heads[0]),
+    "circulant": lambda c: circulant(c.v),
+    "with rows in other places": lambda c: c.u[c.places],
+    "a rotation": lambda c: rotation(c.u),
+    "an exponential": lambda c: torch.matrix_exp(c.u - c.u.T),
+    "signs, with a gradient as if they were none": lambda c: c.u + (c.u.sign() - c.u).detach() / H,
+}
+
+
+def gradients(cell, backend, **options):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(B, T, I, generator=generator, dtype=cell._like.dtype, requires_grad=True)
+    y, _ = unroll(cell, x, backend=backend, **options)
+    inputs = [x, *(p for p in cell.parameters() if p.requires_grad)]
+    found = torch.autograd.grad(y.sin().sum(), inputs, allow_unused=True)
+    return [
+        y,
+        *(torch.zeros_like(p) if g is None else g for p, g in zip(inputs, found, strict=True)),
+    ]
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+def test_a_matrix_made_of_parameters_is_as_good_as_one(kind):
+    make = MATRICES[kind]
+    cell = made_by(lambda self, h: F.linear(h, make(self)))(I, H).double()
+
+    step = plan_of(cell).program.step
+
+    assert [p.weight.rows for p in step.products] == [H]
+    assert "u" not in step.parameters
+    for options in ({}, {"memory": "lean"}, {"reverse": True}):
+        expected = gradients(cell, "reference", **options)
+        torch.testing.assert_close(gradients(cell, "eager", **options), expected)
+
+
+NUMBERS = {
+    "shares of a mixture": lambda c, h: (h * c.few.flatten().softmax(0)[0]).sin(),
+    "a sum of a vector": lambda c, h: h * c.v / c.v.abs().sum(),
+    "a reflection": lambda c, h: h - 2 * c.v * (h @ c.v)[:, None] / (c.v @ c.v),
+    "numbers at places": lambda c, h: h * c.v[c.places],
+    "every other number": lambda c, h: h * c.v[::2].repeat(2),
+    "a whole number's half": lambda c, h: h * (c.places // 2),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_made_of_parameters_are_as_good_as_one_a_unit(kind):
+    cell = made_by(NUMBERS[kind])(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+MOVES = {
+    "sums so far": lambda c, h: h.cumsum(-1),
+    "turned round": lambda c, h: h.flip(1),
+    "the next unit": lambda c, h: h.roll(1, -1),
+    "every other": lambda c, h: torch.cat([h[:, ::2], h[:, 1::2]], -1),
+    "at places": lambda c, h: h[:, c.places] + h.index_select(1, c.places).sin(),
+    "heads for units": lambda c, h: h.view(-1, 2, H // 2).transpose(1, 2).reshape(h.shape),
+    "one unit for all": lambda c, h: h * h[:, :1],
+    "halves": lambda c, h: torch.cat([h[:, : H // 2] * h[:, H // 2 :], h[:, : H // 2]], -1),
+    "a product of some units": lambda c, h: h[:, : H // 2] @ c.u[: H // 2],
+    "pairs that turn": lambda c, h: torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(1) * c.v,
+}
+
+
+@pytest.mark.parametrize("kind", MOVES)
+def test_units_in_other_places_are_a_product_by_ones_and_zeros(kind):
+    cell = made_by(MOVES[kind])(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+@pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
+def test_the_compiler_sees_what_is_made_of_parameters(cell_cls):
+    cell = cell_cls(I, H)
+    x = torch.randn(B, T, I)
+
+    layer = torch.compile(Recurrent(cell), backend="aot_eager", fullgraph=True)
+
+    inputs = list(cell.parameters())
+    for _ in range(2):
+        y = layer(x)[0]
+        expected = unroll(cell, x, backend="reference")[0]
+        torch.testing.assert_close(y, expected)
+        found = [torch.autograd.grad(each.square().sum(), inputs) for each in (y, expected)]
+        torch.testing.assert_close(*found)
+        with torch.no_grad():
+            inputs[0].mul_(0.5)
+
+
+@pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
+def test_an_exported_model_brings_it_along(cell_cls):
+    layer, x = Recurrent(cell_cls(I, H)).eval(), torch.randn(B, T, I)
+
+    exported = torch.export.export(layer, (x,)).module()
+
+    torch.testing.assert_close(exported(x), layer(x))
+
+
+@pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
+def test_second_derivatives_are_those_of_the_plain_loop(cell_cls):
+    cell = cell_cls(I, H).double()
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    found = []
+
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, backend=backend)
+        (grad,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), list(cell.parameters())))
+
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_what_is_made_of_parameters_is_made_of_those_of_now():
+    cell, x = PreparedCell(I, H), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    with torch.no_grad():
+        cell.mask.logical_not_()
+    other = copy.deepcopy(cell)
+    with torch.no_grad():
+        cell.up.add_(1)
+
+    for changed in (other, cell):
+        y, _ = unroll(changed, x)
+        assert not torch.allclose(y, before)
+        torch.testing.assert_close(y, unroll(changed, x, backend="reference")[0])
+
+
+def test_it_is_made_where_the_parameters_are():
+    cell = PreparedCell(I, H)
+    preparation = plan_of(cell).preparation
+
+    found = preparation.of({name: tensor.to("meta") for name, tensor in cell.tensors().items()})
+
+    assert {tensor.device.type for tensor in found.values()} == {"meta"}
+
+
+def test_no_gradient_is_computed_that_nobody_asks_for(monkeypatch):
+    cell = OrderedCell(I, H)
+    asked = []
+
+    def weight_gradients(program, found, kept, parameters, wanted, inside=None):
+        made = before(program, found, kept, parameters, wanted, inside)
+        asked.append([p.weight.name for p in program.step.products if p.weight.name in made])
+        return made
+
+    before = fused.weight_gradients
+    monkeypatch.setattr(fused, "weight_gradients", weight_gradients)
+
+    gradients(cell, "eager")
+    cell.u.requires_grad_(False)
+    gradients(cell, "eager")
+
+    assert asked == [["u"], []]
+
+
+def test_a_state_may_be_put_together_of_parts():
+    class Parted(MadeCell):
+        def step(self, x, state):
+            (h,) = state
+            first = torch.tanh(F.linear(x, self.w[: H // 2]) + h @ self.u[:, : H // 2])
+            return (torch.cat([first, 0.5 * h[:, H // 2 :] + first], -1),)
+
+    cell = Parted(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+def changed_in_place(self, h):
+    u = self.u.clone()
+    u.fill_diagonal_(0)
+    return h @ u
+
+
+REFUSED = {
+    "random numbers": (lambda c, h: h @ F.dropout(c.u), "random numbers"),
+    "as many as are true": (lambda c, h: h * c.v[c.mask[0]].sum(), "aten.index"),
+    "a number read": (lambda c, h: h * c.v.sum().item(), "aten._local_scalar_dense"),
+    "another matrix each row": (
+        lambda c, h: (h[:, None] @ c.u.expand(len(h), H, H))[:, 0],
+        "a product by",
+    ),
+    "a matrix changed in place": (changed_in_place, "in place under another name"),
+    "rows of another order": (lambda c, h: h.flip(0), "flip"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_made_before_the_loop_is_named(kind):
+    function, reason = REFUSED[kind]
+    cell = made_by(function)(I, H)
+
+    told = explain(cell, torch.randn(B, T, I))
+
+    assert told.chosen == "reference"
+    assert reason in told.refusals["c"]
