@@ -472,9 +472,13 @@ class HeadsCell(BareCell):
 class OrderedCell(BareCell):
     """Units that move: sums so far as in ON-LSTM (Shen et al., 2019), turned round, every other."""
 
+    @property
+    def state_sizes(self):
+        return (2 * self.hidden_size,)
+
     def make(self, I, H):
-        self.inputs, self.u = nn.Linear(I, H), self.weight(H, H)
-        self.register_buffer("places", torch.randperm(H))
+        self.inputs, self.u = nn.Linear(I, 2 * H), self.weight(2 * H, 2 * H)
+        self.register_buffer("places", torch.randperm(2 * H))
 
     def project(self, x):
         return self.inputs(x)

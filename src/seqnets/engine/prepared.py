@@ -7,7 +7,6 @@ is one parameter more, and its gradient goes back to the others by torch's own d
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from types import NoneType
@@ -87,7 +86,6 @@ class Preparing(Recorder):
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes)
         self._rows, self._scalar = rows, scalar
-        self._identities: dict[int, Tensor] = {}
         self._keys: dict[int, str | int] = {}  # of the tensors made of parameters alone
         self._calls: list[_Call] = []
         self._made: dict[str, Tensor] = {}  # those that the step reads
@@ -96,15 +94,6 @@ class Preparing(Recorder):
         """Say that a tensor is a parameter."""
         self.name_parameter(tensor, name, scalar=self._scalar)
         self._keys[id(tensor)] = name
-
-    def identity(self, size: int) -> Weight:
-        """The matrix of so many units that changes nothing."""
-        if size not in self._identities:
-            with self:
-                self._identities[size] = torch.eye(size)
-        found = self._matrix(self._identities[size])
-        assert isinstance(found, Weight)  # of as many rows as columns, and more than one
-        return found
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -126,10 +115,7 @@ class Preparing(Recorder):
     ) -> Any:
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
         given = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
-        others = [tensor for tensor in given if id(tensor) not in self._keys]
-        if others or not _is_pure(func, given):
-            if name in _MOVES and len(others) == 1 and others[0] is args[0]:
-                return self._moved(func, name, args, kwargs)
+        if not _is_pure(func, given) or not all(map(self._is_made, given)):
             return super().__torch_dispatch__(func, types, args, kwargs)
         reason, result = None, None
         views = name in VIEWS and name != "detach"
@@ -146,41 +132,16 @@ class Preparing(Recorder):
             result = func(*args, **kwargs)
             for tensor in _listed(result):
                 self.name(tensor, None)
-        if not any(size % self._rows == 0 for tensor in _listed(result) for size in tensor.shape):
+        sizes = {size for tensor in _listed(result) for size in tensor.shape}
+        if all(size % self._rows for size in sizes - {0}):
             self._write(func, args, kwargs, _listed(result))
         elif reason is not None:
             raise reason
         return result
 
-    def _moved(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """What puts units of a row into other places, or adds some up: a product by a matrix.
-
-        The matrix is what the same operation makes of rows in each of which one unit is 1.
-        """
-        reason = Untraceable(f"aten.{name} across rows")
-        if name in VIEWS:  # of which most move nothing
-            try:
-                return super().__torch_dispatch__(func, (), args, kwargs)
-            except Untraceable as untraceable:
-                reason = untraceable
-        row, result, (rows, *sizes) = self.node(args[0]), func(*args, **kwargs), args[0].shape
-        if rows != self._rows or result.shape[:1] != (rows,):
-            raise reason
-
-        def made(ones: Tensor) -> Tensor:
-            ones = ones if len(sizes) == 1 else ones.view(len(ones), *sizes)
-            found = func(ones, *args[1:], **kwargs)
-            return found if found.dim() == 2 else found.flatten(1)
-
-        ones = torch.eye(math.prod(sizes), dtype=result.dtype)
-        if not torch.equal(made(ones[-1:]), made(ones)[-1:]):
-            raise reason
-        with self:
-            matrix = self._matrix(made(torch.eye(len(ones), dtype=result.dtype)))
-        if not isinstance(matrix, Weight):  # as large as rows are many
-            raise reason
-        self.name(result, self.times(self.graph.spread(row, len(ones)), matrix.transposed))
-        return result
+    def _is_made(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made of parameters alone."""
+        return id(tensor) in self._keys
 
     def _is_row(self, tensor: Tensor) -> bool:
         """Whether what is made of parameters alone is known to the step already, as units."""
@@ -195,13 +156,13 @@ class Preparing(Recorder):
 
     def _meaning_of(self, tensor: Any) -> Any:
         meaning = super()._meaning_of(tensor)
-        if isinstance(meaning, (Node, Weight)) or id(tensor) not in self._keys or tensor.dim() > 2:
+        if isinstance(meaning, (Node, Weight)) or not self._is_made(tensor) or tensor.dim() > 2:
             return meaning
         return self._prepared(tensor)
 
     def _matrix(self, tensor: Tensor) -> Any:
         meaning = super()._matrix(tensor)
-        rows = isinstance(meaning, Node) and id(tensor) in self._keys and tensor.dim() == 2
+        rows = isinstance(meaning, Node) and self._is_made(tensor) and tensor.dim() == 2
         return self._prepared(tensor) if rows else meaning
 
     def _prepared(self, tensor: Tensor) -> Any:
@@ -217,12 +178,6 @@ class Preparing(Recorder):
         super()._change(name, tensor)
         for other in self._sharing(tensor):
             self._keys.pop(id(other), None)
-
-
-_MOVES = {
-    "flip", "roll", "cumsum", "index", "index_select", "slice", "transpose", "permute", "clone",
-}  # fmt: skip
-"""Operations that may make numbers of a row of sums of some of its units."""
 
 
 def _is_pure(func: Any, given: Sequence[Tensor]) -> bool:

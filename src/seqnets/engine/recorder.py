@@ -279,7 +279,8 @@ class Recorder(Watcher):
             a, b = args[1:] or (0, 1)
             order[a], order[b] = order[b], order[a]
         if not isinstance(meaning, Weight) or whole.dim() > 2:
-            order = [dim for dim in order if whole.shape[dim] != 1]
+            some = (1, self.units.rows)  # rows are no units, and may stand anywhere among them
+            order = [dim for dim in order if whole.shape[dim] not in some]
         if order == sorted(order):
             return meaning
         if not isinstance(meaning, Weight) or len(order) != 2:

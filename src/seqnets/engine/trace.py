@@ -24,7 +24,8 @@ from seqnets.engine.graph import (
     Step,
     Untraceable,
 )
-from seqnets.engine.prepared import Preparation, Preparing
+from seqnets.engine.moving import Moving
+from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 
@@ -106,7 +107,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     return None
 
 
-def _stand_ins(cell: Cell) -> tuple[Preparing, Cell, Tensor, tuple[Tensor, ...]]:
+def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape if size}
@@ -114,7 +115,7 @@ def _stand_ins(cell: Cell) -> tuple[Preparing, Cell, Tensor, tuple[Tensor, ...]]
     rows = next(n for n in itertools.count(13) if all(size % n for size in sizes))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     dtypes = {dtype, torch.float32} if half else {dtype}
-    recorder = Preparing(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
+    recorder = Moving(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
 
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
