@@ -218,6 +218,60 @@ def test_no_gradient_is_computed_that_nobody_asks_for(monkeypatch):
     assert asked == [["u"], []]
 
 
+def heads(h):
+    return h.view(-1, 2, H // 2)
+
+
+def attended(c, h):
+    """The cell's rows, as often as a head finds them like the state."""
+    shares = torch.softmax(heads(h) @ c.heads.transpose(1, 2)[0], -1)
+    return (shares @ c.heads[1]).flatten(1)
+
+
+DIMENSIONS = {
+    "a matrix a head": lambda c, h: (heads(h)[:, :, None] @ c.heads).flatten(1),
+    "by einsum": lambda c, h: torch.einsum("bhi,hij->bhj", heads(h), c.heads).flatten(1),
+    "by bmm": lambda c, h: torch.bmm(heads(h).transpose(0, 1), c.heads).transpose(0, 1).flatten(1),
+    "a number a head": lambda c, h: (heads(h) * heads(h).mean(-1, True)).flatten(1),
+    "a vector for all heads": lambda c, h: (heads(h) * heads(h)[:, :1] + c.v[: H // 2]).flatten(1),
+    "a matrix, unit by unit": lambda c, h: (heads(h) * c.u[:2, : H // 2]).flatten(1),
+    "the matrix first": lambda c, h: (c.u @ h.unsqueeze(-1)).squeeze(-1),
+    "a layer over heads": lambda c, h: F.linear(heads(h), c.heads[0], c.v[: H // 2]).flatten(1),
+    "attention to parameters": attended,
+    "an outer product": lambda c, h: torch.einsum("bi,bj,j->bi", h, h, c.v),
+    "a product of rows' own matrices": lambda c, h: (
+        (heads(h).transpose(1, 2) @ heads(h)) @ heads(h).transpose(1, 2)
+    ).flatten(1),
+    "each unit several times": lambda c, h: h[:, : H // 2].repeat(1, 2) + h[:, :1].expand_as(h),
+    "sums of groups": lambda c, h: h[:, :2] @ c.u[:2] + heads(h).sum((1, 2))[:, None],
+    "powers": lambda c, h: h**4 + h.abs() ** 2.5 + h.sigmoid() ** c.v,
+    "a logarithm of sums": lambda c, h: torch.logaddexp(h, h @ c.u) + h.cosh() - h.sinh(),
+    "a constant on the left": lambda c, h: (
+        torch.max(torch.zeros_like(h), h) * (torch.zeros_like(h) < h @ c.u)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DIMENSIONS)
+def test_a_step_may_think_in_more_dimensions_than_a_row_has(kind):
+    cell = made_by(DIMENSIONS[kind])(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+def test_a_state_without_units_is_said_to_be_none():
+    class Empty(MadeCell):
+        states = ("h", "n")
+        state_sizes = (H, 0)
+
+        def step(self, x, state):
+            return torch.tanh(F.linear(x, self.w) + state[0]), state[1]
+
+    cell, x = Empty(I, H), torch.randn(B, T, I)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
 def test_a_state_may_be_put_together_of_parts():
     class Parted(MadeCell):
         def step(self, x, state):
@@ -240,10 +294,6 @@ REFUSED = {
     "random numbers": (lambda c, h: h @ F.dropout(c.u), "random numbers"),
     "as many as are true": (lambda c, h: h * c.v[c.mask[0]].sum(), "aten.index"),
     "a number read": (lambda c, h: h * c.v.sum().item(), "aten._local_scalar_dense"),
-    "another matrix each row": (
-        lambda c, h: (h[:, None] @ c.u.expand(len(h), H, H))[:, 0],
-        "a product by",
-    ),
     "a matrix changed in place": (changed_in_place, "in place under another name"),
     "rows of another order": (lambda c, h: h.flip(0), "flip"),
 }

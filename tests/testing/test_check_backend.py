@@ -48,6 +48,17 @@ def test_the_reference_agrees_with_itself_and_refuses_nothing():
     assert check_backend(PeepholeLSTMCell(3, 5), "reference", steps=(1, 63)) == {}
 
 
+class GrowingCell(RNNCell):
+    """A recurrence that folds what it stretches: gradients grow to 1e6 within 40 steps."""
+
+    def step(self, wx, state):
+        return (torch.sin(wx + 2.5 * state[0]),)
+
+
+def test_rounding_that_a_recurrence_makes_grow_is_no_error_in_double_precision_either():
+    assert check_backend(GrowingCell(3, 5), "eager", steps=(40,), dtypes=(torch.float64,)) == {}
+
+
 def test_the_backend_that_is_checked_is_the_one_that_runs():
     before = runs["native"]
 

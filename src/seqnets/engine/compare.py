@@ -134,9 +134,9 @@ class _Trial:
             wanted = [wx, *state, *learned]
             ends = [self._numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
-            if scale == 1:  # a gradient of another size is as many times as large
-                slopes[0] += [slope / _STEEP for slope in _slopes(own, ends, wanted, _STEEP)]
-                slopes[1] += slopes[1]
+            if scale == 1:  # and gradients of another size, which may be clipped
+                for found, parts in zip(slopes, (own, traced), strict=True):
+                    found += [slope / _STEEP for slope in _slopes(parts, ends, wanted, _STEEP)]
         are_alike = _are_both_finite if scale == _LARGE else _are_near
         if not all(map(are_alike, own, traced)):
             raise Untraceable(

@@ -110,6 +110,9 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "log10": lambda x: x.log() / math.log(10),
     "ceil": lambda x: -(-x).floor(),
     "lerp": lambda a, b, weight: a + weight * (b - a),
+    "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
+    "sinh": lambda x: (x.exp() - (-x).exp()) / 2,
+    "cosh": lambda x: (x.exp() + (-x).exp()) / 2,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 """By the name of the operation; in place of what torch itself puts them together from."""

@@ -7,7 +7,7 @@ a product, and the matrix is what the same operation makes of the identity's row
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ class Moving(Preparing):
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes, scalar=scalar)
         self._identities: dict[int, Tensor] = {}
-        self._repeated: dict[int, Tensor] = {}  # what is made of parameters alone, for all rows
+        # what is made of parameters alone and stands in all rows: as that of so many rows
+        self._repeated: dict[int, Callable[[int], Tensor]] = {}
 
     def identity(self, size: int) -> Weight:
         """The matrix of so many units that changes nothing."""
@@ -52,16 +53,45 @@ class Moving(Preparing):
             if isinstance(tensor, Tensor) and not self._is_made(tensor)
             if id(tensor) not in self._repeated
         ]
-        if name == "bmm" and len(rows) == 2 and self._rows == rows[0].shape[0] == rows[1].shape[0]:
+        if name == "bmm" and len(rows) == 2 and all(0 in self._places(row) for row in rows):
             return self._contracted(func, *rows)
+        if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
+            with self:
+                return torch.mm(*args[1:]) + args[0]
         if name in _LINEAR and len(rows) == 1:
             return self._linear(func, name, args, kwargs, rows[0])
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        if name in VIEWS and not rows and isinstance(result, Tensor) and self._rows in result.shape:
-            whole = self._repeated.get(id(args[0]), args[0])
-            if name == "expand" or args[0].shape == result.shape:
-                self._repeated[id(result)] = whole
+        if rows or name not in VIEWS:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        if id(args[0]) not in self._repeated:
+            result = super().__torch_dispatch__(func, types, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
+            self.name(result, None)
+        if isinstance(result, Tensor) and self._places(result):
+            self._repeated[id(result)] = lambda count: self._again(func, args, kwargs, count)
         return result
+
+    def _again(self, func: Any, args: Any, kwargs: Any, count: int) -> Any:
+        """What an operation makes of what stands in all rows, if these are so many."""
+
+        def instead(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                repeated = self._repeated.get(id(part))
+                return part if repeated is None else repeated(count)
+            return self._fewer(part, count) if type(part) is int else part
+
+        return func(*tree_map(instead, args), **kwargs)
+
+    def _fewer(self, size: int, count: int) -> int:
+        """A size of all rows as that of so many."""
+        return size // self._rows * count if size and size % self._rows == 0 else size
+
+    def _places(self, tensor: Tensor) -> list[int]:
+        return self.units.places(tensor.shape)
+
+    def _is_matrix(self, tensor: Tensor) -> bool:
+        """Whether each row of a matrix is one of the batch."""
+        return tensor.shape[0] == self._rows or not self._places(tensor)
 
     def _linear(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], row: Tensor
@@ -80,23 +110,20 @@ class Moving(Preparing):
         result, node = func(*args, **kwargs), self._meaning_of(row)
         if not isinstance(node, Node) or not isinstance(result, Tensor):
             raise reason
-        if [*row.shape].count(self._rows) != 1 or [*result.shape].count(self._rows) != 1:
+        if len(self._places(row)) != 1 or len(self._places(result)) != 1:
             raise reason
-        before, after = row.shape.index(self._rows), result.shape.index(self._rows)
-        sizes = [size for size in row.shape if size != self._rows]
-        width = math.prod(sizes)
+        (before,), (after,) = self._places(row), self._places(result)
+        width = row.numel() // self._rows
 
         def made(ones: Tensor) -> Tensor:
-            def instead(part: Any) -> Any:
-                if part is row:
-                    return _moved(ones.view(-1, *sizes) if len(sizes) != 1 else ones, 0, before)
-                if isinstance(part, Tensor) and id(part) in self._repeated:
-                    shape = [len(ones) if size == self._rows else size for size in part.shape]
-                    return self._repeated[id(part)].expand(shape)
-                return len(ones) if type(part) is int and part == self._rows else part
-
-            found = _moved(func(*tree_map(instead, args), **kwargs), after, 0)
-            return found if found.dim() == 2 else found.flatten(1)
+            shape = [self._fewer(size, len(ones)) for size in row.shape]
+            first = shape.pop(before)
+            self._repeated[id(row)] = lambda _: ones.view(first, *shape).movedim(0, before)
+            try:
+                found = self._again(func, args, kwargs, len(ones))
+            finally:
+                del self._repeated[id(row)]
+            return found.movedim(after, 0).reshape(len(ones), -1)
 
         ones = torch.eye(width, dtype=result.dtype)
         if not torch.equal(made(ones[-1:]), made(ones)[-1:]):
@@ -140,11 +167,13 @@ class Moving(Preparing):
         """An argument of arithmetic between tensors, as units of so many as the result has."""
         if not isinstance(value, Tensor) or value.numel() == 1 or shape == value.shape:
             return value
-        if self._rows not in shape:
+        places = self.units.places(shape)
+        if len(places) != 1:
             return value
         sizes = [1] * (len(shape) - value.dim()) + [*value.shape]
-        have = [size for size, all_ in zip(sizes, shape, strict=True) if all_ != self._rows]
-        want = [size for size in shape if size != self._rows]
+        have, want = ([*each] for each in (sizes, shape))
+        for each in (have, want):
+            each[places[0]] = max(1, each[places[0]] // self._rows)
         if self._is_made(value):
             if have == want and value.dim() == 1:
                 return value
@@ -179,21 +208,18 @@ class Moving(Preparing):
     def _contracted(self, func: Any, left: Tensor, right: Tensor) -> Tensor:
         """A product of matrices of which each row has its own."""
         result = func(left, right)
-        n, m, k = left.shape[1], *right.shape[1:]
+        heads, (n, m), k = left.shape[0] // self._rows, left.shape[1:], right.shape[2]
         each = self.graph.apply(
             "mul",
-            self._expanded(self.node(left), (n, m, 1), (n, m, k)),
-            self._expanded(self.node(right), (1, m, k), (n, m, k)),
+            self._expanded(self.node(left), (heads, n, m, 1), (heads, n, m, k)),
+            self._expanded(self.node(right), (heads, 1, m, k), (heads, n, m, k)),
         )
-        if n * k == 1:
+        if heads * n * k == 1:
             total = self.graph.reduce("sum", each)
         else:
             with self:
-                matrix = torch.eye(n * m * k).view(-1, n, m, k).sum(2).flatten(1)
+                ones = torch.eye(heads * n * m * k).view(-1, heads * n, m, k)
+                matrix = ones.sum(2).flatten(1)
             total = self._times(each, matrix)
         self.name(result, total)
         return result
-
-
-def _moved(tensor: Tensor, dim: int, to: int) -> Tensor:
-    return tensor if dim == to else tensor.movedim(dim, to)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -328,7 +328,7 @@ class Recorder(Watcher):
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, right = args[-2:]
         weight = self._matrix(right)
-        alone = name != "bmm" or value.shape[0] == 1
+        alone = self.units.count(value.shape) == value.shape[-1]
         if not isinstance(weight, Weight) or kwargs or not alone:
             raise Untraceable(f"a product by {_told(right, weight)}")
         if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
@@ -408,10 +408,10 @@ class Recorder(Watcher):
             return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
         if name == "square":
             name, args = "pow", (args[0], 2)
-        if name == "pow" and not isinstance(args[1], Tensor) and args[1] in _POWERS:
-            return _POWERS[args[1]](apply, const, self.node(args[0]))
         if name == "pow" and not isinstance(args[0], Tensor) and args[0] > 0:
             return apply("exp", apply("mul", self.node(args[1]), const(math.log(args[0]))))
+        if name == "pow" and len(args) == 2:
+            return self._power(*args)
         if name in ("maximum", "minimum"):
             a, b = map(self.node, args)
             chosen = apply(name, a, b)
@@ -440,7 +440,23 @@ class Recorder(Watcher):
             return apply(name, self.node(args[0]))
         raise Untraceable(f"aten.{name}")
 
+    def _power(self, base: Any, exponent: Any) -> Node:
+        apply, const, a = self.graph.apply, self.graph.const, self.node(base)
+        if not isinstance(exponent, Tensor):
+            if exponent in _POWERS:
+                return _POWERS[exponent](apply, const, a)
+            if exponent == int(exponent) and abs(exponent) <= _LARGEST_POWER:
+                power = reduce(partial(apply, "mul"), [a] * abs(int(exponent)), const(1))
+                return power if exponent >= 0 else apply("reciprocal", power)
+        p, zero, one = self.node(exponent), const(0), const(1)
+        is_zero = apply("eq", a, zero)  # of which there is no logarithm
+        at_zero = apply("where", apply("gt", p, zero), zero, const(math.inf))
+        at_zero = apply("where", apply("eq", p, zero), one, at_zero)
+        power = apply("exp", apply("mul", p, apply("log", apply("where", is_zero, one, a))))
+        return apply("where", is_zero, at_zero, power)
 
+
+_LARGEST_POWER = 16
 _POWERS: dict[Any, Callable[..., Node]] = {
     1: lambda apply, const, a: a,
     2: lambda apply, const, a: apply("mul", a, a),

@@ -110,9 +110,9 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
-    sizes = {size for tensor in tensors.values() for size in tensor.shape if size}
+    sizes = {size for tensor in tensors.values() for size in tensor.shape}
     sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
-    rows = next(n for n in itertools.count(13) if all(size % n for size in sizes))
+    rows = next(n for n in itertools.count(101) if all(size % n for size in sizes - {0}))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     dtypes = {dtype, torch.float32} if half else {dtype}
     recorder = Moving(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)

@@ -1,7 +1,8 @@
 """Where the units of a row lie in a tensor of a step, and what its dimensions mean for nodes.
 
 A tensor has a dimension of rows, or none if it is the same for all; all others are units, those of
-the last one beside each other. Dimensions of size 1 may be anywhere.
+the last one beside each other. Dimensions of size 1 may be anywhere. In the dimension of rows some
+units of each may lie as well, one row's after the other's.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ class Units:
         self.graph = graph
         self.rows = rows
 
+    def places(self, shape: Sequence[int]) -> list[int]:
+        """The dimensions of rows: one, or none; if there are more, rows lie across rows."""
+        return [dim for dim, size in enumerate(shape) if size and size % self.rows == 0]
+
     def count(self, shape: Sequence[int]) -> int | None:
         """How many there are in a row of a tensor; None if rows lie across rows."""
-        sizes = list(shape)
-        if self.rows in sizes:
-            sizes.remove(self.rows)
-        return None if self.rows in sizes else math.prod(sizes)
+        places = self.places(shape)
+        return None if len(places) > 1 else math.prod(shape) // self.rows ** len(places)
 
     def before_rows(self, shape: Sequence[int]) -> int:
         """How many lie in dimensions before that of rows."""
-        return math.prod(shape[: shape.index(self.rows)]) if self.rows in shape else 1
+        return math.prod(shape[: (self.places(shape) or [0])[0]])
 
     def part(
         self, name: str, node: Node, shape: Sequence[int], dim: int, first: int, many: int
@@ -100,7 +103,7 @@ class Units:
         """How often a dimension comes in a row, its size, and how many units lie inside it."""
         dim %= len(shape)
         before, after = self.count(shape[:dim]), self.count(shape[dim + 1 :])
-        if before is None or after is None or shape[dim] == self.rows:
+        if before is None or after is None or dim in self.places(shape):
             raise Untraceable(f"aten.{name} across rows")
         return before, shape[dim], after
 
