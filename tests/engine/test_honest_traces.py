@@ -53,11 +53,10 @@ def hooked(a):
 
 def unseen(a):
     with torch.no_grad():
-        return torch.sigmoid(a)
+        return 2 * a
 
 
 WAYS = {
-    "detach": lambda a, h: (a > 0).to(a.dtype) + a - a.detach(),
     "no_grad": lambda a, h: a + unseen(h),
     "a function with a backward of its own": lambda a, h: Straight.apply(a),
     "a hook": lambda a, h: hooked(a),
@@ -262,14 +261,14 @@ class Adaptive(GatedCell):
         h, v = state
         g = torch.tanh(wx.g + uh.g)
         v = 0.9 * v + 0.1 * g * g
-        return 0.9 * h + g / (v + 1e-3).sqrt().detach(), v
+        return 0.9 * h + g / unseen((v + 1e-3).sqrt()), v
 
 
-def test_detach_is_seen_where_a_state_may_not_be_negative():
+def test_no_grad_is_seen_where_a_state_may_not_be_negative():
     told = explain(Adaptive(I, H), torch.randn(B, T, I))
 
     assert told.chosen == "reference"
-    assert "detach" in told.refusals["c"]
+    assert "no_grad" in told.refusals["c"]
 
 
 class Listing(GatedCell):

@@ -252,6 +252,21 @@ DIMENSIONS = {
 }
 
 
+STOPPED = {
+    "a threshold": lambda c, h: (h > 0.1).to(h.dtype) + (h - h.detach()) / (1 + h.detach().abs()),
+    "rounding": lambda c, h: h + (torch.floor(8 * h) / 8 - h).detach(),
+    "a memory": lambda c, h: h.detach() @ c.u,
+    "a norm": lambda c, h: h / (1 + h.detach().square().sum(-1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("kind", STOPPED)
+def test_a_gradient_ends_where_it_is_detached(kind):
+    cell = made_by(STOPPED[kind])(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
 @pytest.mark.parametrize("kind", DIMENSIONS)
 def test_a_step_may_think_in_more_dimensions_than_a_row_has(kind):
     cell = made_by(DIMENSIONS[kind])(I, H).double()

@@ -469,6 +469,25 @@ class HeadsCell(BareCell):
         return (torch.tanh(wx + torch.cat(uh, -1)) + 0.1 * torch.cat([first * second, first], -1),)
 
 
+class SurrogateCell(BareCell):
+    """Leaky integrate and fire, where all but spikes has another derivative (Zenke, 2018)."""
+
+    states = ("s", "v")
+
+    def make(self, I, H):
+        self.inputs, self.u = nn.Linear(I, H), self.weight(H, H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        s, v = state
+        v = 0.9 * v * (1 - s.detach()) + wx + s @ self.u
+        surrogate = 1 / (1 + 2 * (v - 0.3).abs()) ** 2
+        spikes = torch.sigmoid(8 * v - 2)  # without a threshold, which rounding might pass
+        return spikes.detach() + surrogate.detach() * (v - v.detach()), v
+
+
 class OrderedCell(BareCell):
     """Units that move: sums so far as in ON-LSTM (Shen et al., 2019), turned round, every other."""
 

@@ -1,7 +1,7 @@
 """Whether a traced step is the cell's own: both are run on the same numbers, and backwards.
 
 What was read while tracing and is no number of a row (a branch, a count of rows, whether gradients
-are on) is seen here, and so is what autograd is told besides operations: ``detach``, ``no_grad``,
+are on) is seen here, and so is what autograd is told besides operations: ``no_grad``, hooks,
 functions with a backward pass of their own. And whether what was put together from simpler
 operations overflows, or has another derivative at a kink.
 """
@@ -148,7 +148,7 @@ class _Trial:
             return
         if not all(map(are_alike, *slopes)):
             raise Untraceable(
-                f"its gradient is not that of its operations{_WHERE[scale]}: detach, no_grad, a "
+                f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
             )
 

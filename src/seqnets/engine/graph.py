@@ -17,7 +17,7 @@ from torch import Tensor
 
 UNARY = {
     "neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "sin",
-    "cos", "sign", "log1p", "expm1", "erf", "floor",
+    "cos", "sign", "log1p", "expm1", "erf", "floor", "detach",
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
@@ -256,6 +256,8 @@ class Graph:
             return args[0]
         if op == "neg" and args[0].op == "neg":
             return args[0].args[0]
+        if op == "detach" and args[0].op in COMPARISONS | {"const", "detach"}:
+            return args[0]  # of which there is no gradient anyway
         return None
 
     def _node(self, op: str, args: tuple[Node, ...], what: Any, width: int) -> Node:

@@ -18,7 +18,7 @@ from seqnets.engine.graph import COMPARISONS, Graph, Node, Untraceable, Weight
 from seqnets.engine.prepared import Preparing
 from seqnets.engine.recorder import POINTWISE, VIEWS
 
-_KNOWN = (VIEWS - {"_to_copy", "detach"}) | {"mm", "bmm", "sum", "mean"}
+_KNOWN = (VIEWS - {"_to_copy"}) | {"mm", "bmm", "sum", "mean"}
 _LINEAR = _KNOWN | {"flip", "roll", "cumsum", "index", "index_select", "repeat"}
 """Operations that are linear in the units of a row; and which a recorder may know already."""
 _PIECES = 8  # so many may be written down one by one

@@ -118,8 +118,7 @@ class Preparing(Recorder):
         if not _is_pure(func, given) or not all(map(self._is_made, given)):
             return super().__torch_dispatch__(func, types, args, kwargs)
         reason, result = None, None
-        views = name in VIEWS and name != "detach"
-        if views or (name in POINTWISE and all(map(self._is_row, given))):
+        if name in VIEWS or (name in POINTWISE and all(map(self._is_row, given))):
             try:
                 result = super().__torch_dispatch__(func, types, args, kwargs)
             except Untraceable as untraceable:

@@ -26,7 +26,7 @@ from seqnets.engine.graph import (
 from seqnets.engine.units import Units, sizes_of
 
 _SAME = {
-    "detach", "alias", "clone", "lift_fresh", "contiguous", "view", "_unsafe_view", "expand",
+    "alias", "clone", "lift_fresh", "contiguous", "view", "_unsafe_view", "expand",
     "reshape", "unsqueeze", "squeeze", "_to_copy",
 }  # fmt: skip
 _PIECES = {
@@ -196,7 +196,7 @@ class Recorder(Watcher):
                 fine = {*given} <= self._dtypes
             elif name in _LOGICAL:
                 fine = {*given} == {torch.bool}
-            elif name in _PIECES | _TURNED | _SAME and given[0] in (tensor.dtype, torch.bool):
+            elif name in VIEWS | {"detach"} and given[0] in (tensor.dtype, torch.bool):
                 fine = True
             else:
                 fine = tensor.dtype in self._dtypes or name in COMPARISONS | _FILLS

@@ -268,4 +268,6 @@ def _expression(node: Node, names: dict[Node, str]) -> str:
     args = [names[arg] for arg in node.args]
     if node.op in _INFIX:
         return f"{args[0]} {_INFIX[node.op]} {args[1]}"
+    if node.op == "detach":
+        return args[0]
     return f"-{args[0]}" if node.op == "neg" else f"v_{node.op}({', '.join(args)})"

@@ -289,6 +289,8 @@ def _expression(node: Node, names: dict[Node, str]) -> str:
     args = [f"({names[arg]})" if names[arg].startswith("-") else names[arg] for arg in node.args]
     if node.op in _INFIX:
         return f"{args[0]} {_INFIX[node.op]} {args[1]}"
+    if node.op == "detach":
+        return args[0]
     if node.op == "neg":
         return f"-{args[0]}"
     if node.op == "reciprocal":
