@@ -190,6 +190,21 @@ def test_what_is_made_of_parameters_is_made_of_those_of_now():
         torch.testing.assert_close(y, unroll(changed, x, backend="reference")[0])
 
 
+def test_what_depends_on_nothing_is_made_once_and_can_be_trained_with():
+    cell, x = HeadsCell(I, H), torch.randn(B, T, I)
+    with torch.inference_mode():
+        y, _ = unroll(cell, x, backend="eager")
+    tensors = cell.tensors()
+    preparation = plan_of(cell).preparation
+
+    first, again = preparation.of(tensors), preparation.of(tensors)
+
+    same = {name for name in first if first[name] is again[name]} - {*tensors}
+    assert len(same) == 1  # the identity, which puts heads together
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
 def test_it_is_made_where_the_parameters_are():
     cell = PreparedCell(I, H)
     preparation = plan_of(cell).preparation

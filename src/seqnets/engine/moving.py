@@ -23,6 +23,7 @@ _LINEAR = _KNOWN | {"flip", "roll", "cumsum", "index", "index_select", "repeat"}
 """Operations that are linear in the units of a row; and which a recorder may know already."""
 _PIECES = 8  # so many may be written down one by one
 _SMALL, _SQUARE = 2**16, 4  # the numbers of a matrix; the most by which it may be wider than high
+_WIDEST = 4096  # units that are moved at once
 
 
 class Moving(Preparing):
@@ -36,6 +37,7 @@ class Moving(Preparing):
 
     def identity(self, size: int) -> Weight:
         """The matrix of so many units that changes nothing."""
+        _check_size(size, size)
         if size not in self._identities:
             with self:
                 self._identities[size] = torch.eye(size)
@@ -90,7 +92,7 @@ class Moving(Preparing):
         return self.units.places(tensor.shape)
 
     def _is_matrix(self, tensor: Tensor) -> bool:
-        """Whether each row of a matrix is one of the batch."""
+        """Whether a matrix has a line for each row, or none of rows."""
         return tensor.shape[0] == self._rows or not self._places(tensor)
 
     def _linear(
@@ -114,6 +116,7 @@ class Moving(Preparing):
             raise reason
         (before,), (after,) = self._places(row), self._places(result)
         width = row.numel() // self._rows
+        _check_size(width, result.numel() // self._rows)
 
         def made(ones: Tensor) -> Tensor:
             shape = [self._fewer(size, len(ones)) for size in row.shape]
@@ -143,13 +146,9 @@ class Moving(Preparing):
 
     def _times(self, node: Node, matrix: Tensor) -> Node:
         """Units by a matrix, (from, to), that is made of no parameter."""
-        high, wide = matrix.shape
-        near = high <= _SQUARE * wide and wide <= _SQUARE * high
-        if high * wide > _SMALL and not near:
-            raise Untraceable(f"{wide} numbers a row that are made of {high} others")
         weight = self._matrix(matrix)
-        if not isinstance(weight, Weight):
-            raise Untraceable(f"{high} numbers a row in other places")
+        if not isinstance(weight, Weight):  # it is as large as a multiple of the rows
+            raise Untraceable(f"{len(matrix)} numbers a row in other places")
         if node.op not in COMPARISONS:
             return self.times(node, weight.transposed)
         zero, one = map(self.graph.const, (0, 1))
@@ -198,6 +197,7 @@ class Moving(Preparing):
                     rows = [self.graph.part(node, i * inner, inner) for i in range(outer)]
                     node = self.graph.cat(*(row for row in rows for _ in range(size)))
                 else:
+                    _check_size(outer * inner, outer * inner * size)
                     with self:
                         ones = torch.eye(outer * inner).view(-1, outer, 1, inner)
                         matrix = ones.expand(-1, outer, size, inner).flatten(1)
@@ -217,9 +217,22 @@ class Moving(Preparing):
         if heads * n * k == 1:
             total = self.graph.reduce("sum", each)
         else:
+            _check_size(heads * n * m * k, heads * n * k)
             with self:
                 ones = torch.eye(heads * n * m * k).view(-1, heads * n, m, k)
                 matrix = ones.sum(2).flatten(1)
             total = self._times(each, matrix)
         self.name(result, total)
         return result
+
+
+def _check_size(high: int, wide: int) -> None:
+    """Raise unless it takes a loop not much longer to multiply by a matrix than it waits for torch.
+
+    Args:
+        high: Units of a row that are moved.
+        wide: How many are made of them.
+    """
+    near = high <= _SQUARE * wide and wide <= _SQUARE * high
+    if max(high, wide) > _WIDEST or (high * wide > _SMALL and not near):
+        raise Untraceable(f"{wide} numbers a row that are made of {high} others")

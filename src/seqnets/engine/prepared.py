@@ -7,8 +7,9 @@ is one parameter more, and its gradient goes back to the others by torch's own d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from types import NoneType
 from typing import Any
 
@@ -42,6 +43,20 @@ class _Call:
         return {part.key for part in tree_iter((self.args, self.kwargs)) if type(part) is _Place}
 
 
+_Found = dict[Any, Tensor]
+"""Tensors by the keys of places."""
+
+
+def _run(calls: Iterable[_Call], found: _Found, device: torch.device) -> _Found:
+    """Run calls, and add their results to what they read."""
+    for call in calls:
+        args, kwargs = tree_map_only(_Place, lambda p: found[p.key], (call.args, call.kwargs))
+        if kwargs.get("device") is not None:  # of stand-ins
+            kwargs["device"] = device
+        found.update(zip(call.results, _listed(call.func(*args, **kwargs)), strict=True))
+    return found
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What is computed of parameters before a loop.
@@ -53,6 +68,7 @@ class Preparation:
 
     calls: tuple[_Call, ...] = ()
     made: tuple[tuple[str, str | int], ...] = ()
+    _kept: dict[torch.device, _Found] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def reads(self) -> set[str]:
@@ -63,14 +79,41 @@ class Preparation:
         """All that a loop reads by name: a cell's tensors, and what is made of them."""
         if not self.made:
             return tensors
-        found: dict[Any, Tensor] = {**tensors}
-        for call in self.calls:
-            args, kwargs = tree_map_only(_Place, lambda p: found[p.key], (call.args, call.kwargs))
-            if kwargs.get("device") is not None:  # of stand-ins
-                kwargs["device"] = next(iter(tensors.values())).device
-            results = _listed(call.func(*args, **kwargs))
-            found.update(zip(call.results, results, strict=True))
+        device = next(iter(tensors.values())).device
+        found: _Found = {**tensors, **self._constants_on(device)}
+        _run(self._depending, found, device)
         return tensors | {name: found[key] for name, key in self.made}
+
+    @cached_property
+    def _constant(self) -> tuple[_Call, ...]:
+        """The calls that read no parameter, as those that make ones and zeros."""
+        known: set[str | int] = set()
+        found = []
+        for call in self.calls:
+            if call.results and call.reads <= known:
+                known.update(call.results)
+                found.append(call)
+        return tuple(found)
+
+    @cached_property
+    def _depending(self) -> tuple[_Call, ...]:
+        """All others."""
+        return tuple([call for call in self.calls if call not in self._constant])
+
+    def _constants_on(self, device: torch.device) -> _Found:
+        """What reads no parameter: kept for the next time, unless somebody writes down the calls."""
+        captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+        if captured or watched:
+            return _run(self._constant, {}, device)
+        if device not in self._kept:
+            read = {key for call in self._depending for key in call.reads} | {
+                *dict(self.made).values()
+            }
+            with torch.inference_mode(False), torch.no_grad():
+                found = _run(self._constant, {}, device)
+            self._kept[device] = {key: found[key] for key in found.keys() & read}
+        return self._kept[device]
 
 
 class Preparing(Recorder):
