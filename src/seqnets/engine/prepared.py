@@ -101,7 +101,7 @@ class Preparation:
         return tuple([call for call in self.calls if call not in self._constant])
 
     def _constants_on(self, device: torch.device) -> _Found:
-        """What reads no parameter: kept for the next time, unless somebody writes down the calls."""
+        """What reads no parameter: kept for the next time, unless somebody watches the calls."""
         captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
         if captured or watched:
