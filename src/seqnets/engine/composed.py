@@ -42,9 +42,20 @@ def _deviation(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bo
 def _norm(
     x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
-    if order != 2 or dtype is not None:
+    if order <= 0 or dtype is not None:
         raise Untraceable(f"aten.linalg_vector_norm of order {order}, or in another dtype")
-    return _root(x.square().sum(dim, keepdim=keepdim))
+    if order == math.inf:
+        return x.abs().amax(dim, keepdim=keepdim)
+    if order == 2:
+        return _root(x.square().sum(dim, keepdim=keepdim))
+    return (x.abs() ** order).sum(dim, keepdim=keepdim) ** (1 / order)
+
+
+def _round(x: Tensor) -> Tensor:
+    """To the nearest whole number; of two, the even one."""
+    below = x.floor()
+    middle = below + below.remainder(2)
+    return torch.where(x - below > 0.5, below + 1, torch.where(x - below == 0.5, middle, below))
 
 
 def _root(squares: Tensor) -> Tensor:
@@ -109,6 +120,8 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "log2": lambda x: x.log() / math.log(2),
     "log10": lambda x: x.log() / math.log(10),
     "ceil": lambda x: -(-x).floor(),
+    "round": _round,
+    "trunc": lambda x: torch.where(x < 0, -(-x).floor(), x.floor()),
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
     "sinh": lambda x: (x.exp() - (-x).exp()) / 2,
