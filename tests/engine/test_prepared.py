@@ -99,6 +99,7 @@ NUMBERS = {
     "shares of a mixture": lambda c, h: (h * c.few.flatten().softmax(0)[0]).sin(),
     "a sum of a vector": lambda c, h: h * c.v / c.v.abs().sum(),
     "a reflection": lambda c, h: h - 2 * c.v * (h @ c.v)[:, None] / (c.v @ c.v),
+    "zeros like a parameter": lambda c, h: h + c.u.new_zeros(len(h), 1) + c.u.new_ones(H),
     "numbers at places": lambda c, h: h * c.v[c.places],
     "every other number": lambda c, h: h * c.v[::2].repeat(2),
     "a whole number's half": lambda c, h: h * (c.places // 2),
@@ -134,7 +135,8 @@ def test_units_in_other_places_are_a_product_by_ones_and_zeros(kind):
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
-def test_the_compiler_sees_what_is_made_of_parameters(cell_cls):
+def test_the_compiler_sees_what_is_made_of_parameters(cell_cls, request):
+    request.addfinalizer(torch._dynamo.reset)  # torch keeps a few compilations of a layer
     cell = cell_cls(I, H)
     x = torch.randn(B, T, I)
 

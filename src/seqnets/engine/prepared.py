@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
-from seqnets.engine.recorder import POINTWISE, VIEWS, Recorder
+from seqnets.engine.recorder import FILLS, POINTWISE, VIEWS, Recorder
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class Preparing(Recorder):
         if not _is_pure(func, given) or not all(map(self._is_made, given)):
             return super().__torch_dispatch__(func, types, args, kwargs)
         reason, result = None, None
-        if name in VIEWS or (name in POINTWISE and all(map(self._is_row, given))):
+        known = name in VIEWS | FILLS or (name in POINTWISE and all(map(self._is_row, given)))
+        if known:
             try:
                 result = super().__torch_dispatch__(func, types, args, kwargs)
             except Untraceable as untraceable:

@@ -37,7 +37,7 @@ _JOINED = {"cat", "stack"}
 _REDUCED = {"sum", "mean", "amax"}
 _NORMALISED = {"_softmax", "_log_softmax"}
 _TURNED = {"t", "transpose", "numpy_T", "permute"}
-_FILLS = {
+FILLS = {
     "zeros_like", "new_zeros", "zeros", "ones_like", "new_ones", "ones", "full", "full_like",
     "new_full", "scalar_tensor",
 }  # fmt: skip
@@ -199,7 +199,7 @@ class Recorder(Watcher):
             elif name in VIEWS | {"detach"} and given[0] in (tensor.dtype, torch.bool):
                 fine = True
             else:
-                fine = tensor.dtype in self._dtypes or name in COMPARISONS | _FILLS
+                fine = tensor.dtype in self._dtypes or name in COMPARISONS | FILLS
                 fine = fine or (name == "sum" and given == [torch.bool])
             if not fine and name == "_to_copy":
                 raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
@@ -226,7 +226,7 @@ class Recorder(Watcher):
             return self._joined(name, result, *args)
         if name in ("mm", "addmm", "bmm"):
             return self._product(name, args, kwargs)
-        if name in _FILLS:
+        if name in FILLS:
             return self.graph.const(self._filled_in(name, args, result))
         if name == "copy":
             return self.node(args[1])
@@ -475,7 +475,7 @@ _LOGICAL = {
 
 VIEWS = _SAME | _PIECES | _TURNED
 POINTWISE = (
-    {*_LOGICAL} | _FILLS | _JOINED | UNARY | BINARY | COMPARISONS
+    {*_LOGICAL} | FILLS | _JOINED | UNARY | BINARY | COMPARISONS
     | {"rsub", "where", "square", "pow", "sgn", "clamp", "clamp_min", "clamp_max"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
 )  # fmt: skip
