@@ -99,7 +99,12 @@ NUMBERS = {
     "shares of a mixture": lambda c, h: (h * c.few.flatten().softmax(0)[0]).sin(),
     "a sum of a vector": lambda c, h: h * c.v / c.v.abs().sum(),
     "a reflection": lambda c, h: h - 2 * c.v * (h @ c.v)[:, None] / (c.v @ c.v),
-    "zeros like a parameter": lambda c, h: h + c.u.new_zeros(len(h), 1) + c.u.new_ones(H),
+    "zeros like a parameter": lambda c, h: (
+        h
+        + c.u.new_zeros(len(h), 1)
+        + c.u.new_ones(H)
+        + (c.v * c.v).expand(len(h), -1).split(H, -1)[0]
+    ),
     "numbers at places": lambda c, h: h * c.v[c.places],
     "every other number": lambda c, h: h * c.v[::2].repeat(2),
     "a whole number's half": lambda c, h: h * (c.places // 2),

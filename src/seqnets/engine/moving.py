@@ -69,7 +69,8 @@ class Moving(Preparing):
         else:
             result = func(*args, **kwargs)
             self.name(result, None)
-        if isinstance(result, Tensor) and self._places(result):
+        named = not isinstance(result, Tensor) or self._meaning.get(id(result)) is not None
+        if not named and self._places(result):
             self._repeated[id(result)] = lambda count: self._again(func, args, kwargs, count)
         return result
 
