@@ -13,18 +13,6 @@ from seqnets.errors import DtypeError
 B, T, I, H = 2, 5, 3, 4
 
 
-class Straight(torch.autograd.Function):
-    """Rounds, with the gradient of what does not."""
-
-    @staticmethod
-    def forward(ctx, a):
-        return (a > 0).to(a.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
-
-
 class Clipped(torch.autograd.Function):
     """The same number, with a gradient of at most 10 (Graves, 2013)."""
 
@@ -58,7 +46,6 @@ def unseen(a):
 
 WAYS = {
     "no_grad": lambda a, h: a + unseen(h),
-    "a function with a backward of its own": lambda a, h: Straight.apply(a),
     "a hook": lambda a, h: hooked(a),
     "a function that clips its gradient": lambda a, h: Clipped.apply(a),
     "a hook that clips": lambda a, h: clipped_by_a_hook(a),

@@ -8,7 +8,7 @@ operations overflows, or has another derivative at a kink.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,18 @@ _WHERE = {
 }
 
 
-def compare(step: Step, preparation: Preparation, cell: Cell, *, project: bool) -> None:
+class OwnDerivative(Untraceable):
+    """A step has a function with a backward pass of its own."""
+
+
+def compare(
+    step: Step,
+    preparation: Preparation,
+    cell: Cell,
+    *,
+    project: bool,
+    functions: Container[type] = (),
+) -> None:
     """Run a cell's step beside what was traced of it, on common numbers, on large ones and on 0.
 
     Args:
@@ -41,11 +52,13 @@ def compare(step: Step, preparation: Preparation, cell: Cell, *, project: bool) 
         preparation: What was written down apart from it.
         cell: Of which.
         project: Whether the projection of the input belongs to the step.
+        functions: Those with a backward pass of their own that were written down with it.
 
     Raises:
+        OwnDerivative: It has others.
         Untraceable: They differ.
     """
-    trial = _Trial(cell, project)
+    trial = _Trial(cell, project, functions)
     for scale in _WHERE:
         trial.run(step, preparation, scale)
 
@@ -64,8 +77,8 @@ def watch_projection(cell: Cell) -> tuple[bool, bool]:
 class _Trial:
     """A cell with other parameters, drawn once."""
 
-    def __init__(self, cell: Cell, project: bool) -> None:
-        self._cell, self._project = cell, project
+    def __init__(self, cell: Cell, project: bool, functions: Container[type] = ()) -> None:
+        self._cell, self._project, self._functions = cell, project, functions
         self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
         self._finite = True  # whether the last outputs were
         self._draw = torch.Generator().manual_seed(0)
@@ -125,8 +138,8 @@ class _Trial:
         with told_why(), torch.enable_grad():
             own = cell.step(cell.project(wx) if self._project else wx, state)
             cell.check_after(own, state)
-            if _has_python(own):
-                raise Untraceable(
+            if _has_python(own, self._functions):
+                raise OwnDerivative(
                     "its gradient is not that of its operations: it has a function with a "
                     "backward pass of its own"
                 )
@@ -188,15 +201,15 @@ class _Draws(Watcher):
         return func(*args, **(kwargs or {}))
 
 
-def _has_python(outputs: Sequence[Tensor]) -> bool:
-    """Whether a backward pass goes through a function that is written in Python."""
+def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:
+    """Whether a backward pass goes through a function written in Python that is not known."""
     seen: set[Any] = set()
     ahead = [part.grad_fn for part in outputs]
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
             continue
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, BackwardCFunction) and node._forward_cls not in known:
             return True
         seen.add(node)
         ahead += [before for before, _ in node.next_functions]

@@ -7,7 +7,7 @@ a product, and the matrix is what the same operation makes of the identity's row
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -27,7 +27,13 @@ _WIDEST = 4096  # units that are moved at once
 
 
 class Moving(Preparing):
-    """Writes down a step, what is made of its parameters, and how units of a row are moved."""
+    """Writes down a step, what is made of its parameters, and how units of a row are moved.
+
+    Attributes:
+        functions: Those with a backward pass of their own that it knows of.
+    """
+
+    functions: Set[type] = frozenset()
 
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes, scalar=scalar)

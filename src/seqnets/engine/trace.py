@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.compare import compare, told_why
+from seqnets.engine.compare import OwnDerivative, compare, told_why
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
 from seqnets.engine.graph import (
@@ -28,6 +28,7 @@ from seqnets.engine.moving import Moving
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
+from seqnets.engine.surrogate import Surrogates
 
 
 def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]:
@@ -41,15 +42,24 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
         Untraceable: It does something else than arithmetic on units, products by parameters and
             reductions of rows.
     """
-    recorder, bound, x, state = _stand_ins(cell)
+    try:
+        return _traced(cell, Moving, project)
+    except OwnDerivative:
+        return _traced(cell, Surrogates, project)
+
+
+def _traced(cell: Cell, kind: type[Moving], project: bool) -> tuple[Step, Preparation]:
+    """The same, written down by a recorder of some kind."""
+    recorder, bound, x, state = _stand_ins(cell, kind)
     before = dict(bound.__dict__)
     sizes = {name: len(value) for name, value in before.items() if isinstance(value, Sized)}
-    with told_why(), torch.no_grad():
+    with told_why(), torch.set_grad_enabled(kind is Surrogates):
         if project:
             with recorder:
                 after = bound.step(bound.project(x), state)
         else:
-            x = bound.project(x)
+            with torch.no_grad():
+                x = bound.project(x)
             recorder.give_columns(x, Columns("wx", None))
             with recorder:
                 after = bound.step(x, state)
@@ -74,13 +84,13 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
     step = Step(recorder.graph, products, reductions, nodes, widths, x.shape[1], shapes)
     step = step.with_used_parameters()
     preparation = recorder.preparation(step.parameters)
-    compare(step, preparation, cell, project=project)
+    compare(step, preparation, cell, project=project, functions=recorder.functions)
     return step, preparation
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     """The names of weight and bias, if ``cell.project`` is ``F.linear`` with these as they are."""
-    recorder, bound, x, _ = _stand_ins(cell)
+    recorder, bound, x, _ = _stand_ins(cell, Moving)
     try:
         with told_why(), torch.no_grad(), recorder:
             projected = recorder.node(bound.project(x))
@@ -107,7 +117,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     return None
 
 
-def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
+def _stand_ins(cell: Cell, kind: type[Moving]) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
@@ -115,7 +125,7 @@ def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     rows = next(n for n in itertools.count(101) if all(size % n for size in sizes - {0}))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     dtypes = {dtype, torch.float32} if half else {dtype}
-    recorder = Moving(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
+    recorder = kind(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
 
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
