@@ -73,7 +73,8 @@ class Preparation:
     @property
     def reads(self) -> set[str]:
         """The names of the parameters that it is computed from."""
-        return {key for call in self.calls for key in call.reads if isinstance(key, str)}
+        read = {*dict(self.made).values()}.union(*(call.reads for call in self.calls))
+        return {key for key in read if isinstance(key, str)}
 
     def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """All that a loop reads by name: a cell's tensors, and what is made of them."""
@@ -107,9 +108,7 @@ class Preparation:
         if captured or watched:
             return _run(self._constant, {}, device)
         if device not in self._kept:
-            read = {key for call in self._depending for key in call.reads} | {
-                *dict(self.made).values()
-            }
+            read = {*dict(self.made).values()}.union(*(call.reads for call in self._depending))
             with torch.inference_mode(False), torch.no_grad():
                 found = _run(self._constant, {}, device)
             self._kept[device] = {key: found[key] for key in found.keys() & read}
