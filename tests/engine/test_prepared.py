@@ -103,6 +103,7 @@ NUMBERS = {
     "every other number": lambda c, h: h * c.v[::2].repeat(2),
     "a whole number's half": lambda c, h: h * (c.places // 2),
     "a column of a matrix": lambda c, h: h * c.u[:, 0] + torch.where(c.mask[:, 1], h, c.u.T[0, 2]),
+    "numbers put together": lambda c, h: h * torch.stack([c.few[0, 0], c.few.sum()] * (H // 2)),
     "a list in the step": lambda c, h: h * torch.tensor([0.5, 2.0] * 4, dtype=h.dtype),
 }
 
@@ -168,6 +169,28 @@ def test_an_exported_model_brings_it_along(cell_cls):
     exported = torch.export.export(layer, (x,)).module()
 
     torch.testing.assert_close(exported(x), layer(x))
+
+
+def test_an_exported_model_derives_twice_by_a_parameter_and_what_is_made_of_it():
+    class Twice(MadeCell):
+        def project(self, x):
+            return F.linear(x, self.w)
+
+        def step(self, x, state):
+            return (torch.tanh(x + state[0] @ (self.u - self.u.T) + state[0] @ self.u),)
+
+    cell, x = Twice(I, H).double(), torch.randn(B, T, I, dtype=torch.float64)
+    layer = Recurrent(cell)
+    found = []
+
+    exported = torch.export.export(layer, (x,)).module()
+    for model in (exported, layer):
+        given = [model.get_parameter("cell.u"), model.get_parameter("cell.w")]
+        once = torch.autograd.grad(model(x)[0].sin().sum(), given, create_graph=True)
+        twice = torch.autograd.grad(sum(grad.square().sum() for grad in once), given)
+        found.append([*once, *twice])
+
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])

@@ -203,7 +203,7 @@ class Moving(Preparing):
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
         node = super()._joined(name, result, tensors, dim)
-        alike = all(tensor.shape[0] == self._rows for tensor in tensors)
+        alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)
         if _pieces(node) <= _PIECES * len(tensors) or not alike or node.width**2 > _LARGE:
             return node
         widths = [tensor.numel() // self._rows for tensor in tensors]
