@@ -108,6 +108,9 @@ NUMBERS = {
     "numbers at places": lambda c, h: h * c.v[c.places],
     "every other number": lambda c, h: h * c.v[::2].repeat(2),
     "a whole number's half": lambda c, h: h * (c.places // 2),
+    "a column of a matrix": lambda c, h: h * c.u[:, 0] + torch.where(c.mask[:, 1], h, c.u.T[0, 2]),
+    "numbers put together": lambda c, h: h * torch.stack([c.few[0, 0], c.few.sum()] * (H // 2)),
+    "a list in the step": lambda c, h: h * torch.tensor([0.5, 2.0] * 4, dtype=h.dtype),
 }
 
 
@@ -128,6 +131,14 @@ MOVES = {
     "one unit for all": lambda c, h: h * h[:, :1],
     "halves": lambda c, h: torch.cat([h[:, : H // 2] * h[:, H // 2 :], h[:, : H // 2]], -1),
     "a product of some units": lambda c, h: h[:, : H // 2] @ c.u[: H // 2],
+    "at places that a list says": lambda c, h: h[:, [1, 0, 2, 3, 7, 6, 5, 4]],
+    "gathered": lambda c, h: h.gather(1, c.places.expand(len(h), -1)),
+    "the unit before, or none": lambda c, h: F.pad(h, (1, 0))[:, :-1],
+    "windows": lambda c, h: h.unfold(1, 2, 2).sum(-1).repeat(1, 2),
+    "whether others are true": lambda c, h: h * torch.cat([h > 0, h < 0.1], -1).flip(-1)[:, :H],
+    "what is true beside numbers": lambda c, h: (
+        torch.cat([h > 0, h], -1) @ torch.cat([c.u, c.v * c.u])
+    ),
     "pairs that turn": lambda c, h: torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(1) * c.v,
 }
 
@@ -165,6 +176,28 @@ def test_an_exported_model_brings_it_along(cell_cls):
     exported = torch.export.export(layer, (x,)).module()
 
     torch.testing.assert_close(exported(x), layer(x))
+
+
+def test_an_exported_model_derives_twice_by_a_parameter_and_what_is_made_of_it():
+    class Twice(MadeCell):
+        def project(self, x):
+            return F.linear(x, self.w)
+
+        def step(self, x, state):
+            return (torch.tanh(x + state[0] @ (self.u - self.u.T) + state[0] @ self.u),)
+
+    cell, x = Twice(I, H).double(), torch.randn(B, T, I, dtype=torch.float64)
+    layer = Recurrent(cell)
+    found = []
+
+    exported = torch.export.export(layer, (x,)).module()
+    for model in (exported, layer):
+        given = [model.get_parameter("cell.u"), model.get_parameter("cell.w")]
+        once = torch.autograd.grad(model(x)[0].sin().sum(), given, create_graph=True)
+        twice = torch.autograd.grad(sum(grad.square().sum() for grad in once), given)
+        found.append([*once, *twice])
+
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
@@ -267,6 +300,12 @@ DIMENSIONS = {
     "each unit several times": lambda c, h: h[:, : H // 2].repeat(1, 2) + h[:, :1].expand_as(h),
     "sums of groups": lambda c, h: h[:, :2] @ c.u[:2] + heads(h).sum((1, 2))[:, None],
     "powers": lambda c, h: h**4 + h.abs() ** 2.5 + h.sigmoid() ** c.v,
+    "a matrix of one column for each head": lambda c, h: (
+        (h.view(-1, H, 1) * c.u[:, :1]).flatten(1)
+        + torch.einsum("bhi,hij->bhj", h[:, :1, None], c.v[:1, None, None]).flatten(1)
+    ),
+    "how many are true": lambda c, h: h * (heads(h) > 0).sum(1).repeat(1, 2),
+    "a layer norm of each head": lambda c, h: F.layer_norm(heads(h), (H // 2,)).flatten(1),
     "a logarithm of sums": lambda c, h: torch.logaddexp(h, h @ c.u) + h.cosh() - h.sinh(),
     "whole numbers": lambda c, h: (4 * h).round() + (h.round() + 0.5).round() + (5 * h).trunc() + h,
     "norms": lambda c, h: (
@@ -296,6 +335,39 @@ def test_a_gradient_ends_where_it_is_detached(kind):
 @pytest.mark.parametrize("kind", DIMENSIONS)
 def test_a_step_may_think_in_more_dimensions_than_a_row_has(kind):
     cell = made_by(DIMENSIONS[kind])(I, H).double()
+
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+PAIRS = {
+    "a softmax of two": lambda c, h: torch.stack([h, h @ c.u], -1).softmax(-1)[..., 1],
+    "each pair's softmax": lambda c, h: h.view(len(h), -1, 2).softmax(-1).flatten(1),
+    "the larger of two": lambda c, h: h.view(len(h), -1, 2).amax(-1).repeat(1, 2),
+    "each of two": lambda c, h: torch.cat(h.view(len(h), -1, 2).unbind(-1), -1),
+    "the first of two": lambda c, h: h.view(len(h), -1, 2)[..., 0].repeat(1, 2),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_units_that_lie_in_many_pieces_are_put_together_by_a_product(kind):
+    cell = made_by(PAIRS[kind])(I, 40).double()
+
+    step = plan_of(cell).step
+
+    assert len(step.products) + len(step.reductions) < 12
+    torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
+
+
+def test_a_power_of_what_is_below_zero_is_one_where_the_exponent_is_whole():
+    class Powers(MadeCell):
+        def make(self, I, H):
+            super().make(I, H)
+            self.whole = torch.nn.Parameter(torch.arange(-3.0, H - 3), requires_grad=False)
+
+        def made(self, h):
+            return (h.sin() - 0.1) ** self.whole + 0.1 * h**17
+
+    cell = Powers(I, H).double()
 
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
 
@@ -336,6 +408,9 @@ REFUSED = {
     "as many as are true": (lambda c, h: h * c.v[c.mask[0]].sum(), "aten.index"),
     "a number read": (lambda c, h: h * c.v.sum().item(), "aten._local_scalar_dense"),
     "a matrix changed in place": (changed_in_place, "in place under another name"),
+    "units that are true": (lambda c, h: h[:, c.mask[0]].sum(-1, True), "as many as are true"),
+    "none of the units": (lambda c, h: h + h[:, :1, None][:, 1:].sum(1), "a part of no units"),
+    "a gap filled with ones": (lambda c, h: F.pad(h, (1, 0), value=1)[:, 1:], "other than 0"),
     "rows of another order": (lambda c, h: h.flip(0), "flip"),
 }
 

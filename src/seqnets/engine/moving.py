@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
-from seqnets.engine.graph import COMPARISONS, Graph, Node, Untraceable, Weight
-from seqnets.engine.prepared import Preparing
-from seqnets.engine.recorder import POINTWISE, VIEWS
+from seqnets.engine.graph import Graph, Node, Untraceable, Weight
+from seqnets.engine.prepared import Preparing, listed
+from seqnets.engine.recorder import NORMALISED, POINTWISE, VIEWS
 
-_KNOWN = (VIEWS - {"_to_copy"}) | {"mm", "bmm", "sum", "mean"}
-_LINEAR = _KNOWN | {"flip", "roll", "cumsum", "index", "index_select", "repeat"}
+_KNOWN = (VIEWS - {"_to_copy", "lift_fresh"}) | {"mm", "bmm", "sum", "mean"}
+_LINEAR = _KNOWN | {
+    "flip", "roll", "cumsum", "index", "index_select", "gather", "repeat", "constant_pad_nd",
+    "unfold", "diagonal",
+}  # fmt: skip
 """Operations that are linear in the units of a row; and which a recorder may know already."""
 _PIECES = 8  # so many may be written down one by one
-_SMALL, _SQUARE = 2**16, 4  # the numbers of a matrix; the most by which it may be wider than high
+_SMALL, _LARGE = 2**16, 2**20  # the numbers of a matrix; of one that is nearly square
+_SQUARE = 4  # the most by which that may be wider than high
 _WIDEST = 4096  # units that are moved at once
 
 
@@ -68,6 +72,9 @@ class Moving(Preparing):
                 return torch.mm(*args[1:]) + args[0]
         if name in _LINEAR and len(rows) == 1:
             return self._linear(func, name, args, kwargs, rows[0])
+        if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
+            with self:
+                return self._turned_round(func, to, *args)
         if rows or name not in VIEWS:
             return super().__torch_dispatch__(func, types, args, kwargs)
         if id(args[0]) not in self._repeated:
@@ -75,10 +82,14 @@ class Moving(Preparing):
         else:
             result = func(*args, **kwargs)
             self.name(result, None)
-        named = not isinstance(result, Tensor) or self._meaning.get(id(result)) is not None
-        if not named and self._places(result):
+        if isinstance(result, Tensor) and self._places(result) and not self._is_known(result):
             self._repeated[id(result)] = lambda count: self._again(func, args, kwargs, count)
         return result
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        """Whether a tensor is units of rows, and no places among them."""
+        number = tensor.is_floating_point() or tensor.dtype == torch.bool
+        return number and self._meaning.get(id(tensor)) is not None
 
     def _again(self, func: Any, args: Any, kwargs: Any, count: int) -> Any:
         """What an operation makes of what stands in all rows, if these are so many."""
@@ -113,35 +124,57 @@ class Moving(Preparing):
             except Untraceable as untraceable:
                 reason = untraceable
             else:
-                listed = result if isinstance(result, (list, tuple)) else [result]
-                if all(self._meaning.get(id(tensor)) is not None for tensor in listed):
+                known = [self._meaning.get(id(tensor)) is not None for tensor in listed(result)]
+                if all(known) and not self._is_scattered(row, listed(result)):
                     return result
-        result, node = func(*args, **kwargs), self._meaning_of(row)
-        if not isinstance(node, Node) or not isinstance(result, Tensor):
+        result = func(*args, **kwargs)
+        if not isinstance(self._meaning_of(row), Node):
             raise reason
-        if len(self._places(row)) != 1 or len(self._places(result)) != 1:
+        if not all(tensor.numel() for tensor in listed(result)):
+            raise Untraceable("a part of no units, or of as many as are true")
+        if any(len(self._places(tensor)) != 1 for tensor in (row, *listed(result))):
             raise reason
-        (before,), (after,) = self._places(row), self._places(result)
-        width = row.numel() // self._rows
-        _check_size(width, result.numel() // self._rows)
+        whole = self.graph.spread(self._number(row), row.numel() // self._rows)
+        for tensor in listed(result):
+            _check_size(whole.width, tensor.numel() // self._rows)
 
-        def made(ones: Tensor) -> Tensor:
-            shape = [self._fewer(size, len(ones)) for size in row.shape]
-            first = shape.pop(before)
-            self._repeated[id(row)] = lambda _: ones.view(first, *shape).movedim(0, before)
-            try:
-                found = self._again(func, args, kwargs, len(ones))
-            finally:
-                del self._repeated[id(row)]
-            return found.movedim(after, 0).reshape(len(ones), -1)
+        def made(ones: Tensor) -> list[Tensor]:
+            return self._made_of(ones, func, args, kwargs, row, listed(result))
 
-        ones = torch.eye(width, dtype=result.dtype)
-        if not torch.equal(made(ones[-1:]), made(ones)[-1:]):
+        ones = torch.eye(whole.width, dtype=listed(result)[0].dtype)
+        if not all(map(torch.equal, made(ones[-1:]), (part[-1:] for part in made(ones)))):
             raise reason
+        if any(part.any() for part in made(0 * ones[:1])):
+            raise Untraceable(f"aten.{name} by a number other than 0")
         with self:
-            matrix = made(torch.eye(width, dtype=result.dtype))
-        self.name(result, self._times(self.graph.spread(node, width), matrix))
+            matrices = made(torch.eye(whole.width, dtype=ones.dtype))
+        for tensor, matrix in zip(listed(result), matrices, strict=True):
+            self.name(tensor, self._as_in(tensor, self._times(whole, matrix)))
         return result
+
+    def _made_of(
+        self, ones: Tensor, func: Any, args: Any, kwargs: Any, row: Tensor, results: list[Tensor]
+    ) -> list[Tensor]:
+        """What an operation makes of other rows than those of a tensor, each (rows, units)."""
+        (before,) = self._places(row)
+        shape = [self._fewer(size, len(ones)) for size in row.shape]
+        first = shape.pop(before)
+        self._repeated[id(row)] = lambda _: ones.view(first, *shape).movedim(0, before)
+        try:
+            found = listed(self._again(func, args, kwargs, len(ones)))
+        finally:
+            del self._repeated[id(row)]
+        firsts = (self._places(tensor)[0] for tensor in results)
+        return [
+            part.movedim(after, 0).reshape(len(ones), -1)
+            for part, after in zip(found, firsts, strict=True)
+        ]
+
+    def _is_scattered(self, row: Tensor, made: Sequence[Tensor]) -> bool:
+        """Whether what was made of units lies in many pieces, and a product is to be had."""
+        before, *after = (_pieces(self._meaning.get(id(tensor))) for tensor in (row, *made))
+        width = row.numel() // self._rows
+        return max(after) > max(_PIECES, before) and width * width <= _LARGE
 
     def _is_short(self, row: Tensor, dims: Sequence[int] | None = None, *_: Any) -> bool:
         """Whether a sum is over the last units, or of few terms for few units."""
@@ -151,27 +184,59 @@ class Moving(Preparing):
         outer, inner = math.prod(row.shape[1:dim]), math.prod(row.shape[dim + 1 :])
         return outer * (1 if inner == 1 else row.shape[dim]) <= _PIECES
 
+    def _better(self, row: Tensor, dims: Any = ()) -> int | None:
+        """Where a dimension lies better that is reduced among many; None if it may stay."""
+        dims = [dims] if isinstance(dims, int) else dims
+        if row.dim() < 3 or row.shape[0] != self._rows or self._is_short(row, dims):
+            return None
+        size, width = row.shape[dims[0]], row.numel() // self._rows
+        better = 1 if size * size < width else row.dim() - 1
+        return None if better == dims[0] % row.dim() or width * width > _LARGE else better
+
+    @staticmethod
+    def _turned_round(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
+        """What reduces one dimension, with that in another place."""
+        dim = dims if isinstance(dims, int) else dims[0]
+        result = func(row.movedim(dim, to), to if dim is dims else [to], *args)
+        return result.movedim(to, dim) if result.dim() == row.dim() else result
+
     def _times(self, node: Node, matrix: Tensor) -> Node:
         """Units by a matrix, (from, to), that is made of no parameter."""
         weight = self._matrix(matrix)
         if not isinstance(weight, Weight):  # it is as large as a multiple of the rows
             raise Untraceable(f"{len(matrix)} numbers a row in other places")
-        if node.op not in COMPARISONS:
-            return self.times(node, weight.transposed)
-        zero, one = map(self.graph.const, (0, 1))
-        number = self.graph.apply("where", node, one, zero)
-        return self.graph.apply("ne", self.times(number, weight.transposed), zero)
+        return self.times(node, weight.transposed)
+
+    def _as_in(self, tensor: Tensor, number: Node) -> Node:
+        """A number as what a tensor has it as: where that is true or false, whether it is not 0."""
+        truth = tensor.dtype == torch.bool
+        return self.graph.apply("ne", number, self.graph.const(0)) if truth else number
+
+    def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
+        node = super()._joined(name, result, tensors, dim)
+        alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)
+        if _pieces(node) <= _PIECES * len(tensors) or not alike or node.width**2 > _LARGE:
+            return node
+        widths = [tensor.numel() // self._rows for tensor in tensors]
+        numbers = map(self.graph.spread, map(self._number, tensors), widths)
+        with self:
+            ones = torch.eye(sum(widths)).split(widths, 1)
+            each = [o.reshape(-1, *t.shape[1:]) for o, t in zip(ones, tensors, strict=True)]
+            matrix = (torch.cat if name == "cat" else torch.stack)(each, dim).flatten(1)
+        return self._as_in(result, self._times(self.graph.cat(*numbers), matrix))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         if name in POINTWISE:
-            shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
-            shape = torch.broadcast_shapes(*shapes)
+            tensors = [arg for arg in args if isinstance(arg, Tensor)]
+            shape = torch.broadcast_tensors(*tensors)[0].shape  # broadcast_shapes loads sympy
             args = tuple([self._broadcast(arg, shape) for arg in args])
         return super()._pointwise(name, args, kwargs)
 
     def _broadcast(self, value: Any, shape: Sequence[int]) -> Any:
         """An argument of arithmetic between tensors, as units of so many as the result has."""
-        if not isinstance(value, Tensor) or value.numel() == 1 or shape == value.shape:
+        if not isinstance(value, Tensor) or shape == value.shape:
+            return value
+        if value.numel() == 1 and value.dim() < 3:
             return value
         places = self.units.places(shape)
         if len(places) != 1:
@@ -187,8 +252,9 @@ class Moving(Preparing):
                 return value.reshape(have).expand(want).reshape(-1)
         if have == want or math.prod(have) == 1 or not self.node(value).width:
             return value
-        stand_in = torch.empty(0)
-        self.name(stand_in, self._expanded(self.node(value), have, want))
+        stand_in = torch.empty(0, dtype=value.dtype)
+        expanded = self._expanded(self._number(value), have, want)
+        self.name(stand_in, self._as_in(value, expanded))
         return stand_in
 
     def _expanded(self, node: Node, have: Sequence[int], want: Sequence[int]) -> Node:
@@ -200,6 +266,8 @@ class Moving(Preparing):
                 node = self.graph.spread(node, outer * inner)
                 if outer * inner == 1:
                     node = self.graph.spread(node, size)
+                elif inner == 1 and _pieces(node) == outer:
+                    node = self.graph.cat(*(self.graph.spread(each, size) for each in node.args))
                 elif inner > 1 and outer * size <= _PIECES:
                     rows = [self.graph.part(node, i * inner, inner) for i in range(outer)]
                     node = self.graph.cat(*(row for row in rows for _ in range(size)))
@@ -233,6 +301,11 @@ class Moving(Preparing):
         return result
 
 
+def _pieces(meaning: Any) -> int:
+    """How many lie beside each other in what a tensor is."""
+    return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
+
+
 def _check_size(high: int, wide: int) -> None:
     """Raise unless it takes a loop not much longer to multiply by a matrix than it waits for torch.
 
@@ -241,5 +314,5 @@ def _check_size(high: int, wide: int) -> None:
         wide: How many are made of them.
     """
     near = high <= _SQUARE * wide and wide <= _SQUARE * high
-    if max(high, wide) > _WIDEST or (high * wide > _SMALL and not near):
+    if max(high, wide) > _WIDEST or high * wide > (_LARGE if near else _SMALL):
         raise Untraceable(f"{wide} numbers a row that are made of {high} others")

@@ -53,7 +53,7 @@ def _run(calls: Iterable[_Call], found: _Found, device: torch.device) -> _Found:
         args, kwargs = tree_map_only(_Place, lambda p: found[p.key], (call.args, call.kwargs))
         if kwargs.get("device") is not None:  # of stand-ins
             kwargs["device"] = device
-        found.update(zip(call.results, _listed(call.func(*args, **kwargs)), strict=True))
+        found.update(zip(call.results, listed(call.func(*args, **kwargs)), strict=True))
     return found
 
 
@@ -157,6 +157,11 @@ class Preparing(Recorder):
     ) -> Any:
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
         given = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
+        if name == "lift_fresh":  # of a list of numbers in the step, which are what they are
+            self.name(args[0], None)
+            numbers = {"dtype": args[0].dtype, "device": args[0].device}
+            self._write(torch.tensor, (args[0].tolist(),), numbers, [args[0]])
+            return args[0]
         if not _is_pure(func, given) or not all(map(self._is_made, given)):
             return super().__torch_dispatch__(func, types, args, kwargs)
         reason, result = None, None
@@ -172,11 +177,11 @@ class Preparing(Recorder):
             if composed is not NotImplemented:  # and written down, operation by operation
                 return composed
             result = func(*args, **kwargs)
-            for tensor in _listed(result):
+            for tensor in listed(result):
                 self.name(tensor, None)
-        sizes = {size for tensor in _listed(result) for size in tensor.shape}
+        sizes = {size for tensor in listed(result) for size in tensor.shape}
         if all(size % self._rows for size in sizes - {0}):
-            self._write(func, args, kwargs, _listed(result))
+            self._write(func, args, kwargs, listed(result))
         elif reason is not None:
             raise reason
         return result
@@ -195,6 +200,14 @@ class Preparing(Recorder):
         places = tuple(range(first, first + len(results)))
         self._calls.append(_Call(func, args, kwargs, places))
         self._keys.update(zip(map(id, results), places, strict=True))
+
+    def node(self, value: Any) -> Node:
+        """What a tensor or a number is, as a node; a column of a matrix is as good as a row."""
+        meaning = self._meaning_of(value)
+        column = isinstance(meaning, Weight) and (meaning.turned or meaning.rows > 1)
+        if column and self._is_made(value) and (value.dim() < 2 or value.shape[0] == 1):
+            self._prepared(value)
+        return super().node(value)
 
     def _meaning_of(self, tensor: Any) -> Any:
         meaning = super()._meaning_of(tensor)
@@ -233,6 +246,6 @@ def _is_pure(func: Any, given: Sequence[Tensor]) -> bool:
     return all(kind in ("Tensor", "List[Tensor]") for kind in returned)
 
 
-def _listed(results: Any) -> list[Tensor]:
+def listed(results: Any) -> list[Tensor]:
     """What an operation returns: one tensor, several, or none where it checks something."""
     return [results] if isinstance(results, Tensor) else list(results or ())

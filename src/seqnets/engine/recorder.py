@@ -35,7 +35,7 @@ _PIECES = {
 }  # fmt: skip
 _JOINED = {"cat", "stack"}
 _REDUCED = {"sum", "mean", "amax"}
-_NORMALISED = {"_softmax", "_log_softmax"}
+NORMALISED = {"_softmax", "_log_softmax"}
 _TURNED = {"t", "transpose", "numpy_T", "permute"}
 FILLS = {
     "zeros_like", "new_zeros", "zeros", "ones_like", "new_ones", "ones", "full", "full_like",
@@ -130,9 +130,12 @@ class Recorder(Watcher):
         """What a tensor is that something is multiplied by."""
         return self._meaning_of(tensor)
 
-    def _number(self, truth: Tensor) -> Node:
-        """What is true or false, as 1 or 0."""
-        return self.graph.apply("where", self.node(truth), *map(self.graph.const, (1, 0)))
+    def _number(self, value: Any) -> Node:
+        """What a tensor or a number is, as a node; what is true or false as 1 or 0."""
+        node = self.node(value)
+        if not isinstance(value, Tensor) or value.dtype != torch.bool:
+            return node
+        return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -190,6 +193,7 @@ class Recorder(Watcher):
         """
         if name not in _KNOWN:  # it will be named for that
             return
+        args = args[0] if name in _JOINED else args
         given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
         for tensor in result if isinstance(result, (list, tuple)) else [result]:
             if name in ("mm", "addmm", "bmm"):
@@ -201,6 +205,7 @@ class Recorder(Watcher):
             else:
                 fine = tensor.dtype in self._dtypes or name in COMPARISONS | FILLS
                 fine = fine or (name == "sum" and given == [torch.bool])
+                fine = fine or (name in _JOINED and tensor.dtype == torch.bool)
             if not fine and name == "_to_copy":
                 raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
             if not fine:
@@ -232,7 +237,7 @@ class Recorder(Watcher):
             return self.node(args[1])
         if name in _REDUCED:
             return self._reduced(name, args, kwargs)
-        if name in _NORMALISED:
+        if name in NORMALISED:
             return self._normalised(name, *args[:2])
         node = self._pointwise(name, args, kwargs)
         if not any(isinstance(arg, Tensor) and arg.shape == result.shape for arg in args):
@@ -323,7 +328,8 @@ class Recorder(Watcher):
         if name == "stack":
             for shape in shapes:
                 shape.insert(dim, 1)
-        return self.units.joined(name, list(map(self.node, tensors)), shapes, dim)
+        node = self.node if result.dtype == torch.bool else self._number
+        return self.units.joined(name, list(map(node, tensors)), shapes, dim)
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, right = args[-2:]
@@ -356,7 +362,7 @@ class Recorder(Watcher):
         place = value.shape, dims[0]
         if name == "amax":
             return self._largest(self.node(value), *place)
-        total = self.units.reduced(name, "sum", self.node(value), *place)
+        total = self.units.reduced(name, "sum", self._number(value), *place)
         count = self.graph.const(1 / value.shape[dims[0]])
         return total if name == "sum" else self.graph.apply("mul", total, count)
 
@@ -448,11 +454,18 @@ class Recorder(Watcher):
             if exponent == int(exponent) and abs(exponent) <= _LARGEST_POWER:
                 power = reduce(partial(apply, "mul"), [a] * abs(int(exponent)), const(1))
                 return power if exponent >= 0 else apply("reciprocal", power)
-        p, zero, one = self.node(exponent), const(0), const(1)
+        p, zero, one = self._number(exponent), const(0), const(1)
         is_zero = apply("eq", a, zero)  # of which there is no logarithm
-        at_zero = apply("where", apply("gt", p, zero), zero, const(math.inf))
+        at_zero = apply("where", apply("eq", p, one), a, zero)
+        at_zero = apply("where", apply("gt", p, zero), at_zero, const(math.inf))
         at_zero = apply("where", apply("eq", p, zero), one, at_zero)
-        power = apply("exp", apply("mul", p, apply("log", apply("where", is_zero, one, a))))
+        base = apply("where", is_zero, one, a)
+        power = apply("exp", apply("mul", p, apply("log", apply("abs", base))))
+        is_odd = apply("eq", apply("remainder", p, const(2)), one)
+        signed = apply("where", is_odd, apply("neg", power), power)
+        none = apply("mul", p, apply("log", apply("sign", base)))  # nor is there a gradient for p
+        below = apply("where", apply("eq", apply("floor", p), p), signed, none)
+        power = apply("where", apply("lt", base, zero), below, power)
         return apply("where", is_zero, at_zero, power)
 
 
@@ -480,7 +493,7 @@ POINTWISE = (
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
 )  # fmt: skip
 """Operations on units, each by itself, or of several beside each other."""
-_KNOWN = VIEWS | POINTWISE | _REDUCED | _NORMALISED | {"mm", "addmm", "bmm", "copy"}
+_KNOWN = VIEWS | POINTWISE | _REDUCED | NORMALISED | {"mm", "addmm", "bmm", "copy"}
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
