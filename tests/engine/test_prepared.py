@@ -317,6 +317,13 @@ def test_units_that_lie_in_many_pieces_are_put_together_by_a_product(kind):
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
 
 
+@pytest.mark.parametrize("size", [100, 101])
+def test_sizes_that_a_step_makes_are_not_taken_for_rows(size):
+    cell = made_by(lambda c, h: h @ F.pad(c.u, (1, 0))[:, :-1])(I, size)
+
+    assert plan_of(cell).preparation.made
+
+
 def test_a_power_of_what_is_below_zero_is_one_where_the_exponent_is_whole():
     class Powers(MadeCell):
         def make(self, I, H):

@@ -29,6 +29,8 @@ from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 
+_ROWS = 173  # not near a round number, as 101 is to 100: what a step makes has other sizes too
+
 
 def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]:
     """Trace ``cell.step``, and what it computes of its parameters alone.
@@ -112,7 +114,7 @@ def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
-    rows = next(n for n in itertools.count(101) if all(size % n for size in sizes - {0}))
+    rows = next(n for n in itertools.count(_ROWS) if all(size % n for size in sizes - {0}))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     dtypes = {dtype, torch.float32} if half else {dtype}
     recorder = Moving(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
