@@ -64,6 +64,7 @@ MATRICES = {
     "circulant": lambda c: circulant(c.v),
     "with rows in other places": lambda c: c.u[c.places],
     "a rotation": lambda c: rotation(c.u),
+    "an inverse": lambda c: torch.linalg.inv(c.u) / 50,
     "an exponential": lambda c: torch.matrix_exp(c.u - c.u.T),
     "signs, with a gradient as if they were none": lambda c: c.u + (c.u.sign() - c.u).detach() / H,
 }

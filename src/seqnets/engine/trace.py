@@ -122,6 +122,8 @@ def _stand_ins(cell: Cell) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
+        if tensor.dim() > 1 and tensor.is_floating_point():  # whose inverse may be asked for
+            tensor.diagonal(dim1=-2, dim2=-1).fill_(1)
         recorder.give_parameter(tensor, name)
     state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
     for key, part in enumerate(state):
