@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from seqnets import Recurrent, explain, unroll
-from seqnets.engine import fused
+from seqnets.engine import fused, plans
 from seqnets.engine.plans import plan_of
 from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
 
@@ -391,3 +391,41 @@ def test_what_cannot_be_made_before_the_loop_is_named(kind):
 
     assert told.chosen == "reference"
     assert reason in told.refusals["c"]
+
+
+class StagesCell(BareCell):
+    """A number that stages of several widths read."""
+
+    def make(self, I, H):
+        self.w, self.down, self.up = self.weight(H, I), self.weight(3, H), self.weight(H, 3)
+        self.rate = torch.nn.Parameter(torch.tensor(0.7))
+
+    def step(self, x, state):
+        few = torch.tanh(F.linear(state[0], self.down) * self.rate)
+        many = torch.tanh(F.linear(few, self.up) * self.rate)
+        few = torch.tanh(F.linear(many, self.down) * self.rate)
+        return (torch.tanh(F.linear(x, self.w) + F.linear(few, self.up)),)
+
+
+def test_the_gradient_of_a_number_has_room_for_the_widest_stage_that_reads_it():
+    cell = StagesCell(I, H).double()
+
+    assert [*plan_of(cell).program.units.values()] == [H]
+    torch.testing.assert_close(gradients(cell, "c"), gradients(cell, "reference"))
+
+
+def test_a_step_that_was_written_down_is_read_where_it_was_never_traced(monkeypatch):
+    cell = made_by(NUMBERS["a reflection"])(I, H)
+    text = plan_of(cell).step.to_text()
+    monkeypatch.setattr(plans, "_known", {})
+
+    assert plans.program_from_text(text).step.state_sizes == (H,)
+
+
+def test_a_step_that_multiplies_its_input_is_exported_before_it_ever_ran():
+    cell = made_by(lambda c, h: h @ (c.u - c.u.T) + h * c.v.sin())(5, 6)
+    layer, x = Recurrent(cell).eval(), torch.randn(B, T, 5)
+
+    exported = torch.export.export(layer, (x,)).module()
+
+    torch.testing.assert_close(exported(x), layer(x))
