@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from seqnets import unroll
@@ -134,6 +135,39 @@ def test_its_gradient_can_be_differentiated_again(kind):
         seconds.append(torch.autograd.grad(first.square().sum(), (x, *cell.parameters())))
 
     torch.testing.assert_close(*seconds)
+
+
+def test_what_is_made_of_a_parameter_is_counted_once_where_gradients_are_differentiated_again():
+    cell = GRUCell(I, H).double()
+    x = torch.randn(B, T, I, dtype=torch.float64)
+    start = cell.bias_ih[:H].expand(B, -1)
+    found = []
+
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, (start,), backend=backend)
+        found += torch.autograd.grad(y.square().sum(), cell.bias_ih, create_graph=True)
+
+    torch.testing.assert_close(*found)
+
+
+def test_a_state_that_no_gradient_reaches_may_be_in_a_loss_that_is_differentiated_again():
+    class Counting(user_cells.BareCell):
+        states = ("h", "n")
+
+        def make(self, I, H):
+            self.u = self.weight(H, I)
+
+        def step(self, x, state):
+            return torch.tanh(F.linear(x, self.u) + state[0]), state[1] + 1
+
+    cell, x = Counting(I, H), torch.randn(B, T, I, requires_grad=True)
+    found = []
+
+    for backend in ("eager", "reference"):
+        y, (_, n) = unroll(cell, x, backend=backend)
+        found += torch.autograd.grad(y.square().sum() + n.sum(), x, create_graph=True)
+
+    torch.testing.assert_close(*found)
 
 
 class Layer(nn.Module):

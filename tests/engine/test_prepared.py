@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from seqnets import Recurrent, explain, unroll
-from seqnets.engine import fused
+from seqnets.engine import fused, plans
 from seqnets.engine.plans import plan_of
 from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
 
@@ -64,6 +64,7 @@ MATRICES = {
     "circulant": lambda c: circulant(c.v),
     "with rows in other places": lambda c: c.u[c.places],
     "a rotation": lambda c: rotation(c.u),
+    "an inverse": lambda c: torch.linalg.inv(c.u) / 50,
     "an exponential": lambda c: torch.matrix_exp(c.u - c.u.T),
     "signs, with a gradient as if they were none": lambda c: c.u + (c.u.sign() - c.u).detach() / H,
 }
@@ -358,6 +359,13 @@ def test_units_that_lie_in_many_pieces_are_put_together_by_a_product(kind):
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
 
 
+@pytest.mark.parametrize("size", [100, 101])
+def test_sizes_that_a_step_makes_are_not_taken_for_rows(size):
+    cell = made_by(lambda c, h: h @ F.pad(c.u, (1, 0))[:, :-1])(I, size)
+
+    assert plan_of(cell).preparation.made
+
+
 def test_a_power_of_what_is_below_zero_is_one_where_the_exponent_is_whole():
     class Powers(MadeCell):
         def make(self, I, H):
@@ -424,3 +432,41 @@ def test_what_cannot_be_made_before_the_loop_is_named(kind):
 
     assert told.chosen == "reference"
     assert reason in told.refusals["c"]
+
+
+class StagesCell(BareCell):
+    """A number that stages of several widths read."""
+
+    def make(self, I, H):
+        self.w, self.down, self.up = self.weight(H, I), self.weight(3, H), self.weight(H, 3)
+        self.rate = torch.nn.Parameter(torch.tensor(0.7))
+
+    def step(self, x, state):
+        few = torch.tanh(F.linear(state[0], self.down) * self.rate)
+        many = torch.tanh(F.linear(few, self.up) * self.rate)
+        few = torch.tanh(F.linear(many, self.down) * self.rate)
+        return (torch.tanh(F.linear(x, self.w) + F.linear(few, self.up)),)
+
+
+def test_the_gradient_of_a_number_has_room_for_the_widest_stage_that_reads_it():
+    cell = StagesCell(I, H).double()
+
+    assert [*plan_of(cell).program.units.values()] == [H]
+    torch.testing.assert_close(gradients(cell, "c"), gradients(cell, "reference"))
+
+
+def test_a_step_that_was_written_down_is_read_where_it_was_never_traced(monkeypatch):
+    cell = made_by(NUMBERS["a reflection"])(I, H)
+    text = plan_of(cell).step.to_text()
+    monkeypatch.setattr(plans, "_known", {})
+
+    assert plans.program_from_text(text).step.state_sizes == (H,)
+
+
+def test_a_step_that_multiplies_its_input_is_exported_before_it_ever_ran():
+    cell = made_by(lambda c, h: h @ (c.u - c.u.T) + h * c.v.sin())(5, 6)
+    layer, x = Recurrent(cell).eval(), torch.randn(B, T, 5)
+
+    exported = torch.export.export(layer, (x,)).module()
+
+    torch.testing.assert_close(exported(x), layer(x))

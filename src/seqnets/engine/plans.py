@@ -32,7 +32,7 @@ def program_of(cell: Cell) -> Program:
         Untraceable: Its step is no such program; the message tells why.
     """
     plan = plan_of(cell)
-    return plan.program if plan.ahead is None else _program(plan.step)
+    return plan.program if plan.ahead is None else _apart(lambda: _program(plan.step))
 
 
 class Plan(NamedTuple):
@@ -90,8 +90,8 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
 
 def program_from_text(text: str) -> Program:
     """The program of a step that was written down, as ``Step.to_text`` does."""
-    if ("text", text) not in _known:
-        _apart(lambda: _program(step_from_text(text)))
+    if ("text", text) not in _known:  # nodes may come to stand in another order there
+        _known["text", text] = _apart(lambda: _program(step_from_text(text)))
     return _known["text", text]
 
 

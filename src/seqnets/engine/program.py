@@ -283,7 +283,7 @@ class _Planner:
                 if not crosses and self._is_largest(leaf):
                     continue
                 if not crosses and leaf.what.source == "parameter":
-                    units.setdefault(leaf, stage.width)
+                    units[leaf] = max(units.get(leaf, 0), stage.width)  # one number for stages
                     place = (Buffer("unit", list(units).index(leaf)), 0)
                     stored.add(place)  # over rows and steps
                 elif crosses:

@@ -93,9 +93,13 @@ def gradients(
 ) -> list[Tensor | None]:
     """Gradients from the plain loop, that can be differentiated again if gradients are on."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad():  # apart, since some may be made of others
+        tensors = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
         y, state = run(rebuilt(request, names, tensors))
-    pairs = [(o, g) for o, g in zip((y, *state), grads, strict=True) if g is not None]
+    outputs = zip((y, *state), grads, strict=True)
+    pairs = [(o, g) for o, g in outputs if g is not None and o.requires_grad]
+    if not pairs:
+        return [None] * len(needed)
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],

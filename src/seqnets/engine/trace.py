@@ -30,6 +30,8 @@ from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 from seqnets.engine.surrogate import Surrogates
 
+_ROWS = 173  # not near a round number, as 101 is to 100: what a step makes has other sizes too
+
 
 def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]:
     """Trace ``cell.step``, and what it computes of its parameters alone.
@@ -122,7 +124,7 @@ def _stand_ins(cell: Cell, kind: type[Moving]) -> tuple[Moving, Cell, Tensor, tu
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
-    rows = next(n for n in itertools.count(101) if all(size % n for size in sizes - {0}))
+    rows = next(n for n in itertools.count(_ROWS) if all(size % n for size in sizes - {0}))
     half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
     dtypes = {dtype, torch.float32} if half else {dtype}
     recorder = kind(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
@@ -130,6 +132,8 @@ def _stand_ins(cell: Cell, kind: type[Moving]) -> tuple[Moving, Cell, Tensor, tu
     # a whole number may be a place in a tensor; place 0 there always is
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
+        if tensor.dim() > 1 and tensor.is_floating_point():  # whose inverse may be asked for
+            tensor.diagonal(dim1=-2, dim2=-1).fill_(1)
         recorder.give_parameter(tensor, name)
     state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
     for key, part in enumerate(state):
