@@ -229,6 +229,9 @@ class Preparing(Recorder):
         self.name_parameter(tensor, name, scalar=self._scalar)
         return super()._meaning_of(tensor)
 
+    def _detached(self, node: Node) -> Node:
+        return self.graph.apply("detach", node)  # a step's own
+
     def _change(self, name: str, tensor: Tensor) -> None:
         super()._change(name, tensor)
         for other in self._sharing(tensor):

@@ -439,12 +439,18 @@ class Recorder(Watcher):
             if name.endswith("not"):
                 return apply("eq", *numbers, const(0))
             return apply("ne", apply(_LOGICAL[name], *numbers), const(0))
+        if name == "detach":
+            return self._detached(self.node(args[0]))
         name = "sign" if name == "sgn" else name
         if len(args) == (3 if name == "where" else 2) and name in COMPARISONS | BINARY | {"where"}:
             return apply(name, *map(self.node, args))
         if name in UNARY and len(args) == 1:
             return apply(name, self.node(args[0]))
         raise Untraceable(f"aten.{name}")
+
+    def _detached(self, node: Node) -> Node:
+        """The same: torch detaches what it keeps for a derivative, of which there is no other."""
+        return node
 
     def _power(self, base: Any, exponent: Any) -> Node:
         apply, const, a = self.graph.apply, self.graph.const, self.node(base)
