@@ -34,8 +34,8 @@ class Surrogates(Moving):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten.detach.default:  # a function that is not done keeps what it gave
-            result = func(*args)
+        if func is torch.ops.aten.detach.default and self._is_new(args[0].grad_fn):
+            result = func(*args)  # of a function that is not done, and keeps what it gave
             self.name(result, self.graph.apply("detach", self._value(args[0])))
             return result
         for tensor in tree_iter((args, kwargs)):
@@ -48,10 +48,14 @@ class Surrogates(Moving):
             self._look_at(tensor)
         return super()._meaning_of(tensor)
 
+    def _is_new(self, function: Any) -> bool:
+        """Whether a derivative is a function's own, and not written down yet."""
+        return isinstance(function, BackwardCFunction) and function not in self._seen
+
     def _look_at(self, tensor: Tensor) -> None:
         """See what a tensor is that no operation has made."""
         function = tensor.grad_fn
-        if isinstance(function, BackwardCFunction) and function not in self._seen:
+        if self._is_new(function):
             self._seen.add(function)
             self.name(tensor, self._with_slopes(tensor, function))
         elif id(tensor) not in self._alive:
