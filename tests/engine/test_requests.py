@@ -18,6 +18,7 @@ from seqnets.cells import (
 )
 from seqnets.engine.streaming import stream_cell
 from seqnets.errors import BackendError, ConfigError, DeviceError, DtypeError, ShapeError
+from tests.engine.user_cells import BareCell
 
 B, T, I, H = 3, 5, 4, 2
 X = torch.randn(B, T, I)
@@ -232,6 +233,34 @@ def test_a_cells_own_initial_state_is_checked_wherever_it_is_used(begins, error,
 
     with pytest.raises(error, match=told):
         uses[use]()
+
+
+@pytest.mark.parametrize("sizes", [(4, 2.0), (4,), 4, (4, (2, 2)), (4, True), (4, -1)], ids=str)
+def test_sizes_of_states_are_whole_numbers_one_for_each(sizes):
+    class Gated(GatedCell):
+        gates = ("n",)
+        states = ("h", "m")
+        state_sizes = sizes
+
+        def update(self, wx, uh, state):
+            return torch.tanh(wx.n + uh.n), state[1]
+
+    class Bare(BareCell):
+        states = ("h", "m")
+        state_sizes = sizes
+
+        def make(self, I, H):
+            self.u = self.weight(H, H)
+
+        def step(self, x, state):
+            return torch.tanh(x + state[0] @ self.u), state[1]
+
+    told = "state_sizes is .*2 whole numbers: the units of h, m"
+    with pytest.raises(ConfigError, match=f"Gated: {told}"):
+        Gated(3, 4)
+    for use in (seqnets.explain, unroll):
+        with pytest.raises(ConfigError, match=f"Bare: {told}"):
+            use(Bare(3, 4), torch.zeros(2, 5, 3))
 
 
 @pytest.mark.parametrize(

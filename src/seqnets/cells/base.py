@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from typing_extensions import Self
 
 from seqnets.cells.checks import check_names
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
@@ -288,6 +289,21 @@ class Cell(nn.Module, metaclass=_CellType):
                 f"  I is the input_size this cell was built with."
             )
         self._check_kind("input", x, self._like, "the parameters have")
+
+    def check_sizes(self) -> None:
+        """Raise unless the class says for each of its states how many units that has.
+
+        Raises:
+            ConfigError: ``state_sizes`` is something else than a tuple of whole numbers.
+        """
+        sizes = self.state_sizes
+        listed = isinstance(sizes, (tuple, list)) and len(sizes) == len(self.states)
+        if not listed or not all(is_whole(size) and size >= 0 for size in sizes):
+            many, names = counted(len(self.states), "whole number"), ", ".join(self.states)
+            raise ConfigError(
+                f"{self._name}: state_sizes is {sizes!r}, expected a tuple of {many}: "
+                f"the units of {names}."
+            )
 
     def check_state(self, state: State, x: Tensor) -> State:
         """The state as a tuple; raise unless each part is (B, H), B being that of ``x``."""

@@ -96,6 +96,7 @@ class GatedCell(Cell):
                 f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
                 f"  The input itself stands in its equation; put a linear layer before it."
             )
+        self.check_sizes()
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))

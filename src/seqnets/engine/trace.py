@@ -121,6 +121,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 
 def _stand_ins(cell: Cell, kind: type[Moving]) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
+    cell.check_sizes()
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows

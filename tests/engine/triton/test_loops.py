@@ -335,7 +335,7 @@ def test_kernels_compile_for_a_gpu_and_nothing_spills():
 
 @pytest.mark.slow
 def test_kernels_of_every_cell_compile_for_a_gpu_and_nothing_spills():
-    users = "TimeAwareLSTMCell", "LegendreCell", "TorchCell"
+    users = "TimeAwareLSTMCell", "LegendreCell", "TorchCell", "PreparedCell", "HeadsCell"
     done = compiled(*(cell.__name__ for cell in TRACED_CELLS), *users)
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from seqnets.cells import GRUCell, IndRNNCell, LSTMCell
-from seqnets.engine.plans import program_of
+from seqnets.engine.plans import plan_of, program_of
 from seqnets.engine.triton.tiles import Device, choose, tiles_of_a_piece
+from tests.engine.user_cells import TorchCell
 
 H200 = Device(132, 232448)
 
@@ -44,6 +45,13 @@ def test_programs_that_meet_all_run_at_once_and_cover_all_units_and_rows(H, B, p
     assert tiles.mode == "step" or tiles.programs * tiles.groups <= device.processors
     assert tiles.programs * dict(tiles.units)[H] >= H
     assert tiles.groups * tiles.rows >= B
+
+
+@pytest.mark.parametrize(("size", "mode"), [(2, "rows"), (4, "grid")])
+def test_weights_of_several_products_leave_room_on_chip_for_what_each_multiplies(size, mode):
+    program = plan_of(TorchCell(64, 64)).program
+
+    assert choose(program, "backward", 32, size, H200).mode == mode
 
 
 def test_weights_stay_on_chip_where_they_fit():

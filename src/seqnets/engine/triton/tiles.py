@@ -145,13 +145,14 @@ _NARROW = 64  # units: a step of so few takes less time than programs need to me
 def _fits_a_program(
     widths: Sequence[int], products: Sequence[_Product], size: int, device: Device
 ) -> bool:
-    """Whether whole rows are few units, and their weights fit on chip beside a tile of numbers."""
+    """Whether whole rows are few units, and their weights fit on chip beside tiles of numbers."""
     weights = sum(
         max(16, power_of_two(width)) * power_of_two(gates) * power_of_two(reach) * size
         for width, gates, reach in products
     )
-    room = device.memory - _OPERAND if device.processors else weights
-    return not products or (widths[-1] <= _NARROW and weights <= room)
+    beside = _OPERAND * (1 if len(products) == 1 else size)  # what compiled kernels take
+    fits = weights + beside <= device.memory or not device.processors
+    return not products or (widths[-1] <= _NARROW and fits)
 
 
 def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int, warps: int) -> Tiles:
