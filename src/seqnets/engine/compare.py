@@ -43,7 +43,7 @@ def compare(
     cell: Cell,
     *,
     project: bool,
-    functions: Container[type] = (),
+    functions: Container[type],
 ) -> None:
     """Run a cell's step beside what was traced of it, on common numbers, on large ones and on 0.
 

@@ -174,7 +174,7 @@ class Moving(Preparing):
         """Whether what was made of units lies in many pieces, and a product is to be had."""
         before, *after = (_pieces(self._meaning.get(id(tensor))) for tensor in (row, *made))
         width = row.numel() // self._rows
-        return max(after) > max(_PIECES, before) and width * width <= _LARGE
+        return max(after) > max(_PIECES, before) and _pays(width, width)
 
     def _is_short(self, row: Tensor, dims: Sequence[int] | None = None, *_: Any) -> bool:
         """Whether a sum is over the last units, or of few terms for few units."""
@@ -191,7 +191,7 @@ class Moving(Preparing):
             return None
         size, width = row.shape[dims[0]], row.numel() // self._rows
         better = 1 if size * size < width else row.dim() - 1
-        return None if better == dims[0] % row.dim() or width * width > _LARGE else better
+        return None if better == dims[0] % row.dim() or not _pays(width, width) else better
 
     @staticmethod
     def _turned_round(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
@@ -215,7 +215,8 @@ class Moving(Preparing):
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
         node = super()._joined(name, result, tensors, dim)
         alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)
-        if _pieces(node) <= _PIECES * len(tensors) or not alike or node.width**2 > _LARGE:
+        few = _pieces(node) <= _PIECES * len(tensors)
+        if few or not alike or not _pays(node.width, node.width):
             return node
         widths = [tensor.numel() // self._rows for tensor in tensors]
         numbers = map(self.graph.spread, map(self._number, tensors), widths)
@@ -306,13 +307,17 @@ def _pieces(meaning: Any) -> int:
     return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
 
 
-def _check_size(high: int, wide: int) -> None:
-    """Raise unless it takes a loop not much longer to multiply by a matrix than it waits for torch.
+def _pays(high: int, wide: int) -> bool:
+    """Whether to multiply by a matrix takes a loop not much longer than it would wait for torch.
 
     Args:
         high: Units of a row that are moved.
         wide: How many are made of them.
     """
     near = high <= _SQUARE * wide and wide <= _SQUARE * high
-    if max(high, wide) > _WIDEST or high * wide > (_LARGE if near else _SMALL):
+    return max(high, wide) <= _WIDEST and high * wide <= (_LARGE if near else _SMALL)
+
+
+def _check_size(high: int, wide: int) -> None:
+    if not _pays(high, wide):
         raise Untraceable(f"{wide} numbers a row that are made of {high} others")

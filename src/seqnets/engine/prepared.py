@@ -73,45 +73,46 @@ class Preparation:
     @property
     def reads(self) -> set[str]:
         """The names of the parameters that it is computed from."""
-        read = {*dict(self.made).values()}.union(*(call.reads for call in self.calls))
-        return {key for key in read if isinstance(key, str)}
+        return {key for key in self._read_with(self.calls) if isinstance(key, str)}
+
+    def _read_with(self, calls: Iterable[_Call]) -> set[str | int]:
+        """The keys that the loop reads, and those that some calls do."""
+        return {*dict(self.made).values()}.union(*(call.reads for call in calls))
 
     def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """All that a loop reads by name: a cell's tensors, and what is made of them."""
         if not self.made:
             return tensors
         device = next(iter(tensors.values())).device
-        found: _Found = {**tensors, **self._constants_on(device)}
-        _run(self._depending, found, device)
+        _, depending = self._parted
+        found = _run(depending, {**tensors, **self._constants_on(device)}, device)
         return tensors | {name: found[key] for name, key in self.made}
 
     @cached_property
-    def _constant(self) -> tuple[_Call, ...]:
-        """The calls that read no parameter, as those that make ones and zeros."""
+    def _parted(self) -> tuple[list[_Call], list[_Call]]:
+        """The calls that read no parameter, as those that make ones and zeros; and all others."""
         known: set[str | int] = set()
-        found = []
+        constant, depending = [], []
         for call in self.calls:
             if call.results and call.reads <= known:
                 known.update(call.results)
-                found.append(call)
-        return tuple(found)
-
-    @cached_property
-    def _depending(self) -> tuple[_Call, ...]:
-        """All others."""
-        return tuple([call for call in self.calls if call not in self._constant])
+                constant.append(call)
+            else:
+                depending.append(call)
+        return constant, depending
 
     def _constants_on(self, device: torch.device) -> _Found:
         """What reads no parameter: kept for the next time, unless somebody watches the calls."""
+        constant, depending = self._parted
         captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
         if captured or watched:
-            return _run(self._constant, {}, device)
+            return _run(constant, {}, device)
         if device not in self._kept:
-            read = {*dict(self.made).values()}.union(*(call.reads for call in self._depending))
             with torch.inference_mode(False), torch.no_grad():
-                found = _run(self._constant, {}, device)
-            self._kept[device] = {key: found[key] for key in found.keys() & read}
+                found = _run(constant, {}, device)
+            read = found.keys() & self._read_with(depending)
+            self._kept[device] = {key: found[key] for key in read}
         return self._kept[device]
 
 
@@ -165,8 +166,7 @@ class Preparing(Recorder):
         if not _is_pure(func, given) or not all(map(self._is_made, given)):
             return super().__torch_dispatch__(func, types, args, kwargs)
         reason, result = None, None
-        known = name in VIEWS | FILLS or (name in POINTWISE and all(map(self._is_row, given)))
-        if known:
+        if name in VIEWS | FILLS or (name in POINTWISE and all(map(self._is_row, given))):
             try:
                 result = super().__torch_dispatch__(func, types, args, kwargs)
             except Untraceable as untraceable:

@@ -118,9 +118,6 @@ class Surrogates(Moving):
             return apply("neg", self._factor(args[0], of))
         if node.op == "where" and not inside[0]:
             zero = self.graph.const(0)
-            parts = (
-                self._factor(a, of) if b else a for a, b in zip(args[1:], inside[1:], strict=True)
-            )
-            if all(b or a is zero for a, b in zip(args[1:], inside[1:], strict=True)):
-                return apply("where", args[0], *parts)
+            parts = (part if part is zero else self._factor(part, of) for part in args[1:])
+            return apply("where", args[0], *parts)
         raise Untraceable("it is not a factor times the gradient")
