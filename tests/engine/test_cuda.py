@@ -1,8 +1,11 @@
 """What users do with layers on a GPU; where there is none, nothing of this runs."""
 
+import warnings
+
 import pytest
 import torch
 
+import seqnets
 from seqnets import Bidirectional, DeepRNN, Recurrent, unroll
 from seqnets.cells import (
     GRUCell,
@@ -188,3 +191,20 @@ def test_auto_takes_the_kernels_for_a_cell_that_torch_does_not_know():
     Recurrent(PeepholeLSTMCell(3, WIDE).cuda())(numbers(4, 20, 3))
 
     assert runs["triton"] == before + 1
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_weights_in_float16_lie_in_one_memory_where_cudnn_reads_them(kind):
+    theirs = getattr(torch.nn, kind)(128, 128, batch_first=True)
+    ours = getattr(seqnets, kind)(128, 128, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    theirs, ours = theirs.half().cuda(), ours.half().cuda()
+    x = numbers(8, 20, 128).half().requires_grad_()
+
+    expected, _ = theirs(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PyTorch warns of weights that lie apart
+        y, _ = unroll(ours.bound_cells()[0], x, backend="native")
+
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(gradients(y, x, ours), gradients(expected, x, theirs))

@@ -14,7 +14,7 @@ from torch import Tensor
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.cells import Cell
-from seqnets.engine import BACKENDS, explain, reference, unroll
+from seqnets.engine import BACKENDS, explain, native, reference, unroll
 from seqnets.engine.request import make_request
 from seqnets.layers import Recurrent, Stream
 
@@ -93,6 +93,7 @@ def make_workload(case: Case, make: CellFactory, device: torch.device) -> Worklo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = make(case.I, case.H).to(device, dtype)
+        native.flatten_parameters(cell)  # as a layer does
         for vector in (p for p in cell.parameters() if p.dim() == 1):  # zeros would hide mistakes
             torch.nn.init.uniform_(vector, -0.1, 0.1)
         T = STEPS_COMPARED if case.pass_ == "step" else case.T

@@ -9,16 +9,17 @@ from typing import Any, cast
 
 import torch
 from torch import _VF, Tensor
+from torch.backends.cudnn import rnn as cudnn
+from torch.compiler import is_compiling
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.cells.base import autocasts
 from seqnets.engine.request import Request, at_steps, state_before, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
 name = "native"
 
-# A cell's parameters are tensors of their own, and nobody who reads this could change that.
+# Where weights lie apart (see flatten_parameters), nobody who reads this could change that.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single", module=__name__)
 
 _FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
@@ -45,9 +46,9 @@ def refusal(request: Request) -> str | None:
         return "torch's kernels need at least one step"
     if under_transform():
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if is_compiling() and not torch.compiler.is_exporting():
         return "torch.compile cannot differentiate torch's own recurrent kernels"
-    if request.x.is_cpu and autocasts(request.x):
+    if request.x.is_cpu and torch.is_autocast_enabled("cpu"):
         return request.cell.asked(_refusal_of_autocast) or None
     return None
 
@@ -68,7 +69,7 @@ def _refusal_of_autocast(cell: Cell) -> str:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = cast(GatedCell, request.cell)
-    weights = [getattr(cell, name) for name in cell.parameter_shapes]
+    weights = [cell._tensor(name) for name in cell.parameter_shapes]
     y, *state = _run_kernel(request, weights)
     return y, tuple([part.squeeze(0) for part in state])
 
@@ -79,7 +80,7 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
     The state has a dimension for layers before its rows, as torch's kernels have it.
     """
     cell = cast(GatedCell, request.cell)
-    x, lengths, valid, before = request.clean_x, request.lengths, request.valid, request.state
+    x, lengths, valid, before = request.clean_x, request.lengths, request.valid, _before(request)
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
@@ -90,32 +91,78 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
         y, *state = _call(cell, x, before, weights)
         h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         none = before[0].to(h.dtype)  # under autocast it may be another
-        state[0] = torch.where((lengths > 0)[:, None], h, none)[None]
+        state[0] = torch.where((lengths > 0)[:, None], h, none)
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
         y = _reversed(y, request)
     return y, *state
 
 
-def _call(cell: GatedCell, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, ...]:
-    hidden = [h.unsqueeze(0) for h in state]
+def _before(request: Request) -> list[Tensor]:
+    """The state before the first step, each (1, B, H): torch's kernels have layers first."""
+    if request.given is not None:
+        return [part.unsqueeze(0) for part in request.given]
+    x, sizes = request.x, request.cell.state_sizes
+    h = x.new_zeros(1, x.shape[0], sizes[0])  # nobody writes to it, so that it can be c too
+    return [h if size == sizes[0] else x.new_zeros(1, x.shape[0], size) for size in sizes]
+
+
+def _call(
+    cell: GatedCell, x: Tensor, state: list[Tensor], weights: list[Tensor]
+) -> tuple[Tensor, ...]:
     kernel: Any
     hx: Tensor | list[Tensor]
-    if (kind := family(cell)) is LSTMCell:
-        kernel, hx = _VF.lstm, hidden
-    elif kind is GRUCell:
-        kernel, hx = _VF.gru, hidden[0]
+    if isinstance(cell, LSTMCell):
+        kernel, hx = _VF.lstm, state
+    elif isinstance(cell, GRUCell):
+        kernel, hx = _VF.gru, state[0]
     else:
-        kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), hidden[0]
+        kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), state[0]
     # Kernels have a backward only for what they ran as training; a tracer runs a module with and
     # without gradients, and wants to see the same.
-    train = cell.training if torch.jit.is_tracing() else torch.is_grad_enabled()
+    tracing = torch._C._get_tracing_state() is not None
+    train = cell.training if tracing else torch.is_grad_enabled()
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
     found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
-    if found[0].requires_grad and not torch.compiler.is_compiling():
+    if found[0].requires_grad and not is_compiling():
         let_derive_twice(cell, found[0])
     return found
+
+
+def flatten_parameters(cell: Cell) -> None:
+    """Move a cell's weights in float16 into one piece of memory, as cuDNN reads them on a GPU.
+
+    Else they are copied into one at each call. Parameters stay the objects they are; those that
+    share memory with something stay where they are too. In other dtypes they are left alone: the
+    loops are as fast there, and some who save weights refuse, or mistake, what shares memory.
+    """
+    if family(cell) is None or cell.parametrised:
+        return
+    cell = cast(GatedCell, cell)
+    weights = [cell._tensor(name) for name in cell.parameter_shapes]
+    if any(weight.dtype != torch.float16 or _shares_memory(weight) for weight in weights):
+        return
+    if not all(map(torch.backends.cudnn.is_acceptable, weights)):
+        return
+    if not torch._use_cudnn_rnn_flatten_weight():
+        return
+    proj_size = cell.proj_size if isinstance(cell, LSTMCell) else 0
+    sizes = cell.input_size, _mode(cell), cell.hidden_size, proj_size
+    with torch.no_grad(), torch.cuda.device_of(weights[0]):
+        # (..., num_layers, batch_first, bidirectional)
+        torch._cudnn_rnn_flatten_weight(weights, len(weights), *sizes, 1, True, False)
+
+
+def _shares_memory(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+
+
+def _mode(cell: GatedCell) -> int:
+    """What cuDNN calls a cell's equation."""
+    if isinstance(cell, RNNCell):
+        return cudnn.get_cudnn_mode(f"RNN_{cell.nonlinearity.upper()}")
+    return cudnn.get_cudnn_mode("LSTM" if isinstance(cell, LSTMCell) else "GRU")
 
 
 def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -182,7 +229,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     kind = type(cell)
-    if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
+    if is_compiling():  # which looks into functions, and not into their caches
         return None if cell.asked(_has_equation) else _family(kind)
     return None if _has_equation(cell) else _known_family(kind)
 

@@ -19,7 +19,7 @@ from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.typing import State
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Request:
     """A cell, and the sequences to run it over.
 

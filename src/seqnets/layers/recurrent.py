@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
@@ -39,6 +42,12 @@ class Recurrent(nn.Module):
         self.reverse = reverse
         self.backend = backend
         self.memory = memory
+        native.flatten_parameters(cell)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # to another device, say, or another dtype
+        native.flatten_parameters(self.cell)
+        return self
 
     @property
     def input_size(self) -> int:

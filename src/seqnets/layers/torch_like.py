@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from typing_extensions import Self
 
 from seqnets import cells, initializers
 from seqnets.cells import GatedCell
@@ -191,6 +192,12 @@ class TorchLike(_TorchLike):
             make = partial(self.cell_class, width, hidden_size, bias=bias, **options)
             self._equations.append(self._declare(make, suffix, device, dtype))
         self.reset_parameters()
+        self.flatten_parameters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # to another device, say, or another dtype
+        self.flatten_parameters()
+        return self
 
     @property
     def output_size(self) -> int:
@@ -206,7 +213,12 @@ class TorchLike(_TorchLike):
         ]
 
     def flatten_parameters(self) -> None:
-        """Nothing to do: kept because code written for torch.nn calls it."""
+        """Move the weights of each cell that cuDNN knows into one piece of memory.
+
+        On a GPU, in float16; nothing elsewhere. Moving the module does it, copying does not.
+        """
+        for cell in self.bound_cells():
+            native.flatten_parameters(cell)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run over sequences.
