@@ -24,6 +24,7 @@ from seqnets.cells import (
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
 from seqnets.engine.request import make_request
+from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
 from tests.cells.final import TRACED_CELLS, sized
@@ -91,8 +92,8 @@ def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch
     check_backend(cell_cls(3, 70), "c", steps=(1, 5), dtypes=(torch.float64,))
 
 
-def everything(cell, x, **options):
-    y, state = unroll(cell, x, backend="c", **options)
+def everything(cell, x, backend="c", **options):
+    y, state = unroll(cell, x, backend=backend, **options)
     loss = y.cos().sum() + sum(part.sum() for part in state)
     wanted = [x, *cell.parameters()]
     return y, *state, *torch.autograd.grad(loss, wanted, materialize_grads=True)
@@ -448,3 +449,43 @@ def test_rows_that_have_ended_are_passed_by_and_change_nothing(cell_cls, order, 
             found.append((y, *after, *torch.autograd.grad(total, wanted)))
 
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+def _moved(places):
+    """The matrix that puts unit ``places[j]`` into place j."""
+    return torch.eye(len(places), dtype=torch.float64)[torch.as_tensor(places)]
+
+
+_NUMBERS = torch.randn(450, 450, generator=torch.Generator().manual_seed(0))
+SPARSE = {
+    "nothing": torch.zeros(70, 70),
+    "one number": torch.eye(70) * (torch.arange(70) == 69),
+    "the same place": torch.eye(300),
+    "the opposite place": _moved(range(299, -1, -1)),
+    "the next place": torch.eye(70).roll(1, 0),
+    "far places": _moved(torch.arange(300).view(6, 50).T.flatten()),
+    "blocks": torch.block_diag(*_NUMBERS[:300, :50].view(6, 50, 50)),
+    "half of it": _NUMBERS[:300, :300].tril(),
+    "every third": _NUMBERS * (torch.arange(450) % 3 == 0),
+    "two ends": _NUMBERS[:70, :70] * (torch.arange(70) % 69 == 0),
+    "a few rows": _NUMBERS[:70, :70] * (torch.arange(70) % 30 == 0)[:, None],
+    "minus zero": -torch.zeros(70, 70),
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_zeros_in_a_weight_change_nothing(kind):
+    weight = SPARSE[kind].double()
+    weight = weight / weight.abs().sum(1).max().clamp(min=1)
+    for cell_cls in (RNNCell, GRUCell):
+        cell = cell_cls(3, len(weight), dtype=torch.float64)
+        with torch.no_grad():
+            cell.weight_hh.copy_(weight.repeat(len(cell.weight_hh) // len(weight), 1))
+
+        for B in (1, 14):
+            x = torch.randn(B, 4, 3, dtype=torch.float64, requires_grad=True)
+            found, expected = (everything(cell, x, each) for each in ("c", "reference"))
+            torch.testing.assert_close(found, expected)
+            stream = Stream(Recurrent(cell), batch_size=B)
+            steps = [stream(each).clone() for each in x.detach().unbind(1)]
+            torch.testing.assert_close(torch.stack(steps, 1), expected[0])

@@ -78,6 +78,59 @@ static void pack_columns(const real *w, long K, long width, int vectors, long un
         }
 }
 
+/* The most rows of a batch at once, and the most rows of a panel that are picked one by one. */
+enum { TALLEST = 12, FEW = 128 };
+
+/* What is kept of a panel: how many rows, the first of them, and if others lie between them, where
+ * each one was; then the first is -1. In numbers, as scratch memory is counted. */
+#define KEPT(K) (2 + (K))
+
+static inline int all_zeros(const real *row, long vectors) {
+    if (row[0] != 0) return 0;
+    vec total = {0};
+    for (long v = 0; v < vectors; v++) total += v_abs(v_load(row + v * LANES));
+    return v_sum(total) == 0;
+}
+
+/* Move the rows of a panel that are not all zeros to its beginning: the others add nothing, so that
+ * a matrix of blocks, or one that only moves units, costs what it moves. */
+static void keep_rows(real *panel, long K, long wide, int32_t *kept) {
+    const long size = wide * LANES;
+    int32_t *places = kept + 2;
+    long many = 0;
+    for (long k = 0; k < K; k++)
+        if (!all_zeros(panel + k * size, wide)) places[many++] = (int32_t)k;
+    const long first = many ? places[0] : 0, span = many ? places[many - 1] + 1 - first : 0;
+    if (many > FEW || many * 2 > span) {
+        if (first) memmove(panel, panel + first * size, (size_t)(span * size) * sizeof(real));
+        kept[0] = (int32_t)span, kept[1] = (int32_t)first;
+        return;
+    }
+    for (long i = 0; i < many; i++)
+        memmove(panel + i * size, panel + places[i] * size, (size_t)size * sizeof(real));
+    kept[0] = (int32_t)many, kept[1] = -1;
+}
+
+/* Rows of numbers times a panel of a few rows, whose places lie apart. */
+static __attribute__((noinline)) void times_few(Product product, const real *a, long stride,
+                                                long rows, const real *panel, long many,
+                                                const int32_t *places, real *z) {
+    real few[TALLEST * FEW];
+    for (long r = 0; r < rows; r++)
+        for (long k = 0; k < many; k++) few[r * FEW + k] = a[r * stride + places[k]];
+    product(few, FEW, panel, many, z);
+}
+
+/* Rows of numbers times what is kept of a panel. */
+INLINE void times_panel(Product product, const real *a, long stride, long rows, const real *panel,
+                        const int32_t *kept, real *z) {
+    const long many = kept[0], first = kept[1];
+    if (first < 0)
+        times_few(product, a, stride, rows, panel, many, kept + 2, z);
+    else
+        product(a + first, stride, panel, many, z);
+}
+
 INLINE long panels(long width, int vectors) {
     return (width + vectors * LANES - 1) / (vectors * LANES);
 }

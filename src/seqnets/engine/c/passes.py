@@ -32,7 +32,7 @@ class PassPrinter:
         self.line, self.size, self.pointer = text.line, text.size, text.pointer
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)
-        self.widths = {p.blocks * vectors_of(s) for s in stages for p in s.products}
+        self.widths = {wide_of(p, s) for s in stages for p in s.products}
 
     # What the passes differ in.
 
@@ -128,6 +128,7 @@ class PassPrinter:
             for p in stage.products:
                 panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
                 members[f"weight_{p.product}"] = f"{panels} * {self._panel(p, stage)}"
+                members[f"kept_{p.product}"] = f"{panels} * {self._kept(p)}"
         members |= self.room()
         room = f"{self.name.title()}Room"
         with self.text.block("typedef struct", f"}} {room};"):
@@ -147,13 +148,26 @@ class PassPrinter:
             for stage in self.stages:
                 for p in stage.products:
                     panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
-                    self.line(f"for (long p = s->thread; p < {panels}; p += s->threads)")
-                    to = f"m->weight_{p.product} + p * {self._panel(p, stage)}"
-                    self.line("    " + self.pack(p, stage, to))
+                    with self.text.block(
+                        f"for (long p = s->thread; p < {panels}; p += s->threads)"
+                    ):
+                        panel, kept = self._packed(p, stage)
+                        shape = f"{self.size(self.reach(p.product))}, {wide_of(p, stage)}"
+                        self.line(self.pack(p, stage, panel))
+                        self.line(f"keep_rows({panel}, {shape}, {kept});")
+
+    def _packed(self, product: StageProduct, stage: Stage) -> tuple[str, str]:
+        """Where panel p of a weight lies, and what says which of its rows are kept."""
+        k = product.product
+        panel = f"m->weight_{k} + p * {self._panel(product, stage)}"
+        return panel, f"(int32_t *)(m->kept_{k} + p * {self._kept(product)})"
+
+    def _kept(self, product: StageProduct) -> str:
+        return f"KEPT({self.size(self.reach(product.product))})"
 
     def _panel(self, product: StageProduct, stage: Stage) -> str:
         numbers = self.size(self.reach(product.product))
-        return f"{numbers} * {product.blocks * vectors_of(stage)} * LANES"
+        return f"{numbers} * {wide_of(product, stage)} * LANES"
 
     @contextmanager
     def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
@@ -165,7 +179,7 @@ class PassPrinter:
                 ``b0`` and the distance of rows.
         """
         vectors, W = vectors_of(stage), self.size(stage.width)
-        tall = f"MOST_{max(p.blocks * vectors for p in stage.products)}" if rows else "8"
+        tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
         self.line(f"const long many = panels({W}, {vectors});")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
@@ -177,14 +191,13 @@ class PassPrinter:
                 if stage.products:
                     self.line(f"const int some = some_valid(c, b0, high, t, {self.source});")
                 for p in stage.products:
-                    k, wide = p.product, p.blocks * vectors
+                    k, wide = p.product, wide_of(p, stage)
                     self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
-                    weight = f"m->weight_{k} + p * {self._panel(p, stage)}"
-                    reach = self.size(self.reach(k))
-                    self.line(
-                        f"if (some) product_{wide}[high]({rows[k]}, {weight}, {reach}, z_{k});",
-                        f"else __builtin_memset(z_{k}, 0, sizeof z_{k});",
-                    )
+                    panel = ", ".join(self._packed(p, stage))
+                    self.line("if (some)")
+                    self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
+                    self.line(f"                {panel}, z_{k});")
+                    self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const long soon = b * c->row_b + then * c->row_t;")
@@ -247,6 +260,11 @@ class PassPrinter:
 def vectors_of(stage: Stage) -> int:
     """Vectors of units in a panel: two where a product has but one number for each unit."""
     return 2 if all(product.blocks == 1 for product in stage.products) else 1
+
+
+def wide_of(product: StageProduct, stage: Stage) -> int:
+    """Vectors in a row of a product's panel: those of all its blocks."""
+    return product.blocks * vectors_of(stage)
 
 
 def loaded(place: str) -> str:

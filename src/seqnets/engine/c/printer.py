@@ -12,7 +12,7 @@ from seqnets.engine.c.text import Text
 from seqnets.engine.program import Program
 
 _REGISTERS = {"== 32": 24, "!= 32": 12}  # vectors of sums that stay in registers, by NREGS
-_TALLEST = 12  # rows at once
+_TALLEST = 12  # rows at once, as in loops.h
 
 
 @dataclass
