@@ -27,7 +27,14 @@ from seqnets.engine.request import make_request
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
 from tests.cells.final import TRACED_CELLS, sized
-from tests.engine.user_cells import USER_CELLS, AveragingCell, LeakyCell, MGUCell, ZoneoutCell
+from tests.engine.user_cells import (
+    USER_CELLS,
+    AveragingCell,
+    BareCell,
+    LeakyCell,
+    MGUCell,
+    ZoneoutCell,
+)
 
 try:
     compiler.compiler()
@@ -76,10 +83,7 @@ def test_cells_options_agree_with_the_reference(options):
     assert check_backend(OPTIONS[options](3, 19), "c", steps=(1, 2, 63)) == {}
 
 
-@pytest.mark.parametrize("split", SPLITS, ids=str)
-@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell, *USER_CELLS])
-def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch):
-    threads, row_groups = split
+def split_work(monkeypatch, threads, row_groups):
     before = loops.settings
 
     def settings(library, program, B, T):
@@ -87,6 +91,12 @@ def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch
         return values | {"threads": threads, "row_groups": row_groups}
 
     monkeypatch.setattr(loops, "settings", settings)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell, *USER_CELLS])
+def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch):
+    split_work(monkeypatch, *split)
 
     check_backend(cell_cls(3, 70), "c", steps=(1, 5), dtypes=(torch.float64,))
 
@@ -111,6 +121,28 @@ def test_the_number_of_threads_changes_no_more_than_rounding():
         torch.set_num_threads(before)
 
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
+
+
+class OverlappingCell(BareCell):
+    """Two pieces of a parameter that have numbers in common."""
+
+    def make(self, I, H):
+        self.scale, self.u = self.weight(H + 1), self.weight(H, H)
+
+    def step(self, x, state):
+        (h,) = state
+        return (torch.tanh(self.scale[1:] * h + self.scale[:-1] * x + h @ self.u),)
+
+
+def test_pieces_of_a_parameter_that_overlap_get_all_of_their_gradient(monkeypatch):
+    cell = OverlappingCell(32, 32).double()
+    x = torch.randn(1, 1000, 32, dtype=torch.float64, requires_grad=True)
+    alone = everything(cell, x)
+
+    split_work(monkeypatch, threads=2, row_groups=1)
+
+    for _ in range(5):  # threads that add to one number lose some of it, as chance will have it
+        torch.testing.assert_close(everything(cell, x), alone, rtol=1e-10, atol=1e-10)
 
 
 def test_the_same_input_gives_the_same_bits():
