@@ -23,6 +23,7 @@ from seqnets.cells import (
 )
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
+from seqnets.engine.c.text import with_headers
 from seqnets.engine.request import make_request
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
@@ -121,6 +122,24 @@ def test_the_number_of_threads_changes_no_more_than_rounding():
         torch.set_num_threads(before)
 
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
+
+
+LAST_OF_MANY = """
+static int last(void) { return 99; }
+static int many(void) { return 100; }
+
+__attribute__((visibility("default"))) int stays_in_its_team(void) {
+    Team team = {.rows = 800, .threads = 100, .row_groups = 100, .thread = last, .team = many};
+    const char *place = (const char *)share(&team).own;
+    return !place || place < (const char *)(&team + 1);
+}
+"""
+
+
+def test_a_thread_beside_many_others_looks_at_nothing_outside_of_its_team():
+    text = with_headers(LAST_OF_MANY, "vector.h", "loops.h", double=False)
+
+    assert compiler.load(text).stays_in_its_team()
 
 
 class OverlappingCell(BareCell):
