@@ -67,6 +67,18 @@ def test_nothing_times_nothing_is_nothing(speed_of_torch):
     torch.testing.assert_close(product(torch.ones(2, 0), torch.ones(0, 2)), torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize(
+    "b",
+    [torch.ones(2, 5), torch.ones(4, 5), torch.ones(3, 5).double()],
+    ids=["fewer rows", "more rows", "another dtype"],
+)
+def test_matrices_that_do_not_fit_are_refused_as_torch_does(b, speed_of_torch):
+    speed_of_torch(0.5)
+
+    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|same dtype"):
+        product(torch.ones(4, 3), b)
+
+
 def test_a_product_may_go_where_there_is_room(speed_of_torch):
     speed_of_torch(0.5)
     a, b, out = torch.randn(4, 3), torch.randn(3, 5), torch.empty(4, 5)

@@ -10,6 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from seqnets.engine import products
 from seqnets.engine.measured import of_processor
+from seqnets.engine.products import linear
 from seqnets.layers import Linear
 
 
@@ -56,6 +57,35 @@ def test_a_matrix_that_does_not_learn_has_no_gradient(whose):
 
     assert layer.weight.grad is None
     torch.testing.assert_close(layer.bias.grad, torch.full((6,), 5.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 6), (5, 6)], ids=str)
+def test_a_bias_may_have_any_shape_that_torch_spreads_over_the_rows(shape, whose):
+    x, weight = torch.randn(5, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    bias = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    found = []
+    for function in (linear, F.linear):
+        y = function(x, weight, bias)
+        found.append((y, *torch.autograd.grad(y.sin().sum(), bias)))
+
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("features", "bias"),
+    [(3, None), (5, None), (4, torch.zeros(5)), (4, torch.zeros(7)), (4, torch.zeros(6).half())],
+    ids=["too few", "too many", "a short bias", "a long bias", "a bias of another dtype"],
+)
+def test_of_what_does_not_fit_torch_says_what_is_wrong(features, bias, whose):
+    given = torch.ones(5, features), torch.ones(6, 4), bias
+
+    with pytest.raises(RuntimeError) as theirs:
+        F.linear(*given)
+    with pytest.raises(RuntimeError) as ours:
+        linear(*given)
+
+    assert str(ours.value) == str(theirs.value)
 
 
 def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):

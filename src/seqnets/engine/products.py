@@ -28,7 +28,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
         bias: (n); none if omitted.
         out: What becomes the product, (m, n), contiguous; new if omitted.
     """
-    if _is_ours(a, b):
+    if _is_ours(a, b, bias):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
         multiply(a, b, bias if bias is None else bias.contiguous(), out)
         return out
@@ -43,36 +43,55 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
 
 
-def _is_ours(a: Tensor, b: Tensor) -> bool:
-    """Whether our product of two matrices is there, and was faster."""
-    return a.is_cpu and _ours(*a.shape, b.shape[1]) and can_multiply(a.dtype)
+def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether our product of two matrices is there, takes them, and was faster."""
+    return (
+        a.is_cpu
+        and _ours(*a.shape, b.shape[1])
+        and _are_taken(a, b.T, bias)
+        and can_multiply(a.dtype)
+    )
+
+
+def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether features, a matrix and a bias are of one kind and fit; torch says what does not."""
+    n, k = weight.shape
+    return (
+        x.shape[-1] == k
+        and (bias is None or bias.shape == (n,))
+        and all(
+            each.is_cpu and each.dtype == x.dtype and each.layout == torch.strided
+            for each in (x, weight, bias)
+            if each is not None
+        )
+    )
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` by :func:`product`, where nobody has to look inside."""
-    if torch.compiler.is_compiling() or _is_seen(input, weight) or not _is_worth(input, weight):
-        return F.linear(input, weight, bias)
+    given = (input, weight, bias)
+    if torch.compiler.is_compiling() or _is_seen(*given) or not _is_worth(*given):
+        return F.linear(*given)
     return _Linear.apply(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
 
 
-def _is_seen(input: Tensor, weight: Tensor) -> bool:
+def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether somebody watches torch's operations, or a tensor is of a kind of its own."""
     return (
-        has_torch_function((input, weight))
+        has_torch_function((input, weight, bias))
         or is_watched(weight)
         or refusal_of_one_operation(input) is not None
     )
 
 
-def _is_worth(input: Tensor, weight: Tensor) -> bool:
-    """Whether our product takes features and a matrix, and is faster."""
+def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether our product takes features, a matrix and a bias, and is faster."""
     if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
         return False
     n, k = weight.shape
     return (
         _ours(input.numel() // max(1, k), k, n)
-        and input.dtype == weight.dtype
-        and input.layout == weight.layout == torch.strided
+        and _are_taken(input, weight, bias)
         and can_multiply(input.dtype)
         and not autocasts(input)
     )

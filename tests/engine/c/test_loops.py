@@ -23,12 +23,20 @@ from seqnets.cells import (
 )
 from seqnets.engine import runs
 from seqnets.engine.c import compiler, loops
+from seqnets.engine.c.text import with_headers
 from seqnets.engine.request import make_request
 from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
 from tests.cells.final import TRACED_CELLS, sized
-from tests.engine.user_cells import USER_CELLS, AveragingCell, LeakyCell, MGUCell, ZoneoutCell
+from tests.engine.user_cells import (
+    USER_CELLS,
+    AveragingCell,
+    BareCell,
+    LeakyCell,
+    MGUCell,
+    ZoneoutCell,
+)
 
 try:
     compiler.compiler()
@@ -77,10 +85,7 @@ def test_cells_options_agree_with_the_reference(options):
     assert check_backend(OPTIONS[options](3, 19), "c", steps=(1, 2, 63)) == {}
 
 
-@pytest.mark.parametrize("split", SPLITS, ids=str)
-@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell, *USER_CELLS])
-def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch):
-    threads, row_groups = split
+def split_work(monkeypatch, threads, row_groups):
     before = loops.settings
 
     def settings(library, program, B, T):
@@ -88,6 +93,12 @@ def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch
         return values | {"threads": threads, "row_groups": row_groups}
 
     monkeypatch.setattr(loops, "settings", settings)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell, *USER_CELLS])
+def test_work_may_be_split_among_threads_in_any_way(cell_cls, split, monkeypatch):
+    split_work(monkeypatch, *split)
 
     check_backend(cell_cls(3, 70), "c", steps=(1, 5), dtypes=(torch.float64,))
 
@@ -112,6 +123,46 @@ def test_the_number_of_threads_changes_no_more_than_rounding():
         torch.set_num_threads(before)
 
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
+
+
+LAST_OF_MANY = """
+static int last(void) { return 99; }
+static int many(void) { return 100; }
+
+__attribute__((visibility("default"))) int stays_in_its_team(void) {
+    Team team = {.rows = 800, .threads = 100, .row_groups = 100, .thread = last, .team = many};
+    const char *place = (const char *)share(&team).own;
+    return !place || place < (const char *)(&team + 1);
+}
+"""
+
+
+def test_a_thread_beside_many_others_looks_at_nothing_outside_of_its_team():
+    text = with_headers(LAST_OF_MANY, "vector.h", "loops.h", double=False)
+
+    assert compiler.load(text).stays_in_its_team()
+
+
+class OverlappingCell(BareCell):
+    """Two pieces of a parameter that have numbers in common."""
+
+    def make(self, I, H):
+        self.scale, self.u = self.weight(H + 1), self.weight(H, H)
+
+    def step(self, x, state):
+        (h,) = state
+        return (torch.tanh(self.scale[1:] * h + self.scale[:-1] * x + h @ self.u),)
+
+
+def test_pieces_of_a_parameter_that_overlap_get_all_of_their_gradient(monkeypatch):
+    cell = OverlappingCell(32, 32).double()
+    x = torch.randn(1, 1000, 32, dtype=torch.float64, requires_grad=True)
+    alone = everything(cell, x)
+
+    split_work(monkeypatch, threads=2, row_groups=1)
+
+    for _ in range(5):  # threads that add to one number lose some of it, as chance will have it
+        torch.testing.assert_close(everything(cell, x), alone, rtol=1e-10, atol=1e-10)
 
 
 def test_the_same_input_gives_the_same_bits():

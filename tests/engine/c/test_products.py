@@ -61,6 +61,14 @@ def test_an_imaginary_part_may_be_stored_as_its_opposite():
     torch.testing.assert_close(multiplied(a, b), a @ b)
 
 
+def test_so_may_a_bias():
+    a, b, bias = torch.randn(13, 6), torch.randn(6, 1), torch.tensor([1 + 2j]).conj().imag
+    assert bias.is_neg()
+    assert bias.is_contiguous()
+
+    torch.testing.assert_close(multiplied(a, b, bias), a @ b - 2)
+
+
 def test_nothing_is_written_beside_the_product():
     around = torch.zeros(9, 70)
 

@@ -222,6 +222,6 @@ static Share share(Team *team) {
     s.first = share_of(team->rows, s.group, groups);
     s.last = share_of(team->rows, s.group + 1, groups);
     s.all = &team->all;
-    s.own = &team->groups[s.group];
+    s.own = s.units > 1 ? &team->groups[s.group] : 0; /* who is alone meets nobody */
     return s;
 }

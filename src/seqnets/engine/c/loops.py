@@ -184,11 +184,11 @@ class CLoops:
         library = self.library(program, like.dtype)
         split = settings(library, program, B, T)
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
-        groups = split["row_groups"]
+        threads = split["threads"]  # each adds up what it finds: pieces of a parameter may overlap
         sums = {
-            leaf.what.key: like.new_zeros(groups, math.prod(step.parameters[leaf.what.key]))
+            leaf.what.key: like.new_zeros(threads, math.prod(step.parameters[leaf.what.key]))
             if leaf.width
-            else like.new_zeros(groups, width)
+            else like.new_zeros(threads, width)
             for leaf, width in program.units.items()
         }
         found = Gradients(
@@ -215,7 +215,7 @@ class CLoops:
         library.call("backward", values, like)
         for leaf in program.units:
             name = leaf.what.key
-            total = sums[name][0] if groups == 1 else sums[name].sum(0)
+            total = sums[name][0] if threads == 1 else sums[name].sum(0)
             found.units[name] = (total if leaf.width else total.sum()).view(step.parameters[name])
         return found
 

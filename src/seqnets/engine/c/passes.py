@@ -207,7 +207,7 @@ class PassPrinter:
             if sums:
                 with self._vector_by_vector(vectors, W):
                     for i in sums:
-                        to = self.at(f"unit_{i}", self._unit_numbers(i), row="s->group")
+                        to = self.at(f"unit_{i}", self._unit_numbers(i), row="s->thread")
                         self.line(stored(to, f"{loaded(to)} + unit_{i}[j]"))
 
     def _unit_numbers(self, i: int) -> int:

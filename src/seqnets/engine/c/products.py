@@ -39,6 +39,7 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
     library = _library(a.dtype)
     assert library is not None  # somebody asked before
     a, b = a.resolve_neg(), b.resolve_neg()  # imaginary parts may be the numbers' opposites
+    bias = None if bias is None else bias.resolve_neg()
     (m, k), n = a.shape, b.shape[1]
     threads = min(most_threads(), max(1, m * n * k // _WORTH_A_THREAD))
     scratch = room(out, threads, library.scratch)

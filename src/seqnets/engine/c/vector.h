@@ -95,7 +95,11 @@ static const real COS[] = {0.0416666642f, -0.00138883002f, 2.45474366e-05f};
 #endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
+#ifdef __clang__ /* which passes over what is said to GCC */
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 64")
+#endif
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
