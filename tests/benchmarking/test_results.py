@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -182,6 +183,28 @@ def test_a_report_knows_its_gpu(monkeypatch):
 
     assert found["gpu"] == "H200"
     assert {"driver", "cuda", "cudnn"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "printed", "name"),
+    [
+        ("lscpu", "Vendor ID:  ARM\nModel name:  Neoverse-N1\nStepping:  r3p1", "Neoverse-N1"),
+        ("sysctl", "Apple M2", "Apple M2"),
+        (None, "", "aarch64"),
+    ],
+)
+def test_a_processor_that_the_kernel_does_not_name_is_named_by_a_command(
+    command, printed, name, monkeypatch
+):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "CPU implementer\t: 0x41\n")
+    monkeypatch.setattr(
+        "seqnets.benchmarking.surroundings._printed",
+        lambda *given: printed if given[0] == command else None,
+    )
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+
+    assert machine()["processor"] == name
 
 
 @pytest.mark.parametrize(("sizes", "panels"), [({"T": 16}, 1), ({"T": 16, "B": 64}, 2)])

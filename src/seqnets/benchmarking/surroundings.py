@@ -82,12 +82,17 @@ def now() -> str:
 
 
 def _processor() -> str:
+    """The model's name, as Linux tells it, on ARM by a command, or macOS."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        told = ""
+    for line in [*told.splitlines(), *(_printed("lscpu") or "").splitlines()]:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "model name":
+            return value.strip()
+    on_macos = _printed("sysctl", "-n", "machdep.cpu.brand_string")
+    return on_macos or platform.processor() or platform.machine()
 
 
 def _compiler() -> str | None:
