@@ -17,7 +17,7 @@ import torch
 
 import seqnets
 
-_PACKAGES = ("torch", "numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
+_PACKAGES = ("numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _ALLOCATOR = (
     *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
@@ -57,6 +57,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of Python, seqnets and the packages that may run."""
     found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
+    found["torch"] = str(torch.__version__)  # says what it was built for; its package may not
     for name in _PACKAGES:
         try:
             found[name] = version(name)
