@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: help train test test-slow gpu check lint types floors format clean
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(USABLE)  ## Train a language model on Python's own manual, in at most 2 minutes
 	$(BIN)/seqnets train experiment=python_docs

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,14 +39,15 @@ def test_a_report_comes_back_from_json_as_it_was(tmp_path):
     assert Report.load(tmp_path / "new" / "report.json") == report
 
 
-def test_json_holds_machine_versions_commit_date_and_options(tmp_path):
+def test_json_holds_machine_versions_commit_date_and_options(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "3.0+cpu")  # of a package that is called 3.0
     Report({"suite": "quick"}).save(tmp_path / "report.json")
 
     held = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
 
     assert {"processor", "cores", "threads", "compiler", "load", "gpu"} <= held["machine"].keys()
     assert held["machine"]["threads"] == torch.get_num_threads()
-    assert held["versions"]["torch"] == torch.__version__
+    assert held["versions"]["torch"] == "3.0+cpu"
     assert held["options"] == {"suite": "quick"}
     assert held["date"].endswith("+00:00")
     assert held["commit"] is None or (len(held["commit"]["id"]), type(held["commit"]["dirty"])) == (
@@ -182,6 +184,28 @@ def test_a_report_knows_its_gpu(monkeypatch):
 
     assert found["gpu"] == "H200"
     assert {"driver", "cuda", "cudnn"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "printed", "name"),
+    [
+        ("lscpu", "Vendor ID:  ARM\nModel name:  Neoverse-N1\nStepping:  r3p1", "Neoverse-N1"),
+        ("sysctl", "Apple M2", "Apple M2"),
+        (None, "", "aarch64"),
+    ],
+)
+def test_a_processor_that_the_kernel_does_not_name_is_named_by_a_command(
+    command, printed, name, monkeypatch
+):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "CPU implementer\t: 0x41\n")
+    monkeypatch.setattr(
+        "seqnets.benchmarking.surroundings._printed",
+        lambda *given: printed if given[0] == command else None,
+    )
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+
+    assert machine()["processor"] == name
 
 
 @pytest.mark.parametrize(("sizes", "panels"), [({"T": 16}, 1), ({"T": 16, "B": 64}, 2)])

@@ -1,6 +1,8 @@
 """Which backend "auto" takes where several could run."""
 
+import io
 import json
+import platform
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -61,6 +63,21 @@ def test_a_family_of_processors_that_was_measured_has_a_table_of_its_own(speed, 
     chosen = seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen
 
     assert chosen == ("native" if speed > 1 else "c")
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2\n", "AuthenticAMD 26"),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd0c\nCPU revision\t: 1\n", "0x41 0xd0c"),
+        ("", platform.machine()),
+    ],
+    ids=["x86", "ARM", "not Linux"],
+)
+def test_a_family_of_processors_goes_by_what_the_system_tells(told, name, monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(told))
+
+    assert measured._processor.__wrapped__() == name
 
 
 def test_the_nearest_measured_sizes_decide():

@@ -8,7 +8,14 @@ from seqnets.cells import GRUCell
 from seqnets.datasets.streams import EvaluationStream
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import LanguageModel
-from seqnets.training import Classification, LanguageModelling, Objective, Outcome, Regression
+from seqnets.training import (
+    Classification,
+    FramePrediction,
+    LanguageModelling,
+    Objective,
+    Outcome,
+    Regression,
+)
 from seqnets.training.predict import predict
 from seqnets.typing import IGNORE, Batch
 
@@ -157,6 +164,28 @@ def test_numbers_are_written_in_the_datas_units_and_read_back(known, written):
     said, right = Regression().read(rows, known)
     assert torch.allclose(said, values, atol=1e-5)
     assert torch.allclose(right, values + 1, atol=1e-5)
+
+
+class Elsewhere(torch.Tensor):
+    """On a device without float64, as Apple's GPUs are."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("there is no float64 here")
+
+
+@pytest.mark.parametrize(
+    ("objective", "shape"), [(Regression(), (2, 1)), (FramePrediction(), (2, 1, 4, 4))]
+)
+def test_numbers_are_written_from_a_device_without_float64(objective, shape):
+    values, y = torch.full(shape, 0.5).as_subclass(Elsewhere), torch.zeros(1, *shape)
+    known = {"sizes": {"output_size": 1}}
+
+    rows = objective.rows(outcome_of(values, values), Batch(y, y), known)
+
+    assert rows == objective.rows(outcome_of(values.cpu(), values.cpu()), Batch(y, y), known)
 
 
 def test_one_number_is_no_list_and_an_unknown_target_is_null():

@@ -17,7 +17,7 @@ import torch
 
 import seqnets
 
-_PACKAGES = ("torch", "numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
+_PACKAGES = ("numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _ALLOCATOR = (
     *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
@@ -57,6 +57,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of Python, seqnets and the packages that may run."""
     found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
+    found["torch"] = str(torch.__version__)  # says what it was built for; its package may not
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -82,12 +83,17 @@ def now() -> str:
 
 
 def _processor() -> str:
+    """The model's name, as Linux tells it, on ARM by a command, or macOS."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        told = ""
+    for line in [*told.splitlines(), *(_printed("lscpu") or "").splitlines()]:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "model name":
+            return value.strip()
+    on_macos = _printed("sysctl", "-n", "machdep.cpu.brand_string")
+    return on_macos or platform.processor() or platform.machine()
 
 
 def _compiler() -> str | None:

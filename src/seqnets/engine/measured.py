@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -38,9 +39,10 @@ def of_processor(kind: str) -> str:
 
 @cache
 def _processor() -> str:
-    """Vendor and family, as Linux tells them."""
+    """Vendor and family, as Linux tells them on x86 and on ARM; elsewhere the architecture."""
     told: dict[str, str] = {}
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for name, _, value in (line.partition(":") for line in lines):
             told.setdefault(name.strip(), value.strip())
-    return f"{told.get('vendor_id', 'any')} {told.get('cpu family', '')}".strip()
+    known = ("vendor_id", "cpu family", "CPU implementer", "CPU part")
+    return " ".join(told[name] for name in known if name in told) or platform.machine()

@@ -63,6 +63,15 @@ REFERENCE = {
 }
 
 
+PLAIN = [f"#undef {name}" for name in ("__AVX512F__", "__AVX__", "__SSE2__")]
+
+
+@pytest.fixture(autouse=True, params=[[], PLAIN], ids=["this processor", "any processor"])
+def header(request, monkeypatch):
+    """The header with all instructions of this processor, or with those that all have."""
+    monkeypatch.setitem(globals(), "HEADER", "\n".join([*request.param, HEADER]))
+
+
 def _library(dtype):
     double = "#define SEQNETS_DOUBLE\n" if dtype == np.float64 else ""
     try:

@@ -22,8 +22,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-TARGETS = ("-march=native", "-mcpu=native")
-"""How compilers are told to use all of this processor; the second where they refuse the first."""
+TARGETS = (("-march=native",), ("-mcpu=native",), ())
+"""How compilers are told to use all of this processor; the next where they refuse one."""
 
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden"),
@@ -142,7 +142,7 @@ def _digest(*parts: object) -> str:
 def _cpu() -> str:
     """This processor's model and what it can do."""
     known = ("model name", "flags", "CPU implementer", "CPU part", "Features")
-    lines = []
+    lines = [platform.machine()]
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             if not line.strip():  # the others are the same
@@ -154,7 +154,7 @@ def _cpu() -> str:
         libc = ctypes.CDLL(None)
         libc.sysctlbyname(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0)
         lines.append(name.value.decode(errors="replace"))
-    return "".join(lines) or platform.machine()
+    return "\n".join(lines)
 
 
 def _cache_folder() -> Path:
@@ -249,12 +249,13 @@ def _make(target: Path, source: str, command: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as name:
         build = Path(name)
         build.joinpath("source.c").write_text(source)
-        try:
-            _run((*command, TARGETS[0], *FLAGS), build)
-        except NoCompiler as refusal:
-            if "march" not in str(refusal).partition(" fails: ")[2]:
-                raise
-            _run((*command, TARGETS[1], *FLAGS), build)
+        for processor in TARGETS:
+            try:
+                _run((*command, *processor, *FLAGS), build)
+                break
+            except NoCompiler as refusal:
+                if not processor or "native" not in str(refusal).partition(" fails: ")[2]:
+                    raise
         library = build / "library.so"
         content = library.read_bytes()
         library.write_bytes(content + hashlib.sha256(content).digest())

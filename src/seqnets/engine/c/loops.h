@@ -8,7 +8,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#if NREGS == 32 /* two numbers a turn: a quarter faster at two or three rows; slower with 16 */
+#if SUMS > 12 /* two numbers a turn: a quarter faster at two or three rows; slower with fewer sums */
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #else
 #define UNROLL_TWICE

@@ -11,7 +11,7 @@ from seqnets.engine.c.passes import PassPrinter
 from seqnets.engine.c.text import Text
 from seqnets.engine.program import Program
 
-_REGISTERS = {"== 32": 24, "!= 32": 12}  # vectors of sums that stay in registers, by NREGS
+_SUMS = (24, 20, 12)  # vectors of sums that stay in registers, as vector.h has it
 _TALLEST = 12  # rows at once, as in loops.h
 
 
@@ -46,8 +46,8 @@ def print_program(program: Program) -> Source:
 def _products(widths: Sequence[int]) -> list[str]:
     """The code of products, for each number of rows whose sums the registers hold."""
     text = []
-    for registers, room in _REGISTERS.items():
-        text.append(f"#if NREGS {registers}")
+    for room in _SUMS:
+        text.append(f"#if SUMS == {room}")
         for width in widths:
             most = max(1, min(_TALLEST, room // width))
             text += [f"PRODUCT({width}, {rows})" for rows in range(1, most + 1)]

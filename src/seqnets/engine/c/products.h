@@ -5,11 +5,11 @@
  * first number to the last, whatever m is and however many threads there are.
  */
 enum {
-    VECTORS = NREGS == 32 ? 4 : 2, /* of a panel of b */
-    ROWS = 6,                      /* of a tile: as many sums as the registers hold */
-    TALL = 8 * ROWS,               /* rows of a that are packed together */
-    DEEP = 256,                    /* numbers of a sum, and */
-    WIDE = 8 * VECTORS * LANES     /* columns, of the block of b */
+    VECTORS = SUMS > 12 ? 4 : 2, /* of a panel of b */
+    ROWS = SUMS / VECTORS,       /* of a tile: as many sums as the registers hold */
+    TALL = 8 * ROWS,             /* rows of a that are packed together */
+    DEEP = 256,                  /* numbers of a sum, and */
+    WIDE = 8 * VECTORS * LANES   /* columns, of the block of b */
 };
 
 typedef struct {

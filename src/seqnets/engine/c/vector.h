@@ -81,10 +81,14 @@ static const real COS[] = {0.0416666642f, -0.00138883002f, 2.45474366e-05f};
 #define X86_WIDTH _mm
 #endif
 
-#if defined __AVX512F__ || defined __aarch64__
-#define NREGS 32
+/* Vectors of sums that stay in registers. Of 32, ARM has one for each factor, which AVX-512 reads
+ * from memory. */
+#ifdef __AVX512F__
+#define SUMS 24
+#elif defined __aarch64__
+#define SUMS 20
 #else
-#define NREGS 16
+#define SUMS 12
 #endif
 
 #ifdef __SSE2__
@@ -135,7 +139,8 @@ INLINE vec v_load_n(const real *p, int n) {
     return X86(maskload)(p, v_first(n));
 #else
     vec x = {0};
-    for (int i = 0; i < n; i++) x[i] = p[i];
+    UNROLL for (int i = 0; i < LANES - 1; i++)
+        if (i < n) x[i] = p[i];
     return x;
 #endif
 }
@@ -150,7 +155,8 @@ INLINE void v_store_n(real *p, vec x, int n) {
 #elif defined __AVX__
     X86(maskstore)(p, v_first(n), x);
 #else
-    for (int i = 0; i < n; i++) p[i] = x[i];
+    UNROLL for (int i = 0; i < LANES - 1; i++)
+        if (i < n) p[i] = x[i];
 #endif
 }
 
@@ -246,9 +252,9 @@ INLINE vec v_floor(vec x) {
 INLINE vec v_remainder(vec a, vec b) {
     vec r = a, n = v_floor(a / b);
     ivec near = {0};
-#ifdef __FMA__
+#if defined __FMA__ || defined __ARM_FEATURE_FMA
     near = v_abs(n) < (real)(1ull << (MANTISSA - 1));
-    r = X86(fnmadd)(n, b, a);
+    for (int i = 0; i < LANES; i++) r[i] = LIBM(fma)(-n[i], b[i], a[i]);
     near &= r == r;
     r = v_pick((r != 0) & ((r < 0) ^ (b < 0)), r + b, r); /* a quotient may be rounded up to n */
 #endif

@@ -98,7 +98,7 @@ def _scored(batch: Batch) -> Tensor:
 
 def _listed(frames: Tensor) -> Any:
     """Frames as lists, to a thousandth: a screen has 256 shades."""
-    return frames.double().mul(1000).round().div(1000).tolist()
+    return frames.cpu().double().mul(1000).round().div(1000).tolist()
 
 
 def _read(number: int, row: Row) -> tuple[Tensor, Tensor]:

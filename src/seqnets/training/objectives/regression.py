@@ -93,7 +93,7 @@ def _scaling(known: Known) -> Scaling | None:
 
 def _own_units(values: Tensor, known: Known) -> Tensor:
     """Numbers, (N, K), as they stand in the dataset's files, in float64."""
-    scaling, values = _scaling(known), values.double().cpu()
+    scaling, values = _scaling(known), values.cpu().double()  # a GPU may have no float64
     return values if scaling is None else scaling.undo(values)
 
 
