@@ -1,5 +1,7 @@
 """Memory that is kept for the next tensor."""
 
+import errno
+import mmap
 import os
 import signal
 import threading
@@ -124,3 +126,13 @@ def test_a_forked_process_writes_into_memory_of_its_own():
     os.waitpid(child, 0)
 
     assert bool((tensor == 1).all())
+
+
+def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
+    class WithoutLargePages(mmap.mmap):
+        def madvise(self, *args):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(memory.mmap, "mmap", WithoutLargePages)
+
+    assert room(LIKE, N).zero_().sum() == 0

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ class _Pieces:
                 return self._let_go(size)
         piece = mmap.mmap(-1, size, flags=_PRIVATE)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # by pages of 2 MiB it takes a quarter of the time
-            piece.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # not every kernel has them
+                piece.madvise(mmap.MADV_HUGEPAGE)
         return piece
 
     def give_back(self, piece: mmap.mmap) -> None:
