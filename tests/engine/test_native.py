@@ -10,7 +10,7 @@ import torch
 import seqnets
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
-from seqnets.engine import second_derivative
+from seqnets.engine import native, second_derivative
 from seqnets.errors import BackendError
 
 B, T, I, H = 5, 7, 3, 4
@@ -285,6 +285,8 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, lengths):
     x = torch.randn(B, T, I)
 
     with torch.autocast("cpu", torch.bfloat16):
+        if reason := native._refusal_of_autocast(cell):  # on many laptops
+            pytest.skip(reason)
         y, state = unroll(cell, x, lengths=lengths)
         expected, _ = getattr(torch.nn, kind)(I, H, batch_first=True)(x)
 
