@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from safetensors.torch import load_file, save_file
 
 from seqnets import LSTM, MGU, Bidirectional, Recurrent, cells, unroll
@@ -122,6 +123,10 @@ def test_what_shares_its_memory_stays_where_it_is(calls):
 def test_what_cudnn_is_not_asked_for_stays_where_it_is(calls):
     parametrised = cells.LSTMCell(I, H)
     torch.nn.utils.parametrizations.weight_norm(parametrised, "weight_hh")
+
+    pruned = cells.LSTMCell(I, H).half()
+    torch.nn.utils.prune.random_unstructured(pruned, "weight_hh", 0.5)
+    Recurrent(pruned)
 
     for cell in (cells.PeepholeLSTMCell(I, H), cells.MGUCell(I, H), parametrised):
         half(Recurrent(cell))

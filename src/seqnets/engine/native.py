@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-from torch import _VF, Tensor
+from torch import _VF, Tensor, nn
 from torch.backends.cudnn import rnn as cudnn
 from torch.compiler import is_compiling
 
@@ -141,11 +141,7 @@ def flatten_parameters(cell: Cell) -> None:
         return
     cell = cast(GatedCell, cell)
     weights = [cell._tensor(name) for name in cell.parameter_shapes]
-    if any(weight.dtype != torch.float16 or _shares_memory(weight) for weight in weights):
-        return
-    if not all(map(torch.backends.cudnn.is_acceptable, weights)):
-        return
-    if not torch._use_cudnn_rnn_flatten_weight():
+    if not all(map(_may_move, weights)) or not torch._use_cudnn_rnn_flatten_weight():
         return
     proj_size = cell.proj_size if isinstance(cell, LSTMCell) else 0
     sizes = cell.input_size, _mode(cell), cell.hidden_size, proj_size
@@ -154,8 +150,14 @@ def flatten_parameters(cell: Cell) -> None:
         torch._cudnn_rnn_flatten_weight(weights, len(weights), *sizes, 1, True, False)
 
 
-def _shares_memory(tensor: Tensor) -> bool:
-    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+def _may_move(weight: Tensor) -> bool:
+    """Whether a weight is in float16, has memory of its own, and cuDNN takes it."""
+    return (
+        isinstance(weight, nn.Parameter)  # and nothing that is computed from one
+        and weight.dtype == torch.float16
+        and weight.untyped_storage().nbytes() == weight.numel() * weight.element_size()
+        and torch.backends.cudnn.is_acceptable(weight)
+    )
 
 
 def _mode(cell: GatedCell) -> int:
