@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import seqnets
+from seqnets.engine import native
 from seqnets.errors import ConfigError
 
 I, H, T, B, P = 3, 4, 5, 3, 2
@@ -102,6 +103,8 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, shape):
     x, _ = inputs(theirs, shape, batch_first=False, given_state=False)
 
     with torch.autocast("cpu", torch.bfloat16):
+        if reason := native._refusal_of_autocast(ours.bound_cells()[0]):  # on many laptops
+            pytest.skip(reason)
         expected, _ = everything(theirs, x.float(), None, shape)
         found, _ = everything(ours, x.float(), None, shape)
 
