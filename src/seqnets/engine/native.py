@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import _VF, Tensor, nn
 from torch.backends.cudnn import rnn as cudnn
-from torch.compiler import is_compiling
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
+from seqnets.cells.base import autocasts
 from seqnets.engine.request import Request, at_steps, state_before, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
@@ -46,9 +46,9 @@ def refusal(request: Request) -> str | None:
         return "torch's kernels need at least one step"
     if under_transform():
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
-    if is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return "torch.compile cannot differentiate torch's own recurrent kernels"
-    if request.x.is_cpu and torch.is_autocast_enabled("cpu"):
+    if request.x.is_cpu and autocasts(request.x):
         return request.cell.asked(_refusal_of_autocast) or None
     return None
 
@@ -69,9 +69,13 @@ def _refusal_of_autocast(cell: Cell) -> str:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     cell = cast(GatedCell, request.cell)
-    weights = [cell._tensor(name) for name in cell.parameter_shapes]
-    y, *state = _run_kernel(request, weights)
+    y, *state = _run_kernel(request, _weights(cell))
     return y, tuple([part.squeeze(0) for part in state])
+
+
+def _weights(cell: GatedCell) -> list[Tensor]:
+    """Those of a cell, in the order in which torch's kernels take them."""
+    return [cell._tensor(name) for name in cell.parameter_shapes]
 
 
 def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
@@ -120,12 +124,11 @@ def _call(
         kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), state[0]
     # Kernels have a backward only for what they ran as training; a tracer runs a module with and
     # without gradients, and wants to see the same.
-    tracing = torch._C._get_tracing_state() is not None
-    train = cell.training if tracing else torch.is_grad_enabled()
+    train = cell.training if torch.jit.is_tracing() else torch.is_grad_enabled()
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
     found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
-    if found[0].requires_grad and not is_compiling():
+    if found[0].requires_grad and not torch.compiler.is_compiling():
         let_derive_twice(cell, found[0])
     return found
 
@@ -140,7 +143,7 @@ def flatten_parameters(cell: Cell) -> None:
     if family(cell) is None or cell.parametrised:
         return
     cell = cast(GatedCell, cell)
-    weights = [cell._tensor(name) for name in cell.parameter_shapes]
+    weights = _weights(cell)
     if not all(map(_may_move, weights)) or not torch._use_cudnn_rnn_flatten_weight():
         return
     proj_size = cell.proj_size if isinstance(cell, LSTMCell) else 0
@@ -231,7 +234,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     kind = type(cell)
-    if is_compiling():  # which looks into functions, and not into their caches
+    if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
         return None if cell.asked(_has_equation) else _family(kind)
     return None if _has_equation(cell) else _known_family(kind)
 
