@@ -11,6 +11,7 @@ from seqnets.cells import (
     GatedCell,
     GRUCell,
     LSTMCell,
+    MultiplicativeLSTMCell,
     OriginalGRUCell,
     PeepholeLSTMCell,
     RNNCell,
@@ -56,10 +57,10 @@ def test_only_states_that_the_way_back_is_made_of_are_kept():
             h, c = state
             return (wx.i + uh.i).tanh() * (c + wx.f + uh.f).sigmoid(), c + h
 
-    assert program(RNNCell).befores == {0}
-    assert program(LSTMCell).befores == {0, 1}
-    assert program(Integrator).befores == {0}
-    assert program(Gated).befores == {0, 1}  # which lean memory computes the gate from
+    assert program(RNNCell).befores == [0]
+    assert program(LSTMCell).befores == [0, 1]
+    assert program(Integrator).befores == [0]
+    assert program(Gated).befores == [0, 1]  # which lean memory computes the gate from
 
 
 def test_where_the_products_gradient_is_the_inputs_they_share_it():
@@ -160,6 +161,29 @@ class Mixed(GatedCell):
         h, c, before = state
         narrow = wx[:, self.first : self.first + self.hidden_size - 1]
         return wx[:, : self.hidden_size] + h * before, torch.tanh(narrow + c), h
+
+
+def test_a_bias_beside_the_input_has_its_gradient_and_no_sums_of_its_own():
+    assert (program(LSTMCell).biases, program(LSTMCell).units) == ({"bias_hh": 0}, {})
+    assert program(MultiplicativeLSTMCell).biases == {"bias_hh": H}  # whose input has more columns
+    assert program(PeepholeLSTMCell).biases == {"bias_hh": 0}
+    assert program(GRUCell).biases == {}  # one of its gates multiplies a third of it
+    assert program(Negative).biases == {}
+
+
+class Negative(RNNCell):
+    def step(self, wx, state):
+        return (torch.tanh(wx - F.linear(state[0], self.weight_hh, self.bias_hh)),)
+
+
+def test_biases_of_one_gradient_have_it_in_two_tensors():
+    cell = LSTMCell(I, H)
+    y, _ = unroll(cell, torch.randn(2, 4, I), backend="eager")
+
+    first, second = torch.autograd.grad(y.sum(), [cell.bias_ih, cell.bias_hh])
+
+    assert torch.equal(first, second)
+    assert first.data_ptr() != second.data_ptr()
 
 
 class Apart(Mixed):

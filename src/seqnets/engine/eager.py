@@ -179,7 +179,7 @@ class _Forward(_Step):
             new = self.do(torch.where, _VALID, after, before, to=("after", p)) if masked else after
             self.carry(new, to=("state", p))
         values = [step.products[k].value for k in program.values if save]
-        out = [afters[0], *(self._befores[p] for p in sorted(program.befores) if save)]
+        out = [afters[0], *(self._befores[p] for p in program.befores if save)]
         out += [self.full(node, node.width) for node in (*values, *saved)]
         if save and not saved:
             out.append(("zeros", 1))

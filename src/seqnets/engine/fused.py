@@ -6,6 +6,7 @@ passes, the products that make the weights' gradients, and when to leave for the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -97,6 +98,12 @@ def weight_gradients(
         inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
     """
     gradients = dict(found.units)
+    for name, first in program.biases.items():
+        if name in wanted:
+            shape, total = program.step.parameters[name], found.total
+            if total.shape != shape:
+                total = total[first : first + math.prod(shape)].view(shape)
+            gradients[name] = total.clone()  # it is another parameter's as well
     for k, weight in enumerate(each.weight for each in program.step.products):
         if weight.name not in wanted:
             continue
@@ -223,7 +230,7 @@ def _computed_again(
     loops: Loops, program: Program, wx: Tensor, used: dict[str, Tensor], saved: Sequence[Tensor]
 ) -> Kept:
     """What a lean forward pass threw away: every step of every row is a row of one large step."""
-    befores = dict(zip(sorted(program.befores), saved, strict=True))
+    befores = dict(zip(program.befores, saved, strict=True))
     state = tuple(
         befores[p] if p in befores else wx.new_zeros(len(wx), size)
         for p, size in enumerate(program.step.state_sizes)

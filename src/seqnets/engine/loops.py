@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -64,10 +64,11 @@ class Kept:
     @staticmethod
     def from_list(program: Program, tensors: Sequence[Tensor]) -> Kept:
         """What ``to_list`` took apart."""
-        first = len(program.befores)
+        befores, values = program.befores, program.values
+        middle = len(befores)
         return Kept(
-            dict(zip(sorted(program.befores), tensors, strict=False)),
-            dict(zip(program.values, tensors[first:], strict=False)),
+            dict(zip(befores, tensors[:middle], strict=True)),
+            dict(zip(values, tensors[middle:-1], strict=True)),
             tensors[-1],
         )
 
@@ -89,6 +90,11 @@ class Gradients:
     units: dict[str, Tensor]
     initial: State
     start: State
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Of the projected input, summed over rows and steps, (W)."""
+        return self.wx.sum(0)
 
 
 class Loops(Protocol):
@@ -159,6 +165,17 @@ def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]
     return found
 
 
+def kept_buffers(program: Program, kept: Kept) -> dict[str, Tensor]:
+    """What is kept, by the names of buffers."""
+    return dict(zip(_kept_names(program), kept.to_list(), strict=True))
+
+
+@lru_cache(maxsize=1024)
+def _kept_names(program: Program) -> list[str]:
+    befores = (f"before_{p}" for p in program.befores)
+    return [*befores, *(f"value_{k}" for k in program.values), "saved"]
+
+
 def room_for_kept(program: Program, wx: Tensor) -> Kept:
     """What the forward pass keeps, without numbers."""
     return Kept.from_list(program, [room(wx, wx.shape[0], size) for size in program.kept_sizes])
@@ -167,12 +184,20 @@ def room_for_kept(program: Program, wx: Tensor) -> Kept:
 def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
     """Of the projected input and of each product, without numbers; zeros where some stay so."""
 
-    def gradient(columns: int, buffer: Buffer) -> Tensor:
+    def gradient(columns: int, gaps: bool) -> Tensor:
         made = room(like, like.shape[0], columns)
-        return made.zero_() if buffer in program.gaps else made
+        return made.zero_() if gaps else made
 
-    return gradient(program.step.wx_size, Buffer("dwx")), {
-        k: gradient(product.weight.rows, Buffer("dz", k))
+    of_wx, of_products = _gradient_columns(program)
+    return gradient(*of_wx), {k: gradient(*each) for k, each in of_products.items()}
+
+
+@lru_cache(maxsize=1024)
+def _gradient_columns(program: Program) -> tuple[tuple[int, bool], dict[int, tuple[int, bool]]]:
+    """How many columns those gradients have, and whether some of them are stored by no stage."""
+    gaps = program.gaps
+    return (program.step.wx_size, Buffer("dwx") in gaps), {
+        k: (product.weight.rows, Buffer("dz", k) in gaps)
         for k, product in enumerate(program.step.products)
         if k not in program.shared
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.cells.base import class_changes
@@ -57,18 +59,22 @@ class Plan(NamedTuple):
     apart: bool
 
 
-def plan_of(cell: Cell) -> Plan:
+def plan_of(cell: Cell, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     """A cell's program, and how its inputs are projected.
+
+    Args:
+        cell: The recurrence.
+        tensors: Those of ``cell.tensors()``, if they are known already.
 
     Raises:
         Untraceable: As ``program_of`` says.
     """
-    return _once("plan", cell, lambda: _plan(cell))
+    return _once("plan", cell, cell.tensors() if tensors is None else tensors, _plan)
 
 
 def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
     """The same for single steps without gradients, the input's projection included."""
-    return _once("stream", cell, lambda: _streaming_program(cell))
+    return _once("stream", cell, cell.tensors(), _streaming_program)
 
 
 def _plan(cell: Cell) -> Plan:
@@ -103,17 +109,17 @@ def _program(step: Step) -> Program:
     return _known[key]
 
 
-def _once(what: str, cell: Cell, make: Callable[[], _T]) -> _T:
-    tensors = tuple([(name, p.shape, p.dtype) for name, p in cell.tensors().items()])
+def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
+    kinds = tuple([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
     try:
-        key = (what, tensors, *equation_of(cell))
+        key = (what, kinds, *equation_of(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
-        return _apart(make)
+        return _apart(partial(make, cell))
     now = class_changes()
     changes, found = _known.get(key, (None, None))
     if changes != now:  # an attribute of a class may be one that the equation reads
         try:
-            found = _apart(make)
+            found = _apart(partial(make, cell))
         except Untraceable as reason:
             found = reason
         _known[key] = now, found

@@ -7,9 +7,10 @@ Nothing here knows of threads, vectors or a language.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter, deque
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -101,9 +102,11 @@ class Program:
         crossing: Columns of it that later stages of the same step read.
         units: Parameters with one number a unit, as leaves, each with its stage's width.
         shared: Products whose gradient is that of the projected input, number by number.
+        biases: Parameters whose gradient is that of the projected input, summed over rows and
+            steps, and from which of its columns on. They are not among ``units``.
         gaps: Buffers of the backward pass with columns that no stage stores.
         befores: State parts whose values before each step the backward pass needs, or what it needs
-            is made of: lean memory keeps no more than these.
+            is made of, in their order: lean memory keeps no more than these.
     """
 
     step: Step
@@ -113,8 +116,9 @@ class Program:
     crossing: int = 0
     units: dict[Node, int] = field(default_factory=dict)
     shared: set[int] = field(default_factory=set)
+    biases: dict[str, int] = field(default_factory=dict)
     gaps: set[Buffer] = field(default_factory=set)
-    befores: set[int] = field(default_factory=set)
+    befores: list[int] = field(default_factory=list)
 
     @cached_property
     def saved_size(self) -> int:
@@ -133,7 +137,7 @@ class Program:
 
         One column at least of the last.
         """
-        befores = [self.step.state_sizes[p] for p in sorted(self.befores)]
+        befores = [self.step.state_sizes[p] for p in self.befores]
         values = [self.step.products[k].weight.columns for k in self.values]
         return [*befores, *values, max(1, self.saved_size)]
 
@@ -166,11 +170,12 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
     if not backward:
         return Program(step, planner.forward(crossing), saved=crossing, crossing=size)
     stages, units = planner.backward(crossing)
-    shared = _share(step, stages)
+    shared, biases = _share(step, stages), _biases(step, stages, units)
+    units = _without(biases, stages, units)
     saved = _columns([*crossing, *_kept(stages, set(crossing))])
     befores = _befores(step, stages)
-    forward = planner.forward(saved)
-    return Program(step, forward, stages, saved, size, units, shared, _gaps(step, stages), befores)
+    forward, gaps = planner.forward(saved), _gaps(step, stages)
+    return Program(step, forward, stages, saved, size, units, shared, biases, gaps, befores)
 
 
 class _Planner:
@@ -423,14 +428,14 @@ def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
     return sorted(cut, key=lambda node: node.serial)
 
 
-def _befores(step: Step, stages: Sequence[Stage]) -> set[int]:
+def _befores(step: Step, stages: Sequence[Stage]) -> list[int]:
     """The state parts that a backward pass needs, or what it needs is made of."""
     needed = [store.node for stage in stages for store in stage.stores if store.node]
     needed += [product.value for product in step.products]
     for k, reduction in reversed(list(enumerate(step.reductions))):
         if any(_is_of(node, "reduction") and node.what.key == k for node in walk(needed)):
             needed.append(reduction.value)
-    return {node.what.key for node in walk(needed) if _is_of(node, "state")}
+    return sorted({node.what.key for node in walk(needed) if _is_of(node, "state")})
 
 
 def _is_of(node: Node, source: str) -> bool:
@@ -488,6 +493,51 @@ def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
         for k, product in enumerate(step.products)
         if product.weight.rows == step.wx_size and whole and gradient(Buffer("dz", k)) == whole
     }
+
+
+def _biases(step: Step, stages: Sequence[Stage], units: dict[Node, int]) -> dict[str, int]:
+    """Find the parameters whose gradients are sums of the projected input's."""
+    stores = [(stage.width, store) for stage in stages for store in stage.stores]
+
+    def once(kind: str) -> dict[tuple[int, int], tuple[int, Node | None]]:
+        """What becomes a buffer's gradient and how wide, by key and column, but no sums."""
+        mine = [(width, store) for width, store in stores if store.buffer.kind == kind]
+        times = Counter((store.buffer.key, store.offset) for _, store in mine)
+        found = {(s.buffer.key, s.offset): (width, s.node) for width, s in mine}
+        return {place: what for place, what in found.items() if times[place] == 1}
+
+    columns = {what: column for (_, column), what in once("dwx").items()}
+    gradients = once("unit")
+    shifts: dict[str, set[int | None]] = {}
+    sizes: dict[str, int] = {}
+    for k, leaf in enumerate(units):
+        what = gradients.get((k, 0))
+        name, column = leaf.what.key, None if what is None else columns.get(what)
+        shifts.setdefault(name, set()).add(None if column is None else column - leaf.what.offset)
+        sizes[name] = sizes.get(name, 0) + leaf.width
+    return {
+        name: shift
+        for name, (shift, *others) in shifts.items()
+        if shift is not None and not others and sizes[name] == math.prod(step.parameters[name])
+    }
+
+
+def _without(
+    names: Container[str], stages: Sequence[Stage], units: dict[Node, int]
+) -> dict[Node, int]:
+    """The parameters with one number a unit but for some, which stages do not sum any more."""
+    leaves = list(units)
+    left = {leaf: width for leaf, width in units.items() if leaf.what.key not in names}
+    places = {leaf: k for k, leaf in enumerate(left)}
+    for stage in stages:
+        stores, stage.stores = stage.stores, []
+        for store in stores:
+            if store.buffer.kind == "unit":
+                if leaves[store.buffer.key] not in places:
+                    continue
+                store = replace(store, buffer=Buffer("unit", places[leaves[store.buffer.key]]))
+            stage.stores.append(store)
+    return left
 
 
 def _gaps(step: Step, stages: Sequence[Stage]) -> set[Buffer]:

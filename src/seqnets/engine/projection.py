@@ -146,7 +146,7 @@ class _AffineWay:
         if wanted[self.weight]:
             gradients[self.weight] = product(grads.T, picked(self.layout.rows(x), self.inside))
         if self.bias is not None and wanted[self.bias]:
-            gradients[self.bias] = grads.sum(0)
+            gradients[self.bias] = found.total
         grad_x = None
         if needed[0]:
             through = product(grads, parameters[self.weight])

@@ -102,11 +102,15 @@ class Request:
         Raises:
             Untraceable: As for the program.
         """
-        return self._plan.preparation.of(self.cell.tensors())
+        return self._plan.preparation.of(self._own)
+
+    @cached_property
+    def _own(self) -> dict[str, Tensor]:
+        return self.cell.tensors()
 
     @cached_property
     def _plan(self) -> Plan:
-        return plan_of(self.cell)
+        return plan_of(self.cell, self._own)
 
     @property
     def state(self) -> State:

@@ -88,9 +88,8 @@ def test_cells_options_agree_with_the_reference(options):
 def split_work(monkeypatch, threads, row_groups):
     before = loops.settings
 
-    def settings(library, program, B, T):
-        values = before(library, program, B, T)
-        return values | {"threads": threads, "row_groups": row_groups}
+    def settings(*arguments, **options):
+        return before(*arguments, **options)._replace(threads=threads, row_groups=row_groups)
 
     monkeypatch.setattr(loops, "settings", settings)
 

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program
 from seqnets.engine.c.text import SETTINGS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
+from seqnets.engine.layout import Layout
 from seqnets.engine.loops import (
     Gradients,
     Kept,
     Order,
+    kept_buffers,
     numbered,
     parameter_buffers,
     room_for_gradients,
@@ -30,6 +32,26 @@ from seqnets.engine.program import Program
 from seqnets.typing import State
 
 _Values = dict[str, int]
+
+
+class Settings(NamedTuple):
+    """What a call is told beside where its buffers lie; see ``text.SETTINGS``.
+
+    Most calls of a program have the same.
+    """
+
+    B: int
+    T: int
+    threads: int
+    row_groups: int
+    row_b: int = 1
+    row_t: int = 0
+    reverse: bool = False
+    save: bool = False
+    save_b: int = 1
+    save_t: int = 0
+    reset_b: int = 0
+    reset_t: int = 0
 
 
 class Library:
@@ -46,43 +68,70 @@ class Library:
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
         self._fixed = dict(zip(sizes, source.sizes, strict=True)) | openmp()
-        self._names = *SETTINGS, *sizes, *source.pointers
-        self._struct = ctypes.c_int64 * len(self._names)
-        self._place_of_scratch = self._names.index("scratch")
+        names = *SETTINGS, *sizes, *source.pointers
+        self._struct = ctypes.c_int64 * len(names)
+        self._places = {name: place for place, name in enumerate(names)}
 
-    def call(self, name: str, values: _Values, like: Tensor) -> None:
+    def call(self, name: str, settings: Settings, values: _Values, like: Tensor) -> None:
         """Run a pass, with scratch memory of its own."""
-        members = self.members(values)
-        scratch = room(like, self.scratch(name, members))
-        members[self._place_of_scratch] = scratch.data_ptr()
-        self.function(name)(members)
+        function, members, scratch = _ready(self, name, settings)
+        call = self.members(members, values)
+        memory = room(like, scratch)
+        call[self._places["scratch"]] = memory.data_ptr()
+        function(call)
 
-    def members(self, values: _Values) -> ctypes.Array[ctypes.c_int64]:
-        """The struct that a pass takes; members without a value are zero.
+    def members(self, like: ctypes.Array[Any], values: _Values) -> ctypes.Array[ctypes.c_int64]:
+        """The struct that a pass takes: a copy of another one, with other values.
 
         Values without a member are left out: a program without this buffer has no use for it.
         """
-        given = self._fixed | values
-        return self._struct(*[given.get(name, 0) for name in self._names])
+        call, places = self._struct.from_buffer_copy(like), self._places
+        for name, value in values.items():
+            if name in places:
+                call[places[name]] = value
+        return call
 
-    def scratch(self, name: str, members: ctypes.Array[ctypes.c_int64]) -> int:
-        """How many numbers of scratch memory a pass needs."""
-        return int(self.function(f"{name}_scratch")(members))
-
-    def function(self, name: str) -> Any:
-        """A pass, to be called with the members of a call."""
-        function = getattr(self._library, name)
-        function.restype = ctypes.c_int64 if name.endswith("_scratch") else None
-        return function
+    def ready(self, name: str, settings: Settings) -> _Ready:
+        """What calls of a pass with such settings have in common."""
+        function, scratch = getattr(self._library, name), getattr(self._library, f"{name}_scratch")
+        function.restype, scratch.restype = None, ctypes.c_int64
+        members = self.members(self._struct(), self._fixed | settings._asdict())
+        return function, members, scratch(members)
 
 
-def settings(library: Library, program: Program, B: int, T: int) -> _Values:
-    """How the work of a call is split among threads."""
-    return _settings(program, library.lanes, B, T, most_threads())
+_Ready = tuple[Any, ctypes.Array[ctypes.c_int64], int]
+"""A pass, the members of its calls without addresses, and how many numbers of scratch it needs."""
 
 
 @lru_cache(maxsize=4096)
-def _settings(program: Program, lanes: int, B: int, T: int, threads: int) -> _Values:
+def _ready(library: Library, name: str, settings: Settings) -> _Ready:
+    return library.ready(name, settings)
+
+
+def settings(library: Library, program: Program, order: Order, save: bool) -> Settings:
+    """In which order the steps of a call run, and how threads share its work."""
+    resets = (0, 0) if order.resets is None else order.resets.stride()
+    most = most_threads()
+    return _settings(program, library.lanes, order.layout, order.reverse, save, resets, most)
+
+
+@lru_cache(maxsize=4096)
+def _settings(
+    program: Program,
+    lanes: int,
+    layout: Layout,
+    reverse: bool,
+    save: bool,
+    resets: tuple[int, int],
+    most_threads: int,
+) -> Settings:
+    B, T, rows = layout.B, layout.T, (layout.row_b, layout.row_t)
+    split, saved = shares(program, lanes, B, T, most_threads), rows if save else (1, 0)
+    return Settings(B, T, *split, *rows, reverse, save, *saved, *resets)
+
+
+def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[int, int]:
+    """How many threads share the work of a call, in how many groups of rows."""
     products = [product.weight for product in program.step.products]
     numbers = sum(weight.rows * weight.columns for weight in products)
     width = min(stage.width for stage in program.forward)
@@ -94,7 +143,7 @@ def _settings(program: Program, lanes: int, B: int, T: int, threads: int) -> _Va
     if rows == 1 and width < threads * lanes:
         rows = min(threads, B)
         threads = rows
-    return {"B": B, "T": T, "threads": threads, "row_groups": rows}
+    return threads, rows
 
 
 _WORTH_A_THREAD = 8192
@@ -142,30 +191,24 @@ class CLoops:
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
-        step = program.step
-        B, T, _ = order.layout
+        B, sizes = order.layout.B, program.step.state_sizes
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
-        library = self.library(program, wx.dtype)
-        initial = tuple(part.contiguous() for part in initial)
-        start = tuple(part.contiguous() for part in start)
-        y = order.layout.empty(wx, step.state_sizes[0])
-        final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
-        kept = None
+        initial = tuple([part.contiguous() for part in initial])
+        start = tuple([part.contiguous() for part in start])
+        y = order.layout.empty(wx, sizes[0])
+        final = tuple([wx.new_empty(B, size) for size in sizes])
+        kept = room_for_kept(program, wx) if save else None
         buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
         buffers |= numbered("initial", initial) | numbered("start", start)
         buffers |= numbered("final", final)
-        if save:
-            kept = room_for_kept(program, wx)
-            buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
-            buffers |= {f"value_{k}": value for k, value in kept.values.items()}
-            buffers["saved"] = kept.saved
+        if kept is not None:
+            buffers |= kept_buffers(program, kept)
         elif program.crossing:
             buffers["saved"] = wx.new_empty(B, program.saved_size)
 
-        values = settings(library, program, B, T) | _order(order)
-        values |= {"save_b": 1, "save_t": 0} if kept is None else _saving(order)
-        values |= {"save": int(save)} | addresses(buffers)
-        library.call("forward", values, wx)
+        library = self.library(program, wx.dtype)
+        told = settings(library, program, order, save)
+        library.call("forward", told, addresses(buffers, order), wx)
         return y, final, kept
 
     def backward(
@@ -178,66 +221,57 @@ class CLoops:
         order: Order,
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
-        step, like = program.step, kept.saved
-        B, T, _ = order.layout
+        like, sizes = kept.saved, program.step.state_sizes
         parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         library = self.library(program, like.dtype)
-        split = settings(library, program, B, T)
-        final = [None if grad is None else grad.contiguous() for grad in grad_final]
-        threads = split["threads"]  # each adds up what it finds: pieces of a parameter may overlap
-        sums = {
-            leaf.what.key: like.new_zeros(threads, math.prod(step.parameters[leaf.what.key]))
-            if leaf.width
-            else like.new_zeros(threads, width)
-            for leaf, width in program.units.items()
-        }
+        told = settings(library, program, order, save=True)
+        # Each thread adds up what it finds, since pieces of a parameter may overlap.
+        sums = {name: like.new_zeros(told.threads, count) for name, count in _sums(program).items()}
         found = Gradients(
             *room_for_gradients(program, like),
             {},
-            tuple(like.new_empty(B, size) for size in step.state_sizes),
-            ()
-            if order.resets is None
-            else tuple(like.new_zeros(B, size) for size in step.state_sizes),
+            tuple([like.new_empty(told.B, size) for size in sizes]),
+            () if order.resets is None else tuple([like.new_zeros(told.B, size) for size in sizes]),
         )
-        buffers = {f"before_{p}": before for p, before in kept.befores.items()}
-        buffers |= {"saved": like, "grad_wx": found.wx} | parameter_buffers(program, parameters)
+        final = [None if grad is None else grad.contiguous() for grad in grad_final]
+        buffers = {"grad_wx": found.wx} | kept_buffers(program, kept)
+        buffers |= parameter_buffers(program, parameters)
         buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
         buffers |= numbered("grad_initial", found.initial) | numbered("grad_start", found.start)
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
         if grad_y is not None:
             buffers["grad_y"] = grad_y.contiguous()
 
-        values = split | _order(order) | _saving(order)
-        values |= addresses(buffers)
+        values = addresses(buffers, order)
         for i, leaf in enumerate(program.units):
             skipped = leaf.what.offset * like.element_size()
             values[f"unit_{i}"] = sums[leaf.what.key].data_ptr() + skipped
-        library.call("backward", values, like)
-        for leaf in program.units:
-            name = leaf.what.key
-            total = sums[name][0] if threads == 1 else sums[name].sum(0)
-            found.units[name] = (total if leaf.width else total.sum()).view(step.parameters[name])
+        library.call("backward", told, values, like)
+        for name, of_threads in sums.items():
+            total = of_threads[0] if told.threads == 1 else of_threads.sum(0)
+            shape = program.step.parameters[name]
+            one = total.numel() != math.prod(shape)  # for all units
+            found.units[name] = (total.sum() if one else total).view(shape)
         return found
 
 
-def addresses(buffers: dict[str, Tensor]) -> _Values:
-    """Where buffers lie."""
-    return {name: tensor.data_ptr() for name, tensor in buffers.items()}
+@lru_cache(maxsize=1024)
+def _sums(program: Program) -> dict[str, int]:
+    """How many sums a thread makes for each parameter with one number a unit, or one for all."""
+    return {
+        leaf.what.key: math.prod(program.step.parameters[leaf.what.key]) if leaf.width else width
+        for leaf, width in program.units.items()
+    }
 
 
-def _saving(order: Order) -> _Values:
-    return {"save_b": order.layout.row_b, "save_t": order.layout.row_t}
-
-
-def _order(order: Order) -> _Values:
-    values = {"row_b": order.layout.row_b, "row_t": order.layout.row_t}
-    values["reverse"] = int(order.reverse)
-    if order.lengths is not None:
-        values["lengths"] = order.lengths.data_ptr()
-    if order.resets is not None:
-        values["resets"] = order.resets.data_ptr()
-        values["reset_b"], values["reset_t"] = order.resets.stride()
-    return values
+def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:
+    """Where buffers lie, and what tells which steps run."""
+    found = {name: tensor.data_ptr() for name, tensor in buffers.items()}
+    if order is not None and order.lengths is not None:
+        found["lengths"] = order.lengths.data_ptr()
+    if order is not None and order.resets is not None:
+        found["resets"] = order.resets.data_ptr()
+    return found
 
 
 C_LOOPS = CLoops()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.c.loops import Library, addresses, settings
+from seqnets.engine.c.loops import Library, Settings, addresses, shares
+from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import numbers
 from seqnets.engine.loops import parameter_buffers
 from seqnets.engine.plans import streaming_program_of
@@ -33,7 +34,6 @@ class CStream:
     def __init__(self, cell: Cell, x: Tensor) -> None:
         self._program, preparation = streaming_program_of(cell)
         self._library = Library(self._program, x.dtype)
-        self._run = self._library.function("forward")
         B = x.shape[0]
         sizes = cell.state_sizes
         self.y = x.new_zeros(B, sizes[0])
@@ -47,19 +47,18 @@ class CStream:
         weights = parameter_buffers(self._program, parameters)
         crossing = x.new_empty(B, self._program.saved_size)
         self._fixed = (x, crossing, weights)  # whose memory is used as long as this lives
-        fixed = settings(self._library, self._program, B, 1) | {"row_b": 1, "save_b": 1}
-        fixed |= addresses({"x": x, "y": self.y, "saved": crossing})
-        fixed |= addresses(weights)
-        self._scratch = x.new_empty(self._library.scratch("forward", self._library.members(fixed)))
-        fixed |= {"scratch": self._scratch.data_ptr()}
+        split = shares(self._program, self._library.lanes, B, 1, most_threads())
+        self._run, members, scratch = self._library.ready("forward", Settings(B, 1, *split))
+        self._scratch = x.new_empty(scratch)
+        fixed = {"x": x, "y": self.y, "saved": crossing, "scratch": self._scratch} | weights
         self._now = 0
         self._calls = []
         for packed in (0, 1):
             for before, after in ((0, 1), (1, 0)):
                 buffers = {f"initial_{p}": t for p, t in enumerate(self._states[before])}
                 buffers |= {f"final_{p}": t for p, t in enumerate(self._states[after])}
-                values = fixed | {"packed": packed} | addresses(buffers)
-                self._calls.append(self._library.members(values))
+                values = addresses(fixed | buffers) | {"packed": packed}
+                self._calls.append(self._library.members(members, values))
         self._run(self._calls[0])  # packs the weights; what it computes is not looked at
 
     def __call__(self) -> None:

@@ -22,6 +22,7 @@ from seqnets.engine.loops import (
     Gradients,
     Kept,
     Order,
+    kept_buffers,
     numbered,
     parameter_buffers,
     room_for_gradients,
@@ -238,20 +239,11 @@ class TritonLoops:
         start = tuple(part.contiguous() for part in start)
         y = order.layout.empty(wx, step.state_sizes[0])
         final = tuple(wx.new_empty(B, size) for size in step.state_sizes)
-        kept = None
-        if save:
-            kept = room_for_kept(program, wx)
-            befores, values, saved = kept.befores, kept.values, kept.saved
-        else:
-            parts = (program.part_of(k) for k in range(len(step.products)))
-            befores = {p: wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None}
-            values = {k: wx.new_empty(B, step.products[k].weight.columns) for k in program.values}
-            saved = wx.new_empty(B, max(1, program.saved_size))
-        buffers = _order(order) | {"wx": wx, "y": y, "saved": saved}
+        kept = room_for_kept(program, wx) if save else None
+        buffers = _order(order) | {"wx": wx, "y": y}
+        buffers |= _room_for_a_step(program, wx, B) if kept is None else kept_buffers(program, kept)
         buffers |= numbered("initial", initial) | numbered("start", start)
         buffers |= numbered("final", final) | parameter_buffers(program, parameters)
-        buffers |= {f"before_{p}": before for p, before in befores.items()}
-        buffers |= {f"value_{k}": value for k, value in values.items()}
         buffers |= {
             f"reduced_{k}": _float(wx, B, reduction.value.width)
             for k, reduction in enumerate(step.reductions)
@@ -317,16 +309,15 @@ class TritonLoops:
         dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
-        units = make(
-            pieces * B, sum(program.units.values()), dtype=torch.float32, device=like.device
-        )
+        columns = sum(program.units.values())
+        units = make(pieces * B, columns, dtype=torch.float32, device=like.device)
         initial = [like.new_empty(B, size) for size in step.state_sizes]
         start = [
             make(pieces, B, size, dtype=torch.float32, device=like.device)
             for size in (() if order.resets is None else step.state_sizes)
         ]
-        buffers = _order(order) | {"saved": like, "grad_wx": dwx, "grad_units": units}
-        buffers |= {f"before_{p}": before for p, before in kept.befores.items()}
+        buffers = _order(order) | {"grad_wx": dwx, "grad_units": units}
+        buffers |= kept_buffers(program, kept)
         buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
         buffers |= parameter_buffers(program, parameters)
@@ -374,6 +365,17 @@ class TritonLoops:
         except OutOfResources:
             run.too_large = True
             raise
+
+
+def _room_for_a_step(program: Program, wx: Tensor, B: int) -> dict[str, Tensor]:
+    """What the steps of a pass without a backward pass have instead of what is kept."""
+    step = program.step
+    parts = (program.part_of(k) for k in range(len(step.products)))
+    found = {f"before_{p}": wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None}
+    found |= {
+        f"value_{k}": wx.new_empty(B, step.products[k].weight.columns) for k in program.values
+    }
+    return found | {"saved": wx.new_empty(B, max(1, program.saved_size))}
 
 
 def precision(like: Tensor) -> str:

@@ -271,7 +271,7 @@ class _Forward(_OverTime, ForwardPrinter):
         self.kernel.line("kept = b * kept_b + t * kept_t")
         self.write_stage(self.stages[0])
         self.keep_all(self.stages[0], told=False)
-        for p in sorted(self.program.befores):
+        for p in self.program.befores:
             before = self.value(self.step.graph.leaf(Columns("state", p), self.width), 0)
             with self.saving(False):
                 tile = f"tl.where(valid, {before}, 0.0)"
