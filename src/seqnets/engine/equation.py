@@ -53,12 +53,12 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     Raises:
         TypeError: It cannot.
     """
-    if isinstance(value, _COMPARED):
-        return type(value), value
     if type(value) is dict:
         kinds = tuple(map(type, value.values()))
         if _PLAIN.issuperset(kinds):  # as with most cells
             return tuple(value), kinds, tuple(value.values())
+    if isinstance(value, _COMPARED):
+        return type(value), value
     if isinstance(value, partial):
         inside = value.func, value.args, value.keywords, vars(value)
         return type(value), tuple(_frozen(part, owners) for part in inside)

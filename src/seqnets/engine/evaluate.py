@@ -49,8 +49,10 @@ class Values(dict[Hashable, Tensor]):
 
 def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
-    used = {name: tensors[name] for name in step.parameters}
-    return {name: t if t.dtype is dtype else t.to(dtype) for name, t in used.items()}
+    return {
+        name: tensor if (tensor := tensors[name]).dtype is dtype else tensor.to(dtype)
+        for name in step.parameters
+    }
 
 
 def values_of(

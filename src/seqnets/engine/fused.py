@@ -7,13 +7,13 @@ passes, the products that make the weights' gradients, and when to leave for the
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
@@ -132,7 +132,7 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        x, state, parameters = parted(request, names, tensors)
+        x, state, parameters = tensors[0], request.given or (), request.tensors
         random = _random_state(x) if request.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
@@ -205,13 +205,18 @@ def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
 
 def _modes(cell: Cell) -> list[bool]:
     """Which of a cell's modules are in training."""
-    return [module.training for module in cell.modules()]
+    return [module.training for module in _modules(cell)]
+
+
+def _modules(cell: Cell) -> Iterable[nn.Module]:
+    """A cell and what is inside; torch's own way to those takes long to find that nothing is."""
+    return cell.modules() if cell._modules else (cell,)
 
 
 @contextmanager
 def _in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
     """The cell as it was in other modes, for what is computed again."""
-    modules = list(cell.modules())
+    modules = list(_modules(cell))
     now = [module.training for module in modules]
     try:
         for module, mode in zip(modules, modes, strict=True):

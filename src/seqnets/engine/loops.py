@@ -145,9 +145,12 @@ def _numbered(name: str, count: int) -> list[str]:
 
 
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters, and of each product its block of the weight, by the names of buffers."""
+    """The parameters, and of each product its block of the weight, by the names of buffers.
+
+    All are contiguous.
+    """
     return {
-        buffer: parameters[name] if block is None else block.of(parameters[name]).contiguous()
+        buffer: (parameters[name] if block is None else block.of(parameters[name])).contiguous()
         for buffer, name, block in _parameter_buffers(program)
     }
 

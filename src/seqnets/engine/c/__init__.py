@@ -21,7 +21,7 @@ name = "c"
 def refusal(request: Request) -> str | None:
     """Why these loops cannot run the request; None if they can."""
     x = request.x
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return f"it runs on cpu, not on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, not in {x.dtype}"

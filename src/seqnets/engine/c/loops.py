@@ -192,7 +192,6 @@ class CLoops:
     ) -> tuple[Tensor, State, Kept | None]:
         """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
         B, sizes = order.layout.B, program.step.state_sizes
-        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         initial = tuple([part.contiguous() for part in initial])
         start = tuple([part.contiguous() for part in start])
         y = order.layout.empty(wx, sizes[0])
@@ -222,7 +221,6 @@ class CLoops:
     ) -> Gradients:
         """All gradients, from those of outputs and final state; None stands for zeros."""
         like, sizes = kept.saved, program.step.state_sizes
-        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         library = self.library(program, like.dtype)
         told = settings(library, program, order, save=True)
         # Each thread adds up what it finds, since pieces of a parameter may overlap.

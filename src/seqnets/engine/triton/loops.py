@@ -234,7 +234,6 @@ class TritonLoops:
         step = program.step
         B, T, _ = order.layout
         run = self.pass_(program, "forward", wx, B)
-        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         initial = tuple(part.contiguous() for part in initial)
         start = tuple(part.contiguous() for part in start)
         y = order.layout.empty(wx, step.state_sizes[0])
@@ -305,7 +304,6 @@ class TritonLoops:
         B, T, _ = order.layout
         run = self.pass_(program, "backward", like, B)
         pieces = run.tiles.pieces(B, T)  # each has sums of its own
-        parameters = {name: tensor.contiguous() for name, tensor in parameters.items()}
         dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
