@@ -127,16 +127,20 @@ class Request:
     @property
     def valid(self) -> Tensor | None:
         """Which steps are within the lengths, (B, T) boolean; None if all are."""
-        if self.lengths is None:
-            return None
+        return None if self.lengths is None else self._valid
+
+    @cached_property
+    def _valid(self) -> Tensor:
+        assert self.lengths is not None  # see ``valid``
         steps = torch.arange(self.x.shape[1], device=self.x.device)
         return steps < self.lengths[:, None]
 
     @property
     def clean_x(self) -> Tensor:
         """Inputs with zeros for padding, so that not even a NaN there can reach a gradient."""
-        valid = self.valid
-        return self.x if valid is None else self.x.masked_fill(~valid[..., None], 0)
+        if self.lengths is None:
+            return self.x
+        return self.x.masked_fill(~self._valid[..., None], 0)
 
 
 def parted(
@@ -172,9 +176,10 @@ def make_request(
         ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
     """
     check_is_cell(who, cell)
-    cell.compute_weights(x)
-    if cell.parametrised:
-        cell = cell.bind(cell.tensors())  # computed once, not at every step
+    if cell._modules or cell._forward_pre_hooks:  # else every tensor is there as it is
+        cell.compute_weights(x)
+        if cell.parametrised:
+            cell = cell.bind(cell.tensors())  # computed once, not at every step
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
     if state is not None or not cell.starts_at_zero:
