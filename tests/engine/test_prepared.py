@@ -259,13 +259,13 @@ def test_no_gradient_is_computed_that_nobody_asks_for(monkeypatch):
     cell = OrderedCell(I, H)
     asked = []
 
-    def weight_gradients(program, found, kept, parameters, wanted, inside=None):
+    def parameter_gradients(program, found, kept, parameters, wanted, inside=None):
         made = before(program, found, kept, parameters, wanted, inside)
         asked.append([p.weight.name for p in program.step.products if p.weight.name in made])
         return made
 
-    before = fused.weight_gradients
-    monkeypatch.setattr(fused, "weight_gradients", weight_gradients)
+    before = fused.parameter_gradients
+    monkeypatch.setattr(fused, "parameter_gradients", parameter_gradients)
 
     gradients(cell, "eager")
     cell.u.requires_grad_(False)

@@ -382,7 +382,7 @@ class _Loops:
             for k, product in enumerate(step.products)
         }
         leaves = list(program.units)
-        units = {leaf.what.key: like.new_zeros(parameters[leaf.what.key].shape) for leaf in leaves}
+        units = like.new_zeros(program.unit_size)
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
         given = _given(like, program, parameters, order)
@@ -410,8 +410,8 @@ class _Loops:
                         columns_of(layout.by_step(dwx)[chunk], offset, grad.shape[-1]).add_(grad)
                         continue
                     leaf = leaves[buffer.key]
-                    unit = columns_of(units[leaf.what.key].view(-1), leaf.what.offset, leaf.width)
-                    unit += grad.sum((0, 1)) if leaf.width else grad.sum()
+                    unit = columns_of(units, program.unit_columns[leaf], grad.shape[-1])
+                    unit += grad.sum((0, 1))
         for whole in dz.values() if _VALID in given else ():
             layout.by_step(whole).masked_fill_(~given[_VALID], 0)
         states = range(len(zeros))

@@ -1,13 +1,12 @@
 """A traced step over time, by loops of somebody else's, as one function that has a derivative.
 
 Here is what loops in C, in Triton and in torch's own operations share: what is saved between the
-passes, the products that make the weights' gradients, and when to leave for the plain loop.
+passes, and when to leave for the plain loop.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.evaluate import numbers
+from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
-from seqnets.engine.loops import Gradients, Kept, Loops, Order, make_order
-from seqnets.engine.products import add_product, product
+from seqnets.engine.loops import Kept, Loops, Order, make_order
 from seqnets.engine.program import Program
-from seqnets.engine.projection import picked, project, rows_inside, way_in
+from seqnets.engine.projection import project, rows_inside, way_in
 from seqnets.engine.request import Request, is_batched, parted
 from seqnets.typing import State
 
@@ -77,48 +76,6 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
         outputs.append(y)
     assert state is not None  # there are more steps than a chunk has
     return torch.cat(outputs[::-1] if request.reverse else outputs, 1), state
-
-
-def weight_gradients(
-    program: Program,
-    found: Gradients,
-    kept: Kept,
-    parameters: dict[str, Tensor],
-    wanted: Container[str],
-    inside: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """What the loops' gradients mean for the parameters: a product each, over rows and steps.
-
-    Args:
-        program: What was run.
-        found: What its loops have found.
-        kept: What was kept for them.
-        parameters: As they were used.
-        wanted: Names of those whose gradients are asked for.
-        inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
-    """
-    gradients = dict(found.units)
-    for name, first in program.biases.items():
-        if name in wanted:
-            shape, total = program.step.parameters[name], found.total
-            if total.shape != shape:
-                total = total[first : first + math.prod(shape)].view(shape)
-            gradients[name] = total.clone()  # it is another parameter's as well
-    for k, weight in enumerate(each.weight for each in program.step.products):
-        if weight.name not in wanted:
-            continue
-        part = program.part_of(k)
-        value = kept.values[k] if part is None else kept.befores[part]
-        grad = found.wx if k in program.shared else found.products[k]
-        left, right = picked(grad, inside).T, picked(value, inside)
-        parameter = parameters[weight.name]
-        if weight.covers(parameter.shape) and weight.name not in gradients:
-            factors = (right.T, left.T) if weight.turned else (left, right)
-            gradients[weight.name] = product(*factors)
-        else:
-            total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
-            add_product(weight.of(total), left, right)
-    return gradients
 
 
 class _Fused(torch.autograd.Function):
@@ -178,8 +135,8 @@ class _Fused(torch.autograd.Function):
         if request.given is None:
             found.initial = ()
         wanted = {name for name, need in zip(names[::-1], needed[::-1], strict=False) if need}
-        weights = weight_gradients(program, found, kept, used, wanted, ctx.inside)
-        here = (None, *found.initial, *(weights.get(name) for name in names))
+        of_parameters = parameter_gradients(program, found, kept, used, wanted, ctx.inside)
+        here = (None, *found.initial, *(of_parameters.get(name) for name in names))
         through = ctx.way.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
 

@@ -80,14 +80,15 @@ class Gradients:
     Attributes:
         wx: Of the projected input, (B*T, W).
         products: Of each product, (B*T, rows); those of ``Program.shared`` are ``wx`` itself.
-        units: Of each parameter with one number a unit, or one for all, shaped as it is.
+        units: Of parameters with one number a unit, summed over rows and steps, by
+            ``Program.unit_columns``; None if there are none.
         initial: Of the state before the first step, each (B, H); empty if nobody asks.
         start: Of the state after a reset, each (B, H); empty where nothing is reset.
     """
 
     wx: Tensor
     products: dict[int, Tensor]
-    units: dict[str, Tensor]
+    units: Tensor | None
     initial: State
     start: State
 

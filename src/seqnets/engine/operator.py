@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import eager, fused, reference
+from seqnets.engine import eager, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.equation import attributes_of
 from seqnets.engine.evaluate import replay
+from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Kept, Loops, make_order
@@ -201,7 +202,7 @@ def unroll_backward(
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), grad_final
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
-    weights = fused.weight_gradients(program, found, everything, used, used)
+    weights = parameter_gradients(program, found, everything, used, used)
     return [
         order.layout.whole(found.wx),
         *found.initial,

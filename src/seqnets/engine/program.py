@@ -7,9 +7,8 @@ Nothing here knows of threads, vectors or a language.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -100,10 +99,11 @@ class Program:
         saved: What the forward pass keeps of each step, and in which column; what later stages of
             the same step read comes first.
         crossing: Columns of it that later stages of the same step read.
-        units: Parameters with one number a unit, as leaves, each with its stage's width.
+        units: Parameters with one number a unit, as leaves, each with its stage's width: loops sum
+            their gradients over rows and steps.
         shared: Products whose gradient is that of the projected input, number by number.
-        biases: Parameters whose gradient is that of the projected input, summed over rows and
-            steps, and from which of its columns on. They are not among ``units``.
+        biases: Others of these, whose gradient is the sum of the projected input's, and from which
+            of its columns on.
         gaps: Buffers of the backward pass with columns that no stage stores.
         befores: State parts whose values before each step the backward pass needs, or what it needs
             is made of, in their order: lean memory keeps no more than these.
@@ -116,7 +116,7 @@ class Program:
     crossing: int = 0
     units: dict[Node, int] = field(default_factory=dict)
     shared: set[int] = field(default_factory=set)
-    biases: dict[str, int] = field(default_factory=dict)
+    biases: dict[Node, int] = field(default_factory=dict)
     gaps: set[Buffer] = field(default_factory=set)
     befores: list[int] = field(default_factory=list)
 
@@ -124,6 +124,19 @@ class Program:
     def saved_size(self) -> int:
         """Columns of what is kept of each step."""
         return sum(node.width for node in self.saved)
+
+    @cached_property
+    def unit_columns(self) -> dict[Node, int]:
+        """Where the sums of each of ``units`` begin, beside each other: a parameter's by offset."""
+        columns, size = {}, 0
+        for leaf in sorted(self.units, key=lambda leaf: (leaf.what.key, leaf.what.offset)):
+            columns[leaf], size = size, size + self.units[leaf]
+        return columns
+
+    @cached_property
+    def unit_size(self) -> int:
+        """How many sums there are."""
+        return sum(self.units.values())
 
     @cached_property
     def values(self) -> list[int]:
@@ -170,7 +183,7 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
     if not backward:
         return Program(step, planner.forward(crossing), saved=crossing, crossing=size)
     stages, units = planner.backward(crossing)
-    shared, biases = _share(step, stages), _biases(step, stages, units)
+    shared, biases = _share(step, stages), _biases(stages, units)
     units = _without(biases, stages, units)
     saved = _columns([*crossing, *_kept(stages, set(crossing))])
     befores = _befores(step, stages)
@@ -495,8 +508,8 @@ def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
     }
 
 
-def _biases(step: Step, stages: Sequence[Stage], units: dict[Node, int]) -> dict[str, int]:
-    """Find the parameters whose gradients are sums of the projected input's."""
+def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
+    """Find the parameters whose gradients are the projected input's, and from which column on."""
     stores = [(stage.width, store) for stage in stages for store in stage.stores]
 
     def once(kind: str) -> dict[tuple[int, int], tuple[int, Node | None]]:
@@ -508,26 +521,19 @@ def _biases(step: Step, stages: Sequence[Stage], units: dict[Node, int]) -> dict
 
     columns = {what: column for (_, column), what in once("dwx").items()}
     gradients = once("unit")
-    shifts: dict[str, set[int | None]] = {}
-    sizes: dict[str, int] = {}
-    for k, leaf in enumerate(units):
-        what = gradients.get((k, 0))
-        name, column = leaf.what.key, None if what is None else columns.get(what)
-        shifts.setdefault(name, set()).add(None if column is None else column - leaf.what.offset)
-        sizes[name] = sizes.get(name, 0) + leaf.width
     return {
-        name: shift
-        for name, (shift, *others) in shifts.items()
-        if shift is not None and not others and sizes[name] == math.prod(step.parameters[name])
+        leaf: columns[gradients[k, 0]]
+        for k, leaf in enumerate(units)
+        if gradients.get((k, 0)) in columns
     }
 
 
 def _without(
-    names: Container[str], stages: Sequence[Stage], units: dict[Node, int]
+    some: Container[Node], stages: Sequence[Stage], units: dict[Node, int]
 ) -> dict[Node, int]:
-    """The parameters with one number a unit but for some, which stages do not sum any more."""
+    """Parameters with one number a unit but for some, which stages do not sum any more."""
     leaves = list(units)
-    left = {leaf: width for leaf, width in units.items() if leaf.what.key not in names}
+    left = {leaf: width for leaf, width in units.items() if leaf not in some}
     places = {leaf: k for k, leaf in enumerate(left)}
     for stage in stages:
         stores, stage.stores = stage.stores, []

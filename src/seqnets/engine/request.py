@@ -127,20 +127,16 @@ class Request:
     @property
     def valid(self) -> Tensor | None:
         """Which steps are within the lengths, (B, T) boolean; None if all are."""
-        return None if self.lengths is None else self._valid
-
-    @cached_property
-    def _valid(self) -> Tensor:
-        assert self.lengths is not None  # see ``valid``
+        if self.lengths is None:
+            return None
         steps = torch.arange(self.x.shape[1], device=self.x.device)
         return steps < self.lengths[:, None]
 
     @property
     def clean_x(self) -> Tensor:
         """Inputs with zeros for padding, so that not even a NaN there can reach a gradient."""
-        if self.lengths is None:
-            return self.x
-        return self.x.masked_fill(~self._valid[..., None], 0)
+        valid = self.valid
+        return self.x if valid is None else self.x.masked_fill(~valid[..., None], 0)
 
 
 def parted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -223,11 +222,12 @@ class CLoops:
         like, sizes = kept.saved, program.step.state_sizes
         library = self.library(program, like.dtype)
         told = settings(library, program, order, save=True)
-        # Each thread adds up what it finds, since pieces of a parameter may overlap.
-        sums = {name: like.new_zeros(told.threads, count) for name, count in _sums(program).items()}
+        sums = None  # each thread has its own, since pieces of a parameter may overlap
+        if program.units:
+            sums = like.new_zeros(told.threads, program.unit_size)
         found = Gradients(
             *room_for_gradients(program, like),
-            {},
+            None,
             tuple([like.new_empty(told.B, size) for size in sizes]),
             () if order.resets is None else tuple([like.new_zeros(told.B, size) for size in sizes]),
         )
@@ -241,25 +241,14 @@ class CLoops:
             buffers["grad_y"] = grad_y.contiguous()
 
         values = addresses(buffers, order)
-        for i, leaf in enumerate(program.units):
-            skipped = leaf.what.offset * like.element_size()
-            values[f"unit_{i}"] = sums[leaf.what.key].data_ptr() + skipped
+        if sums is not None:
+            for i, leaf in enumerate(program.units):
+                column = program.unit_columns[leaf]
+                values[f"unit_{i}"] = sums.data_ptr() + column * sums.element_size()
         library.call("backward", told, values, like)
-        for name, of_threads in sums.items():
-            total = of_threads[0] if told.threads == 1 else of_threads.sum(0)
-            shape = program.step.parameters[name]
-            one = total.numel() != math.prod(shape)  # for all units
-            found.units[name] = (total.sum() if one else total).view(shape)
+        if sums is not None:
+            found.units = sums[0] if told.threads == 1 else sums.sum(0)
         return found
-
-
-@lru_cache(maxsize=1024)
-def _sums(program: Program) -> dict[str, int]:
-    """How many sums a thread makes for each parameter with one number a unit, or one for all."""
-    return {
-        leaf.what.key: math.prod(program.step.parameters[leaf.what.key]) if leaf.width else width
-        for leaf, width in program.units.items()
-    }
 
 
 def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:

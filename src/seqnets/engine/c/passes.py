@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -207,13 +206,8 @@ class PassPrinter:
             if sums:
                 with self._vector_by_vector(vectors, W):
                     for i in sums:
-                        to = self.at(f"unit_{i}", self._unit_numbers(i), row="s->thread")
+                        to = self.at(f"unit_{i}", self.program.unit_size, row="s->thread")
                         self.line(stored(to, f"{loaded(to)} + unit_{i}[j]"))
-
-    def _unit_numbers(self, i: int) -> int:
-        """How many numbers the gradient of a parameter has; of one for all, one a unit."""
-        leaf, width = list(self.program.units.items())[i]
-        return math.prod(self.step.parameters[leaf.what.key]) if leaf.width else width
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:

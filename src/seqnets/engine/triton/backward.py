@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from seqnets.engine.graph import Node, walk
-from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
+from seqnets.engine.program import Buffer, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.passes import PassPrinter
-
-
-@lru_cache(maxsize=256)
-def unit_columns(program: Program) -> dict[Node, int]:
-    """Where the gradients of parameters with one number a unit lie beside each other."""
-    leaves = sorted(program.units, key=lambda leaf: (leaf.what.key, leaf.what.offset))
-    columns, size = {}, 0
-    for leaf in leaves:
-        columns[leaf], size = size, size + program.units[leaf]
-    return columns
 
 
 class BackwardPrinter(PassPrinter):
@@ -82,8 +71,8 @@ class BackwardPrinter(PassPrinter):
             return (
                 "grad_units",
                 "b",
-                sum(self.program.units.values()),
-                unit_columns(self.program)[leaf],
+                self.program.unit_size,
+                self.program.unit_columns[leaf],
             )
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 

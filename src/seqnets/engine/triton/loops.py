@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import linecache
-import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -17,7 +15,6 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from seqnets.engine.graph import Node
 from seqnets.engine.loops import (
     Gradients,
     Kept,
@@ -31,7 +28,6 @@ from seqnets.engine.loops import (
 from seqnets.engine.program import Program
 from seqnets.engine.triton import library, over_time, printer
 from seqnets.engine.triton.access import device_of, interpreted
-from seqnets.engine.triton.backward import unit_columns
 from seqnets.engine.triton.kernel import Kernel, Numbers
 from seqnets.engine.triton.tiles import Tiles, choose
 from seqnets.typing import State
@@ -307,8 +303,8 @@ class TritonLoops:
         dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
-        columns = sum(program.units.values())
-        units = make(pieces * B, columns, dtype=torch.float32, device=like.device)
+        rows = pieces * B, program.unit_size
+        units = make(rows, dtype=torch.float32, device=like.device)
         initial = [like.new_empty(B, size) for size in step.state_sizes]
         start = [
             make(pieces, B, size, dtype=torch.float32, device=like.device)
@@ -339,7 +335,7 @@ class TritonLoops:
         return Gradients(
             dwx,
             products,
-            _unit_gradients(program, units.sum(0).to(like.dtype)) if program.units else {},
+            units.sum(0).to(like.dtype) if program.units else None,
             tuple(initial),
             tuple((part.sum(0) if pieces > 1 else part[0]).to(like.dtype) for part in start),
         )
@@ -397,45 +393,6 @@ _HERE = nullcontext()
 
 def _float(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
-
-
-def _unit_gradients(program: Program, totals: Tensor) -> dict[str, Tensor]:
-    """Sums over rows and steps, as gradients of the parameters they belong to."""
-    found: dict[str, Tensor] = {}
-    for name, first, size, parts in _places_of_units(program):
-        shape = program.step.parameters[name]
-        if not parts:
-            found[name] = totals[first : first + size].view(shape)
-            continue
-        whole = totals.new_zeros(shape)
-        for leaf, column, width in parts:
-            total, offset = totals[column : column + width], leaf.what.offset
-            place = whole.view(-1)[offset : offset + width] if leaf.width else whole
-            place += total if leaf.width else total.sum()
-        found[name] = whole
-    return found
-
-
-_Part = tuple[Node, int, int]
-"""A leaf, and the first column and the width of its sums."""
-
-
-@lru_cache(maxsize=1024)
-def _places_of_units(program: Program) -> list[tuple[str, int, int, list[_Part]]]:
-    """Of each parameter: its name, where its sums begin, how many there are.
-
-    And where these are not its gradient as they stand, the parts that make it.
-    """
-    pieces = defaultdict(list)
-    for leaf, column in unit_columns(program).items():
-        pieces[leaf.what.key].append((leaf, column, program.units[leaf]))
-    found = []
-    for name, parts in pieces.items():
-        (_, first, _), size = parts[0], sum(width for _, _, width in parts)
-        whole = size == math.prod(program.step.parameters[name])
-        as_they_stand = whole and all(leaf.width for leaf, _, _ in parts)
-        found.append((name, first, size, [] if as_they_stand else parts))
-    return found
 
 
 def _order(order: Order) -> _Buffers:

@@ -1,0 +1,129 @@
+"""What the gradients that loops find mean for the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqnets.engine.loops import Gradients, Kept
+from seqnets.engine.products import add_product, product
+from seqnets.engine.program import Program
+from seqnets.engine.projection import picked
+
+
+def parameter_gradients(
+    program: Program,
+    found: Gradients,
+    kept: Kept,
+    parameters: dict[str, Tensor],
+    wanted: Container[str],
+    inside: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The parameters' gradients: sums over rows and steps, and of matrices a product over these.
+
+    Args:
+        program: What was run.
+        found: What its loops have found.
+        kept: What was kept for them.
+        parameters: As they were used.
+        wanted: Names of those whose gradients are asked for.
+        inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
+    """
+    gradients = {
+        name: _together(pieces, found, program.step.parameters[name])
+        for name, pieces in _pieces(program).items()
+        if name in wanted
+    }
+    for k, weight in enumerate(each.weight for each in program.step.products):
+        if weight.name not in wanted:
+            continue
+        part = program.part_of(k)
+        value = kept.values[k] if part is None else kept.befores[part]
+        grad = found.wx if k in program.shared else found.products[k]
+        left, right = picked(grad, inside).T, picked(value, inside)
+        parameter = parameters[weight.name]
+        if weight.covers(parameter.shape) and weight.name not in gradients:
+            factors = (right.T, left.T) if weight.turned else (left, right)
+            gradients[weight.name] = product(*factors)
+        else:
+            total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
+            add_product(weight.of(total), left, right)
+    return gradients
+
+
+class _Piece(NamedTuple):
+    """Numbers of a parameter whose gradients lie beside each other among sums.
+
+    Attributes:
+        offset: The first of them in the parameter.
+        size: How many.
+        of_wx: Whether the sums are the projected input's; else they are ``Gradients.units``.
+        first: The first sum.
+        sums: How many; more than one of a single number make its gradient together.
+    """
+
+    offset: int
+    size: int
+    of_wx: bool
+    first: int
+    sums: int
+
+    def before(self, other: _Piece) -> bool:
+        """Whether another one goes on where this one ends, here and there."""
+        ends = self.offset + self.size, self.of_wx, self.first + self.sums
+        return ends == (other.offset, other.of_wx, other.first)
+
+    def of(self, found: Gradients) -> Tensor:
+        """Its gradient, (size)."""
+        all_sums = found.total if self.of_wx else found.units
+        assert all_sums is not None  # this one is among them
+        part = all_sums[self.first : self.first + self.sums]
+        return part if self.size == self.sums else part.sum(0, keepdim=True)
+
+
+@lru_cache(maxsize=1024)
+def _pieces(program: Program) -> dict[str, list[_Piece]]:
+    """The pieces of each parameter with one number a unit, or one for all, in their order."""
+    found = defaultdict(list)
+    for leaf, column in program.biases.items():
+        found[leaf.what.key].append(_Piece(leaf.what.offset, leaf.width, True, column, leaf.width))
+    for leaf, column in program.unit_columns.items():
+        place, sums = (leaf.what.offset, leaf.width or 1), program.units[leaf]
+        found[leaf.what.key].append(_Piece(*place, False, column, sums))
+    return {name: _joined(sorted(pieces)) for name, pieces in found.items()}
+
+
+def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:
+    """Neighbours in one."""
+    joined = list(pieces[:1])
+    for piece in pieces[1:]:
+        last = joined[-1]
+        if last.before(piece) and (last.size, piece.size) == (last.sums, piece.sums):
+            both = last.size + piece.size
+            joined[-1] = last._replace(size=both, sums=both)
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _together(pieces: Sequence[_Piece], found: Gradients, shape: Sequence[int]) -> Tensor:
+    """The gradient of a parameter, from all of its pieces."""
+    gradients = [piece.of(found) for piece in pieces]
+    ends = [0, *(piece.offset + piece.size for piece in pieces)]
+    if ends != [*(piece.offset for piece in pieces), math.prod(shape)]:  # they overlap, say
+        whole = gradients[0].new_zeros(math.prod(shape))
+        for piece, gradient in zip(pieces, gradients, strict=True):
+            whole[piece.offset : piece.offset + piece.size] += gradient
+    elif len(gradients) > 1:
+        whole = torch.cat(gradients)
+    else:
+        (whole,) = gradients
+        if pieces[0].of_wx:  # where the projection's bias has its gradient too
+            whole = whole.clone()
+    return whole.view(shape)
