@@ -36,9 +36,7 @@ def parameter_gradients(
         inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
     """
     gradients = {
-        name: _together(pieces, found, program.step.parameters[name])
-        for name, pieces in _pieces(program).items()
-        if name in wanted
+        name: parts.together(found) for name, parts in _parts(program).items() if name in wanted
     }
     for k, weight in enumerate(each.weight for each in program.step.products):
         if weight.name not in wanted:
@@ -75,28 +73,66 @@ class _Piece(NamedTuple):
     sums: int
 
     def before(self, other: _Piece) -> bool:
-        """Whether another one goes on where this one ends, here and there."""
+        """Whether another one goes on where this one ends, in the parameter and among the sums."""
         ends = self.offset + self.size, self.of_wx, self.first + self.sums
-        return ends == (other.offset, other.of_wx, other.first)
+        goes_on = ends == (other.offset, other.of_wx, other.first)
+        return goes_on and self.size == self.sums and other.size == other.sums
 
     def of(self, found: Gradients) -> Tensor:
         """Its gradient, (size)."""
         all_sums = found.total if self.of_wx else found.units
         assert all_sums is not None  # this one is among them
-        part = all_sums[self.first : self.first + self.sums]
+        part = all_sums
+        if self.sums < len(all_sums):
+            part = all_sums[self.first : self.first + self.sums]
         return part if self.size == self.sums else part.sum(0, keepdim=True)
 
 
+class _Parts(NamedTuple):
+    """A parameter with one number a unit, or one for all.
+
+    Attributes:
+        pieces: In their order.
+        shape: Of the parameter.
+        tile: Whether the pieces stand one after the other, and are all of it.
+    """
+
+    pieces: list[_Piece]
+    shape: tuple[int, ...]
+    tile: bool
+
+    def together(self, found: Gradients) -> Tensor:
+        """The gradient of all of it."""
+        gradients = [piece.of(found) for piece in self.pieces]
+        if not self.tile:
+            whole = gradients[0].new_zeros(math.prod(self.shape))
+            for piece, gradient in zip(self.pieces, gradients, strict=True):
+                whole[piece.offset : piece.offset + piece.size] += gradient
+        elif len(gradients) > 1:
+            whole = torch.cat(gradients)
+        else:
+            (whole,) = gradients
+            if self.pieces[0].of_wx:  # where the projection's bias has its gradient too
+                whole = whole.clone()
+        return whole if len(self.shape) == 1 else whole.view(self.shape)
+
+
 @lru_cache(maxsize=1024)
-def _pieces(program: Program) -> dict[str, list[_Piece]]:
-    """The pieces of each parameter with one number a unit, or one for all, in their order."""
+def _parts(program: Program) -> dict[str, _Parts]:
+    """Of each such parameter, by its name."""
     found = defaultdict(list)
     for leaf, column in program.biases.items():
         found[leaf.what.key].append(_Piece(leaf.what.offset, leaf.width, True, column, leaf.width))
     for leaf, column in program.unit_columns.items():
         place, sums = (leaf.what.offset, leaf.width or 1), program.units[leaf]
         found[leaf.what.key].append(_Piece(*place, False, column, sums))
-    return {name: _joined(sorted(pieces)) for name, pieces in found.items()}
+    parts = {}
+    for name, pieces in found.items():
+        shape, joined = program.step.parameters[name], _joined(sorted(pieces))
+        ends = [0, *(piece.offset + piece.size for piece in joined)]
+        tile = ends == [*(piece.offset for piece in joined), math.prod(shape)]
+        parts[name] = _Parts(joined, shape, tile)
+    return parts
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:
@@ -104,26 +140,9 @@ def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:
     joined = list(pieces[:1])
     for piece in pieces[1:]:
         last = joined[-1]
-        if last.before(piece) and (last.size, piece.size) == (last.sums, piece.sums):
+        if last.before(piece):
             both = last.size + piece.size
             joined[-1] = last._replace(size=both, sums=both)
         else:
             joined.append(piece)
     return joined
-
-
-def _together(pieces: Sequence[_Piece], found: Gradients, shape: Sequence[int]) -> Tensor:
-    """The gradient of a parameter, from all of its pieces."""
-    gradients = [piece.of(found) for piece in pieces]
-    ends = [0, *(piece.offset + piece.size for piece in pieces)]
-    if ends != [*(piece.offset for piece in pieces), math.prod(shape)]:  # they overlap, say
-        whole = gradients[0].new_zeros(math.prod(shape))
-        for piece, gradient in zip(pieces, gradients, strict=True):
-            whole[piece.offset : piece.offset + piece.size] += gradient
-    elif len(gradients) > 1:
-        whole = torch.cat(gradients)
-    else:
-        (whole,) = gradients
-        if pieces[0].of_wx:  # where the projection's bias has its gradient too
-            whole = whole.clone()
-    return whole.view(shape)
