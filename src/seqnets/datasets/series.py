@@ -32,7 +32,7 @@ class Series:
         values: All steps, (steps, I) float64, finite.
         observed: Which values were in the file, (steps, I); the others were filled in.
         times: When each step was, as text, one a step.
-        lengths: Steps of each series by its name.
+        lengths: Steps of each series by its name, "" for one that has none.
         given: Names of the features that are given and never told.
     """
 
@@ -174,7 +174,7 @@ class SeriesData(DataModule):
         counts = zip(series.lengths, map(len, starts), strict=True)
         names = [name for name, count in counts for _ in range(count)]
         after = [series.times[last] for last in (places + self.lookback - 1).tolist()]
-        ids = names if len(series.lengths) > 1 else None
+        ids = None if "" in series.lengths else names
         return Windows(x, y, places, self.lookback, self.horizon, ids, {"after": after})
 
     def _starts(self) -> dict[Part, list[Tensor]]:
@@ -262,7 +262,7 @@ class SeriesData(DataModule):
         x = torch.cat(pieces)
         starts = torch.arange(0, len(x), lookback)
         y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
-        names = [*series.starts] if len(series.starts) > 1 else None
+        names = None if "" in series.starts else [*series.starts]
         windows = Windows(x, y, starts, lookback, sizes["horizon"], names, {"after": after})
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
