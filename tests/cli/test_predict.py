@@ -9,8 +9,10 @@ from textwrap import dedent
 import pytest
 
 from seqnets.cli.main import command
+from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
 from seqnets.training import Classification
+from seqnets.training.predict import as_in_file, predict
 
 from .conftest import SMALL, only_run
 
@@ -120,6 +122,24 @@ def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_
     assert (last["id"], last["after"]) == ("south", "step 77")
     told = [row["target"]["sales"] for row in rows_of(tmp_path / "test.jsonl")]
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
+
+
+def test_a_program_predicts_new_data_as_the_command_does_without_those_of_training(
+    seqnets, tmp_path
+):
+    rows = [f"{name},{n % 5}" for name in ("north", "south") for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["place,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=2", "model.segment=2", "dataset.series=place"]
+    seqnets("train", *SMALL, "dataset=forecasting", "dataset.path=mine.csv", *sizes)
+    new = (tmp_path / "mine.csv").rename(tmp_path / "new.csv")
+    path = only_run(tmp_path) / "checkpoints" / "best.ckpt"
+
+    module = load_module(path, allow=[])
+    batches = new_data(module, {"dataset": {}, "allow": []}, new)
+    said = predict(module.model, module.objective, batches, module.card["data"])
+    seqnets("predict", f"checkpoint={path}", f"input={new}", "to=new.jsonl")
+
+    assert [*as_in_file(said, batches)] == rows_of(tmp_path / "new.jsonl")
 
 
 def test_the_training_part_is_written_in_the_order_it_has(seqnets, tmp_path):
