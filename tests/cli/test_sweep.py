@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 from importlib.util import find_spec
 
 import pytest
@@ -57,9 +58,9 @@ def results(tmp_path):
     return {str(path.parent.relative_to(tmp_path)): json.loads(path.read_text()) for path in found}
 
 
-def rows(out):
-    """The cells of the last table, row by row."""
-    table = out[out.index("Sweep of") :]
+def rows(out, title="Sweep of"):
+    """The cells of a sweep's table, row by row."""
+    table = out[out.index(title) :].partition("Over seeds: ")[0]
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
 
 
@@ -78,6 +79,31 @@ def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
     }
     scores = [float(row[3]) for row in told]
     assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
+
+
+def test_a_sweep_over_seeds_tells_means_and_deviations(seqnets, tmp_path):
+    done = seqnets("train", "-m", *PARITY, "model.hidden_size=4,5", "seed=1,2")
+
+    of_jobs = [row for row in rows(done.out) if row]
+    of_seeds = [row for row in rows(done.out, "mean ± standard deviation") if row]
+    ran = list(results(tmp_path).values())
+    assert len({row[3] for row in of_jobs}) == 2, "they differ in their parameters"
+    for size, count, val, test in of_seeds:
+        jobs = [row for row in of_jobs if row[1] == size]
+        (parameters,) = {int(row[3].replace(",", "")) for row in jobs}
+        alike = [result for result in ran if result["parameters"] == parameters]
+        for told, scores in (
+            (val, [result["validation"] for result in alike]),
+            (test, [result["test"]["accuracy"] for result in alike]),
+        ):
+            deviation = statistics.stdev(scores)
+            assert told == f"{rounded(statistics.mean(scores))} ± {deviation:.2g}"
+        assert count == "2"
+    assert [row[0] for row in of_seeds] == ["4", "5"]
+
+
+def test_seeds_of_one_job_have_no_means(seqnets):
+    assert "Over seeds" not in seqnets("train", "-m", *PARITY, "seed=1", "optimizer.lr=1,2").out
 
 
 @pytest.mark.parametrize("columns", [40, 60])
@@ -125,8 +151,8 @@ def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqn
 
     first, second = (row for row in rows(done.out) if row)
     assert first[1] == "parity"
-    assert first[2].startswith("accuracy ")
-    assert second[2].startswith("mse ")
+    assert first[3].startswith("accuracy ")
+    assert second[3].startswith("mse ")
     assert "*" not in first[0] + second[0]
 
 
@@ -137,7 +163,7 @@ def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
         found.append((dist.is_initialized(), os.environ.get("LOCAL_RANK")))
         monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        return Trained(0, "runs/a", "loss", "min", 1.0)
+        return Trained(0, "runs/a", 7, "loss", "min", 1.0)
 
     monkeypatch.setattr("seqnets.cli.train.run", run)
 
