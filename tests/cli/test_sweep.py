@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import statistics
 from importlib.util import find_spec
 
 import pytest
@@ -11,8 +10,9 @@ import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from rich.console import Console
 
-from seqnets.cli.sweep import Trained
+from seqnets.cli.sweep import Job, Trained, show
 from seqnets.insight.rounded import rounded
 
 from .conftest import SMALL
@@ -74,36 +74,50 @@ def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
     assert "Sweep of 4 jobs: accuracy, higher is better" in done.out
     assert [row[1:3] for row in told] == [["0.1", "1"], ["0.1", "2"], ["0.01", "1"], ["0.01", "2"]]
     assert [row[0].split()[0] for row in told] == ["0", "1", "2", "3"]
-    assert {row[5]: row[4] for row in told} == {
-        folder: rounded(result["test"]["accuracy"]) for folder, result in ran.items()
+    assert {row[5]: row[3:5] for row in told} == {
+        folder: [rounded(result["validation"]), rounded(result["test"]["accuracy"])]
+        for folder, result in ran.items()
     }
     scores = [float(row[3]) for row in told]
     assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
 
 
-def test_a_sweep_over_seeds_tells_means_and_deviations(seqnets, tmp_path):
-    done = seqnets("train", "-m", *PARITY, "model.hidden_size=4,5", "seed=1,2")
+def test_a_sweep_over_seeds_tells_means_and_deviations(capsys):
+    scores = {"gru": (0.1, 0.2, 0.3), "lstm": (1000, 1100, 1200), "rnn": (0.5,)}
+    jobs = [
+        Job({"cell": cell, "seed": str(seed)}, Trained(0, "runs/a", 7, "loss", "min", score, score))
+        for cell, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    show(Console(width=100), [*jobs, Job({"cell": "rnn", "seed": "1"}, None)])
 
-    of_jobs = [row for row in rows(done.out) if row]
-    of_seeds = [row for row in rows(done.out, "mean ± standard deviation") if row]
-    ran = list(results(tmp_path).values())
-    assert len({row[3] for row in of_jobs}) == 2, "they differ in their parameters"
-    for size, count, val, test in of_seeds:
-        jobs = [row for row in of_jobs if row[1] == size]
-        (parameters,) = {int(row[3].replace(",", "")) for row in jobs}
-        alike = [result for result in ran if result["parameters"] == parameters]
-        for told, scores in (
-            (val, [result["validation"] for result in alike]),
-            (test, [result["test"]["accuracy"] for result in alike]),
-        ):
-            deviation = statistics.stdev(scores)
-            assert told == f"{rounded(statistics.mean(scores))} ± {deviation:.2g}"
-        assert count == "2"
-    assert [row[0] for row in of_seeds] == ["4", "5"]
+    told = [row for row in rows(capsys.readouterr().out, "mean ± standard deviation") if row]
+    assert told == [
+        ["gru", "3", "0.2000 ± 0.10", "0.2000 ± 0.10"],
+        ["lstm", "3", "1,100 ± 100", "1,100 ± 100"],
+        ["rnn", "1", "0.5000", "0.5000"],
+    ]
 
 
-def test_seeds_of_one_job_have_no_means(seqnets):
-    assert "Over seeds" not in seqnets("train", "-m", *PARITY, "seed=1", "optimizer.lr=1,2").out
+def test_models_of_different_sizes_show_how_many_parameters_they_have(capsys):
+    jobs = [
+        Job({"size": str(size)}, Trained(0, "runs/a", 1000 * size, "loss", "min", 1.0, 2.0))
+        for size in (1, 2)
+    ]
+
+    show(Console(width=100), jobs)
+    assert [row[2] for row in rows(capsys.readouterr().out) if row] == ["1,000", "2,000"]
+    show(Console(width=100), jobs[:1])
+    assert "1,000" not in capsys.readouterr().out
+
+
+def test_jobs_of_one_seed_have_no_means(capsys):
+    show(
+        Console(),
+        [Job({"seed": "1", "lr": lr}, Trained(0, "a", 7, "loss", "min", 1.0)) for lr in "12"],
+    )
+
+    assert "Over seeds" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("columns", [40, 60])

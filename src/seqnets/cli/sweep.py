@@ -207,7 +207,10 @@ def _spread(figures: Sequence[float | None]) -> str:
     if len(there) < len(figures):
         return "none"
     mean = rounded(statistics.mean(there))
-    return f"{mean} ± {statistics.stdev(there):.2g}" if len(there) > 1 else mean
+    if len(there) == 1:
+        return mean
+    deviation = statistics.stdev(there)
+    return f"{mean} ± {deviation:,.0f}" if deviation >= 9.95 else f"{mean} ± {deviation:#.2g}"
 
 
 def _best(jobs: Sequence[Job], mode: str) -> int | None:
