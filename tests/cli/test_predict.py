@@ -1,5 +1,7 @@
 """What a model says is written down, and what was written is scored as the model is."""
 
+import csv
+import io
 import json
 import math
 import shlex
@@ -9,6 +11,7 @@ from textwrap import dedent
 import pytest
 
 from seqnets.cli.main import command
+from seqnets.cli.prediction_table import write_table
 from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
 from seqnets.training import Classification
@@ -122,6 +125,42 @@ def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_
     assert (last["id"], last["after"]) == ("south", "step 77")
     told = [row["target"]["sales"] for row in rows_of(tmp_path / "test.jsonl")]
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
+
+
+def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
+    seqnets("predict", f"checkpoint={classifier}", "to=said.jsonl")
+    done = seqnets("predict", f"checkpoint={classifier}", "to=said.csv")
+
+    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+        table = [*csv.DictReader(file)]
+    first, *_ = rows = rows_of(tmp_path / "said.jsonl")
+    assert "to score them" not in done.out.lower()
+    assert len(table) == len(rows)
+    assert table[0]["prediction"] == first["prediction"]
+    assert float(table[0]["probabilities.a"]) == first["probabilities"]["a"]
+
+
+def test_a_table_has_a_line_for_each_step_that_is_predicted():
+    rows = [
+        {"id": "x", "prediction": {"a": [1.5, 2.5], "b": [3, 4]}, "target": None, "after": "noon"},
+        {"id": "y", "prediction": {"a": [0, 0], "b": [0, 0]}, "target": {"a": [7, None]}},
+        {"prediction": ["O", "B"], "entities": [{"at": 1}, {"at": 0}]},
+    ]
+    file = io.StringIO()
+
+    write_table(rows, file, ",")
+
+    assert file.getvalue() == dedent(
+        """\
+        id,step,prediction.a,prediction.b,after,target.a,prediction,entities
+        x,1,1.5,3,noon,,,
+        x,2,2.5,4,noon,,,
+        y,1,0,0,,7,,
+        y,2,0,0,,,,
+        ,1,,,,,O,"[{""at"": 1}, {""at"": 0}]"
+        ,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
+        """
+    )
 
 
 def test_a_program_predicts_new_data_as_the_command_does_without_those_of_training(
@@ -251,7 +290,7 @@ def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, m
     ("arguments", "code", "told"),
     [
         (["part=tset"], 2, "Did you mean test?"),
-        (["to=said.csv"], 2, "expected a name that ends with .jsonl"),
+        (["to=said.txt"], 2, "expected a name that ends with .jsonl"),
         (["to=nowhere/said.jsonl"], 1, "a folder that can be written to"),
         (["to=null"], 2, "to: is None, expected a file"),
         (["trainer.devices=2"], 2, "One process writes all rows"),

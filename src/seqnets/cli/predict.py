@@ -14,7 +14,7 @@ from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import STDOUT, check_target, write_rows
+from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
 from seqnets.cli.trained import (
     find_checkpoint,
     load_data,
@@ -103,7 +103,7 @@ def _tell(options: Config, count: int, targets: int, path: Path, command: str) -
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
-    if targets and to != STDOUT:
+    if targets and Path(to).suffix.lower() in SUFFIXES:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))
         report.show(console, "To score them:", f"{line} {scored}{command}")
