@@ -152,13 +152,13 @@ def test_a_table_has_a_line_for_each_step_that_is_predicted():
 
     assert file.getvalue() == dedent(
         """\
-        id,step,prediction.a,prediction.b,after,target.a,prediction,entities
-        x,1,1.5,3,noon,,,
-        x,2,2.5,4,noon,,,
-        y,1,0,0,,7,,
-        y,2,0,0,,,,
-        ,1,,,,,O,"[{""at"": 1}, {""at"": 0}]"
-        ,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
+        row,id,step,prediction.a,prediction.b,after,target.a,prediction,entities
+        1,x,1,1.5,3,noon,,,
+        1,x,2,2.5,4,noon,,,
+        2,y,1,0,0,,7,,
+        2,y,2,0,0,,,,
+        3,,1,,,,,O,"[{""at"": 1}, {""at"": 0}]"
+        3,,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
         """
     )
 

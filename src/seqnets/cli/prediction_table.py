@@ -16,17 +16,18 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 def write_table(rows: Iterable[Row], file: IO[str], delimiter: str) -> None:
     """Write rows as a table with a line each, or a line a step where what is said is a list.
 
-    A column of what is nested is called as the keys that lead to it, ``prediction.sales``. Cells
-    are empty where there is nothing; lists that are no steps are written as JSON.
+    Steps say which row they are of. A column of what is nested is called as the keys that lead to
+    it, ``prediction.sales``. Cells are empty where there is nothing; lists that are no steps are
+    written as JSON.
     """
-    lines = [line for row in rows for line in _lines(row)]
+    lines = [line for number, row in enumerate(rows, start=1) for line in _lines(number, row)]
     columns = dict.fromkeys(column for line in lines for column in line)
     table = csv.DictWriter(file, list(columns), delimiter=delimiter, lineterminator="\n")
     table.writeheader()
     table.writerows({column: _text(cell) for column, cell in line.items()} for line in lines)
 
 
-def _lines(row: Row) -> Iterator[Row]:
+def _lines(number: int, row: Row) -> Iterator[Row]:
     """A row, or its steps, where what is said is a list of them."""
     cells = dict(_flat(row, ""))
     said = next((cell for column, cell in cells.items() if column.startswith("prediction")), None)
@@ -34,7 +35,7 @@ def _lines(row: Row) -> Iterator[Row]:
         yield cells
         return
     for step, _ in enumerate(said):
-        line: Row = {}
+        line: Row = {"row": number}
         for column, cell in cells.items():
             if _is_of_steps(cell, len(said)):
                 line.setdefault("step", step + 1)
