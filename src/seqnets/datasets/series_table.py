@@ -308,8 +308,8 @@ def _complete(path: Path, steps: _Steps, kind: str) -> _Steps:
         raise DataError(
             f"{path}: time {steps.times[place + 1]} came after {steps.times[place]}, a step of "
             f"{_span(float(lengths[place]), kind)}, expected a multiple of the shortest, "
-            f"{_span(step, kind)}.\n"
-            "  dataset.time_gaps=ignore takes all as equal."
+            f"{_span(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
+            "  Correct the one that is wrong, or take all as equal: dataset.time_gaps=ignore."
         )
     places = np.concatenate([[0], counts.cumsum()]).astype(int)
     values = np.full((places[-1] + 1, len(steps.values[0])), np.nan)
