@@ -89,6 +89,20 @@ def test_pieces_of_words_are_shown_as_they_stand_in_the_text(seqnets, tmp_path):
     assert any(line.startswith("größer ") for line in lines_of(done.out))
 
 
+def test_a_series_shows_its_columns_and_how_much_of_them_is_missing(seqnets, tmp_path):
+    rows = [f"{n},{n % 2},{'' if n % 4 == 0 else 7}" for n in range(100)]
+    (tmp_path / "mine.csv").write_text("\n".join(["time,event,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=4", "dataset.horizon=2", "dataset.missing=forward"]
+
+    done = seqnets(
+        "inspect", "dataset=forecasting", "dataset.path=mine.csv", "dataset.targets=[sales]", *sizes
+    )
+
+    told = [line.split() for line in done.out.splitlines()]
+    assert ["sales", "told", "7", "1", "25.7%"] in told, "18 of 70 steps"
+    assert ["event", "given", "0.5", "0.5", "0.0%"] in told
+
+
 def test_it_fits_a_terminal_of_80_columns(seqnets, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 

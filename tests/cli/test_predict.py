@@ -1,5 +1,7 @@
 """What a model says is written down, and what was written is scored as the model is."""
 
+import csv
+import io
 import json
 import math
 import shlex
@@ -9,8 +11,11 @@ from textwrap import dedent
 import pytest
 
 from seqnets.cli.main import command
+from seqnets.cli.prediction_table import write_table
+from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
 from seqnets.training import Classification
+from seqnets.training.predict import as_in_file, predict
 
 from .conftest import SMALL, only_run
 
@@ -122,6 +127,60 @@ def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
 
 
+def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
+    seqnets("predict", f"checkpoint={classifier}", "to=said.jsonl")
+    done = seqnets("predict", f"checkpoint={classifier}", "to=said.csv")
+
+    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+        table = [*csv.DictReader(file)]
+    first, *_ = rows = rows_of(tmp_path / "said.jsonl")
+    assert "to score them" not in done.out.lower()
+    assert len(table) == len(rows)
+    assert table[0]["prediction"] == first["prediction"]
+    assert float(table[0]["probabilities.a"]) == first["probabilities"]["a"]
+
+
+def test_a_table_has_a_line_for_each_step_that_is_predicted():
+    rows = [
+        {"id": "x", "prediction": {"a": [1.5, 2.5], "b": [3, 4]}, "target": None, "after": "noon"},
+        {"id": "y", "prediction": {"a": [0, 0], "b": [0, 0]}, "target": {"a": [7, None]}},
+        {"prediction": ["O", "B"], "entities": [{"at": 1}, {"at": 0}]},
+    ]
+    file = io.StringIO()
+
+    write_table(rows, file, ",")
+
+    assert file.getvalue() == dedent(
+        """\
+        row,id,step,prediction.a,prediction.b,after,target.a,prediction,entities
+        1,x,1,1.5,3,noon,,,
+        1,x,2,2.5,4,noon,,,
+        2,y,1,0,0,,7,,
+        2,y,2,0,0,,,,
+        3,,1,,,,,O,"[{""at"": 1}, {""at"": 0}]"
+        3,,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
+        """
+    )
+
+
+def test_a_program_predicts_new_data_as_the_command_does_without_those_of_training(
+    seqnets, tmp_path
+):
+    rows = [f"{name},{n % 5}" for name in ("north", "south") for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["place,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=2", "model.segment=2", "dataset.series=place"]
+    seqnets("train", *SMALL, "dataset=forecasting", "dataset.path=mine.csv", *sizes)
+    new = (tmp_path / "mine.csv").rename(tmp_path / "new.csv")
+    path = only_run(tmp_path) / "checkpoints" / "best.ckpt"
+
+    module = load_module(path, allow=[])
+    batches = new_data(module, {"dataset": {}, "allow": []}, new)
+    said = predict(module.model, module.objective, batches, module.card["data"])
+    seqnets("predict", f"checkpoint={path}", f"input={new}", "to=new.jsonl")
+
+    assert [*as_in_file(said, batches)] == rows_of(tmp_path / "new.jsonl")
+
+
 def test_the_training_part_is_written_in_the_order_it_has(seqnets, tmp_path):
     run = ["dataset=parity", "dataset.train_size=70", "dataset.test_size=16", "dataset.length=5"]
     seqnets("train", *SMALL, *run)
@@ -231,7 +290,7 @@ def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, m
     ("arguments", "code", "told"),
     [
         (["part=tset"], 2, "Did you mean test?"),
-        (["to=said.csv"], 2, "expected a name that ends with .jsonl"),
+        (["to=said.txt"], 2, "expected a name that ends with .jsonl"),
         (["to=nowhere/said.jsonl"], 1, "a folder that can be written to"),
         (["to=null"], 2, "to: is None, expected a file"),
         (["trainer.devices=2"], 2, "One process writes all rows"),

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from rich.console import Console
 
-from seqnets.cli.sweep import Trained
+from seqnets.cli.sweep import Job, Trained, show
 from seqnets.insight.rounded import rounded
 
 from .conftest import SMALL
@@ -57,9 +58,9 @@ def results(tmp_path):
     return {str(path.parent.relative_to(tmp_path)): json.loads(path.read_text()) for path in found}
 
 
-def rows(out):
-    """The cells of the last table, row by row."""
-    table = out[out.index("Sweep of") :]
+def rows(out, title="Sweep of"):
+    """The cells of a sweep's table, row by row."""
+    table = out[out.index(title) :].partition("Over seeds: ")[0]
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
 
 
@@ -73,11 +74,50 @@ def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
     assert "Sweep of 4 jobs: accuracy, higher is better" in done.out
     assert [row[1:3] for row in told] == [["0.1", "1"], ["0.1", "2"], ["0.01", "1"], ["0.01", "2"]]
     assert [row[0].split()[0] for row in told] == ["0", "1", "2", "3"]
-    assert {row[5]: row[4] for row in told} == {
-        folder: rounded(result["test"]["accuracy"]) for folder, result in ran.items()
+    assert {row[5]: row[3:5] for row in told} == {
+        folder: [rounded(result["validation"]), rounded(result["test"]["accuracy"])]
+        for folder, result in ran.items()
     }
     scores = [float(row[3]) for row in told]
     assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
+
+
+def test_a_sweep_over_seeds_tells_means_and_deviations(capsys):
+    scores = {"gru": (0.1, 0.2, 0.3), "lstm": (1000, 1100, 1200), "rnn": (0.5,)}
+    jobs = [
+        Job({"cell": cell, "seed": str(seed)}, Trained(0, "runs/a", 7, "loss", "min", score, score))
+        for cell, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    show(Console(width=100), [*jobs, Job({"cell": "rnn", "seed": "1"}, None)])
+
+    told = [row for row in rows(capsys.readouterr().out, "mean ± standard deviation") if row]
+    assert told == [
+        ["gru", "3", "0.2000 ± 0.10", "0.2000 ± 0.10"],
+        ["lstm", "3", "1,100 ± 100", "1,100 ± 100"],
+        ["rnn", "1", "0.5000", "0.5000"],
+    ]
+
+
+def test_models_of_different_sizes_show_how_many_parameters_they_have(capsys):
+    jobs = [
+        Job({"size": str(size)}, Trained(0, "runs/a", 1000 * size, "loss", "min", 1.0, 2.0))
+        for size in (1, 2)
+    ]
+
+    show(Console(width=100), jobs)
+    assert [row[2] for row in rows(capsys.readouterr().out) if row] == ["1,000", "2,000"]
+    show(Console(width=100), jobs[:1])
+    assert "1,000" not in capsys.readouterr().out
+
+
+def test_jobs_of_one_seed_have_no_means(capsys):
+    show(
+        Console(),
+        [Job({"seed": "1", "lr": lr}, Trained(0, "a", 7, "loss", "min", 1.0)) for lr in "12"],
+    )
+
+    assert "Over seeds" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("columns", [40, 60])
@@ -125,8 +165,8 @@ def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqn
 
     first, second = (row for row in rows(done.out) if row)
     assert first[1] == "parity"
-    assert first[2].startswith("accuracy ")
-    assert second[2].startswith("mse ")
+    assert first[3].startswith("accuracy ")
+    assert second[3].startswith("mse ")
     assert "*" not in first[0] + second[0]
 
 
@@ -137,7 +177,7 @@ def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
         found.append((dist.is_initialized(), os.environ.get("LOCAL_RANK")))
         monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        return Trained(0, "runs/a", "loss", "min", 1.0)
+        return Trained(0, "runs/a", 7, "loss", "min", 1.0)
 
     monkeypatch.setattr("seqnets.cli.train.run", run)
 

@@ -227,7 +227,49 @@ def test_uneven_time_can_be_taken_as_even(table):
 
     with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*time_gaps=ignore"):
         table(months).setup()
+    with pytest.raises(
+        DataError, match=r"2020-02-01 came .* 31 days.* multiple of .* 28 days.* before 2021-03-01"
+    ):
+        table(months, time_gaps="fill", missing="forward").setup()
     table(months, time_gaps="ignore").setup()
+
+
+def test_steps_that_a_file_lacks_can_be_put_in(table):
+    hours = [
+        f"2026-01-{1 + i // 24:02} {i % 24:02}:00,{i}" for i in range(30) if i not in (1, 5, 6)
+    ]
+    data = table(["time,a", *hours], time_gaps="fill", missing="linear")
+    data.setup()
+
+    assert data.series.values[:, 0].tolist() == list(range(30))
+    assert (~data.series.observed[:, 0]).nonzero()[0].tolist() == [1, 5, 6]
+    assert data.series.times[4:6] == ["2026-01-01 04:00", "2026-01-01 05:00:00"]
+    with pytest.raises(DataError, match="expected time too"):
+        table(["a", *"123456789"], time_gaps="fill", missing="forward").setup()
+
+
+def test_columns_may_be_named_or_left_out(table, tmp_path):
+    lines = ["id,place,a", *(f"{name},roof,{i}" for name in "xy" for i in range(30))]
+    data = table(lines, series="id", leave_out=["place"])
+    data.setup()
+    (tmp_path / "new.csv").write_text("id,a\n" + "z,1\n" * 4)
+
+    assert (list(data.series.lengths), data.series.columns) == (["x", "y"], ["a"])
+    assert data.new(tmp_path / "new.csv", data.describe()).ids == ["z"]
+    with pytest.raises(DataError, match=r"place is 'roof'.*\n.*dataset.leave_out=\[place\]"):
+        table(lines, series="id").setup()
+    with pytest.raises(DataError, match="expected plase too"):
+        table(lines, series="id", leave_out=["plase"]).setup()
+    with pytest.raises(DataError, match="expected sensor too"):
+        table(lines, series="sensor").setup()
+
+
+def test_a_single_series_keeps_its_name(table):
+    data = table(["series,a", *(f"x,{i}" for i in range(30))])
+    data.setup()
+
+    assert set(data.loader("test").ids) == {"x"}
+    assert data.new(data.file, data.describe()).ids == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +319,8 @@ def test_times_of_parquet_are_read(tmp_path):
     ("options", "message"),
     [
         ({"missing": "guess"}, "missing is 'guess'"),
-        ({"time_gaps": "fill"}, "time_gaps is 'fill'"),
+        ({"time_gaps": "guess"}, "time_gaps is 'guess'"),
+        ({"time_gaps": "fill"}, "missing is 'error', expected forward or linear with"),
         ({"season": 5}, "season is 5, expected at most lookback, 4"),
         ({"targets": "a"}, "targets is 'a', expected a list"),
         ({"targets": ["a", "a"]}, "each once"),

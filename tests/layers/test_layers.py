@@ -22,6 +22,7 @@ from seqnets import (
 from seqnets.cells import (
     GRUCell,
     InputDropout,
+    LearnedState,
     LSTMCell,
     PeepholeLSTMCell,
     RNNCell,
@@ -44,6 +45,42 @@ def x():
 
 def double(cell, *args, **options):
     return cell(*args, dtype=torch.float64, **options)
+
+
+STEPPED = {
+    "recurrent": lambda: Recurrent(LearnedState(LSTMCell(I, H))),
+    "deep": lambda: DeepRNN([LSTMCell, GRUCell], I, H, 2),
+    "output": lambda: DeepOutput(Truncated(Recurrent(GRUCell(I, H)), 4), [3]),
+}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_steps_begin_again_where_the_sequence_does(name, x):
+    layer = STEPPED[name]().double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    resets = torch.rand(B, T) < 0.4
+
+    state, outputs = None, []
+    for x_t, resets_t in zip(x.unbind(1), resets.unbind(1), strict=True):
+        y, state = layer.step(x_t, state, resets_t)
+        outputs.append(y)
+
+    expected, final = layer(x, resets=resets)
+    torch.testing.assert_close(torch.stack(outputs, 1), expected)
+    torch.testing.assert_close(state, final)
+
+
+@pytest.mark.parametrize(
+    ("resets", "error", "message"),
+    [
+        (torch.zeros(B), DtypeError, "resets are torch.float32, expected a boolean tensor"),
+        (torch.zeros(1, dtype=torch.bool), ShapeError, r"shape \(1,\), expected \(B,\) = \(\d,\)"),
+    ],
+)
+def test_resets_of_a_step_that_do_not_fit_are_refused(resets, error, message, x):
+    with pytest.raises(error, match=f"GRUCell: .*{message}"):
+        Recurrent(GRUCell(I, H, dtype=x.dtype)).step(x[:, 0], None, resets)
 
 
 @pytest.mark.parametrize("cell", [LSTMCell, PeepholeLSTMCell])

@@ -42,6 +42,19 @@ LAYERS |= {
 }
 
 
+def test_some_rows_begin_again():
+    layer = DeepRNN([GRUCell, LSTMCell], I, [H, 7])
+    x, again = torch.randn(B, T, I), torch.tensor([True, False, True])
+    stream = Stream(layer, B)
+
+    fed(stream, x)
+    stream.reset(again)
+
+    whole = layer(x.repeat(1, 2, 1))[0][:, T:]
+    expected = torch.where(again[:, None, None], layer(x)[0], whole)
+    torch.testing.assert_close(fed(stream, x), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
 def fed(stream, x):
     return torch.stack([stream(x[:, t]).clone() for t in range(x.shape[1])], 1)
 

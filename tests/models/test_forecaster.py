@@ -49,9 +49,10 @@ def test_every_strategy_tells_the_whole_horizon_with_every_head(
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_some_columns_are_told_of_all(strategy):
-    model = forecaster(strategy, outputs=2, independent=strategy is Recursive)
+@pytest.mark.parametrize("strategy", [Direct, EncoderDecoder, Parallel])
+@pytest.mark.parametrize("independent", [False, True])
+def test_some_columns_are_told_of_all(strategy, independent):
+    model = forecaster(strategy, outputs=2, independent=independent)
 
     assert model(windows())[0].shape == (2, 5, 2, 1)
 
@@ -115,12 +116,27 @@ def test_an_independent_column_is_told_from_its_own_past_by_weights_that_all_sha
     model = forecaster(independent=True, outputs=2)
     x = windows()
     changed = x.clone()
-    changed[..., 1:] += torch.randn(2, 6, 2, dtype=torch.float64)
+    changed[..., 1] += torch.randn(2, 6, dtype=torch.float64)
     swapped = x[..., [1, 0, 2]]
 
     torch.testing.assert_close(model(changed)[0][:, :, 0], model(x)[0][:, :, 0])
     assert not torch.allclose(model(changed)[0][:, :, 1], model(x)[0][:, :, 1])
     torch.testing.assert_close(model(swapped)[0], model(x)[0][:, :, [1, 0]])
+
+
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("normalization", ["last", "reversible"])
+def test_a_column_of_which_nothing_is_told_is_looked_at_also_where_it_never_changes(
+    independent, normalization
+):
+    model = forecaster(independent=independent, normalization=normalization, outputs=2)
+    x = windows()
+    x[..., 2] = 0
+    elsewhere = x.clone()
+    elsewhere[..., 2] = 1
+
+    differs = (model(elsewhere)[0] - model(x)[0]).abs() > 1e-6
+    assert differs.all(dim=1).all()
 
 
 def test_columns_together_depend_on_each_other():
@@ -186,6 +202,7 @@ def test_a_point_is_scored_where_a_target_is(error, loss):
         (partial(forecaster, normalization="mean"), "normalization is 'mean', expected one of"),
         (partial(forecaster, segment=0), "segment is 0"),
         (partial(forecaster, Recursive, outputs=2), "Recursive: some columns of a step are told"),
+        (partial(forecaster, Recursive, outputs=2, independent=True), "some columns"),
         (partial(forecaster, Recursive, bidirectional=True), "Recursive: bidirectional is True"),
         (partial(forecaster, Parallel, alternating=True), "Parallel: alternating is True"),
         (partial(PointHead, "cubic"), "error is 'cubic'"),

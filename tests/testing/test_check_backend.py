@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.engine import BACKENDS, reference, runs
-from seqnets.errors import BackendError
+from seqnets.errors import BackendError, ConfigError
 from seqnets.testing import check_backend
 
 NATIVE = [
@@ -123,6 +124,12 @@ def test_a_backend_must_not_refuse_the_hard_half_of_a_variant(add_backend):
 
     with pytest.raises(AssertionError, match=r"refused at some T or dtype only: \['B=1, given'"):
         check_backend(GRUCell(3, 5), "mine")
+
+
+@pytest.mark.parametrize("given", [GRUCell, partial(GRUCell, 3, 5)])
+def test_what_only_makes_cells_is_refused(given):
+    with pytest.raises(ConfigError, match=r"check_backend: cell is .*, expected a cell"):
+        check_backend(given, "eager")
 
 
 @pytest.mark.parametrize("name", ["cuda", "auto"])

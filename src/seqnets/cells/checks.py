@@ -31,7 +31,7 @@ def check_makes_cells(who: str, given: Any) -> None:
     """Raise ConfigError where something can make no cells, or is one already."""
     if isinstance(given, nn.Module) or not callable(given):
         face = isinstance(given, nn.Module) and not isinstance(given, seqnets.cells.Cell)
-        advice = _advice(given) if face else f"{who} fills in the sizes itself."
+        advice = _advice(given) if face else f"{who} makes cells of it, of the sizes needed."
         raise ConfigError(
             f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n  {advice}"
         )

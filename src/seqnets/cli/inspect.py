@@ -74,6 +74,8 @@ def _sections(
     """What there is to print, each under its title."""
     lengths = {part: found for part in PARTS if (found := data.lengths(part)) is not None}
     yield "Parts", _parts(data, lengths)
+    if features := data.features():
+        yield "Columns of the training part", _features(features)
     if lengths and lengths["train"].min() < lengths["train"].max():
         yield "Steps of the training sequences", _histogram(lengths["train"])
         yield "Padding", Text(_padding(data))
@@ -110,6 +112,16 @@ def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
         for name, share in (("shortest", 0), ("median", 0.5), ("95 %", 0.95), ("longest", 1)):
             found = (np.quantile(lengths[part], share, method="lower") for part in PARTS)
             table.add_row(f"  {name}", *(f"{steps:,}" for steps in found))
+    return table
+
+
+def _features(features: Sequence[Mapping[str, str]]) -> Table:
+    """What is known of each feature; of the first, where there are many."""
+    table = _grid(*features[0], left=2)
+    for feature in features[:_ROWS]:
+        table.add_row(*(Text(_short(text, 24)) for text in feature.values()))
+    if len(features) > _ROWS:
+        table.add_row(Text(f"{len(features) - _ROWS:,} others", "dim"))
     return table
 
 

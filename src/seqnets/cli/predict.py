@@ -12,23 +12,21 @@ from omegaconf import DictConfig
 
 from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
-from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.predictions import STDOUT, check_target, write_rows
+from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
 from seqnets.cli.trained import (
-    dataset_of,
     find_checkpoint,
     load_data,
     load_module,
+    new_data,
     with_its_task,
 )
-from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.loader import Loader
 from seqnets.errors import counted
 from seqnets.training import Row, SequenceModule
-from seqnets.training.predict import predict
+from seqnets.training.predict import as_in_file, predict
 from seqnets.typing import Batch
 
 from_checkpoint = with_its_task
@@ -49,7 +47,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         module = load_module(path, options["allow"], options["objective"])
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
-        count, targets = write_rows(_as_in_file(rows, loader), options["to"])
+        count, targets = write_rows(as_in_file(rows, loader), options["to"])
     _tell(options, count, targets, path, command)
     return 0
 
@@ -75,8 +73,7 @@ def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
     """The batches of a part in its order, or of a file, for which no training data are read."""
     if options["input"] is None:
         return load_data(module, options, path).loader(options["part"]).in_order()
-    data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
-    return data.new(Path(options["input"]).expanduser(), module.card["data"])
+    return new_data(module, options, Path(options["input"]).expanduser())
 
 
 def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:
@@ -100,21 +97,13 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _as_in_file(rows: Iterable[Row], loader: Loader) -> Iterator[Row]:
-    """Rows with what the file calls their sequences, and its texts to the letter."""
-    ids, texts = loader.ids, loader.texts
-    for place, row in enumerate(rows):
-        name = {} if ids is None else {"id": ids[place]}
-        yield {**name, **row, **{column: of_file[place] for column, of_file in texts.items()}}
-
-
 def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
     to, given = options["to"], options["input"]
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
-    if targets and to != STDOUT:
+    if targets and Path(to).suffix.lower() in SUFFIXES:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))
         report.show(console, "To score them:", f"{line} {scored}{command}")

@@ -1,4 +1,4 @@
-"""Files of predictions: JSON Lines, an object a row."""
+"""Files of predictions: JSON Lines, an object a row, or a table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import IO
 from seqnets.atomic import atomic
 from seqnets.cli.assemble import check_new
 from seqnets.cli.names import UsageError
+from seqnets.cli.prediction_table import DELIMITERS, write_table
 from seqnets.datasets.readers import read_rows
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.visible import visible
@@ -26,15 +27,16 @@ def check_target(to: str, overwrite: bool) -> None:
     """Raise now what would otherwise end a long computation: a file that cannot be written.
 
     Raises:
-        UsageError: The name is not that of JSON Lines.
+        UsageError: The name is neither that of JSON Lines nor that of a table.
         ConfigError: The file is there already, or its folder is not.
     """
     if to == STDOUT:
         return
     path = Path(to).expanduser()
-    if path.suffix.lower() not in SUFFIXES:
+    suffixes = (*SUFFIXES, *DELIMITERS)
+    if path.suffix.lower() not in suffixes:
         raise UsageError(
-            f"to: is {to!r}, expected a name that ends with {' or '.join(SUFFIXES)}, "
+            f"to: is {to!r}, expected a name that ends with {', '.join(suffixes)}, "
             f"or {STDOUT} for the terminal."
         )
     check_new("to", to, overwrite)
@@ -55,9 +57,10 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
     if to == STDOUT:
         return _write(rows, sys.stdout)
     path = Path(to).expanduser()
+    delimiter = DELIMITERS.get(path.suffix.lower())
     try:
         with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
-            return _write(rows, file)
+            return _write(rows, file) if delimiter is None else _tabulate(rows, file, delimiter)
     except OSError as error:
         raise ConfigError(f"to: {to} cannot be written: {error.strerror}.") from error
 
@@ -66,16 +69,27 @@ def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     count = targets = 0
     seen = visible if file.isatty() else str
     for count, row in enumerate(rows, start=1):
-        try:
-            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        except ValueError as error:
-            raise DataError(
-                f"Row {count}: a number is infinite or none at all, expected finite ones.\n"
-                "  The model has diverged."
-            ) from error
-        file.write(f"{seen(line)}\n")
+        file.write(f"{seen(_line(count, row))}\n")
         targets += row.get("target") is not None
     return count, targets
+
+
+def _tabulate(rows: Iterable[Row], file: IO[str], delimiter: str) -> tuple[int, int]:
+    kept = list(rows)
+    for number, row in enumerate(kept, start=1):
+        _line(number, row)  # raises where a number is none
+    write_table(kept, file, delimiter)
+    return len(kept), sum(row.get("target") is not None for row in kept)
+
+
+def _line(number: int, row: Row) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(
+            f"Row {number}: a number is infinite or none at all, expected finite ones.\n"
+            "  The model has diverged."
+        ) from error
 
 
 def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str, float], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
 _KEY = "hydra.sweeper.direction"
 
+_SEED = "seed"
+
 
 class Trained(NamedTuple):
     """What a training came to.
@@ -30,6 +33,7 @@ class Trained(NamedTuple):
     Attributes:
         code: 0, or 128 + the number of the signal that stopped it.
         folder: The run's folder, as it is shown.
+        parameters: Numbers that the model has learned.
         metric: The objective's metric.
         mode: "min" or "max": which way it improves.
         score: The best that it was on the validation part; None if nothing was validated.
@@ -38,6 +42,7 @@ class Trained(NamedTuple):
 
     code: int
     folder: str
+    parameters: int
     metric: str
     mode: str
     score: float | None
@@ -123,7 +128,10 @@ def _direction(config: DictConfig) -> str | None:
 
 
 def show(console: Console, jobs: Sequence[Job]) -> None:
-    """Print what each job came to, the best one marked; folders below where the table is narrow."""
+    """Print what each job came to, the best one marked, and the means over seeds.
+
+    Folders stand below where the table is narrow.
+    """
     table = _table(jobs, folders=True)
     wide = console.options.update(max_width=10_000)
     beside = Measurement.get(console, wide, table).maximum <= console.width
@@ -133,6 +141,10 @@ def show(console: Console, jobs: Sequence[Job]) -> None:
         for number, (_, trained) in enumerate(jobs):
             if trained is not None:
                 console.print(f"#{number} {trained.folder}", soft_wrap=True)
+    means = _means(jobs)
+    if means is not None:
+        console.print()
+        console.print(means)
 
 
 def _table(jobs: Sequence[Job], folders: bool) -> Table:
@@ -145,11 +157,12 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
         way = "higher" if mode == "max" else "lower"
         title = f"{title}: {metric.replace('_', ' ')}, {way} is better"
     keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
+    sized = len({job.trained.parameters for job in jobs if job.trained}) > 1
     table = Table(title=title, caption=None if best is None else "* the best")
     table.add_column("#", no_wrap=True)
     for key in keys:
         table.add_column(_short(key, keys), overflow="fold")
-    for name in ("val", "test"):
+    for name in (*["parameters"] * sized, "val", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     if folders:
         table.add_column("folder", no_wrap=True)
@@ -157,10 +170,47 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
         marked = number == best
         row = [f"{number} *" if marked else str(number)]
         row += [_brief(swept.get(key, "")) for key in keys]
+        row += [f"{trained.parameters:,}" if trained else ""] * sized
         row += _figures(trained, alike=len(metrics) == 1)
         row += [trained.folder if trained else ""] * folders
         table.add_row(*row, style="bold" if marked else None)
     return table
+
+
+def _means(jobs: Sequence[Job]) -> Table | None:
+    """Mean and standard deviation of jobs that differ in their seed alone; None without such."""
+    alike: dict[tuple[tuple[str, str], ...], list[Trained]] = {}
+    for swept, trained in jobs:
+        if trained is not None and _SEED in swept:
+            others = tuple((key, value) for key, value in swept.items() if key != _SEED)
+            alike.setdefault(others, []).append(trained)
+    if max(map(len, alike.values()), default=0) < 2:
+        return None
+    keys = list(dict.fromkeys(key for others in alike for key, _ in others))
+    several = len({trained.metric for found in alike.values() for trained in found}) > 1
+    table = Table(title="Over seeds: mean ± standard deviation")
+    for key in keys:
+        table.add_column(_short(key, keys), overflow="fold")
+    for name in ("seeds", "val", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for others, found in alike.items():
+        values = [_brief(dict(others).get(key, "")) for key in keys]
+        name = f"{found[0].metric.replace('_', ' ')} " if several else ""
+        figures = [_spread([t.score for t in found]), _spread([t.test for t in found])]
+        table.add_row(*values, str(len(found)), *(f"{name}{figure}" for figure in figures))
+    return table
+
+
+def _spread(figures: Sequence[float | None]) -> str:
+    """The mean of figures that are all there, and their deviation where there are several."""
+    there = [figure for figure in figures if figure is not None]
+    if len(there) < len(figures):
+        return "none"
+    mean = rounded(statistics.mean(there))
+    if len(there) == 1:
+        return mean
+    deviation = statistics.stdev(there)
+    return f"{mean} ± {deviation:,.0f}" if deviation >= 9.95 else f"{mean} ± {deviation:#.2g}"
 
 
 def _best(jobs: Sequence[Job], mode: str) -> int | None:

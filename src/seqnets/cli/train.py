@@ -39,7 +39,7 @@ from seqnets.cli.main import FULL
 from seqnets.cli.names import UsageError, shell
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
-from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.errors import ConfigError, SeqnetsError, counted
 from seqnets.training import (
     LanguageModelling,
     Objective,
@@ -141,12 +141,15 @@ def _train(
         _open_log(folder)
     if checkpoint is None:
         _begin(options, folder, trainer)
+    size = sum(parameter.numel() for parameter in module.model.parameters())
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
+    console.print(f"The model has {counted(size, 'parameter')}.")
 
     path: Any = checkpoint
     with trainer_errors():
         trainer.fit(module, data, ckpt_path=path, weights_only=True)
-    trained = Trained(0, report.shown(folder), *_validated(trainer, module.objective, callbacks))
+    validated = _validated(trainer, module.objective, callbacks)
+    trained = Trained(0, report.shown(folder), size, *validated)
     stop = _first(callbacks, StopOnSignal)
     if stop is not None and stop.received is not None:
         stopped = f"Stopped by {signal.Signals(stop.received).name} at step {trainer.global_step}"
@@ -159,13 +162,14 @@ def _train(
             "trainer: its limits let a new run make no step, expected at least one.\n"
             "  They are max_epochs, max_steps, max_time and limit_train_batches."
         )
-    _conclude(options, folder, trainer, named, console, command)
+    _conclude(options, folder, trained, trainer, named, console, command)
     return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
 
 
 def _conclude(
     options: Config,
     folder: Path,
+    trained: Trained,
     trainer: Trainer,
     callbacks: Mapping[str, Callback],
     console: Console,
@@ -179,7 +183,7 @@ def _conclude(
         console.print(f"Stopped early: {early[1].reason}.")
     elif module.last_loss is None:
         console.print(f"Nothing is left to train: {_reached(trainer)}.")
-    kept = _test(trainer, module, data, folder, console, options.get("published"))
+    kept = _test(trainer, module, data, folder, trained, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
         samples = _first(callbacks.values(), TextSamples) or TextSamples()
         passage = samples.passage(module.model, data.vocabulary)
@@ -225,6 +229,7 @@ def _test(
     module: SequenceModule,
     data: DataModule,
     folder: Path,
+    trained: Trained,
     console: Console,
     published: Config | None,
 ) -> Path:
@@ -247,13 +252,14 @@ def _test(
         console.print()
         table = report.figures_table("the test part", figures, module.objective, rivals, published)
         console.print(table)
-        objective = module.objective
         result = {
-            "metric": objective.metric,
-            "mode": objective.mode,
+            "metric": trained.metric,
+            "mode": trained.mode,
+            "validation": trained.score,
             "test": figures,
-            "rivals": report.in_metric(objective, rivals),
+            "rivals": report.in_metric(module.objective, rivals),
             "step": step,
+            "parameters": trained.parameters,
         }
         runs.write_result(folder, result)
         logger.info("test: %s", figures)

@@ -8,8 +8,10 @@ from typing import Any
 
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config, make_data, make_module
+from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.datasets import DataModule
+from seqnets.datasets.loader import Loader
 from seqnets.errors import CheckpointError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.training.checkpoint import check_data
@@ -69,6 +71,16 @@ def load_module(
 def dataset_of(module: SequenceModule, options: Config) -> Config:
     """The checkpoint's dataset as a configuration, with what the options change in it."""
     return {**module.card["config"]["dataset"], **options["dataset"]}
+
+
+def new_data(module: SequenceModule, options: Config, file: Path) -> Loader:
+    """The batches of a file of new data, for which the training data need not be there.
+
+    Raises:
+        DataError: The file is malformed, or does not fit what the model was trained on.
+    """
+    data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
+    return data.new(file, module.card["data"])
 
 
 def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule:

@@ -118,6 +118,10 @@ class DataModule(LightningDataModule, ABC):
         """Return how often each class is right in a part, (C,); None where there are no classes."""
         return None
 
+    def features(self) -> list[dict[str, str]]:
+        """Return what is known of each feature that has a name, to be read: columns by name."""
+        return []
+
     def token_counts(self, part: Part) -> np.ndarray | None:
         """Return how often each token comes in a part, (V,); None where there are no tokens."""
         return None

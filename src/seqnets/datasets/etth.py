@@ -9,7 +9,7 @@ from typing import Any
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import find_folder
 from seqnets.datasets.series import Series, SeriesData
-from seqnets.datasets.series_table import read_series
+from seqnets.datasets.series_table import Columns, read_series
 from seqnets.errors import DataError, counted
 
 _FILE = "ETTh1.csv"
@@ -51,7 +51,7 @@ class ETTh1(SeriesData):
         Raises:
             DataError: The file is malformed; says in which line.
         """
-        return read_series(path, time="date")
+        return read_series(path, Columns(time="date"))
 
     def ends(self, steps: int) -> Mapping[Part, int]:
         """12, 4 and 4 months of 30 days.

@@ -32,7 +32,7 @@ class Series:
         values: All steps, (steps, I) float64, finite.
         observed: Which values were in the file, (steps, I); the others were filled in.
         times: When each step was, as text, one a step.
-        lengths: Steps of each series by its name.
+        lengths: Steps of each series by its name, "" for one that has none.
         given: Names of the features that are given and never told.
     """
 
@@ -134,15 +134,20 @@ class SeriesData(DataModule):
     @cached_property
     def scaling(self) -> Scaling:
         """What standardises each column."""
+        self._check_observed()
+        seen = np.where(self.series.observed, self.series.values, np.nan)[self._training]
+        return Scaling.of(torch.from_numpy(seen))
+
+    @cached_property
+    def _training(self) -> np.ndarray:
+        """Which steps are those of the training part, (steps,)."""
         training = np.zeros(len(self.series.values), bool)
         for name, start in self.series.starts.items():
             training[start : start + self.ends(self.series.lengths[name])["train"]] = True
-        self._check_observed(training)
-        seen = np.where(self.series.observed, self.series.values, np.nan)[training]
-        return Scaling.of(torch.from_numpy(seen))
+        return training
 
-    def _check_observed(self, training: np.ndarray) -> None:
-        empty = ~self.series.observed[training].any(0)
+    def _check_observed(self) -> None:
+        empty = ~self.series.observed[self._training].any(0)
         if empty.any():
             raise DataError(
                 f"{self.file}: column {self.series.columns[int(empty.argmax())]} has no value in "
@@ -174,7 +179,7 @@ class SeriesData(DataModule):
         counts = zip(series.lengths, map(len, starts), strict=True)
         names = [name for name, count in counts for _ in range(count)]
         after = [series.times[last] for last in (places + self.lookback - 1).tolist()]
-        ids = names if len(series.lengths) > 1 else None
+        ids = None if "" in series.lengths else names
         return Windows(x, y, places, self.lookback, self.horizon, ids, {"after": after})
 
     def _starts(self) -> dict[Part, list[Tensor]]:
@@ -224,6 +229,22 @@ class SeriesData(DataModule):
             "lookback": self.lookback,
         }
 
+    def features(self) -> list[dict[str, str]]:
+        """Return of each column whether it is told, and what it is in the training part."""
+        told = self.sizes["output_size"]
+        missing = 1 - self.series.observed[self._training].mean(0)
+        mean, deviation = self.scaling.mean.tolist(), self.scaling.deviation.tolist()
+        return [
+            {
+                "": name,
+                "is": "told" if place < told else "given",
+                "mean": f"{mean[place]:.4g}",
+                "deviation": f"{deviation[place]:.4g}",
+                "missing": f"{missing[place]:.1%}",
+            }
+            for place, name in enumerate(self.series.columns)
+        ]
+
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return when the first windows of a part are, and the first target's last values."""
         times, columns = self.series.times, self.series.columns
@@ -262,7 +283,7 @@ class SeriesData(DataModule):
         x = torch.cat(pieces)
         starts = torch.arange(0, len(x), lookback)
         y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
-        names = [*series.starts] if len(series.starts) > 1 else None
+        names = None if "" in series.starts else [*series.starts]
         windows = Windows(x, y, starts, lookback, sizes["horizon"], names, {"after": after})
         return SequenceLoader(windows, self.batch_size, name=str(path))
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqnets.checks import check_choice, check_fractions, is_number
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
-from seqnets.datasets.readers import is_missing, number, read_rows, shown
+from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
 from seqnets.datasets.series import Series, SeriesData
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 TIME, SERIES = "time", "series"
 
 MISSING = ("error", "forward", "linear")
-GAPS = ("error", "ignore")
+GAPS = ("error", "fill", "ignore")
 
-_NUMBER = "a number"
+_NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
+
+_APART = "  A column that tells several series apart: dataset.series=COLUMN."
 
 
 class SeriesTable(SeriesData):
@@ -41,6 +43,8 @@ class SeriesTable(SeriesData):
     Args:
         path: The file.
         time: The column that says when a step was, if it is called otherwise.
+        series: The column that says which series a step belongs to, if it is called otherwise.
+        leave_out: Columns that are no features.
         validation_fraction: Share of each series' steps to choose by.
         test_fraction: Share of each series' steps to report, its last.
         missing: "error"; "forward", where the last value stays (and the first one stands for what
@@ -48,9 +52,10 @@ class SeriesTable(SeriesData):
             future: a window that ends in a gap gives what it could not know. Values that are
             missing are never scored.
         mask: Whether a 0/1 column beside each feature says what was there. It is given and never
-            told; a model that takes the targets one by one does not see it.
-        time_gaps: "error" unless all steps of a series are as long as its first; or "ignore", for
-            months, or working days.
+            told.
+        time_gaps: "error" unless all steps of a series are as long as its first; "fill", which puts
+            in the steps that the file lacks, as ``missing`` says; or "ignore", for months, or
+            working days.
         **data: The arguments of :class:`SeriesData`.
     """
 
@@ -59,6 +64,8 @@ class SeriesTable(SeriesData):
         path: str,
         *,
         time: str = TIME,
+        series: str = SERIES,
+        leave_out: Sequence[str] = (),
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
         missing: str = "error",
@@ -72,8 +79,13 @@ class SeriesTable(SeriesData):
         check_fractions(who, **fractions)
         check_choice(who, MISSING, missing=missing)
         check_choice(who, GAPS, time_gaps=time_gaps)
-        self.path, self.time, self.missing, self.mask = path, time, missing, mask
-        self.time_gaps = time_gaps
+        if time_gaps == "fill" and missing == "error":
+            raise ConfigError(
+                f"{who}: missing is 'error', expected forward or linear with time_gaps=fill.\n"
+                "  Steps that are put in have no values of their own."
+            )
+        self.path, self.missing, self.mask, self.time_gaps = path, missing, mask, time_gaps
+        self.columns = Columns(time, series, tuple(leave_out))
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
 
     @property
@@ -88,7 +100,8 @@ class SeriesTable(SeriesData):
             DataError: The table is malformed, or a value is missing, or time does not go on evenly;
                 says in which line.
         """
-        series = read_series(path, self.time, self.missing, self.time_gaps)
+        new = path != self.file
+        series = read_series(path, self.columns, self.missing, self.time_gaps, new=new)
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]
@@ -107,67 +120,103 @@ class SeriesTable(SeriesData):
         return {"train": test - round(self.validation_fraction * steps), "val": test, "test": steps}
 
 
+class Columns(NamedTuple):
+    """What columns that are no features are called.
+
+    Attributes:
+        time: When a step was.
+        series: Which series it belongs to.
+        leave_out: All others.
+    """
+
+    time: str = TIME
+    series: str = SERIES
+    leave_out: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.time, self.series, *self.leave_out
+
+
 @dataclass
 class _Steps:
     """The steps of one series, as they are read."""
 
     values: list[list[float]] = field(default_factory=list)
     times: list[str] = field(default_factory=list)
-    moment: float = -math.inf
-    step: float | None = None
+    moments: list[float] = field(default_factory=list)
 
 
 def read_series(
-    path: Path, time: str = TIME, missing: str = "error", gaps: str = "error"
+    path: Path,
+    columns: Columns,
+    missing: str = "error",
+    gaps: str = "error",
+    *,
+    new: bool = False,
 ) -> Series:
     """Read the series of a table; :class:`SeriesTable` says which columns it has.
 
     Args:
         path: The file.
-        time: The column that says when each step was.
+        columns: What columns that are no features are called.
         missing: What is put where no value is: see :class:`SeriesTable`.
-        gaps: Whether steps of different lengths are an "error", or to "ignore".
+        gaps: What becomes of steps of different lengths: see :class:`SeriesTable`.
+        new: Whether the file is to be predicted: what is left out may be absent from it.
 
     Raises:
         DataError: The file is missing or malformed; says in which line.
     """
     first: list[str] = []
-    kinds: dict[str, str] = {}
+    features: list[str] = []
+    kind = ""
     found: dict[str, _Steps] = {}
     for where, row in read_rows(path):
-        first = first or _columns(where, row, time)
-        _check_columns(where, row, first)
-        steps = found.setdefault(str(row[SERIES]) if SERIES in first else "", _Steps())
-        if time in first:
-            moment, kind = _moment(where, time, row.get(time))
-            if kind != kinds.setdefault(time, kind):
-                raise DataError(f"{where}: {time} is {kind}, expected {kinds[time]}, as before.")
-            _go_on(where, steps, moment, kind, str(row[time]), gaps)
-        steps.times.append(str(row.get(time, f"step {len(steps.values)}")))
-        columns = (name for name in first if name not in (time, SERIES))
-        steps.values.append([_value(where, name, row.get(name), missing) for name in columns])
-    return _series(path, [name for name in first if name not in (time, SERIES)], found, missing)
+        if not first:
+            first, features = list(row), _features(where, row, columns, new)
+            if gaps == "fill":
+                need(where, row, columns.time, advice="It says where a step is missing.")
+        _check_columns(where, row, first, columns.series)
+        steps = found.setdefault(
+            str(row[columns.series]) if columns.series in first else "", _Steps()
+        )
+        if columns.time in first:
+            moment, now = _moment(where, columns.time, row.get(columns.time))
+            kind = kind or now
+            if now != kind:
+                raise DataError(f"{where}: {columns.time} is {now}, expected {kind}, as before.")
+            _go_on(where, steps, moment, kind, str(row[columns.time]), gaps)
+        steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
+        steps.values.append([_value(where, name, row.get(name), missing) for name in features])
+    if gaps == "fill":
+        found = {name: _complete(path, steps, kind) for name, steps in found.items()}
+    return _series(path, features, found, missing)
 
 
-def _columns(where: str, row: dict[str, Any], time: str) -> list[str]:
-    """The columns of the first row."""
-    if time not in (TIME, *row):
-        raise DataError(f"{where}: the columns {', '.join(row)} came, expected {time} too.")
-    if not row.keys() - {time, SERIES}:
+def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> list[str]:
+    """The columns of the first row that are features."""
+    renamed = {columns.time, columns.series} - {TIME, SERIES}
+    need(where, row, *sorted(renamed))
+    if not new:
+        advice = "dataset.leave_out names columns that are no features."
+        need(where, row, *columns.leave_out, advice=advice)
+    features = [name for name in row if name not in columns.all]
+    if not features:
         raise DataError(
             f"{where}: the columns {', '.join(row)} came, expected one or more of numbers."
         )
-    return list(row)
+    return features
 
 
-def _check_columns(where: str, row: dict[str, Any], first: list[str]) -> None:
+def _check_columns(where: str, row: dict[str, Any], first: list[str], series: str) -> None:
     odd = next((name for name in row if name not in first), None)
     if odd is not None:
         raise DataError(
             f"{where}: a column {odd} came, expected {', '.join(first)}, as in the first row."
         )
-    if SERIES in first and row.get(SERIES) in (None, ""):
-        raise DataError(f"{where}: column {SERIES} is missing, expected a name in every row.")
+    if series in first and row.get(series) in (None, ""):
+        raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
 
 
 def _value(where: str, column: str, cell: Any, missing: str) -> float:
@@ -177,7 +226,9 @@ def _value(where: str, column: str, cell: Any, missing: str) -> float:
             return number(where, column, cell)
         except DataError as error:
             raise DataError(
-                f"{error}\n  A column that says when each step was: dataset.time={column}."
+                f"{error}\n"
+                f"  A column that says when each step was: dataset.time={column}; of which series "
+                f"it is: dataset.series={column}; that is no feature: dataset.leave_out=[{column}]."
             ) from None
     if missing == "error":
         raise DataError(
@@ -207,38 +258,74 @@ def _moment(where: str, column: str, cell: Any) -> tuple[float, str]:
             "2026-01-31 12:00:00, or a number."
         )
     if moment.tzinfo is None:
-        return moment.replace(tzinfo=timezone.utc).timestamp(), "a time without a zone"
-    return moment.timestamp(), "a time with a zone"
+        return moment.replace(tzinfo=timezone.utc).timestamp(), _BARE
+    return moment.timestamp(), _ZONED
 
 
 def _go_on(where: str, steps: _Steps, moment: float, kind: str, now: str, gaps: str) -> None:
     """Check that time goes on, and evenly, and take the step."""
-    length, before = moment - steps.moment, steps.times[-1] if steps.times else None
+    moments, before = steps.moments, steps.times[-1] if steps.times else None
+    moments.append(moment)
+    if before is None:
+        return
+    length = moment - moments[-2]
     if length == 0:
-        raise DataError(
-            f"{where}: time {now} came twice, expected each once.\n"
-            "  A column `series` tells several series apart."
-        )
+        raise DataError(f"{where}: time {now} came twice, expected each once.\n{_APART}")
     if length < 0:
         raise DataError(
             f"{where}: time {now} came after {before}, expected a later one.\n"
-            "  Sort the file by time; a column `series` tells several series apart."
+            f"  Sort the file by time.\n{_APART}"
         )
-    if before is not None:
-        steps.step = steps.step or length
-        rounding = 1e-6 * steps.step + 4 * math.ulp(moment)  # of 10 Hz in seconds since 1970
-        if gaps == "error" and abs(length - steps.step) > rounding:
-            came, expected = (
-                f"{span:g}" if kind == _NUMBER else str(timedelta(seconds=span))
-                for span in (length, steps.step)
-            )
-            raise DataError(
-                f"{where}: time {now} came after {before}, a step of {came}, expected {expected} "
-                "as the first step is.\n"
-                "  Put in the rows that are missing (empty cells, and dataset.missing), or take "
-                "the steps as equal: dataset.time_gaps=ignore."
-            )
-    steps.moment = moment
+    step = moments[1] - moments[0]
+    if gaps == "error" and abs(length - step) > _rounding(step, moment):
+        raise DataError(
+            f"{where}: time {now} came after {before}, a step of {_span(length, kind)}, expected "
+            f"{_span(step, kind)} as the first step is.\n"
+            "  dataset.time_gaps=fill puts in the steps that are missing, dataset.time_gaps=ignore "
+            "takes all as equal."
+        )
+
+
+def _rounding(step: float, moment: float) -> float:
+    """By how much steps may differ: times may be decimals, of 10 Hz in seconds since 1970."""
+    return 1e-6 * step + 4 * math.ulp(moment)
+
+
+def _span(length: float, kind: str) -> str:
+    return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
+
+
+def _complete(path: Path, steps: _Steps, kind: str) -> _Steps:
+    """Put in the steps that are missing between others; the shortest is one step."""
+    moments, lengths = steps.moments, np.diff(steps.moments)
+    if not len(lengths):
+        return steps
+    step = float(lengths.min())
+    counts = np.rint(lengths / step)
+    odd = np.abs(lengths - counts * step) > _rounding(step, moments[-1]) * counts
+    if odd.any():
+        place = int(odd.argmax())
+        raise DataError(
+            f"{path}: time {steps.times[place + 1]} came after {steps.times[place]}, a step of "
+            f"{_span(float(lengths[place]), kind)}, expected a multiple of the shortest, "
+            f"{_span(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
+            "  Correct the one that is wrong, or take all as equal: dataset.time_gaps=ignore."
+        )
+    places = np.concatenate([[0], counts.cumsum()]).astype(int)
+    values = np.full((places[-1] + 1, len(steps.values[0])), np.nan)
+    values[places] = steps.values
+    times = [_time(moments[0] + step * place, kind) for place in range(len(values))]
+    for place, given in zip(places.tolist(), steps.times, strict=True):
+        times[place] = given
+    return _Steps(values.tolist(), times)
+
+
+def _time(moment: float, kind: str) -> str:
+    """How the time of a step that is put in reads."""
+    if kind == _NUMBER:
+        return f"{moment:.15g}"
+    when = datetime.fromtimestamp(moment, timezone.utc)
+    return str(when if kind == _ZONED else when.replace(tzinfo=None))
 
 
 def _series(path: Path, columns: list[str], found: dict[str, _Steps], missing: str) -> Series:

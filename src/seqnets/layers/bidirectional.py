@@ -79,7 +79,7 @@ class Reversed(nn.Module):
             )
         return turned(y, lengths), state
 
-    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+    def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Not to be had.
 
         Raises:
@@ -185,7 +185,7 @@ class Bidirectional(nn.Module):
         )
         return self._merge(ahead, back), (forward_state, backward_state)
 
-    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+    def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Not to be had.
 
         Raises:

@@ -255,7 +255,9 @@ class Fronted(nn.Module):
         x, lengths = self.front(x, checked_lengths("Fronted", lengths, x))
         return self.layer(x, state, lengths, resets)
 
-    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(
+        self, x: Tensor, state: Any = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """One step of the front and the layer.
 
         Raises:
@@ -263,7 +265,7 @@ class Fronted(nn.Module):
         """
         self._check_front("step")
         y, _ = self.front(x[:, None])
-        return self.layer.step(y[:, 0], state)
+        return self.layer.step(y[:, 0], state, resets)
 
     def _check_front(self, what: str) -> None:
         if not self.per_step:

@@ -156,8 +156,15 @@ class DeepRNN(nn.Module):
             after.append(final)
         return x, tuple(after)
 
-    def step(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, tuple[Any, ...]]:
+    def step(
+        self, x: Tensor, state: Sequence[Any] | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
         """Take one step through all layers: x (B, I), to output (B, H) and the states after.
+
+        Args:
+            x: Inputs of the step, (B, I).
+            state: The states before it, one a layer.
+            resets: In which rows they start anew before the step, (B,) boolean.
 
         Raises:
             ConfigError: A layer runs backwards or in both directions, and would have to know the
@@ -169,7 +176,7 @@ class DeepRNN(nn.Module):
             if not isinstance(layer, Recurrent) or layer.reverse:
                 where = "backwards" if _backwards(layer) else "in both directions"
                 raise no_step("DeepRNN", f"layer {depth} runs {where}")
-            y, final = layer.step(self.dropout(x) if depth else x, states[depth])
+            y, final = layer.step(self.dropout(x) if depth else x, states[depth], resets)
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)

@@ -114,7 +114,7 @@ class Hierarchical(nn.Module):
         y, high = self.upper(told, high, self.lengths_after(lengths), resets)
         return y, (low, high)
 
-    def step(self, x: Tensor, state: Any = None) -> NoReturn:
+    def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Not to be had.
 
         Raises:

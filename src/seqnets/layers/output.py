@@ -70,7 +70,9 @@ class DeepOutput(nn.Module):
         y, state = self.layer(x, state, lengths, resets)
         return without_padding(self.perceptron(y), lengths), state
 
-    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(
+        self, x: Tensor, state: Any = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """One step of the layer, and of what follows it."""
-        y, state = self.layer.step(x, state)
+        y, state = self.layer.step(x, state, resets)
         return self.perceptron(y), state

@@ -10,8 +10,10 @@ from typing_extensions import Self
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import native
+from seqnets.engine.request import state_before
 from seqnets.engine.unroll import unroll
 from seqnets.layers.checks import check_run, no_step
+from seqnets.layers.state import restarted
 from seqnets.typing import State
 
 
@@ -85,14 +87,25 @@ class Recurrent(nn.Module):
             memory=self.memory,
         )
 
-    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, x: Tensor, state: State | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Take one step: x (B, I) and the state before, to output (B, H) and the state after.
+
+        Args:
+            x: Inputs of the step, (B, I).
+            state: State before it, each (B, H); the cell's initial state if omitted.
+            resets: In which rows the state starts anew before the step, (B,) boolean.
 
         Raises:
             ConfigError: Time runs backwards.
         """
         if self.reverse:
             raise no_step("Recurrent", "it runs backwards")
+        if resets is not None:
+            self.cell.check_input(x, "B", "I")
+            start, before = state_before(self.cell, x, None), state_before(self.cell, x, state)
+            state = restarted(type(self.cell).__name__, resets, start, before)
         return native.step(self.cell, x, state)
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.state import map_state
+from seqnets.layers.state import map_state, restarted
 from seqnets.layers.torch_like import TorchLike
 
 
@@ -39,7 +39,7 @@ class Stream:
         >>> stream = Stream(Recurrent(cells.GRUCell(8, 256)))
         >>> for x_t in x.unbind(1):  # (1, 8) each
         ...     y_t = stream(x_t)  # (1, 256), overwritten by the next call
-        >>> stream.reset()
+        >>> stream.reset()  # or in some rows: stream.reset(done)
     """
 
     def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
@@ -89,9 +89,11 @@ class Stream:
                     above.copy_(connection(below, stream.y))
         return self._y
 
-    def reset(self) -> None:
-        """Begin a new sequence in all rows."""
-        self.state = self._starts
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Begin a new sequence in all rows, or in those where ``rows``, (B,) boolean, is true."""
+        for stream, start in zip(self._streams, self._starts, strict=True):
+            again = start if rows is None else restarted("Stream", rows, start, stream.state)
+            stream.set_state(again)
 
     @property
     def state(self) -> Any:

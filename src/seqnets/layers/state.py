@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from seqnets.errors import ShapeError
+from seqnets.errors import DtypeError, ShapeError
+from seqnets.typing import State
 
 
 def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
@@ -31,3 +33,21 @@ def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
 def detach(state: Any) -> Any:
     """The same numbers without history: where a gradient ends."""
     return map_state(Tensor.detach, state)
+
+
+def restarted(who: str, resets: Tensor, start: State, state: State) -> State:
+    """A state, each part (B, H), which is ``start`` in the rows where ``resets``, (B,), is true.
+
+    Raises:
+        DtypeError: ``resets`` are not boolean.
+        ShapeError: There is not one for each row.
+    """
+    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+        kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
+        raise DtypeError(f"{who}: resets are {kind}, expected a boolean tensor (B,).")
+    if resets.shape != (B := state[0].shape[:1]):
+        raise ShapeError(
+            f"{who}: resets have shape {tuple(resets.shape)}, expected (B,) = {tuple(B)}.\n"
+            f"  A step takes one for each row."
+        )
+    return tuple(torch.where(resets[:, None], a, b) for a, b in zip(start, state, strict=True))

@@ -109,9 +109,11 @@ class Truncated(nn.Module):
             seen[begin + self.stride] = detach(state)
         return torch.cat(outputs, 1), state
 
-    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(
+        self, x: Tensor, state: Any = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """One step of the layer; nothing to truncate."""
-        return self.layer.step(x, state)  # type: ignore[operator]
+        return self.layer.step(x, state, resets)  # type: ignore[operator]
 
     def extra_repr(self) -> str:
         """The windows."""

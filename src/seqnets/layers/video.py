@@ -110,9 +110,11 @@ class Video(nn.Module):
         y, state = self.layer(self._flat(x, "B", "T"), state, lengths, resets)
         return map_state(self._framed, y), state
 
-    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(
+        self, x: Tensor, state: Any = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Take one step: frames (B, C, height, width), to (B, C', height, width) and the state."""
-        y, state = self.layer.step(self._flat(x, "B"), state)
+        y, state = self.layer.step(self._flat(x, "B"), state, resets)
         return self._framed(y), state
 
     def extra_repr(self) -> str:

@@ -19,8 +19,9 @@ from seqnets.models.number_heads import NumberHead, PointHead
 class Forecaster(nn.Module):
     """Tell the steps to come of the first K features: recurrence over segments, and a head.
 
-    Each window is normalised by itself, and what is said of it put back, so that a series may
-    wander away from where it was in training. A segment of several steps may be one step of the
+    These features of each window are normalised by themselves, and what is said of them put back,
+    so that a series may wander away from where it was in training. The other features, of which
+    nothing is told, are taken as they are. A segment of several steps may be one step of the
     recurrence: fewer steps, whose gradients reach further.
 
     Args:
@@ -34,11 +35,11 @@ class Forecaster(nn.Module):
         segment: Steps that the recurrence takes and tells at once, w.
         embedding_size: Features that a segment becomes, by a linear map and a ReLU, before the
             recurrence; it is taken as it is if omitted.
-        normalization: By what a window is shifted and scaled: "none"; "last", its last step (Lin
-            et al., 2023); or "reversible", its mean and deviation (Kim et al., 2022, here without
-            learned gains).
-        independent: Whether each of the K features is told from its own past alone, by one model
-            that all share. The other features are not looked at.
+        normalization: By what a window's K features are shifted and scaled: "none"; "last", its
+            last step (Lin et al., 2023); or "reversible", its mean and deviation (Kim et al., 2022,
+            here without learned gains).
+        independent: Whether each of the K features is told from its own past and the I - K others,
+            by one model that all share, rather than all from all.
         options: What :class:`Encoder` takes beside the cell, but not ``vocab_size`` and
             ``embedding``: steps are numbers.
 
@@ -79,7 +80,8 @@ class Forecaster(nn.Module):
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent = segment, independent
         self.normalization = normalization
-        features, told = (1, 1) if independent else (input_size, output_size)
+        told = 1 if independent else output_size
+        features = told + input_size - output_size
         self.shape = (segment, told, self.output.size)
         width = segment * features
         self.embedding: nn.Module = nn.Identity()
@@ -115,17 +117,19 @@ class Forecaster(nn.Module):
     ) -> tuple[Tensor, Any]:
         """What the head is given, (B, horizon, K, P), and the state."""
         self._check(x, lengths)
+        x, others = x.tensor_split([self.output_size], -1)
         shift, scale = NORMALIZATIONS[self.normalization](x)
         x = (x - shift) / scale
         if self.independent:
-            x = x[..., : self.output_size].mT.flatten(0, 1)[..., None]
+            x = x.mT.flatten(0, 1)[..., None]
+            others = others.repeat_interleave(self.output_size, 0)
+        x = torch.cat([x, others], -1)
         segments = self.embedding(x.unflatten(1, (-1, self.segment)).flatten(2))
         said, state = self.strategy(segments, state)
         said = said.unflatten(-1, self.shape).flatten(1, 2)[:, : self.horizon]
         if self.independent:
             said = said.squeeze(2).unflatten(0, (-1, self.output_size)).transpose(1, 2)
-        shift, scale = (part[..., : self.output_size, None] for part in (shift, scale))
-        return self.output.moved(said, shift, scale), state
+        return self.output.moved(said, shift[..., None], scale[..., None]), state
 
     def _fed_back(self, said: Tensor) -> Tensor:
         """The segment that is said, as the recurrence takes it."""
@@ -159,4 +163,4 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "last": _last,
     "reversible": _reversible,
 }
-"""What a window, (B, T, I), is shifted and scaled by, (B, 1, I) each."""
+"""What windows, (B, T, K), are shifted and scaled by, (B, 1, K) each."""

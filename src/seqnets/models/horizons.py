@@ -80,8 +80,8 @@ class Recursive(nn.Module):
         if not task.complete:
             raise ConfigError(
                 "Recursive: some columns of a step are told, expected all, which are fed back.\n"
-                "  Tell all columns (dataset.targets=[]), or each from its own past "
-                "(model.independent=true)."
+                "  Tell all (dataset.targets=[]), leave others out (dataset.leave_out), or take "
+                "another strategy (model/strategy=direct)."
             )
         self.encoder = Encoder(cell, input_size=task.input_size, **options)
         self.output = nn.Linear(self.encoder.output_size, task.output_size)

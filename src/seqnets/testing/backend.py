@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell
 from seqnets.engine import BACKENDS, runs, unroll
 from seqnets.errors import BackendError
 from seqnets.testing.laws import agree, perturb
@@ -95,6 +96,7 @@ def check_backend(
         AssertionError: A number differs, another backend ran, or the backend refuses everything,
             or one variant at some T and not at others.
         BackendError: No backend has this name.
+        ConfigError: ``cell`` is no cell.
 
     Example:
         >>> check_backend(cells.GRUCell(3, 5), "native")
@@ -104,6 +106,7 @@ def check_backend(
         raise BackendError(
             f"check_backend: backend is {backend!r}, expected one of {', '.join(BACKENDS)}."
         )
+    check_is_cell("check_backend", cell)
     refused: dict[str, str] = {}
     ran: set[str] = set()
     with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqnets.datasets.loader import Loader
 from seqnets.layers import detach
 from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import Objective, Row
@@ -44,3 +45,11 @@ def predict(
             rows = objective.rows(outcome, there, known)
         state = detach(outcome.state)
         yield from rows
+
+
+def as_in_file(rows: Iterable[Row], batches: Loader) -> Iterator[Row]:
+    """Yield rows with what the batches' file calls their sequences, and its texts to the letter."""
+    ids, texts = batches.ids, batches.texts
+    for place, row in enumerate(rows):
+        name = {} if ids is None else {"id": ids[place]}
+        yield {**name, **row, **{column: of_file[place] for column, of_file in texts.items()}}
