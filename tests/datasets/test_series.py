@@ -248,6 +248,13 @@ def test_steps_that_a_file_lacks_can_be_put_in(table):
         table(["a", *"123456789"], time_gaps="fill", missing="forward").setup()
 
 
+def test_a_clock_that_was_wrong_is_not_filled_up(table):
+    steps = ["time,a", "0,1", *(f"{1_700_000_000 + i},1" for i in range(30))]
+
+    with pytest.raises(DataError, match=r"31 rows would become 1,7.* steps of 1,.*\n.*after 0\."):
+        table(steps, time_gaps="fill", missing="forward").setup()
+
+
 def test_columns_may_be_named_or_left_out(table, tmp_path):
     lines = ["id,place,a", *(f"{name},roof,{i}" for name in "xy" for i in range(30))]
     data = table(lines, series="id", leave_out=["place"])

@@ -227,6 +227,17 @@ def test_functional_transforms_leave_for_the_plain_loop():
     torch.testing.assert_close(tangent, numeric, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_functional_transforms_leave_a_step_for_the_cells_own(kind, recwarn):
+    cell, x, _ = make(kind)
+    layer = Recurrent(cell)
+
+    batched = torch.func.vmap(lambda row: layer.step(row[None])[0][0])(x[:, 0])
+
+    torch.testing.assert_close(batched, layer.step(x[:, 0])[0])
+    assert not recwarn.list
+
+
 def test_per_sample_gradients_sum_to_the_gradient():
     cell, x, _ = make("GRU")
     layer = Recurrent(cell)

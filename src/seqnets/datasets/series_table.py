@@ -16,7 +16,7 @@ from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
 from seqnets.datasets.series import Series, SeriesData
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 
 TIME, SERIES = "time", "series"
 
@@ -286,6 +286,9 @@ def _go_on(where: str, steps: _Steps, moment: float, kind: str, now: str, gaps: 
         )
 
 
+_FILLED = 100  # times as many steps as a file has: more, and a clock was wrong
+
+
 def _rounding(step: float, moment: float) -> float:
     """By how much steps may differ: times may be decimals, of 10 Hz in seconds since 1970."""
     return 1e-6 * step + 4 * math.ulp(moment)
@@ -312,6 +315,14 @@ def _complete(path: Path, steps: _Steps, kind: str) -> _Steps:
             "  Correct the one that is wrong, or take all as equal: dataset.time_gaps=ignore."
         )
     places = np.concatenate([[0], counts.cumsum()]).astype(int)
+    if places[-1] >= _FILLED * len(moments):
+        place = int(counts.argmax())
+        raise DataError(
+            f"{path}: {counted(len(moments), 'row')} would become {places[-1] + 1:,} steps of "
+            f"{_span(step, kind)}, expected no more than {_FILLED} times as many.\n"
+            f"  The longest gap is that after {steps.times[place]}. Correct times that are wrong, "
+            "or take all steps as equal: dataset.time_gaps=ignore."
+        )
     values = np.full((places[-1] + 1, len(steps.values[0])), np.nan)
     values[places] = steps.values
     times = [_time(moments[0] + step * place, kind) for place in range(len(values))]

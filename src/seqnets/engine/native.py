@@ -183,7 +183,7 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
     """
     cell.compute_weights(x)
     kernel = _step_kernel(cell)
-    if kernel is None:
+    if kernel is None or under_transform():
         return cell.forward(x, state)
     cell.check_input(x, "B", "I")
     state = state_before(cell, x, state)
