@@ -37,7 +37,8 @@ LOOPS = {"cpu": "c", "cuda": "triton"}
 SECONDS = {"cpu": 0.6, "cuda": 0.05}  # for each case
 SIZES = [
     *product((1, 4, 16, 32, 64, 128), (100,), (32, 64, 128, 256, 512, 768)),
-    *product((1, 32), (1,), (64, 256)),  # single steps
+    *product((1, 32), (1,), (8, 64, 256)),  # single steps
+    *product((1, 32), (10,), (8,)),
     *product((4, 32, 256), (10,), (64, 256)),
 ]
 _NARROW = list(product((1, 16, 64), (128,), (64, 128)))

@@ -303,8 +303,10 @@ class TritonLoops:
         dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # what steps add to, others write once
-        rows = pieces * B, program.unit_size
-        units = make(rows, dtype=torch.float32, device=like.device)
+        units = None
+        if program.units:
+            rows = pieces * B, program.unit_size
+            units = make(rows, dtype=torch.float32, device=like.device)
         initial = [like.new_empty(B, size) for size in step.state_sizes]
         start = [
             make(pieces, B, size, dtype=torch.float32, device=like.device)
@@ -335,7 +337,7 @@ class TritonLoops:
         return Gradients(
             dwx,
             products,
-            units.sum(0).to(like.dtype) if program.units else None,
+            None if units is None else units.sum(0).to(like.dtype),
             tuple(initial),
             tuple((part.sum(0) if pieces > 1 else part[0]).to(like.dtype) for part in start),
         )
