@@ -116,16 +116,14 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
     "tan": lambda x: x.sin() / x.cos(),
-    "exp2": lambda x: (x * math.log(2)).exp(),
     "log2": lambda x: x.log() / math.log(2),
     "log10": lambda x: x.log() / math.log(10),
+    "atanh": lambda x: (x.log1p() - (-x).log1p()) / 2,
     "ceil": lambda x: -(-x).floor(),
     "round": _round,
     "trunc": lambda x: torch.where(x < 0, -(-x).floor(), x.floor()),
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
-    "sinh": lambda x: (x.exp() - (-x).exp()) / 2,
-    "cosh": lambda x: (x.exp() + (-x).exp()) / 2,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 """By the name of the operation; in place of what torch itself puts them together from."""

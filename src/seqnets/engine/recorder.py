@@ -414,6 +414,8 @@ class Recorder(Watcher):
             return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
         if name == "square":
             name, args = "pow", (args[0], 2)
+        if name == "pow" and not isinstance(args[0], Tensor) and args[0] == 2:
+            return apply("exp2", self.node(args[1]))
         if name == "pow" and not isinstance(args[0], Tensor) and args[0] > 0:
             return apply("exp", apply("mul", self.node(args[1]), const(math.log(args[0]))))
         if name == "pow" and len(args) == 2:
