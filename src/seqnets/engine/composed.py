@@ -98,6 +98,15 @@ def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
     return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
 
 
+def _index_put(
+    x: Tensor, places: Sequence[Tensor], values: Tensor, accumulate: bool = False
+) -> Tensor:
+    (mask, *others), one = places, values.numel() == 1 and not accumulate
+    if others or mask.dtype != torch.bool or mask.shape != x.shape or not one:
+        raise Untraceable("aten.index_put of more than one number where a mask is true")
+    return torch.where(mask, values, x)
+
+
 COMPOSED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _layer_norm,
     "var": _variance,
@@ -113,6 +122,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "hardswish": _hardswish,
     "sinc": _sinc,
     "softshrink": _softshrink,
+    "index_put": _index_put,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
     "tan": lambda x: x.sin() / x.cos(),

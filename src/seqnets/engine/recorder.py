@@ -146,6 +146,8 @@ class Recorder(Watcher):
         if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
         if in_place and not self._in_place:
+            if (apart := _out_of_place(func)) is not None:
+                return self._replaced(func, apart, args, kwargs)
             self._change(name, args[0])
         if name in COMPOSED:  # simpler operations, each of which comes by here
             with self:
@@ -172,6 +174,18 @@ class Recorder(Watcher):
         else:
             self.name(result, meanings)
         return result
+
+    def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """Let a tensor become what an operation in place makes of it, which there is apart too."""
+        with self:
+            result = apart(*args, **kwargs)
+        self._change(func._schema.name.removeprefix("aten::"), args[0])
+        self._take(func(*args, **kwargs), result)
+        return args[0]
+
+    def _take(self, tensor: Tensor, other: Tensor) -> None:
+        """Let a tensor be what another one is."""
+        self.name(tensor, self._meaning.get(id(other)))
 
     def _change(self, name: str, tensor: Tensor) -> None:
         """Forget what others mean that show the same memory, which is about to change."""
@@ -511,6 +525,12 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     if func in decomposition_table:
         return decomposition_table[func](*args, **kwargs)
     return func.decompose(*args, **kwargs)
+
+
+def _out_of_place(func: Any) -> Any:
+    """What gives the same as an operation in place and changes nothing; None if there is none."""
+    packet = getattr(torch.ops.aten, func._overloadpacket.__name__.removesuffix("_"), None)
+    return getattr(packet, func._overloadname, None)
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
