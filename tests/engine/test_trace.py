@@ -54,6 +54,32 @@ FUNCTIONS = {
     "an angle all around": lambda x: torch.atan2(x, 0.3 - x.abs()),
     "hyperbolas": lambda x: torch.sinh(x) / torch.cosh(x) + torch.asinh(x) - torch.acosh(1 + x * x),
     "the inverse of tanh": lambda x: torch.atanh(0.9 * torch.tanh(x)),
+    "what is left": lambda x: torch.fmod(x, 0.7) + torch.fmod(x.detach(), x.cos()),
+    "whole quotients": lambda x: (
+        x * x.div(0.3, rounding_mode="floor") - x * x.div(0.3, rounding_mode="trunc")
+    ),
+    "another's sign": lambda x: torch.copysign(x, x.sin()) + torch.copysign(x, -2.0),
+    "a hypotenuse": lambda x: torch.hypot(x, x.cos()),
+    "the larger number": lambda x: torch.fmax(x, x.sin()) + torch.fmin(x, x.cos()),
+    "decimals": lambda x: x * torch.round(x, decimals=1),
+    "what is finite": lambda x: torch.where(torch.isfinite(x) & torch.signbit(x), x, -x),
+    "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
+    "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),
+    "conditions multiplied": lambda x: x * ((x > -1) * (x < 1)),
+    "what is always true": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool), x, -x),
+    "spread and mean": lambda x: x * torch.std_mean(x, -1, keepdim=True)[0],
+    "group norm": lambda x: F.group_norm(torch.cat([x, x.sin()], 1), 2).view(-1, 2, H).sum(1),
+    "batch norm in evaluation": lambda x: F.batch_norm(x, x.new_ones(H), x.new_full((H,), 2.0)),
+    "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
+    "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],
+    "the larger of parts": lambda x: torch.cat([x, x.sin()], 1).view(-1, 2, H).max(1)[0],
+    "one of all": lambda x: x * F.one_hot(x.argmax(-1), H),
+    "straight through": lambda x: (
+        torch.zeros_like(x).scatter_(-1, x.argmin(-1, True), 1.0) + x - x.detach()
+    ),
+    "a unit that another picks": lambda x: x * x.gather(-1, x.sin().max(-1, keepdim=True)[1]),
+    "the three largest": lambda x: x * (x >= x.topk(3, -1)[0][:, -1:]),
+    "the smallest": lambda x: x * x.topk(2, largest=False)[0].sum(-1, True),
     "parts side by side": lambda x: torch.cat([x[:, 2:].tanh(), x[:, :2].sin()], 1).mean(1, True),
     "units as a tensor": lambda x: torch.stack([x, x.sin()], 1).softmax(1).mean(1) * x,
     "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
@@ -256,6 +282,13 @@ UNTRACEABLE = {
     "in place on what others see": (shared, "what aten.add_ changes in place"),
     "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod"),
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
+    "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
+    "places among equals": (lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h, "topk"),
+    "memory": (lambda h: h + torch.empty_like(h), "memory that nothing was written to"),
+    "batch norm in training": (
+        lambda h: F.batch_norm(h, None, None, training=True),
+        "aten.native_batch_norm across rows",
+    ),
     "rows in another order": (lambda h: h.flip(0), "aten.flip across rows"),
     "rows of others": (lambda h: h - h.mean(0), "aten.mean across rows"),
     "a convolution": (lambda h: F.conv1d(h[:, None], KERNEL, padding=1)[:, 0], "aten.convolution"),
@@ -433,6 +466,10 @@ ODD = {
     "between two tensors": lambda x: x.clamp(-x.abs(), x.abs()),
     "the larger of it and a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "the smaller of it and a number": lambda x: torch.minimum(x, torch.full_like(x, 3.0)),
+    "the first of the largest": lambda x: x * x.max(-1, keepdim=True)[0].sin(),
+    "how often a number goes": lambda x: x * x.div(0.3, rounding_mode="floor"),
+    "what a number leaves": lambda x: torch.fmod(x, 0.3),
+    "a small sine": lambda x: torch.sinh(x * 1e-3) * torch.cosh(x * 1e-3),
 }
 
 

@@ -278,6 +278,18 @@ class Preparing(Recorder):
     def _detached(self, node: Node) -> Node:
         return self.graph.apply("detach", node)  # a step's own
 
+    def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
+        """As torch has it, which looks at what is left: a quotient may be rounded up."""
+        by_quotient = super()._whole_quotient(rounding, a, b)
+        if rounding != "floor":
+            return by_quotient
+        apply, const = self.graph.apply, self.graph.const
+        near = apply("div", apply("sub", a, apply("remainder", a, b)), b)
+        whole = apply("floor", near)
+        is_next = apply("gt", apply("sub", near, whole), const(0.5))
+        whole = apply("where", is_next, apply("add", whole, const(1)), whole)
+        return apply("where", apply("eq", b, const(0)), by_quotient, whole)
+
     def _change(self, name: str, tensor: Tensor) -> None:
         super()._change(name, tensor)
         for other in self._sharing(tensor):
@@ -335,7 +347,8 @@ def _check_linear(calls: Sequence[_Call], grad: int, results: Sequence[Any]) -> 
     """Raise unless a backward pass is linear in a gradient, so that once will do for all steps."""
     linear, zeros = {grad}, set[str | int]()
     for call in calls:
-        name, parts = call.func.__name__.split(".")[0], [*tree_iter(call.args)]
+        name = getattr(call.func, "__name__", "another function").split(".")[0]
+        parts = [*tree_iter(call.args)]
         keys = [part.key if type(part) is _Place else None for part in parts]
         moved = {place for place, key in enumerate(keys) if key in linear}
         fixed = {place for place, part in enumerate(parts) if part == 0 or keys[place] in zeros}

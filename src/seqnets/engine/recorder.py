@@ -43,6 +43,10 @@ FILLS = {
 }  # fmt: skip
 
 
+_EMPTY = {"empty", "empty_like", "new_empty"}
+_UNWRITTEN = "memory that nothing was written to"
+
+
 class Watcher(TorchDispatchMode):
     """Sees operations run, and loads no compiler for that."""
 
@@ -126,6 +130,11 @@ class Recorder(Watcher):
             return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
+    def _is_number(self, value: Any) -> bool:
+        """Whether a tensor or a number is known to be one number and no other."""
+        meaning = self._meaning_of(value)
+        return not isinstance(value, Tensor) or getattr(meaning, "op", None) == "const"
+
     def _matrix(self, tensor: Tensor) -> Any:
         """What a tensor is that something is multiplied by."""
         return self._meaning_of(tensor)
@@ -137,14 +146,25 @@ class Recorder(Watcher):
             return node
         return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
 
+    def _truth(self, value: Any) -> Node:
+        """The number 1 for what is true or not 0, or else 0."""
+        node = self.node(value)
+        if isinstance(value, Tensor) and value.dtype != torch.bool:
+            node = self.graph.apply("ne", node, self.graph.const(0))
+        return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
         in_place = name.endswith("_") and not name.endswith("__")
-        if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
+        if torch.Tag.nondeterministic_seeded in func.tags:
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
+        if name in _EMPTY:
+            result = func(*args, **kwargs)
+            self.name(result, _UNWRITTEN)
+            return result
         if in_place and not self._in_place:
             if (apart := _out_of_place(func)) is not None:
                 return self._replaced(func, apart, args, kwargs)
@@ -213,13 +233,15 @@ class Recorder(Watcher):
             if name in ("mm", "addmm", "bmm"):
                 fine = {*given} <= self._dtypes
             elif name in _LOGICAL:
-                fine = {*given} == {torch.bool}
+                fine = {*given} <= {torch.bool} | (self._dtypes if "logical" in name else set())
             elif name in VIEWS | {"detach"} and given[0] in (tensor.dtype, torch.bool):
                 fine = True
             else:
                 fine = tensor.dtype in self._dtypes or name in COMPARISONS | FILLS
                 fine = fine or (name == "sum" and given == [torch.bool])
                 fine = fine or (name in _JOINED and tensor.dtype == torch.bool)
+                fine = fine or (name == "mul" and {*given} == {torch.bool})
+                fine = fine or (name == "where" and all(map(self._is_number, args[1:])))
             if not fine and name == "_to_copy":
                 raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
             if not fine:
@@ -235,6 +257,8 @@ class Recorder(Watcher):
                 meaning = self._meaning.get(id(whole))
                 return meaning if isinstance(result, Tensor) else [meaning] * len(made)
         first = self._meaning_of(args[0]) if args else None
+        if name == "detach" and first == _UNWRITTEN:
+            return first
         if name in _SAME:
             return self._reshaped(name, args[0], first, result)
         if name in _TURNED:
@@ -246,7 +270,11 @@ class Recorder(Watcher):
         if name in ("mm", "addmm", "bmm"):
             return self._product(name, args, kwargs)
         if name in FILLS:
-            return self.graph.const(self._filled_in(name, args, result))
+            number, none = (
+                self.graph.const(self._filled_in(name, args, result)),
+                self.graph.const(0),
+            )
+            return self.graph.apply("ne", number, none) if result.dtype == torch.bool else number
         if name == "copy":
             return self.node(args[1])
         if name in _REDUCED:
@@ -349,12 +377,18 @@ class Recorder(Watcher):
         value, right = args[-2:]
         weight = self._matrix(right)
         alone = self.units.count(value.shape) == value.shape[-1]
-        if not isinstance(weight, Weight) or kwargs or not alone:
+        if not isinstance(weight, Weight) or not alone:
             raise Untraceable(f"a product by {_told(right, weight)}")
         if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
             weight = weight.transposed
         node = self.times(self.graph.spread(self.node(value), value.shape[-1]), weight.transposed)
-        return self.graph.fold("sum", [node, self.node(args[0])]) if name == "addmm" else node
+        if name != "addmm":
+            return node
+        terms = (kwargs.get("alpha", 1), node), (kwargs.get("beta", 1), self.node(args[0]))
+        return self.graph.fold("sum", [self._times_number(*term) for term in terms])
+
+    def _times_number(self, number: float, node: Node) -> Node:
+        return node if number == 1 else self.graph.apply("mul", node, self.graph.const(number))
 
     def times(self, node: Node, weight: Weight) -> Node:
         """Units by the transposed of a matrix."""
@@ -371,6 +405,7 @@ class Recorder(Watcher):
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, dims = args[0], (*args[1:], None)[0] or []
+        dims = [dim for dim in dims if value.shape[dim] != 1] or dims[:1]
         if len(dims) != 1 or kwargs:
             raise Untraceable(f"aten.{name} over other than the units of a row")
         place = value.shape, dims[0]
@@ -383,7 +418,10 @@ class Recorder(Watcher):
     def _largest(self, node: Node, shape: Sequence[int], dim: int) -> Node:
         """The largest units: the gradient is theirs, in equal shares if there are several."""
         apply, const, units = self.graph.apply, self.graph.const, self.units
-        largest = units.repeated(units.reduced("amax", "max", node, shape, dim), shape, dim)
+        largest = units.reduced("amax", "max", node, shape, dim)
+        if all(each.op == "detach" for each in (node.args if node.op == "cat" else (node,))):
+            return largest
+        largest = units.repeated(largest, shape, dim)
         found = apply("eq", node, largest)
         total, count = (
             units.reduced("amax", "sum", apply("where", found, each, const(0)), shape, dim)
@@ -406,8 +444,8 @@ class Recorder(Watcher):
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         apply, const = self.graph.apply, self.graph.const
         alpha = kwargs.pop("alpha", 1)
-        if name == "div" and kwargs == {"rounding_mode": "floor"}:
-            return apply("floor", apply("div", *map(self.node, args)))
+        if rounding := kwargs.pop("rounding_mode", None):
+            return self._whole_quotient(rounding, *map(self.node, args))
         if kwargs:
             raise Untraceable(f"aten.{name} with {', '.join(kwargs)}")
         if name in ("add", "sub", "rsub"):
@@ -450,8 +488,10 @@ class Recorder(Watcher):
                     at_bound = apply("eq", a, self.node(bound))  # where the gradient is its own
                     a = apply("where", at_bound, a, chosen) if isinstance(bound, Tensor) else chosen
             return a
+        if name == "mul" and all(getattr(arg, "dtype", None) is torch.bool for arg in args):
+            name = "bitwise_and"
         if name in _LOGICAL:
-            numbers = map(self._number, args)
+            numbers = [self._truth(arg) for arg in args]
             if name.endswith("not"):
                 return apply("eq", *numbers, const(0))
             return apply("ne", apply(_LOGICAL[name], *numbers), const(0))
@@ -463,6 +503,15 @@ class Recorder(Watcher):
         if name in UNARY and len(args) == 1:
             return apply(name, self.node(args[0]))
         raise Untraceable(f"aten.{name}")
+
+    def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
+        """How often a number is in another; in a derivative to rounding."""
+        apply, quotient = self.graph.apply, self.graph.apply("div", a, b)
+        if rounding == "floor":
+            return apply("floor", quotient)
+        is_below = apply("lt", quotient, self.graph.const(0))
+        below = apply("neg", apply("floor", apply("neg", quotient)))
+        return apply("where", is_below, below, apply("floor", quotient))
 
     def _detached(self, node: Node) -> Node:
         """The same: torch detaches what it keeps for a derivative, of which there is no other."""
