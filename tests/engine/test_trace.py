@@ -22,6 +22,17 @@ CELLS = {
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: LSTMCell(*sizes, bias=False),
 }
+
+
+def put_together(x):
+    y = torch.zeros_like(x)
+    y[:, :2] = x[:, 1:3]
+    y[:, 2], y[:, 3:] = 0.5, x[:, :1]
+    y[:, 1:3] += x[:, 3:]
+    y[y > 1] = 1
+    return y
+
+
 FUNCTIONS = {
     "silu": F.silu,
     "softplus": F.softplus,
@@ -70,6 +81,8 @@ FUNCTIONS = {
     "spread and mean": lambda x: x * torch.std_mean(x, -1, keepdim=True)[0],
     "group norm": lambda x: F.group_norm(torch.cat([x, x.sin()], 1), 2).view(-1, 2, H).sum(1),
     "batch norm in evaluation": lambda x: F.batch_norm(x, x.new_ones(H), x.new_full((H,), 2.0)),
+    "parts put in place": put_together,
+    "seen by another name": lambda x: (lambda y: y.view(-1, H).add_(1).sin() + y)(2 * x),
     "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
     "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],
     "the larger of parts": lambda x: torch.cat([x, x.sin()], 1).view(-1, 2, H).max(1)[0],
@@ -265,9 +278,9 @@ def branch(h):
 
 
 def shared(h):
-    g = h.view(-1, H)
-    g.add_(1)
-    return h
+    first = h[:, :2]
+    h[:, 1] = 0
+    return h + first.mean(-1, True)
 
 
 UNTRACEABLE = {
@@ -279,7 +292,7 @@ UNTRACEABLE = {
     "the sum of all numbers": (lambda h: h / h.norm(), "aten.sum over other than the units"),
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
-    "in place on what others see": (shared, "what aten.add_ changes in place"),
+    "in place on what others see": (shared, "what aten.fill_ changes in place"),
     "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod"),
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
     "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),

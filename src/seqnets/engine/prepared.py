@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
-from seqnets.engine.recorder import FILLS, POINTWISE, VIEWS, Recorder
+from seqnets.engine.recorder import FILLS, POINTWISE, VIEWS, Recorder, memory_of
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Preparing(Recorder):
         self._keys: dict[int, str | int] = {}  # of the tensors made of parameters alone
         self._calls: list[_Call] = []
         self._numbers = itertools.count()
-        self._made: dict[str, Tensor] = {}  # those that the step reads
+        self._made: dict[str, tuple[Tensor, str | int]] = {}  # those that the step reads
 
     def give_parameter(self, tensor: Tensor, name: str) -> None:
         """Say that a tensor is a parameter."""
@@ -187,11 +187,11 @@ class Preparing(Recorder):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of what was made for the step, by the name that it has there."""
-        return {name: tuple(tensor.shape) for name, tensor in self._made.items()}
+        return {name: tuple(tensor.shape) for name, (tensor, _) in self._made.items()}
 
     def preparation(self, names: Container[str]) -> Preparation:
         """What has to run before a step that reads these names."""
-        made = {name: self._keys[id(t)] for name, t in self._made.items() if name in names}
+        made = {name: key for name, (_, key) in self._made.items() if name in names}
         needed = {*made.values()}
         for call in reversed(self._calls):
             if not needed.isdisjoint(call.results):
@@ -271,8 +271,11 @@ class Preparing(Recorder):
         if tensor.is_complex():
             raise Untraceable(f"arithmetic in {tensor.dtype}")
         name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._shapes)
-        self._made[name] = tensor
+        self._made[name] = tensor, self._keys[id(tensor)]
+        known = memory_of(tensor) in self._given
         self.name_parameter(tensor, name, scalar=self._scalar)
+        if not known:  # it may still be changed in place, and is another one then
+            self._given.remove(memory_of(tensor))
         return super()._meaning_of(tensor)
 
     def _detached(self, node: Node) -> Node:
@@ -294,6 +297,18 @@ class Preparing(Recorder):
         super()._change(name, tensor)
         for other in self._sharing(tensor):
             self._keys.pop(id(other), None)
+
+    def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
+        """A tensor, a part of which in memory is another one now; None where that is not known."""
+        if not self._is_made(whole) or not self._is_made(new):
+            return super()._with_part(whole, part, new)
+        size = whole.untyped_storage().nbytes() // whole.element_size()
+        if not whole.is_contiguous() or whole.numel() != size:
+            return None
+        with self:
+            places = torch.arange(size).as_strided(part.shape, part.stride(), part.storage_offset())
+            changed = whole.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1))
+            return changed.view(whole.shape)
 
     def _take(self, tensor: Tensor, other: Tensor) -> None:
         """Let a tensor be what another one is."""

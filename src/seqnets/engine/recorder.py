@@ -82,7 +82,7 @@ class Recorder(Watcher):
     def give(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is that is there before anything runs."""
         self.name(tensor, meaning)
-        self._given.add(_memory(tensor))
+        self._given.add(memory_of(tensor))
 
     def name(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is."""
@@ -185,7 +185,7 @@ class Recorder(Watcher):
         else:
             result = func(*args, **kwargs)
         self._check_dtypes(name.removesuffix("_"), args, result)
-        meanings = self._meanings(name.removesuffix("_"), args, kwargs, result)
+        meanings = self._meanings(name.removesuffix("_"), args, dict(kwargs), result)
         if in_place:
             self.name(args[0], meanings)
         elif isinstance(result, (list, tuple)):
@@ -197,11 +197,40 @@ class Recorder(Watcher):
 
     def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
         """Let a tensor become what an operation in place makes of it, which there is apart too."""
+        tensor = args[0]
         with self:
             result = apart(*args, **kwargs)
-        self._change(func._schema.name.removeprefix("aten::"), args[0])
-        self._take(func(*args, **kwargs), result)
-        return args[0]
+        others = [other for other in self._sharing(tensor) if other is not tensor]
+        changed = [(other, self._with_part(other, tensor, result)) for other in others]
+        self._change(func._schema.name.removeprefix("aten::"), tensor)
+        func(*args, **kwargs)
+        for other, now in ((tensor, result), *changed):
+            if now is not None:
+                self._take(other, now)
+        return tensor
+
+    def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
+        """A tensor, a part of which in memory is another one now; None where that is not known."""
+        meaning = self._meaning.get(id(whole))
+        if not isinstance(meaning, (Node, partial)) or whole.dtype == torch.bool:
+            return None
+        if any(tensor.shape[:1] != (self.units.rows,) for tensor in (whole, part)):
+            return None
+        size, width = whole[0].numel(), part[0].numel()
+        first = int(part.storage_offset() - whole.storage_offset())
+        beside = whole.is_contiguous() and part[0].is_contiguous() and part.stride(0) == size
+        if not beside or not 0 <= first <= size - width:
+            return None
+
+        def joined() -> Node:
+            old = self.graph.spread(meaning() if isinstance(meaning, partial) else meaning, size)
+            places = (0, first), (first + width, size - width - first)
+            before, after = ([self.graph.part(old, *place)] if place[1] else [] for place in places)
+            return self.graph.cat(*before, self.graph.spread(self._number(new), width), *after)
+
+        changed = torch.zeros(whole.shape, dtype=whole.dtype)
+        self.name(changed, partial(joined))  # which nobody may ask for
+        return changed
 
     def _take(self, tensor: Tensor, other: Tensor) -> None:
         """Let a tensor be what another one is."""
@@ -209,7 +238,7 @@ class Recorder(Watcher):
 
     def _change(self, name: str, tensor: Tensor) -> None:
         """Forget what others mean that show the same memory, which is about to change."""
-        if _memory(tensor) in self._given:
+        if memory_of(tensor) in self._given:
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
         for other in self._sharing(tensor):
             if other is not tensor and _overlap(tensor, other):
@@ -217,8 +246,8 @@ class Recorder(Watcher):
 
     def _sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors known that are in a tensor's memory."""
-        memory = _memory(tensor)
-        return [other for other in self._alive.values() if _memory(other) == memory]
+        memory = memory_of(tensor)
+        return [other for other in self._alive.values() if memory_of(other) == memory]
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
@@ -578,8 +607,14 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
 
 def _out_of_place(func: Any) -> Any:
     """What gives the same as an operation in place and changes nothing; None if there is none."""
-    packet = getattr(torch.ops.aten, func._overloadpacket.__name__.removesuffix("_"), None)
-    return getattr(packet, func._overloadname, None)
+    name = func._overloadpacket.__name__.removesuffix("_")
+    if name == "copy":  # of whose own torch derives no gradient
+        return _copied
+    return getattr(getattr(torch.ops.aten, name, None), func._overloadname, None)
+
+
+def _copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(x.dtype).expand(x.shape).clone()  # which changes with no other
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
@@ -590,7 +625,8 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     return first < second + b.shape[1] and second < first + a.shape[1]
 
 
-def _memory(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """What tensors have in common that show the same memory."""
     return tensor.untyped_storage()._cdata
 
 
