@@ -159,6 +159,21 @@ MOVES = {
     "what is true beside numbers": lambda c, h: (
         torch.cat([h > 0, h], -1) @ torch.cat([c.u, c.v * c.u])
     ),
+    "a convolution of units": lambda c, h: F.conv1d(h[:, None], c.v[None, None, :3], c.v[:1], 1, 1)[
+        :, 0
+    ],
+    "a convolution of channels": lambda c, h: (
+        F.conv1d(h.view(-1, H // 2, 2), c.heads.transpose(0, 2)).sum(-1).repeat(1, 2)
+    ),
+    "around a circle": lambda c, h: F.conv1d(
+        F.pad(h[:, None], (1, 1), mode="circular"), c.v[None, None, :3]
+    )[:, 0],
+    "a bilinear form": lambda c, h: (
+        h * F.bilinear(h[:, : H // 2], h[:, H // 2 :].sin(), c.heads[:1])
+    ),
+    "the line of a matrix": lambda c, h: (
+        h + F.embedding(h.argmax(-1), c.u) + c.v[h.argmax(-1)][:, None]
+    ),
     "pairs that turn": lambda c, h: torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(1) * c.v,
 }
 
@@ -438,7 +453,6 @@ REFUSED = {
     "a matrix changed in place": (seen_by_another_name, "in place under another name"),
     "units that are true": (lambda c, h: h[:, c.mask[0]].sum(-1, True), "as many as are true"),
     "none of the units": (lambda c, h: h + h[:, :1, None][:, 1:].sum(1), "a part of no units"),
-    "a gap filled with ones": (lambda c, h: F.pad(h, (1, 0), value=1)[:, 1:], "other than 0"),
     "rows of another order": (lambda c, h: h.flip(0), "flip"),
 }
 

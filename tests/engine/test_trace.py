@@ -24,6 +24,12 @@ CELLS = {
 }
 
 
+def filled(x):
+    y = torch.empty(len(x), H, dtype=x.dtype)
+    y[:, :2], y[:, 2:] = x[:, 3:], x[:, :3]
+    return y
+
+
 def put_together(x):
     y = torch.zeros_like(x)
     y[:, :2] = x[:, 1:3]
@@ -80,8 +86,11 @@ FUNCTIONS = {
     "what is always true": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool), x, -x),
     "spread and mean": lambda x: x * torch.std_mean(x, -1, keepdim=True)[0],
     "group norm": lambda x: F.group_norm(torch.cat([x, x.sin()], 1), 2).view(-1, 2, H).sum(1),
+    "a gap filled with ones": lambda x: F.pad(x, (1, -1), value=1.0) * x,
+    "means of neighbours": lambda x: F.avg_pool1d(x[:, None], 3, 1, 1)[:, 0],
     "batch norm in evaluation": lambda x: F.batch_norm(x, x.new_ones(H), x.new_full((H,), 2.0)),
     "parts put in place": put_together,
+    "all parts put into new memory": filled,
     "seen by another name": lambda x: (lambda y: y.view(-1, H).add_(1).sin() + y)(2 * x),
     "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
     "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],
@@ -304,7 +313,7 @@ UNTRACEABLE = {
     ),
     "rows in another order": (lambda h: h.flip(0), "aten.flip across rows"),
     "rows of others": (lambda h: h - h.mean(0), "aten.mean across rows"),
-    "a convolution": (lambda h: F.conv1d(h[:, None], KERNEL, padding=1)[:, 0], "aten.convolution"),
+    "a kernel from elsewhere": (lambda h: F.conv1d(h[:, None], KERNEL)[:, 0], "aten.convolution"),
     "a large outer product": (
         lambda h: (lambda wide: wide[..., None] * wide[..., None, :])(h.repeat(1, 9)).sum((1, 2)),
         "2025 numbers a row that are made of 45 others",

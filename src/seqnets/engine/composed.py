@@ -162,6 +162,14 @@ def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
     return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
 
 
+def _bilinear(a: Tensor, weight: Tensor, b: Tensor, *dims: list[int]) -> Tensor:
+    if dims != ([1, 3], [0], [1, 2], [2, 3]):
+        raise Untraceable("aten._trilinear other than that of F.bilinear")
+    outputs, given, other = weight.shape
+    through = a @ weight.transpose(0, 1).reshape(given, outputs * other)
+    return (through.view(-1, outputs, other) * b[:, None]).sum(-1)
+
+
 def _fill(x: Tensor, value: Any) -> Tensor:
     return value.expand(x.shape) if isinstance(value, Tensor) else torch.full_like(x, value)
 
@@ -196,6 +204,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "softshrink": _softshrink,
     "index_put": _index_put,
     "fill": _fill,
+    "_trilinear": _bilinear,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
     "signbit": lambda x: (x < 0) | (x.reciprocal() < 0),  # of -0 too

@@ -21,7 +21,7 @@ from seqnets.engine.recorder import NORMALISED, POINTWISE, VIEWS
 _KNOWN = (VIEWS - {"_to_copy", "lift_fresh"}) | {"mm", "bmm", "sum", "mean"}
 _LINEAR = _KNOWN | {
     "flip", "roll", "cumsum", "index", "index_select", "gather", "repeat", "constant_pad_nd",
-    "unfold", "diagonal",
+    "unfold", "diagonal", "convolution", "avg_pool2d",
 }  # fmt: skip
 """Operations that are linear in the units of a row; and which a recorder may know already."""
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
@@ -74,6 +74,13 @@ class Moving(Preparing):
         if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
             with self:
                 return torch.mm(*args[1:]) + args[0]
+        if name == "convolution" and args[2] is not None:
+            with self:
+                bias = args[2].view(-1, *[1] * (args[0].dim() - 2))
+                return func(*args[:2], None, *args[3:]) + bias
+        if name == "constant_pad_nd" and len(args) > 2 and args[2] and rows:
+            with self:
+                return _padded(*args)
         if name == "aminmax" and args[0].dtype == torch.int64:
             result = func(*args, **kwargs)
             for end in result:
@@ -405,6 +412,12 @@ class Moving(Preparing):
 def _pieces(meaning: Any) -> int:
     """How many lie beside each other in what a tensor is."""
     return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
+
+
+def _padded(x: Tensor, sizes: Sequence[int], value: float) -> Tensor:
+    """What is put around with a number other than 0: chosen where something else was."""
+    inside = torch.constant_pad_nd(torch.ones(x.shape[1:], dtype=torch.bool), sizes, False)
+    return torch.where(inside, torch.constant_pad_nd(x, sizes), float(value))
 
 
 def _is_of_lines(name: str, args: tuple[Any, ...]) -> bool:

@@ -212,6 +212,8 @@ class Recorder(Watcher):
     def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
         """A tensor, a part of which in memory is another one now; None where that is not known."""
         meaning = self._meaning.get(id(whole))
+        if meaning == _UNWRITTEN:
+            meaning = self.graph.const(math.nan)
         if not isinstance(meaning, (Node, partial)) or whole.dtype == torch.bool:
             return None
         if any(tensor.shape[:1] != (self.units.rows,) for tensor in (whole, part)):
@@ -389,7 +391,7 @@ class Recorder(Watcher):
             return meaning.part(dim, first, many)
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
-        if whole.dim() > 2:  # whatever computes with it will be named
+        if whole.dim() > 2 or meaning == _UNWRITTEN:  # whatever computes with it will be named
             return meaning if isinstance(meaning, str) else None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
