@@ -302,10 +302,14 @@ UNTRACEABLE = {
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.fill_ changes in place"),
-    "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod"),
-    "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
+    "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod; instead: exp"),
+    "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
+    "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
     "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
-    "places among equals": (lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h, "topk"),
+    "places among equals": (
+        lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,
+        "instead: x >= topk",
+    ),
     "memory": (lambda h: h + torch.empty_like(h), "memory that nothing was written to"),
     "batch norm in training": (
         lambda h: F.batch_norm(h, None, None, training=True),

@@ -226,3 +226,19 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 """By the name of the operation; in place of what torch itself puts them together from."""
+
+_PARTS = "real numbers, real and imaginary parts apart"
+_ABOVE = "exponentials of sums of logarithms, of what is above 0"
+
+INSTEAD: dict[str, str] = {
+    **dict.fromkeys(("sort", "median", "kthvalue", "cummax", "cummin"), "max, or topk of a few"),
+    **dict.fromkeys(("prod", "cumprod"), _ABOVE),
+    **dict.fromkeys(("complex", "view_as_complex", "polar", "angle", "_fft_r2c"), _PARTS),
+    **dict.fromkeys(("index_add", "index_copy", "scatter_add"), "torch.cat of the parts"),
+    "logcumsumexp": "the logarithm of a cumsum of exponentials",
+    "erfc": "1 - torch.erf(x)",
+    "bucketize": "a sum of comparisons",
+    "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",
+    "_local_scalar_dense": "tensors in place of numbers, torch.where in place of branches",
+}
+"""By the name of what no graph says: what to write."""

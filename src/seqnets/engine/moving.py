@@ -26,6 +26,9 @@ _LINEAR = _KNOWN | {
 """Operations that are linear in the units of a row; and which a recorder may know already."""
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
 """Those that find or read places among units which depend on numbers."""
+_UNORDERED = (
+    "the places of topk, which has no order among equals; instead: x >= topk(x, k)[0][..., -1:]"
+)
 _END = "the first and the last place"  # which F.one_hot looks at
 _PIECES = 8  # so many may be written down one by one
 _FOUND = 4  # so many are found one after the other, each by two reductions
@@ -287,7 +290,7 @@ class Moving(Preparing):
             rest = torch.where(chosen, -math.inf, rest)
         found = torch.cat(values, dim)
         places = torch.zeros(found.shape, dtype=torch.int64)
-        self.name(places, "the places of topk, which has no order among equals")
+        self.name(places, _UNORDERED)
         return found, places
 
     def _lines(self, matrix: Tensor, index: Tensor) -> Tensor:

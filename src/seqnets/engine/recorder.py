@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqnets.engine.composed import COMPOSED
+from seqnets.engine.composed import COMPOSED, INSTEAD
 from seqnets.engine.graph import (
     BINARY,
     COMPARISONS,
@@ -177,7 +177,8 @@ class Recorder(Watcher):
                 with self:
                     composed = _decomposed(func, args, kwargs)
             except Untraceable as part:  # named by what the step calls
-                raise Untraceable(f"aten.{name}, in which {part}") from part
+                inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
+                raise Untraceable(f"aten.{name}{inside}{_instead(name)}") from part
             if composed is not NotImplemented:
                 return composed
         if name in ("mm", "addmm", "bmm"):  # its numbers do not matter
@@ -533,7 +534,7 @@ class Recorder(Watcher):
             return apply(name, *map(self.node, args))
         if name in UNARY and len(args) == 1:
             return apply(name, self.node(args[0]))
-        raise Untraceable(f"aten.{name}")
+        raise Untraceable(f"aten.{name}{_instead(name)}")
 
     def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
         """How often a number is in another; in a derivative to rounding."""
@@ -596,6 +597,11 @@ POINTWISE = (
 )  # fmt: skip
 """Operations on units, each by itself, or of several beside each other."""
 _KNOWN = VIEWS | POINTWISE | _REDUCED | NORMALISED | {"mm", "addmm", "bmm", "copy"}
+
+
+def _instead(name: str) -> str:
+    """What to write in place of an operation, as the end of a reason."""
+    return f"; instead: {INSTEAD[name]}" if name in INSTEAD else ""
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
