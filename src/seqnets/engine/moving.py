@@ -77,6 +77,8 @@ class Moving(Preparing):
         if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
             with self:
                 return torch.mm(*args[1:]) + args[0]
+        if name == "convolution" and rows and args[0].dim() > 3:
+            raise Untraceable("aten.convolution")  # of frames, which no matrix is as fast as
         if name == "convolution" and args[2] is not None:
             with self:
                 bias = args[2].view(-1, *[1] * (args[0].dim() - 2))
