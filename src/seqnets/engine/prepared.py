@@ -349,7 +349,8 @@ class Preparing(Recorder):
 
 
 _LINEAR = {
-    **dict.fromkeys(VIEWS | {"neg", "sum", "mean", "detach", "tensor", "scalar_tensor"}, (0,)),
+    **dict.fromkeys(VIEWS - {"_to_copy"} | {"neg", "sum", "mean", "detach"}, (0,)),
+    **dict.fromkeys(("tensor", "scalar_tensor"), (0,)),
     **dict.fromkeys(("add", "sub"), (0, 1)),
     **dict.fromkeys(("index_put", "masked_fill"), (0, 2)),
     "where": (1, 2),
