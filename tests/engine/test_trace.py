@@ -320,6 +320,7 @@ UNTRACEABLE = {
     "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod; instead: exp"),
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
     "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
+    "the largest of all": (lambda h: h / h.max(), "aten.max over other than the units of a row"),
     "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
     "places among equals": (
         lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,

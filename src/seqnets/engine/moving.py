@@ -261,7 +261,7 @@ class Moving(Preparing):
 
     def _argmax(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         if dim is None:
-            raise Untraceable("the place of the largest of all numbers")
+            raise Untraceable("aten.argmax over other than the units of a row")
         return self._place(self._first(x, dim), dim, keepdim)
 
     def _argmin(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -269,7 +269,7 @@ class Moving(Preparing):
 
     def _max(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is None:
-            raise Untraceable("the largest of all numbers")
+            raise Untraceable("aten.max over other than the units of a row")
         first = self._first(x, dim)
         chosen = torch.where(self._counted(x, dim) == first, x, 0.0).sum(dim, keepdim)
         return chosen, self._place(first, dim, keepdim)
