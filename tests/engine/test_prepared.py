@@ -44,6 +44,21 @@ def circulant(v):
     return v[(places[:, None] - places) % len(v)]
 
 
+def without_diagonal(self):
+    u = self.u.clone()
+    before = 2 * u
+    u.fill_diagonal_(0)
+    return u + before / H
+
+
+def put_together(self):
+    u = torch.zeros_like(self.u)
+    u[:2, :2], u[2:, 2:] = self.u[:2, :2], 2 * self.u[2:, 2:]
+    u[0], u[:, 1] = self.v, 0.3
+    u[u > 1] = 1
+    return u
+
+
 MATRICES = {
     "masked": lambda c: c.u * c.mask,
     "masked by a choice": lambda c: torch.where(c.mask, c.u, 0.0),
@@ -66,6 +81,10 @@ MATRICES = {
     "a rotation": lambda c: rotation(c.u),
     "an inverse": lambda c: torch.linalg.inv(c.u) / 50,
     "an exponential": lambda c: torch.matrix_exp(c.u - c.u.T),
+    "without a diagonal, in place": without_diagonal,
+    "put together in place": put_together,
+    "sums with a factor": lambda c: torch.outer(torch.sub(c.v, c.v.sin(), alpha=2), c.v),
+    "whole quotients": lambda c: torch.outer(torch.div(c.v, 0.3, rounding_mode="floor"), c.v),
     "signs, with a gradient as if they were none": lambda c: c.u + (c.u.sign() - c.u).detach() / H,
 }
 
@@ -139,6 +158,21 @@ MOVES = {
     "whether others are true": lambda c, h: h * torch.cat([h > 0, h < 0.1], -1).flip(-1)[:, :H],
     "what is true beside numbers": lambda c, h: (
         torch.cat([h > 0, h], -1) @ torch.cat([c.u, c.v * c.u])
+    ),
+    "a convolution of units": lambda c, h: F.conv1d(h[:, None], c.v[None, None, :3], c.v[:1], 1, 1)[
+        :, 0
+    ],
+    "a convolution of channels": lambda c, h: (
+        F.conv1d(h.view(-1, H // 2, 2), c.heads.transpose(0, 2)).sum(-1).repeat(1, 2)
+    ),
+    "around a circle": lambda c, h: F.conv1d(
+        F.pad(h[:, None], (1, 1), mode="circular"), c.v[None, None, :3]
+    )[:, 0],
+    "a bilinear form": lambda c, h: (
+        h * F.bilinear(h[:, : H // 2], h[:, H // 2 :].sin(), c.heads[:1])
+    ),
+    "the line of a matrix": lambda c, h: (
+        h + F.embedding(h.argmax(-1), c.u) + c.v[h.argmax(-1)][:, None]
     ),
     "pairs that turn": lambda c, h: torch.stack([-h[:, 1::2], h[:, ::2]], -1).flatten(1) * c.v,
 }
@@ -405,20 +439,20 @@ def test_a_state_may_be_put_together_of_parts():
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
 
 
-def changed_in_place(self, h):
+def seen_by_another_name(self, h):
     u = self.u.clone()
-    u.fill_diagonal_(0)
-    return h @ u
+    rows = u[1:]
+    u[0] = 0
+    return F.linear(h[:, 1:], rows.T)
 
 
 REFUSED = {
     "random numbers": (lambda c, h: h @ F.dropout(c.u), "random numbers"),
     "as many as are true": (lambda c, h: h * c.v[c.mask[0]].sum(), "aten.index"),
     "a number read": (lambda c, h: h * c.v.sum().item(), "aten._local_scalar_dense"),
-    "a matrix changed in place": (changed_in_place, "in place under another name"),
+    "a matrix changed in place": (seen_by_another_name, "in place under another name"),
     "units that are true": (lambda c, h: h[:, c.mask[0]].sum(-1, True), "as many as are true"),
     "none of the units": (lambda c, h: h + h[:, :1, None][:, 1:].sum(1), "a part of no units"),
-    "a gap filled with ones": (lambda c, h: F.pad(h, (1, 0), value=1)[:, 1:], "other than 0"),
     "rows of another order": (lambda c, h: h.flip(0), "flip"),
 }
 

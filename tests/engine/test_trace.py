@@ -22,6 +22,23 @@ CELLS = {
     "projected": lambda *sizes: LSTMCell(*sizes, proj_size=2),
     "without bias": lambda *sizes: LSTMCell(*sizes, bias=False),
 }
+
+
+def filled(x):
+    y = torch.empty(len(x), H, dtype=x.dtype)
+    y[:, :2], y[:, 2:] = x[:, 3:], x[:, :3]
+    return y
+
+
+def put_together(x):
+    y = torch.zeros_like(x)
+    y[:, :2] = x[:, 1:3]
+    y[:, 2], y[:, 3:] = 0.5, x[:, :1]
+    y[:, 1:3] += x[:, 3:]
+    y[y > 1] = 1
+    return y
+
+
 FUNCTIONS = {
     "silu": F.silu,
     "softplus": F.softplus,
@@ -50,6 +67,41 @@ FUNCTIONS = {
     "two conditions": lambda x: torch.where((x > -0.5) & ~(x > 0.5) ^ (x < -1) | (x > 2), x, -x),
     "tangent": torch.tan,
     "powers of two": lambda x: torch.exp2(x) + torch.log2(x * x + 1) + torch.ceil(x),
+    "angles": lambda x: torch.asin(x.sin()) * torch.acos(x.cos()) + torch.atan(x),
+    "an angle all around": lambda x: torch.atan2(x, 0.3 - x.abs()),
+    "hyperbolas": lambda x: torch.sinh(x) / torch.cosh(x) + torch.asinh(x) - torch.acosh(1 + x * x),
+    "the inverse of tanh": lambda x: torch.atanh(0.9 * torch.tanh(x)),
+    "what is left": lambda x: torch.fmod(x, 0.7) + torch.fmod(x.detach(), x.cos()),
+    "whole quotients": lambda x: (
+        x * x.div(0.3, rounding_mode="floor") - x * x.div(0.3, rounding_mode="trunc")
+    ),
+    "another's sign": lambda x: torch.copysign(x, x.sin()) + torch.copysign(x, -2.0),
+    "a hypotenuse": lambda x: torch.hypot(x, x.cos()),
+    "the larger number": lambda x: torch.fmax(x, x.sin()) + torch.fmin(x, x.cos()),
+    "decimals": lambda x: x * torch.round(x, decimals=1),
+    "what is finite": lambda x: torch.where(torch.isfinite(x) & torch.signbit(x), x, -x),
+    "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
+    "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),
+    "conditions multiplied": lambda x: x * ((x > -1) * (x < 1)),
+    "what is always true": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool), x, -x),
+    "spread and mean": lambda x: x * torch.std_mean(x, -1, keepdim=True)[0],
+    "group norm": lambda x: F.group_norm(torch.cat([x, x.sin()], 1), 2).view(-1, 2, H).sum(1),
+    "a gap filled with ones": lambda x: F.pad(x, (1, -1), value=1.0) * x,
+    "means of neighbours": lambda x: F.avg_pool1d(x[:, None], 3, 1, 1)[:, 0],
+    "batch norm in evaluation": lambda x: F.batch_norm(x, x.new_ones(H), x.new_full((H,), 2.0)),
+    "parts put in place": put_together,
+    "all parts put into new memory": filled,
+    "seen by another name": lambda x: (lambda y: y.view(-1, H).add_(1).sin() + y)(2 * x),
+    "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
+    "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],
+    "the larger of parts": lambda x: torch.cat([x, x.sin()], 1).view(-1, 2, H).max(1)[0],
+    "one of all": lambda x: x * F.one_hot(x.argmax(-1), H),
+    "straight through": lambda x: (
+        torch.zeros_like(x).scatter_(-1, x.argmin(-1, True), 1.0) + x - x.detach()
+    ),
+    "a unit that another picks": lambda x: x * x.gather(-1, x.sin().max(-1, keepdim=True)[1]),
+    "the three largest": lambda x: x * (x >= x.topk(3, -1)[0][:, -1:]),
+    "the smallest": lambda x: x * x.topk(2, largest=False)[0].sum(-1, True),
     "parts side by side": lambda x: torch.cat([x[:, 2:].tanh(), x[:, :2].sin()], 1).mean(1, True),
     "units as a tensor": lambda x: torch.stack([x, x.sin()], 1).softmax(1).mean(1) * x,
     "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
@@ -69,6 +121,21 @@ def with_function(function):
 
         def update(self, wx, uh, state):
             return (function(wx.h + uh.h) + 0.5 * state[0],)
+
+    return Custom
+
+
+def input_cell(function):
+    """The same, of an input that is not projected."""
+
+    class Custom(GatedCell):
+        gates, recurrent = ("a",), ()
+
+        def project(self, x):
+            return x
+
+        def update(self, wx, uh, state):
+            return (function(wx.a) + 0.5 * state[0],)
 
     return Custom
 
@@ -235,9 +302,9 @@ def branch(h):
 
 
 def shared(h):
-    g = h.view(-1, H)
-    g.add_(1)
-    return h
+    first = h[:, :2]
+    h[:, 1] = 0
+    return h + first.mean(-1, True)
 
 
 UNTRACEABLE = {
@@ -249,12 +316,28 @@ UNTRACEABLE = {
     "the sum of all numbers": (lambda h: h / h.norm(), "aten.sum over other than the units"),
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
-    "in place on what others see": (shared, "what aten.add_ changes in place"),
-    "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod"),
-    "sorted units": (lambda h: h.sort(-1)[0], "aten.sort"),
+    "in place on what others see": (shared, "what aten.fill_ changes in place"),
+    "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod; instead: exp"),
+    "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
+    "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
+    "the largest of all": (lambda h: h / h.max(), "aten.max over other than the units of a row"),
+    "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
+    "places among equals": (
+        lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,
+        "instead: x >= topk",
+    ),
+    "memory": (lambda h: h + torch.empty_like(h), "memory that nothing was written to"),
+    "batch norm in training": (
+        lambda h: F.batch_norm(h, None, None, training=True),
+        "aten.native_batch_norm across rows",
+    ),
     "rows in another order": (lambda h: h.flip(0), "aten.flip across rows"),
     "rows of others": (lambda h: h - h.mean(0), "aten.mean across rows"),
-    "a convolution": (lambda h: F.conv1d(h[:, None], KERNEL, padding=1)[:, 0], "aten.convolution"),
+    "frames": (
+        lambda h: F.conv2d(h[:, None, None], h.new_ones(1, 1, 1, 1))[:, 0, 0],
+        "aten.convolution",
+    ),
+    "a kernel from elsewhere": (lambda h: F.conv1d(h[:, None], KERNEL)[:, 0], "aten.convolution"),
     "a large outer product": (
         lambda h: (lambda wide: wide[..., None] * wide[..., None, :])(h.repeat(1, 9)).sum((1, 2)),
         "2025 numbers a row that are made of 45 others",
@@ -293,6 +376,25 @@ def test_half_precision_may_be_computed_in_single(dtype):
     cell = with_function(lambda h: F.silu(h) + h.float().tanh().to(h.dtype))(I, H)
 
     assert trace_step(cell.to(dtype))[0].to_text() == trace_step(cell.float())[0].to_text()
+
+
+DIGITS = {
+    "a small number": (torch.sinh, 1e-8),
+    "a power of two": (torch.exp2, 100.3),
+    "two to a power": (lambda x: 2**x, -100.3),
+    "a whole quotient": (lambda x: x.div(0.3, rounding_mode="floor"), 3.0),
+}
+
+
+@pytest.mark.parametrize("kind", DIGITS)
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_function_keeps_its_digits(kind, backend):
+    function, value = DIGITS[kind]
+    cell, x = input_cell(function)(H, H), torch.full((1, 1, H), value)
+
+    y, _ = unroll(cell, x, backend=backend)
+
+    torch.testing.assert_close(y, function(x), rtol=5e-7, atol=0)
 
 
 class RowCell(user_cells.BareCell):
@@ -429,22 +531,16 @@ ODD = {
     "between two tensors": lambda x: x.clamp(-x.abs(), x.abs()),
     "the larger of it and a number": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "the smaller of it and a number": lambda x: torch.minimum(x, torch.full_like(x, 3.0)),
+    "the first of the largest": lambda x: x * x.max(-1, keepdim=True)[0].sin(),
+    "how often a number goes": lambda x: x * x.div(0.3, rounding_mode="floor"),
+    "what a number leaves": lambda x: torch.fmod(x, 0.3),
 }
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 3.0, -3.0, 6.0, 120.0, -120.0, 2e4])
 @pytest.mark.parametrize("function", ODD.values(), ids=ODD)
 def test_derivatives_are_torchs_at_kinks_and_far_out(function, value):
-    class Custom(GatedCell):
-        gates, recurrent = ("a",), ()
-
-        def project(self, x):
-            return x
-
-        def update(self, wx, uh, state):
-            return (function(wx.a) + 0.5 * state[0],)
-
-    cell, found = Custom(H, H), []
+    cell, found = input_cell(function)(H, H), []
     for backend in ("c", "eager", "reference"):
         x = torch.full((2, 1, H), value, requires_grad=True)
         y, _ = unroll(cell, x, backend=backend)

@@ -51,6 +51,18 @@ class SmoothCell(GatedCell):
         return torch.tanh(a * b), 0.5 * m + 0.1 * torch.maximum(c, h) / (1 + b * b)
 
 
+class AngularCell(GatedCell):
+    """Angles, hyperbolas and powers of two."""
+
+    gates = ("a", "b")
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        a = torch.atan2(wx.a + uh.a, torch.cosh(h)) + torch.asin(0.9 * torch.tanh(wx.b))
+        b = torch.asinh(uh.b) + torch.acos(0.9 * torch.sin(h)) - torch.acosh(1.5 + h.abs())
+        return (torch.tanh(torch.atan(a) + torch.sinh(torch.tanh(b))) * torch.exp2(-h * h),)
+
+
 class AttentiveCell(GatedCell):
     """A sum over the units of a row between two products."""
 

@@ -32,11 +32,55 @@ def _layer_norm(
 
 def _variance(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
     centred = x - x.mean(dim, keepdim=True)
-    return centred.square().sum(dim, keepdim=keepdim) / (x.shape[-1] - correction)
+    count = x.shape[-1] if dim is None else math.prod(x.shape[d] for d in dim)
+    return centred.square().sum(dim, keepdim=keepdim) / (count - correction)
+
+
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    rows: int,
+    channels: int,
+    places: int,
+    groups: int,
+    eps: float,
+) -> Any:
+    if places != 1:
+        raise Untraceable("aten.native_group_norm over more than the units of a row")
+    parts = x.view(rows, groups, -1)
+    y, mean, scale = _layer_norm(parts, parts.shape[2:], None, None, eps)
+    y = y.view(x.shape)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias), mean[..., 0], scale[..., 0]
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    if training or x.dim() != 2:
+        raise Untraceable("aten.native_batch_norm across rows, as in training")
+    y = (x - mean) / (variance + eps).sqrt()
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias), mean, variance
 
 
 def _deviation(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
     return _root(_variance(x, dim, correction=correction, keepdim=keepdim))
+
+
+def _and_mean(spread: Callable[..., Any]) -> Callable[..., Any]:
+    def both(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+        return spread(x, dim, correction=correction, keepdim=keepdim), x.mean(dim, keepdim=keepdim)
+
+    return both
 
 
 def _norm(
@@ -51,8 +95,10 @@ def _norm(
     return (x.abs() ** order).sum(dim, keepdim=keepdim) ** (1 / order)
 
 
-def _round(x: Tensor) -> Tensor:
+def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
     """To the nearest whole number; of two, the even one."""
+    if decimals:
+        return _round(x * 10.0**decimals) / 10.0**decimals
     below = x.floor()
     middle = below + below.remainder(2)
     return torch.where(x - below > 0.5, below + 1, torch.where(x - below == 0.5, middle, below))
@@ -89,8 +135,26 @@ def _hardswish(x: Tensor) -> Tensor:
 
 
 def _sinc(x: Tensor) -> Tensor:
-    angle = torch.where(x == 0, 1.0, x * math.pi)
-    return torch.where(x == 0, 1.0, angle.sin() / angle)
+    small = x * x == 0
+    angle = torch.where(small, 1.0, x * math.pi)
+    return torch.where(small, 1.0, angle.sin() / angle)
+
+
+def _with_sign(x: Tensor, sign: Any) -> Tensor:
+    if not isinstance(sign, Tensor):
+        return x.abs() * math.copysign(1, sign)
+    return torch.where(sign.signbit(), -x.abs(), x.abs())
+
+
+def _fmod(a: Tensor, b: Any) -> Tensor:
+    return torch.where(a < 0, -(-a).remainder(abs(b)), a.remainder(abs(b)))
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """Of shares of the larger, whose squares are numbers; what they are shares of is no matter."""
+    large = torch.maximum(a.abs(), b.abs()).detach()
+    large = torch.where((large > 0) & (large < math.inf), large, 1.0)
+    return large * ((a / large).square() + (b / large).square()).sqrt()
 
 
 def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
@@ -98,10 +162,35 @@ def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
     return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
 
 
+def _bilinear(a: Tensor, weight: Tensor, b: Tensor, *dims: list[int]) -> Tensor:
+    if dims != ([1, 3], [0], [1, 2], [2, 3]):
+        raise Untraceable("aten._trilinear other than that of F.bilinear")
+    outputs, given, other = weight.shape
+    through = a @ weight.transpose(0, 1).reshape(given, outputs * other)
+    return (through.view(-1, outputs, other) * b[:, None]).sum(-1)
+
+
+def _fill(x: Tensor, value: Any) -> Tensor:
+    return value.expand(x.shape) if isinstance(value, Tensor) else torch.full_like(x, value)
+
+
+def _index_put(
+    x: Tensor, places: Sequence[Tensor], values: Tensor, accumulate: bool = False
+) -> Tensor:
+    (mask, *others), one = places, values.numel() == 1 and not accumulate
+    if others or mask.dtype != torch.bool or mask.shape != x.shape or not one:
+        raise Untraceable("aten.index_put of more than one number where a mask is true")
+    return torch.where(mask, values, x)
+
+
 COMPOSED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _layer_norm,
     "var": _variance,
     "std": _deviation,
+    "var_mean": _and_mean(_variance),
+    "std_mean": _and_mean(_deviation),
+    "native_group_norm": _group_norm,
+    "native_batch_norm": _batch_norm,
     "linalg_vector_norm": _norm,
     "softplus": _softplus,
     "log_sigmoid_forward": _log_sigmoid,
@@ -113,19 +202,43 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "hardswish": _hardswish,
     "sinc": _sinc,
     "softshrink": _softshrink,
+    "index_put": _index_put,
+    "fill": _fill,
+    "_trilinear": _bilinear,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
+    "signbit": lambda x: (x < 0) | (x.reciprocal() < 0),  # of -0 too
+    "copysign": _with_sign,
+    "fmod": _fmod,
+    "hypot": _hypot,
+    "fmax": lambda a, b: torch.where((a >= b) | (b != b), a, b),
+    "fmin": lambda a, b: torch.where((a <= b) | (b != b), a, b),
+    "heaviside": lambda x, at_zero: torch.where(x == 0, at_zero, (x > 0).to(x.dtype)).detach(),
     "tan": lambda x: x.sin() / x.cos(),
-    "exp2": lambda x: (x * math.log(2)).exp(),
     "log2": lambda x: x.log() / math.log(2),
     "log10": lambda x: x.log() / math.log(10),
+    "atanh": lambda x: (x.log1p() - (-x).log1p()) / 2,
     "ceil": lambda x: -(-x).floor(),
     "round": _round,
     "trunc": lambda x: torch.where(x < 0, -(-x).floor(), x.floor()),
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
-    "sinh": lambda x: (x.exp() - (-x).exp()) / 2,
-    "cosh": lambda x: (x.exp() + (-x).exp()) / 2,
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
 """By the name of the operation; in place of what torch itself puts them together from."""
+
+_PARTS = "real numbers, real and imaginary parts apart"
+_ABOVE = "exponentials of sums of logarithms, of what is above 0"
+
+INSTEAD: dict[str, str] = {
+    **dict.fromkeys(("sort", "median", "kthvalue", "cummax", "cummin"), "max, or topk of a few"),
+    **dict.fromkeys(("prod", "cumprod"), _ABOVE),
+    **dict.fromkeys(("complex", "view_as_complex", "polar", "angle", "_fft_r2c"), _PARTS),
+    **dict.fromkeys(("index_add", "index_copy", "scatter_add"), "torch.cat of the parts"),
+    "logcumsumexp": "the logarithm of a cumsum of exponentials",
+    "erfc": "1 - torch.erf(x)",
+    "bucketize": "a sum of comparisons",
+    "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",
+    "_local_scalar_dense": "tensors in place of numbers, torch.where in place of branches",
+}
+"""By the name of what no graph says: what to write."""

@@ -40,7 +40,8 @@ class Values(dict[Hashable, Tensor]):
 
     def _computed(self, node: Node) -> Tensor:
         args = [arg.what if arg.op == "const" else self[arg] for arg in node.args]
-        if not any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+        some = any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args)
+        if not some or node.op == "atan2":
             args = [self[arg] for arg in node.args]  # of numbers alone torch makes float32
         if node.op in COMPARISONS | {"remainder"}:  # which want a tensor first
             args[0] = self[node.args[0]]

@@ -17,9 +17,10 @@ from torch import Tensor
 
 UNARY = {
     "neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "sin",
-    "cos", "sign", "log1p", "expm1", "erf", "floor", "detach",
+    "cos", "sign", "log1p", "expm1", "erf", "floor", "detach", "exp2", "sinh", "cosh", "asinh",
+    "acosh", "asin", "acos", "atan",
 }  # fmt: skip
-BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum"}
+BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum", "atan2"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
 REDUCTIONS = {"sum", "max"}
 

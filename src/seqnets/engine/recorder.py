@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqnets.engine.composed import COMPOSED
+from seqnets.engine.composed import COMPOSED, INSTEAD
 from seqnets.engine.graph import (
     BINARY,
     COMPARISONS,
@@ -41,6 +41,10 @@ FILLS = {
     "zeros_like", "new_zeros", "zeros", "ones_like", "new_ones", "ones", "full", "full_like",
     "new_full", "scalar_tensor",
 }  # fmt: skip
+
+
+_EMPTY = {"empty", "empty_like", "new_empty"}
+_UNWRITTEN = "memory that nothing was written to"
 
 
 class Watcher(TorchDispatchMode):
@@ -78,7 +82,7 @@ class Recorder(Watcher):
     def give(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is that is there before anything runs."""
         self.name(tensor, meaning)
-        self._given.add(_memory(tensor))
+        self._given.add(memory_of(tensor))
 
     def name(self, tensor: Tensor, meaning: Any) -> None:
         """Say what a tensor is."""
@@ -126,6 +130,11 @@ class Recorder(Watcher):
             return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
+    def _is_number(self, value: Any) -> bool:
+        """Whether a tensor or a number is known to be one number and no other."""
+        meaning = self._meaning_of(value)
+        return not isinstance(value, Tensor) or getattr(meaning, "op", None) == "const"
+
     def _matrix(self, tensor: Tensor) -> Any:
         """What a tensor is that something is multiplied by."""
         return self._meaning_of(tensor)
@@ -137,15 +146,28 @@ class Recorder(Watcher):
             return node
         return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
 
+    def _truth(self, value: Any) -> Node:
+        """The number 1 for what is true or not 0, or else 0."""
+        node = self.node(value)
+        if isinstance(value, Tensor) and value.dtype != torch.bool:
+            node = self.graph.apply("ne", node, self.graph.const(0))
+        return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
         in_place = name.endswith("_") and not name.endswith("__")
-        if torch.Tag.nondeterministic_seeded in func.tags or name == "empty_like":  # F.dropout's
+        if torch.Tag.nondeterministic_seeded in func.tags:
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
+        if name in _EMPTY:
+            result = func(*args, **kwargs)
+            self.name(result, _UNWRITTEN)
+            return result
         if in_place and not self._in_place:
+            if (apart := _out_of_place(func)) is not None:
+                return self._replaced(func, apart, args, kwargs)
             self._change(name, args[0])
         if name in COMPOSED:  # simpler operations, each of which comes by here
             with self:
@@ -155,7 +177,8 @@ class Recorder(Watcher):
                 with self:
                     composed = _decomposed(func, args, kwargs)
             except Untraceable as part:  # named by what the step calls
-                raise Untraceable(f"aten.{name}, in which {part}") from part
+                inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
+                raise Untraceable(f"aten.{name}{inside}{_instead(name)}") from part
             if composed is not NotImplemented:
                 return composed
         if name in ("mm", "addmm", "bmm"):  # its numbers do not matter
@@ -163,7 +186,7 @@ class Recorder(Watcher):
         else:
             result = func(*args, **kwargs)
         self._check_dtypes(name.removesuffix("_"), args, result)
-        meanings = self._meanings(name.removesuffix("_"), args, kwargs, result)
+        meanings = self._meanings(name.removesuffix("_"), args, dict(kwargs), result)
         if in_place:
             self.name(args[0], meanings)
         elif isinstance(result, (list, tuple)):
@@ -173,9 +196,52 @@ class Recorder(Watcher):
             self.name(result, meanings)
         return result
 
+    def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """Let a tensor become what an operation in place makes of it, which there is apart too."""
+        tensor = args[0]
+        with self:
+            result = apart(*args, **kwargs)
+        others = [other for other in self._sharing(tensor) if other is not tensor]
+        changed = [(other, self._with_part(other, tensor, result)) for other in others]
+        self._change(func._schema.name.removeprefix("aten::"), tensor)
+        func(*args, **kwargs)
+        for other, now in ((tensor, result), *changed):
+            if now is not None:
+                self._take(other, now)
+        return tensor
+
+    def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
+        """A tensor, a part of which in memory is another one now; None where that is not known."""
+        meaning = self._meaning.get(id(whole))
+        if meaning == _UNWRITTEN:
+            meaning = self.graph.const(math.nan)
+        if not isinstance(meaning, (Node, partial)) or whole.dtype == torch.bool:
+            return None
+        if any(tensor.shape[:1] != (self.units.rows,) for tensor in (whole, part)):
+            return None
+        size, width = whole[0].numel(), part[0].numel()
+        first = int(part.storage_offset() - whole.storage_offset())
+        beside = whole.is_contiguous() and part[0].is_contiguous() and part.stride(0) == size
+        if not beside or not 0 <= first <= size - width:
+            return None
+
+        def joined() -> Node:
+            old = self.graph.spread(meaning() if isinstance(meaning, partial) else meaning, size)
+            places = (0, first), (first + width, size - width - first)
+            before, after = ([self.graph.part(old, *place)] if place[1] else [] for place in places)
+            return self.graph.cat(*before, self.graph.spread(self._number(new), width), *after)
+
+        changed = torch.zeros(whole.shape, dtype=whole.dtype)
+        self.name(changed, partial(joined))  # which nobody may ask for
+        return changed
+
+    def _take(self, tensor: Tensor, other: Tensor) -> None:
+        """Let a tensor be what another one is."""
+        self.name(tensor, self._meaning.get(id(other)))
+
     def _change(self, name: str, tensor: Tensor) -> None:
         """Forget what others mean that show the same memory, which is about to change."""
-        if _memory(tensor) in self._given:
+        if memory_of(tensor) in self._given:
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
         for other in self._sharing(tensor):
             if other is not tensor and _overlap(tensor, other):
@@ -183,8 +249,8 @@ class Recorder(Watcher):
 
     def _sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors known that are in a tensor's memory."""
-        memory = _memory(tensor)
-        return [other for other in self._alive.values() if _memory(other) == memory]
+        memory = memory_of(tensor)
+        return [other for other in self._alive.values() if memory_of(other) == memory]
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
@@ -199,13 +265,15 @@ class Recorder(Watcher):
             if name in ("mm", "addmm", "bmm"):
                 fine = {*given} <= self._dtypes
             elif name in _LOGICAL:
-                fine = {*given} == {torch.bool}
+                fine = {*given} <= {torch.bool} | (self._dtypes if "logical" in name else set())
             elif name in VIEWS | {"detach"} and given[0] in (tensor.dtype, torch.bool):
                 fine = True
             else:
                 fine = tensor.dtype in self._dtypes or name in COMPARISONS | FILLS
                 fine = fine or (name == "sum" and given == [torch.bool])
                 fine = fine or (name in _JOINED and tensor.dtype == torch.bool)
+                fine = fine or (name == "mul" and {*given} == {torch.bool})
+                fine = fine or (name == "where" and all(map(self._is_number, args[1:])))
             if not fine and name == "_to_copy":
                 raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
             if not fine:
@@ -221,6 +289,8 @@ class Recorder(Watcher):
                 meaning = self._meaning.get(id(whole))
                 return meaning if isinstance(result, Tensor) else [meaning] * len(made)
         first = self._meaning_of(args[0]) if args else None
+        if name == "detach" and first == _UNWRITTEN:
+            return first
         if name in _SAME:
             return self._reshaped(name, args[0], first, result)
         if name in _TURNED:
@@ -232,7 +302,11 @@ class Recorder(Watcher):
         if name in ("mm", "addmm", "bmm"):
             return self._product(name, args, kwargs)
         if name in FILLS:
-            return self.graph.const(self._filled_in(name, args, result))
+            number, none = (
+                self.graph.const(self._filled_in(name, args, result)),
+                self.graph.const(0),
+            )
+            return self.graph.apply("ne", number, none) if result.dtype == torch.bool else number
         if name == "copy":
             return self.node(args[1])
         if name in _REDUCED:
@@ -318,7 +392,7 @@ class Recorder(Watcher):
             return meaning.part(dim, first, many)
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
-        if whole.dim() > 2:  # whatever computes with it will be named
+        if whole.dim() > 2 or meaning == _UNWRITTEN:  # whatever computes with it will be named
             return meaning if isinstance(meaning, str) else None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
@@ -335,12 +409,18 @@ class Recorder(Watcher):
         value, right = args[-2:]
         weight = self._matrix(right)
         alone = self.units.count(value.shape) == value.shape[-1]
-        if not isinstance(weight, Weight) or kwargs or not alone:
+        if not isinstance(weight, Weight) or not alone:
             raise Untraceable(f"a product by {_told(right, weight)}")
         if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
             weight = weight.transposed
         node = self.times(self.graph.spread(self.node(value), value.shape[-1]), weight.transposed)
-        return self.graph.fold("sum", [node, self.node(args[0])]) if name == "addmm" else node
+        if name != "addmm":
+            return node
+        terms = (kwargs.get("alpha", 1), node), (kwargs.get("beta", 1), self.node(args[0]))
+        return self.graph.fold("sum", [self._times_number(*term) for term in terms])
+
+    def _times_number(self, number: float, node: Node) -> Node:
+        return node if number == 1 else self.graph.apply("mul", node, self.graph.const(number))
 
     def times(self, node: Node, weight: Weight) -> Node:
         """Units by the transposed of a matrix."""
@@ -357,6 +437,7 @@ class Recorder(Watcher):
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, dims = args[0], (*args[1:], None)[0] or []
+        dims = [dim for dim in dims if value.shape[dim] != 1] or dims[:1]
         if len(dims) != 1 or kwargs:
             raise Untraceable(f"aten.{name} over other than the units of a row")
         place = value.shape, dims[0]
@@ -369,7 +450,10 @@ class Recorder(Watcher):
     def _largest(self, node: Node, shape: Sequence[int], dim: int) -> Node:
         """The largest units: the gradient is theirs, in equal shares if there are several."""
         apply, const, units = self.graph.apply, self.graph.const, self.units
-        largest = units.repeated(units.reduced("amax", "max", node, shape, dim), shape, dim)
+        largest = units.reduced("amax", "max", node, shape, dim)
+        if all(each.op == "detach" for each in (node.args if node.op == "cat" else (node,))):
+            return largest
+        largest = units.repeated(largest, shape, dim)
         found = apply("eq", node, largest)
         total, count = (
             units.reduced("amax", "sum", apply("where", found, each, const(0)), shape, dim)
@@ -392,8 +476,8 @@ class Recorder(Watcher):
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         apply, const = self.graph.apply, self.graph.const
         alpha = kwargs.pop("alpha", 1)
-        if name == "div" and kwargs == {"rounding_mode": "floor"}:
-            return apply("floor", apply("div", *map(self.node, args)))
+        if rounding := kwargs.pop("rounding_mode", None):
+            return self._whole_quotient(rounding, *map(self.node, args))
         if kwargs:
             raise Untraceable(f"aten.{name} with {', '.join(kwargs)}")
         if name in ("add", "sub", "rsub"):
@@ -414,6 +498,8 @@ class Recorder(Watcher):
             return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
         if name == "square":
             name, args = "pow", (args[0], 2)
+        if name == "pow" and not isinstance(args[0], Tensor) and args[0] == 2:
+            return apply("exp2", self.node(args[1]))
         if name == "pow" and not isinstance(args[0], Tensor) and args[0] > 0:
             return apply("exp", apply("mul", self.node(args[1]), const(math.log(args[0]))))
         if name == "pow" and len(args) == 2:
@@ -434,8 +520,10 @@ class Recorder(Watcher):
                     at_bound = apply("eq", a, self.node(bound))  # where the gradient is its own
                     a = apply("where", at_bound, a, chosen) if isinstance(bound, Tensor) else chosen
             return a
+        if name == "mul" and all(getattr(arg, "dtype", None) is torch.bool for arg in args):
+            name = "bitwise_and"
         if name in _LOGICAL:
-            numbers = map(self._number, args)
+            numbers = [self._truth(arg) for arg in args]
             if name.endswith("not"):
                 return apply("eq", *numbers, const(0))
             return apply("ne", apply(_LOGICAL[name], *numbers), const(0))
@@ -446,7 +534,16 @@ class Recorder(Watcher):
             return apply(name, *map(self.node, args))
         if name in UNARY and len(args) == 1:
             return apply(name, self.node(args[0]))
-        raise Untraceable(f"aten.{name}")
+        raise Untraceable(f"aten.{name}{_instead(name)}")
+
+    def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
+        """How often a number is in another; in a derivative to rounding."""
+        apply, quotient = self.graph.apply, self.graph.apply("div", a, b)
+        if rounding == "floor":
+            return apply("floor", quotient)
+        is_below = apply("lt", quotient, self.graph.const(0))
+        below = apply("neg", apply("floor", apply("neg", quotient)))
+        return apply("where", is_below, below, apply("floor", quotient))
 
     def _detached(self, node: Node) -> Node:
         """The same: torch detaches what it keeps for a derivative, of which there is no other."""
@@ -502,6 +599,11 @@ POINTWISE = (
 _KNOWN = VIEWS | POINTWISE | _REDUCED | NORMALISED | {"mm", "addmm", "bmm", "copy"}
 
 
+def _instead(name: str) -> str:
+    """What to write in place of an operation, as the end of a reason."""
+    return f"; instead: {INSTEAD[name]}" if name in INSTEAD else ""
+
+
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """An operation run as torch itself puts it together from simpler ones, if it does."""
     from torch._decomp import decomposition_table
@@ -509,6 +611,18 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     if func in decomposition_table:
         return decomposition_table[func](*args, **kwargs)
     return func.decompose(*args, **kwargs)
+
+
+def _out_of_place(func: Any) -> Any:
+    """What gives the same as an operation in place and changes nothing; None if there is none."""
+    name = func._overloadpacket.__name__.removesuffix("_")
+    if name == "copy":  # of whose own torch derives no gradient
+        return _copied
+    return getattr(getattr(torch.ops.aten, name, None), func._overloadname, None)
+
+
+def _copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(x.dtype).expand(x.shape).clone()  # which changes with no other
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
@@ -519,7 +633,8 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     return first < second + b.shape[1] and second < first + a.shape[1]
 
 
-def _memory(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """What tensors have in common that show the same memory."""
     return tensor.untyped_storage()._cdata
 
 

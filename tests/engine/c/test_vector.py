@@ -15,7 +15,8 @@ from seqnets.engine.c.compiler import NoCompiler
 HEADER = Path(compiler.__file__).with_name("vector.h").read_text()
 UNARY = (
     *("neg", "sigmoid", "tanh", "exp", "log", "relu", "abs", "sqrt", "rsqrt", "reciprocal"),
-    *("sin", "cos", "sign", "expm1", "log1p", "softplus", "floor", "round"),
+    *("sin", "cos", "sign", "expm1", "log1p", "softplus", "floor", "round", "exp2"),
+    *("sinh", "cosh", "asinh", "acosh", "asin", "acos", "atan"),
 )
 BINARY = (
     *("add", "sub", "mul", "div", "remainder", "maximum", "minimum"),
@@ -28,7 +29,7 @@ WRAPPERS = [
     f"{EXPORT}void load(const real *p, real *y, int n) {{ v_store(y, v_load_n(p, n)); }}",
     f"{EXPORT}void sum(const real *p, real *y) {{ *y = v_sum(v_load(p)); }}",
 ]
-for args, names in enumerate([UNARY, BINARY, ["where"]], 1):
+for args, names in enumerate([UNARY, [*BINARY, "atan2"], ["where"]], 1):
     parameters = ", ".join(f"const real *a{k}" for k in range(args))
     values = ", ".join(f"v_load(a{k} + i)" for k in range(args))
     WRAPPERS += [
@@ -54,12 +55,21 @@ RELATIVE = {
     "sqrt": (0.0, 9.0, 1.01),
     "rsqrt": (1e-3, 9.0, 3),
     "reciprocal": (0.1, 9.0, 1.01),
+    "exp2": ({np.float32: -125.9, np.float64: -1021.9}, {np.float32: 127.9, np.float64: 1023.9}, 3),
+    "sinh": ({d: -v for d, v in LARGEST_EXP.items()}, {np.float32: 89.4, np.float64: 710.4}, 5),
+    "cosh": ({d: -v for d, v in LARGEST_EXP.items()}, {np.float32: 89.4, np.float64: 710.4}, 4),
+    "asinh": (-1e3, 1e3, 5),
+    "acosh": (1.0, 1e3, 5),
+    "asin": (-1.0, 1.0, 4),
+    "acos": (-1.0, 1.0, 4),
+    "atan": (-30.0, 30.0, 4),
 }
 REFERENCE = {
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+    "exp2": lambda x: mpmath.mpf(2) ** x,
 }
 
 
@@ -190,6 +200,23 @@ def test_two_numbers_give_what_torch_gives(name, dtype):
     expected = getattr(torch, name)(torch.from_numpy(a), torch.from_numpy(b)).to(torch.float64)
 
     np.testing.assert_array_equal(compute(name, dtype, a, b), expected.numpy().astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_angle_is_right_all_around_and_of_zeros_and_infinities(dtype):
+    info = np.finfo(dtype)
+    ends = [0.0, 1.5, 0.6, 1e-9, info.max, info.tiny, info.smallest_subnormal, np.inf]
+    y, x = (side.ravel() for side in np.meshgrid(*2 * [[*ends, *(-end for end in ends), np.nan]]))
+    around = np.linspace(-3.14, 3.14, 500)
+    y, x = (
+        np.r_[given, more].astype(dtype)
+        for given, more in ((y, np.sin(around)), (x, np.cos(around)))
+    )
+
+    found, expected = compute("atan2", dtype, y, x), np.arctan2(y.astype(float), x.astype(float))
+
+    np.testing.assert_allclose(found, expected, rtol=4 * ULP[dtype], atol=info.smallest_subnormal)
+    np.testing.assert_array_equal(np.signbit(found[expected == 0]), np.signbit(y[expected == 0]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -25,10 +25,13 @@ typedef int64_t word;
 #define SIGMOID_LOW -709        /* the least x whose e^x is not denormal */
 #define SIGMOID_HIGH 40         /* sigmoid(x) and tanh(x / 2) are 1 above */
 #define TRIG_HIGH 1e6           /* the greatest |x| that HALF_PI serves */
+#define EXP2_LOW -1076          /* 2^x is 0 below */
+#define EXP2_HIGH 1025          /* and infinite above */
 
 /* Constants in parts, the first ones short: their products with integers that occur are exact. */
 static const real LN2[] = {0x1.62e42fefa4p-1, -1.7239444525614835e-13};
 static const real HALF_PI[] = {0x1.921fb544p0, 0x1.0b4611a6p-34, 2.0222662487959506e-21};
+static const real QUARTER_PI[] = {0x1.921fb54442d18p-1, 3.061616997868383e-17};
 
 /* (e^r - 1 - r) / r^2 by powers of r, |r| <= ln 2 / 2; error 4e-17 */
 static const real EXPM1[] = {
@@ -46,6 +49,11 @@ static const real SIN[] = {-0.16666666666666666,  0.008333333333330925,    -0.00
 static const real COS[] = {
     0.041666666666666664,    -0.0013888888888887382, 2.480158729874307e-05,
     -2.7557317260008837e-07, 2.0876143827993133e-09, -1.1382456778061306e-11};
+/* (atan t - t) / t^3 by powers of t^2, |t| <= sqrt 2 - 1; error 7e-18 */
+static const real ATAN[] = {
+    -0.3333333333333333,  0.1999999999999552,   -0.14285714284666542, 0.11111111015256361,
+    -0.09090904578123903, 0.07692183190826087,  -0.06664511447381948, 0.0585814891280221,
+    -0.0508544973794026,  0.03923165829558719,  -0.01917688711906226};
 #else
 typedef float real;
 typedef int32_t word;
@@ -59,15 +67,20 @@ typedef int32_t word;
 #define SIGMOID_LOW -88
 #define SIGMOID_HIGH 20
 #define TRIG_HIGH 1e4f
+#define EXP2_LOW -151
+#define EXP2_HIGH 129
 
 static const real LN2[] = {0x1.62e8p-1f, -2.9088971e-05f};
 static const real HALF_PI[] = {0x1.92p0f, 0x1.fb4p-12f, 7.5497901e-08f};
+static const real QUARTER_PI[] = {0x1.921fb6p-1f, -2.1855695e-08f};
 
-/* As above; errors 2e-8, 5e-9, 1e-8, 6e-10. */
+/* As above; errors 2e-8, 5e-9, 1e-8, 6e-10, 3e-9. */
 static const real EXPM1[] = {0.5f, 0.166665763f, 0.0416665524f, 0.00836323295f, 0.00139262504f};
 static const real LOG[] = {0.666666865f, 0.399887353f, 0.295820236f};
 static const real SIN[] = {-0.166666642f, 0.0083327461f, -0.000195873872f};
 static const real COS[] = {0.0416666642f, -0.00138883002f, 2.45474366e-05f};
+static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437313f,
+                            -0.0645192787f};
 #endif
 
 #ifdef __AVX512F__
@@ -224,6 +237,7 @@ INLINE vec v_mul(vec a, vec b) { return a * b; }
 INLINE vec v_div(vec a, vec b) { return a / b; }
 INLINE vec v_neg(vec x) { return -x; }
 INLINE vec v_abs(vec x) { return (vec)((ivec)x & ~(ivec)v_set(-0.0f)); }
+INLINE vec v_signed(vec x, vec s) { return (vec)((ivec)x ^ ((ivec)s & (ivec)v_set(-0.0f))); }
 INLINE vec v_sign(vec x) { return v_gt(x, v_set(0)) - v_lt(x, v_set(0)); }
 INLINE vec v_reciprocal(vec x) { return 1 / x; }
 
@@ -291,8 +305,8 @@ INLINE vec v_expm1_rest(vec x, vec *n) {
     return r2 * POLYNOMIAL(EXPM1, r, r2) + r;
 }
 
-INLINE vec v_exp(vec x) {
-    vec n, p = v_expm1_rest(v_clamp(x, EXP_LOW, EXP_HIGH), &n) + 1;
+/* 2^n p for a whole n and a p near 1. */
+INLINE vec v_scaled(vec p, vec n) {
 #ifdef __AVX512F__
     return X86(scalef)(p, n);
 #else
@@ -301,10 +315,38 @@ INLINE vec v_exp(vec x) {
 #endif
 }
 
+INLINE vec v_exp(vec x) {
+    vec n, p = v_expm1_rest(v_clamp(x, EXP_LOW, EXP_HIGH), &n) + 1;
+    return v_scaled(p, n);
+}
+
+INLINE vec v_exp2(vec x) {
+    x = v_clamp(x, EXP2_LOW, EXP2_HIGH);
+    vec n = v_round(x), r = (x - n) * (real)0.69314718055994531, r2 = r * r;
+    return v_scaled(r2 * POLYNOMIAL(EXPM1, r, r2) + r + 1, n);
+}
+
 /* Twice half of it, so that it overflows no sooner than it must. */
 INLINE vec v_expm1(vec x) {
     vec n, p = v_expm1_rest(v_clamp(x, -SIGMOID_HIGH, EXP_HIGH), &n), s = v_pow2(n - 1);
     return 2 * (s * p + (s - (real)0.5));
+}
+
+/* e^|x| / 8, which is a number where half of it is, and the eighth of 1 less. */
+INLINE vec v_eighth_exp(vec x, vec *less) {
+    vec n, p = v_expm1_rest(v_clamp(v_abs(x), 0, EXP_HIGH + 1), &n), s = v_pow2(n - 3);
+    *less = s * p + (s - (real)0.125);
+    return s * p + s;
+}
+
+INLINE vec v_sinh(vec x) {
+    vec less, e = v_eighth_exp(x, &less);
+    return v_signed(4 * (less + less / (8 * e)), x);
+}
+
+INLINE vec v_cosh(vec x) {
+    vec less, e = v_eighth_exp(x, &less);
+    return 4 * e + (real)0.0625 / e;
 }
 
 INLINE vec v_sigmoid(vec x) {
@@ -368,6 +410,50 @@ INLINE vec v_shifted_sin(vec x, int quarter) {
 
 INLINE vec v_sin(vec x) { return v_shifted_sin(x, 0); }
 INLINE vec v_cos(vec x) { return v_shifted_sin(x, 1); }
+
+#define FAR (real)1e17 /* x^2 + 1 is x^2 above, and x^2 a number */
+
+INLINE vec v_asinh(vec x) {
+    vec a = v_abs(x);
+    ivec far = a > FAR;
+    vec y = v_log1p(v_pick(far, a, a + a * a / (v_sqrt(a * a + 1) + 1)));
+    return v_signed(v_pick(far, y + (real)0.69314718055994531, y), x);
+}
+
+INLINE vec v_acosh(vec x) {
+    vec a = x - 1;
+    ivec far = a > FAR;
+    vec y = v_log1p(v_pick(far, a, a + v_sqrt(a) * v_sqrt(a + 2)));
+    return v_pick(far, y + (real)0.69314718055994531, y);
+}
+
+/* The angle of (x, y), y >= 0: that of a point turned back by eighths of a circle. */
+INLINE vec v_angle(vec y, vec x) {
+    vec b = v_abs(x);
+    ivec half = y > b * (real)0.41421356237309503, whole = y > b * (real)2.4142135623730949;
+    vec eighths = v_pick(whole, v_set(2), v_pick(half, v_set(1), v_set(0)));
+    vec t = v_pick(whole, -b, v_pick(half, y - b, y)) / v_pick(whole, y, v_pick(half, y + b, b));
+    eighths = v_pick((ivec)x < 0, 4 - eighths, eighths), t = v_signed(t, x);
+    vec t2 = t * t, rest = t * t2 * POLYNOMIAL(ATAN, t2, t2 * t2) + eighths * QUARTER_PI[1];
+    return eighths * QUARTER_PI[0] + (t + rest);
+}
+
+INLINE vec v_atan(vec x) { return v_signed(v_angle(v_abs(x), v_set(1)), x); }
+
+/* Of two infinities or zeros no quotient is a number. */
+INLINE vec v_atan2(vec y, vec x) {
+    vec a = v_abs(y), b = v_abs(x), scale = v_pick(v_upper(a, b) > FAR, v_set(0.25), v_set(1));
+    ivec same = a == b;
+    a = v_pick(same, v_truth(a != 0), a * scale), b = v_pick(same, v_set(1), b * scale);
+    return v_signed(v_angle(a, v_signed(b, x)), y);
+}
+
+INLINE vec v_asin(vec x) {
+    vec a = v_abs(x);
+    return v_signed(v_angle(a, v_sqrt((1 - a) * (1 + a))), x);
+}
+
+INLINE vec v_acos(vec x) { return v_atan2(v_sqrt((1 - x) * (1 + x)), x); }
 
 INLINE vec v_erf(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = LIBM(erf)(x[i]);

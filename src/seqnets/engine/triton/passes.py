@@ -15,7 +15,7 @@ _INFIX = {
     "gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!=",
 }  # fmt: skip
 _OF_TRITON = {
-    "sigmoid", "exp", "log", "abs", "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "where",
+    "sigmoid", "exp", "exp2", "log", "abs", "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "where",
 }  # fmt: skip
 
 
