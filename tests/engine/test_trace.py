@@ -95,7 +95,6 @@ FUNCTIONS = {
     "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
     "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],
     "the larger of parts": lambda x: torch.cat([x, x.sin()], 1).view(-1, 2, H).max(1)[0],
-    "one of all": lambda x: x * F.one_hot(x.argmax(-1), H),
     "straight through": lambda x: (
         torch.zeros_like(x).scatter_(-1, x.argmin(-1, True), 1.0) + x - x.detach()
     ),
@@ -113,6 +112,8 @@ FUNCTIONS = {
     "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),
     "numbers filled in": lambda x: x * torch.full_like(x, 0.3) + x.new_ones(H),
 }
+if torch.__version__ >= "2.13":  # before, torch asks for the places one by one
+    FUNCTIONS["one of all"] = lambda x: x * F.one_hot(x.argmax(-1), H)
 
 
 def with_function(function):
