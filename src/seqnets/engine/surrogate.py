@@ -16,10 +16,10 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_iter
 
 from seqnets.engine.graph import Columns, Node, Untraceable, walk
-from seqnets.engine.moving import Moving
+from seqnets.engine.placing import Placing
 
 
-class Surrogates(Moving):
+class Surrogates(Placing):
     """Writes down a step while gradients are recorded, and so sees such functions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

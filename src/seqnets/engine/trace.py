@@ -24,7 +24,7 @@ from seqnets.engine.graph import (
     Step,
     Untraceable,
 )
-from seqnets.engine.moving import Moving
+from seqnets.engine.placing import Placing
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
@@ -45,12 +45,12 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
             reductions of rows.
     """
     try:
-        return _traced(cell, Moving, project)
+        return _traced(cell, Placing, project)
     except OwnDerivative:
         return _traced(cell, Surrogates, project)
 
 
-def _traced(cell: Cell, kind: type[Moving], project: bool) -> tuple[Step, Preparation]:
+def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Preparation]:
     """The same, written down by a recorder of some kind."""
     recorder, bound, x, state = _stand_ins(cell, kind)
     before = dict(bound.__dict__)
@@ -92,7 +92,7 @@ def _traced(cell: Cell, kind: type[Moving], project: bool) -> tuple[Step, Prepar
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     """The names of weight and bias, if ``cell.project`` is ``F.linear`` with these as they are."""
-    recorder, bound, x, _ = _stand_ins(cell, Moving)
+    recorder, bound, x, _ = _stand_ins(cell, Placing)
     try:
         with told_why(), torch.no_grad(), recorder:
             projected = recorder.node(bound.project(x))
@@ -119,7 +119,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     return None
 
 
-def _stand_ins(cell: Cell, kind: type[Moving]) -> tuple[Moving, Cell, Tensor, tuple[Tensor, ...]]:
+def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, tuple[Tensor, ...]]:
     """A recorder, and what it knows: the cell with other parameters, an input and a state."""
     cell.check_sizes()
     dtype, tensors = cell._like.dtype, cell.tensors()

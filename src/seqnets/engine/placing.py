@@ -1,0 +1,144 @@
+"""Places among units that depend on numbers: where the largest stands, and what stands at a place.
+
+A place is a number of a row here. Who asks for it compares it with the numbers of all places.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.engine.graph import Untraceable
+from seqnets.engine.moving import Moving
+
+_PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
+"""Operations that find places or read them."""
+_UNORDERED = (
+    "the places of topk, which has no order among equals; instead: x >= topk(x, k)[0][..., -1:]"
+)
+_END = "the first and the last place"  # which F.one_hot looks at
+_PLACES = 8  # so many may be read one by one
+_FOUND = 4  # so many are found one after the other, each by two reductions
+
+
+class Placing(Moving):
+    """Writes down a step whose units are picked by their numbers, too."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
+        if name == "aminmax" and args[0].dtype == torch.int64:
+            result = func(*args, **kwargs)
+            for end in result:
+                self.name(end, _END)
+            return result
+        if name == "_local_scalar_dense" and self._meaning.get(id(args[0])) == _END:
+            return func(*args)
+        rows = self._in_rows(args, kwargs)
+        if _is_of_lines(name, args) and rows and self._is_made(args[0]):
+            with self:
+                return self._lines(args[0], rows[0])
+        places_stay = name == "gather" and len(rows) == 1
+        if name in _PLACED and rows and not places_stay:
+            with self:
+                return getattr(self, f"_{name}")(*args, **kwargs)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    @staticmethod
+    def _counted(x: Tensor, dim: int) -> Tensor:
+        """The numbers of places along a dimension."""
+        dim, size = dim % x.dim(), x.shape[dim]
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        if size * torch.finfo(dtype).eps > 2:
+            raise Untraceable(f"places among {size} units, which {dtype} cannot count")
+        return torch.arange(size, dtype=dtype).view(-1, *[1] * (x.dim() - 1 - dim))
+
+    def _first(self, x: Tensor, dim: int, free: Tensor | None = None) -> Tensor:
+        """The place of the first of the largest along a dimension, or of NaN, as a number.
+
+        Args:
+            x: Where to look.
+            dim: Along which dimension.
+            free: Which units count; those that do not are no larger than any other.
+        """
+        counted, x = self._counted(x, dim), x.detach()
+        found = (x == x.amax(dim, keepdim=True)) | (x != x)
+        found = found if free is None else found & free
+        return -torch.where(found, -counted, -x.shape[dim]).detach().amax(dim, keepdim=True)
+
+    def _place(self, number: Tensor, dim: int, keepdim: bool) -> Tensor:
+        """A number of a row as what torch says places in."""
+        place = torch.zeros(number.shape, dtype=torch.int64)
+        self.name(place, self.node(number))
+        return place if keepdim else place.squeeze(dim)
+
+    def _argmax(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        if dim is None:
+            raise Untraceable("aten.argmax over other than the units of a row")
+        return self._place(self._first(x, dim), dim, keepdim)
+
+    def _argmin(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return self._argmax(-x, dim, keepdim)
+
+    def _max(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+        if dim is None:
+            raise Untraceable("aten.max over other than the units of a row")
+        first = self._first(x, dim)
+        chosen = torch.where(self._counted(x, dim) == first, x, 0.0).sum(dim, keepdim)
+        return chosen, self._place(first, dim, keepdim)
+
+    def _min(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+        chosen, place = self._max(-x, dim, keepdim)
+        return -chosen, place
+
+    def _topk(
+        self, x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+    ) -> Any:
+        if k > _FOUND:
+            raise Untraceable(f"aten.topk of {k} units, which are more than {_FOUND}")
+        counted, rest, values = self._counted(x, dim), x if largest else -x, []
+        free: Tensor | None = None
+        for _ in range(k):
+            chosen = counted == self._first(rest, dim, free)
+            values.append(torch.where(chosen, x, 0.0).sum(dim, keepdim=True))
+            free = ~chosen if free is None else free & ~chosen
+            rest = torch.where(chosen, -math.inf, rest)
+        found = torch.cat(values, dim)
+        places = torch.zeros(found.shape, dtype=torch.int64)
+        self.name(places, _UNORDERED)
+        return found, places
+
+    def _lines(self, matrix: Tensor, index: Tensor) -> Tensor:
+        """The lines of a matrix of parameters that stand at places, or its numbers there."""
+        chosen = (self._counted(matrix, 0).view(-1) == index[..., None]).to(matrix.dtype)
+        return chosen @ matrix
+
+    def _gather(self, x: Tensor, dim: int, index: Tensor) -> Tensor:
+        counted = self._counted(x, dim)
+        chosen = (torch.where(counted == place, x, 0.0) for place in _few(index, dim))
+        return torch.cat([each.sum(dim, keepdim=True) for each in chosen], dim)
+
+    def _scatter(self, x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+        counted = self._counted(x, dim)
+        for i, place in enumerate(_few(index, dim)):
+            new = value.narrow(dim, i, 1) if isinstance(value, Tensor) else float(value)
+            x = torch.where(counted == place, new, x)
+        return x
+
+
+def _is_of_lines(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether an operation picks lines of a matrix by their numbers."""
+    if name == "index":
+        return len(args[1]) == 1 and args[1][0].dtype == torch.int64
+    return name == "index_select" and args[1] == 0
+
+
+def _few(index: Tensor, dim: int) -> list[Tensor]:
+    """Places along a dimension, one after the other."""
+    if index.shape[dim] > _PLACES:
+        raise Untraceable(f"{index.shape[dim]} places in a row that depend on numbers")
+    return list(index.split(1, dim))
