@@ -277,15 +277,6 @@ class Cell(nn.Module, metaclass=_CellType):
 
     def check_input(self, x: Tensor, *legend: str) -> None:
         """Raise unless ``x`` has the legend's rank, I features, and the parameters' type."""
-        like = self._like
-        if (
-            isinstance(x, Tensor)
-            and x.dim() == len(legend)
-            and x.shape[-1] == self.input_size
-            and x.device == like.device
-            and x.dtype is like.dtype
-        ):
-            return
         if not isinstance(x, Tensor):
             raise DtypeError(
                 f"{self._name}: input is {type(x).__name__}, expected a tensor "
@@ -297,7 +288,7 @@ class Cell(nn.Module, metaclass=_CellType):
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
             )
-        self._check_kind("input", x, like, "the parameters have")
+        self._check_kind("input", x, self._like, "the parameters have")
 
     def check_sizes(self) -> None:
         """Raise unless the class says for each of its states how many units that has.

@@ -25,9 +25,12 @@ def _layer_norm(
     mean = x.mean(-1, keepdim=True)
     centred = x - mean
     scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
-    y = centred * scale
+    return _affine(centred * scale, weight, bias), mean, scale
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     y = y if weight is None else y * weight
-    return (y if bias is None else y + bias), mean, scale
+    return y if bias is None else y + bias
 
 
 def _variance(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
@@ -50,9 +53,7 @@ def _group_norm(
         raise Untraceable("aten.native_group_norm over more than the units of a row")
     parts = x.view(rows, groups, -1)
     y, mean, scale = _layer_norm(parts, parts.shape[2:], None, None, eps)
-    y = y.view(x.shape)
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias), mean[..., 0], scale[..., 0]
+    return _affine(y.view(x.shape), weight, bias), mean[..., 0], scale[..., 0]
 
 
 def _batch_norm(
@@ -67,9 +68,7 @@ def _batch_norm(
 ) -> Any:
     if training or x.dim() != 2:
         raise Untraceable("aten.native_batch_norm across rows, as in training")
-    y = (x - mean) / (variance + eps).sqrt()
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias), mean, variance
+    return _affine((x - mean) / (variance + eps).sqrt(), weight, bias), mean, variance
 
 
 def _deviation(x: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:

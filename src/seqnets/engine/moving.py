@@ -220,11 +220,6 @@ class Moving(Preparing):
             raise Untraceable(f"{len(matrix)} numbers a row in other places")
         return self.times(node, weight.transposed)
 
-    def _as_in(self, tensor: Tensor, number: Node) -> Node:
-        """A number as what a tensor has it as: where that is true or false, whether it is not 0."""
-        truth = tensor.dtype == torch.bool
-        return self.graph.apply("ne", number, self.graph.const(0)) if truth else number
-
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
         node = super()._joined(name, result, tensors, dim)
         alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)

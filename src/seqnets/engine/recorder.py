@@ -146,6 +146,11 @@ class Recorder(Watcher):
             return node
         return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
 
+    def _as_in(self, tensor: Tensor, number: Node) -> Node:
+        """A number as what a tensor has it as: where that is true or false, whether it is not 0."""
+        truth = tensor.dtype == torch.bool
+        return self.graph.apply("ne", number, self.graph.const(0)) if truth else number
+
     def _truth(self, value: Any) -> Node:
         """The number 1 for what is true or not 0, or else 0."""
         node = self.node(value)
@@ -302,11 +307,7 @@ class Recorder(Watcher):
         if name in ("mm", "addmm", "bmm"):
             return self._product(name, args, kwargs)
         if name in FILLS:
-            number, none = (
-                self.graph.const(self._filled_in(name, args, result)),
-                self.graph.const(0),
-            )
-            return self.graph.apply("ne", number, none) if result.dtype == torch.bool else number
+            return self._as_in(result, self.graph.const(self._filled_in(name, args, result)))
         if name == "copy":
             return self.node(args[1])
         if name in _REDUCED:

@@ -183,7 +183,7 @@ def make_request(
     if lengths is not None:
         lengths = checked_lengths(cell._name, lengths, x)
     if resets is not None:
-        resets = _checked_resets(cell._name, resets, x)
+        resets = checked_resets(cell._name, resets, x, "B", "T")
     if not isinstance(reverse, bool):
         raise DtypeError(f"{cell._name}: reverse is {reverse!r}, expected True or False.")
     if memory not in ("full", "lean"):
@@ -245,15 +245,18 @@ def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:
     return sequence.gather(1, index.expand(-1, -1, *sequence.shape[2:]))
 
 
-def _checked_resets(name: str, resets: Tensor, x: Tensor) -> Tensor:
-    B, T, _ = x.shape
+def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor:
+    """Resets of the sizes of x that the legend names, (B, T) or (B,); raise where they misfit."""
+    sizes = f"({', '.join(legend)}{',' * (len(legend) == 1)})"
+    expected = tuple(x.shape[: len(legend)])
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
-        raise DtypeError(f"{name}: resets are {kind}, expected a boolean tensor (B, T).")
-    if tuple(resets.shape) != (B, T):
+        raise DtypeError(f"{name}: resets are {kind}, expected a boolean tensor {sizes}.")
+    if tuple(resets.shape) != expected:
+        come = f"{' and '.join(legend)} come{'s' * (len(legend) == 1)}"
         raise ShapeError(
-            f"{name}: resets have shape {tuple(resets.shape)}, expected (B, T) = {(B, T)}.\n"
-            f"  B and T come from x, shape {tuple(x.shape)}."
+            f"{name}: resets have shape {tuple(resets.shape)}, expected {sizes} = {expected}.\n"
+            f"  {come} from x, shape {tuple(x.shape)}."
         )
     if resets.device != x.device:
         raise DeviceError(f"{name}: resets are on {resets.device}, expected {x.device} as x is.")

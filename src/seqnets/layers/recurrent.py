@@ -10,7 +10,7 @@ from typing_extensions import Self
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import native
-from seqnets.engine.request import state_before
+from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
 from seqnets.layers.checks import check_run, no_step
 from seqnets.layers.state import restarted
@@ -105,7 +105,7 @@ class Recurrent(nn.Module):
         if resets is not None:
             self.cell.check_input(x, "B", "I")
             start, before = state_before(self.cell, x, None), state_before(self.cell, x, state)
-            state = restarted(type(self.cell).__name__, resets, start, before)
+            state = restarted(checked_resets(self.cell._name, resets, x, "B"), start, before)
         return native.step(self.cell, x, state)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.checks import mistaken
 from seqnets.checks import check_count
+from seqnets.engine.request import checked_resets
 from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers.deep import DeepRNN
@@ -91,9 +92,10 @@ class Stream:
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Begin a new sequence in all rows, or in those where ``rows``, (B,) boolean, is true."""
+        if rows is not None:
+            rows = checked_resets("Stream", rows, self._x, "B")
         for stream, start in zip(self._streams, self._starts, strict=True):
-            again = start if rows is None else restarted("Stream", rows, start, stream.state)
-            stream.set_state(again)
+            stream.set_state(start if rows is None else restarted(rows, start, stream.state))
 
     @property
     def state(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.errors import DtypeError, ShapeError
+from seqnets.errors import ShapeError
 from seqnets.typing import State
 
 
@@ -35,19 +35,6 @@ def detach(state: Any) -> Any:
     return map_state(Tensor.detach, state)
 
 
-def restarted(who: str, resets: Tensor, start: State, state: State) -> State:
-    """A state, each part (B, H), which is ``start`` in the rows where ``resets``, (B,), is true.
-
-    Raises:
-        DtypeError: ``resets`` are not boolean.
-        ShapeError: There is not one for each row.
-    """
-    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
-        kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
-        raise DtypeError(f"{who}: resets are {kind}, expected a boolean tensor (B,).")
-    if resets.shape != (B := state[0].shape[:1]):
-        raise ShapeError(
-            f"{who}: resets have shape {tuple(resets.shape)}, expected (B,) = {tuple(B)}.\n"
-            f"  A step takes one for each row."
-        )
+def restarted(resets: Tensor, start: State, state: State) -> State:
+    """A state, each part (B, H), which is ``start`` in the rows where ``resets``, (B,), is true."""
     return tuple(torch.where(resets[:, None], a, b) for a, b in zip(start, state, strict=True))
