@@ -396,3 +396,28 @@ def test_no_state_before_is_zeros(backend, memory):
         found.append([y, *after, *torch.autograd.grad(loss, tuple(cell.parameters()))])
 
     torch.testing.assert_close(*found)
+
+
+class RootCell(GatedCell):
+    """The root of its input, whose derivative is infinite at zero, as padding is."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h.sign() * wx.h.abs().sqrt() + uh.h),)
+
+
+@pytest.mark.parametrize("backend", ["reference", "c", "eager"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[5, 2, 0], [3, 3, 1]])
+def test_padding_has_no_part_in_gradients_however_steep_a_step_is(lengths, reverse, backend):
+    cell = RootCell(I, H, bias=False).double()
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    leaves, counts = (x, *cell.parameters()), torch.tensor(lengths)
+    rows = [unroll(cell, x[b : b + 1, :n], reverse=reverse)[0] for b, n in enumerate(lengths)]
+    expected = torch.autograd.grad(sum(y.square().sum() for y in rows), leaves)
+
+    y, _ = unroll(cell, x, lengths=counts, reverse=reverse, backend=backend)
+    found = torch.autograd.grad(y.square().sum(), leaves)
+
+    torch.testing.assert_close(found, expected)

@@ -39,7 +39,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
             f"{cell._name}: project gives {type(projected).__name__}, expected a tensor "
             f"(B, T, columns).\n  torch.cat(…, -1) makes one of several; step takes it apart."
         )
-    wx = projected.unbind(1)
+    wx = _without_padding(projected, request).unbind(1)
     valid = None if request.valid is None else request.valid.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)
     start = request.start
@@ -58,6 +58,21 @@ def _run(request: Request) -> tuple[Tensor, State]:
     if not outputs:  # no numbers, but a gradient as any other
         return x.new_zeros(B, 0, cell.output_size) * projected.sum(), state
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
+
+
+def _without_padding(wx: Tensor, request: Request) -> Tensor:
+    """The same with what the longest row holds, at its last steps if need be, in place of padding.
+
+    A step's derivative may be infinite where its input is zero, and infinity times the zeros that
+    come back from padding would be no number.
+    """
+    lengths, valid = request.lengths, request.valid
+    if lengths is None or valid is None or not wx.numel():
+        return wx
+    last = (lengths.max() - 1).clamp(min=0)
+    steps = torch.arange(wx.shape[1], device=wx.device).clamp(max=last)
+    longest = wx.detach().index_select(0, lengths.argmax()[None]).index_select(1, steps)
+    return torch.where(valid[..., None], wx, longest)
 
 
 def _first_step(cell: Cell, wx: Tensor, before: State) -> State:
