@@ -2,9 +2,10 @@
 
 python scripts/measure_host.py --output FILE
 
-For each case and backend: ``host_us``, until Python has a call behind it while the GPU is idle;
-``alone_us``, the same where autograd has no thread of its own; ``ms``, calls one after the other;
-``device_us``, all kernels; ``kernels``, the longest of them: µs, how often, name.
+For each case and contestant: ``ms``, calls one after the other, all contestants in turn, and
+``one_thread_ms``, the same where autograd has no thread of its own; ``host_us``, until Python has a
+call behind it while the GPU is idle; ``device_us``, all kernels; ``kernels``, the longest of them:
+µs, how often, name. "native, once" is native without what lets it be derived a second time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from seqnets import cells
 from seqnets.benchmarking.cases import Case
-from seqnets.benchmarking.contestants import backend, make_workload
+from seqnets.benchmarking.contestants import Absent, Workload, auto, backend, make_workload
 from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.timer import race
+from seqnets.benchmarking.torch_nn import torch_nn
+from seqnets.engine import native
 from seqnets.errors import BackendError
+
+CUDA = torch.device("cuda")
 
 CASES = [
     ("LSTMCell", "float16", 32, 128, 256),
@@ -41,17 +48,54 @@ CASES = [
     ("PeepholeLSTMCell", "bfloat16", 32, 128, 256),
     ("MinGRUCell", "bfloat16", 16, 1024, 512),
 ]
-BACKENDS = ("triton", "scan", "native")
 KERNELS = 6
+SECONDS = 0.3  # for the rounds of a case
+
+Run = Callable[[], Any]
 
 
-def measured(run: Callable[[], Any]) -> dict[str, Any]:
-    """Where the time of a call goes."""
-    for _ in range(3):
+def contestants(work: Workload) -> dict[str, Run]:
+    """Those that can run a case."""
+    found: dict[str, Run] = {}
+    builders = {name: partial(backend, name) for name in ("triton", "scan", "native")}
+    for name, build in {"torch.nn": torch_nn, **builders, "auto": auto}.items():
+        try:
+            contestant = build(work)
+            contestant.run()
+        except (Absent, BackendError):
+            continue
+        if contestant.outcome is not None:  # else it is another cell
+            found[name] = contestant.run
+    if "native" in found:
+        found["native, once"] = partial(once, found["native"])
+    return found
+
+
+def once(run: Run) -> None:
+    """A call of native whose gradient has no derivative."""
+    kept, native.let_derive_twice = native.let_derive_twice, lambda cell, y: None
+    try:
         run()
+    finally:
+        native.let_derive_twice = kept
+
+
+def measured(runs: dict[str, Run]) -> dict[str, Any]:
+    """Where the time of a call goes."""
+    rows = {
+        name: {"ms": round(times.median, 4)} for name, times in race(runs, SECONDS, CUDA).items()
+    }
     with torch.autograd.set_multithreading_enabled(False):
-        alone = host_us(run)
-    found = {"host_us": host_us(run), "alone_us": alone, "ms": round(in_a_row(run) / 1e3, 4)}
+        for name, times in race(runs, SECONDS, CUDA).items():
+            rows[name]["one_thread_ms"] = round(times.median, 4)
+    return {
+        name: row | {"host_us": host_us(runs[name])} | on_device(runs[name])
+        for name, row in rows.items()
+    }
+
+
+def on_device(run: Run) -> dict[str, Any]:
+    """What the kernels of a call take."""
     with profile(activities=[ProfilerActivity.CUDA]) as watched:
         run()
         torch.cuda.synchronize()
@@ -62,10 +106,10 @@ def measured(run: Callable[[], Any]) -> dict[str, Any]:
     ]
     kernels.sort(reverse=True)
     whole = round(sum(took for took, *_ in kernels), 1)
-    return {**found, "device_us": whole, "kernels": kernels[:KERNELS]}
+    return {"device_us": whole, "kernels": kernels[:KERNELS]}
 
 
-def host_us(run: Callable[[], Any]) -> int:
+def host_us(run: Run) -> int:
     """Microseconds until a call is behind Python, which waits for nobody."""
     took = []
     for _ in range(9):
@@ -76,16 +120,6 @@ def host_us(run: Callable[[], Any]) -> int:
     return round(1e6 * statistics.median(took))
 
 
-def in_a_row(run: Callable[[], Any], calls: int = 10) -> float:
-    """Microseconds of a call, of some one after the other."""
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(calls):
-        run()
-    torch.cuda.synchronize()
-    return 1e6 * (time.perf_counter() - began) / calls
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -94,18 +128,11 @@ def main() -> None:
     rows = []
     for (name, dtype, B, T, H), pass_ in [(c, p) for c in CASES for p in ("training", "forward")]:
         case = Case(name, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
-        row: dict[str, Any] = {"case": case.title, "sizes": case.sizes}
         graph = nullcontext() if pass_ == "training" else torch.no_grad()
         with precision(dtype), graph:
-            work = make_workload(case, getattr(cells, name), torch.device("cuda"))
-            for which in BACKENDS:
-                try:
-                    row[which] = measured(backend(which, work).run)
-                except BackendError:
-                    continue
-        rows.append(row)
-        told = (f"{which} {row[which]}" for which in BACKENDS if which in row)
-        print(row["case"], row["sizes"], *told, sep="\n  ")
+            found = measured(contestants(make_workload(case, getattr(cells, name), CUDA)))
+        rows.append({"case": case.title, "sizes": case.sizes} | found)
+        print(case.title, case.sizes, *(f"{who} {row}" for who, row in found.items()), sep="\n  ")
     write_found(asked.output, {"rows": rows})
 
 
