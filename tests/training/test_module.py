@@ -317,3 +317,15 @@ def test_best_is_the_checkpoint_with_the_best_metric(tmp_path):
     best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
 
     assert scores[best["global_step"]] == max(scores.values())
+
+
+def test_gradients_are_found_in_the_thread_that_asks_for_them(tmp_path):
+    data, seen = parity_data(), []
+    module = parity_module(data)
+    weight = next(module.model.parameters())
+    weight.register_hook(lambda _: seen.append(torch._C._is_multithreading_enabled()))
+
+    trainer(tmp_path, max_steps=2).fit(module, data)
+
+    assert seen == [False, False]
+    assert torch._C._is_multithreading_enabled()

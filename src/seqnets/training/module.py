@@ -127,9 +127,14 @@ class SequenceModule(LightningModule):
             super().optimizer_zero_grad(*args)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Find the gradients, unless those of a replayed batch are there already."""
+        """Find the gradients, unless those of a replayed batch are there already.
+
+        In this thread: a GPU's own, which torch would take, has to be woken, and begins with
+        nothing in its processor's caches.
+        """
         if not self._differentiated:
-            super().backward(loss, *args, **kwargs)
+            with torch.autograd.set_multithreading_enabled(False):
+                super().backward(loss, *args, **kwargs)
 
     def as_validated(self) -> AbstractContextManager[None]:
         """Have the weights that validations see: averages, where the optimizer makes them."""
