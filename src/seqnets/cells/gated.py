@@ -187,8 +187,11 @@ class GatedCell(Cell):
 
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        own = self._parameters
         for name, shape in self.parameter_shapes.items():
-            tensor = self._tensor(name)
+            tensor = own.get(name)
+            if tensor is None:  # it is computed
+                tensor = getattr(self, name)
             if tensor.shape != shape:
                 raise ShapeError(
                     f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "

@@ -84,7 +84,10 @@ def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
     The state has a dimension for layers before its rows, as torch's kernels have it.
     """
     cell = cast(GatedCell, request.cell)
-    x, lengths, valid, before = request.clean_x, request.lengths, request.valid, _before(request)
+    lengths, before = request.lengths, _before(request)
+    if lengths is None and not request.reverse:
+        return _call(cell, request.x, before, weights)
+    x, valid = request.clean_x, request.valid
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
@@ -106,31 +109,37 @@ def _before(request: Request) -> list[Tensor]:
     """The state before the first step, each (1, B, H): torch's kernels have layers first."""
     if request.given is not None:
         return [part.unsqueeze(0) for part in request.given]
-    x, sizes = request.x, request.cell.state_sizes
-    h = x.new_zeros(1, x.shape[0], sizes[0])  # nobody writes to it, so that it can be c too
-    return [h if size == sizes[0] else x.new_zeros(1, x.shape[0], size) for size in sizes]
+    x, (size, *others) = request.x, request.cell.state_sizes
+    h = x.new_zeros(1, x.shape[0], size)  # nobody writes to it, so that it can be c too
+    return [h, *(h if n == size else x.new_zeros(1, x.shape[0], n) for n in others)]
 
 
 def _call(
     cell: GatedCell, x: Tensor, state: list[Tensor], weights: list[Tensor]
 ) -> tuple[Tensor, ...]:
-    kernel: Any
-    hx: Tensor | list[Tensor]
-    if isinstance(cell, LSTMCell):
-        kernel, hx = _VF.lstm, state
-    elif isinstance(cell, GRUCell):
-        kernel, hx = _VF.gru, state[0]
-    else:
-        kernel, hx = getattr(_VF, f"rnn_{cell.nonlinearity}"), state[0]
+    hx: Tensor | list[Tensor] = state if len(state) > 1 else state[0]
     # Kernels have a backward only for what they ran as training; a tracer runs a module with and
     # without gradients, and wants to see the same.
-    train = cell.training if torch.jit.is_tracing() else torch.is_grad_enabled()
+    train = torch.is_grad_enabled() if torch._C._get_tracing_state() is None else cell.training
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
-    found: tuple[Tensor, ...] = kernel(x, hx, weights, *options)
+    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options)
     if found[0].requires_grad and not torch.compiler.is_compiling():
         let_derive_twice(cell, found[0])
     return found
+
+
+def _over_time(cell: GatedCell) -> Any:
+    """Torch's function for all steps of such a cell.
+
+    States and gates are counted sooner than a class is asked for.
+    """
+    if len(cell.states) > 1:
+        return _LSTM
+    return _GRU if len(cell.gates) > 1 else getattr(_VF, f"rnn_{cell.nonlinearity}")
+
+
+_LSTM, _GRU = _VF.lstm, _VF.gru  # torch looks for them each time
 
 
 def flatten_parameters(cell: Cell) -> None:
@@ -236,7 +245,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
     kind = type(cell)
     if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
         return None if cell.asked(_has_equation) else _family(kind)
-    return None if _has_equation(cell) else _known_family(kind)
+    return _known_family(kind) if _OWN.isdisjoint(cell.__dict__) else None
 
 
 def _has_equation(cell: Cell) -> bool:
