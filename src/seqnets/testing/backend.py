@@ -22,8 +22,8 @@ from seqnets.typing import State
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 """By dtype: the largest difference allowed, as a share of the largest number.
 
-A recurrence may make rounding itself grow: the reference's own distance is allowed too, thirty times
-over, from what it finds for the next numbers, or in float64 if that is further.
+A recurrence may make rounding itself grow: the reference's own distance from what it finds for the
+next numbers is allowed too, thirty times over, or from what it finds in float64 if that is more.
 """
 
 STEPS = (1, 2, 63, 257)
