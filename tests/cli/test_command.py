@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 import seqnets as package
@@ -231,6 +232,15 @@ def test_a_gpu_that_is_not_there_is_an_error(seqnets):
     assert done.code == 1
     assert "DeviceError" in done.err
     assert "trainer=cpu" in done.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_the_engine_has_no_loops_for_is_left_alone(seqnets, monkeypatch):
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+
+    done = seqnets("train", "dataset=parity", "trainer=debug", "trainer.accelerator=auto")
+
+    assert done.code == 0
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(seqnets, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+from functools import partial
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -18,9 +19,21 @@ from seqnets.engine.request import Request, make_request
 def table(monkeypatch, speed, alone=None):
     """Let torch's LSTM be so many times as fast as the loops in C; ``alone``, on one core."""
     speeds = {"cpu": speed, "cpu_alone": speed if alone is None else alone}
-    rows = {name: {"LSTMCell": [[1, 1, 1, speed]]} for name, speed in speeds.items()}
-    tables = {n: {"speed_of_native": {"training": r, "forward": r}} for n, r in rows.items()}
-    monkeypatch.setattr(preference, "table", lambda: tables)
+    let_tables(monkeypatch, {name: measured_on("AVX2", speed) for name, speed in speeds.items()})
+
+
+def measured_on(vectors, speed):
+    """A table that says so of the LSTM, measured where there were such vectors."""
+    rows = {"LSTMCell": [[1, 1, 1, speed]]}
+    return {
+        "machine": {"vectors": vectors},
+        "speed_of_native": {"training": rows, "forward": rows},
+    }
+
+
+def let_tables(monkeypatch, tables):
+    """Let these be all tables."""
+    monkeypatch.setattr(measured, "table", lambda: tables)
     preference._speed.cache_clear()
 
 
@@ -51,18 +64,28 @@ def test_one_core_has_a_table_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize("speed", [0.9, 1.1])
 def test_a_family_of_processors_that_was_measured_has_a_table_of_its_own(speed, monkeypatch):
-    rows = {"training": {"LSTMCell": [[1, 1, 1, speed]]}}
-    other = {"training": {"LSTMCell": [[1, 1, 1, 1 / speed]]}}
-    kinds = {"cpu": other, "cpu_alone": other} | {
-        measured.of_processor(kind): rows for kind in ("cpu", "cpu_alone")
-    }
-    tables = {kind: {"speed_of_native": passes} for kind, passes in kinds.items()}
-    monkeypatch.setattr(preference, "table", lambda: tables)
-    preference._speed.cache_clear()
+    rows, other = measured_on("AVX2", speed), measured_on("AVX2", 1 / speed)
+    kinds = "cpu", "cpu_alone"
+    own = {measured.of_processor(kind): rows for kind in kinds}
+    let_tables(monkeypatch, {**dict.fromkeys(kinds, other), **own})
 
     chosen = seqnets.explain(LSTMCell(3, 4), torch.randn(2, 5, 3)).chosen
 
     assert chosen == ("native" if speed > 1 else "c")
+
+
+@pytest.mark.parametrize(("vectors", "speed"), [("AVX512", 1), ("AVX2", 2), ("SVE256", 1)])
+def test_a_processor_that_was_not_measured_goes_by_one_with_its_vectors(
+    vectors, speed, monkeypatch
+):
+    wide, narrow = (partial(measured_on, width) for width in ("AVX512", "AVX2"))
+    others = {"cpu of one": wide(3), "cpu of another": narrow(2), "cpu of a third": narrow(4)}
+    let_tables(monkeypatch, {"cpu": wide(1), "products of one": narrow(5), **others})
+    monkeypatch.setattr(measured, "_vectors", lambda: vectors)
+
+    found = measured.for_processor("cpu")["speed_of_native"]["training"]["LSTMCell"]
+
+    assert found == [[1, 1, 1, speed]]
 
 
 @pytest.mark.parametrize(

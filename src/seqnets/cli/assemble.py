@@ -155,6 +155,9 @@ def make_trainer(
     }
     if not config["trainer"].get("profiler"):
         ours["profiler"] = _NoProfiler()
+    if config["trainer"].get("accelerator", "auto") == "auto":
+        # Lightning would take Apple's GPU, for which the engine has no loops.
+        ours["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     with trainer_errors():
         trainer: Trainer = factory(**ours, **options)
     return trainer
@@ -220,5 +223,5 @@ def check_device(options: Config) -> None:
         raise DeviceError(
             f"trainer.accelerator: is {accelerator!r} with {asked} devices, expected at most the "
             f"{there} that this machine has.\n"
-            f"  Use trainer=cpu, or trainer=auto, which takes a GPU if there is one."
+            f"  Use trainer=cpu, or trainer=auto, which takes CUDA if it is there."
         )

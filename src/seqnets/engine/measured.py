@@ -1,7 +1,7 @@
 """What was measured: how fast torch's own code is against ours, at some sizes.
 
 ``preference.json`` beside this file holds it; ``scripts/measure_preference.py`` makes it. Families
-of processors have tables of their own.
+of processors have tables of their own, one for each width of their vectors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+import torch
 
 
 @cache
@@ -33,8 +35,23 @@ def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> f
 
 
 def of_processor(kind: str) -> str:
-    """The name of a table of this machine's family of processors."""
-    return f"{kind} of {_processor()}"
+    """The name of a table of this machine's family of processors, and of their vectors."""
+    return f"{kind} of {_processor()} {_vectors()}"
+
+
+def for_processor(kind: str) -> Any:
+    """A table for this machine's processor: its family's, or of one with its vectors, or any."""
+    whole = table()
+    if (name := of_processor(kind)) in whole:
+        return whole[name]
+    others = (rows for name, rows in whole.items() if name.partition(" of ")[0] == kind)
+    alike = (rows for rows in others if rows["machine"]["vectors"] == _vectors())
+    return next(alike, whole[kind])
+
+
+def _vectors() -> str:
+    """What torch calls the vectors that its kernels compute with here."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 @cache

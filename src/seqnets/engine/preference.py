@@ -1,8 +1,7 @@
 """Which backends are worth trying for a request, fastest first, by measurement.
 
 How fast torch's kernels are was measured against the loops in C on the CPU, on several cores and
-on one alone, and in Triton on a GPU, at some sizes. Families of processors differ; what was not
-measured goes by the first that was.
+on one alone, and in Triton on a GPU, at some sizes. Families of processors differ.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch
 
 from seqnets.cells import GatedCell, GRUCell, RNNCell
 from seqnets.engine import native, scan
-from seqnets.engine.measured import nearest, of_processor, table
+from seqnets.engine.measured import for_processor, nearest, table
 from seqnets.engine.request import Request
 
 _ORDER = {
@@ -81,10 +80,9 @@ def _numbers(dtype: torch.dtype) -> str:
 @lru_cache(maxsize=4096)
 def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) -> float:
     """The time of the loops in C, or in Triton, over that of torch's kernel."""
-    whole = table()
     if kind in ("cpu", "cpu_alone"):
-        passes = whole.get(of_processor(kind), whole[kind])["speed_of_native"]
+        passes = for_processor(kind)["speed_of_native"]
     else:
-        passes = whole["cuda"]["speed_of_native"].get(kind, {})
+        passes = table()["cuda"]["speed_of_native"].get(kind, {})
     points = passes.get("training" if training else "forward", {})
     return nearest(points[family], sizes) if family in points else 0.0
