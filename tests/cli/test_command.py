@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.fabric.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 import seqnets as package
