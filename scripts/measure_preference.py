@@ -41,8 +41,9 @@ SIZES = [
     *product((1, 32), (10,), (8,)),
     *product((4, 32, 256), (10,), (64, 256)),
 ]
-_NARROW = list(product((1, 16, 64), (128,), (64, 128)))
-_WIDE = list(product((16, 64), (128,), (256, 512, 1024)))
+_NARROW = [*product((1, 16, 64), (128,), (64, 128)), (16, 256, 128)]
+_LONG = [(32, 128, 256), (64, 512, 512), (16, 512, 1024)]
+_WIDE = [*product((16, 64), (128,), (256, 512, 1024)), *_LONG]
 SIZES_OF_CUDA = {
     "float16": {LSTMCell: _NARROW + _WIDE, GRUCell: _NARROW, RNNCell: _NARROW + _WIDE},
     "tf32": {LSTMCell: _NARROW, GRUCell: _NARROW, RNNCell: [*_NARROW, (16, 128, 256)]},
