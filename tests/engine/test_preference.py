@@ -166,6 +166,27 @@ def test_on_a_gpu_cudnn_comes_first_where_it_takes_one_launch_and_is_faster(
     assert preference.preference(request)[0] == first
 
 
+@pytest.mark.parametrize(
+    ("half", "sizes", "first"),
+    [
+        (torch.bfloat16, (64, 128, 64), "triton"),  # of which cuDNN launches every step
+        (torch.float16, (64, 128, 512), "native"),  # of which it launches one, and of float32 each
+    ],
+)
+def test_on_a_gpu_autocasts_dtype_decides(half, sizes, first, monkeypatch):
+    B, T, H = sizes
+    with torch.device("meta"):
+        cell = RNNCell(256, H)
+        x = torch.empty(B, T, 256)
+    on_a_gpu = SimpleNamespace(
+        shape=x.shape, dtype=x.dtype, is_cuda=True, device=x.device, is_floating_point=lambda: True
+    )
+    monkeypatch.setattr("seqnets.engine.request.autocasts", lambda _: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: half)
+
+    assert preference.preference(Request(cell, on_a_gpu, ()))[0] == first
+
+
 def test_on_the_cpu_the_loops_come_first_where_there_is_padding(monkeypatch):
     table(monkeypatch, 1.1)
     x, lengths = torch.zeros(6, 5, 3), torch.full((6,), 5)

@@ -44,7 +44,7 @@ def preference(request: Request) -> tuple[str, ...]:
     if request.x.is_cuda:
         if not _in_one_launch(family, request):
             return _ORDER[device]
-        kind = _numbers(request.x.dtype)
+        kind = _numbers(request.dtype)
     else:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
@@ -57,7 +57,7 @@ def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
     As PyTorch 2.11 asks it to (aten/src/ATen/native/cudnn/RNN.cpp): for few units, and in float16
     for LSTMs and plain networks of a whole number of tiles.
     """
-    (B, _, I), H, dtype = request.x.shape, request.cell.hidden_size, request.x.dtype
+    (B, _, I), H, dtype = request.x.shape, request.cell.hidden_size, request.dtype
     if dtype not in (torch.float32, torch.float16):
         return False
     training = torch.is_grad_enabled()

@@ -113,6 +113,14 @@ class Request:
         return plan_of(self.cell, self._own)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What kernels compute in: the inputs' dtype, or what autocast says."""
+        x = self.x
+        if autocasts(x) and x.is_floating_point():
+            return torch.get_autocast_dtype(x.device.type)
+        return x.dtype
+
+    @property
     def state(self) -> State:
         """State before the first step, each (B, H)."""
         if self.given is not None:

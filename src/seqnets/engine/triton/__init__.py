@@ -25,7 +25,7 @@ name = "triton"
 def refusal(request: Request) -> str | None:
     """Why these kernels cannot run the request; None if they can."""
     x = request.x
-    if reason := access.refusal(x.device, _dtype(request)):
+    if reason := access.refusal(x.device, request.dtype):
         if x.is_cuda and access.missing():
             _say_once(reason)
         return reason
@@ -50,7 +50,7 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
     loops = loops or access.printed_loops()
     if not autocasts(request.x):
         return fused.run(loops, request)
-    request = _in(_dtype(request), request)
+    request = _in(request.dtype, request)
     with torch.autocast(request.x.device.type, enabled=False):
         return fused.run(loops, request)
 
@@ -58,16 +58,8 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
 def detail(request: Request, loops: TritonLoops | None = None) -> str:
     """How the work of a request is shared among programs, in words."""
     loops = loops or access.printed_loops()
-    like = request.x.to(_dtype(request))
+    like = request.x.to(request.dtype)
     return loops.tiles(request.program, "forward", like, len(like)).why
-
-
-def _dtype(request: Request) -> torch.dtype:
-    """What is computed in: the inputs' dtype, or what autocast says."""
-    x = request.x
-    if autocasts(x) and x.is_floating_point():
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
 
 
 def _in(dtype: torch.dtype, request: Request) -> Request:
