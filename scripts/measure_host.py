@@ -23,6 +23,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from seqnets import cells
+from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Absent, Workload, auto, backend, make_workload
 from seqnets.benchmarking.precision import precision
@@ -125,12 +126,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
+    cases = [
+        Case(name, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
+        for name, dtype, B, T, H in CASES
+        for pass_ in ("training", "forward")
+    ]
+    makers = {name: getattr(cells, name) for name, *_ in CASES}
+    compile_ahead(cases, makers)
     rows = []
-    for (name, dtype, B, T, H), pass_ in [(c, p) for c in CASES for p in ("training", "forward")]:
-        case = Case(name, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
-        graph = nullcontext() if pass_ == "training" else torch.no_grad()
-        with precision(dtype), graph:
-            found = measured(contestants(make_workload(case, getattr(cells, name), CUDA)))
+    for case in cases:
+        graph = nullcontext() if case.pass_ == "training" else torch.no_grad()
+        with precision(case.dtype), graph:
+            found = measured(contestants(make_workload(case, makers[case.cell], CUDA)))
         rows.append({"case": case.title, "sizes": case.sizes} | found)
         print(case.title, case.sizes, *(f"{who} {row}" for who, row in found.items()), sep="\n  ")
     write_found(asked.output, {"rows": rows})
