@@ -421,3 +421,16 @@ def test_padding_has_no_part_in_gradients_however_steep_a_step_is(lengths, rever
     found = torch.autograd.grad(y.square().sum(), leaves)
 
     torch.testing.assert_close(found, expected)
+
+
+def test_a_row_that_is_no_number_spoils_no_others():
+    cell, lengths = GRUCell(I, H), torch.tensor([T, 2, 3])
+    x = torch.randn(B, T, I)
+    x[0] = float("nan")
+    x.requires_grad_()
+
+    y, _ = unroll(cell, x, lengths=lengths, backend="reference")
+    (found,) = torch.autograd.grad(y[1:].sum(), x)
+
+    assert found[1:].isfinite().all()
+    assert y[1:].isfinite().all()

@@ -72,6 +72,7 @@ def _without_padding(wx: Tensor, request: Request) -> Tensor:
     last = (lengths.max() - 1).clamp(min=0)
     steps = torch.arange(wx.shape[1], device=wx.device).clamp(max=last)
     longest = wx.detach().index_select(0, lengths.argmax()[None]).index_select(1, steps)
+    longest = torch.where(longest.isfinite(), longest, 0)  # else one row would spoil others
     return torch.where(valid[..., None], wx, longest)
 
 
