@@ -16,7 +16,7 @@ from seqnets.errors import ConfigError, DtypeError
 
 def check_is_cell(who: str, given: Any) -> None:
     """Raise ConfigError unless it is a cell."""
-    if seqnets.cells.Cell not in type(given).__mro__:  # isinstance asks Python's code for classes
+    if seqnets.cells.Cell not in type(given).__mro__:  # abstract classes answer isinstance slowly
         raise mistaken(who, "cell", given, "a cell")
 
 

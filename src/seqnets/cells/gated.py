@@ -187,11 +187,8 @@ class GatedCell(Cell):
 
     def check_parameters(self) -> None:
         """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
-        own = self._parameters
         for name, shape in self.parameter_shapes.items():
-            tensor = own.get(name)
-            if tensor is None:  # it is computed
-                tensor = getattr(self, name)
+            tensor = self._tensor(name)
             if tensor.shape != shape:
                 raise ShapeError(
                     f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "

@@ -245,7 +245,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
     kind = type(cell)
     if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
         return None if cell.asked(_has_equation) else _family(kind)
-    return _known_family(kind) if _OWN.isdisjoint(cell.__dict__) else None
+    return None if _has_equation(cell) else _known_family(kind)
 
 
 def _has_equation(cell: Cell) -> bool:

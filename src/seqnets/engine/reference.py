@@ -39,8 +39,11 @@ def _run(request: Request) -> tuple[Tensor, State]:
             f"{cell._name}: project gives {type(projected).__name__}, expected a tensor "
             f"(B, T, columns).\n  torch.cat(…, -1) makes one of several; step takes it apart."
         )
-    wx = _without_padding(projected, request).unbind(1)
-    valid = None if request.valid is None else request.valid.unbind(1)
+    lengths, inside = request.lengths, request.valid
+    if lengths is not None and inside is not None:
+        projected = _without_padding(projected, lengths, inside)
+    wx = projected.unbind(1)
+    valid = None if inside is None else inside.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)
     start = request.start
     outputs: list[Tensor] = []
@@ -60,14 +63,13 @@ def _run(request: Request) -> tuple[Tensor, State]:
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
 
 
-def _without_padding(wx: Tensor, request: Request) -> Tensor:
+def _without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
     """The same with what the longest row holds, at its last steps if need be, in place of padding.
 
     A step's derivative may be infinite where its input is zero, and infinity times the zeros that
     come back from padding would be no number.
     """
-    lengths, valid = request.lengths, request.valid
-    if lengths is None or valid is None or not wx.numel():
+    if not wx.numel():
         return wx
     last = (lengths.max() - 1).clamp(min=0)
     steps = torch.arange(wx.shape[1], device=wx.device).clamp(max=last)

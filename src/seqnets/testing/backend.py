@@ -145,18 +145,11 @@ def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
         allowed = TOLERANCES[dtype] * max(1.0, largest)
         close = torch.allclose(got[what], numbers, rtol=0, atol=allowed)
         if not close:
-            others = others or _rounded_otherwise(cell, arguments, variant)
+            ways = _of_the_next_numbers, in_double  # either may be near by chance
+            others = others or [way(cell, arguments, variant) for way in ways]
             rounding = max((numbers - other[what]).abs().max().item() for other in others)
             allowed = max(allowed, 30 * rounding)
         agree(got[what], numbers, f"{where}: {what} is not the reference's", allowed)
-
-
-def _rounded_otherwise(
-    cell: Cell, arguments: tuple[Any, ...], variant: Variant
-) -> list[dict[str, Tensor]]:
-    """What the reference finds where rounding is another: either may be near by chance."""
-    ways = _of_the_next_numbers, in_double
-    return [way(cell, arguments, variant) for way in ways]
 
 
 def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[str, Tensor]:

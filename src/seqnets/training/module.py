@@ -129,8 +129,7 @@ class SequenceModule(LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Find the gradients, unless those of a replayed batch are there already.
 
-        In this thread: a GPU's own, which torch would take, has to be woken, and begins with
-        nothing in its processor's caches.
+        In this thread, for the one that torch keeps for a GPU has to be woken each time.
         """
         if not self._differentiated:
             with torch.autograd.set_multithreading_enabled(False):
