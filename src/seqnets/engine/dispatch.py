@@ -69,18 +69,32 @@ def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
     Raises:
         BackendError: No backend has this name, or the one named refuses.
     """
+    return run(request, choose(request, backend))
+
+
+def choose(request: Request, backend: str) -> str:
+    """The backend of this name, or the one that "auto" finds.
+
+    Raises:
+        BackendError: No backend has this name, or the one named refuses.
+    """
     if backend == "auto":
-        backend = _choose(request)
-    elif backend not in BACKENDS:
+        return _choose(request)
+    if backend not in BACKENDS:
         raise BackendError(
             f"unroll: backend is {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}."
         )
-    elif reason := BACKENDS[backend].refusal(request):
+    if reason := BACKENDS[backend].refusal(request):
         raise BackendError(
             f"{request.cell._name}: backend '{backend}' refuses: {reason}.\n"
             f"  A backend that is named runs or raises; backend='auto' would take "
             f"'{_choose(request)}'."
         )
+    return backend
+
+
+def run(request: Request, backend: str) -> tuple[Tensor, State]:
+    """Run a request on the backend of this name, which does not refuse it."""
     if not torch.compiler.is_compiling():  # which would be compiled anew for every count
         runs[backend] += 1
     if backend == reference.name and torch.jit.is_tracing():

@@ -68,23 +68,22 @@ def _refusal_of_autocast(cell: Cell) -> str:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
-    cell = cast(GatedCell, request.cell)
-    y, *state = _run_kernel(request, _weights(cell))
+    y, *state = _run_kernel(cast(GatedCell, request.cell), request)
     return y, tuple([part.squeeze(0) for part in state])
 
 
 def _weights(cell: GatedCell) -> list[Tensor]:
     """Those of a cell, in the order in which torch's kernels take them."""
-    return [cell._tensor(name) for name in cell.parameter_shapes]
+    own: dict[str, Any] = cell._parameters  # torch looks there last
+    return [own[name] if name in own else getattr(cell, name) for name in cell.parameter_shapes]
 
 
-def _run_kernel(request: Request, weights: list[Tensor]) -> tuple[Tensor, ...]:
+def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
     """One call of torch's kernel over whole rows, made right for lengths and direction.
 
     The state has a dimension for layers before its rows, as torch's kernels have it.
     """
-    cell = cast(GatedCell, request.cell)
-    lengths, before = request.lengths, _before(request)
+    weights, lengths, before = _weights(cell), request.lengths, _before(request)
     if lengths is None and not request.reverse:
         return _call(cell, request.x, before, weights)
     x, valid = request.clean_x, request.valid
@@ -244,11 +243,11 @@ def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     kind = type(cell)
     if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
-        return None if cell.asked(_has_equation) else _family(kind)
-    return None if _has_equation(cell) else _known_family(kind)
+        return None if cell.asked(has_equation) else _family(kind)
+    return None if has_equation(cell) else _known_family(kind)
 
 
-def _has_equation(cell: Cell) -> bool:
+def has_equation(cell: Cell) -> bool:
     """Whether some of an equation is of this one cell, and not of its class."""
     return not _OWN.isdisjoint(cell.__dict__)
 

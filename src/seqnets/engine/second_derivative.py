@@ -28,7 +28,9 @@ def let_derive_twice(cell: GatedCell, y: Tensor) -> None:
     node = y.grad_fn
     if node is not None and node.name() not in _KERNELS:
         node = node.next_functions[0][0]  # torch may have turned what the kernel returned
-    if node is not None and node.name() in _KERNELS:  # else it ran operations
+        if node is None or node.name() not in _KERNELS:
+            return  # it ran operations
+    if node is not None:
         node.register_hook(partial(_around, cell))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.dispatch import dispatch
-from seqnets.engine.request import make_request
+from seqnets.cells.checks import check_is_cell
+from seqnets.engine import recent
+from seqnets.engine.dispatch import choose, run
+from seqnets.engine.request import Request, make_request
 from seqnets.typing import State
 
 
@@ -50,4 +52,15 @@ def unroll(
         DeviceError: ``x`` or a state lies on another device than the parameters.
         BackendError: The named backend cannot run this request; the message says why.
     """
-    return dispatch(make_request(cell, x, state, lengths, resets, reverse, memory), backend)
+    check_is_cell("unroll", cell)
+    whole = lengths is None and resets is None
+    kind = recent.kind_of(cell, x, state is None, reverse, memory, backend) if whole else None
+    chosen = recent.backend_of(cell, kind)
+    if chosen is None:
+        request = make_request(cell, x, state, lengths, resets, reverse, memory)
+        chosen = choose(request, backend)
+        recent.remember(cell, kind, chosen)
+    else:
+        given = None if state is None else cell.check_state(state, x)
+        request = Request(cell, x, given, reverse=reverse, memory=memory)
+    return run(request, chosen)

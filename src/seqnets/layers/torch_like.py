@@ -38,6 +38,7 @@ class _TorchLike(nn.Module):
     starts_as_torch: ClassVar[bool] = True
     hidden_size: int
     _made_by: dict[str, Callable[..., GatedCell]]
+    _before: dict[str, GatedCell]
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class _TorchLike(nn.Module):
                 f"{self._name}: has no cell, expected one.\n"
                 f"  Name it where a class is made: class Mine({base}, cell=MyCell)."
             )
+        self._before = {}
 
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -113,11 +115,25 @@ class _TorchLike(nn.Module):
         return equation
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
-        own = (*equation._parameters.items(), *equation._buffers.items())
-        names = [name for name, tensor in own if tensor is not None]
-        bound = equation.bind({name: getattr(self, name + suffix) for name in names})
+        """The equation with this module's parameters: made once for as long as these stay."""
+        compiling = torch.compiler.is_compiling()
+        bound = None if compiling else self._before.get(suffix)
+        if bound is None or not self._has(bound, suffix):
+            own = (*equation._parameters.items(), *equation._buffers.items())
+            names = [name for name, tensor in own if tensor is not None]
+            bound = equation.bind({name: getattr(self, name + suffix) for name in names})
+            if not compiling and all(type(bound._parameters[n]) is nn.Parameter for n in names):
+                self._before[suffix] = bound
         bound.__dict__["training"] = self.training  # the equation is no submodule
         return bound
+
+    def _has(self, bound: GatedCell, suffix: str) -> bool:
+        """Whether all parameters of a cell are this module's."""
+        own = self._parameters
+        return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_before": {}}
 
     @property
     def _name(self) -> str:
@@ -330,6 +346,8 @@ class TorchLike(_TorchLike):
             x = outputs[0]
             if D == 2:
                 x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
+        if len(finals) == 1:
+            return x, tuple([part.unsqueeze(0) for part in finals[0]])
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _check_sizes(self) -> None:

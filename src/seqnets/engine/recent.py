@@ -1,0 +1,78 @@
+"""What was found for a cell's last call, for calls of the same kind that come after it.
+
+A call is checked, and a backend is chosen, before anything runs. In training every call of a layer
+is like the one before it, and to find the same again takes longer than a step of a small layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.cells.base import class_changes
+from seqnets.engine import native
+from seqnets.engine.request import under_transform
+
+_Kind = tuple[Any, ...]
+_last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
+
+
+def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
+    """All that the checks of a call and the choice of a backend depend on, to be compared.
+
+    None if they may depend on more, or if there is something to be found: under a compiler,
+    autocast or function transforms, for cells with hooks or others inside, and where a parameter
+    is not as the cell made it or not as the input is.
+
+    Args:
+        cell: The recurrence.
+        x: Inputs, (B, T, I).
+        options: What else the call is given.
+    """
+    if type(x) is not Tensor or torch.compiler.is_compiling() or under_transform():
+        return None
+    if (
+        torch._C._is_any_autocast_enabled()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return None
+    shapes: Any = getattr(cell, "parameter_shapes", None)
+    if not shapes or cell._modules or cell._buffers or cell._forward_pre_hooks:
+        return None
+    own, dtype, device = cell._parameters, x.dtype, x.device
+    for name, shape in shapes.items():
+        tensor = own.get(name)
+        if tensor is None or tensor.shape != shape:
+            return None
+        if tensor.dtype is not dtype or tensor.device != device:
+            return None
+    return (
+        *options,
+        x.shape,
+        dtype,
+        device,
+        len(own),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch._C._get_cudnn_allow_tf32(),
+        class_changes(),
+    )
+
+
+def backend_of(cell: Cell, kind: _Kind | None) -> str | None:
+    """The backend of the cell's last call, if that was of this kind."""
+    last = _last.get(cell.origin) if kind else None
+    if last is None or last[0] != kind or native.has_equation(cell):
+        return None
+    return last[1]
+
+
+def remember(cell: Cell, kind: _Kind | None, backend: str) -> None:
+    """Note the backend of a call, of a cell whose class alone tells what it computes."""
+    if kind and native.family(cell) is not None:
+        _last[cell.origin] = kind, backend
