@@ -96,7 +96,7 @@ def test_a_restored_position_does_not_outlive_its_epoch(make):
 
     loader.load_state_dict({"epoch": 0, "batches": len(loader)})
     loader.set_epoch(1)
-    assert loader.state_dict() == {"epoch": 1, "batches": 0}
+    assert loader.state_dict().items() >= {"epoch": 1, "batches": 0}.items()
     assert len(list(loader)) == len(loader)
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
+from seqnets.errors import CheckpointError
 from seqnets.training.callbacks import StopOnSignal
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
@@ -138,6 +139,52 @@ def test_a_run_that_a_callback_ends_is_validated_at_its_end(tmp_path):
     assert [*figures.losses] == [7]
 
 
+class Saves(Callback):
+    """At which steps checkpoints were written."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_save_checkpoint(self, trainer, *_):
+        self.steps.append(trainer.global_step)
+
+
+LEAST = [{"min_epochs": 3}, {"min_steps": 13}]
+
+
+@pytest.mark.parametrize("least", LEAST)
+def test_a_signal_ends_a_run_before_the_least_it_was_to_have(least, tmp_path):
+    figures, saves, seen = Figures(), Saves(), {"max_epochs": 4, **least}
+
+    ended, _ = fit(parity_module, parity_data(), tmp_path, figures, saves, SignalAt(2), **seen)
+
+    assert ended.global_step == 2
+    assert saves.steps == [2]
+    assert not figures.losses
+    assert (ended.limit_val_batches, ended.min_epochs, ended.min_steps) == (
+        1.0,
+        least.get("min_epochs", 1),
+        least.get("min_steps"),
+    )
+
+
+@pytest.mark.parametrize("least", LEAST)
+def test_a_wish_to_stop_that_comes_too_soon_changes_nothing_before_the_end(least, tmp_path):
+    class Enough(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.should_stop or trainer.global_step == 2
+
+    figures, saves, seldom = Figures(), Saves(), {"check_val_every_n_epoch": 4, "max_epochs": 9}
+
+    ended, _ = fit(
+        parity_module, parity_data(), tmp_path, figures, saves, Enough(), **seldom, **least
+    )
+
+    assert ended.global_step in (13, 15)  # of five steps an epoch
+    assert [*figures.losses] == [ended.global_step]
+    assert {*saves.steps} == {ended.global_step}
+
+
 def test_a_signal_in_the_last_step_leaves_the_last_weights_validated(tmp_path):
     figures = Figures()
 
@@ -158,6 +205,33 @@ def test_a_signal_to_one_of_several_processes_is_one_to_all():
     unaware.on_train_end(SimpleNamespace(strategy=two), None)
 
     assert unaware.received == signal.SIGTERM
+
+
+@pytest.mark.parametrize("changed", [{"batch_size": 5}, {"seed": 3}, {"chunk_length": 20}])
+def test_the_rest_of_an_epoch_is_not_taken_from_one_in_another_order(changed, tmp_path):
+    data, make = parity_data, parity_module
+    if "batch_size" not in changed:  # the others decide on parity's numbers, or are a text's
+        data, make = partial(text_data, tmp_path), language_module
+    fit(make, data(), tmp_path, SignalAt(3), max_epochs=2)
+
+    other = data()
+    for name, value in changed.items():
+        setattr(other, name, value)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    (name, value) = next(iter(changed.items()))
+    with pytest.raises(CheckpointError, match=f"{name} was .* and is {value}"):
+        fit(make, other, tmp_path, resume=last, max_epochs=2)
+
+
+@pytest.mark.parametrize("size", [4, 10])
+def test_a_run_goes_on_from_the_end_of_an_epoch_in_batches_of_another_size(size, tmp_path):
+    fit(parity_module, parity_data(), tmp_path, max_epochs=1)
+
+    other = parity_data()
+    other.batch_size = size
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    ended, _ = fit(parity_module, other, tmp_path, resume=last, max_epochs=3)
+    assert ended.global_step == 5 + 2 * 40 // size
 
 
 def test_early_stopping_counts_on_where_it_was(tmp_path):

@@ -96,17 +96,26 @@ class Loader(ABC):
         if epoch != self._epoch:
             self._epoch, self._batches, self._resumed = epoch, 0, False
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position: the epoch and how many of its batches were handed out."""
-        return {"epoch": self._epoch, "batches": self._batches}
+    @property
+    def _settings(self) -> dict[str, int | float]:
+        """What an epoch's order depends on beside its number, by the names that users know."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: the epoch, how many of its batches were handed out, the order."""
+        order = {**self._settings, "length": len(self)}
+        return {"epoch": self._epoch, "batches": self._batches, "order": order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position that :meth:`state_dict` returned.
 
         Raises:
-            CheckpointError: The position lies beyond the end of the epoch.
+            CheckpointError: The position lies beyond the end of the epoch, or within an epoch of
+                another order.
         """
-        epoch, batches = int(state["epoch"]), int(state["batches"])
+        epoch, batches, order = int(state["epoch"]), int(state["batches"]), state.get("order", {})
+        if batches == order.get("length"):
+            batches = len(self)  # nothing is left, however many there were
         if not 0 <= batches <= len(self):
             raise CheckpointError(
                 f"{type(self).__name__}: the saved position is batch {batches:,}, "
@@ -114,4 +123,22 @@ class Loader(ABC):
                 "  An epoch has that many batches with this data, batch size and process count.\n"
                 "  Resume with the data and settings that the checkpoint was made with."
             )
+        if 0 < batches < len(self):
+            self._check_order(order)
         self._epoch, self._batches, self._resumed = epoch, batches, True
+
+    def _check_order(self, before: Mapping[str, Any]) -> None:
+        """Raise where the rest of an epoch would not be what is left of the one that was begun."""
+        now = self._settings
+        changed = [
+            f"{name} was {before[name]} and is {now[name]}"
+            for name in now
+            if name in before and before[name] != now[name]
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{type(self).__name__}: the checkpoint lies within an epoch, and "
+                f"{', '.join(changed)}: the rest of the epoch would give some of the data twice "
+                f"and some not at all.\n"
+                "  Resume with the settings that it was made with, or from the end of an epoch."
+            )

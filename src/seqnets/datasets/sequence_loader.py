@@ -129,6 +129,15 @@ class SequenceLoader(Loader):
         """Lengths of each side of the sequences that has padding of its own, (N,) each."""
         return [self._sequences.lengths.numpy()]
 
+    @property
+    def _settings(self) -> dict[str, int | float]:
+        return {
+            "sequences": len(self._sequences),
+            "batch_size": self._batch_size,
+            "bucket_batches": self._bucket_batches,
+            "seed": self._seed,
+        }
+
     def _order(self, epoch: int) -> np.ndarray:
         count = len(self._sequences)
         if not self._shuffle:

@@ -49,6 +49,15 @@ class Stream(Loader):
     def _needed(self) -> int:
         """Return the fewest tokens that give every row something to predict."""
 
+    @property
+    def _settings(self) -> dict[str, int | float]:
+        return {
+            "tokens": len(self._ids),
+            "batch_size": self._batch_size,
+            "chunk_length": self._steps,
+            "seed": self._seed,
+        }
+
     def _rows(self) -> int:
         return self._batch_size * share()[1]
 
@@ -84,6 +93,10 @@ class TrainingStream(Stream):
 
     def __len__(self) -> int:
         return (len(self._ids) - self._steps) // (self._rows() * self._steps)
+
+    @property
+    def _settings(self) -> dict[str, int | float]:
+        return {**super()._settings, "spread": self._spread}
 
     def in_order(self) -> EvaluationStream:
         """Return a loader that has every token after the first as a target once."""

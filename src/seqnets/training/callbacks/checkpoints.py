@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from seqnets.errors import ConfigError
+from seqnets.checks import check_count
 from seqnets.training.module import is_training
 
 
@@ -30,10 +30,7 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, every_n_steps: int = 0) -> None:
-        if every_n_steps < 0:
-            raise ConfigError(
-                f"Checkpoints: every_n_steps is {every_n_steps}, expected 0 or more steps."
-            )
+        check_count("Checkpoints", 0, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_loss = math.inf
@@ -61,12 +58,13 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is time, and no validation follows that would."""
         step = trainer.global_step
-        if was_last_batch(trainer):
-            trainer.should_stop = True
-        if trainer.should_stop:  # the last weights are validated, whatever the intervals are
+        last = was_last_batch(trainer)
+        trainer.should_stop = trainer.should_stop or last
+        ends = last or (trainer.should_stop and may_stop(trainer))
+        if ends:  # the last weights are validated, whatever the intervals are
             trainer.check_val_every_n_epoch = 1
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
-        if (due or trainer.should_stop) and not validation_follows(trainer):
+        if (due or ends) and not validation_follows(trainer):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -104,10 +102,21 @@ class Checkpoints(Checkpoint):
 
 def was_last_batch(trainer: Trainer) -> bool:
     """Whether the run has made all the steps, or all the epochs, that it may."""
-    epochs = trainer.current_epoch + trainer.is_last_batch
     return 0 <= trainer.max_steps <= trainer.global_step or (
-        trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs
+        trainer.max_epochs is not None and 0 <= trainer.max_epochs <= _epochs(trainer)
     )
+
+
+def may_stop(trainer: Trainer) -> bool:
+    """Whether the run has made the steps and epochs before which nobody can stop it."""
+    least = trainer.fit_loop
+    steps, epochs = least.min_steps or 0, least.min_epochs or 0
+    return trainer.global_step >= steps and _epochs(trainer) >= epochs
+
+
+def _epochs(trainer: Trainer) -> int:
+    """How many epochs have ended with the batch that has just ended."""
+    return trainer.current_epoch + bool(trainer.is_last_batch)
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -29,6 +29,7 @@ class StopOnSignal(Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._limits: tuple[Any, ...] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Listen, in the place of Lightning, which would save nothing and exit with 0."""
@@ -36,17 +37,28 @@ class StopOnSignal(Callback):
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Let signals do what they did before."""
+        """Let signals do what they did before, and leave the trainer as it was."""
         self._restore()
+        if self._limits is not None:
+            trainer.limit_val_batches, trainer.fit_loop.min_epochs, least = self._limits
+            trainer.fit_loop.epoch_loop.min_steps, self._limits = least, None
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Let signals do what they did before."""
         self._restore()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Stop if a signal has come to any process; :class:`Checkpoints` then writes."""
+        """Stop if a signal has come to any process; :class:`Checkpoints` then writes.
+
+        It outranks how many epochs or steps a run is to have at least.
+        """
         if not self._heard(trainer):
             return
+        loop = trainer.fit_loop
+        if self._limits is None:
+            least = loop.epoch_loop.min_steps
+            self._limits = trainer.limit_val_batches, loop.min_epochs, least
+        loop.min_epochs, loop.epoch_loop.min_steps = 0, None
         if not (validation_follows(trainer) or was_last_batch(trainer)):
             trainer.limit_val_batches = 0  # stopping would bring one about
         trainer.should_stop = True
