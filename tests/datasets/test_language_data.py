@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from http.client import BadStatusLine, IncompleteRead
 
 import numpy as np
 import pytest
@@ -207,6 +208,16 @@ def test_a_download_is_kept_once_its_content_is_the_one_known(tmp_path, source):
     source.unlink()
     download(source.as_uri(), target, sha256=known, max_bytes=5)
     assert target.read_bytes() == b"to be"
+
+
+@pytest.mark.parametrize("error", [BadStatusLine("x"), IncompleteRead(b"to"), TimeoutError()])
+def test_a_server_that_answers_badly_is_named(tmp_path, monkeypatch, error):
+    def urlopen(url, timeout):
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    with pytest.raises(DataError, match="http://here/x: cannot be fetched"):
+        download("http://here/x", tmp_path / "target", sha256="", max_bytes=5)
 
 
 @pytest.mark.parametrize(("content", "max_bytes"), [(b"or not to be", 100), (b"to be", 4)])

@@ -35,8 +35,11 @@ def test_a_batch_is_as_long_as_its_own_longest_sides():
 
 
 def test_some_pairs_can_be_chosen():
-    chosen = some().select(torch.tensor([2, 0]))
+    chosen = replace(some(), ids=["a", "b", "c"], texts={"source": ["A", "B", "C"]}).select(
+        torch.tensor([2, 0])
+    )
 
+    assert (chosen.ids, chosen.texts) == (["c", "a"], {"source": ["C", "A"]})
     assert chosen.batch(torch.tensor([0])).x.tolist() == [[8, 9, 4, 3]]
     assert chosen.batch(torch.tensor([1])).y.tolist() == [[2, 3, 4, END]]
 

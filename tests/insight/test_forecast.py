@@ -28,6 +28,14 @@ def test_quantiles_as_far_from_the_median_are_a_band():
     assert list(axis.lines[2].get_ydata()) == [0, 2, 3, 4, 5]
 
 
+def test_levels_that_are_not_as_far_from_the_median_are_no_band():
+    (axis,) = draw_forecasts(["OT"], [[forecast(4)]], [0.1, 0.2, 0.5, 0.9]).axes
+
+    (band,) = axis.collections
+    assert band.get_label() == "80% interval"
+    assert list(band.get_paths()[0].vertices[1:6, 1]) == [0, 0, 1, 2, 3]
+
+
 def test_each_series_has_a_row():
     figure = draw_forecasts(["a", "b"], [[forecast(1)] * 3] * 2)
 

@@ -81,8 +81,8 @@ def test_what_is_past_the_end_is_never_seen(kind):
     attention, queries, memory = drawn(kind)
     lengths = torch.tensor([3, 1])
     changed = memory.clone()
-    changed[0, 3:] = 1e6
-    changed[1, 1:] = -1e6
+    changed[0, 3:] = torch.inf
+    changed[1, 1:] = torch.nan
 
     contexts, weights = attention(queries, memory, lengths)
 

@@ -170,6 +170,12 @@ def test_the_pinball_loss_is_that_of_plain_floats():
     assert head(features)[0].tolist() == sorted(said)
 
 
+def test_the_number_that_stands_for_quantiles_that_cross_is_the_median_that_is_said():
+    head, crossed = QuantileHead([0.05, 0.5, 0.95]), torch.tensor([[3.0, 2.0, 1.0], [5, 9, 7]])
+
+    assert head.point(crossed).tolist() == head(crossed)[:, 1].tolist() == [2, 7]
+
+
 def test_the_pinball_loss_is_least_at_the_quantile():
     draws = torch.arange(1, 100, dtype=torch.float64)
     head = QuantileHead([0.2, 0.5])

@@ -1,9 +1,10 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from seqnets.cells import ConvGRUCell, GRUCell, LSTMCell
+from seqnets.cells import ConvGRUCell, GRUCell, LayerNorm, LSTMCell, initialize
 from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.layers import Recurrent
 from seqnets.models import (
@@ -223,6 +224,24 @@ def test_features_given_to_a_model_of_tokens_are_refused():
 def test_unknown_pooling_is_refused():
     with pytest.raises(ConfigError, match="pooling is 'first', expected one of last, mean, max"):
         SequenceClassifier(GRUCell, 4, input_size=3, pooling="first")
+
+
+def test_options_of_a_cell_start_as_they_say_whatever_the_range_of_the_others():
+    options = {"norm": LayerNorm, "start": partial(initialize, weight_hh="zeros")}
+    model = LanguageModel(LSTMCell, 50, hidden_size=20, init_range=0.05, cell_options=options)
+
+    for name, parameter in model.named_parameters():
+        if "gain" in name:
+            assert (parameter == 1).all(), name
+        elif name.endswith("weight_hh"):
+            assert (parameter == 0).all(), name
+        elif "shift" not in name:
+            assert 0.03 < parameter.abs().max() <= 0.05, name
+
+
+def test_dropping_features_of_an_embedding_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="dropout has input="):
+        SequenceClassifier(GRUCell, 4, input_size=3, hidden_size=5, dropout={"input": 0.9})
 
 
 def test_a_range_to_start_in_holds_for_every_parameter():

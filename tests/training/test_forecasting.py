@@ -107,6 +107,7 @@ def test_rows_of_new_data_have_no_target():
     ("change", "message"),
     [
         ({"quantiles": {"0.5": {}}}, "Row 2: quantile 0.1 is missing"),
+        ({"quantiles": None}, "Row 2: quantile 0.1 is missing"),
         ({"target": {"a": [1, 2, 3, 4]}}, "Row 2: column b has no list of 4 numbers"),
         ({"target": {"a": [1, 2, 3], "b": [1, 2, 3, 4]}}, "Row 2: column a has no list of 4"),
         ({"target": {"a": [1, 2, 3, "x"], "b": [1, 2, 3, 4]}}, "Row 2: column a has no list"),

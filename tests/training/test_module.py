@@ -10,13 +10,18 @@ from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceEr
 from seqnets.training import (
     Classification,
     Forecasting,
+    FramePrediction,
     LanguageModelling,
+    NonMonotonicASGD,
+    Polyphony,
     Regression,
     SequenceModule,
     Tagging,
+    Transduction,
     load_checkpoint,
+    save_checkpoint,
 )
-from seqnets.training.callbacks import DivergenceGuard
+from seqnets.training.callbacks import DivergenceGuard, EarlyStopping
 from seqnets.typing import IGNORE, Batch
 
 from .runs import fit, language_module, parity_data, parity_module, text_data, trainer
@@ -27,10 +32,17 @@ class Fixed(torch.nn.Module):
 
     def __init__(self, said):
         super().__init__()
-        self.said = said
+        self.said, self.target_vocab_size = said, said.shape[-1]
 
     def forward(self, x, state=None, lengths=None):
         return self.said, state
+
+
+class Writer(Fixed):
+    """Says it of the target that it is told, and carries no state."""
+
+    def forward(self, x, y, lengths=None):
+        return self.said
 
 
 def test_language_modelling_is_the_mean_over_scored_tokens():
@@ -276,19 +288,98 @@ def test_metrics_that_agree_on_a_first_batch_go_on_counting_for_themselves():
     assert sorted(float(score) for score in scores.compute().values()) == [3.0, 9.0]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_loss_is_summed_in_float32_whatever_the_model_computes_in(dtype):
-    torch.manual_seed(0)
-    logits, y = torch.randn(40_000, 4).to(dtype), torch.randint(4, (40_000,))
-    exact = F.cross_entropy(logits.double(), y)
-    batch = Batch(torch.zeros(1, 40_000), y[None])
+N, C = 20_000, 4
+STEPS = {
+    "classification": (Classification, (N, C), (N,)),
+    "language": (LanguageModelling, (1, N, C), (1, N)),
+    "tagging": (Tagging, (1, N, C), (1, N)),
+    "translation": (Transduction, (1, N, C), (1, N)),
+    "music": (Polyphony, (1, N, C), (1, N, C)),
+    "frames": (FramePrediction, (1, 50, 1, 40, 40), (1, 50, 1, 40, 40)),
+    "numbers": (Regression, (N, C), (N, C)),
+}
 
-    for objective in (Classification(), LanguageModelling()):
-        said = logits if isinstance(objective, Classification) else logits[None]
-        batch = Batch(torch.zeros(1), y if said is logits else y[None])
-        outcome = objective(Fixed(said), batch)
-        assert outcome.loss.dtype == torch.float32
-        assert float(outcome.loss) == pytest.approx(float(exact), rel=1e-5)
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("task", STEPS)
+def test_a_loss_is_summed_in_float32_whatever_the_model_computes_in(task, dtype):
+    make, said, right = STEPS[task]
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(said).to(dtype)
+    whole = task not in ("music", "frames", "numbers")
+    y = torch.randint(C, right) if whole else torch.randint(2, right).to(dtype)
+    x = torch.zeros(right[:2] if len(right) > 1 else (1,))
+
+    model = Writer if task == "translation" else Fixed
+
+    exact = make()(model(logits.double()), Batch(x, y if whole else y.double()))
+    outcome = make()(model(logits), Batch(x, y))
+
+    assert outcome.loss.dtype == torch.float32
+    assert float(outcome.loss) == pytest.approx(float(exact.loss), rel=1e-5)
+
+
+def test_a_class_that_nobody_knows_is_neither_lost_nor_scored():
+    logits = torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+    y = torch.tensor([0, IGNORE, 1])
+    objective = Classification()
+    outcome = objective(Fixed(logits), Batch(torch.zeros(3, 1), y))
+
+    for metric in objective.metrics({"sizes": {"num_classes": 2}}).values():
+        assert float(metric(outcome.predictions, outcome.targets)) == pytest.approx(
+            0.5 if "Accuracy" in type(metric).__name__ else 1 / 3
+        )
+    assert int(outcome.scored) == 2
+
+
+@pytest.mark.parametrize("wait", ["plateau", "averaging", "stopping"])
+def test_what_waits_for_validations_is_refused_where_there_are_none(wait, tmp_path):
+    make, callbacks = parity_module, []
+    if wait == "averaging":
+
+        def make(data):
+            module = parity_module(data)
+            module.scheduler_factory = None
+            module.optimizer_factory = partial(NonMonotonicASGD, lr=0.1)
+            return module
+
+    if wait == "stopping":
+
+        def make(data):
+            module = parity_module(data)
+            module.scheduler_factory = None
+            return module
+
+        callbacks = [EarlyStopping("val/loss")]
+
+    with pytest.raises(ConfigError, match=r"limit_val_batches.*0.* expected validations"):
+        fit(make, parity_data(), tmp_path, *callbacks, max_epochs=1, limit_val_batches=0)
+
+
+def test_a_plateau_of_something_that_is_to_rise_is_refused(tmp_path):
+    def make(data):
+        module = parity_module(data)
+        module.scheduler_factory = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, mode="max")
+        return module
+
+    with pytest.raises(ConfigError, match="mode is 'max', expected 'min'"):
+        fit(make, parity_data(), tmp_path, max_epochs=1)
+
+
+def test_what_several_processes_trained_is_scored_by_one(tmp_path):
+    running, module = fit(parity_module, parity_data(), tmp_path, max_epochs=1)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    found = load_checkpoint(last)
+    found["seqnets"]["processes"] *= 2
+    save_checkpoint(found, tmp_path / "two.ckpt")
+    (expected,) = running.test(module, parity_data(), verbose=False)
+
+    other, data = parity_module(parity_data()), parity_data()
+    (scored,) = trainer(tmp_path).test(
+        other, data, str(tmp_path / "two.ckpt"), verbose=False, weights_only=True
+    )
+
+    assert scored == expected
 
 
 def test_a_schedule_over_a_run_of_no_known_length_is_refused(tmp_path):

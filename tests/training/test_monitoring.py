@@ -9,9 +9,18 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from seqnets.cells import GRUCell
 from seqnets.datasets import Parity
+from seqnets.layers import DeepRNN
 from seqnets.training import Classification
-from seqnets.training.callbacks import Hyperparameters, ModelCard, Monitor, Progress, TextSamples
+from seqnets.training.callbacks import (
+    Hyperparameters,
+    ModelCard,
+    Monitor,
+    Progress,
+    TextSamples,
+    monitor,
+)
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.throughput import Throughput
 
@@ -73,6 +82,17 @@ def test_the_total_gradient_norm_is_the_norm_of_the_layers(watched):
     squares = sum(found.Scalars(tag)[-1].value ** 2 for tag in layers)
 
     assert total == pytest.approx(squares**0.5, rel=1e-4)
+
+
+def test_a_parameter_that_layers_share_counts_once_in_the_norm():
+    torch.manual_seed(0)
+    model = DeepRNN(GRUCell, 8, 8, num_layers=3, tied=True)
+    model(torch.randn(2, 9, 8))[0].sum().backward()
+
+    found = monitor._norms(model)
+
+    total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+    torch.testing.assert_close(found["total"], total)
 
 
 def test_every_parameter_and_gradient_has_histograms(watched):

@@ -1,10 +1,13 @@
 """What is shown after validations takes little of a run's time."""
 
+from functools import partial
+
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from seqnets.training import NonMonotonicASGD
 from seqnets.training.callbacks import sparingly
-from tests.training.runs import fit, language_module, text_data
+from tests.training.runs import SignalAt, fit, language_module, text_data
 
 
 class Shown(sparingly.Sparingly):
@@ -28,6 +31,26 @@ def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
     )  # fmt: skip
 
     assert callback.steps == shown
+
+
+def test_the_last_that_is_shown_is_what_is_kept(tmp_path):
+    class Weights(Shown):
+        def show(self, trainer, pl_module, writer):
+            self.steps.append(sum(float(p.detach().double().sum()) for p in pl_module.parameters()))
+
+    def make(data):
+        module = language_module(data, scheduler=None)
+        module.optimizer_factory = partial(NonMonotonicASGD, lr=10.0, patience=1)
+        return module
+
+    shown = Weights()
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    options = {"max_steps": 40, "val_check_interval": 4, "check_val_every_n_epoch": None}
+    stopped = SignalAt(35)  # between two validations
+    _, module = fit(make, text_data(tmp_path), tmp_path, shown, stopped, logger=logger, **options)
+
+    kept = sum(float(p.detach().double().sum()) for p in module.parameters())
+    assert shown.steps[-1] == pytest.approx(kept, rel=1e-12)
 
 
 def test_nothing_is_shown_without_tensorboard(tmp_path):

@@ -99,7 +99,7 @@ def _spread(cell: GatedCell, max_steps: int) -> None:
     assert bias is not None  # it was there when the rule was made
     blocks = cell.split(bias)._asdict()
     times = torch.empty_like(bias[: len(bias) // len(blocks)])
-    times.uniform_(1, max(max_steps - 1, 1)).log_()
+    times.uniform_(1, max_steps - 1).log_()
     for gate in cell.keeping:
         blocks[gate.removeprefix("-")].copy_(-times if gate.startswith("-") else times)
 

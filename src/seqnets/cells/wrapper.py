@@ -156,6 +156,11 @@ def redraw(cell: Cell) -> None:
             f"reset_parameters."
         )
     reset()
+    follow_rules(cell)
+
+
+def follow_rules(cell: Cell) -> None:
+    """Let parameters start as options of the cell say, after they were drawn in another way."""
     for rule in cell.__dict__.get("_initial", ()):
         rule(cell)
 

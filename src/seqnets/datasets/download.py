@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from seqnets.atomic import atomic
@@ -31,7 +32,7 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             content = answer.read(max_bytes)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise DataError(
             f"{url}: cannot be fetched: {error}.\n"
             f"  It was to become {target}.\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,8 +83,9 @@ class Pairs(Sequences):
 
     def select(self, rows: Tensor) -> Pairs:
         """Return the pairs of these numbers, in this order."""
-        source, target = self.source.select(rows), self.target.select(rows)
-        return Pairs(source.x, source.lengths, target.x, target_lengths=target.lengths)
+        target = self.target.select(rows)
+        chosen = cast(Pairs, super().select(rows))
+        return replace(chosen, y=target.x, target_lengths=target.lengths)
 
 
 class PairLoader(SequenceLoader):

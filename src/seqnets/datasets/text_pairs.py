@@ -18,6 +18,7 @@ from seqnets.datasets.readers import SUFFIXES, need, read_rows
 from seqnets.datasets.readers import text as read_cell
 from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
+from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.sequences import Splits
 from seqnets.errors import DataError, counted
 from seqnets.typing import Known
@@ -162,7 +163,7 @@ class TextPairs(PairData):
     def _score(self, predictions: Sequence[str], targets: Sequence[str]) -> float:
         if self.metric == "bleu":
             return corpus_bleu(predictions, targets, self.tokenize)[0]
-        return sum(p == t for p, t in zip(predictions, targets, strict=True)) / len(targets)
+        return exact_match(predictions, targets)
 
 
 def read_aligned(source: Path, target: Path) -> Aligned:

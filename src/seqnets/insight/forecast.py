@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,16 +63,23 @@ def draw_forecasts(
     return figure
 
 
+def _bands(quantiles: Sequence[float]) -> list[tuple[int, int]]:
+    """Places of the levels that lie as far below the median as others above it, outermost first."""
+    return [
+        (low, high)
+        for low, below in enumerate(quantiles)
+        for high, above in enumerate(quantiles)
+        if below < 0.5 and math.isclose(below + above, 1)
+    ]
+
+
 def _draw(axis: Any, forecast: Forecast, quantiles: Sequence[float], turns: float) -> None:
     horizon, median = len(forecast.came), quantiles.index(0.5)
     past = forecast.past[-round(turns * horizon) :]
     coming = np.arange(horizon + 1)  # from now on, where all lines meet
     came = np.concatenate([past[-1:], forecast.came])
     said = np.concatenate([np.tile(past[-1:, None], len(quantiles)), forecast.said])
-    for low in range(median):
-        high = len(quantiles) - 1 - low
-        if high <= median:
-            break
+    for low, high in _bands(quantiles):
         share = quantiles[high] - quantiles[low]
         axis.fill_between(
             coming, said[:, low], said[:, high], color=_SAID, linewidth=0,

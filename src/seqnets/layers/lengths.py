@@ -35,6 +35,12 @@ def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     return sequence.masked_fill(~_as_wide(valid_steps(sequence, lengths), sequence), 0)
 
 
+def masked_softmax(scores: Tensor, valid: Tensor, dim: int = -1) -> Tensor:
+    """The softmax over what is valid, a boolean; 0 elsewhere, and everywhere if nothing is."""
+    least = torch.finfo(scores.dtype).min  # finite: there may be nothing else
+    return scores.masked_fill(~valid, least).softmax(dim).masked_fill(~valid, 0)
+
+
 def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """Each row's valid steps in the opposite order, (B, T, ...); padding stays where it is."""
     if lengths is None:

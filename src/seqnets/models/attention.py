@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
-from seqnets.layers.lengths import valid_steps
+from seqnets.layers.lengths import masked_softmax, valid_steps, without_padding
 
 SCORES = ("general", "dot")
 
@@ -52,15 +51,17 @@ class Attention(nn.Module, ABC):
             queries: What is asked, (B, U, H); the answers to them know nothing of each other.
             memory: Where to look, (B, T, M).
             lengths: Valid steps of each row of the memory, (B,); all T if omitted.
-            keys: What :meth:`keys` said of the memory; computed if omitted.
+            keys: What :meth:`keys` said of the memory, if its padding is finite; computed if
+                omitted, and padding may then be anything.
         """
-        scores = self.scores(queries, self.keys(memory) if keys is None else keys)
+        if keys is None:
+            memory = without_padding(memory, lengths)
+            keys = self.keys(memory)
+        scores = self.scores(queries, keys)
         if lengths is None:
             weights = scores.softmax(-1)
         else:
-            outside = ~valid_steps(memory, lengths)[:, None]
-            least = torch.finfo(scores.dtype).min
-            weights = scores.masked_fill(outside, least).softmax(-1).masked_fill(outside, 0)
+            weights = masked_softmax(scores, valid_steps(memory, lengths)[:, None])
         return weights @ memory, weights
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_choice, check_count
 from seqnets.engine.request import at_steps
 from seqnets.layers import Bidirectional, CellFactory
-from seqnets.layers.lengths import valid_steps
+from seqnets.layers.lengths import masked_softmax, valid_steps
 from seqnets.models.encoder import Encoder
 
 POOLINGS = ("last", "mean", "max", "attention")
@@ -69,14 +69,12 @@ class SequenceClassifier(nn.Module):
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "mean":
             return y.sum(1) / lengths.clamp(min=1)[:, None]
-        padding = ~valid_steps(y, lengths)[..., None]
+        valid = valid_steps(y, lengths)[..., None]
         if self.pooling == "max":
-            peaks = y.masked_fill(padding, -torch.inf).amax(1)
+            peaks = y.masked_fill(~valid, -torch.inf).amax(1)
             return torch.where((lengths > 0)[:, None], peaks, 0.0)
         if self.score is not None:
-            scores = self.score(y)
-            lowest = torch.finfo(scores.dtype).min  # finite: a row may have no valid step
-            return (scores.masked_fill(padding, lowest).softmax(1) * y).sum(1)
+            return (masked_softmax(self.score(y), valid, 1) * y).sum(1)
         ends, top = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0], self.encoder.top
         if isinstance(top, Bidirectional):
             half = y.shape[-1] // 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN, map_state
+from seqnets.layers.lengths import without_padding
 from seqnets.models.attention import Attention
 from seqnets.models.encoder import dropout_rates
 
@@ -102,7 +103,8 @@ class Decoder(nn.Module):
         self.combine = None if seen == output_size else nn.Linear(seen, output_size)
 
     def remember(self, values: Tensor, lengths: Tensor | None) -> Memory:
-        """Make a memory of an encoder's outputs, (B, T, M)."""
+        """Make a memory of an encoder's outputs, (B, T, M); padding may be anything."""
+        values = without_padding(values, lengths)
         keys = None if self.attention is None else self.attention.keys(values)
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=values.device)

@@ -76,6 +76,11 @@ class Encoder(nn.Module):
                 f"the two.\n  Features have an input_size, tokens a vocab_size."
             )
         rates = dropout_rates(dropout)
+        if vocab_size is None and isinstance(dropout, Mapping) and rates["input"]:
+            raise ConfigError(
+                f"Encoder: dropout has input={rates['input']}, expected 0: it drops features of "
+                f"an embedding, and none is made of an input of {input_size} features."
+            )
         first = hidden_size if isinstance(hidden_size, int) else next(iter(hidden_size), 0)
         sizes = {"input_size": input_size, "embedding_size": embedding_size, "hidden_size": first}
         given = {name: size for name, size in sizes.items() if size is not None}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Head(nn.Module, ABC):
@@ -36,3 +39,8 @@ class Head(nn.Module, ABC):
     def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What metrics take, (B, T) classes or (B, T, K): by default what :meth:`forward` says."""
         return self(y)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Numbers of half precision in float32, in which losses are summed; others as they are."""
+    return values.float() if values.dtype in HALF else values

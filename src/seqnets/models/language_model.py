@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from seqnets.cells import Cell
+from seqnets.cells.wrapper import Wrapper, follow_rules
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, Linear
 from seqnets.models.encoder import Encoder, check_ahead
@@ -22,8 +24,9 @@ class LanguageModel(nn.Module):
             :class:`~seqnets.models.Head` with a loss of its own.
         tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
             arXiv:1608.05859); the last layer is then as wide as the embedding.
-        init_range: Draw every parameter uniformly between minus and plus this number; each layer
-            starts in its own way if omitted.
+        init_range: Draw every parameter uniformly between minus and plus this number, but for
+            those that options of the cell bring along or have a rule for; each layer starts in its
+            own way if omitted.
         options: What :class:`Encoder` takes beside the cell, but not ``input_size``,
             ``bidirectional`` and ``alternating``: tokens come, and the next is not to be seen.
 
@@ -59,8 +62,7 @@ class LanguageModel(nn.Module):
         if tie_weights:
             self._tie()
         if init_range is not None:
-            for parameter in self.parameters():
-                nn.init.uniform_(parameter, -init_range, init_range)
+            self._draw(init_range)
 
     def forward(
         self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
@@ -87,6 +89,16 @@ class LanguageModel(nn.Module):
         """What the last layer says and what dropout leaves of it, both (B, T, H), and the state."""
         y, state = self.encoder.run(tokens, state, lengths)
         return y, self.encoder.dropout(y), state
+
+    def _draw(self, init_range: float) -> None:
+        """Draw parameters uniformly, except where an option of a cell says how they start."""
+        for module in self.modules():
+            if not isinstance(module, Wrapper):
+                for parameter in module.parameters(recurse=False):
+                    nn.init.uniform_(parameter, -init_range, init_range)
+        for module in self.modules():
+            if isinstance(module, Cell):
+                follow_rules(module)
 
     def _tie(self) -> None:
         embedding, weight = self.encoder.embedding, getattr(self.output, "weight", None)

@@ -167,7 +167,7 @@ class QuantileHead(NumberHead):
 
     def point(self, y: Tensor) -> Tensor:
         """The median."""
-        return y[..., self.quantiles.index(0.5)]
+        return self(y)[..., self.quantiles.index(0.5)]
 
     def errors(self, y: Tensor, targets: Tensor) -> Tensor:
         """The pinball loss of each number, summed over the levels."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers import Linear
-from seqnets.models.heads import Head
+from seqnets.models.heads import HALF, Head, wide
 from seqnets.typing import IGNORE
 
 
@@ -44,7 +44,8 @@ class FusedSoftmax(Linear, SoftmaxHead):
     features logits are the smaller part, and all are computed at once.
 
     From torch 2.13 on its ``linear_cross_entropy`` does it, which has no second derivatives;
-    before, chunks are computed once more in the backward pass.
+    before, and for parameters of half precision, chunks are computed once more in the backward
+    pass.
 
     Args:
         in_features: Features of a step, H.
@@ -65,7 +66,8 @@ class FusedSoftmax(Linear, SoftmaxHead):
         y, targets = y.flatten(0, -2), targets.flatten()
         if self.out_features <= self.in_features or len(y) <= self.chunk:
             return self._nats(y, targets).sum()
-        if hasattr(F, "linear_cross_entropy"):
+        half = self.weight.dtype in HALF  # in which torch's sum would end
+        if hasattr(F, "linear_cross_entropy") and not half:
             return self._torchs(y, targets)
         parts = [
             checkpoint(self._nats, *part, use_reentrant=False)
@@ -170,7 +172,7 @@ class AdaptiveSoftmax(SoftmaxHead):
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="none")
 
 
 def _ascend(numbers: Sequence[float]) -> bool:

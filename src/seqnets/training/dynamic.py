@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from seqnets.errors import ConfigError
+from seqnets.insight.canvas import Picture
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import LanguageModelling, Objective, Outcome
+from seqnets.training.objectives.base import Row
 from seqnets.typing import Batch, Known
 
 
@@ -101,3 +103,19 @@ class _Learning(Objective):
     def derived(self, loss: float) -> dict[str, float]:
         """What the objective derives."""
         return self.objective.derived(loss)
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """What the objective writes."""
+        return self.objective.rows(outcome, batch, known)
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """What the objective reads."""
+        return self.objective.read(rows, known)
+
+    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
+        """The objective's scores of rows."""
+        return self.objective.scores(rows, known)
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """What the objective draws."""
+        return self.objective.pictures(outcome, batch, known)

@@ -66,6 +66,12 @@ class MeanScore(Mean):
         self.scored += (~hidden).sum()
 
 
+class MeanError(MeanScore):
+    """A mean score of which less is better."""
+
+    higher_is_better = False
+
+
 class OwnError(MeanAbsoluteError):
     """The mean absolute error of one of several numbers, in its own units.
 

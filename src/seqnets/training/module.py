@@ -178,6 +178,8 @@ class SequenceModule(LightningModule):
         """The optimizer, and the schedule with when it advances."""
         optimizer = self.optimizer_factory(self.model.parameters())
         self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
+        if self._averaging is not None:
+            self._check_validates("NonMonotonicASGD")
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
@@ -192,10 +194,24 @@ class SequenceModule(LightningModule):
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         schedule = self.scheduler_factory(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
+            if schedule.mode != "min":
+                raise ConfigError(
+                    f"scheduler: mode is {schedule.mode!r}, expected 'min': a plateau is one of "
+                    f"the validation loss."
+                )
+            self._check_validates("scheduler: ReduceLROnPlateau")
             # Lightning would advance it after the moment at which checkpoints are written
             self._plateau = schedule
             return optimizer
         return [optimizer], [{"scheduler": schedule, "interval": "epoch"}]
+
+    def _check_validates(self, who: str) -> None:
+        """Raise where something waits for validations and there are none."""
+        if not self.trainer.limit_val_batches:
+            raise ConfigError(
+                f"{who} came with trainer.limit_val_batches=0, expected validations: it goes by "
+                f"their loss, and would do nothing."
+            )
 
     def on_train_start(self) -> None:
         """Go on where the run that is resumed was: random numbers, gradients, schedule."""
@@ -265,8 +281,9 @@ class SequenceModule(LightningModule):
         check_weights(self, checkpoint, path)
         # Lightning would fill the weights first, and round those of float64
         self.trainer.precision_plugin.convert_module(self)
-        if self.trainer.state.fn == "fit":
-            check_data(ours["data"], self.card["data"], path)
+        if self.trainer.state.fn != "fit":
+            return
+        check_data(ours["data"], self.card["data"], path)
         processes = ours["processes"]
         if len(processes) != self.trainer.world_size:
             raise CheckpointError(

@@ -29,7 +29,8 @@ class Cosine(LambdaLR):
     ) -> None:
         if not (0 <= warmup < 1 and 0 <= floor <= 1):
             raise ConfigError(
-                f"Cosine: warmup is {warmup} and floor {floor}, expected shares in [0, 1)."
+                f"Cosine: warmup is {warmup} and floor {floor}, expected shares, and warmup "
+                f"below 1."
             )
         rising = max(1, round(warmup * total_steps))
 

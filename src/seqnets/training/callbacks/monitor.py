@@ -138,7 +138,11 @@ def _norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _gradients(model: nn.Module) -> Iterator[tuple[str, list[Tensor]]]:
+    """Those of each module's own parameters; of what several share, with the first of them."""
+    seen: set[nn.Parameter] = set()
     for name, module in model.named_modules():
-        own = [p.grad for p in module.parameters(recurse=False) if p.grad is not None]
+        parameters = [p for p in module.parameters(recurse=False) if p not in seen]
+        seen.update(parameters)
+        own = [p.grad for p in parameters if p.grad is not None]
         if own:
             yield name or "model", own

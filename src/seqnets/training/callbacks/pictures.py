@@ -14,10 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import visible
+from seqnets.models.heads import wide
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
-from seqnets.training.objectives.base import wide
 from seqnets.typing import Batch
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,14 @@ from seqnets.datasets import Vocabulary
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
+from seqnets.models.heads import wide
 from seqnets.training.callbacks.pictures import can_draw, first_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling, Polyphony
-from seqnets.training.objectives.base import wide
+from seqnets.training.objectives.base import lengths_of
 
 
 class TextSamples(Sparingly):
@@ -83,7 +84,8 @@ class MusicSamples(Sparingly):
         if not isinstance(pl_module.objective, Polyphony):
             return
         precision = trainer.precision_plugin
-        piece = first_batch(trainer, pl_module).x[0, : self.beginning]
+        batch = first_batch(trainer, pl_module)
+        piece = batch.x[0, : min(self.beginning, lengths_of(batch)[0])]
         with evaluating(pl_module.model), precision.forward_context():
             played = compose(pl_module.model, precision.convert_input(piece), self.length)
         roll = wide(played).cpu().numpy()

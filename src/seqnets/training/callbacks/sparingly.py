@@ -38,7 +38,8 @@ class Sparingly(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show what the model has come to."""
         if self._step not in (-1, trainer.global_step):
-            self._show(trainer, pl_module)
+            with pl_module.as_validated():
+                self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: Any) -> None:
         writer = writer_of(trainer)

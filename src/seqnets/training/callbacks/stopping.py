@@ -29,6 +29,11 @@ class EarlyStopping(callbacks.EarlyStopping):
                 f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(known)}.\n"
                 "  Set callbacks.early_stopping.monitor to a figure that is logged."
             )
+        if self.monitor.startswith("val/") and not trainer.limit_val_batches:
+            raise ConfigError(
+                f"EarlyStopping: monitor is {self.monitor!r} and trainer.limit_val_batches 0, "
+                f"expected validations: without any the run would never be stopped."
+            )
         mode = known.get(self.monitor)
         if mode not in (None, self.mode):
             raise ConfigError(

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
+from seqnets.models.heads import wide
 from seqnets.typing import IGNORE, Batch, Known
 
 Row = dict[str, Any]
@@ -149,7 +150,8 @@ def lengths_of(batch: Batch) -> list[int]:
 def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     """Cross-entropy of one class a step, or what the model's head has in its place.
 
-    With a head nothing is predicted while the model trains: only metrics need it.
+    With a head nothing is predicted while the model trains, ``IGNORE`` stands there: only metrics
+    need it.
     """
     output = getattr(model, "output", None)
     if not isinstance(output, Head):
@@ -166,8 +168,11 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
     check_targets(batch.y, output.num_classes)
     count = (batch.y != IGNORE).sum()
     loss = wide(output.loss(y, batch.y, batch.lengths)) / count.clamp(min=1)
-    said = y if output.training else output.predict(y, batch.lengths)
-    return Outcome(loss, count, said.detach().flatten(0, 1), batch.y.flatten(), state)
+    targets = batch.y.flatten()
+    if output.training:
+        return Outcome(loss, count, torch.full_like(targets, IGNORE), targets, state)
+    said = output.predict(y, batch.lengths).detach().flatten(0, 1)
+    return Outcome(loss, count, said, targets, state)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
@@ -185,11 +190,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
 def perplexity(loss: float) -> float:
     """How many equally likely tokens have the same mean loss, in nats."""
     return math.exp(min(loss, 700.0))  # more than that no float can hold
-
-
-def wide(values: Tensor) -> Tensor:
-    """Numbers of half precision in float32, in which losses are summed; others as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def check_shape(objective: Objective, said: Tensor, targets: Tensor) -> None:

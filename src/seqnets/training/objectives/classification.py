@@ -39,8 +39,8 @@ class Classification(Objective):
         """Accuracy, and F1 averaged over classes."""
         classes = known["sizes"]["num_classes"]
         return {
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "f1": MulticlassF1Score(classes, average="macro"),
+            "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE),
+            "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE),
         }
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:

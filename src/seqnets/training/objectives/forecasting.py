@@ -17,7 +17,7 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.models.number_heads import NumberHead, pinball
-from seqnets.training.metrics import MeanScore
+from seqnets.training.metrics import MeanError, MeanScore
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.typing import Batch, Known
 
@@ -75,11 +75,11 @@ class Forecasting(Objective):
         """
         median = self.quantiles.index(0.5)
         found: dict[str, Metric] = {
-            "mse": MeanScore(lambda said, true: (said[..., median] - true).square()),
-            "mae": MeanScore(lambda said, true: (said[..., median] - true).abs()),
+            "mse": MeanError(lambda said, true: (said[..., median] - true).square()),
+            "mae": MeanError(lambda said, true: (said[..., median] - true).abs()),
         }
         if len(self.quantiles) > 1:
-            found["pinball"] = MeanScore(
+            found["pinball"] = MeanError(
                 lambda said, true: pinball(said, true, self.quantiles).mean(-1)
             )
             found["coverage"] = MeanScore(
@@ -111,7 +111,8 @@ class Forecasting(Objective):
         said, came = [], []
         levels = [str(q) for q in self.quantiles]
         for number, row in enumerate(rows, start=1):
-            spoken = row.get("quantiles", {}) if len(levels) > 1 else {"0.5": row.get("prediction")}
+            spoken = row.get("quantiles") if len(levels) > 1 else {"0.5": row.get("prediction")}
+            spoken = spoken if isinstance(spoken, dict) else {}
             missing = [level for level in levels if level not in spoken]
             if missing:
                 raise DataError(

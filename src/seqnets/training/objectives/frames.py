@@ -13,6 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.frames import draw_frames
+from seqnets.models.heads import wide
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape
 from seqnets.typing import IGNORE, Batch, Known
 
@@ -33,7 +34,7 @@ class FramePrediction(Objective):
     metric = "mse"
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score a frame a step; ``IGNORE`` where none is.
+        """Score a frame a step; ``IGNORE`` past the end of a row.
 
         Raises:
             DataError: The targets have another shape than what the model says.
@@ -46,7 +47,7 @@ class FramePrediction(Objective):
             scored = _scored(batch).flatten()
             logits, targets = logits[scored], targets[scored]
         count = torch.tensor(targets.numel(), device=targets.device)
-        total = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(wide(logits), wide(targets), reduction="sum")
         return Outcome(total / count.clamp(min=1), count, logits.detach().sigmoid(), targets, state)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
@@ -104,7 +105,7 @@ def _listed(frames: Tensor) -> Any:
 def _read(number: int, row: Row) -> tuple[Tensor, Tensor]:
     try:
         said, true = (torch.tensor(row[column]).float() for column in ("prediction", "target"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"Row {number}: the frames cannot be read: {error}.\n"
             "  Prediction and target are lists of numbers, (T, C, height, width)."

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
+from seqnets.checks import is_number
 from seqnets.datasets.music import KEYS, LOWEST, chord
-from seqnets.errors import DataError
+from seqnets.errors import DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls
+from seqnets.models.heads import wide
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import IGNORE, Batch, Known
 
@@ -35,7 +37,7 @@ class Polyphony(Objective):
         check_shape(self, logits, batch.y)
         scored = batch.y[..., 0] != IGNORE
         nats = F.binary_cross_entropy_with_logits(
-            logits, batch.y.clamp(min=0), reduction="none"
+            wide(logits), wide(batch.y.clamp(min=0)), reduction="none"
         ).sum(-1)
         count = scored.sum()
         loss = (nats * scored).sum() / count.clamp(min=1)
@@ -82,9 +84,18 @@ class Polyphony(Objective):
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The mean nats of all steps, and the metrics."""
-        costs = [cost for costs in entries(rows, "nats") for cost in _list("nats", costs)]
-        if not all(isinstance(cost, (int, float)) and cost >= 0 for cost in costs):
-            raise DataError("Predictions: nats came that are no numbers from 0, one a step.")
+        costs: list[float] = []
+        pairs = zip(entries(rows, "nats"), entries(rows, "prediction"), strict=True)
+        for number, (nats, chords) in enumerate(pairs, start=1):
+            steps = len(_list(f"Row {number}: prediction", chords))
+            if len(_list(f"Row {number}: nats", nats)) != steps or not all(
+                is_number(cost) and cost >= 0 for cost in nats
+            ):
+                raise DataError(
+                    f"Row {number}: nats are {nats}, expected a number from 0 for each of "
+                    f"{counted(steps, 'step')}."
+                )
+            costs += nats
         mean = float(torch.tensor(costs, dtype=torch.float64).mean())
         return {"loss": mean, "nll": mean, **super().scores(rows, known)}
 

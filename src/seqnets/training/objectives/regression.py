@@ -15,6 +15,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.scatter import draw_scatter
+from seqnets.models.heads import wide
 from seqnets.training.metrics import OwnError
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import Batch, Known
@@ -37,7 +38,7 @@ class Regression(Objective):
         """Score K values a row."""
         values, state = model(batch.x, state, batch.lengths)
         check_shape(self, values, batch.y)
-        loss = F.mse_loss(values, batch.y)
+        loss = F.mse_loss(wide(values), wide(batch.y))
         count = torch.tensor(len(values), device=values.device)
         return Outcome(loss, count, values.detach(), batch.y, state)
 

@@ -14,11 +14,14 @@ from torchmetrics import Metric
 from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
+from seqnets.datasets.scores.exact import exact_match
+from seqnets.datasets.text_pairs import METRICS
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
 from seqnets.models.decode import Decoded, beam_search, greedy
+from seqnets.models.heads import wide
 from seqnets.training.objectives.base import (
     Objective,
     Outcome,
@@ -64,7 +67,7 @@ class Transduction(Objective):
         length_penalty: float = 0.6,
         max_length: int | None = None,
     ) -> None:
-        check_choice("Transduction", ("bleu", "exact_match"), metric=metric)
+        check_choice("Transduction", METRICS, metric=metric)
         check_probability("Transduction", label_smoothing=label_smoothing)
         check_count("Transduction", beam_size=beam_size)
         if length_penalty < 0:
@@ -88,7 +91,7 @@ class Transduction(Objective):
         logits = model(batch.x, batch.y, batch.lengths)
         count = (batch.y != IGNORE).sum()
         total = F.cross_entropy(
-            logits.flatten(0, 1),
+            wide(logits).flatten(0, 1),
             batch.y.flatten(),
             ignore_index=IGNORE,
             reduction="sum",
@@ -154,8 +157,7 @@ class Transduction(Objective):
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The metrics of the texts as they stand, whatever the model's vocabulary."""
         predictions, targets = _texts(rows, "prediction"), _texts(rows, "target")
-        right = sum(p == t for p, t in zip(predictions, targets, strict=True))
-        found = {"exact_match": right / len(targets)}
+        found = {"exact_match": exact_match(predictions, targets)}
         if self.metric == "bleu":
             bleu, how = corpus_bleu(predictions, targets, known.get("tokenize", "13a"))
             logger.info("BLEU %.2f is %s", bleu, how)
