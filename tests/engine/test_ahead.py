@@ -75,3 +75,25 @@ def test_a_projection_that_is_enough_is_left_as_it_is(cell_cls):
     assert plan.ahead is None
     assert plan.program.step.to_text() == plan.step.to_text()
     assert plan.projection == ("weight_ih", "bias_ih")
+
+
+def test_what_is_repeated_over_many_units_goes_into_the_loop_as_few():
+    class Outer(BareCell):
+        states = ("h", "m")
+
+        def make(self, I, H):
+            self.inputs = nn.Linear(I, 2 * H)
+
+        @property
+        def state_sizes(self):
+            return (self.hidden_size, self.hidden_size**2)
+
+        def project(self, x):
+            return self.inputs(x)
+
+        def step(self, wx, state):
+            k, v = wx.chunk(2, -1)
+            m = 0.9 * state[1] + torch.sigmoid(v[:, :, None] * k[:, None]).flatten(1)
+            return torch.tanh(m.view(len(m), 8, 8).sum(-1)), m
+
+    assert plan_of(Outer(I, 8)).program.step.wx_size == 2 * 8

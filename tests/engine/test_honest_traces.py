@@ -1,5 +1,6 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,9 @@ from torch import nn
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell
 from seqnets.engine.plans import program_of
-from seqnets.errors import DtypeError
+from seqnets.errors import BackendError, DtypeError
+
+from .user_cells import BareCell
 
 B, T, I, H = 2, 5, 3, 4
 
@@ -339,21 +342,51 @@ def newer(self, wx, uh, state):
     return (torch.sin(wx.n + uh.n),)
 
 
+def doubled(self, a):
+    return 2 * torch.tanh(a)
+
+
+def halved(self):
+    return 0.5
+
+
 CHANGES = {
     "an attribute of its class": lambda cls: setattr(cls, "alpha", 3.0),
+    "a private one": lambda cls: setattr(cls, "_beta", 3.0),
+    "one that is taken away": lambda cls: delattr(cls, "gamma"),
     "a method of its class": lambda cls: setattr(cls, "update", newer),
     "the code of a method": lambda cls: setattr(cls.update, "__code__", newer.__code__),
+    "the code of a helper": lambda cls: setattr(cls._act, "__code__", doubled.__code__),
+    "the code of a property": lambda cls: setattr(cls.rate.fget, "__code__", halved.__code__),
+    "the code of a static method": lambda cls: setattr(
+        cls.shifted, "__code__", (lambda a: a + 1).__code__
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_equation_that_was_changed_is_traced_anew(change):
-    class Scaled(GatedCell):
+    class Base(GatedCell):
         gates = ("n",)
-        alpha = 1.0
+        gamma = 1.0
+
+    class Scaled(Base):
+        alpha, _beta, gamma = 1.0, 1.0, 2.0
+
+        @property
+        def rate(self):
+            return 1.0
+
+        @staticmethod
+        def shifted(a):
+            return a
+
+        def _act(self, a):
+            return torch.tanh(a)
 
         def update(self, wx, uh, state):
-            return (torch.tanh(self.alpha * (wx.n + uh.n)),)
+            a = self.alpha * self._beta * self.gamma * self.rate * (wx.n + uh.n)
+            return (self._act(self.shifted(a)),)
 
     cell, x = Scaled(I, H), torch.randn(B, T, I)
     before, _ = unroll(cell, x)
@@ -491,3 +524,97 @@ def test_a_projection_that_is_no_tensor_is_told():
 
     with pytest.raises(DtypeError, match="project gives tuple, expected a tensor"):
         unroll(Pair(I, H), torch.randn(B, T, I))
+
+
+class StartedCell(BareCell):
+    """Begins where all units but one are impossible, in the logarithm of a chance."""
+
+    def make(self, I, H):
+        self.weight_hh = self.weight(H, H)
+
+    def initial_state(self, batch_size):
+        start = self.weight_hh.new_full((batch_size, self.hidden_size), -torch.inf)
+        start[:, 0] = 0
+        return (start,)
+
+
+class ViterbiCell(StartedCell):
+    def step(self, wx, state):
+        return (torch.maximum(state[0], state[0].roll(1, -1)) + wx,)
+
+
+class ForwardCell(StartedCell):
+    def step(self, wx, state):
+        return ((state[0].unsqueeze(-1) + self.weight_hh).logsumexp(1) + wx,)
+
+
+class MissingCell(BareCell):
+    """Reads 0 where an input of every other column is missing, NaN."""
+
+    def make(self, I, H):
+        self.weight_hh = self.weight(H, H)
+
+    def step(self, wx, state):
+        value = wx[:, ::2]
+        value = torch.where(torch.isnan(value), 0.0, value)
+        both = torch.cat([value, wx[:, 1::2]], -1)
+        return (torch.tanh(both + state[0] @ self.weight_hh.T),)
+
+
+@pytest.mark.parametrize("cell_cls", [ViterbiCell, ForwardCell, MissingCell])
+def test_what_is_no_number_does_not_spread_to_units_that_it_is_not_moved_to(cell_cls):
+    cell, x = cell_cls(H, H), torch.randn(B, T, H)
+    if cell_cls is MissingCell:
+        x[0, 1, 2] = x[1, 0, 0] = torch.nan
+
+    y, state = unroll(cell, x)
+
+    expected, last = unroll(cell, x, backend="reference")
+    assert expected[:, -1].isfinite().all()
+    torch.testing.assert_close((y, *state), (expected, *last))
+    with pytest.raises(BackendError, match=r"moves units to other places.* is no number"):
+        unroll(cell, x, backend="eager")
+
+
+def test_units_that_are_moved_run_in_loops_where_all_are_numbers():
+    class Rolled(ViterbiCell):
+        initial_state = BareCell.initial_state
+
+    assert explain(Rolled(H, H), torch.randn(B, T, H)).chosen != "reference"
+
+
+class Unsized:
+    def __len__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("held", [torch.tensor(0.5), np.array(0.5), Unsized()], ids=type)
+def test_something_without_a_length_may_be_an_attribute(held):
+    class Holds(LSTMCell):
+        def update(self, wx, uh, state):
+            _, c = super().update(wx, uh, state)
+            return c * (held if isinstance(held, torch.Tensor) else 1.0), c
+
+    cell, x = Holds(I, H), torch.randn(B, T, I)
+    cell.held = held
+
+    assert explain(cell, x).chosen
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
+def test_zeros_of_both_signs_are_two_attributes():
+    class Angle(LSTMCell):
+        zero = 0.0
+
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.zero = 0.0
+
+        def update(self, wx, uh, state):
+            _, c = super().update(wx, uh, state)
+            return torch.atan2(self.zero + 0 * c, c - 9), c
+
+    cell, x = Angle(I, H), torch.randn(B, T, I)
+    unroll(cell, x)
+    cell.zero = -0.0
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])

@@ -192,6 +192,15 @@ def test_no_rows_and_no_steps_are_fine(shape):
     assert all(part.shape == (shape[0], H) for part in state)
 
 
+def test_the_state_after_no_steps_is_not_the_tensor_that_was_given():
+    given = torch.zeros(B, H)
+    with torch.no_grad():
+        _, (after,) = unroll(GRUCell(I, H), torch.zeros(B, 0, I), (given,))
+        after.fill_(9)
+
+    assert (given == 0).all()
+
+
 def test_a_reset_puts_the_cells_own_initial_state_and_not_the_given_one():
     cell = LSTMCell(I, H)
     given = (torch.randn(B, H), torch.randn(B, H))

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell
@@ -433,6 +434,74 @@ def test_what_is_spread_over_rows_or_units_is_traced(function):
     found = replay(step, x, state, read(cell, preparation))
 
     torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+
+
+class LookingCell(user_cells.BareCell):
+    """Looks at its input and its state as torch's attention does; I is H."""
+
+    look = None
+
+    def make(self, I, H):
+        self.attention = nn.MultiheadAttention(H, 2, batch_first=True)
+
+    def step(self, x, state):
+        both = torch.stack([x, state[0]], 1)
+        return (type(self).look(self.attention, both)[:, 0] + x,)
+
+
+def heads(both):
+    return both.view(-1, 2, 2, both.shape[-1] // 2).transpose(1, 2)
+
+
+LOOKS = {
+    "with its weights": lambda a, m: a(m[:, :1], m, m)[0],
+    "without": lambda a, m: a(m[:, :1], m, m, need_weights=False)[0],
+    "causal": lambda a, m: (
+        F.scaled_dot_product_attention(*3 * [heads(m)], is_causal=True).transpose(1, 2).flatten(2)
+    ),
+    "scaled, with a mask": lambda a, m: (
+        F.scaled_dot_product_attention(*3 * [heads(m)], torch.eye(2).to(m), scale=0.3)
+        .transpose(1, 2)
+        .flatten(2)
+    ),
+    "turned inside": lambda a, m: (
+        m.repeat(1, 2, 1).transpose(0, 1).contiguous().view(4, -1, m.shape[-1] // 2)
+        .transpose(0, 1).sum(1).view(-1, 1, m.shape[-1])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", LOOKS)
+def test_attention_over_what_a_row_holds_is_traced(how):
+    cell = type("Custom", (LookingCell,), {"look": staticmethod(LOOKS[how])})(6, 6).double()
+    x, state = torch.randn(B, 6).double(), (torch.randn(B, 6).double(),)
+    step, preparation = trace_step(cell)
+
+    found = replay(step, x, state, read(cell, preparation))
+
+    torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+
+
+def test_an_outer_product_by_matrices_is_the_same_as_by_numbers():
+    class Outer(user_cells.BareCell):
+        states, by = ("h", "m"), None
+
+        def make(self, I, H):
+            self.rate = self.weight(H)
+
+        @property
+        def state_sizes(self):
+            return (self.hidden_size, self.hidden_size**2)
+
+        def step(self, x, state):
+            h, m = state
+            m = 0.5 * m + type(self).by(h[:, :, None], x[:, None]).flatten(1)
+            return torch.tanh(m.view(len(m), H, H).sum(-1) * self.rate), m
+
+    kinds = [type("By", (Outer,), {"by": by}) for by in (torch.bmm, torch.mul)]
+    one, other = (trace_step(kind(H, H))[0] for kind in kinds)
+
+    assert one.to_text() == other.to_text()
 
 
 def test_gaps_may_be_filled():

@@ -28,12 +28,21 @@ class _CellType(ABCMeta):
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if not name.startswith("_"):
+        if not _is_pythons(name):
             _CellType.changes += 1
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        _CellType.changes += 1
 
     def declare(cls, name: str, value: Any) -> None:
         """Set an attribute of a class that is being made."""
         super().__setattr__(name, value)
+
+
+def _is_pythons(name: str) -> bool:
+    """Whether Python itself keeps something of a class by this name."""
+    return name.startswith(("__", "_abc_"))
 
 
 def class_changes() -> int:

@@ -6,6 +6,7 @@ these products, and for sums over the input, at every step.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,18 @@ class Ahead:
         return torch.cat([values[node].expand(*shape, node.width) for node in self.nodes], -1)
 
 
-def computed_ahead(step: Step) -> Ahead | None:
+def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
     """What of a step depends on its input alone; None if the projected input says it all.
 
     That is, no product and no reduction; and no column of it is read in two pieces, whose gradients
-    a loop could not tell apart.
+    a loop could not tell apart. Units that are repeated stay few as long as they can: the products
+    that repeat them are left to the loop.
+
+    Args:
+        step: What was traced.
+        constants: The names of weights that nobody learns.
     """
-    rest = _Rest(step)
+    rest = _Rest(step, constants)
     state = tuple(map(rest.of, step.state))
     places = sorted((n.what.offset, n.width) for n in rest.columns if n.what.source == "wx")
     if len(places) == len(rest.columns) and not overlap(places):
@@ -52,6 +58,9 @@ def computed_ahead(step: Step) -> Ahead | None:
     made = tuple(rest.products.values()), tuple(rest.reductions.values())
     left = Step(rest.graph, *made, state, step.state_sizes, rest.width, step.parameters)
     return Ahead(step, tuple(rest.columns), left.with_used_parameters())
+
+
+_MANY = 4
 
 
 class _Rest:
@@ -65,7 +74,8 @@ class _Rest:
         reductions: The same.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, constants: Container[str]) -> None:
+        self._constants = constants
         self.graph = Graph()
         self.columns: dict[Node, int] = {}
         self.width = 0
@@ -87,7 +97,7 @@ class _Rest:
 
     def _leaf(self, leaf: Node) -> Node:
         source, key, offset = leaf.what.source, leaf.what.key, leaf.what.offset
-        made = source in ("product", "reduction")
+        made = source in ("product", "reduction") and not self._repeats(source, key)
         if source == "wx" or (made and not read_parts(self._step, [leaf])):
             if leaf not in self.columns:
                 self.columns[leaf] = self.width
@@ -103,3 +113,10 @@ class _Rest:
             self.reductions.setdefault(key, Reduction(value, reduction.op, reduction.width))
             key = list(self.reductions).index(key)
         return self.graph.leaf(Columns(source, key, offset), leaf.width)
+
+    def _repeats(self, source: str, key: int) -> bool:
+        """Whether it is a product that makes many units of few."""
+        if source != "product":
+            return False
+        weight = self._step.products[key].weight
+        return weight.name in self._constants and weight.rows >= _MANY * weight.columns

@@ -26,6 +26,11 @@ from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # not as many as were traced
 _LARGE, _STEEP = 100, 1e5
+_COLUMNS = 32  # so many inputs are missing in turn
+_SPREADS = (
+    "it moves units to other places or reads some of them, where others are {0}: loops do so by a "
+    "product, and 0 times {0} is no number"
+)
 _WHERE = {
     1: "",
     _LARGE: ", where numbers are large",
@@ -61,6 +66,7 @@ def compare(
     trial = _Trial(cell, project, functions)
     for scale in _WHERE:
         trial.run(step, preparation, scale)
+    trial.run_on_no_numbers(step, preparation)
 
 
 def watch_projection(cell: Cell) -> tuple[bool, bool]:
@@ -124,6 +130,40 @@ class _Trial:
         if scale == 1 and not self._finite:  # as the root of what is never negative
             state = tuple(part.detach().abs().requires_grad_() for part in state)
             self._compare(step, scale, bound, wx, state, used, learned)
+
+    @torch.no_grad()
+    def run_on_no_numbers(self, step: Step, preparation: Preparation) -> None:
+        """Compare from the cell's own start, if it has infinite numbers, and where inputs are NaN.
+
+        What is moved to other units is moved by products, in which these would spread.
+        """
+        tensors = {**self._kept, **self._drawn}
+        cell = with_own_containers(self._cell.bind(tensors))
+        with told_why():
+            used = numbers(step, preparation.of(tensors), self._dtype)
+            state = tuple([part.to(self._dtype) for part in cell.initial_state(_ROWS)])
+            steps = _STEPS if any(part.isinf().any() for part in state) else 0
+        width = cell.input_size if self._project else step.wx_size
+
+        def both(wx: Tensor, state: State) -> tuple[State, State]:
+            with told_why():
+                own = cell.step(cell.project(wx) if self._project else wx, state)
+                return own, replay(step, wx, state, used)
+
+        for _ in range(steps):
+            own, traced = both(self._numbers(_ROWS, width), state)
+            if not all(map(_are_near, own, traced)):
+                raise Untraceable(_SPREADS.format("inf"))
+            state = own
+        lacking = min(width, _COLUMNS)
+        if not lacking:
+            return
+        wx = self._numbers(lacking, width)
+        wx[range(lacking), range(0, width // lacking * lacking, width // lacking)] = torch.nan
+        own, traced = both(wx, tuple(self._numbers(lacking, n) for n in cell.state_sizes))
+        whole = torch.stack([part.isfinite().all(-1) for part in own]).all(0)
+        if not all(_are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
+            raise Untraceable(_SPREADS.format("nan"))
 
     def _compare(
         self,

@@ -169,6 +169,27 @@ def _bilinear(a: Tensor, weight: Tensor, b: Tensor, *dims: list[int]) -> Tensor:
     return (through.view(-1, outputs, other) * b[:, None]).sum(-1)
 
 
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    if dropout_p:
+        raise Untraceable("aten.scaled_dot_product_attention with dropout: project is to draw it")
+    scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        scores = torch.where(seen, scores, -math.inf)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
 def _fill(x: Tensor, value: Any) -> Tensor:
     return value.expand(x.shape) if isinstance(value, Tensor) else torch.full_like(x, value)
 
@@ -204,6 +225,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "index_put": _index_put,
     "fill": _fill,
     "_trilinear": _bilinear,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
     "signbit": lambda x: (x < 0) | (x.reciprocal() < 0),  # of -0 too

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.base import class_changes
 from seqnets.engine.graph import Untraceable
 
 
@@ -34,10 +36,27 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     return kind, _code(kind), cell.training, attributes, *inside
 
 
-def _code(kind: type[nn.Module]) -> tuple[Any, ...]:
-    """What the methods of an equation are compiled to: notebooks put new code into old ones."""
-    methods = (getattr(kind, name, None) for name in ("project", "step", "update"))
-    return tuple([getattr(method, "__code__", None) for method in methods])
+def _code(kind: Any) -> tuple[Any, ...]:
+    """What a class's methods are compiled to: notebooks put new code into old ones."""
+    return tuple([method.__code__ for method in _methods(kind, class_changes())])
+
+
+@lru_cache(maxsize=1024)
+def _methods(kind: type[Any], changes: int) -> list[FunctionType]:
+    """The functions of a class and its bases that are not of a library, properties' included.
+
+    Args:
+        kind: The class.
+        changes: How often cells' classes were changed so far.
+    """
+    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
+    members = [member for base in own for member in base.__dict__.values()]
+    members = [getattr(member, "fget", None) or member for member in members]
+    members = [getattr(member, "__func__", member) for member in members]  # static ones, say
+    return [member for member in members if isinstance(member, FunctionType)]
+
+
+_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
@@ -56,9 +75,10 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     if type(value) is dict:
         kinds = tuple(map(type, value.values()))
         if _PLAIN.issuperset(kinds):  # as with most cells
-            return tuple(value), kinds, tuple(value.values())
+            numbers = tuple(value.values())
+            return tuple(value), kinds, numbers, _signs(numbers) if 0 in numbers else ()
     if isinstance(value, _COMPARED):
-        return type(value), value
+        return type(value), value, _signs([value]) if value == 0 else ()
     if isinstance(value, partial):
         inside = value.func, value.args, value.keywords, vars(value)
         return type(value), tuple(_frozen(part, owners) for part in inside)
@@ -74,6 +94,11 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
         raise TypeError(f"{type(value).__name__} is not compared")
     return type(value), _frozen(vars(value), owners)
+
+
+def _signs(values: Sequence[Any]) -> tuple[float, ...]:
+    """The signs of floats among values: 0.0 and -0.0 are equal, and not the same."""
+    return tuple([math.copysign(1, value) for value in values if type(value) is float])
 
 
 _PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}

@@ -24,6 +24,7 @@ _LINEAR = _KNOWN | {
     "unfold", "diagonal", "convolution", "avg_pool2d",
 }  # fmt: skip
 """Operations that are linear in the units of a row; and which a recorder may know already."""
+_AS_IN_MEMORY = {"aten::view", "aten::_unsafe_view"}  # which ask how a tensor lies there
 _PIECES = 8  # so many may be written down one by one
 _SMALL, _LARGE = 2**16, 2**20  # the numbers of a matrix; of one that is nearly square
 _SQUARE = 4  # the most by which that may be wider than high
@@ -113,6 +114,8 @@ class Moving(Preparing):
                 return part if repeated is None else repeated(count)
             return self._fewer(part, count) if type(part) is int else part
 
+        if func._schema.name in _AS_IN_MEMORY:
+            func = torch.reshape
         return func(*tree_map(instead, args), **kwargs)
 
     def _fewer(self, size: int, count: int) -> int:
@@ -170,16 +173,17 @@ class Moving(Preparing):
     ) -> list[Tensor]:
         """What an operation makes of other rows than those of a tensor, each (rows, units)."""
         (before,) = self._places(row)
-        shape = [self._fewer(size, len(ones)) for size in row.shape]
-        first = shape.pop(before)
-        self._repeated[id(row)] = lambda _: ones.view(first, *shape).movedim(0, before)
+        shape = list(row.shape)
+        shape[before] //= self._rows
+        made = ones.view(len(ones), *shape).movedim(0, before).flatten(before, before + 1)
+        self._repeated[id(row)] = lambda _: made
         try:
             found = listed(self._again(func, args, kwargs, len(ones)))
         finally:
             del self._repeated[id(row)]
         firsts = (self._places(tensor)[0] for tensor in results)
         return [
-            part.movedim(after, 0).reshape(len(ones), -1)
+            part.unflatten(after, (len(ones), -1)).movedim(after, 0).reshape(len(ones), -1)
             for part, after in zip(found, firsts, strict=True)
         ]
 
@@ -298,7 +302,9 @@ class Moving(Preparing):
             self._expanded(self.node(left), (heads, n, m, 1), (heads, n, m, k)),
             self._expanded(self.node(right), (heads, 1, m, k), (heads, n, m, k)),
         )
-        if heads * n * k == 1:
+        if m == 1:
+            total = each
+        elif heads * n * k == 1:
             total = self.graph.reduce("sum", each)
         else:
             _check_size(heads * n * m * k, heads * n * k)

@@ -81,7 +81,7 @@ def _plan(cell: Cell) -> Plan:
     draws, apart = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
         step, preparation = trace_step(cell)
-        ahead = computed_ahead(step)
+        ahead = computed_ahead(step, preparation.constants)
         program = _program(step if ahead is None else ahead.rest)
         projection = trace_projection(cell) if apart and ahead is None else None
         return Plan(step, preparation, program, ahead, projection, draws, apart)

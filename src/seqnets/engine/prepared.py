@@ -120,6 +120,12 @@ class Preparation:
         """The names of the parameters that it is computed from."""
         return {key for key in self._read_with(self.calls) if isinstance(key, str)}
 
+    @property
+    def constants(self) -> set[str]:
+        """The names of what is made of no parameter, as ones and zeros are."""
+        made = {key for call in self._parted[0] for key in call.results}
+        return {name for name, key in self.made if key in made}
+
     def _read_with(self, calls: Iterable[_Call]) -> set[str | int]:
         """The keys that the loop reads, and those that some calls do."""
         return {*dict(self.made).values()}.union(*(call.reads for call in calls))

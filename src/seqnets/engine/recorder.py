@@ -164,7 +164,7 @@ class Recorder(Watcher):
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
         in_place = name.endswith("_") and not name.endswith("__")
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags and name not in COMPOSED:
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
         if name in _EMPTY:
             result = func(*args, **kwargs)

@@ -59,7 +59,8 @@ def _run(request: Request) -> tuple[Tensor, State]:
         outputs.append(y)
 
     if not outputs:  # no numbers, but a gradient as any other
-        return x.new_zeros(B, 0, cell.output_size) * projected.sum(), state
+        y = x.new_zeros(B, 0, cell.output_size) * projected.sum()
+        return y, tuple([part.clone() for part in state])  # as after any number of steps
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
 
 

@@ -6,7 +6,7 @@ A step is run once, on a few rows of no matter what numbers, while every operati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
     """The same, written down by a recorder of some kind."""
     recorder, bound, x, state = _stand_ins(cell, kind)
     before = dict(bound.__dict__)
-    sizes = {name: len(value) for name, value in before.items() if isinstance(value, Sized)}
+    sizes = {name: _length(value) for name, value in before.items()}
     with told_why(), torch.set_grad_enabled(kind is Surrogates):
         if project:
             with recorder:
@@ -67,8 +67,7 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
                 after = bound.step(x, state)
         bound.check_after(after, state)
     for name, value in bound.__dict__.items():
-        longer = isinstance(value, Sized) and len(value) != sizes.get(name)
-        if name not in before or before[name] is not value or longer:
+        if name not in before or before[name] is not value or _length(value) != sizes[name]:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
     written, widths = [], cell.state_sizes
@@ -88,6 +87,14 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
     preparation = recorder.preparation(step.parameters)
     compare(step, preparation, cell, project=project, functions=recorder.functions)
     return step, preparation
+
+
+def _length(value: Any) -> int | None:
+    """How many things something holds; None if it holds none, or does not say."""
+    try:
+        return len(value)
+    except Exception:  # whatever somebody's class may raise
+        return None
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
