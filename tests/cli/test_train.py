@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -16,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
-from seqnets.training import load_checkpoint, save_checkpoint
+from seqnets.training import SequenceModule, load_checkpoint, save_checkpoint
 
 from .conftest import SMALL, only_run
 
@@ -370,6 +371,94 @@ def test_a_second_interrupt_ends_the_run_at_once_with_130(
     signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
 
     assert done.code == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_stopped_while_it_scores_says_so(
+    number, seqnets, small_text, tmp_path, monkeypatch
+):
+    def stopped(*_):
+        signal.raise_signal(number)
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    whole = SequenceModule.test_step
+    monkeypatch.setattr(SequenceModule, "test_step", stopped)
+    trained = seqnets("train", *small_text)
+    folder = only_run(tmp_path)
+    checkpoint = f"checkpoint={folder / 'checkpoints' / 'last.ckpt'}"
+    scored = seqnets("evaluate", checkpoint)
+    monkeypatch.setattr(SequenceModule, "test_step", whole)
+    resumed = seqnets("train", f"resume={folder}")
+
+    assert trained.code == scored.code == 128 + number
+    assert f"Stopped by {number.name} after training; to score" in trained.out
+    assert f"{number.name} after training" in (folder / "run.log").read_text()
+    assert "Traceback" not in (folder / "run.log").read_text()
+    assert scored.err == f"Stopped by {number.name}.\n"
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert resumed.code == 0
+    assert "Figures of the test part" in resumed.out
+
+
+MISTAKES = {
+    "a mode that is none": (
+        ["callbacks=early_stopping", "callbacks.early_stopping.mode=up"],
+        (1, "callbacks.early_stopping: .*EarlyStopping refuses its options: .*got up"),
+    ),
+    "a model of steps for whole sequences": (
+        ["model=language_model"],
+        (1, r"32 targets came for a batch, expected \(32, \d+\), one for each"),
+    ),
+    "a published number alone": (
+        ["published=3"],
+        (2, "published: is 3, expected a mapping of source, metric, value"),
+    ),
+    "a module that is not there": (
+        ["allow=[no_such_module]"],
+        (2, "allow: 'no_such_module' is in no module that can be imported"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_before_training_or_in_its_first_step(mistake, seqnets, tmp_path):
+    options, (code, told) = MISTAKES[mistake]
+    size = ["dataset.train_size=64", "dataset.test_size=32"]
+
+    done = seqnets("train", *SMALL, "dataset=parity", *size, *options)
+
+    assert done.code == code
+    assert re.search(told, done.err), done.err
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_run_goes_on_in_its_own_folder_and_in_no_other(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+
+    done = seqnets("train", f"resume={only_run(tmp_path)}", "output=elsewhere")
+
+    assert done.code == 2
+    assert "output: came with a run to resume" in done.err
+
+
+def test_a_path_that_was_relative_to_another_folder_is_told_so(
+    seqnets, small_text, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = [o for o in small_text if not o.startswith("dataset.path=")]
+    seqnets("train", *options, "dataset.path=book.txt")
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    done = seqnets("evaluate", f"checkpoint={only_run(tmp_path)}")
+
+    assert done.code == 1
+    assert "relative to where it was trained" in done.err
+    assert (
+        seqnets("evaluate", f"checkpoint={only_run(tmp_path)}", "dataset.path=../book.txt").code
+        == 0
+    )
 
 
 def test_a_run_that_stops_early_says_so_and_goes_on_with_the_patience_it_suggests(

@@ -532,10 +532,22 @@ OBJECTS = (
         ("[[5, 6]]", "[5, 6]", "line 2: 1 feature a step came, expected 2"),
         ("[3, 4]", "[3]", r"line 1: step 2 of column x is \[3\], expected a list of 2 numbers"),
         ("[3, 4]", "3", "line 1: step 2 of column x is 3, expected a list of 2 numbers"),
-        ("[3, 4]", "[3, NaN]", "line 1: column x, step 2 is nan, expected a finite number"),
-        ("[3, 4]", "[3, null]", "line 1: column x, step 2 is missing, expected a finite number"),
-        ("[3, 4]", "[3, Infinity]", "line 1: column x, step 2 is inf, expected a finite number"),
-        ("[3, 4]", "[3, true]", "line 1: column x, step 2 is True, expected a finite number"),
+        ("[3, 4]", "[3, NaN]", "line 1: column x, step 2 is nan, expected a finite float32 number"),
+        (
+            "[3, 4]",
+            "[3, null]",
+            "line 1: column x, step 2 is missing, expected a finite float32 number",
+        ),
+        (
+            "[3, 4]",
+            "[3, Infinity]",
+            "line 1: column x, step 2 is inf, expected a finite float32 number",
+        ),
+        (
+            "[3, 4]",
+            "[3, true]",
+            "line 1: column x, step 2 is True, expected a finite float32 number",
+        ),
         ("[3, 4]", '[3, "four"]', "line 1: column x, step 2 is 'four'"),
         (
             '"x": [[1, 2], [3, 4]]',

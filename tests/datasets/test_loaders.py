@@ -127,6 +127,26 @@ def test_a_position_beyond_the_epoch_is_refused(make):
 
 
 @pytest.mark.parametrize("make", LOADERS)
+def test_to_look_at_some_leaves_a_loader_where_it_is(make):
+    loader, whole = make(), make()
+    rest = iter(loader)
+    next(rest)
+
+    some = loader.some()
+
+    assert some.x.shape[0] == next(iter(whole)).x.shape[0]
+    assert all_same(list(rest), list(whole)[1:])
+
+
+def test_some_sequences_are_from_all_over():
+    y = torch.arange(10).repeat_interleave(8)
+    sequences = Sequences(torch.zeros(160, 1), torch.full((80,), 2), y)
+
+    assert SequenceLoader(sequences, 12).some().y.unique().tolist() == list(range(10))
+    assert len(SequenceLoader(sequences, 100).some().x) == 80
+
+
+@pytest.mark.parametrize("make", LOADERS)
 def test_the_global_random_states_are_left_alone(make):
     torch.manual_seed(1)
     np.random.seed(1)

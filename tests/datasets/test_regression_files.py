@@ -189,10 +189,12 @@ def test_new_files_may_have_no_targets(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0,1000,", "0,,", "line 2: column last is missing, expected a finite number"),
-        ("0,1000,", "0,much,", "line 2: column last is 'much', expected a finite number"),
-        ("0,1000,", "0,nan,", "line 2: column last is 'nan', expected a finite number"),
-        ("0,1000,", "0,1e99,", "line 2: column last is '1e99', expected a finite number"),
+        ("0,1000,", "0,,", "line 2: column last is missing, expected a finite float32 number"),
+        ("0,1000,", "0,1_000,", "line 2: column last is '1_000', expected a finite float32 number"),
+        ("0,1000,", "0,١٢,", "line 2: column last is '١٢', expected a finite float32 number"),
+        ("0,1000,", "0,much,", "line 2: column last is 'much', expected a finite float32 number"),
+        ("0,1000,", "0,nan,", "line 2: column last is 'nan', expected a finite float32 number"),
+        ("0,1000,", "0,1e99,", "line 2: column last is '1e99', expected a finite float32 number"),
         ("0,2000,3,2", "0,2001,3,2", r"line 3: last, sum is \(2001.0, 3.0\), expected \(2000.0"),
         ("last", "first", r"line 2: the columns .* came, expected last too.\n.*dataset.targets="),
     ],

@@ -173,7 +173,10 @@ def rows(*changed):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (rows((5, "2026-01-01 03:00:00,x")), "line 5: column a is 'x', expected a finite number"),
+        (
+            rows((5, "2026-01-01 03:00:00,x")),
+            "line 5: column a is 'x', expected a finite float32 number",
+        ),
         (rows((5, "2026-01-01 03:00:00,")), r"line 5: column a is missing.*\n.*missing=forward"),
         (rows((5, "soon,3")), "line 5: time is 'soon', expected a time such as"),
         (rows((5, ",3")), "line 5: time is missing, expected a time"),

@@ -182,7 +182,9 @@ def test_a_number_is_read(value, expected):
     ["", None, "one", "nan", "inf", "1e300", 1e300, 10**400, float("nan"), True, [1], {}, "1,5"],
 )
 def test_what_is_no_finite_number_is_refused_with_its_column(value):
-    with pytest.raises(DataError, match=r"a.csv, line 3: column x is .* expected a finite number"):
+    with pytest.raises(
+        DataError, match=r"a.csv, line 3: column x is .* expected a finite float32 number"
+    ):
         number("a.csv, line 3", "x", value)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,21 @@ def plain(config: DictConfig) -> Config:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if not isinstance(resolved["allow"], list):
         raise UsageError(f"allow: is {resolved['allow']!r}, expected a list: 'allow=[MODULE]'.")
+    for name in resolved["allow"]:
+        if not isinstance(name, str) or not _is_there(name.partition(".")[0]):
+            raise UsageError(
+                f"allow: {name!r} is in no module that can be imported.\n"
+                "  Modules are looked for where Python looks (PYTHONPATH), by their dotted names."
+            )
     return resolved
+
+
+def _is_there(module: str) -> bool:
+    """Whether there is a module, which is not loaded for this."""
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except ValueError:  # an empty name
+        return False
 
 
 def check_seed(seed: Any) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import near
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, SeqnetsError
 
 ALLOWED = (
     "seqnets",
@@ -88,6 +89,10 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
             f"{key}: {node[_TARGET]} cannot be made from the options "
             f"{', '.join(options) or 'none'}: {error}."
         ) from error
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, SeqnetsError):
+            raise
+        raise ConfigError(f"{key}: {node[_TARGET]} refuses its options: {error}") from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import seqnets
 from seqnets.cli.names import near
+from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.errors import SeqnetsError
 
 VERBS = {
@@ -71,9 +72,13 @@ def keep_memory() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Run a verb and return the exit code; errors of seqnets are told without a traceback."""
     try:
-        code = _told(arguments)
+        with stoppable():
+            code = _told(arguments)
         sys.stdout.flush()
         return code
+    except Stopped as stop:
+        print(f"{stop}.", file=sys.stderr)
+        return stop.code
     except BrokenPipeError:  # whoever reads has had enough
         _drop_output()
         return 0

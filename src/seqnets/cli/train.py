@@ -37,6 +37,7 @@ from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.main import FULL
 from seqnets.cli.names import UsageError, shell
+from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import Trained
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, SeqnetsError, counted
@@ -72,6 +73,11 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
         own: The verb's configuration file.
     """
     resume = given.get("resume")
+    if "output" in given and resume not in (None, "last", "auto"):
+        raise UsageError(
+            "output: came with a run to resume, expected one of the two.\n"
+            "  A run goes on in its own folder; resume=last and resume=auto look for it in output."
+        )
     path = runs.find_resume(resume, given.get("output") or own["output"])
     if path is None:
         return None
@@ -93,6 +99,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     """
     options = plain(config)
     check_seed(options["seed"])
+    _check_published(options.get("published"))
     if not isinstance(options["output"], str):
         raise UsageError(f"output: is {options['output']!r}, expected a folder.")
     check_filled(output=options["output"])
@@ -109,6 +116,18 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     dataset = choices.get("dataset") or "resumed"
     with _full_disk(), _running(existing, options, dataset) as running, quiet(), _together():
         return _train(options, running, checkpoint, console, command)
+
+
+def _check_published(published: Any) -> None:
+    """Raise UsageError unless it is what others reached: a source, a metric and its value."""
+    if published is None:
+        return
+    keys = ("source", "metric", "value")
+    if not isinstance(published, dict) or not all(map(published.get, keys)):
+        raise UsageError(
+            f"published: is {published!r}, expected a mapping of {', '.join(keys)}.\n"
+            "  It stands beside the figures of the test part; published=null leaves it out."
+        )
 
 
 @dataclass
@@ -162,7 +181,13 @@ def _train(
             "trainer: its limits let a new run make no step, expected at least one.\n"
             "  They are max_epochs, max_steps, max_time and limit_train_batches."
         )
-    _conclude(options, folder, trained, trainer, named, console, command)
+    try:
+        _conclude(options, folder, trained, trainer, named, console, command)
+    except Stopped as stop:
+        logger.info("%s after training", stop)
+        again = f"{_again(folder)}{command}"
+        report.show(console, f"{stop} after training; to score what was trained:", again)
+        return trained._replace(code=stop.code)
     return trained._replace(test=report.figures(trainer, "test").get(trained.metric))
 
 
@@ -402,7 +427,7 @@ def _logged(running: _Running, new: bool) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        trace = None if isinstance(error, SeqnetsError) else error
+        trace = None if isinstance(error, SeqnetsError | Stopped) else error
         logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
         if new and (running.trainer is None or running.trainer.global_step == 0):
             _close_log()

@@ -12,7 +12,7 @@ from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.datasets import DataModule
 from seqnets.datasets.loader import Loader
-from seqnets.errors import CheckpointError
+from seqnets.errors import CheckpointError, DataError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.training.checkpoint import check_data
 
@@ -90,7 +90,13 @@ def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule
         CheckpointError: The data have another vocabulary, other classes, features or scales than
             those that the model knows.
     """
-    data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
+    try:
+        data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
+    except DataError as error:
+        raise DataError(
+            f"{error}\n  A path of the checkpoint's is relative to where it was trained, or has "
+            "moved since; dataset.path=… and the like name another."
+        ) from error
     try:
         check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
     except CheckpointError as error:

@@ -132,7 +132,12 @@ def check_text(path: Path) -> None:
 
 
 def parse_number(text: str) -> float:
-    """Return the number that a text is, or NaN for what is none that float32 can hold."""
+    """Return the number that a text is, or NaN for what is none that float32 can hold.
+
+    Python's own ways of writing one are none: 1_000, or digits of other scripts.
+    """
+    if "_" in text or not text.isascii():
+        return math.nan
     try:
         number = float(text)
     except ValueError:

@@ -71,6 +71,13 @@ class Loader(ABC):
         """
         return self
 
+    def some(self) -> Batch:
+        """Return a batch to look at, this process's share; the position stays where it is.
+
+        To be overridden where sequences that come together are alike, as those of one class.
+        """
+        return self._batch(self._order(0), 0)
+
     @property
     def ids(self) -> list[Any] | None:
         """What the file calls the sequences, in its order; None where it has no names for them."""

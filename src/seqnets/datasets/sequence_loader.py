@@ -98,6 +98,13 @@ class SequenceLoader(Loader):
         ordered._shuffle = False
         return ordered
 
+    def some(self) -> Batch:
+        """Return a batch of sequences from all over."""
+        rank, processes = share()
+        count = min(self._batch_size * processes, len(self._sequences))
+        rows = np.linspace(0, len(self._sequences) - 1, count).round().astype(np.int64)
+        return self._sequences.batch(torch.from_numpy(rows[rank::processes]))
+
     @property
     def ids(self) -> list[Any] | None:
         """What the file calls the sequences, in its order; None where it has no names for them."""

@@ -91,7 +91,7 @@ class Wanted:
         if self.missing:
             return math.nan
         raise DataError(
-            f"{where}: column {column} is {shown(cell)}, expected a finite number.\n"
+            f"{where}: column {column} is {shown(cell)}, expected a finite float32 number.\n"
             "  Fill it in, or say how: dataset.missing=forward or dataset.missing=zero."
         )
 

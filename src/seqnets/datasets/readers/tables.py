@@ -78,7 +78,9 @@ def number(where: str, column: str, value: Any) -> float:
     elif isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         found = float(value) if -LARGEST <= value <= LARGEST else math.nan
     if math.isnan(found):
-        raise DataError(f"{where}: column {column} is {shown(value)}, expected a finite number.")
+        raise DataError(
+            f"{where}: column {column} is {shown(value)}, expected a finite float32 number."
+        )
     return found
 
 

@@ -145,7 +145,8 @@ def _read_dimension(number: int, text: str, missing: bool) -> np.ndarray:
         value = parse_number(word)
         if math.isnan(value) and not (missing and is_missing(word)):
             raise ValueError(
-                f"step {place} of dimension {number} is {word!r}, expected a finite number.\n"
+                f"step {place} of dimension {number} is {word!r}, expected a finite float32 "
+                "number.\n"
                 "  Missing values ('?', NaN) must be filled in before."
             )
         values.append(value)

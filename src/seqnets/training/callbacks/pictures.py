@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pictures(Sparingly):
-    """Show what the model says of the first validation batch, after validations.
+    """Show what the model says of some of the validation part, after validations.
 
     What there is to see is the objective's to say (:meth:`~seqnets.training.Objective.pictures`).
     Without matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and the log says so.
@@ -39,7 +39,7 @@ class Pictures(Sparingly):
         """Run the model over the batch, draw and write."""
         if not can_draw():
             return
-        batch = first_batch(trainer, pl_module)
+        batch = some_batch(trainer, pl_module)
         precision = trainer.precision_plugin
         with evaluating(pl_module.model), torch.no_grad(), precision.forward_context():
             outcome = pl_module.objective(pl_module.model, precision.convert_input(batch))
@@ -49,12 +49,11 @@ class Pictures(Sparingly):
             write(writer, name, picture, trainer.global_step)
 
 
-def first_batch(trainer: Trainer, pl_module: Any) -> Batch:
-    """The first validation batch, on the module's device."""
+def some_batch(trainer: Trainer, pl_module: Any) -> Batch:
+    """A batch of the validation part, from all over, on the module's device."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batch: Batch = data.transfer_batch_to_device(
-        next(iter(data.val_dataloader())), pl_module.device, 0
-    )
+    some = data.val_dataloader().some()
+    batch: Batch = data.transfer_batch_to_device(some, pl_module.device, 0)
     return batch
 
 

@@ -14,7 +14,7 @@ from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
 from seqnets.models.heads import wide
-from seqnets.training.callbacks.pictures import can_draw, first_batch, write
+from seqnets.training.callbacks.pictures import can_draw, some_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
@@ -84,7 +84,7 @@ class MusicSamples(Sparingly):
         if not isinstance(pl_module.objective, Polyphony):
             return
         precision = trainer.precision_plugin
-        batch = first_batch(trainer, pl_module)
+        batch = some_batch(trainer, pl_module)
         piece = batch.x[0, : min(self.beginning, lengths_of(batch)[0])]
         with evaluating(pl_module.model), precision.forward_context():
             played = compose(pl_module.model, precision.convert_input(piece), self.length)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
 from seqnets.models.heads import wide
@@ -179,8 +179,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
     """Score logits, (N, C), by the classes that are right, (N,); ``IGNORE`` where none is.
 
     Raises:
-        DataError: A target is no class.
+        DataError: A target is no class, or there is not one for each that the model says.
     """
+    if logits.shape[:-1] != targets.shape:
+        raise DataError(
+            f"Objective: {counted(targets.numel(), 'target')} came for a batch, expected "
+            f"{tuple(logits.shape[:-1])}, one for each that the model says.\n"
+            "  A model that says something of every step has no answer for a whole sequence, and "
+            "the other way round."
+        )
     check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
     total = F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="sum")
