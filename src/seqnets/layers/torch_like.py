@@ -25,6 +25,7 @@ from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
+from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.typing import State
 
 Device = torch.device | str | None
@@ -304,48 +305,84 @@ class TorchLike(_TorchLike):
             )
         self._check_features(packed.data)
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
-        T, B, lengths = len(sizes), int(sizes[0]), None
-        if sizes[-1] == B and not torch.jit.is_tracing():  # nothing is padding
-            x = packed.data.reshape(T, B, -1).transpose(0, 1)
-        else:
-            x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        y, state = self._run(x, state, lengths)
-        if lengths is not None and len(state) > 1 and not self.proj_size and x.is_cpu:
-            # Under autocast torch.nn's LSTM rounds memories there, but not in packed sequences.
-            y, state = y.to(x.dtype), tuple(part.to(x.dtype) for part in state)
-        if lengths is None:
-            data = y.transpose(0, 1).reshape(T * B, -1)
+        if not torch.jit.is_tracing() and sizes[-1] == sizes[0]:  # nothing is padding
+            data = packed.data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
+            y, state = self._run(data, state, None)
+            data = y.transpose(0, 1).flatten(0, 1)
+        elif not torch.jit.is_tracing() and (is_ragged(sizes) or (self.training and self.dropout)):
+            # where torch.nn drops, too, there is no padding
+            data, state = self._in_dtype(packed.data, *self._run_packed(packed.data, sizes, state))
         else:
+            x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
+            y, state = self._in_dtype(x, *self._run(x, state, lengths))
             data, sizes, *_ = pack_padded_sequence(y, lengths, batch_first=True)
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
 
+    def _in_dtype(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
+        """What came of packed sequences, as torch.nn's LSTM has it under autocast on a CPU.
+
+        It rounds memories there, but not in packed sequences.
+        """
+        if len(state) > 1 and not self.proj_size and x.is_cpu:
+            return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
+        return y, state
+
     def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """Run over rows side by side, (B, T, I)."""
+
+        def once(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
+            y, final = unroll(cell, x, state, lengths, reverse=reverse)
+            return _time_first(y), final
+
+        def beside(outputs: list[Tensor]) -> Tensor:
+            return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
+
+        self._check_batch(state, len(x))
+        return self._run_layers(_time_first(x), state, once, beside)
+
+    def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Run over packed rows, (N, I)."""
+
+        def once(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
+            return unroll_packed(cell, x, sizes, state, reverse)
+
+        self._check_batch(state, int(sizes[0]))
+        return self._run_layers(data, state, once, partial(torch.cat, dim=-1))
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        state: State | None,
+        once: Callable[[GatedCell, Tensor, State | None, bool], tuple[Tensor, State]],
+        beside: Callable[[list[Tensor]], Tensor],
+    ) -> tuple[Tensor, State]:
+        """Run one layer after the other.
+
+        Args:
+            x: Inputs, in whatever order.
+            state: State before the first step, each (L*D, B, H).
+            once: Runs a cell over inputs from a state, each (B, H): outputs in the same order, and
+                the state after the last step.
+            beside: Joins the features of the outputs of both directions.
+        """
         self._check_sizes()
-        self._check_batch(state, x)
-        D = 1 + self.bidirectional
-        x, finals = _time_first(x), []
+        D, finals = 1 + self.bidirectional, []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for place in range(layer * D, (layer + 1) * D):
-                y, final = unroll(
-                    self._bound(self._equations[place], self._suffixes[place]),
-                    x,
-                    None if state is None else tuple(part[place] for part in state),
-                    lengths,
-                    reverse=place % D == 1,
-                )
-                outputs.append(_time_first(y))
+                cell = self._bound(self._equations[place], self._suffixes[place])
+                before = None if state is None else tuple(part[place] for part in state)
+                y, final = once(cell, x, before, place % D == 1)
+                outputs.append(y)
                 finals.append(final)
-            x = outputs[0]
-            if D == 2:
-                x = torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
+            x = outputs[0] if D == 1 else beside(outputs)
         if len(finals) == 1:
             return x, tuple([part.unsqueeze(0) for part in finals[0]])
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
@@ -392,12 +429,12 @@ class TorchLike(_TorchLike):
                 )
         return tuple(part.unsqueeze(1) if unbatched else part for part in parts)
 
-    def _check_batch(self, state: State | None, x: Tensor) -> None:
+    def _check_batch(self, state: State | None, rows: int) -> None:
         if state is None:
             return
         sizes = self._equations[0].state_sizes
         for name, part, size in zip(self.cell_class.states, state, sizes, strict=True):
-            expected = (len(self._equations), x.shape[0], size)
+            expected = (len(self._equations), rows, size)
             if tuple(part.shape) != expected:
                 raise ShapeError(
                     f"{self._name}: Expected hidden state '{name}' of size {expected}, got "
