@@ -13,7 +13,7 @@ from torch.backends.cudnn import rnn as cudnn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
-from seqnets.engine.request import Request, at_steps, state_before, under_transform
+from seqnets.engine.request import Request, at_steps, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
@@ -72,7 +72,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     return y, tuple([part.squeeze(0) for part in state])
 
 
-def _weights(cell: GatedCell) -> list[Tensor]:
+def _weights(cell: GatedCell) -> list[Any]:
     """Those of a cell, in the order in which torch's kernels take them."""
     own: dict[str, Any] = cell._parameters  # torch looks there last
     return [own[name] if name in own else getattr(cell, name) for name in cell.parameter_shapes]
@@ -189,24 +189,32 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
     Raises:
         ShapeError, DtypeError, DeviceError: As ``Cell.forward`` says.
     """
-    cell.compute_weights(x)
+    if cell._modules or cell._forward_pre_hooks:  # else every tensor is there as it is
+        cell.compute_weights(x)
     kernel = _step_kernel(cell)
     if kernel is None or under_transform():
         return cell.forward(x, state)
     cell.check_input(x, "B", "I")
-    state = state_before(cell, x, state)
-    weights = (getattr(cell, name, None) for name in _WEIGHTS)
+    if state is None:  # nobody writes to it, so that all parts can be one
+        state = (x.new_zeros(x.shape[0], cell.hidden_size),) * len(cell.states)
+    else:
+        state = cell.check_state(state, x)
+    weights = _weights(cast(GatedCell, cell))
+    if len(weights) == 2:
+        weights += [None, None]
     after = kernel(x, state if len(state) > 1 else state[0], *weights)
     return (after, (after,)) if isinstance(after, Tensor) else (after[0], after)
 
 
-_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # in the order of a cell's shapes
 
 
 def _step_kernel(cell: Cell) -> Any:
     """Torch's function for a step of such a cell; None if it has none."""
     kind = family(cell)
-    if kind is None or not {*cast(GatedCell, cell).parameter_shapes} <= {*_WEIGHTS}:
+    if kind is None:
+        return None
+    if tuple(cast(GatedCell, cell).parameter_shapes) not in (_WEIGHTS, _WEIGHTS[:2]):
         return None
     if kind is LSTMCell:
         return _VF.lstm_cell
