@@ -89,8 +89,9 @@ def _legend(
     if shared:
         told[_COLOURS[-1]] = shared[0] if len(shared) == 1 else f"{len(shared)} others"
     longest = max(map(len, told.values()), default=0)
-    figure.legend(
-        handles=[Patch(color=colour, label=name) for colour, name in told.items()],
-        loc="outside upper left", ncols=min(6, int(_WIDTH / (0.6 + 0.08 * longest))),
-        frameon=False, fontsize="small",
-    )  # fmt: skip
+    handles = [Patch(color=colour, label=name) for colour, name in told.items()]
+    columns = min(6, int(_WIDTH / (0.6 + 0.08 * longest)), max(1, len(handles)))
+    in_lines = [each for first in range(columns) for each in handles[first::columns]]
+    figure.legend(  # which fills one column after the other
+        handles=in_lines, loc="outside upper left", ncols=columns, frameon=False, fontsize="small"
+    )

@@ -54,9 +54,15 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
-            f"{where}: the columns {', '.join(map(str, row)) or 'none'} came, expected "
+            f"{where}: the columns {', '.join(map(_named, row)) or 'none'} came, expected "
             f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
         )
+
+
+def _named(column: Any) -> str:
+    """A column's name, in quotes where blanks are around it, which nobody would see."""
+    name = str(column)
+    return name if name == name.strip() else repr(name)
 
 
 def is_missing(value: Any) -> bool:
