@@ -63,15 +63,6 @@ class Explanation:
         return "\n".join([f"{self.chosen}: chosen{how}", *lines])
 
 
-def dispatch(request: Request, backend: str) -> tuple[Tensor, State]:
-    """Run a request on the backend of this name, or on the one that "auto" finds.
-
-    Raises:
-        BackendError: No backend has this name, or the one named refuses.
-    """
-    return run(request, choose(request, backend))
-
-
 def choose(request: Request, backend: str) -> str:
     """The backend of this name, or the one that "auto" finds.
 
