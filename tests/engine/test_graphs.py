@@ -5,7 +5,7 @@ import torch
 from torch.export import Dim
 
 import seqnets
-from seqnets import Hierarchical, Recurrent, Reversed
+from seqnets import Hierarchical, Recurrent, Reversed, models
 from seqnets.cells import (
     DeepTransition,
     GRUCell,
@@ -135,3 +135,41 @@ def test_compile_and_export_take_a_cell_with_all_options_that_apply(cell_cls):
 
     torch.testing.assert_close(compiled(x), expected)
     torch.testing.assert_close(exported(x), expected)
+
+
+class First(torch.nn.Module):
+    """What a model gives first, of features or of tokens."""
+
+    def __init__(self, model, *further):
+        super().__init__()
+        self.model, self.further = model, further
+
+    def forward(self, x):
+        found = self.model(x, *(part[: x.shape[0]] for part in self.further))
+        return found[0] if isinstance(found, tuple) else found
+
+
+TOKENS = torch.zeros(9, 4, dtype=torch.int64)
+EXPORTED = {
+    "LSTM": lambda: First(seqnets.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True)),
+    "GRU": lambda: First(seqnets.GRU(3, 4, batch_first=True)),
+    "MGU": lambda: First(seqnets.MGU(3, 4, batch_first=True)),
+    **{
+        f"forecaster, {strategy.__name__}": lambda strategy=strategy: First(
+            models.Forecaster(GRUCell, 3, 3, 5, hidden_size=4, strategy=strategy)
+        )
+        for strategy in (models.Direct, models.EncoderDecoder, models.Parallel)
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_an_exported_model_takes_any_number_of_rows(kind):
+    torch.manual_seed(0)
+    model, rows = EXPORTED[kind]().eval(), Dim("B", min=2, max=64)
+
+    exported = torch.export.export(model, (torch.randn(3, 8, 3),), dynamic_shapes=({0: rows},))
+
+    x = torch.randn(5, 8, 3)
+    torch.testing.assert_close(exported.module()(x), model(x))

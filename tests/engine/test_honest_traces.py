@@ -618,3 +618,45 @@ def test_zeros_of_both_signs_are_two_attributes():
     unroll(cell, x)
     cell.zero = -0.0
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
+class Bent:
+    """What a cell may inherit besides."""
+
+    rate = 1.0
+
+    def bend(self, a):
+        return torch.tanh(a)
+
+
+class Inner(nn.Module):
+    def forward(self, a):
+        return torch.relu(a)
+
+
+OUTSIDE = {
+    "a mixin's method": (Bent, "bend", lambda self, a: torch.sin(a)),
+    "a mixin's attribute": (Bent, "rate", 2.0),
+    "a module's forward": (Inner, "forward", lambda self, a: torch.sin(a)),
+}
+
+
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_what_a_cell_is_made_of_may_change_without_being_a_cells(what, monkeypatch):
+    class Mixed(Bent, GatedCell):
+        gates = ("n",)
+
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.inner = Inner()
+
+        def update(self, wx, uh, state):
+            return (self.rate * self.bend(wx.n + uh.n) + 0.1 * self.inner(wx.n),)
+
+    cell, x = Mixed(I, H), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    monkeypatch.setattr(*OUTSIDE[what])
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])

@@ -21,6 +21,12 @@ def test_what_has_no_true_class_is_not_counted():
     assert counts.tolist() == [[0, 0], [1, 0]]
 
 
+def test_what_is_said_and_is_no_class_is_not_counted():
+    counts = count_confusions(np.array([0, 1, 1]), np.array([4, 1, -1]), 3)
+
+    assert counts.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
 def test_a_cell_is_shaded_by_its_share_of_the_row_and_holds_its_count():
     figure = draw_confusion(np.array([[3, 1], [0, 0]]), ["good", "bad"])
 

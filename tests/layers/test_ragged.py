@@ -117,6 +117,20 @@ def test_a_state_of_another_batch_is_refused(in_pieces):
         layer(packed, torch.zeros(1, 3, H).double())
 
 
+def test_under_autocast_a_packed_network_gives_the_dtypes_of_one_whose_rows_are_alike(in_pieces):
+    layer = seqnets.RNN(I, H, bidirectional=True, num_layers=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = (
+            layer(pack_sequence([row.float() for row in rows(lengths)]))
+            for lengths in ([30, 1, 1, 1], [3, 3])
+        )
+
+    assert in_pieces
+    assert [t.dtype for t in (found[0].data, found[1])] == [
+        t.dtype for t in (expected[0].data, expected[1])
+    ]
+
+
 def test_under_autocast_a_packed_lstm_gives_the_inputs_dtype(in_pieces):
     layer = seqnets.LSTM(I, H)
     packed = pack_sequence([row.float() for row in rows([30, 1, 1, 1])])

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -196,3 +197,20 @@ def test_what_it_cannot_serve_is_refused_by_name(case):
 
     with pytest.raises(error, match=said):
         make()
+
+
+def test_a_stream_that_was_made_in_inference_mode_serves_outside_of_it():
+    torch.manual_seed(0)
+    layer, x = Recurrent(GRUCell(3, 4)).eval(), torch.randn(2, 3)
+    with torch.inference_mode():
+        stream = Stream(layer, batch_size=2)
+
+    torch.testing.assert_close(stream(x), layer(x[:, None])[0][:, 0])
+    stream.reset()
+    stream.reset(torch.tensor([True, False]))
+
+
+def test_a_stream_refuses_what_is_no_tensor_by_its_type():
+    stream = Stream(Recurrent(GRUCell(3, 4)))
+    with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):
+        stream(np.zeros((1, 3), np.float32))

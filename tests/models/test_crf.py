@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from seqnets.models import ConditionalRandomField
+from seqnets.errors import DataError, ShapeError
+from seqnets.models import AdaptiveSoftmax, ConditionalRandomField, FusedSoftmax, PointHead
 from seqnets.typing import IGNORE
 
 FEATURES, CLASSES = 3, 3
@@ -137,3 +138,43 @@ def test_a_sequence_without_steps_costs_nothing(crf):
 
     assert crf.loss(y, targets).item() == 0
     assert crf.predict(y).shape == (2, 0)
+
+
+@pytest.mark.parametrize("wrong", [3, -3])
+def test_a_target_that_is_no_class_is_refused(crf, wrong):
+    y, targets = draw(2, 4)
+    targets[1, 2] = wrong
+    with pytest.raises(DataError, match=f"a target is {wrong}, expected 0..2"):
+        crf.loss(y, targets)
+
+
+HEADS = {
+    "field": lambda: ConditionalRandomField(FEATURES, CLASSES),
+    "fused": lambda: FusedSoftmax(FEATURES, CLASSES),
+    "fused in chunks": lambda: FusedSoftmax(FEATURES, 30, chunk=2),
+    "adaptive": lambda: AdaptiveSoftmax(FEATURES, 30, cutoffs=[10], div_value=2.0),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_is_past_the_end_of_a_row_costs_nothing(head):
+    head, lengths = HEADS[head]().double(), torch.tensor([4, 1])
+    y, targets = draw(2, 4)
+
+    found = head.loss(y, targets, lengths)
+
+    alone = [head.loss(y[b : b + 1, :n], targets[b : b + 1, :n]) for b, n in enumerate((4, 1))]
+    torch.testing.assert_close(found, sum(alone))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_targets_of_another_shape_are_refused(head):
+    y, targets = draw(2, 4)
+    with pytest.raises(ShapeError, match=r"targets have shape \(2, 1\), expected \(2, 4\)"):
+        HEADS[head]().double().loss(y, targets[:, :1])
+
+
+def test_numbers_past_the_end_of_a_row_cost_nothing():
+    y, targets = torch.ones(2, 3, 2, 1), torch.zeros(2, 3, 2)
+
+    assert float(PointHead().loss(y, targets, torch.tensor([3, 1]))) == 8

@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
+from seqnets.cells import GRUCell
+from seqnets.datasets import Adding
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from seqnets.models import SequenceRegressor
+from seqnets.models.heads import wide
 from seqnets.training import (
     Classification,
     Forecasting,
@@ -420,3 +424,46 @@ def test_gradients_are_found_in_the_thread_that_asks_for_them(tmp_path):
 
     assert seen == [False, False]
     assert torch._C._is_multithreading_enabled()
+
+
+def test_figures_of_many_batches_are_those_of_float32_though_all_is_in_half_precision(tmp_path):
+    torch.manual_seed(0)
+    said, right = torch.randn(4000, 2), torch.randn(4000, 2)
+    known = {"sizes": {"output_size": 2}}
+    module = SequenceModule(torch.nn.Linear(1, 1), Regression(), known, torch.optim.SGD)
+    module.to(torch.bfloat16)
+
+    for a, b in zip(said.bfloat16().split(5), right.bfloat16().split(5), strict=True):
+        module.losses["val"].update(torch.tensor(3.3), torch.tensor(5))
+        module.scores["val"].update(wide(a), wide(b))
+
+    found = {name: float(score) for name, score in module.scores["val"].compute().items()}
+    missed = (said.bfloat16() - right.bfloat16()).double()
+    assert sorted(found.values()) == pytest.approx(
+        sorted([float(missed.abs().mean()), float(missed.square().mean())]), rel=1e-3
+    )
+    assert float(module.losses["val"].compute()) == pytest.approx(3.3, rel=1e-5)
+
+
+def test_a_run_in_half_precision_tells_what_its_predictions_come_to(tmp_path):
+    data = Adding(length=10, train_size=40, test_size=600, batch_size=5)
+
+    def make(data):
+        model = SequenceRegressor(GRUCell, 1, input_size=2, hidden_size=4)
+        return SequenceModule(
+            model, Regression(), data.describe(), partial(torch.optim.SGD, lr=0.1)
+        )
+
+    running, module = fit(make, data, tmp_path, max_steps=2, precision="bf16-true")
+    (figures,) = running.test(module, data, verbose=False)
+    squares, absolutes = [], []
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            said, _ = module.model(batch.x.bfloat16(), None, batch.lengths)
+            missed = said.double() - batch.y.bfloat16().double()
+            squares.append(missed.square())
+            absolutes.append(missed.abs())
+
+    assert figures["test/mse"] == pytest.approx(float(torch.cat(squares).mean()), rel=1e-3)
+    assert figures["test/mae"] == pytest.approx(float(torch.cat(absolutes).mean()), rel=1e-3)
+    assert figures["test/loss"] == pytest.approx(figures["test/mse"], rel=1e-3)

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
 from seqnets.errors import CheckpointError
+from seqnets.training import callbacks
 from seqnets.training.callbacks import StopOnSignal
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
@@ -232,6 +233,17 @@ def test_a_run_goes_on_from_the_end_of_an_epoch_in_batches_of_another_size(size,
     last = tmp_path / "checkpoints" / "last.ckpt"
     ended, _ = fit(parity_module, other, tmp_path, resume=last, max_epochs=3)
     assert ended.global_step == 5 + 2 * 40 // size
+
+
+def test_our_early_stopping_goes_on_as_it_stands(tmp_path):
+    def patience():
+        return callbacks.EarlyStopping("val/loss", patience=9)
+
+    fit(parity_module, parity_data(), tmp_path, patience(), max_epochs=2)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    ended, _ = fit(parity_module, parity_data(), tmp_path, patience(), resume=last, max_epochs=3)
+
+    assert ended.global_step == 15
 
 
 def test_early_stopping_counts_on_where_it_was(tmp_path):

@@ -45,6 +45,18 @@ def _is_pythons(name: str) -> bool:
     return name.startswith(("__", "_abc_"))
 
 
+def is_counted(kind: type[Any]) -> bool:
+    """Whether changes of a class and of all its bases are counted: only cells' classes count."""
+    return all(isinstance(base, _CellType) for base in kind.__mro__ if _is_users(base))
+
+
+def _is_users(kind: type[Any]) -> bool:
+    return kind.__module__.partition(".")[0] not in _LIBRARIES
+
+
+_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}  # whose classes stay as they are
+
+
 def class_changes() -> int:
     """How often an attribute of any cell's class was changed so far."""
     return _CellType.changes

@@ -197,6 +197,8 @@ def trainer_errors() -> Iterator[None]:
         raised = [
             frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)
         ]
+        if isinstance(error.__cause__, OSError):  # a logger's, say, that has no room to write
+            raise error.__cause__ from None
         if isinstance(error, SeqnetsError) or not raised[-1].startswith("lightning."):
             raise
         raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error

@@ -136,7 +136,8 @@ def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
 
 def save(module: nn.RNNBase | TorchLike, path: Path) -> None:
     """Write a module's ``state_dict``, which ``torch.load`` reads with ``weights_only=True``."""
-    torch.save(module.state_dict(), path)
+    with path.open("wb") as file:  # which says what is wrong with it, as torch does not
+        torch.save(module.state_dict(), file)
 
 
 @torch.no_grad()

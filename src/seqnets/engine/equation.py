@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes
+from seqnets.cells.base import class_changes, is_counted
 from seqnets.engine.graph import Untraceable
 
 
@@ -37,22 +37,45 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
 
 
 def _code(kind: Any) -> tuple[Any, ...]:
-    """What a class's methods are compiled to: notebooks put new code into old ones."""
-    return tuple([method.__code__ for method in _methods(kind, class_changes())])
+    """What a class's methods are compiled to: notebooks put new code into old ones.
+
+    And what else it has, if it is no cell's, or one of its bases is not: nobody counts its changes.
+
+    Raises:
+        TypeError: An attribute has nothing to compare it by.
+    """
+    if is_counted(kind):
+        return tuple([method.__code__ for method in _methods_of_cell(kind, class_changes())])
+    others = [base for base in _own(kind) if not isinstance(base, type(Cell))]
+    plain = [
+        (name, _frozen(member, ()))
+        for base in others
+        for name, member in base.__dict__.items()
+        if not name.startswith("__") and not _functions([member])
+    ]
+    return *plain, *[method.__code__ for method in _methods(kind)]
 
 
 @lru_cache(maxsize=1024)
-def _methods(kind: type[Any], changes: int) -> list[FunctionType]:
-    """The functions of a class and its bases that are not of a library, properties' included.
+def _methods_of_cell(kind: type[Any], changes: int) -> list[FunctionType]:
+    """Those of a class that is all cells', until one of these is changed."""
+    return _methods(kind)
 
-    Args:
-        kind: The class.
-        changes: How often cells' classes were changed so far.
-    """
-    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
-    members = [member for base in own for member in base.__dict__.values()]
+
+def _methods(kind: type[Any]) -> list[FunctionType]:
+    """The functions of a class and its bases that are not of a library, properties' included."""
+    return _functions([member for base in _own(kind) for member in base.__dict__.values()])
+
+
+def _own(kind: type[Any]) -> list[type[Any]]:
+    """A class and its bases, but for those of libraries."""
+    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
+
+
+def _functions(members: Sequence[Any]) -> list[FunctionType]:
+    """The functions among members of a class, also of properties, static and class methods."""
     members = [getattr(member, "fget", None) or member for member in members]
-    members = [getattr(member, "__func__", member) for member in members]  # static ones, say
+    members = [getattr(member, "__func__", member) for member in members]
     return [member for member in members if isinstance(member, FunctionType)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import _VF, Tensor, nn
 from torch.backends.cudnn import rnn as cudnn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.cells.base import autocasts
+from seqnets.cells.base import autocasts, class_changes, is_counted
 from seqnets.engine.request import Request, at_steps, under_transform
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
@@ -252,7 +252,9 @@ def family(cell: Cell) -> type[GatedCell] | None:
     kind = type(cell)
     if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
         return None if cell.asked(has_equation) else _family(kind)
-    return None if has_equation(cell) else _known_family(kind)
+    if has_equation(cell):
+        return None
+    return _known_family(kind, class_changes()) if is_counted(kind) else _family(kind)
 
 
 def has_equation(cell: Cell) -> bool:
@@ -263,10 +265,16 @@ def has_equation(cell: Cell) -> bool:
 def _family(kind: type[Cell]) -> type[GatedCell] | None:
     for one in _FAMILIES:
         if issubclass(kind, one) and all(
-            getattr(kind, part) is getattr(one, part) for part in _EQUATIONS
+            getattr(kind, part) is whole for part, whole in _AS_WRITTEN[one].items()
         ):
             return one
     return None
 
 
-_known_family = cache(_family)
+_AS_WRITTEN = {one: {part: getattr(one, part) for part in _EQUATIONS} for one in _FAMILIES}
+
+
+@lru_cache(maxsize=1024)
+def _known_family(kind: type[Cell], changes: int) -> type[GatedCell] | None:
+    """The same, until a cell's class is changed."""
+    return _family(kind)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes
+from seqnets.cells.base import class_changes, is_counted
 from seqnets.engine import native
 from seqnets.engine.request import under_transform
 
@@ -74,5 +74,5 @@ def backend_of(cell: Cell, kind: _Kind | None) -> str | None:
 
 def remember(cell: Cell, kind: _Kind | None, backend: str) -> None:
     """Note the backend of a call, of a cell whose class alone tells what it computes."""
-    if kind and native.family(cell) is not None:
+    if kind and is_counted(type(cell)) and native.family(cell) is not None:
         _last[cell.origin] = kind, backend

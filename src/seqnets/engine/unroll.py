@@ -53,7 +53,7 @@ def unroll(
         BackendError: The named backend cannot run this request; the message says why.
     """
     check_is_cell("unroll", cell)
-    whole = lengths is None and resets is None
+    whole = lengths is None and resets is None and type(reverse) is bool  # as 1 and True are equal
     kind = recent.kind_of(cell, x, state is None, reverse, memory, backend) if whole else None
     chosen = recent.backend_of(cell, kind)
     if chosen is None:

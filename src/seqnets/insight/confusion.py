@@ -22,10 +22,10 @@ def count_confusions(true: np.ndarray, said: np.ndarray, classes: int) -> np.nda
 
     Args:
         true: Class numbers, (N,); what is none of them is left out.
-        said: Those that were said in their place, (N,).
+        said: Those that were said in their place, (N,); what is none of them is left out too.
         classes: Classes there are, C.
     """
-    known = (true >= 0) & (true < classes)
+    known = (true >= 0) & (true < classes) & (said >= 0) & (said < classes)
     pairs = true[known] * classes + said[known]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 

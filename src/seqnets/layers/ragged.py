@@ -52,19 +52,20 @@ def unroll_packed(
     rows = [int(sizes[first]) for first in cuts[:-1]]
     start = state_before(cell, data[: rows[0]], None) if state is None else state
     outputs: list[Tensor] = []
+    ended: list[State] = []
     if reverse:
-        state = _rows(start, 0, 0)
         for piece, (before, count) in zip(pieces[::-1], pairwise([0, *rows[::-1]]), strict=True):
-            y, state = _unroll(cell, *piece, _joined(state, _rows(start, before, count)), True)
+            y, state = _unroll(cell, *piece, _joined([*ended, _rows(start, before, count)]), True)
             outputs.insert(0, y)
-        return torch.cat(outputs), state
-    state, ended = start, _rows(start, 0, 0)
+            ended = [state]
+        return torch.cat(outputs), _joined(ended)
+    state = start
     for piece, count, after in zip(pieces, rows, [*rows[1:], 0], strict=True):
         y, state = _unroll(cell, *piece, state, False)
         outputs.append(y)
-        ended = _joined(_rows(state, after, count), ended)
+        ended.insert(0, _rows(state, after, count))
         state = _rows(state, 0, after)
-    return torch.cat(outputs), ended
+    return torch.cat(outputs), _joined(ended)
 
 
 def _cuts(sizes: Sequence[int]) -> list[int]:
@@ -90,5 +91,8 @@ def _rows(state: State, first: int, end: int) -> State:
     return tuple([part[first:end] for part in state])
 
 
-def _joined(state: State, more: State) -> State:
-    return tuple([torch.cat(parts) for parts in zip(state, more, strict=True)])
+def _joined(states: Sequence[State]) -> State:
+    """States of other rows, one after the other."""
+    if len(states) == 1:
+        return states[0]
+    return tuple([torch.cat(parts) for parts in zip(*states, strict=True)])

@@ -21,8 +21,11 @@ from seqnets.layers.torch_like import TorchLike
 class Stream:
     """Serve a recurrent layer: one step a call, with the state kept from call to call.
 
-    Nothing is allocated in a call. Weights are packed for the processor when the stream is made,
-    and are those of that moment: make a new stream after training on.
+    A layer is served in the mode that it is in: what is drawn in training, as in zoneout or dropped
+    weights, is drawn here too, unless ``layer.eval()`` comes first.
+    Layers allocate nothing in a call; what leads around them does. Weights are packed for the
+    processor when the stream is made, and are those of that moment: make a new stream after
+    training on.
 
     Args:
         layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module, in one direction of time.
@@ -44,8 +47,13 @@ class Stream:
     """
 
     def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
-        cells, self._connections = _parts(layer)
         check_count("Stream", batch_size=batch_size)
+        with torch.inference_mode(False), torch.no_grad():  # to be written to in any mode
+            self._make(layer, batch_size)
+
+    def _make(self, layer: nn.Module, batch_size: int) -> None:
+        """Buffers, and a stream of each layer's cell."""
+        cells, self._connections = _parts(layer)
         self._x = cells[0]._like.new_zeros(batch_size, cells[0].input_size).detach()
         self._starts = [tuple(s.detach() for s in c.checked_start(batch_size)) for c in cells]
         self._streams: list[CellStream] = []
@@ -78,7 +86,12 @@ class Stream:
             DtypeError: ``x`` is not of the parameters' dtype.
             DeviceError: ``x`` is not on the parameters' device.
         """
-        if x.shape != self._x.shape or x.dtype != self._x.dtype or x.device != self._x.device:
+        if (
+            not isinstance(x, Tensor)
+            or x.shape != self._x.shape
+            or x.dtype != self._x.dtype
+            or x.device != self._x.device
+        ):
             self._refuse(x)
         self._x.copy_(x.detach())
         for stream, connection, below, above in zip(
@@ -122,6 +135,8 @@ class Stream:
 
     def _refuse(self, x: Tensor) -> None:
         like = self._x
+        if not isinstance(x, Tensor):
+            raise DtypeError(f"Stream: input is {type(x).__name__}, expected a tensor.")
         if x.shape != like.shape:
             raise ShapeError(
                 f"Stream: input has shape {tuple(x.shape)}, expected (B, I) = "

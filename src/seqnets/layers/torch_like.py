@@ -342,7 +342,7 @@ class TorchLike(_TorchLike):
         def beside(outputs: list[Tensor]) -> Tensor:
             return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
 
-        self._check_batch(state, len(x))
+        self._check_batch(state, x.shape[0])
         return self._run_layers(_time_first(x), state, once, beside)
 
     def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:

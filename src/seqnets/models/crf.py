@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from seqnets.errors import DataError
 from seqnets.layers.lengths import valid_steps
 from seqnets.models.heads import Head
 from seqnets.typing import IGNORE
@@ -57,6 +58,13 @@ class ConditionalRandomField(Head):
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
         scores, inside = self(y), _inside(y, lengths)
+        targets = self.scored(y, targets, lengths)
+        known = (targets == IGNORE) | ((targets >= 0) & (targets < self.num_classes))
+        if targets.device.type == "cpu" and not known.all():  # elsewhere one would wait for it
+            raise DataError(
+                f"ConditionalRandomField: a target is {int(targets[~known][0])}, expected "
+                f"0..{self.num_classes - 1} (or {IGNORE}: any class is right)."
+            )
         classes = torch.arange(self.num_classes, device=y.device)
         wrong = (targets != IGNORE)[..., None] & (targets[..., None] != classes)
         both = torch.cat([scores, scores.masked_fill(wrong, -torch.inf)])

@@ -7,6 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from seqnets.errors import ShapeError
+from seqnets.layers.lengths import valid_steps
+from seqnets.typing import IGNORE
+
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -35,6 +39,21 @@ class Head(nn.Module, ABC):
             targets: What is right, (B, T) or (B, T, K); ``IGNORE`` where nothing is scored.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
+
+    def scored(self, y: Tensor, targets: Tensor, lengths: Tensor | None) -> Tensor:
+        """The targets of features, (B, T), with ``IGNORE`` past the end of each row.
+
+        Raises:
+            ShapeError: There is not one for each step.
+        """
+        if targets.shape != y.shape[:-1]:
+            raise ShapeError(
+                f"{type(self).__name__}: targets have shape {tuple(targets.shape)}, expected "
+                f"{tuple(y.shape[:-1])}, one for each step of the features."
+            )
+        if lengths is None:
+            return targets
+        return targets.masked_fill(~valid_steps(targets, lengths), IGNORE)
 
     def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What metrics take, (B, T) classes or (B, T, K): by default what :meth:`forward` says."""

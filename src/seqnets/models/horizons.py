@@ -122,7 +122,7 @@ class EncoderDecoder(nn.Module):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """What is said of the steps to come, (B, steps, output_size), and the encoder's state."""
         _, state = self.encoder(x, state)
-        y, _ = self.decoder(self.places.expand(len(x), -1), state)
+        y, _ = self.decoder(self.places.expand(x.shape[0], -1), state)
         return self.output(y), state
 
 
@@ -139,5 +139,5 @@ class Parallel(EncoderDecoder):
         _, state = self.encoder(x, state)
         steps = len(self.places)
         each = map_state(lambda part: part.repeat_interleave(steps, 0), state)
-        y, _ = self.decoder(self.places.repeat(len(x))[:, None], each)
-        return self.output(y).view(len(x), steps, -1), state
+        y, _ = self.decoder(self.places.repeat(x.shape[0])[:, None], each)
+        return self.output(y).view(x.shape[0], steps, -1), state

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
+from seqnets.layers.lengths import valid_steps
 from seqnets.models.heads import Head
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -60,6 +61,9 @@ class NumberHead(Head):
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The loss summed over all targets that are not NaN, for features (..., P)."""
         hidden = targets.isnan()
+        if lengths is not None:
+            padding = ~valid_steps(targets, lengths)
+            hidden = hidden | padding.reshape(*padding.shape, *[1] * (targets.dim() - 2))
         errors = self.errors(y, targets.masked_fill(hidden, 0))
         return errors.masked_fill(hidden, 0).sum()
 

@@ -123,7 +123,7 @@ class SequenceToSequence(nn.Module):
         """Read the source: what the decoder looks back at, and its state before the first step."""
         values, states = self.encoder(x, None, lengths)
         state = tuple(_ahead(each) for each in states)
-        return self.decoder.remember(values, lengths), self.decoder.start(state, len(x))
+        return self.decoder.remember(values, lengths), self.decoder.start(state, x.shape[0])
 
     def write(
         self, tokens: Tensor, memory: Memory, state: Any

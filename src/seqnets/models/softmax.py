@@ -63,7 +63,8 @@ class FusedSoftmax(Linear, SoftmaxHead):
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The nats of all targets together."""
-        y, targets = y.flatten(0, -2), targets.flatten()
+        targets = self.scored(y, targets, lengths).flatten()
+        y = y.flatten(0, -2)
         if self.out_features <= self.in_features or len(y) <= self.chunk:
             return self._nats(y, targets).sum()
         half = self.weight.dtype in HALF  # in which torch's sum would end
@@ -153,7 +154,7 @@ class AdaptiveSoftmax(SoftmaxHead):
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The nats of all targets together."""
-        return self._nats(y, targets).sum()
+        return self._nats(y, self.scored(y, targets, lengths)).sum()
 
     def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The nats of each target and the likeliest classes."""

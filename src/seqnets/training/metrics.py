@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric
+from typing_extensions import Self
 
 from seqnets.datasets.scores.tags import count_entities, f1_score
 from seqnets.typing import IGNORE
@@ -32,6 +33,18 @@ class Mean(Metric, ABC):
     def compute(self) -> Tensor:
         """The mean; NaN where nothing was scored."""
         return self.total / self.scored
+
+
+class Metrics(nn.ModuleDict):
+    """Metrics that count in their own dtypes, whatever a module they are part of is converted to.
+
+    Sums over many batches in half precision would come to a halt.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go to another device, at most."""
+        device = fn(torch.zeros(())).device
+        return super()._apply(lambda tensor: tensor.to(device), recurse)
 
 
 class MeanLoss(Mean):

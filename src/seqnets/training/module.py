@@ -18,11 +18,12 @@ from torchmetrics import Metric, MetricCollection
 import seqnets
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.layers import detach, map_state
+from seqnets.models.heads import wide
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
-from seqnets.training.metrics import MeanLoss
+from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Batch, Known
 
@@ -81,9 +82,9 @@ class SequenceModule(LightningModule):
         self.gradient_norm: Tensor | None = None
         self.graphs: BatchGraphs | None = None
         self._differentiated = False
-        self.losses = nn.ModuleDict({part: MeanLoss() for part in ("val", "test")})
+        self.losses = Metrics({part: MeanLoss() for part in ("val", "test")})
         scored = {part: objective.metrics(known) for part in ("val", "test")}
-        self.scores = nn.ModuleDict(
+        self.scores = Metrics(
             {part: _together(metrics.values()) for part, metrics in scored.items()}
         )
         self._modes = {name: _MODES[m.higher_is_better] for name, m in scored["val"].items()}
@@ -307,7 +308,7 @@ class SequenceModule(LightningModule):
     def _score(self, batch: Batch, part: str) -> None:
         outcome = self._run(batch, self._before(batch, part), part)
         self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
-        self.scores[part].update(outcome.predictions, outcome.targets)  # type: ignore[operator]
+        self.scores[part].update(wide(outcome.predictions), wide(outcome.targets))  # type: ignore[operator]
 
     def _summarise(self, part: str) -> float:
         loss: Any = self.losses[part]

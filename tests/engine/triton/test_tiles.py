@@ -6,7 +6,7 @@ import torch
 from seqnets.cells import GRUCell, IndRNNCell, LSTMCell
 from seqnets.engine.plans import plan_of, program_of
 from seqnets.engine.triton.tiles import Device, choose, tiles_of_a_piece
-from tests.engine.user_cells import TorchCell
+from tests.engine.user_cells import BareCell, TorchCell
 
 H200 = Device(132, 232448)
 
@@ -33,6 +33,22 @@ SMALL = Device(20, 65536)
 )
 def test_sizes_decide_how_programs_share_the_work(cell, B, mode):
     assert choose(of(*cell), "forward", B, 2, H200).mode == mode
+
+
+class Narrowed(BareCell):
+    """Reads all units of a row, by no product."""
+
+    def make(self, I, H):
+        self.rate = self.weight(H)
+
+    def step(self, x, state):
+        z = state[0] * self.rate
+        return (torch.tanh(z / (1 + z.square().mean(-1, keepdim=True))),)
+
+
+@pytest.mark.parametrize(("H", "B"), [(512, 262_144), (2048, 65_536), (2048, 524_280)])
+def test_no_launch_has_more_groups_of_rows_than_a_gpu_takes(H, B):
+    assert choose(of(Narrowed, H), "forward", B, 4, H200).groups < 2**16
 
 
 @pytest.mark.parametrize("device", [H200, SMALL])

@@ -13,12 +13,16 @@ from seqnets.errors import ConfigError, counted
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's, but it looks for its figure before training, and says why it has stopped.
 
-    A run that goes on takes the patience that it is given now, and not the checkpoint's.
+    It looks after validations, and not after epochs, at whose ends a run that is resumed has had
+    none yet. A run that goes on takes the patience that it is given now, and not the checkpoint's.
 
     Raises:
         ConfigError: At the start of the run: there is no figure of this name, or ``mode`` says that
             it gets better where it gets worse.
     """
+
+    def __init__(self, monitor: str, *, check_on_train_epoch_end: bool = False, **options: Any):
+        super().__init__(monitor, check_on_train_epoch_end=check_on_train_epoch_end, **options)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look for the figure, unless it may be absent (``strict=False``), and which way is up."""

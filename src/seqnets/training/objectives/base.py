@@ -166,9 +166,10 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
     if not isinstance(output, Head):
         return cross_entropy(output(y).flatten(0, 1), batch.y.flatten(), state)
     check_targets(batch.y, output.num_classes)
-    count = (batch.y != IGNORE).sum()
-    loss = wide(output.loss(y, batch.y, batch.lengths)) / count.clamp(min=1)
-    targets = batch.y.flatten()
+    scored = output.scored(y, batch.y, batch.lengths)
+    count = (scored != IGNORE).sum()
+    loss = wide(output.loss(y, scored, batch.lengths)) / count.clamp(min=1)
+    targets = scored.flatten()
     if output.training:
         return Outcome(loss, count, torch.full_like(targets, IGNORE), targets, state)
     said = output.predict(y, batch.lengths).detach().flatten(0, 1)
