@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.strategies import Strategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
 from seqnets.training import SequenceModule, load_checkpoint, save_checkpoint
@@ -400,6 +401,17 @@ def test_a_command_that_is_stopped_while_it_scores_says_so(
     assert "Figures of the test part" in resumed.out
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stoppable():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            with pytest.raises(Stopped, match="SIGTERM"):
+                signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 MISTAKES = {
     "a mode that is none": (
         ["callbacks=early_stopping", "callbacks.early_stopping.mode=up"],
@@ -412,6 +424,10 @@ MISTAKES = {
     "a published number alone": (
         ["published=3"],
         (2, "published: is 3, expected a mapping of source, metric, value"),
+    ),
+    "a published number without its value": (
+        ["published={source: x, metric: accuracy}"],
+        (2, "published: is .*, expected a mapping of source, metric, value"),
     ),
     "a module that is not there": (
         ["allow=[no_such_module]"],

@@ -34,7 +34,12 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {  # without those that whoever started the command wants to be passed by
+        number: signal.SIG_DFL if handler is None else handler
+        for number, handler in handlers.items()
+        if handler is not signal.SIG_IGN
+    }
 
     def restore() -> None:
         for number, handler in before.items():
@@ -44,7 +49,7 @@ def stoppable() -> Iterator[None]:
         restore()
         raise Stopped(number)
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, stop)
     try:
         yield

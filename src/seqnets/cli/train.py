@@ -123,7 +123,7 @@ def _check_published(published: Any) -> None:
     if published is None:
         return
     keys = ("source", "metric", "value")
-    if not isinstance(published, dict) or not all(map(published.get, keys)):
+    if not isinstance(published, dict) or any(published.get(key) is None for key in keys):
         raise UsageError(
             f"published: is {published!r}, expected a mapping of {', '.join(keys)}.\n"
             "  It stands beside the figures of the test part; published=null leaves it out."
