@@ -426,9 +426,7 @@ def acos(x):
 def remainder(a, b):
     """What is left of a without whole b, with the sign of b; twice, as a quotient is rounded."""
     r = tl.fma(-tl.floor(a / b), b, a)
-    r = tl.fma(-tl.floor(r / b), b, r)
-    whole = tl.where((a == 0) | ((a < 0) == (b < 0)), a, b)  # of an infinite b none goes into a
-    return tl.where((tl.abs(b) == float("inf")) & (tl.abs(a) < float("inf")), whole, r)
+    return tl.fma(-tl.floor(r / b), b, r)
 
 
 @triton.jit
