@@ -21,6 +21,7 @@ LENGTHS = {
     "all alike": [T] * B,
     "from 1 to all": [max(1, T * b // B) for b in range(B, 0, -1)],
     "one long row": [T] + [5] * (B - 1),
+    "one very long row": [20 * T] + [5] * (B - 1),
 }
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     for cell, (told, lengths) in ((c, each) for c in ("LSTM", "GRU") for each in LENGTHS.items()):
-        packed = pack_padded_sequence(torch.randn(T, B, I), torch.tensor(lengths))
+        packed = pack_padded_sequence(torch.randn(max(lengths), B, I), torch.tensor(lengths))
         layers = {"torch.nn": getattr(nn, cell)(I, H), "seqnets": getattr(seqnets, cell)(I, H)}
         layers["seqnets"].load_state_dict(layers["torch.nn"].state_dict())
         for pass_ in (forward, training):
