@@ -47,11 +47,12 @@ def _is_pythons(name: str) -> bool:
 
 def is_counted(kind: type[Any]) -> bool:
     """Whether changes of a class and of all its bases are counted: only cells' classes count."""
-    return all(isinstance(base, _CellType) for base in kind.__mro__ if _is_users(base))
+    return all(isinstance(base, _CellType) for base in users_classes(kind))
 
 
-def _is_users(kind: type[Any]) -> bool:
-    return kind.__module__.partition(".")[0] not in _LIBRARIES
+def users_classes(kind: type[Any]) -> list[type[Any]]:
+    """A class and its bases, but for those of libraries."""
+    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
 
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}  # whose classes stay as they are

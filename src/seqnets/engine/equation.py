@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes, is_counted
+from seqnets.cells.base import class_changes, is_counted, users_classes
 from seqnets.engine.graph import Untraceable
 
 
@@ -46,7 +46,7 @@ def _code(kind: Any) -> tuple[Any, ...]:
     """
     if is_counted(kind):
         return tuple([method.__code__ for method in _methods_of_cell(kind, class_changes())])
-    others = [base for base in _own(kind) if not isinstance(base, type(Cell))]
+    others = [base for base in users_classes(kind) if not isinstance(base, type(Cell))]
     plain = [
         (name, _frozen(member, ()))
         for base in others
@@ -64,12 +64,7 @@ def _methods_of_cell(kind: type[Any], changes: int) -> list[FunctionType]:
 
 def _methods(kind: type[Any]) -> list[FunctionType]:
     """The functions of a class and its bases that are not of a library, properties' included."""
-    return _functions([member for base in _own(kind) for member in base.__dict__.values()])
-
-
-def _own(kind: type[Any]) -> list[type[Any]]:
-    """A class and its bases, but for those of libraries."""
-    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
+    return _functions([member for base in users_classes(kind) for member in base.__dict__.values()])
 
 
 def _functions(members: Sequence[Any]) -> list[FunctionType]:
@@ -77,9 +72,6 @@ def _functions(members: Sequence[Any]) -> list[FunctionType]:
     members = [getattr(member, "fget", None) or member for member in members]
     members = [getattr(member, "__func__", member) for member in members]
     return [member for member in members if isinstance(member, FunctionType)]
-
-
-_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

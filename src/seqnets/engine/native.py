@@ -74,8 +74,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def _weights(cell: GatedCell) -> list[Any]:
     """Those of a cell, in the order in which torch's kernels take them."""
-    own: dict[str, Any] = cell._parameters  # torch looks there last
-    return [own[name] if name in own else getattr(cell, name) for name in cell.parameter_shapes]
+    return [cell._tensor(name) for name in cell.parameter_shapes]
 
 
 def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """A sequence (B, T, ...) with zeros for padding, whatever was there, be it NaN."""
     if lengths is None:
         return sequence
-    return sequence.masked_fill(~_as_wide(valid_steps(sequence, lengths), sequence), 0)
+    return sequence.masked_fill(~as_wide(valid_steps(sequence, lengths), sequence), 0)
 
 
 def masked_softmax(scores: Tensor, valid: Tensor, dim: int = -1) -> Tensor:
@@ -66,6 +66,6 @@ def divided(lengths: Tensor | None, stride: int) -> Tensor | None:
     return None if lengths is None else (torch.as_tensor(lengths) + stride - 1) // stride
 
 
-def _as_wide(steps: Tensor, sequence: Tensor) -> Tensor:
+def as_wide(steps: Tensor, sequence: Tensor) -> Tensor:
     """A number for each step, (B, T), with the dimensions of a sequence (B, T, ...)."""
     return steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import DataError
 from seqnets.layers.lengths import valid_steps
-from seqnets.models.heads import Head
+from seqnets.models.heads import Head, strange
 from seqnets.typing import IGNORE
 
 
@@ -59,10 +59,10 @@ class ConditionalRandomField(Head):
         """
         scores, inside = self(y), _inside(y, lengths)
         targets = self.scored(y, targets, lengths)
-        known = (targets == IGNORE) | ((targets >= 0) & (targets < self.num_classes))
-        if targets.device.type == "cpu" and not known.all():  # elsewhere one would wait for it
+        wrong = strange(targets, self.num_classes)
+        if targets.device.type == "cpu" and wrong.any():  # elsewhere one would wait for it
             raise DataError(
-                f"ConditionalRandomField: a target is {int(targets[~known][0])}, expected "
+                f"ConditionalRandomField: a target is {int(targets[wrong][0])}, expected "
                 f"0..{self.num_classes - 1} (or {IGNORE}: any class is right)."
             )
         classes = torch.arange(self.num_classes, device=y.device)

@@ -60,6 +60,11 @@ class Head(nn.Module, ABC):
         return self(y)
 
 
+def strange(targets: Tensor, classes: int) -> Tensor:
+    """Which targets are neither one of so many classes nor ``IGNORE``."""
+    return ((targets < 0) & (targets != IGNORE)) | (targets >= classes)
+
+
 def wide(values: Tensor) -> Tensor:
     """Numbers of half precision in float32, in which losses are summed; others as they are."""
     return values.float() if values.dtype in HALF else values

@@ -40,7 +40,7 @@ def refusal_of_size(like: Tensor) -> str | None:
     return None
 
 
-_MOST_ROWS = 8 * (2**16 - 1)  # 65,535 groups of rows are what a launch can have, and 8 make one
+_MOST_ROWS = 8 * tiles.MOST_GROUPS  # 8 rows make a group
 
 
 def missing() -> str | None:

@@ -159,11 +159,11 @@ def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int, war
     units = {width: max(16, power_of_two(width)) for width in widths}
     widest = max(units.values())
     rows = 16 if products else max(1, min(16, 2048 // widest))
-    rows = max(rows, power_of_two(_parts(B, _MOST_GROUPS)))
+    rows = max(rows, power_of_two(_parts(B, MOST_GROUPS)))
     return Tiles("rows", rows, tuple(units.items()), 1, _parts(B, rows), 1, 0, True, warps, 3)
 
 
-_MOST_GROUPS = 2**16 - 1
+MOST_GROUPS = 2**16 - 1
 """Groups of rows that a launch can have."""
 
 

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
-from seqnets.models.heads import wide
+from seqnets.models.heads import strange, wide
 from seqnets.typing import IGNORE, Batch, Known
 
 Row = dict[str, Any]
@@ -213,7 +213,7 @@ def check_targets(targets: Tensor, classes: int) -> None:
     """Raise DataError unless each target is a class or ``IGNORE``; looked at on a CPU alone."""
     if targets.device.type != "cpu":  # a look at the values would wait for the device
         return
-    wrong = ((targets < 0) & (targets != IGNORE)) | (targets >= classes)
+    wrong = strange(targets, classes)
     if wrong.any():
         place = int(wrong.flatten().nonzero()[0, 0])
         raise DataError(
