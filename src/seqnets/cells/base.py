@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ def _is_pythons(name: str) -> bool:
     return name.startswith(("__", "_abc_"))
 
 
+@lru_cache(maxsize=1024)  # asked at every step
 def is_counted(kind: type[Any]) -> bool:
     """Whether changes of a class and of all its bases are counted: only cells' classes count."""
     return all(isinstance(base, _CellType) for base in users_classes(kind))
