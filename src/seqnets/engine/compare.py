@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from seqnets.cells import Cell
-from seqnets.engine.equation import with_own_containers
+from seqnets.engine.equation import loose_attributes, with_own_containers
 from seqnets.engine.evaluate import numbers, replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.prepared import Preparation
@@ -88,11 +88,11 @@ class _Trial:
         self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
         self._finite = True  # whether the last outputs were
         self._draw = torch.Generator().manual_seed(0)
-        buffers = dict(cell.origin.named_buffers())
+        mean = dict(cell.origin.named_buffers()) | loose_attributes(cell.origin)
         self._kept: dict[str, Tensor] = {}  # numbers that mean something: periods, counts, masks
         self._drawn: dict[str, Tensor] = {}
         for name, tensor in cell.tensors().items():
-            if name in buffers or not tensor.is_floating_point():
+            if name in mean or not tensor.is_floating_point():
                 some = torch.ones(tensor.shape, dtype=tensor.dtype)
                 now = tensor.detach().cpu().clone() if _is_real(tensor) else some
                 self._kept[name] = now.to(self._dtype) if now.is_floating_point() else now

@@ -151,4 +151,15 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
 
 
+def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
+    """Tensors and numbers that are plain attributes, of cells inside too: "cell.p" for theirs."""
+    found = {name: value for name, value in cell.__dict__.items() if type(value) in _LOOSE}
+    for child, inside in cell._modules.items():
+        if isinstance(inside, Cell):
+            within = loose_attributes(inside)
+            found |= {f"{child}.{name}": value for name, value in within.items()}
+    return found
+
+
+_LOOSE = {Tensor, int, float}  # and neither true nor false, which a step branches on
 _MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}

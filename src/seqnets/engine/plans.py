@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
+_traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
+"""How often each cell was traced, in all its modes and with all values of its attributes."""
+_reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
+"""Why cells that nothing can be compared with cannot be traced."""
+_MOST_TRACES = 32  # to trace and compile a step takes longer than many calls of the plain loop
 
 
 def program_of(cell: Cell) -> Program:
@@ -111,13 +117,20 @@ def _program(step: Step) -> Program:
 
 def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
     kinds = tuple([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
+    now = class_changes()
     try:
         key = (what, kinds, *equation_of(cell))
-    except (TypeError, RecursionError):  # an attribute that cannot be compared: traced each time
-        return _apart(partial(make, cell))
-    now = class_changes()
+    except (TypeError, RecursionError):  # an attribute that cannot be compared
+        return _each_time(cell, (what, kinds, cell.training, now), make)
     changes, found = _known.get(key, (None, None))
     if changes != now:  # an attribute of a class may be one that the equation reads
+        traces = _traces.get(cell.origin, 0) + 1
+        if traces > _MOST_TRACES:
+            raise Untraceable(
+                f"its attributes, or its class, were changed {_MOST_TRACES} times, and it was "
+                f"traced anew each time; instead: buffers for what changes"
+            )
+        _traces[cell.origin] = traces
         try:
             found = _apart(partial(make, cell))
         except Untraceable as reason:
@@ -126,6 +139,17 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
+
+
+def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
+    """Trace at every call, up to one that finds that this cell cannot be traced."""
+    reasons = _reasons.setdefault(cell.origin, {})
+    if key not in reasons:
+        try:
+            return _apart(partial(make, cell))
+        except Untraceable as reason:
+            reasons[key] = str(reason)
+    raise Untraceable(reasons[key])
 
 
 def _apart(make: Callable[[], _T]) -> _T:

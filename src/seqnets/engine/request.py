@@ -12,6 +12,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
+from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.plans import Plan, plan_of
 from seqnets.engine.program import Program
@@ -196,7 +197,7 @@ def make_request(
         raise DtypeError(f"{cell._name}: reverse is {reverse!r}, expected True or False.")
     if memory not in ("full", "lean"):
         raise ConfigError(f"{cell._name}: memory is {memory!r}, expected 'full' or 'lean'.")
-    return Request(cell, x, state, lengths, resets, reverse, memory)
+    return Request(with_attributes_given(cell), x, state, lengths, resets, reverse, memory)
 
 
 def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
