@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         Truncated,
         Video,
     )
-    from seqnets.layers.faces import (
+    from seqnets.layers.torch_like import TorchLike, TorchLikeCell
+    from seqnets.layers.torch_modules import (
         GRU,
         LSTM,
         RNN,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         PeepholeLSTMCell,
         RNNCell,
     )
-    from seqnets.layers.torch_like import TorchLike, TorchLikeCell
 
 __version__ = "0.1.0"
 
@@ -101,8 +101,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"seqnets.{name}")
     if name.startswith("_") or (not name[0].isupper() and name not in __all__):
         raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
-    home = import_module(f"seqnets.{_HOMES.get(name, 'layers.faces')}")
-    try:  # names beside those listed are the faces of further cells
+    home = import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_modules')}")
+    try:  # further cells have torch.nn-like modules, too
         value = getattr(home, name)
     except AttributeError:
         raise AttributeError(f"module 'seqnets' has no attribute {name!r}") from None
@@ -111,4 +111,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_PARTS, *import_module("seqnets.layers.faces").names()})
+    return sorted({*__all__, *_PARTS, *import_module("seqnets.layers.torch_modules").names()})

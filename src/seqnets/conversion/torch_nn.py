@@ -27,7 +27,8 @@ from seqnets.cells import (
 from seqnets.conversion.parts import Array, Equation, equation_of, layers_of
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
-from seqnets.layers.faces import (
+from seqnets.layers.torch_like import TorchLike
+from seqnets.layers.torch_modules import (
     GRU,
     LSTM,
     RNN,
@@ -36,14 +37,13 @@ from seqnets.layers.faces import (
     OriginalGRU,
     PeepholeLSTM,
 )
-from seqnets.layers.torch_like import TorchLike
 
 _TWINS: dict[type[GatedCell], type[nn.RNNBase]] = {
     RNNCell: nn.RNN,
     GRUCell: nn.GRU,
     LSTMCell: nn.LSTM,
 }
-_FACES: dict[type[GatedCell], type[TorchLike]] = {
+_MODULES: dict[type[GatedCell], type[TorchLike]] = {
     RNNCell: RNN,
     GRUCell: GRU,
     LSTMCell: LSTM,
@@ -68,12 +68,12 @@ def to_torch(module: nn.Module) -> nn.RNNBase:
 
 
 def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
-    """As :func:`to_torch`, or the module of seqnets with torch.nn's face and names.
+    """As :func:`to_torch`, or the module of seqnets with torch.nn's interface and names.
 
     Raises:
         ConfigError: Neither has the cell, or the layers are not alike.
     """
-    twin: nn.RNNBase | TorchLike = _alike(module, _FACES | _TWINS, "torch.nn")
+    twin: nn.RNNBase | TorchLike = _alike(module, _MODULES | _TWINS, "torch.nn")
     return twin
 
 
@@ -96,13 +96,13 @@ def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
     names += ["nonlinearity"] * isinstance(module, nn.RNN)
     options = {name: getattr(module, name) for name in names}
     like: Any = module.weight_ih_l0
-    face = _FACES[kinds[0]](
+    layer = _MODULES[kinds[0]](
         module.input_size, module.hidden_size, **options, device=like.device, dtype=like.dtype
     )
-    face.dropout = float(module.dropout)  # the constructor would warn of it once more
-    face.load_state_dict(module.state_dict())
-    _freeze(face, dict(module.named_parameters()))
-    return face.train(module.training)
+    layer.dropout = float(module.dropout)  # the constructor would warn of it once more
+    layer.load_state_dict(module.state_dict())
+    _freeze(layer, dict(module.named_parameters()))
+    return layer.train(module.training)
 
 
 def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
@@ -126,8 +126,8 @@ def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
         raise ConfigError(f"{path}: {type(made).__name__} has no place in it, expected a cell.")
     first = weights["weight_ih_l0"]
     return _filled(
-        equation_of(made, _FACES, "torch.nn"),
-        _FACES | _TWINS,
+        equation_of(made, _MODULES, "torch.nn"),
+        _MODULES | _TWINS,
         weights,
         first.shape[1],
         len(first) // len(made.inputs),

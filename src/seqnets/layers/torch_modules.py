@@ -1,6 +1,7 @@
-"""Cells with the faces of torch.nn's modules: those that torch.nn has, and any other by its name.
+"""Modules with torch.nn's interfaces, for the cells that torch.nn has and for all others by name.
 
 ``LSTM`` is ``torch.nn.LSTM`` over :class:`seqnets.cells.LSTMCell`, and ``LSTMCell`` one step of it.
+The classes below are written out; any other is made when its name is first looked up.
 """
 
 from __future__ import annotations
@@ -128,30 +129,31 @@ class NoForgetLSTMCell(TorchLikeCell, cell=cells.NoForgetLSTMCell):
 
 
 def names() -> list[str]:
-    """Every name of a face: for sequences and for one step of each cell that can have them."""
+    """The names of all these modules: two for each cell that supports them."""
     gated = [name for name in cells.__all__ if _is_gated(getattr(cells, name))]
-    faced = [name for name in gated if not issubclass(getattr(cells, name), ComputedCell)]
-    return sorted([*faced, *(name.removesuffix("Cell") for name in faced)])
+    supported = [name for name in gated if not issubclass(getattr(cells, name), ComputedCell)]
+    return sorted([*supported, *(name.removesuffix("Cell") for name in supported)])
 
 
 def __getattr__(name: str) -> Any:
-    """The face of a cell that has none above: ``MGU`` for ``cells.MGUCell``, and ``MGUCell``."""
+    """Make the module of a cell that has none above: ``MGU`` for ``cells.MGUCell``, say."""
     cell = getattr(cells, name if name.endswith("Cell") else f"{name}Cell", None)
     if name.startswith("_") or not _is_gated(cell):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    one = name.endswith("Cell")
+    one_step = name.endswith("Cell")
+    base = TorchLikeCell if one_step else TorchLike
     summary = (cell.__doc__ or "").strip().splitlines()[0]
-    called = "One step of a cell, as torch.nn.LSTMCell is called" if one else "As torch.nn.LSTM"
+    interface = "One step, called as torch.nn.LSTMCell" if one_step else "Called as torch.nn.LSTM"
     members = {
         "__module__": __name__,
-        "__doc__": f"{summary}\n\n{called}.",
+        "__doc__": f"{summary}\n\n{interface}.",
         "starts_as_torch": False,
     }
-    face = type(name, (TorchLikeCell if one else TorchLike,), members, cell=cell)
-    globals()[name] = face  # the same class each time, so that it can be pickled
-    return face
+    module = type(name, (base,), members, cell=cell)
+    globals()[name] = module  # the same class each time, so that it can be pickled
+    return module
 
 
 def _is_gated(cell: Any) -> bool:
-    """Whether something is a class of cells that says its gates."""
+    """Whether something is a class of gated cells that declares its gates."""
     return isinstance(cell, type) and issubclass(cell, GatedCell) and hasattr(cell, "gates")
