@@ -208,7 +208,7 @@ def test_a_new_one_with_the_old_state_dict_says_the_same(make):
 
 
 WRONG = {
-    "channels": (lambda: ConvFront1d(I, []), r"channels is \[\], expected one integer from 1"),
+    "channels": (lambda: ConvFront1d(I, []), r"channels is \[\], expected one positive integer"),
     "kernel": (lambda: ConvFront1d(I, [2, 2], 0), r"kernel_size is \[0, 0\]"),
     "stride": (lambda: ConvFront1d(I, [2, 2], 3, [1, 1, 1]), r"each of 2 convolutions"),
     "part of a stride": (lambda: ConvFront2d(I, 2, 3, [1.5]), r"ConvFront2d: stride is \[1\.5\]"),
@@ -221,14 +221,14 @@ WRONG = {
     "frames": (lambda: ConvFront2d(3, 4)(torch.zeros(B, T, 8, 8)), "height, width"),
     "another frame": (
         lambda: ConvFront2d(1, 4, frame=(8, 8))(torch.zeros(B, T, 1, 8, 7)),
-        r"a frame is \(8, 7\), expected \(8, 8\)",
+        r"frames are \(8, 7\), expected \(8, 8\)",
     ),
     "no frame": (lambda: ConvFront2d(1, 4, frame=(8,)), "frame is .* expected height and width"),
     "resets": (
         lambda: fronted(2, 3)(torch.zeros(B, T, I), resets=torch.zeros(B, T, dtype=torch.bool)),
-        "resets came, but ConvFront1d sees several steps at once",
+        "resets were given, but ConvFront1d mixes several steps",
     ),
-    "step": (lambda: fronted(2, 1, 2).step(torch.zeros(B, I)), "step came, but ConvFront1d"),
+    "step": (lambda: fronted(2, 1, 2).step(torch.zeros(B, I)), "step was called, but ConvFront1d"),
 }
 
 

@@ -334,7 +334,7 @@ def cells(*depths):
 WRONG = {
     "a turn for both": (
         lambda: DeepRNN(GRUCell, I, H, 2, alternating=True, bidirectional=True),
-        "alternating came with bidirectional",
+        "got alternating and bidirectional",
     ),
     "tied over widths": (
         lambda: DeepRNN(GRUCell, I, H, 2, tied=True),
@@ -366,11 +366,11 @@ WRONG = {
     ),
     "a window through a segment": (
         lambda: Truncated(DeepOutput(Hierarchical(*cells((I, H), (H, H)), 3), [2]), 4),
-        "Truncated: Hierarchical sees several steps at once[\\s\\S]*around the recurrent layer",
+        "Truncated: Hierarchical mixes several steps[\\s\\S]*around the recurrent layer",
     ),
     "a window through what a convolution sees": (
         lambda: Truncated(Fronted(ConvFront1d(I, I), Recurrent(GRUCell(I, H))), 4),
-        "Truncated: Fronted sees several steps at once",
+        "Truncated: Fronted mixes several steps",
     ),
     "a stream against time": (
         lambda: Stream(DeepRNN(GRUCell, I, H, 2, alternating=True)),
@@ -378,19 +378,19 @@ WRONG = {
     ),
     "a layer alone": (
         lambda: Bidirectional(DeepRNN(GRUCell, I, H)),
-        "DeepRNN came alone, expected two layers",
+        "got DeepRNN alone, expected two layers",
     ),
     "twice reversed": (
         lambda: Bidirectional(GRUCell(I, H), Recurrent(GRUCell(I, H), reverse=True)),
-        "Recurrent runs backwards or in both directions, expected ahead",
+        "Recurrent runs backwards or in both directions, expected a forward layer",
     ),
     "a backend for layers": (
         lambda: Bidirectional(*cells((I, H), (I, H)), backend="c"),
-        "backend='c' came with Recurrent",
+        "got backend='c' with Recurrent",
     ),
     "fewer steps": (
         lambda: Reversed(Hierarchical(*cells((I, H), (H, H)), 2))(torch.zeros(B, T, I)),
-        "Hierarchical gave 4 steps for 7",
+        "Hierarchical returned 4 steps for 7",
     ),
     "no output": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), []), "sizes are"),
     "an output of nothing": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3, 0]), r"\[3, 0\]"),

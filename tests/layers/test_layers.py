@@ -293,7 +293,7 @@ WRONG = {
         lambda: DeepRNN(GRUCell, I, [4, 5], connection="residual"),
         "layer 1 takes 4 features and gives 5",
     ),
-    "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "steps is 5 and stride 2"),
+    "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "stride is 2, expected a divisor of steps = 5"),
     "no window": (
         lambda: Truncated(Recurrent(GRUCell(I, H)), 0),
         "Truncated: steps is 0, expected a whole number of at least 1",
@@ -309,15 +309,15 @@ WRONG = {
     ),
     "a step against time": (
         lambda: Recurrent(GRUCell(I, H), reverse=True).step(torch.zeros(B, I)),
-        "Recurrent: step came, but it runs backwards",
+        "Recurrent: step was called, but it runs backwards",
     ),
     "a step of a reversed layer": (
         lambda: Reversed(Recurrent(GRUCell(I, H))).step(torch.zeros(B, I)),
-        "Reversed: step came, but it runs backwards",
+        "Reversed: step was called, but it runs backwards",
     ),
     "a step in both directions, further out": (
         lambda: DeepOutput(Bidirectional(GRUCell(I, H)), [3]).step(torch.zeros(B, I)),
-        "Bidirectional: step came, but it runs in both directions",
+        "Bidirectional: step was called, but it runs in both directions",
     ),
     "backend": (
         lambda: Recurrent(GRUCell(I, H), backend="tritn"),
@@ -350,11 +350,11 @@ WRONG = {
     ),
     "a tensor for the states of layers": (
         lambda: DeepRNN(GRUCell, I, H, 3)(torch.zeros(B, T, I), torch.zeros(3, B, H)),
-        "state is Tensor, expected a tuple of one for each layer: 3",
+        "state is Tensor, expected a tuple of one per layer: 3",
     ),
     "one state for two layers": (
         lambda: DeepRNN(GRUCell, I, H, 2)(torch.zeros(B, T, I), (None,)),
-        "state has 1 part, expected a tuple of one for each layer: 2",
+        "state has 1 part, expected a tuple of one per layer: 2",
     ),
     "one state for two levels": (
         lambda: HIERARCHY(torch.zeros(B, T, I), (None,)),
@@ -521,5 +521,5 @@ def test_states_of_any_nesting_are_mapped():
 
 @pytest.mark.parametrize("state", [{"h": torch.ones(2)}, (torch.ones(2), "c"), (3,)])
 def test_what_is_no_state_is_not_mapped(state):
-    with pytest.raises(ShapeError, match=r"has (dict|str|int) in it, expected tensors"):
+    with pytest.raises(ShapeError, match=r"contains (dict|str|int), expected tensors"):
         detach(state)

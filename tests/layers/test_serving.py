@@ -171,12 +171,12 @@ REFUSED = {
     "the state of a layer": (
         lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", (torch.zeros(B, H),)),
         ShapeError,
-        r"shapes \(\(3, 20\),\), expected.*\n.*goes in as \(state,\)",
+        r"shapes \(\(3, 20\),\), expected.*\n.*as \(state,\)",
     ),
     "no state": (
         lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", None),
         ShapeError,
-        r"shapes None, expected .*\n.*reset\(\) begins anew",
+        r"shapes None, expected .*\n.*reset\(\) for the initial",
     ),
     "a state of other rows": (
         lambda: setattr(Stream(Recurrent(GRUCell(I, H)), B), "state", ((torch.zeros(1, H),),)),

@@ -17,10 +17,10 @@ from seqnets.errors import ConfigError, DtypeError
 def check_is_cell(who: str, given: Any) -> None:
     """Raise ConfigError unless it is a cell."""
     if seqnets.cells.Cell not in type(given).__mro__:  # abstract classes answer isinstance slowly
-        raise mistaken(who, "cell", given, "a cell")
+        raise wrong_argument(who, "cell", given, "a cell")
 
 
-def mistaken(who: str, what: str, given: Any, expected: str) -> ConfigError:
+def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigError:
     """What is to be raised where something came in place of a cell or a layer."""
     came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
     advice = (_cells_inside(given) if what == "cell" else "") or _advice(given)

@@ -255,7 +255,7 @@ def _layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
     elif isinstance(module, Recurrent):
         yield (module.cell,)
     elif isinstance(module, DeepRNN):
-        if any(module.connections_around()):
+        if any(module.skip_connections()):
             raise ConfigError(
                 "convert: connections lead around the layers, expected connection='none'.\n"
                 "  The layers of `network.layers` can be converted one by one."

@@ -1,4 +1,4 @@
-"""Two cells, or two layers, over the same sequences: one in each direction of time."""
+"""Two cells or layers over the same sequences, one in each direction of time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer, check_parts, check_run, no_step
-from seqnets.layers.cuda_streams import side_by_side
-from seqnets.layers.lengths import checked_lengths, resets_from_behind, turned
+from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, check_run_options
+from seqnets.layers.cuda_streams import run_concurrently
+from seqnets.layers.lengths import checked_lengths, resets_for_reverse, reverse_time
 from seqnets.layers.recurrent import Recurrent
 
 _MERGES = ("concat", "sum", "mean", "none")
@@ -26,10 +26,10 @@ class Reversed(nn.Module):
     For a single cell ``Recurrent(cell, reverse=True)`` does the same without a copy.
 
     Args:
-        layer: A layer in one direction of time, whose outputs are as many as its inputs.
+        layer: A unidirectional layer with one output for each input step.
 
     Raises:
-        ConfigError: ``layer`` is no recurrent layer.
+        ConfigError: ``layer`` is not a recurrent layer.
     """
 
     reverse = True
@@ -56,56 +56,56 @@ class Reversed(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """Outputs (B, T, H), each at the place of its input, and the state after the first step.
+        """Outputs (B, T, H), aligned with the inputs, and the state after the first step.
 
         Args:
             x: Inputs, (B, T, I).
             state: The state after each row's last step; the layer's initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
-            resets: Where the state starts anew before a step, in the order in which the steps
-                run, (B, T) boolean.
+            resets: Steps before which the state is reset, in the order in which the steps run,
+                (B, T) boolean.
 
         Raises:
-            ShapeError: A length is outside 0..T, or the layer gives more or fewer steps than it
-                takes.
+            ShapeError: A length is outside 0..T, or the layer changes the number of steps.
         """
         lengths = checked_lengths("Reversed", lengths, x)
-        resets = None if resets is None else turned(resets, lengths)
-        y, state = self.layer(turned(x, lengths), state, lengths, resets)
+        resets = None if resets is None else reverse_time(resets, lengths)
+        y, state = self.layer(reverse_time(x, lengths), state, lengths, resets)
         if y.shape[1] != x.shape[1]:
             raise ShapeError(
-                f"Reversed: {type(self.layer).__name__} gave {counted(y.shape[1], 'step')} for "
-                f"{x.shape[1]}, expected as many."
+                f"Reversed: {type(self.layer).__name__} returned {counted(y.shape[1], 'step')} "
+                f"for {x.shape[1]}, expected one output for each step."
             )
-        return turned(y, lengths), state
+        return reverse_time(y, lengths), state
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
-        """Not to be had.
+        """Unsupported: the first step to run is the last of a sequence.
 
         Raises:
-            ConfigError: Always: the first step to run is the last of a sequence.
+            ConfigError: Always.
         """
-        raise no_step("Reversed", "it runs backwards")
+        raise cannot_step("Reversed", "it runs backwards")
 
 
 class Bidirectional(nn.Module):
-    """Run one cell forwards and one backwards, and merge what they say of each step.
+    """Run one cell forwards and one backwards, and merge their outputs at each step.
 
-    Two layers in their place, say two of :class:`DeepRNN`, are stacks that see nothing of each
-    other until their outputs are merged.
+    Whole layers may take the place of the cells: two :class:`DeepRNN` are independent stacks whose
+    final outputs are merged.
 
     Args:
-        cell: Runs from first step to last: a cell, or a layer in one direction of time.
-        backward_cell: Runs from last step to first, likewise: a layer is run backwards by
-            :class:`Reversed`. If omitted, a copy of ``cell`` with parameters drawn anew.
+        cell: Runs from first step to last: a cell or a unidirectional layer.
+        backward_cell: Runs from last step to first: a cell or a unidirectional layer, which is
+            wrapped in :class:`Reversed`. By default a copy of ``cell`` with freshly drawn
+            parameters; required for layers.
         merge: "concat" (outputs (B, T, 2H)), "sum", "mean", or "none" (a pair of outputs).
         backend: "auto", or the name of the backend that must run the cells.
         memory: "full" or "lean" for the cells; see ``unroll``.
 
     Raises:
-        ConfigError: ``merge`` is none of these, no backend or memory has this name, ``cell`` is
-            neither cell nor layer, a layer has no backward one beside it, or a backend or memory is
-            given for layers, which have their own.
+        ConfigError: ``merge``, ``backend`` or ``memory`` is unknown, ``cell`` is neither cell nor
+            layer, a layer comes without a backward one, or a backend or memory is given for
+            layers, which have their own.
         ShapeError: The cells differ in input size, or in output size under "sum" or "mean".
 
     Example:
@@ -130,7 +130,7 @@ class Bidirectional(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("Bidirectional", _MERGES, merge=merge)
-        check_run("Bidirectional", backend, memory)
+        check_run_options("Bidirectional", backend, memory)
         self.merge = merge
         options = {"backend": backend, "memory": memory}
         self.forward_layer = _layer(cell, options, reverse=False)
@@ -155,7 +155,7 @@ class Bidirectional(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """Features of the merged output; of each of the pair under "none"."""
+        """Features of the merged output; under "none", of each output of the pair."""
         width = self.forward_layer.output_size
         return width + self.backward_layer.output_size if self.merge == "concat" else width
 
@@ -166,47 +166,48 @@ class Bidirectional(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Any, tuple[Any, Any]]:
-        """Merged outputs, and the state in which each direction ended.
+        """Merged outputs, and the final state of each direction.
 
         Args:
             x: Inputs, (B, T, I).
-            state: A pair of states: before the first step, and after the last one for the
-                direction that begins there; initial states if omitted.
+            state: A pair of states, one for each direction: before the first step, and after the
+                last one, where the backward direction begins; initial states if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
             resets: Where a new sequence begins inside a row, (B, T) boolean. Neither direction
                 carries anything across.
         """
-        before, after = _pair(state)
-        behind = resets_from_behind(resets, lengths)
-        (ahead, forward_state), (back, backward_state) = side_by_side(
+        forward_start, backward_start = _pair(state)
+        backward_resets = resets_for_reverse(resets, lengths)
+        (forward_y, forward_state), (backward_y, backward_state) = run_concurrently(
             x,
-            lambda: self.forward_layer(x, before, lengths, resets),
-            lambda: self.backward_layer(x, after, lengths, behind),
+            lambda: self.forward_layer(x, forward_start, lengths, resets),
+            lambda: self.backward_layer(x, backward_start, lengths, backward_resets),
         )
-        return self._merge(ahead, back), (forward_state, backward_state)
+        return self._merge(forward_y, backward_y), (forward_state, backward_state)
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
-        """Not to be had.
+        """Unsupported: one of the directions begins at a sequence's end.
 
         Raises:
-            ConfigError: Always: one of the directions begins at a sequence's end.
+            ConfigError: Always.
         """
-        raise no_step("Bidirectional", "it runs in both directions")
+        raise cannot_step("Bidirectional", "it runs in both directions")
 
     def extra_repr(self) -> str:
         """How the directions are merged."""
         return f"merge={self.merge!r}"
 
-    def _merge(self, ahead: Tensor, back: Tensor) -> Any:
+    def _merge(self, forward: Tensor, backward: Tensor) -> Any:
         if self.merge == "concat":
-            return torch.cat([ahead, back], -1)
+            return torch.cat([forward, backward], -1)
         if self.merge == "none":
-            return ahead, back
-        return ahead + back if self.merge == "sum" else (ahead + back) / 2
+            return forward, backward
+        total = forward + backward
+        return total if self.merge == "sum" else total / 2
 
 
-def runs_ahead(module: nn.Module) -> bool:
-    """Whether nothing in a layer comes from the future."""
+def runs_forward(module: nn.Module) -> bool:
+    """Whether no part of a layer runs backwards in time."""
     return not any(getattr(part, "reverse", False) for part in module.modules())
 
 
@@ -221,13 +222,13 @@ def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Mod
     ]
     if given:
         raise ConfigError(
-            f"Bidirectional: {' and '.join(given)} came with {type(cell).__name__}, expected "
-            f"neither.\n  They are for cells; a layer has its own."
+            f"Bidirectional: got {' and '.join(given)} with {type(cell).__name__}, expected "
+            f"neither.\n  They are for cells; set them on the layers themselves."
         )
-    if not runs_ahead(cell):
+    if not runs_forward(cell):
         raise ConfigError(
             f"Bidirectional: {type(cell).__name__} runs backwards or in both directions, expected "
-            f"ahead.\n  What runs backwards here is turned by Bidirectional itself."
+            f"a forward layer.\n  Bidirectional reverses the backward layer itself."
         )
     return Reversed(cell) if reverse else cell
 
@@ -237,7 +238,7 @@ def _redrawn(cell: nn.Module) -> nn.Module:
     try:
         if not isinstance(other, Cell):
             raise ConfigError(
-                f"Bidirectional: {type(cell).__name__} came alone, expected two layers."
+                f"Bidirectional: got {type(cell).__name__} alone, expected two layers."
             )
         redraw(other)
     except ConfigError as error:

@@ -13,27 +13,26 @@ from seqnets.cells.convolutional import height_and_width
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
-from seqnets.layers.lengths import checked_lengths, divided, without_padding
+from seqnets.layers.lengths import checked_lengths, strided_lengths, without_padding
 
 
 class ConvFront1d(nn.Module):
-    """Convolutions over time, of features or of raw samples.
+    """Convolutions over time, of features or of raw samples, each followed by an activation.
 
-    Each is followed by an activation. A step of the output stands for ``stride`` steps of the
-    input: T becomes ceil(T / stride), and lengths likewise. Padding is zero for every convolution,
-    as are the steps before the first one, and whatever it holds changes nothing.
+    With the product of all strides, T becomes ceil(T / stride), and lengths likewise. Every
+    convolution reads zeros past a row's end and before its first step: the content of padding
+    never changes anything.
 
     Args:
         input_size: Features of the input, I; 1 for raw samples.
-        channels: Features that each convolution gives, from the first one on.
-        kernel_size: Steps that each of them sees; or of each.
-        stride: How many steps apart its outputs are; or of each.
-        causal: Whether an output sees the step that it begins at and those before; else as many
-            before as after.
-        activation: Makes what follows each convolution.
+        channels: Output features of each convolution, first to last.
+        kernel_size: Steps in each convolution's window: one number, or one per convolution.
+        stride: Steps between outputs: one number, or one per convolution.
+        causal: Whether the window of an output ends at its own step; else it is centred there.
+        activation: Factory of the activation.
 
     Raises:
-        ConfigError: A size is no integer from 1, or lists disagree in length.
+        ConfigError: A size is not a positive integer, or lists disagree in length.
 
     Example:
         >>> front = ConvFront1d(1, [32, 64], kernel_size=[10, 5], stride=[5, 2])
@@ -68,7 +67,7 @@ class ConvFront1d(nn.Module):
 
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
         """Valid steps of each row's output, (B,), from those of its input."""
-        return divided(lengths, self.stride)
+        return strided_lengths(lengths, self.stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Outputs, (B, ceil(T / stride), last of ``channels``), and their lengths.
@@ -91,29 +90,30 @@ class ConvFront1d(nn.Module):
         for convolution in self.convolutions:
             kernel, stride = convolution.kernel_size[0], convolution.stride[0]
             before = kernel - 1 if self.causal else (kernel - 1) // 2
-            wide = F.pad(x.transpose(1, 2), (before, kernel - 1 - before))
-            lengths = divided(lengths, stride)
-            x = without_padding(self.activation(convolution(wide)).transpose(1, 2), lengths)
+            padded = F.pad(x.transpose(1, 2), (before, kernel - 1 - before))
+            lengths = strided_lengths(lengths, stride)
+            x = without_padding(self.activation(convolution(padded)).transpose(1, 2), lengths)
         return x, lengths
 
 
 class ConvFront2d(nn.Module):
-    """Convolutions over each frame of a video, and the mean over what is left of its area.
+    """Convolutions over each frame of a video, then global average pooling.
 
-    The mean says what is seen and not where: for that, name the ``frame``, and every place that is
-    left gives features of its own.
+    Pooling discards positions. With ``frame`` the feature map is flattened instead, so that every
+    position keeps its own features.
 
     Args:
         input_channels: Channels of a frame, C.
-        channels: Features that each convolution gives; the last one's are the output's, F, or those
-            of each place.
-        kernel_size: Height and width that each of them sees; or of each.
-        stride: How many pixels apart its outputs are; or of each.
-        frame: Height and width, for features of each place; their mean if omitted.
-        activation: Makes what follows each convolution.
+        channels: Output channels of each convolution, first to last. The last one is the number of
+            output features, F; with ``frame``, that of each position.
+        kernel_size: Side of each convolution's window in pixels: one number, or one per
+            convolution.
+        stride: Pixels between outputs: one number, or one per convolution.
+        frame: Height and width of a frame, to flatten the feature map; pooled if omitted.
+        activation: Factory of the activation that follows each convolution.
 
     Raises:
-        ConfigError: A size is no integer from 1, or lists disagree in length.
+        ConfigError: A size is not a positive integer, or lists disagree in length.
 
     Example:
         >>> net = Fronted(ConvFront2d(3, [16, 32, 64]), Recurrent(cells.LSTMCell(64, 128)))
@@ -152,7 +152,7 @@ class ConvFront2d(nn.Module):
             self.convolutions.append(activation())
 
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
-        """The same: a step is a frame."""
+        """Unchanged: each frame is one step."""
         return lengths
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -164,7 +164,7 @@ class ConvFront2d(nn.Module):
 
         Raises:
             ShapeError: ``x`` is not (B, T, C, height, width), or its frames are not of the size
-                that was named.
+                ``frame``.
         """
         if x.dim() != 5 or x.shape[2] != self.input_channels:
             raise ShapeError(
@@ -173,8 +173,8 @@ class ConvFront2d(nn.Module):
             )
         if self.frame not in (None, tuple(x.shape[3:])):
             raise ShapeError(
-                f"ConvFront2d: a frame is {tuple(x.shape[3:])}, expected {self.frame}, the `frame` "
-                f"that it was built with."
+                f"ConvFront2d: frames are {tuple(x.shape[3:])}, expected {self.frame}, the `frame` "
+                f"that the layer was built with."
             )
         B, T = x.shape[:2]
         frames = without_padding(x, lengths).flatten(0, 1)
@@ -184,20 +184,20 @@ class ConvFront2d(nn.Module):
 
 
 class Fronted(nn.Module):
-    """A recurrent layer over what a front makes of the input, with the lengths that follow from it.
+    """A recurrent layer over the features that a front computes from the input.
 
-    A front that sees several steps at once sees none before the first one of a call: sequences come
-    whole, without resets, and not step by step.
+    A front that mixes several steps keeps nothing between calls: it needs whole sequences, without
+    resets, and cannot run step by step.
 
     Args:
-        front: Called with inputs and lengths, gives features and lengths: :class:`ConvFront1d`,
-            :class:`ConvFront2d`, or a module of the user's with an ``output_size``; with
+        front: Maps inputs and lengths to features and lengths: :class:`ConvFront1d`,
+            :class:`ConvFront2d`, or a module of your own with an ``output_size``, and
             ``per_step = True`` if it treats every step on its own.
         layer: The recurrent layer.
 
     Raises:
-        ConfigError: ``layer`` is no recurrent layer.
-        ShapeError: It does not take as many features as ``front`` gives.
+        ConfigError: ``layer`` is not a recurrent layer.
+        ShapeError: ``front`` and ``layer`` disagree about the number of features.
     """
 
     front: Any
@@ -239,7 +239,7 @@ class Fronted(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Any, Any]:
-        """What the layer makes of the front's output, and its state.
+        """The layer's outputs and state, computed from the front's features.
 
         Args:
             x: Inputs, as the front takes them.
@@ -248,10 +248,10 @@ class Fronted(nn.Module):
             resets: Where a new sequence begins inside a row, (B, T) boolean.
 
         Raises:
-            ConfigError: ``resets`` came, and the front sees several steps at once.
+            ConfigError: ``resets`` are given and the front mixes several steps.
         """
         if resets is not None:
-            self._check_front("resets")
+            self._check_per_step("resets were given")
         x, lengths = self.front(x, checked_lengths("Fronted", lengths, x))
         return self.layer(x, state, lengths, resets)
 
@@ -261,31 +261,31 @@ class Fronted(nn.Module):
         """One step of the front and the layer.
 
         Raises:
-            ConfigError: The front sees several steps at once.
+            ConfigError: The front mixes several steps.
         """
-        self._check_front("step")
+        self._check_per_step("step was called")
         y, _ = self.front(x[:, None])
         return self.layer.step(y[:, 0], state, resets)
 
-    def _check_front(self, what: str) -> None:
+    def _check_per_step(self, request: str) -> None:
         if not self.per_step:
             raise ConfigError(
-                f"Fronted: {what} came, but {type(self.front).__name__} sees several steps at "
-                f"once.\n  Give it each sequence whole, in a row of its own."
+                f"Fronted: {request}, but {type(self.front).__name__} mixes several steps.\n"
+                f"  Give it each sequence whole, in a row of its own."
             )
 
 
 def _listed(
     owner: str, channels: int | Sequence[int], *others: int | Sequence[int]
 ) -> list[list[int]]:
-    """Channels, and what else each convolution has, as lists."""
+    """Each option as a list with one entry per convolution."""
     widths = [channels] if isinstance(channels, int) else list(channels)
     lists = [widths, *([o] * len(widths) if isinstance(o, int) else list(o) for o in others)]
     for name, values in zip(("channels", "kernel_size", "stride"), lists, strict=True):
         whole = all(is_whole(v) and v > 0 for v in values)
         if not whole or not values or len(values) != len(widths):
             raise ConfigError(
-                f"{owner}: {name} is {values}, expected one integer from 1 for each of "
+                f"{owner}: {name} is {values}, expected one positive integer for each of "
                 f"{max(len(widths), 1)} convolutions."
             )
     return lists

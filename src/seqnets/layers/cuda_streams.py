@@ -1,4 +1,4 @@
-"""Two computations on a GPU at a time."""
+"""Two independent computations at once on a GPU."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def side_by_side(x: Tensor, first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
-    """What two functions of a tensor return, of which neither needs the other.
+def run_concurrently(x: Tensor, first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
+    """The results of two independent functions of ``x``.
 
-    On a GPU the second one runs on a stream of its own, in the backward pass too.
+    On a GPU the second one runs on its own stream, in the backward pass too.
     """
     if not (isinstance(x, Tensor) and x.is_cuda) or torch.compiler.is_compiling():
         return first(), second()
-    here, there = torch.cuda.current_stream(x.device), _side_stream(x.device)
-    there.wait_stream(here)
-    with torch.cuda.stream(there):
+    main, side = torch.cuda.current_stream(x.device), _side_stream(x.device)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
         b = second()
     a = first()
-    here.wait_stream(there)
-    x.record_stream(there)  # memory is not given to others before both are done with it
+    main.wait_stream(side)
+    x.record_stream(side)  # the allocator must not reuse memory that the other stream still reads
     for tensor in tree_leaves(b):
         if isinstance(tensor, Tensor):
-            tensor.record_stream(here)
+            tensor.record_stream(main)
     return a, b
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers upon each other."""
+"""Stacks of recurrent layers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.checks import check_choice, check_count, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
-from seqnets.layers.checks import check_parts, check_run, no_step
+from seqnets.layers.checks import cannot_step, check_parts, check_run_options
 from seqnets.layers.dropout import LockedDropout
-from seqnets.layers.lengths import resets_from_behind
+from seqnets.layers.lengths import resets_for_reverse
 from seqnets.layers.linear import Linear
 from seqnets.layers.recurrent import Recurrent
 
 
 class CellFactory(Protocol):
-    """What makes a cell once a layer knows its sizes: a cell's class, or a partial of it."""
+    """Builds a cell of given sizes: a cell's class, or a partial of it."""
 
     def __call__(self, *, input_size: int, hidden_size: int) -> Cell:
         """A new cell of these sizes."""
@@ -32,26 +32,26 @@ class DeepRNN(nn.Module):
     """Stack recurrent layers, each over the outputs of the one below.
 
     Args:
-        cell: Makes the cells: a cell's class or a partial of it; or one for each layer.
+        cell: A cell's class or a partial of it; or a list with one per layer.
         input_size: Features of the input, I.
-        hidden_size: Units of every layer, H; or of each.
-        num_layers: Layers, L; by default as many as ``hidden_size`` or ``cell`` lists, else 1.
-        bidirectional: Whether layers run in both directions; or of each.
+        hidden_size: Units of every layer, H; or a list with one per layer.
+        num_layers: Layers, L; by default the length of a list ``hidden_size`` or ``cell``, or 1.
+        bidirectional: Whether layers run in both directions; or a list with one per layer.
         alternating: Whether layers 1, 3, ... run backwards in time and the others forwards.
         merge: How the directions are merged: "concat", "sum" or "mean".
-        connection: What leads around layers: "none"; "residual", which adds the layer's input to
-            its output; "highway", where a gate weighs the two; both after the first layer. "dense",
-            where each layer takes the input and the outputs of all layers below, side by side.
+        connection: Skip connections: "none"; "residual" adds a layer's input to its output, and
+            "highway" mixes the two by a gate, both from the second layer on; "dense" gives each
+            layer the input and the outputs of all layers below, concatenated.
         tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
         dropout: Probability in [0, 1) of dropping an output between layers, in training.
-        locked: Whether dropout has one mask for all steps of a sequence, not one a step.
+        locked: Whether all steps of a sequence share one dropout mask.
         backend: "auto", or the name of the backend that must run.
         memory: "full" or "lean"; see ``unroll``.
 
     Raises:
-        ConfigError: An option has no sense, ``cell`` makes no cells, lists disagree in length, or a
-            layer cannot be tied to the first since its widths or kind differ.
-        ShapeError: A connection leads around a layer whose input and output widths differ.
+        ConfigError: Options are unknown or contradict each other, ``cell`` does not build cells,
+            lists disagree in length, or tied layers differ in sizes or kind.
+        ShapeError: A skip connection spans a layer whose input and output widths differ.
 
     Example:
         >>> net = DeepRNN(cells.GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
@@ -82,18 +82,18 @@ class DeepRNN(nn.Module):
                 "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
                 "  The layer above takes one input, not a pair."
             )
-        check_run("DeepRNN", backend, memory)
+        check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
-        L = _depth(num_layers, hidden_size=hidden_size, cell=cell)
-        cells = _each("cell", cell, L)
-        sizes = _each("hidden_size", hidden_size, L)
-        directions = _each("bidirectional", bidirectional, L)
+        L = _depth_of(num_layers, hidden_size=hidden_size, cell=cell)
+        cells = _per_layer("cell", cell, L)
+        sizes = _per_layer("hidden_size", hidden_size, L)
+        directions = _per_layer("bidirectional", bidirectional, L)
         for make in cells:
             check_makes_cells("DeepRNN", make)
         if alternating and any(directions):
             raise ConfigError(
-                "DeepRNN: alternating came with bidirectional, expected one of the two.\n"
-                "  A layer in both directions has no turn to take."
+                "DeepRNN: got alternating and bidirectional, expected one of the two.\n"
+                "  A bidirectional layer has no direction to alternate."
             )
 
         self.input_size = input_size
@@ -101,19 +101,19 @@ class DeepRNN(nn.Module):
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
         options: dict[str, Any] = {"backend": backend, "memory": memory}
-        width, made = input_size, None
-        for depth, asked in enumerate(zip(cells, sizes, directions, strict=True)):
-            make, size, both = asked
-            if made is None or not tied:
+        width, built = input_size, None
+        for depth, spec in enumerate(zip(cells, sizes, directions, strict=True)):
+            make, size, both = spec
+            if built is None or not tied:
                 pair = [make(input_size=width, hidden_size=size) for _ in range(1 + both)]
                 check_is_cell("DeepRNN", pair[0])
-                made = width, *asked
-            elif made == (width, *asked):
-                pair = [_with_parameters_of(cell) for cell in pair]
+                built = width, *spec
+            elif built == (width, *spec):
+                pair = [_share_parameters(cell) for cell in pair]
             else:
                 raise ConfigError(
                     f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and has {size} "
-                    f"units, expected {made[0]} and {made[2]} as in layer 0, and the same kind.\n"
+                    f"units, expected {built[0]} and {built[2]} as in layer 0, and the same kind.\n"
                     f"  tied=True uses one cell's parameters in all layers."
                 )
             layer: Recurrent | Bidirectional
@@ -122,9 +122,9 @@ class DeepRNN(nn.Module):
             else:
                 layer = Recurrent(*pair, reverse=bool(alternating and depth % 2), **options)
             self.layers.append(layer)
-            around = _around(connection, depth, L, width, layer.output_size)
-            self.connections.append(around)
-            width = layer.output_size + (width if isinstance(around, _Dense) else 0)
+            skip = _connection(connection, depth, L, width, layer.output_size)
+            self.connections.append(skip)
+            width = layer.output_size + (width if isinstance(skip, _Dense) else 0)
 
     @property
     def output_size(self) -> int:
@@ -142,7 +142,7 @@ class DeepRNN(nn.Module):
 
         Args:
             x: Inputs, (B, T, I).
-            state: One state a layer, as that layer takes it; initial states if omitted.
+            state: One state per layer, as that layer takes it; initial states if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
             resets: Where a new sequence begins inside a row, (B, T) boolean. No layer carries
                 anything across.
@@ -150,8 +150,8 @@ class DeepRNN(nn.Module):
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):
-            seen = resets_from_behind(resets, lengths) if _backwards(layer) else resets
-            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, seen)
+            own = resets_for_reverse(resets, lengths) if _runs_backwards(layer) else resets
+            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, own)
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)
@@ -163,37 +163,36 @@ class DeepRNN(nn.Module):
 
         Args:
             x: Inputs of the step, (B, I).
-            state: The states before it, one a layer.
-            resets: In which rows they start anew before the step, (B,) boolean.
+            state: The states before it, one per layer.
+            resets: Rows whose states are reset before the step, (B,) boolean.
 
         Raises:
-            ConfigError: A layer runs backwards or in both directions, and would have to know the
-                future.
+            ConfigError: A layer runs backwards or in both directions.
         """
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):
             if not isinstance(layer, Recurrent) or layer.reverse:
-                where = "backwards" if _backwards(layer) else "in both directions"
-                raise no_step("DeepRNN", f"layer {depth} runs {where}")
+                where = "backwards" if _runs_backwards(layer) else "in both directions"
+                raise cannot_step("DeepRNN", f"layer {depth} runs {where}")
             y, final = layer.step(self.dropout(x) if depth else x, states[depth], resets)
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)
 
-    def connections_around(self) -> list[nn.Module | None]:
-        """What leads around each layer, called with its input and output; None for nothing."""
-        return [None if type(c) is _Straight else c for c in self.connections]
+    def skip_connections(self) -> list[nn.Module | None]:
+        """The skip connection of each layer, a function of its input and output, or None."""
+        return [None if type(c) is _NoConnection else c for c in self.connections]
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         if state is None:
             return (None,) * len(self.layers)
         L = len(self.layers)
-        check_parts("DeepRNN", state, L, f"a tuple of one for each layer: {L}")
+        check_parts("DeepRNN", state, L, f"a tuple of one per layer: {L}")
         return state
 
 
-class _Straight(nn.Module):
+class _NoConnection(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
 
@@ -201,7 +200,7 @@ class _Straight(nn.Module):
         return y
 
 
-class _Residual(_Straight):
+class _Residual(_NoConnection):
     """He et al., 2016, "Deep Residual Learning", arXiv:1512.03385, over the layer's input."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -220,7 +219,7 @@ class _Highway(nn.Module):
         return x + torch.sigmoid(self.gate(x)) * (y - x)
 
 
-class _Dense(_Straight):
+class _Dense(_NoConnection):
     """Huang et al., 2017, "Densely Connected Convolutional Networks", arXiv:1608.06993."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -228,56 +227,55 @@ class _Dense(_Straight):
 
 
 _CONNECTIONS: dict[str, type[nn.Module]] = {
-    "none": _Straight,
+    "none": _NoConnection,
     "residual": _Residual,
     "highway": _Highway,
     "dense": _Dense,
 }
 
 
-def _around(connection: str, depth: int, num_layers: int, width: int, given: int) -> nn.Module:
-    """What leads around a layer: nothing around the first, or the last if outputs are gathered."""
-    gathers = connection == "dense"
-    leads = depth < num_layers - 1 if gathers else depth > 0
-    kind = _CONNECTIONS[connection] if leads else _Straight
-    if kind not in (_Straight, _Dense) and given != width:
+def _connection(name: str, depth: int, num_layers: int, width: int, output_size: int) -> nn.Module:
+    """The connection of one layer; the first has none, and in a dense stack the last."""
+    skips = depth < num_layers - 1 if name == "dense" else depth > 0
+    kind = _CONNECTIONS[name] if skips else _NoConnection
+    if kind not in (_NoConnection, _Dense) and output_size != width:
         raise ShapeError(
-            f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and gives {given}, expected "
-            f"the same number.\n  connection={connection!r} adds the two; change hidden_size or "
-            "merge."
+            f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and gives {output_size}, "
+            f"expected the same number.\n"
+            f"  connection={name!r} adds the two; change hidden_size or merge."
         )
     return kind(width)
 
 
-def _backwards(layer: nn.Module) -> bool:
+def _runs_backwards(layer: nn.Module) -> bool:
     return isinstance(layer, Recurrent) and layer.reverse
 
 
-def _with_parameters_of(cell: Cell) -> Cell:
-    """A cell beside another with the same parameters.
+def _share_parameters(cell: Cell) -> Cell:
+    """Another cell with the same parameters.
 
-    It is no second name for that cell: ``torch.func.functional_call`` does not give back what it
-    takes from a module that it meets twice.
+    Not the cell itself: ``torch.func.functional_call`` does not restore the tensors of a module
+    that it meets twice.
     """
     return copy.deepcopy(cell, {id(t): t for t in (*cell.parameters(), *cell.buffers())})
 
 
-def _depth(num_layers: int | None, **listed: Any) -> int:
+def _depth_of(num_layers: int | None, **listed: Any) -> int:
     for name, values in listed.items():
         if _is_list(values) and not values:
-            raise ConfigError(f"DeepRNN: {name} lists no values, expected one a layer.")
+            raise ConfigError(f"DeepRNN: {name} lists no values, expected one per layer.")
     if num_layers is None:
         return next((len(values) for values in listed.values() if _is_list(values)), 1)
     check_count("DeepRNN", num_layers=num_layers)
     return num_layers
 
 
-def _each(name: str, value: Any, num_layers: int) -> Sequence[Any]:
+def _per_layer(name: str, value: Any, num_layers: int) -> Sequence[Any]:
     if not _is_list(value):
         return (value,) * num_layers
     if len(value) != num_layers:
         raise ConfigError(
-            f"DeepRNN: {name} lists {counted(len(value), 'value')}, expected one a layer: "
+            f"DeepRNN: {name} lists {counted(len(value), 'value')}, expected one per layer: "
             f"{num_layers}."
         )
     return value

@@ -1,4 +1,4 @@
-"""Dropout whose mask stays the same over time."""
+"""Dropout with one mask for all steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from seqnets.cells.wrapper import sequence_mask
 
 
 class LockedDropout(nn.Dropout):
-    """Dropout with one mask for all steps of a row, as far as one call sees of it.
+    """Dropout with one mask for all steps of a row within a call.
 
     Args:
         p: Probability in [0, 1] of dropping a feature.
@@ -19,7 +19,7 @@ class LockedDropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is left of inputs (B, T, I)."""
+        """Inputs (B, T, I) after dropout."""
         if not self.training or not self.p:
             return x
         if self.p == 1:

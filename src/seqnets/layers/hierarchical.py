@@ -1,4 +1,4 @@
-"""A recurrent layer over segments, and one over what it says of each."""
+"""A recurrent layer over segments of a sequence, and another over its summaries of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from seqnets.checks import check_count
 from seqnets.engine.request import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer, check_parts
-from seqnets.layers.lengths import checked_lengths, divided, valid_steps
+from seqnets.layers.lengths import checked_lengths, strided_lengths, valid_steps
 
 
 class Hierarchical(nn.Module):
-    """Let one layer read segments of so many steps, and another what it says at the end of each.
+    """One layer reads fixed-length segments, another the first one's output at the end of each.
 
-    Segments are counted from a row's first step in a call: sequences in chunks have to be cut where
-    a segment ends, and single steps cannot be taken.
+    Segments are counted from a row's first step in a call: chunks must be cut at the end of a
+    segment, and single steps are not supported.
 
     Args:
         lower: Reads the input.
-        upper: Reads the lower one's output at the last step of each segment; of one that the row's
-            end cuts off, at the row's last step.
-        stride: Steps of a segment, from 1.
-        carry: Whether the lower layer keeps its state from segment to segment; else each segment
-            begins with its initial state, and words are read alike wherever they stand.
+        upper: Reads the lower layer's output at the last valid step of each segment.
+        stride: Steps of a segment, at least 1.
+        carry: Whether the lower layer keeps its state from segment to segment; else it is reset at
+            each, so that a segment is read the same way wherever it stands.
 
     Raises:
-        ConfigError: ``stride`` is no integer from 1, or one of the layers is none.
-        ShapeError: ``upper`` does not take as many features as ``lower`` gives.
+        ConfigError: ``stride`` is not a positive integer, or a layer is not a recurrent layer.
+        ShapeError: The output size of ``lower`` is not the input size of ``upper``.
 
     Example:
         >>> lower, upper = Recurrent(cells.GRUCell(8, 64)), Recurrent(cells.GRUCell(64, 32))
@@ -72,7 +71,7 @@ class Hierarchical(nn.Module):
 
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
         """Valid segments of each row, (B,), from its valid steps."""
-        return divided(lengths, self.stride)
+        return strided_lengths(lengths, self.stride)
 
     def forward(
         self,
@@ -86,10 +85,10 @@ class Hierarchical(nn.Module):
         Args:
             x: Inputs, (B, T, I).
             state: The lower and the upper layer's state before the first step; initial states if
-                omitted. Without ``carry`` nothing is left of the lower one.
+                omitted. Without ``carry`` the lower one is ignored.
             lengths: Valid steps of each row, (B,); all T if omitted.
-            resets: Where the lower layer's state starts anew before a step, (B, T) boolean; the
-                upper one's does so before the segment in which such a step is.
+            resets: Steps before which the lower layer's state is reset, (B, T) boolean; the upper
+                one's is reset before a segment that contains such a step.
         """
         lengths = checked_lengths("Hierarchical", lengths, x)
         if state is not None:
@@ -97,34 +96,34 @@ class Hierarchical(nn.Module):
         low, high = (None, None) if state is None else state
         T, n = x.shape[1], -(-x.shape[1] // self.stride)
         begins = torch.arange(T, device=x.device) % self.stride == 0
-        fresh = resets
+        lower_resets = resets
         if not self.carry:
-            fresh = begins.expand(x.shape[:2]) if resets is None else resets | begins
-        y, low = self.lower(x, low, lengths, fresh)
+            lower_resets = begins.expand(x.shape[:2]) if resets is None else resets | begins
+        y, low = self.lower(x, low, lengths, lower_resets)
 
         if resets is not None:
             if lengths is not None:
                 resets = resets & valid_steps(resets, lengths)
-            whole = nn.functional.pad(resets, (0, n * self.stride - T))
-            resets = whole.unflatten(1, (n, self.stride)).any(2)
+            padded = nn.functional.pad(resets, (0, n * self.stride - T))
+            resets = padded.unflatten(1, (n, self.stride)).any(2)
         ends = torch.arange(1, n + 1, device=x.device) * self.stride
         last = T if lengths is None else lengths[:, None].clamp(1, max(T, 1))
         ends = ends.clamp(max=last).expand(x.shape[0], n)
-        told = at_steps(y, ends - 1)
-        y, high = self.upper(told, high, self.lengths_after(lengths), resets)
+        summaries = at_steps(y, ends - 1)
+        y, high = self.upper(summaries, high, self.lengths_after(lengths), resets)
         return y, (low, high)
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
-        """Not to be had.
+        """Unsupported: the state does not record the position inside a segment.
 
         Raises:
-            ConfigError: Always: a state does not tell where in a segment it is.
+            ConfigError: Always.
         """
         raise ConfigError(
-            "Hierarchical: step came, expected whole segments.\n"
-            "  Its state does not tell where in a segment it is; call the layer with its stride."
+            f"Hierarchical: step was called, expected whole segments of {self.stride} steps.\n"
+            f"  The state does not record the position inside a segment; call the layer instead."
         )
 
     def extra_repr(self) -> str:
-        """How segments are made."""
+        """The segments."""
         return f"stride={self.stride}, carry={self.carry}"

@@ -1,4 +1,4 @@
-"""What layers do with rows of different lengths."""
+"""Helpers for batches whose rows differ in length."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from seqnets.errors import DtypeError
 
 
 def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | None:
-    """Lengths as a tensor on the device of x, (B, T, ...); raise as ``unroll`` where they misfit.
+    """Validated lengths, on the device of x (B, T, ...); errors are those of ``unroll``.
 
-    An x of a lower rank is left to who refuses it.
+    An x of lower rank is left for the callee to reject.
     """
     if not isinstance(x, Tensor):
         raise DtypeError(f"{who}: input is {type(x).__name__}, expected a tensor.")
@@ -29,20 +29,20 @@ def valid_steps(sequence: Tensor, lengths: Tensor) -> Tensor:
 
 
 def without_padding(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """A sequence (B, T, ...) with zeros for padding, whatever was there, be it NaN."""
+    """A sequence (B, T, ...) whose padding is replaced by zeros, even where it is NaN."""
     if lengths is None:
         return sequence
-    return sequence.masked_fill(~as_wide(valid_steps(sequence, lengths), sequence), 0)
+    return sequence.masked_fill(~broadcast_steps(valid_steps(sequence, lengths), sequence), 0)
 
 
 def masked_softmax(scores: Tensor, valid: Tensor, dim: int = -1) -> Tensor:
-    """The softmax over what is valid, a boolean; 0 elsewhere, and everywhere if nothing is."""
-    least = torch.finfo(scores.dtype).min  # finite: there may be nothing else
+    """The softmax over entries where ``valid`` is true; 0 elsewhere, and everywhere if none is."""
+    least = torch.finfo(scores.dtype).min  # finite: a row may have no valid entry
     return scores.masked_fill(~valid, least).softmax(dim).masked_fill(~valid, 0)
 
 
-def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each row's valid steps in the opposite order, (B, T, ...); padding stays where it is."""
+def reverse_time(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each row's valid steps in reverse order, (B, T, ...); padding stays at the end."""
     if lengths is None:
         return sequence.flip(1)
     T = sequence.shape[1]
@@ -52,8 +52,11 @@ def turned(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     return request.at_steps(sequence, order)
 
 
-def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-    """A sequence that begins at t ends, for who comes from behind, before the step t - 1."""
+def resets_for_reverse(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """Resets for a layer that runs backwards, in the order of the input.
+
+    Where a sequence begins at step t, the backward pass enters the one before at step t - 1.
+    """
     if resets is None:
         return None
     if lengths is not None:
@@ -61,11 +64,11 @@ def resets_from_behind(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
     return F.pad(resets[:, 1:], (0, 1))
 
 
-def divided(lengths: Tensor | None, stride: int) -> Tensor | None:
-    """Lengths after so many steps have become one; a part of them counts as a step."""
+def strided_lengths(lengths: Tensor | None, stride: int) -> Tensor | None:
+    """Lengths after every ``stride`` steps have become one, rounded up."""
     return None if lengths is None else (torch.as_tensor(lengths) + stride - 1) // stride
 
 
-def as_wide(steps: Tensor, sequence: Tensor) -> Tensor:
-    """A number for each step, (B, T), with the dimensions of a sequence (B, T, ...)."""
+def broadcast_steps(steps: Tensor, sequence: Tensor) -> Tensor:
+    """One value per step, (B, T), reshaped to broadcast over a sequence (B, T, ...)."""
     return steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))

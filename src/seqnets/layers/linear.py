@@ -1,4 +1,4 @@
-"""What stands beside recurrent layers in nearly every model."""
+"""The affine map of nearly every model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from seqnets.engine.products import linear
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear``, to the letter, by a product of seqnets' own where that is faster.
+    """A drop-in ``torch.nn.Linear`` that uses seqnets' own matrix product where it is faster.
 
-    That is so on CPUs whose vectors torch's product does not use to the full (docs/engine.md): at
-    the sizes and on the processors for which it was measured. Elsewhere, under ``torch.compile``,
-    autocast and functional transforms, and for exporters, it is torch's.
+    That is on CPUs whose vector units torch's product does not fully use (docs/engine.md), at the
+    sizes for which it was measured. Elsewhere, and under ``torch.compile``, autocast, functional
+    transforms and export, the product is torch's.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What comes after a recurrent layer, step by step."""
+"""A perceptron after a recurrent layer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class DeepOutput(nn.Module):
     """A multilayer perceptron over each output of a recurrent layer.
 
     Args:
-        layer: The recurrent layer, with one output a step.
-        sizes: Features of each of the perceptron's layers; the last one's are the output's.
-        activation: Makes what stands between them; nothing follows the last one.
+        layer: The recurrent layer, with one output per step.
+        sizes: Features of each of the perceptron's layers; the last is the output size.
+        activation: Factory of the activation between them; none follows the last one.
 
     Raises:
-        ConfigError: ``sizes`` names no layer, or ``layer`` is none.
+        ConfigError: ``sizes`` is empty or not positive, or ``layer`` is not a recurrent layer.
 
     References:
         Pascanu et al., 2014, "How to Construct Deep Recurrent Neural Networks", arXiv:1312.6026
@@ -41,7 +41,7 @@ class DeepOutput(nn.Module):
         super().__init__()
         if not sizes or any(size < 1 for size in sizes):
             raise ConfigError(
-                f"DeepOutput: sizes are {list(sizes)}, expected at least one, each from 1."
+                f"DeepOutput: sizes are {list(sizes)}, expected one or more positive integers."
             )
         check_is_layer("DeepOutput", layer)
         self.layer = layer
@@ -73,6 +73,6 @@ class DeepOutput(nn.Module):
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """One step of the layer, and of what follows it."""
+        """One step of the layer and the perceptron."""
         y, state = self.layer.step(x, state, resets)
         return self.perceptron(y), state

@@ -1,4 +1,4 @@
-"""Rows of very different lengths, packed as torch.nn packs them, in pieces with little padding."""
+"""Packed rows of very different lengths, run in pieces with little padding."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from seqnets.engine.request import state_before
 from seqnets.engine.unroll import unroll
 from seqnets.typing import State
 
-_MUCH = 1024  # steps of padding from which on pieces pay, if there is more of it than of the rest
+_MIN_PADDING = 1024  # steps of padding below which one piece is faster
 
 
 def is_ragged(sizes: Tensor) -> bool:
-    """Whether rows side by side would be padding for the most part.
+    """Whether a padded batch would be mostly padding.
 
     Args:
         sizes: How many rows have each step, falling, (T,).
     """
     steps = int(sizes.sum())
-    return len(sizes) * int(sizes[0]) - steps > max(steps, _MUCH)
+    return len(sizes) * int(sizes[0]) - steps > max(steps, _MIN_PADDING)
 
 
 def unroll_packed(
     cell: Cell, data: Tensor, sizes: Tensor, state: State | None, reverse: bool
 ) -> tuple[Tensor, State]:
-    """Run a cell over packed rows, a piece of the steps after the other.
+    """Run a cell over packed rows, in pieces of time.
 
-    Where most would be padding, a piece ends where half of its rows have: in none there is more
-    padding than steps then. Else all steps are one piece.
+    If a padded batch would be mostly padding, a piece ends as soon as half of its rows have ended,
+    so that no piece holds more padding than steps. Otherwise all steps are one piece.
 
     Args:
         cell: The recurrence.
-        data: The inputs of all rows' first steps, of all second steps and so on, (N, I).
+        data: All rows' first steps, then all second steps and so on, (N, I).
         sizes: How many rows have each step, falling, (T,).
         state: State before the first step of each row, each (B, H), longest rows first; the
             cell's initial state if omitted.
         reverse: Whether time runs backwards.
 
     Returns:
-        Outputs as ``data`` is, (N, H), and the state after the step that ran last in each row.
+        Outputs in the order of ``data``, (N, H), and the state after each row's last executed step.
     """
     cuts = _cuts(sizes.tolist()) if is_ragged(sizes) else [0, len(sizes)]
     inputs = data.split([int(sizes[first:end].sum()) for first, end in pairwise(cuts)])
@@ -69,7 +69,7 @@ def unroll_packed(
 
 
 def _cuts(sizes: Sequence[int]) -> list[int]:
-    """Where pieces begin, and the end of the last."""
+    """The first step of each piece, and the end of the last."""
     cuts = [0]
     for step, rows in enumerate(sizes):
         if 2 * rows <= sizes[cuts[-1]]:
@@ -80,10 +80,10 @@ def _cuts(sizes: Sequence[int]) -> list[int]:
 def _unroll(
     cell: Cell, data: Tensor, sizes: Tensor, state: State, reverse: bool
 ) -> tuple[Tensor, State]:
-    """Run a cell over packed rows side by side: outputs (N, H), and the state after the last."""
+    """Run a cell over packed rows as one padded batch: outputs (N, H), and the final state."""
     x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)
-    whole = int(sizes[-1]) == len(x)  # nothing is padding
-    y, state = unroll(cell, x, state, None if whole else lengths, reverse=reverse)
+    no_padding = int(sizes[-1]) == len(x)
+    y, state = unroll(cell, x, state, None if no_padding else lengths, reverse=reverse)
     return pack_padded_sequence(y, lengths, batch_first=True).data, state
 
 
@@ -92,7 +92,7 @@ def _rows(state: State, first: int, end: int) -> State:
 
 
 def _joined(states: Sequence[State]) -> State:
-    """States of other rows, one after the other."""
+    """States of disjoint rows, concatenated."""
     if len(states) == 1:
         return states[0]
     return tuple([torch.cat(parts) for parts in zip(*states, strict=True)])

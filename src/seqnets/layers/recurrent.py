@@ -1,4 +1,4 @@
-"""One cell over sequences, as a module."""
+"""A cell over sequences, as a module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqnets.cells.checks import check_is_cell
 from seqnets.engine import native
 from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
-from seqnets.layers.checks import check_run, no_step
+from seqnets.layers.checks import cannot_step, check_run_options
 from seqnets.layers.state import restarted
 from seqnets.typing import State
 
@@ -27,7 +27,7 @@ class Recurrent(nn.Module):
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
 
     Raises:
-        ConfigError: ``cell`` is no cell, or no backend or memory has this name.
+        ConfigError: ``cell`` is not a cell, or ``backend`` or ``memory`` is unknown.
 
     Example:
         >>> layer = Recurrent(cells.LSTMCell(input_size=8, hidden_size=16))
@@ -39,7 +39,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         check_is_cell("Recurrent", cell)
-        check_run("Recurrent", backend, memory)
+        check_run_options("Recurrent", backend, memory)
         self.cell = cell
         self.reverse = reverse
         self.backend = backend
@@ -74,7 +74,7 @@ class Recurrent(nn.Module):
             x: Inputs, (B, T, I).
             state: State before the first step, each (B, H); the cell's initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
-            resets: Where the state starts anew before a step, (B, T) boolean.
+            resets: Steps before which the state is reset, (B, T) boolean.
         """
         return unroll(
             self.cell,
@@ -95,13 +95,13 @@ class Recurrent(nn.Module):
         Args:
             x: Inputs of the step, (B, I).
             state: State before it, each (B, H); the cell's initial state if omitted.
-            resets: In which rows the state starts anew before the step, (B,) boolean.
+            resets: Rows whose state is reset before the step, (B,) boolean.
 
         Raises:
-            ConfigError: Time runs backwards.
+            ConfigError: The layer runs backwards.
         """
         if self.reverse:
-            raise no_step("Recurrent", "it runs backwards")
+            raise cannot_step("Recurrent", "it runs backwards")
         if resets is not None:
             self.cell.check_input(x, "B", "I")
             start, before = state_before(self.cell, x, None), state_before(self.cell, x, state)

@@ -1,4 +1,4 @@
-"""A layer that is fed one step at a time, and remembers."""
+"""Streaming: a layer fed one step at a time, which keeps its state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.checks import mistaken
+from seqnets.cells.checks import wrong_argument
 from seqnets.checks import check_count
 from seqnets.engine.request import checked_resets
 from seqnets.engine.streaming import CellStream, stream_cell
@@ -19,25 +19,24 @@ from seqnets.layers.torch_like import TorchLike
 
 
 class Stream:
-    """Serve a recurrent layer: one step a call, with the state kept from call to call.
+    """Serve a recurrent layer: one step per call, with the state kept from call to call.
 
-    A layer is served in the mode that it is in: what is drawn in training, as in zoneout or dropped
-    weights, is drawn here too, unless ``layer.eval()`` comes first.
-    Layers allocate nothing in a call; what leads around them does. Weights are packed for the
-    processor when the stream is made, and are those of that moment: make a new stream after
-    training on.
+    The layer keeps its mode: call ``layer.eval()`` first, or zoneout, dropped weights and other
+    noise are drawn as in training. Weights are copied and packed for the processor when the stream
+    is made: make a new one after further training. A call allocates no memory, except for skip
+    connections.
 
     Args:
-        layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module, in one direction of time.
-            Dropout between layers does not act.
+        layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module that runs forwards. Dropout
+            between layers is not applied.
         batch_size: Rows of each step, B.
 
     Attributes:
-        backend: "c", or "reference" where a cell or the machine allows no better.
-        reason: Why it is not "c", if so.
+        backend: "c", or "reference" where the cell or the machine does not support it.
+        reason: Why the backend is not "c"; None if it is.
 
     Raises:
-        ConfigError: The layer is of another kind, runs in both directions, or backwards.
+        ConfigError: The layer is of another kind, runs backwards or in both directions.
 
     Example:
         >>> stream = Stream(Recurrent(cells.GRUCell(8, 256)))
@@ -48,12 +47,12 @@ class Stream:
 
     def __init__(self, layer: nn.Module, batch_size: int = 1) -> None:
         check_count("Stream", batch_size=batch_size)
-        with torch.inference_mode(False), torch.no_grad():  # to be written to in any mode
-            self._make(layer, batch_size)
+        with torch.inference_mode(False), torch.no_grad():  # buffers must be writable in any mode
+            self._build(layer, batch_size)
 
-    def _make(self, layer: nn.Module, batch_size: int) -> None:
-        """Buffers, and a stream of each layer's cell."""
-        cells, self._connections = _parts(layer)
+    def _build(self, layer: nn.Module, batch_size: int) -> None:
+        """Allocate the buffers and make a stream of each layer's cell."""
+        cells, self._connections = _cells_and_connections(layer)
         self._x = cells[0]._like.new_zeros(batch_size, cells[0].input_size).detach()
         self._starts = [tuple(s.detach() for s in c.checked_start(batch_size)) for c in cells]
         self._streams: list[CellStream] = []
@@ -104,7 +103,7 @@ class Stream:
         return self._y
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Begin a new sequence in all rows, or in those where ``rows``, (B,) boolean, is true."""
+        """Reset the state of all rows, or of those where ``rows``, (B,) boolean, is true."""
         if rows is not None:
             rows = checked_resets("Stream", rows, self._x, "B")
         for stream, start in zip(self._streams, self._starts, strict=True):
@@ -112,7 +111,7 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """Copies of the state of each layer, each part (B, H); or those to go on from."""
+        """The state of each layer, each part (B, H): a copy. Assign one to continue from it."""
         return tuple(tuple(part.clone() for part in stream.state) for stream in self._streams)
 
     @state.setter
@@ -121,16 +120,16 @@ class Stream:
         if came != expected:
             raise ShapeError(
                 f"Stream: state has shapes {came}, expected {expected}: a tuple for each layer.\n"
-                f"  What Recurrent gives as its state goes in as (state,); reset() begins anew."
+                f"  Pass a state from Recurrent as (state,); call reset() for the initial state."
             )
         for stream, given in zip(self._streams, state, strict=True):
             stream.set_state(given)
 
     def __reduce__(self) -> NoReturn:
         raise ConfigError(
-            "Stream: was to be copied or pickled, and holds compiled code and memory of this "
+            "Stream: cannot be copied or pickled, since it holds compiled code and memory of this "
             "process.\n"
-            "  Copy or pickle the layer, make a stream of that, and give it this one's state."
+            "  Copy or pickle the layer, make a new stream from it, and set its state."
         )
 
     def _refuse(self, x: Tensor) -> None:
@@ -153,24 +152,28 @@ class Stream:
 
 
 def _shapes(state: Any) -> Any:
-    """A state with each tensor's shape in its place."""
+    """A state with every tensor replaced by its shape."""
     return map_state(lambda part: tuple(part.shape), state)
 
 
-def _parts(layer: nn.Module) -> tuple[list[Any], list[Any]]:
-    """The cells of a layer, each with what leads around it; None for nothing."""
+def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
+    """The cells of a layer, and the skip connection of each, or None."""
     if isinstance(layer, Recurrent):
         layers: list[Any] = [layer]
         connections: list[Any] = [None]
     elif isinstance(layer, DeepRNN):
         layers = list(layer.layers)
-        connections = list(layer.connections_around())
+        connections = list(layer.skip_connections())
     elif isinstance(layer, TorchLike):
         if layer.bidirectional:
             raise ConfigError("Stream: the layer runs in both directions, expected one.")
         return layer.bound_cells(), [None] * layer.num_layers
     else:
-        raise mistaken("Stream", "layer", layer, "Recurrent, DeepRNN or a module like torch.nn's")
+        raise wrong_argument(
+            "Stream", "layer", layer, "Recurrent, DeepRNN or a module like torch.nn's"
+        )
     if any(not isinstance(part, Recurrent) or part.reverse for part in layers):
-        raise ConfigError("Stream: the layer runs backwards or in both directions, expected ahead.")
+        raise ConfigError(
+            "Stream: the layer runs backwards or in both directions, expected a forward layer."
+        )
     return [part.cell for part in layers], connections

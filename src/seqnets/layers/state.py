@@ -1,4 +1,4 @@
-"""States of any layer: tensors in nested tuples."""
+"""Operations on the states of layers: tensors in nested tuples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
     """Apply a function to every tensor of a state; None stays None.
 
     Raises:
-        ShapeError: Something else is in the state.
+        ShapeError: The state contains anything else.
     """
     if state is None:
         return None
@@ -24,17 +24,17 @@ def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
         return function(state)
     if not isinstance(state, Sequence) or isinstance(state, str):
         raise ShapeError(
-            f"map_state: a state has {type(state).__name__} in it, expected tensors, None and "
-            f"tuples of these.\n  Give the state as a layer returns it."
+            f"map_state: the state contains {type(state).__name__}, expected tensors, None and "
+            f"tuples of these.\n  Pass the state as a layer returns it."
         )
     return tuple(map_state(function, part) for part in state)
 
 
 def detach(state: Any) -> Any:
-    """The same numbers without history: where a gradient ends."""
+    """Detach every tensor of a state, so that gradients end there."""
     return map_state(Tensor.detach, state)
 
 
 def restarted(resets: Tensor, start: State, state: State) -> State:
-    """A state, each part (B, H), which is ``start`` in the rows where ``resets``, (B,), is true."""
+    """A state, each part (B, H), with ``start`` in the rows where ``resets``, (B,), is true."""
     return tuple(torch.where(resets[:, None], a, b) for a, b in zip(start, state, strict=True))

@@ -1,7 +1,7 @@
-"""Drop-in modules for torch.nn's recurrent ones, for every cell.
+"""Drop-in replacements for torch.nn's recurrent modules, for every cell.
 
-Constructor, call, shapes, defaults, initial numbers and ``state_dict`` keys are torch.nn's. The
-parameters live in these modules under torch.nn's names; cells lend their equations alone.
+Constructor, call, shapes, defaults, initial values and ``state_dict`` keys are torch.nn's. The
+parameters live in these modules under torch.nn's names; cells provide only the equations.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.typing import State
 
 Device = torch.device | str | None
-_BEYOND = "What the cell takes beyond these"
+_OPTIONS_DOC = "What the cell takes beyond these"
 
 
 class _TorchLike(nn.Module):
-    """Parameters under torch.nn's names, and the equations that they belong to."""
+    """Parameters under torch.nn's names, and the cells whose equations read them."""
 
     cell_class: ClassVar[type[GatedCell]]
     starts_as_torch: ClassVar[bool] = True
     hidden_size: int
-    _made_by: dict[str, Callable[..., GatedCell]]
-    _before: dict[str, GatedCell]
+    _cell_factories: dict[str, Callable[..., GatedCell]]
+    _bound_cells: dict[str, GatedCell]
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class _TorchLike(nn.Module):
             base = next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
             raise ConfigError(
                 f"{self._name}: has no cell, expected one.\n"
-                f"  Name it where a class is made: class Mine({base}, cell=MyCell)."
+                f"  Name it in the class statement: class Mine({base}, cell=MyCell)."
             )
-        self._before = {}
+        self._bound_cells = {}
 
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -58,14 +58,14 @@ class _TorchLike(nn.Module):
                 came = cell.__name__ if isinstance(cell, type) else repr(cell)
                 raise ConfigError(
                     f"{cls.__name__}: cell is {came}, expected a class derived from GatedCell, "
-                    f"which gives its parameters torch.nn's names.\n"
+                    f"whose parameters have torch.nn's names.\n"
                     f"  Use Recurrent, Bidirectional or DeepRNN with any other cell."
                 )
             cls.cell_class = cell
-            cls.__doc__ = _with_arguments(cls)
+            cls.__doc__ = _docstring_with_arguments(cls)
 
     def _check_names(self, options: Iterable[str]) -> None:
-        """Raise TypeError, as Python does, for an option that neither face nor cell takes."""
+        """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
         known = {*_parameters_of(type(self)), *_parameters_of(self.cell_class)}
         for name in options:
             if name not in known:
@@ -78,12 +78,12 @@ class _TorchLike(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
 
-        Faces made for cells that torch.nn has nothing like start as the cell says.
+        Modules generated for cells without a counterpart in torch.nn start as the cell does.
         """
         if self.starts_as_torch:
             initializers.torch_uniform_(self, self.hidden_size)
             return
-        for suffix, make in self._made_by.items():
+        for suffix, make in self._cell_factories.items():
             for name, drawn in make().named_parameters():
                 getattr(self, name + suffix).data.copy_(drawn.detach())
 
@@ -94,47 +94,47 @@ class _TorchLike(nn.Module):
         device: Device,
         dtype: torch.dtype | None,
     ) -> GatedCell:
-        """Give this module a cell's parameters and buffers, and return the cell without any."""
+        """Register a cell's parameters and buffers here; return the cell with meta tensors."""
         equation = make(device="meta")
         inside = [name for name, _ in equation.named_children()]
         if inside:
             raise ConfigError(
-                f"{self._name}: {self.cell_class.__name__} computes some of its weights from "
-                f"others, or has modules inside: {', '.join(inside)}. torch.nn has no names for "
-                f"these.\n"
+                f"{self._name}: {self.cell_class.__name__} has submodules or computed weights: "
+                f"{', '.join(inside)}, expected plain parameters.\n"
+                f"  torch.nn has no names for these.\n"
                 f"  Use Recurrent, Bidirectional or DeepRNN with the cell itself."
             )
         for name, like in equation.named_parameters():
             parameter = nn.Parameter(torch.empty(like.shape, device=device, dtype=dtype))
             self.register_parameter(name + suffix, parameter)
         if equation._buffers:
-            made = make(device=device, dtype=dtype)  # whose buffers have numbers
-            for name, buffer in made.named_buffers():
-                saved = name not in made._non_persistent_buffers_set
-                self.register_buffer(name + suffix, buffer, persistent=saved)
-        self._made_by[suffix] = make
+            real = make(device=device, dtype=dtype)  # buffers on "meta" hold no values
+            for name, buffer in real.named_buffers():
+                persistent = name not in real._non_persistent_buffers_set
+                self.register_buffer(name + suffix, buffer, persistent=persistent)
+        self._cell_factories[suffix] = make
         return equation
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
-        """The equation with this module's parameters: made once for as long as these stay."""
+        """The cell with this module's parameters; cached until one of them is replaced."""
         compiling = torch.compiler.is_compiling()
-        bound = None if compiling else self._before.get(suffix)
-        if bound is None or not self._has(bound, suffix):
+        bound = None if compiling else self._bound_cells.get(suffix)
+        if bound is None or not self._owns_parameters_of(bound, suffix):
             own = (*equation._parameters.items(), *equation._buffers.items())
             names = [name for name, tensor in own if tensor is not None]
             bound = equation.bind({name: getattr(self, name + suffix) for name in names})
             if not compiling and all(type(bound._parameters[n]) is nn.Parameter for n in names):
-                self._before[suffix] = bound
-        bound.__dict__["training"] = self.training  # the equation is no submodule
+                self._bound_cells[suffix] = bound
+        bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
         return bound
 
-    def _has(self, bound: GatedCell, suffix: str) -> bool:
-        """Whether all parameters of a cell are this module's."""
+    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
+        """Whether all parameters of a bound cell are still this module's."""
         own = self._parameters
         return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_before": {}}
+        return {**self.__dict__, "_bound_cells": {}}
 
     @property
     def _name(self) -> str:
@@ -142,12 +142,11 @@ class _TorchLike(nn.Module):
 
 
 class TorchLike(_TorchLike):
-    """A cell with the face of ``torch.nn.LSTM``: deep, bidirectional, padded or packed.
+    """A cell with the interface of ``torch.nn.LSTM``: deep, bidirectional, padded or packed.
 
-    Use it by naming the cell: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as in
-    torch.nn: time comes first unless ``batch_first``, states are stacked over layers and
-    directions, and cells with one state take and give a tensor where others take and give a
-    tuple.
+    Name the cell in the class statement: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as
+    in torch.nn: time comes first unless ``batch_first``, states are stacked over layers and
+    directions, and the state is a tensor for cells with one state, a tuple for others.
 
     Args:
         input_size: Features of the input, I.
@@ -157,15 +156,15 @@ class TorchLike(_TorchLike):
         batch_first: Whether tensors are (B, T, I) instead of (T, B, I).
         dropout: Probability in [0, 1] of dropping an output between layers, in training.
         bidirectional: Whether each layer runs in both directions (D = 2).
-        proj_size: Features of the output, P, if it is projected; only cells with a memory can.
+        proj_size: Features of the projected output, P, for cells with a memory; 0 for none.
         device: Where the parameters live.
         dtype: Their floating-point type.
         options: What the cell takes beyond these.
 
     Raises:
-        ConfigError: An option has no sense.
+        ConfigError: An option has an invalid value.
         DtypeError: An option has the wrong type.
-        TypeError: There is no such option.
+        TypeError: An option is unknown.
     """
 
     def __init__(
@@ -202,7 +201,7 @@ class TorchLike(_TorchLike):
             options["proj_size"] = proj_size
         directions = ("", "_reverse") if bidirectional else ("",)
         self._suffixes = [f"_l{layer}{d}" for layer in range(num_layers) for d in directions]
-        self._made_by = {}
+        self._cell_factories = {}
         self._equations: list[GatedCell] = []
         for place, suffix in enumerate(self._suffixes):
             width = self.output_size if place >= len(directions) else input_size
@@ -230,9 +229,10 @@ class TorchLike(_TorchLike):
         ]
 
     def flatten_parameters(self) -> None:
-        """Move the weights of each cell that cuDNN knows into one piece of memory.
+        """Move the weights of each cell that cuDNN implements into one contiguous block.
 
-        On a GPU, in float16; nothing elsewhere. Moving the module does it, copying does not.
+        Only on a GPU in float16; elsewhere this does nothing. Moving the module does it too,
+        copying does not.
         """
         for cell in self.bound_cells():
             native.flatten_parameters(cell)
@@ -246,18 +246,18 @@ class TorchLike(_TorchLike):
                 if omitted. A tensor for cells with one state, else a tuple.
 
         Returns:
-            Outputs as the input is shaped, with D*H features, and the state after the last step
-            of each layer and direction, shaped as ``hx``.
+            Outputs shaped like the input, with D*H features, and the final state of each layer
+            and direction, shaped like ``hx``.
 
         Raises:
             ShapeError: The input or a state has the wrong shape.
-            DtypeError: One of them has the wrong type.
-            DeviceError: One of them lies on another device than the parameters.
+            DtypeError: The input or a state has the wrong type.
+            DeviceError: The input or a state is on another device than the parameters.
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
-            return _as_a_leaf(self, input, hx)
+            return _leaf_call(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
@@ -300,20 +300,20 @@ class TorchLike(_TorchLike):
             )
         if bool((sizes[1:] > sizes[:-1]).any()) or int(sizes.sum()) != len(packed.data):
             raise ShapeError(
-                f"{self._name}: batch sizes {sizes.tolist()[:8]} of a packed sequence with "
-                f"{len(packed.data)} rows, expected falling numbers that sum up to the rows."
+                f"{self._name}: packed data has {len(packed.data)} rows and batch sizes "
+                f"{sizes.tolist()[:8]}, expected non-increasing sizes that sum to the rows."
             )
         self._check_features(packed.data)
         sort, unsort = packed.sorted_indices, packed.unsorted_indices
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        if not torch.jit.is_tracing() and sizes[-1] == sizes[0]:  # nothing is padding
+        if not torch.jit.is_tracing() and sizes[-1] == sizes[0]:  # no padding
             data = packed.data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
             y, state = self._run(data, state, None)
             data = y.transpose(0, 1).flatten(0, 1)
         elif not torch.jit.is_tracing() and (is_ragged(sizes) or (self.training and self.dropout)):
-            # where torch.nn drops, too, there is no padding
+            # torch.nn draws its dropout masks without padding, too
             data, state = self._in_dtype(packed.data, *self._run_packed(packed.data, sizes, state))
         else:
             x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
@@ -324,51 +324,51 @@ class TorchLike(_TorchLike):
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
 
     def _in_dtype(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
-        """What came of packed sequences, as torch.nn's LSTM has it under autocast on a CPU.
+        """Outputs of packed sequences in the dtype of torch.nn's LSTM under autocast on a CPU.
 
-        It rounds memories there, but not in packed sequences.
+        It keeps the input's dtype for packed sequences, but not for padded ones.
         """
         if len(state) > 1 and not self.proj_size and x.is_cpu:
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
         return y, state
 
     def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """Run over rows side by side, (B, T, I)."""
+        """Run over a padded batch, (B, T, I)."""
 
-        def once(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
+        def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
             y, final = unroll(cell, x, state, lengths, reverse=reverse)
             return _time_first(y), final
 
-        def beside(outputs: list[Tensor]) -> Tensor:
+        def concatenate(outputs: list[Tensor]) -> Tensor:
             return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
 
         self._check_batch(state, x.shape[0])
-        return self._run_layers(_time_first(x), state, once, beside)
+        return self._run_layers(_time_first(x), state, run_cell, concatenate)
 
     def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Run over packed rows, (N, I)."""
 
-        def once(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
+        def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
             return unroll_packed(cell, x, sizes, state, reverse)
 
         self._check_batch(state, int(sizes[0]))
-        return self._run_layers(data, state, once, partial(torch.cat, dim=-1))
+        return self._run_layers(data, state, run_cell, partial(torch.cat, dim=-1))
 
     def _run_layers(
         self,
         x: Tensor,
         state: State | None,
-        once: Callable[[GatedCell, Tensor, State | None, bool], tuple[Tensor, State]],
-        beside: Callable[[list[Tensor]], Tensor],
+        run_cell: Callable[[GatedCell, Tensor, State | None, bool], tuple[Tensor, State]],
+        concatenate: Callable[[list[Tensor]], Tensor],
     ) -> tuple[Tensor, State]:
         """Run one layer after the other.
 
         Args:
-            x: Inputs, in whatever order.
+            x: Inputs, padded or packed.
             state: State before the first step, each (L*D, B, H).
-            once: Runs a cell over inputs from a state, each (B, H): outputs in the same order, and
-                the state after the last step.
-            beside: Joins the features of the outputs of both directions.
+            run_cell: Runs a cell over such inputs from a state, each (B, H), forwards or backwards:
+                the outputs, laid out like the inputs, and the final state.
+            concatenate: Concatenates the features of both directions' outputs.
         """
         self._check_sizes()
         D, finals = 1 + self.bidirectional, []
@@ -379,27 +379,27 @@ class TorchLike(_TorchLike):
             for place in range(layer * D, (layer + 1) * D):
                 cell = self._bound(self._equations[place], self._suffixes[place])
                 before = None if state is None else tuple(part[place] for part in state)
-                y, final = once(cell, x, before, place % D == 1)
+                y, final = run_cell(cell, x, before, place % D == 1)
                 outputs.append(y)
                 finals.append(final)
-            x = outputs[0] if D == 1 else beside(outputs)
+            x = outputs[0] if D == 1 else concatenate(outputs)
         if len(finals) == 1:
             return x, tuple([part.unsqueeze(0) for part in finals[0]])
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _check_sizes(self) -> None:
-        """Raise where somebody has set other sizes than the equations have."""
-        made = self._equations[0]
-        if (self.input_size, self.hidden_size) != (made.input_size, made.hidden_size):
+        """Raise if ``input_size`` or ``hidden_size`` was changed after construction."""
+        cell = self._equations[0]
+        if (self.input_size, self.hidden_size) != (cell.input_size, cell.hidden_size):
             raise ConfigError(
                 f"{self._name}: input_size and hidden_size are {self.input_size} and "
-                f"{self.hidden_size}, expected {made.input_size} and {made.hidden_size}, which "
-                f"it was made with.\n"
-                f"  Sizes stay as they are; make another module and give it the new weights."
+                f"{self.hidden_size}, expected {cell.input_size} and {cell.hidden_size}, which "
+                f"it was built with.\n"
+                f"  Sizes cannot change; build another module and load the new weights into it."
             )
 
     def _check_features(self, given: Tensor) -> None:
-        """Raise unless there are I, in the words of who has never heard of a cell."""
+        """Raise ShapeError unless there are I features, without mention of a cell."""
         if given.shape[-1] != self.input_size:
             raise ShapeError(
                 f"{self._name}: input has {given.shape[-1]} features, shape {tuple(given.shape)}, "
@@ -407,7 +407,7 @@ class TorchLike(_TorchLike):
             )
 
     def _state(self, hx: Any, unbatched: bool) -> State | None:
-        """What was given as ``hx``, as a tuple of (L*D, B, H)."""
+        """The argument ``hx`` as a tuple of (L*D, B, H)."""
         if hx is None:
             return None
         names = self.cell_class.states
@@ -473,9 +473,10 @@ class TorchLike(_TorchLike):
 
 
 class TorchLikeCell(_TorchLike):
-    """A cell with the face of ``torch.nn.LSTMCell``: one step, batched or not.
+    """A cell with the interface of ``torch.nn.LSTMCell``: one step, batched or not.
 
-    Use it by naming the cell: ``class MGUCell(TorchLikeCell, cell=seqnets.cells.MGUCell)``.
+    Name the cell in the class statement:
+    ``class MGUCell(TorchLikeCell, cell=seqnets.cells.MGUCell)``.
 
     Args:
         input_size: Features of the input, I.
@@ -486,7 +487,7 @@ class TorchLikeCell(_TorchLike):
         options: What the cell takes beyond these.
 
     Raises:
-        TypeError: There is no such option.
+        TypeError: An option is unknown.
     """
 
     def __init__(
@@ -503,9 +504,9 @@ class TorchLikeCell(_TorchLike):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        self._made_by = {}
+        self._cell_factories = {}
         make = partial(self.cell_class, input_size, hidden_size, bias=bias, **options)
-        self._equation = [self._declare(make, "", device, dtype)]  # a list: it is no submodule
+        self._equation = [self._declare(make, "", device, dtype)]  # in a list: not a submodule
         self.reset_parameters()
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -517,21 +518,21 @@ class TorchLikeCell(_TorchLike):
                 omitted. A tensor for cells with one state, else a tuple.
 
         Returns:
-            The state after the step, shaped as ``hx``.
+            The state after the step, shaped like ``hx``.
 
         Raises:
             ShapeError: The input or a state has the wrong shape.
         """
         if isinstance(input, torch.fx.Proxy):
-            return _as_a_leaf(self, input, hx)
+            return _leaf_call(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 1D or 2D, got {got} instead.")
         cell = self._bound(self._equation[0], "")
         cell.check_parameters()
         unbatched = input.dim() == 1
-        alone = len(cell.states) == 1
-        state = (hx,) if alone and hx is not None else hx
+        single = len(cell.states) == 1
+        state = (hx,) if single and hx is not None else hx
         if unbatched:
             input = input.unsqueeze(0)
             if isinstance(state, tuple | list):
@@ -539,7 +540,7 @@ class TorchLikeCell(_TorchLike):
         _, state = native.step(cell, input, state)
         if unbatched:
             state = tuple(part.squeeze(0) for part in state)
-        return state[0] if alone else state
+        return state[0] if single else state
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
@@ -547,7 +548,7 @@ class TorchLikeCell(_TorchLike):
 
     def _row(self, part: Any) -> Any:
         if not isinstance(part, Tensor):
-            return part  # for the cell to refuse
+            return part  # for the cell to reject
         if part.dim() != 1:
             raise ShapeError(
                 f"{self._name}: state has shape {tuple(part.shape)}, expected (H,).\n"
@@ -556,23 +557,23 @@ class TorchLikeCell(_TorchLike):
         return part.unsqueeze(0)
 
 
-def _as_a_leaf(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
-    """A call of the module as ``torch.fx`` writes it down for torch.nn's own: whole."""
+def _leaf_call(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
+    """Record a call of the module as one node, as ``torch.fx`` does for torch.nn's modules."""
     tracer: Any = input.tracer
     return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
 
 
 def _time_first(x: Tensor) -> Tensor:
-    """A tensor (B, T, C) with time first in memory, as torch.nn has it.
+    """A tensor (B, T, C) that is contiguous as (T, B, C), as in torch.nn.
 
-    Dropout draws its masks in that order, and what comes out can be viewed as (T * B, C).
+    Dropout draws its masks in that order, and outputs can be viewed as (T * B, C).
     """
-    turned = x.transpose(0, 1)
-    return x if turned.is_contiguous() else turned.contiguous().transpose(0, 1)
+    time_major = x.transpose(0, 1)
+    return x if time_major.is_contiguous() else time_major.contiguous().transpose(0, 1)
 
 
 def _parameters_of(cls: type) -> set[str]:
-    """The names that a constructor takes, and those of its bases where it hands on the rest."""
+    """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base):
@@ -583,12 +584,13 @@ def _parameters_of(cls: type) -> set[str]:
     return names
 
 
-def _with_arguments(cls: type[_TorchLike]) -> str:
-    """A face's docstring, with what the constructor takes unless it says so itself."""
+def _docstring_with_arguments(cls: type[_TorchLike]) -> str:
+    """The class's docstring, completed by its base's arguments unless it has its own."""
     cell = cls.cell_class
-    own = inspect.cleandoc(cls.__dict__.get("__doc__") or f"{cell.__name__} with torch.nn's face.")
+    default = f"{cell.__name__} with torch.nn's interface."
+    own = inspect.cleandoc(cls.__dict__.get("__doc__") or default)
     _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
     if "Args:" in own or not found:
         return own
     beyond = ", ".join(sorted(_parameters_of(cell) - _parameters_of(cls))) or "nothing"
-    return f"{own}{found}{arguments.replace(_BEYOND, f'{_BEYOND}: {beyond}')}"
+    return f"{own}{found}{arguments.replace(_OPTIONS_DOC, f'{_OPTIONS_DOC}: {beyond}')}"

@@ -9,31 +9,31 @@ from torch import Tensor, nn
 
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
-from seqnets.layers.bidirectional import runs_ahead
+from seqnets.layers.bidirectional import runs_forward
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 
 
 class Truncated(nn.Module):
-    """Let gradients flow back through a limited number of steps; outputs stay what they were.
+    """Limit how many steps gradients flow back; outputs do not change.
 
-    Time is cut into windows. The state enters each window as a number without history. With
+    Time is cut into windows, and the state is detached where it enters one. With
     ``stride == steps`` windows follow each other, and the gradient of an output reaches back to
-    its window's first step. With a smaller stride windows overlap and each gives only its last
-    ``stride`` outputs, so that every gradient reaches at least ``steps - stride + 1`` steps
-    back (the steps before are computed once more, with dropout masks of their own); ``stride=1``
-    is the textbook's sum, exactly ``steps`` for each output.
+    the first step of its window. With a smaller stride windows overlap and each contributes only
+    its last ``stride`` outputs, so that every gradient reaches at least ``steps - stride + 1``
+    steps back; the overlap is computed again, with its own dropout masks. ``stride=1`` is the
+    textbook form: exactly ``steps`` steps for each output.
 
     Args:
-        layer: A recurrent layer in one direction, of which every step is an output: Recurrent,
-            DeepRNN, or what goes around them step by step.
-        steps: How many steps a gradient reaches back at most, counting the output's own; from 1.
-        stride: Outputs of each window, a divisor of ``steps``; by default all of them.
+        layer: A forward recurrent layer with one output per step: Recurrent, DeepRNN, or a
+            step-by-step layer around them.
+        steps: The most steps that a gradient reaches back, counting the output's own; at least 1.
+        stride: Outputs of each window, a divisor of ``steps``; by default ``steps``.
 
     Raises:
-        ConfigError: ``steps`` or ``stride`` makes no sense, or the layer is none, runs backwards or
-            in both directions, or sees several steps at once.
+        ConfigError: ``steps`` or ``stride`` is invalid, or the layer is not recurrent, runs
+            backwards or in both directions, or mixes several steps.
 
     References:
         Williams & Peng, 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of
@@ -48,20 +48,20 @@ class Truncated(nn.Module):
         check_count("Truncated", stride=stride)
         if steps % stride:
             raise ConfigError(
-                f"Truncated: steps is {steps} and stride {stride}, expected a divisor of steps."
+                f"Truncated: stride is {stride}, expected a divisor of steps = {steps}."
             )
-        if not runs_ahead(layer):
+        if not runs_forward(layer):
             raise ConfigError(
-                "Truncated: the layer runs backwards or in both directions, expected ahead.\n"
-                "  A layer that comes from the future cannot carry its state between windows."
+                "Truncated: the layer runs backwards or in both directions, expected a forward "
+                "layer.\n  Only a forward layer can carry its state from window to window."
             )
         for part in layer.modules():
             if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
                 raise ConfigError(
-                    f"Truncated: {type(part).__name__} sees several steps at once, expected a "
-                    f"layer that takes one after the other.\n"
-                    f"  A window would cut through what it sees; put Truncated around the "
-                    f"recurrent layer inside."
+                    f"Truncated: {type(part).__name__} mixes several steps, expected a layer that "
+                    f"takes one step at a time.\n"
+                    f"  Windows would cut through its input; put Truncated around the recurrent "
+                    f"layer inside."
                 )
         self.layer = layer
         self.steps = steps
@@ -84,10 +84,10 @@ class Truncated(nn.Module):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """As the layer's own forward.
+        """The layer's own forward, with truncated gradients.
 
         Raises:
-            ShapeError: A length is outside 0..T, or what the layer itself refuses.
+            ShapeError: A length is outside 0..T, or the layer rejects its arguments.
         """
         lengths = checked_lengths("Truncated", lengths, x)
         T = x.shape[1]
@@ -95,24 +95,24 @@ class Truncated(nn.Module):
             return self.layer(x, state, lengths, resets)
 
         outputs = []
-        seen = {0: state}  # the state before a step, for the steps at which a window may begin
+        states = {0: state}  # the state before each step at which a window may begin
         for begin in range(0, T, self.stride):
             first = max(0, begin + self.stride - self.steps)
             end = min(begin + self.stride, T)
             y, state = self.layer(
                 x[:, first:end],
-                seen[first],
+                states[first],
                 None if lengths is None else (lengths - first).clamp(0, end - first),
                 None if resets is None else resets[:, first:end],
             )
             outputs.append(y[:, begin - first :])
-            seen[begin + self.stride] = detach(state)
+            states[begin + self.stride] = detach(state)
         return torch.cat(outputs, 1), state
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """One step of the layer; nothing to truncate."""
+        """One step of the layer, unchanged."""
         return self.layer.step(x, state, resets)  # type: ignore[operator]
 
     def extra_repr(self) -> str:

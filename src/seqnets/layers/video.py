@@ -1,4 +1,4 @@
-"""Frames in, frames out: convolutional cells over videos."""
+"""Convolutional cells over videos: frames in, frames out."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from seqnets.layers.state import map_state
 class Video(nn.Module):
     """Run convolutional cells over videos: batches of sequences of frames with channels.
 
-    Cells and the layers around them know frames as features laid flat. This lays them flat, and
-    gives the outputs as frames again. The outputs of both directions are side by side as channels.
+    Cells and layers treat frames as flat feature vectors. This flattens the input and unflattens
+    the output. Both directions of a bidirectional layer are concatenated as channels.
 
     Args:
-        layer: A convolutional cell, or any layer around some: Recurrent, Bidirectional, DeepRNN.
+        layer: A convolutional cell, or a layer of such cells: Recurrent, Bidirectional, DeepRNN.
 
     Attributes:
         frame: Height and width.
@@ -32,7 +32,7 @@ class Video(nn.Module):
         channels_out: Channels of the output, C'.
 
     Raises:
-        ConfigError: There is no convolutional cell in the layer, or they disagree about the frame.
+        ConfigError: The layer has no convolutional cell, or its cells differ in frame size.
 
     Example:
         >>> video = Video(cells.ConvLSTMCell.over(1, 16, frame=(64, 64)))
@@ -50,7 +50,7 @@ class Video(nn.Module):
             raise ConfigError(
                 f"Video: the cells of {type(layer).__name__} have the frames {frames}, expected "
                 f"one for all.\n"
-                f"  It is the `frame` of convolutional cells, such as ConvLSTMCell."
+                f"  Frames come from the `frame` of convolutional cells, such as ConvLSTMCell."
             )
         self.frame = frames[0]
         height, width = self.frame
@@ -69,9 +69,9 @@ class Video(nn.Module):
         """A stack of layers.
 
         Args:
-            cell: Makes the cells: a convolutional cell's class or a partial of it.
+            cell: A convolutional cell's class or a partial of it.
             channels_in: Channels of the input, C.
-            channels_hidden: Channels of every layer's state; or of each.
+            channels_hidden: Channels of every layer's state; or a list with one per layer.
             frame: Height and width.
             options: What :class:`DeepRNN` takes beyond the cell and the sizes.
 
@@ -80,13 +80,13 @@ class Video(nn.Module):
             >>> video = Video.deep(cell, 3, [32, 16], (64, 64))
         """
         height, width = height_and_width("Video", frame)
-        places = height * width
+        pixels = height * width
         hidden = (
-            [channels * places for channels in channels_hidden]
+            [channels * pixels for channels in channels_hidden]
             if isinstance(channels_hidden, Sequence)
-            else channels_hidden * places
+            else channels_hidden * pixels
         )
-        return cls(DeepRNN(partial(cell, frame=frame), channels_in * places, hidden, **options))
+        return cls(DeepRNN(partial(cell, frame=frame), channels_in * pixels, hidden, **options))
 
     def forward(
         self,
@@ -99,10 +99,10 @@ class Video(nn.Module):
 
         Args:
             x: Videos, (B, T, C, height, width).
-            state: The state before the first step, as the layer gives it: frames laid flat,
+            state: The state before the first step, as the layer returns it, with flat frames
                 (B, H); its initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
-            resets: Where the state starts anew before a step, (B, T) boolean.
+            resets: Steps before which the state is reset, (B, T) boolean.
 
         Raises:
             ShapeError: ``x`` has another rank, or frames of another size.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
-from seqnets.layers.lengths import as_wide, valid_steps
+from seqnets.layers.lengths import broadcast_steps, valid_steps
 from seqnets.models.heads import Head
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -62,7 +62,7 @@ class NumberHead(Head):
         """The loss summed over all targets that are not NaN, for features (..., P)."""
         hidden = targets.isnan()
         if lengths is not None:
-            hidden = hidden | ~as_wide(valid_steps(targets, lengths), targets)
+            hidden = hidden | ~broadcast_steps(valid_steps(targets, lengths), targets)
         errors = self.errors(y, targets.masked_fill(hidden, 0))
         return errors.masked_fill(hidden, 0).sum()
 
