@@ -488,7 +488,7 @@ def test_options_see_the_functions_of_activations_whichever_is_outside():
 
 
 def test_layer_norm_refuses_a_cell_that_projects_its_input_in_the_step():
-    with pytest.raises(ConfigError, match="Mogrifier inside it"):
+    with pytest.raises(ConfigError, match="got Mogrifier inside"):
         LayerNorm(Zoneout(Mogrifier(LSTMCell(3, 4))))
 
 
@@ -626,7 +626,7 @@ def test_rules_reach_what_is_learned_of_a_dropped_weight_and_no_rotation():
     dropped = initialize(weight_drop(GRUCell(3, 4), 0.5), weight_hh="identity").eval()
 
     assert torch.equal(dropped.weight_hh[:4], torch.eye(4))
-    with pytest.raises(ConfigError, match="computed from other numbers"):
+    with pytest.raises(ConfigError, match="computed from other parameters"):
         initialize(orthogonal(GRUCell(3, 4)), weight_hh="identity")
 
 

@@ -38,13 +38,13 @@ def test_a_cell_has_to_declare_its_gates():
 
 
 GIVEN = {
-    "a tensor": (lambda n: n, r"gives Tensor, expected a tuple of 1: \(h,\)"),
-    "a list": (lambda n: [n], "gives list, expected a tuple"),
-    "nothing": (lambda n: None, "gives NoneType, expected a tuple"),
-    "two parts": (lambda n: (n, n), "gives a tuple of 2, expected a tuple of 1"),
-    "a number": (lambda n: (0.0,), "gives float for state 'h', expected a tensor"),
-    "half the units": (lambda n: (n[:, :2],), r"the shape \(2, 2\), expected \(B, H\) = \(2, 4\)"),
-    "one row": (lambda n: (n.mean(0),), r"the shape \(4,\), expected \(B, H\) = \(2, 4\)"),
+    "a tensor": (lambda n: n, r"returns Tensor, expected a tuple of 1: \(h,\)"),
+    "a list": (lambda n: [n], "returns list, expected a tuple"),
+    "nothing": (lambda n: None, "returns NoneType, expected a tuple"),
+    "two parts": (lambda n: (n, n), "returns a tuple of 2, expected a tuple of 1"),
+    "a number": (lambda n: (0.0,), "returns float for state 'h', expected a tensor"),
+    "half the units": (lambda n: (n[:, :2],), r"with shape \(2, 2\), expected \(B, H\) = \(2, 4\)"),
+    "one row": (lambda n: (n.mean(0),), r"with shape \(4,\), expected \(B, H\) = \(2, 4\)"),
 }
 
 
@@ -247,8 +247,14 @@ def test_cells_are_made_on_the_device_and_with_the_dtype_asked_for(cell_cls):
         ({"gates": ("f", "f")}, "gates has 'f' twice"),
         ({"states": ()}, "states is empty"),
         ({"states": ("h", "h")}, "states has 'h' twice"),
-        ({"gates": ("f", "n"), "recurrent": ("n", "z")}, "recurrent has 'z', expected some of its"),
-        ({"gates": ("f", "n"), "keeping": ("-z",)}, "keeping has '-z', expected some of its gates"),
+        (
+            {"gates": ("f", "n"), "recurrent": ("n", "z")},
+            "recurrent has 'z', expected names from its",
+        ),
+        (
+            {"gates": ("f", "n"), "keeping": ("-z",)},
+            "keeping has '-z', expected names from its gates",
+        ),
         ({"per_unit": ("p.q",)}, "per_unit has 'p.q', expected names of attributes"),
         ({"per_unit": ("gate",)}, "per_unit has 'gate', which every cell has already"),
         ({"per_unit": ("bias_hh",)}, "per_unit has 'bias_hh', which every cell has already"),

@@ -213,10 +213,14 @@ def test_a_reset_puts_the_cells_own_initial_state_and_not_the_given_one():
 @pytest.mark.parametrize(
     ("begins", "error", "told"),
     [
-        (lambda b: torch.ones(b, 4), ShapeError, r"Wrong: initial_state gives Tensor, expected a"),
-        (lambda b: (), ShapeError, r"gives a tuple of 0, expected a tuple of 1: \(h,\)"),
-        (lambda b: (torch.ones(4),), ShapeError, r"'h' the shape \(4,\), expected .* \(2, 4\)"),
-        (lambda b: (torch.ones(1, 4),), ShapeError, r"'h' the shape \(1, 4\), expected"),
+        (
+            lambda b: torch.ones(b, 4),
+            ShapeError,
+            r"Wrong: initial_state returns Tensor, expected a",
+        ),
+        (lambda b: (), ShapeError, r"returns a tuple of 0, expected a tuple of 1: \(h,\)"),
+        (lambda b: (torch.ones(4),), ShapeError, r"'h' with shape \(4,\), expected .* \(2, 4\)"),
+        (lambda b: (torch.ones(1, 4),), ShapeError, r"'h' with shape \(1, 4\), expected"),
         (lambda b: (torch.ones(b, 4).double(),), DtypeError, "initial state 'h' is torch.float64"),
         (lambda b: (torch.ones(b, 4, device="meta"),), DeviceError, "'h' is on meta"),
     ],
@@ -275,9 +279,9 @@ def test_sizes_of_states_are_whole_numbers_one_for_each(sizes):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (lambda h: h, r"Wrong: its step gives Tensor, expected a tuple of 1: \(h,\)"),
-        (lambda h: (h, h), "its step gives a tuple of 2, expected a tuple of 1"),
-        (lambda h: (h[:, :1],), r"state 'h' the shape \(2, 1\), expected \(B, H\) = \(2, 4\)"),
+        (lambda h: h, r"Wrong: its step returns Tensor, expected a tuple of 1: \(h,\)"),
+        (lambda h: (h, h), "its step returns a tuple of 2, expected a tuple of 1"),
+        (lambda h: (h[:, :1],), r"state 'h' with shape \(2, 1\), expected \(B, H\) = \(2, 4\)"),
     ],
 )
 def test_what_a_step_gives_is_checked_whatever_the_backend(given, told):
@@ -322,7 +326,7 @@ def test_a_cell_without_parameters_has_its_buffers_type(backend):
 
 
 def test_a_cell_without_any_tensor_is_told_to_have_one():
-    with pytest.raises(ConfigError, match="Fading: has no parameter and no buffer of real"):
+    with pytest.raises(ConfigError, match="Fading: has no real-valued parameter or buffer"):
         unroll(Fading(I), X)
 
 
@@ -351,14 +355,18 @@ def test_a_state_of_another_dtype_after_a_step_is_told():
             h = torch.tanh(wx.n + uh.n)
             return h, h > 0
 
-    with pytest.raises(DtypeError, match=r"gives state 'on' as torch.bool, expected torch.float32"):
+    with pytest.raises(
+        DtypeError, match=r"returns state 'on' as torch.bool, expected torch.float32"
+    ):
         unroll(Flag(3, 4), torch.randn(2, 5, 3))
 
 
 def test_a_module_in_place_of_a_method_is_refused_since_it_would_never_be_called():
     cell = seqnets.cells.GRUCell(3, 4)
 
-    with pytest.raises(ConfigError, match="candidate is to be the module ReLU, and is a method"):
+    with pytest.raises(
+        ConfigError, match="cannot set candidate to the module ReLU, since candidate is a method"
+    ):
         cell.candidate = torch.nn.ReLU()
 
 

@@ -547,7 +547,7 @@ def test_a_state_of_another_width_is_named():
         def step(self, wx, state):
             return state[0], state[1][:, :2]
 
-    with pytest.raises(Untraceable, match="gives state 'c' the shape"):
+    with pytest.raises(Untraceable, match="returns state 'c' with shape"):
         trace_step(Wider(I, H))
 
 

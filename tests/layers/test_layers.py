@@ -293,7 +293,10 @@ WRONG = {
         lambda: DeepRNN(GRUCell, I, [4, 5], connection="residual"),
         "layer 1 takes 4 features and gives 5",
     ),
-    "window": (lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2), "stride is 2, expected a divisor of steps = 5"),
+    "window": (
+        lambda: Truncated(Recurrent(GRUCell(I, H)), 5, 2),
+        "stride is 2, expected a divisor of steps = 5",
+    ),
     "no window": (
         lambda: Truncated(Recurrent(GRUCell(I, H)), 0),
         "Truncated: steps is 0, expected a whole number of at least 1",
@@ -400,20 +403,20 @@ def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
 @pytest.mark.parametrize(
     ("given", "came"),
     [
-        (seqnets.GRUCell(I, H), r"seqnets\.GRUCell \(torch\.nn's face\)"),
-        (seqnets.GRUCell, r"seqnets\.GRUCell \(torch\.nn's face\)"),
-        (seqnets.GRU(I, H), r"seqnets\.GRU \(torch\.nn's face\)"),
+        (seqnets.GRUCell(I, H), r"seqnets\.GRUCell \(torch\.nn's interface\)"),
+        (seqnets.GRUCell, r"seqnets\.GRUCell \(torch\.nn's interface\)"),
+        (seqnets.GRU(I, H), r"seqnets\.GRU \(torch\.nn's interface\)"),
         (nn.GRU(I, H), r"torch\.nn\.GRU"),
     ],
 )
 def test_what_came_for_a_cell_is_told_by_the_name_that_it_was_asked_by(given, came):
-    with pytest.raises(ConfigError, match=rf"You gave {came}; use seqnets\.cells\.GRUCell\."):
+    with pytest.raises(ConfigError, match=rf"You passed {came}; use seqnets\.cells\.GRUCell\."):
         Recurrent(given)
 
 
 @pytest.mark.parametrize("make", [partial(DeepRNN, input_size=I, hidden_size=H), check_cell])
 def test_a_face_in_place_of_a_class_of_cells_is_told_so(make):
-    with pytest.raises(ConfigError, match=r"You gave seqnets\.GRU \(torch\.nn's face\)"):
+    with pytest.raises(ConfigError, match=r"You passed seqnets\.GRU \(torch\.nn's interface\)"):
         make(seqnets.GRU(I, H))
 
 
@@ -434,8 +437,12 @@ def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
 @pytest.mark.parametrize(
     ("use", "given", "advice"),
     [
-        (Stream, nn.GRU(3, 4), "seqnets.conversion.from_torch makes seqnets.GRU of it"),
-        (partial(seqnets.explain, x=None), seqnets.GRU(3, 4), "method bound_cells gives those"),
+        (Stream, nn.GRU(3, 4), "seqnets.conversion.from_torch converts it to seqnets.GRU"),
+        (
+            partial(seqnets.explain, x=None),
+            seqnets.GRU(3, 4),
+            "method bound_cells returns its cells",
+        ),
         (
             partial(seqnets.explain, x=None),
             Recurrent(Zoneout(GRUCell(3, 4), 0.1)),
@@ -444,12 +451,12 @@ def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
         (
             partial(seqnets.explain, x=None),
             DeepRNN(GRUCell, 3, 4, 2),
-            r"explain: cell is DeepRNN, .*\n.*has 2 cells inside: its layers\[0\]\.cell",
+            r"explain: cell is DeepRNN, .*\n.*2 cells inside, the first one is layers\[0\]\.cell",
         ),
         (
             partial(seqnets.unroll, x=None),
             Bidirectional(GRUCell(3, 4)),
-            r"unroll: cell is Bidirectional, .*\n.*: its forward_layer\.cell is the first",
+            r"unroll: cell is Bidirectional, .*\n.*first one is forward_layer\.cell",
         ),
     ],
 )
@@ -461,7 +468,7 @@ def test_where_the_wanted_thing_is_to_be_had_is_said(use, given, advice):
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("given", [GRUCell, partial(GRUCell, I, H)])
 def test_a_class_of_cells_is_no_cell(layer, given):
-    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*the sizes filled in"):
+    with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*with the sizes"):
         layer(given)
 
 

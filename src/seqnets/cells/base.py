@@ -1,4 +1,4 @@
-"""The contract: what a cell is, and nothing about sequences, devices or kernels."""
+"""The contract of a cell: one time step, without sequences, devices or kernels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from seqnets.typing import State
 
 
 class _CellType(ABCMeta):
-    """Counts how often an attribute of a class was changed: equations were read before.
+    """Counts changes to classes' attributes, so that engines can drop what they derived from them.
 
     Attributes:
-        changes: How often, of all cells' classes.
+        changes: Attributes set or deleted so far, over all classes of cells.
     """
 
     changes = 0
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if not _is_pythons(name):
+        if not _is_internal(name):
             _CellType.changes += 1
 
     def __delattr__(cls, name: str) -> None:
@@ -37,48 +37,48 @@ class _CellType(ABCMeta):
         _CellType.changes += 1
 
     def declare(cls, name: str, value: Any) -> None:
-        """Set an attribute of a class that is being made."""
+        """Set an attribute of a class under construction; not counted as a change."""
         super().__setattr__(name, value)
 
 
-def _is_pythons(name: str) -> bool:
-    """Whether Python itself keeps something of a class by this name."""
+def _is_internal(name: str) -> bool:
+    """Whether Python sets the attribute of this name on classes by itself."""
     return name.startswith(("__", "_abc_"))
 
 
-@lru_cache(maxsize=1024)  # asked at every step
+@lru_cache(maxsize=1024)  # called at every step
 def is_counted(kind: type[Any]) -> bool:
-    """Whether changes of a class and of all its bases are counted: only cells' classes count."""
+    """Whether changes to a class and all its bases are counted: true of classes of cells only."""
     return all(isinstance(base, _CellType) for base in users_classes(kind))
 
 
 def users_classes(kind: type[Any]) -> list[type[Any]]:
-    """A class and its bases, but for those of libraries."""
+    """A class and its bases, without those from libraries."""
     return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
 
 
-_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}  # whose classes stay as they are
+_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}  # classes assumed not to change
 
 
 def class_changes() -> int:
-    """How often an attribute of any cell's class was changed so far."""
+    """How often an attribute of any class of cells has been changed so far."""
     return _CellType.changes
 
 
 class Cell(nn.Module, metaclass=_CellType):
     """One step of a recurrence: from an input and a state to the next state.
 
-    A step has two parts, so that engines can treat them differently: :meth:`project` does what
-    depends on the input alone (for all steps in one product), :meth:`step` does the rest. Both
-    are pure and out of place, and treat every row of a batch on its own.
+    A step has two parts: :meth:`project` depends on the input alone, so that an engine can compute
+    it for all steps in one product; :meth:`step` does the rest. Both are pure and out of place, and
+    treat every row of a batch independently.
 
-    An equation that squashes by :meth:`gate`, :meth:`candidate` and :meth:`squash` lets options
-    around the cell put other functions there, or drop what the cell would write.
+    Equations apply their nonlinearities through :meth:`gate`, :meth:`candidate` and :meth:`squash`,
+    so that options around the cell can replace them or drop the candidate.
 
     Attributes:
         states: Names of the state's parts. The first is the cell's output.
-        clocks: Those of them that count time, and are no memory: options leave them as they are.
-        output_only: Whether the state's first part is the output and no more: no step reads it.
+        clocks: Those parts that count time rather than store memory; options leave them unchanged.
+        output_only: Whether no step reads the state's first part.
         input_size: Features of the input, I.
         hidden_size: Units, H.
     """
@@ -96,9 +96,9 @@ class Cell(nn.Module, metaclass=_CellType):
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module) and callable(getattr(type(self), name, None)):
             raise ConfigError(
-                f"{self._name}: {name} is to be the module {type(value).__name__}, and is a method "
-                f"of the class, which would be called instead.\n"
-                f"  Give it another name and call it in a method {name} of your class."
+                f"{self._name}: cannot set {name} to the module {type(value).__name__}, since "
+                f"{name} is a method of the class.\n"
+                f"  Give the module another name and call it in a method {name} of your class."
             )
         super().__setattr__(name, value)
 
@@ -109,12 +109,12 @@ class Cell(nn.Module, metaclass=_CellType):
 
     @property
     def output_size(self) -> int:
-        """Width of the output: that of the state's first part."""
+        """Width of the output, which is the state's first part."""
         return self.state_sizes[0]
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """What the steps need of the inputs: (..., I) to (..., G*H), for any leading shape."""
+        """The part of all steps that depends on the inputs alone: (..., I) to (..., G*H)."""
 
     @abstractmethod
     def step(self, wx: Tensor, state: State) -> State:
@@ -126,20 +126,20 @@ class Cell(nn.Module, metaclass=_CellType):
         """
 
     def gate(self, a: Tensor) -> Tensor:
-        """What opens and closes gates: the logistic function."""
+        """The nonlinearity of gates: the logistic function."""
         return torch.sigmoid(a)
 
     def candidate(self, a: Tensor) -> Tensor:
-        """What the cell proposes to write: by default tanh."""
+        """The nonlinearity of the value that the cell proposes to write: by default tanh."""
         return torch.tanh(a)
 
     def squash(self, a: Tensor) -> Tensor:
-        """How a memory is shown: by default tanh."""
+        """The nonlinearity between memory and output: by default tanh."""
         return torch.tanh(a)
 
     @property
     def innermost(self) -> Cell:
-        """The cell inside all wrappers: this one, if it is none."""
+        """The cell inside all wrappers; this cell if it is not a wrapper."""
         return self
 
     def initial_state(self, batch_size: int) -> State:
@@ -149,7 +149,7 @@ class Cell(nn.Module, metaclass=_CellType):
 
     @property
     def starts_at_zero(self) -> bool:
-        """Whether the initial state is that of all cells that say no other."""
+        """Whether the cell keeps the default initial state of zeros."""
         return getattr(self.initial_state, "__func__", None) is Cell.initial_state
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -163,10 +163,10 @@ class Cell(nn.Module, metaclass=_CellType):
             The output, (B, H), and the state after the step.
 
         Raises:
-            ShapeError: ``x`` is not (B, I), a part of the state not (B, H), or the step gives
-                something else than the state's parts.
+            ShapeError: ``x`` is not (B, I), a part of the state is not (B, H), or the step does
+                not return the declared states.
             DtypeError: ``x`` or the state differ in dtype from the parameters.
-            DeviceError: ``x`` or the state lie on another device than the parameters.
+            DeviceError: ``x`` or the state are on another device than the parameters.
         """
         self.check_input(x, "B", "I")
         state = self.checked_start(x.shape[0]) if state is None else self.check_state(state, x)
@@ -174,15 +174,14 @@ class Cell(nn.Module, metaclass=_CellType):
         return after[0], after
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name, as the equation reads them: parametrised ones computed.
+        """Parameters and buffers by name, with parametrised ones computed.
 
-        Those of a cell or another module inside this one follow, with its name before theirs:
-        "cell.weight_hh".
+        Those of submodules follow, prefixed by the submodule's name: "cell.weight_hh".
         """
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
         if self._is_parametrised:
             names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
-        names |= self._parameters | self._buffers  # of which the names alone are looked at
+        names |= self._parameters | self._buffers  # only their names
         found = {}
         for name in names:
             tensor = self._tensor(name)
@@ -195,7 +194,7 @@ class Cell(nn.Module, metaclass=_CellType):
         return found
 
     def learned(self, name: str) -> Tensor:
-        """The numbers that are learned for a parameter: itself, or what it is computed from."""
+        """The tensor that is learned: the parameter itself, or what it is computed from."""
         if parametrize.is_parametrized(self, name):
             return self.parametrizations[name].original  # type: ignore[index,union-attr]
         found: Tensor = getattr(self, name)
@@ -203,15 +202,15 @@ class Cell(nn.Module, metaclass=_CellType):
 
     @property
     def parametrised(self) -> bool:
-        """Whether some of the tensors are computed, by ``torch.nn.utils.parametrize``."""
+        """Whether any tensor is computed by ``torch.nn.utils.parametrize``."""
         return self._is_parametrised or any(
             isinstance(cell, Cell) and cell.parametrised for cell in self._modules.values()
         )
 
     def compute_weights(self, x: Tensor) -> None:
-        """Let the hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``) compute their weights.
+        """Run the forward pre-hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``).
 
-        Calling the cell would call them; loops over time do not call it.
+        Calling the cell would run them, but loops over time call only its step.
         """
         for hook in self._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils"):
@@ -221,26 +220,26 @@ class Cell(nn.Module, metaclass=_CellType):
                 module.compute_weights(x)
 
     def bind(self, parameters: Mapping[str, Tensor]) -> Self:
-        """This cell's equation with other tensors in place of its own.
+        """A copy of this cell that reads other tensors in place of its own.
 
         Args:
             parameters: A tensor for each name in :meth:`tensors`.
         """
-        given, inside = _by_module(parameters)
+        given, nested = _by_module(parameters)
         own = {**dict.fromkeys((*self._parameters, *self._buffers)), **given}
-        within = {name: _bound(self._modules[name], part) for name, part in inside.items()}
+        bound_modules = {name: _bound(self._modules[name], part) for name, part in nested.items()}
         modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
         bound = self._copy(parametrize.type_before_parametrizations(self), own)
         bound.__dict__["_parameters"], bound.__dict__["_buffers"] = own, {}
-        bound.__dict__["_modules"] = {**modules, **within}
+        bound.__dict__["_modules"] = {**modules, **bound_modules}
         bound.__dict__["_origin"] = self.origin
         return bound
 
     def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Self:
-        """This cell's equation with something around some of its methods, for one step.
+        """A copy of this cell with some of its methods decorated, for one step.
 
         Args:
-            around: By a method's name, what takes it and gives what is to be called instead.
+            around: A decorator for each method, by name.
 
         Example:
             >>> halved = cell.adapted(candidate=lambda f: lambda a: f(a) / 2)
@@ -252,7 +251,7 @@ class Cell(nn.Module, metaclass=_CellType):
         return copy
 
     def _copy(self, kind: type[Any], without: Iterable[str] = ()) -> Self:
-        """A cell of a class with the same attributes, but for some."""
+        """A cell of class ``kind`` with the same attributes, except for those in ``without``."""
         copy: Self = object.__new__(kind)
         if _READS_ALL_ATTRIBUTES or not torch.compiler.is_compiling():
             copy.__dict__.update(self.__dict__)
@@ -268,26 +267,26 @@ class Cell(nn.Module, metaclass=_CellType):
         return copy
 
     def asked(self, question: Callable[..., Any], *further: Any) -> Any:
-        """What a function says of this cell, which ``torch.compile`` takes for a constant.
+        """A function of this cell whose result ``torch.compile`` treats as a constant.
 
-        It may be asked of plain things alone besides; its answer is a number or a text.
+        Further arguments are plain values; the result is a number or a string.
         """
         return question(self, *further)
 
-    # As torch.compiler.assume_constant_result, which loads the whole compiler to say so much.
+    # torch.compiler.assume_constant_result does only this, but imports the whole compiler
     asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
     def origin(self) -> Cell:
-        """The cell whose equation this is: another one if this was made by :meth:`bind`."""
+        """The cell that this one was copied from by :meth:`bind`; else the cell itself."""
         return self.__dict__.get("_origin", self)
 
     def check_parameters(self) -> None:
-        """Raise if somebody has given a parameter a shape, dtype or device it cannot have.
+        """Raise if a parameter was replaced by one of another dtype or device.
 
         Raises:
-            DtypeError: A parameter or buffer of real numbers has another dtype than the others.
-            DeviceError: One lies on another device.
+            DtypeError: A real-valued parameter or buffer differs in dtype from the others.
+            DeviceError: A parameter or buffer is on another device than the others.
         """
         like = self._like
         device, dtype = like.device, like.dtype
@@ -300,7 +299,7 @@ class Cell(nn.Module, metaclass=_CellType):
                     self._check_kind(name, tensor, like, "the cell's other parameters have")
 
     def check_input(self, x: Tensor, *legend: str) -> None:
-        """Raise unless ``x`` has the legend's rank, I features, and the parameters' type."""
+        """Raise unless ``x`` has the legend's rank, I features, and the parameters' dtype."""
         if not isinstance(x, Tensor):
             raise DtypeError(
                 f"{self._name}: input is {type(x).__name__}, expected a tensor "
@@ -315,10 +314,10 @@ class Cell(nn.Module, metaclass=_CellType):
         self._check_kind("input", x, self._like, "the parameters have")
 
     def check_sizes(self) -> None:
-        """Raise unless the class says for each of its states how many units that has.
+        """Raise unless ``state_sizes`` has one number for each state.
 
         Raises:
-            ConfigError: ``state_sizes`` is something else than a tuple of whole numbers.
+            ConfigError: ``state_sizes`` is anything but a tuple of that many integers from 0.
         """
         sizes = self.state_sizes
         listed = isinstance(sizes, (tuple, list)) and len(sizes) == len(self.states)
@@ -330,7 +329,7 @@ class Cell(nn.Module, metaclass=_CellType):
             )
 
     def check_state(self, state: State, x: Tensor) -> State:
-        """The state as a tuple; raise unless each part is (B, H), B being that of ``x``."""
+        """The state as a tuple; raise unless each part is (B, H), with the B of ``x``."""
         if isinstance(state, Tensor) or not isinstance(state, Sequence):
             raise ShapeError(
                 f"{self._name}: state is {type(state).__name__}, expected a tuple of "
@@ -358,50 +357,51 @@ class Cell(nn.Module, metaclass=_CellType):
         return tuple(state)
 
     def checked_start(self, batch_size: int) -> State:
-        """The initial state; raise unless each part is (B, H), and of the parameters' type."""
+        """The initial state; raise unless each part is (B, H) and of the parameters' dtype."""
         start = self.initial_state(batch_size)
         if self.starts_at_zero:
             return start
         expected = [(batch_size, size) for size in self.state_sizes]
-        self._check_made("initial_state", start, expected, "B is the batch_size that it is given.")
+        self._check_returned("initial_state", start, expected, "B is the argument batch_size.")
         for name, part in zip(self.states, start, strict=True):
             self._check_kind(f"initial state '{name}'", part, self._like, "the parameters have")
         return start
 
     def check_after(self, after: Any, before: State) -> State:
-        """What a step gave; raise unless it is a tuple of parts like those before the step."""
+        """The result of a step; raise unless its parts match those of the state before it."""
         expected = [tuple(part.shape) for part in before]
-        self._check_made("its step", after, expected, "A state keeps its shape from step to step.")
+        source = "A state keeps its shape from step to step."
+        self._check_returned("its step", after, expected, source)
         for name, part, old in zip(self.states, after, before, strict=True):
             if part.dtype != old.dtype and not autocasts(part):
                 raise DtypeError(
-                    f"{self._name}: its step gives state '{name}' as {part.dtype}, expected "
+                    f"{self._name}: its step returns state '{name}' as {part.dtype}, expected "
                     f"{old.dtype}.\n"
                     f"  A state keeps its dtype from step to step; convert it with .to(wx.dtype)."
                 )
         return after
 
-    def _check_made(
-        self, maker: str, made: Any, expected: Sequence[tuple[int, ...]], source: str
+    def _check_returned(
+        self, method: str, state: Any, expected: Sequence[tuple[int, ...]], source: str
     ) -> None:
-        """Raise unless it is a tuple of tensors with these shapes, one for each state."""
-        if not isinstance(made, tuple) or len(made) != len(self.states):
-            came = f"a tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
+        """Raise unless a method returned a tuple of tensors with these shapes, one per state."""
+        if not isinstance(state, tuple) or len(state) != len(self.states):
+            got = f"a tuple of {len(state)}" if isinstance(state, tuple) else type(state).__name__
             raise ShapeError(
-                f"{self._name}: {maker} gives {came}, expected a tuple of {len(self.states)}: "
+                f"{self._name}: {method} returns {got}, expected a tuple of {len(self.states)}: "
                 f"({', '.join(self.states)}{',' * (len(self.states) == 1)}).\n"
-                f"  It has to return the states that the class declares."
+                f"  It must return the states that the class declares."
             )
-        for name, part, shape in zip(self.states, made, expected, strict=True):
+        for name, part, shape in zip(self.states, state, expected, strict=True):
             if not isinstance(part, Tensor):
                 raise DtypeError(
-                    f"{self._name}: {maker} gives {type(part).__name__} for state '{name}', "
+                    f"{self._name}: {method} returns {type(part).__name__} for state '{name}', "
                     f"expected a tensor."
                 )
             if tuple(part.shape) != shape:
                 raise ShapeError(
-                    f"{self._name}: {maker} gives state '{name}' the shape {tuple(part.shape)}, "
-                    f"expected (B, H) = {shape}.\n"
+                    f"{self._name}: {method} returns state '{name}' with shape "
+                    f"{tuple(part.shape)}, expected (B, H) = {shape}.\n"
                     f"  {source}"
                 )
 
@@ -411,7 +411,7 @@ class Cell(nn.Module, metaclass=_CellType):
 
     @property
     def _is_parametrised(self) -> bool:
-        """Without its cells; torch's own function takes long to find that nothing is."""
+        """Whether the cell itself is, submodules aside; torch's check is slow if it is not."""
         return "parametrizations" in self._modules and parametrize.is_parametrized(self)
 
     @property
@@ -429,14 +429,14 @@ class Cell(nn.Module, metaclass=_CellType):
             found = next((b for b in self.buffers() if b.is_floating_point()), None)
         if found is None:
             raise ConfigError(
-                f"{self._name}: has no parameter and no buffer of real numbers, expected one: the "
+                f"{self._name}: has no real-valued parameter or buffer, expected at least one: the "
                 f"states take its dtype and device.\n"
-                f'  Write self.register_buffer("like", torch.zeros(())) in __init__, say.'
+                f'  For example, call self.register_buffer("like", torch.zeros(())) in __init__.'
             )
         return found
 
     def _tensor(self, name: str) -> Any:
-        """The attribute of a parameter's name; torch looks everywhere else before it finds one."""
+        """A parameter by name, faster than by ``nn.Module.__getattr__``."""
         found = self._parameters.get(name)
         return getattr(self, name) if found is None else found
 
@@ -456,14 +456,14 @@ class Cell(nn.Module, metaclass=_CellType):
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on where a tensor lies; it knows nothing of "meta"."""
-    if not torch._C._is_any_autocast_enabled():  # as nearly always, and soon asked
+    """Whether autocast is enabled on a tensor's device; never on "meta"."""
+    if not torch._C._is_any_autocast_enabled():  # the usual case, and a cheap check
         return False
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
-_READS_ALL_ATTRIBUTES = torch.__version__ >= "2.13"  # versions compare as such, not as text
-"""Whether ``torch.compile`` can read a module's ``__dict__``, and not only what is named."""
+_READS_ALL_ATTRIBUTES = torch.__version__ >= "2.13"  # a TorchVersion, which compares by number
+"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``."""
 
 
 def _names_of_attributes(cell: Cell) -> str:
@@ -471,7 +471,7 @@ def _names_of_attributes(cell: Cell) -> str:
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a module that is no cell, by name."""
+    """Parameters and buffers by name, of a module other than a cell."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -481,32 +481,32 @@ def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
 def _by_module(
     tensors: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """A module's own tensors, and those of each module inside it by their names there."""
+    """A module's own tensors, and those of each submodule by their names there."""
     own: dict[str, Tensor] = {}
-    inside: dict[str, dict[str, Tensor]] = {}
+    nested: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         child, dot, rest = name.partition(".")
         if dot:
-            inside.setdefault(child, {})[rest] = tensor
+            nested.setdefault(child, {})[rest] = tensor
         else:
             own[name] = tensor
-    return own, inside
+    return own, nested
 
 
 def _bound(module: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """A module with other tensors in place of its own; see :meth:`Cell.bind`."""
+    """A copy of a module that reads other tensors in place of its own; see :meth:`Cell.bind`."""
     if isinstance(module, Cell):
         return module.bind(tensors)
-    own, inside = _by_module(tensors)
+    own, nested = _by_module(tensors)
     copy: Any = object.__new__(type(module))
     copy.__dict__.update(module.__dict__)
-    within = {name: _bound(module._modules[name], part) for name, part in inside.items()}
+    bound_modules = {name: _bound(module._modules[name], part) for name, part in nested.items()}
     copy.__dict__.update(
         _parameters={name: own.get(name) for name in module._parameters},
         _buffers={name: own.get(name) for name in module._buffers},
-        _modules={**module._modules, **within},
+        _modules={**module._modules, **bound_modules},
     )
-    if isinstance(module, nn.RNNBase):  # it keeps its weights a second time
+    if isinstance(module, nn.RNNBase):  # it holds its weights in a second list
         copy.__dict__["_flat_weights"] = [
             getattr(copy, name) for name in module._flat_weights_names
         ]

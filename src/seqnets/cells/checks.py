@@ -1,4 +1,4 @@
-"""What is given as a cell, as what makes one, or as a size: checked once, in the same words."""
+"""Checks of cells and their declarations, shared so that errors read the same everywhere."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from seqnets.errors import ConfigError, DtypeError
 
 
 def check_is_cell(who: str, given: Any) -> None:
-    """Raise ConfigError unless it is a cell."""
-    if seqnets.cells.Cell not in type(given).__mro__:  # abstract classes answer isinstance slowly
+    """Raise ConfigError unless ``given`` is a cell."""
+    if seqnets.cells.Cell not in type(given).__mro__:  # isinstance is slow for abstract classes
         raise wrong_argument(who, "cell", given, "a cell")
 
 
 def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigError:
-    """What is to be raised where something came in place of a cell or a layer."""
-    came = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+    """The error for an argument that is not the cell or layer that it should be."""
+    got = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
     advice = (_cells_inside(given) if what == "cell" else "") or _advice(given)
-    return ConfigError(f"{who}: {what} is {came}, expected {expected}.\n  {advice}")
+    return ConfigError(f"{who}: {what} is {got}, expected {expected}.\n  {advice}")
 
 
 def check_makes_cells(who: str, given: Any) -> None:
-    """Raise ConfigError where something can make no cells, or is one already."""
+    """Raise ConfigError unless ``given`` can make cells; a cell or layer cannot."""
     if isinstance(given, nn.Module) or not callable(given):
-        face = isinstance(given, nn.Module) and not isinstance(given, seqnets.cells.Cell)
-        advice = _advice(given) if face else f"{who} makes cells of it, of the sizes needed."
+        is_layer = isinstance(given, nn.Module) and not isinstance(given, seqnets.cells.Cell)
+        advice = _advice(given) if is_layer else f"{who} makes cells of the sizes that it needs."
         raise ConfigError(
             f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n  {advice}"
         )
 
 
 def check_names(cls: type[Any], *declared: str) -> None:
-    """Raise ConfigError unless what a class of cells declares are tuples of names.
+    """Raise ConfigError unless the given declarations of a class are tuples of distinct names.
 
-    Names are such as Python takes for attributes, all different; of gates and states there is one
-    at least. A property computes the names of each cell, and is not looked at.
+    Names must be identifiers; ``gates`` and ``states`` need at least one. Properties are skipped.
     """
     for what in declared:
         names = _declared(cls, what)
@@ -58,45 +57,45 @@ def _check_names(cls: type[Any], declared: str, names: Any) -> None:
         )
     if not names and declared in ("gates", "states"):
         raise ConfigError(
-            f"{cls.__name__}: {declared} is empty, expected a tuple of one name at least.\n"
-            f'  Write {declared} = ("h",) in the class, say.'
+            f"{cls.__name__}: {declared} is empty, expected a tuple of at least one name.\n"
+            f'  For example, write {declared} = ("h",) in the class.'
         )
     for place, name in enumerate(names):
         if not _is_name(name, declared):
             raise ConfigError(
                 f"{cls.__name__}: {declared} has {name!r}, expected names of attributes: letters "
-                f"and digits, a letter first, and no word of Python's own such as 'in'."
+                f"and digits, a letter first, and no keyword of Python such as 'in'."
             )
         if name in names[:place]:
             raise ConfigError(
-                f"{cls.__name__}: {declared} has {name!r} twice, expected names that differ."
+                f"{cls.__name__}: {declared} has {name!r} twice, expected distinct names."
             )
 
 
 def check_free(cls: type[Any], declared: str, taken: Iterable[str]) -> None:
-    """Raise ConfigError if a class of cells gives a parameter the name of something else it has."""
+    """Raise ConfigError if a class declares a parameter whose name is already taken."""
     for name in _declared(cls, declared) or ():
         if hasattr(cls, name) or name in taken:
             raise ConfigError(
                 f"{cls.__name__}: {declared} has {name!r}, which every cell has already, expected "
-                f"a name of its own.\n"
-                f"  Each becomes a parameter of the cell: self.{name}_own, say."
+                f"an unused name.\n"
+                f"  Each becomes a parameter of the cell, such as self.{name}_own."
             )
 
 
 def check_among_gates(cls: type[Any], declared: str) -> None:
-    """Raise ConfigError if a class of cells names gates that it does not have."""
+    """Raise ConfigError if a class declares something of gates that it does not have."""
     gates: Any = getattr(cls, "gates", None)
     for name in _declared(cls, declared) or ():
         if isinstance(gates, tuple) and name.removeprefix("-") not in gates:
             raise ConfigError(
-                f"{cls.__name__}: {declared} has {name!r}, expected some of its gates, "
+                f"{cls.__name__}: {declared} has {name!r}, expected names from its gates, "
                 f"{', '.join(gates)}."
             )
 
 
 def check_size(cell: Any, name: str, value: int) -> int:
-    """A size of a cell that is being made; raise unless it is a positive integer."""
+    """The value of a size; raise unless it is a positive integer."""
     if not is_whole(value):
         raise DtypeError(
             f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
@@ -108,7 +107,7 @@ def check_size(cell: Any, name: str, value: int) -> int:
 
 
 def _declared(cls: type[Any], declared: str) -> Any:
-    """What a class itself declares; None if nothing, or a property."""
+    """What the class itself declares; None for nothing or a property."""
     names = cls.__dict__.get(declared)
     return None if hasattr(names, "__get__") else names
 
@@ -122,7 +121,7 @@ def _is_name(name: Any, declared: str) -> bool:
 
 
 def _cells_inside(given: Any) -> str:
-    """Where in a layer the outermost cells are; nothing if none is."""
+    """A sentence that says where a layer's outermost cells are; empty if it has none."""
     found: list[str] = []
     for name, part in given.named_modules() if isinstance(given, nn.Module) else ():
         if isinstance(part, seqnets.cells.Cell) and not name.startswith(tuple(found)):
@@ -132,31 +131,29 @@ def _cells_inside(given: Any) -> str:
     first = re.sub(r"\.(\d+)", r"[\1]", found[0][:-1])
     if len(found) == 1:
         return f"{type(given).__name__} has a cell inside: its attribute {first}."
-    return f"{type(given).__name__} has {len(found)} cells inside: its {first} is the first."
+    return f"{type(given).__name__} has {len(found)} cells inside, the first one is {first}."
 
 
 def _advice(given: Any) -> str:
-    """What to do with what came instead."""
+    """A sentence that says what to use in place of a wrong argument."""
     kind = given if isinstance(given, type) else type(given)
     name = kind.__name__.removesuffix("Cell") + "Cell"
     if isinstance(given, seqnets.cells.Cell):
-        return "Recurrent(cell) makes a layer of a cell."
+        return "Recurrent(cell) turns a cell into a layer."
     is_cell = issubclass(kind, seqnets.cells.Cell)
     if issubclass(kind, nn.Module) and not is_cell and hasattr(seqnets.cells, name):
-        further = ""
+        more = ""
         if isinstance(given, nn.RNNBase):
-            further = f"\n  seqnets.conversion.from_torch makes seqnets.{kind.__name__} of it."
+            more = f"\n  seqnets.conversion.from_torch converts it to seqnets.{kind.__name__}."
         elif kind is not given and hasattr(given, "bound_cells"):
-            further = (
-                "\n  Its method bound_cells gives those of this module, one a layer and direction."
-            )
-        came = f"{kind.__module__}.{kind.__name__}"
-        if came.startswith("torch."):
-            came = f"torch.nn.{kind.__name__}"
-        elif came.startswith("seqnets."):
-            came = f"seqnets.{kind.__name__} (torch.nn's face)"
-        return f"You gave {came}; use seqnets.cells.{name}.{further}"
+            more = "\n  Its method bound_cells returns its cells, one per layer and direction."
+        got = f"{kind.__module__}.{kind.__name__}"
+        if got.startswith("torch."):
+            got = f"torch.nn.{kind.__name__}"
+        elif got.startswith("seqnets."):
+            got = f"seqnets.{kind.__name__} (torch.nn's interface)"
+        return f"You passed {got}; use seqnets.cells.{name}.{more}"
     return (
-        "A class of cells, or a partial of it, becomes a cell with the sizes filled in, and a cell "
-        "becomes a layer by Recurrent(cell)."
+        "Call a class of cells, or a partial of it, with the sizes to make a cell; Recurrent(cell) "
+        "turns a cell into a layer."
     )

@@ -1,4 +1,4 @@
-"""Cells made of gates: most of those that there are."""
+"""The base of gated cells, which are nearly all cells."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import State
 
 _TAKEN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "input_size", "hidden_size", "training")
-"""What every gated cell has, beside what its class shows."""
+"""Instance attributes of every gated cell, which its class does not show."""
 
 
 class GatedCell(Cell):
-    """A cell made of gates: an affine map of input and output each, and an equation between.
+    """A cell made of gates: affine maps of the input and the last output, joined by an equation.
 
-    A subclass declares its ``gates`` and writes :meth:`update`, or :meth:`step` if its step has
+    A subclass declares its ``gates`` and writes :meth:`update`, or :meth:`step` if its step needs
     more than one product. Everything else follows from these.
 
     Attributes:
         gates: Names of the gates, in the order of their rows in the weights (torch.nn's order).
-        inputs: Those with a product by the input; all if not said.
-        recurrent: Those with a product by the output; all if not said. Without any there is no
+        inputs: Gates that read the input; all by default.
+        recurrent: Gates that read the last output; all by default. If empty, there is no
             ``weight_hh``.
-        keeping: Gates that keep the memory where they are open; "-i", where gate i is shut.
-        square: Whether the input itself stands in the equation, so that I must be H.
-        per_unit: Names of further parameters with one number a unit, each (H,).
+        keeping: Gates that preserve the memory when open; "-i" if gate i does so when closed.
+        square: Whether the equation uses the input itself, so that I must equal H.
+        per_unit: Names of further parameters with one number per unit, each (H,).
         weight_ih: One block of rows for each of ``inputs``, (G*H, I).
-        weight_hh: One for each of ``recurrent``, (G*H, output size).
+        weight_hh: One block of rows for each of ``recurrent``, (G*H, output size).
         bias_ih: (G*H,), or None.
         bias_hh: (G*H,), or None.
-        parameter_shapes: The shape of each parameter that is there.
+        parameter_shapes: The shape of each existing parameter.
 
     Args:
         input_size: Features of the input, I.
@@ -87,14 +87,14 @@ class GatedCell(Cell):
         if not hasattr(self, "inputs") or not hasattr(self, "recurrent"):
             raise ConfigError(
                 f"{self._name}: declares no gates, expected a tuple of their names.\n"
-                '  Write gates = ("f", "n") in the class, say: update reads wx.f and uh.f.'
+                '  For example, write gates = ("f", "n") in the class: update reads wx.f and uh.f.'
             )
         self.input_size = check_size(self, "input_size", input_size)
         self.hidden_size = check_size(self, "hidden_size", hidden_size)
         if self.square and input_size != hidden_size:
             raise ConfigError(
                 f"{self._name}: input_size is {input_size}, expected hidden_size = {hidden_size}.\n"
-                f"  The input itself stands in its equation; put a linear layer before it."
+                f"  Its equation uses the input itself; put a linear layer before it."
             )
         self.check_sizes()
 
@@ -115,15 +115,15 @@ class GatedCell(Cell):
         self.reset_parameters()
 
     def block_shape(self, features: int) -> tuple[int, ...]:
-        """One gate's rows of the weight by which so many features enter."""
+        """Shape of one gate's block of a weight over ``features`` features."""
         return self.hidden_size, features
 
     def add_parameters(self, parameter: Any) -> None:
-        """Register what a subclass has beyond gates; ``parameter(*shape)`` makes an empty one."""
+        """Register a subclass's further parameters; ``parameter(*shape)`` makes an empty one."""
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: Xavier for inputs, orthogonal for recurrence, else zero."""
+        """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
@@ -131,7 +131,7 @@ class GatedCell(Cell):
             initializers.orthogonal_(self.learned("weight_hh"), len(self.recurrent))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
-        """The equation between the products: pointwise, tensors are (B, H).
+        """The equation after the products: pointwise, over tensors (B, H).
 
         Args:
             wx: ``W x + b`` of this step, by gate: ``wx.i``.
@@ -148,18 +148,18 @@ class GatedCell(Cell):
         return self.product(x, self.weight_ih, self.bias_ih)
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """What a weight of some gates and their bias make of features: (..., I) to (..., G*H)."""
+        """Apply some gates' weight and bias to features: (..., I) to (..., G*H)."""
         return F.linear(x, weight, bias)
 
     def recur(self, h: Tensor, *gates: str) -> Any:
         """``U h + d`` by gate: (B, H) each.
 
         Args:
-            h: What the recurrent weights multiply, (B, output size).
-            gates: Only these, neighbours in ``recurrent``; all of them if none is named.
+            h: The vector that the recurrent weights multiply, (B, output size).
+            gates: The gates to compute, adjacent in ``recurrent``; all by default.
 
         Returns:
-            A named tuple of all gates, or a tuple of those named, in their order.
+            A named tuple of all gates, or a plain tuple of the named ones, in their order.
         """
         if not self.recurrent:
             return self._recurrent_gates()
@@ -168,7 +168,7 @@ class GatedCell(Cell):
             first = self.recurrent.index(gates[0])
             if self.recurrent[first : first + len(gates)] != gates:
                 raise ConfigError(
-                    f"{self._name}: recur got gates {gates}, expected neighbours in "
+                    f"{self._name}: recur got gates {gates}, expected adjacent ones of "
                     f"{self.recurrent}."
                 )
             size = len(weight) // len(self.recurrent)
@@ -186,7 +186,7 @@ class GatedCell(Cell):
         return self.update(self.split(wx), self.recur(state[0]), state)
 
     def check_parameters(self) -> None:
-        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        """Raise if a parameter was replaced by one of another shape, dtype or device."""
         for name, shape in self.parameter_shapes.items():
             tensor = self._tensor(name)
             if tensor.shape != shape:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import Wrapper, gated, methods_called
+from seqnets.cells.wrapper import Wrapper, gated, results_of_methods
 from seqnets.checks import check_choice, is_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -30,21 +30,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "identity": lambda a: a,
 }
-"""Functions by their names in ``torch.nn.functional``."""
+"""Activation functions by their names in ``torch.nn.functional``."""
 
 
 class Activations(Wrapper):
-    """Other functions for gates, candidate and memory.
+    """Replace the activation functions of gates, candidate and memory.
 
     Args:
-        cell: The recurrence; its equation calls what is replaced.
-        gate: What opens and closes gates instead of the logistic function: a name in
-            ``ACTIVATIONS``.
-        candidate: What squashes the candidate, instead of what the cell has.
-        squash: What squashes the memory where it is shown.
+        cell: The recurrence; its equation must call the methods that are replaced.
+        gate: Activation of the gates in place of the logistic function: a name in ``ACTIVATIONS``.
+        candidate: Activation of the candidate.
+        squash: Activation between memory and output.
 
     Raises:
-        ConfigError: A name is unknown, or the cell has nothing of the kind.
+        ConfigError: A name is unknown, or the equation does not call the method of that name.
 
     Example:
         >>> cell = Activations(LSTMCell(8, 16), gate="hardsigmoid", candidate="relu")
@@ -63,59 +62,60 @@ class Activations(Wrapper):
         self.names = {method: name for method, name in names.items() if name is not None}
         for method, name in self.names.items():
             check_choice("Activations", ACTIVATIONS, **{method: name})
-            self._needs(method, f"calls no {method}")
+            self._require_call(method, f"calls no {method}")
 
     def step(self, wx: Tensor, state: State) -> State:
         """A step with these functions."""
         return self._with_functions().step(wx, state)
 
     def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
-        """The same, with something around methods of the innermost cell, these functions too."""
+        """A copy with methods of the innermost cell decorated, these functions included."""
         return self._with_functions().adapted(**around)
 
     def _with_functions(self) -> Cell:
-        """The cell inside, which has no place for an option around it."""
+        """The inner cell with its functions replaced."""
         functions = {method: ACTIVATIONS[name] for method, name in self.names.items()}
-        return self.cell.adapted(**{name: _instead(f) for name, f in functions.items()})
+        return self.cell.adapted(**{name: _replace_by(f) for name, f in functions.items()})
 
     def extra_repr(self) -> str:
-        """What replaces what."""
+        """The replaced functions."""
         return ", ".join(f"{method}={name!r}" for method, name in self.names.items())
 
 
-def _instead(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Callable[[Tensor], Tensor]]:
+def _replace_by(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Callable[..., Tensor]]:
+    """A decorator that ignores the method and returns ``function``."""
     return lambda _: function
 
 
 class LayerNorm(Wrapper):
-    r"""Normalise what the gates are made of, and the memory where it is shown.
+    r"""Normalise the products that enter the gates, and the memory before it is squashed.
 
     .. math::
         \mathrm{LN}(W x_t; \gamma_w) + b + \mathrm{LN}(U h_{t-1}; \gamma_u) + d
         \quad\text{for}\quad W x_t + b + U h_{t-1} + d
 
-    and :math:`\mathrm{LN}(c_t; \gamma_c, \beta_c)` for a memory before it is squashed. Mean and
-    variance are those of one product: of all gates together, unless the cell takes its product in
-    parts. The cell's biases become the norms' shifts.
+    and :math:`\mathrm{LN}(c_t; \gamma_c, \beta_c)` for the memory before it is squashed. Mean and
+    variance are taken over each product: over all gates together, unless the cell computes its
+    product in parts. The cell's biases become the norms' shifts.
 
-    Differs from the paper in one place: its GRU normalises the candidate's rows apart from those of
-    the gates; here they are one product, and normalised as one.
+    Differs from the paper in one place: its GRU normalises the candidate's rows separately from the
+    gates; here they belong to one product and are normalised together.
 
     Args:
         cell: The recurrence, around a :class:`GatedCell` that projects its input by one product.
-        eps: What is added to the variance.
+        eps: Number added to the variance.
 
     Attributes:
         gain_ih: :math:`\gamma_w`, one number for each row of ``weight_ih``.
         gain_hh: :math:`\gamma_u`, one for each row of ``weight_hh``.
-        shift_ih: b, as many.
-        shift_hh: d, as many.
-        gain_memory: :math:`\gamma_c`, (H,), where the cell has a memory.
-        shift_memory: :math:`\beta_c`.
+        shift_ih: b, of the shape of ``gain_ih``.
+        shift_hh: d, of the shape of ``gain_hh``.
+        gain_memory: :math:`\gamma_c`, (H,), if the cell has a memory.
+        shift_memory: :math:`\beta_c`, (H,), likewise.
 
     Raises:
-        ConfigError: The cell has no recurrent product by gates, or its weights are shared by the
-            places of a frame.
+        ConfigError: The cell has no recurrent product by gates, is convolutional, or projects its
+            input inside the step.
 
     References:
         Ba et al., 2016, "Layer Normalization", arXiv:1607.06450.
@@ -136,23 +136,23 @@ class LayerNorm(Wrapper):
                 f"LayerNorm: weight_hh of {type(inner).__name__} has {len(inner.weight_hh)} rows, "
                 f"expected one for each unit and gate, "
                 f"{len(inner.recurrent) * inner.hidden_size}.\n"
-                f"  Gains and shifts go by rows, and here places of a frame share them."
+                f"  Gains and shifts belong to rows, which the positions of a frame would share."
             )
-        within: Cell = cell
-        while isinstance(within, Wrapper):
-            if within.projects_within:
-                name = type(within).__name__
+        wrapped: Cell = cell
+        while isinstance(wrapped, Wrapper):
+            if wrapped.projects_within:
+                name = type(wrapped).__name__
                 raise ConfigError(
-                    f"LayerNorm: {name} inside it projects the input in the step, expected it "
-                    f"outside.\n  The norm is of that product: {name}(LayerNorm(cell))."
+                    f"LayerNorm: got {name} inside, which projects the input in the step, expected "
+                    f"it outside.\n  LayerNorm normalises that product: {name}(LayerNorm(cell))."
                 )
-            within = within.cell
+            wrapped = wrapped.cell
         self.eps = eps
         for side in ("ih", "hh"):
             weight = getattr(inner, f"weight_{side}")
             setattr(self, f"gain_{side}", nn.Parameter(weight.new_ones(len(weight))))
             setattr(self, f"shift_{side}", nn.Parameter(weight.new_zeros(len(weight))))
-        self.memory = "squash" in methods_called(self.cell)
+        self.memory = "squash" in results_of_methods(self.cell)
         if self.memory:
             self.gain_memory = nn.Parameter(weight.new_ones(self.hidden_size))
             self.shift_memory = nn.Parameter(weight.new_zeros(self.hidden_size))
@@ -161,7 +161,7 @@ class LayerNorm(Wrapper):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: gains one, and shifts as the cell draws its biases."""
+        """Draw the parameters anew: gains are one, shifts what the cell draws for its biases."""
         inner = gated(self._name, self)
         for side in self.biased:
             shift = getattr(self, f"shift_{side}")
@@ -181,7 +181,7 @@ class LayerNorm(Wrapper):
             inner.parameter_shapes.pop(f"bias_{side}", None)
 
     def project(self, x: Tensor) -> Tensor:
-        """The input's product, normalised; what options inside append stays as it is."""
+        """The input's product, normalised, without the columns that options inside append."""
         wx, size = self.cell.project(x), len(self.gain_ih)
         normed = F.layer_norm(wx[..., :size], (size,), self.gain_ih, self.shift_ih, self.eps)
         return normed if wx.shape[-1] == size else torch.cat([normed, wx[..., size:]], -1)
@@ -214,7 +214,7 @@ class LayerNorm(Wrapper):
 
 
 def _normalised(parts: Sequence[Tensor], eps: float) -> list[Tensor]:
-    """Parts of one row (B, G*H) side by side, of mean 0 and variance 1 all together."""
+    """Parts of one row (B, G*H), normalised together to mean 0 and variance 1."""
     mean = _mean(parts)
     centred = [part - mean for part in parts]
     scale = torch.rsqrt(_mean([part * part for part in centred]) + eps)
@@ -229,12 +229,12 @@ def _mean(parts: Sequence[Tensor]) -> Tensor:
 
 
 class ClipState(Wrapper):
-    """Hold parts of the state between two bounds after every step.
+    """Clip parts of the state to [-limit, limit] after every step.
 
     Args:
         cell: The recurrence.
         limit: The largest absolute value, above 0.
-        states: Which parts, by name; all but clocks if omitted.
+        states: Names of the parts to clip; all but clocks if omitted.
 
     Raises:
         ConfigError: ``limit`` is not above 0, or a name is not one of the state's.
@@ -252,13 +252,13 @@ class ClipState(Wrapper):
         for name in states or ():
             if name not in free:
                 raise ConfigError(
-                    f"ClipState: states names {name!r}, expected some of {', '.join(free)}."
+                    f"ClipState: states has {name!r}, expected names from {', '.join(free)}."
                 )
         self.limit = float(limit)
         self.clipped = tuple(free if states is None else states)
 
     def step(self, wx: Tensor, state: State) -> State:
-        """The state after one step, within the bounds."""
+        """The state after one step, clipped."""
         after = zip(self.states, self.cell.step(wx, state), strict=True)
         return tuple(
             part.clamp(-self.limit, self.limit) if name in self.clipped else part
@@ -271,36 +271,36 @@ class ClipState(Wrapper):
 
 
 class LearnedState(Wrapper):
-    """Start from a state that is learned: one number for each unit.
+    """Learn the initial state: one number for each unit.
 
     Args:
-        cell: The recurrence. Parts that count time (``Cell.clocks``) start as it says, and so does
-            an output that no step reads (``Cell.output_only``).
+        cell: The recurrence. Parts that count time (``Cell.clocks``), and an output that no step
+            reads (``Cell.output_only``), keep the cell's own initial values.
 
     Attributes:
-        initial_h: The first part of the state before the first step, and so on for the others by
-            their names, (H,) each. They start where the cell's own initial state is.
+        initial_h: The initial value of ``h``, (H,); likewise for the other parts by their names.
+            They start at the cell's own initial state.
     """
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        self.given = (*self.clocks, *(self.states[:1] if cell.output_only else ()))
+        self.fixed = (*self.clocks, *(self.states[:1] if cell.output_only else ()))
         for name, part in zip(self.states, cell.initial_state(1), strict=True):
-            if name not in self.given:
+            if name not in self.fixed:
                 setattr(self, f"initial_{name}", nn.Parameter(part[0].detach().clone()))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the parameters anew; the state starts again where the cell's own does."""
+        """Draw the parameters anew; the initial state returns to the cell's own."""
         super().reset_parameters()
         for name, part in zip(self.states, self.cell.initial_state(1), strict=True):
-            if name not in self.given:
+            if name not in self.fixed:
                 getattr(self, f"initial_{name}").copy_(part[0])
 
     def initial_state(self, batch_size: int) -> State:
         """The learned state for every row, (B, H) each."""
-        given = zip(self.states, self.cell.initial_state(batch_size), strict=True)
+        parts = zip(self.states, self.cell.initial_state(batch_size), strict=True)
         return tuple(
-            part if name in self.given else getattr(self, f"initial_{name}").expand(batch_size, -1)
-            for name, part in given
+            part if name in self.fixed else getattr(self, f"initial_{name}").expand(batch_size, -1)
+            for name, part in parts
         )

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import gated, keep_rule
+from seqnets.cells.wrapper import gated, register_initializer
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -115,7 +115,7 @@ def orthogonal(cell: Cell) -> Cell:
         )
     compute(inner, "weight_hh", _Rotations(len(inner.recurrent)))
     _start(inner)
-    keep_rule(inner, _start)
+    register_initializer(inner, _start)
     return cell
 
 

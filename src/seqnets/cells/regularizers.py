@@ -1,4 +1,4 @@
-"""Noise that keeps a recurrence from memorising: around any cell, in training alone."""
+"""Regularisation by noise, around any cell and in training only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seqnets.typing import State
 
 
 class _Noisy(Wrapper):
-    """A wrapper that in training drops with a probability."""
+    """A wrapper that drops something with probability ``p`` in training."""
 
     def __init__(self, cell: Cell, p: float) -> None:
         super().__init__(cell)
@@ -26,7 +26,7 @@ class _Noisy(Wrapper):
 
     @property
     def active(self) -> bool:
-        """Whether anything is dropped now."""
+        """Whether anything is dropped in the current mode."""
         return self.training and self.p > 0
 
     def extra_repr(self) -> str:
@@ -35,23 +35,23 @@ class _Noisy(Wrapper):
 
 
 class _Masked(_Noisy):
-    """One that draws a mask for all steps, and takes it apart at each."""
+    """A wrapper that draws masks for all steps at once and applies one at each step."""
 
     def mask(self, x: Tensor) -> Tensor:
-        """What is drawn for inputs (..., I): (..., mask_size)."""
+        """Masks for inputs (..., I): (..., mask_size)."""
         raise NotImplementedError
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
-        """The state after one step under its mask, (B, mask_size)."""
+        """The state after one step with its mask, (B, mask_size)."""
         raise NotImplementedError
 
     @property
     def mask_size(self) -> int:
-        """Numbers of the mask at each step."""
+        """Entries of the mask at each step."""
         return self.hidden_size
 
     def project(self, x: Tensor) -> Tensor:
-        """What the cell inside needs, and the masks."""
+        """The inner cell's projection, followed by the masks."""
         wx = super().project(x)
         return torch.cat([wx, self.mask(wx)], -1) if self.active else wx
 
@@ -64,13 +64,13 @@ class _Masked(_Noisy):
 
 
 class Zoneout(_Masked):
-    r"""Keep units as they were: each is carried over from the step before, with a probability.
+    r"""Let units keep their previous value, each with some probability at each step.
 
     .. math::
         s_t = m_t \odot s_{t-1} + (1 - m_t) \odot \tilde s_t, \qquad m_t \sim \mathrm{Bernoulli}(p)
 
-    In evaluation the mask's mean takes its place, :math:`p\,s_{t-1} + (1 - p)\,\tilde s_t`, as in
-    the paper. State parts that count time (``Cell.clocks``) are left alone.
+    In evaluation the mask is replaced by its mean, :math:`p\,s_{t-1} + (1 - p)\,\tilde s_t`, as in
+    the paper. State parts that count time (``Cell.clocks``) are not affected.
 
     Args:
         cell: The recurrence.
@@ -78,7 +78,7 @@ class Zoneout(_Masked):
             0 for parts left out: ``{"h": 0.05, "c": 0.5}``.
 
     Raises:
-        ConfigError: A probability is none, or a name is not one of the state's.
+        ConfigError: A probability is outside [0, 1), or a name is not one of the state's.
 
     References:
         Krueger et al., 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden
@@ -92,7 +92,7 @@ class Zoneout(_Masked):
         for name, each in by_name.items():
             if name not in free:
                 raise ConfigError(
-                    f"Zoneout: p names the state {name!r}, expected one of {', '.join(free)}."
+                    f"Zoneout: p has the state {name!r}, expected names from {', '.join(free)}."
                 )
             check_probability("Zoneout", **{f"p of state '{name}'": each})
         self.probabilities = tuple(by_name.get(name, 0.0) for name in self.states)
@@ -100,12 +100,12 @@ class Zoneout(_Masked):
 
     @property
     def mask_size(self) -> int:
-        """One number for each unit that may be kept."""
+        """One entry for each unit of the parts with a probability above 0."""
         sizes = zip(self.probabilities, self.state_sizes, strict=True)
         return sum(size for p, size in sizes if p)
 
     def mask(self, x: Tensor) -> Tensor:
-        """Where units are kept, 1, and where not, 0."""
+        """1 where a unit keeps its value, else 0."""
         parts = [
             draw(x, (*x.shape[:-1], size), p)
             for p, size in zip(self.probabilities, self.state_sizes, strict=True)
@@ -114,7 +114,7 @@ class Zoneout(_Masked):
         return torch.cat(parts, -1)
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
-        """Old units where the mask says so, new ones elsewhere."""
+        """Old values where the mask is 1, new ones elsewhere."""
         after, place = [], 0
         new = self.cell.step(wx, state)
         for p, old, part, size in zip(
@@ -140,20 +140,20 @@ class Zoneout(_Masked):
 
 
 class RecurrentDropout(_Masked):
-    r"""Drop what the cell would write, and never what it remembers.
+    r"""Drop units of the candidate, never of the memory.
 
-    The candidate alone is dropped: LSTM :math:`c_t = f_t \odot c_{t-1} + i_t \odot d(g_t)`, GRU
+    LSTM: :math:`c_t = f_t \odot c_{t-1} + i_t \odot d(g_t)`; GRU:
     :math:`h_t = z_t \odot h_{t-1} + (1 - z_t) \odot d(n_t)`.
 
     Args:
-        cell: The recurrence; its equation calls ``self.candidate``.
+        cell: The recurrence; its equation must call ``self.candidate``.
         p: Probability in [0, 1) of dropping a unit.
-        per_step: Whether each step has a mask of its own; else one serves a row's whole sequence,
-            as far as one call sees of it.
+        per_step: Whether each step draws its own mask; else all steps of a row within a call share
+            one.
 
     Raises:
-        ConfigError: ``p`` is no probability, or the cell has no candidate, or some that differ in
-            width.
+        ConfigError: ``p`` is outside [0, 1), or the cell has no candidate, or candidates of
+            several widths.
 
     References:
         Semeniuta et al., 2016, "Recurrent Dropout without Memory Loss", arXiv:1603.05118.
@@ -162,19 +162,19 @@ class RecurrentDropout(_Masked):
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
         super().__init__(cell, p)
         self.per_step = per_step
-        candidates = self._needs("candidate", "names no candidate")
+        candidates = self._require_call("candidate", "has no candidate")
         widths = sorted({candidate.shape[-1] for candidate in candidates})
         if len(widths) > 1:
             raise ConfigError(
                 f"RecurrentDropout: the candidates of {cell.innermost._name} are "
                 f"{', '.join(map(str, widths))} wide, expected one width.\n"
-                f"  One mask drops all that a step would write."
+                f"  All candidates of a step share one mask."
             )
         self._width = widths[0]
 
     @property
     def mask_size(self) -> int:
-        """One number for each unit of the candidate."""
+        """One entry for each unit of the candidate."""
         return self._width
 
     def mask(self, x: Tensor) -> Tensor:
@@ -182,25 +182,24 @@ class RecurrentDropout(_Masked):
         return sequence_mask(x, self.mask_size, 1 - self.p, steps=self.per_step)
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
-        """A step whose candidate is dropped."""
+        """A step with dropout on the candidate."""
         dropped = self.cell.adapted(candidate=lambda f: lambda a: f(a) * mask)
         return dropped.step(wx, state)
 
 
 class VariationalDropout(_Masked):
-    """Drop the same outputs from the recurrent product at every step of a sequence.
+    """Drop the same units of the last output from the recurrent product at every step.
 
-    What a cell carries over by its gates is not dropped, as in the paper and in Keras's
-    ``recurrent_dropout``. One mask serves a row's whole sequence, as far as one call sees of it:
-    a chunk, if the sequence comes in chunks. The same for inputs is
-    ``InputDropout(cell, p, per_step=False)``.
+    What gates carry over is not dropped, as in the paper and in Keras's ``recurrent_dropout``. All
+    steps of a row within a call share one mask; a sequence in chunks draws one for each chunk. The
+    counterpart for inputs is ``InputDropout(cell, p, per_step=False)``.
 
     Args:
         cell: The recurrence, around a :class:`GatedCell`.
         p: Probability in [0, 1) of dropping a unit.
 
     Raises:
-        ConfigError: ``p`` is no probability, or the cell has no recurrent product by gates.
+        ConfigError: ``p`` is outside [0, 1), or the cell has no recurrent product by gates.
 
     References:
         Gal & Ghahramani, 2016, "A Theoretically Grounded Application of Dropout in Recurrent
@@ -210,11 +209,11 @@ class VariationalDropout(_Masked):
     def __init__(self, cell: Cell, p: float = 0.1) -> None:
         super().__init__(cell, p)
         gated(self._name, self)
-        self._needs("recur", "has no recurrent product by gates")
+        self._require_call("recur", "has no recurrent product by gates")
 
     @property
     def mask_size(self) -> int:
-        """One number for each unit of the output."""
+        """One entry for each unit of the output."""
         return self.output_size
 
     def mask(self, x: Tensor) -> Tensor:
@@ -222,7 +221,7 @@ class VariationalDropout(_Masked):
         return sequence_mask(x, self.mask_size, 1 - self.p, steps=False)
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
-        """A step whose recurrent products see the mask."""
+        """A step with dropout on the input of its recurrent products."""
         dropped = self.cell.adapted(recur=lambda f: lambda h, *gates: f(h * mask, *gates))
         return dropped.step(wx, state)
 
@@ -233,11 +232,11 @@ class InputDropout(_Noisy):
     Args:
         cell: The recurrence.
         p: Probability in [0, 1) of dropping a feature.
-        per_step: Whether each step has a mask of its own; else one serves a row's whole sequence,
-            as far as one call sees of it (Gal & Ghahramani, 2016).
+        per_step: Whether each step draws its own mask; else all steps of a row within a call share
+            one (Gal & Ghahramani, 2016).
 
     Raises:
-        ConfigError: ``p`` is no probability.
+        ConfigError: ``p`` is outside [0, 1).
 
     References:
         Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329.
@@ -248,20 +247,21 @@ class InputDropout(_Noisy):
         self.per_step = per_step
 
     def project(self, x: Tensor) -> Tensor:
-        """What the cell inside needs of the inputs that are left."""
+        """The inner cell's projection of the inputs after dropout."""
         if self.active:
             x = x * sequence_mask(x, x.shape[-1], 1 - self.p, steps=self.per_step)
         return super().project(x)
 
 
 def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weight_hh",)) -> Cell:
-    """Drop entries of a cell's weights, anew for each call and the same at all its steps.
+    """Drop entries of a cell's weights, with one mask for all steps of a call.
 
-    A parametrization (``torch.nn.utils.parametrize``): the cell keeps its class, its kernels and
-    the name of its weight, whose values are drawn from ``parametrizations.weight_hh.original``.
+    This is a parametrization (``torch.nn.utils.parametrize``): the cell keeps its class and its
+    kernels. ``weight_hh`` is computed from ``parametrizations.weight_hh.original``, which is what
+    is learned.
 
     Args:
-        cell: The recurrence; the wrapped cell inside, if it has options.
+        cell: The recurrence. Of a wrapped cell, the innermost one is changed.
         p: Probability in [0, 1) of dropping an entry.
         weights: Names of the parameters.
 
@@ -269,7 +269,7 @@ def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weig
         The cell itself.
 
     Raises:
-        ConfigError: ``p`` is no probability, or the cell has no such parameter.
+        ConfigError: ``p`` is outside [0, 1), or the cell has no such parameter.
 
     References:
         Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182;

@@ -1,4 +1,4 @@
-"""How a cell's parameters start, where it is not as the cell itself draws them."""
+"""Initializers that replace a cell's own way of drawing its parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import keep_rule
+from seqnets.cells.wrapper import register_initializer
 from seqnets.checks import check_count, is_number
 from seqnets.errors import ConfigError
 
@@ -27,54 +27,54 @@ RULES: dict[str, Callable[[Tensor], Any]] = {
     "kaiming_normal": nn.init.kaiming_normal_,
     "normal": partial(nn.init.normal_, std=0.01),
 }
-"""Rules by name, each for the block of rows of one gate. "normal" has a deviation of 0.01."""
+"""Rules by name, each for the rows of one gate. "normal" has a standard deviation of 0.01."""
 
 Rule = str | float | Callable[[Tensor], Any]
 
 
 def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
-    """Draw some of a cell's parameters by rules, one gate's block of rows at a time.
+    """Initialise some of a cell's parameters by rules, gate by gate.
 
-    As an option of every cell of a network it holds in each layer and direction. The rules are
-    kept: whoever draws the parameters anew follows them.
+    The rules are kept and applied again whenever the parameters are drawn anew.
 
     Args:
         cell: The recurrence.
-        rules: For a parameter's name, a name in ``RULES``, a number to fill it with, or a function
-            that fills a tensor in place; or a mapping from names of gates to these, which leaves
-            the other gates as they are. "bias" stands for the sum of both biases: it is written
+        rules: For each parameter's name, a name in ``RULES``, a number to fill it with, or a
+            function that fills a tensor in place; or a mapping from gates to these, which leaves
+            the other gates unchanged. "bias" stands for the sum of both biases: the rule applies
             to ``bias_ih``, and ``bias_hh`` becomes zero.
 
     Returns:
         The cell itself.
 
     Raises:
-        ConfigError: There is no such parameter, gate or rule, or the rule does not fit.
+        ConfigError: A parameter, gate or rule is unknown, or a rule does not fit the shape.
 
     Example:
         >>> cell = initialize(LSTMCell(8, 16), weight_hh="orthogonal", bias={"f": 1.0})
     """
     inner = cell.innermost
-    _follow(inner, rules)
-    keep_rule(inner, partial(_follow, rules=rules))
+    _apply_rules(inner, rules)
+    register_initializer(inner, partial(_apply_rules, rules=rules))
     return cell
 
 
 def chrono(cell: Cell, max_steps: int) -> Cell:
-    r"""Spread the memory's time scales between 1 and ``max_steps`` steps, by the gates' biases.
+    r"""Initialise the gates' biases so that units remember for 1 to ``max_steps`` steps.
 
-    The gate that keeps the memory starts at :math:`\log u`, with :math:`u` uniform in
-    [1, max_steps - 1] for each unit, the one that writes to it at :math:`-\log u`.
+    The bias of the gate that keeps the memory starts at :math:`\log u`, with :math:`u` uniform in
+    [1, max_steps - 1] for each unit, that of the gate that writes at :math:`-\log u`.
 
     Args:
-        cell: The recurrence: gated, with biases, and saying which gates keep its memory.
-        max_steps: The longest dependency expected, T_max, at least 2.
+        cell: The recurrence: a :class:`GatedCell` with biases that declares ``keeping``.
+        max_steps: The longest expected dependency in steps, T_max, at least 2.
 
     Returns:
         The cell itself.
 
     Raises:
-        ConfigError: The cell has no such gates or no biases, or ``max_steps`` is below 2.
+        ConfigError: The cell does not declare ``keeping`` or has no biases, or ``max_steps`` is
+            below 2.
 
     References:
         Tallec & Ollivier, 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188.
@@ -82,21 +82,22 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
     inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.keeping or inner.bias_ih is None:
         raise ConfigError(
-            f"chrono: {type(inner).__name__} has no biased gates that keep a memory.\n"
-            "  A cell says which ones by `keeping`, and needs bias=True. LayerNorm takes biases "
-            "away: let chrono come before it."
+            f"chrono: {type(inner).__name__} has no biased gates that keep a memory, expected "
+            f"some.\n"
+            "  A cell declares them in `keeping`, and needs bias=True. LayerNorm removes biases: "
+            "apply chrono before it."
         )
     check_count("chrono", least=2, max_steps=max_steps)
-    rule = partial(_spread, max_steps=max_steps)
-    rule(inner)
-    keep_rule(inner, rule)
+    initializer = partial(_spread, max_steps=max_steps)
+    initializer(inner)
+    register_initializer(inner, initializer)
     return cell
 
 
 @torch.no_grad()
 def _spread(cell: GatedCell, max_steps: int) -> None:
     bias = cell.bias_ih
-    assert bias is not None  # it was there when the rule was made
+    assert bias is not None  # chrono has checked it
     blocks = cell.split(bias)._asdict()
     times = torch.empty_like(bias[: len(bias) // len(blocks)])
     times.uniform_(1, max_steps - 1).log_()
@@ -105,11 +106,11 @@ def _spread(cell: GatedCell, max_steps: int) -> None:
 
 
 @torch.no_grad()
-def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
+def _apply_rules(cell: Cell, rules: Mapping[str, Any]) -> None:
     for name, rule in rules.items():
         if name == "bias":
             other = {} if getattr(cell, "bias_hh", None) is None else {"bias_hh": "zeros"}
-            _follow(cell, {**other, "bias_ih": rule})
+            _apply_rules(cell, {**other, "bias_ih": rule})
             continue
         parameter = getattr(cell, name, None)
         if not isinstance(parameter, Tensor):
@@ -121,8 +122,8 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
             parts = cell.parametrizations[name]  # type: ignore[index]
             if not all(hasattr(part, "right_inverse") for part in parts):
                 raise ConfigError(
-                    f"initialize: {name} of {type(cell).__name__} is computed from other numbers, "
-                    f"expected a parameter that is learned as it is."
+                    f"initialize: {name} of {type(cell).__name__} is computed from other "
+                    f"parameters, expected one that is learned directly."
                 )
             parameter = cell.learned(name)
         heads = len(parameter[0]) if parameter.shape != getattr(cell, name).shape else None
@@ -134,7 +135,7 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
                     f"one of {', '.join(blocks)}."
                 )
         for gate, whole in blocks.items():
-            for block in whole.split(heads or len(whole)):  # a head's rows are as many as wide
+            for block in whole.split(heads or len(whole)):  # a head's block is square
                 if not isinstance(rule, Mapping):
                     _fill(f"{name} of {type(cell).__name__}", block, rule)
                 elif gate in rule:
@@ -142,7 +143,7 @@ def _follow(cell: Cell, rules: Mapping[str, Any]) -> None:
 
 
 def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
-    """The rows of each gate, by its name; all of them under the parameter's if it has no gates."""
+    """The rows of each gate by name; of a parameter without gates, all rows under its own name."""
     side = name.rpartition("_")[2]
     if isinstance(cell, GatedCell) and name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         gates = cell.inputs if side == "ih" else cell.recurrent

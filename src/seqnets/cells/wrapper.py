@@ -1,4 +1,4 @@
-"""Options over any cell: a cell around a cell, and how a cell is made with some of them."""
+"""Options for any cell: cells that wrap another cell, and how to build a cell with options."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from seqnets.typing import State
 
 
 class Wrapper(Cell):
-    """A cell around another one: the same recurrence, with something added.
+    """A cell around another one: the same recurrence, modified.
 
-    A subclass overrides :meth:`project` or :meth:`step`. What it needs drawn or computed for all
-    steps at once it appends to the projected input; what happens inside the equation it changes
-    by :meth:`Cell.adapted`. Wrappers go around wrappers.
+    A subclass overrides :meth:`project` or :meth:`step`. Values for all steps, such as masks, are
+    appended to the projected input; parts of the equation are replaced by :meth:`Cell.adapted`.
+    Wrappers nest.
 
     Attributes:
         cell: The cell inside.
-        projects_within: Whether the cell's projection is part of the step.
+        projects_within: Whether the inner cell's projection runs inside the step.
     """
 
     cell: Cell
@@ -53,11 +53,11 @@ class Wrapper(Cell):
         return self.cell.initial_state(batch_size)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
+        """Draw the inner cell's parameters anew."""
         redraw(self.cell)
 
     def project(self, x: Tensor) -> Tensor:
-        """What the steps need of the inputs."""
+        """The inner cell's projection."""
         return self.cell.project(x)
 
     def step(self, wx: Tensor, state: State) -> State:
@@ -65,40 +65,40 @@ class Wrapper(Cell):
         return self.cell.step(wx, state)
 
     def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
-        """The same, with something around methods of the innermost cell."""
+        """A copy with methods of the innermost cell decorated; see :meth:`Cell.adapted`."""
         copy = self._copy(type(self))
         copy.__dict__["_modules"] = {**self._modules, "cell": self.cell.adapted(**around)}
         return copy
 
     def check_parameters(self) -> None:
-        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        """Raise if a parameter was replaced by one of another shape, dtype or device."""
         self.cell.check_parameters()
         super().check_parameters()
 
     def extra_repr(self) -> str:
-        """The cell inside says the sizes."""
+        """Nothing: the inner cell prints the sizes."""
         return ""
 
     @property
     def _like(self) -> Tensor:
         return self.cell._like
 
-    def _needs(self, method: str, what: str) -> list[Any]:
-        """What a method gives at each call in a step; raise unless the equation calls it."""
-        called = methods_called(self.cell)
-        if method not in called:
+    def _require_call(self, method: str, what: str) -> list[Any]:
+        """The results of a method at each call in a step; raise unless the equation calls it."""
+        results = results_of_methods(self.cell)
+        if method not in results:
             raise ConfigError(
-                f"{self._name}: {type(self.innermost).__name__} {what}, and the option would "
-                f"change nothing.\n  Its equation has to call self.{method}(...)."
+                f"{self._name}: {type(self.innermost).__name__} {what}, so the option would have "
+                f"no effect.\n  Its equation must call self.{method}(...)."
             )
-        return called[method]
+        return results[method]
 
 
 class CellOption(Protocol):
-    """What changes a cell: a wrapper's class, a partial of it, or a function."""
+    """Modifies a cell: a wrapper's class, a partial of it, or a function."""
 
     def __call__(self, cell: Any) -> Cell:
-        """The cell with the option."""
+        """The modified cell."""
 
 
 def optioned(
@@ -109,16 +109,15 @@ def optioned(
     options: Sequence[Any] | Mapping[str, Any],
     **arguments: Any,
 ) -> Cell:
-    """Make a cell with options; a partial of this is what a cell's class is elsewhere.
+    """Make a cell with options; a partial of this can stand wherever a cell's class can.
 
     Args:
         input_size: Features of the input, I.
         hidden_size: Units, H.
-        cell: Makes the cell: its class or a partial of it.
-        options: Each a ``CellOption``: it takes the cell made so far and gives it with something
-            added, in this order: the first one is innermost. Names, if they have some, are for
-            whoever configures them.
-        arguments: What else the cell takes.
+        cell: A cell's class or a partial of it.
+        options: A ``CellOption`` each, applied in order: the first one is innermost. The keys of a
+            mapping are ignored; they serve configuration files.
+        arguments: Further arguments of the cell.
 
     Example:
         >>> options = [LayerNorm, partial(Zoneout, p=0.1)]
@@ -132,13 +131,13 @@ def optioned(
 
 
 def gated(owner: str, cell: Cell) -> GatedCell:
-    """The innermost cell; raise if it has no recurrent product by gates."""
+    """The innermost cell; raise unless it is gated with recurrent gates."""
     inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.recurrent:
         raise ConfigError(
             f"{owner}: {inner._name} has no recurrent product by gates, expected a GatedCell with "
             f"recurrent gates.\n"
-            f"  The option changes that product, and there would be nothing to change."
+            f"  The option modifies that product."
         )
     return inner
 
@@ -147,61 +146,64 @@ def redraw(cell: Cell) -> None:
     """Draw a cell's parameters anew.
 
     Raises:
-        ConfigError: The cell does not say how: it has no ``reset_parameters``.
+        ConfigError: The cell has no ``reset_parameters``.
     """
     reset = getattr(cell, "reset_parameters", None)
     if reset is None:
         raise ConfigError(
-            f"{type(cell).__name__} does not say how its parameters are drawn, expected a method "
+            f"{type(cell).__name__}: its parameters cannot be drawn anew, expected a method "
             f"reset_parameters."
         )
     reset()
-    follow_rules(cell)
+    apply_initializers(cell)
 
 
-def follow_rules(cell: Cell) -> None:
-    """Let parameters start as options of the cell say, after they were drawn in another way."""
-    for rule in cell.__dict__.get("_initial", ()):
-        rule(cell)
+def apply_initializers(cell: Cell) -> None:
+    """Apply the initializers that options registered, after the parameters were drawn."""
+    for initializer in cell.__dict__.get("_initial", ()):
+        initializer(cell)
 
 
-def keep_rule(cell: Cell, rule: Callable[[Any], None]) -> None:
-    """Let a rule follow whenever :func:`redraw` draws a cell's parameters anew."""
-    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), rule)
+def register_initializer(cell: Cell, initializer: Callable[[Any], None]) -> None:
+    """Have an initializer run whenever a cell's parameters have been drawn anew."""
+    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), initializer)
 
 
 @torch.no_grad()
-def methods_called(cell: Cell) -> dict[str, list[Any]]:
-    """What ``gate``, ``candidate``, ``squash`` and ``recur`` give where a step calls them."""
-    called: dict[str, list[Any]] = {}
+def results_of_methods(cell: Cell) -> dict[str, list[Any]]:
+    """The results of ``gate``, ``candidate``, ``squash`` and ``recur`` at each call in a step.
 
-    def noted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def around(method: Callable[..., Any]) -> Callable[..., Any]:
+    Methods that the equation does not call are left out.
+    """
+    results: dict[str, list[Any]] = {}
+
+    def recorder(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any) -> Any:
-                given = method(*arguments)
-                called.setdefault(name, []).append(given)
-                return given
+                result = method(*arguments)
+                results.setdefault(name, []).append(result)
+                return result
 
             return call
 
-        return around
+        return decorate
 
     names = [n for n in ("gate", "candidate", "squash", "recur") if hasattr(cell.innermost, n)]
     x = cell._like.new_zeros(1, cell.input_size)
     with torch.random.fork_rng(devices=[]):
-        adapted = cell.adapted(**{name: noted(name) for name in names})
+        adapted = cell.adapted(**{name: recorder(name) for name in names})
         adapted.step(cell.project(x), cell.initial_state(1))
-    return called
+    return results
 
 
 def sequence_mask(x: Tensor, size: int, keep: float, *, steps: bool) -> Tensor:
-    """A mask of zeros and 1 / keep, for inputs (..., I): (..., size).
+    """A dropout mask of zeros and 1 / keep, for inputs (..., I): (..., size).
 
     Args:
-        x: The inputs, whose last dimension but one is time if there are three.
-        size: Numbers a step.
-        keep: Probability of a number that is not 0.
-        steps: Whether every step has its own; else all steps of a row share one.
+        x: The inputs, (B, T, I) or (B, I).
+        size: Entries per step.
+        keep: Probability of an entry that is not 0.
+        steps: Whether every step draws its own mask; else all steps of a row share one.
     """
     shape = [*x.shape[:-1], size]
     if not steps and len(shape) > 2:
@@ -210,8 +212,8 @@ def sequence_mask(x: Tensor, size: int, keep: float, *, steps: bool) -> Tensor:
 
 
 def draw(like: Tensor, shape: Sequence[int], p: float) -> Tensor:
-    """Ones with a probability and zeros else, in a tensor's type and where it lies.
+    """Bernoulli samples with probability ``p`` of a 1, in the dtype and on the device of ``like``.
 
-    Out of place: under ``vmap`` each row has numbers of its own, if it is asked for them.
+    Out of place, so that ``vmap`` can draw separate samples for each row.
     """
     return torch.bernoulli(torch.empty(shape, dtype=like.dtype, device=like.device), p)

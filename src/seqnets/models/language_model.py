@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.wrapper import Wrapper, follow_rules
+from seqnets.cells.wrapper import Wrapper, apply_initializers
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, Linear
 from seqnets.models.encoder import Encoder, check_ahead
@@ -98,7 +98,7 @@ class LanguageModel(nn.Module):
                     nn.init.uniform_(parameter, -init_range, init_range)
         for module in self.modules():
             if isinstance(module, Cell):
-                follow_rules(module)
+                apply_initializers(module)
 
     def _tie(self) -> None:
         embedding, weight = self.encoder.embedding, getattr(self.output, "weight", None)
