@@ -27,8 +27,8 @@ def forecaster(seqnets, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "scale", "message"),
     [
-        ("vu", 1.0, "columns is another than the model's: ['v', 'u'], expected the model's ['u'"),
-        ("uv", 9.0, "scaling is another than the model's: mean is ["),
+        ("vu", 1.0, "columns differs from the model's: ['v', 'u'], expected the model's ['u'"),
+        ("uv", 9.0, "scaling differs from the model's: mean is ["),
     ],
 )
 def test_a_series_of_other_columns_or_scales(
@@ -53,15 +53,15 @@ def test_targets_of_another_scale(seqnets, tmp_path):
     done = seqnets("predict", run, "dataset.path=b.csv")
 
     assert done.code == 1
-    assert "scaling is another than the model's: y is" in done.err
+    assert "scaling differs from the model's: y is" in done.err
     assert not (tmp_path / "predictions.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     ("letters", "count", "message"),
     [
-        ("stuv", 300, "vocabulary is another than the model's: 5 entries, expected the model's 5"),
-        ("abcd", 900, "counts is another than the model's: train is"),
+        ("stuv", 300, "vocabulary differs from the model's: 5 entries, expected the model's 5"),
+        ("abcd", 900, "counts differs from the model's: train is"),
         ("dcba", 300, "the data have changed since its run began"),
     ],
 )

@@ -132,7 +132,7 @@ def test_to_look_at_some_leaves_a_loader_where_it_is(make):
     rest = iter(loader)
     next(rest)
 
-    some = loader.some()
+    some = loader.sample()
 
     assert some.x.shape[0] == next(iter(whole)).x.shape[0]
     assert all_same(list(rest), list(whole)[1:])
@@ -142,8 +142,8 @@ def test_some_sequences_are_from_all_over():
     y = torch.arange(10).repeat_interleave(8)
     sequences = Sequences(torch.zeros(160, 1), torch.full((80,), 2), y)
 
-    assert SequenceLoader(sequences, 12).some().y.unique().tolist() == list(range(10))
-    assert len(SequenceLoader(sequences, 100).some().x) == 80
+    assert SequenceLoader(sequences, 12).sample().y.unique().tolist() == list(range(10))
+    assert len(SequenceLoader(sequences, 100).sample().x) == 80
 
 
 @pytest.mark.parametrize("make", LOADERS)

@@ -57,7 +57,7 @@ def test_series_of_other_scales_are_not_those_that_a_model_knows(tiny, other):
     known = tiny().describe()
 
     check_data(known, tiny().describe(), "best.ckpt", but=["sample"])
-    with pytest.raises(CheckpointError, match="dataset's scaling is another than the model's"):
+    with pytest.raises(CheckpointError, match="dataset's scaling differs from the model's"):
         check_data(known, tiny(**other).describe(), "best.ckpt", but=["sample"])
 
 

@@ -101,7 +101,7 @@ def test_a_kind_of_dropout_that_is_left_out_drops_nothing():
 @pytest.mark.parametrize(
     ("dropout", "message"),
     [
-        ({"hidden": 0.1}, "dropout names 'hidden', expected some of input, between, output"),
+        ({"hidden": 0.1}, "dropout has 'hidden', expected names from input, between, output"),
         ({"input": 1.0}, "dropout.input is 1.0, expected a probability"),
         (-0.1, "dropout.input is -0.1, expected a probability"),
         ("half", "dropout.input is 'half', expected a probability"),
@@ -213,7 +213,7 @@ def test_training_follows_loss_and_penalty_and_tells_the_loss():
 
 @pytest.mark.parametrize(("alpha", "beta"), [(-1.0, 0.0), (0.0, -0.5)])
 def test_a_negative_weight_is_refused(alpha, beta):
-    with pytest.raises(ConfigError, match=r"LanguageModelling: alpha is .* expected weights from"):
+    with pytest.raises(ConfigError, match=r"LanguageModelling: alpha is .* expected at least 0"):
         LanguageModelling("words", alpha, beta)
 
 

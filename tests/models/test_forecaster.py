@@ -207,7 +207,7 @@ def test_a_point_is_scored_where_a_target_is(error, loss):
     [
         (partial(forecaster, normalization="mean"), "normalization is 'mean', expected one of"),
         (partial(forecaster, segment=0), "segment is 0"),
-        (partial(forecaster, Recursive, outputs=2), "Recursive: some columns of a step are told"),
+        (partial(forecaster, Recursive, outputs=2), "Recursive: only some columns are predicted"),
         (partial(forecaster, Recursive, outputs=2, independent=True), "some columns"),
         (partial(forecaster, Recursive, bidirectional=True), "Recursive: bidirectional is True"),
         (partial(forecaster, Parallel, alternating=True), "Parallel: alternating is True"),
@@ -223,12 +223,12 @@ def test_what_cannot_be_built_is_refused(make, message):
 
 
 def test_steps_that_do_not_fill_segments_are_refused():
-    with pytest.raises(ShapeError, match="6 steps came, expected a multiple of the segment's 4"):
+    with pytest.raises(ShapeError, match="got 6 steps, expected a multiple of the segment's 4"):
         forecaster(segment=4)(windows())
 
 
 def test_lengths_are_refused():
-    with pytest.raises(ShapeError, match="windows are whole"):
+    with pytest.raises(ShapeError, match="windows have no padding"):
         forecaster()(windows(), lengths=torch.tensor([6, 3]))
 
 

@@ -57,7 +57,7 @@ def test_the_classifiers_front_can_be_of_any_depth(videos):
 
 
 def test_frames_of_another_size_are_refused(videos):
-    with pytest.raises(ShapeError, match=r"a frame is \(4, 4\), expected \(5, 4\)"):
+    with pytest.raises(ShapeError, match=r"frames are \(4, 4\), expected \(5, 4\)"):
         classifier()(videos[..., 1:, :])
     with pytest.raises(ShapeError, match=r"input has shape .* \(2, 5, 4\) last"):
         predictor()(videos[..., 1:, :])

@@ -40,7 +40,7 @@ def test_every_flipped_byte_is_noticed(path):
         damaged = bytearray(whole)
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"damaged|cut short"):
+        with pytest.raises(CheckpointError, match=r"damaged|truncated"):
             load_checkpoint(path)
 
 
@@ -49,14 +49,14 @@ def test_a_file_cut_short_is_named(path, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
 
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: is cut short"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: has no seal, so it is truncated"):
         load_checkpoint(path)
 
 
 def test_a_file_without_a_seal_is_refused(path):
     torch.save(CONTENT, path)
 
-    with pytest.raises(CheckpointError, match="seal is missing"):
+    with pytest.raises(CheckpointError, match="has no seal"):
         load_checkpoint(path)
 
 
@@ -77,7 +77,7 @@ def test_a_bare_pickle_is_refused(tmp_path):
     path = tmp_path / "bare.ckpt"
     path.write_bytes(pickle.dumps(CONTENT["epoch"]))
 
-    with pytest.raises(CheckpointError, match="cut short, or seqnets did not"):
+    with pytest.raises(CheckpointError, match="truncated or was not written by seqnets"):
         load_checkpoint(path)
 
 
@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_the_file_before_and_leaves_no_litter(path, monkeypatc
         "rename": (checkpoint.os, "replace"),
     }[moment]
     monkeypatch.setattr(target, name, full)
-    with pytest.raises(CheckpointError, match=r"No space left(.|\n)*before it is still there"):
+    with pytest.raises(CheckpointError, match=r"No space left(.|\n)*The previous one is kept"):
         save_checkpoint({**CONTENT, "epoch": 4}, path)
     monkeypatch.undo()
 
@@ -138,7 +138,7 @@ def test_a_file_that_grows_too_large_is_told_in_the_systems_words(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert "could not be written: [Errno 27] File too large.\n" in str(error.value)
-    assert "None was there before. Make room or choose another folder" in str(error.value)
+    assert "There was none before. Free some space or choose another folder" in str(error.value)
     assert "resume" not in str(error.value)
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ from seqnets.cells import GRUCell
 from seqnets.datasets import Adding
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from seqnets.models import SequenceRegressor
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training import (
     Classification,
     Forecasting,
@@ -387,7 +387,7 @@ def test_what_several_processes_trained_is_scored_by_one(tmp_path):
 
 
 def test_a_schedule_over_a_run_of_no_known_length_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"no known length.*\n.*max_steps"):
+    with pytest.raises(ConfigError, match=r"run of known length.*\n.*max_steps"):
         fit(language_module, text_data(tmp_path), tmp_path, max_epochs=-1, max_time="00:00:00:01")
 
 
@@ -435,7 +435,7 @@ def test_figures_of_many_batches_are_those_of_float32_though_all_is_in_half_prec
 
     for a, b in zip(said.bfloat16().split(5), right.bfloat16().split(5), strict=True):
         module.losses["val"].update(torch.tensor(3.3), torch.tensor(5))
-        module.scores["val"].update(wide(a), wide(b))
+        module.scores["val"].update(upcast(a), upcast(b))
 
     found = {name: float(score) for name, score in module.scores["val"].compute().items()}
     missed = (said.bfloat16() - right.bfloat16()).double()

@@ -211,7 +211,7 @@ def test_regression_draws_a_picture_a_number():
 
     pictures = Regression().pictures(outcome_of(values, values), Batch(values, values), known)
 
-    assert list(pictures) == ["said and true, u", "said and true, v"]
+    assert list(pictures) == ["predicted and true, u", "predicted and true, v"]
 
 
 def test_a_linear_layer_is_model_enough():

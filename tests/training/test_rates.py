@@ -89,5 +89,5 @@ def test_a_schedule_moves_the_rate_between_the_steps(tmp_path):
 
 
 def test_data_without_chunks_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="RateByLength: Parity came"):
+    with pytest.raises(ConfigError, match="RateByLength: got Parity"):
         fit(parity_module, parity_data(), tmp_path, RateByLength(), max_epochs=1)

@@ -147,7 +147,7 @@ def test_what_was_written_scores_as_it_did(metric):
         ({"prediction": [None], "target": ["O"]}, r"Row 2: prediction\[0\] is None"),
         ({"prediction": [["O"]], "target": ["O"]}, r"Row 2: prediction\[0\] is \['O'\]"),
         ({"prediction": ["O"]}, "Row 2: target is None, expected a list"),
-        ({"prediction": ["O"], "target": []}, "Row 2: 1 labels are predicted and 0 right"),
+        ({"prediction": ["O"], "target": []}, "Row 2: got 1 predicted and 0 target labels"),
     ],
 )
 def test_rows_that_cannot_be_read_are_told(row, message):

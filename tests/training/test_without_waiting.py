@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets.errors import ConfigError, DivergenceError
 from seqnets.training.callbacks import DivergenceGuard, Monitor, Progress
-from seqnets.training.callbacks.later import Later
+from seqnets.training.callbacks.deferred import Deferred
 
 from .runs import fit, language_module, text_data
 
@@ -77,7 +77,7 @@ def test_a_step_reads_no_value_of_a_tensor(tmp_path):
 def test_what_is_read_later_is_what_was_sent():
     values = torch.tensor([1.5, -2.0], requires_grad=True)
 
-    assert Later(values * 2).read() == [3.0, -4.0]
+    assert Deferred(values * 2).read() == [3.0, -4.0]
 
 
 def test_the_loss_is_logged_under_the_step_that_it_belongs_to(tmp_path):

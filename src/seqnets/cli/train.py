@@ -49,7 +49,7 @@ from seqnets.training import (
     load_weights,
 )
 from seqnets.training.callbacks import Checkpoints, EarlyStopping, StopOnSignal, TextSamples
-from seqnets.training.callbacks.tensorboard import go_on_after, writer_of
+from seqnets.training.callbacks.tensorboard import purge_after, writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _train(
     trainer = _make_trainer(options, folder, [telling, *callbacks, beginning])
     running.trainer = trainer
     if checkpoint is not None:
-        go_on_after(trainer, load_checkpoint(checkpoint)["global_step"])
+        purge_after(trainer, load_checkpoint(checkpoint)["global_step"])
     console.quiet = not trainer.is_global_zero
     if trainer.is_global_zero:
         _open_log(folder)
@@ -384,8 +384,8 @@ def _full_disk() -> Iterator[None]:
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"
-            "  Make room or choose another folder (output=FOLDER). A run with a checkpoint can be "
-            "resumed."
+            "  Free some space or choose another folder (output=FOLDER). A run with a checkpoint "
+            "can be resumed."
         ) from error
 
 

@@ -71,7 +71,7 @@ class Loader(ABC):
         """
         return self
 
-    def some(self) -> Batch:
+    def sample(self) -> Batch:
         """Return a batch to look at, this process's share; the position stays where it is.
 
         To be overridden where sequences that come together are alike, as those of one class.

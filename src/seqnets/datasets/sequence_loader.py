@@ -98,7 +98,7 @@ class SequenceLoader(Loader):
         ordered._shuffle = False
         return ordered
 
-    def some(self) -> Batch:
+    def sample(self) -> Batch:
         """Return a batch of sequences from all over."""
         rank, processes = share()
         count = min(self._batch_size * processes, len(self._sequences))

@@ -1,4 +1,4 @@
-"""Looking back: from what is asked, and all that was read, to what matters now."""
+"""Attention: a weighted mean of a memory's steps for each query."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SCORES = ("general", "dot")
 
 
 class Attention(nn.Module, ABC):
-    """A mean of a memory's steps, weighted by how well each answers a query.
+    """A mean of a memory's steps, weighted by their scores for a query.
 
-    A subclass says how well: :meth:`scores`. What of a memory does not depend on the queries is
-    computed once: :meth:`keys`.
+    A subclass defines :meth:`scores`, and :meth:`keys` for what depends on the memory alone and is
+    computed once.
 
     Args:
         query_size: Features of a query, H.
@@ -30,11 +30,11 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def keys(self, memory: Tensor) -> Tensor:
-        """What queries are compared with, (B, T, K), of a memory (B, T, M)."""
+        """Keys of a memory's steps: (B, T, M) to (B, T, K)."""
 
     @abstractmethod
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """How well each step answers each query, (B, U, T), of (B, U, H) and (B, T, K)."""
+        """The score of each step for each query, (B, U, T), from (B, U, H) and (B, T, K)."""
 
     def forward(
         self,
@@ -48,11 +48,11 @@ class Attention(nn.Module, ABC):
         Weights are 0 past a row's end and sum to 1; all are 0 in a row without a step.
 
         Args:
-            queries: What is asked, (B, U, H); the answers to them know nothing of each other.
-            memory: Where to look, (B, T, M).
+            queries: Queries, (B, U, H), independent of each other.
+            memory: The memory, (B, T, M).
             lengths: Valid steps of each row of the memory, (B,); all T if omitted.
-            keys: What :meth:`keys` said of the memory, if its padding is finite; computed if
-                omitted, and padding may then be anything.
+            keys: The result of :meth:`keys` for a memory whose padding is finite; computed if
+                omitted, and padding may then hold anything.
         """
         if keys is None:
             memory = without_padding(memory, lengths)
@@ -66,7 +66,7 @@ class Attention(nn.Module, ABC):
 
 
 class BahdanauAttention(Attention):
-    r"""Additive attention: a small network compares query and step.
+    r"""Additive attention: a small network scores query and step.
 
     .. math::
         e_{ut} = v^\top \tanh(W q_u + U m_t + b)
@@ -76,7 +76,7 @@ class BahdanauAttention(Attention):
     Args:
         query_size: Features of a query, H.
         memory_size: Features of a step of the memory, M.
-        hidden_size: Units of the network; as many as a query has features if omitted.
+        hidden_size: Units of the network; ``query_size`` if omitted.
 
     References:
         Bahdanau, Cho and Bengio, 2015, "Neural Machine Translation by Jointly Learning to Align
@@ -91,7 +91,7 @@ class BahdanauAttention(Attention):
         self.score = nn.Linear(width, 1, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
-        """The network's share of each step, (B, T, K)."""
+        """The network's term for each step, (B, T, K)."""
         return self.key(memory)
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class BahdanauAttention(Attention):
 
 
 class LuongAttention(Attention):
-    r"""Multiplicative attention: a product compares query and step.
+    r"""Multiplicative attention: a product scores query and step.
 
     .. math::
         e_{ut} &= q_u^\top W m_t &\quad& \text{general} \\
@@ -113,7 +113,7 @@ class LuongAttention(Attention):
         score: "general", or "dot", which has no parameters.
 
     Raises:
-        ConfigError: ``score`` is neither, or "dot" is to compare different widths.
+        ConfigError: ``score`` is unknown, or "dot" with different widths.
 
     References:
         Luong, Pham and Manning, 2015, "Effective Approaches to Attention-based Neural Machine
@@ -126,14 +126,15 @@ class LuongAttention(Attention):
         if score == "dot" and query_size != memory_size:
             raise ConfigError(
                 f"LuongAttention: queries have {query_size} features and the memory "
-                f"{memory_size}, expected as many.\n  score='general' compares different widths."
+                f"{memory_size}, expected the same number.\n"
+                f"  score='general' allows different widths."
             )
         self.key = (
             nn.Identity() if score == "dot" else nn.Linear(memory_size, query_size, bias=False)
         )
 
     def keys(self, memory: Tensor) -> Tensor:
-        """Each step as a query would be, (B, T, H)."""
+        """Each step projected to a query's width, (B, T, H)."""
         return self.key(memory)
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One answer for a whole sequence: a class, or numbers."""
+"""One prediction for a whole sequence: a class, or numbers."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ POOLINGS = ("last", "mean", "max", "attention")
 
 
 class SequenceClassifier(nn.Module):
-    """Tell the class of a sequence: recurrent stack, pooling over time, softmax output.
+    """Classify sequences: recurrent stack, pooling over time, softmax output.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        num_classes: Classes there are, C.
-        pooling: What is kept of a row's valid steps: "last" (of a top layer or direction that runs
-            backwards the first step's, which it reaches last), "mean", "max", or "attention": a
-            mean by learned weights, the softmax over steps of one matrix product a step.
-        options: What :class:`Encoder` takes beside the cell.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        num_classes: Number of classes, C.
+        pooling: Pooling over a row's valid steps: "last" (the first step for a layer or direction
+            that runs backwards, which reaches it last), "mean", "max", or "attention": a mean with
+            learned weights, the softmax over steps of a linear score.
+        options: Further arguments of :class:`Encoder`.
 
     Raises:
-        ConfigError: ``pooling`` is none of these, there is no class, or the stack cannot be built
-            as asked.
+        ConfigError: ``pooling`` is unknown, ``num_classes`` is not positive, or the stack's options
+            are invalid.
 
     References:
         Raffel and Ellis, 2015, "Feed-Forward Networks with Attention Can Solve Some Long-Term
         Memory Problems", arXiv:1512.08756, for attention. Their experiments bound each step's score
-        by tanh; here it is free.
+        by tanh; here it is unbounded.
     """
 
     passes_options_to = Encoder
@@ -58,7 +58,7 @@ class SequenceClassifier(nn.Module):
 
         Args:
             x: Features, (B, T, I), or tokens, (B, T) int64.
-            state: The state before the first step; that of a beginning if omitted.
+            state: The state before the first step; the initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
         y, state = self.encoder(x, state, lengths)
@@ -83,11 +83,11 @@ class SequenceClassifier(nn.Module):
 
 
 class SequenceRegressor(SequenceClassifier):
-    """Tell numbers of a sequence: recurrent stack, pooling over time, linear output.
+    """Predict numbers for sequences: recurrent stack, pooling over time, linear output.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        output_size: Numbers there are, K.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        output_size: Number of numbers, K.
         options: As for :class:`SequenceClassifier`.
     """
 

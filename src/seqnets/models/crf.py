@@ -1,4 +1,4 @@
-"""The classes of all steps of a sequence, told together."""
+"""Joint prediction of the classes of all steps of a sequence."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from torch import Tensor, nn
 
 from seqnets.errors import DataError
 from seqnets.layers.lengths import valid_steps
-from seqnets.models.heads import Head, strange
+from seqnets.models.heads import Head, invalid_targets
 from seqnets.typing import IGNORE
 
 
 class ConditionalRandomField(Head):
-    r"""Linear-chain conditional random field: what follows what counts, beside what each step says.
+    r"""Linear-chain conditional random field: scores of steps plus scores of transitions.
 
     A sequence of classes :math:`y_1 \dots y_T` has the score
 
     .. math::
         s(y) = a_{y_1} + \sum_{t=1}^T (W x_t + b)_{y_t} + \sum_{t=2}^T A_{y_{t-1}, y_t} + z_{y_T}
 
-    and the probability :math:`\exp s(y) / \sum_{y'} \exp s(y')`; the loss is that of the right
-    sequence, and the likeliest sequence is what is predicted. Where a step within a sequence has
-    no class (``IGNORE``), the probabilities of all its classes are added up: the rest is scored as
-    if nobody had asked for that step.
+    and the probability :math:`\exp s(y) / \sum_{y'} \exp s(y')`. The loss is the negative
+    log-likelihood of the target sequence; the prediction is the likeliest sequence. A step without
+    a target (``IGNORE``) is marginalised over all its classes.
 
-    Everything from the scores on is computed in float32 at least.
+    Everything after the scores is computed in float32 at least.
 
     Args:
         features: Features of a step, H.
-        num_classes: Classes there are, C.
+        num_classes: Number of classes, C.
 
     References:
         Lafferty et al., 2001, "Conditional Random Fields: Probabilistic Models for Segmenting and
@@ -45,22 +44,22 @@ class ConditionalRandomField(Head):
         self.end = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, y: Tensor) -> Tensor:
-        """What each step says of its own class, (B, T, C), for features (B, T, H)."""
+        """Scores of each step's classes, (B, T, C), for features (B, T, H)."""
         scores: Tensor = self.linear(y)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The negative log-probability of the right classes, summed over the sequences.
+        """The negative log-likelihood of the targets, summed over the sequences.
 
         Args:
             y: Features, (B, T, H).
-            targets: Classes, (B, T); ``IGNORE`` where any class is right.
+            targets: Classes, (B, T); ``IGNORE`` if any class is right.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
         scores, inside = self(y), _inside(y, lengths)
         targets = self.scored(y, targets, lengths)
-        wrong = strange(targets, self.num_classes)
-        if targets.device.type == "cpu" and wrong.any():  # elsewhere one would wait for it
+        wrong = invalid_targets(targets, self.num_classes)
+        if targets.device.type == "cpu" and wrong.any():  # elsewhere this would synchronise
             raise DataError(
                 f"ConditionalRandomField: a target is {int(targets[wrong][0])}, expected "
                 f"0..{self.num_classes - 1} (or {IGNORE}: any class is right)."
@@ -72,7 +71,7 @@ class ConditionalRandomField(Head):
         return (every - right).sum()
 
     def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The likeliest classes together (Viterbi), (B, T) int64; 0 past a row's end."""
+        """The likeliest sequence of classes (Viterbi), (B, T) int64; 0 past a row's end."""
         scores, inside = self(y), _inside(y, lengths)
         batch, steps, _ = scores.shape
         if not batch or not steps:

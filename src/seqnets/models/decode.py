@@ -1,4 +1,4 @@
-"""What a trained model writes, of all that it could: greedily, or with a beam."""
+"""Decoding: greedy and beam search."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from seqnets.typing import END, IGNORE
 
 
 class Decoded(NamedTuple):
-    """What was written for each row of a batch.
+    """The decoded sequences of a batch.
 
     Attributes:
-        tokens: (B, U) int64, ``END`` last where the end was reached, ``IGNORE`` after it.
+        tokens: (B, U) int64, with ``END`` last if the sequence has ended, then ``IGNORE``.
         scores: Log-probability of each row divided by its length penalty, (B,).
-        attention: Where each step looked, (B, U, T), zero past the end; None without attention.
+        attention: Attention weights of each step, (B, U, T), zero past the end; None without
+            attention.
     """
 
     tokens: Tensor
@@ -36,17 +37,17 @@ def greedy(
     max_length: int | Tensor,
     length_penalty: float = 0.0,
 ) -> Decoded:
-    """Write the likeliest token each time.
+    """Decode by taking the likeliest token at each step.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         x: Sources: tokens, (B, T) int64, or features, (B, T, I).
         lengths: Valid steps of each row, (B,); all T if omitted.
-        max_length: Most tokens to write, ``END`` included: of all rows, or of each, (B,).
-        length_penalty: As for :func:`beam_search`; here it changes scores only.
+        max_length: The most tokens to decode, ``END`` included: one limit, or one per row, (B,).
+        length_penalty: As for :func:`beam_search`; here it affects scores only.
 
     Raises:
-        ConfigError: An option makes no sense.
+        ConfigError: An option has an invalid value.
     """
     limits = _limits(len(x), x.device, max_length)
     _check("greedy", 1, limits, length_penalty)
@@ -78,22 +79,22 @@ def beam_search(
     beam_size: int = 5,
     length_penalty: float = 0.0,
 ) -> Decoded:
-    """Write the best of all sequences that were among the ``beam_size`` best at each step.
+    """Decode with beam search.
 
-    A sequence Y is compared by its log-probability divided by ``((5 + |Y|) / 6) ** length_penalty``
-    with those that have ended, and with those that go on. The search of a row ends when no
-    sequence that goes on can overtake the best one that has ended.
+    Sequences Y, ended or not, are ranked by their log-probability divided by
+    ``((5 + |Y|) / 6) ** length_penalty``. The search of a row ends when no unfinished sequence can
+    overtake the best ended one.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         x: Sources: tokens, (B, T) int64, or features, (B, T, I).
         lengths: Valid steps of each row, (B,); all T if omitted.
-        max_length: Most tokens to write, ``END`` included: of all rows, or of each, (B,).
+        max_length: The most tokens to decode, ``END`` included: one limit, or one per row, (B,).
         beam_size: Sequences kept at each step, K.
-        length_penalty: From 0, which favours short sequences.
+        length_penalty: Exponent of the length penalty, at least 0, which favours short sequences.
 
     Raises:
-        ConfigError: An option makes no sense.
+        ConfigError: An option has an invalid value.
 
     References:
         Wu et al., 2016, "Google's Neural Machine Translation System", arXiv:1609.08144, 7
@@ -109,20 +110,20 @@ def beam_search(
 
     last = torch.full((B, K), END, device=x.device)
     total = torch.full((B, K), -torch.inf, device=x.device)
-    total[:, 0] = 0  # all K begin alike: only one of them counts
+    total[:, 0] = 0  # all K begin alike, so that only one may count
     size = torch.zeros_like(last)
     running = torch.ones_like(last, dtype=torch.bool)
     open_rows = torch.ones(B, dtype=torch.bool, device=x.device)
-    steps: list[tuple[Tensor, Tensor]] = []  # what was written after whom, each (B, K)
+    steps: list[tuple[Tensor, Tensor]] = []  # parents and tokens of each step, (B, K)
     looked: list[Tensor] = []
     while open_rows.any():
         logits, weights, state = model.write(last.flatten(), memory, state)
         V = logits.shape[-1]
-        said = logits.float().log_softmax(-1).view(B, K, V)
-        # A sequence that has ended goes on as itself, once: with END, at no cost
-        stays = torch.full_like(said, -torch.inf)
+        log_probs = logits.float().log_softmax(-1).view(B, K, V)
+        # An ended sequence has one continuation, END, at no cost
+        stays = torch.full_like(log_probs, -torch.inf)
         stays[..., END] = 0
-        going = total[..., None] + torch.where(running[..., None], said, stays)
+        going = total[..., None] + torch.where(running[..., None], log_probs, stays)
         sizes = size + running
         values = (going / _penalty(sizes, length_penalty)[..., None]).view(B, K * V)
         found = values.topk(min(K, K * V), 1).indices  # (B, K), best first
@@ -148,7 +149,7 @@ def beam_search(
 def _traced(
     steps: list[tuple[Tensor, Tensor]], looked: list[Tensor], place: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Follow the sequences that stand at these places, (B,), back to their beginning."""
+    """Trace the sequences at these final places, (B,), back to their beginning."""
     tokens, attention = [], []
     rows = torch.arange(len(place), device=place.device)
     for step in reversed(range(len(steps))):

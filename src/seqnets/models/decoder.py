@@ -1,4 +1,4 @@
-"""Writing a sequence, one token after the other, while looking back at another one."""
+"""The decoder: writes a sequence token by token, with attention over another one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from seqnets.models.encoder import dropout_rates
 FEEDS = ("nothing", "output", "context")
 
 AttentionFactory = Callable[..., Attention]
-"""What makes an attention once the decoder knows its sizes: a class, or a partial of it."""
+"""Builds an attention of given sizes: a class, or a partial of it."""
 
 
 class Memory(NamedTuple):
-    """What was read, to be looked back at.
+    """The encoded source.
 
     Attributes:
         values: Outputs of the encoder, (B, T, M).
         lengths: Valid steps of each row, (B,); all T if None.
-        keys: What the attention compares queries with, (B, T, K); None without attention.
+        keys: Keys of the attention, (B, T, K); None without attention.
     """
 
     values: Tensor
@@ -35,39 +35,39 @@ class Memory(NamedTuple):
     keys: Tensor | None
 
     def select(self, rows: Tensor) -> Memory:
-        """The memory of some rows, (N,), which may come more than once."""
+        """The memory of the rows with these indices, (N,), possibly repeated."""
         return Memory(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
 class Decoder(nn.Module):
-    r"""A recurrent stack over embedded tokens, that looks back at a memory.
+    r"""A recurrent stack over embedded tokens, with attention over a memory.
 
-    After each step the stack's output asks what matters, and both make the step's features:
+    The stack's output is the query of each step, and forms the step's features with the context:
 
     .. math::
         c_u &= \mathrm{attention}(s_u, m) \\
         \tilde s_u &= \tanh(W [c_u; s_u] + b)
 
-    What ``feed`` puts beside the next token's embedding decides how steps are run:
+    ``feed`` is concatenated to the next token's embedding, and decides how steps are run:
 
-    - "nothing": the stack needs no attention, so that all steps of a known sequence are one call
-      of the stack and one of the attention.
+    - "nothing": the stack does not depend on the attention, so that all steps of a known sequence
+      are one call of the stack and one of the attention.
     - "output": the features of the step before (Luong's input feeding); step by step.
-    - "context": the step before asks already, and its answer is this step's :math:`c_u`
-      (Bahdanau's order); step by step.
+    - "context": the query is the output of the step before, and its context this step's
+      :math:`c_u` (Bahdanau's order); step by step.
 
     Args:
-        make_stack: Makes the stack, in one direction, for so many features of an input.
-        embedding: Of the tokens, (V, E).
+        make_stack: Builds the unidirectional stack for a number of input features.
+        embedding: Embedding of the tokens, (V, E).
         memory_size: Features of a step of the memory, M.
         output_size: Features of a step, W.
-        attention: Makes the attention; None to go by the state alone.
+        attention: Builds the attention; None for a decoder without one.
         feed: "nothing", "output" or "context".
         dropout: Probability in [0, 1) of dropping an embedded feature or a feature of a step; or
             one of each, {"input": 0.4, "output": 0.2}.
 
     Raises:
-        ConfigError: ``feed`` is none of the three, or needs an attention that is not there.
+        ConfigError: ``feed`` is unknown, or needs an attention and there is none.
 
     References:
         Luong et al., 2015, arXiv:1508.04025, 3 and 3.3 (no bias); Bahdanau et al., 2015,
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         if feed == "context" and attention is None:
             raise ConfigError(
                 "Decoder: feed is 'context' and attention None, expected an attention.\n"
-                "  Without one there is no context; feed='output' needs none."
+                "  There is no context without attention; feed='output' works without."
             )
         fed = {"nothing": 0, "output": output_size, "context": memory_size}[feed]
         self.feed, self.output_size, self.embedding = feed, output_size, embedding
@@ -99,11 +99,11 @@ class Decoder(nn.Module):
         self.recurrent = make_stack(embedding.embedding_dim + fed)
         size = self.recurrent.output_size
         self.attention = None if attention is None else attention(size, memory_size)
-        seen = size if attention is None else memory_size + size
-        self.combine = None if seen == output_size else nn.Linear(seen, output_size)
+        combined = size if attention is None else memory_size + size
+        self.combine = None if combined == output_size else nn.Linear(combined, output_size)
 
     def remember(self, values: Tensor, lengths: Tensor | None) -> Memory:
-        """Make a memory of an encoder's outputs, (B, T, M); padding may be anything."""
+        """Make a memory from an encoder's outputs, (B, T, M); padding may hold anything."""
         values = without_padding(values, lengths)
         keys = None if self.attention is None else self.attention.keys(values)
         if lengths is not None:
@@ -111,10 +111,10 @@ class Decoder(nn.Module):
         return Memory(values, lengths, keys)
 
     def start(self, state: Any, rows: int) -> Any:
-        """The decoder's state before the first step, of the stack's state.
+        """The decoder's state before the first step, from the stack's state.
 
-        It is what the stack carries, and what is fed: of "output" the features of the step before,
-        at first zeros; of "context" the query, at first the top layer's state.
+        It is a pair of the stack's state and what the next step is fed: for "output" features,
+        initially zero; for "context" the query, initially the top layer's state.
         """
         if self.feed == "nothing":
             return state, None
@@ -123,12 +123,12 @@ class Decoder(nn.Module):
         return state, state[-1][0]
 
     def forward(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None]:
-        """Features of all steps, (B, U, W), and where each looked, (B, U, T), of known tokens.
+        """Features of all steps, (B, U, W), and attention weights, (B, U, T), for known tokens.
 
         Args:
-            tokens: What stands before each step, (B, U) int64.
-            memory: What :meth:`remember` made.
-            state: What :meth:`start` gave.
+            tokens: The token before each step, (B, U) int64.
+            memory: The result of :meth:`remember`.
+            state: The result of :meth:`start`.
         """
         embedded = self.input_dropout(self.embedding(tokens))
         if self.feed == "nothing":
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         return over_steps(features, looked)
 
     def step(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
-        """Take one step after some tokens, (B,): features (B, W), weights (B, T), state."""
+        """Take one step after tokens (B,): features (B, W), weights (B, T), and the new state."""
         return self._step(self.input_dropout(self.embedding(tokens)), memory, state)
 
     def _step(self, x: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None, Any]:
@@ -173,11 +173,11 @@ class Decoder(nn.Module):
 
 
 def select_state(state: Any, rows: Tensor) -> Any:
-    """A decoder's state of some rows, (N,), which may come more than once."""
+    """A decoder's state of the rows with these indices, (N,), possibly repeated."""
     return map_state(lambda part: part[rows], state)
 
 
 def over_steps(features: list[Tensor], looked: list[Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """Features of each step, (B, W), and where each looked, (B, T), as (B, U, W) and (B, U, T)."""
+    """Stack each step's features (B, W) and weights (B, T) to (B, U, W) and (B, U, T)."""
     found = [weights for weights in looked if weights is not None]
     return torch.stack(features, 1), torch.stack(found, 1) if found else None

@@ -1,4 +1,4 @@
-"""Embedded tokens, of which some are missing."""
+"""Embedding with dropout of whole tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from seqnets.checks import check_probability
 
 
 class DroppedEmbedding(nn.Embedding):
-    """An embedding that in training loses whole tokens: all of their places in a batch at once.
+    """An embedding that in training drops whole tokens, at all their places in a batch.
 
     Rows of the table are dropped, and the others scaled by 1 / (1 - p).
 
     Args:
-        vocab_size: Tokens there are, V.
+        vocab_size: Number of tokens, V.
         embedding_size: Features of an embedded token.
         p: Probability in [0, 1) of dropping a token.
 

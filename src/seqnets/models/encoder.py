@@ -1,4 +1,4 @@
-"""From tokens or features to what a recurrent stack makes of them."""
+"""The encoder: a recurrent stack over tokens or features."""
 
 from __future__ import annotations
 
@@ -21,31 +21,30 @@ class Encoder(nn.Module):
     """Embed tokens, or take features as they are, and run a recurrent stack over them.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        input_size: Features of a step, I, where the input is features.
-        vocab_size: Tokens there are, V, where the input is tokens. One of the two is given.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        input_size: Features of a step, I, if the input is features.
+        vocab_size: Number of tokens, V, if the input is tokens. Exactly one of the two is given.
         embedding_size: Features of an embedded token; ``hidden_size`` of the first layer if
             omitted.
-        embedding: Makes what embeds tokens from ``vocab_size`` and ``embedding_size``. Features are
-            taken as they are, whatever these two say.
-        hidden_size: Units of every layer, H; or of each.
-        num_layers: Layers, L.
+        embedding: Builds the embedding from ``vocab_size`` and ``embedding_size``. It is ignored if
+            the input is features.
+        hidden_size: Units of every layer, H; or a list with one per layer.
+        num_layers: Layers, L; by default the length of a list ``hidden_size``, or 1.
         bidirectional: Whether layers run in both directions, their outputs concatenated.
         alternating: Whether layers 1, 3, ... run backwards in time and the others forwards.
-        connection: What leads around layers: "none", "residual", "highway" or "dense"; see
-            ``DeepRNN``.
+        connection: Skip connections: "none", "residual", "highway" or "dense"; see ``DeepRNN``.
         tied: Whether all layers share one cell's parameters.
         dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer; or
-            one of each kind: {"input": 0.4, "between": 0.2, "output": 0.4}, 0 where left out.
-        locked: Whether dropout has one mask for all steps of a sequence, not one a step.
+            one of each kind: {"input": 0.4, "between": 0.2, "output": 0.4}, 0 if left out.
+        locked: Whether all steps of a sequence share one dropout mask.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         backend: "auto", or the name of the engine's backend that must run.
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
-        cell_options: What every cell gets, by names of the caller's: see ``optioned``.
+        cell_options: Options of every cell, with names of the caller's choice; see ``optioned``.
 
     Raises:
-        ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is no
-            integer from 1, or the stack cannot be built as asked.
+        ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is not a
+            positive integer, or the stack's options are invalid.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Encoder(nn.Module):
         if vocab_size is None and isinstance(dropout, Mapping) and rates["input"]:
             raise ConfigError(
                 f"Encoder: dropout has input={rates['input']}, expected 0: it drops features of "
-                f"an embedding, and none is made of an input of {input_size} features."
+                f"an embedding, and an input of {input_size} features is not embedded."
             )
         first = hidden_size if isinstance(hidden_size, int) else next(iter(hidden_size), 0)
         sizes = {"input_size": input_size, "embedding_size": embedding_size, "hidden_size": first}
@@ -117,7 +116,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """What the stack makes of each step, (B, T, H), and its state.
+        """The stack's outputs, (B, T, H), and its state.
 
         Args:
             x: Tokens, (B, T) int64, or features, (B, T, I).
@@ -125,7 +124,7 @@ class Encoder(nn.Module):
             lengths: Valid steps of each row, (B,); all T if omitted.
 
         Raises:
-            DtypeError: Tokens are expected and something else came.
+            DtypeError: Tokens are expected, but the input is something else.
             DataError: A token is outside 0..V-1.
         """
         y, state = self.run(x, state, lengths)
@@ -134,9 +133,9 @@ class Encoder(nn.Module):
     def run(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """What :meth:`forward` gives, before dropout of the output."""
+        """As :meth:`forward`, before dropout of the output."""
         if self.embedding is not None:
-            if isinstance(self.embedding, nn.Embedding):  # others check what they take
+            if isinstance(self.embedding, nn.Embedding):  # others check their own input
                 self._check_tokens(x, self.embedding.num_embeddings)
             x = self.input_dropout(self.embedding(x))
         return self.recurrent(x, state, lengths)
@@ -148,7 +147,7 @@ class Encoder(nn.Module):
                 f"tokens, (B, T) int64.\n  A model with a vocab_size takes tokens, not features."
             )
         readable = tokens.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not readable or not tokens.numel():  # reading values would wait for another device
+        if not readable or not tokens.numel():  # reading values would synchronise with a device
             return
         low, high = (int(v) for v in torch.aminmax(tokens))
         if low < 0 or high >= vocab_size:
@@ -158,25 +157,25 @@ class Encoder(nn.Module):
             )
 
 
-def check_ahead(who: str, options: Mapping[str, Any], why: str) -> None:
-    """Raise ConfigError if a layer is to run backwards or in both directions."""
+def check_forward(who: str, options: Mapping[str, Any], why: str) -> None:
+    """Raise ConfigError if options make a layer run backwards or in both directions."""
     for name in ("bidirectional", "alternating"):
         if options.get(name):
             raise ConfigError(f"{who}: {name} is {options[name]}, expected False.\n  {why}")
 
 
 def with_options(cell: CellFactory, options: Mapping[str, CellOption] | None) -> CellFactory:
-    """What makes the cells with the options around them, if there are any."""
+    """A factory of cells with options, if there are any."""
     return partial(optioned, cell=cell, options=options) if options else cell
 
 
 def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
-    """Return the probability of each kind of dropout, from one for all or from some of them."""
+    """Return the probability of each kind of dropout, from one for all or a partial mapping."""
     given = dropout if isinstance(dropout, Mapping) else dict.fromkeys(DROPOUTS, dropout)
     for name, rate in given.items():
         if name not in DROPOUTS:
             raise ConfigError(
-                f"Encoder: dropout names {name!r}, expected some of {', '.join(DROPOUTS)}."
+                f"Encoder: dropout has {name!r}, expected names from {', '.join(DROPOUTS)}."
             )
         check_probability("Encoder", **{f"dropout.{name}": rate})
     return {**dict.fromkeys(DROPOUTS, 0.0), **given}

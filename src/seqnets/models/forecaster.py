@@ -1,4 +1,4 @@
-"""What comes next in a series, many steps ahead."""
+"""Forecasting of time series over a horizon."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from seqnets.models.number_heads import NumberHead, PointHead
 
 
 class Forecaster(nn.Module):
-    """Tell the steps to come of the first K features: recurrence over segments, and a head.
+    """Forecast the first K features: recurrence over segments, and a head.
 
-    These features of each window are normalised by themselves, and what is said of them put back,
-    so that a series may wander away from where it was in training. The other features, of which
-    nothing is told, are taken as they are. A segment of several steps may be one step of the
-    recurrence: fewer steps, whose gradients reach further.
+    These features are normalised within each window, and predictions mapped back, so that a series
+    may drift away from its range in training. The other features serve as inputs only, unchanged.
+    Several steps may form one segment, which is one step of the recurrence: the sequence is
+    shorter, and gradients reach further.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
+        cell: A cell's class or a partial of it, for the stack's cells.
         input_size: Features of a step, I.
-        output_size: Features to tell, K: the first ones.
-        horizon: Steps to tell.
+        output_size: Features to forecast, K: the first ones.
+        horizon: Steps to forecast.
         strategy: How the recurrence reaches the horizon: ``Direct``, ``Recursive``,
             ``EncoderDecoder`` or ``Parallel``.
-        head: What is said of each number: ``PointHead``, ``GaussianHead`` or ``QuantileHead``.
-        segment: Steps that the recurrence takes and tells at once, w.
-        embedding_size: Features that a segment becomes, by a linear map and a ReLU, before the
-            recurrence; it is taken as it is if omitted.
-        normalization: By what a window's K features are shifted and scaled: "none"; "last", its
-            last step (Lin et al., 2023); or "reversible", its mean and deviation (Kim et al., 2022,
-            here without learned gains).
-        independent: Whether each of the K features is told from its own past and the I - K others,
-            by one model that all share, rather than all from all.
-        options: What :class:`Encoder` takes beside the cell, but not ``vocab_size`` and
-            ``embedding``: steps are numbers.
+        head: The kind of prediction: ``PointHead``, ``GaussianHead`` or ``QuantileHead``.
+        segment: Steps of a segment, w.
+        embedding_size: Features to which a segment is mapped, by a linear layer and a ReLU, before
+            the recurrence; not mapped if omitted.
+        normalization: Shift and scale of a window's K features: "none"; "last", the last step as
+            shift (Lin et al., 2023); or "reversible", mean and standard deviation (Kim et al.,
+            2022, here without learned gains).
+        independent: Whether each of the K features is forecast from its own past and the I - K
+            others alone, by one shared model.
+        options: Further arguments of :class:`Encoder`, except ``vocab_size`` and ``embedding``.
 
     Raises:
-        ConfigError: ``normalization`` is none of these, a size is no integer from 1, or the
-            strategy or the stack cannot be built as asked.
+        ConfigError: ``normalization`` is unknown, a size is not a positive integer, or the options
+            of strategy or stack are invalid.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
@@ -80,34 +79,34 @@ class Forecaster(nn.Module):
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent = segment, independent
         self.normalization = normalization
-        told = 1 if independent else output_size
-        features = told + input_size - output_size
-        self.shape = (segment, told, self.output.size)
+        targets = 1 if independent else output_size
+        features = targets + input_size - output_size
+        self.shape = (segment, targets, self.output.size)
         width = segment * features
         self.embedding: nn.Module = nn.Identity()
         if embedding_size is not None:
             self.embedding = nn.Sequential(nn.Linear(width, embedding_size), nn.ReLU())
         task = Task(
             input_size=embedding_size or width,
-            output_size=segment * told * self.output.size,
+            output_size=segment * targets * self.output.size,
             steps=-(-horizon // segment),
-            fed_back=self._fed_back,
-            complete=told == features,
+            feed_back=self._feed_back,
+            complete=targets == features,
         )
         self.strategy = strategy(cell, task, **options)
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Quantiles of the numbers to come, (B, horizon, K, Q), and the state.
+        """Predicted quantiles, (B, horizon, K, Q), and the state.
 
         Args:
             x: Features, (B, T, I), with T a multiple of the segment.
-            state: The state before the first step; that of a beginning if omitted.
-            lengths: None: windows are whole.
+            state: The state before the first step; the initial state if omitted.
+            lengths: Must be None: windows have no padding.
 
         Raises:
-            ShapeError: T is no multiple of the segment, or lengths came.
+            ShapeError: T is not a multiple of the segment, or lengths are given.
         """
         y, state = self.features(x, state, lengths)
         return self.output(y), state
@@ -115,7 +114,7 @@ class Forecaster(nn.Module):
     def features(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """What the head is given, (B, horizon, K, P), and the state."""
+        """The input of the head, (B, horizon, K, P), and the state."""
         self._check(x, lengths)
         x, others = x.tensor_split([self.output_size], -1)
         shift, scale = NORMALIZATIONS[self.normalization](x)
@@ -125,22 +124,22 @@ class Forecaster(nn.Module):
             others = others.repeat_interleave(self.output_size, 0)
         x = torch.cat([x, others], -1)
         segments = self.embedding(x.unflatten(1, (-1, self.segment)).flatten(2))
-        said, state = self.strategy(segments, state)
-        said = said.unflatten(-1, self.shape).flatten(1, 2)[:, : self.horizon]
+        predicted, state = self.strategy(segments, state)
+        predicted = predicted.unflatten(-1, self.shape).flatten(1, 2)[:, : self.horizon]
         if self.independent:
-            said = said.squeeze(2).unflatten(0, (-1, self.output_size)).transpose(1, 2)
-        return self.output.moved(said, shift[..., None], scale[..., None]), state
+            predicted = predicted.squeeze(2).unflatten(0, (-1, self.output_size)).transpose(1, 2)
+        return self.output.moved(predicted, shift[..., None], scale[..., None]), state
 
-    def _fed_back(self, said: Tensor) -> Tensor:
-        """The segment that is said, as the recurrence takes it."""
-        return self.embedding(self.output.point(said.unflatten(-1, self.shape)).flatten(1))
+    def _feed_back(self, predicted: Tensor) -> Tensor:
+        """A predicted segment as input of the recurrence."""
+        return self.embedding(self.output.point(predicted.unflatten(-1, self.shape)).flatten(1))
 
     def _check(self, x: Tensor, lengths: Tensor | None) -> None:
         if lengths is not None:
-            raise ShapeError("Forecaster: lengths came, expected None: windows are whole.")
+            raise ShapeError("Forecaster: got lengths, expected None: windows have no padding.")
         if x.shape[1] % self.segment or not x.shape[1]:
             raise ShapeError(
-                f"Forecaster: {counted(x.shape[1], 'step')} came, expected a multiple of the "
+                f"Forecaster: got {counted(x.shape[1], 'step')}, expected a multiple of the "
                 f"segment's {self.segment}.\n  Change dataset.lookback or model.segment."
             )
 
@@ -163,4 +162,4 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "last": _last,
     "reversible": _reversible,
 }
-"""What windows, (B, T, K), are shifted and scaled by, (B, 1, K) each."""
+"""Functions from windows (B, T, K) to shift and scale, (B, 1, K) each."""

@@ -1,4 +1,4 @@
-"""What a model ends with, where that is more than a matrix."""
+"""Output layers with a loss of their own."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Head(nn.Module, ABC):
-    """An output layer that knows its own loss, so that outputs need not exist while it trains.
+    """An output layer with its own loss, so that training need not materialise all outputs.
 
-    A model with one calls it ``output`` and has ``features(x, state, lengths)``, which gives what
-    the head takes and the state.
+    A model has it as ``output``, and a method ``features(x, state, lengths)`` that returns the
+    head's input and the state.
 
     Attributes:
-        num_classes: Classes that a target may be, C; 0 where targets are numbers.
+        num_classes: Number of classes, C; 0 if targets are numbers.
     """
 
     num_classes: int = 0
 
     @abstractmethod
     def forward(self, y: Tensor) -> Tensor:
-        """What is said of each step, (B, T, K), for features (B, T, H)."""
+        """Outputs of each step, (B, T, K), for features (B, T, H)."""
 
     @abstractmethod
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -36,15 +36,15 @@ class Head(nn.Module, ABC):
 
         Args:
             y: Features, (B, T, H).
-            targets: What is right, (B, T) or (B, T, K); ``IGNORE`` where nothing is scored.
+            targets: Targets, (B, T) or (B, T, K); ``IGNORE`` is not scored.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
 
     def scored(self, y: Tensor, targets: Tensor, lengths: Tensor | None) -> Tensor:
-        """The targets of features, (B, T), with ``IGNORE`` past the end of each row.
+        """The targets, (B, T), with ``IGNORE`` past the end of each row.
 
         Raises:
-            ShapeError: There is not one for each step.
+            ShapeError: Targets and features differ in their number of steps.
         """
         if targets.shape != y.shape[:-1]:
             raise ShapeError(
@@ -56,15 +56,15 @@ class Head(nn.Module, ABC):
         return targets.masked_fill(~valid_steps(targets, lengths), IGNORE)
 
     def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What metrics take, (B, T) classes or (B, T, K): by default what :meth:`forward` says."""
+        """Predictions for metrics, (B, T) classes or (B, T, K): by default :meth:`forward`."""
         return self(y)
 
 
-def strange(targets: Tensor, classes: int) -> Tensor:
-    """Which targets are neither one of so many classes nor ``IGNORE``."""
+def invalid_targets(targets: Tensor, classes: int) -> Tensor:
+    """A mask of targets that are neither in 0..classes-1 nor ``IGNORE``."""
     return ((targets < 0) & (targets != IGNORE)) | (targets >= classes)
 
 
-def wide(values: Tensor) -> Tensor:
-    """Numbers of half precision in float32, in which losses are summed; others as they are."""
+def upcast(values: Tensor) -> Tensor:
+    """Convert half precision to float32, in which losses are summed; leave other dtypes."""
     return values.float() if values.dtype in HALF else values

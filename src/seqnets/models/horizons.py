@@ -1,4 +1,4 @@
-"""Ways from what was seen to what comes: how a recurrence reaches a horizon."""
+"""Forecasting strategies: how a recurrence reaches the horizon."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, map_state
 from seqnets.models.classifier import SequenceRegressor
-from seqnets.models.encoder import Encoder, check_ahead
+from seqnets.models.encoder import Encoder, check_forward
 
-_WHY_AHEAD = "What comes goes on from a state at the end; model/strategy=direct needs none."
+_WHY_FORWARD = "It continues from the final state; model/strategy=direct does not."
 
 
 class Task(NamedTuple):
-    """What a strategy is to do.
+    """The task of a strategy.
 
     Attributes:
         input_size: Features of a step.
-        output_size: Features that say what a step to come may be.
-        steps: Steps to come.
-        fed_back: From what is said of a step, (B, output_size), to that step, (B, input_size).
-        complete: Whether all that a step has is told, and it can be fed back.
+        output_size: Features of a prediction.
+        steps: Steps to predict.
+        feed_back: Maps a prediction, (B, output_size), to an input step, (B, input_size).
+        complete: Whether all features of a step are predicted, so that it can be fed back.
     """
 
     input_size: int
     output_size: int
     steps: int
-    fed_back: Callable[[Tensor], Tensor]
+    feed_back: Callable[[Tensor], Tensor]
     complete: bool
 
 
@@ -38,19 +38,19 @@ class Strategy(Protocol):
     """A class below, or a partial of it."""
 
     def __call__(self, cell: CellFactory, task: Task, **options: Any) -> nn.Module:
-        """Make what takes steps, (B, S, input_size), and an optional state.
+        """Build a module that maps steps, (B, S, input_size), and an optional state to a forecast.
 
-        It gives what is said of the steps to come, (B, steps, output_size), and a state.
+        It returns predictions, (B, steps, output_size), and a state.
 
         Args:
-            cell: Makes the stack's cells.
-            task: What is to be done.
+            cell: A cell's class or a partial of it, for the stack's cells.
+            task: The task.
             options: As for :class:`Encoder`.
         """
 
 
 class Direct(nn.Module):
-    """Say all steps to come at once, each by weights of its own, of what is known at the end."""
+    """Predict all steps at once from the final output, each with its own weights."""
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
@@ -59,60 +59,61 @@ class Direct(nn.Module):
         self.whole = SequenceRegressor(cell, outputs, input_size=task.input_size, **options)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """What is said of the steps to come, (B, steps, output_size), and the state."""
+        """Predictions, (B, steps, output_size), and the state."""
         y, state = self.whole(x, state)
         return y.unflatten(-1, (self.steps, -1)), state
 
 
 class Recursive(nn.Module):
-    """Say the next step, take it as if it had come, and so on.
+    """Predict the next step, feed it back as input, and so on.
 
-    In training as well: errors that grow with the steps are learned from.
+    Predictions are fed back in training, too, so that the model learns from errors that accumulate.
 
     Raises:
-        ConfigError: Not all features of a step are told, or a layer runs backwards or both ways.
+        ConfigError: Not all features of a step are predicted, or a layer runs backwards or in both
+            directions.
     """
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
-        check_ahead(type(self).__name__, options, _WHY_AHEAD)
-        self.steps, self.fed_back = task.steps, task.fed_back
+        check_forward(type(self).__name__, options, _WHY_FORWARD)
+        self.steps, self.feed_back = task.steps, task.feed_back
         if not task.complete:
             raise ConfigError(
-                "Recursive: some columns of a step are told, expected all, which are fed back.\n"
-                "  Tell all (dataset.targets=[]), leave others out (dataset.leave_out), or take "
+                "Recursive: only some columns are predicted, expected all: they are fed back.\n"
+                "  Predict all (dataset.targets=[]), drop the others (dataset.leave_out), or use "
                 "another strategy (model/strategy=direct)."
             )
         self.encoder = Encoder(cell, input_size=task.input_size, **options)
         self.output = nn.Linear(self.encoder.output_size, task.output_size)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """What is said of the steps to come, (B, steps, output_size), and the state before them."""
+        """Predictions, (B, steps, output_size), and the state before them."""
         y, state = self.encoder(x, state)
-        said, after = [self.output(y[:, -1])], state
-        while len(said) < self.steps:
-            y, after = self.encoder(self.fed_back(said[-1])[:, None], after)
-            said.append(self.output(y[:, -1]))
-        return torch.stack(said, 1), state
+        predicted, after = [self.output(y[:, -1])], state
+        while len(predicted) < self.steps:
+            y, after = self.encoder(self.feed_back(predicted[-1])[:, None], after)
+            predicted.append(self.output(y[:, -1]))
+        return torch.stack(predicted, 1), state
 
 
 class EncoderDecoder(nn.Module):
-    """A second stack goes on from the state of the first, over a learned vector for each step.
+    """A second stack continues from the state of the first, over a learned vector per step.
 
-    It is told which step it is at, not what was said of the one before; so nothing that is wrong is
-    fed back, and all steps run as one sequence.
+    It reads the position of each step rather than the prediction before it, so that errors are not
+    fed back and all steps run as one sequence.
 
     Raises:
         ConfigError: A layer runs backwards, or in both directions.
 
     References:
         Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder",
-        arXiv:1406.1078, whose decoder is told what was said before.
+        arXiv:1406.1078, whose decoder reads the prediction before it.
     """
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
-        check_ahead(type(self).__name__, options, _WHY_AHEAD)
+        check_forward(type(self).__name__, options, _WHY_FORWARD)
         self.encoder = Encoder(cell, input_size=task.input_size, **options)
         self.decoder = Encoder(cell, vocab_size=task.steps, **options)
         self.output = nn.Linear(self.decoder.output_size, task.output_size)
@@ -120,14 +121,14 @@ class EncoderDecoder(nn.Module):
         self.places: Tensor
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """What is said of the steps to come, (B, steps, output_size), and the encoder's state."""
+        """Predictions, (B, steps, output_size), and the encoder's state."""
         _, state = self.encoder(x, state)
         y, _ = self.decoder(self.places.expand(x.shape[0], -1), state)
         return self.output(y), state
 
 
 class Parallel(EncoderDecoder):
-    """The decoder takes one step from the encoder's state for each step to come, all at once.
+    """For every step the decoder takes one step from the encoder's state, all in parallel.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
@@ -135,7 +136,7 @@ class Parallel(EncoderDecoder):
     """
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """What is said of the steps to come, (B, steps, output_size), and the encoder's state."""
+        """Predictions, (B, steps, output_size), and the encoder's state."""
         _, state = self.encoder(x, state)
         steps = len(self.places)
         each = map_state(lambda part: part.repeat_interleave(steps, 0), state)

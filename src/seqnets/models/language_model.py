@@ -1,4 +1,4 @@
-"""What comes next, after each token."""
+"""Language models: prediction of the next token."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from seqnets.cells import Cell
 from seqnets.cells.wrapper import Wrapper, apply_initializers
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, Linear
-from seqnets.models.encoder import Encoder, check_ahead
+from seqnets.models.encoder import Encoder, check_forward
 
 
 class LanguageModel(nn.Module):
     """Predict each next token from all before it: embedding, recurrent stack, softmax output.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        vocab_size: Tokens there are, V.
-        output: Makes the output layer from its features and the tokens: a ``Linear``, or a
-            :class:`~seqnets.models.Head` with a loss of its own.
-        tie_weights: Whether the output's weights are the embedding's (Press & Wolf, 2017,
-            arXiv:1608.05859); the last layer is then as wide as the embedding.
-        init_range: Draw every parameter uniformly between minus and plus this number, but for
-            those that options of the cell bring along or have a rule for; each layer starts in its
-            own way if omitted.
-        options: What :class:`Encoder` takes beside the cell, but not ``input_size``,
-            ``bidirectional`` and ``alternating``: tokens come, and the next is not to be seen.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        vocab_size: Number of tokens, V.
+        output: Builds the output layer from its features and the number of tokens: a ``Linear``, or
+            a :class:`~seqnets.models.Head` with a loss of its own.
+        tie_weights: Whether output and embedding share their weights (Press & Wolf, 2017,
+            arXiv:1608.05859); the last layer must then be as wide as the embedding.
+        init_range: Draw all parameters uniformly from [-init_range, init_range], except those that
+            options of the cell add or initialise; if omitted, each layer is initialised in its own
+            way.
+        options: Further arguments of :class:`Encoder`, except ``input_size``, ``bidirectional`` and
+            ``alternating``.
 
     Raises:
-        ConfigError: Weights are tied and widths differ or the output has not one matrix, or the
-            stack cannot be built as asked.
+        ConfigError: Weights are tied but widths differ or the output has no single matrix, or the
+            stack's options are invalid.
 
     References:
         Mikolov et al., 2010, "Recurrent neural network based language model";
@@ -53,8 +53,8 @@ class LanguageModel(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        why = "A layer that comes from the future has seen the token to be predicted."
-        check_ahead("LanguageModel", options, why)
+        why = "A layer that runs backwards has already seen the token to predict."
+        check_forward("LanguageModel", options, why)
         if init_range is not None and init_range <= 0:
             raise ConfigError(f"LanguageModel: init_range is {init_range}, expected above 0.")
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
@@ -71,7 +71,7 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens: (B, T) int64, each in 0..V-1.
-            state: The state after the tokens before these; that of a beginning if omitted.
+            state: The state before the first token; the initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
         y, state = self.features(tokens, state, lengths)
@@ -80,18 +80,18 @@ class LanguageModel(nn.Module):
     def features(
         self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """What the output layer is given, (B, T, H), and the state."""
+        """The input of the output layer, (B, T, H), and the state."""
         return self.encoder(tokens, state, lengths)
 
     def activations(
         self, tokens: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Any]:
-        """What the last layer says and what dropout leaves of it, both (B, T, H), and the state."""
+        """The last layer's outputs before and after dropout, (B, T, H) each, and the state."""
         y, state = self.encoder.run(tokens, state, lengths)
         return y, self.encoder.dropout(y), state
 
     def _draw(self, init_range: float) -> None:
-        """Draw parameters uniformly, except where an option of a cell says how they start."""
+        """Draw parameters uniformly, except those that options of cells add or initialise."""
         for module in self.modules():
             if not isinstance(module, Wrapper):
                 for parameter in module.parameters(recurse=False):

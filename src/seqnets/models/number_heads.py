@@ -1,4 +1,4 @@
-"""Heads that say a number, or what it may be."""
+"""Heads that predict numbers, with or without their uncertainty."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 class NumberHead(Head):
-    """Says of each number one or more quantiles, from ``size`` features of its own.
+    """Predicts one or more quantiles of each number, from ``size`` features per number.
 
-    It has no parameters: features are what a model's last layer gives, (..., ``size``) for a
+    It has no parameters: the features come from a model's last layer, (..., ``size``) for each
     number. Targets that are NaN are not scored.
 
     Attributes:
-        size: Features that it takes for each number, P.
-        quantiles: What is said of each number: the levels in (0, 1) of its quantiles, rising, Q of
-            them; 0.5 for a head that says one number.
+        size: Features of each number, P.
+        quantiles: The Q levels in (0, 1) of the predicted quantiles, rising; [0.5] for a head that
+            predicts one number.
     """
 
     def __init__(self, size: int, quantiles: Sequence[float]) -> None:
@@ -48,15 +48,15 @@ class NumberHead(Head):
 
     @abstractmethod
     def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Features, (..., P), that say ``shift + scale`` times the number; (..., 1) each."""
+        """Features (..., P) of ``shift + scale * number``; shift and scale are (..., 1)."""
 
     @abstractmethod
     def point(self, y: Tensor) -> Tensor:
-        """The number that features stand for if one must be named, (...)."""
+        """The point prediction, (...)."""
 
     @abstractmethod
     def errors(self, y: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each number, (...), where no target is NaN."""
+        """The loss of each number, (...), for targets without NaN."""
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The loss summed over all targets that are not NaN, for features (..., P)."""
@@ -68,14 +68,14 @@ class NumberHead(Head):
 
 
 class PointHead(NumberHead):
-    """Says one number.
+    """Predicts one number.
 
     Args:
-        error: What is least on average: the "squared" error, whose best answer is the mean; or the
-            "absolute" one, whose best answer is the median, and which outliers move less.
+        error: The loss: "squared", which predicts the mean, or "absolute", which predicts the
+            median and is less sensitive to outliers.
 
     Raises:
-        ConfigError: ``error`` is neither.
+        ConfigError: ``error`` is unknown.
     """
 
     def __init__(self, error: str = "squared") -> None:
@@ -88,7 +88,7 @@ class PointHead(NumberHead):
         return y
 
     def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Features that say ``shift + scale`` times the number."""
+        """Features of ``shift + scale * number``."""
         return shift + scale * y
 
     def point(self, y: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class PointHead(NumberHead):
 
 
 class GaussianHead(NumberHead):
-    r"""Says how likely each number is by a normal distribution.
+    r"""Predicts a normal distribution of each number.
 
     .. math::
         -\log p(y) = \tfrac12 \log 2 \pi + s + \tfrac12 \left( (y - m) e^{-s} \right)^2
@@ -110,7 +110,7 @@ class GaussianHead(NumberHead):
     Features are the mean :math:`m` and the logarithm :math:`s` of the deviation.
 
     Args:
-        quantiles: Levels of the distribution to say.
+        quantiles: Levels of the quantiles to output.
     """
 
     def __init__(self, quantiles: Sequence[float] = QUANTILES) -> None:
@@ -122,7 +122,7 @@ class GaussianHead(NumberHead):
         return mean + spread * y.new_tensor([NormalDist().inv_cdf(q) for q in self.quantiles])
 
     def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Features that say ``shift + scale`` times the number."""
+        """Features of ``shift + scale * number``."""
         return torch.cat([shift + scale * y[..., :1], y[..., 1:] + scale.log()], -1)
 
     def point(self, y: Tensor) -> Tensor:
@@ -140,14 +140,14 @@ class GaussianHead(NumberHead):
 
 
 class QuantileHead(NumberHead):
-    r"""Says quantiles of each number, with no word on its distribution.
+    r"""Predicts quantiles of each number, without assuming a distribution.
 
     .. math::
         \ell(y) = \sum_q \max(q (y - y_q), (q - 1) (y - y_q))
 
-    Features are the quantiles :math:`y_q`. They are said in order: sorting those that cross brings
-    each nearer to what it stands for (Chernozhukov et al., 2010, "Quantile and Probability Curves
-    Without Crossing", arXiv:0704.3649).
+    Features are the quantiles :math:`y_q`. Outputs are sorted, which only improves quantiles that
+    cross (Chernozhukov et al., 2010, "Quantile and Probability Curves Without Crossing",
+    arXiv:0704.3649).
 
     Args:
         quantiles: Their levels.
@@ -165,7 +165,7 @@ class QuantileHead(NumberHead):
         return y.sort(-1).values
 
     def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Features that say ``shift + scale`` times the number."""
+        """Features of ``shift + scale * number``."""
         return shift + scale * y
 
     def point(self, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One sequence in, another one out."""
+"""Sequence-to-sequence models."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ STACK = ("hidden_size", "num_layers", "connection", "tied", "backend", "memory")
 class SequenceToSequence(nn.Module):
     """Read a sequence, then write another: encoder, decoder with attention, softmax output.
 
-    The decoder is a stack like the encoder's in one direction and begins in the states in which
-    the encoder ended: of an encoder in both directions in the backward ones, which have just read
-    the beginning. Token ``END`` ends what is written, and stands before its first token.
+    The decoder is a unidirectional stack like the encoder's, and starts from the encoder's final
+    states: with a bidirectional encoder from the backward ones, which have just read the beginning.
+    The token ``END`` ends a target, and precedes its first token.
 
     Args:
-        cell: Makes the cells of both stacks: a cell's class or a partial of it.
-        target_vocab_size: Tokens that can be written, V, ``END`` among them.
-        attention: Makes the attention for (query_size, memory_size): a class or a partial of it;
-            None to go by the encoder's last states alone (Sutskever et al., 2014).
-        feed: What enters a decoder's step beside the last token: "nothing", "output" or "context";
-            see :class:`Decoder`. With "nothing" a known target is one call of the stack.
-        tie_weights: Whether the output's weights are the target embedding's (Press & Wolf, 2017,
+        cell: A cell's class or a partial of it, for the cells of both stacks.
+        target_vocab_size: Number of target tokens, V, including ``END``.
+        attention: Builds the attention from (query_size, memory_size): a class or a partial of it;
+            None to use the encoder's final states alone (Sutskever et al., 2014).
+        feed: Further input of a decoder's step beside the last token: "nothing", "output" or
+            "context"; see :class:`Decoder`. With "nothing" a known target is one call of the stack.
+        tie_weights: Whether output and target embedding share their weights (Press & Wolf, 2017,
             arXiv:1608.05859).
-        sampling: Probability in [0, 1) that a step of training is given a token drawn from what
-            the model itself said, in the place of the right one; steps are then run one by one.
-        sampling_steps: Batches of training over which that probability rises from 0 in a straight
-            line; from the start if 0.
+        sampling: Scheduled sampling: probability in [0, 1) that a training step reads a token
+            sampled from the model instead of the target's; steps are then run one by one.
+        sampling_steps: Training batches over which that probability rises linearly from 0; it is
+            constant if 0.
         options: As for :class:`Encoder`, here of both stacks: ``vocab_size`` (of the source) or
             ``input_size``, ``embedding_size`` (of source and target), ``hidden_size``,
             ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``memory``,
@@ -44,8 +44,8 @@ class SequenceToSequence(nn.Module):
             ``bptt_steps`` of the encoder.
 
     Raises:
-        ConfigError: ``sampling`` is no probability, ``sampling_steps`` no number from 0, there is
-            no token to write, or the stacks cannot be built as asked.
+        ConfigError: ``sampling``, ``sampling_steps`` or ``target_vocab_size`` is out of range, or
+            the stacks' options are invalid.
 
     References:
         Sutskever et al., 2014, "Sequence to Sequence Learning with Neural Networks",
@@ -99,7 +99,7 @@ class SequenceToSequence(nn.Module):
             self.output.weight = embedding.weight
 
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits of each token of the target, (B, U, V), told those before it.
+        """Logits of each target token, (B, U, V), given those before it.
 
         Args:
             x: The source: tokens, (B, T) int64, or features, (B, T, I).
@@ -111,7 +111,7 @@ class SequenceToSequence(nn.Module):
     def features(
         self, x: Tensor, y: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the output layer is given, (B, U, W), and where each step looked, (B, U, T)."""
+        """The input of the output layer, (B, U, W), and attention weights, (B, U, T)."""
         before = torch.cat([torch.full_like(y[:, :1], END), y[:, :-1]], 1)
         before = before.masked_fill(before == IGNORE, END)
         memory, state = self.read(x, lengths)
@@ -120,26 +120,26 @@ class SequenceToSequence(nn.Module):
         return self.decoder(before, memory, state)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Memory, Any]:
-        """Read the source: what the decoder looks back at, and its state before the first step."""
+        """Encode the source: the decoder's memory, and its state before the first step."""
         values, states = self.encoder(x, None, lengths)
-        state = tuple(_ahead(each) for each in states)
+        state = tuple(_forward_state(each) for each in states)
         return self.decoder.remember(values, lengths), self.decoder.start(state, x.shape[0])
 
     def write(
         self, tokens: Tensor, memory: Memory, state: Any
     ) -> tuple[Tensor, Tensor | None, Any]:
-        """Take one step after some tokens, (B,).
+        """Take one decoding step after tokens (B,).
 
         Returns:
-            Logits of the next token, (B, V), where the step looked, (B, T), or None without
-            attention, and the state after it.
+            Logits of the next token, (B, V), attention weights, (B, T), or None without attention,
+            and the new state.
         """
         features, weights, state = self.decoder.step(tokens, memory, state)
         return self.output(features), weights, state
 
     @property
     def sampled_share(self) -> float:
-        """The probability with which the next batch of training is told what the model said."""
+        """The sampling probability of the next training batch."""
         if not self.sampling_steps:
             return self.sampling
         return self.sampling * min(1.0, int(self.seen) / self.sampling_steps)
@@ -154,14 +154,14 @@ class SequenceToSequence(nn.Module):
         for step in range(before.shape[1]):
             if step:
                 with torch.no_grad():
-                    said = self.output(features[-1]).softmax(-1).multinomial(1)[:, 0]
-                tokens = torch.where(own[:, step], said, before[:, step])
+                    sampled = self.output(features[-1]).softmax(-1).multinomial(1)[:, 0]
+                tokens = torch.where(own[:, step], sampled, before[:, step])
             y, weights, state = self.decoder.step(tokens, memory, state)
             features.append(y)
             looked.append(weights)
         return over_steps(features, looked)
 
 
-def _ahead(state: Any) -> Any:
-    """A layer's state as a layer in one direction takes it: of a pair, the backward one."""
+def _forward_state(state: Any) -> Any:
+    """A layer's state for a unidirectional layer: of a pair, the backward one."""
     return state if isinstance(state[0], Tensor) else state[1]

@@ -1,4 +1,4 @@
-"""Telling one of many classes without a number for each of them at each step."""
+"""Softmax outputs over many classes that save memory or time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers import Linear
-from seqnets.models.heads import HALF, Head, wide
+from seqnets.models.heads import HALF, Head, upcast
 from seqnets.typing import IGNORE
 
 
 class SoftmaxHead(Head):
-    """A head that tells one class a step, and what the right one costs."""
+    """A head that predicts one class per step and computes the nats of targets."""
 
     @abstractmethod
     def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,22 +36,21 @@ class SoftmaxHead(Head):
 
 
 class FusedSoftmax(Linear, SoftmaxHead):
-    """A matrix and a softmax whose logits never exist all at once in training.
+    """A linear layer and softmax that never materialises all logits in training.
 
-    Loss and gradients are those of ``Linear`` and cross-entropy, computed a few steps at a time:
-    instead of (B * T, V) logits, their logarithms and their gradients there are ``chunk`` rows of
-    them. It has a ``Linear``'s parameters by the same names. Where there are fewer classes than
-    features logits are the smaller part, and all are computed at once.
+    Loss and gradients are those of ``Linear`` and cross-entropy, computed in chunks: of the
+    (B * T, V) logits, log-probabilities and gradients only ``chunk`` rows exist at a time. The
+    parameters have the names of a ``Linear``'s. With fewer classes than features the logits are
+    small, and all are computed at once.
 
-    From torch 2.13 on its ``linear_cross_entropy`` does it, which has no second derivatives;
-    before, and for parameters of half precision, chunks are computed once more in the backward
-    pass.
+    From torch 2.13 on this uses its ``linear_cross_entropy``, which has no second derivatives. With
+    older versions, and in half precision, chunks are recomputed in the backward pass.
 
     Args:
         in_features: Features of a step, H.
-        out_features: Classes there are, V.
+        out_features: Number of classes, V.
         bias: Whether classes have a bias.
-        chunk: Steps at a time.
+        chunk: Steps in a chunk.
     """
 
     def __init__(
@@ -62,14 +61,14 @@ class FusedSoftmax(Linear, SoftmaxHead):
         self.num_classes, self.chunk = out_features, chunk
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The nats of all targets together."""
+        """The nats of all targets, summed."""
         targets = self.scored(y, targets, lengths).flatten()
         y = y.flatten(0, -2)
         if self.out_features <= self.in_features or len(y) <= self.chunk:
             return self._nats(y, targets).sum()
-        half = self.weight.dtype in HALF  # in which torch's sum would end
+        half = self.weight.dtype in HALF  # torch would return the sum in half precision
         if hasattr(F, "linear_cross_entropy") and not half:
-            return self._torchs(y, targets)
+            return self._fused_loss(y, targets)
         parts = [
             checkpoint(self._nats, *part, use_reentrant=False)
             for part in zip(y.split(self.chunk), targets.split(self.chunk), strict=True)
@@ -90,7 +89,7 @@ class FusedSoftmax(Linear, SoftmaxHead):
     def _nats(self, y: Tensor, targets: Tensor) -> Tensor:
         return _nats(self(y), targets)
 
-    def _torchs(self, y: Tensor, targets: Tensor) -> Tensor:
+    def _fused_loss(self, y: Tensor, targets: Tensor) -> Tensor:
         options = nn.LinearCrossEntropyOptions(batch_chunk_size=self.chunk, acc_policy="compact")
         return F.linear_cross_entropy(
             y.to(self.weight.dtype),
@@ -104,19 +103,18 @@ class FusedSoftmax(Linear, SoftmaxHead):
 
 
 class AdaptiveSoftmax(SoftmaxHead):
-    """A softmax over the frequent classes and over clusters of the rare ones, which come later.
+    """A softmax over frequent classes and clusters of rare ones, for very large vocabularies.
 
-    Only where a cluster is right are its classes compared, and the rarer they are the fewer
-    features they get: an output layer for very many words, in less time and memory. Classes must
-    be in the order of their frequency, as the ids of words are; those of characters and of byte
+    A cluster's classes are compared only at targets in it, and rarer clusters have fewer features.
+    Classes must be sorted by falling frequency, as ids of words are; ids of characters and byte
     pairs are not.
 
     Args:
         in_features: Features of a step, H.
-        num_classes: Classes there are, V.
-        cutoffs: Where each cluster of rare classes begins, ascending; at a tenth and at a half of
+        num_classes: Number of classes, V.
+        cutoffs: The first class of each cluster of rare classes, ascending; a tenth and a half of
             the classes if omitted.
-        div_value: Each cluster's classes have so many times fewer features than those before.
+        div_value: Factor by which features shrink from each cluster to the next.
 
     Raises:
         ConfigError: Cutoffs are not ascending between 1 and V - 1, or there are too many clusters
@@ -142,7 +140,7 @@ class AdaptiveSoftmax(SoftmaxHead):
                 f"AdaptiveSoftmax: cutoffs are {borders} and div_value is {div_value}, expected "
                 f"ascending numbers between 0 and {num_classes}, the number of classes, and at "
                 f"least 1 feature for the last cluster; it would get {narrowest:g} of "
-                f"{in_features}.\n  With few classes or features take a plain softmax."
+                f"{in_features}.\n  With few classes or features use a plain softmax."
             )
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
             in_features, num_classes, borders, div_value, head_bias=True
@@ -153,7 +151,7 @@ class AdaptiveSoftmax(SoftmaxHead):
         return self.softmax.log_prob(y.flatten(0, -2)).unflatten(0, y.shape[:-1])
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The nats of all targets together."""
+        """The nats of all targets, summed."""
         return self._nats(y, self.scored(y, targets, lengths)).sum()
 
     def score(self, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +161,7 @@ class AdaptiveSoftmax(SoftmaxHead):
         return nats.new_zeros(targets.shape).masked_scatter(scored, nats), likeliest
 
     def _nats(self, y: Tensor, targets: Tensor) -> Tensor:
-        """The nats of each target that is one."""
+        """The nats of each target other than ``IGNORE``."""
         scored = targets != IGNORE
         if not scored.any():
             return y[scored].sum(-1)
@@ -173,7 +171,7 @@ class AdaptiveSoftmax(SoftmaxHead):
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(upcast(logits), targets, ignore_index=IGNORE, reduction="none")
 
 
 def _ascend(numbers: Sequence[float]) -> bool:

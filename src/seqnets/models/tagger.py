@@ -13,17 +13,17 @@ from seqnets.models.encoder import Encoder
 
 
 class SequenceTagger(nn.Module):
-    """Tell the class of every step: recurrent stack, output a step, softmax if it is a matrix.
+    """Classify every step: recurrent stack and an output layer or head.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        num_classes: Classes there are, C.
-        output: Makes the output layer from its features and the classes: a ``Linear``, or a
-            :class:`~seqnets.models.Head` with a loss of its own.
-        options: What :class:`Encoder` takes beside the cell.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        num_classes: Number of classes, C.
+        output: Builds the output layer from its features and the number of classes: a ``Linear``,
+            or a :class:`~seqnets.models.Head` with a loss of its own.
+        options: Further arguments of :class:`Encoder`.
 
     Raises:
-        ConfigError: There is no class, or the stack cannot be built as asked.
+        ConfigError: ``num_classes`` is not positive, or the stack's options are invalid.
     """
 
     passes_options_to = Encoder
@@ -48,7 +48,7 @@ class SequenceTagger(nn.Module):
 
         Args:
             x: Features, (B, T, I), or tokens, (B, T) int64.
-            state: The state before the first step; that of a beginning if omitted.
+            state: The state before the first step; the initial state if omitted.
             lengths: Valid steps of each row, (B,); all T if omitted.
         """
         y, state = self.features(x, state, lengths)
@@ -57,5 +57,5 @@ class SequenceTagger(nn.Module):
     def features(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """What the output layer is given, (B, T, H), and the state."""
+        """The input of the output layer, (B, T, H), and the state."""
         return self.encoder(x, state, lengths)

@@ -1,4 +1,4 @@
-"""Models of videos: what one shows, and how it goes on."""
+"""Models of videos: classification, and prediction of frames."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from seqnets.models.encoder import with_options
 
 
 class VideoClassifier(SequenceClassifier):
-    """Tell the class of a video: convolutions over each frame, and a classifier of what they give.
+    """Classify videos: convolutions over each frame, then a sequence classifier.
 
     Args:
-        cell: Makes the stack's cells: a cell's class or a partial of it.
-        num_classes: Classes there are.
+        cell: A cell's class or a partial of it, for the stack's cells.
+        num_classes: Number of classes.
         channels: Channels of a frame, C.
-        height: Of a frame.
-        width: Of a frame.
-        filters: Features that each convolution gives to each place.
-        kernel_size: Height and width that each of them sees; or of each.
-        stride: How many pixels apart its outputs are; or of each.
-        options: As for :class:`SequenceClassifier`, but for the input's sizes.
+        height: Height of a frame in pixels.
+        width: Width of a frame in pixels.
+        filters: Output channels of each convolution.
+        kernel_size: Side of each convolution's window: one number, or one per convolution.
+        stride: Pixels between outputs: one number, or one per convolution.
+        options: As for :class:`SequenceClassifier`, except for the input's sizes.
 
     References:
         Donahue et al., 2015, "Long-term Recurrent Convolutional Networks for Visual Recognition and
@@ -59,7 +59,7 @@ class VideoClassifier(SequenceClassifier):
 
         Args:
             x: Frames, (B, T, C, height, width).
-            state: The state before the first frame; that of a beginning if omitted.
+            state: The state before the first frame; the initial state if omitted.
             lengths: Valid frames of each row, (B,); all T if omitted.
         """
         x, lengths = self.front(x, lengths)
@@ -67,23 +67,23 @@ class VideoClassifier(SequenceClassifier):
 
 
 class FramePredictor(nn.Module):
-    """Tell each pixel of the frame that follows: convolutional cells, and an output a place.
+    """Predict each pixel of the next frame: convolutional cells, then a 1x1 convolution.
 
     Args:
-        cell: Makes the stack's cells: a convolutional cell's class or a partial of it.
+        cell: A convolutional cell's class or a partial of it, for the stack's cells.
         channels: Channels of a frame, C.
-        height: Of a frame.
-        width: Of a frame.
-        hidden_channels: Channels of every layer's state; or of each.
-        num_layers: Layers; by default as many as ``hidden_channels`` lists, else 1.
+        height: Height of a frame in pixels.
+        width: Width of a frame in pixels.
+        hidden_channels: Channels of every layer's state; or a list with one per layer.
+        num_layers: Layers; by default the length of a list ``hidden_channels``, or 1.
         dropout: Probability in [0, 1) of dropping an output between layers.
-        connection: What leads around layers; see ``DeepRNN``.
+        connection: Skip connections; see ``DeepRNN``.
         backend: "auto", or the name of the engine's backend that must run.
         memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
-        cell_options: What every cell gets, by names of the caller's: see ``optioned``.
+        cell_options: Options of every cell, with names of the caller's choice; see ``optioned``.
 
     Raises:
-        ConfigError: The cell is not convolutional, or the stack cannot be built as asked.
+        ConfigError: The cell is not convolutional, or the stack's options are invalid.
 
     References:
         Shi et al., 2015, "Convolutional LSTM Network: A Machine Learning Approach for
@@ -111,7 +111,7 @@ class FramePredictor(nn.Module):
         if isinstance(made, type) and not issubclass(made, ConvolutionalCell):
             raise ConfigError(
                 f"FramePredictor: the cell is {made.__name__}, expected a convolutional one, such "
-                "as ConvLSTMCell.\n  A frame is to stay one."
+                "as ConvLSTMCell.\n  The output must be a frame again."
             )
         self.video = Video.deep(
             with_options(cell, cell_options),
@@ -133,7 +133,7 @@ class FramePredictor(nn.Module):
 
         Args:
             x: Frames, (B, T, C, height, width).
-            state: The state before the first frame; that of a beginning if omitted.
+            state: The state before the first frame; the initial state if omitted.
             lengths: Valid frames of each row, (B,); all T if omitted.
         """
         y, state = self.video(x, state, lengths)

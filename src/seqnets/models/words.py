@@ -1,4 +1,4 @@
-"""Words as vectors: by the word itself and by how it is written."""
+"""Embedding of words by the word itself and by its spelling."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from seqnets.checks import check_probability
 from seqnets.errors import ConfigError, DtypeError
 
 BYTES = 257
-"""What a character's place may hold: 0 for nothing, else a byte of the word in UTF-8, plus one."""
+"""Number of byte codes: 0 for padding, else a byte of the word in UTF-8, plus one."""
 
 
 class WordEmbedding(nn.Module):
-    """Embed words that come with their spelling: a vector a word, and filters over its bytes.
+    """Embed words together with their spelling: a vector per word, and convolutions over bytes.
 
-    So a word that the vocabulary lacks is known by its letters, capitals, digits and endings: each
-    filter sees three bytes at a time, and the greatest of what it finds is kept.
+    The spelling represents words that the vocabulary lacks, by their letters, capitals, digits and
+    endings: each filter spans three bytes, and its maximum over the word is kept.
 
     Args:
-        vocab_size: Words there are, V.
-        embedding_size: Features of a word, both kinds together.
-        characters: Bytes of a word that come with it, from its beginning on.
-        filters: Features that come from the spelling; fewer than ``embedding_size``.
+        vocab_size: Number of words, V.
+        embedding_size: Features of a word, of both kinds together.
+        characters: The most bytes of a word that are used, from its beginning.
+        filters: Features from the spelling; fewer than ``embedding_size``.
         byte_size: Features of a byte.
-        dropout: Probability in [0, 1) of taking an unknown word for a word while training, so that
-            the spelling is learned too.
+        dropout: Probability in [0, 1) of replacing a word by the unknown one in training, so that
+            the spelling is learned, too.
 
     Raises:
-        ConfigError: ``filters`` leave nothing for the word itself.
+        ConfigError: ``filters`` is not below ``embedding_size``.
 
     References:
         Ma and Hovy, 2016, "End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF",
@@ -49,7 +49,7 @@ class WordEmbedding(nn.Module):
         if not 0 < filters < embedding_size:
             raise ConfigError(
                 f"WordEmbedding: filters is {filters} with embedding_size {embedding_size}, "
-                "expected above 0 and fewer than it."
+                "expected a number above 0 and below embedding_size."
             )
         check_probability("WordEmbedding", dropout=dropout)
         self.characters, self.dropout = characters, dropout
@@ -61,8 +61,8 @@ class WordEmbedding(nn.Module):
         """Vectors of words, (B, T, E).
 
         Args:
-            x: (B, T, 1 + characters) int64: a word's number, 0 for an unknown one, then its bytes
-                plus one, 0 behind the last.
+            x: (B, T, 1 + characters) int64: a word's id, 0 if unknown, then its bytes plus one, 0
+                after the last.
 
         Raises:
             DtypeError: ``x`` has another shape or type.
@@ -71,7 +71,7 @@ class WordEmbedding(nn.Module):
             raise DtypeError(
                 f"WordEmbedding: input is {x.dtype} of shape {tuple(x.shape)}, expected words with "
                 f"{self.characters} bytes each, (B, T, {1 + self.characters}) int64.\n"
-                "  The dataset must give them: dataset.characters."
+                "  Set dataset.characters, so that the dataset provides them."
             )
         words = x[..., 0]
         if self.training and self.dropout:

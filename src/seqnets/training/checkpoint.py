@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and that say so when they are neither."""
+"""Checkpoint files: written atomically, sealed with a digest, loaded without running code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A Trainer's plugin: writes and reads checkpoints by the two functions below."""
+    """Trainer plugin that writes and reads checkpoints by the two functions below."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -34,23 +34,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint, never code; see :func:`load_checkpoint`."""
+        """Read a checkpoint; see :func:`load_checkpoint`."""
         return load_checkpoint(path, map_location or "cpu")
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
-    """Write tensors and plain values to a file, whole or not at all.
+    """Write tensors and plain values to a file, atomically.
 
-    At any moment the name holds a whole checkpoint, the old or the new. It is sealed with its
-    SHA-256: the seal is a zip file's comment, which ``torch.load`` does not mind.
+    At any moment the path holds a complete checkpoint, the old or the new one. Its SHA-256 is
+    stored in the zip file's comment, which ``torch.load`` ignores.
 
     Args:
         checkpoint: Tensors and plain values.
-        path: Where it goes; its folder is made if need be.
+        path: The file; its folder is created if needed.
 
     Raises:
-        CheckpointError: The disk is full or the folder cannot be written. What was there before
-            still is.
+        CheckpointError: The disk is full or the folder is not writable. An existing file is left
+            unchanged.
     """
     path = Path(path)
     try:
@@ -58,27 +58,27 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
             torch.save(checkpoint, file)
             _seal(file)
     except (OSError, RuntimeError) as error:
-        # where the disk is full torch raises another error over the system's
+        # on a full disk torch raises an error of its own over the system's
         found = error.__context__ if isinstance(error.__context__, OSError) else error
-        kept = "The one before it is still there." if path.exists() else "None was there before."
-        advice = "Make room or choose another folder (output=FOLDER)."
+        kept = "The previous one is kept." if path.exists() else "There was none before."
+        advice = "Free some space or choose another folder (output=FOLDER)."
         if any(path.parent.glob("*.ckpt")):
-            advice = "Make room, then resume."
+            advice = "Free some space, then resume."
         raise CheckpointError(
             f"Checkpoint {path}: could not be written: {found}.\n  {kept} {advice}"
         ) from error
 
 
 def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of seqnets: a local file, whole, of tensors and plain values alone.
+    """Read a checkpoint of seqnets, which holds tensors and plain values only.
 
     Args:
         path: The file.
-        map_location: Where its tensors go, as for ``torch.load``.
+        map_location: Device of its tensors, as for ``torch.load``.
 
     Raises:
-        CheckpointError: There is no such file, it is cut short or damaged, holds more than tensors
-            and plain values, or is no checkpoint of seqnets.
+        CheckpointError: The file is missing, truncated or damaged, holds more than tensors and
+            plain values, or is not a checkpoint of seqnets.
     """
     path = Path(path)
     try:
@@ -92,8 +92,8 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"Checkpoint {path}: holds more than tensors and plain values, and was not loaded.\n"
-            f"  The rest could be code, and seqnets never writes any."
+            f"Checkpoint {path}: holds more than tensors and plain values, so it was not loaded.\n"
+            f"  The rest could be code, which seqnets never writes."
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "seqnets"} <= checkpoint.keys():
         raise CheckpointError(
@@ -104,17 +104,17 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
 
 
 def load_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:
-    """Put a checkpoint's weights into a module.
+    """Load a checkpoint's weights into a module.
 
     Raises:
-        CheckpointError: They are those of another model; says which weights differ.
+        CheckpointError: The weights differ in name or shape from the module's.
     """
     check_weights(module, checkpoint, path)
     module.load_state_dict(checkpoint["state_dict"])
 
 
 def check_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:
-    """Raise CheckpointError unless the checkpoint's weights are those of this module."""
+    """Raise CheckpointError unless the checkpoint's weights fit the module."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
     differing = [
@@ -131,34 +131,34 @@ def check_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Pat
 
 
 def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] = ()) -> None:
-    """Raise CheckpointError unless data mean to a model what those that it was trained on meant.
+    """Raise CheckpointError unless data have the same meaning to a model as its training data.
 
     Args:
-        known: What the checkpoint keeps of its data.
-        found: What the data at hand say of themselves.
+        known: The checkpoint's description of its data.
+        found: The description of the data at hand.
         path: The checkpoint.
-        but: What may differ.
+        but: Keys that may differ.
     """
     for what in sorted(known, key="sizes".__eq__):  # the sizes last: they follow from the others
         old, new = known[what], found.get(what)
-        near = 1e-5 if what == "sample" else 1e-12  # scaled numbers, near 0 too
-        if what in but or _alike(old, new, near):
+        tolerance = 1e-5 if what == "sample" else 1e-12  # scaled numbers, tolerance 0 too
+        if what in but or _alike(old, new, tolerance):
             continue
         if what == "sample":
             raise CheckpointError(
-                f"Checkpoint {path}: the data have changed since its run began, expected the "
-                "numbers that they had.\n  Use the files as they were, or begin a new run."
+                f"Checkpoint {path}: the data have changed since its run began, expected the same "
+                "numbers.\n  Use the original files, or start a new run."
             )
         if what == "vocabulary":
-            hint = "the text it was trained on, for the vocabulary is made of its training part"
+            hint = "the text it was trained on: its training part defines the vocabulary"
         elif what in ("scaling", "numbers"):
-            hint = "the training part that it has, for the scales are made of that"
+            hint = "the training part it was trained on, which defines the scales"
         elif what == "counts":
-            hint = "the files as they were, or begin a new run"
+            hint = "the original files, or start a new run"
         else:
             hint = f"data with the same {what}"
         raise CheckpointError(
-            f"Checkpoint {path}: the dataset's {what} is another than the model's: "
+            f"Checkpoint {path}: the dataset's {what} differs from the model's: "
             f"{_difference(old, new)}.\n"
             f"  The model's outputs would mean something else. Use {hint}."
         )
@@ -172,30 +172,32 @@ def _difference(old: Any, new: Any) -> str:
         return f"{len(new)} entries, expected the model's {len(old)}{named}"
     if isinstance(old, dict) and isinstance(new, dict):
         what = next(key for key in {**old, **new} if not _alike(old.get(key), new.get(key)))
-        return f"{what} is {_shown(new.get(what))}, expected {_shown(old.get(what))}"
-    return f"{_shown(new)}, expected the model's {_shown(old)}"
+        return f"{what} is {_shorten(new.get(what))}, expected {_shorten(old.get(what))}"
+    return f"{_shorten(new)}, expected the model's {_shorten(old)}"
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _alike(old: Any, new: Any, near: float = 1e-12) -> bool:
-    """Whether plain values are the same, numbers up to the rounding of another machine."""
+def _alike(old: Any, new: Any, tolerance: float = 1e-12) -> bool:
+    """Whether plain values are equal, with numbers up to rounding on another machine."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_alike(old[key], new[key], near) for key in old)
+        return old.keys() == new.keys() and all(
+            _alike(old[key], new[key], tolerance) for key in old
+        )
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(
-            _alike(a, b, near) for a, b in zip(old, new, strict=True)
+            _alike(a, b, tolerance) for a, b in zip(old, new, strict=True)
         )
     if isinstance(old, float) and isinstance(new, float):
-        return math.isclose(old, new, rel_tol=1e-6, abs_tol=near)
+        return math.isclose(old, new, rel_tol=1e-6, abs_tol=tolerance)
     return bool(old == new)
 
 
 def _seal(file: IO[bytes]) -> None:
-    """Give a finished zip file its own digest as comment; its last two bytes are its length, 0."""
+    """Append a zip file's digest as its comment, whose length is the file's last two bytes."""
     size = file.tell()
     digest = _digest(file, size)
     file.seek(size - 2)
@@ -210,18 +212,18 @@ def _check_seal(file: IO[bytes], path: Path) -> None:
         seal = file.read()
     if not seal.startswith(_MARK):
         raise CheckpointError(
-            f"Checkpoint {path}: is cut short, or seqnets did not write it: its seal is missing.\n"
-            f"  Take another, best.ckpt or last.ckpt."
+            f"Checkpoint {path}: has no seal, so it is truncated or was not written by seqnets.\n"
+            f"  Use another one, best.ckpt or last.ckpt."
         )
     if _digest(file, size) != seal[len(_MARK) :]:
         raise CheckpointError(
             f"Checkpoint {path}: is damaged, its SHA-256 is not the one it was written with.\n"
-            f"  Take another, best.ckpt or last.ckpt, or a copy from elsewhere."
+            f"  Use another one, best.ckpt or last.ckpt, or a backup."
         )
 
 
 def _digest(file: IO[bytes], size: int) -> bytes:
-    """The SHA-256 of a file's first bytes, its comment's length taken as 0."""
+    """The SHA-256 of a zip file's first ``size`` bytes, without its comment's length."""
     digest = hashlib.sha256()
     file.seek(0)
     left = size - 2

@@ -32,7 +32,7 @@ class _Adding(ExperimentWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
-    def go_on_after(self, step: int) -> None:
+    def purge_after(self, step: int) -> None:
         """Take away the rows of later steps, and of the training at this one: they come again."""
         path = Path(self.metrics_file_path)
         if not path.exists():

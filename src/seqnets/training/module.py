@@ -1,4 +1,4 @@
-"""One LightningModule for all tasks."""
+"""The LightningModule for all tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchmetrics import Metric, MetricCollection
 import seqnets
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.layers import detach, map_state
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
@@ -30,38 +30,36 @@ from seqnets.typing import Batch, Known
 FORMAT = 1
 
 _MODES = {True: "max", False: "min", None: None}
-"""Which way a metric improves, by whether it says that higher is better."""
+"""A metric's mode by its ``higher_is_better``."""
 
 
 class SequenceModule(LightningModule):
-    """A model, what it is to learn, and how.
+    """A model with its objective, optimizer and schedule.
 
-    Where a batch continues the one before (``batch.carry``), the model's state is carried over
-    without its history: gradients flow through one batch, which is truncated backpropagation
-    through time. Training and evaluation carry states of their own.
+    If a batch continues the one before (``batch.carry``), the model's state is carried over
+    detached: gradients flow through one batch, which is truncated backpropagation through time.
+    Training, validation and test each carry their own state.
 
-    Its checkpoints hold, beside Lightning's part, what an exact resume needs of every process:
-    random states, carried state, and gradients that wait for more to be added.
+    Besides Lightning's part, checkpoints hold what an exact resume needs of every process: random
+    states, the carried state, and gradients that are still being accumulated.
 
     Args:
-        model: Takes (x, state, lengths), gives (output, state).
-        objective: Scores what it gives.
-        known: What the dataset says of itself, for the metrics and the card.
-        optimizer: Makes the optimizer from the parameters. The averages of one that averages
-            weights are what is validated, kept in checkpoints and left at the end.
-        scheduler: Makes the learning-rate schedule from the optimizer; constant if omitted. One
-            that takes ``total_steps`` is told the run's optimizer steps and advances each step;
-            one that waits for a plateau looks at the validation loss; others advance each epoch.
+        model: Maps (x, state, lengths) to (output, state).
+        objective: Scores the output.
+        known: The dataset's description of itself, for the metrics and the card.
+        optimizer: Builds the optimizer from the parameters. If it averages weights, the averages
+            are what is validated, saved in checkpoints and left at the end.
+        scheduler: Builds the learning-rate schedule from the optimizer; constant if omitted. One
+            that takes ``total_steps`` receives the run's optimizer steps and advances each step;
+            ReduceLROnPlateau follows the validation loss; others advance each epoch.
 
     Attributes:
-        card: Plain values that the checkpoint keeps: the resolved "config", and what the dataset
-            says of itself as "data".
-        last_loss: The loss of the last training batch, over all processes, on its device; None
-            before the first.
-        gradient_norm: The norm of the gradients that are about to be used, if somebody has found
-            it; clipping then need not.
-        graphs: What runs training batches in one launch each, where it can; the callback CUDAGraphs
-            puts it there.
+        card: Plain values saved in checkpoints: the resolved "config", and ``known`` as "data".
+        last_loss: The loss of the last training batch, averaged over processes, on its device;
+            None before the first batch.
+        gradient_norm: The norm of the gradients for the next optimizer step if a callback has
+            computed it, so that clipping need not; else None.
+        graphs: Replays training batches as CUDA graphs; set by the callback CUDAGraphs.
     """
 
     def __init__(
@@ -81,11 +79,11 @@ class SequenceModule(LightningModule):
         self.last_loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
         self.graphs: BatchGraphs | None = None
-        self._differentiated = False
+        self._has_gradients = False
         self.losses = Metrics({part: MeanLoss() for part in ("val", "test")})
         scored = {part: objective.metrics(known) for part in ("val", "test")}
         self.scores = Metrics(
-            {part: _together(metrics.values()) for part, metrics in scored.items()}
+            {part: _collection(metrics.values()) for part, metrics in scored.items()}
         )
         self._modes = {name: _MODES[m.higher_is_better] for name, m in scored["val"].items()}
         self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
@@ -96,52 +94,52 @@ class SequenceModule(LightningModule):
 
     @property
     def figures(self) -> dict[str, str | None]:
-        """What is logged of a part that is scored, by name, and which way it improves.
+        """The names of the figures logged for validation and test, with their modes.
 
-        That is "min" or "max"; None where nobody says.
+        A mode is "min" or "max"; None if unknown.
         """
         figures = {"loss": "min", **dict.fromkeys(self.objective.derived(0.0)), **self._modes}
         return {**figures, self.objective.metric: self.objective.mode}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # which Lightning sets some forty times a step
+        if name == "_current_fx_name":  # Lightning sets it about forty times a step
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        state, replayed = self._before(batch, "train"), None
+        state, replayed = self._carried_state(batch, "train"), None
         if self.graphs is not None:
             replayed = self.graphs.run(batch, state)
-        self._differentiated = replayed is not None
+        self._has_gradients = replayed is not None
         if replayed is not None:
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
         outcome = self._run(batch, state, "train")
-        self.last_loss = _mean_of_all_processes(outcome.loss.detach())
+        self.last_loss = _mean_over_processes(outcome.loss.detach())
         return outcome.total
 
     def optimizer_zero_grad(self, *args: Any) -> None:
-        """Forget the last gradients, unless those of a replayed batch are there already."""
-        if not self._differentiated:
+        """Zero the gradients, unless a replayed graph has already computed this batch's."""
+        if not self._has_gradients:
             super().optimizer_zero_grad(*args)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Find the gradients, unless those of a replayed batch are there already.
+        """Compute the gradients, unless a replayed graph has already done so.
 
-        In this thread, for the one that torch keeps for a GPU has to be woken each time.
+        This runs in the current thread: waking autograd's GPU thread takes time at each step.
         """
-        if not self._differentiated:
+        if not self._has_gradients:
             with torch.autograd.set_multithreading_enabled(False):
                 super().backward(loss, *args, **kwargs)
 
     def as_validated(self) -> AbstractContextManager[None]:
-        """Have the weights that validations see: averages, where the optimizer makes them."""
+        """A context with the weights for validation: the averages, if the optimizer keeps any."""
         return nullcontext() if self._averaging is None else self._averaging.averaged()
 
     def on_validation_start(self) -> None:
-        """Take the averaged weights, if there are any."""
+        """Switch to the averaged weights, if there are any."""
         self._validating.enter_context(self.as_validated())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -153,7 +151,7 @@ class SequenceModule(LightningModule):
         self._score(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the whole validation part, and tell those that wait for them."""
+        """Log the figures of the validation part; notify schedule and optimizer that use them."""
         loss = self._summarise("val")
         if not is_training(self.trainer):
             return
@@ -163,31 +161,31 @@ class SequenceModule(LightningModule):
             self._averaging.observe(loss)
 
     def on_validation_end(self) -> None:
-        """Take the weights that training goes on with; the callbacks have been called."""
+        """Switch back to the training weights, after the callbacks have run."""
         self._validating.close()
 
     def on_train_end(self) -> None:
-        """Leave the averaged weights, if there are any."""
+        """Leave the averaged weights in the model, if there are any."""
         if self._averaging is not None:
             self._averaging.finish()
 
     def on_test_epoch_end(self) -> None:
-        """Log the figures of the whole test part."""
+        """Log the figures of the test part."""
         self._summarise("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule with when it advances."""
+        """The optimizer, and the schedule with the interval at which it advances."""
         optimizer = self.optimizer_factory(self.model.parameters())
         self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
         if self._averaging is not None:
-            self._check_validates("NonMonotonicASGD")
+            self._require_validation("NonMonotonicASGD")
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
-            total = _steps_of_the_run(self.trainer)
+            total = _total_steps(self.trainer)
             if total is None:
                 raise ConfigError(
-                    "scheduler: one that spans the run came with a run of no known length.\n"
+                    "scheduler: needs total_steps, expected a run of known length.\n"
                     "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
                     "scheduler=constant."
                 )
@@ -197,25 +195,25 @@ class SequenceModule(LightningModule):
         if isinstance(schedule, ReduceLROnPlateau):
             if schedule.mode != "min":
                 raise ConfigError(
-                    f"scheduler: mode is {schedule.mode!r}, expected 'min': a plateau is one of "
-                    f"the validation loss."
+                    f"scheduler: mode is {schedule.mode!r}, expected 'min': it follows the "
+                    f"validation loss."
                 )
-            self._check_validates("scheduler: ReduceLROnPlateau")
-            # Lightning would advance it after the moment at which checkpoints are written
+            self._require_validation("scheduler: ReduceLROnPlateau")
+            # Lightning would advance it only after checkpoints are written
             self._plateau = schedule
             return optimizer
         return [optimizer], [{"scheduler": schedule, "interval": "epoch"}]
 
-    def _check_validates(self, who: str) -> None:
-        """Raise where something waits for validations and there are none."""
+    def _require_validation(self, who: str) -> None:
+        """Raise ConfigError if the run has no validations."""
         if not self.trainer.limit_val_batches:
             raise ConfigError(
-                f"{who} came with trainer.limit_val_batches=0, expected validations: it goes by "
-                f"their loss, and would do nothing."
+                f"{who}: got trainer.limit_val_batches=0, expected validations: without their loss "
+                f"it would have no effect."
             )
 
     def on_train_start(self) -> None:
-        """Go on where the run that is resumed was: random numbers, gradients, schedule."""
+        """Restore random states, gradients and schedule of a resumed run."""
         if self._resumed is None:
             return
         random_state.restore(self._resumed["random"])
@@ -227,7 +225,7 @@ class SequenceModule(LightningModule):
         self._resumed = None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Tell callbacks the loss now and then; Monitor writes it to the loggers."""
+        """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
         if self.last_loss is not None and is_time_to_log(self.trainer):
             self.log("train/loss", self.last_loss, logger=False)
 
@@ -237,7 +235,7 @@ class SequenceModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients as the trainer says, by the norm that is known where one is."""
+        """Clip the gradients as the trainer is configured, with a known norm if there is one."""
         norm, self.gradient_norm = self.gradient_norm, None
         if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -247,13 +245,13 @@ class SequenceModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an exact resume needs, and the card."""
-        waiting = self.trainer.accumulate_grad_batches > 1
+        accumulates = self.trainer.accumulate_grad_batches > 1
         mine = {
             "random": random_state.capture(),
             "gradients": {
                 name: parameter.grad.cpu()
                 for name, parameter in self.named_parameters()
-                if waiting and parameter.grad is not None
+                if accumulates and parameter.grad is not None
             },
             "carried": map_state(Tensor.cpu, self._carried["train"]),
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
@@ -262,15 +260,15 @@ class SequenceModule(LightningModule):
             "format": FORMAT,
             "version": seqnets.__version__,
             **self.card,
-            "processes": _of_all_processes(mine),
+            "processes": _gather(mine),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the carried state, and the random states for when training starts.
+        """Restore the carried state, and keep the rest for when training starts.
 
         Raises:
-            CheckpointError: The checkpoint is of another format or model, its run had other data,
-                or it was written by another number of processes.
+            CheckpointError: The checkpoint has another format, or belongs to another model, other
+                data or another number of processes.
         """
         path = str(self.trainer.ckpt_path)
         ours = checkpoint["seqnets"]
@@ -280,7 +278,7 @@ class SequenceModule(LightningModule):
                 f"  It was written by seqnets {ours['version']}."
             )
         check_weights(self, checkpoint, path)
-        # Lightning would fill the weights first, and round those of float64
+        # Lightning would load the weights first, and round those of float64
         self.trainer.precision_plugin.convert_module(self)
         if self.trainer.state.fn != "fit":
             return
@@ -290,13 +288,13 @@ class SequenceModule(LightningModule):
             raise CheckpointError(
                 f"Checkpoint {path}: was written by {len(processes)} processes, expected "
                 f"{self.trainer.world_size}.\n"
-                f"  Each has a state of its own; resume with as many (trainer.devices)."
+                f"  Each has its own state; resume with the same number (trainer.devices)."
             )
         self._resumed = processes[self.trainer.global_rank]
         self._carried["train"] = self._resumed["carried"]
 
-    def _before(self, batch: Batch, part: str) -> Any:
-        """The state that is carried into a batch; None if it begins anew."""
+    def _carried_state(self, batch: Batch, part: str) -> Any:
+        """The state carried into a batch; None if the batch starts new sequences."""
         state = self._carried[part] if batch.carry else None
         return map_state(lambda tensor: tensor.to(self.device), state)
 
@@ -306,18 +304,18 @@ class SequenceModule(LightningModule):
         return outcome
 
     def _score(self, batch: Batch, part: str) -> None:
-        outcome = self._run(batch, self._before(batch, part), part)
+        outcome = self._run(batch, self._carried_state(batch, part), part)
         self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
-        self.scores[part].update(wide(outcome.predictions), wide(outcome.targets))  # type: ignore[operator]
+        self.scores[part].update(upcast(outcome.predictions), upcast(outcome.targets))  # type: ignore[operator]
 
     def _summarise(self, part: str) -> float:
         loss: Any = self.losses[part]
         scores: Any = self.scores[part]
         mean = float(loss.compute())
         names = list(self._modes)
-        named = {names[int(place)]: score for place, score in scores.compute().items()}
+        named = {names[int(index)]: score for index, score in scores.compute().items()}
         figures = {"loss": mean, **self.objective.derived(mean), **named}
-        if self.trainer.loggers:  # whose step may lag behind by one, left to Lightning
+        if self.trainer.loggers:  # Lightning's own step may lag behind by one
             self.log("step", float(self.global_step))
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
         loss.reset()
@@ -325,52 +323,52 @@ class SequenceModule(LightningModule):
         return mean
 
 
-def _together(metrics: Iterable[Metric]) -> MetricCollection:
-    """Metrics by their places: a name may have a dot, which the name of a module may not.
+def _collection(metrics: Iterable[Metric]) -> MetricCollection:
+    """Metrics keyed by index: their names may contain dots, which module names may not.
 
-    Each counts for itself. torchmetrics would let those share what they have counted that agree
-    after a first batch, though it be one without targets.
+    Compute groups are off: torchmetrics would merge metrics whose states agree after the first
+    batch, even if that batch has no targets.
     """
-    placed = {str(place): metric for place, metric in enumerate(metrics)}
-    return MetricCollection({**placed}, compute_groups=False)
+    indexed = {str(index): metric for index, metric in enumerate(metrics)}
+    return MetricCollection({**indexed}, compute_groups=False)
 
 
 def is_training(trainer: Trainer) -> bool:
-    """Whether a trainer trains: a validation is no trial before it, and not asked for alone."""
+    """Whether a trainer is in ``fit``, its sanity check aside."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def is_time_to_log(trainer: Trainer) -> bool:
-    """Whether the optimizer step that comes is one of those that are logged."""
+    """Whether the next optimizer step is a logging step."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every) and trainer.global_step % every == 0
 
 
-def _mean_of_all_processes(mine: Tensor) -> Tensor:
-    if not _are_several():
+def _mean_over_processes(mine: Tensor) -> Tensor:
+    if not _is_distributed():
         return mine
-    everyones = mine / dist.get_world_size()
-    dist.all_reduce(everyones)
-    return everyones
+    mean = mine / dist.get_world_size()
+    dist.all_reduce(mean)
+    return mean
 
 
-def _are_several() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _of_all_processes(mine: dict[str, Any]) -> list[dict[str, Any]]:
-    if not _are_several():
+def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
+    if not _is_distributed():
         return [mine]
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, mine)
-    return everyones
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered
 
 
-def _steps_of_the_run(trainer: Trainer) -> int | None:
-    """Optimizer steps from the first to the last; None where only time ends the run.
+def _total_steps(trainer: Trainer) -> int | None:
+    """Optimizer steps of the whole run; None if only time limits it.
 
-    Lightning's own estimate sets up the data. What is set up so early is not told, on resume, how
-    far its epoch had come.
+    Lightning's ``estimated_stepping_batches`` would set up the data so early that, on resume, the
+    loader would not learn its position in the epoch.
     """
     longest = None if trainer.max_steps == -1 else trainer.max_steps
     if trainer.max_epochs in (None, -1):

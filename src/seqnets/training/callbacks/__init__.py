@@ -1,4 +1,4 @@
-"""What happens around the training loop."""
+"""Callbacks of the training loop."""
 
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.divergence import DivergenceGuard

@@ -1,4 +1,4 @@
-"""When checkpoints are written."""
+"""When to write checkpoints."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from seqnets.training.module import is_training
 class Checkpoints(Checkpoint):
     """Keep the best checkpoint and the last one, in the run's folder ``checkpoints``.
 
-    ``best.ckpt`` is written when the objective's metric improves on the validation part, or is
-    what it was while the loss falls: few sequences leave few different accuracies;
-    ``last.ckpt`` after each validation, at the end, and every so many steps. A run that ends by
-    its steps, epochs or time is validated then, however seldom it was before, so that its last
-    weights can be the best. Both are written at moments from which Lightning's loops go on exactly:
-    after a validation, or after a batch that none follows. Lightning calls this callback after all
-    others, whose states it writes.
+    ``best.ckpt`` is written when the objective's metric improves on the validation part; ties,
+    which few sequences make likely, are broken by the loss. ``last.ckpt`` is written after each
+    validation, at the end, and every ``every_n_steps`` steps. A run that ends by its steps, epochs
+    or time is validated at its end, whatever the interval, so that its last weights can be the
+    best. Both files are written only when Lightning's loops can resume exactly: after a validation,
+    or after a batch that no validation follows. Lightning calls this callback after all others,
+    whose states it saves.
 
     Args:
-        every_n_steps: Steps between two writes of ``last.ckpt``; 0 writes it after validations
-            and at the end only.
+        every_n_steps: Steps between two writes of ``last.ckpt``; with 0 it is written only after
+            validations and at the end.
     """
 
     def __init__(self, every_n_steps: int = 0) -> None:
@@ -39,7 +39,7 @@ class Checkpoints(Checkpoint):
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
-        """Where a trainer's checkpoints lie."""
+        """The folder of a trainer's checkpoints."""
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best score of a run that was stopped."""
+        """Restore the best score of a resumed run."""
         self.best_score = state_dict["best_score"]
         self.best_loss = state_dict["best_loss"]
 
@@ -56,11 +56,11 @@ class Checkpoints(Checkpoint):
         self._epochs_between = trainer.check_val_every_n_epoch
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Write ``last.ckpt`` if it is time, and no validation follows that would."""
+        """Write ``last.ckpt`` if it is due and no validation follows, which would write it."""
         step = trainer.global_step
         last = was_last_batch(trainer)
         trainer.should_stop = trainer.should_stop or last
-        ends = last or (trainer.should_stop and may_stop(trainer))
+        ends = last or (trainer.should_stop and minimum_reached(trainer))
         if ends:  # the last weights are validated, whatever the intervals are
             trainer.check_val_every_n_epoch = 1
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
@@ -68,11 +68,11 @@ class Checkpoints(Checkpoint):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Leave the trainer as it was."""
+        """Restore the trainer's validation interval."""
         trainer.check_val_every_n_epoch = self._epochs_between
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write ``last.ckpt``, and ``best.ckpt`` if it is better than all before."""
+        """Write ``last.ckpt``, and ``best.ckpt`` if the score is the best so far."""
         if not is_training(trainer):
             return
         objective = pl_module.objective
@@ -101,21 +101,21 @@ class Checkpoints(Checkpoint):
 
 
 def was_last_batch(trainer: Trainer) -> bool:
-    """Whether the run has made all the steps, or all the epochs, that it may."""
+    """Whether the run has reached its maximum of steps or epochs."""
     return 0 <= trainer.max_steps <= trainer.global_step or (
         trainer.max_epochs is not None and 0 <= trainer.max_epochs <= _epochs(trainer)
     )
 
 
-def may_stop(trainer: Trainer) -> bool:
-    """Whether the run has made the steps and epochs before which nobody can stop it."""
-    least = trainer.fit_loop
-    steps, epochs = least.min_steps or 0, least.min_epochs or 0
+def minimum_reached(trainer: Trainer) -> bool:
+    """Whether the run has reached its minimum of steps and epochs."""
+    loop = trainer.fit_loop
+    steps, epochs = loop.min_steps or 0, loop.min_epochs or 0
     return trainer.global_step >= steps and _epochs(trainer) >= epochs
 
 
 def _epochs(trainer: Trainer) -> int:
-    """How many epochs have ended with the batch that has just ended."""
+    """How many epochs are complete after the batch that has just ended."""
     return trainer.current_epoch + bool(trainer.is_last_batch)
 
 

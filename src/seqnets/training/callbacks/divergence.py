@@ -1,4 +1,4 @@
-"""Stopping before a run spends hours on numbers that are none."""
+"""Stop a run whose numbers are no longer finite."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from lightning.pytorch import Callback, Trainer
 from seqnets.checks import check_count
 from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
-from seqnets.training.callbacks.later import Later
+from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.module import is_training
 
 
 class DivergenceGuard(Callback):
-    """Stop when the loss, a gradient or the validation's loss is NaN or infinite.
+    """Stop when the loss, a gradient or the validation loss is NaN or infinite.
 
-    On a CPU each step is looked at, before the weights take it in. Elsewhere that would make the
-    device wait: every so many steps the numbers are sent for, and looked at one step later or
-    before a checkpoint is written. What happened in between shows in the weights, which no
-    checkpoint takes in unless they are finite. A validation's loss is looked at before its
+    On a CPU every step is checked, before the weights are updated. On other devices that would
+    force a synchronisation: the numbers are copied every ``every_n_steps`` steps and checked one
+    step later, or before a checkpoint is written. Divergence in between shows in the weights, and
+    no checkpoint is written unless they are finite. A validation loss is checked before its
     checkpoints are written.
 
     Args:
-        every_n_steps: Steps between two looks at a device that is no CPU.
+        every_n_steps: Steps between two checks on devices other than CPUs.
 
     Raises:
-        ConfigError: ``every_n_steps`` is no integer from 1.
-        DivergenceError: From the training loop; says step, epoch, batch, and the last checkpoint.
+        ConfigError: ``every_n_steps`` is not a positive integer.
+        DivergenceError: From the training loop; names step, epoch, batch and the last checkpoint.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
         check_count("DivergenceGuard", every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._batch = 0
-        self._look: _Look | None = None
+        self._reading: _Reading | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the batch's number, for the message."""
+        """Remember the batch's number, for the message."""
         self._batch = batch_idx
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Look at the loss and the gradients that are about to be used."""
-        self._judge(trainer)
+        """Check the loss, and the gradients that are about to be applied."""
+        self._check(trainer)
         on_cpu = pl_module.device.type == "cpu"
         if not on_cpu and trainer.global_step % self.every_n_steps:
             return
@@ -55,21 +55,21 @@ class DivergenceGuard(Callback):
         loss = pl_module.last_loss.float()
         norm = torch.nn.utils.get_total_norm(gradients)
         place = f"{_place(trainer)}, batch {self._batch}"
-        self._look = _Look(Later(torch.stack([loss, norm.to(loss)])), place, on_cpu)
+        self._reading = _Reading(Deferred(torch.stack([loss, norm.to(loss)])), place, on_cpu)
         if on_cpu:
-            self._judge(trainer)
-        if trainer.world_size == 1:  # else it may be that of a share of them
+            self._check(trainer)
+        if trainer.world_size == 1:  # else it may be the norm of one shard
             pl_module.gradient_norm = norm
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look at the loss of the whole validation part."""
+        """Check the loss of the validation part."""
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if is_training(trainer) and not math.isfinite(loss):
             raise _error(trainer, f"the validation loss is {loss}", _place(trainer), "not kept")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
-        """Let no checkpoint be written over a good one once the numbers or the weights are bad."""
-        self._judge(trainer)
+        """Refuse to overwrite a good checkpoint once the numbers or weights are not finite."""
+        self._check(trainer)
         named = pl_module.named_parameters()
         bad = next((name for name, weight in named if not weight.isfinite().all()), None)
         if bad is not None:
@@ -77,26 +77,26 @@ class DivergenceGuard(Callback):
             raise _error(trainer, found, _place(trainer), "not kept")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """The last look."""
-        self._judge(trainer)
+        """Check the last numbers."""
+        self._check(trainer)
 
-    def _judge(self, trainer: Trainer) -> None:
-        if self._look is None:
+    def _check(self, trainer: Trainer) -> None:
+        if self._reading is None:
             return
-        (loss, norm), look = self._look.numbers.read(), self._look
-        self._look = None
-        weights = "not changed by it" if look.in_time else "perhaps changed by it"
+        reading, self._reading = self._reading, None
+        loss, norm = reading.numbers.read()
+        weights = "not changed by it" if reading.in_time else "perhaps changed by it"
         if not math.isfinite(loss):
-            raise _error(trainer, f"the loss is {loss}", look.place, weights)
+            raise _error(trainer, f"the loss is {loss}", reading.place, weights)
         if not math.isfinite(norm) and trainer.precision != "16-mixed":  # its scaler skips those
             found = f"the loss is {loss:.4g} and the gradient's norm {norm}"
-            raise _error(trainer, found, look.place, weights)
+            raise _error(trainer, found, reading.place, weights)
 
 
-class _Look(NamedTuple):
-    """A loss and a gradient's norm, where they come from, and if read before the weights change."""
+class _Reading(NamedTuple):
+    """A loss and a gradient norm, their step, and whether they are read before the update."""
 
-    numbers: Later
+    numbers: Deferred
     place: str
     in_time: bool
 

@@ -9,7 +9,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from seqnets.training.callbacks.tensorboard import writer_of
 
-_WATCHERS = ("allow", "callbacks", "logger", "output", "resume")
+_WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
 
 
 class Hyperparameters(Callback):
@@ -23,7 +23,7 @@ class Hyperparameters(Callback):
         self._end: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say which configuration runs, and which figures count."""
+        """Write the configuration and the names of the figures."""
         writer = writer_of(trainer)
         if writer is None:
             return
@@ -34,17 +34,17 @@ class Hyperparameters(Callback):
             writer._get_file_writer().add_summary(summary)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say that the run has ended well."""
+        """Mark the run as finished."""
         writer = writer_of(trainer)
         if writer is not None and self._end is not None:
             writer._get_file_writer().add_summary(self._end)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int]:
-    """What decides a run, as dotted keys and values that TensorBoard takes.
+    """A configuration as dotted keys and plain values, as TensorBoard takes them.
 
-    A group's class stands under the group's own key, by its name alone. What only watches the run
-    is left out.
+    A group's class is stored by its name under the group's own key. Groups that do not affect the
+    result, such as callbacks and loggers, are left out.
     """
     if not isinstance(config, dict):
         return {prefix: config if isinstance(config, (bool, str, float, int)) else str(config)}
@@ -52,6 +52,6 @@ def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int
     for name, value in config.items():
         if name == "_target_":
             flat[prefix] = value.rpartition(".")[2]
-        elif name != "_partial_" and (prefix or name not in _WATCHERS):
+        elif name != "_partial_" and (prefix or name not in _WITHOUT_EFFECT):
             flat |= flatten(value, f"{prefix}.{name}" if prefix else name)
     return flat

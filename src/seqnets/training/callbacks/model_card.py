@@ -1,4 +1,4 @@
-"""What is being trained, for who looks at TensorBoard."""
+"""The model's layers and the run's configuration in TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from seqnets.training.callbacks.tensorboard import writer_of
 class ModelCard(Callback):
     """Write the model's layers and the run's configuration into TensorBoard's TEXT tab.
 
-    There is no graph: TensorBoard takes only that of ``torch.jit.trace``, which torch has
-    deprecated and which fails its own checks on the models here.
+    There is no graph: TensorBoard supports only ``torch.jit.trace``, which is deprecated and fails
+    its own checks on these models.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -30,9 +30,9 @@ class ModelCard(Callback):
 
 
 def summary(model: nn.Module) -> str:
-    """A Markdown table of the layers that have parameters: name, what it is, shapes, how many.
+    """A Markdown table of the layers with parameters: name, class, shapes, number of parameters.
 
-    A parameter that two layers share is counted at the first.
+    A shared parameter is counted once, at the first layer that has it.
     """
     rows: list[str] = []
     seen: set[nn.Parameter] = set()

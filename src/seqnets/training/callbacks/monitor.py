@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run as it goes."""
+"""Logging of a run's progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
-from seqnets.training.callbacks.later import Later
+from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.training.module import is_time_to_log
@@ -24,10 +24,10 @@ _BINS = 64
 class Monitor(Callback):
     """Log loss, learning rate, gradient norms, throughput, and histograms of all parameters.
 
-    Norms are those before clipping: ``gradient_norm/total`` and one for each layer. Throughput
-    is in time steps per second, B * T. All but histograms are logged at every
-    ``trainer.log_every_n_steps`` steps, and nothing is computed at others. A device is not waited
-    for: its numbers are written one step later, under the step that they belong to.
+    Norms are taken before clipping: ``gradient_norm/total`` and one per layer. Throughput is in
+    time steps per second, B * T. Everything but histograms is computed and logged every
+    ``trainer.log_every_n_steps`` steps. To avoid synchronisation, a device's numbers are written
+    one step later, under the step that they belong to.
 
     Args:
         histograms_every_n_steps: Steps between two histograms; 0 for none.
@@ -42,7 +42,7 @@ class Monitor(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Time runs."""
+        """Start the clock."""
         self._throughput.start()
 
     def on_train_batch_end(
@@ -52,24 +52,24 @@ class Monitor(Callback):
         self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Time stands still."""
+        """Stop the clock."""
         self._throughput.pause()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Log, if it is time."""
+        """Log if it is due."""
         self._write(trainer)
         step = trainer.global_step
         if trainer.loggers and is_time_to_log(trainer):
             named = {"train/loss": pl_module.last_loss}
             norms = _norms(pl_module.model)
             named |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
-            numbers = Later(torch.stack([value.float() for value in named.values()]))
+            numbers = Deferred(torch.stack([value.float() for value in named.values()]))
             known = {
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "epoch": trainer.current_epoch,
             }
             rate = self._throughput.read()
-            if rate:  # some batch has ended since
+            if rate:  # at least one batch has ended since the last reading
                 known["throughput/time_steps_per_second"] = rate
             self._pending = _Figures(step, known, list(named), numbers)
         writer = writer_of(trainer)
@@ -81,11 +81,11 @@ class Monitor(Callback):
                     _add_histogram(writer, f"gradients/{name}", parameter.grad, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write what is left."""
+        """Write the pending figures."""
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write what is left."""
+        """Write the pending figures."""
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
@@ -100,16 +100,16 @@ class Monitor(Callback):
 
 
 class _Figures(NamedTuple):
-    """What a step has to say: what is known at once, and what a device has yet to tell."""
+    """A step's figures: values known at once, and those still on the device."""
 
     step: int
     known: dict[str, float]
     names: list[str]
-    numbers: Later
+    numbers: Deferred
 
 
 def _add_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -> None:
-    """Count where the numbers lie, in bins of one width: only the counts leave the device."""
+    """Write a histogram with bins of equal width, computed on the device."""
     values = tensor.detach().float()
     moments = [values.amin(), values.amax(), values.sum(), values.square().sum()]
     low, high, total, squares = torch.stack(moments).tolist()
@@ -124,7 +124,7 @@ def _add_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -
 
 
 def _norms(model: nn.Module) -> dict[str, Tensor]:
-    """The gradient's norm in total, and of each module that has parameters of its own."""
+    """The norm of all gradients, and of those of each module with parameters of its own."""
     named = dict(_gradients(model))
     flat = [gradient for gradients in named.values() for gradient in gradients]
     if not flat:
@@ -138,7 +138,7 @@ def _norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _gradients(model: nn.Module) -> Iterator[tuple[str, list[Tensor]]]:
-    """Those of each module's own parameters; of what several share, with the first of them."""
+    """The gradients of each module's own parameters; shared ones belong to the first module."""
     seen: set[nn.Parameter] = set()
     for name, module in model.named_modules():
         parameters = [p for p in module.parameters(recurse=False) if p not in seen]

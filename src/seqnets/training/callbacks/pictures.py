@@ -1,4 +1,4 @@
-"""What a model says of a few sequences, to be seen in TensorBoard."""
+"""Pictures of a model's predictions in TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import visible
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class Pictures(Sparingly):
-    """Show what the model says of some of the validation part, after validations.
+    """Show predictions for a sample of the validation part, after validations.
 
-    What there is to see is the objective's to say (:meth:`~seqnets.training.Objective.pictures`).
-    Without matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and the log says so.
+    The objective makes the pictures (:meth:`~seqnets.training.Objective.pictures`). Without
+    matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and a warning is logged.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say now that nothing will be drawn."""
+        """Warn early if matplotlib is missing."""
         if writer_of(trainer) is not None and not can_draw():
             logger.warning("No pictures: matplotlib is missing (pip install 'seqnets[plot]').")
 
@@ -39,31 +39,31 @@ class Pictures(Sparingly):
         """Run the model over the batch, draw and write."""
         if not can_draw():
             return
-        batch = some_batch(trainer, pl_module)
+        batch = sample_batch(trainer, pl_module)
         precision = trainer.precision_plugin
         with evaluating(pl_module.model), torch.no_grad(), precision.forward_context():
             outcome = pl_module.objective(pl_module.model, precision.convert_input(batch))
-        outcome = apply_to_collection(outcome, torch.Tensor, wide)  # NumPy has no bfloat16
+        outcome = apply_to_collection(outcome, torch.Tensor, upcast)  # NumPy has no bfloat16
         pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
         for name, picture in pictures.items():
             write(writer, name, picture, trainer.global_step)
 
 
-def some_batch(trainer: Trainer, pl_module: Any) -> Batch:
-    """A batch of the validation part, from all over, on the module's device."""
+def sample_batch(trainer: Trainer, pl_module: Any) -> Batch:
+    """A batch sampled from the whole validation part, on the module's device."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    some = data.val_dataloader().some()
-    batch: Batch = data.transfer_batch_to_device(some, pl_module.device, 0)
+    sample = data.val_dataloader().sample()
+    batch: Batch = data.transfer_batch_to_device(sample, pl_module.device, 0)
     return batch
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:
-    """Put a picture where TensorBoard shows such: images, audio or text."""
+    """Write a picture to TensorBoard as an image, audio or text."""
     if isinstance(picture, str):
         writer.add_text(name, visible(picture), step)
     elif isinstance(picture, Sound):

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run as it goes."""
+"""A run's progress on the terminal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.insight.rounded import rounded
-from seqnets.training.callbacks.later import Later
+from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.throughput import Throughput
 from seqnets.training.module import is_training
 from seqnets.typing import Batch
 
-_REFRESH = 0.2  # seconds between two looks at the loss
+_REFRESH = 0.2  # seconds between two updates
 
 _COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
-"""What a time step is called by a dataset's unit; a time step where the unit has many of them."""
+"""What time steps are called, by the dataset's unit; "time steps" for other units."""
 
 
 class Progress(Callback):
-    """A progress bar with loss, the objective's metric, and how fast the text goes by.
+    """A progress bar with loss, the objective's metric, and throughput.
 
-    Where the output is no terminal, or one that can only write lines (``TERM=dumb``), one line is
-    printed after each validation and at the end.
+    If the output is not a terminal, or one that can only write lines (``TERM=dumb``), a line is
+    printed after each validation and at the end instead.
 
     Args:
         console: Where to draw; the standard output if omitted.
@@ -42,11 +42,11 @@ class Progress(Callback):
         self._throughput = Throughput()
         self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
         self._looked = 0.0
-        self._loss: Later | None = None
+        self._loss: Deferred | None = None
         self._printed = self._validated = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Draw the bar, if there is a terminal."""
+        """Draw the bar if there is a terminal."""
         if not trainer.is_global_zero or not self._console.is_interactive:
             return
         self._bar = _Bar(
@@ -69,23 +69,23 @@ class Progress(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Time runs."""
+        """Start the clock."""
         self._throughput.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Advance a few times a second, with the loss of the time before: it has arrived."""
+        """Update a few times a second, with the loss requested at the update before."""
         self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
         if self._bar is None or time.monotonic() - self._looked < _REFRESH:
             return
         self._looked = time.monotonic()
         self._show(trainer, pl_module)
-        self._loss = Later(pl_module.last_loss[None])
+        self._loss = Deferred(pl_module.last_loss[None])
         self._bar.update(self._task, completed=trainer.global_step, **self._fields)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say that the training waits."""
+        """Show that validation is running."""
         self._throughput.pause()
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
@@ -97,7 +97,7 @@ class Progress(Callback):
         metric = pl_module.objective.metric
         score = float(trainer.callback_metrics[f"val/{metric}"])
         shown = metric == "loss" or metric in pl_module.objective.derived(0.0)
-        name = "" if shown else f"{metric.replace('_', ' ')} "  # of training there is none beside
+        name = "" if shown else f"{metric.replace('_', ' ')} "  # else training's figure names it
         self._fields["validation"] = f"validation {name}{rounded(score)}  "
         self._validated = trainer.global_step
         if self._bar is not None:
@@ -106,7 +106,7 @@ class Progress(Callback):
             self._print(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show the last figures, and leave them there."""
+        """Show the final figures and leave them on screen."""
         if self._validated not in (-1, trainer.global_step):  # stopped since
             figure = self._fields["validation"].rstrip()
             self._fields["validation"] = f"{figure} (step {self._validated:,})  "
@@ -118,12 +118,12 @@ class Progress(Callback):
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         self._stop()
 
     def _look(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.last_loss is not None:  # resumed where nothing is left to train
-            self._loss = Later(pl_module.last_loss[None])
+        if pl_module.last_loss is not None:  # None in a resumed run with nothing left to train
+            self._loss = Deferred(pl_module.last_loss[None])
         self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: Any) -> None:
@@ -135,7 +135,7 @@ class Progress(Callback):
         unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self._throughput.read()
-        if rate:  # no batch since the last look: the rate stays what it was
+        if rate:  # 0 if no batch has ended since: keep the last rate
             counted = _COUNTED.get(unit, "time steps")
             self._fields["rate"] = f"{rate:,.0f} {counted}/s"
 
@@ -152,7 +152,7 @@ class Progress(Callback):
 
 
 class _Bar(RichProgress):
-    """A bar whose figures stand beside it where there is room, and below it where there is not."""
+    """A bar with its figures beside it if there is room, else below it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         bar = self.make_tasks_table(self.tasks)

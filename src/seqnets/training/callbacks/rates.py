@@ -1,4 +1,4 @@
-"""Learning rates that follow what is learned from."""
+"""Learning rates in proportion to the length of batches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from seqnets.errors import ConfigError
 
 
 class RateByLength(Callback):
-    """Have each step's learning rate in proportion to its batch's length.
+    """Scale each step's learning rate by its batch's length.
 
-    For text that is cut into chunks of random lengths (``dataset.chunk_spread``): the loss is a
-    mean, so without this a token of a short chunk would count for more. A batch of the dataset's
-    ``chunk_length`` has the rate itself, and so have schedules and checkpoints. Where gradients of
-    several batches are added up, their mean length counts.
+    For text cut into chunks of random lengths (``dataset.chunk_spread``): the loss is a mean, so
+    that otherwise tokens of short chunks would weigh more. A batch of the dataset's
+    ``chunk_length`` uses the rate itself, which is also what schedules and checkpoints see. With
+    gradient accumulation the mean length of the batches counts.
 
     Raises:
-        ConfigError: Training begins with data that has no ``chunk_length``.
+        ConfigError: At the start of training: the data have no ``chunk_length``.
 
     References:
         Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models",
@@ -31,11 +31,11 @@ class RateByLength(Callback):
         self._rates: list[float] = []  # the schedule's, while a step is taken
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Have the optimizer change its rates around each step, and around nothing else."""
+        """Hook the optimizers, so that rates are scaled during their steps only."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "chunk_length"):
             raise ConfigError(
-                f"RateByLength: {type(data).__name__} came, expected data of chunks, which has a "
+                f"RateByLength: got {type(data).__name__}, expected data in chunks, with a "
                 "chunk_length.\n  Leave this callback out."
             )
         for optimizer in trainer.optimizers:
@@ -45,17 +45,17 @@ class RateByLength(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the batch's length."""
+        """Count the batch's length."""
         self._steps += batch.x.shape[1]
         self._batches += 1
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Give the rates of a step that failed back."""
+        """Restore the rates after a failed step."""
         for optimizer in trainer.optimizers:
             self._restore(optimizer)
 
     def _scale(self, optimizer: Optimizer, usual: int) -> None:
-        if not self._rates:  # an optimizer's step may call that of its base, which has hooks too
+        if not self._rates:  # hooks run twice if an optimizer's step calls its base's
             self._rates = [group["lr"] for group in optimizer.param_groups]
             length = self._steps / self._batches
             for group in optimizer.param_groups:
@@ -68,9 +68,9 @@ class RateByLength(Callback):
         self._rates = []
 
     def state_dict(self) -> dict[str, int]:
-        """The lengths of batches whose gradients wait for more."""
+        """The lengths of batches whose gradients are being accumulated."""
         return {"steps": self._steps, "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore these lengths."""
         self._steps, self._batches = state_dict["steps"], state_dict["batches"]

@@ -1,4 +1,4 @@
-"""What a model would write or play."""
+"""Text and music sampled from a model, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from seqnets.datasets import Vocabulary
 from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
-from seqnets.models.heads import wide
-from seqnets.training.callbacks.pictures import can_draw, some_batch, write
+from seqnets.models.heads import upcast
+from seqnets.training.callbacks.pictures import can_draw, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
@@ -26,16 +26,16 @@ from seqnets.training.objectives.base import lengths_of
 class TextSamples(Sparingly):
     """Write a sampled passage into TensorBoard's TEXT tab after validations.
 
-    The choices are the same each time, so that what changes is what the model has learned.
+    The random seed is fixed, so that passages differ only by what the model has learned.
 
     Args:
         length: Tokens of the passage.
         temperature: Divides the logits; 0 takes the likeliest token each time.
-        prompt: The text to be continued; the beginning of a line if empty.
+        prompt: The text to continue; the beginning of a line if empty.
 
     Raises:
-        ConfigError: The length or the temperature makes no sense.
-        DataError: At the start of the run: the prompt has a character that the text lacks.
+        ConfigError: The length or the temperature is invalid.
+        DataError: At the start of the run: the vocabulary lacks a character of the prompt.
     """
 
     def __init__(self, length: int = 300, temperature: float = 0.8, prompt: str = "") -> None:
@@ -45,7 +45,7 @@ class TextSamples(Sparingly):
         self.prompt = prompt
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Check the prompt now rather than after the first validation."""
+        """Check the prompt before training rather than after the first validation."""
         vocabulary = _vocabulary(trainer, pl_module)
         if vocabulary is not None:
             read_prompt(vocabulary, self.prompt)
@@ -65,14 +65,14 @@ class TextSamples(Sparingly):
 
 
 class MusicSamples(Sparingly):
-    """Play how the model would go on with a piece, into TensorBoard, after validations.
+    """Write a sampled continuation of a piece into TensorBoard's AUDIO tab after validations.
 
-    The piece is the first of the validation part. The choices are the same each time, so that what
-    changes is what the model has learned.
+    The piece is the first of the validation part. The random seed is fixed, so that continuations
+    differ only by what the model has learned.
 
     Args:
-        beginning: Steps of the piece that it is given.
-        length: Steps that it plays.
+        beginning: Steps of the piece that the model reads.
+        length: Steps to sample.
     """
 
     def __init__(self, beginning: int = 16, length: int = 64) -> None:
@@ -80,15 +80,15 @@ class MusicSamples(Sparingly):
         self.beginning, self.length = beginning, length
 
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
-        """Play and write."""
+        """Sample and write."""
         if not isinstance(pl_module.objective, Polyphony):
             return
         precision = trainer.precision_plugin
-        batch = some_batch(trainer, pl_module)
+        batch = sample_batch(trainer, pl_module)
         piece = batch.x[0, : min(self.beginning, lengths_of(batch)[0])]
         with evaluating(pl_module.model), precision.forward_context():
             played = compose(pl_module.model, precision.convert_input(piece), self.length)
-        roll = wide(played).cpu().numpy()
+        roll = upcast(played).cpu().numpy()
         write(writer, "sample", play(roll, LOWEST), trainer.global_step)
         if can_draw():
             figure = draw_rolls({f"given for {len(piece)} steps, then played": roll}, LOWEST)
@@ -96,7 +96,7 @@ class MusicSamples(Sparingly):
 
 
 def _vocabulary(trainer: Trainer, pl_module: Any) -> Vocabulary | None:
-    """What the model writes with; None if it writes no text."""
+    """The vocabulary of a language model; None for other models."""
     if not isinstance(pl_module.objective, LanguageModelling):
         return None
     return getattr(trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]

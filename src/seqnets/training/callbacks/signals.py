@@ -1,4 +1,4 @@
-"""Ending well when asked to."""
+"""Graceful stop on signals."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one is final.
+    """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one kills.
 
-    A validation that is due is made, also that of the run's last weights: nothing would be left to
-    train for a run that goes on, and so nothing to bring it about.
+    A validation that is due still runs, including the one at the run's end: a resumed run would
+    have nothing left to train, and so would never validate.
 
     Attributes:
-        received: The signal that came, to this process or to one that trains with it, or None. Who
-            started the training exits with 128 + its number, as signals do.
+        received: The signal received by this process or another one of the run, or None. The caller
+            should exit with 128 + its number, as is usual for signals.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
         self._limits: tuple[Any, ...] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Listen, in the place of Lightning, which would save nothing and exit with 0."""
+        """Install handlers in place of Lightning's, which save nothing and exit with 0."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Let signals do what they did before, and leave the trainer as it was."""
+        """Restore the signal handlers and the trainer's limits."""
         self._restore()
         if self._limits is not None:
             trainer.limit_val_batches, trainer.fit_loop.min_epochs, least = self._limits
             trainer.fit_loop.epoch_loop.min_steps, self._limits = least, None
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Let signals do what they did before."""
+        """Restore the signal handlers."""
         self._restore()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Stop if a signal has come to any process; :class:`Checkpoints` then writes.
+        """Stop if any process has received a signal; :class:`Checkpoints` then writes.
 
-        It outranks how many epochs or steps a run is to have at least.
+        This overrides the run's minimum of epochs and steps.
         """
-        if not self._heard(trainer):
+        if not self._signalled(trainer):
             return
         loop = trainer.fit_loop
         if self._limits is None:
@@ -60,15 +60,15 @@ class StopOnSignal(Callback):
             self._limits = trainer.limit_val_batches, loop.min_epochs, least
         loop.min_epochs, loop.epoch_loop.min_steps = 0, None
         if not (validation_follows(trainer) or was_last_batch(trainer)):
-            trainer.limit_val_batches = 0  # stopping would bring one about
+            trainer.limit_val_batches = 0  # else stopping would trigger a validation
         trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Have all processes know of a signal that came since."""
-        self._heard(trainer)
+        """Share a signal received since with all processes."""
+        self._signalled(trainer)
 
-    def _heard(self, trainer: Trainer) -> bool:
-        """Whether a signal has come to any process; all of them then have received it."""
+    def _signalled(self, trainer: Trainer) -> bool:
+        """Whether any process has received a signal; ``received`` is then set in all of them."""
         strategy = trainer.strategy
         if not strategy.reduce_boolean_decision(self.received is not None, all=False):
             return False
@@ -76,11 +76,11 @@ class StopOnSignal(Callback):
         self.received = int(strategy.reduce(number, reduce_op="max"))
         return True
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}

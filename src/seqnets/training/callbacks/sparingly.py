@@ -1,4 +1,4 @@
-"""What is shown after a validation, as long as it takes little of a run's time."""
+"""Base of callbacks that show something after validations, within a share of the run's time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.module import is_training
 
 SHARE = 0.01
-"""The share of a run's time that one such callback may take."""
+"""The share of a run's time that each such callback may take."""
 
 
 class Sparingly(Callback):
-    """Show something in TensorBoard after validations, the first and the last in any case.
+    """Show something in TensorBoard after validations, always after the first and the last.
 
-    In between it is left out where it would come too soon: what took a second to show is shown
-    again after ``1 / SHARE`` seconds, so that short epochs are not slowed down.
+    In between, validations that come too soon are skipped: what took a second to show is shown
+    again after ``1 / SHARE`` seconds at the earliest, so that short epochs are not slowed down.
     """
 
     _due = 0.0
@@ -28,15 +28,15 @@ class Sparingly(Callback):
 
     @abstractmethod
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
-        """Make it and write it."""
+        """Make and write it."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show it if it is time."""
+        """Show it if it is due."""
         if is_training(trainer) and time.monotonic() >= self._due:
             self._show(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show what the model has come to."""
+        """Show the final model, unless it has been shown."""
         if self._step not in (-1, trainer.global_step):
             with pl_module.as_validated():
                 self._show(trainer, pl_module)

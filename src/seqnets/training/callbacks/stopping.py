@@ -1,4 +1,4 @@
-"""Ending a run that no longer gets better."""
+"""Early stopping."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from seqnets.errors import ConfigError, counted
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, but it looks for its figure before training, and says why it has stopped.
+    """Lightning's early stopping, with checks before training and a reason for stopping.
 
-    It looks after validations, and not after epochs, at whose ends a run that is resumed has had
-    none yet. A run that goes on takes the patience that it is given now, and not the checkpoint's.
+    It runs after validations, not after epochs: at the end of its first epoch a resumed run may not
+    have validated yet. A resumed run uses the configured patience, not the checkpoint's.
 
     Raises:
-        ConfigError: At the start of the run: there is no figure of this name, or ``mode`` says that
-            it gets better where it gets worse.
+        ConfigError: At the start of the run: ``monitor`` is not a logged figure, or ``mode`` is the
+            wrong direction for it.
     """
 
     def __init__(self, monitor: str, *, check_on_train_epoch_end: bool = False, **options: Any):
         super().__init__(monitor, check_on_train_epoch_end=check_on_train_epoch_end, **options)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look for the figure, unless it may be absent (``strict=False``), and which way is up."""
+        """Check the figure's name, unless it may be absent (``strict=False``), and the mode."""
         known = {f"val/{name}": mode for name, mode in pl_module.figures.items()}
         known |= {"train/loss": "min", "step": None}
         if self.strict and self.monitor not in known:
@@ -36,7 +36,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         if self.monitor.startswith("val/") and not trainer.limit_val_batches:
             raise ConfigError(
                 f"EarlyStopping: monitor is {self.monitor!r} and trainer.limit_val_batches 0, "
-                f"expected validations: without any the run would never be stopped."
+                f"expected validations: without any the run would never stop early."
             )
         mode = known.get(self.monitor)
         if mode not in (None, self.mode):
@@ -46,7 +46,7 @@ class EarlyStopping(callbacks.EarlyStopping):
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on, and forget why the run stopped before."""
+        """Restore the counters, but neither patience nor the reason for an earlier stop."""
         patience = self.patience
         super().load_state_dict(state_dict)
         self.patience = patience
@@ -55,7 +55,7 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     @property
     def reason(self) -> str | None:
-        """Why it stopped this run, as the end of a sentence; None if it did not."""
+        """Why it stopped this run, as a clause; None if it did not."""
         better = "fallen" if self.mode == "min" else "risen"
         return {
             EarlyStoppingReason.NOT_STOPPED: None,

@@ -1,4 +1,4 @@
-"""The one place that knows one logger from another."""
+"""Access to the TensorBoard logger of a trainer."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.training.loggers import CSVLogger
 
 
-def go_on_after(trainer: Trainer, step: int) -> None:
-    """Have loggers forget what a killed run has told of later steps: they come again.
+def purge_after(trainer: Trainer, step: int) -> None:
+    """Make loggers drop what a killed run wrote after ``step``, since those steps run again.
 
-    What it told of the step itself, such as a validation, stays. To be called before anything is
-    written.
+    Entries of the step itself, such as a validation, are kept. Call this before anything is logged.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger._kwargs["purge_step"] = step + 1
         elif isinstance(logger, CSVLogger):
-            logger.experiment.go_on_after(step)
+            logger.experiment.purge_after(step)
 
 
 def writer_of(trainer: Trainer) -> SummaryWriter | None:
-    """Where this process writes TensorBoard events; None if it does not."""
+    """This process's TensorBoard writer; None if it has none."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
             return logger.experiment

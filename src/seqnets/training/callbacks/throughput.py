@@ -1,4 +1,4 @@
-"""How fast a run goes."""
+"""Throughput of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Throughput:
-    """Time steps per second since the last reading, pauses left out."""
+    """Time steps per second since the last reading, without pauses."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -14,12 +14,12 @@ class Throughput:
         self._since: float | None = None
 
     def start(self) -> None:
-        """A batch begins."""
+        """Mark the start of a batch."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def add(self, steps: int) -> None:
-        """A batch of so many time steps, B * T, has ended."""
+        """Mark the end of a batch of ``steps`` time steps, B * T."""
         now = time.perf_counter()
         if self._since is not None:
             self._seconds += now - self._since
@@ -27,7 +27,7 @@ class Throughput:
         self._since = now
 
     def pause(self) -> None:
-        """What comes now is not training."""
+        """Exclude the time until the next batch starts."""
         self._since = None
 
     def read(self) -> float:

@@ -1,4 +1,4 @@
-"""What is learned, and how it is measured: one objective for each shape of a task."""
+"""Objectives: a loss and its metrics, one for each kind of task."""
 
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.classification import Classification

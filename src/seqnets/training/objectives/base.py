@@ -1,4 +1,4 @@
-"""What an objective is: a loss, its metrics, and how predictions are written, read and drawn."""
+"""The objective: a loss, its metrics, and how predictions are written, read and drawn."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torchmetrics import Metric
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
-from seqnets.models.heads import strange, wide
+from seqnets.models.heads import invalid_targets, upcast
 from seqnets.typing import IGNORE, Batch, Known
 
 Row = dict[str, Any]
-"""A prediction as plain values; what was right stands under "target", None where unknown."""
+"""A prediction as plain values, with the truth under "target"; None where unknown."""
 
 
 class Outcome(NamedTuple):
-    """What an objective finds in a batch.
+    """The result of an objective on a batch.
 
     Attributes:
         loss: Mean over the scored targets, a scalar.
-        scored: How many targets were scored, a scalar.
-        predictions: What the model said, in the form that the metrics take.
-        targets: What was right, in the same form.
+        scored: Number of scored targets, a scalar.
+        predictions: The model's predictions, in the form that the metrics take.
+        targets: The targets, in the same form.
         state: The model's state after the batch.
-        details: What pictures need beside, such as where an attention looked.
-        penalty: What training adds to the loss, a scalar; it is no part of any figure.
+        details: Further results for pictures, such as attention weights.
+        penalty: Regularisation term added to the loss in training, a scalar; never logged.
     """
 
     loss: Tensor
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """What is differentiated in training: loss and penalty."""
+        """The training loss: loss plus penalty."""
         return self.loss if self.penalty is None else self.loss + self.penalty
 
 
@@ -53,8 +53,9 @@ class Objective(ABC):
     """A loss, its metrics, and the metric by which checkpoints are compared.
 
     Attributes:
-        metric: The metric that counts, by its name in :meth:`metrics`.
-        mode: "min" or "max": which way it improves.
+        metric: Name of the metric by which models are compared: "loss", or one of :meth:`metrics`
+            or :meth:`derived`.
+        mode: "min" or "max": the direction in which it improves.
     """
 
     metric: str = "loss"
@@ -62,22 +63,22 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Run the model over a batch and score what it says."""
+        """Run the model over a batch and score its output."""
 
     @abstractmethod
     def metrics(self, known: Known) -> dict[str, Metric]:
         """New metrics beside the loss, by name; each takes (predictions, targets).
 
         Args:
-            known: What the dataset says of itself.
+            known: The dataset's description of itself.
         """
 
     def derived(self, loss: float) -> dict[str, float]:
-        """Further figures that follow from the mean loss alone."""
+        """Further figures that are functions of the mean loss."""
         return {}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """What the model said of a batch, as it is written to a file: a row a sequence or step.
+        """Predictions for a batch as they are written to a file: a row per sequence or step.
 
         Raises:
             ConfigError: This objective writes no predictions.
@@ -88,7 +89,7 @@ class Objective(ABC):
         """The predictions and targets of rows that :meth:`rows` wrote, as the metrics take them.
 
         Raises:
-            DataError: A row lacks something or has what the dataset does not know; says which.
+            DataError: A row lacks an entry, or has one that the dataset does not know.
         """
         raise ConfigError(f"{type(self).__name__}: reads no predictions.")
 
@@ -99,7 +100,7 @@ class Objective(ABC):
         return {name: float(metric(predictions, targets)) for name, metric in metrics}
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """What there is to see or hear of a batch, by name, for TensorBoard."""
+        """Figures, sounds and texts about a batch, by name, for TensorBoard."""
         return {}
 
 
@@ -107,7 +108,7 @@ def entries(rows: Sequence[Row], key: str) -> list[Any]:
     """One entry of each row, for :meth:`Objective.read`.
 
     Raises:
-        DataError: A row has none by this key; says which.
+        DataError: A row has no entry under this key.
     """
     for number, row in enumerate(rows, start=1):
         if row.get(key) is None:
@@ -122,7 +123,7 @@ def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
     """The class that each row names under a key, by number, (N,) int64.
 
     Raises:
-        DataError: A row names none, or one that the dataset does not have; says which.
+        DataError: A row names no class, or one that the dataset does not have.
     """
     names = class_names(known)
     numbers = {name: number for number, name in enumerate(names)}
@@ -137,7 +138,7 @@ def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
 
 
 def class_names(known: Known) -> list[Any]:
-    """What classes are called in rows: by their labels, or by number where they have none."""
+    """The names of classes in rows: their labels, or their numbers if they have none."""
     return known["labels"] or list(range(known["sizes"]["num_classes"]))
 
 
@@ -148,10 +149,9 @@ def lengths_of(batch: Batch) -> list[int]:
 
 
 def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
-    """Cross-entropy of one class a step, or what the model's head has in its place.
+    """Cross-entropy of one class per step, or the loss of the model's head.
 
-    With a head nothing is predicted while the model trains, ``IGNORE`` stands there: only metrics
-    need it.
+    With a head the predictions in training are ``IGNORE``, since only metrics need them.
     """
     output = getattr(model, "output", None)
     if not isinstance(output, Head):
@@ -162,62 +162,62 @@ def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
 
 
 def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Outcome:
-    """What :func:`score_steps` says, from what the output layer is given, (B, T, H)."""
+    """As :func:`score_steps`, from the features that enter the output layer, (B, T, H)."""
     if not isinstance(output, Head):
         return cross_entropy(output(y).flatten(0, 1), batch.y.flatten(), state)
     check_targets(batch.y, output.num_classes)
     scored = output.scored(y, batch.y, batch.lengths)
     count = (scored != IGNORE).sum()
-    loss = wide(output.loss(y, scored, batch.lengths)) / count.clamp(min=1)
+    loss = upcast(output.loss(y, scored, batch.lengths)) / count.clamp(min=1)
     targets = scored.flatten()
     if output.training:
         return Outcome(loss, count, torch.full_like(targets, IGNORE), targets, state)
-    said = output.predict(y, batch.lengths).detach().flatten(0, 1)
-    return Outcome(loss, count, said, targets, state)
+    predicted = output.predict(y, batch.lengths).detach().flatten(0, 1)
+    return Outcome(loss, count, predicted, targets, state)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
-    """Score logits, (N, C), by the classes that are right, (N,); ``IGNORE`` where none is.
+    """Cross-entropy of logits (N, C) with target classes (N,); ``IGNORE`` is not scored.
 
     Raises:
-        DataError: A target is no class, or there is not one for each that the model says.
+        DataError: A target is not a class, or the number of targets is not that of the logits.
     """
     if logits.shape[:-1] != targets.shape:
         raise DataError(
-            f"Objective: {counted(targets.numel(), 'target')} came for a batch, expected "
-            f"{tuple(logits.shape[:-1])}, one for each that the model says.\n"
-            "  A model that says something of every step has no answer for a whole sequence, and "
-            "the other way round."
+            f"Objective: got {counted(targets.numel(), 'target')} for a batch, expected "
+            f"{tuple(logits.shape[:-1])}, one for each prediction.\n"
+            "  A model that predicts every step does not fit targets of whole sequences, and vice "
+            "versa."
         )
     check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
-    total = F.cross_entropy(wide(logits), targets, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(upcast(logits), targets, ignore_index=IGNORE, reduction="sum")
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
 
 
 def perplexity(loss: float) -> float:
-    """How many equally likely tokens have the same mean loss, in nats."""
-    return math.exp(min(loss, 700.0))  # more than that no float can hold
+    """Perplexity of a mean loss in nats."""
+    return math.exp(min(loss, 700.0))  # beyond that a float overflows
 
 
-def check_shape(objective: Objective, said: Tensor, targets: Tensor) -> None:
-    """Raise DataError unless there is a target for each number that a model says."""
-    if said.shape != targets.shape:
+def check_shape(objective: Objective, predicted: Tensor, targets: Tensor) -> None:
+    """Raise DataError unless there is a target for each predicted number."""
+    if predicted.shape != targets.shape:
         raise DataError(
             f"{type(objective).__name__}: targets have shape {tuple(targets.shape)}, expected "
-            f"{tuple(said.shape)}, the shape of what the model says."
+            f"{tuple(predicted.shape)}, the shape of the predictions."
         )
 
 
 def check_targets(targets: Tensor, classes: int) -> None:
-    """Raise DataError unless each target is a class or ``IGNORE``; looked at on a CPU alone."""
-    if targets.device.type != "cpu":  # a look at the values would wait for the device
+    """Raise DataError unless each target is a class or ``IGNORE``; checked on CPUs only."""
+    if targets.device.type != "cpu":  # reading values would synchronise with the device
         return
-    wrong = strange(targets, classes)
+    wrong = invalid_targets(targets, classes)
     if wrong.any():
         place = int(wrong.flatten().nonzero()[0, 0])
         raise DataError(
             f"Objective: target {place} of the batch is {int(targets.flatten()[place])}, expected "
             f"0..{classes - 1} (or {IGNORE}: not scored).\n"
-            f"  The model tells {classes} classes apart."
+            f"  The model has {classes} classes."
         )

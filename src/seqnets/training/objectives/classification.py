@@ -1,4 +1,4 @@
-"""Telling the class of a sequence."""
+"""Classification of sequences."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from seqnets.training.objectives.base import (
 from seqnets.typing import IGNORE, Batch, Known
 
 _LIKELIEST = 5
-"""Classes whose probabilities are written, at most."""
+"""How many of the likeliest classes are written with their probabilities."""
 
 
 class Classification(Objective):
-    """Cross-entropy of one class a sequence; compared by accuracy."""
+    """Cross-entropy of one class per sequence; compared by accuracy."""
 
     metric, mode = "accuracy", "max"
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score one label a row."""
+        """Score one label per row."""
         logits, state = model(batch.x, state, batch.lengths)
         return cross_entropy(logits, batch.y, state)
 
@@ -44,12 +44,12 @@ class Classification(Objective):
         }
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a sequence: the likeliest class, its probability, and those of a few others."""
+        """A row per sequence: the likeliest classes and their probabilities."""
         names = class_names(known)
         shares = outcome.predictions.float().softmax(-1).cpu()
-        said = outcome.predictions.argmax(-1).tolist()
+        predicted = outcome.predictions.argmax(-1).tolist()
         rows = []
-        for share, number, target in zip(shares, said, outcome.targets.tolist(), strict=True):
+        for share, number, target in zip(shares, predicted, outcome.targets.tolist(), strict=True):
             highest = share.topk(min(_LIKELIEST, len(share)))
             likeliest = zip(highest.indices.tolist(), highest.values.tolist(), strict=True)
             rows.append(
@@ -63,11 +63,14 @@ class Classification(Objective):
         return rows
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """The classes said and right, each (N,)."""
+        """Predicted and target classes, (N,) each."""
         return class_numbers(rows, "prediction", known), class_numbers(rows, "target", known)
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """Which classes of the batch were taken for which."""
+        """The confusion matrix of the batch."""
         names = [str(name) for name in class_names(known)]
-        true, said = outcome.targets.cpu().numpy(), outcome.predictions.argmax(-1).cpu().numpy()
-        return {"confusion": draw_confusion(count_confusions(true, said, len(names)), names)}
+        true, predicted = (
+            outcome.targets.cpu().numpy(),
+            outcome.predictions.argmax(-1).cpu().numpy(),
+        )
+        return {"confusion": draw_confusion(count_confusions(true, predicted, len(names)), names)}

@@ -1,4 +1,4 @@
-"""Telling what comes in a series."""
+"""Forecasting of time series."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.typing import Batch, Known
 
 _WINDOWS, _COLUMNS = 3, 2
-"""How many are drawn."""
+"""How many windows and columns are drawn."""
 
 
 class Forecasting(Objective):
     """The loss of a forecaster's head; compared by the squared error of the median.
 
-    Errors count in standardised units, as the literature reports them; predictions are written in
-    the data's own. Targets that are NaN are not scored.
+    Errors are in standardised units, as the literature reports them; predictions are written in
+    the data's own units. Targets that are NaN are not scored.
 
     Args:
-        quantiles: Levels that the model's head says, rising, with 0.5 among them.
+        quantiles: Levels that the model's head predicts, rising, with 0.5 among them.
 
     Raises:
-        ConfigError: There is no median among them.
+        ConfigError: 0.5 is not among the quantiles.
     """
 
     metric = "mse"
@@ -49,55 +49,55 @@ class Forecasting(Objective):
             )
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score K numbers for each step of the horizon."""
+        """Score K numbers at each step of the horizon."""
         head: Any = getattr(model, "output", None)
         if not isinstance(head, NumberHead) or head.quantiles != self.quantiles:
             raise ConfigError(
                 f"Forecasting: the model's head is {type(head).__name__} with quantiles "
-                f"{getattr(head, 'quantiles', None)}, expected one of numbers that says "
-                f"{self.quantiles}.\n  model=forecaster has one; objective.quantiles are its."
+                f"{getattr(head, 'quantiles', None)}, expected a NumberHead with "
+                f"{self.quantiles}.\n  model=forecaster has one; objective.quantiles must match it."
             )
         y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
         if y.shape[:-1] != batch.y.shape:
             raise DataError(
                 f"Forecasting: targets have shape {tuple(batch.y.shape)}, expected "
-                f"{tuple(y.shape[:-1])}, horizon and columns of what the model says."
+                f"{tuple(y.shape[:-1])}, the predicted horizon and columns."
             )
         count = (~batch.y.isnan()).sum()
         loss = head.loss(y, batch.y) / count.clamp(min=1)
         return Outcome(loss, count, head.predict(y).detach(), batch.y, state)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Squared and absolute error of the median, and what the quantiles are worth.
+        """Squared and absolute error of the median, and scores of the quantiles.
 
-        With several quantiles also the pinball loss, a mean over them, and how many targets lie
-        within the outermost two: ``coverage``, which should be their distance.
+        With several quantiles also the mean pinball loss, and ``coverage``: the share of targets
+        between the outermost two, which should equal the difference of their levels.
         """
         median = self.quantiles.index(0.5)
         found: dict[str, Metric] = {
-            "mse": MeanError(lambda said, true: (said[..., median] - true).square()),
-            "mae": MeanError(lambda said, true: (said[..., median] - true).abs()),
+            "mse": MeanError(lambda predicted, true: (predicted[..., median] - true).square()),
+            "mae": MeanError(lambda predicted, true: (predicted[..., median] - true).abs()),
         }
         if len(self.quantiles) > 1:
             found["pinball"] = MeanError(
-                lambda said, true: pinball(said, true, self.quantiles).mean(-1)
+                lambda predicted, true: pinball(predicted, true, self.quantiles).mean(-1)
             )
             found["coverage"] = MeanScore(
-                lambda said, true: (said[..., 0] <= true) & (true <= said[..., -1])
+                lambda predicted, true: (predicted[..., 0] <= true) & (true <= predicted[..., -1])
             )
         return found
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a window: what is said and what came by column, in the units of the data.
+        """A row per window: predictions and targets by column, in the data's units.
 
-        ``quantiles`` has what is said by level, where there are several.
+        With several quantiles, ``quantiles`` has the predictions by level.
         """
-        scaling, names = _scaling(known), _told(known)
-        said = scaling.undo(outcome.predictions.cpu().mT)  # (windows, horizon, Q, K)
-        came = scaling.undo(batch.y.cpu())
+        scaling, names = _scaling(known), _target_columns(known)
+        predicted = scaling.undo(outcome.predictions.cpu().mT)  # (windows, horizon, Q, K)
+        targets = scaling.undo(batch.y.cpu())
         by_column = partial(_by_column, names, scaling.places)
         rows: list[Row] = []
-        for window, truth in zip(said, came, strict=True):
+        for window, truth in zip(predicted, targets, strict=True):
             levels = {str(q): by_column(window[:, i]) for i, q in enumerate(self.quantiles)}
             row: Row = {"prediction": levels["0.5"]}
             if len(levels) > 1:
@@ -108,54 +108,54 @@ class Forecasting(Objective):
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """Predictions, (N, horizon, K, Q), and targets, (N, horizon, K), standardised."""
-        said, came = [], []
+        predicted, targets = [], []
         levels = [str(q) for q in self.quantiles]
         for number, row in enumerate(rows, start=1):
-            spoken = row.get("quantiles") if len(levels) > 1 else {"0.5": row.get("prediction")}
-            spoken = spoken if isinstance(spoken, dict) else {}
-            missing = [level for level in levels if level not in spoken]
+            by_level = row.get("quantiles") if len(levels) > 1 else {"0.5": row.get("prediction")}
+            by_level = by_level if isinstance(by_level, dict) else {}
+            missing = [level for level in levels if level not in by_level]
             if missing:
                 raise DataError(
                     f"Row {number}: quantile {missing[0]} is missing, expected "
                     f"{', '.join(levels)} in 'quantiles'."
                 )
-            said.append(
-                torch.stack([_values(number, known, spoken[level]) for level in levels], -1)
+            predicted.append(
+                torch.stack([_values(number, known, by_level[level]) for level in levels], -1)
             )
-            came.append(_values(number, known, row.get("target")))
+            targets.append(_values(number, known, row.get("target")))
         scaling = _scaling(known)
-        return scaling(torch.stack(said).mT).mT, scaling(torch.stack(came))
+        return scaling(torch.stack(predicted).mT).mT, scaling(torch.stack(targets))
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """A few windows of the batch: what was known, what came, and what was said of it."""
-        scaling, names = _scaling(known), _told(known)
-        said = scaling.undo(outcome.predictions.cpu().mT).mT.numpy()
-        came, past = (scaling.undo(v.cpu()).numpy() for v in (batch.y, batch.x[..., : len(names)]))
+        """A few windows of the batch: past, future and forecast."""
+        scaling, names = _scaling(known), _target_columns(known)
+        predicted = scaling.undo(outcome.predictions.cpu().mT).mT.numpy()
+        true, past = (scaling.undo(v.cpu()).numpy() for v in (batch.y, batch.x[..., : len(names)]))
         shown = torch.linspace(0, len(batch.y) - 1, min(_WINDOWS, len(batch.y))).round().long()
         columns = sorted({0, len(names) - 1})[:_COLUMNS]
         forecasts = [
-            [Forecast(past[w, :, k], came[w, :, k], said[w, :, k]) for w in shown.tolist()]
+            [Forecast(past[w, :, k], true[w, :, k], predicted[w, :, k]) for w in shown.tolist()]
             for k in columns
         ]
         return {"forecast": draw_forecasts([names[k] for k in columns], forecasts, self.quantiles)}
 
 
-def _told(known: Known) -> list[str]:
-    """The columns that are told: the first ones."""
+def _target_columns(known: Known) -> list[str]:
+    """The forecast columns: the first ones."""
     names: list[str] = known["columns"][: known["sizes"]["output_size"]]
     return names
 
 
 def _scaling(known: Known) -> Scaling:
-    """That of the columns that are told, K."""
-    whole, told = Scaling.read(known["scaling"]), known["sizes"]["output_size"]
-    return Scaling(whole.mean[:told], whole.deviation[:told])
+    """The scaling of the forecast columns, K."""
+    whole, K = Scaling.read(known["scaling"]), known["sizes"]["output_size"]
+    return Scaling(whole.mean[:K], whole.deviation[:K])
 
 
 def _by_column(
     names: Sequence[str], places: Sequence[int], values: Tensor
 ) -> dict[str, list[float | None]]:
-    """Values, (horizon, K), by column, with so many places; None where none is."""
+    """Values (horizon, K) by column, rounded to each column's places; None for NaN."""
     return {
         name: [None if math.isnan(value) else round(value, digits) for value in column.tolist()]
         for name, digits, column in zip(names, places, values.T, strict=True)
@@ -163,10 +163,10 @@ def _by_column(
 
 
 def _values(number: int, known: Known, columns: Any) -> Tensor:
-    """Values of a row by column, as (horizon, K); NaN where none is."""
+    """A row's values by column as (horizon, K); NaN for None."""
     horizon = known["sizes"]["horizon"]
     lists = []
-    for name in _told(known):
+    for name in _target_columns(known):
         values = columns.get(name) if isinstance(columns, dict) else None
         if (
             not isinstance(values, list)
@@ -175,7 +175,7 @@ def _values(number: int, known: Known, columns: Any) -> Tensor:
         ):
             raise DataError(
                 f"Row {number}: column {name} has no list of {horizon} numbers, expected one in "
-                "what is said and in what came."
+                "the prediction and in the target."
             )
         lists.append([math.nan if value is None else value for value in values])
     return torch.tensor(lists, dtype=torch.float64).T

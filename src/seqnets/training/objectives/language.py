@@ -1,4 +1,4 @@
-"""Predicting what comes next."""
+"""Language modelling: prediction of the next token."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from seqnets.training.objectives.base import (
     perplexity,
     score_features,
     score_steps,
-    wide,
+    upcast,
 )
 from seqnets.typing import IGNORE, Batch, Known
 
 _PICTURED = 8
-"""Rows of a batch that are drawn, at most."""
+"""The most rows of a batch that are drawn."""
 
 
 class LanguageModelling(Objective):
     """Cross-entropy of the next token, over all steps.
 
     Args:
-        unit: What a token is: "words" (compared in perplexity), "characters" or "bpe", pieces of
-            words (both compared in bits per character).
-        alpha: Weight in training of the last layer's mean square, after dropout, which keeps its
-            outputs small.
-        beta: Weight in training of the mean square of what they change by from step to step,
-            before dropout, which keeps them slow.
+        unit: What a token is: "words" (compared by perplexity), "characters", or "bpe", pieces of
+            words (both compared by bits per character).
+        alpha: Weight of activation regularisation in training: the mean square of the last
+            layer's outputs after dropout.
+        beta: Weight of temporal activation regularisation in training: the mean square of their
+            differences from step to step, before dropout.
 
     Raises:
-        ConfigError: ``unit`` is none of these, or a weight is negative.
+        ConfigError: ``unit`` is unknown, or a weight is negative.
 
     References:
         Merity et al., 2017, "Revisiting Activation Regularization for Language RNNs",
@@ -59,16 +59,16 @@ class LanguageModelling(Objective):
         check_choice("LanguageModelling", UNITS, unit=unit)
         if min(alpha, beta) < 0:
             raise ConfigError(
-                f"LanguageModelling: alpha is {alpha} and beta {beta}, expected weights from 0."
+                f"LanguageModelling: alpha is {alpha} and beta {beta}, expected at least 0."
             )
         self.alpha, self.beta = alpha, beta
         self.unit = unit
         self.metric = "perplexity" if unit == "words" else "bits_per_character"
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score each next token; ``IGNORE`` where none is.
+        """Score each next token; ``IGNORE`` is not scored.
 
-        In evaluation the predictions are the nats of each target, (B, T), 0 where none is, and the
+        In evaluation the predictions are the nats of each target, (B, T), 0 at ``IGNORE``, and the
         details are the likeliest tokens.
         """
         if not model.training:
@@ -88,7 +88,7 @@ class LanguageModelling(Objective):
         return penalty
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """None where all figures follow from the loss; else what pieces cost a character."""
+        """Bits per character for pieces of words; none else, as figures follow from the loss."""
         if self.unit != "bpe":
             return {}
         vocabulary = read_vocabulary(known)
@@ -96,23 +96,22 @@ class LanguageModelling(Objective):
             raise ConfigError(
                 f"LanguageModelling: unit is 'bpe' and the dataset's tokens are "
                 f"{vocabulary.unit}, expected the same.\n"
-                f"  Leave objective.unit out: it is the dataset's."
+                f"  Leave objective.unit out: it follows from the dataset."
             )
         return {"bits_per_character": BitsPerCharacter(vocabulary.characters)}
 
     def derived(self, loss: float) -> dict[str, float]:
-        """The loss in bits for each character, or as perplexity; of pieces neither follows."""
+        """Perplexity of words or bits per character; nothing for pieces of words."""
         if self.unit == "words":
             return {"perplexity": perplexity(loss)}
         return {"bits_per_character": loss / math.log(2)} if self.unit == "characters" else {}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a scored token: the likeliest one, the one that came, and the nats of that.
+        """A row per scored token: the likeliest token, the target, and the target's nats.
 
-        Words and characters are as the vocabulary lists them, pieces of words as they stand in a
-        text (:func:`~seqnets.datasets.pieces.spell`). ``text`` says which row of the batch it
-        stood in, each of which is a part of the text: a stable sort by it gives the text in its
-        order.
+        Words and characters are written as the vocabulary lists them, pieces of words as in running
+        text (:func:`~seqnets.datasets.pieces.spell`). ``text`` is the row of the batch. Each row
+        reads its own part of the text, so a stable sort by ``text`` restores the text's order.
         """
         tokens, scored = known["vocabulary"], (batch.y != IGNORE).cpu()
         name = _naming(known)
@@ -123,11 +122,11 @@ class LanguageModelling(Objective):
         return [
             {
                 "text": text,
-                "prediction": name(tokens[said]),
-                "target": name(tokens[came]),
+                "prediction": name(tokens[predicted]),
+                "target": name(tokens[target]),
                 "nats": round(nats, 6),
             }
-            for text, said, came, nats in zip(*(c.tolist() for c in columns), strict=True)
+            for text, predicted, target, nats in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
@@ -139,20 +138,22 @@ class LanguageModelling(Objective):
             if not isinstance(target, str) or target not in numbers:
                 raise DataError(
                     f"Row {place}: target {target!r} came, expected one of the {len(numbers):,} "
-                    f"tokens that the model knows."
+                    f"tokens of the vocabulary."
                 )
             if not is_number(cost) or not cost >= 0:
-                raise DataError(f"Row {place}: nats {cost!r} came, expected a number from 0.")
+                raise DataError(
+                    f"Row {place}: nats {cost!r} came, expected a number of at least 0."
+                )
         ids = [numbers[target] for target in targets]
         return torch.tensor(nats, dtype=torch.float64), torch.tensor(ids)
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
-        """The mean nats of a token, and what follows from them."""
+        """The mean nats of a token, and the figures that follow."""
         mean = float(self.read(rows, known)[0].mean())
         return {"loss": mean, **self.derived(mean), **super().scores(rows, known)}
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """The text of the first rows; the darker a token, the less it was expected."""
+        """The text of the first rows, with less expected tokens darker."""
         vocabulary = read_vocabulary(known)
         x, y, nats = (each[:_PICTURED].cpu() for each in (batch.x, batch.y, outcome.predictions))
         passages = []
@@ -164,12 +165,12 @@ class LanguageModelling(Objective):
 
 
 def _naming(known: Known) -> Callable[[str], str]:
-    """How rows write a token that the vocabulary lists."""
+    """How a token of the vocabulary is written in rows."""
     return spell if known["unit"] == "bpe" else str
 
 
 def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
-    """Score a batch token by token, by the model's head if it has one."""
+    """The nats of each token of a batch, by the model's head if it has one."""
     output = getattr(model, "output", None)
     if isinstance(output, SoftmaxHead):
         check_targets(batch.y, output.num_classes)
@@ -179,10 +180,10 @@ def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
         logits, state = model(batch.x, state, batch.lengths)
         check_targets(batch.y, logits.shape[-1])
         nats = F.cross_entropy(
-            wide(logits).flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
+            upcast(logits).flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
         ).view_as(batch.y)
         likeliest = logits.argmax(-1)
     count = (batch.y != IGNORE).sum()
-    nats = wide(nats)
+    nats = upcast(nats)
     loss = nats.sum() / count.clamp(min=1)
     return Outcome(loss, count, nats.detach(), batch.y, state, likeliest)

@@ -1,4 +1,4 @@
-"""Telling which keys sound next."""
+"""Polyphonic music: prediction of the keys that sound next."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from seqnets.datasets.music import KEYS, LOWEST, chord
 from seqnets.errors import DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import IGNORE, Batch, Known
 
 
 class Polyphony(Objective):
-    """Cross-entropy of many yes-or-no answers a step, summed over them; compared in nats a step.
+    """Binary cross-entropy of each key, summed over the keys; compared in nats per step.
 
-    The nats of a step are those of all keys together, averaged over the steps of all pieces, as
-    the literature reports them. ``frame_accuracy`` is TP / (TP + FP + FN) over all steps and keys
-    (Bay et al., 2009), where a key is said to sound at a probability above one half.
+    The nats of a step are averaged over the steps of all pieces, as the literature reports them.
+    ``frame_accuracy`` is TP / (TP + FP + FN) over all steps and keys (Bay et al., 2009), where a
+    key is predicted to sound at a probability above one half.
     """
 
     metric = "nll"
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score K answers a step; ``IGNORE`` where none are."""
+        """Score K binary targets per step; ``IGNORE`` is not scored."""
         logits, state = model(batch.x, state, batch.lengths)
         check_shape(self, logits, batch.y)
         scored = batch.y[..., 0] != IGNORE
         nats = F.binary_cross_entropy_with_logits(
-            wide(logits), wide(batch.y.clamp(min=0)), reduction="none"
+            upcast(logits), upcast(batch.y.clamp(min=0)), reduction="none"
         ).sum(-1)
         count = scored.sum()
         loss = (nats * scored).sum() / count.clamp(min=1)
         inside = scored[..., None].expand_as(logits)
         targets = batch.y.masked_fill(~inside, IGNORE).long().flatten(0, 1)
-        said = logits.detach().sigmoid().flatten(0, 1)
-        return Outcome(loss, count, said, targets, state, nats.detach())
+        predicted = logits.detach().sigmoid().flatten(0, 1)
+        return Outcome(loss, count, predicted, targets, state, nats.detach())
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Frame accuracy and F1 over all keys and scored steps."""
@@ -58,10 +58,10 @@ class Polyphony(Objective):
         return {"nll": loss}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a piece: the chords said and heard, as MIDI numbers, and the nats of each step."""
-        said = outcome.predictions.unflatten(0, batch.y.shape[:2])
+        """A row per piece: predicted and heard chords as MIDI numbers, and each step's nats."""
+        predicted = outcome.predictions.unflatten(0, batch.y.shape[:2])
         rows = []
-        for p, y, nats in zip(said.cpu(), batch.y.cpu(), outcome.details.cpu(), strict=True):
+        for p, y, nats in zip(predicted.cpu(), batch.y.cpu(), outcome.details.cpu(), strict=True):
             scored = y[:, 0] != IGNORE
             rows.append(
                 {
@@ -73,14 +73,14 @@ class Polyphony(Objective):
         return rows
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """Chords as rolls."""
-        said, heard = _rolls(rows, "prediction"), _rolls(rows, "target")
-        if len(said) != len(heard):
+        """Predicted and heard chords as piano rolls."""
+        predicted, heard = _rolls(rows, "prediction"), _rolls(rows, "target")
+        if len(predicted) != len(heard):
             raise DataError(
-                f"Predictions: {len(said)} chords said and {len(heard)} heard came, expected as "
-                "many."
+                f"Predictions: got {len(predicted)} predicted and {len(heard)} heard chords, "
+                "expected the same number."
             )
-        return said.float(), heard
+        return predicted.float(), heard
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The mean nats of all steps, and the metrics."""
@@ -92,7 +92,7 @@ class Polyphony(Objective):
                 is_number(cost) and cost >= 0 for cost in nats
             ):
                 raise DataError(
-                    f"Row {number}: nats are {nats}, expected a number from 0 for each of "
+                    f"Row {number}: nats are {nats}, expected a number of at least 0 for each of "
                     f"{counted(steps, 'step')}."
                 )
             costs += nats
@@ -100,10 +100,10 @@ class Polyphony(Objective):
         return {"loss": mean, "nll": mean, **super().scores(rows, known)}
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """The first piece of the batch: what came, and how likely the model thought each key."""
-        said = outcome.predictions.unflatten(0, batch.y.shape[:2])[0]
+        """The first piece of the batch: the keys that sounded, and predicted probabilities."""
+        predicted = outcome.predictions.unflatten(0, batch.y.shape[:2])[0]
         scored = batch.y[0, :, 0] != IGNORE
-        rolls = {"heard": batch.y[0, scored], "probability, one step ahead": said[scored]}
+        rolls = {"heard": batch.y[0, scored], "probability, one step ahead": predicted[scored]}
         return {
             "next step": draw_rolls(
                 {name: roll.cpu().numpy() for name, roll in rolls.items()}, LOWEST
@@ -130,5 +130,5 @@ def _rolls(rows: Sequence[Row], column: str) -> Tensor:
 
 def _list(what: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise DataError(f"{what}: {value!r} came, expected a list, an entry a step.")
+        raise DataError(f"{what}: {value!r} came, expected a list with an entry per step.")
     return value

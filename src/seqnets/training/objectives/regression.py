@@ -1,4 +1,4 @@
-"""Telling numbers of a sequence."""
+"""Regression: prediction of numbers for a sequence."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.scatter import draw_scatter
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training.metrics import OwnError
 from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
 from seqnets.typing import Batch, Known
 
 _PICTURES = 8
-"""Numbers that are drawn, at most."""
+"""The most numbers that are drawn."""
 
 
 class Regression(Objective):
     """Squared error of the numbers of a sequence; compared by it.
 
-    Where the dataset standardises them, errors count in those units: a mean squared error of 1 is
-    what always telling the training part's mean reaches. ``mae_NAME`` is the mean absolute error of
-    one number in its own units, in which predictions are written and drawn too.
+    If the dataset standardises them, errors are in those units: always predicting the training
+    part's mean gives a mean squared error of 1. ``mae_NAME`` is the mean absolute error of one
+    number in its own units, in which predictions are also written and drawn.
     """
 
     metric = "mse"
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score K values a row."""
+        """Score K values per row."""
         values, state = model(batch.x, state, batch.lengths)
         check_shape(self, values, batch.y)
-        loss = F.mse_loss(wide(values), wide(batch.y))
+        loss = F.mse_loss(upcast(values), upcast(batch.y))
         count = torch.tensor(len(values), device=values.device)
         return Outcome(loss, count, values.detach(), batch.y, state)
 
@@ -54,52 +54,54 @@ class Regression(Objective):
         return metrics
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a sequence: the number said and the right one, in the data's own units.
+        """A row per sequence: the predicted and the true number, in the data's own units.
 
-        Several numbers are a mapping by the columns' names, or a list where they have none.
+        Several numbers are a mapping by column name, or a list if columns have no names.
         """
-        said, right = (_own_units(v, known) for v in (outcome.predictions, outcome.targets))
+        predicted, right = (_own_units(v, known) for v in (outcome.predictions, outcome.targets))
         scaling, names = _scaling(known), known.get("targets")
         return [
             {
                 "prediction": _plain(numbers, scaling, names),
                 "target": None if targets.isnan().any() else _plain(targets, scaling, names),
             }
-            for numbers, targets in zip(said, right, strict=True)
+            for numbers, targets in zip(predicted, right, strict=True)
         ]
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """The numbers said and right, each (N, K), standardised as the metrics take them."""
-        said, right = (_numbers(rows, key, known) for key in ("prediction", "target"))
+        """Predicted and true numbers, (N, K) each, standardised as the metrics take them."""
+        predicted, right = (_numbers(rows, key, known) for key in ("prediction", "target"))
         scaling = _scaling(known)
         if scaling is None:
-            return said.float(), right.float()
-        return scaling(said), scaling(right)
+            return predicted.float(), right.float()
+        return scaling(predicted), scaling(right)
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """What was said of the batch against what is right, a picture a number."""
-        said, right = (_own_units(v, known).numpy() for v in (outcome.predictions, outcome.targets))
-        names = known.get("targets") or [f"number {k + 1}" for k in range(said.shape[1])]
+        """Predicted against true values of the batch, one picture per number."""
+        predicted, right = (
+            _own_units(v, known).numpy() for v in (outcome.predictions, outcome.targets)
+        )
+        names = known.get("targets") or [f"number {k + 1}" for k in range(predicted.shape[1])]
         return {
-            f"said and true, {name}": draw_scatter(said[:, k], right[:, k])
+            f"predicted and true, {name}": draw_scatter(predicted[:, k], right[:, k])
             for k, name in enumerate(names[:_PICTURES])
         }
 
 
 def _scaling(known: Known) -> Scaling | None:
-    """How the dataset standardised the numbers, if it did."""
+    """The dataset's scaling of the numbers, if it has one."""
     scale = (known.get("scaling") or {}).get("y")
     return None if scale is None else Scaling.read(scale)
 
 
 def _own_units(values: Tensor, known: Known) -> Tensor:
-    """Numbers, (N, K), as they stand in the dataset's files, in float64."""
+    """Numbers (N, K) in the units of the dataset's files, float64."""
     scaling, values = _scaling(known), values.cpu().double()  # a GPU may have no float64
     return values if scaling is None else scaling.undo(values)
 
 
 def _plain(numbers: Tensor, scaling: Scaling | None, names: Sequence[str] | None) -> Any:
-    """As many digits as are known; one number is no list."""
+    """Numbers rounded to their precision: one number, a mapping by name, or a list."""
     if scaling is None:
         found = [float(f"{number:.9g}") for number in numbers.tolist()]
     else:
@@ -110,7 +112,7 @@ def _plain(numbers: Tensor, scaling: Scaling | None, names: Sequence[str] | None
 
 
 def _numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
-    """What :func:`_plain` wrote, (N, K) float64."""
+    """The inverse of :func:`_plain`, (N, K) float64."""
     count, names = known["sizes"]["output_size"], known.get("targets")
     found = []
     for place, entry in enumerate(entries(rows, key), start=1):

@@ -1,4 +1,4 @@
-"""Telling the class of each step."""
+"""Tagging: classification of each step."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _SENTENCES = 8
 
 
 class Tagging(Objective):
-    """Cross-entropy of one class a step, or what the model's head has in its place.
+    """Cross-entropy of one class per step, or the loss of the model's head.
 
     The loss of a head that scores whole sequences is divided by the scored steps, too.
 
     Args:
-        metric: What models are compared by: "accuracy"; "f1", the mean over all labels;
-            "f1_LABEL", that of one label, for something rare; or "entity_f1", of the entities that
-            BIO labels mark, as CoNLL counts them.
+        metric: What models are compared by: "accuracy"; "f1", averaged over all labels;
+            "f1_LABEL", of one label, for rare ones; or "entity_f1", of the entities that BIO labels
+            mark, as CoNLL counts them.
     """
 
     mode = "max"
@@ -48,17 +48,17 @@ class Tagging(Objective):
         self.metric = metric
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
-        """Score one label a step; ``IGNORE`` where none is. Predictions are classes, (B, T)."""
+        """Score one label per step; ``IGNORE`` is not scored. Predictions are classes, (B, T)."""
         outcome = score_steps(model, batch, state)
-        said = outcome.predictions
-        classes = said.argmax(-1) if said.is_floating_point() else said
+        predicted = outcome.predictions
+        classes = predicted.argmax(-1) if predicted.is_floating_point() else predicted
         return outcome._replace(predictions=classes.view(batch.y.shape), targets=batch.y)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Accuracy and F1 over the scored steps, and those of entities or of the one label.
+        """Accuracy and F1 over the scored steps, and scores of entities or of one label.
 
         Raises:
-            DataError: The metric that counts makes no sense with the labels.
+            DataError: The labels do not support the metric.
         """
         classes, labels = known["sizes"]["num_classes"], _labels(known)
         check_labels("Tagging", self.metric, labels)
@@ -75,11 +75,11 @@ class Tagging(Objective):
         return found
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a sequence: the labels said and right, its words, and the entities said."""
+        """A row per sequence: its words, predicted and true labels, and predicted entities."""
         labels, words = _labels(known), _words(batch, known)
         rows = []
-        for index, (said, right) in enumerate(_sequences(outcome, batch)):
-            names = [labels[number] for number in said]
+        for index, (predicted, right) in enumerate(_sequences(outcome, batch)):
+            names = [labels[number] for number in predicted]
             target = [None if number == IGNORE else labels[number] for number in right]
             row: Row = {} if words is None else {"tokens": words[index]}
             row["prediction"] = names
@@ -90,14 +90,14 @@ class Tagging(Objective):
         return rows
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """The classes said and right, both (rows, longest); ``IGNORE`` where none is right."""
+        """Predicted and target classes, both (rows, longest); ``IGNORE`` where unknown."""
         numbers: dict[Any, int] = {label: number for number, label in enumerate(_labels(known))}
         pairs = [_read(f"Row {number}", row, numbers) for number, row in enumerate(rows, start=1)]
-        longest = max((len(said) for said, _ in pairs), default=0)
+        longest = max((len(predicted) for predicted, _ in pairs), default=0)
         predictions = torch.zeros(len(pairs), longest, dtype=torch.int64)
         targets = torch.full_like(predictions, IGNORE)
-        for index, (said, right) in enumerate(pairs):
-            predictions[index, : len(said)] = torch.tensor(said)
+        for index, (predicted, right) in enumerate(pairs):
+            predictions[index, : len(predicted)] = torch.tensor(predicted)
             targets[index, : len(right)] = torch.tensor(right)
         return predictions, targets
 
@@ -109,31 +109,31 @@ class Tagging(Objective):
             show = _with_entities if self.metric == ENTITY_F1 else _with_labels
             chosen = list(zip(words, pairs, strict=True))[:_SENTENCES]
             lines = [
-                f"| {show(sentence, right, labels)} | {show(sentence, said, labels)} |"
-                for sentence, (said, right) in chosen
+                f"| {show(sentence, right, labels)} | {show(sentence, predicted, labels)} |"
+                for sentence, (predicted, right) in chosen
             ]
-            return {"labels": "\n".join(["| right | said |", "|---|---|", *lines])}
+            return {"labels": "\n".join(["| right | predicted |", "|---|---|", *lines])}
         kinds = [len(set(right[right >= 0].tolist())) for _, right in pairs]
         index = int(np.argmax(kinds))  # a sequence in which something happens
-        said, right = pairs[index]
-        said = np.where(right == IGNORE, IGNORE, said)
-        signal = batch.x[index, : len(said)].cpu().numpy() if batch.x.dim() == 3 else None
-        return {"labels": draw_timeline({"right": right, "said": said}, labels, signal)}
+        predicted, right = pairs[index]
+        predicted = np.where(right == IGNORE, IGNORE, predicted)
+        signal = batch.x[index, : len(predicted)].cpu().numpy() if batch.x.dim() == 3 else None
+        return {"labels": draw_timeline({"right": right, "predicted": predicted}, labels, signal)}
 
 
 def _labels(known: Known) -> list[str]:
-    """The labels by number; the numbers where they have no names."""
+    """The labels by number; numbers as text if they have no names."""
     return known.get("labels") or [str(n) for n in range(known["sizes"]["num_classes"])]
 
 
 def _sequences(outcome: Outcome, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The classes said and right of each row, up to its length."""
-    said, right = outcome.predictions.cpu().numpy(), batch.y.cpu().numpy()
-    return [(s[:n], r[:n]) for s, r, n in zip(said, right, lengths_of(batch), strict=True)]
+    """Predicted and target classes of each row, up to its length."""
+    predicted, right = outcome.predictions.cpu().numpy(), batch.y.cpu().numpy()
+    return [(s[:n], r[:n]) for s, r, n in zip(predicted, right, lengths_of(batch), strict=True)]
 
 
 def _words(batch: Batch, known: Known) -> list[list[str]] | None:
-    """The words of each row, up to its length; None where steps are no words."""
+    """The words of each row, up to its length; None if steps are not words."""
     inputs = inputs_of(known)
     if not isinstance(inputs, Words):
         return None
@@ -146,7 +146,7 @@ def _read(who: str, row: Row, numbers: dict[Any, int]) -> tuple[list[int], list[
     for column in ("prediction", "target"):
         given = row.get(column)
         if not isinstance(given, list):
-            raise DataError(f"{who}: {column} is {given!r}, expected a list with a label a step.")
+            raise DataError(f"{who}: {column} is {given!r}, expected a list with a label per step.")
         for step, label in enumerate(given):
             unscored = label is None and column == "target"
             if not unscored and (not isinstance(label, str) or label not in numbers):
@@ -154,16 +154,17 @@ def _read(who: str, row: Row, numbers: dict[Any, int]) -> tuple[list[int], list[
                     f"{who}: {column}[{step}] is {label!r}, expected one of {', '.join(numbers)}."
                 )
         lists.append([numbers.get(label, IGNORE) for label in given])
-    said, right = lists
-    if len(said) != len(right):
+    predicted, right = lists
+    if len(predicted) != len(right):
         raise DataError(
-            f"{who}: {len(said)} labels are predicted and {len(right)} right, expected as many."
+            f"{who}: got {len(predicted)} predicted and {len(right)} target labels, expected the "
+            f"same number."
         )
-    return said, right
+    return predicted, right
 
 
 def _with_entities(words: Sequence[str], classes: np.ndarray, labels: Sequence[str]) -> str:
-    """Words as Markdown, with the entities and their kinds in bold."""
+    """Words as Markdown, with entities in bold, followed by their kinds."""
     found = find_entities([labels[number] if number >= 0 else "O" for number in classes])
     shown, after = [], 0
     for kind, start, stop in found:

@@ -1,4 +1,4 @@
-"""Writing one sequence for another: translation and its like."""
+"""Sequence transduction: translation and similar tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
 from seqnets.models.decode import Decoded, beam_search, greedy
-from seqnets.models.heads import wide
+from seqnets.models.heads import upcast
 from seqnets.training.objectives.base import (
     Objective,
     Outcome,
@@ -35,26 +35,27 @@ from seqnets.typing import END, IGNORE, Batch, Known
 logger = logging.getLogger(__name__)
 
 PICTURES, EXAMPLES = 3, 12
-"""Sentences of a batch that are drawn, and that are written down."""
+"""Sentences of a batch whose attention is drawn, and that are listed as text."""
 
 
 class Transduction(Objective):
-    """Cross-entropy of each token of the target; what the model writes on its own is compared.
+    """Cross-entropy of each target token; compared by the sequences that the model decodes.
 
-    In training every step is told the right tokens before it. In evaluation the loss is that too,
-    without label smoothing, and beside it the model writes, and its texts are scored.
+    The loss uses teacher forcing, in evaluation without label smoothing. In evaluation the model
+    also decodes on its own, and its sequences are scored.
 
     Args:
         metric: What models are compared by: "bleu", 0..100, as sacrebleu computes it, or
-            "exact_match", the share of sequences that are right to the last token.
+            "exact_match", the share of sequences that are entirely correct.
         label_smoothing: Share of the target's probability that is spread over all tokens, in
             training (Szegedy et al., 2016, arXiv:1512.00567).
-        beam_size: Sequences kept at each step when the model writes; 1 takes the likeliest token.
-        length_penalty: Of the beam search: above 0 longer sequences are favoured (Wu et al., 2016).
-        max_length: Most tokens to write; twice the source's and 10 more if omitted.
+        beam_size: Beam width of decoding; 1 is greedy decoding.
+        length_penalty: Exponent of the beam search's length penalty; above 0 it favours longer
+            sequences (Wu et al., 2016).
+        max_length: The most tokens to decode; twice the source's length plus 10 if omitted.
 
     Raises:
-        ConfigError: An option makes no sense.
+        ConfigError: An option has an invalid value.
     """
 
     mode = "max"
@@ -82,16 +83,16 @@ class Transduction(Objective):
         self.max_length = max_length
 
     def __call__(self, model: Any, batch: Batch, state: Any = None) -> Outcome:
-        """Score each token of the target; in evaluation also write.
+        """Score each target token; in evaluation also decode.
 
-        Predictions are ids (B, U): in training the likeliest after each right one, in evaluation
-        what was written, and where it looked as ``details``.
+        Predictions are ids (B, U): in training the likeliest after each target token, in evaluation
+        the decoded sequences, whose ``Decoded`` are the ``details``.
         """
         check_targets(batch.y, model.target_vocab_size)
         logits = model(batch.x, batch.y, batch.lengths)
         count = (batch.y != IGNORE).sum()
         total = F.cross_entropy(
-            wide(logits).flatten(0, 1),
+            upcast(logits).flatten(0, 1),
             batch.y.flatten(),
             ignore_index=IGNORE,
             reduction="sum",
@@ -104,7 +105,7 @@ class Transduction(Objective):
         return Outcome(loss, count, written.tokens, batch.y, None, written)
 
     def write(self, model: Any, batch: Batch) -> Decoded:
-        """What the model writes for the sources of a batch."""
+        """Decode the sources of a batch."""
         lengths = batch.lengths
         if lengths is None:
             lengths = torch.full((len(batch.x),), batch.x.shape[1], device=batch.x.device)
@@ -115,7 +116,7 @@ class Transduction(Objective):
         return beam_search(model, batch.x, batch.lengths, beam_size=self.beam_size, **options)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """BLEU if models are compared by it, and the share of sequences that are right."""
+        """BLEU if models are compared by it, and the share of correct sequences."""
         codec = read_codec(known["target"])
         found: dict[str, Metric] = {"exact_match": ExactMatch(codec)}
         if self.metric == "bleu":
@@ -125,14 +126,14 @@ class Transduction(Objective):
         return found
 
     def derived(self, loss: float) -> dict[str, float]:
-        """The loss as perplexity of a token."""
+        """The loss as perplexity per token."""
         return {"perplexity": perplexity(loss)}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row a pair: texts, and the score of what was written if it is known.
+        """A row per pair: the texts, and the decoded sequence's score if known.
 
-        A word that the vocabulary lacks stands as U+FFFD; a dataset that has the words puts them
-        in its place.
+        A word that the vocabulary lacks is written as U+FFFD; a dataset that has the text replaces
+        it.
         """
         source, target = read_codec(known["source"]), read_codec(known["target"])
         sources = _sources(batch)
@@ -149,13 +150,13 @@ class Transduction(Objective):
         ]
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """Texts as ids, (N, U), each with its end, ``IGNORE`` after it."""
+        """Predicted and target texts as ids, (N, U): ``END`` last, then ``IGNORE``."""
         codec = read_codec(known["target"])
         predictions, targets = (_ids(codec, _texts(rows, c)) for c in ("prediction", "target"))
         return predictions, targets
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
-        """The metrics of the texts as they stand, whatever the model's vocabulary."""
+        """The metrics of the texts themselves, independent of the model's vocabulary."""
         predictions, targets = _texts(rows, "prediction"), _texts(rows, "target")
         found = {"exact_match": exact_match(predictions, targets)}
         if self.metric == "bleu":
@@ -165,7 +166,7 @@ class Transduction(Objective):
         return found
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """Where the first few sentences of the batch looked, and a table of what was written."""
+        """Attention of the first sentences of the batch, and a table of decoded texts."""
         found: dict[str, Picture] = {"written": self._table(outcome, batch, known)}
         if outcome.details is None or outcome.details.attention is None:
             return found
@@ -190,10 +191,10 @@ class Transduction(Objective):
 
 
 class ExactMatch(Metric):
-    """The share of sequences that are written as they should be, of those with a target.
+    """The share of correct sequences, among those with a target.
 
     Args:
-        codec: What they are written in.
+        codec: Decodes ids to text.
     """
 
     full_state_update = False
@@ -214,19 +215,19 @@ class ExactMatch(Metric):
         self.count += len(pairs)
 
     def compute(self) -> Tensor:
-        """The share, 0..1; NaN where nothing was to be compared."""
+        """The share, 0..1; NaN without any target."""
         return self.right / self.count
 
 
 class CorpusBLEU(Metric):
-    """BLEU of all texts, 0..100, from sacrebleu's counts of each batch.
+    """Corpus BLEU, 0..100, from sacrebleu's counts of each batch.
 
-    What the vocabulary lacks in a target matches nothing that can be written: where texts are split
-    by spaces (``tokenize="none"``) the figure is that of the target's own text.
+    Words of a target that the vocabulary lacks match nothing that can be decoded, so that with
+    ``tokenize="none"`` the figure is that of the original text.
 
     Args:
-        codec: What texts are written in.
-        tokenize: What sacrebleu splits them by.
+        codec: Decodes ids to text.
+        tokenize: sacrebleu's tokenizer.
 
     References:
         Papineni et al., 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation";
@@ -259,7 +260,7 @@ class CorpusBLEU(Metric):
         self.sizes += torch.tensor([score.sys_len, score.ref_len], device=self.sizes.device)
 
     def compute(self) -> Tensor:
-        """BLEU of all that was added."""
+        """BLEU of all texts added."""
         score = self.bleu.compute_bleu(
             self.counts.tolist(),
             self.totals.tolist(),

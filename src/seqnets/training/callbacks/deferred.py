@@ -1,4 +1,4 @@
-"""Numbers of a device that nobody waits for."""
+"""Numbers read from a device without waiting for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-class Later:
-    """A few numbers, sent on their way now and read when they have arrived.
+class Deferred:
+    """A few numbers whose copy to the host starts now and is read later.
 
-    Reading a tensor of a GPU at once would make the host wait until the device has done all that
-    it was given, and then the device for the host. Read a step later they are there already, while
-    the device is busy with what came after.
+    Reading a GPU tensor at once would make the host wait until the device has finished its queue,
+    and then the device wait for the host. A step later the copy is complete while the device is
+    busy with newer work.
 
     Args:
         values: The numbers, one-dimensional, on any device.
@@ -24,7 +24,7 @@ class Later:
             self._arrived = torch.cuda.current_stream(values.device).record_event()
 
     def read(self) -> list[float]:
-        """The numbers; waits for the device if it has not come so far yet."""
+        """The numbers; waits for the copy if it is not complete."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._values.tolist()
