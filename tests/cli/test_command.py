@@ -138,7 +138,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "model/cell=[gru,lstm]"], "with each: seqnets train -m model/cell=gru,lstm"),
         (
             ["train", "model/cell=gru,lstm"],
-            "model/cell: came with several, gru,lstm, expected one.\n"
+            "model/cell: got several, gru,lstm, expected one.\n"
             "  A run with each: seqnets train -m model/cell=gru,lstm\n",
         ),
         (["train", "model/option=chrono,zoneout"], "of them: 'model/option=[chrono,zoneout]'\n"),

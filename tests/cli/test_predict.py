@@ -363,15 +363,15 @@ def test_an_objective_of_ones_own_without_rows_says_so(seqnets, tmp_path, monkey
     ("lines", "told"),
     [
         (['{"prediction": "a", "target": "a"}', "{"], "said.jsonl, line 2"),
-        (['{"prediction": "a", "target": "a"}', "", "[1]"], "said.jsonl, line 3: [1] came"),
-        (['{"prediction": "a"}'], "said.jsonl, line 1: no 'target' came"),
+        (['{"prediction": "a", "target": "a"}', "", "[1]"], "said.jsonl, line 3: got [1]"),
+        (['{"prediction": "a"}'], "said.jsonl, line 1: got no 'target'"),
         (['{"prediction": "a", "target": null}'], "there is nothing to score"),
         (['{"target": "a"}'], "said.jsonl, line 1: 'prediction' is missing"),
         (
             ['{"prediction": "a", "target": null}', '{"prediction": "d", "target": "a"}'],
-            "said.jsonl, line 2: prediction 'd' came, expected one of 'a', 'b', 'c'",
+            "said.jsonl, line 2: got prediction 'd', expected one of 'a', 'b', 'c'",
         ),
-        (['{"prediction": ["a"], "target": "a"}'], "line 1: prediction ['a'] came"),
+        (['{"prediction": ["a"], "target": "a"}'], "line 1: got prediction ['a']"),
         ([""], "said.jsonl"),
     ],
 )

@@ -346,7 +346,7 @@ def test_a_file_of_a_part_that_has_other_features_is_refused(table, tmp_path):
     table(text=many("xy", 2).replace("value", "values"), name="test.csv")
     data = table(text=many("xy", 5), test_path=str(tmp_path / "test.csv"))
 
-    with pytest.raises(DataError, match=r"test.csv: features .*values.* came, expected .*value"):
+    with pytest.raises(DataError, match=r"test.csv: got features .*values.*, expected .*value"):
         data.setup()
 
 
@@ -415,9 +415,9 @@ def test_the_column_of_the_label_may_have_another_name(table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("sequence,a,c\n1,1,1\n", r"features \['a', 'c'\] came, expected \['a', 'b'\]"),
-        ("sequence,a\n1,1\n", "features .* came"),
-        ("text\nabc\n", "features text came"),
+        ("sequence,a,c\n1,1,1\n", r"got features \['a', 'c'\], expected \['a', 'b'\]"),
+        ("sequence,a\n1,1\n", "got features .*"),
+        ("text\nabc\n", "got features text"),
         ("sequence,a,b\n1,x,1\n", "line 2: column a is 'x'"),
     ],
 )
@@ -480,11 +480,11 @@ def test_a_feature_that_is_always_missing_is_refused(table):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sequence,", "id,", "line 2: the columns id, split, label, a, b came, expected one of"),
-        ("label,", "class,", "line 2: the columns .* came, expected label too"),
-        ("a,b", "a,a", "line 1: the columns .* 'a' twice"),
-        ("s2,train,no,3,30", "s2,train,no,3", "line 4: 4 cells came, expected 5"),
-        ("s2,train,no,3,30", "s2,train,no,3,30,1", "line 4: 6 cells came, expected 5"),
+        ("sequence,", "id,", "line 2: got the columns id, split, label, a, b, expected one of"),
+        ("label,", "class,", "line 2: got the columns .*, expected label too"),
+        ("a,b", "a,a", "line 1: got the columns .* 'a' twice"),
+        ("s2,train,no,3,30", "s2,train,no,3", "line 4: got 4 cells, expected 5"),
+        ("s2,train,no,3,30", "s2,train,no,3,30,1", "line 4: got 6 cells, expected 5"),
         ("s2,train,no,3,30", "s2,train,no,three,30", "line 4: column a is 'three'"),
         ("s2,train,no,3,30", "s2,train,no,,30", "line 4: column a is missing"),
         ("s2,train,no,3,30", "s2,train,no,3,nan", "line 4: column b is 'nan'"),
@@ -497,12 +497,12 @@ def test_a_feature_that_is_always_missing_is_refused(table):
         ("s1,train,yes,2,20", "s1,val,yes,2,20", "line 3: split is 'val', expected 'train'"),
         ("s2,train", "s2,training", "line 4: split is 'training', expected train, val, test"),
         ("s3,val,no", "s1,val,no", "line 5: sequence 's1' comes again, it came at .*line 2"),
-        ("s3,val,no", "s3,val,maybe", "line 5: label 'maybe' came in the val part"),
+        ("s3,val,no", "s3,val,maybe", "line 5: got label 'maybe' in the val part"),
         ("s2,train,no", "s2,train,yes", "all training sequences have the label 'yes'"),
         ("s3,val,no,4", "s3,val,no,1e300", "line 5: column a is '1e300'"),
         ("s3,val,no", "s3,val,n\xe9", r"byte 8\d \(line 5\) is 0xe9"),
         (ROWS, "", "the file is empty"),
-        (ROWS.partition("\n")[2], "", "no row came"),
+        (ROWS.partition("\n")[2], "", "got no row"),
     ],
 )
 def test_a_malformed_table_with_a_row_a_step_is_refused_with_the_line(table, old, new, message):
@@ -521,15 +521,15 @@ OBJECTS = (
     [
         ('"id": 2', '"id": 1', "line 2: sequence 1 comes again, it came at .*line 1"),
         ('"id": 2', '"id": 1.5', "line 2: the id is 1.5, expected text or a whole number"),
-        ('"label": "b"', '"label": 2', "line 2: label 2 came, expected one of the same kind"),
+        ('"label": "b"', '"label": 2', "line 2: got label 2, expected one of the same kind"),
         ('"label": "b"', '"label": null', "line 2: column label is missing"),
         ('"label": "b"', '"label": ["b"]', r"line 2: column label is \['b'\]"),
-        ('"label": "b", ', "", "line 2: the columns .* came, expected label too"),
-        ('"x": [[5, 6]]', '"y": 0', "line 2: the columns id, label, y came, expected x too"),
+        ('"label": "b", ', "", "line 2: got the columns .*, expected label too"),
+        ('"x": [[5, 6]]', '"y": 0', "line 2: got the columns id, label, y, expected x too"),
         ("[[5, 6]]", "[]", r"line 2: column x is \[\], expected a list of steps, at least one"),
         ("[[5, 6]]", "[[]]", r"line 2: step 1 of column x is \[\]"),
         ("[[5, 6]]", "5", "line 2: column x is 5, expected a list"),
-        ("[[5, 6]]", "[5, 6]", "line 2: 1 feature a step came, expected 2"),
+        ("[[5, 6]]", "[5, 6]", "line 2: got 1 feature a step, expected 2"),
         ("[3, 4]", "[3]", r"line 1: step 2 of column x is \[3\], expected a list of 2 numbers"),
         ("[3, 4]", "3", "line 1: step 2 of column x is 3, expected a list of 2 numbers"),
         ("[3, 4]", "[3, NaN]", "line 1: column x, step 2 is nan, expected a finite float32 number"),
@@ -552,7 +552,7 @@ OBJECTS = (
         (
             '"x": [[1, 2], [3, 4]]',
             '"text": "a", "x": [1]',
-            "line 1: the columns .* expected one of",
+            "line 1: got the columns .* expected one of",
         ),
         ('{"id": 2', '{"id" 2', "line 2, column 7: not JSON"),
     ],
@@ -567,7 +567,7 @@ def test_a_malformed_table_with_a_row_a_sequence_is_refused_with_the_line(table,
     [
         ("text,label\na,1\n,2\n", "line 3: column text is missing, expected text"),
         ("text,label\nb,1\na,1\n \t ,2\n" + "a,1\na,2\n" * 4, "line 4: the text has no words"),
-        ("text,label\na,1\nb\n", "line 3: 1 cell came"),
+        ("text,label\na,1\nb\n", "line 3: got 1 cell"),
     ],
 )
 def test_malformed_text_is_refused_with_the_line(table, text, message):
@@ -586,17 +586,17 @@ def test_malformed_text_is_refused_with_the_line(table, text, message):
         ({"x": np.array([["a"]])}, "x is <U1 of shape"),
         ({"x": np.ones(3)}, r"x has shape \(3,\), expected \(N, T, I\) or \(N, T\)"),
         ({"x": np.ones((2, 3)), "y": [1]}, r"y has shape \(1,\), expected \(2, 1\) or \(2,\)"),
-        ({"x": np.ones((2, 3)), "y": None}, "no array y came"),
+        ({"x": np.ones((2, 3)), "y": None}, "got no array y"),
         ({"x": np.ones((2, 3)), "y": [1.0, 2.0]}, "sequence 1: column label is 1.0"),
         ({"x": np.ones((2, 3)), "y": [1, 2], "ids": ["a", "a"]}, "sequence 2: sequence 'a' comes"),
         ({"x": np.ones((1, 3)), "split": ["dev"]}, "sequence 1: split is 'dev'"),
-        ({"x": np.ones((1, 3)), "length": [3]}, "the arrays length, x, y came, expected x and"),
+        ({"x": np.ones((1, 3)), "length": [3]}, "got the arrays length, x, y, expected x and"),
         ({"x": np.ones(3), "lengths": [1, 1], "y": [1, 2]}, "2 lengths with the sum 2"),
         ({"x": np.ones(3), "lengths": [0, 3], "y": [1, 2]}, "sequence 1: its length is 0"),
         ({"x": np.ones((2, 3, 1)), "lengths": [3, 4]}, "sequence 2: its length is 4, expected 1"),
         ({"x": np.ones(3), "lengths": [1.5, 1.5]}, "lengths is float64"),
         ({"x": np.array([object()])}, "cannot be read as a NumPy archive without pickled objects"),
-        ({"y": [1]}, "the arrays y came, expected x"),
+        ({"y": [1]}, "got the arrays y, expected x"),
     ],
 )
 def test_a_malformed_archive_is_refused_with_array_and_sequence(tmp_path, arrays, message):
@@ -639,16 +639,16 @@ def test_a_missing_value_of_a_ts_file_is_treated_as_asked_for(tmp_path):
     [
         (
             lambda f: (f / "readme.md").write_text("x"),
-            "readme.md: a file came, expected one folder",
+            "readme.md: got a file, expected one folder",
         ),
         (lambda f: (f / "empty").mkdir(), "empty: the folder is empty"),
-        (lambda f: (f / "up" / "more").mkdir(), "more: a folder came, expected files"),
+        (lambda f: (f / "up" / "more").mkdir(), "more: got a folder, expected files"),
         (lambda f: (f / "up" / "a.doc").write_text("x"), r"a.doc: a file of no kind"),
         (lambda f: (f / "up" / "a.txt").write_text(""), "a.txt: the file is empty"),
         (lambda f: (f / "up" / "a.txt").write_bytes(b"\xff"), r"a.txt: byte 0 \(line 1\)"),
         (
             lambda f: write_image(f / "up" / "a", "up", [1]),
-            "a.png: kind image came, expected text as in .*0.txt",
+            "a.png: got kind image, expected text as in .*0.txt",
         ),
     ],
 )
@@ -666,7 +666,7 @@ def test_sound_of_another_sample_rate_is_refused(tmp_path):
     soundfile.write(folder / "up" / "a.wav", np.zeros(100), 16_000)
 
     with pytest.raises(
-        DataError, match=r"a.wav: sample rate 16000 came, expected 8000 as in .*0.wav"
+        DataError, match=r"a.wav: got sample rate 16000, expected 8000 as in .*0.wav"
     ):
         ClassificationFiles(str(folder)).setup()
 
@@ -676,7 +676,7 @@ def test_images_of_another_width_are_refused(tmp_path):
     folder = write_folder(tmp_path, write_image)
     images.new("L", (6, 5)).save(folder / "up" / "a.png")
 
-    with pytest.raises(DataError, match=r"a.png: width 6 came, expected 5 as in .*0.png"):
+    with pytest.raises(DataError, match=r"a.png: got width 6, expected 5 as in .*0.png"):
         ClassificationFiles(str(folder)).setup()
 
 

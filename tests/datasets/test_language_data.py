@@ -74,9 +74,9 @@ def test_a_vocabulary_can_be_made_again_from_the_description():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 50}, "Text, train part: 90 tokens came, expected at least 102"),
-        ({"validation_fraction": 0.01}, "Text, val part: 1 token came, expected at least 3"),
-        ({"test_fraction": 0.02}, "Text, test part: 2 tokens came, expected at least 3"),
+        ({"batch_size": 50}, "Text, train part: got 90 tokens, expected at least 102"),
+        ({"validation_fraction": 0.01}, "Text, val part: got 1 token, expected at least 3"),
+        ({"test_fraction": 0.02}, "Text, test part: got 2 tokens, expected at least 3"),
     ],
     ids=["train", "val", "test"],
 )
@@ -93,7 +93,7 @@ def test_ids_outside_the_vocabulary_are_refused_in_setup():
             good = super().read_tokens()
             return Tokens(good.ids + 1, good.parts, good.vocabulary)
 
-    with pytest.raises(DataError, match="token id 2 came, expected ids below 2"):
+    with pytest.raises(DataError, match="got token id 2, expected ids below 2"):
         Broken("ab" * 200, batch_size=2, chunk_length=3).setup()
 
 

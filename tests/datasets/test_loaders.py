@@ -241,7 +241,7 @@ def test_evaluation_rows_are_padded_only_where_their_lengths_say_so(tokens):
 
 @pytest.mark.parametrize(("stream", "tokens"), [(TrainingStream, 4 * 7 - 1), (EvaluationStream, 3)])
 def test_a_stream_shorter_than_its_rows_is_refused_with_the_numbers(stream, tokens):
-    with pytest.raises(DataError, match=rf"{tokens} tokens came, expected at least {tokens + 1}"):
+    with pytest.raises(DataError, match=rf"got {tokens} tokens, expected at least {tokens + 1}"):
         stream(np.arange(tokens), batch_size=3, chunk_length=7)
     assert len(stream(np.arange(tokens + 1), batch_size=3, chunk_length=7)) == 1
 
@@ -321,7 +321,7 @@ def test_two_processes_train_on_different_tokens_in_equally_many_batches(as_proc
 
 
 def test_fewer_sequences_than_processes_are_refused(as_process):
-    with as_process(0, 2), pytest.raises(DataError, match="1 sequence came, expected at least 2"):
+    with as_process(0, 2), pytest.raises(DataError, match="got 1 sequence, expected at least 2"):
         shuffled_sequences(count=1)
 
 

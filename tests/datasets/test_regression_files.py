@@ -196,7 +196,7 @@ def test_new_files_may_have_no_targets(tmp_path):
         ("0,1000,", "0,nan,", "line 2: column last is 'nan', expected a finite float32 number"),
         ("0,1000,", "0,1e99,", "line 2: column last is '1e99', expected a finite float32 number"),
         ("0,2000,3,2", "0,2001,3,2", r"line 3: last, sum is \(2001.0, 3.0\), expected \(2000.0"),
-        ("last", "first", r"line 2: the columns .* came, expected last too.\n.*dataset.targets="),
+        ("last", "first", r"line 2: got the columns .*, expected last too.\n.*dataset.targets="),
     ],
 )
 def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message):
@@ -214,7 +214,7 @@ def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message
 def test_a_folder_of_classes_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
 
-    with pytest.raises(DataError, match="a folder came, expected a file: folders hold classes"):
+    with pytest.raises(DataError, match="got a folder, expected a file: folders hold classes"):
         RegressionFiles(str(tmp_path)).setup()
 
 

@@ -95,7 +95,7 @@ def test_the_column_of_the_time_may_have_another_name(table):
     assert data.series.times[-1] == "2026-01-30"
     with pytest.raises(DataError, match=r"column date is '2026-01-01'.*\n.*dataset.time=date"):
         table(rows).setup()
-    with pytest.raises(DataError, match="the columns date, a came, expected day too"):
+    with pytest.raises(DataError, match="got the columns date, a, expected day too"):
         table(rows, time="day").setup()
 
 
@@ -182,11 +182,11 @@ def rows(*changed):
         (rows((5, ",3")), "line 5: time is missing, expected a time"),
         (rows((5, "7,3")), "line 5: time is a number, expected a time without a zone"),
         (rows((5, "2026-01-01T03:00:00Z,3")), "line 5: time is a time with a zone"),
-        (rows((5, "2026-01-01 02:00:00,3")), "line 5: time 2026-01-01 02:00:00 came twice"),
+        (rows((5, "2026-01-01 02:00:00,3")), "line 5: got time 2026-01-01 02:00:00 twice"),
         (rows((5, "2026-01-01 01:00:00,3")), r"line 5: .* expected a later one.\n  Sort"),
         (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1 as"),
         (rows((5, "2026-01-01 03:30:00,3")), r"line 5: .* a step of 1:30:00, expected 1:00:00"),
-        (["time,series", "1,a"], "line 2: the columns time, series came"),
+        (["time,series", "1,a"], "line 2: got the columns time, series"),
         (["series,a", "x,1", ",2"], "line 3: column series is missing"),
         (["a", *"1234567"], r"the train part of the series has steps 0 to 5 of 7, too few"),
         (["a,b", *["1,"] * 20], r"line 2: column b is missing"),
@@ -221,7 +221,7 @@ def test_a_part_without_values_to_tell_is_refused(part, steps, table):
 
 
 def test_a_target_that_is_no_column_is_refused(table):
-    with pytest.raises(DataError, match=r"targets: the numeric columns .* came, expected c too"):
+    with pytest.raises(DataError, match=r"targets: got the numeric columns .*, expected c too"):
         table(targets=["c"]).setup()
 
 
@@ -231,7 +231,7 @@ def test_uneven_time_can_be_taken_as_even(table):
     with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*time_gaps=ignore"):
         table(months).setup()
     with pytest.raises(
-        DataError, match=r"2020-02-01 came .* 31 days.* multiple of .* 28 days.* before 2021-03-01"
+        DataError, match=r"2020-02-01 .* 31 days.* multiple of .* 28 days.* before 2021-03-01"
     ):
         table(months, time_gaps="fill", missing="forward").setup()
     table(months, time_gaps="ignore").setup()
@@ -306,7 +306,7 @@ def test_rows_of_json_may_lack_what_is_missing(table):
     data = table(lines, "series.jsonl", missing="linear")
 
     assert data.series.values[3].tolist() == [3, 6]
-    with pytest.raises(DataError, match="line 31: a column c came"):
+    with pytest.raises(DataError, match="line 31: got a column c"):
         table([*lines, '{"time": 30, "a": 1, "c": 2}'], "series.jsonl", missing="linear").setup()
 
 
@@ -371,8 +371,8 @@ def test_windows_say_which_series_they_are_of_and_after_which_step(table, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "1 step of the series came, expected at least 4"),
-        ("a\n1\n", "the numeric columns a came, expected b too"),
+        ("a,b\n1,2\n", "got 1 step of the series, expected at least 4"),
+        ("a\n1\n", "got the numeric columns a, expected b too"),
     ],
 )
 def test_new_data_that_do_not_fit_are_refused(table, tmp_path, text, message):
@@ -477,7 +477,7 @@ def test_etth1_tests_from_month_16_to_20(transformer):
 def test_a_shorter_file_is_refused(tmp_path):
     (tmp_path / "ETTh1.csv").write_text("date,OT\n2016-07-01 00:00:00,1\n")
 
-    with pytest.raises(DataError, match="1 step came, expected at least 14,400"):
+    with pytest.raises(DataError, match="got 1 step, expected at least 14,400"):
         ETTh1(str(tmp_path)).setup()
 
 

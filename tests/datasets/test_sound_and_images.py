@@ -95,7 +95,7 @@ def test_options_of_log_mel_that_make_no_sense_are_refused(options):
 
 
 def test_more_bands_than_frequencies_are_refused():
-    with pytest.raises(ConfigError, match=r"200 bands came for windows of 0.025 s at 8000 Hz"):
+    with pytest.raises(ConfigError, match=r"got 200 bands for windows of 0.025 s at 8000 Hz"):
         LogMel(bands=200)(np.zeros(800), 8000)
 
 
@@ -111,7 +111,7 @@ def test_channels_of_sound_are_averaged(tmp_path):
 
 @pytest.mark.parametrize(
     ("samples", "message"),
-    [([], "no sample came"), ([0.0, math.nan], "sample 2 is not finite")],
+    [([], "got no sample"), ([0.0, math.nan], "sample 2 is not finite")],
 )
 def test_sound_without_samples_or_with_what_is_none_is_refused(tmp_path, samples, message):
     soundfile = pytest.importorskip("soundfile")

@@ -132,8 +132,11 @@ def test_the_naive_bayes_of_letters_checked_by_hand(tiny):
         ({"Welsh": ""}, r"Welsh.txt: the file is empty"),
         ({"Welsh": "\n \n"}, r"Welsh.txt: the file is empty"),
         ({"Welsh": b"Gwyn\nPugh\nS\xe9\n"}, r"Welsh.txt: byte 11 \(line 3\) is 0xe9"),
-        ({"Welsh": "Gwyn\nPugh\nGwyn\n"}, r"Welsh.txt: 2 names came .* expected at least 3"),
-        ({"Irish": TEXTS["Spanish"] + TEXTS["Welsh"]}, r"Irish.txt: 0 names .* no rarer language"),
+        ({"Welsh": "Gwyn\nPugh\nGwyn\n"}, r"Welsh.txt: got 2 names .* expected at least 3"),
+        (
+            {"Irish": TEXTS["Spanish"] + TEXTS["Welsh"]},
+            r"Irish.txt: got 0 names .* no rarer language",
+        ),
     ],
 )
 def test_files_that_do_not_do_are_refused(tiny, files, message):

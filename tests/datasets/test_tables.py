@@ -76,22 +76,22 @@ def test_rows_of_parquet_come_as_they_are(file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 cell came, expected 2: x, y"),
-        ("a.csv", "x,y\n1,2,3\n", "line 2: 3 cells came"),
-        ("a.csv", "x,x\n1,2\n", "line 1: the columns x, x came, 'x' twice"),
+        ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: got 1 cell, expected 2: x, y"),
+        ("a.csv", "x,y\n1,2,3\n", "line 2: got 3 cells"),
+        ("a.csv", "x,x\n1,2\n", "line 1: got the columns x, x, 'x' twice"),
         ("a.csv", "x,\n1,2\n", "line 1: .* one without a name"),
-        ("a.csv", "x;y\n1;2\n", "line 1: one column 'x;y' came"),
-        ("a.tsv", "x,y\n1,2\n", "line 1: one column 'x,y' came"),
+        ("a.csv", "x;y\n1;2\n", "line 1: got one column 'x;y'"),
+        ("a.tsv", "x,y\n1,2\n", "line 1: got one column 'x,y'"),
         ("a.csv", 'x,y\n1,2\n3,"4\n5,6\n', "line 3: not CSV"),
         ("a.csv", 'x,y\n1,"2"3\n', "line 2: not CSV"),
         ("a.csv", b"x,y\n1,caf\xe9\n", r"byte 9 \(line 2\) is 0xe9, expected UTF-8"),
         ("a.csv", "caf\u00e9\n".encode() + b"caf\xe9\n", r"byte 9 \(line 2\) is 0xe9"),
         ("a.csv", "x,y\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff(.|\n)*iconv -f utf-16"),
         ("a.csv", "", "the file is empty"),
-        ("a.csv", "x,y\n", "no row came"),
+        ("a.csv", "x,y\n", "got no row"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n', "line 2, column 7: not JSON: Expecting value"),
         ("a.jsonl", '{"x": 1, "x": 2}\n', "line 1: not JSON that can be read: 'x' stands twice"),
-        ("a.jsonl", '{"x": 1}\n[1, 2]\n', r"line 2: \[1, 2\] came, expected a JSON object"),
+        ("a.jsonl", '{"x": 1}\n[1, 2]\n', r"line 2: got \[1, 2\], expected a JSON object"),
         ("a.jsonl", "[" * 100_000, "line 1: not JSON that can be read"),
         ("a.jsonl", "9" * 5_000, "line 1: not JSON that can be read"),
         ("a.jsonl", b'{"x": "\xe9"}\n', r"\(line 1\) is 0xe9"),
@@ -112,7 +112,7 @@ def test_an_empty_parquet_is_refused(file, tmp_path):
 
     parquet.write_table(parquet.read_table(path).slice(0, 0), path)
 
-    with pytest.raises(DataError, match="no row came"):
+    with pytest.raises(DataError, match="got no row"):
         read(path)
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_text_is_refused_with_its_column(value):
 def test_a_row_that_lacks_a_column_is_refused():
     need("here", {"x": 1, "y": 2}, "y", "x")
 
-    with pytest.raises(DataError, match="line 3: the columns x, y came, expected z too"):
+    with pytest.raises(DataError, match="line 3: got the columns x, y, expected z too"):
         need("a.csv, line 3", {"x": 1, "y": 2}, "x", "z")
 
 

@@ -156,27 +156,27 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.conll", "Ada\tO\n\tO\n", r"line 2: '\\tO' came, expected a word and its label"),
-        ("a.conll", "Ada\t\n", r"line 1: 'Ada\\t' came, expected a word and its label"),
-        ("a.txt", "Ada sang\nin\n", "line 2: 1 column came, expected 2 as in the first line"),
+        ("a.conll", "Ada\tO\n\tO\n", r"line 2: got '\\tO', expected a word and its label"),
+        ("a.conll", "Ada\t\n", r"line 1: got 'Ada\\t', expected a word and its label"),
+        ("a.txt", "Ada sang\nin\n", "line 2: got 1 column, expected 2 as in the first line"),
         ("a.conll", "\n", "is empty"),
-        ("a.conll", "-DOCSTART- O\n\n", "no sequence came"),
+        ("a.conll", "-DOCSTART- O\n\n", "got no sequence"),
         ("a.doc", "Ada\tO\n", r"expected a name that ends with \.conll, .*\.csv"),
         (
             "a.jsonl",
             '{"tokens": ["a", "b"], "labels": ["X"]}',
-            "line 1: 1 label came for 2",
+            "line 1: got 1 label for 2",
         ),
         ("a.jsonl", '{"tokens": [], "labels": []}', r"line 1: tokens is \[\], expected a list"),
         ("a.jsonl", '{"tokens": ["a", 1]}', r"line 1: column tokens\[1\] is 1, expected text"),
         ("a.jsonl", '{"tokens": ["a"], "labels": [1.5]}', r"line 1: column labels\[0\] is 1.5"),
         ("a.jsonl", '{"x": [[1, 2], [3]]}', r"line 1: x\[1\] has 1 number, expected 2"),
         ("a.jsonl", '{"x": [[1, "b"]]}', r"line 1: column x\[0\]\[1\] is 'b', expected a finite"),
-        ("a.jsonl", '{"x": [[1]]}\n{"x": [[1, 2]]}', "line 2: the features 1, 2 came, expected"),
-        ("a.jsonl", '{"x": [[1]]}\n{"tokens": ["a"]}', "line 2: words came, expected the features"),
+        ("a.jsonl", '{"x": [[1]]}\n{"x": [[1, 2]]}', "line 2: got the features 1, 2, expected"),
+        ("a.jsonl", '{"x": [[1]]}\n{"tokens": ["a"]}', "line 2: got words, expected the features"),
         ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split is 'dev', expected tr"),
         ("a.csv", "label,x,split\na,1,val\nb,2,\n", "line 3: split is missing, expected train"),
-        ("a.csv", "label\nx\n", "line 2: the columns label came, expected label, sequence"),
+        ("a.csv", "label\nx\n", "line 2: got the columns label, expected label, sequence"),
         ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
         ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*came at.*line 2"),
         ("a.csv", CSV.replace("c,", ","), "line 7: the id is .*expected text or a whole number"),
@@ -278,7 +278,7 @@ def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(write):
     ("text", "options", "message"),
     [
         (CONLL.replace("\tI-person", "\tO").replace("B-person", "person"), {"metric": "entity_f1"},
-         "line 3: label 'person' came, expected O, B-KIND and I-KIND"),
+         "line 3: got label 'person', expected O, B-KIND and I-KIND"),
         (CONLL, {"metric": "f1_walk"}, r"dataset.metric is f1_walk, and no label is 'walk'"),
         ("a\tO\n\nb\tO\n", {}, r"line 1: the training part has O alone, expected at least two"),
     ],
@@ -293,7 +293,7 @@ def test_labels_that_do_not_fit_are_told_with_their_line(write, text, options, m
 def test_a_label_that_is_new_in_another_part_is_told_with_its_line(write):
     path, other = write("a.conll", CONLL), write("b.conll", CONLL.replace("I-person", "I-nobody"))
 
-    with pytest.raises(DataError, match=r"b\.conll, line 4: label 'I-nobody' came in the val part"):
+    with pytest.raises(DataError, match=r"b\.conll, line 4: got label 'I-nobody' in the val part"):
         TaggingFiles(str(path), str(other), str(path)).setup()
 
 
@@ -309,14 +309,14 @@ def test_a_part_without_labels_is_refused(part, write):
 def test_parts_of_different_kinds_are_refused(write):
     path, other = write("a.conll", CONLL), write("b.csv", CSV)
 
-    with pytest.raises(DataError, match=r"line 2: the features ankle, leg came, expected words"):
+    with pytest.raises(DataError, match=r"line 2: got the features ankle, leg, expected words"):
         TaggingFiles(str(path), str(path), str(other)).setup()
 
 
 def test_too_few_sequences_are_refused(write):
     path = write("a.jsonl", by_sequence(*[{"tokens": ["a", "b"], "labels": ["x", "y"]}] * 2))
 
-    with pytest.raises(DataError, match="2 sequences for training came, expected at least 3"):
+    with pytest.raises(DataError, match="got 2 sequences for training, expected at least 3"):
         TaggingFiles(str(path)).setup()
 
 
@@ -361,7 +361,7 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
     (batch,) = TaggingFiles("is not read").new(new, known)
 
     torch.testing.assert_close(batch.x[0], trained.part("train").x[:2])
-    with pytest.raises(DataError, match="line 2: leg, ankle came, expected ankle, leg, as the mod"):
+    with pytest.raises(DataError, match="line 2: got leg, ankle, expected ankle, leg, as the mod"):
         TaggingFiles("is not read").new(write("b.csv", "leg,ankle\n1,10\n"), known)
 
 
@@ -373,7 +373,7 @@ def test_new_files_may_lack_what_is_left_out_and_training_files_may_not(write):
     (batch,) = data.new(write("new.csv", "leg\n10\n20\n"), known)
 
     torch.testing.assert_close(batch.x[0], data.part("train").x[:2])
-    with pytest.raises(DataError, match=r"line 2: the columns .* came, expected times too"):
+    with pytest.raises(DataError, match=r"line 2: got the columns .*, expected times too"):
         TaggingFiles(path, path, path, leave_out=["times"]).setup()
 
 

@@ -153,7 +153,7 @@ def test_nothing_stays_in_the_cache_of_a_text_that_was_refused(tmp_path, open_te
 def test_a_path_without_text_is_refused(tmp_path, open_text, name):
     (tmp_path / "empty_folder").mkdir()
 
-    with pytest.raises(DataError, match="no text came"):
+    with pytest.raises(DataError, match="got no text"):
         open_text(tmp_path / name).prepare_data()
 
 
@@ -179,7 +179,7 @@ def test_a_text_shorter_than_one_chunk_for_each_row_is_refused_with_the_numbers(
 ):
     (tmp_path / "short.txt").write_text("x" * 60)
 
-    with pytest.raises(DataError, match="train part: 54 tokens came, expected at least 330"):
+    with pytest.raises(DataError, match="train part: got 54 tokens, expected at least 330"):
         open_text(tmp_path / "short.txt", batch_size=32, chunk_length=10).setup()
 
 
@@ -254,7 +254,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(then):
     readings = iter([["abc" * 100], ["abc", then[3:150], then[150:]]])
     parts = {"train": (0, 250), "val": (250, 275), "test": (275, 300)}
 
-    with pytest.raises(DataError, match=f"changed while it was read: {len(then)} characters"):
+    with pytest.raises(DataError, match=f"changed while it was read: got {len(then)} characters"):
         build_tokens(lambda: next(readings), parts, "characters")
 
 

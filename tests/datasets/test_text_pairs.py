@@ -141,11 +141,11 @@ def test_other_line_breaks_than_a_line_feed_break_no_line(tmp_path):
 @pytest.mark.parametrize(
     ("read", "written", "message"),
     [
-        (b"a\nb\nc\n", b"a\nb\n", r"b.txt: 2 lines came, expected 3, as many as .*a.txt has"),
+        (b"a\nb\nc\n", b"a\nb\n", r"b.txt: got 2 lines, expected 3, as many as .*a.txt has"),
         (b"a\n \nc\n", b"a\nb\nc", r"a.txt, line 2: is empty, expected a text"),
         (b"a\nb", b"a\n\xff", r"b.txt: byte 2 \(line 2\) is 0xff, expected UTF-8"),
         (b"", b"a", r"a.txt: the file is empty"),
-        (b"a\nb", b"a\nb", r"a.txt: 2 training pairs came, expected at least 3"),
+        (b"a\nb", b"a\nb", r"a.txt: got 2 training pairs, expected at least 3"),
     ],
 )
 def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, written, message):
@@ -160,7 +160,7 @@ def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, writ
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("source,goal\na,b\n", "line 2: the columns source, goal came, expected target too"),
+        ("source,goal\na,b\n", "line 2: got the columns source, goal, expected target too"),
         ("source,target\na,b\nc, \n", r"line 3: column target is ' ', expected a text"),
         ("source,target\na,b\n,d\n", r"line 3: column source is missing, expected text"),
         ("source,target,split\na,b,dev\n", "line 2: split is 'dev', expected train, val, test"),
@@ -180,7 +180,7 @@ def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, lines, messa
     [
         ({}, "expected either path, a table, or source_path and target_path"),
         ({"path": "a.csv", "source_path": "a", "target_path": "b"}, "and not both"),
-        ({"source_path": "a"}, "a came alone for the train part"),
+        ({"source_path": "a"}, "a alone for the train part"),
         ({"path": "a.csv", "unit": "syllables"}, "unit is 'syllables', expected one of words"),
         ({"path": "a.csv", "max_vocabulary": None}, "max_vocabulary is None, expected a number"),
         ({"path": "a.csv", "metric": "rouge"}, "metric is 'rouge', expected one of bleu, exact"),

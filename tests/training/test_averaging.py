@@ -179,7 +179,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(step, tmp_path):
 def test_another_optimizers_state_is_refused():
     model = nn.Linear(1, 1)
 
-    with pytest.raises(CheckpointError, match="without 'averaging' came"):
+    with pytest.raises(CheckpointError, match="without 'averaging'"):
         NonMonotonicASGD(model.parameters(), lr=1.0).load_state_dict(
             torch.optim.SGD(model.parameters(), lr=1.0).state_dict()
         )

@@ -58,7 +58,7 @@ def test_rows_beside_each_other_are_refused_for_they_are_later_text(tmp_path):
     module = prepared(data)
 
     with (
-        pytest.raises(ConfigError, match=r"rows came, expected 1[\s\S]*dataset.batch_size=1"),
+        pytest.raises(ConfigError, match=r"rows, expected 1[\s\S]*dataset.batch_size=1"),
         dynamically(module, lr=0.1),
     ):
         score(module, data, tmp_path)
@@ -130,7 +130,7 @@ def test_only_language_models_can():
     data = parity_data()
     data.setup()
     with (
-        pytest.raises(ConfigError, match="dynamic: Classification came, expected Language"),
+        pytest.raises(ConfigError, match="dynamic: got Classification, expected Language"),
         dynamically(parity_module(data), lr=0.1),
     ):
         pass

@@ -137,10 +137,10 @@ def test_bits_of_pieces_are_counted_for_each_character(trained):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"target": "漢字漢"}, "Row 2: target '漢字漢' came, expected one of the"),
-        ({"target": ["a"]}, "Row 2: target"),
-        ({"nats": -1}, "Row 2: nats -1 came, expected a number of at least 0"),
-        ({"nats": "much"}, "Row 2: nats 'much' came"),
+        ({"target": "漢字漢"}, "Row 2: got target '漢字漢', expected one of the"),
+        ({"target": ["a"]}, "Row 2: got target"),
+        ({"nats": -1}, "Row 2: got nats -1, expected a number of at least 0"),
+        ({"nats": "much"}, "Row 2: got nats 'much'"),
         ({"nats": None}, "Row 2: 'nats' is null"),
     ],
 )

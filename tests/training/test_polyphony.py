@@ -98,11 +98,11 @@ def test_a_key_that_was_thought_silent_for_sure_costs_what_the_loss_says():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prediction": 60}, "Row 1: prediction: 60 came, expected a list"),
+        ({"prediction": 60}, "Row 1: prediction: got 60, expected a list"),
         ({"target": [60]}, "Row 1: target has the chord 60"),
         ({"target": [[60], [61]]}, "got 1 predicted and 2 heard chords"),
         ({"target": None}, "Row 1: 'target' is null"),
-        ({"nats": 1.0}, "Row 1: nats: 1.0 came, expected a list"),
+        ({"nats": 1.0}, "Row 1: nats: got 1.0, expected a list"),
         ({"nats": ["x"]}, "expected a number of at least 0 for each of 1 step"),
         ({"nats": [True]}, "expected a number of at least 0 for each of 1 step"),
         ({"nats": [1.0, 2.0]}, "expected a number of at least 0 for each of 1 step"),

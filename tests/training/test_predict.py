@@ -125,11 +125,11 @@ def test_classes_are_read_as_they_were_written():
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"prediction": "d", "target": "a"}, "Row 2: prediction 'd' came, expected one of 'a'"),
-        ({"prediction": "a", "target": 1}, "Row 2: target 1 came"),
+        ({"prediction": "d", "target": "a"}, "Row 2: got prediction 'd', expected one of 'a'"),
+        ({"prediction": "a", "target": 1}, "Row 2: got target 1"),
         ({"prediction": "a"}, "Row 2: 'target' is missing"),
         ({"prediction": None, "target": "a"}, "Row 2: 'prediction' is null"),
-        ({"prediction": {"a": 1}, "target": "a"}, "Row 2: prediction {'a': 1} came"),
+        ({"prediction": {"a": 1}, "target": "a"}, "Row 2: got prediction {'a': 1}"),
     ],
 )
 def test_a_class_that_is_none_is_told_with_its_row(row, told):
@@ -200,7 +200,7 @@ def test_one_number_is_no_list_and_an_unknown_target_is_null():
 def test_numbers_that_are_none_are_told_with_their_row(entry):
     known = {"sizes": {"output_size": 2}, "targets": ["u", "v"]}
 
-    with pytest.raises(DataError, match=r"Row 1: prediction .* came, expected 2 numbers: u, v"):
+    with pytest.raises(DataError, match=r"Row 1: got prediction .*, expected 2 numbers: u, v"):
         Regression().read([{"prediction": entry, "target": [1.0, 2.0]}], known)
 
 

@@ -268,7 +268,7 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
         value = o.value()
         if isinstance(value, list) and group not in _SEVERAL:
             raise UsageError(
-                f"{group}: came with several, {', '.join(map(str, value))}, expected one.\n"
+                f"{group}: got several, {', '.join(map(str, value))}, expected one.\n"
                 f"  A run with each: seqnets {verb} -m {group}={','.join(map(str, value))}"
             )
         if not isinstance(value, (str, list)):
@@ -326,7 +326,7 @@ def _explained(verb: str, name: str, arguments: Sequence[str], error: Exception)
         )
     if "BasicSweeper does not support" in str(error):
         return UsageError(
-            f"seqnets {verb} -m: came with an interval, expected values to be tried one by one.\n"
+            f"seqnets {verb} -m: got an interval, expected values to be tried one by one.\n"
             "  Give them as KEY=ONE,ANOTHER; hydra/sweeper=optuna searches in an interval."
         )
     there = re.search("Could not append to config. An item is already at '([^']+)'", str(error))
@@ -380,7 +380,7 @@ def _no_such_key(
 def _several(verb: str, argument: str, alone: bool) -> UsageError:
     """The error for several values without -m; alone: they can be no list and no text."""
     key, _, values = argument.partition("=")
-    told = f"{key}: came with several, {values}, expected one.\n"
+    told = f"{key}: got several, {values}, expected one.\n"
     told += f"  A run with each: seqnets {verb} -m {shell(argument)}"
     group = (configs() / key).is_dir()
     if key in _SEVERAL or not (group or alone):

@@ -41,7 +41,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     if options["predictions"] is not None:
         if learns:
             raise UsageError(
-                "dynamic.lr: came with predictions, expected one of the two.\n"
+                "dynamic.lr: got predictions as well, expected one of the two.\n"
                 "  A file of predictions is scored without a model that could learn."
             )
         return _score_predictions(options, path)
@@ -74,7 +74,7 @@ def _learning(
 ) -> AbstractContextManager[None]:
     if processes > 1:
         raise UsageError(
-            f"dynamic.lr: came with {processes} processes (trainer.devices), expected 1.\n"
+            f"dynamic.lr: got {processes} processes (trainer.devices), expected 1.\n"
             "  Each would learn from its own share of the text."
         )
     return dynamically(module, **dynamic)

@@ -114,7 +114,7 @@ def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str
         figures = objective.scores(rows, known)
     except KeyError as error:
         where = next((where for where, row in found if error.args[0] not in row), str(path))
-        raise DataError(f"{where}: no {error} came, expected it in each row.") from error
+        raise DataError(f"{where}: got no {error}, expected it in each row.") from error
     except DataError as error:
         raise DataError(_placed(str(error), places)) from error
     if objective.metric not in figures:
@@ -129,7 +129,7 @@ def _checked(path: Path) -> Iterator[tuple[str, Row]]:
     for where, row in read_rows(path):
         if "target" not in row:
             raise DataError(
-                f"{where}: no 'target' came, expected what is right beside what was said.\n"
+                f"{where}: got no 'target', expected the target of each prediction.\n"
                 f"  The keys are {', '.join(row) or 'none'}."
             )
         yield where, row

@@ -94,7 +94,7 @@ def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
         return
     if verb != "train":
         raise UsageError(
-            f"hydra/sweeper: came for `seqnets {verb}`, expected `seqnets train`.\n"
+            f"hydra/sweeper: got it for `seqnets {verb}`, expected `seqnets train`.\n"
             "  It optimises what training reaches on the validation part."
         )
     expected = _direction(config)

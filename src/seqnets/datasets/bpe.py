@@ -107,7 +107,7 @@ class BytePairEncoding:
             return cls(library.Tokenizer.from_str(text))
         except Exception as error:  # the library raises nothing narrower
             raise DataError(
-                f"BytePairEncoding: {text[:40]!r} came, expected a tokenizer as JSON: {error}."
+                f"BytePairEncoding: got {text[:40]!r}, expected a tokenizer as JSON: {error}."
             ) from None
 
 

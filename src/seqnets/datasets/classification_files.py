@@ -61,7 +61,7 @@ class ClassificationFiles(SequenceFiles):
         for record in (record for records in parts.values() for record in records):
             if type(record.target) is not type(first.target):
                 raise DataError(
-                    f"{record.where}: label {shown(record.target)} came, expected one of the same "
+                    f"{record.where}: got label {shown(record.target)}, expected one of the same "
                     f"kind as {shown(first.target)} at {first.where}."
                 )
         labels = sorted({record.target for record in parts["train"]})
@@ -75,7 +75,7 @@ class ClassificationFiles(SequenceFiles):
             for record in records:
                 if record.target not in numbers:
                     raise DataError(
-                        f"{record.where}: label {shown(record.target)} came in the {part} part, "
+                        f"{record.where}: got label {shown(record.target)} in the {part} part, "
                         f"expected one of the training part: {_named(labels)}."
                     )
         encoded = {

@@ -170,7 +170,7 @@ def read_codec(known: Mapping[str, Any]) -> Codec:
         return BytePairCodec(BytePairEncoding.from_json(known["json"]))
     if "tokens" not in known:
         raise DataError(
-            f"Codec: {', '.join(known)} came, expected a unit and its tokens.\n"
+            f"Codec: got {', '.join(known)}, expected a unit and its tokens.\n"
             "  The dataset has no texts that are read and written."
         )
     return TokenCodec(known["tokens"], known["unit"])

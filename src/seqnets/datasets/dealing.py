@@ -59,7 +59,7 @@ def _choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndar
         chosen[members[:count]] = True
     if not chosen.any():
         raise DataError(
-            f"{who}: {counted(len(labels), 'training sequence')} came, no two of one class, "
+            f"{who}: got {counted(len(labels), 'training sequence')}, no two of one class, "
             "expected enough to set some of them aside."
         )
     return chosen

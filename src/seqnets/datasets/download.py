@@ -40,7 +40,7 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
         ) from None
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise DataError(
-            f"{url}: {len(content):,} bytes with SHA-256 {found} came, expected {sha256}.\n"
+            f"{url}: got {len(content):,} bytes with SHA-256 {found}, expected {sha256}.\n"
             "  The file has changed or was damaged on its way; nothing was kept."
         )
     try:

@@ -61,7 +61,7 @@ class ETTh1(SeriesData):
         """
         if steps < _ENDS["test"]:
             raise DataError(
-                f"{self.file}: {counted(steps, 'step')} came, expected at least {_ENDS['test']:,}, "
+                f"{self.file}: got {counted(steps, 'step')}, expected at least {_ENDS['test']:,}, "
                 "20 months of hours.\n  For a series of your own: dataset=forecasting."
             )
         return _ENDS

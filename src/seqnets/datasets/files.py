@@ -34,7 +34,7 @@ def find_files(path: str | Path) -> list[Path]:
     found = sorted(file for file in map(Path, glob.glob(pattern, recursive=True)) if file.is_file())
     if not found:
         raise DataError(
-            f"{named}: no text came, expected a file, a folder with *.txt or a pattern of files.\n"
+            f"{named}: got no text, expected a file, a folder with *.txt or a pattern of files.\n"
             f"  Looked for it from {Path.cwd()}."
         )
     return found

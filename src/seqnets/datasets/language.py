@@ -106,7 +106,7 @@ class LanguageData(DataModule):
         super().setup(stage)
         if (highest := int(np.max(self.tokens.ids))) >= len(self.vocabulary):
             raise DataError(
-                f"{type(self).__name__}: token id {highest} came, expected ids below "
+                f"{type(self).__name__}: got token id {highest}, expected ids below "
                 f"{len(self.vocabulary)}, the size of the vocabulary."
             )
         train = self.tokens.part("train")
@@ -177,6 +177,6 @@ def _check_characters(path: Path, text: str, known: set[str]) -> None:
     place = next((n for n, character in enumerate(text) if character not in known), None)
     if place is not None:
         raise DataError(
-            f"{path}, line {text.count(chr(10), 0, place) + 1:,}: character {text[place]!r} came, "
+            f"{path}, line {text.count(chr(10), 0, place) + 1:,}: got character {text[place]!r}, "
             f"expected one of the {len(known):,} of the training text.\n  Leave it out."
         )

@@ -45,7 +45,7 @@ class MNIST(PixelSequences):
         train, test = self._read("train"), self._read("t10k")
         if train.pixels.shape[1:] != test.pixels.shape[1:]:
             raise DataError(
-                f"MNIST: pictures of {_size(test)} pixels came in the t10k files, expected "
+                f"MNIST: got pictures of {_size(test)} pixels in the t10k files, expected "
                 f"{_size(train)} as in those for training."
             )
         dealt = deal("MNIST", train.y, {"val": self.validation_fraction}, self.seed)
@@ -59,7 +59,7 @@ class MNIST(PixelSequences):
         pixels, y = read_idx(images, 3), read_idx(labels, 1)
         if not pixels.size or len(pixels) != len(y):
             raise DataError(
-                f"{labels}: {counted(len(y), 'label')} came, expected one for each of the "
+                f"{labels}: got {counted(len(y), 'label')}, expected one for each of the "
                 f"{len(pixels):,} pictures of {images.name}, and at least one of each."
             )
         if (y > 9).any():

@@ -68,7 +68,7 @@ class PairFiles(TextPairs):
             sides = [Path(side).expanduser() for side in given[name] if side is not None]
             if len(sides) == 1:
                 raise ConfigError(
-                    f"PairFiles: {sides[0]} came alone for the {name} part, expected a source and "
+                    f"PairFiles: got {sides[0]} alone for the {name} part, expected a source and "
                     "a target file."
                 )
             if sides:
@@ -99,8 +99,8 @@ class PairFiles(TextPairs):
         counts = [max(1, round(self.fractions[name] * len(sources))) for name in absent]
         if len(sources) <= sum(counts):
             raise DataError(
-                f"{self.table or self.files['train'][0]}: {counted(len(sources), 'training pair')} "
-                f"came, expected at least {sum(counts) + 1}.\n"
+                f"{self.table or self.files['train'][0]}: got "
+                f"{counted(len(sources), 'training pair')}, expected at least {sum(counts) + 1}.\n"
                 f"  Some of them are set aside for: {', '.join(absent) or 'nothing'}."
             )
         order = np.random.default_rng((self.seed, 0, 2)).permutation(len(sources))

@@ -83,7 +83,7 @@ class SequenceLoader(Loader):
         self._shuffle, self._seed = shuffle, seed
         if len(sequences) < (processes := share()[1]):
             raise DataError(
-                f"{name}: {counted(len(sequences), 'sequence')} came, expected at least "
+                f"{name}: got {counted(len(sequences), 'sequence')}, expected at least "
                 f"{processes}, one for each process."
             )
 

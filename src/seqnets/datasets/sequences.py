@@ -240,12 +240,13 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
     x, y, lengths = sequences.x, sequences.y, sequences.lengths
     if int(lengths.min()) < 1 or int(lengths.sum()) != len(x):
         raise DataError(
-            f"{who}: {int(lengths.sum()):,} steps in lengths of {int(lengths.min())} and more "
-            f"came with {len(x):,} steps of x, expected lengths of at least 1 with that sum."
+            f"{who}: got lengths of at least {int(lengths.min())} that sum to "
+            f"{int(lengths.sum()):,} for {len(x):,} steps of x, expected lengths of at least 1 "
+            f"with that sum."
         )
     if len(y) != (len(x) if sequences.stepwise else len(sequences)):
         raise DataError(
-            f"{who}: {counted(len(y), 'target')} came, expected one a "
+            f"{who}: got {counted(len(y), 'target')}, expected one a "
             f"{'step' if sequences.stepwise else 'sequence'}: "
             f"{len(x) if sequences.stepwise else len(sequences):,}."
         )

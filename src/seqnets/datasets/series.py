@@ -59,7 +59,7 @@ class Series:
         absent = [name for name in columns if name not in self.columns]
         if absent:
             raise DataError(
-                f"{who}: the numeric columns {', '.join(self.columns)} came, expected "
+                f"{who}: got the numeric columns {', '.join(self.columns)}, expected "
                 f"{', '.join(absent)} too."
             )
         places = [self.columns.index(name) for name in columns]
@@ -275,7 +275,7 @@ class SeriesData(DataModule):
         for name, start in series.starts.items():
             if (steps := series.lengths[name]) < lookback:
                 raise DataError(
-                    f"{path}: {counted(steps, 'step')} of {name or 'the series'} came, expected at "
+                    f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
                     f"least {lookback}, which the model looks back on."
                 )
             pieces.append(values[start + steps - lookback : start + steps])

@@ -204,7 +204,7 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
     features = [name for name in row if name not in columns.all]
     if not features:
         raise DataError(
-            f"{where}: the columns {', '.join(row)} came, expected one or more of numbers."
+            f"{where}: got the columns {', '.join(row)}, expected one or more of numbers."
         )
     return features
 
@@ -213,7 +213,7 @@ def _check_columns(where: str, row: dict[str, Any], first: list[str], series: st
     odd = next((name for name in row if name not in first), None)
     if odd is not None:
         raise DataError(
-            f"{where}: a column {odd} came, expected {', '.join(first)}, as in the first row."
+            f"{where}: got a column {odd}, expected {', '.join(first)}, as in the first row."
         )
     if series in first and row.get(series) in (None, ""):
         raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
@@ -270,16 +270,16 @@ def _go_on(where: str, steps: _Steps, moment: float, kind: str, now: str, gaps: 
         return
     length = moment - moments[-2]
     if length == 0:
-        raise DataError(f"{where}: time {now} came twice, expected each once.\n{_APART}")
+        raise DataError(f"{where}: got time {now} twice, expected each once.\n{_APART}")
     if length < 0:
         raise DataError(
-            f"{where}: time {now} came after {before}, expected a later one.\n"
+            f"{where}: got time {now} after {before}, expected a later one.\n"
             f"  Sort the file by time.\n{_APART}"
         )
     step = moments[1] - moments[0]
     if gaps == "error" and abs(length - step) > _rounding(step, moment):
         raise DataError(
-            f"{where}: time {now} came after {before}, a step of {_span(length, kind)}, expected "
+            f"{where}: got time {now} after {before}, a step of {_span(length, kind)}, expected "
             f"{_span(step, kind)} as the first step is.\n"
             "  dataset.time_gaps=fill puts in the steps that are missing, dataset.time_gaps=ignore "
             "takes all as equal."
@@ -309,7 +309,7 @@ def _complete(path: Path, steps: _Steps, kind: str) -> _Steps:
     if odd.any():
         place = int(odd.argmax())
         raise DataError(
-            f"{path}: time {steps.times[place + 1]} came after {steps.times[place]}, a step of "
+            f"{path}: got time {steps.times[place + 1]} after {steps.times[place]}, a step of "
             f"{_span(float(lengths[place]), kind)}, expected a multiple of the shortest, "
             f"{_span(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
             "  Correct the one that is wrong, or take all as equal: dataset.time_gaps=ignore."

@@ -38,7 +38,7 @@ class Stream(Loader):
         self._batch_size, self._steps = batch_size, chunk_length
         if len(ids) < self._needed():
             raise DataError(
-                f"{name}: {counted(len(ids), 'token')} came, expected at least "
+                f"{name}: got {counted(len(ids), 'token')}, expected at least "
                 f"{self._needed():,}.\n"
                 f"  So many fill {counted(self._rows(), 'row')}, batch_size {batch_size} of each "
                 f"process, with chunk_length {chunk_length}.\n"

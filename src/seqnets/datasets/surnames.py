@@ -87,8 +87,8 @@ class Surnames(LabelledTexts):
             own = int((rarest == number).sum())
             if own < len(PARTS):
                 raise DataError(
-                    f"{file}: {counted(own, 'name')} came that no rarer language has, expected at "
-                    f"least {len(PARTS)}, one for each part."
+                    f"{file}: got {counted(own, 'name')} that no rarer language has, expected "
+                    f"at least {len(PARTS)}, one for each part."
                 )
         return deal(str(files[0].parent), rarest, self.fractions, self.seed)
 

@@ -144,7 +144,7 @@ class TaggedData(SequenceData):
         expected = tuple(inputs.features) if isinstance(inputs, Numbers) else ()
         if inputs is None or found[0].features != expected:
             raise DataError(
-                f"{found[0].where}: {', '.join(found[0].features) or 'words'} came, expected "
+                f"{found[0].where}: got {', '.join(found[0].features) or 'words'}, expected "
                 f"{', '.join(expected) or 'words'}, as the model was trained on."
             )
         x = [inputs.encode(sequence.steps) for sequence in found]
@@ -233,6 +233,6 @@ def _check(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> No
     for label, where in sequence.places.items():
         if label not in labels:
             raise DataError(
-                f"{where}: label {label!r} came in the {part} part, expected one of the training "
+                f"{where}: got label {label!r} in the {part} part, expected one of the training "
                 f"part: {', '.join(labels)}."
             )

@@ -102,7 +102,7 @@ def _bounds(
     start = count - sum(sizes.values())
     if start < 1:
         raise DataError(
-            f"{path}: {counted(count, what)} for training came, expected at least "
+            f"{path}: got {counted(count, what)} for training, expected at least "
             f"{len(sizes) + 1}: one each for train, {', '.join(sizes)}."
         )
     bounds: dict[Part, tuple[int, int]] = {"train": (0, start)}

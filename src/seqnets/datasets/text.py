@@ -155,7 +155,7 @@ def tokenise(blocks: Iterable[str], unit: str) -> Iterator[Sequence[str]]:
         begun = words[-1] if words and not text[-1].isspace() else ""
         if len(begun) > files.BLOCK:
             raise DataError(
-                f"TextFiles: a word of over {files.BLOCK:,} characters came: {begun[:30]!r}...\n"
+                f"TextFiles: got a word of over {files.BLOCK:,} characters: {begun[:30]!r}...\n"
                 "  Words stand between white space.\n"
                 "  Take unit=characters for such a text."
             )

@@ -175,7 +175,7 @@ def read_aligned(source: Path, target: Path) -> Aligned:
     sources, targets = read_filled(source), read_filled(target)
     if len(sources) != len(targets):
         raise DataError(
-            f"{target}: {counted(len(targets), 'line')} came, expected {len(sources):,}, as many "
+            f"{target}: got {counted(len(targets), 'line')}, expected {len(sources):,}, as many "
             f"as {source} has.\n  Each line is what the same line of the other file becomes."
         )
     return sources, targets

@@ -133,6 +133,6 @@ def _within(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
 
 def _changed(came: str, expected: int) -> DataError:
     return DataError(
-        f"The text changed while it was read: {came} came, expected {expected:,}.\n"
+        f"The text changed while it was read: got {came}, expected {expected:,}.\n"
         "  Start again when nothing writes to it."
     )

@@ -57,12 +57,12 @@ class Vocabulary:
         self.unknown = self._ids.get(UNKNOWN)
         if not self.tokens or len(self._ids) < len(self.tokens):
             raise DataError(
-                f"Vocabulary: {len(self.tokens)} tokens came, {len(self._ids)} of them distinct, "
+                f"Vocabulary: got {len(self.tokens)} tokens, {len(self._ids)} of them distinct, "
                 "expected one or more, all distinct."
             )
         if unit == "characters" and any(len(t) != 1 for t in self.tokens if t != UNKNOWN):
             odd = next(t for t in self.tokens if len(t) != 1 and t != UNKNOWN)
-            raise DataError(f"Vocabulary: token {odd!r} came, expected single characters.")
+            raise DataError(f"Vocabulary: got token {odd!r}, expected single characters.")
 
     @classmethod
     def build(

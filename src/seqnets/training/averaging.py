@@ -102,7 +102,7 @@ class NonMonotonicASGD(torch.optim.SGD):
         mine = state_dict.get("averaging")
         if mine is None:
             raise CheckpointError(
-                f"{type(self).__name__}: a state without 'averaging' came, expected one of its "
+                f"{type(self).__name__}: got a state without 'averaging', expected one of its "
                 "own.\n  Go on with the optimizer that wrote the checkpoint."
             )
         super().load_state_dict(state_dict)

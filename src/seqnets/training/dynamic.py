@@ -42,7 +42,7 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
     objective = module.objective
     if not isinstance(objective, LanguageModelling):
         raise ConfigError(
-            f"dynamic: {type(objective).__name__} came, expected LanguageModelling.\n"
+            f"dynamic: got {type(objective).__name__}, expected LanguageModelling.\n"
             f"  Only where the next input is the target does what is right become known."
         )
     if not (lr >= 0 and 0 <= decay <= 1):
@@ -70,7 +70,7 @@ class _Learning(Objective):
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         if len(batch.x) > 1:
             raise ConfigError(
-                f"dynamic: batches of {len(batch.x)} rows came, expected 1.\n"
+                f"dynamic: got batches of {len(batch.x)} rows, expected 1.\n"
                 "  Rows beside each other are later text, which the model would learn from before "
                 "it is scored on what comes first.\n"
                 "  Give dataset.batch_size=1."

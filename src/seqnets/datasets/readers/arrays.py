@@ -31,12 +31,12 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     strange = sorted(arrays.keys() - _KEYS)
     if strange or "x" not in arrays:
         raise DataError(
-            f"{path}: the arrays {', '.join(sorted(arrays)) or 'none'} came, expected x and "
+            f"{path}: got the arrays {', '.join(sorted(arrays)) or 'none'}, expected x and "
             "optionally lengths, y, ids, split."
         )
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
     if wanted.target is not None and not wanted.new and "y" not in arrays:
-        raise DataError(f"{path}: no array y came, expected the target of each sequence.")
+        raise DataError(f"{path}: got no array y, expected the target of each sequence.")
     rows: list[dict[str, Any]] = [{} for _ in sequences]
     names = Names()
     columns = {"y": wanted.columns, "ids": ("ids",), "split": (SPLIT,)}

@@ -75,7 +75,7 @@ class LogMel:
         filters = np.maximum(0, np.minimum(rising, falling))
         if not filters.any(0).all():
             raise ConfigError(
-                f"LogMel: {self.bands} bands came for windows of {self.window} s at {rate} Hz, "
+                f"LogMel: got {self.bands} bands for windows of {self.window} s at {rate} Hz, "
                 "some of which hold no frequency.\n  Take fewer bands or longer windows."
             )
         return filters
@@ -95,7 +95,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     except (OSError, soundfile.SoundFileError) as error:
         raise DataError(f"{path}: cannot be read as sound: {error}") from None
     if not len(samples):
-        raise DataError(f"{path}: no sample came, expected at least one.")
+        raise DataError(f"{path}: got no sample, expected at least one.")
     if not np.isfinite(samples).all():
         place = int(np.argmin(np.isfinite(samples).all(1)))
         raise DataError(f"{path}: sample {place + 1:,} is not finite, expected numbers.")

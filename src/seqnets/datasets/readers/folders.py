@@ -29,13 +29,13 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(
-            f"{path}: a folder came, expected a file: folders hold classes, and "
+            f"{path}: got a folder, expected a file: folders hold classes, and "
             f"{', '.join(wanted.columns)} stand in a table."
         )
     folders = _visible(path)
     loose = next((entry for entry in folders if not entry.is_dir()), None)
     if loose is not None:
-        raise DataError(f"{loose}: a file came, expected one folder for each class in {path}.")
+        raise DataError(f"{loose}: got a file, expected one folder for each class in {path}.")
     files = [file for folder in folders for file in _visible(folder)]
     source = read_files(files, wanted)
     for record, file in zip(source.records, files, strict=True):
@@ -54,7 +54,7 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
     for file in files:
         if file.is_dir():
             raise DataError(
-                f"{file}: a folder came, expected files there.\n"
+                f"{file}: got a folder, expected files there.\n"
                 "  Where parts have folders of their own, name each: path=FOLDER/train "
                 "test_path=FOLDER/test."
             )
@@ -76,7 +76,7 @@ def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str,
     for name in {**expected, **facts}:
         came, right = facts.get(name, "none"), expected.get(name, "none")
         if came != right:
-            raise DataError(f"{who}: {name} {came} came, expected {right} as in {other}.")
+            raise DataError(f"{who}: got {name} {came}, expected {right} as in {other}.")
 
 
 def _visible(folder: Path) -> list[Path]:

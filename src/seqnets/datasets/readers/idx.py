@@ -39,14 +39,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     magic, start = bytes((0, 0, _BYTES, dimensions)), 4 + 4 * dimensions
     if data[:4] != magic or len(data) < start:
         raise DataError(
-            f"{path}: {len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'} came, "
+            f"{path}: got {len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'}, "
             f"expected {start} or more that begin with {magic.hex(' ')}.\n"
             f"  So begins an IDX file of bytes in {counted(dimensions, 'dimension')}."
         )
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     if len(data) != start + math.prod(shape):
         raise DataError(
-            f"{path}: {len(data):,} bytes came, expected {start + math.prod(shape):,}: "
+            f"{path}: got {len(data):,} bytes, expected {start + math.prod(shape):,}: "
             f"{' × '.join(map(str, shape))} values and {start} bytes before them.\n"
             "  The file was cut off or changed: fetch it again."
         )

@@ -36,7 +36,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
     raise DataError(
-        f"{where}: the columns {', '.join(first) or 'none'} came, expected one of {SEQUENCE} (a "
+        f"{where}: got the columns {', '.join(first) or 'none'}, expected one of {SEQUENCE} (a "
         f"row a step), {TEXT} or {STEPS} (a row a sequence).\n  docs/data.md shows each kind."
     )
 
@@ -52,11 +52,11 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
         if len(row) > len(first):
             more = next(column for column in row if column not in first)
             raise DataError(
-                f"{where}: column {more} came, expected those of the first row: {', '.join(first)}."
+                f"{where}: got column {more}, expected those of the first row: {', '.join(first)}."
             )
         if not features:
             raise DataError(
-                f"{where}: the columns {', '.join(first)} came, expected one or more features "
+                f"{where}: got the columns {', '.join(first)}, expected one or more features "
                 "beside them."
             )
         target, split = wanted.target_of(where, row), split_of(where, row)

@@ -52,7 +52,7 @@ def _features(records: list[Record]) -> int | str:
     for record in records:
         if isinstance(record.steps, np.ndarray) and record.steps.shape[1] != size:
             raise DataError(
-                f"{record.where}: {counted(record.steps.shape[1], 'feature')} a step came, "
+                f"{record.where}: got {counted(record.steps.shape[1], 'feature')} a step, "
                 f"expected {size} as at {records[0].where}."
             )
     return size

@@ -46,7 +46,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     for row in reader(path):
         yield row
     if row is None:
-        raise DataError(f"{path}: no row came, expected at least one.")
+        raise DataError(f"{path}: got no row, expected at least one.")
 
 
 def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
@@ -54,7 +54,7 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
-            f"{where}: the columns {', '.join(map(_named, row)) or 'none'} came, expected "
+            f"{where}: got the columns {', '.join(map(_named, row)) or 'none'}, expected "
             f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
         )
 
@@ -131,7 +131,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
                     continue
                 if len(cells) != len(columns):
                     raise DataError(
-                        f"{where}: {counted(len(cells), 'cell')} came, expected {len(columns)}: "
+                        f"{where}: got {counted(len(cells), 'cell')}, expected {len(columns)}: "
                         f"{', '.join(columns)}."
                     )
                 yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
@@ -153,13 +153,13 @@ def _check_names(where: str, columns: list[str]) -> None:
     if twice is not None or "" in columns:
         odd = "one without a name" if "" in columns else f"{twice!r} twice"
         raise DataError(
-            f"{where}: the columns {', '.join(columns)} came, {odd}, expected each name once.\n"
+            f"{where}: got the columns {', '.join(columns)}, {odd}, expected each name once.\n"
             "  The first line names the columns."
         )
     other = next((mark for mark in ";\t," if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
         raise DataError(
-            f"{where}: one column {columns[0]!r} came, expected several.\n"
+            f"{where}: got one column {columns[0]!r}, expected several.\n"
             "  A comma stands between the columns of .csv, a tab between those of .tsv."
         )
 
@@ -187,7 +187,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
                 raise DataError(f"{where}: not JSON that can be read: {error}.") from None
             if not isinstance(row, dict):
                 raise DataError(
-                    f"{where}: {shown(row)} came, expected a JSON object, "
+                    f"{where}: got {shown(row)}, expected a JSON object, "
                     'such as {"column": value}.'
                 )
             yield where, row
@@ -212,7 +212,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
             twice = find_twice(names)
             if twice is not None:
                 raise DataError(
-                    f"{path}: the columns {', '.join(names)} came, {twice!r} twice, expected each "
+                    f"{path}: got the columns {', '.join(names)}, {twice!r} twice, expected each "
                     "name once."
                 )
             for batch in file.iter_batches():

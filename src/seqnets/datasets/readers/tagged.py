@@ -107,7 +107,7 @@ def read_tagged(
             f"{', '.join((*CONLL, *SUFFIXES))}."
         )
     if not found:
-        raise DataError(f"{path}: no sequence came, expected at least one.")
+        raise DataError(f"{path}: got no sequence, expected at least one.")
     for sequence in found:
         check_alike(sequence, found[0])
     return found
@@ -117,8 +117,7 @@ def check_alike(sequence: Tagged, first: Tagged) -> None:
     """Raise DataError unless the steps of two sequences are of one kind."""
     if sequence.features != first.features:
         raise DataError(
-            f"{sequence.where}: {_kind(sequence)} came, expected {_kind(first)} as in "
-            f"{first.where}."
+            f"{sequence.where}: got {_kind(sequence)}, expected {_kind(first)} as in {first.where}."
         )
 
 
@@ -145,13 +144,13 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
             word, label = cells[0], cells[-1] if len(cells) > 1 else None
             if not word or label == "":
                 raise DataError(
-                    f"{where}: {shown(line)} came, expected a word and its label, with a tab or "
+                    f"{where}: got {shown(line)}, expected a word and its label, with a tab or "
                     "spaces between them, or an empty line."
                 )
             columns = columns or len(cells)
             if len(cells) != columns:
                 raise DataError(
-                    f"{where}: {counted(len(cells), 'column')} came, expected {columns} as in the "
+                    f"{where}: got {counted(len(cells), 'column')}, expected {columns} as in the "
                     "first line with a word.\n  A line is a word, and an empty line ends a "
                     "sentence."
                 )
@@ -178,7 +177,7 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
         labels = [None] * len(steps) if labels is None else _list(where, LABELS, labels)
         if len(labels) != len(steps):
             raise DataError(
-                f"{where}: {counted(len(labels), 'label')} came for {len(steps)} {column}, "
+                f"{where}: got {counted(len(labels), 'label')} for {len(steps)} {column}, "
                 "expected one for each."
             )
         sequence = Tagged(where, features, split=split_of(where, row), id=row.get(ID))
@@ -200,7 +199,7 @@ def _by_step(
     features = tuple(column for column in columns if column not in others)
     if not features:
         raise DataError(
-            f"{where}: the columns {', '.join(columns)} came, expected {', '.join(others)} and "
+            f"{where}: got the columns {', '.join(columns)}, expected {', '.join(others)} and "
             "one or more features.\n"
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."

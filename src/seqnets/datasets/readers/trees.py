@@ -82,7 +82,7 @@ def parse_tree(text: str, labels: Sequence[str]) -> Tree:
         kind = piece if piece in ("(", ")") else _LABEL if expected is _LABELS else _WORD
         if kind not in expected or (kind is _LABEL and piece not in labels):
             column, came = match.start() + 1, repr(piece[:40])
-            raise ValueError(f"column {column}: {came} came, expected {_or(expected, labels)}.")
+            raise ValueError(f"column {column}: got {came}, expected {_or(expected, labels)}.")
         if kind == "(":
             expected = _LABELS
         elif kind is _LABEL:

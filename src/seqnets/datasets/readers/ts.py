@@ -58,7 +58,7 @@ def read_ts(path: Path, regression: bool = False, missing: bool = False) -> Time
             except ValueError as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
     if not series.cases:
-        raise DataError(f"{path}: no sequence came after @data, expected at least one.")
+        raise DataError(f"{path}: got no sequence after @data, expected at least one.")
     return series
 
 
@@ -87,14 +87,14 @@ def _read_header(path: Path, content: Iterator[tuple[int, str]], regression: boo
         tag, _, value = line.partition(" ")
         if not tag.startswith("@"):
             raise DataError(
-                f"{path}, line {number}: {line[:40]!r} came, expected a header line that begins "
+                f"{path}, line {number}: got {line[:40]!r}, expected a header line that begins "
                 "with @.\n  The header ends with a line @data."
             )
         if tag.lower() == "@data":
             break
         tags[tag[1:].lower()] = value.strip()
     else:
-        raise DataError(f"{path}: no line @data came, expected one after the header.")
+        raise DataError(f"{path}: got no line @data, expected one after the header.")
 
     tag, what = ("targetLabel", "") if regression else ("classLabel", " and the labels")
     has_target, *labels = tags.get(tag.lower(), "false").split() or ["false"]
@@ -123,18 +123,18 @@ def _read_case(series: TimeSeries, line: str, missing: bool) -> tuple[np.ndarray
     *fields, target = (part.strip() for part in line.split(":"))
     series.dimensions = series.dimensions or len(fields)
     if len(fields) != series.dimensions:
-        raise ValueError(f"{counted(len(fields), 'dimension')} came, expected {series.dimensions}.")
+        raise ValueError(f"got {counted(len(fields), 'dimension')}, expected {series.dimensions}.")
     if series.labels and target not in series.labels:
-        raise ValueError(f"label {target!r} came, expected one of {', '.join(series.labels)}.")
+        raise ValueError(f"got label {target!r}, expected one of {', '.join(series.labels)}.")
     dimensions = [
         _read_dimension(number, text, missing) for number, text in enumerate(fields, start=1)
     ]
     lengths = [len(dimension) for dimension in dimensions]
     if len(set(lengths)) > 1:
-        raise ValueError(f"dimensions of {lengths} steps came, expected all of one length.")
+        raise ValueError(f"got dimensions of {lengths} steps, expected all of one length.")
     if series.length not in (None, lengths[0]):
         raise ValueError(
-            f"{counted(lengths[0], 'step')} came, expected {series.length} as the header says."
+            f"got {counted(lengths[0], 'step')}, expected {series.length} as the header says."
         )
     return np.stack(dimensions, axis=1), target
 

@@ -70,7 +70,7 @@ def check_labels(who: str, metric: str, labels: Sequence[str]) -> None:
     odd = next((label for label in labels if not is_bio(label)), None)
     if metric == ENTITY_F1 and odd is not None:
         raise DataError(
-            f"{who}: label {odd!r} came, expected {OUTSIDE}, B-KIND and I-KIND.\n"
+            f"{who}: got label {odd!r}, expected {OUTSIDE}, B-KIND and I-KIND.\n"
             "  Entities are marked by such labels; dataset.metric=accuracy takes any."
         )
     if metric.startswith(LABEL_F1) and metric.removeprefix(LABEL_F1) not in labels:

@@ -132,7 +132,7 @@ def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
         number = None if isinstance(entry, (list, dict, bool)) else numbers.get(entry)
         if number is None:
             shown = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-            raise DataError(f"Row {row}: {key} {entry!r} came, expected one of {shown}.")
+            raise DataError(f"Row {row}: got {key} {entry!r}, expected one of {shown}.")
         found.append(number)
     return torch.tensor(found, dtype=torch.int64)
 

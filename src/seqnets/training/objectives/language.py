@@ -137,13 +137,11 @@ class LanguageModelling(Objective):
         for place, (target, cost) in enumerate(zip(targets, nats, strict=True), start=1):
             if not isinstance(target, str) or target not in numbers:
                 raise DataError(
-                    f"Row {place}: target {target!r} came, expected one of the {len(numbers):,} "
+                    f"Row {place}: got target {target!r}, expected one of the {len(numbers):,} "
                     f"tokens of the vocabulary."
                 )
             if not is_number(cost) or not cost >= 0:
-                raise DataError(
-                    f"Row {place}: nats {cost!r} came, expected a number of at least 0."
-                )
+                raise DataError(f"Row {place}: got nats {cost!r}, expected a number of at least 0.")
         ids = [numbers[target] for target in targets]
         return torch.tensor(nats, dtype=torch.float64), torch.tensor(ids)
 

@@ -130,5 +130,5 @@ def _rolls(rows: Sequence[Row], column: str) -> Tensor:
 
 def _list(what: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise DataError(f"{what}: {value!r} came, expected a list with an entry per step.")
+        raise DataError(f"{what}: got {value!r}, expected a list with an entry per step.")
     return value

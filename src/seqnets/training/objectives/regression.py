@@ -123,6 +123,6 @@ def _numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
         if len(numbers) != count or not all(map(is_number, numbers)):
             expected = "a number" if count == 1 else f"{count} numbers"
             named = f": {', '.join(names)}" if names else ""
-            raise DataError(f"Row {place}: {key} {entry!r} came, expected {expected}{named}.")
+            raise DataError(f"Row {place}: got {key} {entry!r}, expected {expected}{named}.")
         found.append(numbers)
     return torch.tensor(found, dtype=torch.float64)
