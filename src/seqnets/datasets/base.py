@@ -1,4 +1,4 @@
-"""What every dataset of seqnets is to the trainer, and the checks that their options share."""
+"""The interface of every dataset to the trainer, and helpers that datasets share."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from seqnets.errors import DataError
 from seqnets.typing import Batch, Known, Sizes
 
 Part = Literal["train", "val", "test"]
-"""What data are for: learning, choosing, reporting."""
+"""A split of the data: for training, for model selection, for reporting."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
-_SPREAD = 32
-"""Numbers of an array by which it is known again, at most."""
+_SAMPLE_SIZE = 32
+"""Maximum number of values by which an array is recognised."""
 
 
 def paths_of(path: str, validation_path: str | None, test_path: str | None) -> dict[Part, str]:
-    """Return the files of those parts that have some of their own."""
-    given: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
-    return {part: named for part, named in given.items() if named is not None}
+    """Return the file of each part that has its own."""
+    paths: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
+    return {part: file for part, file in paths.items() if file is not None}
 
 
 class DataModule(LightningDataModule, ABC):
-    """A dataset: three loaders of :class:`~seqnets.typing.Batch` and what a model must know.
+    """A dataset: three loaders of :class:`~seqnets.typing.Batch` and the metadata a model needs.
 
-    Everything is read and checked in ``setup``, before training; what is wrong with the data is a
+    Everything is read and checked in ``setup``, before training; faulty data raise a
     :class:`~seqnets.errors.DataError` there.
     """
 
@@ -48,17 +48,17 @@ class DataModule(LightningDataModule, ABC):
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The tokens of text data."""
+        """The vocabulary of text data; None for other data."""
         return None
 
     @property
     def labels(self) -> list[str] | None:
-        """The names of the classes, by number."""
+        """The class names, indexed by class number."""
         return None
 
     @abstractmethod
     def loader(self, part: Part) -> Loader:
-        """Return a new loader at the start of epoch 0."""
+        """Return a new loader of one part, positioned at the start of epoch 0."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
@@ -67,15 +67,15 @@ class DataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def unit(self) -> str:
-        """What the parts are counted in: characters, words or sequences."""
+        """The unit in which parts are counted: characters, words or sequences."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data and check that every part gives batches."""
+        """Read the data and check that every part yields batches."""
         for part in PARTS:
             self.loader(part)
 
     def train_dataloader(self) -> Loader:
-        """Return the training batches; the same first ones each time to a trainer that overfits."""
+        """Return the training batches, in a fixed order if the trainer uses ``overfit_batches``."""
         loader = self.loader("train")
         trainer: Any = self.trainer
         overfits = trainer is not None and trainer.overfit_batches > 0
@@ -92,11 +92,11 @@ class DataModule(LightningDataModule, ABC):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Return the batch on the device, without waiting for it."""
-        return batch.map(partial(_sent, device))
+        """Return the batch on the device, copied asynchronously where possible."""
+        return batch.map(partial(_to_device, device))
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data, as plain values."""
+        """Return the metadata that a checkpoint stores, as plain values."""
         return {
             "sizes": dict(self.sizes),
             "unit": self.unit,
@@ -107,48 +107,48 @@ class DataModule(LightningDataModule, ABC):
         }
 
     def numbers(self, part: Part) -> Sequence[np.ndarray | Tensor]:
-        """Return what a part is made of, inputs and targets, of any shape."""
+        """Return the inputs and targets of a part, as arrays of any shape."""
         return ()
 
     def lengths(self, part: Part) -> np.ndarray | None:
-        """Return the steps of each sequence of a part, (N,); None for one long text or series."""
+        """Return the length of each sequence of a part, (N,); None for one long text or series."""
         return None
 
     def class_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each class is right in a part, (C,); None where there are no classes."""
+        """Return how often each class occurs in a part, (C,); None if there are no classes."""
         return None
 
     def features(self) -> list[dict[str, str]]:
-        """Return what is known of each feature that has a name, to be read: columns by name."""
+        """Return a table row for each named feature, by column, for display."""
         return []
 
     def token_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each token comes in a part, (V,); None where there are no tokens."""
+        """Return how often each token occurs in a part, (V,); None if there are no tokens."""
         return None
 
     def token_name(self, number: int) -> str:
-        """Return a token by itself, to be read."""
+        """Return the text of a single token, for display."""
         known = self.vocabulary
         if known is None:
             return str(number)
         return known.piece(number) if known.unit == "bpe" else known.tokens[number]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few sequences of a part, to be read: columns by name."""
+        """Return a table row for each of a part's first sequences, by column, for display."""
         return []
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file of the user's, to be predicted, with the targets that it has.
+        """Return batches of a user's file for prediction, with any targets that it has.
 
-        The training data are not read: vocabulary, labels and scales come from ``known``. What is
-        no target that a model can tell is taken for none.
+        The training data are not read: vocabulary, labels and scales come from ``known``. Targets
+        that the model cannot predict count as missing.
 
         Args:
             path: The file.
-            known: What :meth:`describe` said when the model was trained.
+            known: The result of :meth:`describe` when the model was trained.
 
         Raises:
-            DataError: The dataset reads no such files, or the file does not fit.
+            DataError: The dataset does not support new files, or the file does not fit the model.
         """
         raise DataError(
             f"{type(self).__name__}: reads no file of new data, expected a part of the dataset.\n"
@@ -156,22 +156,22 @@ class DataModule(LightningDataModule, ABC):
         )
 
     def baselines(self) -> dict[str, float]:
-        """Return what simple rivals reach on the test part, in the task's main metric."""
+        """Return the test scores of simple baselines, in the task's main metric."""
         return {}
 
 
 def spread(*arrays: np.ndarray | Tensor) -> list[float | None]:
-    """Return some numbers of each array, evenly spread over it, by which to know it again."""
+    """Return evenly spaced values of each array, by which it can be recognised."""
     found: list[float | None] = []
     for array in arrays:
         flat = np.asarray(array).reshape(-1)
-        places = np.linspace(0, len(flat) - 1, min(_SPREAD, len(flat))).round().astype(int)
+        places = np.linspace(0, len(flat) - 1, min(_SAMPLE_SIZE, len(flat))).round().astype(int)
         found += [None if math.isnan(number) else number for number in flat[places].tolist()]
     return found
 
 
-def _sent(device: torch.device, tensor: Tensor) -> Tensor:
-    """A tensor on a device; CUDA copies from pinned memory while the host goes on."""
+def _to_device(device: torch.device, tensor: Tensor) -> Tensor:
+    """Copy a tensor to a device; to CUDA asynchronously, from pinned memory."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

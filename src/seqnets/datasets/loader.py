@@ -1,4 +1,4 @@
-"""Loaders whose position can be saved and restored to the batch."""
+"""Loaders whose position can be saved and restored exactly, to the batch."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from seqnets.typing import Batch
 
 
 def share() -> tuple[int, int]:
-    """Return this process's rank and the number of processes that train together."""
+    """Return this process's rank and the world size."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 class Loader(ABC):
-    """Batches in an order that depends on nothing but a seed and the epoch's number.
+    """Batches in an order that depends only on a seed and the epoch number.
 
-    ``for batch in loader`` is one epoch from its start. After :meth:`load_state_dict` the next
-    pass instead yields exactly the batches that were left, while ``len`` stays that of a whole
-    epoch: Lightning keeps its own count of the batches done. The epoch's number comes from
-    :meth:`set_epoch`; without that call, each pass that runs to its end counts one. Random
-    choices come from generators of the loader's own, never from the global ones.
+    ``for batch in loader`` is one whole epoch. After :meth:`load_state_dict` the next pass yields
+    exactly the remaining batches, while ``len`` stays that of a whole epoch: Lightning keeps its
+    own count of completed batches. :meth:`set_epoch` sets the epoch number; without it, each
+    completed pass advances the number by one. Random choices use the loader's own generators,
+    never the global ones.
 
-    When several processes train together, each one's loader yields its own share of every batch,
-    and all yield equally many.
+    In distributed training each process's loader yields its shard of every batch, and all
+    processes yield the same number of batches.
     """
 
-    batch_sampler = None  # Lightning looks for one in whatever has a sampler
+    batch_sampler = None  # Lightning expects this attribute on any loader with a sampler
 
     def __init__(self) -> None:
         self._epoch = 0
@@ -45,15 +45,15 @@ class Loader(ABC):
 
     @abstractmethod
     def _order(self, epoch: int) -> Any:
-        """Return what fixes an epoch's batches: sequence numbers or positions in a stream."""
+        """Return what determines an epoch's batches: sequence indices or stream positions."""
 
     @abstractmethod
     def _batch(self, order: Any, index: int) -> Batch:
-        """Return this process's share of one batch of the epoch."""
+        """Return this process's shard of one batch of the epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
-        # Lightning first makes the iterator, then sets the epoch: nothing here may run before the
-        # first batch is asked for, which a generator guarantees.
+        # Lightning creates the iterator before it sets the epoch: nothing here may run until the
+        # first batch is requested, which a generator guarantees.
         if not self._resumed:
             self._batches = 0
         self._resumed = False
@@ -65,32 +65,32 @@ class Loader(ABC):
         self.set_epoch(self._epoch + 1)
 
     def in_order(self) -> Loader:
-        """Return a loader of the same data that gives each once, in its order; itself if it does.
+        """Return a loader that yields all data exactly once, in file order.
 
-        To be overridden by what shuffles or leaves something out.
+        Returns ``self`` by default; override in loaders that shuffle or drop data.
         """
         return self
 
     def sample(self) -> Batch:
-        """Return a batch to look at, this process's share; the position stays where it is.
+        """Return this process's shard of a batch for inspection; the position does not change.
 
-        To be overridden where sequences that come together are alike, as those of one class.
+        Override where neighbouring sequences are similar, such as files sorted by class.
         """
         return self._batch(self._order(0), 0)
 
     @property
     def ids(self) -> list[Any] | None:
-        """What the file calls the sequences, in its order; None where it has no names for them."""
+        """The sequences' identifiers in file order; None if the file has none."""
         return None
 
     @property
     def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """What the file has to the letter, known words or not, in its order: "source", ..."""
+        """The file's verbatim texts in file order, by column: "source", ..."""
         return {}
 
     @property
     def padding(self) -> float:
-        """The share of padding among all steps of the coming epoch's batches, 0..1."""
+        """The fraction of padded steps in the next epoch's batches, 0..1."""
         return 0.0
 
     @property
@@ -99,30 +99,30 @@ class Loader(ABC):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the position in the epoch it is already in stays."""
+        """Set the next epoch; the position is kept if that is the current epoch."""
         if epoch != self._epoch:
             self._epoch, self._batches, self._resumed = epoch, 0, False
 
     @property
     def _settings(self) -> dict[str, int | float]:
-        """What an epoch's order depends on beside its number, by the names that users know."""
+        """What an epoch's order depends on besides its number, by option name."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the epoch, how many of its batches were handed out, the order."""
+        """Return the position: the epoch, the batches yielded, and the order's settings."""
         order = {**self._settings, "length": len(self)}
         return {"epoch": self._epoch, "batches": self._batches, "order": order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position that :meth:`state_dict` returned.
+        """Restore a position returned by :meth:`state_dict`.
 
         Raises:
-            CheckpointError: The position lies beyond the end of the epoch, or within an epoch of
-                another order.
+            CheckpointError: The position is past the end of the epoch, or within an epoch of a
+                different order.
         """
         epoch, batches, order = int(state["epoch"]), int(state["batches"]), state.get("order", {})
         if batches == order.get("length"):
-            batches = len(self)  # nothing is left, however many there were
+            batches = len(self)  # a finished epoch stays finished, whatever its length was
         if not 0 <= batches <= len(self):
             raise CheckpointError(
                 f"{type(self).__name__}: the saved position is batch {batches:,}, "
@@ -135,7 +135,7 @@ class Loader(ABC):
         self._epoch, self._batches, self._resumed = epoch, batches, True
 
     def _check_order(self, before: Mapping[str, Any]) -> None:
-        """Raise where the rest of an epoch would not be what is left of the one that was begun."""
+        """Raise if the settings that decide an interrupted epoch's order have changed."""
         now = self._settings
         changed = [
             f"{name} was {before[name]} and is {now[name]}"

@@ -1,4 +1,4 @@
-"""Pairs of sequences: one that is read, and one that is to be written."""
+"""Pairs of source and target sequences, for transduction."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from seqnets.typing import END, IGNORE, Batch, Sizes
 
 @dataclass(frozen=True)
 class Pairs(Sequences):
-    """N pairs of token sequences, one behind the other.
+    """N pairs of token sequences, concatenated.
 
     Attributes:
-        x: The tokens of all sources, (steps,) int64; their number in ``lengths``.
-        y: Those of all targets, (steps,) int64: each ends with ``END``.
-        target_lengths: Tokens of each target, (N,) int64, its end included.
+        x: Tokens of all sources, (steps,) int64; their lengths are in ``lengths``.
+        y: Tokens of all targets, (steps,) int64; each ends with ``END``.
+        target_lengths: Length of each target, (N,) int64, its ``END`` included.
     """
 
     target_lengths: Tensor = field(kw_only=True)
 
     @classmethod
     def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Pairs:
-        """Put pairs of id sequences behind each other, an ``END`` after each target."""
+        """Concatenate pairs of id sequences, appending ``END`` to each target."""
         ended = [np.append(target, END) for target in targets]
         return cls(
             torch.from_numpy(np.concatenate(sources).astype(np.int64)),
@@ -45,7 +45,7 @@ class Pairs(Sequences):
 
     @classmethod
     def unanswered(cls, sources: Sequence[np.ndarray]) -> Pairs:
-        """Sources whose targets nobody knows: each has one step, which is not scored."""
+        """Return sources with unknown targets: one unscored step each."""
         pairs = cls.of_ids(sources, [np.zeros(0, np.int64)] * len(sources))
         pairs.y.fill_(IGNORE)
         return pairs
@@ -57,24 +57,24 @@ class Pairs(Sequences):
 
     @cached_property
     def ragged(self) -> bool:
-        """Whether the lengths of a side differ."""
+        """Whether lengths differ within either side."""
         return self.source.ragged or self.target.ragged
 
     @cached_property
     def source(self) -> Sequences:
-        """The first side alone."""
+        """The sources alone."""
         return Sequences(self.x, self.lengths, torch.zeros(len(self), dtype=torch.int64))
 
     @cached_property
     def target(self) -> Sequences:
-        """The second side alone."""
+        """The targets alone."""
         return Sequences(self.y, self.target_lengths, torch.zeros(len(self), dtype=torch.int64))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return some of the pairs: sources padded with zeros, targets with ``IGNORE``.
+        """Return a batch of pairs: sources padded with zeros, targets with ``IGNORE``.
 
         Args:
-            rows: Their numbers, (B,) int64.
+            rows: Indices of the pairs, (B,) int64.
         """
         x, _, lengths, _ = self.source.batch(rows)
         y, target_lengths = self.target.batch(rows).x, self.target_lengths[rows]
@@ -82,14 +82,14 @@ class Pairs(Sequences):
         return Batch(x, y, lengths)
 
     def select(self, rows: Tensor) -> Pairs:
-        """Return the pairs of these numbers, in this order."""
+        """Return the pairs with these indices, in this order."""
         target = self.target.select(rows)
         chosen = cast(Pairs, super().select(rows))
         return replace(chosen, y=target.x, target_lengths=target.lengths)
 
 
 class PairLoader(SequenceLoader):
-    """Batches of whole pairs; ones whose longer sides are similar may be put together."""
+    """Batches of whole pairs, optionally grouped by the length of the longer side."""
 
     @property
     def _sides(self) -> list[np.ndarray]:
@@ -99,25 +99,26 @@ class PairLoader(SequenceLoader):
 
 
 class PairData(SequenceData):
-    """Pairs that a subclass's ``read_splits`` gives as :class:`Pairs`, and ``codecs`` can read.
+    """Pairs that a subclass's ``read_splits`` returns as :class:`Pairs`, decoded by ``codecs``.
 
-    What a checkpoint keeps has the codecs, "source" and "target": it needs no data to write text.
+    A checkpoint stores both codecs, "source" and "target", so that text can be decoded without
+    the data.
     """
 
     @property
     @abstractmethod
     def codecs(self) -> tuple[Codec, Codec]:
-        """What source and target are written in."""
+        """The codecs of source and target."""
 
     @property
     def sizes(self) -> Sizes:
-        """Tokens of the two sides, as ``vocab_size`` and ``target_vocab_size``."""
+        """Vocabulary sizes of the two sides: ``vocab_size`` and ``target_vocab_size``."""
         source, target = self.codecs
         return {"vocab_size": len(source), "target_vocab_size": len(target)}
 
     @property
     def unit(self) -> str:
-        """What the parts are counted in."""
+        """The unit in which parts are counted."""
         return "pairs"
 
     def pairs(self, part: Part) -> Pairs:
@@ -127,7 +128,7 @@ class PairData(SequenceData):
         return pairs
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data; check lengths and tokens of both sides."""
+        """Read the data and check the lengths and tokens of both sides."""
         DataModule.setup(self, stage)
         for name in PARTS:
             pairs = self.pairs(name)
@@ -144,7 +145,7 @@ class PairData(SequenceData):
                 )
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, with the codecs."""
+        """Return the metadata that a checkpoint stores, including the codecs."""
         source, target = self.codecs
         return {
             **super().describe(),
@@ -160,11 +161,11 @@ class PairData(SequenceData):
         )
 
     def token_name(self, number: int) -> str:
-        """Return a token of the source by itself."""
+        """Return the text of a single source token."""
         return self.codecs[0].pieces([number])[0]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few pairs of a part as texts."""
+        """Return the first pairs of a part as texts."""
         source, target = self.codecs
         pairs = self.pairs(part)
         batch = pairs.batch(torch.arange(min(count, len(pairs))))

@@ -16,22 +16,22 @@ from seqnets.errors import DataError, counted
 from seqnets.typing import Batch
 
 
-class Batched(Protocol):
-    """What a loader makes batches of."""
+class SequenceSource(Protocol):
+    """A collection of sequences from which a loader builds batches."""
 
     def __len__(self) -> int:
-        """Return how many there are to choose from."""
+        """Return the number of sequences."""
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return those of these numbers, (B,) int64."""
+        """Return the sequences with these indices, (B,) int64, as a batch."""
 
     @property
     def lengths(self) -> Tensor:
-        """Steps of each, (N,) int64."""
+        """Length of each sequence, (N,) int64."""
 
     @property
     def size(self) -> Tensor:
-        """By what similar ones are found, (N,)."""
+        """Sort key by which sequences of similar length are grouped, (N,)."""
 
     @property
     def ragged(self) -> bool:
@@ -39,30 +39,30 @@ class Batched(Protocol):
 
     @property
     def ids(self) -> list[Any] | None:
-        """What their file calls them; None where it has no names for them."""
+        """Identifiers from the file; None if it has none."""
 
     @property
     def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """What their file has to the letter, by column."""
+        """Verbatim texts from the file, by column."""
 
 
 class SequenceLoader(Loader):
-    """Batches of whole sequences, shuffled anew in each epoch or in their order.
+    """Batches of whole sequences, reshuffled every epoch or in file order.
 
-    Sequences of similar lengths may be put into one batch, so that little of it is padding: a pool
-    of so many batches is drawn, sorted by length, and cut into batches, whose order is then random.
+    To reduce padding, sequences of similar length can be batched together: a random pool of
+    ``bucket_batches`` batches is sorted by length and split into batches, which are then shuffled.
 
-    The last batch may be smaller. When several processes train together, every batch is dealt out
-    among them; a last batch with fewer sequences than processes joins the one before it, so that
-    none gets an empty share.
+    The last batch may be smaller. In distributed training every batch is split among the
+    processes; a last batch with fewer sequences than processes is merged into the one before it,
+    so that no shard is empty.
 
     Args:
-        sequences: What to hand out.
-        batch_size: Sequences of a batch for each process.
-        shuffle: Whether to shuffle them.
-        seed: Decides the order, together with the epoch's number.
-        name: What error messages call the sequences.
-        bucket_batches: Batches of a pool; 1 puts together what comes together.
+        sequences: The sequences to batch.
+        batch_size: Sequences in a batch of each process.
+        shuffle: Whether to shuffle the sequences.
+        seed: Determines the order, together with the epoch number.
+        name: Name of the sequences in error messages.
+        bucket_batches: Batches in a pool; 1 disables grouping by length.
 
     Raises:
         DataError: There are fewer sequences than processes.
@@ -70,7 +70,7 @@ class SequenceLoader(Loader):
 
     def __init__(
         self,
-        sequences: Batched,
+        sequences: SequenceSource,
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
@@ -93,13 +93,13 @@ class SequenceLoader(Loader):
         return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
 
     def in_order(self) -> SequenceLoader:
-        """Return a loader of the same sequences that does not shuffle them."""
+        """Return a loader of the same sequences without shuffling."""
         ordered = copy.copy(self)
         ordered._shuffle = False
         return ordered
 
     def sample(self) -> Batch:
-        """Return a batch of sequences from all over."""
+        """Return a batch of evenly spaced sequences."""
         rank, processes = share()
         count = min(self._batch_size * processes, len(self._sequences))
         rows = np.linspace(0, len(self._sequences) - 1, count).round().astype(np.int64)
@@ -107,33 +107,33 @@ class SequenceLoader(Loader):
 
     @property
     def ids(self) -> list[Any] | None:
-        """What the file calls the sequences, in its order; None where it has no names for them."""
+        """The sequences' identifiers in file order; None if the file has none."""
         return self._sequences.ids
 
     @property
     def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """What the file has to the letter, in its order."""
+        """The file's verbatim texts in file order, by column."""
         return self._sequences.texts
 
     @property
     def padding(self) -> float:
-        """The share of padding among all steps of the coming epoch's batches, 0..1.
+        """The fraction of padded steps in the next epoch's batches, 0..1.
 
-        They are those of all processes, each of which has its own to fill up.
+        It covers all processes; each pads its own shard.
         """
         order, processes = self._order(self._epoch), share()[1]
-        filled = whole = 0
+        valid = total = 0
         for index in range(len(self)):
             rows = self._rows(order, index)
             for side in self._sides:
                 for rank in range(processes):
                     lengths = side[rows[rank::processes]]
-                    filled, whole = filled + lengths.sum(), whole + len(lengths) * lengths.max()
-        return float(1 - filled / whole)
+                    valid, total = valid + lengths.sum(), total + len(lengths) * lengths.max()
+        return float(1 - valid / total)
 
     @property
     def _sides(self) -> list[np.ndarray]:
-        """Lengths of each side of the sequences that has padding of its own, (N,) each."""
+        """Lengths of each side that is padded separately, (N,) each."""
         return [self._sequences.lengths.numpy()]
 
     @property
@@ -157,7 +157,7 @@ class SequenceLoader(Loader):
         sizes, pool = self._sequences.size.numpy(), full * self._bucket_batches
         pools = np.split(order, range(pool, count, pool))
         order = np.concatenate([each[np.argsort(sizes[each], kind="stable")] for each in pools])
-        whole = count // full * full  # a smaller batch stays the last
+        whole = count // full * full  # a smaller batch stays last
         batches = random.permutation(order[:whole].reshape(-1, full))
         return np.concatenate([batches.ravel(), order[whole:]])
 
@@ -166,7 +166,7 @@ class SequenceLoader(Loader):
         return self._sequences.batch(torch.from_numpy(self._rows(order, index)[rank::processes]))
 
     def _rows(self, order: np.ndarray, index: int) -> np.ndarray:
-        """The numbers of a batch's sequences, those of all processes."""
+        """The sequence indices of a batch, of all processes."""
         full = self._batch_size * share()[1]
         end = len(order) if index == len(self) - 1 else (index + 1) * full
         return order[index * full : end]

@@ -1,4 +1,4 @@
-"""Datasets of long series, whose coming steps are to be told."""
+"""Forecasting datasets of long series."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from seqnets.typing import Known, Sizes
 
 @dataclass(frozen=True)
 class Series:
-    """One or more series of evenly spaced steps, one behind the other.
+    """One or more series of evenly spaced steps, concatenated.
 
     Attributes:
         columns: Names of the features.
         values: All steps, (steps, I) float64, finite.
-        observed: Which values were in the file, (steps, I); the others were filled in.
-        times: When each step was, as text, one a step.
-        lengths: Steps of each series by its name, "" for one that has none.
-        given: Names of the features that are given and never told.
+        observed: Which values were in the file, (steps, I); the others were imputed.
+        times: Timestamp of each step, as text.
+        lengths: Length of each series by name, "" for an unnamed one.
+        given: Names of the features that are inputs only, never forecast.
     """
 
     columns: list[str]
@@ -45,16 +45,16 @@ class Series:
 
     @property
     def starts(self) -> dict[str, int]:
-        """Where each series begins."""
+        """The first step of each series."""
         ends = np.cumsum(list(self.lengths.values()))
         begins = ends - list(self.lengths.values())
         return dict(zip(self.lengths, begins.tolist(), strict=True))
 
     def select(self, who: str, columns: Sequence[str]) -> Series:
-        """Return the features of these names, in this order.
+        """Return the features with these names, in this order.
 
         Raises:
-            DataError: There is no such column.
+            DataError: A column does not exist.
         """
         absent = [name for name in columns if name not in self.columns]
         if absent:
@@ -68,20 +68,20 @@ class Series:
 
 
 class SeriesData(DataModule):
-    """Windows of the series that ``read`` gives, cut into parts by ``ends``; forecasting.
+    """Forecasting windows of the series that ``read`` returns, split into parts by ``ends``.
 
-    A window gives ``lookback`` steps of all columns; what is to be told are ``horizon`` steps of
-    the targets, which stand first among the columns. The parts lie behind each other in time. The
-    steps that a window gives may lie in the part before, those to be told never do. Columns are
-    standardised by the training part alone, and errors count in those units. Every window counts.
+    A window's input is ``lookback`` steps of all columns; its targets are the next ``horizon``
+    steps of the target columns, which come first. The parts are consecutive in time. A window's
+    input may reach into the part before, its targets never do. Columns are standardised with the
+    statistics of the training part, and errors are in those units. Every window is used.
 
     Args:
-        lookback: Steps of a window that are given.
-        horizon: Steps that are to be told.
-        targets: Columns to tell; if empty, all that are in the file.
-        season: Steps after which things repeat, for the baseline; none if 0.
-        batch_size: Windows of a batch for each process.
-        seed: Decides the order of the training windows in each epoch.
+        lookback: Input steps of a window.
+        horizon: Steps to forecast.
+        targets: Columns to forecast; if empty, all columns that are not inputs only.
+        season: Period of the seasonal baseline in steps; 0 for no such baseline.
+        batch_size: Windows in a batch of each process.
+        seed: Determines the order of the training windows in each epoch.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SeriesData(DataModule):
     @property
     @abstractmethod
     def file(self) -> Path:
-        """The file of all parts."""
+        """The file that holds all parts."""
 
     @abstractmethod
     def read(self, path: Path) -> Series:
@@ -121,26 +121,26 @@ class SeriesData(DataModule):
 
     @abstractmethod
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """Return the step before which each part of a series of so many steps ends."""
+        """Return the exclusive end of each part of a series of this many steps."""
 
     @cached_property
     def series(self) -> Series:
-        """The series, read when first asked for, the targets first."""
+        """The series, read on first access, with the target columns first."""
         series = self.read(self.file)
-        told = self.targets or [name for name in series.columns if name not in series.given]
-        rest = [name for name in series.columns if name not in told]
-        return series.select(f"{self.file}, targets", [*told, *rest])
+        targets = self.targets or [name for name in series.columns if name not in series.given]
+        rest = [name for name in series.columns if name not in targets]
+        return series.select(f"{self.file}, targets", [*targets, *rest])
 
     @cached_property
     def scaling(self) -> Scaling:
-        """What standardises each column."""
+        """The standardisation of each column."""
         self._check_observed()
         seen = np.where(self.series.observed, self.series.values, np.nan)[self._training]
         return Scaling.of(torch.from_numpy(seen))
 
     @cached_property
     def _training(self) -> np.ndarray:
-        """Which steps are those of the training part, (steps,)."""
+        """Mask of the steps in the training part, (steps,)."""
         training = np.zeros(len(self.series.values), bool)
         for name, start in self.series.starts.items():
             training[start : start + self.ends(self.series.lengths[name])["train"]] = True
@@ -160,9 +160,9 @@ class SeriesData(DataModule):
         outputs = self.sizes["output_size"]
         x = self.scaling(torch.from_numpy(self.series.values))
         y = x[:, :outputs]
-        hidden = torch.from_numpy(~self.series.observed[:, :outputs])
-        if hidden.any():
-            y = y.masked_fill(hidden, torch.nan)
+        missing = torch.from_numpy(~self.series.observed[:, :outputs])
+        if missing.any():
+            y = y.masked_fill(missing, torch.nan)
         windows = {part: self._windows_at(starts, x, y) for part, starts in self._starts().items()}
         for part, found in windows.items():
             if not found.scored:
@@ -174,7 +174,7 @@ class SeriesData(DataModule):
         return windows
 
     def _windows_at(self, starts: list[Tensor], x: Tensor, y: Tensor) -> Windows:
-        """The windows that begin at some steps of each series."""
+        """The windows that start at these steps of each series."""
         series, places = self.series, torch.cat(starts)
         counts = zip(series.lengths, map(len, starts), strict=True)
         names = [name for name, count in counts for _ in range(count)]
@@ -201,18 +201,18 @@ class SeriesData(DataModule):
 
     @property
     def sizes(self) -> Sizes:
-        """Columns, as ``input_size``; those to tell, as ``output_size``; and the ``horizon``."""
+        """``input_size``, all columns; ``output_size``, the target columns; and ``horizon``."""
         columns = len(self.series.columns)
         outputs = len(self.targets) or columns - len(self.series.given)
         return {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
 
     @property
     def unit(self) -> str:
-        """What the parts are counted in."""
+        """The unit in which parts are counted."""
         return "windows"
 
     def counts(self) -> dict[str, int]:
-        """Return the windows of each part."""
+        """Return the number of windows in each part."""
         return {part: len(windows) for part, windows in self.windows.items()}
 
     def loader(self, part: Part) -> SequenceLoader:
@@ -221,7 +221,7 @@ class SeriesData(DataModule):
         return SequenceLoader(self.windows[part], self.batch_size, part == "train", self.seed, name)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: with it the scaling, and what a window gives."""
+        """Return the metadata that a checkpoint stores, including scaling and lookback."""
         return {
             **super().describe(),
             "columns": self.series.columns,
@@ -230,14 +230,14 @@ class SeriesData(DataModule):
         }
 
     def features(self) -> list[dict[str, str]]:
-        """Return of each column whether it is told, and what it is in the training part."""
-        told = self.sizes["output_size"]
+        """Return each column's role, and its statistics in the training part."""
+        outputs = self.sizes["output_size"]
         missing = 1 - self.series.observed[self._training].mean(0)
         mean, deviation = self.scaling.mean.tolist(), self.scaling.deviation.tolist()
         return [
             {
                 "": name,
-                "is": "told" if place < told else "given",
+                "is": "told" if place < outputs else "given",
                 "mean": f"{mean[place]:.4g}",
                 "deviation": f"{deviation[place]:.4g}",
                 "missing": f"{missing[place]:.1%}",
@@ -246,7 +246,7 @@ class SeriesData(DataModule):
         ]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return when the first windows of a part are, and the first target's last values."""
+        """Return the time ranges of a part's first windows, and the first target's last inputs."""
         times, columns = self.series.times, self.series.columns
         rows = []
         for start in self.windows[part].starts[:count].tolist():
@@ -262,10 +262,10 @@ class SeriesData(DataModule):
         return rows
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
-        """Return a window a series that ends with a file's last step; the targets are NaN.
+        """Return the last window of each series in a file; the targets are NaN.
 
         Raises:
-            DataError: The file is malformed, or too short, or lacks a column; says which.
+            DataError: The file is malformed, too short, or lacks a column; the message says which.
         """
         scaling = Scaling.read(known["scaling"])
         lookback, sizes = known["lookback"], known["sizes"]
@@ -288,10 +288,10 @@ class SeriesData(DataModule):
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
     def numbers(self, part: Part) -> list[Tensor]:
-        """Return all steps, and those that are told."""
+        """Return all inputs and all targets of a part."""
         return [self.windows[part].x, self.windows[part].y]
 
     def baselines(self) -> dict[str, float]:
-        """Return the squared error on the test part of forecasts that need no training."""
+        """Return the squared errors of untrained baseline forecasts on the test part."""
         outputs = self.sizes["output_size"]
         return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)
