@@ -82,7 +82,7 @@ def test_a_rare_label_has_figures_of_its_own():
 
 @pytest.mark.parametrize("metric", ["entity_f1", "f1_walk"])
 def test_a_metric_that_does_not_fit_the_labels_is_refused(metric):
-    with pytest.raises(DataError, match=r"Tagging: .*(label '0' came|no label is 'walk')"):
+    with pytest.raises(DataError, match=r"Tagging: .*(got label '0'|no label is 'walk')"):
         Tagging(metric).metrics({"sizes": {"num_classes": 2}})
 
 
