@@ -16,7 +16,7 @@ PRICES = ["$^$", "from $10 to $20"]
     [
         lambda: draw_confusion(np.eye(2, dtype=int), PRICES),
         lambda: draw_alignment(np.eye(2), PRICES, PRICES),
-        lambda: draw_timeline({"said": np.array([0, 1, 1])}, PRICES),
+        lambda: draw_timeline({"prediction": np.array([0, 1, 1])}, PRICES),
         lambda: draw_forecasts(
             PRICES, [[Forecast(np.zeros(3), np.zeros(2), np.zeros((2, 1)))]] * 2, [0.5]
         ),

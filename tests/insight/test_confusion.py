@@ -9,19 +9,19 @@ from seqnets.training import Classification, Outcome
 from seqnets.typing import IGNORE, Batch
 
 
-def test_confusions_are_counted_true_by_said():
+def test_confusions_are_counted_target_by_prediction():
     counts = count_confusions(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2]), 3)
 
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
-def test_what_has_no_true_class_is_not_counted():
+def test_a_step_without_a_target_class_is_not_counted():
     counts = count_confusions(np.array([IGNORE, 1]), np.array([0, 0]), 2)
 
     assert counts.tolist() == [[0, 0], [1, 0]]
 
 
-def test_what_is_said_and_is_no_class_is_not_counted():
+def test_a_prediction_that_is_no_class_is_not_counted():
     counts = count_confusions(np.array([0, 1, 1]), np.array([4, 1, -1]), 3)
 
     assert counts.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
@@ -34,8 +34,8 @@ def test_a_cell_is_shaded_by_its_share_of_the_row_and_holds_its_count():
     assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 0]]
     assert [text.get_text() for text in axes.texts] == ["3", "1"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["good", "bad"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("said", "true")
-    assert axes.get_title(loc="left") == "4 sequences, 75.0% right"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prediction", "target")
+    assert axes.get_title(loc="left") == "4 sequences, 75.0% correct"
 
 
 @pytest.mark.parametrize(("classes", "written"), [(18, 18), (120, 0)])

@@ -7,17 +7,17 @@ from seqnets.insight.forecast import Forecast, draw_forecasts
 
 
 def forecast(quantiles):
-    said = np.arange(4.0)[:, None] + np.arange(quantiles)
-    return Forecast(np.arange(-99.0, 1), np.array([1.0, 2.0, np.nan, 4.0]), said)
+    prediction = np.arange(4.0)[:, None] + np.arange(quantiles)
+    return Forecast(np.arange(-99.0, 1), np.array([1.0, 2.0, np.nan, 4.0]), prediction)
 
 
-def test_what_came_and_the_forecast_begin_where_what_was_known_ends():
+def test_the_target_and_the_forecast_begin_where_the_past_ends():
     (axis,) = draw_forecasts(["OT"], [[forecast(1)]], [0.5], turns=2).axes
-    known, came, said, now = (line.get_xydata() for line in axis.lines)
+    known, target, prediction, now = (line.get_xydata() for line in axis.lines)
 
     assert list(known[:, 0]) == [-7, -6, -5, -4, -3, -2, -1, 0]
-    assert list(came[:, 0]) == list(said[:, 0]) == [0, 1, 2, 3, 4]
-    assert list(known[-1]) == list(came[0]) == list(said[0]) == [0, 0]
+    assert list(target[:, 0]) == list(prediction[:, 0]) == [0, 1, 2, 3, 4]
+    assert list(known[-1]) == list(target[0]) == list(prediction[0]) == [0, 0]
     assert list(now[:, 0]) == [0, 0]
 
 

@@ -26,10 +26,10 @@ def test_silence_stays_silent():
 
 
 def test_rolls_share_their_steps_and_keys():
-    figure = draw_rolls({"heard": tune(), "said": np.roll(tune(), -12, axis=1)}, lowest=21)
+    figure = draw_rolls({"target": tune(), "prediction": np.roll(tune(), -12, axis=1)}, lowest=21)
 
     first, second, bar = figure.axes
     assert bar.get_ylabel() == "probability"
-    assert first.get_title(loc="left") == "heard"
+    assert first.get_title(loc="left") == "target"
     assert first.get_xlim() == second.get_xlim() == (-0.5, 7.5)
     assert "C4" in [label.get_text() for label in first.get_yticklabels()]

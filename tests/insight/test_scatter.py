@@ -1,4 +1,4 @@
-"""Numbers said against true ones."""
+"""Predicted numbers against their targets."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ pytest.importorskip("matplotlib")
 from seqnets.insight.scatter import draw_scatter
 
 
-def test_a_point_stands_at_the_true_number_and_the_one_said():
-    said, true = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
+def test_a_point_stands_at_its_target_and_prediction():
+    prediction, target = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
 
-    (axis,) = draw_scatter(said, true).axes
+    (axis,) = draw_scatter(prediction, target).axes
 
     assert axis.collections[0].get_offsets().tolist() == [[1.5, 1.0], [2.0, 2.0], [3.0, 4.0]]
     assert axis.get_title(loc="left") == "3 sequences, mean absolute error 0.5"
@@ -20,9 +20,9 @@ def test_a_point_stands_at_the_true_number_and_the_one_said():
 
 
 def test_what_is_not_finite_is_counted_and_left_out():
-    said, true = np.array([1.0, np.nan, 2.0]), np.array([1.0, 1.0, np.inf])
+    prediction, target = np.array([1.0, np.nan, 2.0]), np.array([1.0, 1.0, np.inf])
 
-    (axis,) = draw_scatter(said, true).axes
+    (axis,) = draw_scatter(prediction, target).axes
 
     assert len(axis.collections[0].get_offsets()) == 1
     assert axis.get_title(loc="left").endswith(", 2 not finite")

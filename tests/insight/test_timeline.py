@@ -3,8 +3,8 @@ from matplotlib.colors import to_hex
 
 from seqnets.insight.timeline import draw_timeline
 
-RIGHT = np.array([0, 0, 0, 1, 1, 0, -100, 2])
-SAID = np.array([0, 0, 1, 1, 1, 0, 0, 2])
+TARGET = np.array([0, 0, 0, 1, 1, 0, -100, 2])
+PREDICTION = np.array([0, 0, 1, 1, 1, 0, 0, 2])
 LABELS = ["walk", "freeze", "turn"]
 
 
@@ -17,27 +17,27 @@ def strips(axis):
 
 
 def test_each_run_of_a_label_is_one_strip_and_steps_without_one_stay_empty():
-    figure = draw_timeline({"right": RIGHT, "said": SAID}, LABELS)
-    right, said = figure.axes
+    figure = draw_timeline({"target": TARGET, "prediction": PREDICTION}, LABELS)
+    target, prediction = figure.axes
 
-    runs = [(start, stop) for start, stop, _ in strips(right)]
+    runs = [(start, stop) for start, stop, _ in strips(target)]
     assert runs == [(0, 3), (3, 5), (5, 6), (7, 8)]
-    assert right.get_xlim() == said.get_xlim() == (-0.5, 7.5)
-    colours = [colour for *_, colour in strips(right)]
+    assert target.get_xlim() == prediction.get_xlim() == (-0.5, 7.5)
+    colours = [colour for *_, colour in strips(target)]
     assert colours[0] == colours[2]
     assert len(set(colours)) == 3
-    assert [colour for *_, colour in strips(said)][1] == colours[1]
+    assert [colour for *_, colour in strips(prediction)][1] == colours[1]
 
 
 def test_the_legend_names_the_labels_that_come():
-    figure = draw_timeline({"right": RIGHT % 2, "said": SAID % 2}, LABELS)
+    figure = draw_timeline({"target": TARGET % 2, "prediction": PREDICTION % 2}, LABELS)
 
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["walk", "freeze"]
 
 
 def test_features_are_drawn_above_and_long_series_are_cut():
     signal = np.random.default_rng(0).normal(size=(900, 20))
-    figure = draw_timeline({"right": np.zeros(900, int)}, ["a"], signal, steps=100)
+    figure = draw_timeline({"target": np.zeros(900, int)}, ["a"], signal, steps=100)
 
     assert len(figure.axes) == 2
     assert len(figure.axes[0].lines) == 8
@@ -46,7 +46,7 @@ def test_features_are_drawn_above_and_long_series_are_cut():
 
 def test_labels_that_have_no_colour_of_their_own_are_told_as_others():
     labels = [f"label {number}" for number in range(20)]
-    figure = draw_timeline({"right": np.arange(20)}, labels)
+    figure = draw_timeline({"target": np.arange(20)}, labels)
 
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {*shown} == {*labels[:11], "9 others"}
@@ -56,7 +56,9 @@ def test_labels_that_have_no_colour_of_their_own_are_told_as_others():
 
 
 def test_a_legend_of_long_names_lies_within_the_picture():
-    figure = draw_timeline({"right": np.arange(8)}, [f"a rather long label, {n}" for n in range(8)])
+    figure = draw_timeline(
+        {"target": np.arange(8)}, [f"a rather long label, {n}" for n in range(8)]
+    )
     figure.draw_without_rendering()
 
     assert figure.legends[0].get_window_extent().width < figure.bbox.width
@@ -64,7 +66,7 @@ def test_a_legend_of_long_names_lies_within_the_picture():
 
 def test_the_legend_goes_from_left_to_right():
     labels = [str(n) for n in range(8)]
-    figure = draw_timeline({"said": np.arange(8)}, labels)
+    figure = draw_timeline({"prediction": np.arange(8)}, labels)
 
     (legend,) = figure.legends
     columns = legend._ncols

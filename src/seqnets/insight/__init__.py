@@ -1,4 +1,4 @@
-"""Pictures and sounds of what a model does: numbers in, a figure or a sound out."""
+"""Figures and sounds that show what a model does, made from plain arrays."""
 
 from seqnets.insight.canvas import Sound, new_figure
 

@@ -1,4 +1,4 @@
-"""Where each written token looked."""
+"""Attention weights between source and output tokens."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 0.27
-"""Inches of a token."""
+"""Inches per token."""
 
 LETTER = 0.1
-"""Inches of a letter, about."""
+"""Approximate inches per letter."""
 
 
 def draw_alignment(weights: np.ndarray, read: Sequence[str], written: Sequence[str]) -> Figure:
-    """Draw a row for each written token: the darker a cell, the more it looked at what was read.
+    """Draw a row for each output token: the darker a cell, the more attention its source token got.
 
     Args:
-        weights: (U, T), each from 0 to 1.
-        read: T tokens, from left to right.
-        written: U tokens, from top to bottom.
+        weights: Attention weights, (U, T), in 0..1.
+        read: The T source tokens, left to right.
+        written: The U output tokens, top to bottom.
     """
     read, written = ([plain(token) for token in tokens] for tokens in (read, written))
     wide = CELL * len(read) + LETTER * max(map(len, written)) + 1.4

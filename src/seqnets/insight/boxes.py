@@ -1,4 +1,4 @@
-"""Figures of several runs each, side by side."""
+"""Box plots of the scores of several runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def draw_boxes(panels: Mapping[str, Mapping[str, Sequence[float]]], reference: str) -> Figure:
-    """Draw a box for each variant and a dot for each run, a panel for each task.
+    """Draw a panel for each task, with a box for each variant and a dot for each run.
 
-    Runs that ended far above the others are drawn at the upper edge as triangles.
+    Outliers far above the other runs are drawn as triangles at the upper edge.
 
     Args:
-        panels: For each task, by what its axis says, the runs' figures of each variant.
-        reference: The variant whose median goes through the panel as a line.
+        panels: For each task, keyed by its axis label, the runs' scores of each variant.
+        reference: The variant whose median is drawn as a line across the panel.
     """
     count = len(panels)
     figure, axes = new_figure(3.6 * count, 3.8, ncols=count, squeeze=False)
-    for axis, (says, variants) in zip(axes[0], panels.items(), strict=True):
+    for axis, (label, variants) in zip(axes[0], panels.items(), strict=True):
         names, runs = list(variants), [np.asarray(figures) for figures in variants.values()]
         everything = np.concatenate(runs)
         low, middle = everything.min(), np.median(everything)
@@ -44,7 +44,7 @@ def draw_boxes(panels: Mapping[str, Mapping[str, Sequence[float]]], reference: s
             axis.plot(across[outside], [top] * outside.sum(), "^", color="tab:red", ms=5)
         axis.axhline(np.median(runs[names.index(reference)]), color="0.6", lw=1, ls="--", zorder=0)
         axis.set_xticks(list(places), names, rotation=60)
-        axis.set_ylabel(says)
+        axis.set_ylabel(label)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     return figure

@@ -1,4 +1,4 @@
-"""What is drawn on."""
+"""Figures, sounds and label text shared by all pictures."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ class Sound:
 
     Attributes:
         samples: (N,) float32 in -1..1.
-        rate: Samples a second.
+        rate: Samples per second.
     """
 
     samples: np.ndarray
     rate: int
 
 
-_LONGEST = 24
-"""Letters of a name that are drawn."""
+_MAX_LETTERS = 24
+"""Maximum letters of a name that are drawn."""
 
 Picture = Union["Figure", Sound, str]
-"""A figure to look at, a sound to hear, or a text to read."""
+"""A figure, a sound, or a text."""
 
 
 def plain(text: str) -> str:
-    """Return a name of the user's as matplotlib draws it letter by letter, cut where it is long.
+    """Return a user's name for matplotlib to draw literally, truncated if long.
 
-    No formula is in it.
+    Dollar signs are escaped, so that nothing is parsed as a formula.
     """
-    cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    cut = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
     return cut.replace("$", r"\$")
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
-    """Return a figure and its axes, away from any window.
+    """Return a figure and its axes, independent of any GUI backend.
 
     Args:
         width: Inches.
         height: Inches.
-        **grid: As for matplotlib's ``Figure.subplots``.
+        **grid: Passed to matplotlib's ``Figure.subplots``.
 
     Raises:
         ConfigError: matplotlib is not installed.

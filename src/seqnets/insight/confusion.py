@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _READABLE = 40
-"""Classes up to which names and counts are written."""
+"""Maximum number of classes for which names and counts are written."""
 
 
-def count_confusions(true: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:
-    """Count how often each class was taken for each, (C, C): true by said.
+def count_confusions(target: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Count how often each class was predicted for each target class, (C, C): target by prediction.
 
     Args:
-        true: Class numbers, (N,); what is none of them is left out.
-        said: Those that were said in their place, (N,); what is none of them is left out too.
-        classes: Classes there are, C.
+        target: Class numbers, (N,); entries outside 0..C-1 are left out.
+        prediction: Predicted class numbers, (N,); entries outside 0..C-1 are left out too.
+        classes: Number of classes, C.
     """
-    known = (true >= 0) & (true < classes) & (said >= 0) & (said < classes)
-    pairs = true[known] * classes + said[known]
+    known = (target >= 0) & (target < classes) & (prediction >= 0) & (prediction < classes)
+    pairs = target[known] * classes + prediction[known]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Draw a row for each true class; what is right lies on the diagonal.
+    """Draw a row for each target class; correct predictions lie on the diagonal.
 
-    The darker a cell, the greater its share of the row: rare classes are seen as well as common
-    ones. Cells hold counts; a row without any stays white.
+    A cell's shade is its share of the row, so that rare classes are as visible as common ones.
+    Cells show counts; an empty row stays white.
 
     Args:
-        counts: How often each class was taken for each, (C, C): true by said.
+        counts: The confusion matrix, (C, C): target by prediction.
         labels: Names of the C classes.
     """
     classes = len(labels)
@@ -50,8 +50,8 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     axes.tick_params(length=0)
     axes.spines[:].set_color("#999999")
-    what = "" if classes <= _READABLE else ", by the class's number"
-    axes.set(xlabel=f"said{what}", ylabel=f"true{what}")
+    suffix = "" if classes <= _READABLE else ", by the class's number"
+    axes.set(xlabel=f"prediction{suffix}", ylabel=f"target{suffix}")
     if classes <= _READABLE:
         axes.set_xticks(range(classes), names, rotation=90)
         axes.set_yticks(range(classes), names)
@@ -69,8 +69,8 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
                 color="white" if shares[row, column] > 0.5 else "#333333",
                 fontsize=8 if counts[row, column] < 1000 else 6,
             )
-    right, total = int(counts.trace()), int(counts.sum())
-    share = f", {right / total:.1%} right" if total else ""
+    correct, total = int(counts.trace()), int(counts.sum())
+    share = f", {correct / total:.1%} correct" if total else ""
     axes.set_title(f"{counted(total, 'sequence')}{share}", loc="left", fontsize=9)
     bar = figure.colorbar(shown, ax=axes, shrink=min(1.0, 2.2 / side), pad=0.02, ticks=[0, 0.5, 1])
     bar.set_label("share of the row", fontsize=8)

@@ -1,4 +1,4 @@
-"""Forecasts beside what came."""
+"""Forecasts and their targets."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from seqnets.insight.canvas import new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAST, _CAME, _SAID = "0.45", "black", "tab:blue"
+_PAST, _TARGET, _PREDICTION = "0.45", "black", "tab:blue"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """One series at one moment.
+    """A forecast of one series, made at one step.
 
     Attributes:
-        past: What was known, (T,).
-        came: What came after, (horizon,); NaN where unknown.
-        said: The quantiles that were said of it, (horizon, Q).
+        past: The known values, (T,).
+        target: The values that followed, (horizon,); NaN where unknown.
+        prediction: The predicted quantiles, (horizon, Q).
     """
 
     past: np.ndarray
-    came: np.ndarray
-    said: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
 
 
 def draw_forecasts(
@@ -38,14 +38,14 @@ def draw_forecasts(
     quantiles: Sequence[float] = (0.5,),
     turns: float = 1.5,
 ) -> Figure:
-    """Draw forecasts: a row for each series, a column for each moment.
+    """Draw forecasts: a row for each series, a column for each forecast step.
 
     Args:
-        names: Of the series.
-        forecasts: Of each series, at the same moments.
-        quantiles: Levels of what was said, Q of them, with 0.5 among them. Those that lie as far
-            from the median are drawn as a band.
-        turns: How much of the past is drawn, in horizons.
+        names: Names of the series.
+        forecasts: Forecasts of each series, made at the same steps.
+        quantiles: The Q levels of the predicted quantiles, including 0.5. Levels symmetric about
+            the median are drawn as a band.
+        turns: Length of the past to draw, in horizons.
     """
     rows, columns = len(forecasts), len(forecasts[0])
     figure, axes = new_figure(
@@ -64,7 +64,7 @@ def draw_forecasts(
 
 
 def _bands(quantiles: Sequence[float]) -> list[tuple[int, int]]:
-    """Places of the levels that lie as far below the median as others above it, outermost first."""
+    """Index pairs of the levels symmetric about the median, outermost first."""
     return [
         (low, high)
         for low, below in enumerate(quantiles)
@@ -74,19 +74,19 @@ def _bands(quantiles: Sequence[float]) -> list[tuple[int, int]]:
 
 
 def _draw(axis: Any, forecast: Forecast, quantiles: Sequence[float], turns: float) -> None:
-    horizon, median = len(forecast.came), quantiles.index(0.5)
+    horizon, median = len(forecast.target), quantiles.index(0.5)
     past = forecast.past[-round(turns * horizon) :]
-    coming = np.arange(horizon + 1)  # from now on, where all lines meet
-    came = np.concatenate([past[-1:], forecast.came])
-    said = np.concatenate([np.tile(past[-1:, None], len(quantiles)), forecast.said])
+    coming = np.arange(horizon + 1)  # starts at the last known step, where all lines meet
+    target = np.concatenate([past[-1:], forecast.target])
+    prediction = np.concatenate([np.tile(past[-1:, None], len(quantiles)), forecast.prediction])
     for low, high in _bands(quantiles):
         share = quantiles[high] - quantiles[low]
         axis.fill_between(
-            coming, said[:, low], said[:, high], color=_SAID, linewidth=0,
+            coming, prediction[:, low], prediction[:, high], color=_PREDICTION, linewidth=0,
             alpha=0.12 + 0.16 * low, label=f"{share:.0%} interval",
         )  # fmt: skip
     axis.plot(np.arange(1 - len(past), 1), past, color=_PAST, linewidth=1, label="known")
-    axis.plot(coming, came, color=_CAME, linewidth=1, label="came")
-    axis.plot(coming, said[:, median], color=_SAID, linewidth=1.5, label="forecast")
+    axis.plot(coming, target, color=_TARGET, linewidth=1, label="target")
+    axis.plot(coming, prediction[:, median], color=_PREDICTION, linewidth=1.5, label="forecast")
     axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def draw_frames(videos: Mapping[str, np.ndarray], count: int = 10) -> Figure:
-    """Draw videos below each other, each a row of frames, the same step in the same column.
+    """Draw each video as a row of frames, with equal steps in the same column.
 
     Args:
-        videos: By what they are called, each (T, C, height, width) in 0..1. Three channels are red,
-            green and blue; of others the mean is drawn in grey.
-        count: Frames of a video to draw at most, from the first on.
+        videos: Videos by name, each (T, C, height, width) in 0..1. Three channels are drawn as
+            RGB; any other number is averaged and drawn in grey.
+        count: Maximum number of frames to draw, from the first.
     """
     steps = min(count, max(len(video) for video in videos.values()))
     figure, axes = new_figure(

@@ -1,4 +1,4 @@
-"""Piano rolls, to be seen and to be heard."""
+"""Piano rolls as figures and as sound."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STEPS = 200
-"""Steps of a roll that are drawn."""
+"""Maximum steps of a roll that are drawn."""
 
 _RATE = 22_050
 _LOUDNESS = (1.0, 0.5, 0.25, 0.12)
-"""Of a tone and its overtones."""
+"""Amplitudes of a tone and its overtones."""
 
 
 def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
-    """Draw piano rolls below each other, over the same steps and keys.
+    """Draw piano rolls in rows that share steps and keys.
 
     Args:
-        rolls: By what they are called, each (T, K): 0 where a key is silent, to 1 where it sounds.
+        rolls: Rolls by name, each (T, K), from 0 for a silent key to 1 for a sounding one.
         lowest: MIDI number of the first key.
     """
     shown = {name: roll[:_STEPS] for name, roll in rolls.items()}
@@ -49,12 +49,12 @@ def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
 
 
 def play(roll: np.ndarray, lowest: int, step_seconds: float = 0.25) -> Sound:
-    """Play a piano roll: each key a decaying tone with a few overtones.
+    """Synthesise a piano roll: each key is a decaying tone with a few overtones.
 
     Args:
-        roll: (T, K), above one half where a key sounds. Steps in a row are one tone.
+        roll: (T, K), above 0.5 where a key sounds. Consecutive steps are one tone.
         lowest: MIDI number of the first key.
-        step_seconds: How long a step is.
+        step_seconds: Duration of a step in seconds.
     """
     length = int(step_seconds * _RATE)
     samples = np.zeros((len(roll) + 2) * length, np.float32)

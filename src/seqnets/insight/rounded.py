@@ -1,10 +1,10 @@
-"""Figures as they are read."""
+"""Numbers formatted for reading."""
 
 from __future__ import annotations
 
 
 def rounded(value: float) -> str:
-    """Return a figure with four digits, and with all of them before the point.
+    """Format a number with four significant digits, and all digits before the decimal point.
 
     Example:
         >>> rounded(0.5), rounded(0.00015522), rounded(10_000.4)

@@ -1,4 +1,4 @@
-"""How long each kind of cell remembers, against its width."""
+"""Memory span of each kind of cell against its width."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _STYLES = (
     ("#7F7F7F", "--", "X"),
     ("#000000", ":", "<"),
 )
-"""Colours of Okabe and Ito, which colour-blind people tell apart; lines and marks differ too."""
+"""The colour-blind-safe palette of Okabe and Ito; line styles and markers differ too."""
 
 
 def span_lines(
     spans: Mapping[str, Mapping[int, int]], shortest: int, longest: int, title: str = ""
 ) -> Figure:
-    """Draw a line for each kind of cell: the longest length that it solved, against its width.
+    """Draw a line for each kind of cell: the longest length it solved against its width.
 
-    Lines that would lie on each other are drawn side by side. A width that did not solve even the
-    shortest length stands below it, at "none".
+    Coinciding lines are drawn side by side. A width that did not solve even the shortest length
+    is drawn below it, at "none".
 
     Args:
-        spans: By the cell's name and its width: a length in steps, 0 where none was solved.
-        shortest: The shortest length that was tried, above 0.
-        longest: The longest one.
-        title: What stands above.
+        spans: Longest length solved in steps, by cell name and width; 0 if none was solved.
+        shortest: The shortest length tried, above 0.
+        longest: The longest length tried.
+        title: Title of the figure.
     """
     figure, axes = new_figure(7.2, 4.4)
     none = shortest / 2

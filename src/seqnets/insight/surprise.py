@@ -1,4 +1,4 @@
-"""Which tokens of a text were not expected."""
+"""Text coloured by the surprisal of its tokens."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Passage = tuple[Sequence[str], Sequence[float]]
-"""Tokens as they stand in a text, and the nats of each, NaN where it was given."""
+"""Tokens of a text, and the surprisal of each in nats, NaN for tokens given as context."""
 
 _COLUMN, _LINE = 0.088, 0.2
-"""Inches of a letter and of a line."""
+"""Inches per letter and per line."""
 
 _SIZE = 11.0
-"""Points of the letters: as wide as a column."""
+"""Font size in points, at which a letter is one column wide."""
 
 
 def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 32) -> Figure:
-    """Write passages, each token on its colour: the darker, the less a model expected it.
+    """Write passages with each token on a coloured background: darker means more surprising.
 
-    Passages are set apart by an empty line. The darkest colour is that of the most surprising of a
-    hundred tokens, and of those above.
+    An empty line separates passages. The colour scale ends at the 99th percentile of the
+    surprisals drawn.
 
     Args:
-        passages: What to write.
-        columns: Letters of a line.
-        lines: Lines to draw at most.
+        passages: Passages to write.
+        columns: Letters per line.
+        lines: Maximum number of lines to draw.
     """
-    page = list(_set(passages, columns))[:lines]
+    page = list(_wrapped(passages, columns))[:lines]
     while page and not page[-1]:
         page.pop()
     known = [cost for line in page for *_, cost in line if not math.isnan(cost)]
@@ -52,7 +52,7 @@ def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 3
             axes.text(
                 column - 0.5, row, text, family="monospace", fontsize=_SIZE, va="center_baseline",
                 color="white" if cost > 0.62 * highest else "#333333", parse_math=False,
-                in_layout=False,  # else a line that is full to a hair would shrink its paper
+                in_layout=False,  # else a completely full line would shrink the axes
             )  # fmt: skip
     bar = figure.colorbar(
         shown, ax=axes, extend="max", label="nats", pad=0.01,
@@ -63,8 +63,8 @@ def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 3
     return figure
 
 
-def _set(passages: Sequence[Passage], columns: int) -> Iterator[list[tuple[int, str, float]]]:
-    """Yield lines of (column, text, nats), each passage followed by an empty one."""
+def _wrapped(passages: Sequence[Passage], columns: int) -> Iterator[list[tuple[int, str, float]]]:
+    """Yield lines of (column, text, nats), with an empty line after each passage."""
     for tokens, nats in passages:
         line: list[tuple[int, str, float]] = []
         column = 0
@@ -87,11 +87,11 @@ def _set(passages: Sequence[Passage], columns: int) -> Iterator[list[tuple[int, 
 
 
 def _width(text: str) -> int:
-    """The columns that a text takes: letters of Chinese, Japanese and Korean, and emoji two."""
+    """The display width of a text in columns: CJK characters and emoji take two."""
     return sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
 
 
 def _printable(token: str) -> str:
-    """A token with line ends that are seen, and a space for what has no form."""
+    """A token with visible line ends, and a space for each unprintable character."""
     shown = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
     return "".join(sign if sign.isprintable() else " " for sign in shown)

@@ -1,4 +1,4 @@
-"""Labels over time."""
+"""Step labels over time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _COLOURS = (
     "#D9D9D9", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
     "#000000", "#8C564B", "#7F7F7F", "#17BECF",
 )  # fmt: skip
-"""Of the commonest label, which is to stay in the background, and of the others; what has none of
-its own left shares the last."""
+"""The first is for the most common label, as background; labels beyond the last share it."""
 
 _WIDTH = 9.0
-"""Inches of the picture."""
+"""Width of the figure in inches."""
 
 
 def draw_timeline(
@@ -30,14 +29,14 @@ def draw_timeline(
     signal: np.ndarray | None = None,
     steps: int = 600,
 ) -> Figure:
-    """Draw the label of each step as strips below each other, and what was measured above them.
+    """Draw the label of each step as one strip per track, with the signal above.
 
     Args:
-        tracks: Numbers of labels by what they are called, such as "right" and "said", each (T,);
-            negative where there is none. The first one decides which label is the background's.
-        labels: The labels by number.
+        tracks: Label numbers by track name, such as "target" and "prediction", each (T,);
+            negative where there is no label. The first track decides the background label.
+        labels: Label names, indexed by number.
         signal: Features, (T, I); at most eight are drawn.
-        steps: Steps to draw at most.
+        steps: Maximum number of steps to draw.
     """
     shown = {name: track[:steps] for name, track in tracks.items()}
     length = max(len(track) for track in shown.values())
@@ -85,13 +84,13 @@ def _legend(
     for label in seen[seen >= 0]:
         names[colours[label]].append(plain(labels[label]))
     shared = names.pop(_COLOURS[-1], [])
-    told = {colour: name for colour, (name,) in names.items()}
+    shown = {colour: name for colour, (name,) in names.items()}
     if shared:
-        told[_COLOURS[-1]] = shared[0] if len(shared) == 1 else f"{len(shared)} others"
-    longest = max(map(len, told.values()), default=0)
-    handles = [Patch(color=colour, label=name) for colour, name in told.items()]
+        shown[_COLOURS[-1]] = shared[0] if len(shared) == 1 else f"{len(shared)} others"
+    longest = max(map(len, shown.values()), default=0)
+    handles = [Patch(color=colour, label=name) for colour, name in shown.items()]
     columns = min(6, int(_WIDTH / (0.6 + 0.08 * longest)), max(1, len(handles)))
-    in_lines = [each for first in range(columns) for each in handles[first::columns]]
-    figure.legend(  # which fills one column after the other
-        handles=in_lines, loc="outside upper left", ncols=columns, frameon=False, fontsize="small"
+    row_major = [each for first in range(columns) for each in handles[first::columns]]
+    figure.legend(  # fills column by column
+        handles=row_major, loc="outside upper left", ncols=columns, frameon=False, fontsize="small"
     )

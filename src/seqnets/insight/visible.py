@@ -1,4 +1,4 @@
-"""Text that a model wrote, so that it can be looked at."""
+"""Model output made safe to display."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _MARKS = re.compile(r"[\\`*_\[\]|]")
 
 
 def visible(text: str) -> str:
-    r"""Return a text with its control characters as escapes, which no terminal obeys.
+    r"""Return a text with control characters escaped, so that no terminal interprets them.
 
-    Line ends and tabs stay. The escapes are those of JSON, of Python and of C.
+    Line ends and tabs are kept. The escapes are valid in JSON, Python and C.
 
     Example:
         >>> print(visible("a bell\a"))
@@ -22,7 +22,7 @@ def visible(text: str) -> str:
 
 
 def unmarked(text: str) -> str:
-    r"""Return a text as it is written in a cell of a Markdown table to stand there to the letter.
+    r"""Escape a text so that a cell of a Markdown table shows it verbatim.
 
     Example:
         >>> print(unmarked("<unk> *a|b*"))

@@ -103,7 +103,7 @@ class Polyphony(Objective):
         """The first piece of the batch: the keys that sounded, and predicted probabilities."""
         predicted = outcome.predictions.unflatten(0, batch.y.shape[:2])[0]
         scored = batch.y[0, :, 0] != IGNORE
-        rolls = {"heard": batch.y[0, scored], "probability, one step ahead": predicted[scored]}
+        rolls = {"target": batch.y[0, scored], "probability, one step ahead": predicted[scored]}
         return {
             "next step": draw_rolls(
                 {name: roll.cpu().numpy() for name, roll in rolls.items()}, LOWEST

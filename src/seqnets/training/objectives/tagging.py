@@ -118,7 +118,7 @@ class Tagging(Objective):
         predicted, right = pairs[index]
         predicted = np.where(right == IGNORE, IGNORE, predicted)
         signal = batch.x[index, : len(predicted)].cpu().numpy() if batch.x.dim() == 3 else None
-        return {"labels": draw_timeline({"right": right, "predicted": predicted}, labels, signal)}
+        return {"labels": draw_timeline({"target": right, "prediction": predicted}, labels, signal)}
 
 
 def _labels(known: Known) -> list[str]:
