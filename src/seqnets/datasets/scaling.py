@@ -1,4 +1,4 @@
-"""Mean 0 and deviation 1, and back."""
+"""Standardisation to mean 0 and deviation 1, and its inverse."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scaling:
-    """Shifts and scales columns, so that those it was made of have mean 0 and deviation 1.
+    """Shifts and scales columns so that the fitted data have mean 0 and deviation 1.
 
     Attributes:
-        mean: Of each column, (I,) float64.
-        deviation: Of each column, (I,) float64; 1 for a column that is constant.
+        mean: Mean of each column, (I,) float64.
+        deviation: Standard deviation of each column, (I,) float64; 1 for a constant one.
     """
 
     mean: Tensor
@@ -25,7 +25,7 @@ class Scaling:
 
     @classmethod
     def of(cls, values: Tensor) -> Scaling:
-        """Measure columns, (N, I); NaN is left out, and a column of it alone is NaN.
+        """Fit to columns, (N, I); NaN is ignored, and an all-NaN column gives NaN.
 
         A column whose deviation is no more than rounding leaves is constant.
         """
@@ -36,7 +36,7 @@ class Scaling:
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Scaling:
-        """Return what :meth:`plain` wrote down."""
+        """Restore a scaling from the result of :meth:`plain`."""
         return cls(
             *(torch.tensor(plain[name], dtype=torch.float64) for name in ("mean", "deviation"))
         )
@@ -47,7 +47,7 @@ class Scaling:
 
     @property
     def places(self) -> list[int]:
-        """Decimal places that a scaled float32 leaves of each column's own units, (I,).
+        """Return the decimal places of each column's original units that float32 resolves, (I,).
 
         Values some four deviations from the mean are meant. Below 0 where digits before the point
         are lost.
@@ -59,10 +59,10 @@ class Scaling:
         return ((values - self.mean) / self.deviation).float()
 
     def shown(self, values: Tensor) -> list[float]:
-        """Return scaled columns, (I,), in their own units, with the digits that a float32 has."""
+        """Return scaled columns, (I,), in original units, rounded to float32 precision."""
         own = zip(self.undo(values).tolist(), self.places, strict=True)
-        return [round(value, places) + 0.0 for value, places in own]  # and no -0
+        return [round(value, places) + 0.0 for value, places in own]  # avoids -0.0
 
     def undo(self, values: Tensor) -> Tensor:
-        """Give scaled columns, (..., I), their own units back, as float64."""
+        """Convert scaled columns, (..., I), back to original units, as float64."""
         return values.double() * self.deviation + self.mean

@@ -1,4 +1,4 @@
-"""Datasets of separate sequences of any lengths, held in memory."""
+"""In-memory datasets of separate sequences of any length."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from seqnets.typing import IGNORE, Batch, Sizes
 
 @dataclass(frozen=True)
 class Sequences:
-    """N sequences, one behind the other.
+    """N sequences, concatenated.
 
     Attributes:
         x: All their steps: features (steps, I) float32, frames (steps, C, height, width) float32,
             or tokens (steps,) int64, with their spelling (steps, 1 + bytes).
-        lengths: Steps of each sequence, (N,) int64, at least 1.
+        lengths: Length of each sequence, (N,) int64, at least 1.
         y: What to predict: a label a sequence (N,) int64, values (N, K) float32, or, if
             ``stepwise``, a label a step (steps,) int64, or values or a frame a step, as ``x`` has
             them, ``IGNORE`` where none are.
-        stepwise: Whether each step has a target of its own.
-        ids: What their file calls them, plain values; None where it has no names for them.
-        texts: What their file has to the letter, by column, such as "source".
+        stepwise: Whether each step has its own target.
+        ids: Identifiers from the file, plain values; None if it has none.
+        texts: Verbatim texts from the file, by column, such as "source".
     """
 
     x: Tensor
@@ -48,7 +48,7 @@ class Sequences:
     def of(
         cls, sequences: Sequence[np.ndarray], labels: Sequence[int], dtype: type = np.float32
     ) -> Sequences:
-        """Put labelled sequences, each (T, I), behind each other.
+        """Concatenate labelled sequences, each (T, I).
 
         Args:
             sequences: Their steps.
@@ -66,12 +66,12 @@ class Sequences:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Where each sequence begins in ``x``, (N,) int64."""
+        """Offset of each sequence in ``x``, (N,) int64."""
         return self.lengths.cumsum(0) - self.lengths
 
     @property
     def size(self) -> Tensor:
-        """By what similar sequences are found, (N,): their steps."""
+        """Sort key for grouping similar sequences, (N,): their lengths."""
         return self.lengths
 
     @cached_property
@@ -80,7 +80,7 @@ class Sequences:
         return bool((self.lengths != self.lengths[0]).any())
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return some of the sequences, padded with zeros to the longest of them.
+        """Return a batch of sequences, zero-padded to the longest of them.
 
         Args:
             rows: Their numbers, (B,) int64.
@@ -97,7 +97,7 @@ class Sequences:
         return Batch(x, y, lengths if self.ragged else None)
 
     def select(self, rows: Tensor) -> Sequences:
-        """Return the sequences of these numbers, in this order; not for a label a step."""
+        """Return the sequences with these indices, in this order; not for stepwise targets."""
         pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
         ids = None if self.ids is None else [self.ids[row] for row in rows]
         return replace(
@@ -117,9 +117,9 @@ class Splits:
     """The three parts of a dataset of sequences.
 
     Attributes:
-        parts: Their sequences.
-        labels: The names of the classes, by number, if there are some.
-        scaling: What standardised the features, if anything did.
+        parts: The sequences of each part.
+        labels: The class names, indexed by class number, if any.
+        scaling: The standardisation of the features, if any.
     """
 
     parts: dict[Part, Sequences]
@@ -128,23 +128,23 @@ class Splits:
 
 
 class NextSteps(Sequences):
-    """Sequences that are their own targets: each step is to be predicted from those before it.
+    """Sequences as their own targets: each step is predicted from those before it.
 
     ``y`` is ``x``, and nothing is held twice. A batch has a step less than its sequences.
     """
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return all steps but the last of each sequence, and as targets all but the first."""
+        """Return all steps but the last as inputs, and all but the first as targets."""
         x, y, lengths, _ = super().batch(rows)
         return Batch(x[:, :-1], y[:, 1:], None if lengths is None else lengths - 1)
 
 
 class SequenceData(DataModule):
-    """Sequences that a subclass's ``read_splits`` gives, and ``sizes`` describes.
+    """Sequences that a subclass's ``read_splits`` returns and ``sizes`` describes.
 
     Args:
-        batch_size: Sequences of a batch for each process.
-        seed: Decides the order of the training sequences in each epoch.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines the order of the training sequences in each epoch.
         bucket_batches: Training batches that are made together of sequences sorted by length, so
             that little is padding; 1 for batches of any lengths.
     """
@@ -162,7 +162,7 @@ class SequenceData(DataModule):
 
     @cached_property
     def splits(self) -> Splits:
-        """The sequences, read when first asked for."""
+        """The sequences, read on first access."""
         return self.read_splits()
 
     def part(self, name: Part) -> Sequences:
@@ -171,16 +171,16 @@ class SequenceData(DataModule):
 
     @property
     def labels(self) -> list[str] | None:
-        """The names of the classes, by number."""
+        """The class names, indexed by class number."""
         return self.splits.labels
 
     @property
     def unit(self) -> str:
-        """What the parts are counted in."""
+        """The unit in which parts are counted."""
         return "sequences"
 
     def counts(self) -> dict[str, int]:
-        """Return the sequences of each part."""
+        """Return the number of sequences in each part."""
         return {name: len(self.part(name)) for name in PARTS}
 
     def numbers(self, part: Part) -> list[Tensor]:
@@ -188,25 +188,25 @@ class SequenceData(DataModule):
         return [self.part(part).x, self.part(part).y]
 
     def lengths(self, part: Part) -> np.ndarray:
-        """Return the steps of each sequence of a part, (N,)."""
+        """Return the length of each sequence of a part, (N,)."""
         return self.part(part).lengths.numpy()
 
     def class_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each class is right in a part, (C,)."""
+        """Return how often each class occurs in a part, (C,)."""
         y, classes = self.part(part).y, self.sizes.get("num_classes")
         if classes is None or y.is_floating_point():
             return None
         return y[y != IGNORE].bincount(minlength=classes).numpy()
 
     def token_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each token comes in a part, (V,)."""
+        """Return how often each token occurs in a part, (V,)."""
         x, tokens = self.part(part).x, self.sizes.get("vocab_size")
         if tokens is None or x.is_floating_point() or x.dim() > 1:
             return None
         return x.bincount(minlength=tokens).numpy()
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return how the first few sequences of a part begin, and their targets."""
+        """Return the beginnings and targets of a part's first sequences."""
         found, rows = self.part(part), []
         for number in range(min(count, len(found))):
             start, length = int(found.starts[number]), int(found.lengths[number])
@@ -218,7 +218,7 @@ class SequenceData(DataModule):
         return rows
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data; check lengths, values, tokens and labels against ``sizes``."""
+        """Read the data and check lengths, values, tokens and labels against ``sizes``."""
         super().setup(stage)
         for name in PARTS:
             check_sequences(f"{type(self).__name__}, {name} part", self.part(name), self.sizes)
@@ -232,7 +232,7 @@ class SequenceData(DataModule):
 
 
 def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
-    """Check what could otherwise crash or mislead a model.
+    """Check for data that would crash or mislead a model.
 
     Raises:
         DataError: A length, feature, token or label is out of range; says in which sequence.
@@ -275,9 +275,9 @@ def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
 
 
 def standardise(splits: Splits) -> Splits:
-    """Give each feature mean 0 and deviation 1 over all steps of the training part.
+    """Standardise each feature over all steps of the training part.
 
-    A feature that is constant there is only shifted.
+    A feature that is constant there is only centred.
     """
     scaling = Scaling.of(splits.parts["train"].x)
     parts = {name: replace(part, x=scaling(part.x)) for name, part in splits.parts.items()}

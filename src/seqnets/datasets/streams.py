@@ -1,4 +1,4 @@
-"""Token streams, cut into rows beside each other and chunks behind each other."""
+"""Token streams, split into parallel rows and consecutive chunks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from seqnets.typing import IGNORE, Batch
 
 
 class Stream(Loader):
-    """B rows of a stream for each process; every batch continues the rows of the one before.
+    """B rows of a stream per process; every batch continues the rows of the previous one.
 
     Args:
         ids: Token ids, (N,), any integer type; may be memory-mapped.
-        batch_size: Rows B for each process.
-        chunk_length: Steps T of one batch.
-        seed: Where the random offsets of the training rows come from.
-        name: What error messages call the stream.
+        batch_size: Rows B of each process.
+        chunk_length: Steps T of a batch.
+        seed: Seed of the random offsets of the training rows.
+        name: Name of the stream in error messages.
 
     Raises:
         DataError: The stream is too short for so many rows.
@@ -47,7 +47,7 @@ class Stream(Loader):
 
     @abstractmethod
     def _needed(self) -> int:
-        """Return the fewest tokens that give every row something to predict."""
+        """Return the minimum number of tokens that gives every row a target."""
 
     @property
     def _settings(self) -> dict[str, int | float]:
@@ -99,7 +99,7 @@ class TrainingStream(Stream):
         return {**super()._settings, "spread": self._spread}
 
     def in_order(self) -> EvaluationStream:
-        """Return a loader that has every token after the first as a target once."""
+        """Return a loader in which every token after the first is a target exactly once."""
         return EvaluationStream(self._ids, self._batch_size, self._steps)
 
     def _needed(self) -> int:
@@ -126,7 +126,7 @@ class TrainingStream(Stream):
 
 
 class _Cuts(NamedTuple):
-    """Where an epoch's rows start in the text, (rows,), and its chunks in a row, with the end."""
+    """An epoch's row offsets in the text, (rows,), and chunk offsets in a row, with the end."""
 
     starts: np.ndarray
     borders: Sequence[int]

@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""Vocabularies: text to token ids and back."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from seqnets.checks import check_choice
 from seqnets.errors import DataError
 
 Unit = Literal["characters", "words"]
-"""What one token is."""
+"""The unit of a token."""
 
 PLAIN_UNITS: tuple[Unit, ...] = get_args(Unit)
 
 UNKNOWN = "<unk>"
-"""The token that stands for all that the vocabulary leaves out."""
+"""The token for everything outside the vocabulary."""
 
 LINE_END = "<eos>"
-"""The word that stands for the end of a line."""
+"""The word that marks the end of a line."""
 
 
 def split(text: str, unit: str) -> Sequence[str]:
-    """Return a text's words and line ends if words are its unit, else its characters.
+    """Split a text into words and line ends, or into characters.
 
-    Words are what stands between white space; each line end becomes the word ``<eos>``.
+    Words are separated by white space; each line end becomes the word ``<eos>``.
     """
     return text.replace("\n", f" {LINE_END} ").split() if unit == "words" else text
 
 
 class Vocabulary:
-    """The tokens a model knows; a token's id is its place in the list.
+    """The tokens a model knows; a token's id is its index in the list.
 
-    What is not in the list becomes ``<unk>`` if the list has that token, and is an error if not.
+    Unlisted tokens become ``<unk>`` if the list has that token, and are an error otherwise.
 
     Args:
         tokens: Distinct tokens, by id.
@@ -73,7 +73,7 @@ class Vocabulary:
         others: Collection[str] = (),
         max_size: int | None = None,
     ) -> Vocabulary:
-        """Make a vocabulary of the tokens of a training text.
+        """Build a vocabulary from the tokens of a training text.
 
         Characters stand in the order of their code points, words in that of their frequency.
         Words always have ``<unk>``, as id 0; characters have it only where something is left out:
@@ -99,7 +99,7 @@ class Vocabulary:
 
     @property
     def separator(self) -> str:
-        """What stands between two tokens of a text."""
+        """The text between two tokens."""
         return "" if self.unit == "characters" else " "
 
     def encode(self, text: str) -> Tensor:
@@ -129,7 +129,7 @@ class Vocabulary:
         return ids
 
     def piece(self, number: int) -> str:
-        """Return a token by its id as it stands in a text, with what separates it from the next."""
+        """Return a token's text by id, including the separator that follows it."""
         shown = self._shown[number]
         return shown if shown == "\n" else shown + self.separator
 
@@ -138,7 +138,7 @@ class Vocabulary:
         return {"vocabulary": list(self.tokens)}
 
     def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:
-        """Return the text of some ids.
+        """Decode ids to text.
 
         Characters follow each other, an unknown one as U+FFFD; words are joined by one space and
         each ``<eos>`` is a line end.
@@ -154,7 +154,7 @@ class Vocabulary:
 
     @cached_property
     def _by_code_point(self) -> np.ndarray:
-        # One entry more than the highest code point known: all above it are looked up there.
+        # One entry past the highest known code point, used for all code points above it.
         known = {ord(token): number for token, number in self._ids.items() if token != UNKNOWN}
         table = np.full(max(known, default=0) + 2, -1 if self.unknown is None else self.unknown)
         table[list(known)] = list(known.values())

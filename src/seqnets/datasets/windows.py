@@ -1,4 +1,4 @@
-"""Windows of long series: the steps that are known, and those that are to be told."""
+"""Windows of long series: input steps and the steps to forecast."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from seqnets.typing import Batch
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of one or more series, cut out when they are asked for; nothing is copied before.
+    """Windows of one or more series, extracted lazily without copying the series.
 
     Attributes:
-        x: Features of every step of all series behind each other, (steps, I) float32.
-        y: Values to tell of every step, (steps, K) float32; NaN where none is known.
+        x: Features of every step of all series, concatenated, (steps, I) float32.
+        y: Target values of every step, (steps, K) float32; NaN where unknown.
         starts: The first step of each window, (N,) int64.
-        lookback: Steps of a window that are given.
-        horizon: Steps after them that are to be told.
-        ids: The series of each window; None where there is one alone.
-        texts: When each window's last given step was, as "after".
+        lookback: Input steps of a window.
+        horizon: Steps to forecast after them.
+        ids: Series name of each window; None if there is only one series.
+        texts: Timestamp of each window's last input step, as "after".
     """
 
     x: Tensor
@@ -42,30 +42,30 @@ class Windows:
 
     @property
     def lengths(self) -> Tensor:
-        """Steps that each window gives, (N,) int64."""
+        """Input steps of each window, (N,) int64."""
         return torch.full_like(self.starts, self.lookback)
 
     @property
     def size(self) -> Tensor:
-        """By what similar windows are found, (N,): all are alike."""
+        """Sort key for grouping, (N,): the same for all windows."""
         return self.lengths
 
     @property
     def scored(self) -> bool:
-        """Whether any of the values to tell is known."""
+        """Whether any target value is known."""
         told = self.starts + self.lookback
         return any(bool(self.y[told + step].isfinite().any()) for step in range(self.horizon))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return windows by their numbers, (B,): x (B, lookback, I) and y (B, horizon, K)."""
+        """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K)."""
         steps = self.starts[rows, None] + torch.arange(self.lookback + self.horizon)
         return Batch(self.x[steps[:, : self.lookback]], self.y[steps[:, self.lookback :]])
 
 
 def window_starts(first: int, end: int, lookback: int, horizon: int) -> Tensor:
-    """Where windows begin whose horizon lies within the steps ``first`` to ``end - 1``, (N,).
+    """Return the starts of all windows whose horizon lies in ``first`` to ``end - 1``, (N,).
 
-    The steps that they give may lie before ``first``, but not before step 0.
+    Their input steps may lie before ``first``, but not before step 0.
     """
     low = max(0, first - lookback)
     return torch.arange(low, max(low, end - lookback - horizon + 1))

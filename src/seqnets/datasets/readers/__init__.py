@@ -1,4 +1,4 @@
-"""Readers of a user's own files: each says in which file, line and column something is wrong."""
+"""Readers of user files, whose errors name file, line and column."""
 
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.records import Record, Source, Wanted

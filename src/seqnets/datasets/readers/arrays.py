@@ -1,4 +1,4 @@
-"""Sequences in NumPy's archives."""
+"""Sequences in NumPy archives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEYS = {"x", "lengths", "y", "ids", "split"}
 
 
 def read_npz(path: Path, wanted: Wanted) -> Source:
-    """Read an archive of arrays; pickled objects in it are refused.
+    """Read an archive of arrays, rejecting pickled objects.
 
     - ``x``: sequences of one length, (N, T, I) or (N, T); or, with ``lengths``, of any: padded,
       (N, T, I), or all steps behind each other, (steps, I) or (steps,).
@@ -66,7 +66,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file:  # given a path, NumPy would leave a damaged file open
+        with path.open("rb") as file:  # given a path, NumPy would leak the handle of a damaged file
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a single array")
@@ -79,7 +79,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _cut(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarray]:
-    """Return sequences, each (T, I)."""
+    """Return the sequences, each (T, I)."""
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}, expected numbers.")
     if x.dtype != np.float32:

@@ -1,4 +1,4 @@
-"""Sound files as features."""
+"""Features of sound files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from seqnets.optional import optional
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
 _BLOCK = 1_000
-"""Steps whose spectra are in memory at once."""
+"""Maximum number of steps whose spectra are in memory at once."""
 
 
 @dataclass(frozen=True)
 class LogMel:
-    r"""Turns sound into the logarithm of its power in bands that are even on the mel scale.
+    r"""Log-power features in bands evenly spaced on the mel scale.
 
     A step is a window of samples, weighted by Hann's :math:`\sin^2`. The power of its spectrum is
     summed over triangular bands, whose corners lie evenly on
@@ -26,9 +26,9 @@ class LogMel:
     the power counts as that.
 
     Args:
-        bands: Features of a step, I.
-        window: Length of a step's window, in seconds.
-        hop: From one step to the next, in seconds.
+        bands: Features per step, I.
+        window: Window length of a step, in seconds.
+        hop: Interval between steps, in seconds.
 
     References:
         Davis and Mermelstein, 1980, "Comparison of Parametric Representations for Monosyllabic
@@ -48,7 +48,7 @@ class LogMel:
             )
 
     def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """Return features, (T, I) float32, of samples, (N,); at least one step, padded if short.
+        """Return the features, (T, I) float32, of samples, (N,); short sound is padded to one step.
 
         Raises:
             ConfigError: Windows are too short for so many bands at this sample rate.
@@ -66,7 +66,7 @@ class LogMel:
         return np.log(np.maximum(np.concatenate(power), 1e-10)).astype(np.float32)
 
     def _filters(self, size: int, rate: int) -> np.ndarray:
-        """Weights of each frequency in each band, (size / 2 + 1, I)."""
+        """Return the weight of each frequency in each band, (size / 2 + 1, I)."""
         top = 2595 * np.log10(1 + rate / 2 / 700)
         corners = 700 * (10 ** (np.linspace(0, top, self.bands + 2) / 2595) - 1)
         frequency = np.arange(size // 2 + 1)[:, None] * rate / size
@@ -82,7 +82,7 @@ class LogMel:
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """Return a sound's samples, the mean of its channels, (N,) float64, and its sample rate.
+    """Return a sound's samples, averaged over channels, (N,) float64, and its sample rate.
 
     Raises:
         DataError: The file is damaged, empty, or has samples that are not finite.

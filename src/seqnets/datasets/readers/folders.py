@@ -1,4 +1,4 @@
-"""Folders of sound, images or text, one folder a class."""
+"""Folders of sound, images or text, with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
 
 
 def read_folder(path: Path, wanted: Wanted) -> Source:
-    """Read a folder with one folder a class, or, where it is new data, of files alone.
+    """Read a folder with one subfolder per class or, for new data, a flat folder of files.
 
-    All files are of one kind, which their names' ends say; those that begin with a dot are passed
+    All files are of one kind, given by their suffixes; those that begin with a dot are passed
     over. Each file is a sequence.
 
     Raises:
@@ -44,7 +44,7 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
 
 
 def read_files(files: list[Path], wanted: Wanted) -> Source:
-    """Read files of one kind, each a sequence, without targets.
+    """Read files of one kind, each one sequence without a target.
 
     Raises:
         DataError: A file is damaged, of no kind that can be read, or unlike the first.
@@ -72,7 +72,7 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
 
 
 def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str, Any]) -> None:
-    """Raise DataError unless what a file says of its sequences is what another says."""
+    """Raise DataError unless two files agree on the facts about their sequences."""
     for name in {**expected, **facts}:
         came, right = facts.get(name, "none"), expected.get(name, "none")
         if came != right:
@@ -113,4 +113,4 @@ def _kinds() -> Iterator[tuple[str, Read]]:
 
 
 KINDS: dict[str, Read] = dict(_kinds())
-"""How the names of such files end, and what reads them."""
+"""Suffixes of each kind of file, and its reader."""

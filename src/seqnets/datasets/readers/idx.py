@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and its like are published: one array of bytes a file."""
+"""The IDX format of MNIST and similar data sets: one array of bytes per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from seqnets.errors import DataError, counted
 
 _BYTES = 8
-"""The code of unsigned bytes, the type that pictures and labels come in."""
+"""Type code of unsigned bytes, the type of images and labels."""
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
     Args:
         path: The file.
-        dimensions: How many there must be.
+        dimensions: Required number of dimensions.
 
     Raises:
         DataError: The file cannot be read, begins with other bytes, or has fewer or more of them

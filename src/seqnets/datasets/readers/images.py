@@ -1,4 +1,4 @@
-"""Images as sequences: a row of pixels is a step."""
+"""Images as sequences, with one row of pixels per step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RG
 def read_image(path: Path) -> tuple[np.ndarray, str]:
     """Return an image's rows, (height, width x channels) float32 in 0..1, and its channels.
 
-    Palettes, CMYK and other spaces become RGB; of several pictures in a file the first counts.
+    Palettes, CMYK and other modes become RGB; of several images in a file, the first is used.
 
     Raises:
         DataError: The file is damaged, or its channels have not 8 bits.

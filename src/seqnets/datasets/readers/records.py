@@ -1,4 +1,4 @@
-"""What every reader of whole sequences gives: records."""
+"""Records, the common result of all readers of whole sequences."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from seqnets.datasets.readers.tables import Row, is_missing, number, shown
 from seqnets.errors import DataError
 
 LABEL, SPLIT = "label", "split"
-"""The columns of a class, and of the part that a sequence is for."""
+"""Column names of the class and of the part of a sequence."""
 
 
 @dataclass
 class Record:
-    """One sequence as a file has it.
+    """One sequence as stored in a file.
 
     Attributes:
-        where: Where it stands: "FILE, line 12".
+        where: Its location: "FILE, line 12".
         steps: Features (T, I), NaN where a value is missing, or text; T is at least 1. Numbers are
-            float64 until they are standardised; float32 where the file has no more.
-        target: What is to be told of it; None if that is not known.
-        split: The part that it is for, where the file says so.
-        id: What the file calls it, or the file's own name in a folder; None where it has none.
+            float64 until they are standardised, or float32 if stored in no higher precision.
+        target: Its target; None if unknown.
+        split: The part it belongs to, if the file says so.
+        id: Its identifier, or its file's name in a folder; None if it has none.
     """
 
     where: str
@@ -43,8 +43,8 @@ class Source:
     """All sequences of a file or folder.
 
     Attributes:
-        records: In the order of the file, or of the names of files.
-        facts: What other files for the same model must agree in, such as the names of features.
+        records: In file order, or sorted by file name.
+        facts: Properties that all files of a model must share, such as feature names.
     """
 
     records: list[Record]
@@ -53,14 +53,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a reader is to read beside the steps.
+    """What a reader reads besides the steps.
 
     Attributes:
-        columns: The targets' columns, which are no features.
-        target: Reads a row's target, given where the row stands; None where targets are not known.
-        new: Whether the file is to be predicted: a target may be missing or no such target.
+        columns: The target columns, which are not features.
+        target: Reads a row's target, given the row's location; None if targets are unknown.
+        new: Whether the file is for prediction: targets may then be missing or invalid.
         missing: Whether a feature may be missing.
-        audio: Turns sound into features.
+        audio: Feature extractor for sound.
     """
 
     columns: tuple[str, ...]
@@ -70,7 +70,7 @@ class Wanted:
     audio: LogMel = field(default_factory=LogMel)
 
     def target_of(self, where: str, row: Row) -> Any:
-        """Return a row's target; None where it is not known."""
+        """Return a row's target; None if unknown."""
         if self.target is None:
             return None
         try:
@@ -81,7 +81,7 @@ class Wanted:
             raise
 
     def value(self, where: str, column: str, cell: Any) -> float:
-        """Return a feature; NaN where it is missing and may be.
+        """Return a feature; NaN if it is missing and that is allowed.
 
         Raises:
             DataError: It is no finite number, or missing and may not be.
@@ -97,19 +97,19 @@ class Wanted:
 
 
 class Named(Protocol):
-    """A sequence that its file may have a name for."""
+    """A sequence that may have an identifier."""
 
     id: Any
 
 
 def ids_of(sequences: Sequence[Named]) -> list[Any] | None:
-    """Return what the file calls sequences; None where it has no names for them."""
+    """Return the sequences' identifiers; None if the file has none."""
     ids = [sequence.id for sequence in sequences]
     return None if all(name is None for name in ids) else ids
 
 
 def split_of(where: str, row: Row) -> Part | None:
-    """Return the part that a row says it is for; None where it says nothing.
+    """Return the part named by a row; None if it names none.
 
     Raises:
         DataError: It is none of the parts.
@@ -121,17 +121,17 @@ def split_of(where: str, row: Row) -> Part | None:
 
 
 def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) -> Part:
-    """Return the part that a sequence is for.
+    """Return the part a sequence belongs to.
 
     Args:
-        where: Where it stands.
-        split: What its file says.
-        own: The part that its file is for.
-        paths: The parts that have files of their own.
+        where: Location of the sequence.
+        split: The part named by its file, if any.
+        own: The part that its file holds.
+        paths: Files of the parts that have their own.
 
     Raises:
         DataError: The file of one part says that it is for another, or the training file that it is
-            for a part with a file of its own.
+            for a part that has its own file.
     """
     part = split or own
     if part != own and (own != "train" or part in paths):
@@ -141,13 +141,13 @@ def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) ->
 
 
 class Names:
-    """The ids of sequences, each of which may come once."""
+    """Unique identifiers of sequences."""
 
     def __init__(self) -> None:
         self._seen: dict[Any, str] = {}
 
     def add(self, where: str, name: Any) -> None:
-        """Take note of an id.
+        """Register an identifier.
 
         Raises:
             DataError: It is missing or no id, or came before.

@@ -1,4 +1,4 @@
-"""Sequences in tables: a row a step, or a row a sequence."""
+"""Sequences in tables, with one row per step or one row per sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
 
 
 def read_table(path: Path, wanted: Wanted) -> Source:
-    """Read the sequences of a table; its columns say which kind it is.
+    """Read the sequences of a table; its columns determine the layout.
 
     - ``sequence``: a row a step. The rows of a sequence follow each other; its targets and its
       split are the same in all of them; every other column is a feature.

@@ -1,4 +1,4 @@
-"""Whole sequences from whatever a path leads to."""
+"""Whole sequences from a path of any supported kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqnets.errors import DataError, counted
 def read_source(path: Path, wanted: Wanted) -> Source:
     """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md shows each.
 
-    Where no targets are wanted, also a single sound, image or text.
+    If no targets are wanted, a single sound, image or text is accepted too.
 
     Raises:
         DataError: There is no such file, or something in it does not fit; says where.
@@ -44,7 +44,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
 
 
 def _features(records: list[Record]) -> int | str:
-    """Features of a step, which all records must have as many of; "text" where they are that."""
+    """Return the number of features per step, the same in all records, or "text"."""
     first = records[0].steps
     if isinstance(first, str):
         return "text"

@@ -1,4 +1,4 @@
-"""Rows of a table: CSV, TSV, JSON Lines or Parquet, by the name's end."""
+"""Rows of a table: CSV, TSV, JSON Lines or Parquet, by file suffix."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from seqnets.errors import DataError, counted
 from seqnets.optional import optional
 
 Row = dict[str, Any]
-"""The cells of a row by column."""
+"""The cells of a row, by column."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yield where each row stands, such as "FILE, line 12", and its cells by column.
+    """Yield the location of each row, such as "FILE, line 12", and its cells by column.
 
     - ``.csv``, ``.tsv``: UTF-8; the first line names the columns; all cells are text, and an empty
       one is None. Quotes are those of CSV in both.
@@ -60,13 +60,13 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
 
 
 def _named(column: Any) -> str:
-    """A column's name, in quotes where blanks are around it, which nobody would see."""
+    """Return a column's name, quoted if surrounding blanks would be invisible."""
     name = str(column)
     return name if name == name.strip() else repr(name)
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell says that there is no value: empty, null, NaN, ``NA`` or ``?``."""
+    """Return whether a cell marks a missing value: empty, null, NaN, ``NA`` or ``?``."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "na", "nan", "null", "?")
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -109,7 +109,7 @@ def text(where: str, column: str, value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as error messages show it: in quotes if it is text, and never long."""
+    """Format a value for error messages: text is quoted, long values are shortened."""
     if value is None:
         return "missing"
     whole = repr(value)
@@ -143,12 +143,12 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
 
 
 def find_twice(names: Iterable[str]) -> str | None:
-    """Return the first name that stands twice; None if each stands once."""
+    """Return the first duplicate name; None if all are distinct."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _check_names(where: str, columns: list[str]) -> None:
-    """Check a first line."""
+    """Check the header line."""
     twice = find_twice(columns)
     if twice is not None or "" in columns:
         odd = "one without a name" if "" in columns else f"{twice!r} twice"
@@ -233,4 +233,4 @@ _READERS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
 }
 
 SUFFIXES = tuple(_READERS)
-"""How the names of tables end."""
+"""File suffixes of tables."""

@@ -1,4 +1,4 @@
-"""Sequences with a label a step, from files of a user's."""
+"""Sequences with a label per step, from user files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from seqnets.errors import DataError, counted
 TOKENS, X, LABELS = "tokens", "x", "labels"
 
 CONLL = (".conll", ".txt", ".bio", ".iob2")
-"""How the names of files end that have a word and its label a line."""
+"""Suffixes of files with a word and its label on each line."""
 
 DOCUMENT = "-DOCSTART-"
-"""What CoNLL's files have between documents."""
+"""Document separator of CoNLL files."""
 
 
 @dataclass
@@ -30,13 +30,13 @@ class Tagged:
     """One sequence.
 
     Attributes:
-        where: Where it begins: file and line.
-        features: The names of a step's numbers; none where a step is a word.
-        steps: Its words, or the numbers of each step.
-        labels: A label a step, None where none is known.
-        places: Where each label comes first.
-        split: The part that the file puts it into.
-        id: What the file calls it; None where it has no name for it.
+        where: Location of its first step: file and line.
+        features: The feature names; empty if steps are words.
+        steps: Its words, or the features of each step.
+        labels: The label of each step, None if unknown.
+        places: First location of each label.
+        split: The part named by the file.
+        id: Its identifier; None if it has none.
     """
 
     where: str
@@ -48,14 +48,14 @@ class Tagged:
     id: Any = None
 
     def add(self, where: str, step: Any, label: str | None) -> None:
-        """Add a step."""
+        """Append a step."""
         self.steps.append(step)
         self.labels.append(label)
         if label is not None:
             self.places.setdefault(label, where)
 
     def windows(self, length: int) -> Iterator[Tagged]:
-        """Cut it into pieces of so many steps; the last may be shorter."""
+        """Split it into pieces of this many steps; the last may be shorter."""
         for start in range(0, len(self.steps), length):
             piece = slice(start, start + length)
             yield Tagged(
@@ -67,7 +67,7 @@ class Tagged:
 def read_tagged(
     path: Path, label: str = "label", leave_out: Sequence[str] = (), *, new: bool = False
 ) -> list[Tagged]:
-    """Read sequences with a label a step.
+    """Read sequences with a label per step.
 
     - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: a word a line, and at the line's end its label,
       with a tab between them or, in a line without tabs, spaces; an empty line ends a sentence.
@@ -84,9 +84,9 @@ def read_tagged(
 
     Args:
         path: The file.
-        label: The column of the label, where a row is a step.
-        leave_out: Columns that are no features, where a row is a step.
-        new: Whether the file is to be predicted: what is left out may be absent from it.
+        label: The label column, if a row is a step.
+        leave_out: Columns to ignore, if a row is a step.
+        new: Whether the file is for prediction, in which ignored columns may be absent.
 
     Raises:
         DataError: The file is missing, empty or malformed; says in which line.
@@ -114,7 +114,7 @@ def read_tagged(
 
 
 def check_alike(sequence: Tagged, first: Tagged) -> None:
-    """Raise DataError unless the steps of two sequences are of one kind."""
+    """Raise DataError unless the steps of two sequences are of the same kind."""
     if sequence.features != first.features:
         raise DataError(
             f"{sequence.where}: got {_kind(sequence)}, expected {_kind(first)} as in {first.where}."
@@ -247,7 +247,7 @@ def _feature(where: str, column: str, value: Any) -> float:
 
 
 def _label(where: str, column: str, value: Any) -> str | None:
-    """A label; a whole number is one, too."""
+    """Return a label, which may be a whole number."""
     if value is None:
         return None
     if is_whole(value):

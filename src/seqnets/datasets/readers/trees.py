@@ -1,4 +1,4 @@
-"""Labelled trees as text, in the brackets of the Penn Treebank."""
+"""Labelled trees in Penn Treebank bracket notation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Tree:
     """A phrase with its label: one word, or one or more phrases.
 
     Attributes:
-        label: As it stands.
-        word: The word, if it is one; else "".
-        children: The phrases that it is made of, if it is no word.
+        label: The label, verbatim.
+        word: The word of a leaf, otherwise "".
+        children: The phrases it consists of; empty for a leaf.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Tree:
     children: list[Tree]
 
     def phrases(self) -> Iterator[Tree]:
-        """Yield the tree and all below it, each before its children, from left to right."""
+        """Yield all subtrees in pre-order, this one first."""
         waiting = [self]
         while waiting:
             tree = waiting.pop()
@@ -38,19 +38,19 @@ class Tree:
             waiting.extend(reversed(tree.children))
 
     def words(self) -> list[str]:
-        """Return its words, from left to right."""
+        """Return its words, left to right."""
         return [tree.word for tree in self.phrases() if tree.word]
 
 
 def read_trees(path: Path, labels: Sequence[str]) -> list[Tree]:
-    r"""Read a file with a tree a line, such as ``(3 (3 Good) (2 fun))``; empty lines are passed by.
+    r"""Read a file with one tree per line, such as ``(3 (3 Good) (2 fun))``, skipping empty lines.
 
     Brackets that are written as words (``-LRB-`` and its like), ``\/`` and ``\*`` become what they
     stand for.
 
     Args:
         path: The file, UTF-8.
-        labels: Those that a phrase may have.
+        labels: The allowed labels.
 
     Raises:
         DataError: The file is missing or empty, or a line is no such tree; says which, and in which

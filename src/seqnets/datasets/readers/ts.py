@@ -1,4 +1,4 @@
-"""The ``.ts`` format of the archives of UCR, UEA and of time series regression."""
+"""The ``.ts`` format of the UCR, UEA and time series regression archives."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from seqnets.errors import DataError, counted
 
 @dataclass
 class TimeSeries:
-    """What a ``.ts`` file holds.
+    """The contents of a ``.ts`` file.
 
     Attributes:
-        labels: The names of the classes, in the order of the header; none where a number is told.
+        labels: The class names in header order; empty for regression.
         dimensions: Features I of each step.
-        length: Steps of every sequence, where the header says that all have the same.
-        cases: The line of each sequence, its steps (T, I), and its label or number as it stands.
+        length: Common length of all sequences, if the header gives one.
+        cases: Line, steps (T, I) and verbatim label or number of each sequence.
     """
 
     labels: list[str] = field(default_factory=list)
@@ -119,7 +119,7 @@ def _read_header(path: Path, content: Iterator[tuple[int, str]], regression: boo
 
 
 def _read_case(series: TimeSeries, line: str, missing: bool) -> tuple[np.ndarray, str]:
-    """Read one data line; a header without @dimensions leaves their number to the first line."""
+    """Read one data line; without @dimensions, the first line sets their number."""
     *fields, target = (part.strip() for part in line.split(":"))
     series.dimensions = series.dimensions or len(fields)
     if len(fields) != series.dimensions:
