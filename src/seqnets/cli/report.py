@@ -1,4 +1,4 @@
-"""What a run tells at its end."""
+"""The report printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seqnets.training import Objective
 
 
 def figures(trainer: Trainer, part: str) -> dict[str, float]:
-    """A part's figures by their names, of what a trainer has logged last."""
+    """Return the metrics last logged by a trainer for one part, by name."""
     logged = {name.partition("/"): float(value) for name, value in trainer.callback_metrics.items()}
     return {name: value for (where, _, name), value in logged.items() if where == part}
 
@@ -33,15 +33,15 @@ def figures_table(
     rivals: Mapping[str, float],
     published: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Figures, and what simple rivals reach in the metric that counts.
+    """Return a table of metrics, compared with baselines in the main metric.
 
     Args:
-        what: What they are of, such as "the test part".
+        what: What was scored, such as "the test part".
         figures: Metrics by name.
-        objective: Says which metric counts, and which way it improves.
-        rivals: What a dataset's ``baselines()`` says: bits a token for language models, else in
-            the metric itself.
-        published: What others reached: its "source", and its "value" in the "metric".
+        objective: Defines the main metric and its mode.
+        rivals: A dataset's ``baselines()``: bits per token for language models, otherwise in the
+            main metric.
+        published: A published score: its "source", "metric" and "value".
     """
     metric = objective.metric
     reached = in_metric(objective, rivals)
@@ -56,7 +56,7 @@ def figures_table(
     table.add_row("this model", rounded(ours), style="bold")
     for name, rival in reached.items():
         above = ours > rival if objective.mode == "max" else ours < rival
-        better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one is in float32
+        better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one of them is float32
         verdict = ("better", "green") if better else ("not better", "red")
         table.add_row(name, rounded(rival), Text.assemble("this model is ", verdict))
     others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
@@ -65,20 +65,20 @@ def figures_table(
 
 
 def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, float]:
-    """What a dataset's ``baselines()`` says, in the metric that counts: perplexity, not bits."""
+    """Convert a dataset's ``baselines()`` to the main metric: bits become perplexity."""
     if objective.metric != "perplexity":
         return dict(rivals)
     return {name: math.pow(2, value) for name, value in rivals.items()}
 
 
 def show(console: Console, title: str, text: str) -> None:
-    """Print a passage, or a list of commands, under its title."""
+    """Print a titled passage or list of commands."""
     console.print(f"\n{title}", style="bold")
     console.print(visible(text) if console.is_terminal else text, soft_wrap=True)
 
 
 def shown(path: Path) -> str:
-    """A path, relative to where one is if it lies below."""
+    """Format a path, relative to the working directory if it lies below it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
@@ -86,7 +86,7 @@ def shown(path: Path) -> str:
 
 
 def called(program: str) -> str:
-    """An installed program as one calls it: by its path where the shell would not find it."""
+    """Return how to call an installed program: by path if it is not the one on PATH."""
     beside = Path(sys.executable).with_name(program)
     found = shutil.which(program)
     if not beside.exists() or (found is not None and beside.samefile(found)):
@@ -95,5 +95,5 @@ def called(program: str) -> str:
 
 
 def typed(key: str, path: Path) -> str:
-    """An override by a path, as one types it into a shell."""
+    """Return a path override, quoted for the shell."""
     return shell(override(key, shown(path)))

@@ -1,4 +1,4 @@
-"""The proof of a conversion: both sides are given the same sequences."""
+"""Check of a conversion: both networks run on the same sequences."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import nn
 from seqnets.conversion.parts import Array, layers_of, stack
 
 LIMIT = 1e-4
-"""The largest difference of outputs in float32 that rounding explains."""
+"""Largest difference of float32 outputs that rounding explains."""
 
 Run = Callable[[Array, Array], Array]
-"""From inputs (B, T, I) and valid steps (B,) to outputs (B, T, H)."""
+"""Maps inputs (B, T, I) and lengths (B,) to outputs (B, T, H)."""
 
 _STEPS = (9, 4, 1)
 
 
 @torch.no_grad()
 def difference(module: nn.Module, run: Run) -> float:
-    """The largest difference between the outputs of a network and of its counterpart.
+    """Return the largest difference between the outputs of a network and its counterpart.
 
-    It counts in the largest output where that is above 1, which a ReLU's can be by far.
+    It is relative to the largest output if that exceeds 1, as with ReLU it can by far.
 
     Args:
-        module: The network of seqnets.
-        run: Its counterpart over sequences of different lengths; outputs past the end may be
-            anything.
+        module: The seqnets network.
+        run: Its counterpart, for sequences of different lengths; outputs past the end are
+            ignored.
     """
     network = stack(layers_of(module)).to("cpu", torch.float32)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Let a model of music play."""
+"""Sample continuations from a music model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 def compose(model: nn.Module, beginning: Tensor, steps: int, seed: int = 0) -> Tensor:
-    """Continue a piece: each step's keys are drawn by the probabilities that the model gives them.
+    """Continue a piece by sampling each step's keys from the model's probabilities.
 
     Args:
-        model: Takes (roll, state), gives (logits, state); in evaluation mode.
-        beginning: The roll to be continued, (T, K), on the model's device.
-        steps: Steps to play after it.
-        seed: Decides what is drawn.
+        model: Maps (roll, state) to (logits, state); in evaluation mode.
+        beginning: The roll to continue, (T, K), on the model's device.
+        steps: Steps to append.
+        seed: Seed of the sampling.
 
     Returns:
-        The beginning and what follows, (T + steps, K).
+        The beginning and its continuation, (T + steps, K).
     """
     random = torch.Generator().manual_seed(seed)
     rolls, state = [beginning], None

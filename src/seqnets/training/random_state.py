@@ -1,4 +1,4 @@
-"""All random states of a process, as plain values."""
+"""Save and restore all random states of a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """The random states of torch (every device), NumPy and Python, of plain values and tensors."""
+    """Return the random states of torch (all devices), NumPy and Python, as plain values."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {
@@ -22,9 +22,9 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put all random states back to what :func:`capture` found.
+    """Restore the random states returned by :func:`capture`.
 
-    States of CUDA devices are put back where there are as many devices as there were.
+    CUDA states are restored only if the number of devices is unchanged.
     """
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
