@@ -113,26 +113,26 @@ def test_a_checkpoint_is_named_by_file_or_by_run_folder(tmp_path):
 def test_a_run_is_gone_on_with_by_one_process_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     used = pytest.raises(ConfigError, match=f"in use by process {os.getpid()}, expected")
-    with runs.held(tmp_path), used, runs.held(tmp_path):
+    with runs.locked(tmp_path), used, runs.locked(tmp_path):
         pass
 
-    with runs.held(tmp_path):
+    with runs.locked(tmp_path):
         pass
 
 
 def test_a_process_that_was_killed_holds_no_run(tmp_path):
     pytest.importorskip("fcntl")
     hold = "import pathlib, sys, time; from seqnets.cli import runs\n"
-    hold += "with runs.held(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    hold += "with runs.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
     used = pytest.raises(ConfigError, match=f"in use by process {process.pid}, expected")
-    with used, runs.held(tmp_path):
+    with used, runs.locked(tmp_path):
         pass
     process.kill()
     process.communicate()
 
-    with runs.held(tmp_path):
+    with runs.locked(tmp_path):
         pass
 
 

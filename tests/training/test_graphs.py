@@ -124,7 +124,7 @@ def test_a_run_that_is_resumed_goes_on_bit_by_bit(tmp_path, recording):
 
 
 def test_no_more_kinds_are_recorded_than_there_is_memory_for(tmp_path, recording, monkeypatch):
-    monkeypatch.setattr(graphs, "_MOST", 1)
+    monkeypatch.setattr(graphs, "_MAX_GRAPHS", 1)
     data = text_data(tmp_path)
 
     notes, module = trained(language_module, data, tmp_path, max_epochs=8)

@@ -1,4 +1,4 @@
-"""A verb as a Hydra application, with errors that say what is near."""
+"""Run a verb as a Hydra application, with errors that suggest similar names."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 _MULTIRUN = ("-m", "--multirun")
 
-_STARTED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What Lightning, which starts processes, has them know by; where it is set, it starts none."""
+_LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""Variables Lightning sets for the processes it starts; where set, it starts no others."""
 
-_SEVERAL = ("model/option", "callbacks", "experiment")
-"""Groups of which several go together: GROUP=[ONE,ANOTHER]."""
+_LIST_GROUPS = ("model/option", "callbacks", "experiment")
+"""Config groups that accept several options at once: GROUP=[ONE,ANOTHER]."""
 
 
-class _Over(BaseException):
-    """A job that failed or was stopped: Hydra, which takes no notice, goes on with no other.
+class _JobEnded(BaseException):
+    """Raised when a job failed or was stopped, so that Hydra starts no further job of the sweep.
 
     Attributes:
-        end: Its error, or its exit code.
+        end: The job's error or exit code.
     """
 
     def __init__(self, end: int | BaseException) -> None:
@@ -55,7 +55,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Compose a verb's configuration from the command line and run it, once or as a sweep.
 
     Returns:
-        The exit code: that of the first job that did not end with 0, which ends a sweep, or 0.
+        The exit code: 0, or that of the first failing job, which ends a sweep.
 
     Raises:
         UsageError: A key, group or option does not exist, or the syntax is wrong.
@@ -72,7 +72,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     def job(config: DictConfig) -> float | None:
         composed = HydraConfig.get()
-        # Processes that Lightning starts run this very job, and not a whole sweep.
+        # Processes that Lightning starts must run this job only, not the whole sweep.
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
         swept = _swept(composed.overrides.task, arguments)
         try:
@@ -81,17 +81,17 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             jobs.append(sweep.Job(swept, None))
             if isinstance(error, DivergenceError) and sweep.optimises(composed.sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
-                return sweep.worst(composed.sweeper)  # a search has seen how far it can go
-            raise _Over(error) from error
+                return sweep.worst(composed.sweeper)  # a search may go on after divergence
+            raise _JobEnded(error) from error
         trained = ended if isinstance(ended, sweep.Trained) else None
         jobs.append(sweep.Job(swept, trained))
         code = ended if trained is None else trained.code
         if code:
-            raise _Over(code)
+            raise _JobEnded(code)
         return None if trained is None else trained.score
 
     try:
-        # Hydra would print errors in its own way and exit; so it leaves them to us.
+        # Otherwise Hydra would print errors itself and exit.
         with _environment(_FULL_ERROR, "1"):
             _refuse_hidden(arguments)
             _refuse_taken_away(verb, arguments)
@@ -99,12 +99,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             arguments = [_quoted(argument) for argument in arguments]
             _refuse_no_name(verb, arguments)
             _refuse_nothing(arguments)
-            # argparse takes no option between overrides
+            # argparse accepts no option between overrides
             name, arguments = _start(verb, sorted(arguments, key=_MULTIRUN.__contains__))
             application = hydra.main(str(configs()), name, version_base="1.3")(job)
             sys.argv = [f"{os.path.basename(command[0])} {verb}", *arguments]
             application()
-    except _Over as over:
+    except _JobEnded as over:
         end = over.end
     except SeqnetsError:
         raise
@@ -124,7 +124,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _run_job(verb: str, arguments: Sequence[str], config: DictConfig) -> Any:
-    """Run a verb with what Hydra composed; return what training came to, or an exit code."""
+    """Run a verb on the composed configuration; return the training result or an exit code."""
     composed = HydraConfig.get()
     needed = [*(o for o in arguments if o.startswith("allow=")), *flags(arguments)]
     also = "".join(f" {shell(argument)}" for argument in needed)
@@ -141,7 +141,7 @@ def _module(verb: str) -> Any:
 
 
 def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
-    """Name the configuration to start from, the verb's or one that a checkpoint holds."""
+    """Return the name of the base configuration, the verb's or a checkpoint's, and overrides."""
     if not any(argument.startswith(("resume=", "checkpoint=")) for argument in arguments):
         return verb, arguments
     if verb == "train" and set(_MULTIRUN) & set(arguments):
@@ -166,7 +166,7 @@ def _start(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _quoted(argument: str) -> str:
-    """A prompt is text as it stands, for which Hydra has no grammar; unless it is quoted."""
+    """Quote a prompt for Hydra, so that it is taken literally; quoted ones stay as they are."""
     key, _, text = argument.partition("=")
     if key != "prompt" or re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL):
         return argument
@@ -174,7 +174,7 @@ def _quoted(argument: str) -> str:
 
 
 def _swept(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
-    """The overrides of a job that are not those of the whole sweep."""
+    """Return the overrides that vary between the jobs of a sweep."""
     several = {o.get_key_element() for o in _parsed(arguments) if o.is_sweep_override()}
     fixed = {argument.partition("=")[0] for argument in arguments} - several
     pairs = (override.partition("=")[::2] for override in overrides)
@@ -187,7 +187,7 @@ def _parsed(arguments: Sequence[str]) -> list[Override]:
 
 
 def flags(arguments: Sequence[str]) -> list[str]:
-    """The ``--config-dir`` of a command line."""
+    """Return the ``--config-dir`` arguments of a command line."""
     for place, argument in enumerate(arguments):
         if argument in ("--config-dir", "-cd"):
             return list(arguments[place : place + 2])
@@ -197,7 +197,7 @@ def flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _folders(arguments: Sequence[str]) -> list[Path]:
-    """The folder of the user's own configurations, if a command line names one."""
+    """Return the user's config folder, if the command line names one."""
     return [Path(flag.removeprefix("--config-dir=")) for flag in flags(arguments)[-1:]]
 
 
@@ -266,7 +266,7 @@ def _refuse_no_name(verb: str, arguments: Sequence[str]) -> None:
         if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
             continue
         value = o.value()
-        if isinstance(value, list) and group not in _SEVERAL:
+        if isinstance(value, list) and group not in _LIST_GROUPS:
             raise UsageError(
                 f"{group}: got several, {', '.join(map(str, value))}, expected one.\n"
                 f"  A run with each: seqnets {verb} -m {group}={','.join(map(str, value))}"
@@ -383,7 +383,7 @@ def _several(verb: str, argument: str, alone: bool) -> UsageError:
     told = f"{key}: got several, {values}, expected one.\n"
     told += f"  A run with each: seqnets {verb} -m {shell(argument)}"
     group = (configs() / key).is_dir()
-    if key in _SEVERAL or not (group or alone):
+    if key in _LIST_GROUPS or not (group or alone):
         told += f"\n  A list of them: {shell(f'{key}=[{values}]')}"
     if not (group or alone):
         told += f"\n  A text with a comma: {shell(override(key, values))}"
@@ -443,7 +443,7 @@ def _without_hydra() -> Iterator[None]:
 @contextmanager
 def _alone_again() -> Iterator[None]:
     """Leave the processes that ran a job together: a sweep's next job starts its own."""
-    given = os.environ.keys() & set(_STARTED)
+    given = os.environ.keys() & set(_LAUNCH_VARIABLES)
     try:
         yield
     finally:
@@ -451,5 +451,5 @@ def _alone_again() -> Iterator[None]:
 
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-        for name in set(_STARTED) - given:
+        for name in set(_LAUNCH_VARIABLES) - given:
             os.environ.pop(name, None)

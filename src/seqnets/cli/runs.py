@@ -1,4 +1,4 @@
-"""Where runs live: a folder of its own for each, and how to find one again."""
+"""Run folders: how they are created, locked and found."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _RUNS = "runs"
-"""Where `seqnets train` makes runs if it is not told otherwise."""
+"""Default output folder of `seqnets train`."""
 
 _CHECKPOINTS, _LAST, _RESULT, _LOCK = "checkpoints", "last.ckpt", "result.json", "run.lock"
 
 
 def new_folder(output: Path | str, dataset: str) -> Path:
-    """Make a run's folder, ``OUTPUT/DATASET/DATE_TIME_UNIQUE``, which no other run has.
+    """Create a unique run folder, ``OUTPUT/DATASET/DATE_TIME_UNIQUE``.
 
     Raises:
-        ConfigError: It cannot be made or written to.
+        ConfigError: It cannot be created or written to.
     """
     parent = Path(output).expanduser() / dataset
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
@@ -49,14 +49,14 @@ def new_folder(output: Path | str, dataset: str) -> Path:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run's folder: no other process can go on with the run meanwhile.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder, so that no other process can resume the run meanwhile.
 
-    The lock is the system's, which ends with the process, however that ends; on a system or disk
-    without locks there is none.
+    The lock belongs to the operating system, which releases it when the process ends in any way.
+    Systems and disks without file locks are left unlocked.
 
     Raises:
-        ConfigError: Another process holds it.
+        ConfigError: Another process holds the lock.
     """
     if fcntl is None:
         yield
@@ -79,21 +79,21 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def folder_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that wrote a checkpoint; None if it lies elsewhere now."""
+    """Return the run folder that holds a checkpoint; None if it was moved out of one."""
     parent = checkpoint.absolute().parent
     inside = parent.name == _CHECKPOINTS and os.access(parent, os.W_OK)
     return parent.parent if inside else None
 
 
 def checkpoint_at(path: object, name: str = _LAST) -> Path:
-    """The checkpoint that a path means: a file, or a run's folder.
+    """Return the checkpoint that a path refers to: a file, or a run's folder.
 
     Args:
-        path: What the user gave; "last" is the newest run in ``runs``.
-        name: Which checkpoint of a run's folder to take.
+        path: The user's argument; "last" is the newest run in ``runs``.
+        name: Which checkpoint of a run's folder to use.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no checkpoint.
         UsageError: The path is empty.
     """
     if path == "":
@@ -120,23 +120,23 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
 
 
 def saved_config(checkpoint: Path) -> dict[str, Any]:
-    """The configuration that a checkpoint holds, to be composed with: its text stays text.
+    """Return the configuration stored in a checkpoint, ready to be composed by Hydra.
 
-    What would be an interpolation is escaped, for a checkpoint asks nothing of this machine; and
-    what Hydra itself would read is left out.
+    Interpolations are escaped, so that a checkpoint cannot read from this machine, and Hydra's own
+    keys are dropped.
 
     Raises:
-        CheckpointError: There is none: the checkpoint was written from Python.
+        CheckpointError: It has no configuration because it was written from Python.
     """
     config = config_in(load_checkpoint(checkpoint), checkpoint)
-    return {key: _literal(config[key]) for key in config if key not in ("defaults", "hydra")}
+    return {key: _escaped(config[key]) for key in config if key not in ("defaults", "hydra")}
 
 
 def config_in(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The configuration of what `seqnets train` wrote.
+    """Return the configuration in a checkpoint that `seqnets train` wrote.
 
     Raises:
-        CheckpointError: There is none: the checkpoint was written from Python.
+        CheckpointError: It has no configuration because it was written from Python.
     """
     config: dict[str, Any] = checkpoint["seqnets"]["config"]
     if not config:
@@ -148,16 +148,16 @@ def config_in(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     return config
 
 
-def _literal(node: Any) -> Any:
+def _escaped(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _literal(value) for key, value in node.items()}
+        return {key: _escaped(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_literal(value) for value in node]
+        return [_escaped(value) for value in node]
     return node.replace("${", "\\${") if isinstance(node, str) else node
 
 
 def find_resume(resume: str | None, output: Path | str) -> Path | None:
-    """The checkpoint to go on from, or None to start afresh.
+    """Return the checkpoint to resume from, or None to start a new run.
 
     Args:
         resume: A checkpoint, a run's folder, "last" (of all runs in ``output``), or "auto" (as
@@ -165,7 +165,7 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
         output: The folder of all runs.
 
     Raises:
-        CheckpointError: There is nothing to go on from, and ``resume`` is not "auto".
+        CheckpointError: There is nothing to resume, and ``resume`` is not "auto".
     """
     if resume is None:
         return None
@@ -183,17 +183,17 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
 
 
 def _newest(output: Path | str) -> Path | None:
-    """The last checkpoint of the run that wrote one last, of all runs in a folder."""
+    """Return the most recently written last checkpoint of all runs in a folder."""
     written = Path(str(output)).expanduser().glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
     return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def write_result(folder: Path, figures: dict[str, Any]) -> None:
-    """Write a finished run's figures; that the file is there says that the run is finished."""
+    """Write a finished run's scores; the file's existence marks the run as finished."""
     with atomic(folder / _RESULT) as partial:
         partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def unmark(folder: Path) -> None:
-    """Take a finished run's mark away: it goes on."""
+def mark_unfinished(folder: Path) -> None:
+    """Remove the mark of a finished run, because it continues."""
     (folder / _RESULT).unlink(missing_ok=True)

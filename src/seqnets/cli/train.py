@@ -55,21 +55,21 @@ logger = logging.getLogger(__name__)
 
 _C = TypeVar("_C", bound=Callback)
 
-_FOLDER = "SEQNETS_RUN_FOLDER"
-"""How processes that Lightning starts learn the folder of their run."""
+_FOLDER_VARIABLE = "SEQNETS_RUN_FOLDER"
+"""Environment variable that passes the run folder to the processes Lightning starts."""
 
-_LOST = ("closed by peer", "reset by peer", "remote process exited")
-"""What Gloo and NCCL say of another process that has ended."""
+_PEER_LOST = ("closed by peer", "reset by peer", "remote process exited")
+"""Fragments of the Gloo and NCCL errors raised when a peer process has exited."""
 
-_PATIENCE = 5
-"""Validations for which a run that stopped early at least goes on, if told to."""
+_MIN_PATIENCE = 5
+"""Minimum patience, in validations, suggested for resuming a run that stopped early."""
 
 
 def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
-    """The configuration of the run that is resumed, and what to put for the overrides given.
+    """Return the configuration of the run to resume, and replacements for the overrides given.
 
     Args:
-        given: The command line's overrides.
+        given: The overrides from the command line.
         own: The verb's configuration file.
     """
     resume = given.get("resume")
@@ -89,13 +89,12 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     """Train, test and report.
 
     Args:
-        config: What Hydra composed.
-        choices: Which option of each group was taken.
-        command: Options that commands which use the run need as well, as typed into a shell.
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Shell-quoted options that follow-up commands on this run need as well.
 
     Raises:
-        SeqnetsError: Something is wrong with configuration, data or checkpoint, or the numbers
-            diverged.
+        SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
     """
     options = plain(config)
     check_seed(options["seed"])
@@ -104,22 +103,22 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
         raise UsageError(f"output: is {options['output']!r}, expected a folder.")
     check_filled(output=options["output"])
     check_device(options["trainer"])
-    # "auto" that found something has become that checkpoint's path by now
+    # an "auto" that found a run has been replaced by its checkpoint's path
     fresh = options["resume"] in (None, "auto")
     checkpoint = None if fresh else runs.checkpoint_at(options["resume"])
     existing = None if checkpoint is None else runs.folder_of(checkpoint)
     if existing is not None:
-        options["output"] = report.shown(existing.parent.parent)  # where the run is, and stays
+        options["output"] = report.shown(existing.parent.parent)  # a resumed run stays where it is
     console = terminal()
     if options["resume"] == "auto":
         console.print("resume=auto: there is no unfinished run, a new one starts.")
     dataset = choices.get("dataset") or "resumed"
-    with _full_disk(), _running(existing, options, dataset) as running, quiet(), _together():
+    with _full_disk(), _running(existing, options, dataset) as running, quiet(), _peer_errors():
         return _train(options, running, checkpoint, console, command)
 
 
 def _check_published(published: Any) -> None:
-    """Raise UsageError unless it is what others reached: a source, a metric and its value."""
+    """Raise UsageError unless this is a published score: source, metric and value."""
     if published is None:
         return
     keys = ("source", "metric", "value")
@@ -132,7 +131,7 @@ def _check_published(published: Any) -> None:
 
 @dataclass
 class _Running:
-    """A run's folder, and its trainer as soon as there is one."""
+    """A run's folder, and its trainer once created."""
 
     folder: Path
     trainer: Trainer | None = None
@@ -149,9 +148,9 @@ def _train(
     built = build(options["callbacks"], allow, "callbacks") or {}
     named = {name: callback for name, callback in built.items() if callback is not None}
     callbacks = list(named.values())
-    telling = LambdaCallback(on_train_start=partial(_tell_padding, data, console))
-    beginning = LambdaCallback(on_train_start=partial(_begin, options, folder))
-    trainer = _make_trainer(options, folder, [telling, *callbacks, beginning])
+    padding = LambdaCallback(on_train_start=partial(_report_padding, data, console))
+    start = LambdaCallback(on_train_start=partial(_mark_started, options, folder))
+    trainer = _make_trainer(options, folder, [padding, *callbacks, start])
     running.trainer = trainer
     if checkpoint is not None:
         purge_after(trainer, load_checkpoint(checkpoint)["global_step"])
@@ -159,7 +158,7 @@ def _train(
     if trainer.is_global_zero:
         _open_log(folder)
     if checkpoint is None:
-        _begin(options, folder, trainer)
+        _mark_started(options, folder, trainer)
     size = sum(parameter.numel() for parameter in module.model.parameters())
     console.print(f"Run folder: {report.shown(folder)}", soft_wrap=True)
     console.print(f"The model has {counted(size, 'parameter')}.")
@@ -200,53 +199,53 @@ def _conclude(
     console: Console,
     command: str,
 ) -> None:
-    """Score what was trained; tell how it ended, what it has learned and what one may do next."""
+    """Test the model; print how training ended, a sample, and commands for what to do next."""
     module: Any = trainer.lightning_module
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     early = _early(callbacks)
     if early is not None:
         console.print(f"Stopped early: {early[1].reason}.")
     elif module.last_loss is None:
-        console.print(f"Nothing is left to train: {_reached(trainer)}.")
+        console.print(f"Nothing is left to train: {_limit_reached(trainer)}.")
     kept = _test(trainer, module, data, folder, trained, console, options.get("published"))
     if isinstance(module.objective, LanguageModelling) and data.vocabulary is not None:
         samples = _first(callbacks.values(), TextSamples) or TextSamples()
         passage = samples.passage(module.model, data.vocabulary)
         report.show(console, "A sampled passage:", passage.strip())
     report.show(console, "Checkpoint:", report.shown(kept))
-    longer = _longer(options, trainer, early, idle=module.last_loss is None)
+    longer = _extended_limits(options, trainer, early, idle=module.last_loss is None)
     commands = _what_next(folder, kept, trainer, module.objective, longer, command)
     report.show(console, f"{', '.join(commands).capitalize()}:", "\n".join(commands.values()))
 
 
 def _first(callbacks: Iterable[Callback], kind: type[_C]) -> _C | None:
-    """The first callback of a kind; None if there is none."""
+    """Return the first callback of a type, or None."""
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def _validated(
     trainer: Trainer, objective: Objective, callbacks: Sequence[Callback]
 ) -> tuple[str, str, float | None]:
-    """The metric that counts, which way it improves, and its best on the validation part."""
+    """Return the main metric, its mode, and its best validation score."""
     kept = _first(callbacks, Checkpoints)
     last = report.figures(trainer, "val").get(objective.metric)
     best = last if kept is None or kept.best_score is None else kept.best_score
     return objective.metric, objective.mode, best
 
 
-def _tell_padding(data: DataModule, console: Console, trainer: Trainer, *_: Any) -> None:
-    """Say how much of what is computed is padding, where sequences differ in length.
+def _report_padding(data: DataModule, console: Console, trainer: Trainer, *_: Any) -> None:
+    """Report the fraction of padding in the training batches, if any.
 
-    To be called when all processes are there, whose batches count.
+    Call once all processes have started, because it covers the batches of all of them.
     """
     if not trainer.is_global_zero or not (share := data.loader("train").padding):
         return
-    told = f"Padding is {share:.1%} of the training steps."
-    console.print(told)
-    logger.info(told)
+    message = f"Padding is {share:.1%} of the training steps."
+    console.print(message)
+    logger.info(message)
     writer = writer_of(trainer)
     if writer is not None:
-        writer.add_text("padding", told, trainer.global_step)
+        writer.add_text("padding", message, trainer.global_step)
 
 
 def _test(
@@ -258,7 +257,7 @@ def _test(
     console: Console,
     published: Config | None,
 ) -> Path:
-    """Score the best weights on the test part, if asked; return the checkpoint that holds them."""
+    """Test the best weights, unless disabled; return the checkpoint that holds them."""
     best, step = Checkpoints.folder(trainer) / "best.ckpt", trainer.global_step
     if best.exists():
         checkpoint = load_checkpoint(best)
@@ -273,16 +272,18 @@ def _test(
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         figures = report.figures(trainer, "test")
-        rivals = data.baselines()
+        baselines = data.baselines()
         console.print()
-        table = report.figures_table("the test part", figures, module.objective, rivals, published)
+        table = report.figures_table(
+            "the test part", figures, module.objective, baselines, published
+        )
         console.print(table)
         result = {
             "metric": trained.metric,
             "mode": trained.mode,
             "validation": trained.score,
             "test": figures,
-            "rivals": report.in_metric(module.objective, rivals),
+            "rivals": report.in_metric(module.objective, baselines),
             "step": step,
             "parameters": trained.parameters,
         }
@@ -303,7 +304,7 @@ def _what_next(
     longer: Sequence[str],
     command: str,
 ) -> dict[str, str]:
-    """What one may do with a run that has ended, each with its command."""
+    """Return the follow-up commands for a finished run, by purpose."""
     program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
     commands = {}
     if writer_of(trainer) is not None:
@@ -319,20 +320,20 @@ def _what_next(
 
 
 def _early(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
-    """The callback that stopped the run early, and what the configuration calls it."""
+    """Return the config name and callback of early stopping, if it ended the run."""
     stopping = ((name, c) for name, c in callbacks.items() if isinstance(c, EarlyStopping))
     return next(((name, c) for name, c in stopping if c.reason is not None), None)
 
 
 def _limits(trainer: Trainer) -> Iterator[tuple[str, int, int]]:
-    """What limits a run: the unit, how far the run is, and how far it may go; -1: no limit."""
+    """Yield each limit of a run: unit, progress and maximum, -1 for no limit."""
     for unit, done in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
         limit = getattr(trainer, f"max_{unit}s")
         yield unit, done, -1 if limit is None else limit
 
 
-def _reached(trainer: Trainer) -> str:
-    """Which limit ended a run: "step 604 of trainer.max_steps=100"."""
+def _limit_reached(trainer: Trainer) -> str:
+    """Describe the limit that ended a run: "step 604 of trainer.max_steps=100"."""
     found = (
         f"{unit} {done} of trainer.max_{unit}s={limit}"
         for unit, done, limit in _limits(trainer)
@@ -341,12 +342,12 @@ def _reached(trainer: Trainer) -> str:
     return next(found, "trainer.max_time is over")
 
 
-def _longer(
+def _extended_limits(
     options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, idle: bool
 ) -> list[str]:
-    """What lets a run that has ended go on, for as long again.
+    """Return overrides that extend a finished run by its original length.
 
-    Its checkpoint knows the limits that it had; one that was idle wrote none, and is told all.
+    The checkpoint stores the run's limits; an idle run wrote no checkpoint and needs all of them.
     """
     longer = [
         f"trainer.max_{unit}s={-1 if limit < 0 else max(done, limit) + max(1, limit)}"
@@ -357,7 +358,7 @@ def _longer(
         longer.append("trainer.max_time=null")
     if early is not None:
         name, callback = early
-        patience = callback.wait_count + max(_PATIENCE, callback.patience)
+        patience = callback.wait_count + max(_MIN_PATIENCE, callback.patience)
         longer.append(f"callbacks.{name}.patience={patience}")
     return longer
 
@@ -376,7 +377,7 @@ def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> T
 
 @contextlib.contextmanager
 def _full_disk() -> Iterator[None]:
-    """Tell of a full disk as a ConfigError, whichever of a run's files has no room."""
+    """Turn a full disk into a ConfigError, whichever file of the run could not be written."""
     try:
         yield
     except OSError as error:
@@ -390,12 +391,12 @@ def _full_disk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """Tell of another process that has ended as a SeqnetsError: that one says why, if it can."""
+def _peer_errors() -> Iterator[None]:
+    """Turn the loss of a peer process into a SeqnetsError; the peer reports the cause itself."""
     try:
         yield
     except RuntimeError as error:
-        if not any(said in str(error) for said in _LOST):
+        if not any(text in str(error) for text in _PEER_LOST):
             raise
         raise SeqnetsError(
             "Training: another of its processes has ended, expected all to go on.\n"
@@ -406,24 +407,24 @@ def _together() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _running(existing: Path | None, options: Config, dataset: str) -> Iterator[_Running]:
-    """The run's folder, the one that there is or a new one, held as long as it is trained."""
+    """Yield the run with its existing or new folder, locked while training."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        if _FOLDER not in os.environ:
+        if _FOLDER_VARIABLE not in os.environ:
             raise ConfigError(
                 "trainer: another program started the processes, expected seqnets to.\n"
                 "  Call `seqnets train` once; trainer.devices says how many there are."
             )
-        yield _Running(Path(os.environ[_FOLDER]))
+        yield _Running(Path(os.environ[_FOLDER_VARIABLE]))
         return
     running = _Running(existing or runs.new_folder(options["output"], dataset))
-    with _logged(running, new=existing is None), runs.held(running.folder):
+    with _logged(running, new=existing is None), runs.locked(running.folder):
         yield running
 
 
 @contextlib.contextmanager
 def _logged(running: _Running, new: bool) -> Iterator[None]:
-    """Log how the run ends; a new one that fails before a step is taken away again."""
-    os.environ[_FOLDER] = str(running.folder)
+    """Log how the run ends; remove the folder of a new run that fails before its first step."""
+    os.environ[_FOLDER_VARIABLE] = str(running.folder)
     try:
         yield
     except BaseException as error:
@@ -434,34 +435,34 @@ def _logged(running: _Running, new: bool) -> Iterator[None]:
             shutil.rmtree(running.folder)
         raise
     finally:
-        del os.environ[_FOLDER]
+        del os.environ[_FOLDER_VARIABLE]
         _close_log()
 
 
 class _Log(logging.FileHandler):
-    """A line that a full disk has no room for is left out: the terminal says why."""
+    """A log file that drops lines a full disk cannot take; the terminal reports the error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
-        """Say nothing."""
+        """Ignore the error."""
 
     def close(self) -> None:
-        """Close the file, though what is left of it cannot be written."""
+        """Close the file even if its buffer cannot be flushed."""
         with contextlib.suppress(OSError):
             super().close()
 
 
-def _begin(options: Config, folder: Path, trainer: Trainer, *_: Any) -> None:
-    """Write the resolved configuration, of a run that is not finished any more if it was."""
+def _mark_started(options: Config, folder: Path, trainer: Trainer, *_: Any) -> None:
+    """Save the resolved configuration and clear the mark of a finished run."""
     if trainer.is_global_zero:
-        runs.unmark(folder)
+        runs.mark_unfinished(folder)
         OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
 
 
 def _open_log(folder: Path) -> None:
-    """Start the log, or go on with it."""
+    """Open the log, appending to an existing one."""
     handler = _Log(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.name = _FOLDER
+    handler.name = _FOLDER_VARIABLE
     logging.getLogger().addHandler(handler)
     logging.getLogger("seqnets").setLevel(logging.INFO)
     logger.info("seqnets %s: %s", seqnets.__version__, shlex.join(sys.argv[1:]))
@@ -469,6 +470,6 @@ def _open_log(folder: Path) -> None:
 
 def _close_log() -> None:
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if h.name == _FOLDER]:
+    for handler in [h for h in root.handlers if h.name == _FOLDER_VARIABLE]:
         root.removeHandler(handler)
         handler.close()

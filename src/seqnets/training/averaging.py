@@ -14,25 +14,25 @@ from seqnets.errors import CheckpointError
 
 
 class NonMonotonicASGD(torch.optim.SGD):
-    """SGD that averages the weights from where the validation loss no longer falls.
+    """SGD that averages the weights once the validation loss stops falling.
 
-    It is plain SGD until a validation loss is higher than the lowest of those before the last
-    ``patience``. The weights from then on are averaged; training goes on with the weights
-    themselves, and validations and checkpoints take the averages (:meth:`averaged`).
+    It is plain SGD until a validation loss exceeds the lowest of those before the last
+    ``patience``. From then on the weights are averaged; training continues on the weights
+    themselves, while validations and checkpoints use the averages (:meth:`averaged`).
 
-    ``state_dict`` has everything to go on from. A state that was saved inside :meth:`averaged`,
-    beside a model of averages, is loaded after that model's weights and puts back those that
-    training goes on with.
+    ``state_dict`` holds everything needed to resume. A state saved inside :meth:`averaged`, next
+    to a model with averaged weights, must be loaded after that model's weights, and restores the
+    weights that training continues with.
 
     Args:
         params: Parameters, or groups of them.
-        lr: Learning rate, kept by the average.
-        patience: Validations whose losses may be higher than one before them, from 1.
-        options: As for ``torch.optim.SGD``: ``weight_decay``, ``momentum``.
+        lr: Learning rate, unchanged while averaging.
+        patience: Last validations exempt from the comparison, at least 1.
+        options: Passed to ``torch.optim.SGD``: ``weight_decay``, ``momentum``.
 
     Attributes:
-        losses: Those of the validations so far.
-        count: How many weights an average is of; 0 before it begins.
+        losses: Validation losses so far.
+        count: Weight snapshots in the average; 0 before averaging starts.
 
     Raises:
         ConfigError: ``patience`` is not positive.
@@ -49,11 +49,11 @@ class NonMonotonicASGD(torch.optim.SGD):
         self.patience = patience
         self.losses: list[float] = []
         self.count = 0
-        self._exchanged = False
+        self._swapped = False
 
     @torch.no_grad()
     def observe(self, loss: float) -> None:
-        """Hear of a validation's loss, and begin to average if it has not fallen for long."""
+        """Record a validation loss, and start averaging once the losses stop falling."""
         older = self.losses[: -self.patience]
         self.losses.append(loss)
         if not self.count and older and loss > min(older):
@@ -62,7 +62,7 @@ class NonMonotonicASGD(torch.optim.SGD):
                 self.state[parameter]["average"] = parameter.clone()
 
     def step(self, closure: Any = None) -> Any:
-        """Take a step, and add where it leads to the averages."""
+        """Take a step, and update the averages with the new weights."""
         loss = super().step(closure)
         if self.count:
             self.count += 1
@@ -73,53 +73,53 @@ class NonMonotonicASGD(torch.optim.SGD):
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Have the averages as weights, if there are any, and afterwards the weights again."""
-        outermost = bool(self.count) and not self._exchanged
+        """Swap the averages in as weights, if there are any, and restore the weights on exit."""
+        outermost = bool(self.count) and not self._swapped
         if outermost:
-            self._exchange()
+            self._swap()
         try:
             yield
         finally:
             if outermost:
-                self._exchange()
+                self._swap()
 
     def finish(self) -> None:
-        """Have the averages as weights for good, if there are any."""
-        if self.count and not self._exchanged:
-            self._exchange()
+        """Replace the weights by the averages permanently, if there are any."""
+        if self.count and not self._swapped:
+            self._swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything to go on from."""
-        mine = {"losses": list(self.losses), "count": self.count, "exchanged": self._exchanged}
-        return {**super().state_dict(), "averaging": mine}
+        """Return everything needed to resume."""
+        averaging = {"losses": list(self.losses), "count": self.count, "exchanged": self._swapped}
+        return {**super().state_dict(), "averaging": averaging}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state, whose model's weights are loaded already.
+        """Restore a state after the model's weights have been loaded.
 
         Raises:
-            CheckpointError: It is another optimizer's.
+            CheckpointError: The state is from another optimizer.
         """
-        mine = state_dict.get("averaging")
-        if mine is None:
+        averaging = state_dict.get("averaging")
+        if averaging is None:
             raise CheckpointError(
                 f"{type(self).__name__}: got a state without 'averaging', expected one of its "
                 "own.\n  Go on with the optimizer that wrote the checkpoint."
             )
         super().load_state_dict(state_dict)
-        self.losses, self.count = list(mine["losses"]), mine["count"]
-        self._exchanged = mine["exchanged"]
-        if self._exchanged:
-            self._exchange()
+        self.losses, self.count = list(averaging["losses"]), averaging["count"]
+        self._swapped = averaging["exchanged"]
+        if self._swapped:
+            self._swap()
 
     def _parameters(self) -> Iterator[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
     @torch.no_grad()
-    def _exchange(self) -> None:
-        """Put averages where weights are and weights where averages are, each bit for bit."""
+    def _swap(self) -> None:
+        """Swap weights and averages in place, bit for bit."""
         for parameter in self._parameters():
             average = self.state[parameter]["average"]
             weights = parameter.clone()
             parameter.copy_(average)
             average.copy_(weights)
-        self._exchanged = not self._exchanged
+        self._swapped = not self._swapped

@@ -1,4 +1,4 @@
-"""Training batches whose forward and backward pass is one launch: CUDA graphs."""
+"""Forward and backward passes of training batches as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_USUAL = 3
-"""So many batches of a kind run as they always do: they compile, and show that it comes often."""
+_EAGER_BATCHES = 3
+"""Batches of a kind run eagerly before recording: to compile, and to show it is frequent."""
 
-_MOST = 16
-"""Kinds of batches that have a graph of their own, each with gradients of its own in memory."""
+_MAX_GRAPHS = 16
+"""Maximum number of recorded kinds; each keeps its own gradients in memory."""
 
 
 class Replayed(NamedTuple):
-    """What a batch gives that ran as a graph.
+    """The result of a replayed batch.
 
     Attributes:
         loss: As in ``Outcome``.
-        total: As in ``Outcome``; it has been differentiated.
-        state: The model's state after the batch, until the next one of its kind runs.
+        total: As in ``Outcome``; its backward pass has run.
+        state: The model's state after the batch, valid until the next batch of its kind runs.
     """
 
     loss: Tensor
@@ -41,18 +41,18 @@ class Replayed(NamedTuple):
 
 
 class BatchGraphs:
-    """Forward and backward pass of training batches, recorded once for each kind and replayed.
+    """Forward and backward passes of training batches, recorded once per kind and replayed.
 
-    A kind is what a batch looks like without its numbers: shapes, dtypes, whether a state is
-    carried, and what of the model is trained. What is replayed is what was recorded, number by
-    number, random numbers included; only what Python did is not done again.
+    A kind is everything about a batch but its values: shapes, dtypes, whether state is carried,
+    and which parameters are trained. Replays compute exactly what was recorded, random numbers
+    included; only the Python code does not run again.
 
     Args:
-        module: Whose batches.
+        module: The module to train.
 
     Attributes:
-        replays: How many batches have run as a graph.
-        refusal: Why no batch does any more; None if some may.
+        replays: Number of batches replayed so far.
+        refusal: Why batches cannot be recorded; None if they can.
     """
 
     def __init__(self, module: SequenceModule) -> None:
@@ -64,29 +64,29 @@ class BatchGraphs:
         self.refusal = _refusal(module)
 
     def run(self, batch: Batch, state: Any) -> Replayed | None:
-        """What a batch gives, its gradients in place; None if it has to run as usual.
+        """Replay a batch and set its gradients; return None if it must run eagerly.
 
         Args:
-            batch: What is learned from.
-            state: What is carried into it, or None.
+            batch: The training batch.
+            state: The state carried into it, or None.
 
         Raises:
-            ConfigError: What the model does cannot be recorded.
+            ConfigError: The model's training step cannot be recorded.
         """
         if self.refusal is not None:
             return None
         kind = self._kind(batch, state)
         if kind not in self._graphs:
             self._seen[kind] += 1
-            if self._seen[kind] <= _USUAL or len(self._graphs) == _MOST:
+            if self._seen[kind] <= _EAGER_BATCHES or len(self._graphs) == _MAX_GRAPHS:
                 return None
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             try:
                 self._graphs[kind] = _record(self._module, self._pool, batch, state)
             except RuntimeError as error:
-                told = str(error).strip().partition("\n")[0]
+                reason = str(error).strip().partition("\n")[0]
                 raise ConfigError(
-                    f"CUDAGraphs: the model's training step cannot be recorded: {told}\n"
+                    f"CUDAGraphs: the model's training step cannot be recorded: {reason}\n"
                     f"  Something in it may wait for the GPU. callbacks.graphs=null leaves the "
                     f"callback out."
                 ) from error
@@ -105,7 +105,7 @@ class BatchGraphs:
 
 
 def _refusal(module: SequenceModule) -> str | None:
-    """Why a module's training cannot be recorded; None if it may."""
+    """Return why a module's training cannot be recorded; None if it can."""
     trainer = module.trainer
     if module.device.type != "cuda":
         return f"it trains on {module.device}, and graphs are CUDA's"
@@ -127,24 +127,24 @@ class _Graph:
     """A recorded batch.
 
     Attributes:
-        replay: Does what was recorded, with the numbers that are in ``given`` by then.
-        given: The tensors of the batch and of the state before it, which keep their places.
-        loss: Where the loss comes to lie.
-        total: Where what is differentiated does.
-        state: Where the state after the batch does.
-        gradients: Where the gradient of each parameter does, if it gets one.
+        replay: Runs the recording on the current contents of ``inputs``.
+        inputs: Static tensors for the batch and the state before it.
+        loss: Static tensor that receives the loss.
+        total: Static tensor that receives the differentiated total.
+        state: Static tensors that receive the state after the batch.
+        gradients: Each parameter with the static tensor of its gradient, if it gets one.
     """
 
     replay: Callable[[], None]
-    given: list[Tensor]
+    inputs: list[Tensor]
     loss: Tensor
     total: Tensor
     state: Any
     gradients: list[tuple[nn.Parameter, Tensor | None]]
 
     def run(self, batch: Batch, state: Any) -> Replayed:
-        """What a batch gives."""
-        torch._foreach_copy_(self.given, _tensors(batch, state))
+        """Replay the recording on a batch."""
+        torch._foreach_copy_(self.inputs, _tensors(batch, state))
         self.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
@@ -152,42 +152,44 @@ class _Graph:
 
 
 def _record(module: SequenceModule, pool: Any, batch: Batch, state: Any) -> _Graph:
-    """Record a batch."""
-    same = batch.map(Tensor.clone)
+    """Record the training step of a batch."""
+    static = batch.map(Tensor.clone)
     before = map_state(Tensor.clone, state)
     parameters = list(module.model.parameters())
 
     def train() -> tuple[Any, ...]:
         for parameter in parameters:
-            parameter.grad = None  # so that what is recorded writes it, and adds to nothing
-        outcome = module.objective(module.model, same, before)
+            parameter.grad = (
+                None  # so that the recording writes gradients instead of adding to them
+            )
+        outcome = module.objective(module.model, static, before)
         total = outcome.total
-        with torch.autocast(total.device.type, enabled=False):  # as where nothing is recorded
+        with torch.autocast(total.device.type, enabled=False):  # as in an eager step
             total.backward()
         found = [parameter.grad for parameter in parameters]
         return outcome.loss.detach(), total.detach(), detach(outcome.state), found
 
     replay, (loss, total, after, found) = recorded(train, pool)
     pairs = list(zip(parameters, found, strict=True))
-    return _Graph(replay, _tensors(same, before), loss, total, after, pairs)
+    return _Graph(replay, _tensors(static, before), loss, total, after, pairs)
 
 
 def recorded(function: Callable[[], _T], pool: Any) -> tuple[Callable[[], None], _T]:
-    """Record what a function gives a GPU to do.
+    """Record the GPU work of a function.
 
     Args:
-        function: Is called once, and nothing of it is done.
-        pool: The memory that graphs share which never run at the same time.
+        function: Called once; its GPU work is recorded, not executed.
+        pool: Memory pool shared by graphs that never run concurrently.
 
     Returns:
-        What does it, as often as it is called; and what the function returned, where the results
-        come to lie each time.
+        A callable that replays the work, and the function's result, whose tensors each replay
+        overwrites.
     """
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which bring batches and write logs, may go on meanwhile.
+    # Other threads, which load batches and write logs, may use the GPU meanwhile.
     with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
-        places = function()
-    return graph.replay, places
+        results = function()
+    return graph.replay, results
 
 
 def _tensors(batch: Batch, state: Any) -> list[Tensor]:
