@@ -1,4 +1,4 @@
-"""Let a language model write."""
+"""Generate text from a language model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from seqnets.datasets import Vocabulary
 from seqnets.errors import ConfigError, DataError, DivergenceError
 from seqnets.training.evaluating import evaluating
 
-_BROKEN, _LONGEST = "\ufffd", 4
-"""What bytes that are no whole character are decoded to, and how many a character has at most."""
+_REPLACEMENT, _MAX_BYTES = "\ufffd", 4
+"""The decoding of an incomplete character, and the most bytes that a character has."""
 
 
 def generate(
@@ -27,38 +27,38 @@ def generate(
     top_k: int | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Continue a text, one token at a time, each as soon as it is chosen.
+    """Continue a text token by token, yielding each as soon as it is sampled.
 
-    The model's state is carried, so that each token costs one step. Random numbers come from a
-    generator of their own. The model is in evaluation mode meanwhile, and afterwards as it was.
+    The model's state is carried, so that each token costs one step. Sampling uses its own random
+    generator. The model is in evaluation mode meanwhile, and its previous mode is restored.
 
     Args:
-        model: Takes (tokens, state), gives (logits, state).
-        vocabulary: Its tokens.
-        prompt: The text to be continued; the beginning of a line if empty.
-        length: Tokens to write.
-        temperature: Divides the logits: below 1 bolder, above 1 wilder; 0 takes the likeliest.
-        top_k: Choose among so many likeliest tokens; among all if omitted.
-        seed: Decides the choices.
+        model: Maps (tokens, state) to (logits, state).
+        vocabulary: The model's vocabulary.
+        prompt: The text to continue; the beginning of a line if empty.
+        length: Number of tokens to generate.
+        temperature: Divides the logits: below 1 sharpens, above 1 flattens; 0 is greedy.
+        top_k: Sample from this many most probable tokens; from all if omitted.
+        seed: Seed of the sampling.
 
     Yields:
-        The pieces of the continuation, without the prompt; words with the space before them, and
-        characters whole, though they be of several tokens.
+        Pieces of the continuation, without the prompt: words with their leading space, and
+        complete characters, even those of several tokens.
 
     Raises:
-        ConfigError: An option makes no sense.
+        ConfigError: An option is out of range.
         DataError: The prompt has a character that is not in the vocabulary. Words that are not
             in it are read as the unknown word.
-        DivergenceError: The model gives no numbers to choose by.
+        DivergenceError: The model's logits are not finite.
     """
     check_options("generate", length, temperature, top_k)
     ids = read_prompt(vocabulary, prompt)
-    glued = bool(prompt) and not prompt[-1].isspace()
-    return _write(model, vocabulary, ids, glued, length, temperature, top_k, seed)
+    needs_separator = bool(prompt) and not prompt[-1].isspace()
+    return _write(model, vocabulary, ids, needs_separator, length, temperature, top_k, seed)
 
 
 def check_options(who: str, length: int, temperature: float, top_k: int | None = None) -> None:
-    """Raise ConfigError unless a text can be written with these options."""
+    """Raise ConfigError unless these generation options are valid."""
     check_count(who, 0, length=length)
     if top_k is not None:
         check_count(who, top_k=top_k)
@@ -67,13 +67,13 @@ def check_options(who: str, length: int, temperature: float, top_k: int | None =
 
 
 def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
-    """Return the ids of a prompt, (T,) int64; those of the beginning of a line if it is blank.
+    """Return the ids of a prompt, (T,) int64; of the beginning of a line if it is blank.
 
     Raises:
         DataError: The prompt has a character that is not in the vocabulary.
     """
     if not (prompt.split() if vocabulary.unit == "words" else prompt):
-        return vocabulary.encode(_beginning(vocabulary))
+        return vocabulary.encode(_default_prompt(vocabulary))
     ids = vocabulary.encode(prompt)
     unknown = (ids == (-1 if vocabulary.unknown is None else vocabulary.unknown)).nonzero()
     if vocabulary.unit == "characters" and unknown.numel():
@@ -91,7 +91,7 @@ def _write(
     model: nn.Module,
     vocabulary: Vocabulary,
     ids: Tensor,
-    glued: bool,
+    needs_separator: bool,
     length: int,
     temperature: float,
     top_k: int | None,
@@ -100,20 +100,20 @@ def _write(
     device = next(model.parameters()).device
     random = torch.Generator().manual_seed(seed)
     state: Any = None
-    begun: list[int] = []
+    pending: list[int] = []
     with evaluating(model):
         for left in reversed(range(length)):
             with torch.no_grad():
                 logits, state = model(ids[None].to(device), state)
             chosen = _choose(logits[0, -1].float().cpu(), vocabulary, temperature, top_k, random)
             ids = torch.tensor([chosen])
-            begun.append(chosen)
-            piece = vocabulary.decode(begun)
-            if piece.endswith(_BROKEN) and len(begun) < _LONGEST and left:
-                continue  # the next token may have the other bytes of a character
-            begun = []
-            yield vocabulary.separator + piece if glued and piece != "\n" else piece
-            glued = piece != "\n"
+            pending.append(chosen)
+            piece = vocabulary.decode(pending)
+            if piece.endswith(_REPLACEMENT) and len(pending) < _MAX_BYTES and left:
+                continue  # the next token may complete the character
+            pending = []
+            yield vocabulary.separator + piece if needs_separator and piece != "\n" else piece
+            needs_separator = piece != "\n"
 
 
 def _choose(
@@ -135,13 +135,13 @@ def _choose(
         return int(logits.argmax())
     if top_k is not None and top_k < len(logits):
         logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    # the largest becomes 0 and float64 has room: no temperature is too small to divide by
+    # the largest logit becomes 0, and float64 does not overflow at tiny temperatures
     scaled = (logits.double() - logits.max()) / temperature
     return int(torch.multinomial(scaled.softmax(-1), 1, generator=random))
 
 
-def _beginning(vocabulary: Vocabulary) -> str:
-    """A line end, which lines follow; a vocabulary without one begins with its first token."""
+def _default_prompt(vocabulary: Vocabulary) -> str:
+    """Return a line end, or the first known token of a vocabulary without one."""
     known = set(vocabulary.tokens)
     if vocabulary.unit == "bpe" or "\n" in known or "<eos>" in known:
         return "\n"

@@ -1,4 +1,4 @@
-"""Figures in files."""
+"""Loggers that write metrics to files."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from seqnets.atomic import atomic
 
 
 class CSVLogger(loggers.CSVLogger):
-    """Lightning's, but a run that goes on adds to the rows that its ``metrics.csv`` has."""
+    """Lightning's CSV logger, but a resumed run appends to its ``metrics.csv``."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes the rows."""
+        """The writer of the rows."""
         if self._experiment is None:
-            self._experiment = _Adding(self.log_dir)
+            self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment
 
 
-class _Adding(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:  # Lightning's takes the file away
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:  # Lightning's would delete the file
         path = Path(self.metrics_file_path)
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
     def purge_after(self, step: int) -> None:
-        """Take away the rows of later steps, and of the training at this one: they come again."""
+        """Drop rows that will be written again: later steps, and training rows of this step."""
         path = Path(self.metrics_file_path)
         if not path.exists():
             return
@@ -42,10 +42,10 @@ class _Adding(ExperimentWriter):
         with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
-            writer.writerows(row for row in rows if _is_told(row, step))
+            writer.writerows(row for row in rows if _is_kept(row, step))
 
 
-def _is_told(row: dict[str, Any], step: int) -> bool:
-    """Whether a row was written before a step's checkpoint, and is whole: the last may not be."""
+def _is_kept(row: dict[str, Any], step: int) -> bool:
+    """Whether a row precedes a step's checkpoint and is complete; the last may be cut off."""
     at = row["step"]
     return bool(at) and (int(at), bool(row.get("train/loss"))) <= (step, False)

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have."""
+"""Metrics missing from torchmetrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIGURES = ("f1", "precision", "recall")
 
 
 class Mean(Metric, ABC):
-    """A mean over all targets that were scored, whatever batches they came in."""
+    """A mean over all scored targets, independent of how they were batched."""
 
     full_state_update = False
     total: Tensor
@@ -31,27 +31,27 @@ class Mean(Metric, ABC):
         self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """The mean; NaN where nothing was scored."""
+        """Return the mean; NaN if nothing was scored."""
         return self.total / self.scored
 
 
 class Metrics(nn.ModuleDict):
-    """Metrics that count in their own dtypes, whatever a module they are part of is converted to.
+    """Metrics that keep their dtypes when the module that contains them is converted.
 
-    Sums over many batches in half precision would come to a halt.
+    In half precision, sums over many batches would stop growing.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Go to another device, at most."""
+        """Apply changes of device only."""
         device = fn(torch.zeros(())).device
         return super()._apply(lambda tensor: tensor.to(device), recurse)
 
 
 class MeanLoss(Mean):
-    """The mean loss over all that was scored; a loss that is NaN makes it NaN.
+    """The mean loss over all scored targets; a NaN loss makes it NaN.
 
-    torchmetrics' ``MeanMetric`` would leave the NaN out, or, told not to look for it
-    (``nan_strategy="disable"``, 1.9.0), give each batch the same weight.
+    torchmetrics' ``MeanMetric`` would drop the NaN or, with ``nan_strategy="disable"`` (1.9.0),
+    weight all batches equally.
     """
 
     def update(self, loss: Tensor, scored: Tensor) -> None:
@@ -64,7 +64,7 @@ class MeanScore(Mean):
     """The mean of a score over all targets that are not NaN.
 
     Args:
-        score: Takes predictions, (..., Q), and targets, (...); gives a number for each, (...).
+        score: Maps predictions, (..., Q), and targets, (...), to a score of each, (...).
     """
 
     def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -73,24 +73,24 @@ class MeanScore(Mean):
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        hidden = targets.isnan()
-        scores = self.score(predictions, targets).masked_fill(hidden, 0)
+        missing = targets.isnan()
+        scores = self.score(predictions, targets).masked_fill(missing, 0)
         self.total += scores.float().sum()
-        self.scored += (~hidden).sum()
+        self.scored += (~missing).sum()
 
 
 class MeanError(MeanScore):
-    """A mean score of which less is better."""
+    """A mean score where lower is better."""
 
     higher_is_better = False
 
 
 class OwnError(MeanAbsoluteError):
-    """The mean absolute error of one of several numbers, in its own units.
+    """The mean absolute error of one of several outputs, in its original units.
 
     Args:
-        column: Which of them.
-        unit: What 1 is there.
+        column: Index of the output.
+        unit: Original units per standardised unit.
     """
 
     def __init__(self, column: int, unit: float) -> None:
@@ -102,15 +102,15 @@ class OwnError(MeanAbsoluteError):
         super().update(predictions[:, self.column], targets[:, self.column])
 
     def compute(self) -> Tensor:
-        """The error."""
+        """Return the error."""
         return super().compute() * self.unit
 
 
 class BitsPerCharacter(Metric):
-    """What tokens of several characters cost for each of those.
+    """Cross-entropy in bits per character, for tokens of several characters.
 
     Args:
-        characters: Of each token, (V,).
+        characters: Number of characters of each token, (V,).
     """
 
     full_state_update = False
@@ -126,18 +126,18 @@ class BitsPerCharacter(Metric):
         self.add_state("written", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, targets: Tensor) -> None:
-        """Add targets, ``IGNORE`` where none is, and what each of them cost."""
+        """Add targets, ``IGNORE`` where not scored, and the loss of each in nats."""
         scored = targets != IGNORE
         self.bits += nats[scored].sum() / math.log(2)
         self.written += self.characters[targets[scored]].sum()
 
     def compute(self) -> Tensor:
-        """Bits per character; NaN where nothing was scored."""
+        """Return bits per character; NaN if nothing was scored."""
         return self.bits / self.written
 
 
 class Detection(Metric, ABC):
-    """Precision, recall or F1 over all that was said and all that was there; 0 for none at all.
+    """Precision, recall or F1 over all predicted and all target items; 0 if there are none.
 
     Args:
         figure: "f1", "precision" or "recall".
@@ -154,21 +154,21 @@ class Detection(Metric, ABC):
 
     @abstractmethod
     def count(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Count what is found rightly, what is said, and what is there, (3,) int64."""
+        """Return the numbers of true positives, predicted items and target items, (3,) int64."""
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch of classes, both (B, T); ``IGNORE`` where a target is not scored."""
         self.counts += self.count(predictions, targets)
 
     def compute(self) -> Tensor:
-        """The figure."""
-        hits, said, right = self.counts.tolist()
-        of = {"precision": (hits, said, said), "recall": (hits, right, right)}
-        return torch.tensor(f1_score(*of.get(self.figure, (hits, said, right))))
+        """Return the figure."""
+        hits, predicted, actual = self.counts.tolist()
+        of = {"precision": (hits, predicted, predicted), "recall": (hits, actual, actual)}
+        return torch.tensor(f1_score(*of.get(self.figure, (hits, predicted, actual))))
 
 
 class LabelScore(Detection):
-    """How well the steps of one class are found.
+    """Detection of the steps of one class.
 
     Args:
         label: The class's number.
@@ -181,16 +181,16 @@ class LabelScore(Detection):
 
     def count(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Count steps."""
-        said = (predictions == self.label) & (targets != IGNORE)
-        right = targets == self.label
-        return torch.stack([(said & right).sum(), said.sum(), right.sum()])
+        predicted = (predictions == self.label) & (targets != IGNORE)
+        target = targets == self.label
+        return torch.stack([(predicted & target).sum(), predicted.sum(), target.sum()])
 
 
 class EntityScore(Detection):
-    """How well entities are found, as CoNLL counts: all steps and the kind must be right.
+    """Detection of entities as in CoNLL: exact span and type must match.
 
     Args:
-        labels: The BIO labels by number.
+        labels: The BIO labels, indexed by class number.
         figure: "f1", "precision" or "recall".
     """
 
