@@ -1,8 +1,8 @@
-"""A step as a small graph of arithmetic.
+"""The intermediate representation of one step: hash-consed nodes, products and reductions.
 
-Its leaves are columns of inputs, of the state, of products by a parameter and of reductions of a
-row; between them are expressions for one unit of one row. Nothing here depends on a device, a batch
-or a number of steps.
+``trace.py`` builds it and ``program.py`` schedules it. Leaves are columns of inputs, of the state,
+of matrix products and of row reductions; all other nodes are pointwise. Nothing here depends on
+device, batch size or number of steps.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ REDUCTIONS = {"sum", "max"}
 
 
 class Untraceable(Exception):  # noqa: N818  a reason, not a mistake
-    """The step does something that the graphs cannot say; the message tells what."""
+    """The step does something that a graph cannot represent; the message says what."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One number for one unit of one row. Equal nodes are the same object within a graph.
+    """A pointwise value: one number per unit and row. Equal nodes of a graph are one object.
 
     Attributes:
         op: "const", "leaf", "where", or a name in ``UNARY``, ``BINARY`` or ``COMPARISONS``. Only
-            while a step is recorded also "cat" (nodes side by side), a name in ``REDUCTIONS`` (over
-            the units of a row) and "spread" (one number a row, for all of its units).
-        args: The nodes it is computed from.
-        what: A constant's value, or which leaf.
-        width: How many units there are; 0 for what is the same number in every row and unit.
-        serial: Which node of its graph it is.
+            during tracing also "cat" (concatenation), a name in ``REDUCTIONS`` (over the units of a
+            row) and "spread" (one number per row, broadcast to its units).
+        args: The operands.
+        what: A constant's value, or a leaf's ``Columns``.
+        width: Number of units; 0 for a scalar, the same in every row and unit.
+        serial: Index within its graph.
     """
 
     op: str
@@ -52,12 +52,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Columns:
-    """A leaf: units ``offset …`` of each row of a matrix.
+    """What a leaf reads: the columns of a matrix from ``offset`` on.
 
     Attributes:
-        source: "x" (the input), "wx" (the projected input), "state", "product", "reduction" (of a
-            row, the same for all units), "grad" (what a derivative starts from) or "parameter"
-            (one row for all: a matrix as the row of all its numbers).
+        source: "x" (the input), "wx" (the projected input), "state", "product", "reduction" (the
+            same for all units of a row), "grad" (an incoming gradient) or "parameter" (the same for
+            all rows; a matrix is flattened).
         key: Which state part, product, reduction, gradient or parameter.
         offset: The first column.
     """
@@ -72,11 +72,11 @@ class Weight:
     """A block of a matrix parameter: (rows, columns).
 
     Attributes:
-        name: Of the parameter.
-        offset: The first row.
-        rows: How many.
-        columns: How many.
-        first: The first column.
+        name: The parameter's name.
+        offset: First row.
+        rows: Number of rows.
+        columns: Number of columns.
+        first: First column.
         turned: Whether it is a block of the transposed parameter.
     """
 
@@ -88,24 +88,24 @@ class Weight:
     turned: bool = False
 
     def of(self, parameter: Tensor) -> Tensor:
-        """The block itself, or that of the parameter's gradient; a view."""
+        """The block of a parameter, or of its gradient, as a view."""
         matrix = parameter.T if self.turned else parameter
         ends = self.offset + self.rows, self.first + self.columns
         return matrix[self.offset : ends[0], self.first : ends[1]]
 
     def covers(self, shape: Sequence[int]) -> bool:
-        """Whether it is all of a parameter of some shape."""
+        """Whether the block is a whole parameter of this shape."""
         here = self.transposed if self.turned else self
         return (here.offset, here.rows, here.first, here.columns) == (0, shape[0], 0, shape[1])
 
     @property
     def transposed(self) -> Weight:
-        """The same block, lines for columns."""
+        """The transposed block."""
         turned = not self.turned
         return Weight(self.name, self.first, self.columns, self.rows, self.offset, turned)
 
     def part(self, dim: int, offset: int, size: int) -> Weight:
-        """Some of its rows (dimension 0) or columns (1)."""
+        """A slice of its rows (``dim`` 0) or columns (1)."""
         if dim:
             return self.transposed.part(0, offset, size).transposed
         rows = self.offset + offset, size
@@ -117,8 +117,8 @@ class Product:
     """``value @ weight.T``, (B, rows).
 
     Attributes:
-        value: What is multiplied, of the weight's number of columns.
-        weight: By what.
+        value: The left operand, as wide as the weight has columns.
+        weight: The right operand, transposed.
     """
 
     value: Node
@@ -127,12 +127,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Reduction:
-    """One number of each row, made of those of its units.
+    """A reduction over the units of each row.
 
     Attributes:
-        value: Whose units.
-        op: "sum", or "max", the largest, which passes no gradient on.
-        width: How many units read it.
+        value: The operand.
+        op: "sum", or "max", which has no gradient.
+        width: Number of units that read the result.
     """
 
     value: Node
@@ -141,25 +141,25 @@ class Reduction:
 
 
 class Graph:
-    """Makes nodes, each only once, in simplest form."""
+    """Builds nodes: hash-consed, and simplified algebraically."""
 
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
         self._parts: dict[tuple[Node, int, int], Node] = {}
 
     def leaf(self, columns: Columns, width: int) -> Node:
-        """The node of a leaf."""
+        """The leaf that reads these columns."""
         return self._node("leaf", (), columns, width)
 
     def const(self, value: float) -> Node:
-        """The node of a number."""
+        """The node of a constant."""
         return self._node("const", (), float(value), 0)
 
     def apply(self, op: str, *args: Node) -> Node:
-        """The node of an operation on nodes, of which one number a row goes for all units.
+        """The node of a pointwise operation; operands of width 1 are broadcast to all units.
 
         Raises:
-            Untraceable: The arguments' widths differ.
+            Untraceable: The operands' widths differ.
         """
         widths = {arg.width for arg in args} - {0}
         width = max(widths, default=0)
@@ -177,11 +177,11 @@ class Graph:
         return self._simpler(op, args) or self._node(op, args, None, width)
 
     def spread(self, node: Node, width: int) -> Node:
-        """One number a row, or one for all, as that of so many units."""
+        """Broadcast a node of width 1 or 0 to ``width`` units."""
         return node if node.width == width else self._node("spread", (node,), None, width)
 
     def reduce(self, op: str, node: Node) -> Node:
-        """The sum over the units of each row, or the largest of them."""
+        """The sum or maximum over the units of each row."""
         pieces = node.args if node.op == "cat" else (node,)
         return self.fold(op, [self._reduced(op, piece) for piece in pieces])
 
@@ -192,14 +192,14 @@ class Graph:
         return node if node.width == 1 else self._node(op, (node,), None, 1)
 
     def fold(self, op: str, nodes: Sequence[Node]) -> Node:
-        """The sum of some nodes, or the largest, unit by unit."""
+        """The pointwise sum or maximum of several nodes."""
         total, *others = nodes
         for node in others:
             total = self.apply("add" if op == "sum" else "maximum", total, node)
         return total
 
     def cat(self, *nodes: Node) -> Node:
-        """Nodes side by side."""
+        """Concatenate nodes; adjacent columns of a matrix become one leaf."""
         pieces: list[Node] = []
         for node in nodes:
             for piece in node.args if node.op == "cat" else (node,):
@@ -213,7 +213,7 @@ class Graph:
         return self._node("cat", tuple(pieces), None, sum(piece.width for piece in pieces))
 
     def part(self, node: Node, offset: int, width: int) -> Node:
-        """Some units of a node, made of the same units of what it is made of."""
+        """A slice of a node's units, pushed down to its leaves."""
         if node.width == width or node.width == 0:
             return node
         if node.op == "spread":
@@ -258,11 +258,11 @@ class Graph:
         if op == "neg" and args[0].op == "neg":
             return args[0].args[0]
         if op == "detach" and args[0].op in COMPARISONS | {"const", "detach"}:
-            return args[0]  # of which there is no gradient anyway
+            return args[0]  # has no gradient anyway
         return None
 
     def _node(self, op: str, args: tuple[Node, ...], what: Any, width: int) -> Node:
-        if op in ("add", "mul", "maximum", "minimum"):  # the order does not matter
+        if op in ("add", "mul", "maximum", "minimum"):  # commutative
             args = tuple(sorted(args, key=lambda arg: arg.serial))
         key = (op, tuple(arg.serial for arg in args), what, width)
         if key not in self._nodes:
@@ -283,13 +283,13 @@ class Step:
     """A traced step.
 
     Attributes:
-        graph: Where the nodes are made.
-        products: In the order in which they are computed.
-        reductions: In the order in which they are computed.
+        graph: The graph that owns the nodes.
+        products: In an order in which they can be computed.
+        reductions: In an order in which they can be computed.
         state: The state after the step, in the cell's order.
-        state_sizes: Width of each part of the state.
-        wx_size: Columns of the projected input; of the input itself, where its projection belongs
-            to the step.
+        state_sizes: Width of each state part.
+        wx_size: Columns of the projected input; of the raw input, where the step includes the
+            projection.
         parameters: Names and shapes of the parameters that the step uses.
     """
 
@@ -303,12 +303,12 @@ class Step:
 
     @property
     def roots(self) -> list[Node]:
-        """All that has to be computed."""
+        """The nodes that must be computed: new state, and operands of products and reductions."""
         products = (product.value for product in self.products)
         return [*self.state, *products, *(reduction.value for reduction in self.reductions)]
 
     def with_used_parameters(self) -> Step:
-        """The same without the parameters that it does not use."""
+        """The same step without unused parameters."""
         leaves = {node.what for node in walk(self.roots) if node.op == "leaf"}
         used = {leaf.key for leaf in leaves if leaf.source == "parameter"}
         used |= {product.weight.name for product in self.products}
@@ -316,7 +316,7 @@ class Step:
         return replace(self, parameters=shapes)
 
     def to_text(self) -> str:
-        """The step as text, from which ``step_from_text`` makes an equal one anywhere."""
+        """Serialise the step; ``step_from_text`` reads it in any process."""
         place = {node: i for i, node in enumerate(walk(self.roots))}
         return json.dumps(
             {
@@ -335,7 +335,7 @@ class Step:
 
 
 def step_from_text(text: str) -> Step:
-    """The step that ``Step.to_text`` wrote down."""
+    """Deserialise a step written by ``Step.to_text``."""
     data = json.loads(text)
     graph = Graph()
     nodes: list[Node] = []
@@ -358,7 +358,7 @@ def step_from_text(text: str) -> Step:
 
 
 def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
-    """First units and widths of the pieces that lie whole in pieces of all nodes."""
+    """Offsets and widths of the coarsest pieces that cross no concatenation boundary of a node."""
     ends: set[int] = set()
     for node in nodes:
         pieces = node.args if node.op == "cat" else (node,)
@@ -368,7 +368,7 @@ def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
 
 
 def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
-    """The leaf of which two are halves; None if they are not."""
+    """The leaf that two adjacent leaves form; None if they are not adjacent."""
     if a.op != "leaf" or b.op != "leaf" or a.what.source in ("reduction", "grad"):
         return None
     after = Columns(a.what.source, a.what.key, a.what.offset + a.width)
@@ -376,12 +376,12 @@ def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
 
 
 def _plain(what: Any) -> Any:
-    """A leaf's columns or a constant for JSON, which has no word for infinity."""
+    """A leaf's columns or a constant for JSON, which cannot represent infinity."""
     return [what.source, what.key, what.offset] if isinstance(what, Columns) else repr(what)
 
 
 def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:
-    """All nodes that others are made of, each after its arguments; what is known is left out."""
+    """The nodes that roots depend on, in topological order; the walk stops at ``known`` ones."""
     order: dict[Node, None] = {}
 
     def visit(node: Node) -> None:
@@ -396,6 +396,6 @@ def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:
 
 
 def reached_among(known: Mapping[Node, Any], roots: Sequence[Node]) -> list[Node]:
-    """Which known nodes the roots are, or are made of directly, in their own order."""
+    """The known nodes at which a walk from the roots stops, in the order of ``known``."""
     reached = {arg for node in walk(list(roots), known) for arg in node.args} | set(roots)
     return [node for node in known if node in reached]

@@ -1,6 +1,7 @@
-"""What one step computes: a cell's ``step``, and its derivative, as graphs.
+"""Tracing: from a cell's ``step`` to a ``Step`` graph, and from expressions to their derivatives.
 
-A step is run once, on a few rows of no matter what numbers, while every operation is written down.
+The step runs once on stand-in tensors, whose numbers do not matter, under a ``Recorder``. The trace
+is lowered by ``settling.py``, then checked against the cell itself by ``compare.py``.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 from seqnets.engine.surrogate import Surrogates
 
-_ROWS = 173  # not near a round number, as 101 is to 100: what a step makes has other sizes too
+_ROWS = 173  # not close to a round number, as 101 is: a step creates other sizes too
 
 
 def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]:
-    """Trace ``cell.step``, and what it computes of its parameters alone.
+    """Trace ``cell.step``, and apart from it what depends on its parameters alone.
 
     Args:
         cell: The recurrence.
-        project: Whether the projection of the input belongs to the step.
+        project: Whether the step includes the projection of the input.
 
     Raises:
-        Untraceable: It does something else than arithmetic on units, products by parameters and
+        Untraceable: It does something other than pointwise arithmetic, products by parameters and
             reductions of rows.
     """
     try:
@@ -51,7 +52,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
 
 
 def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Preparation]:
-    """The same, written down by a recorder of some kind."""
+    """``trace_step`` with a given class of recorder."""
     recorder, bound, x, state = _stand_ins(cell, kind)
     before = dict(bound.__dict__)
     sizes = {name: _length(value) for name, value in before.items()}
@@ -90,15 +91,15 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
 
 
 def _length(value: Any) -> int | None:
-    """How many things something holds; None if it holds none, or does not say."""
+    """The length of a container; None for anything else."""
     try:
         return len(value)
-    except Exception:  # whatever somebody's class may raise
+    except Exception:  # a user's ``__len__`` may raise anything
         return None
 
 
 def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
-    """The names of weight and bias, if ``cell.project`` is ``F.linear`` with these as they are."""
+    """Names of weight and bias, if ``cell.project`` is ``F.linear`` by unmodified parameters."""
     recorder, bound, x, _ = _stand_ins(cell, Placing)
     try:
         with told_why(), torch.no_grad(), recorder:
@@ -127,20 +128,20 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
 
 
 def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, tuple[Tensor, ...]]:
-    """A recorder, and what it knows: the cell with other parameters, an input and a state."""
+    """A recorder, and the stand-ins that it knows: a cell bound to parameters, input and state."""
     cell.check_sizes()
     dtype, tensors = cell._like.dtype, cell.tensors()
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
-    sizes |= {cell.input_size, *cell.state_sizes}  # none, and no part of one, is taken for rows
+    sizes |= {cell.input_size, *cell.state_sizes}  # no multiple of the number of rows
     rows = next(n for n in itertools.count(_ROWS) if all(size % n for size in sizes - {0}))
-    half = dtype in (torch.bfloat16, torch.float16)  # which may be computed in single
+    half = dtype in (torch.bfloat16, torch.float16)  # may be computed in float32
     dtypes = {dtype, torch.float32} if half else {dtype}
     recorder = kind(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
 
-    # a whole number may be a place in a tensor; place 0 there always is
+    # an integer may be used as an index: 0 is always in range
     parameters = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
     for name, tensor in parameters.items():
-        if tensor.dim() > 1 and tensor.is_floating_point():  # whose inverse may be asked for
+        if tensor.dim() > 1 and tensor.is_floating_point():  # stays invertible
             tensor.diagonal(dim1=-2, dim2=-1).fill_(1)
         recorder.give_parameter(tensor, name)
     state = tuple(torch.zeros(rows, size, dtype=dtype) for size in cell.state_sizes)
@@ -154,16 +155,16 @@ def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, 
 def derive(
     graph: Graph, outputs: Mapping[Any, Node], inputs: Sequence[Node]
 ) -> tuple[Node | None, ...]:
-    """The vector–Jacobian product of expressions, by torch's own derivatives.
+    """The vector-Jacobian product of expressions, by recording torch's autograd.
 
     Args:
-        graph: Where the nodes are made.
-        outputs: Expressions by a key; the leaf ``Columns("grad", key)`` is what comes in for each.
-        inputs: What to differentiate for: leaves, or nodes that count as such. What is the same
-            for all units of a row counts as one number a unit: its gradient is the sum of theirs.
+        graph: The graph in which the derivatives are built.
+        outputs: Expressions by key; the leaf ``Columns("grad", key)`` is the incoming gradient.
+        inputs: What to differentiate with respect to: leaves, or nodes treated as leaves. A value
+            shared by all units of a row counts as one number per unit; the caller sums these.
 
     Returns:
-        The gradient for each input; None where there is none.
+        The gradient of each input; None where there is none.
     """
     recorder = Recorder(graph, 2, {torch.float64, torch.get_default_dtype()}, in_place=True)
     like = torch.empty(2, max((n.width for n in outputs.values()), default=0), dtype=torch.float64)
@@ -192,10 +193,10 @@ def derive(
 
 
 class Entry(torch.autograd.Function):
-    """A number without meaning, through whose gradient others come in: those in a list.
+    """A dummy scalar that feeds the gradients in a list to its inputs when it is differentiated.
 
-    ``torch.autograd.grad`` takes gradients too, and loads sympy for it, a third of a second. The
-    list may be filled after this was applied.
+    Passing ``grad_outputs`` to ``torch.autograd.grad`` would load sympy, which takes a third of a
+    second. The list may be filled after ``apply``.
     """
 
     @staticmethod
