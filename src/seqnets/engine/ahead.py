@@ -1,7 +1,7 @@
-"""What steps compute of their input alone, for all steps at once before them.
+"""Hoisting of what depends on the input alone: computed by torch for all steps before the loop.
 
-A cell may multiply its input inside the step, side by side with its state. A loop would wait for
-these products, and for sums over the input, at every step.
+A cell may multiply ``[x, h]`` inside its step. The input's products and reductions leave the loop,
+which then reads their results in place of the projected input.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from seqnets.engine.settling import overlap
 
 @dataclass(frozen=True)
 class Ahead:
-    """What is computed before the loop.
+    """A step split in two: what is hoisted, and the rest.
 
     Attributes:
         step: The whole step.
-        nodes: What the rest of it reads in place of the projected input, side by side.
-        rest: The step that is left for the loop.
+        nodes: The hoisted nodes, which concatenated replace the projected input.
+        rest: The step that remains for the loop.
     """
 
     step: Step
@@ -33,22 +33,22 @@ class Ahead:
     rest: Step
 
     def of(self, wx: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-        """What the loop reads, (..., W), of the projected input and the cell's tensors."""
+        """The input of ``rest``, (..., W), from the projected input and the cell's tensors."""
         values = values_of(self.step, wx, {}, numbers(self.step, tensors, wx.dtype))
         shape = wx.shape[:-1]
         return torch.cat([values[node].expand(*shape, node.width) for node in self.nodes], -1)
 
 
 def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
-    """What of a step depends on its input alone; None if the projected input says it all.
+    """Hoist what depends on the input alone; None if there is nothing to hoist.
 
-    That is, no product and no reduction; and no column of it is read in two pieces, whose gradients
-    a loop could not tell apart. Units that are repeated stay few as long as they can: the products
-    that repeat them are left to the loop.
+    That is, no product or reduction of the input, and no overlapping leaves, whose gradients a loop
+    could not store. Products that only widen their operand by a constant stay in the loop, so that
+    the input stays narrow.
 
     Args:
-        step: What was traced.
-        constants: The names of weights that nobody learns.
+        step: The traced step.
+        constants: The names of weights without gradients.
     """
     rest = _Rest(step, constants)
     state = tuple(map(rest.of, step.state))
@@ -64,14 +64,14 @@ _MANY = 4
 
 
 class _Rest:
-    """A step made anew, in which all that depends on its input alone is input.
+    """Rebuilds a step, turning hoisted nodes into leaves.
 
     Attributes:
-        graph: Where its nodes are.
-        columns: What is input now, and in which column it begins.
-        width: How many columns there are.
-        products: Those that are left, by their place in the whole step.
-        reductions: The same.
+        graph: The new graph.
+        columns: Hoisted nodes of the whole step, and their first columns.
+        width: Total number of these columns.
+        products: The remaining products, by index in the whole step.
+        reductions: The remaining reductions, by index in the whole step.
     """
 
     def __init__(self, step: Step, constants: Container[str]) -> None:
@@ -85,7 +85,7 @@ class _Rest:
         self._made: dict[Node, Node] = {}
 
     def of(self, node: Node) -> Node:
-        """A node of the whole step, made of what is left."""
+        """A node of the whole step, rebuilt in the new graph."""
         if node not in self._made:
             self._made[node] = self._leaf(node) if node.op == "leaf" else self._again(node)
         return self._made[node]
@@ -115,7 +115,7 @@ class _Rest:
         return self.graph.leaf(Columns(source, key, offset), leaf.width)
 
     def _repeats(self, source: str, key: int) -> bool:
-        """Whether it is a product that makes many units of few."""
+        """Whether it is a product by a constant that makes many units of few."""
         if source != "product":
             return False
         weight = self._step.products[key].weight

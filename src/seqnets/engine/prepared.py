@@ -1,7 +1,8 @@
-"""What steps compute of their parameters alone, for all steps at once before them.
+"""Hoisting of what depends on the parameters alone: run by torch once, before the loop.
 
-A mask over a weight, what makes it antisymmetric, the product of two factors: to loops the result
-is one parameter more, and its gradient goes back to the others by torch's own derivatives.
+A masked, antisymmetric or factorised weight is loop-invariant. The recorder writes its operations
+into a ``Preparation``, and the step reads the result as one more parameter, whose gradient goes
+back to the cell's parameters through autograd.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from seqnets.engine.recorder import FILLS, POINTWISE, VIEWS, Recorder, memory_of
 
 @dataclass(frozen=True)
 class _Place:
-    """What stands for a tensor in a call: a parameter's name, or a place among all results."""
+    """A reference to a tensor in a call: a parameter's name, or an index among all results."""
 
     key: str | int
 
 
 @dataclass(frozen=True)
 class _Call:
-    """An operation, and the places of its results."""
+    """A recorded operation, and the indices of its results."""
 
     func: Any
     args: tuple[Any, ...]
@@ -39,23 +40,23 @@ class _Call:
 
     @property
     def reads(self) -> set[str | int]:
-        """The keys of its tensors."""
+        """The keys of its operands."""
         return {part.key for part in tree_iter((self.args, self.kwargs)) if type(part) is _Place}
 
 
 _Found = dict[Any, Tensor]
-"""Tensors by the keys of places."""
+"""Tensors by the keys of ``_Place``."""
 
 
 @dataclass(frozen=True)
 class _OwnGradient:
-    """The backward pass of a function of parameters alone that has one of its own.
+    """The recorded backward pass of a custom autograd function of parameters alone.
 
     Attributes:
-        calls: What it computes.
-        grad: The key of the gradient that comes in.
+        calls: Its operations.
+        grad: The key of the incoming gradient.
         reads: The keys of all else that it reads.
-        gradients: Those of the gradients for what the function was given; None for none.
+        gradients: The keys of the gradients of the function's inputs; None for no gradient.
     """
 
     calls: tuple[_Call, ...]
@@ -64,11 +65,11 @@ class _OwnGradient:
     gradients: tuple[str | int | None, ...]
 
     def __call__(self, value: Tensor, *tensors: Tensor) -> Tensor:
-        """What the function gave, as made of what it was given by the function itself.
+        """The function's output, attached to its inputs with this backward pass.
 
         Args:
-            value: What it gave.
-            tensors: What it was given, and then what its backward pass reads.
+            value: The output.
+            tensors: The inputs, then what the backward pass reads.
         """
         made: Tensor = _WithGradient.apply(self, value, *tensors)
         return made
@@ -93,10 +94,10 @@ class _WithGradient(torch.autograd.Function):
 
 
 def _run(calls: Iterable[_Call], found: _Found, device: torch.device) -> _Found:
-    """Run calls, and add their results to what they read."""
+    """Run calls, adding their results to ``found``, from which they read."""
     for call in calls:
         args, kwargs = tree_map_only(_Place, lambda p: found[p.key], (call.args, call.kwargs))
-        if kwargs.get("device") is not None:  # of stand-ins
+        if kwargs.get("device") is not None:  # the stand-ins' device
             kwargs["device"] = device
         found.update(zip(call.results, listed(call.func(*args, **kwargs)), strict=True))
     return found
@@ -104,11 +105,11 @@ def _run(calls: Iterable[_Call], found: _Found, device: torch.device) -> _Found:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is computed of parameters before a loop.
+    """Operations on parameters that run before a loop.
 
     Attributes:
-        calls: In the order in which they run.
-        made: Which results the loop reads, by the names that they have there.
+        calls: In execution order.
+        made: The results that the loop reads: pairs of a name in the step, and a key.
     """
 
     calls: tuple[_Call, ...] = ()
@@ -117,21 +118,21 @@ class Preparation:
 
     @property
     def reads(self) -> set[str]:
-        """The names of the parameters that it is computed from."""
+        """The names of the parameters that it reads."""
         return {key for key in self._read_with(self.calls) if isinstance(key, str)}
 
     @property
     def constants(self) -> set[str]:
-        """The names of what is made of no parameter, as ones and zeros are."""
+        """The names of results that depend on no parameter, as ones and zeros."""
         made = {key for call in self._parted[0] for key in call.results}
         return {name for name, key in self.made if key in made}
 
     def _read_with(self, calls: Iterable[_Call]) -> set[str | int]:
-        """The keys that the loop reads, and those that some calls do."""
+        """The keys that the loop or some calls read."""
         return {*dict(self.made).values()}.union(*(call.reads for call in calls))
 
     def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All that a loop reads by name: a cell's tensors, and what is made of them."""
+        """All that a loop reads by name: a cell's tensors, and the results computed from them."""
         if not self.made:
             return tensors
         device = next(iter(tensors.values())).device
@@ -141,7 +142,7 @@ class Preparation:
 
     @cached_property
     def _parted(self) -> tuple[list[_Call], list[_Call]]:
-        """The calls that read no parameter, as those that make ones and zeros; and all others."""
+        """The calls that depend on no parameter, and all others."""
         known: set[str | int] = set()
         constant, depending = [], []
         for call in self.calls:
@@ -153,7 +154,7 @@ class Preparation:
         return constant, depending
 
     def _constants_on(self, device: torch.device) -> _Found:
-        """What reads no parameter: kept for the next time, unless somebody watches the calls."""
+        """The constants on a device; cached, unless operations are being captured or watched."""
         constant, depending = self._parted
         captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
@@ -168,35 +169,35 @@ class Preparation:
 
 
 class Preparing(Recorder):
-    """Writes down a step, and apart from it what it computes of its parameters alone.
+    """Records a step, and separately what depends on its parameters alone.
 
-    All but views and the arithmetic of rows, which the step may as well do by itself.
+    Views and pointwise arithmetic on vectors stay in the step, where they cost nothing.
 
     Args:
-        graph, rows, dtypes: As a recorder's.
-        scalar: Whether one number is one for all units, and not one a unit.
+        graph, rows, dtypes: As for ``Recorder``.
+        scalar: Whether a parameter of one number is shared by all units.
     """
 
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes)
         self._rows, self._scalar = rows, scalar
-        self._keys: dict[int, str | int] = {}  # of the tensors made of parameters alone
+        self._keys: dict[int, str | int] = {}  # by id, of what depends on parameters alone
         self._calls: list[_Call] = []
         self._numbers = itertools.count()
-        self._made: dict[str, tuple[Tensor, str | int]] = {}  # those that the step reads
+        self._made: dict[str, tuple[Tensor, str | int]] = {}  # what the step reads
 
     def give_parameter(self, tensor: Tensor, name: str) -> None:
-        """Say that a tensor is a parameter."""
+        """Register a parameter."""
         self.name_parameter(tensor, name, scalar=self._scalar)
         self._keys[id(tensor)] = name
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of what was made for the step, by the name that it has there."""
+        """The shapes of the prepared tensors, by their names in the step."""
         return {name: tuple(tensor.shape) for name, (tensor, _) in self._made.items()}
 
     def preparation(self, names: Container[str]) -> Preparation:
-        """What has to run before a step that reads these names."""
+        """The preparation of a step that reads these names, without dead calls."""
         made = {name: key for name, (_, key) in self._made.items() if name in names}
         needed = {*made.values()}
         for call in reversed(self._calls):
@@ -210,7 +211,7 @@ class Preparing(Recorder):
     ) -> Any:
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
         given = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
-        if name == "lift_fresh":  # of a list of numbers in the step, which are what they are
+        if name == "lift_fresh":  # a literal in the step
             one = args[0].dim() == 0 and args[0].is_floating_point()
             self.name(args[0], self.graph.const(args[0].item()) if one else None)
             numbers = {"dtype": args[0].dtype, "device": args[0].device}
@@ -227,7 +228,7 @@ class Preparing(Recorder):
         if result is None:
             with self:
                 composed = func.decompose(*args, **kwargs)
-            if composed is not NotImplemented:  # and written down, operation by operation
+            if composed is not NotImplemented:  # recorded operation by operation
                 return composed
             result = func(*args, **kwargs)
             for tensor in listed(result):
@@ -240,11 +241,11 @@ class Preparing(Recorder):
         return result
 
     def _is_made(self, tensor: Tensor) -> bool:
-        """Whether a tensor is made of parameters alone."""
+        """Whether a tensor depends on parameters alone."""
         return id(tensor) in self._keys
 
     def _is_row(self, tensor: Tensor) -> bool:
-        """Whether what is made of parameters alone is known to the step already, as units."""
+        """Whether a tensor already has a node in the step."""
         return not isinstance(self._meaning.get(id(tensor)), (Weight, str, NoneType))
 
     def _write(self, func: Any, args: Any, kwargs: Any, results: Sequence[Tensor]) -> None:
@@ -254,7 +255,7 @@ class Preparing(Recorder):
         self._keys.update(zip(map(id, results), places, strict=True))
 
     def node(self, value: Any) -> Node:
-        """What a tensor or a number is, as a node; a column of a matrix is as good as a row."""
+        """The node of a tensor or number; a column of a matrix is prepared as a row."""
         meaning = self._meaning_of(value)
         column = isinstance(meaning, Weight) and (meaning.turned or meaning.rows > 1)
         if column and self._is_made(value) and (value.dim() < 2 or value.shape[0] == 1):
@@ -273,22 +274,22 @@ class Preparing(Recorder):
         return self._prepared(tensor) if rows else meaning
 
     def _prepared(self, tensor: Tensor) -> Any:
-        """What is made of parameters alone, as one more for the step to read."""
+        """Let the step read a tensor that depends on parameters alone as one more parameter."""
         if tensor.is_complex():
             raise Untraceable(f"arithmetic in {tensor.dtype}")
         name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._shapes)
         self._made[name] = tensor, self._keys[id(tensor)]
         known = memory_of(tensor) in self._given
         self.name_parameter(tensor, name, scalar=self._scalar)
-        if not known:  # it may still be changed in place, and is another one then
+        if not known:  # it may still change in place
             self._given.remove(memory_of(tensor))
         return super()._meaning_of(tensor)
 
     def _detached(self, node: Node) -> Node:
-        return self.graph.apply("detach", node)  # a step's own
+        return self.graph.apply("detach", node)  # called by the step itself
 
     def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
-        """As torch has it, which looks at what is left: a quotient may be rounded up."""
+        """As torch rounds it, from the remainder: the quotient itself may be rounded up."""
         by_quotient = super()._whole_quotient(rounding, a, b)
         if rounding != "floor":
             return by_quotient
@@ -305,7 +306,7 @@ class Preparing(Recorder):
             self._keys.pop(id(other), None)
 
     def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
-        """A tensor, a part of which in memory is another one now; None where that is not known."""
+        """As in ``Recorder``; of parameters alone, by a scatter into the whole storage."""
         if not self._is_made(whole) or not self._is_made(new):
             return super()._with_part(whole, part, new)
         size = whole.untyped_storage().nbytes() // whole.element_size()
@@ -317,7 +318,7 @@ class Preparing(Recorder):
             return changed.view(whole.shape)
 
     def _take(self, tensor: Tensor, other: Tensor) -> None:
-        """Let a tensor be what another one is."""
+        """Give a tensor the meaning, and the key, of another."""
         super()._take(tensor, other)
         if self._is_made(other):
             self._keys[id(tensor)] = self._keys[id(other)]
@@ -325,12 +326,12 @@ class Preparing(Recorder):
     def _give_gradient(
         self, made: Tensor, given: Sequence[Tensor], backward: Callable[[Tensor], Any]
     ) -> None:
-        """Say that what was made of parameters has a backward pass of its own.
+        """Register a custom backward pass of a tensor that depends on parameters alone.
 
         Args:
-            made: What it is the gradient of.
-            given: What that was made of.
-            backward: From the gradient that comes in to those of all that was given.
+            made: The function's output.
+            given: Its inputs.
+            backward: From the incoming gradient to those of the inputs.
         """
         grad, before = torch.zeros(made.shape, dtype=made.dtype), self._calls
         self._keys[id(grad)] = place = next(self._numbers)
@@ -361,12 +362,12 @@ _LINEAR = {
     **dict.fromkeys(("index_put", "masked_fill"), (0, 2)),
     "where": (1, 2),
 }
-"""Operations that are linear in some of their arguments together, and in which."""
+"""Operations that are jointly linear in some of their arguments, and the indices of these."""
 _BILINEAR = {"mul", "div", "mm", "bmm", "mv", "dot"}
 
 
 def _check_linear(calls: Sequence[_Call], grad: int, results: Sequence[Any]) -> None:
-    """Raise unless a backward pass is linear in a gradient, so that once will do for all steps."""
+    """Raise unless a backward pass is linear, so that it may run once on the sum over steps."""
     linear, zeros = {grad}, set[str | int]()
     for call in calls:
         name = getattr(call.func, "__name__", "another function").split(".")[0]
@@ -389,16 +390,16 @@ def _check_linear(calls: Sequence[_Call], grad: int, results: Sequence[Any]) -> 
 
 
 def _is_pure(func: Any, given: Sequence[Tensor]) -> bool:
-    """Whether an operation makes the same of the same, in tensors whose shapes are known."""
+    """Whether an operation is deterministic and functional, with static output shapes."""
     name, tags = func._schema.name.removeprefix("aten::"), func.tags
     if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in tags or "empty" in name:
         return False
-    if torch.Tag.dynamic_output_shape in tags:  # a place is none, where it is true or false
+    if torch.Tag.dynamic_output_shape in tags:  # indices are fine, masks are not
         return name == "index" and not any(tensor.dtype == torch.bool for tensor in given[1:])
     returned = (str(result.type) for result in func._schema.returns)
     return all(kind in ("Tensor", "List[Tensor]") for kind in returned)
 
 
 def listed(results: Any) -> list[Tensor]:
-    """What an operation returns: one tensor, several, or none where it checks something."""
+    """An operation's results as a list; empty for an assertion."""
     return [results] if isinstance(results, Tensor) else list(results or ())

@@ -1,8 +1,8 @@
-"""What a step's forward and backward pass do, in the order in which they do it.
+"""Scheduling: from a traced ``Step`` to a ``Program``, the stages of its two passes over one step.
 
-A pass over one step is a list of stages. A stage computes products of whole rows and reductions of
-them, then expressions unit by unit, and stores what later stages, steps or the other pass need.
-Nothing here knows of threads, vectors or a language.
+A stage computes matrix products and row reductions, then pointwise expressions of one width, and
+stores what later stages, other steps or the other pass read. The printers in ``c/`` and ``triton/``
+and the loops in ``eager.py`` take programs; nothing here depends on a target.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from seqnets.engine.trace import derive
 
 @dataclass(frozen=True)
 class Buffer:
-    """A matrix of a row for each sequence, at one step.
+    """A matrix with one row for each sequence, at one step.
 
     Attributes:
-        kind: "x" (the input), "state" (a part before the step), "value" (what a product
-            multiplies), "reduced" (what a reduction is made of), "saved"; and in the backward pass
-            "dwx", "dz" (of a product), "dsum" (of a sum, the share of each unit that reads it),
-            "dcross" (of what later stages read), "carry" (of a state part, on its way back) and
-            "unit" (of a parameter with one number a unit: the sum over rows and steps).
+        kind: "x" (the input), "state" (a part before the step), "value" (a product's operand),
+            "reduced" (a reduction's operand), "saved"; and gradients in the backward pass: "dwx",
+            "dz" (of a product), "dsum" (of a sum, one contribution per unit that reads it),
+            "dcross" (of what later stages read), "carry" (of a state part, to the step before) and
+            "unit" (of a pointwise parameter, summed over rows and steps).
         key: Which state part, product, reduction or parameter.
     """
 
@@ -37,12 +37,12 @@ class Buffer:
 
 @dataclass(frozen=True)
 class StageProduct:
-    """Rows times a parameter.
+    """A product that a stage computes.
 
     Attributes:
         product: Index among the step's products.
-        value: The rows that are multiplied.
-        blocks: How many times the stage's width the result is wide.
+        value: The left operand.
+        blocks: Width of the result in multiples of the stage's width.
     """
 
     product: int
@@ -52,13 +52,13 @@ class StageProduct:
 
 @dataclass(frozen=True)
 class Store:
-    """A number that is kept.
+    """A value that a stage writes to memory.
 
     Attributes:
-        buffer: Where.
+        buffer: The destination.
         offset: Its first column.
-        node: What; None for the gradient of a state part on which nothing depends: zero.
-        add: Whether it is added to what is there.
+        node: The value; None for the gradient of a state part on which nothing depends: zero.
+        add: Whether to accumulate.
     """
 
     buffer: Buffer
@@ -69,16 +69,16 @@ class Store:
 
 @dataclass
 class Stage:
-    """Products and reductions, then expressions.
+    """Products and reductions, then pointwise expressions.
 
     Attributes:
-        width: Units.
-        products: What is multiplied first.
-        reductions: What is made of whole rows first, by its index among the step's reductions; in
-            the backward pass, those whose gradients are made of their shares.
-        stores: What is kept.
-        state: State parts that the stage makes, and their expressions; in the backward pass, those
-            whose gradients come in here.
+        width: Number of units.
+        products: Computed first.
+        reductions: Computed first, by index among the step's reductions; in the backward pass,
+            those whose gradients are summed here from their "dsum" contributions.
+        stores: What the stage writes.
+        state: State parts that the stage computes, and their expressions; in the backward pass,
+            those whose incoming gradients it reads.
     """
 
     width: int
@@ -90,23 +90,23 @@ class Stage:
 
 @dataclass(eq=False)
 class Program:
-    """Both passes of a step.
+    """The schedule of a step's forward and backward pass.
 
     Attributes:
         step: The traced step.
         forward: Stages, in order.
         backward: Stages, in order.
-        saved: What the forward pass keeps of each step, and in which column; what later stages of
-            the same step read comes first.
-        crossing: Columns of it that later stages of the same step read.
-        units: Parameters with one number a unit, as leaves, each with its stage's width: loops sum
-            their gradients over rows and steps.
-        shared: Products whose gradient is that of the projected input, number by number.
-        biases: Others of these, whose gradient is the sum of the projected input's, and from which
-            of its columns on.
-        gaps: Buffers of the backward pass with columns that no stage stores.
-        befores: State parts whose values before each step the backward pass needs, or what it needs
-            is made of, in their order: lean memory keeps no more than these.
+        saved: Nodes that the forward pass saves at each step, and their first columns; those that
+            later stages of the same step read come first.
+        crossing: Number of columns of ``saved`` that later stages of the same step read.
+        units: Pointwise parameters, as leaves, each with its stage's width: loops sum their
+            gradients over rows and steps.
+        shared: Products whose gradient equals that of the projected input.
+        biases: Pointwise parameters whose gradient is a column sum of the projected input's, and
+            its first column; they are not in ``units``.
+        gaps: Gradient buffers with columns that no stage stores.
+        befores: State parts whose values before each step the backward pass needs, directly or to
+            recompute what it needs, in order: lean memory keeps nothing else.
     """
 
     step: Step
@@ -122,12 +122,12 @@ class Program:
 
     @cached_property
     def saved_size(self) -> int:
-        """Columns of what is kept of each step."""
+        """Total width of ``saved``."""
         return sum(node.width for node in self.saved)
 
     @cached_property
     def unit_columns(self) -> dict[Node, int]:
-        """Where the sums of each of ``units`` begin, beside each other: a parameter's by offset."""
+        """The first column of each of ``units`` in one row of sums, by parameter and offset."""
         columns, size = {}, 0
         for leaf in sorted(self.units, key=lambda leaf: (leaf.what.key, leaf.what.offset)):
             columns[leaf], size = size, size + self.units[leaf]
@@ -135,27 +135,24 @@ class Program:
 
     @cached_property
     def unit_size(self) -> int:
-        """How many sums there are."""
+        """Total width of ``units``."""
         return sum(self.units.values())
 
     @cached_property
     def values(self) -> list[int]:
-        """Products that multiply something else than a state part or the input."""
+        """Products whose operand is neither a whole state part nor the input."""
         stores = [store for stage in self.forward for store in stage.stores]
         return [store.buffer.key for store in stores if store.buffer.kind == "value"]
 
     @cached_property
     def kept_sizes(self) -> list[int]:
-        """Columns of all that the forward pass keeps: state parts, values, and ``saved``.
-
-        One column at least of the last.
-        """
+        """Widths of what the forward pass keeps: ``befores``, ``values``, ``saved`` (at least 1)."""
         befores = [self.step.state_sizes[p] for p in self.befores]
         values = [self.step.products[k].weight.columns for k in self.values]
         return [*befores, *values, max(1, self.saved_size)]
 
     def crossing_into(self, stage: Stage) -> dict[Node, int]:
-        """What an earlier stage of the same step may have kept for one, and in which column."""
+        """The crossing nodes that a stage does not store itself, and their first columns."""
         here = {store.node for store in stage.stores if store.buffer.kind == "saved"}
         return {
             node: offset
@@ -164,7 +161,7 @@ class Program:
         }
 
     def part_of(self, product: int) -> int | None:
-        """The state part that a product multiplies; None if it is another value."""
+        """The whole state part that is a product's operand; None if it is another value."""
         leaf = self.step.products[product].value
         if leaf.op != "leaf" or leaf.what.source != "state":
             return None
@@ -172,7 +169,7 @@ class Program:
 
 
 def make_program(step: Step, *, backward: bool = True) -> Program:
-    """Cut a step into stages, derive its backward pass, and choose what is kept between the two.
+    """Cut a step into stages, derive its backward pass, and choose what is saved in between.
 
     Raises:
         Untraceable: A stage is not of one width.
@@ -195,7 +192,7 @@ class _Planner:
     def __init__(self, step: Step) -> None:
         self.step, self.graph, self.products = step, step.graph, step.products
         self._stages: dict[Node, int] = {}
-        self._products: dict[int, int] = {}  # the stages that compute them
+        self._products: dict[int, int] = {}  # the stage that computes each
         self._widths: dict[int, int] = {}
         self.parts = [self._leaf_of(product, "state") for product in self.products]
         self.begins = [self._leaf_of(p, "state", "x") is not None for p in self.products]
@@ -208,7 +205,7 @@ class _Planner:
         self.widths = [self._width(n) for n in range(self.count)]
 
     def _leaf_of(self, product: Product, *sources: str) -> Any:
-        """The key of the whole matrix that a product multiplies; None if it is no such one."""
+        """The key of the whole matrix that a product's operand is; None if it is not one."""
         leaf = product.value
         if leaf.op != "leaf" or leaf.what.source not in sources:
             return None
@@ -217,7 +214,7 @@ class _Planner:
         return leaf.what.key if leaf.width == self.step.state_sizes[leaf.what.key] else None
 
     def stage(self, node: Node) -> int:
-        """The stage that computes a node: the first of its width in which all it needs is there."""
+        """The stage that computes a node: the first of its width with all operands available."""
         if node not in self._stages:
             found = max(map(self.stage, node.args), default=0)
             if node.op == "leaf" and node.what.source == "product":
@@ -230,7 +227,7 @@ class _Planner:
         return self._stages[node]
 
     def place(self, node: Node) -> int:
-        """The stage that stores a node: leaves too are stored with others of their width."""
+        """The stage that stores a node: also for leaves, one of the node's width."""
         stage = self.stage(node)
         return self._of_width(node.width, stage) if node.width else stage
 
@@ -247,13 +244,13 @@ class _Planner:
         return 0 if self.begins[k] else self.place(self.products[k].value) + 1
 
     def _of_width(self, width: int, first: int) -> int:
-        """The first stage from one on that has a width, or none yet."""
+        """The first stage from ``first`` on whose width matches or is still free."""
         while self._widths.setdefault(first, width) != width:
             first += 1
         return first
 
     def crossing(self) -> list[Node]:
-        """Nodes that a later stage reads than the one that computes them."""
+        """Nodes that a later stage reads."""
         found: dict[Node, None] = {}
         for node in walk(self.roots):
             for arg in node.args:
@@ -284,10 +281,10 @@ class _Planner:
         return stages
 
     def backward(self, crossing: dict[Node, int]) -> tuple[list[Stage], dict[Node, int]]:
-        """The stages of the backward pass, and the parameters with one number a unit."""
+        """The stages of the backward pass, and the pointwise parameters (``Program.units``)."""
         stages = []
         units: dict[Node, int] = {}
-        stored: set[tuple[Buffer, int]] = set()  # from the second time on it is added to
+        stored: set[tuple[Buffer, int]] = set()  # later stores accumulate
         for n in reversed(range(self.count)):
             stage = Stage(self.widths[n])
             outputs = self._outputs(n, stage, crossing)
@@ -301,9 +298,9 @@ class _Planner:
                 if not crosses and self._is_largest(leaf):
                     continue
                 if not crosses and leaf.what.source == "parameter":
-                    units[leaf] = max(units.get(leaf, 0), stage.width)  # one number for stages
+                    units[leaf] = max(units.get(leaf, 0), stage.width)  # a scalar has any stage's
                     place = (Buffer("unit", list(units).index(leaf)), 0)
-                    stored.add(place)  # over rows and steps
+                    stored.add(place)  # accumulates over rows and steps
                 elif crosses:
                     place = (Buffer("dcross"), crossing[leaf])
                 else:
@@ -324,7 +321,7 @@ class _Planner:
         return found and self.reductions[leaf.what.key].op == "max"
 
     def _outputs(self, n: int, stage: Stage, crossing: dict[Node, int]) -> dict[Any, Node]:
-        """What a stage computes whose gradients come in, by the key of ``Columns("grad", …)``."""
+        """Nodes of a stage with an incoming gradient, by the key of ``Columns("grad", …)``."""
         outputs: dict[Any, Node] = {}
         for p, node in enumerate(self.step.state):
             if self.place(node) == n:
@@ -345,7 +342,7 @@ class _Planner:
         return outputs
 
     def _inputs(self, n: int, outputs: Sequence[Node], crossing: dict[Node, int]) -> list[Node]:
-        """What a stage's expressions are made of: leaves, and what earlier stages computed."""
+        """What a stage's expressions read: leaves, and nodes of earlier stages."""
         found: dict[Node, None] = {}
 
         def visit(node: Node) -> None:
@@ -379,7 +376,7 @@ class _Planner:
 
 
 def _refuse_overlaps(roots: Sequence[Node]) -> None:
-    """Raise if gradients of some columns would come in as parts of two different pieces."""
+    """Raise if leaves overlap, so that a column's gradient would be split between two stores."""
     pieces: dict[Any, list[tuple[int, int]]] = {}
     for node in walk(roots):
         if node.op == "leaf" and node.what.source in ("wx", "product"):
@@ -399,7 +396,7 @@ def _is_computed(node: Node) -> bool:
 
 
 def _columns(nodes: Sequence[Node]) -> dict[Node, int]:
-    """Nodes side by side: the first column of each."""
+    """The first column of each node when they are concatenated."""
     columns, size = {}, 0
     for node in nodes:
         columns[node], size = size, size + node.width
@@ -407,11 +404,10 @@ def _columns(nodes: Sequence[Node]) -> dict[Node, int]:
 
 
 def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
-    """The fewest numbers from which a backward pass can compute all it needs of the forward one.
+    """The smallest set of nodes to save from which the backward pass can recompute the rest.
 
     A minimum cut between what the forward pass had and what the backward pass needs; of several,
-    the one that leaves the least to be computed again. State, parameters and what crosses from
-    stage to stage are there anyway.
+    the one with the least recomputation. State, parameters and crossing nodes are available anyway.
     """
     free = dict.fromkeys(crossing)
     stored = {s.node for stage in stages for s in stage.stores if s.node is not None}
@@ -425,7 +421,7 @@ def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
     }
     needed = {node for node in needed if node.width} - late - crossing
     network = _Network()
-    ordered = sorted(needed, key=lambda node: node.serial)  # a set's order is not always the same
+    ordered = sorted(needed, key=lambda node: node.serial)  # for determinism
     early = [node for node in walk(ordered, free) if node.width]
     for node in early:
         network.add((node, "after"), (node, "before"), node.width)
@@ -442,7 +438,7 @@ def _kept(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
 
 
 def _befores(step: Step, stages: Sequence[Stage]) -> list[int]:
-    """The state parts that a backward pass needs, or what it needs is made of."""
+    """See ``Program.befores``."""
     needed = [store.node for stage in stages for store in stage.stores if store.node]
     needed += [product.value for product in step.products]
     for k, reduction in reversed(list(enumerate(step.reductions))):
@@ -458,7 +454,7 @@ def _is_of(node: Node, source: str) -> bool:
 class _Network:
     """A flow network, and its minimum cut by augmenting paths (Ford & Fulkerson, 1956).
 
-    Written out because a library for it takes longer to load than all else that is done here.
+    Importing a graph library would take longer than scheduling.
     """
 
     def __init__(self) -> None:
@@ -470,7 +466,7 @@ class _Network:
         self._room.setdefault(head, {}).setdefault(tail, 0)
 
     def near_side(self, source: Any, sink: Any) -> set[Any]:
-        """What can still be reached from the source once nothing more reaches the sink."""
+        """The source's side of the minimum cut that is nearest to the source."""
         while True:
             came: dict[Any, Any] = {source: None}
             queue = deque([source])
@@ -493,7 +489,7 @@ class _Network:
 
 
 def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
-    """Let a product whose gradient is that of the projected input use its buffer."""
+    """The products that can share the buffer of the projected input's gradient: it is equal."""
     stores = [store for stage in stages for store in stage.stores]
 
     def gradient(buffer: Buffer) -> dict[int, Node | None] | None:
@@ -509,11 +505,11 @@ def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
 
 
 def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
-    """Find the parameters whose gradients are the projected input's, and from which column on."""
+    """Find pointwise parameters whose gradient is a column sum of ``dwx``: the first column."""
     stores = [(stage.width, store) for stage in stages for store in stage.stores]
 
     def once(kind: str) -> dict[tuple[int, int], tuple[int, Node | None]]:
-        """What becomes a buffer's gradient and how wide, by key and column, but no sums."""
+        """Width and node of each store into a kind of buffer, by key and column, if not summed."""
         mine = [(width, store) for width, store in stores if store.buffer.kind == kind]
         times = Counter((store.buffer.key, store.offset) for _, store in mine)
         found = {(s.buffer.key, s.offset): (width, s.node) for width, s in mine}
@@ -531,7 +527,7 @@ def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
 def _without(
     some: Container[Node], stages: Sequence[Stage], units: dict[Node, int]
 ) -> dict[Node, int]:
-    """Parameters with one number a unit but for some, which stages do not sum any more."""
+    """Remove some pointwise parameters from ``units`` and from the stages' stores."""
     leaves = list(units)
     left = {leaf: width for leaf, width in units.items() if leaf not in some}
     places = {leaf: k for k, leaf in enumerate(left)}
@@ -547,7 +543,7 @@ def _without(
 
 
 def _gaps(step: Step, stages: Sequence[Stage]) -> set[Buffer]:
-    """Buffers of gradients with columns that no stage stores."""
+    """Gradient buffers with columns that no stage stores."""
     stored: dict[Buffer, int] = {}
     for stage in stages:
         for store in stage.stores:

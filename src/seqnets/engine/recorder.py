@@ -1,4 +1,9 @@
-"""What torch's operations on stand-ins mean, written down as a graph while they run."""
+"""The tracer: a dispatch mode that records aten operations on stand-in tensors as graph nodes.
+
+``trace.py`` runs a step under a subclass: ``prepared.py`` adds operations on parameters alone,
+``moving.py`` operations that move units, ``placing.py`` data-dependent indices, ``surrogate.py``
+custom gradients. Operations that are not known here are decomposed into ones that are.
+"""
 
 from __future__ import annotations
 
@@ -48,21 +53,21 @@ _UNWRITTEN = "memory that nothing was written to"
 
 
 class Watcher(TorchDispatchMode):
-    """Sees operations run, and loads no compiler for that."""
+    """A dispatch mode that does not import torch's compiler."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would load its compiler, which takes a second, to be told to skip this
+        return False  # else torch imports its compiler, which takes a second, to skip this mode
 
 
 class Recorder(Watcher):
-    """Writes down what each tensor is while operations run.
+    """Records the meaning of each tensor, most often a node, while operations run.
 
     Args:
-        graph: Where the nodes are made.
-        rows: Rows of a batch, a size that nothing else has.
-        dtypes: What may be computed in.
-        in_place: Whether operations in place may change what others see.
+        graph: The graph in which nodes are built.
+        rows: Rows of the batch; no other size is a multiple of it.
+        dtypes: The dtypes that arithmetic may use.
+        in_place: Whether in-place operations may change tensors with aliases.
     """
 
     def __init__(
@@ -76,21 +81,21 @@ class Recorder(Watcher):
         self._shapes: dict[str, torch.Size] = {}
         self._in_place = in_place
         self._meaning: dict[int, Any] = {}
-        self._alive: dict[int, Tensor] = {}  # an address names one only as long as that lives
-        self._given: set[int] = set()  # memories of what was there before
+        self._alive: dict[int, Tensor] = {}  # ids are unique only among live objects
+        self._given: set[int] = set()  # storages that exist before the step
 
     def give(self, tensor: Tensor, meaning: Any) -> None:
-        """Say what a tensor is that is there before anything runs."""
+        """Set the meaning of a tensor that exists before the step runs."""
         self.name(tensor, meaning)
         self._given.add(memory_of(tensor))
 
     def name(self, tensor: Tensor, meaning: Any) -> None:
-        """Say what a tensor is."""
+        """Set the meaning of a tensor."""
         self._alive[id(tensor)] = tensor
         self._meaning[id(tensor)] = meaning
 
     def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
-        """Say that a tensor is a parameter; ``scalar``, that one number is not one a unit."""
+        """Register a parameter; with ``scalar``, one of a single number is shared by all units."""
         self._shapes[name] = tensor.shape
         if tensor.dim() == 2:
             self.give(tensor, Weight(name, 0, *tensor.shape))
@@ -102,23 +107,23 @@ class Recorder(Watcher):
             self.give(tensor, f"the parameter {name} of {tensor.dim()} dimensions")
 
     def give_columns(self, tensor: Tensor, columns: Columns, width: int | None = None) -> None:
-        """Say that a tensor is a leaf; ``width`` is that of its rows if omitted."""
+        """Register a leaf; ``width`` defaults to the size of the last dimension."""
         width = tensor.shape[-1] if width is None else width
         self.give(tensor, partial(self._leaf, columns, width, tensor.dtype == torch.bool))
 
     def _leaf(self, columns: Columns, width: int, truth: bool) -> Node:
-        leaf = self.graph.leaf(columns, width)  # loops hold what is true or false as 1 or 0
+        leaf = self.graph.leaf(columns, width)  # loops store booleans as 1 or 0
         return self.graph.apply("ne", leaf, self.graph.const(0)) if truth else leaf
 
     def _meaning_of(self, tensor: Any) -> Any:
-        """What was said of a tensor; None if nothing. Nodes are made in the order of their use."""
+        """A tensor's meaning, None if unknown. Leaves are built lazily, in the order of use."""
         meaning = self._meaning.get(id(tensor)) if isinstance(tensor, Tensor) else None
         if isinstance(meaning, partial):
             meaning = self._meaning[id(tensor)] = meaning()
         return meaning
 
     def node(self, value: Any) -> Node:
-        """What a tensor or a number is, as a node."""
+        """The node of a tensor or Python number."""
         if isinstance(value, (bool, int, float)):
             return self.graph.const(value)
         meaning = self._meaning_of(value)
@@ -131,28 +136,28 @@ class Recorder(Watcher):
         raise Untraceable(f"arithmetic with {_told(value, meaning)}")
 
     def _is_number(self, value: Any) -> bool:
-        """Whether a tensor or a number is known to be one number and no other."""
+        """Whether a value is a Python number or a constant tensor."""
         meaning = self._meaning_of(value)
         return not isinstance(value, Tensor) or getattr(meaning, "op", None) == "const"
 
     def _matrix(self, tensor: Tensor) -> Any:
-        """What a tensor is that something is multiplied by."""
+        """The meaning of a product's right operand."""
         return self._meaning_of(tensor)
 
     def _number(self, value: Any) -> Node:
-        """What a tensor or a number is, as a node; what is true or false as 1 or 0."""
+        """The node of a value, with booleans converted to 1 or 0."""
         node = self.node(value)
         if not isinstance(value, Tensor) or value.dtype != torch.bool:
             return node
         return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
 
     def _as_in(self, tensor: Tensor, number: Node) -> Node:
-        """A number as what a tensor has it as: where that is true or false, whether it is not 0."""
+        """A numeric node converted to a tensor's kind: ``!= 0`` where that is boolean."""
         truth = tensor.dtype == torch.bool
         return self.graph.apply("ne", number, self.graph.const(0)) if truth else number
 
     def _truth(self, value: Any) -> Node:
-        """The number 1 for what is true or not 0, or else 0."""
+        """The node of a value's truth, as 1 or 0."""
         node = self.node(value)
         if isinstance(value, Tensor) and value.dtype != torch.bool:
             node = self.graph.apply("ne", node, self.graph.const(0))
@@ -174,19 +179,19 @@ class Recorder(Watcher):
             if (apart := _out_of_place(func)) is not None:
                 return self._replaced(func, apart, args, kwargs)
             self._change(name, args[0])
-        if name in COMPOSED:  # simpler operations, each of which comes by here
+        if name in COMPOSED:  # of simpler operations, recorded one by one
             with self:
                 return COMPOSED[name](*args, **kwargs)
         if name.removesuffix("_") not in _KNOWN:
             try:
                 with self:
                     composed = _decomposed(func, args, kwargs)
-            except Untraceable as part:  # named by what the step calls
+            except Untraceable as part:  # report the operation that the step calls
                 inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
                 raise Untraceable(f"aten.{name}{inside}{_instead(name)}") from part
             if composed is not NotImplemented:
                 return composed
-        if name in ("mm", "addmm", "bmm"):  # its numbers do not matter
+        if name in ("mm", "addmm", "bmm"):  # values are never read
             result = args[-2].new_empty(*args[-2].shape[:-1], args[-1].shape[-1])
         else:
             result = func(*args, **kwargs)
@@ -202,7 +207,7 @@ class Recorder(Watcher):
         return result
 
     def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
-        """Let a tensor become what an operation in place makes of it, which there is apart too."""
+        """Run an in-place operation as its functional variant, and rename the tensor."""
         tensor = args[0]
         with self:
             result = apart(*args, **kwargs)
@@ -216,7 +221,7 @@ class Recorder(Watcher):
         return tensor
 
     def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
-        """A tensor, a part of which in memory is another one now; None where that is not known."""
+        """A tensor with the part that an aliasing view covers replaced; None if not supported."""
         meaning = self._meaning.get(id(whole))
         if meaning == _UNWRITTEN:
             meaning = self.graph.const(math.nan)
@@ -237,15 +242,15 @@ class Recorder(Watcher):
             return self.graph.cat(*before, self.graph.spread(self._number(new), width), *after)
 
         changed = torch.zeros(whole.shape, dtype=whole.dtype)
-        self.name(changed, partial(joined))  # which nobody may ask for
+        self.name(changed, partial(joined))  # lazy: it may never be read
         return changed
 
     def _take(self, tensor: Tensor, other: Tensor) -> None:
-        """Let a tensor be what another one is."""
+        """Give a tensor the meaning of another."""
         self.name(tensor, self._meaning.get(id(other)))
 
     def _change(self, name: str, tensor: Tensor) -> None:
-        """Forget what others mean that show the same memory, which is about to change."""
+        """Invalidate the aliases of a tensor that is about to change in place."""
         if memory_of(tensor) in self._given:
             raise Untraceable(f"aten.{name}: an operation in place on what others see")
         for other in self._sharing(tensor):
@@ -253,16 +258,16 @@ class Recorder(Watcher):
                 self._meaning[id(other)] = f"what aten.{name} changes in place under another name"
 
     def _sharing(self, tensor: Tensor) -> list[Tensor]:
-        """All tensors known that are in a tensor's memory."""
+        """All known tensors that share a tensor's storage."""
         memory = memory_of(tensor)
         return [other for other in self._alive.values() if memory_of(other) == memory]
 
     def _check_dtypes(self, name: str, args: tuple[Any, ...], result: Any) -> None:
-        """Raise if an operation rounds in a way that nodes do not, or counts in other numbers.
+        """Raise if an operation rounds as nodes cannot, or computes in an unsupported dtype.
 
-        What is true or false may become the number 1 or 0, and such numbers may be summed.
+        Booleans may be converted to 1 or 0, and summed.
         """
-        if name not in _KNOWN:  # it will be named for that
+        if name not in _KNOWN:  # rejected elsewhere
             return
         args = args[0] if name in _JOINED else args
         given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
@@ -320,7 +325,7 @@ class Recorder(Watcher):
         return node
 
     def _filled_in(self, name: str, args: tuple[Any, ...], result: Tensor) -> float:
-        """The number that a tensor is full of: as it was given, unless the tensor rounds it."""
+        """The fill value: as passed, unless the tensor's dtype rounds it."""
         if name in ("full", "full_like", "new_full") and result.dtype in self._dtypes:
             return args[-1]
         if name == "scalar_tensor" and result.dtype in self._dtypes:
@@ -332,7 +337,7 @@ class Recorder(Watcher):
             raise Untraceable(f"aten.{name} that makes {tuple(tensor.shape)} of rows of units")
 
     def _reshaped(self, name: str, before: Tensor, meaning: Any, after: Tensor) -> Any:
-        """The same units in another shape, or one number a row for several."""
+        """The meaning of a view: the same units, or one number per row broadcast to several."""
         if isinstance(meaning, Node) and not meaning.width:
             return meaning
         if isinstance(meaning, Weight) and sizes_of(before.shape) == sizes_of(after.shape):
@@ -345,12 +350,12 @@ class Recorder(Watcher):
                 return meaning
             if meaning.width == 1 and name == "expand":
                 return self.graph.spread(meaning, width)
-        if after.dim() > 2:  # whatever computes with it will be named
+        if after.dim() > 2:  # rejected when something computes with it
             return None
         raise Untraceable(f"aten.{name} of {_told(before, meaning)}")
 
     def _turned(self, name: str, args: tuple[Any, ...], meaning: Any) -> Any:
-        """Dimensions in another order: of those with one number in them, it does not matter."""
+        """The meaning of a transposition; dimensions of size 1 do not count."""
         whole = args[0]
         order = list(range(whole.dim()))
         if name == "permute":
@@ -359,7 +364,7 @@ class Recorder(Watcher):
             a, b = args[1:] or (0, 1)
             order[a], order[b] = order[b], order[a]
         if not isinstance(meaning, Weight) or whole.dim() > 2:
-            some = (1, self.units.rows)  # rows are no units, and may stand anywhere among them
+            some = (1, self.units.rows)  # the rows' dimension may stand anywhere
             order = [dim for dim in order if whole.shape[dim] not in some]
         if order == sorted(order):
             return meaning
@@ -368,7 +373,7 @@ class Recorder(Watcher):
         return meaning.transposed
 
     def _pieces(self, name: str, whole: Tensor, meaning: Any, args: Any, result: Any) -> Any:
-        """The meanings of pieces along a dimension: of one, or of each in a list."""
+        """The meaning of each slice along a dimension: one, or a list."""
         at = 0 if name in ("slice", "narrow", "select", "unbind") else 1
         dim = args[at] % whole.dim() if len(args) > at else 0
         pieces = [result] if isinstance(result, Tensor) else result
@@ -393,7 +398,7 @@ class Recorder(Watcher):
             return meaning.part(dim, first, many)
         if isinstance(meaning, Node):
             return self.units.part(name, meaning, whole.shape, dim, first, many)
-        if whole.dim() > 2 or meaning == _UNWRITTEN:  # whatever computes with it will be named
+        if whole.dim() > 2 or meaning == _UNWRITTEN:  # rejected when computed with
             return meaning if isinstance(meaning, str) else None
         raise Untraceable(f"a part of {_told(whole, meaning)}")
 
@@ -412,7 +417,7 @@ class Recorder(Watcher):
         alone = self.units.count(value.shape) == value.shape[-1]
         if not isinstance(weight, Weight) or not alone:
             raise Untraceable(f"a product by {_told(right, weight)}")
-        if (weight.rows, weight.columns) != right.shape[-2:]:  # one line, which may lie either way
+        if (weight.rows, weight.columns) != right.shape[-2:]:  # a vector
             weight = weight.transposed
         node = self.times(self.graph.spread(self.node(value), value.shape[-1]), weight.transposed)
         if name != "addmm":
@@ -424,7 +429,7 @@ class Recorder(Watcher):
         return node if number == 1 else self.graph.apply("mul", node, self.graph.const(number))
 
     def times(self, node: Node, weight: Weight) -> Node:
-        """Units by the transposed of a matrix."""
+        """``node @ weight.T``: one product for each piece of a concatenation, summed."""
         pieces, terms, first = node.args if node.op == "cat" else (node,), [], 0
         for piece in pieces:
             part = weight.part(1, first, piece.width)
@@ -449,7 +454,7 @@ class Recorder(Watcher):
         return total if name == "sum" else self.graph.apply("mul", total, count)
 
     def _largest(self, node: Node, shape: Sequence[int], dim: int) -> Node:
-        """The largest units: the gradient is theirs, in equal shares if there are several."""
+        """The maximum; as in torch, equal maxima share the gradient equally."""
         apply, const, units = self.graph.apply, self.graph.const, self.units
         largest = units.reduced("amax", "max", node, shape, dim)
         if all(each.op == "detach" for each in (node.args if node.op == "cat" else (node,))):
@@ -463,7 +468,7 @@ class Recorder(Watcher):
         return apply("div", total, count)
 
     def _normalised(self, name: str, value: Tensor, dim: int) -> Node:
-        """A softmax, or its logarithm."""
+        """Softmax or log-softmax."""
         apply, units, node = self.graph.apply, self.units, self.node(value)
         place = value.shape, dim
         largest = units.repeated(units.reduced(name, "max", node, *place), *place)
@@ -496,7 +501,7 @@ class Recorder(Watcher):
             return apply("mul", grad, apply("sub", const(1), apply("mul", y, y)))
         if name == "threshold_backward":
             grad, x = map(self.node, args[:2])
-            return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN is let by
+            return apply("where", apply("le", x, const(args[2])), const(0), grad)  # NaN passes
         if name == "square":
             name, args = "pow", (args[0], 2)
         if name == "pow" and not isinstance(args[0], Tensor) and args[0] == 2:
@@ -510,7 +515,7 @@ class Recorder(Watcher):
             chosen = apply(name, a, b)
             if "const" not in (a.op, b.op):
                 return chosen
-            even = apply("mul", apply("add", a, b), const(0.5))  # half a gradient, as of any equals
+            even = apply("mul", apply("add", a, b), const(0.5))  # equals share the gradient
             return apply("where", apply("eq", a, b), even, chosen)
         if name in ("clamp", "clamp_min", "clamp_max"):
             a = self.node(args[0])
@@ -518,7 +523,7 @@ class Recorder(Watcher):
             for op, bound in (("maximum", low), ("minimum", high)):
                 if bound is not None:
                     chosen = apply(op, a, self.node(bound))
-                    at_bound = apply("eq", a, self.node(bound))  # where the gradient is its own
+                    at_bound = apply("eq", a, self.node(bound))  # all gradient to a
                     a = apply("where", at_bound, a, chosen) if isinstance(bound, Tensor) else chosen
             return a
         if name == "mul" and all(getattr(arg, "dtype", None) is torch.bool for arg in args):
@@ -538,7 +543,7 @@ class Recorder(Watcher):
         raise Untraceable(f"aten.{name}{_instead(name)}")
 
     def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
-        """How often a number is in another; in a derivative to rounding."""
+        """Rounded division, exact up to rounding of the quotient: enough for derivatives."""
         apply, quotient = self.graph.apply, self.graph.apply("div", a, b)
         if rounding == "floor":
             return apply("floor", quotient)
@@ -547,7 +552,7 @@ class Recorder(Watcher):
         return apply("where", is_below, below, apply("floor", quotient))
 
     def _detached(self, node: Node) -> Node:
-        """The same: torch detaches what it keeps for a derivative, of which there is no other."""
+        """A detached node: itself, since first derivatives are not differentiated again."""
         return node
 
     def _power(self, base: Any, exponent: Any) -> Node:
@@ -559,7 +564,7 @@ class Recorder(Watcher):
                 power = reduce(partial(apply, "mul"), [a] * abs(int(exponent)), const(1))
                 return power if exponent >= 0 else apply("reciprocal", power)
         p, zero, one = self._number(exponent), const(0), const(1)
-        is_zero = apply("eq", a, zero)  # of which there is no logarithm
+        is_zero = apply("eq", a, zero)  # has no logarithm
         at_zero = apply("where", apply("eq", p, one), a, zero)
         at_zero = apply("where", apply("gt", p, zero), at_zero, const(math.inf))
         at_zero = apply("where", apply("eq", p, zero), one, at_zero)
@@ -567,7 +572,7 @@ class Recorder(Watcher):
         power = apply("exp", apply("mul", p, apply("log", apply("abs", base))))
         is_odd = apply("eq", apply("remainder", p, const(2)), one)
         signed = apply("where", is_odd, apply("neg", power), power)
-        none = apply("mul", p, apply("log", apply("sign", base)))  # nor is there a gradient for p
+        none = apply("mul", p, apply("log", apply("sign", base)))  # NaN, also as p's gradient
         below = apply("where", apply("eq", apply("floor", p), p), signed, none)
         power = apply("where", apply("lt", base, zero), below, power)
         return apply("where", is_zero, at_zero, power)
@@ -588,7 +593,7 @@ _LOGICAL = {
     for kind in ("bitwise", "logical")
     for name, op in {"and": "mul", "or": "add", "xor": "sub", "not": ""}.items()
 }
-"""What does the same to the numbers 1 and 0 as to what is true or false, where all but 0 is."""
+"""The arithmetic on 1 and 0 that equals each logical operation; nonzero counts as true."""
 
 VIEWS = _SAME | _PIECES | _TURNED
 POINTWISE = (
@@ -596,17 +601,17 @@ POINTWISE = (
     | {"rsub", "where", "square", "pow", "sgn", "clamp", "clamp_min", "clamp_max"}
     | {"sigmoid_backward", "tanh_backward", "threshold_backward"}
 )  # fmt: skip
-"""Operations on units, each by itself, or of several beside each other."""
+"""Pointwise operations, and concatenation."""
 _KNOWN = VIEWS | POINTWISE | _REDUCED | NORMALISED | {"mm", "addmm", "bmm", "copy"}
 
 
 def _instead(name: str) -> str:
-    """What to write in place of an operation, as the end of a reason."""
+    """The end of a refusal's reason: what to write instead of an operation."""
     return f"; instead: {INSTEAD[name]}" if name in INSTEAD else ""
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """An operation run as torch itself puts it together from simpler ones, if it does."""
+    """Run torch's own decomposition of an operation; NotImplemented if there is none."""
     from torch._decomp import decomposition_table
 
     if func in decomposition_table:
@@ -615,19 +620,19 @@ def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
 
 
 def _out_of_place(func: Any) -> Any:
-    """What gives the same as an operation in place and changes nothing; None if there is none."""
+    """The functional variant of an in-place operation; None if there is none."""
     name = func._overloadpacket.__name__.removesuffix("_")
-    if name == "copy":  # of whose own torch derives no gradient
+    if name == "copy":  # torch's own has no derivative
         return _copied
     return getattr(getattr(torch.ops.aten, name, None), func._overloadname, None)
 
 
 def _copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    return source.to(x.dtype).expand(x.shape).clone()  # which changes with no other
+    return source.to(x.dtype).expand(x.shape).clone()  # an alias of nothing
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors in the same memory share numbers; in doubt they do."""
+    """Whether two tensors of one storage may overlap."""
     if a.dim() != 2 or a.stride() != b.stride() or a.stride(1) != 1:
         return True
     first, second = (t.storage_offset() % t.stride(0) for t in (a, b))
@@ -635,7 +640,7 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """What tensors have in common that show the same memory."""
+    """A key of a tensor's storage, equal for aliases."""
     return tensor.untyped_storage()._cdata
 
 

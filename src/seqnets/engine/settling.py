@@ -1,8 +1,8 @@
-"""From what a step was written down as to what loops compute: products, reductions, expressions.
+"""Lowering of a recorded step to what loops compute: leaves and pointwise nodes of one width.
 
-While a step is recorded, one number of a row goes for any number of units, and pieces lie side by
-side. A loop computes units of one width at a time, and reads what was made of other units as a
-product or a reduction of these.
+Recording leaves concatenations ("cat"), broadcasts ("spread") and reductions ("sum", "max") in the
+graph. Here they become products and reductions of the step, which are the only ways in which a unit
+of a loop reads other units.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from seqnets.engine.graph import (
 )
 
 _Place = tuple[int, int]
-"""The first column of a piece, and its width."""
+"""First column and width of a piece."""
 
 
 class Settler:
-    """Rewrites nodes until nothing is left but leaves, and expressions for one unit.
+    """Rewrites nodes until only leaves and pointwise nodes remain.
 
     Args:
-        graph: Where they were made.
-        products: What was multiplied, as it was written down.
-        roots: What will be asked for.
-        state_sizes: Width of each part of the state, which loops read whole.
-        identity: The matrix of so many units that changes nothing; its rows pick units.
+        graph: The graph that owns the nodes.
+        products: The products as recorded.
+        roots: The nodes that will be lowered.
+        state_sizes: Width of each state part; loops read them whole.
+        identity: The identity matrix of a size, whose rows select units.
 
     Attributes:
-        products: What of that is read, in an order in which it can be computed.
-        reductions: What is reduced, in such an order.
+        products: The lowered products, in an order in which they can be computed.
+        reductions: The reductions, in such an order.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Settler:
         self._read_alone = _places(walk(everything, _Those(REDUCTIONS)))
 
     def settled(self, node: Node) -> Node:
-        """A node that is not put together of pieces, as loops compute it."""
+        """The lowered form of a node that is not a concatenation."""
         if node not in self._settled:
             self._settled[node] = self._rewritten(node)
         return self._settled[node]
@@ -89,9 +89,9 @@ class Settler:
         return leaf
 
     def _product(self, leaf: Node, written: Product) -> Node:
-        """Columns of a product: of one of their own, if others that are read are not as wide.
+        """Columns of a product: split off as a product of their own if others differ in width.
 
-        What is read in reductions alone is cut, and does not count.
+        Leaves that only reductions read are cut to fit, and do not count.
         """
         offset, width = leaf.what.offset, leaf.width
         places = self._read_alone.get(_whole(leaf)) or self._read[_whole(leaf)]
@@ -102,7 +102,7 @@ class Settler:
         return self.graph.leaf(Columns("product", place, offset), width)
 
     def _across(self, node: Node, width: int) -> Node:
-        """One number of a row, or one for all, as that of so many units."""
+        """A node of width 1 or 0, lowered for ``width`` units that read it."""
         if (node, width) not in self._spread:
             self._spread[node, width] = self._made_across(node, width)
         return self._spread[node, width]
@@ -113,9 +113,9 @@ class Settler:
             return self._reduced(self.graph.fold(node.op, list(pieces)), node.op, width)
         if width == 1 or not node.width:
             return self.settled(node)
-        if _is_of_reductions(node):  # computed once a unit, which is faster than to wait for it
+        if _is_of_reductions(node):  # cheaper to recompute in each unit than to exchange
             return self.graph.apply(node.op, *(self._across(arg, width) for arg in node.args))
-        if node.op in COMPARISONS:  # sums are of numbers
+        if node.op in COMPARISONS:  # sums need numbers
             zero, one = map(self.graph.const, (0, 1))
             number = self.graph.apply("where", self.settled(node), one, zero)
             return self.graph.apply("ne", self._reduced(number, "sum", width), zero)
@@ -128,7 +128,7 @@ class Settler:
         return self.graph.leaf(Columns("reduction", place), width)
 
     def _pieces(self, value: Node) -> Sequence[Node]:
-        """Pieces as wide as what else is read of the same leaves."""
+        """Cut a reduction's operand where other reads of its leaves would overlap with it."""
         nodes = walk([value], _Those({"spread"}))
         read = (self._read[_whole(leaf)] for leaf in nodes if leaf.op == "leaf")
         cuts = (cut for places in read if overlap(places) for place in places for cut in place)
@@ -138,14 +138,14 @@ class Settler:
 
 
 def _place(item: Any, items: list[Any]) -> int:
-    """Where an item stands in a list, in which it is put if it is new."""
+    """The index of an item in a list, appended if it is new."""
     if item not in items:
         items.append(item)
     return items.index(item)
 
 
 def _is_of_reductions(node: Node) -> bool:
-    """Whether the one number of a row is made of reductions, and of what is the same for all."""
+    """Whether a value of width 1 depends on reductions and scalars alone."""
     inside = walk([node], _Those(REDUCTIONS))
     return not any(n.width and n.op in ("leaf", "spread") for n in inside)
 
@@ -155,7 +155,7 @@ def _whole(leaf: Node) -> tuple[str, Any]:
 
 
 class _Those:
-    """All nodes of some operations, beyond which nothing is walked to."""
+    """The set of all nodes with some operations, at which ``walk`` stops."""
 
     def __init__(self, ops: set[str]) -> None:
         self._ops = ops
@@ -165,7 +165,7 @@ class _Those:
 
 
 def _places(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
-    """The pieces of each matrix that are among some nodes, in their order."""
+    """The pieces of each matrix that are leaves among some nodes, sorted."""
     read: dict[tuple[str, Any], set[_Place]] = {}
     for leaf in (node for node in nodes if node.op == "leaf"):
         read.setdefault(_whole(leaf), set()).add((leaf.what.offset, leaf.width))
@@ -173,11 +173,11 @@ def _places(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
 
 
 def overlap(places: Sequence[_Place]) -> bool:
-    """Whether two of some pieces, in their order, share columns."""
+    """Whether two of some sorted pieces overlap."""
     return any(first + width > after for (first, width), (after, _) in pairwise(places))
 
 
 def _width(places: Sequence[_Place]) -> int:
-    """How wide pieces are that lie beside each other; 0 if they do not, or are not alike."""
+    """The common width of disjoint pieces; 0 if they overlap or differ in width."""
     widths = {width for _, width in places}
     return widths.pop() if len(widths) == 1 and not overlap(places) else 0

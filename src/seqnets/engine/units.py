@@ -1,8 +1,8 @@
-"""Where the units of a row lie in a tensor of a step, and what its dimensions mean for nodes.
+"""Indexing for the tracer: how the dimensions of a step's tensors map to rows and units.
 
-A tensor has a dimension of rows, or none if it is the same for all; all others are units, those of
-the last one beside each other. Dimensions of size 1 may be anywhere. In the dimension of rows some
-units of each may lie as well, one row's after the other's.
+One dimension holds the rows, or none if the tensor is the same for all rows; all others are units,
+flattened in row-major order. Dimensions of size 1 may be anywhere. The rows' dimension may hold
+several units of each row as well, with those of a row adjacent.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from seqnets.engine.graph import Graph, Node, Untraceable
 
 
 class Units:
-    """Operations along a dimension.
+    """Slices, concatenations and reductions along a dimension, as nodes.
 
     Args:
-        graph: Where nodes are made.
-        rows: Rows of a batch, a size that nothing else has.
+        graph: The graph in which nodes are built.
+        rows: Rows of the batch; no other size is a multiple of it.
     """
 
     def __init__(self, graph: Graph, rows: int) -> None:
@@ -27,16 +27,16 @@ class Units:
         self.rows = rows
 
     def places(self, shape: Sequence[int]) -> list[int]:
-        """The dimensions of rows: one, or none; if there are more, rows lie across rows."""
+        """The dimensions that hold rows: at most one, unless rows are combined with rows."""
         return [dim for dim, size in enumerate(shape) if size and size % self.rows == 0]
 
     def count(self, shape: Sequence[int]) -> int | None:
-        """How many there are in a row of a tensor; None if rows lie across rows."""
+        """Units in each row of a tensor; None if rows are combined with rows."""
         places = self.places(shape)
         return None if len(places) > 1 else math.prod(shape) // self.rows ** len(places)
 
     def before_rows(self, shape: Sequence[int]) -> int:
-        """How many lie in dimensions before that of rows."""
+        """The product of the sizes before the rows' dimension."""
         return math.prod(shape[: (self.places(shape) or [0])[0]])
 
     def part(
@@ -45,15 +45,15 @@ class Units:
         """A slice of a tensor.
 
         Args:
-            name: The operation that asks, for who is refused.
-            node: What the tensor is.
-            shape: Its shape.
+            name: The operation's name, for error messages.
+            node: The tensor's node.
+            shape: The tensor's shape.
             dim: The dimension that is sliced.
             first: Where the slice begins.
-            many: How long it is.
+            many: Its length.
 
         Raises:
-            Untraceable: Of some rows.
+            Untraceable: The slice would select rows.
         """
         outer, size, inner = self._around(name, shape, dim)
         if many == size or not node.width:
@@ -65,7 +65,7 @@ class Units:
     def joined(
         self, name: str, nodes: Sequence[Node], shapes: Sequence[Sequence[int]], dim: int
     ) -> Node:
-        """Tensors one after the other along a dimension."""
+        """The concatenation of tensors along a dimension."""
         pieces = []
         for node, shape in zip(nodes, shapes, strict=True):
             outer, size, inner = self._around(name, shape, dim)
@@ -75,7 +75,7 @@ class Units:
         return self.graph.cat(*chain.from_iterable(zip(*pieces, strict=True)))
 
     def reduced(self, name: str, op: str, node: Node, shape: Sequence[int], dim: int) -> Node:
-        """A reduction of a tensor along a dimension."""
+        """The reduction of a tensor along a dimension."""
         outer, size, inner = self._around(name, shape, dim)
         if not node.width:
             raise Untraceable(f"aten.{name} of what is the same for all units")
@@ -90,9 +90,9 @@ class Units:
         )
 
     def repeated(self, node: Node, shape: Sequence[int], dim: int) -> Node:
-        """What was reduced, for all that it was reduced from."""
+        """A reduction's result, broadcast back to the shape of its operand."""
         outer, size, inner = self._around("expand", shape, dim)
-        if outer * inner == 1:  # goes for all units as it is
+        if outer * inner == 1:  # width 1 broadcasts implicitly
             return node
         rows = (self.graph.part(node, i * inner, inner) for i in range(outer))
         if inner == 1:
@@ -100,7 +100,7 @@ class Units:
         return self.graph.cat(*(row for row in rows for _ in range(size)))
 
     def _around(self, name: str, shape: Sequence[int], dim: int) -> tuple[int, int, int]:
-        """How often a dimension comes in a row, its size, and how many units lie inside it."""
+        """A row's units before a dimension, the dimension's size, and the units after it."""
         dim %= len(shape)
         before, after = self.count(shape[:dim]), self.count(shape[dim + 1 :])
         if before is None or after is None or dim in self.places(shape):
@@ -109,5 +109,5 @@ class Units:
 
 
 def sizes_of(shape: Sequence[int]) -> list[int]:
-    """The sizes of dimensions with more than one number in them."""
+    """The sizes other than 1."""
     return [size for size in shape if size != 1]
