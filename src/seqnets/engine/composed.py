@@ -1,7 +1,7 @@
-"""Operations of torch's put together from those that a graph knows.
+"""Decompositions of aten operations into those that the recorder knows.
 
-Put together so that their derivatives are torch's too: at kinks, where a norm is zero, and far out,
-where the branch of a choice that is not taken must not overflow (0 times infinity is no number).
+Their derivatives equal torch's too: at kinks, at a norm of zero, and for large arguments, where the
+branch of a ``where`` that is not taken must not overflow (0 times infinity is NaN).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seqnets.engine.graph import Untraceable
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Two sums, one after the other, so that no digits cancel."""
+    """The variance is a second sum, after the mean, to avoid cancellation."""
     if len(shape) != 1:
         raise Untraceable("aten.native_layer_norm over more than the units of a row")
     mean = x.mean(-1, keepdim=True)
@@ -95,7 +95,7 @@ def _norm(
 
 
 def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
-    """To the nearest whole number; of two, the even one."""
+    """Round half to even."""
     if decimals:
         return _round(x * 10.0**decimals) / 10.0**decimals
     below = x.floor()
@@ -104,7 +104,7 @@ def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
 
 
 def _root(squares: Tensor) -> Tensor:
-    """The square root of a sum of squares: where that is zero, so is the gradient."""
+    """The square root of a sum of squares, with gradient zero at zero."""
     return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), squares)
 
 
@@ -150,14 +150,14 @@ def _fmod(a: Tensor, b: Any) -> Tensor:
 
 
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
-    """Of shares of the larger, whose squares are numbers; what they are shares of is no matter."""
+    """Scaled by the larger operand, so that squares do not overflow; the scale is detached."""
     large = torch.maximum(a.abs(), b.abs()).detach()
     large = torch.where((large > 0) & (large < math.inf), large, 1.0)
     return large * ((a / large).square() + (b / large).square()).sqrt()
 
 
 def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
-    between = torch.where(x == x, 0.0, x)  # NaN stays
+    between = torch.where(x == x, 0.0, x)  # keeps NaN
     return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
 
 
@@ -228,7 +228,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "amin": lambda x, dim=(), keepdim=False: -(-x).amax(dim, keepdim),
     "isnan": lambda x: x != x,
-    "signbit": lambda x: (x < 0) | (x.reciprocal() < 0),  # of -0 too
+    "signbit": lambda x: (x < 0) | (x.reciprocal() < 0),  # also for -0
     "copysign": _with_sign,
     "fmod": _fmod,
     "hypot": _hypot,
@@ -246,7 +246,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
-"""By the name of the operation; in place of what torch itself puts them together from."""
+"""By the operation's name; they take precedence over torch's own decompositions."""
 
 _PARTS = "real numbers, real and imaginary parts apart"
 _ABOVE = "exponentials of sums of logarithms, of what is above 0"
@@ -262,4 +262,4 @@ INSTEAD: dict[str, str] = {
     "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",
     "_local_scalar_dense": "tensors in place of numbers, torch.where in place of branches",
 }
-"""By the name of what no graph says: what to write."""
+"""For operations that no graph can represent: what to write instead, for refusals."""

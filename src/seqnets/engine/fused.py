@@ -1,7 +1,7 @@
-"""A traced step over time, by loops of somebody else's, as one function that has a derivative.
+"""The autograd function around a ``Loops`` implementation, shared by C, Triton and eager.
 
-Here is what loops in C, in Triton and in torch's own operations share: what is saved between the
-passes, and when to leave for the plain loop.
+It projects the input, runs the forward loops, saves what the backward loops need, and turns their
+gradients into those of the cell's tensors. Second derivatives fall back to the plain loop.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step.
 
     Args:
-        loops: What runs the request's program.
-        request: What is asked for.
+        loops: The implementation that runs the program.
+        request: The request, whose step can be traced.
     """
     parameters = request.tensors
     tensors = (request.clean_x, *(request.given or ()), *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
-        if lean and not request.draws:  # a mask may be one for the whole sequence
+        if lean and not request.draws:  # one mask may serve the whole sequence
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
@@ -50,15 +50,15 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
 
 
 def _order(request: Request, x: Tensor) -> Order:
-    """The order in which steps run, for inputs that may be a copy of the request's."""
+    """The request's order of steps, for inputs that may be a copy of its own."""
     return make_order(layout_of(x), request.lengths, request.resets, request.reverse)
 
 
-_LEAN_STEPS = 64  # what the backward pass of so many steps needs is in memory at a time
+_LEAN_STEPS = 64  # steps per chunk of lean memory, recomputed at a time
 
 
 def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
-    """The same, a chunk of steps after the other, so that only one is computed again at a time."""
+    """Run chunk by chunk, so that the backward pass recomputes one chunk at a time."""
     state = request.given
     outputs: list[Tensor] = []
     chunks = range(0, request.x.shape[1], _LEAN_STEPS)
@@ -79,10 +79,10 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
 
 
 class _Fused(torch.autograd.Function):
-    """Both passes of a loop, which gives way to the plain one when it is differentiated twice.
+    """Both passes of a loop; differentiated twice, it is recomputed by the plain loop.
 
-    The input's projection is inside: its result, the largest tensor of all, need not be kept,
-    since only the way back through it is.
+    The input's projection is inside, so that its result, the largest tensor of all, need not be
+    kept for the backward pass.
     """
 
     @staticmethod
@@ -142,13 +142,13 @@ class _Fused(torch.autograd.Function):
 
 
 def _random_state(x: Tensor) -> Tensor:
-    """Where the random numbers stand of the device that a tensor lies on."""
+    """The state of the random number generator of a tensor's device."""
     return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
 
 
 @contextmanager
 def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
-    """The same random numbers as from an earlier place on, if one is given."""
+    """Restore a state of the random number generator within the context, if one is given."""
     if random is None:
         yield
         return
@@ -161,18 +161,18 @@ def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
 
 
 def _modes(cell: Cell) -> list[bool]:
-    """Which of a cell's modules are in training."""
+    """The training flags of a cell's modules."""
     return [module.training for module in _modules(cell)]
 
 
 def _modules(cell: Cell) -> Iterable[nn.Module]:
-    """A cell and what is inside; torch's own way to those takes long to find that nothing is."""
+    """A cell's modules; ``modules()`` is slow, and a cell without children needs none of it."""
     return cell.modules() if cell._modules else (cell,)
 
 
 @contextmanager
 def _in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
-    """The cell as it was in other modes, for what is computed again."""
+    """Restore the training flags of the forward pass within the context, for recomputation."""
     modules = list(_modules(cell))
     now = [module.training for module in modules]
     try:
@@ -191,7 +191,7 @@ def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def _computed_again(
     loops: Loops, program: Program, wx: Tensor, used: dict[str, Tensor], saved: Sequence[Tensor]
 ) -> Kept:
-    """What a lean forward pass threw away: every step of every row is a row of one large step."""
+    """Recompute what a lean forward pass discarded: all steps at once, as rows of a single step."""
     befores = dict(zip(program.befores, saved, strict=True))
     state = tuple(
         befores[p] if p in befores else wx.new_zeros(len(wx), size)

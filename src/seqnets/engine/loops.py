@@ -1,6 +1,7 @@
-"""What loops over time are asked for, and what they give, in whatever language they are.
+"""The interface of loops over time: ``Loops``, and the buffers that its two passes exchange.
 
-They know a program and buffers; nothing of cells, autograd or requests.
+Implemented in C, Triton and torch's operations, and called by ``fused.py``. Loops know a program
+and buffers; nothing of cells, autograd or requests.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from seqnets.typing import State
 
 
 class Order(NamedTuple):
-    """In which order steps run, and which of them.
+    """Which steps run, and in which order.
 
     Attributes:
-        layout: Where they lie.
+        layout: Their layout in memory.
         lengths: Valid steps of each row, (B,) int64, contiguous; None if all are.
         resets: See ``Request``.
         reverse: Whether time runs backwards.
@@ -38,7 +39,7 @@ class Order(NamedTuple):
 def make_order(
     layout: Layout, lengths: Tensor | None, resets: Tensor | None, reverse: bool
 ) -> Order:
-    """An order whose lengths lie beside each other in memory, as loops read them."""
+    """An ``Order`` with contiguous lengths, as loops require."""
     return Order(layout, None if lengths is None else lengths.contiguous(), resets, reverse)
 
 
@@ -47,10 +48,10 @@ class Kept:
     """What the forward pass keeps for the backward pass.
 
     Attributes:
-        befores: State parts before each step, (B*T, H), by their place in the state.
-        values: What products other than a state's multiply, (B*T, columns), by product.
-        saved: The program's ``saved``, side by side, (B*T, saved_size); one column at least, for
-            it tells dtype and device.
+        befores: State parts before each step, (B*T, H), by index in the state.
+        values: Operands of the products in ``Program.values``, (B*T, columns), by product.
+        saved: The program's ``saved``, concatenated, (B*T, saved_size); at least one column, since
+            it carries dtype and device.
     """
 
     befores: dict[int, Tensor]
@@ -63,7 +64,7 @@ class Kept:
 
     @staticmethod
     def from_list(program: Program, tensors: Sequence[Tensor]) -> Kept:
-        """What ``to_list`` took apart."""
+        """The inverse of ``to_list``."""
         befores, values = program.befores, program.values
         middle = len(befores)
         return Kept(
@@ -75,14 +76,14 @@ class Kept:
 
 @dataclass
 class Gradients:
-    """What the backward pass finds.
+    """The gradients that the backward loops compute.
 
     Attributes:
         wx: Of the projected input, (B*T, W).
         products: Of each product, (B*T, rows); those of ``Program.shared`` are ``wx`` itself.
-        units: Of parameters with one number a unit, summed over rows and steps, by
-            ``Program.unit_columns``; None if there are none.
-        initial: Of the state before the first step, each (B, H); empty if nobody asks.
+        units: Of pointwise parameters, summed over rows and steps, by ``Program.unit_columns``;
+            None if there are none.
+        initial: Of the state before the first step, each (B, H); empty if not requested.
         start: Of the state after a reset, each (B, H); empty where nothing is reset.
     """
 
@@ -94,15 +95,15 @@ class Gradients:
 
     @cached_property
     def total(self) -> Tensor:
-        """Of the projected input, summed over rows and steps, (W)."""
+        """``wx`` summed over rows and steps, (W)."""
         return self.wx.sum(0)
 
 
 class Loops(Protocol):
-    """A way to run a program over time. Of all steps there are matrices; see ``Layout``.
+    """An implementation of loops. Sequences are matrices with a row for each step; see ``Layout``.
 
     Attributes:
-        skips_padding: Whether nothing is read of ``wx`` past a row's end, not even to be dropped.
+        skips_padding: Whether ``wx`` past a row's end is never read, and may be uninitialised.
     """
 
     skips_padding: bool
@@ -117,10 +118,10 @@ class Loops(Protocol):
         order: Order,
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep.
+        """Outputs (B, T, H), the state after each row's last step, and with ``save`` what to keep.
 
-        All from the projected input, (B*T, W), and the state before the first step, each (B, H);
-        empty if it is zero.
+        ``wx`` is the projected input, (B*T, W); ``initial`` the state before the first step, each
+        (B, H), empty if it is zero.
         """
 
     def backward(
@@ -132,11 +133,11 @@ class Loops(Protocol):
         parameters: dict[str, Tensor],
         order: Order,
     ) -> Gradients:
-        """All gradients, from those of outputs (B*T, H) and final state; None stands for zeros."""
+        """All gradients, from those of outputs (B*T, H) and final state; None means zero."""
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Tensors by a name and their place."""
+    """Tensors keyed ``name_0``, ``name_1`` and so on."""
     return dict(zip(_numbered(name, len(tensors)), tensors, strict=True))
 
 
@@ -146,10 +147,7 @@ def _numbered(name: str, count: int) -> list[str]:
 
 
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters, and of each product its block of the weight, by the names of buffers.
-
-    All are contiguous.
-    """
+    """The parameters, and each product's block of its weight, by buffer name; all contiguous."""
     return {
         buffer: (parameters[name] if block is None else block.of(parameters[name])).contiguous()
         for buffer, name, block in _parameter_buffers(program)
@@ -158,7 +156,7 @@ def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[s
 
 @lru_cache(maxsize=1024)
 def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]:
-    """Each buffer, the parameter that it shows, and which block of it; None if all as it is."""
+    """Each buffer's name, its parameter, and the block of that; None if it is the whole."""
     step = program.step
     found: list[tuple[str, str, Weight | None]] = [
         (f"p_{name}".replace(".", "_of_"), name, None) for name in step.parameters
@@ -170,7 +168,7 @@ def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]
 
 
 def kept_buffers(program: Program, kept: Kept) -> dict[str, Tensor]:
-    """What is kept, by the names of buffers."""
+    """What is kept, by buffer name."""
     return dict(zip(_kept_names(program), kept.to_list(), strict=True))
 
 
@@ -181,12 +179,12 @@ def _kept_names(program: Program) -> list[str]:
 
 
 def room_for_kept(program: Program, wx: Tensor) -> Kept:
-    """What the forward pass keeps, without numbers."""
+    """Uninitialised buffers for what the forward pass keeps."""
     return Kept.from_list(program, [room(wx, wx.shape[0], size) for size in program.kept_sizes])
 
 
 def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-    """Of the projected input and of each product, without numbers; zeros where some stay so."""
+    """Gradient buffers of the projected input and each product; zeroed where there are gaps."""
 
     def gradient(columns: int, gaps: bool) -> Tensor:
         made = room(like, like.shape[0], columns)
@@ -198,7 +196,7 @@ def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int
 
 @lru_cache(maxsize=1024)
 def _gradient_columns(program: Program) -> tuple[tuple[int, bool], dict[int, tuple[int, bool]]]:
-    """How many columns those gradients have, and whether some of them are stored by no stage."""
+    """The number of columns of these gradients, and whether no stage stores some of them."""
     gaps = program.gaps
     return (program.step.wx_size, Buffer("dwx") in gaps), {
         k: (product.weight.rows, Buffer("dz", k) in gaps)

@@ -1,7 +1,7 @@
-"""Units of a row in other places, added up, or repeated: products by matrices of ones and zeros.
+"""Tracing of linear data movement (flip, roll, cumsum, convolution, …) as products.
 
-A loop computes each unit by itself. What an operation makes of one unit from others it can read as
-a product, and the matrix is what the same operation makes of the identity's rows.
+A loop cannot exchange units other than by a product. So an operation that is linear in the units of
+a row becomes a product by a constant matrix: what the operation makes of the identity's rows.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _LINEAR = _KNOWN | {
     "flip", "roll", "cumsum", "index", "index_select", "gather", "repeat", "constant_pad_nd",
     "unfold", "diagonal", "convolution", "avg_pool2d",
 }  # fmt: skip
-"""Operations that are linear in the units of a row; and which a recorder may know already."""
-_AS_IN_MEMORY = {"aten::view", "aten::_unsafe_view"}  # which ask how a tensor lies there
-_PIECES = 8  # so many may be written down one by one
-_SMALL, _LARGE = 2**16, 2**20  # the numbers of a matrix; of one that is nearly square
-_SQUARE = 4  # the most by which that may be wider than high
-_WIDEST = 4096  # units that are moved at once
+"""Operations that are linear in the units of a row; ``Recorder`` handles some forms of _KNOWN."""
+_AS_IN_MEMORY = {"aten::view", "aten::_unsafe_view"}  # need compatible strides
+_PIECES = 8  # the most that are recorded one by one
+_SMALL, _LARGE = 2**16, 2**20  # the most elements of a matrix; of one that is nearly square
+_SQUARE = 4  # the largest aspect ratio of that
+_WIDEST = 4096  # the most units of a side
 
 
 class Moving(Preparing):
-    """Writes down a step, what is made of its parameters, and how units of a row are moved.
+    """Records a step, hoists operations on parameters, and turns data movement into products.
 
     Attributes:
-        functions: Those with a backward pass of their own that it knows of.
+        functions: The custom autograd functions that it supports.
     """
 
     functions: Set[type] = frozenset()
@@ -43,17 +43,17 @@ class Moving(Preparing):
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes, scalar=scalar)
         self._identities: dict[int, Tensor] = {}
-        # what is made of parameters alone and stands in all rows: as that of so many rows
+        # what depends on parameters alone but has a dimension of rows: recomputed for another count
         self._repeated: dict[int, Callable[[int], Tensor]] = {}
 
     def identity(self, size: int) -> Weight:
-        """The matrix of so many units that changes nothing."""
+        """The identity matrix of a size."""
         _check_size(size, size)
         if size not in self._identities:
             with self:
                 self._identities[size] = torch.eye(size)
         found = self._matrix(self._identities[size])
-        assert isinstance(found, Weight)  # of as many rows as columns, and more than one
+        assert isinstance(found, Weight)  # square, larger than 1
         return found
 
     def __torch_dispatch__(
@@ -67,7 +67,7 @@ class Moving(Preparing):
             with self:
                 return torch.mm(*args[1:]) + args[0]
         if name == "convolution" and rows and args[0].dim() > 3:
-            raise Untraceable("aten.convolution")  # of frames, which no matrix is as fast as
+            raise Untraceable("aten.convolution")  # of frames: a dense matrix would be slower
         if name == "convolution" and args[2] is not None:
             with self:
                 bias = args[2].view(-1, *[1] * (args[0].dim() - 2))
@@ -92,7 +92,7 @@ class Moving(Preparing):
         return result
 
     def _in_rows(self, args: Any, kwargs: Any) -> list[Tensor]:
-        """The tensors among arguments of which each row has numbers of its own."""
+        """The tensors among the arguments whose values differ from row to row."""
         return [
             tensor
             for tensor in tree_iter((args, kwargs))
@@ -101,12 +101,12 @@ class Moving(Preparing):
         ]
 
     def _is_known(self, tensor: Tensor) -> bool:
-        """Whether a tensor is units of rows, and no places among them."""
+        """Whether a tensor has a meaning, and holds numbers or booleans rather than indices."""
         number = tensor.is_floating_point() or tensor.dtype == torch.bool
         return number and self._meaning.get(id(tensor)) is not None
 
     def _again(self, func: Any, args: Any, kwargs: Any, count: int) -> Any:
-        """What an operation makes of what stands in all rows, if these are so many."""
+        """Repeat an operation on repeated operands, for ``count`` rows."""
 
         def instead(part: Any) -> Any:
             if isinstance(part, Tensor):
@@ -119,20 +119,20 @@ class Moving(Preparing):
         return func(*tree_map(instead, args), **kwargs)
 
     def _fewer(self, size: int, count: int) -> int:
-        """A size of all rows as that of so many."""
+        """A size in terms of ``count`` rows instead of the batch's."""
         return size // self._rows * count if size and size % self._rows == 0 else size
 
     def _places(self, tensor: Tensor) -> list[int]:
         return self.units.places(tensor.shape)
 
     def _is_matrix(self, tensor: Tensor) -> bool:
-        """Whether a matrix has a line for each row, or none of rows."""
+        """Whether a matrix has rows in its first dimension, or none at all."""
         return tensor.shape[0] == self._rows or not self._places(tensor)
 
     def _linear(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], row: Tensor
     ) -> Any:
-        """A sum of units of one tensor for each of another: as it stands, or as a product."""
+        """Record a linear operation on one tensor: as the base class does, or as a product."""
         reason = Untraceable(f"aten.{name} across rows")
         if name in _KNOWN and (name not in ("sum", "mean") or self._is_short(row, *args[1:])):
             try:
@@ -171,7 +171,7 @@ class Moving(Preparing):
     def _made_of(
         self, ones: Tensor, func: Any, args: Any, kwargs: Any, row: Tensor, results: list[Tensor]
     ) -> list[Tensor]:
-        """What an operation makes of other rows than those of a tensor, each (rows, units)."""
+        """Apply an operation to other rows, given as (rows, units): each result likewise."""
         (before,) = self._places(row)
         shape = list(row.shape)
         shape[before] //= self._rows
@@ -188,13 +188,13 @@ class Moving(Preparing):
         ]
 
     def _is_scattered(self, row: Tensor, made: Sequence[Tensor]) -> bool:
-        """Whether what was made of units lies in many pieces, and a product is to be had."""
+        """Whether a result is fragmented into so many pieces that a product is better."""
         before, *after = (_pieces(self._meaning.get(id(tensor))) for tensor in (row, *made))
         width = row.numel() // self._rows
         return max(after) > max(_PIECES, before) and _pays(width, width)
 
     def _is_short(self, row: Tensor, dims: Sequence[int] | None = None, *_: Any) -> bool:
-        """Whether a sum is over the last units, or of few terms for few units."""
+        """Whether a reduction takes few pieces: along the last dimension, or of few terms."""
         if not dims or len(dims) != 1 or row.dim() < 3 or row.shape[0] != self._rows:
             return True
         dim = dims[0] % row.dim()
@@ -202,7 +202,7 @@ class Moving(Preparing):
         return outer * (1 if inner == 1 else row.shape[dim]) <= _PIECES
 
     def _better(self, row: Tensor, dims: Any = ()) -> int | None:
-        """Where a dimension lies better that is reduced among many; None if it may stay."""
+        """The place to which a reduced dimension is best moved; None if it may stay."""
         dims = [dims] if isinstance(dims, int) else dims
         if row.dim() < 3 or row.shape[0] != self._rows or self._is_short(row, dims):
             return None
@@ -212,15 +212,15 @@ class Moving(Preparing):
 
     @staticmethod
     def _turned_round(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
-        """What reduces one dimension, with that in another place."""
+        """Run a reduction with its dimension moved to another place."""
         dim = dims if isinstance(dims, int) else dims[0]
         result = func(row.movedim(dim, to), to if dim is dims else [to], *args)
         return result.movedim(to, dim) if result.dim() == row.dim() else result
 
     def _times(self, node: Node, matrix: Tensor) -> Node:
-        """Units by a matrix, (from, to), that is made of no parameter."""
+        """``node @ matrix``, by a constant matrix (from, to)."""
         weight = self._matrix(matrix)
-        if not isinstance(weight, Weight):  # it is as large as a multiple of the rows
+        if not isinstance(weight, Weight):  # a size is a multiple of the rows
             raise Untraceable(f"{len(matrix)} numbers a row in other places")
         return self.times(node, weight.transposed)
 
@@ -246,7 +246,7 @@ class Moving(Preparing):
         return super()._pointwise(name, args, kwargs)
 
     def _broadcast(self, value: Any, shape: Sequence[int]) -> Any:
-        """An argument of arithmetic between tensors, as units of so many as the result has."""
+        """An operand of pointwise arithmetic, broadcast to the units of the result."""
         if not isinstance(value, Tensor) or shape == value.shape:
             return value
         if value.numel() == 1 and value.dim() < 3:
@@ -271,7 +271,7 @@ class Moving(Preparing):
         return stand_in
 
     def _expanded(self, node: Node, have: Sequence[int], want: Sequence[int]) -> Node:
-        """Units that lie as the dimensions say, in dimensions of which some were of size 1."""
+        """Broadcast units of shape ``have`` along its dimensions of size 1 to shape ``want``."""
         have = list(have)
         for dim, size in enumerate(want):
             if have[dim] != size:
@@ -294,7 +294,7 @@ class Moving(Preparing):
         return node
 
     def _contracted(self, func: Any, left: Tensor, right: Tensor) -> Tensor:
-        """A product of matrices of which each row has its own."""
+        """A batched product of two matrices that both differ from row to row."""
         result = func(left, right)
         heads, (n, m), k = left.shape[0] // self._rows, left.shape[1:], right.shape[2]
         each = self.graph.apply(
@@ -317,22 +317,22 @@ class Moving(Preparing):
 
 
 def _pieces(meaning: Any) -> int:
-    """How many lie beside each other in what a tensor is."""
+    """The number of pieces of a concatenation; 1 for anything else."""
     return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
 
 
 def _padded(x: Tensor, sizes: Sequence[int], value: float) -> Tensor:
-    """What is put around with a number other than 0: chosen where something else was."""
+    """Padding with a nonzero value: zero padding, then a choice by a constant mask."""
     inside = torch.constant_pad_nd(torch.ones(x.shape[1:], dtype=torch.bool), sizes, False)
     return torch.where(inside, torch.constant_pad_nd(x, sizes), float(value))
 
 
 def _pays(high: int, wide: int) -> bool:
-    """Whether to multiply by a matrix takes a loop not much longer than it would wait for torch.
+    """Whether a product by a dense matrix is not much slower than leaving the loop for torch.
 
     Args:
-        high: Units of a row that are moved.
-        wide: How many are made of them.
+        high: Units of a row that it reads.
+        wide: Units that it makes.
     """
     near = high <= _SQUARE * wide and wide <= _SQUARE * high
     return max(high, wide) <= _WIDEST and high * wide <= (_LARGE if near else _SMALL)

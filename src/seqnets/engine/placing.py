@@ -1,6 +1,7 @@
-"""Places among units that depend on numbers: where the largest stands, and what stands at a place.
+"""Tracing of data-dependent indices: argmax, max, topk, gather, scatter and indexing by them.
 
-A place is a number of a row here. Who asks for it compares it with the numbers of all places.
+An index is traced as a number per row. Reading or writing at it compares it with the numbers of all
+positions, so that only comparisons, reductions and products remain.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from seqnets.engine.graph import Untraceable
 from seqnets.engine.moving import Moving
 
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
-"""Operations that find places or read them."""
+"""Operations that compute indices or read them."""
 _UNORDERED = (
     "the places of topk, which has no order among equals; instead: x >= topk(x, k)[0][..., -1:]"
 )
-_END = "the first and the last place"  # which F.one_hot looks at
-_PLACES = 8  # so many may be read one by one
-_FOUND = 4  # so many are found one after the other, each by two reductions
+_END = "the first and the last place"  # F.one_hot reads both
+_PLACES = 8  # the most indices per row, each read by a reduction
+_FOUND = 4  # the most that topk finds, each by two reductions
 
 
 class Placing(Moving):
-    """Writes down a step whose units are picked by their numbers, too."""
+    """A recorder that also traces data-dependent indices."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -50,7 +51,7 @@ class Placing(Moving):
 
     @staticmethod
     def _counted(x: Tensor, dim: int) -> Tensor:
-        """The numbers of places along a dimension."""
+        """The indices along a dimension, as numbers that broadcast against ``x``."""
         dim, size = dim % x.dim(), x.shape[dim]
         dtype = x.dtype if x.is_floating_point() else torch.float32
         if size * torch.finfo(dtype).eps > 2:
@@ -58,12 +59,12 @@ class Placing(Moving):
         return torch.arange(size, dtype=dtype).view(-1, *[1] * (x.dim() - 1 - dim))
 
     def _first(self, x: Tensor, dim: int, free: Tensor | None = None) -> Tensor:
-        """The place of the first of the largest along a dimension, or of NaN, as a number.
+        """The index of the first maximum along a dimension, or of the first NaN, as a number.
 
         Args:
             x: Where to look.
-            dim: Along which dimension.
-            free: Which units count; those that do not are no larger than any other.
+            dim: The dimension.
+            free: Mask of the candidates; no other unit is larger than one of these.
         """
         counted, x = self._counted(x, dim), x.detach()
         found = (x == x.amax(dim, keepdim=True)) | (x != x)
@@ -71,7 +72,7 @@ class Placing(Moving):
         return -torch.where(found, -counted, -x.shape[dim]).detach().amax(dim, keepdim=True)
 
     def _place(self, number: Tensor, dim: int, keepdim: bool) -> Tensor:
-        """A number of a row as what torch says places in."""
+        """A number per row as an int64 index tensor."""
         place = torch.zeros(number.shape, dtype=torch.int64)
         self.name(place, self.node(number))
         return place if keepdim else place.squeeze(dim)
@@ -113,7 +114,7 @@ class Placing(Moving):
         return found, places
 
     def _lines(self, matrix: Tensor, index: Tensor) -> Tensor:
-        """The lines of a matrix of parameters that stand at places, or its numbers there."""
+        """Rows of a parameter matrix, or elements of a vector, at data-dependent indices."""
         chosen = (self._counted(matrix, 0).view(-1) == index[..., None]).to(matrix.dtype)
         return chosen @ matrix
 
@@ -131,14 +132,14 @@ class Placing(Moving):
 
 
 def _is_of_lines(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether an operation picks lines of a matrix by their numbers."""
+    """Whether an operation selects rows of a matrix by index."""
     if name == "index":
         return len(args[1]) == 1 and args[1][0].dtype == torch.int64
     return name == "index_select" and args[1] == 0
 
 
 def _few(index: Tensor, dim: int) -> list[Tensor]:
-    """Places along a dimension, one after the other."""
+    """The indices along a dimension, one by one."""
     if index.shape[dim] > _PLACES:
         raise Untraceable(f"{index.shape[dim]} places in a row that depend on numbers")
     return list(index.split(1, dim))

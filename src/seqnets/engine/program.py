@@ -146,7 +146,7 @@ class Program:
 
     @cached_property
     def kept_sizes(self) -> list[int]:
-        """Widths of what the forward pass keeps: ``befores``, ``values``, ``saved`` (at least 1)."""
+        """Columns of what the forward pass keeps: befores, values and ``saved``, at least 1."""
         befores = [self.step.state_sizes[p] for p in self.befores]
         values = [self.step.products[k].weight.columns for k in self.values]
         return [*befores, *values, max(1, self.saved_size)]
