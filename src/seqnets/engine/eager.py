@@ -1,7 +1,7 @@
-"""The path for machines without a compiler: a program run by torch's own operations.
+"""Backend ``eager``: interprets a program with torch's operations, for machines without a compiler.
 
-A step is a list of instructions, made once for each program. What does not depend on the state (in
-the backward pass, on the gradients that come in) is computed for many steps at once before them.
+A step is compiled once into a list of instructions. What does not depend on the state (in the
+backward pass, on the incoming gradients) is hoisted: computed for a chunk of steps at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from seqnets.typing import State
 
 name = "eager"
 
-_CHUNK = 2**18  # bytes of one number a unit in as many steps as are computed at once
+_CHUNK = 2**18  # bytes of a state-sized value over the steps of a chunk
 
 
 def refusal(request: Request) -> str | None:
@@ -41,13 +41,13 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 
 _Tensors = dict[Hashable, Tensor]
-"""Tensors by node, or by a leaf's source and key: one for each step, or one for all steps."""
+"""Tensors by node, or by a leaf's source and key: stacked over steps, or the same for all."""
 
-_VALID, _FRESH = ("valid", 0), ("fresh", 0)  # which rows run in a step; which of these start anew
+_VALID, _FRESH = ("valid", 0), ("fresh", 0)  # masks: rows that run in a step; rows reset before it
 
 
 class _Known(Values):
-    """Nodes of some steps, (steps, B, ...), and what is known by source and key besides."""
+    """The hoisted values of a chunk of steps, (steps, B, ...), by node or by source and key."""
 
     def __init__(self, given: _Tensors) -> None:
         super().__init__(self._leaf_of, given["zero", 0], given)
@@ -62,7 +62,7 @@ class _Known(Values):
         return columns_of(self[node.what.source, node.what.key], node.what.offset, node.width)
 
     def valid(self, tensor: Tensor) -> Tensor:
-        """The same with zeros where nothing runs."""
+        """Zero a tensor outside the lengths."""
         return torch.where(self[_VALID], tensor, 0) if _VALID in self else tensor
 
 
@@ -72,7 +72,7 @@ def _named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> _Tensors:
 
 @lru_cache(maxsize=256)
 def _reduced(op: str, width: int) -> Callable[[Tensor], Tensor]:
-    """A reduction of rows, for so many units."""
+    """A reduction over units, broadcast to ``width`` units."""
     return lambda x: reduced(op, x).expand(-1, width)
 
 
@@ -81,10 +81,10 @@ def _side_by_side(out: Tensor, *parts: Tensor) -> Tensor:
 
 
 class _Step:
-    """The instructions of one step of a pass.
+    """The instructions of one step of a pass, over numbered slots.
 
     Attributes:
-        late: Nodes that depend on what is not known before the step.
+        late: Nodes that cannot be hoisted.
     """
 
     def __init__(self, program: Program, roots: Sequence[Node], sources: set[str]) -> None:
@@ -95,9 +95,9 @@ class _Step:
             self.uses.update(node.args)
             if (node.op == "leaf" and node.what.source in sources) or self.late & {*node.args}:
                 self.late.add(node)
-        self._slots: dict[Hashable, int] = {}  # places among the values of a step
-        self._inputs: dict[Hashable, int] = {}  # those that are filled before it
-        self._carried: dict[Hashable, int] = {}  # what the next step begins with
+        self._slots: dict[Hashable, int] = {}  # all values of a step
+        self._inputs: dict[Hashable, int] = {}  # slots filled before the step
+        self._carried: dict[Hashable, int] = {}  # loop-carried: read by the next step
         self._code: list[tuple[Callable[..., Tensor], list[int], int]] = []
 
     def do(self, function: Callable[..., Tensor], *args: Hashable, to: Hashable) -> Hashable:
@@ -107,42 +107,42 @@ class _Step:
         return to
 
     def read(self, key: Hashable) -> int:
-        """The slot of what is made or known."""
+        """The slot of a value; an input if no instruction has computed it."""
         if key not in self._slots:
             self._slots[key] = self._inputs[key] = len(self._slots)
         return self._slots[key]
 
     def carry(self, new: Hashable, to: Hashable) -> None:
-        """Let the next step find there what this one made."""
+        """Pass a value to the next step under another key."""
         self.read(to)
         self._carried[to] = self.read(new)
 
     def make(self, node: Node) -> Hashable:
-        """Append what makes a node, unless that is known or made."""
+        """Append the instructions for a node, unless it is hoisted or already computed."""
         if node in self.late and node not in self._slots:
             self._slots[node] = self.read(self.late_node(node))
         return node
 
     def late_node(self, node: Node) -> Hashable:
-        """Append what makes a late node."""
+        """Append the instructions for a node that cannot be hoisted."""
         for a, b in permutations(node.args) if node.op in ("add", "mul") else ():
             if b.op == "mul" and b in self.late and self.uses[b] == 1:
                 if node.op == "add":
                     return self.do(torch.addcmul, *map(self.make, (a, *b.args)), to=node)
                 for c, d in permutations(b.args):
-                    if not {a, d} & self.late:  # multiplied with each other beforehand
+                    if not {a, d} & self.late:  # reassociated, so that their product is hoisted
                         factor = self.program.step.graph.apply("mul", a, d)
                         return self.do(torch.mul, self.make(c), factor, to=node)
         return self.do(OPERATIONS[node.op], *map(self.make, node.args), to=node)
 
     def full(self, node: Node, width: int) -> Hashable:
-        """The same, (B, width) even where all rows or units are known to be alike."""
+        """Like ``make``, but broadcast to (B, width)."""
         if node in self.late:
             return self.make(node)
         return self.do(torch.add, node, ("zeros", width), to=("full", node, width))
 
     def run(self, known: _Known, steps: Iterable[int]) -> _Tensors:
-        """Run the steps: what the last one carries on."""
+        """Run steps, and return what the last one carries."""
         values: list[Any] = [None] * len(self._slots)
         moving = []
         for key, slot in self._inputs.items():
@@ -161,10 +161,10 @@ class _Step:
 
 
 class _Forward(_Step):
-    """A step forward: a product is added to what is known to be added to it.
+    """A forward step. Each product accumulates into its hoisted addends.
 
     Attributes:
-        sums: Nodes that are a product's leaf and these others.
+        sums: Nodes that are a sum of a product's leaf and hoisted addends.
     """
 
     def __init__(self, program: Program, save: bool, masked: bool, fresh: bool) -> None:
@@ -206,14 +206,14 @@ class _Forward(_Step):
             value = self.full(product.value, product.weight.columns)
             self.do(Tensor.addmm_, whole, value, ("weight", key), to=whole)
         self.sums[node] = leaf, addends
-        return node  # known as a view of the product
+        return node  # a view of the accumulated product
 
 
 class _Backward(_Step):
-    """A step backward.
+    """A backward step.
 
     Attributes:
-        out: Gradients that no step waits for, and each one's buffers and first columns.
+        out: Gradients that no step reads, with their buffers and first columns.
     """
 
     def __init__(self, program: Program, masked: bool, fresh: bool) -> None:
@@ -250,7 +250,7 @@ class _Backward(_Step):
             self.do(_side_by_side, ("out", None), *map(self.make, self.out), to="kept")
 
     def _total(self, buffer: Buffer, offset: int, width: int) -> Hashable:
-        """The sum of all that is stored in some columns."""
+        """The sum of all stores into some columns."""
         terms = [self.make(node) for node in self._stores.get((buffer, offset), ())]
         if not terms:
             return ("zeros", width)
@@ -284,7 +284,7 @@ _forward, _backward = lru_cache(maxsize=256)(_Forward), lru_cache(maxsize=256)(_
 
 
 def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order: Order) -> _Tensors:
-    """What both passes know, (T, B, ...) or the same in all steps."""
+    """The inputs that both passes share, (T, B, ...) or the same for all steps."""
     B, T, _ = order.layout
     flat = ((name, parameter.flatten()) for name, parameter in parameters.items())
     given = _named("parameter", flat) | {("zero", 0): like.new_zeros(B, 1)}
@@ -302,13 +302,13 @@ def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order:
 def _chunks(
     given: _Tensors, layout: Layout, size: int, downwards: bool
 ) -> Iterator[tuple[slice, range, _Known]]:
-    """Some steps at a time, in their order within these, and what is known of them.
+    """Chunks of steps in execution order, and their hoisted values.
 
     Args:
-        given: What is known of all.
-        layout: How many there are.
-        size: Bytes of a part of a row's state.
-        downwards: Whether the last ones come first.
+        given: Inputs of all steps.
+        layout: The number of rows and steps.
+        size: Bytes of the widest state part of a row.
+        downwards: Whether steps run from last to first.
     """
     B, T, _ = layout
     firsts = range(0, T, max(1, _CHUNK // max(1, B * size)))
@@ -321,7 +321,7 @@ def _chunks(
 
 
 class _Loops:
-    """Both passes, in torch's operations on any device."""
+    """``Loops`` in torch's operations, on any device."""
 
     skips_padding = False
 

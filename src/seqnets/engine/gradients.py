@@ -1,4 +1,7 @@
-"""What the gradients that loops find mean for the parameters."""
+"""Gradients of the parameters, from those that the backward loops return.
+
+A weight's is one product over all rows and steps; that of a pointwise parameter is a sum.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ def parameter_gradients(
     wanted: Container[str],
     inside: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The parameters' gradients: sums over rows and steps, and of matrices a product over these.
+    """The gradients of the parameters by name.
 
     Args:
-        program: What was run.
-        found: What its loops have found.
-        kept: What was kept for them.
-        parameters: As they were used.
-        wanted: Names of those whose gradients are asked for.
-        inside: Steps whose gradients are not zero, as rows of a matrix; all if omitted.
+        program: The program that was run.
+        found: The gradients from its loops.
+        kept: What the forward pass kept.
+        parameters: The parameters as loops used them.
+        wanted: Names of the parameters that need gradients.
+        inside: Row indices of the steps with nonzero gradients; all if omitted.
     """
     gradients = {
         name: parts.together(found) for name, parts in _parts(program).items() if name in wanted
@@ -56,14 +59,14 @@ def parameter_gradients(
 
 
 class _Piece(NamedTuple):
-    """Numbers of a parameter whose gradients lie beside each other among sums.
+    """A contiguous range of a parameter whose gradient is a contiguous range of sums.
 
     Attributes:
-        offset: The first of them in the parameter.
-        size: How many.
-        of_wx: Whether the sums are the projected input's; else they are ``Gradients.units``.
-        first: The first sum.
-        sums: How many; more than one of a single number make its gradient together.
+        offset: First element in the parameter.
+        size: Number of elements.
+        of_wx: Whether the sums are ``Gradients.total``; else they are ``Gradients.units``.
+        first: First column among the sums.
+        sums: Number of columns; a single element's gradient may be the total of several.
     """
 
     offset: int
@@ -73,7 +76,7 @@ class _Piece(NamedTuple):
     sums: int
 
     def before(self, other: _Piece) -> bool:
-        """Whether another one goes on where this one ends, in the parameter and among the sums."""
+        """Whether another piece is adjacent, both in the parameter and among the sums."""
         ends = self.offset + self.size, self.of_wx, self.first + self.sums
         goes_on = ends == (other.offset, other.of_wx, other.first)
         return goes_on and self.size == self.sums and other.size == other.sums
@@ -89,12 +92,12 @@ class _Piece(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """A parameter with one number a unit, or one for all.
+    """A pointwise parameter.
 
     Attributes:
-        pieces: In their order.
-        shape: Of the parameter.
-        tile: Whether the pieces stand one after the other, and are all of it.
+        pieces: Its pieces, in order.
+        shape: Its shape.
+        tile: Whether the pieces cover it without gaps or overlaps.
     """
 
     pieces: list[_Piece]
@@ -102,7 +105,7 @@ class _Parts(NamedTuple):
     tile: bool
 
     def together(self, found: Gradients) -> Tensor:
-        """The gradient of all of it."""
+        """The gradient of the whole parameter."""
         gradients = [piece.of(found) for piece in self.pieces]
         if not self.tile:
             whole = gradients[0].new_zeros(math.prod(self.shape))
@@ -112,14 +115,14 @@ class _Parts(NamedTuple):
             whole = torch.cat(gradients)
         else:
             (whole,) = gradients
-            if self.pieces[0].of_wx:  # where the projection's bias has its gradient too
+            if self.pieces[0].of_wx:  # it may also be the projection's bias's gradient
                 whole = whole.clone()
         return whole if len(self.shape) == 1 else whole.view(self.shape)
 
 
 @lru_cache(maxsize=1024)
 def _parts(program: Program) -> dict[str, _Parts]:
-    """Of each such parameter, by its name."""
+    """The pointwise parameters by name."""
     found = defaultdict(list)
     for leaf, column in program.biases.items():
         found[leaf.what.key].append(_Piece(leaf.what.offset, leaf.width, True, column, leaf.width))
@@ -136,7 +139,7 @@ def _parts(program: Program) -> dict[str, _Parts]:
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:
-    """Neighbours in one."""
+    """Merge adjacent pieces."""
     joined = list(pieces[:1])
     for piece in pieces[1:]:
         last = joined[-1]

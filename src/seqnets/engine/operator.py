@@ -1,7 +1,7 @@
-"""Loops as one operator of torch's, for whoever looks at a model without running it.
+"""The loops as a custom operator, ``seqnets::unroll``, for ``torch.compile`` and ``torch.export``.
 
-``torch.compile`` and ``torch.export`` see ``seqnets::unroll`` where eager code calls the loops
-directly. Its program travels as text, so that an exported model brings it along.
+Compilers see one opaque operator where eager code calls the loops directly. The traced step is one
+of its arguments, serialised as text, so that an exported model is self-contained.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from seqnets.typing import State
 
 
 def text_of(cell: Cell) -> str:
-    """The text of a cell's step; nothing if it cannot be traced."""
+    """A cell's step as text; empty if it cannot be traced."""
     try:
         return program_of(cell).step.to_text()
     except Untraceable:
@@ -40,7 +40,7 @@ def text_of(cell: Cell) -> str:
 
 
 def parameters_used(cell: Cell) -> str:
-    """The names of the parameters in a cell's step, with commas between."""
+    """The names of the parameters in a cell's step, comma-separated."""
     return ",".join(program_of(cell).step.parameters)
 
 
@@ -48,32 +48,31 @@ _preparations: dict[str, Preparation] = {}
 
 
 def preparation_of(cell: Cell) -> str:
-    """A text that stands for what a step computes of its parameters alone; none for nothing."""
+    """The key of a cell's ``Preparation`` in ``_preparations``; empty if it is empty."""
     preparation = plan_of(cell).preparation
     if not preparation.made:
         return ""
-    torch.compiler.allow_in_graph(_made)  # this loads the compiler, which is what asks
+    torch.compiler.allow_in_graph(_made)  # imports the compiler, which is running anyway
     _preparations[repr(preparation)] = preparation
     return repr(preparation)
 
 
 def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
-    """What stands ready for a step: into the compiler's graph goes what torch does here."""
+    """Run a preparation; ``allow_in_graph``, so that the compiler records its operations."""
     preparation = _preparations[text]
     found = preparation.of(dict(zip(names, tensors, strict=True)))
     return [found[name] for name, _ in preparation.made]
 
 
 def made_names(cell: Cell) -> str:
-    """The names of what is prepared for a step, with commas between."""
+    """The names of the prepared tensors of a cell's step, comma-separated."""
     return ",".join(name for name, _ in plan_of(cell).preparation.made)
 
 
 def plain_attributes(cell: Cell) -> str:
-    """Names of what a cell's step may depend on and the compiler can watch, with commas between.
+    """Names of a cell's attributes that the compiler can guard, comma-separated.
 
-    Modes, numbers and words. Those of cells inside have the cell's name before them:
-    "beta,cell.training".
+    The training flag, numbers and strings; those of nested cells with a path: "beta,cell.training".
     """
     plain = (n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN))
     names = ["training", *plain]
@@ -87,13 +86,13 @@ _PLAIN = (bool, int, float, str)
 
 
 def value_of(cell: Cell, path: str) -> Any:
-    """An attribute of a cell or of one inside it, as a constant."""
+    """An attribute of a cell or of a nested one, as a constant."""
     return attrgetter(path)(cell)
 
 
 def _stays(cell: Cell) -> bool:
-    """Whether what the text depends on is still so: compiled, it is asked again at every call."""
-    id(cell)  # what is compiled for a cell is for no other one
+    """Whether the attributes are those of the trace; the compiler turns the reads into guards."""
+    id(cell)  # guards on the cell's identity
     for path in filter(None, cell.asked(plain_attributes).split(",")):
         value: Any = cell
         for name in path.split("."):
@@ -149,13 +148,13 @@ def unroll(
     save: bool,
     text: str,
 ) -> list[Tensor]:
-    """A traced step over the projected inputs (B, T, W).
+    """Run a traced step over projected inputs, (B, T, W).
 
-    Given are the state before the first step, what a reset puts in if there are resets, and the
-    parameters: in one list, since AOTInductor loses a list of none.
+    ``given`` holds the state before the first step, the state after a reset if there are resets,
+    and the parameters: in one list, since AOTInductor drops an empty list.
 
     Returns:
-        Outputs (B, T, H), the state after each row's last step, and if ``save``, what the backward
+        Outputs (B, T, H), the state after each row's last step, and with ``save`` what the backward
         pass needs.
     """
     program = program_from_text(text)
@@ -195,7 +194,7 @@ def unroll_backward(
     reverse: bool,
     text: str,
 ) -> list[Tensor]:
-    """Gradients of the projected input, each state before, each start, and each parameter."""
+    """Gradients of the projected input, each initial state, each reset state, each parameter."""
     program = program_from_text(text)
     used = _used(program, parameters)
     everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
@@ -212,7 +211,7 @@ def unroll_backward(
 
 
 def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same numbers, none of them parts of one tensor: an operator's results have to be."""
+    """Clone tensors that share storage: an operator's results must not alias."""
     taken = set()
     for tensor in tensors:
         memory = tensor.untyped_storage().data_ptr()
@@ -257,7 +256,7 @@ def _differentiate(ctx, grads):
         for grad, shape in zip(grads, shapes, strict=False)
     ]
     if torch.is_grad_enabled():  # create_graph=True: by the plain loop
-        wx, *given = (tensor.view_as(tensor) for tensor in (wx, *given))  # some made of others
+        wx, *given = (tensor.view_as(tensor) for tensor in (wx, *given))  # one may depend on another
         again = _plain(step, wx, given, lengths, resets, reverse)
         needed = [tensor for tensor in (wx, *given) if tensor.requires_grad]
         partial = iter(
@@ -285,7 +284,7 @@ def _plain(step, wx, given, lengths, resets, reverse):
 
 
 class _Replayed:
-    """What the plain loop asks of a cell, for a step of which there is no more than a trace."""
+    """Stands in for a cell in the plain loop, where only the traced step is available."""
 
     _modules: ClassVar[dict[str, Any]] = {}
 
@@ -309,7 +308,7 @@ class _Replayed:
 def _told_apart(
     step: Step, given: list[Tensor], resets: Tensor | None
 ) -> tuple[State, State, list[Tensor]]:
-    """The state before the first step, what a reset puts in, and the parameters."""
+    """Split ``given`` into the initial state, the state after a reset, and the parameters."""
     count = len(step.state_sizes)
     first = count if resets is None else 2 * count
     return tuple(given[:count]), tuple(given[count:first]), given[first:]
@@ -320,7 +319,7 @@ def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
 
 
 def _loops(program: Program, like: Tensor) -> Loops:
-    """The fastest loops that this machine has for a program."""
+    """The fastest loops available on this machine for a program."""
     if like.is_cuda and not (
         access.refusal(like.device, like.dtype) or access.refusal_of_size(like)
     ):

@@ -1,4 +1,7 @@
-"""The projection of inputs around loops, and the way of their gradients back through it."""
+"""The projection of the input before the loops, and its vector-Jacobian product after them.
+
+An affine projection is computed and differentiated by hand; any other is recorded by autograd.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from seqnets.typing import State
 def project(
     loops: Loops, request: Request, layout: Layout, x: Tensor, parameters: dict[str, Tensor]
 ) -> Tensor:
-    """The projected input, (B*T, W), where no gradient is asked for.
+    """The projected input, (B*T, W), without gradients.
 
     Args:
-        loops: What it is for.
-        request: What is asked for.
-        layout: How the steps lie in memory.
-        x: Its inputs with zeros for padding.
-        parameters: Its cell's tensors.
+        loops: The loops that will read it.
+        request: The request.
+        layout: The layout of the steps.
+        x: The request's inputs, with zeros for padding.
+        parameters: The cell's tensors.
     """
     if request.projection is None:
         return _projected(request, x, layout)
@@ -53,7 +56,7 @@ def _product(
 
 
 def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
-    """The same by whatever the cell does."""
+    """The projected input, (B*T, W), by the cell's own ``project``."""
     with in_linear(x):
         if layout.time_first and request.projects_apart:
             return request.project(x.transpose(0, 1)).contiguous().flatten(0, 1)
@@ -61,9 +64,9 @@ def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
 
 
 def rows_inside(loops: Loops, request: Request, layout: Layout) -> Tensor | None:
-    """Which rows of a matrix are within the lengths, where it pays to multiply no others.
+    """The indices of valid rows of a matrix, where it pays to multiply these alone; else None.
 
-    Only on the CPU, where to count them is to wait for nobody.
+    Only where loops skip padding: on the CPU, where counting them needs no synchronisation.
     """
     lengths = request.lengths
     if lengths is None or not loops.skips_padding or request.memory == "lean":
@@ -75,19 +78,19 @@ def rows_inside(loops: Loops, request: Request, layout: Layout) -> Tensor | None
     return layout.rows(valid).nonzero()[:, 0]
 
 
-_DENSE = 0.7  # share of rows from which on to pick them takes longer than to multiply the others
+_DENSE = 0.7  # share of valid rows above which gathering costs more than multiplying padding
 
 
 def picked(rows: Tensor, inside: Tensor | None) -> Tensor:
-    """All rows of a matrix, or some of them."""
+    """The rows of a matrix at some indices, or all of them."""
     return rows if inside is None else rows.index_select(0, inside)
 
 
 class Way(Protocol):
-    """From the inputs to the loops, and back.
+    """A projection with its backward pass.
 
     Attributes:
-        start: The state that a reset puts in; empty where nothing is reset.
+        start: The state after a reset; empty if there are no resets.
     """
 
     start: State
@@ -98,7 +101,7 @@ class Way(Protocol):
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
     ) -> Sequence[Tensor | None]:
-        """What the loops' gradients mean for all the tensors that the function is given."""
+        """Gradients of all inputs of the autograd function, from those that the loops found."""
 
 
 def way_in(
@@ -108,7 +111,7 @@ def way_in(
     tensors: Sequence[Tensor],
     inside: Tensor | None,
 ) -> Way:
-    """The short way, if the projection is one product and the start is fixed."""
+    """``_AffineWay`` if the projection is affine and the start needs no gradient."""
     affine = request.projection
     start: State = ()
     if request.resets is not None:
@@ -120,7 +123,7 @@ def way_in(
 
 
 class _AffineWay:
-    """One weight and one bias."""
+    """An affine projection, differentiated by hand."""
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class _AffineWay:
 
 
 class _RecordedWay:
-    """Whatever the cell does; back by what torch has recorded of it."""
+    """Any projection, differentiated by autograd."""
 
     def __init__(
         self,
@@ -174,12 +177,12 @@ class _RecordedWay:
             wx = _projected(again, again.x, layout)
             self.start = again.start
             self._entry = Entry.apply(self._entering, wx, *self.start)
-        self._again = request.memory == "lean"  # masks cannot be drawn a second time
+        self._again = request.memory == "lean"  # it is read twice, but masks must be drawn once
         self._wx: Tensor | None = wx.detach()
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         wx = self._wx
-        assert wx is not None  # it is asked for once, and twice only in lean memory
+        assert wx is not None  # read once, and twice only in lean memory
         if not self._again:
             self._wx = None
         return wx
@@ -192,6 +195,6 @@ class _RecordedWay:
             return [None] * len(self._inputs)
         self._entering[:] = found.wx, *found.start
         grads = torch.autograd.grad(self._entry, inputs, retain_graph=True, allow_unused=True)
-        self._entering.clear()  # they need not live as long as the function does
+        self._entering.clear()  # free them before the function itself
         places = iter(grads)
         return [next(places) if t.requires_grad else None for t in self._inputs]

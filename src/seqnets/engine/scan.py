@@ -1,7 +1,7 @@
-"""Cells linear in their state, parallel over time: h_t = a_t h_{t-1} + b_t, by a scan.
+"""Backend ``scan``: cells linear in their state, h_t = a_t h_{t-1} + b_t, parallel over time.
 
-On a GPU a step of no products and sums is printed as one kernel with its scan, as loops are; what
-is more than that, and all on a CPU, is computed by torch's operations on all steps at once.
+On a GPU a step without products and reductions is printed as one Triton kernel with its scan. All
+others, and all on a CPU, run by torch's operations on all steps at once, around a scan.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(request: Request) -> tuple[Tensor, State]:
         befores.find(linear.parts, partial(_before, after, first, request.reverse, anew))
         for p, made in zip(linear.parts, _parted(after), strict=True):
             afters[p] = made
-            if step.state[p].op != "leaf":  # others may be made of it
+            if step.state[p].op != "leaf":  # other nodes may depend on it
                 values.setdefault(step.state[p], made)
 
     for p, node in enumerate(step.state):
@@ -92,7 +92,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 
 def pays(request: Request) -> bool:
-    """Whether it is expected to be faster than loops over steps."""
+    """Whether it is expected to be faster than sequential loops."""
     if _is_printed(request):
         return access.over_time_pays(request.program, request.x)
     B, T, _ = request.x.shape
@@ -101,12 +101,12 @@ def pays(request: Request) -> bool:
 
 
 _LONG, _FEW = 1024, 4096
-"""Steps, and numbers of a step, at which torch's operations took 0.55 of a kernel's time (LRU)."""
+"""Steps, and numbers per step, at which torch's operations took 0.55 of a kernel's time (LRU)."""
 
 
 @lru_cache(maxsize=256)
 def _nonlinear(program: Program, names: tuple[str, ...]) -> str | None:
-    """What is not linear in the state; asked at every call, and found once."""
+    """Why a step is not linear in its state; None if it is."""
     try:
         linear_parts(program, names)
     except Untraceable as reason:
@@ -115,12 +115,12 @@ def _nonlinear(program: Program, names: tuple[str, ...]) -> str | None:
 
 
 def detail(request: Request) -> str:
-    """How the work of a request is shared among programs, in words; nothing where it is not."""
+    """How a printed kernel divides a request's work, in words; empty where none runs."""
     return triton.detail(request, access.loops_over_time()) if _is_printed(request) else ""
 
 
 def _is_printed(request: Request) -> bool:
-    """Whether steps and their scan are one kernel."""
+    """Whether the steps and their scan run as one printed kernel."""
     if not request.x.is_cuda or torch.compiler.is_compiling() or triton.refusal(request):
         return False
     return recurrences(request.program) is not None
@@ -130,8 +130,8 @@ def linear_scan(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool = False) -
     """Every h_t = a_t h_{t-1} + b_t, (B, T, H), in about 3 sqrt(T) operations or 2 kernels.
 
     Args:
-        a: What remains of the last step, (B, T, H), real or complex as all of them are.
-        b: What is new, (B, T, H).
+        a: Factors, (B, T, H); real or complex, as all three arguments.
+        b: Summands, (B, T, H).
         first: The h before the first step, (B, H).
         reverse: Whether time runs backwards.
     """
@@ -139,7 +139,7 @@ def linear_scan(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool = False) -
 
 
 class _Scan(torch.autograd.Function):
-    """The scan; its derivative is a scan in the other direction, and so is that one's."""
+    """The scan; its derivative is a scan in the other direction, to any order."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
@@ -165,7 +165,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _kernels(like: Tensor) -> Any | None:
-    """The scan in Triton, for tensors like one; None where torch's operations do it."""
+    """The scan's Triton kernels for tensors like this; None where torch's operations run it."""
     if not like.is_cuda or access.missing():
         return None
     from seqnets.engine.triton import scan as kernels  # Triton takes a second to load
@@ -174,7 +174,7 @@ def _kernels(like: Tensor) -> Any | None:
 
 
 def _scan(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
-    """Chunks side by side, the rest that fills no chunk after them."""
+    """All full chunks in parallel, and the remainder as one more chunk."""
     T = a.shape[1]
     size = _chunk_size(a)
     whole = T // size * size
@@ -187,7 +187,7 @@ def _scan(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
 
 
 def _chunk_size(a: Tensor) -> int:
-    """One chunk where a step's rows are work enough for an operation."""
+    """Steps per chunk: all of them where one step is work enough for an operation."""
     B, T, H = a.shape
     return T if a.device.type == "cpu" and B * H >= _ENOUGH else max(1, round(T**0.5))
 
@@ -198,7 +198,7 @@ _ENOUGH = 2**12  # numbers: an operation then takes longer than calling it (meas
 def _scan_chunks(
     a: Tensor, b: Tensor, first: Tensor, out: Tensor, size: int, reverse: bool
 ) -> Tensor:
-    """Each chunk as if it began with zero, then all that flows through it; returns the last h."""
+    """Scan each chunk from zero, then add what earlier chunks contribute; returns the last h."""
     a, b, h = (tensor.unflatten(1, (-1, size)) for tensor in (a, b, out))
     order = range(size)[::-1] if reverse else range(size)
     a_at, b_at, h_at = a.unbind(2), b.unbind(2), h.unbind(2)
@@ -208,7 +208,7 @@ def _scan_chunks(
             before = torch.addcmul(b_at[i], a_at[i], before, out=h_at[i])
         return before.squeeze(1)
 
-    through = torch.empty(a.shape, dtype=a.dtype, device=a.device)  # the product of a so far
+    through = torch.empty(a.shape, dtype=a.dtype, device=a.device)  # cumulative product of a
     through_at = through.unbind(2)
     h_at[order[0]].copy_(b_at[order[0]])
     through_at[order[0]].copy_(a_at[order[0]])
@@ -226,7 +226,7 @@ def _scan_chunks(
 
 
 def _earlier(h: Tensor, first: Tensor, reverse: bool) -> Tensor:
-    """What was there before each step, (B, T, H)."""
+    """The values before each step, (B, T, H)."""
     first = first.unsqueeze(1)
     return torch.cat([h[:, 1:], first] if reverse else [first, h[:, :-1]], 1)
 
@@ -234,23 +234,23 @@ def _earlier(h: Tensor, first: Tensor, reverse: bool) -> Tensor:
 def _before(
     after: Tensor, first: Tensor, reverse: bool, anew: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, ...]:
-    """What each step reads of parts of the state, (B, T, H) each."""
+    """The state parts that each step reads, after resets, (B, T, H) each."""
     before = _earlier(after, first, reverse)
     return _parted(before if anew is None else torch.where(*anew, before))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """One part as it is, two as a complex number."""
+    """One part unchanged, or two as a complex tensor."""
     return parts[0] if len(parts) == 1 else torch.complex(*parts)
 
 
 def _parted(h: Tensor) -> tuple[Tensor, ...]:
-    """The parts again."""
+    """The inverse of ``_joined``."""
     return (h.real, h.imag) if h.is_complex() else (h,)
 
 
 def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
-    """The value after each row's last valid step, in memory of its own."""
+    """The value after each row's last valid step, not a view."""
     if request.lengths is None:
         return after[:, 0 if request.reverse else -1].clone()
     if request.reverse:
@@ -262,14 +262,14 @@ def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
 
 
 class _Befores(dict[int, Tensor]):
-    """Parts of the state before each step, found when they are first asked for."""
+    """State parts before each step, computed lazily."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ways: dict[int, tuple[Sequence[int], Callable[[], Sequence[Tensor]]]] = {}
 
     def find(self, parts: Sequence[int], way: Callable[[], Sequence[Tensor]]) -> None:
-        """Say how some parts are found, all at once."""
+        """Register how some parts are computed together."""
         self._ways |= dict.fromkeys(parts, (parts, way))
 
     def __missing__(self, part: int) -> Tensor:
