@@ -1,9 +1,8 @@
-"""Whether a traced step is the cell's own: both are run on the same numbers, and backwards.
+"""Validation of a trace: the cell's step and its graph are run on the same numbers and compared.
 
-What was read while tracing and is no number of a row (a branch, a count of rows, whether gradients
-are on) is seen here, and so is what autograd is told besides operations: ``no_grad``, hooks,
-functions with a backward pass of their own. And whether what was put together from simpler
-operations overflows, or has another derivative at a kink.
+Outputs and gradients must agree. This catches what tracing cannot see: branches, dependence on the
+number of rows or on the grad mode, ``no_grad``, hooks, custom autograd functions, and
+decompositions that overflow or have another derivative at a kink.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Watcher
 from seqnets.typing import State
 
-_ROWS, _STEPS = 7, 3  # not as many as were traced
+_ROWS, _STEPS = 7, 3  # another number of rows than was traced
 _LARGE, _STEEP = 100, 1e5
-_COLUMNS = 32  # so many inputs are missing in turn
+_COLUMNS = 32  # the most inputs that are NaN in turn
 _SPREADS = (
     "it moves units to other places or reads some of them, where others are {0}: loops do so by a "
     "product, and 0 times {0} is no number"
@@ -39,7 +38,7 @@ _WHERE = {
 
 
 class OwnDerivative(Untraceable):
-    """A step has a function with a backward pass of its own."""
+    """A step has a custom autograd function, which ``Surrogates`` may be able to trace."""
 
 
 def compare(
@@ -50,18 +49,18 @@ def compare(
     project: bool,
     functions: Container[type],
 ) -> None:
-    """Run a cell's step beside what was traced of it, on common numbers, on large ones and on 0.
+    """Compare a cell's step with its trace, on common numbers, on large ones and on 0.
 
     Args:
-        step: What was traced.
-        preparation: What was written down apart from it.
-        cell: Of which.
-        project: Whether the projection of the input belongs to the step.
-        functions: Those with a backward pass of their own that were written down with it.
+        step: The traced step.
+        preparation: Its operations on parameters alone.
+        cell: The cell.
+        project: Whether the step includes the projection of the input.
+        functions: The custom autograd functions that were traced with it.
 
     Raises:
-        OwnDerivative: It has others.
-        Untraceable: They differ.
+        OwnDerivative: The step has other custom autograd functions.
+        Untraceable: The two differ.
     """
     trial = _Trial(cell, project, functions)
     for scale in _WHERE:
@@ -70,26 +69,26 @@ def compare(
 
 
 def watch_projection(cell: Cell) -> tuple[bool, bool]:
-    """Whether a cell's projection draws random numbers, and whether steps are mapped apart.
+    """Whether a cell's projection draws random numbers, and whether it maps each step alone.
 
-    That is, each step's input alone, by what is the same for all; where it draws, they are not.
+    A projection that draws random numbers does not count as mapping each step alone.
 
     Raises:
-        Untraceable: It learns by what is none of the cell's parameters.
+        Untraceable: It depends on tensors that require gradients and are not parameters.
     """
     return _Trial(cell, False).watch_projection()
 
 
 class _Trial:
-    """A cell with other parameters, drawn once."""
+    """A cell with random parameters, drawn once, to compare with its trace."""
 
     def __init__(self, cell: Cell, project: bool, functions: Container[type] = ()) -> None:
         self._cell, self._project, self._functions = cell, project, functions
         self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
-        self._finite = True  # whether the last outputs were
+        self._finite = True  # whether the last outputs were finite
         self._draw = torch.Generator().manual_seed(0)
         mean = dict(cell.origin.named_buffers()) | loose_attributes(cell.origin)
-        self._kept: dict[str, Tensor] = {}  # numbers that mean something: periods, counts, masks
+        self._kept: dict[str, Tensor] = {}  # not redrawn: periods, counts, masks
         self._drawn: dict[str, Tensor] = {}
         for name, tensor in cell.tensors().items():
             if name in mean or not tensor.is_floating_point():
@@ -105,15 +104,15 @@ class _Trial:
         return torch.randn(shape, generator=self._draw, dtype=self._dtype)
 
     def run(self, step: Step, preparation: Preparation, scale: int) -> None:
-        """Compare on inputs and a state of some size; on 0, biases are 0 too, as they begin."""
+        """Compare on inputs and states of a scale; at 0, biases are 0 too, as initialised."""
         cell = self._cell
         tensors = {name: kept.clone() for name, kept in self._kept.items()}
         for name, kept in tensors.items():
-            if not scale and kept.is_floating_point():  # whose numbers may be others by and by
+            if not scale and kept.is_floating_point():  # buffers may change
                 tensors[name] = torch.where(kept == 0, 0.5, kept * 1.25)
         for name, drawn in self._drawn.items():
             now = torch.zeros_like(drawn) if not scale and drawn.dim() < 2 else drawn.detach()
-            learns = scale == 1 or drawn.dim() < 2  # matrices once, which takes longest
+            learns = scale == 1 or drawn.dim() < 2  # matrices once: they take longest
             read = name in step.parameters or name in preparation.reads
             tensors[name] = now.requires_grad_(learns and read)
         bound = with_own_containers(cell.bind(tensors))
@@ -127,15 +126,15 @@ class _Trial:
             given.requires_grad_()
 
         self._compare(step, scale, bound, wx, state, used, learned)
-        if scale == 1 and not self._finite:  # as the root of what is never negative
+        if scale == 1 and not self._finite:  # say, a square root of the state
             state = tuple(part.detach().abs().requires_grad_() for part in state)
             self._compare(step, scale, bound, wx, state, used, learned)
 
     @torch.no_grad()
     def run_on_no_numbers(self, step: Step, preparation: Preparation) -> None:
-        """Compare from the cell's own start, if it has infinite numbers, and where inputs are NaN.
+        """Compare from the cell's initial state, if that has infinities, and on inputs of NaN.
 
-        What is moved to other units is moved by products, in which these would spread.
+        Data movement is traced as products, in which either would spread to all units.
         """
         tensors = {**self._kept, **self._drawn}
         cell = with_own_containers(self._cell.bind(tensors))
@@ -187,7 +186,7 @@ class _Trial:
             wanted = [wx, *state, *learned]
             ends = [self._numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
-            if scale == 1:  # and gradients of another size, which may be clipped
+            if scale == 1:  # and large gradients, which may be clipped
                 for found, parts in zip(slopes, (own, traced), strict=True):
                     found += [slope / _STEEP for slope in _slopes(parts, ends, wanted, _STEEP)]
         are_alike = _are_both_finite if scale == _LARGE else _are_near
@@ -206,13 +205,13 @@ class _Trial:
             )
 
     def watch_projection(self) -> tuple[bool, bool]:
-        """See above."""
+        """See the function of the same name."""
         random = torch.get_rng_state()
         cell = with_own_containers(self._cell.bind(self._kept | self._drawn))
         x = self._numbers(_ROWS, _STEPS, cell.input_size)
         with told_why(), torch.enable_grad(), _Draws() as watch:
             projected = cell.project(x)
-        if watch.drew:  # whoever draws next must not notice
+        if watch.drew:  # leave the global generator as it was
             torch.set_rng_state(random)
         if not isinstance(projected, Tensor):
             raise Untraceable(f"project gives {type(projected).__name__}, not a tensor")
@@ -226,10 +225,10 @@ class _Trial:
 
 
 class _Draws(Watcher):
-    """Sees whether random numbers are drawn: in this thread, as the generator cannot tell.
+    """Detects random operations of this thread; the generator's state is shared by all.
 
     Attributes:
-        drew: Whether they were.
+        drew: Whether there was one.
     """
 
     drew = False
@@ -242,7 +241,7 @@ class _Draws(Watcher):
 
 
 def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:
-    """Whether a backward pass goes through a function written in Python that is not known."""
+    """Whether a backward pass goes through a custom autograd function that is not known."""
     seen: set[Any] = set()
     ahead = [part.grad_fn for part in outputs]
     while ahead:
@@ -257,14 +256,14 @@ def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:
 
 
 def _is_real(tensor: Tensor) -> bool:
-    """Whether a tensor has numbers: while a model is exported its buffers have none."""
+    """Whether a tensor has values; buffers have none while a model is exported."""
     python = torch._C.DispatchKey.Python
     return not tensor.is_meta and not torch._C._dispatch_keys(tensor).has(python)
 
 
 @contextmanager
 def told_why() -> Iterator[None]:
-    """What an equation may raise on numbers without meaning, as the reason it is untraceable."""
+    """Convert errors that a step raises on stand-ins to ``Untraceable``."""
     try:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -274,23 +273,23 @@ def told_why() -> Iterator[None]:
 def _slopes(
     outputs: Sequence[Tensor], ends: Sequence[Tensor], inputs: Sequence[Tensor], steep: float = 1
 ) -> list[Tensor]:
-    """Gradients of outputs for inputs, times a number; zeros where there is none."""
+    """Vector-Jacobian products of outputs, scaled by ``steep``; zeros where there are none."""
     total = sum((y * end).sum() for y, end in zip(outputs, ends, strict=True))
     if not isinstance(total, Tensor) or not total.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    total = total * steep  # gradients that are given load sympy, a third of a second
+    total = total * steep  # passing grad_outputs loads sympy, a third of a second
     found = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
 def _are_both_finite(a: Tensor, b: Tensor) -> bool:
-    """Whether the same ones are numbers; of large ones, rounding may leave anything."""
+    """Whether the same elements are finite; on large inputs rounding may dominate values."""
     return bool((a.isfinite() == b.isfinite()).all())
 
 
 def _are_near(a: Tensor, b: Tensor) -> bool:
-    """Whether numbers differ by rounding alone."""
-    if bool(((a - b).abs() <= 1e-4).all()):  # the quick way for all that are small
+    """Whether two tensors agree up to rounding."""
+    if bool(((a - b).abs() <= 1e-4).all()):  # fast path
         return True
     near = torch.isclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) | (a.isinf() & b.isinf())
     return bool(near.all())

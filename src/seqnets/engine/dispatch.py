@@ -1,4 +1,8 @@
-"""Which backend runs a request, and why."""
+"""The choice of a backend: the table of backends, ``choose``, ``run`` and ``explain``.
+
+"auto" tries backends in the order that ``preference.py`` gives, and takes the first that does not
+refuse the request. A backend that is named runs or raises.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ from seqnets.typing import State
 
 
 class Backend(Protocol):
-    """A way to run a request: a module with a name and two functions.
+    """A way to run requests: a module with a name and two functions.
 
-    One that has a choice may say in a third, ``detail(request)``, how it shares the work out.
+    An optional third, ``detail(request)``, describes how the work is divided.
     """
 
     name: str
@@ -37,18 +41,18 @@ BACKENDS: dict[str, Backend] = {b.name: b for b in (triton, c, scan, native, eag
 """Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
 
 runs: Counter[str] = Counter()
-"""How often each backend has run, so that a test can prove which one did."""
+"""How often each backend has run, for tests that prove which one did."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which backend "auto" takes for a request, and why not one before it.
+    """Which backend "auto" takes for a request, and why no other.
 
     Attributes:
         chosen: The backend's name.
-        refusals: The reason of each backend that refused.
-        slower: Those that would run it too, and are expected to take longer, fastest first.
-        how: How the backend shares the work out, where it has a choice.
+        refusals: The reason of each backend that refuses.
+        slower: Those that could run it too but are expected to be slower, fastest first.
+        how: How the backend divides the work, if it has a choice.
     """
 
     chosen: str
@@ -64,7 +68,7 @@ class Explanation:
 
 
 def choose(request: Request, backend: str) -> str:
-    """The backend of this name, or the one that "auto" finds.
+    """The name of the backend to use: the one named, or the one that "auto" takes.
 
     Raises:
         BackendError: No backend has this name, or the one named refuses.
@@ -86,7 +90,7 @@ def choose(request: Request, backend: str) -> str:
 
 def run(request: Request, backend: str) -> tuple[Tensor, State]:
     """Run a request on the backend of this name, which does not refuse it."""
-    if not torch.compiler.is_compiling():  # which would be compiled anew for every count
+    if not torch.compiler.is_compiling():  # a changing counter would recompile
         runs[backend] += 1
     if backend == reference.name and torch.jit.is_tracing():
         warnings.warn(
@@ -108,7 +112,7 @@ def explain(
     reverse: bool = False,
     memory: str = "full",
 ) -> Explanation:
-    """Say which backend ``unroll`` would take for these arguments, and why each other not.
+    """Which backend ``unroll`` would take for these arguments, and why no other.
 
     The arguments are those of ``unroll``; of a layer, its cell: ``explain(layer.cell, x)``.
 

@@ -1,4 +1,7 @@
-"""What a cell computes by besides tensors: as a key to compare it by, and as copies of its own."""
+"""What a cell's equation depends on besides tensors: classes, code, mode and attributes.
+
+``equation_of`` freezes these into a key, under which ``plans.py`` caches traces.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from seqnets.engine.graph import Untraceable
 
 
 def equation_of(cell: nn.Module) -> tuple[Any, ...]:
-    """What a cell computes by: its class, its mode, its attributes, and the same of what is inside.
+    """A key of a cell's equation: class, code, mode and attributes, of modules inside too.
 
     Raises:
-        TypeError: An attribute of a module has nothing to compare it by.
+        TypeError: An attribute cannot be compared.
         Untraceable: A module has hooks.
     """
     owners = (cell, cell.origin) if isinstance(cell, Cell) else (cell,)
@@ -37,12 +40,12 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
 
 
 def _code(kind: Any) -> tuple[Any, ...]:
-    """What a class's methods are compiled to: notebooks put new code into old ones.
+    """The code objects of a class's methods, which notebooks may replace in place.
 
-    And what else it has, if it is no cell's, or one of its bases is not: nobody counts its changes.
+    And its other members, if the class or a base is not a cell's: their changes are not counted.
 
     Raises:
-        TypeError: An attribute has nothing to compare it by.
+        TypeError: A member cannot be compared.
     """
     if is_counted(kind):
         return tuple([method.__code__ for method in _methods_of_cell(kind, class_changes())])
@@ -58,17 +61,17 @@ def _code(kind: Any) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _methods_of_cell(kind: type[Any], changes: int) -> list[FunctionType]:
-    """Those of a class that is all cells', until one of these is changed."""
+    """``_methods`` of a class of cells, cached until a class changes."""
     return _methods(kind)
 
 
 def _methods(kind: type[Any]) -> list[FunctionType]:
-    """The functions of a class and its bases that are not of a library, properties' included."""
+    """The functions of a class and its bases outside libraries, properties included."""
     return _functions([member for base in users_classes(kind) for member in base.__dict__.values()])
 
 
 def _functions(members: Sequence[Any]) -> list[FunctionType]:
-    """The functions among members of a class, also of properties, static and class methods."""
+    """The functions among members of a class, those of properties and class methods included."""
     members = [getattr(member, "fget", None) or member for member in members]
     members = [getattr(member, "__func__", member) for member in members]
     return [member for member in members if isinstance(member, FunctionType)]
@@ -78,14 +81,14 @@ _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
-    """A value as something that can be compared with its like.
+    """A value as a comparable snapshot.
 
     Args:
-        value: An attribute of a cell, or what is inside one.
-        owners: The cell, and the one it was bound from: their own methods are known by their class.
+        value: An attribute of a cell, or a part of one.
+        owners: The cell, and the one it was bound from; their bound methods compare by function.
 
     Raises:
-        TypeError: It cannot.
+        TypeError: The value cannot be compared.
     """
     if type(value) is dict:
         kinds = tuple(map(type, value.values()))
@@ -112,21 +115,21 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
 
 
 def _signs(values: Sequence[Any]) -> tuple[float, ...]:
-    """The signs of floats among values: 0.0 and -0.0 are equal, and not the same."""
+    """The signs of floats among values, since 0.0 equals -0.0."""
     return tuple([math.copysign(1, value) for value in values if type(value) is float])
 
 
 _PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
 _COMPARED = (*_PLAIN, type, FunctionType, BuiltinFunctionType)
-"""Types of what is compared as it stands."""
+"""Types whose values are compared directly."""
 
 
 class _Plain:
-    """A class of no more than attributes."""
+    """A class with a ``__dict__`` and nothing else."""
 
 
 def _is_told_by_vars(value: Any) -> bool:
-    """Whether an object is all in its ``__dict__``, nothing of it in slots or in memory of C's."""
+    """Whether an object's state is its ``__dict__`` alone, without slots or C fields."""
     kind = type(value)
     return (
         hasattr(value, "__dict__")
@@ -136,10 +139,7 @@ def _is_told_by_vars(value: Any) -> bool:
 
 
 def with_own_containers(cell: Cell) -> Cell:
-    """A bound cell whose lists and the like are copies, so that nobody finds trial numbers there.
-
-    Those that are the cell's itself; not what is inside of these.
-    """
+    """Copy a bound cell's own containers (shallowly), so that stand-ins do not leak into them."""
     for name, value in attributes_of(cell).items():
         if isinstance(value, (list, dict, set, deque)):
             cell.__dict__[name] = copy.copy(value)
@@ -147,12 +147,12 @@ def with_own_containers(cell: Cell) -> Cell:
 
 
 def attributes_of(module: nn.Module) -> dict[str, Any]:
-    """What a module has of its own, besides tensors and modules."""
+    """A module's attributes other than tensors and modules."""
     return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
 
 
 def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
-    """Tensors and numbers that are plain attributes, of cells inside too: "cell.p" for theirs."""
+    """Tensors and numbers that are plain attributes; those of nested cells as "cell.p"."""
     found = {name: value for name, value in cell.__dict__.items() if type(value) in _LOOSE}
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):
@@ -161,5 +161,5 @@ def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
     return found
 
 
-_LOOSE = {Tensor, int, float}  # and neither true nor false, which a step branches on
+_LOOSE = {Tensor, int, float}  # not bool, which a step branches on
 _MODULE = frozenset(nn.Module().__dict__) | {"_origin", "_around", "_initial", "parameter_shapes"}

@@ -1,4 +1,8 @@
-"""What a graph's nodes are in numbers, by torch's operations: of one step, or of many at once."""
+"""Evaluation of graphs by torch's operations, for one step or for many at once.
+
+Used to differentiate and validate traces, to compute hoisted nodes, and by ``scan.py`` and
+``eager.py``.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Step, walk
 
 
 class Values(dict[Hashable, Tensor]):
-    """Tensors of nodes, each made once, when it is first asked for.
+    """Tensors by node, evaluated lazily and once.
 
     Args:
-        leaf: What a leaf is.
-        like: A tensor of whose dtype and device constants become tensors.
-        known: What is there already.
+        leaf: Evaluates a leaf.
+        like: A tensor with the dtype and device of constants.
+        known: Values that are known already.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class Values(dict[Hashable, Tensor]):
         if node.op == "const":
             self[node] = self._like.new_full((), node.what)
         for n in walk([node], self):
-            if n.op != "const" and n not in self:  # a leaf may have asked for others
+            if n.op != "const" and n not in self:  # evaluating a leaf may have added it
                 self[n] = self._leaf(n) if n.op == "leaf" else self._computed(n)
         return self[node]
 
@@ -42,14 +46,14 @@ class Values(dict[Hashable, Tensor]):
         args = [arg.what if arg.op == "const" else self[arg] for arg in node.args]
         some = any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args)
         if not some or node.op == "atan2":
-            args = [self[arg] for arg in node.args]  # of numbers alone torch makes float32
-        if node.op in COMPARISONS | {"remainder"}:  # which want a tensor first
+            args = [self[arg] for arg in node.args]  # Python numbers alone would give float32
+        if node.op in COMPARISONS | {"remainder"}:  # need a tensor first
             args[0] = self[node.args[0]]
         return OPERATIONS[node.op](*args)
 
 
 def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors that a step uses, as loops compute with them: masks and counts in their dtype."""
+    """The parameters of a step; masks and counts are converted to the dtype of the loops."""
     return {
         name: tensor if (tensor := tensors[name]).dtype is dtype else tensor.to(dtype)
         for name in step.parameters
@@ -59,13 +63,13 @@ def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[
 def values_of(
     step: Step, wx: Tensor, state: Mapping[int, Tensor], parameters: Mapping[str, Tensor]
 ) -> Values:
-    """The nodes of a step, (B, columns) for one step or (B, T, columns) for many at once.
+    """The values of a step's nodes, (B, columns) for one step or (B, T, columns) for many.
 
     Args:
-        step: What was traced.
-        wx: The projected input; the input itself where its projection belongs to the step.
-        state: Parts of the state before each step.
-        parameters: Those that the step uses.
+        step: The traced step.
+        wx: The projected input; the raw input, where the step includes the projection.
+        state: State parts before each step.
+        parameters: The step's parameters.
     """
     pieces = _cut(wx, step)
     products: dict[int, Tensor] = {}
@@ -97,19 +101,19 @@ def values_of(
 def replay(
     step: Step, wx: Tensor, state: Sequence[Tensor], parameters: Mapping[str, Tensor]
 ) -> tuple[Tensor, ...]:
-    """One step: (B, W) and each part of the state (B, H) to the state after it."""
+    """Run one step: the state after it, from inputs (B, W) and the state, each (B, H)."""
     values = values_of(step, wx, dict(enumerate(state)), parameters)
     sizes = zip(step.state, step.state_sizes, strict=True)
     return tuple(values[node].expand(len(wx), size) for node, size in sizes)
 
 
 def reduced(op: str, value: Tensor) -> Tensor:
-    """One number of each row, (B, 1). The largest passes no gradient on."""
+    """A reduction over units, (B, 1); "max" is detached."""
     return value.sum(-1, True) if op == "sum" else value.detach().amax(-1, True)
 
 
 def columns_of(whole: Tensor, offset: int, width: int) -> Tensor:
-    """Some columns, or the one number that is the same for all."""
+    """A range of columns; a scalar if ``width`` is 0."""
     return whole[..., offset : offset + width] if width else whole.reshape(())
 
 
@@ -132,9 +136,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 def _cut(wx: Tensor, step: Step) -> dict[tuple[int, int], Tensor]:
-    """The columns of each leaf, by offset and width; nothing where some share columns.
+    """The columns of each leaf of the input, by offset and width; empty if leaves overlap.
 
-    Cut at once, their gradients are put together at once.
+    One split gives them all, so that autograd concatenates their gradients once.
     """
     leaves = (node for node in walk(step.roots) if node.op == "leaf" and node.what.source == "wx")
     columns = sorted({(node.what.offset, node.width) for node in leaves})

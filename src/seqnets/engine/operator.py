@@ -256,7 +256,7 @@ def _differentiate(ctx, grads):
         for grad, shape in zip(grads, shapes, strict=False)
     ]
     if torch.is_grad_enabled():  # create_graph=True: by the plain loop
-        wx, *given = (tensor.view_as(tensor) for tensor in (wx, *given))  # one may depend on another
+        wx, *given = (tensor.view_as(tensor) for tensor in (wx, *given))  # may be related
         again = _plain(step, wx, given, lengths, resets, reverse)
         needed = [tensor for tensor in (wx, *given) if tensor.requires_grad]
         partial = iter(

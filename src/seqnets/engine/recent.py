@@ -1,7 +1,7 @@
-"""What was found for a cell's last call, for calls of the same kind that come after it.
+"""A fast path for repeated calls: the backend chosen for each cell's last call.
 
-A call is checked, and a backend is chosen, before anything runs. In training every call of a layer
-is like the one before it, and to find the same again takes longer than a step of a small layer.
+Checking a call and choosing a backend takes longer than a step of a small layer, and in training
+every call is like the one before. ``unroll`` skips both if the key of a call is unchanged.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
 
 
 def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
-    """All that the checks of a call and the choice of a backend depend on, to be compared.
+    """A key of all that the checks of a call and the choice of a backend depend on.
 
-    None if they may depend on more, or if there is something to be found: under a compiler,
-    autocast or function transforms, for cells with hooks or others inside, and where a parameter
-    is not as the cell made it or not as the input is.
+    None if they may depend on more, or may fail: under a compiler, autocast or function
+    transforms, for cells with hooks or modules inside, and where a parameter's shape is not the
+    cell's or its dtype or device is not the input's.
 
     Args:
         cell: The recurrence.
         x: Inputs, (B, T, I).
-        options: What else the call is given.
+        options: The call's other arguments.
     """
     if type(x) is not Tensor or torch.compiler.is_compiling() or under_transform():
         return None
@@ -65,7 +65,7 @@ def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
 
 
 def backend_of(cell: Cell, kind: _Kind | None) -> str | None:
-    """The backend of the cell's last call, if that was of this kind."""
+    """The backend of the cell's last call, if its key was this one."""
     last = _last.get(cell.origin) if kind else None
     if last is None or last[0] != kind or native.has_equation(cell):
         return None
@@ -73,6 +73,6 @@ def backend_of(cell: Cell, kind: _Kind | None) -> str | None:
 
 
 def remember(cell: Cell, kind: _Kind | None, backend: str) -> None:
-    """Note the backend of a call, of a cell whose class alone tells what it computes."""
+    """Remember the backend of a call, if the cell's class alone determines its equation."""
     if kind and is_counted(type(cell)) and native.family(cell) is not None:
         _last[cell.origin] = kind, backend

@@ -1,4 +1,8 @@
-"""What a backend is asked to do, checked once before any backend sees it."""
+"""``Request``: the checked arguments of ``unroll``, and what is known of the cell's program.
+
+``unroll`` makes one, ``dispatch.py`` asks each backend whether it can run it, and one does. The
+tests for tracing, transforms and autocast that refusals share are here too.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,9 @@ class Request:
         x: Inputs, (B, T, I).
         given: State before the first step, each (B, H); None if it is zero.
         lengths: Valid steps of each row, (B,) int64 on the device of ``x``; None if all are.
-        resets: Where the state starts anew before a step, (B, T) boolean; None if nowhere.
+        resets: Steps before which the state is reset, (B, T) boolean; None if there are none.
         reverse: Whether time runs backwards.
-        memory: "full", or "lean" if the forward pass is to keep no more than states.
+        memory: "full", or "lean" if the forward pass is to keep inputs and states alone.
     """
 
     cell: Cell
@@ -44,16 +48,16 @@ class Request:
 
     @property
     def program(self) -> Program:
-        """What loops run.
+        """The program of the cell's step.
 
         Raises:
-            Untraceable: The step is no such program.
+            Untraceable: The step cannot be traced.
         """
         return self._plan.program
 
     @property
     def untraceable(self) -> str | None:
-        """Why the step is no such program; None if it is."""
+        """Why the step cannot be traced; None if it can."""
         try:
             self.program  # noqa: B018
         except Untraceable as reason:
@@ -61,7 +65,7 @@ class Request:
         return None
 
     def project(self, x: Tensor) -> Tensor:
-        """What the program reads, (..., W), of inputs (..., I).
+        """The program's input, (..., W), from inputs (..., I): projection and hoisted products.
 
         Raises:
             Untraceable: As for the program.
@@ -71,7 +75,7 @@ class Request:
 
     @property
     def projection(self) -> tuple[str, str | None] | None:
-        """The names of weight and bias, if :meth:`project` is affine and no more.
+        """The names of weight and bias, if :meth:`project` is affine; else None.
 
         Raises:
             Untraceable: As for the program.
@@ -98,7 +102,7 @@ class Request:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """What the program reads by name: the cell's tensors, and what is prepared of them.
+        """The program's parameters by name: the cell's tensors, and those prepared from them.
 
         Raises:
             Untraceable: As for the program.
@@ -115,7 +119,7 @@ class Request:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What kernels compute in: the inputs' dtype, or what autocast says."""
+        """The dtype that kernels compute in: the inputs', or autocast's."""
         x = self.x
         if autocasts(x) and x.is_floating_point():
             return torch.get_autocast_dtype(x.device.type)
@@ -130,7 +134,7 @@ class Request:
 
     @property
     def start(self) -> State:
-        """The state that a reset puts in, each (B, H); nothing where nothing is reset."""
+        """The state after a reset, each (B, H); empty if there are no resets."""
         return () if self.resets is None else self.cell.checked_start(self.x.shape[0])
 
     @property
@@ -151,7 +155,7 @@ class Request:
 def parted(
     request: Request, names: Sequence[str], tensors: Sequence[Tensor]
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """The tensors that a request is differentiated for: input, state if given, and parameters."""
+    """Split the differentiable tensors of a request: input, state if given, and parameters."""
     parts = len(request.given or ())
     parameters = dict(zip(names, tensors[1 + parts :], strict=True))
     return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
@@ -175,13 +179,13 @@ def make_request(
     memory: str = "full",
     who: str = "unroll",
 ) -> Request:
-    """Check the arguments of ``unroll``, or of who takes the same, and fill in what was left out.
+    """Check the arguments of ``unroll``, or of another entry point ``who``, and fill in defaults.
 
     Raises:
-        ConfigError, ShapeError, DtypeError, DeviceError: As ``unroll`` says.
+        ConfigError, ShapeError, DtypeError, DeviceError: As for ``unroll``.
     """
     check_is_cell(who, cell)
-    if cell._modules or cell._forward_pre_hooks:  # else every tensor is there as it is
+    if cell._modules or cell._forward_pre_hooks:  # else no weight is computed
         cell.compute_weights(x)
         if cell.parametrised:
             cell = cell.bind(cell.tensors())  # computed once, not at every step
@@ -201,9 +205,9 @@ def make_request(
 
 
 def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
-    """The state before the first step, checked; the cell's initial one where none is given.
+    """The state before the first step, checked; by default the cell's initial state.
 
-    That has the dtype of the input, which under autocast may be another than the parameters'.
+    It has the dtype of the input, which under autocast may differ from the parameters'.
     """
     if state is not None:
         return cell.check_state(state, x)
@@ -211,7 +215,7 @@ def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
 
 
 def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
-    """Lengths as int64 on the device of x, (B, T, I); raise as ``unroll`` where they misfit."""
+    """Lengths as int64 on the device of x, (B, T, I); raises as ``unroll`` does."""
     B, T, _ = x.shape
     if not isinstance(lengths, Tensor):
         try:
@@ -246,16 +250,16 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
 
 
 def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:
-    """What a sequence (B, T, ...) holds at steps (B, S): (B, S, ...).
+    """Gather the steps (B, S) of a sequence (B, T, ...): (B, S, ...).
 
-    ``take_along_dim`` says so too, and would fix the batch's size in an exported program.
+    ``take_along_dim`` does the same, but specialises an exported program to the batch size.
     """
     index = steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))
     return sequence.gather(1, index.expand(-1, -1, *sequence.shape[2:]))
 
 
 def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor:
-    """Resets of the sizes of x that the legend names, (B, T) or (B,); raise where they misfit."""
+    """Check resets against the dimensions of x that the legend names, (B, T) or (B,)."""
     sizes = f"({', '.join(legend)}{',' * (len(legend) == 1)})"
     expected = tuple(x.shape[: len(legend)])
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
@@ -273,7 +277,7 @@ def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor
 
 
 def _values_are_hidden(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers cannot be read now: while compiling, exporting or under vmap."""
+    """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
     return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
 
 
@@ -285,7 +289,7 @@ def under_transform() -> bool:
 
 
 def is_batched(grad: Tensor | None) -> bool:
-    """Whether a gradient is several at once, as ``is_grads_batched=True`` hands them over."""
+    """Whether a gradient is batched, as with ``is_grads_batched=True``."""
     return grad is not None and (
         torch._C._functorch.is_legacy_batchedtensor(grad)
         or torch._C._functorch.is_batchedtensor(grad)
@@ -293,10 +297,10 @@ def is_batched(grad: Tensor | None) -> bool:
 
 
 def is_watched(x: Tensor) -> bool:
-    """Whether somebody writes down, or replaces, what torch's operations do to a tensor.
+    """Whether torch's operations on a tensor are traced or intercepted.
 
-    So do ``torch.jit.trace`` and exporters built on it, ``make_fx``, fake tensors, and modes that
-    count operations. Under ``torch.compile`` nobody does: it sees an operator.
+    By ``torch.jit.trace`` and exporters built on it, ``make_fx``, fake tensors, or modes that count
+    operations. Not by ``torch.compile``, which sees an operator.
     """
     return not torch.compiler.is_compiling() and (
         torch._C._get_tracing_state() is not None
@@ -306,7 +310,7 @@ def is_watched(x: Tensor) -> bool:
 
 
 def refusal_of_one_operation(x: Tensor) -> str | None:
-    """Why a whole loop cannot pass for one of torch's operations; None if it can."""
+    """Why a loop cannot run as a single opaque operation; None if it can."""
     if under_transform():
         return "it does not run under vmap, forward-mode or functional derivatives"
     if is_watched(x):

@@ -1,4 +1,4 @@
-"""The one verb: a cell over a batch of sequences."""
+"""``unroll``: the engine's entry point, which runs a cell over a batch of sequences."""
 
 from __future__ import annotations
 
