@@ -1,8 +1,8 @@
-"""Which parts of a state are linear in themselves: h_t = a_t h_{t-1} + b_t, read off the step.
+"""Detection of linear recurrences h_t = a_t h_{t-1} + b_t in a step's graph, for parallel scans.
 
-What is made of the state by sums, and by products with what does not depend on it, is linear. Two
-parts that turn and scale each other are one complex number. State parts that nothing reads back may
-be anything.
+Sums of state parts, and multiples by what does not depend on them, are linear. Two parts that
+rotate and scale each other form one complex number. State parts that no step reads back are
+unrestricted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Linear:
     """State parts that become ``a`` times themselves plus ``b``: one, or two as a complex number.
 
     Attributes:
-        parts: Which.
-        a: Its real part, and the imaginary one if there are two.
-        b: As many.
-        moves: Whether ``a`` is 0: what is there now, the next step reads, and no later one.
+        parts: Indices of the state parts.
+        a: Real part of the factor, and the imaginary part if there are two.
+        b: The summand, likewise.
+        moves: Whether ``a`` is 0: a delay by one step, which needs no scan.
     """
 
     parts: tuple[int, ...]
@@ -38,11 +38,11 @@ def linear_parts(program: Program, names: tuple[str, ...]) -> tuple[Linear, ...]
     """The state parts that a step reads, each after those its ``a`` and ``b`` depend on.
 
     Args:
-        program: Whose step.
-        names: Of its state parts, for the reasons.
+        program: The program of the step.
+        names: Names of the state parts, for error messages.
 
     Raises:
-        Untraceable: There is no such order; the message tells what is not linear.
+        Untraceable: There is no such order; the message says what is not linear.
     """
     step = program.step
     waiting = read_parts(step, step.state)
@@ -64,11 +64,11 @@ def linear_parts(program: Program, names: tuple[str, ...]) -> tuple[Linear, ...]
 
 @dataclass(frozen=True)
 class Recurrences:
-    """Both passes of a program as scans of numbers that need no other unit and no other scan.
+    """Both passes of a program as scans, each independent of other units and other scans.
 
     Attributes:
-        forward: How the state parts that a step reads come to be, by part.
-        backward: How the gradients of state parts before a step come of those after it.
+        forward: The recurrences of the state parts that a step reads, by part.
+        backward: The recurrences of the gradients of state parts, backwards in time, by part.
     """
 
     forward: dict[int, Linear]
@@ -77,7 +77,7 @@ class Recurrences:
 
 @lru_cache(maxsize=256)
 def recurrences(program: Program) -> Recurrences | None:
-    """A program as scans; None where it is no more than that."""
+    """A program as scans; None if it is not one."""
     step = program.step
     if step.products or step.reductions or len(program.forward) > 1 or len({*step.state_sizes}) > 1:
         return None
@@ -104,10 +104,10 @@ def recurrences(program: Program) -> Recurrences | None:
 
 
 def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:
-    """The gradient of a part before a step, as a multiple of the one after it.
+    """The gradient of a part before a step, as a linear function of the one after it.
 
     Raises:
-        Untraceable: It is none.
+        Untraceable: It is not linear.
     """
     mine = step.graph.leaf(Columns("grad", ("state", part)), step.state_sizes[part])
     a, b = _Split(step, lambda leaf: 0 if leaf is mine else None, 1, f"gradient {part}").of(carry)
@@ -115,20 +115,20 @@ def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:
 
 
 def _parts_among(nodes: Sequence[Node], source: str) -> set[int]:
-    """State parts of which nodes read the value before a step, or the gradient after it."""
+    """State parts whose value before a step, or gradient after it, some nodes read."""
     leaves = [n.what for n in walk(nodes) if n.op == "leaf" and n.what.source == source]
     return {leaf.key if source == "state" else leaf.key[1] for leaf in leaves}
 
 
 def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]) -> Linear:
-    """How parts become what they do, given all that is known.
+    """The recurrence of some parts, where parts outside ``unknown`` count as known.
 
     Raises:
-        Untraceable: They are not linear, or are two that do more than turn and scale.
+        Untraceable: They are not linear, or are two that do more than rotate and scale.
     """
 
     def place(leaf: Node) -> int | None:
-        """Which of the parts a leaf is; None if it depends on nothing unknown."""
+        """The index of a leaf among the parts; None if it depends on nothing unknown."""
         if not read_parts(step, [leaf]) & unknown:
             return None
         columns = leaf.what
@@ -158,7 +158,7 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
 
 
 def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
-    """The state parts that expressions read, be it through products and reductions."""
+    """The state parts that expressions read, directly or through products and reductions."""
     found: set[int] = set()
     for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
         if leaf.source == "state":
@@ -171,14 +171,14 @@ def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
 
 
 class _Split:
-    """Expressions as multiples of some leaves, and what is added to them.
+    """Splits expressions into factors of some leaves and a summand.
 
     Args:
-        step: In whose graph.
-        place: Which of the leaves one is; None for what depends on none of them. It raises
-            ``Untraceable`` for what depends on them in another way.
-        count: How many leaves.
-        name: What the first of them is called.
+        step: The step that owns the graph.
+        place: The index of a leaf; None for one that is independent of them. It raises
+            ``Untraceable`` for any other dependence.
+        count: Number of leaves.
+        name: Name of the first one, for error messages.
     """
 
     def __init__(
@@ -190,10 +190,10 @@ class _Split:
         self._found: dict[Node, tuple[Node, ...]] = {}
 
     def of(self, node: Node) -> tuple[Node, ...]:
-        """A factor for each leaf, and what is added.
+        """A factor for each leaf, and the summand.
 
         Raises:
-            Untraceable: It is not linear.
+            Untraceable: The node is not linear in the leaves.
         """
         if node not in self._found:
             self._found[node] = self._leaf(node) if node.op == "leaf" else self._split(node)
@@ -206,7 +206,7 @@ class _Split:
         return *(self._one if i == place else self._zero for i in range(self._count)), self._zero
 
     def _without(self, node: Node) -> tuple[Node, ...]:
-        """What none of the leaves is in."""
+        """The form of a node that is independent of the leaves."""
         return *(self._zero for _ in range(self._count)), node
 
     def _split(self, node: Node) -> tuple[Node, ...]:
@@ -227,7 +227,7 @@ class _Split:
         raise Untraceable(f"{node.op} of '{self._name}'")
 
     def _scaled(self, op: str, term: Node, by: Node) -> Node:
-        """With its sign in front, so that opposite factors are seen to be opposite."""
+        """Scale a term, keeping its sign outermost, so that opposite factors are recognised."""
         if term.op == "neg":
             return self._apply("neg", self._apply(op, term.args[0], by))
         return term if term is self._zero else self._apply(op, term, by)

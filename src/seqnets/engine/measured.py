@@ -1,7 +1,7 @@
-"""What was measured: how fast torch's own code is against ours, at some sizes.
+"""Access to ``preference.json``: measured times of our code over torch's, at some sizes.
 
-``preference.json`` beside this file holds it; ``scripts/measure_preference.py`` makes it. Families
-of processors have tables of their own, one for each width of their vectors.
+``scripts/measure_preference.py`` writes it. Processor families have tables of their own, one for
+each vector width.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 
 @cache
 def table() -> Any:
-    """All of it."""
+    """The whole file."""
     text = (files("seqnets.engine") / "preference.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
 def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> float:
-    """What was measured at the three sizes nearest to some, by the ratios between them."""
+    """The measurement at the nearest point; distances are between logarithms of sizes."""
 
     def distance(point: Sequence[float]) -> float:
         return sum(math.log(a / b) ** 2 for a, b in zip(point[:3], sizes, strict=True))
@@ -35,12 +35,12 @@ def nearest(points: Sequence[Sequence[float]], sizes: tuple[int, int, int]) -> f
 
 
 def of_processor(kind: str) -> str:
-    """The name of a table of this machine's family of processors, and of their vectors."""
+    """The name of a table for this machine's processor family and vector width."""
     return f"{kind} of {_processor()} {_vectors()}"
 
 
 def for_processor(kind: str) -> Any:
-    """A table for this machine's processor: its family's, or of one with its vectors, or any."""
+    """A table for this processor: of its family, else of its vector width, else the default."""
     whole = table()
     if (name := of_processor(kind)) in whole:
         return whole[name]
@@ -50,13 +50,13 @@ def for_processor(kind: str) -> Any:
 
 
 def _vectors() -> str:
-    """What torch calls the vectors that its kernels compute with here."""
+    """Torch's name for the vector instructions that its kernels use here."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 @cache
 def _processor() -> str:
-    """Vendor and family, as Linux tells them on x86 and on ARM; elsewhere the architecture."""
+    """Vendor and family from Linux on x86 and ARM; elsewhere the architecture."""
     told: dict[str, str] = {}
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for name, _, value in (line.partition(":") for line in lines):

@@ -1,8 +1,8 @@
-"""Room for large tensors that stay inside the engine.
+"""A caching allocator for large CPU workspaces that stay inside the engine.
 
-A process gets memory page by page, at the first write to each, and an allocator gives large pieces
-back as soon as they are free. So a training step pays for its memory anew each time: 0.5 ms for a
-MiB by pages of 4 KiB, a tenth to a fifth of the whole step. Here pieces are kept for the next one.
+The system allocator unmaps large blocks when they are freed, so every training step pays for page
+faults again: 0.5 ms per MiB with pages of 4 KiB, a tenth to a fifth of the whole step. Here blocks
+are kept for reuse.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
-_LARGE = 2**18  # bytes; smaller ones an allocator keeps by itself
+_LARGE = 2**18  # bytes; torch's allocator reuses smaller blocks
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)  # for forks
 
 
 class _Pieces:
-    """Pieces of memory that nobody uses, by size; of too many, those go that waited longest.
+    """Free blocks by size, evicted least recently used first.
 
     Attributes:
-        limit: How many bytes are kept at the most.
+        limit: The most bytes that are kept.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size used last is last
+        self._free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # in order of last use
         self._kept = 0
-        self._lock = threading.RLock()  # pieces come back from wherever a tensor ends
+        self._lock = threading.RLock()  # finalizers run anywhere
 
     def take(self, size: int) -> mmap.mmap:
-        """A piece of memory, used before or new."""
+        """A block of memory, reused or new."""
         with self._lock:
             if size in self._free:
                 self._free.move_to_end(size)
                 return self._let_go(size)
         piece = mmap.mmap(-1, size, flags=_PRIVATE)
-        if hasattr(mmap, "MADV_HUGEPAGE"):  # by pages of 2 MiB it takes a quarter of the time
-            with suppress(OSError):  # not every kernel has them
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # pages of 2 MiB take a quarter of the time
+            with suppress(OSError):  # not supported by every kernel
                 piece.madvise(mmap.MADV_HUGEPAGE)
         return piece
 
     def give_back(self, piece: mmap.mmap) -> None:
-        """Keep a piece for later, and let others go for it."""
+        """Keep a block for reuse, evicting others beyond the limit."""
         size = len(piece)
         if size > self.limit:
             return
@@ -74,7 +74,7 @@ _pieces = _Pieces(2**28)
 
 
 def _forget() -> None:
-    """Begin anew in a forked process, where whoever held the lock does not exist."""
+    """Reset the cache in a forked process, where the lock's holder does not exist."""
     _pieces._lock = threading.RLock()
     _pieces._free.clear()
     _pieces._kept = 0
@@ -85,15 +85,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def room(like: Tensor, *shape: int) -> Tensor:
-    """A tensor without numbers, of the dtype and device of another one.
+    """An uninitialised tensor with the dtype and device of ``like``.
 
-    Its memory is kept for others once nobody sees it any more. It cannot be resized.
+    Its memory is reused once no tensor refers to it. It cannot be resized.
     """
     count = math.prod(shape)
     size = count * like.itemsize
     if size < _LARGE or not like.is_cpu or not _pieces.limit or not _PRIVATE:
         return like.new_empty(shape)
-    step = 2 ** max(size.bit_length() - 4, 12)  # sizes an eighth apart, so that pieces fit often
+    step = 2 ** max(size.bit_length() - 4, 12)  # size classes at most an eighth apart
     piece = _pieces.take(-(-size // step) * step)
     loan = (ctypes.c_char * len(piece)).from_buffer(piece)
     weakref.finalize(loan, _pieces.give_back, piece).atexit = False
@@ -102,7 +102,7 @@ def room(like: Tensor, *shape: int) -> Tensor:
 
 @contextmanager
 def nothing_kept() -> Iterator[None]:
-    """Take all memory from torch's allocator, as whoever counts it wants."""
+    """Take all memory from torch's allocator within the context, so that it can be measured."""
     before, _pieces.limit = _pieces.limit, 0
     try:
         yield

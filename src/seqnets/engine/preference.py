@@ -1,7 +1,7 @@
-"""Which backends are worth trying for a request, fastest first, by measurement.
+"""The order in which "auto" tries backends for a request, by measurement.
 
-How fast torch's kernels are was measured against the loops in C on the CPU, on several cores and
-on one alone, and in Triton on a GPU, at some sizes. Families of processors differ.
+Torch's kernels were timed against the loops in C on the CPU, with several threads and with one, and
+in Triton on a GPU. Processor families have tables of their own; see ``measured.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from seqnets.engine.measured import for_processor, nearest, table
 from seqnets.engine.request import Request
 
 _ORDER = {
-    "cpu": ("c", "scan", "native", "eager", "reference"),  # an interpreter is only taken by name
+    "cpu": ("c", "scan", "native", "eager", "reference"),  # triton's interpreter only by name
     "cuda": ("triton", "scan", "native", "eager", "reference"),
 }
 _NATIVE_FIRST = {
@@ -28,7 +28,7 @@ _SCAN_FIRST = ("scan", *(name for name in _ORDER["cuda"] if name != "scan"))
 
 
 def preference(request: Request) -> tuple[str, ...]:
-    """Names of all backends, in the order in which "auto" tries them."""
+    """Names of backends, in the order in which "auto" tries them."""
     device = "cuda" if request.x.is_cuda else "cpu"
     if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
         return _NATIVE_FIRST[device]
@@ -38,7 +38,7 @@ def preference(request: Request) -> tuple[str, ...]:
     if family is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     if device == "cpu" and request.lengths is not None:
-        return _ORDER[device]  # the loops pass padding by, which torch's kernel for rows computes
+        return _ORDER[device]  # the loops skip padding, which torch's kernel computes
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     if request.x.is_cuda:
@@ -52,10 +52,10 @@ def preference(request: Request) -> tuple[str, ...]:
 
 
 def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
-    """Whether cuDNN runs all steps of a layer at once; where it does not, it launches each.
+    """Whether cuDNN runs all steps of a layer in one launch, rather than a launch per step.
 
-    As PyTorch 2.11 asks it to (aten/src/ATen/native/cudnn/RNN.cpp): for few units, and in float16
-    for LSTMs and plain networks of a whole number of tiles.
+    The conditions are those of PyTorch 2.11 (aten/src/ATen/native/cudnn/RNN.cpp): few units, or in
+    float16 LSTMs and plain networks whose sizes are whole numbers of tiles.
     """
     (B, _, I), H, dtype = request.x.shape, request.cell.hidden_size, request.dtype
     if dtype not in (torch.float32, torch.float16):
@@ -68,18 +68,18 @@ def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
 
 
 _FEW_UNITS = {False: {False: 192, True: 128}, True: {False: 384, True: 256}}
-"""The most units, for plain networks or others, in training or forward alone."""
+"""The most units: by whether the network is a plain RNN, then by whether it is training."""
 
 
 def _numbers(dtype: torch.dtype) -> str:
-    """How a GPU computes in a dtype: in float32 torch may let its kernels round to TF32."""
+    """The precision of a GPU's arithmetic in a dtype; float32 may be TF32."""
     rounds = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return "tf32" if rounds else str(dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=4096)
 def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) -> float:
-    """The time of the loops in C, or in Triton, over that of torch's kernel."""
+    """The time of our loops over that of torch's kernel, at the nearest measured sizes."""
     if kind in ("cpu", "cpu_alone"):
         passes = for_processor(kind)["speed_of_native"]
     else:

@@ -1,4 +1,8 @@
-"""Products of matrices beside the loops: of the inputs, and those that make gradients."""
+"""Matrix products outside the loops: input projections, and gradients of weights and inputs.
+
+Each runs by torch or by the engine's own C kernel, whichever was measured to be faster on such a
+processor.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,15 @@ from seqnets.engine.request import is_batched, is_watched, refusal_of_one_operat
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """``a @ b + bias``, by torch or by code of ours, whichever was faster on such a processor.
+    """``a @ b + bias``, by torch or by our kernel, whichever was faster on such a processor.
 
-    On x86 torch has its products from a library that does not use all of an AMD processor.
+    On x86, torch's library does not use the full vectors of an AMD processor.
 
     Args:
         a: (m, k), of any strides.
         b: (k, n), of any strides.
         bias: (n); none if omitted.
-        out: What becomes the product, (m, n), contiguous; new if omitted.
+        out: The destination, (m, n), contiguous; allocated if omitted.
     """
     if _is_ours(a, b, bias):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
@@ -36,7 +40,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a @ b``, by the same."""
+    """``total += a @ b``, likewise."""
     if _is_ours(a, b):
         total.add_(product(a, b))
     else:
@@ -44,7 +48,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether our product of two matrices is there, takes them, and was faster."""
+    """Whether our kernel is available, supports these operands, and was faster."""
     return (
         a.is_cpu
         and _ours(*a.shape, b.shape[1])
@@ -54,7 +58,7 @@ def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
 
 
 def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether features, a matrix and a bias are of one kind and fit; torch says what does not."""
+    """Whether the operands agree in kind and shape; if not, torch raises the error."""
     n, k = weight.shape
     return (
         x.shape[-1] == k
@@ -68,7 +72,7 @@ def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear`` by :func:`product`, where nobody has to look inside."""
+    """``F.linear`` by :func:`product`, unless operations are traced or intercepted."""
     given = (input, weight, bias)
     if torch.compiler.is_compiling() or _is_seen(*given) or not _is_worth(*given):
         return F.linear(*given)
@@ -76,7 +80,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether somebody watches torch's operations, or a tensor is of a kind of its own."""
+    """Whether operations are traced or intercepted, or a tensor is of a subclass."""
     return (
         has_torch_function((input, weight, bias))
         or is_watched(weight)
@@ -85,7 +89,7 @@ def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether our product takes features, a matrix and a bias, and is faster."""
+    """Whether our kernel supports the operands and is faster."""
     if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
         return False
     n, k = weight.shape
@@ -98,20 +102,20 @@ def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def in_linear(x: Tensor) -> AbstractContextManager[Any]:
-    """Where :func:`linear` stands for ``F.linear``, if ours may be faster for such tensors."""
+    """A context in which :func:`linear` replaces ``F.linear``, if it may be faster."""
     return _InLinear() if x.is_cpu and _measured() else nullcontext()
 
 
 class _InLinear(TorchFunctionMode):
-    """Lets :func:`linear` stand for ``F.linear``, whatever calls it."""
+    """Replaces ``F.linear`` by :func:`linear`, whatever calls it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Torch's function, or what stands for it."""
+        """Torch's function, or its replacement."""
         return (linear if func is F.linear else func)(*args, **(kwargs or {}))
 
 
 class _Linear(torch.autograd.Function):
-    """A matrix times another and a bias; the gradients' own gradients are torch's."""
+    """A linear layer by :func:`product`; second derivatives are torch's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -132,12 +136,12 @@ class _Linear(torch.autograd.Function):
 
 @lru_cache(maxsize=4096)
 def _ours(m: int, k: int, n: int) -> bool:
-    """Whether our product of (m, k) and (k, n) was faster."""
+    """Whether our product of (m, k) and (k, n) was measured to be faster."""
     points = _measured()
     return bool(points) and 0 not in (m, k, n) and nearest(points, (m, k, n)) < 1
 
 
 def _measured() -> list[list[float]]:
-    """Sizes, and the time of our product over that of torch's; none where nobody measured."""
+    """Rows of sizes and the time of our product over torch's; empty if not measured."""
     found: list[list[float]] = table().get(of_processor("products"), {}).get("speed_of_torch", [])
     return found

@@ -1,4 +1,7 @@
-"""A cell one step at a time, without gradients, by the fastest way there is."""
+"""Streaming: one cell step by step without gradients, in C where possible.
+
+``layers/serving.py`` composes these into streams of whole layers.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,23 @@ from seqnets.typing import State
 
 
 class CellStream(Protocol):
-    """A cell whose state goes on from call to call; input and output stand in fixed buffers."""
+    """A cell that keeps its state between calls, with fixed buffers for input and output."""
 
     y: Tensor
 
     def __call__(self) -> None:
-        """Take a step."""
+        """Run one step."""
 
     @property
     def state(self) -> State:
         """The state after the last step, each (B, H)."""
 
     def set_state(self, state: Sequence[Tensor]) -> None:
-        """Go on from another state."""
+        """Replace the state."""
 
 
 def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
-    """A stream of a cell over what will stand in ``x``, (B, I), and why it is not in C if so."""
+    """A stream of a cell that reads ``x``, (B, I), and why it is not in C; None if it is."""
     if x.device.type != "cpu":
         return _PlainStream(cell, x), f"the loops in C run on cpu, not on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
@@ -44,7 +47,7 @@ def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
 
 
 class _PlainStream:
-    """The cell's own step, with copies of its parameters, and in its mode, of now."""
+    """The cell's own ``step``, with copies of its present parameters and mode."""
 
     def __init__(self, cell: Cell, x: Tensor) -> None:
         now = {name: tensor.detach().clone() for name, tensor in cell.tensors().items()}

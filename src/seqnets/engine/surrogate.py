@@ -1,8 +1,8 @@
-"""Functions with a derivative of their own in a step: spikes, rounding, whatever has none of use.
+"""Tracing of custom autograd functions, such as spikes or rounding with surrogate gradients.
 
-Such a function's backward pass is written down as its forward one was. If that is a factor times
-the gradient that comes in, for each tensor, the function is what it gave, with these factors as its
-slopes. That of a function of parameters alone may be anything: torch runs it once a call.
+The function's backward pass is recorded too. If each input's gradient is a factor times the
+incoming one, the function becomes its value plus terms that are zero but have these slopes. For a
+function of parameters alone any linear backward pass will do: torch runs it once per call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seqnets.engine.placing import Placing
 
 
 class Surrogates(Placing):
-    """Writes down a step while gradients are recorded, and so sees such functions."""
+    """A recorder that runs with gradients enabled, so that it sees custom autograd functions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,7 +28,7 @@ class Surrogates(Placing):
         self._seen: set[Any] = set()
 
     def give(self, tensor: Tensor, meaning: Any) -> None:
-        """Say what a tensor is that is there before anything runs."""
+        """Set the meaning of a tensor that exists before the step runs."""
         super().give(tensor, meaning)
         if tensor.is_floating_point():
             tensor.requires_grad_()
@@ -37,7 +37,7 @@ class Surrogates(Placing):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is torch.ops.aten.detach.default and self._is_new(args[0].grad_fn):
-            result = func(*args)  # of a function that is not done, and keeps what it gave
+            result = func(*args)  # inside a function that saves its own output
             if self._is_made(args[0]):
                 self._take(result, args[0])
             else:
@@ -54,22 +54,22 @@ class Surrogates(Placing):
         return super()._meaning_of(tensor)
 
     def _is_new(self, function: Any) -> bool:
-        """Whether a derivative is a function's own, and not written down yet."""
+        """Whether a node of autograd is of a custom function that is not recorded yet."""
         return isinstance(function, BackwardCFunction) and function not in self._seen
 
     def _look_at(self, tensor: Tensor) -> None:
-        """See what a tensor is that no operation has made."""
+        """Find the meaning of a tensor that did not come from a recorded operation."""
         function = tensor.grad_fn
         if self._is_new(function):
             self._seen.add(function)
             self._derive(tensor, function)
         elif id(tensor) not in self._alive:
-            for other in self._sharing(tensor):  # as where a function has kept what it gave
+            for other in self._sharing(tensor):  # say, a function's saved output
                 if (other.shape, other.stride()) == (tensor.shape, tensor.stride()):
                     self._take(tensor, other)
 
     def _derive(self, tensor: Tensor, function: Any) -> None:
-        """Say what a function gave, with the derivative that it says it has."""
+        """Set the meaning of a custom function's output, including its own derivative."""
         kind = function._forward_cls
         wanted = [place for place, needed in enumerate(function.needs_input_grad) if needed]
         given = [self._input(*edge) for edge in function.next_functions if edge[0] is not None]
@@ -95,7 +95,7 @@ class Surrogates(Placing):
         given: Sequence[Tensor],
         backward: Callable[[Tensor], Sequence[Tensor | None]],
     ) -> Node:
-        """What a function gave, with a slope for each tensor that it was given."""
+        """The node of a custom function's output, with a slope for each input."""
         value, apply = self._value(tensor), self.graph.apply
         come_in = self.graph.leaf(Columns("grad", None), value.width)
         grad = torch.zeros(tensor.shape, dtype=tensor.dtype)
@@ -105,19 +105,19 @@ class Surrogates(Placing):
             if slope is not None:
                 factor, node = self._factor(self.node(slope), come_in), self.node(each)
                 factor, rest = (apply("detach", part) for part in (factor, node))
-                rise = apply("sub", node, rest)  # nothing, with a derivative
+                rise = apply("sub", node, rest)  # zero, with derivative 1
                 total = apply("add", total, apply("mul", factor, rise))
         return total
 
     def _value(self, tensor: Tensor) -> Node:
-        """What operations have made of a tensor."""
+        """The node that recorded operations gave a tensor."""
         value = super()._meaning_of(tensor)
         if not isinstance(value, Node):
             raise Untraceable("a function of what is no row of units")
         return value
 
     def _input(self, function: Any, place: int) -> Tensor:
-        """What a function was given, by where its gradient goes on."""
+        """The input of a custom function, found by the autograd edge of its gradient."""
         for tensor in list(self._alive.values()):
             leaf = getattr(function, "variable", None)
             if leaf is tensor or (function is tensor.grad_fn and place == tensor.output_nr):
@@ -125,7 +125,7 @@ class Surrogates(Placing):
         raise Untraceable("a function of a tensor from elsewhere")
 
     def _factor(self, node: Node, of: Node) -> Node:
-        """By what a node is multiplied in another one, which is linear in it."""
+        """The factor of ``of`` in a node that is a multiple of it."""
         apply, args = self.graph.apply, node.args
         if node is of:
             return self.graph.const(1)
