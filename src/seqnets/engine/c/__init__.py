@@ -1,4 +1,7 @@
-"""Steps printed as C, compiled once with the system's compiler and kept on disk."""
+"""Backend ``c``: programs printed as C, compiled once by the system's compiler, cached on disk.
+
+``printer.py`` prints a program, ``compiler.py`` builds and loads it, ``loops.py`` calls it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ name = "c"
 
 
 def refusal(request: Request) -> str | None:
-    """Why these loops cannot run the request; None if they can."""
+    """Why it cannot run the request; None if it can."""
     x = request.x
     if not x.is_cpu:
         return f"it runs on cpu, not on {x.device}"

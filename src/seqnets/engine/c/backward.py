@@ -1,4 +1,4 @@
-"""The backward pass as C."""
+"""Prints the backward pass as C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 
 
 class BackwardPrinter(PassPrinter):
-    """From the last step to the first: gradients, of what was kept."""
+    """Prints the loop from the last step to the first, which computes gradients."""
 
     name = "backward"
     source = "after"
@@ -20,7 +20,7 @@ class BackwardPrinter(PassPrinter):
         super().__init__(program, text, program.backward)
 
     def room(self) -> dict[str, str]:
-        """Scratch memory beside the weights."""
+        """Members of the workspace beside the weights."""
         step = self.step
         members = {
             f"carry_{p}": f"2 * c->B * {self.row(size)}" for p, size in enumerate(step.state_sizes)
@@ -36,7 +36,7 @@ class BackwardPrinter(PassPrinter):
         return members
 
     def reach(self, product: int) -> int:
-        """What it gave, going forward."""
+        """The width of the product's forward result."""
         return self.step.products[product].weight.rows
 
     def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
@@ -65,7 +65,7 @@ class BackwardPrinter(PassPrinter):
         return loaded(f"{self.in_room('dcross', self.program.crossing)} + {self.column(k)}")
 
     def write_stage(self, n: int, stage: Stage) -> None:
-        """The function of a stage."""
+        """Print the function of a stage."""
         head = f"static void backward_{n}({self.arguments}, long t, long after, long now)"
         with self.text.function(head):
             self.line("const long then = after < 0 ? t : t + t - after;")
@@ -88,7 +88,7 @@ class BackwardPrinter(PassPrinter):
             self._write_end(n, stage)
 
     def _write_end(self, n: int, stage: Stage) -> None:
-        """The gradient of the state before the first step."""
+        """Print the function for the gradient of the state before the first step."""
         parts = [p for p in stage.products if self.program.part_of(p.product) is not None]
         ending = Stage(stage.width, parts, state=stage.state)
         head = f"static void backward_end_{n}({self.arguments}, long after, long now)"
@@ -102,7 +102,7 @@ class BackwardPrinter(PassPrinter):
                     self.line(stored(self.at(f"grad_initial_{p}", size, row="b"), f"g_{p}"))
 
     def _multiplied(self, stage: Stage) -> dict[int, str]:
-        """A state's product has the rows of the step that ran after this one, others this one's."""
+        """Operands of the products: a state reads the later step's gradients, others this one's."""
         rows = {}
         for p in stage.products:
             turn = "now" if self.program.part_of(p.product) is None else "(1 - now)"
@@ -120,7 +120,7 @@ class BackwardPrinter(PassPrinter):
         return self.in_room(f"dz_{k}", self.reach(k), turn)
 
     def _come_in(self, stage: Stage) -> None:
-        """The gradient of each state part that a stage makes, but for what comes by the output."""
+        """The incoming gradient of each state part that a stage computes, without the output's."""
         for p in stage.state:
             terms = [f"v_load({self._carry(p, 'now')} + u)"]
             terms += [
@@ -134,7 +134,7 @@ class BackwardPrinter(PassPrinter):
                 self.line(stored(start, f"{loaded(start)} + g_{p}"), f"g_{p} = {ZERO};")
 
     def _pass_by(self, stage: Stage) -> None:
-        """A step beyond a row's end: the gradient of the state passes by."""
+        """A step past a row's end: the gradient of the state passes through."""
         for store in stage.stores:
             passes = store.buffer.kind == "carry" and store.buffer.key in stage.state
             if store.buffer.kind != "unit" and not store.add and not passes:
@@ -155,7 +155,7 @@ class BackwardPrinter(PassPrinter):
                 self.line(stored(place, f"{loaded(place)} + {value}"))
 
     def _places(self, buffer: Buffer, offset: int) -> Iterator[str]:
-        """Where a gradient is stored: in scratch memory for the next stage, and for the caller."""
+        """Where a gradient is stored: in the workspace for later stages, and for the caller."""
         kind, k = buffer.kind, buffer.key
         if kind == "dwx":
             self.prefetch(self.at("grad_wx", self.step.wx_size, offset, "soon"), to_write=True)
@@ -172,7 +172,7 @@ class BackwardPrinter(PassPrinter):
             yield f"{self._carry(k, '(1 - now)')} + u"
 
     def write_loop(self) -> None:
-        """The function that a thread runs."""
+        """Print the function that each thread runs."""
         gaps = {buffer.key for buffer in self.program.gaps if buffer.kind == "dz"}
 
         def begin() -> None:

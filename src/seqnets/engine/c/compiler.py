@@ -1,4 +1,4 @@
-"""C text in, loaded library out: compiled once on a machine and kept on disk."""
+"""Compiles C source to a shared library with the system's compiler, and caches it on disk."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 TARGETS = (("-march=native",), ("-mcpu=native",), ())
-"""How compilers are told to use all of this processor; the next where they refuse one."""
+"""Flags for this processor's full instruction set; the next is tried where one is refused."""
 
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),  # not -ffast-math: NaN stays
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),  # not -ffast-math: keeps NaN
 )
 TIMEOUT = 60.0
-"""Seconds that a compilation may take."""
+"""The most seconds that a compilation may take."""
 
 _DIGEST = hashlib.sha256().digest_size
-_STALE = 24 * 3600.0  # seconds after which nobody can still be at work in a build folder
+_STALE = 24 * 3600.0  # seconds after which a build folder is abandoned
 _loaded: dict[str, ctypes.CDLL] = {}
-_refused: dict[str, str] = {}  # reasons; a compiler that fails is not started again
+_refused: dict[str, str] = {}  # by key: reasons; a failed compilation is not retried
 
 
 class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mistake
-    """There is no way to compile here; the message is the reason, in one line."""
+    """Compilation is impossible here; the message is the reason, in one line."""
 
 
 def load(source: str) -> ctypes.CDLL:
-    """Compile a C file, unless that was done before on this machine, and load it.
+    """Compile a C source unless the cache has it, and load the library.
 
-    Without a compiler, what any of them has made of the same text for such a processor will do: so
-    a cache that was filled where one is can serve where none is.
+    Without a compiler, a cached build of the same source for such a processor by any compiler is
+    loaded, so that a cache can be filled on another machine.
 
     Args:
-        source: The file's text. It includes nothing but the compiler's own headers, so that it
-            alone says what the library does.
+        source: The source. It includes no headers but the compiler's own, so that it alone
+            determines the library.
 
     Returns:
-        The library; what it exports has ``__attribute__((visibility("default")))``.
+        The library; its exports have ``__attribute__((visibility("default")))``.
 
     Raises:
-        NoCompiler: There is no compiler, or it refuses the text.
+        NoCompiler: There is no compiler, or it rejects the source.
     """
     try:
         command = compiler()
@@ -77,20 +77,20 @@ def load(source: str) -> ctypes.CDLL:
 
 
 def _kept(source: str) -> ctypes.CDLL | None:
-    """A library that somebody's compiler has made of a text; None if there is none to be had."""
+    """A cached library of a source, by any compiler; None if there is none."""
     what = _of_text(source)
     if what not in _loaded:
         with contextlib.suppress(OSError):
             folder = _cache_folder()
             for target in sorted(folder.glob(f"{what}-*.so")):
-                with contextlib.suppress(OSError):  # the next may be whole
+                with contextlib.suppress(OSError):  # try the next
                     _loaded[what] = _opened(folder, target)
                     break
     return _loaded.get(what)
 
 
 def _load(key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
-    """Load a library from the cache, or where that cannot be from a folder of this process."""
+    """Load a library from the cache, or if that fails from a folder of this process."""
     try:
         return _load_from(_cache_folder(), key, source, command)
     except OSError as error:
@@ -102,10 +102,10 @@ def _load(key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
 
 
 def compiler() -> tuple[str, ...]:
-    """The command that compiles C: ``CC`` with its arguments, or else cc, gcc or clang.
+    """The compiler's command: ``CC`` with its arguments, or else cc, gcc or clang.
 
     Raises:
-        NoCompiler: There is none.
+        NoCompiler: None is found.
     """
     named = os.environ.get("CC", "").strip()
     try:
@@ -121,7 +121,7 @@ def compiler() -> tuple[str, ...]:
 
 
 def _key(source: str, command: tuple[str, ...]) -> str:
-    """Name everything that the library depends on: text and processor, and who compiles."""
+    """The cache key: a digest of source, flags and processor, and one of the compiler."""
     programs = []
     for path in filter(None, map(shutil.which, command)):  # CC="ccache gcc" names two
         real = os.path.realpath(path)
@@ -140,12 +140,12 @@ def _digest(*parts: object) -> str:
 
 @functools.cache
 def _cpu() -> str:
-    """This processor's model and what it can do."""
+    """This processor's model and features."""
     known = ("model name", "flags", "CPU implementer", "CPU part", "Features")
     lines = [platform.machine()]
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
-            if not line.strip():  # the others are the same
+            if not line.strip():  # the other cores are the same
                 break
             if line.startswith(known):
                 lines.append(line)
@@ -158,7 +158,7 @@ def _cpu() -> str:
 
 
 def _cache_folder() -> Path:
-    """The folder that keeps libraries; a part of the cache of its own, closed to others."""
+    """The folder of compiled libraries inside the cache, private to this user."""
     named = os.environ.get("SEQNETS_CACHE")
     if not named:
         default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
@@ -174,7 +174,7 @@ def _cache_folder() -> Path:
 
 @functools.cache
 def _private_folder(process: int) -> Path:
-    """A folder for this process alone; a fork, which has another number, makes its own."""
+    """A temporary folder of this process; a fork has another id, and makes its own."""
     folder = Path(tempfile.mkdtemp(prefix="seqnets-"))
 
     def remove() -> None:
@@ -198,7 +198,7 @@ def _warn(problem: str) -> None:
 
 
 def _load_from(folder: Path, key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
-    """Load a library that a folder keeps; if it is not there, or damaged, make it first."""
+    """Load a library from a folder, building it first if it is missing or damaged."""
     target = folder / f"{key}.so"
     try:
         return _opened(folder, target)
@@ -208,11 +208,11 @@ def _load_from(folder: Path, key: str, source: str, command: tuple[str, ...]) ->
 
 
 def _opened(folder: Path, target: Path) -> ctypes.CDLL:
-    """Load a library, if all of it is there and nobody else can have put it there.
+    """Load a library, if it is intact and no other user can have written it.
 
     Raises:
-        FileNotFoundError: It is not there, or damaged.
-        PermissionError: Others can write it, or its folder.
+        FileNotFoundError: It is missing or damaged.
+        PermissionError: Others can write it or its folder.
     """
     _check(folder.stat(), folder, stat.S_ISDIR)
     _check(target.lstat(), target, stat.S_ISREG)
@@ -222,7 +222,7 @@ def _opened(folder: Path, target: Path) -> ctypes.CDLL:
 
 
 def _check(info: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
-    """Raise PermissionError unless a path is of its kind, ours, and for nobody else to write."""
+    """Raise PermissionError unless a path is of its kind, ours, and writable by us alone."""
     if not is_kind(info.st_mode):
         reason = "A link or something else is in the place of compiled code"
     elif info.st_uid != os.geteuid():
@@ -235,13 +235,13 @@ def _check(info: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> 
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether a library ends in its own digest: to map one that was cut short kills the process."""
+    """Whether a library ends in its own digest: mapping a truncated one kills the process."""
     content = library.read_bytes()
     return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
 def _make(target: Path, source: str, command: tuple[str, ...]) -> None:
-    """Compile in a folder beside the target, and put the result in its place at one stroke."""
+    """Compile in a folder beside the target, and rename the result into place atomically."""
     for build in target.parent.glob("build-*"):
         with contextlib.suppress(OSError):
             if build.stat().st_mtime < time.time() - _STALE:
@@ -280,7 +280,7 @@ def _run(command: tuple[str, ...], build: Path) -> None:
                 stdout=errors,
                 stderr=errors,
                 env=environment,
-                start_new_session=True,  # so that what the compiler starts can be ended with it
+                start_new_session=True,  # so that the compiler's children can be killed with it
             )
         except OSError as error:
             raise NoCompiler(f"{command[0]} cannot be started: {error.strerror}") from None

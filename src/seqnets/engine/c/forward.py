@@ -1,4 +1,4 @@
-"""The forward pass as C."""
+"""Prints the forward pass as C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqnets.engine.program import Program, Stage, StageProduct, Store
 
 
 class ForwardPrinter(PassPrinter):
-    """From the first step that runs to the last: outputs, states, and what is kept."""
+    """Prints the loop over steps, which computes outputs, states and what is kept."""
 
     name = "forward"
     source = "t"
@@ -20,7 +20,7 @@ class ForwardPrinter(PassPrinter):
         super().__init__(program, text, program.forward)
 
     def room(self) -> dict[str, str]:
-        """Scratch memory beside the weights."""
+        """Members of the workspace beside the weights."""
         members = {
             f"state_{p}": f"2 * c->B * {self.row(size)}"
             for p, size in enumerate(self.step.state_sizes)
@@ -35,7 +35,7 @@ class ForwardPrinter(PassPrinter):
         }
 
     def reach(self, product: int) -> int:
-        """What it multiplies."""
+        """The width of the product's operand."""
         return self.step.products[product].weight.columns
 
     def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
@@ -64,7 +64,7 @@ class ForwardPrinter(PassPrinter):
         return super().leaf(node, stage)
 
     def write_stage(self, n: int, stage: Stage) -> None:
-        """The function of a stage."""
+        """Print the function of a stage."""
         rows = {p.product: self._multiplied(p) for p in stage.products}
         head = f"static void forward_{n}({self.arguments}, long t, long next, long now)"
         with self.text.function(head):
@@ -94,7 +94,7 @@ class ForwardPrinter(PassPrinter):
         return self.in_room(f"state_{p}", self.step.state_sizes[p], turn)
 
     def _pass_by(self, stage: Stage) -> None:
-        """A step beyond a row's end: its state stays, and zeros are all that is seen of it."""
+        """A step past a row's end: the state stays, and all that is stored is zero."""
         for p in stage.state:
             self._store_state(p, f"v_load({self._state(p, 'now')} + u)", ZERO, ZERO)
         for store in stage.stores:
@@ -114,7 +114,7 @@ class ForwardPrinter(PassPrinter):
             self._keep_store(store, name(store.node))
 
     def _store_state(self, p: int, after: str, y: str, before: str) -> None:
-        """Leave a state part to the next step, which may begin anew, and to who asked for it."""
+        """Store a state part for the next step, which may follow a reset, and for the caller."""
         size = self.step.state_sizes[p]
         start = loaded(self.at(f"start_{p}", size, row="b"))
         self.line(f"v_store({self._state(p, '(1 - now)')} + u,")
@@ -127,7 +127,7 @@ class ForwardPrinter(PassPrinter):
             self.line(f"if (c->save) {stored(self.at(f'before_{p}', size), before)}")
 
     def _keep_store(self, store: Store, value: str) -> None:
-        """Keep a number for the backward pass, and what crosses stages in any case."""
+        """Store a value for the backward pass, or, in any case, for later stages."""
         assert store.node is not None  # as above
         k = store.buffer.key
         if store.buffer.kind == "saved":
@@ -140,7 +140,7 @@ class ForwardPrinter(PassPrinter):
             self.line(f"if (c->save) {kept}")
 
     def write_loop(self) -> None:
-        """The function that a thread runs."""
+        """Print the function that each thread runs."""
         sizes = self.step.state_sizes
 
         def begin() -> None:

@@ -1,4 +1,4 @@
-"""Printed loops, compiled and called: how tensors become the members of a call."""
+"""``Loops`` in C: compiles a printed program, and passes tensors to it in a ``Call`` struct."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _Values = dict[str, int]
 
 
 class Settings(NamedTuple):
-    """What a call is told beside where its buffers lie; see ``text.SETTINGS``.
+    """The members of a call that are not addresses; see ``text.SETTINGS``.
 
-    Most calls of a program have the same.
+    They are the key under which prepared calls are cached.
     """
 
     B: int
@@ -72,7 +72,7 @@ class Library:
         self._places = {name: place for place, name in enumerate(names)}
 
     def call(self, name: str, settings: Settings, values: _Values, like: Tensor) -> None:
-        """Run a pass, with scratch memory of its own."""
+        """Run a pass, with a workspace of its own."""
         function, members, scratch = _ready(self, name, settings)
         call = self.members(members, values)
         memory = room(like, scratch)
@@ -80,9 +80,9 @@ class Library:
         function(call)
 
     def members(self, like: ctypes.Array[Any], values: _Values) -> ctypes.Array[ctypes.c_int64]:
-        """The struct that a pass takes: a copy of another one, with other values.
+        """A copy of a ``Call`` struct with some members replaced.
 
-        Values without a member are left out: a program without this buffer has no use for it.
+        Values without a member are ignored: the program does not read these buffers.
         """
         call, places = self._struct.from_buffer_copy(like), self._places
         for name, value in values.items():
@@ -91,7 +91,7 @@ class Library:
         return call
 
     def ready(self, name: str, settings: Settings) -> _Ready:
-        """What calls of a pass with such settings have in common."""
+        """What calls of a pass with these settings share."""
         function, scratch = getattr(self._library, name), getattr(self._library, f"{name}_scratch")
         function.restype, scratch.restype = None, ctypes.c_int64
         members = self.members(self._struct(), self._fixed | settings._asdict())
@@ -99,7 +99,7 @@ class Library:
 
 
 _Ready = tuple[Any, ctypes.Array[ctypes.c_int64], int]
-"""A pass, the members of its calls without addresses, and how many numbers of scratch it needs."""
+"""A pass, its ``Call`` struct without addresses, and the number of elements of its workspace."""
 
 
 @lru_cache(maxsize=4096)
@@ -108,7 +108,7 @@ def _ready(library: Library, name: str, settings: Settings) -> _Ready:
 
 
 def settings(library: Library, program: Program, order: Order, save: bool) -> Settings:
-    """In which order the steps of a call run, and how threads share its work."""
+    """The settings of a call: the order of its steps, and the division among threads."""
     resets = (0, 0) if order.resets is None else order.resets.stride()
     most = most_threads()
     return _settings(program, library.lanes, order.layout, order.reverse, save, resets, most)
@@ -130,7 +130,7 @@ def _settings(
 
 
 def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[int, int]:
-    """How many threads share the work of a call, in how many groups of rows."""
+    """The number of threads of a call, and of groups of rows among which they are divided."""
     products = [product.weight for product in program.step.products]
     numbers = sum(weight.rows * weight.columns for weight in products)
     width = min(stage.width for stage in program.forward)
@@ -156,19 +156,19 @@ class CLoops:
     skips_padding = True
 
     def __init__(self) -> None:
-        # by a program's id, and with the program, so that no other one gets the id
+        # keyed by id; holding the program keeps its id from being reused
         self._libraries: dict[tuple[int, torch.dtype], tuple[Program, Library]] = {}
         self._refused: dict[tuple[Any, ...], tuple[Program, str]] = {}
 
     def library(self, program: Program, dtype: torch.dtype) -> Library:
-        """A program's loops, printed and compiled when they are first asked for.
+        """A program's loops, printed and compiled on first use.
 
         Raises:
             NoCompiler: They cannot be compiled here.
         """
         key = id(program), dtype
         if key not in self._libraries:
-            again = *key, os.environ.get("CC"), os.environ.get("PATH")  # where a compiler may be
+            again = *key, os.environ.get("CC"), os.environ.get("PATH")  # decide on the compiler
             if again in self._refused:
                 raise compiler.NoCompiler(self._refused[again][1])
             try:
@@ -189,7 +189,7 @@ class CLoops:
         order: Order,
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        """See ``Loops.forward``."""
         B, sizes = order.layout.B, program.step.state_sizes
         initial = tuple([part.contiguous() for part in initial])
         start = tuple([part.contiguous() for part in start])
@@ -218,11 +218,11 @@ class CLoops:
         parameters: dict[str, Tensor],
         order: Order,
     ) -> Gradients:
-        """All gradients, from those of outputs and final state; None stands for zeros."""
+        """See ``Loops.backward``."""
         like, sizes = kept.saved, program.step.state_sizes
         library = self.library(program, like.dtype)
         told = settings(library, program, order, save=True)
-        sums = None  # each thread has its own, since pieces of a parameter may overlap
+        sums = None  # per thread, since leaves of a parameter may overlap
         if program.units:
             sums = like.new_zeros(told.threads, program.unit_size)
         found = Gradients(
@@ -252,7 +252,7 @@ class CLoops:
 
 
 def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:
-    """Where buffers lie, and what tells which steps run."""
+    """The addresses of buffers, lengths and resets, by member name."""
     found = {name: tensor.data_ptr() for name, tensor in buffers.items()}
     if order is not None and order.lengths is not None:
         found["lengths"] = order.lengths.data_ptr()

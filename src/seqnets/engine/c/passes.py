@@ -1,4 +1,8 @@
-"""A pass over time as C, a function a stage: what the forward and the backward one share."""
+"""What the printers of the forward and backward pass in C share.
+
+A pass becomes one function for each stage, and one around them that each thread runs over time.
+Products work on panels: weights packed by columns of a few vectors.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,13 @@ ZERO = "(vec){0}"
 
 
 class PassPrinter:
-    """One of the two passes: what they share.
+    """Prints a pass; abstract.
 
     Attributes:
         name: "forward" or "backward".
-        source: In C, another step whose numbers a stage's products may multiply.
-        stages: The program's, for this pass.
-        widths: Vectors in a panel of each product.
+        source: C expression of the other step that a stage's products may read.
+        stages: The program's stages of this pass.
+        widths: Vectors in a panel, of each product.
     """
 
     name: str
@@ -36,11 +40,11 @@ class PassPrinter:
     # What the passes differ in.
 
     def room(self) -> dict[str, str]:
-        """Scratch memory beside the weights: members, and how many numbers each is."""
+        """Members of the workspace beside the weights, and the number of elements of each."""
         raise NotImplementedError
 
     def reach(self, product: int) -> int:
-        """How many numbers of a row a product sums up."""
+        """The number of terms that a product sums."""
         raise NotImplementedError
 
     def pack(self, product: StageProduct, stage: Stage, panel: str) -> str:
@@ -50,24 +54,24 @@ class PassPrinter:
     def leaf(self, node: Node, stage: Stage) -> str:
         """A leaf of an expression."""
         columns = node.what
-        assert columns.source == "parameter", columns  # the passes know all others
+        assert columns.source == "parameter", columns  # subclasses handle the others
         name = self.pointer(f"p_{columns.key}")
         return (
             loaded(f"{name} + {self.column(columns.offset)}") if node.width else f"v_set({name}[0])"
         )
 
     def write_stage(self, n: int, stage: Stage) -> None:
-        """The function of a stage."""
+        """Print the function of a stage."""
         raise NotImplementedError
 
     def write_loop(self) -> None:
-        """The function that a thread runs."""
+        """Print the function that each thread runs."""
         raise NotImplementedError
 
     # What they share.
 
     def write(self) -> None:
-        """All functions of the pass."""
+        """Print all functions of the pass."""
         self._write_room()
         self._write_pack()
         for n, stage in enumerate(self.stages):
@@ -83,41 +87,41 @@ class PassPrinter:
             self.line(f"    {self.name}_thread(&team);")
 
     def row(self, columns: int) -> str:
-        """The distance of rows in scratch memory."""
+        """The row stride of a workspace buffer."""
         return f"ROW({self.size(columns)})"
 
     def column(self, offset: int) -> str:
-        """Where a vector of units lies that begin at an offset of a row."""
+        """The position in a row of a vector of units, from a column offset."""
         return f"{self.size(offset)} + u" if offset else "u"
 
     def at(self, name: str, columns: int, offset: int = 0, row: str = "row") -> str:
-        """Where a vector of units lies in a buffer of the caller's."""
+        """The address of a vector of units in one of the caller's buffers."""
         return f"{self.pointer(name)} + {row} * {self.size(columns)} + {self.column(offset)}"
 
     def saved_at(self, offset: int, time: str = "t") -> str:
-        """The same in what is saved."""
+        """The address of a vector of units in the buffer "saved"."""
         row = f"(b * c->save_b + {time} * c->save_t)"
         return self.at("saved", self.program.saved_size, offset, row)
 
     def in_room(self, name: str, columns: int, turn: str = "") -> str:
-        """Where row b begins in scratch memory; of two turns, which."""
+        """The address of row b in a workspace buffer; ``turn`` selects half of a double buffer."""
         row = f"({turn} * c->B + b)" if turn else "b"
         return f"m->{name} + {row} * {self.row(columns)}"
 
     def shares(self, body: Callable[[], None]) -> None:
-        """A loop over the rows that a thread copies: its group's, in turns."""
+        """Print a loop over a thread's share of its group's rows."""
         with self.text.block("for (long b = s->first + s->unit; b < s->last; b += s->units)"):
             body()
 
     def begin_loop(self, pack: str) -> None:
-        """The first lines of the function that a thread runs."""
+        """Print the prologue of the function that each thread runs."""
         self.line("const Call *c = ((Team *)team)->call;")
         self.line("const Share mine = share(team), *s = &mine;")
         self.line(f"{self.name.title()}Room room, *m = &room;")
         self.line(f"{self.name}_room(c, m);", pack)
 
     def meet(self) -> None:
-        """Wait for the group, where its threads read what others wrote."""
+        """Print a barrier for the group, if its threads read each other's results."""
         if self.exchanges:
             self.line("meet(s->own, s->units);")
 
@@ -156,7 +160,7 @@ class PassPrinter:
                         self.line(f"keep_rows({panel}, {shape}, {kept});")
 
     def _packed(self, product: StageProduct, stage: Stage) -> tuple[str, str]:
-        """Where panel p of a weight lies, and what says which of its rows are kept."""
+        """The addresses of panel p of a weight, and of the list of its rows that are kept."""
         k = product.product
         panel = f"m->weight_{k} + p * {self._panel(product, stage)}"
         return panel, f"(int32_t *)(m->kept_{k} + p * {self._kept(product)})"
@@ -170,12 +174,11 @@ class PassPrinter:
 
     @contextmanager
     def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
-        """The loops over panels, rows and vectors, with the products at hand.
+        """Print the loops over panels, rows and vectors, around the lines of the context.
 
         Args:
-            stage: The stage.
-            rows: For each of its products where the rows lie that it multiplies: in C, the row
-                ``b0`` and the distance of rows.
+            stage: The stage, whose products are computed for each panel and tile of rows.
+            rows: For each of its products the operand in C: address of row ``b0``, and row stride.
         """
         vectors, W = vectors_of(stage), self.size(stage.width)
         tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
@@ -211,7 +214,7 @@ class PassPrinter:
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:
-        """A loop over the vectors of a panel, as far as there are units."""
+        """Print a loop over the vectors of a panel that hold units."""
         more = f" && (p * {vectors} + j) * LANES < {W}" if vectors > 1 else ""
         with self.text.block(f"for (int j = 0; j < {vectors}{more}; j++)"):
             self.line(f"const long u = (p * {vectors} + j) * LANES;")
@@ -219,19 +222,19 @@ class PassPrinter:
             yield
 
     def reduce(self, k: int, op: str, buffer: str, width: int) -> None:
-        """Reduce the rows of a buffer, each thread for itself."""
+        """Print a row reduction, which each thread computes redundantly."""
         row = f"row_{op}({self.in_room(f'{buffer}_{k}', width)}, {self.size(width)})"
         self.line("for (long b = s->first; b < s->last; b++)")
         self.line(f"    m->{op}_{k}[s->thread * c->B + b] = {row};")
 
     def prefetch(self, place: str, *, to_write: bool = False) -> None:
-        """Ask for what the step that runs next will need: rows may be far apart in memory."""
+        """Print a prefetch for the next step, whose rows may be far away in memory."""
         self.line(f"__builtin_prefetch({place}, {int(to_write)});")
 
     def compute(
         self, stage: Stage, roots: Sequence[Node], given: dict[Node, str]
     ) -> Callable[[Node], str]:
-        """Write what the roots need, one number a line; returns their names."""
+        """Print the expressions that the roots need; returns a lookup of variable names."""
         names = dict(given)
         for node in walk(list(roots), given):
             if node.op == "const":
@@ -243,7 +246,7 @@ class PassPrinter:
         return names.__getitem__
 
     def load_saved(self, roots: Sequence[Node], nodes: dict[Node, int]) -> dict[Node, str]:
-        """Load what of some saved nodes the roots need; returns their names."""
+        """Print loads of the saved nodes that the roots need; returns their variable names."""
         names = {node: f"k{node.serial}" for node in reached_among(nodes, roots)}
         for node, name in names.items():
             self.prefetch(self.saved_at(nodes[node], "then"))
@@ -252,22 +255,22 @@ class PassPrinter:
 
 
 def vectors_of(stage: Stage) -> int:
-    """Vectors of units in a panel: two where a product has but one number for each unit."""
+    """Vectors of units in a panel: two where each product has one number per unit."""
     return 2 if all(product.blocks == 1 for product in stage.products) else 1
 
 
 def wide_of(product: StageProduct, stage: Stage) -> int:
-    """Vectors in a row of a product's panel: those of all its blocks."""
+    """Vectors in a row of a product's panel, over all its blocks."""
     return product.blocks * vectors_of(stage)
 
 
 def loaded(place: str) -> str:
-    """A vector from memory, as far as there are units."""
+    """A masked vector load."""
     return f"v_load_n({place}, n)"
 
 
 def stored(place: str, value: str) -> str:
-    """A vector to memory, as far as there are units."""
+    """A masked vector store."""
     return f"v_store_n({place}, {value}, n);"
 
 

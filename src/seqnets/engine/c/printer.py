@@ -1,4 +1,4 @@
-"""A program as C: one function a stage, and around them the two passes over time."""
+"""Prints a program as C: one function for each stage, and the two passes over time around them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from seqnets.engine.c.passes import PassPrinter
 from seqnets.engine.c.text import Text
 from seqnets.engine.program import Program
 
-_SUMS = (24, 20, 12)  # vectors of sums that stay in registers, as vector.h has it
-_TALLEST = 12  # rows at once, as in loops.h
+_SUMS = (24, 20, 12)  # vector accumulators that fit in registers, as in vector.h
+_TALLEST = 12  # rows of a tile at most, as in loops.h
 
 
 @dataclass
@@ -20,9 +20,9 @@ class Source:
     """A printed program.
 
     Attributes:
-        text: The C, without the headers.
-        sizes: What the size members of a call are to hold, in order.
-        pointers: What its pointer members are to point at, in order.
+        text: The C source, without headers.
+        sizes: Values of the size members of ``Call``, in order.
+        pointers: Names of its pointer members, in order.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Source:
 
 
 def print_program(program: Program) -> Source:
-    """Print both passes, or the forward one alone if that is all there is."""
+    """Print both passes, or the forward pass alone if the program has no other."""
     text = Text()
     passes: list[PassPrinter] = [ForwardPrinter(program, text)]
     if program.backward:
@@ -44,7 +44,7 @@ def print_program(program: Program) -> Source:
 
 
 def _products(widths: Sequence[int]) -> list[str]:
-    """The code of products, for each number of rows whose sums the registers hold."""
+    """Print the product kernels, one for each tile height whose accumulators fit in registers."""
     text = []
     for room in _SUMS:
         text.append(f"#if SUMS == {room}")

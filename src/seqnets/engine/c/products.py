@@ -1,4 +1,4 @@
-"""A product of two matrices, by code that was compiled here."""
+"""A matrix product by the engine's C kernel, ``products.h``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORTH_A_THREAD = 2**18  # multiplications
 
 
 def can_multiply(dtype: torch.dtype) -> bool:
-    """Whether matrices of a dtype can be multiplied here."""
+    """Whether the kernel is available for a dtype."""
     return dtype in (torch.float32, torch.float64) and _library(dtype) is not None
 
 
@@ -34,11 +34,11 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
         a: (m, k), of any strides.
         b: (k, n), of any strides.
         bias: (n), contiguous, or None.
-        out: (m, n), its rows contiguous; neither of the others.
+        out: (m, n), with contiguous rows; no alias of the operands.
     """
     library = _library(a.dtype)
-    assert library is not None  # somebody asked before
-    a, b = a.resolve_neg(), b.resolve_neg()  # imaginary parts may be the numbers' opposites
+    assert library is not None  # callers check ``can_multiply``
+    a, b = a.resolve_neg(), b.resolve_neg()  # an imaginary part may be lazily negated
     bias = None if bias is None else bias.resolve_neg()
     (m, k), n = a.shape, b.shape[1]
     threads = min(most_threads(), max(1, m * n * k // _WORTH_A_THREAD))
@@ -54,7 +54,7 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
 
 
 class _Library(NamedTuple):
-    """The code for a dtype, and how many numbers of scratch memory a thread needs."""
+    """The kernel for a dtype, and the number of workspace elements per thread."""
 
     multiply: Any
     scratch: int
@@ -62,7 +62,7 @@ class _Library(NamedTuple):
 
 @cache
 def _library(dtype: torch.dtype) -> _Library | None:
-    """None where it cannot be compiled."""
+    """The kernel for a dtype; None if it cannot be compiled."""
     text = with_headers("", "vector.h", "products.h", double=dtype == torch.float64)
     try:
         library = compiler.load(text)

@@ -1,4 +1,4 @@
-"""Single steps for serving: weights packed once, buffers that stay, one call a step."""
+"""Streaming in C: weights packed once, fixed buffers, and one call per step."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from seqnets.engine.plans import streaming_program_of
 
 
 class CStream:
-    """One cell, step by step.
-
-    Parameters are copied: what happens to the cell's own later is not seen.
+    """One cell, step by step, with a copy of its present parameters.
 
     Args:
         cell: The recurrence.
-        x: Where each step's input will stand, (B, I), contiguous.
+        x: The input buffer, (B, I), contiguous.
 
     Attributes:
-        y: Where each step's output stands afterwards, (B, H).
+        y: The output buffer, (B, H).
 
     Raises:
-        Untraceable, NoCompiler: It cannot be done here.
+        Untraceable, NoCompiler: The step cannot be traced or compiled.
     """
 
     def __init__(self, cell: Cell, x: Tensor) -> None:
@@ -46,7 +44,7 @@ class CStream:
         }
         weights = parameter_buffers(self._program, parameters)
         crossing = x.new_empty(B, self._program.saved_size)
-        self._fixed = (x, crossing, weights)  # whose memory is used as long as this lives
+        self._fixed = (x, crossing, weights)  # keeps the memory alive
         split = shares(self._program, self._library.lanes, B, 1, most_threads())
         self._run, members, scratch = self._library.ready("forward", Settings(B, 1, *split))
         self._scratch = x.new_empty(scratch)
@@ -59,10 +57,10 @@ class CStream:
                 buffers |= {f"final_{p}": t for p, t in enumerate(self._states[after])}
                 values = addresses(fixed | buffers) | {"packed": packed}
                 self._calls.append(self._library.members(members, values))
-        self._run(self._calls[0])  # packs the weights; what it computes is not looked at
+        self._run(self._calls[0])  # packs the weights; its outputs are discarded
 
     def __call__(self) -> None:
-        """Take a step: from what stands in ``x`` to ``y``."""
+        """Run one step, from ``x`` to ``y``."""
         self._run(self._calls[2 + self._now])
         self._now = 1 - self._now
 
@@ -72,6 +70,6 @@ class CStream:
         return self._states[self._now]
 
     def set_state(self, state: Sequence[Tensor]) -> None:
-        """Go on from another state."""
+        """Replace the state."""
         for mine, given in zip(self.state, state, strict=True):
             mine.copy_(given)

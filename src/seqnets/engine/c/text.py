@@ -1,4 +1,4 @@
-"""C text as it grows: lines in blocks, and the struct that a call passes."""
+"""A builder for C source: indented lines, and the ``Call`` struct that passes arguments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from importlib.resources import files
 SETTINGS = {
     "B": "int64_t B",
     "T": "int64_t T",
-    "row_b": "int64_t row_b",  # row b of step t is the (b * row_b + t * row_t)-th of a buffer
+    "row_b": "int64_t row_b",  # row b of step t is row b * row_b + t * row_t of a buffer
     "row_t": "int64_t row_t",
-    "save_b": "int64_t save_b",  # the same in the buffer of what is saved
+    "save_b": "int64_t save_b",  # likewise in the buffer "saved"
     "save_t": "int64_t save_t",
     "reverse": "int64_t reverse",
     "threads": "int64_t threads",
@@ -27,17 +27,16 @@ SETTINGS = {
     "team": "int (*team)(void)",
     "scratch": "real *scratch",
 }
-"""The members of a call that every program has, in order, each eight bytes."""
+"""The members of ``Call`` that every program has, in order, each eight bytes."""
 
 
 class Text:
-    """Lines of C.
+    """C source under construction.
 
     Attributes:
-        lines: What has been written.
-        sizes: Numbers that differ from width to width, each with the member that holds it: so one
-            text serves every width.
-        pointers: Buffers of the caller's, each a member of the same name.
+        lines: The lines so far.
+        sizes: Sizes, and the struct members that hold them, so that one source serves all widths.
+        pointers: The caller's buffers, each a member of the same name.
     """
 
     def __init__(self) -> None:
@@ -47,12 +46,12 @@ class Text:
         self._depth = 0
 
     def line(self, *lines: str) -> None:
-        """Write lines."""
+        """Append lines."""
         self.lines += ["    " * self._depth + line if line else "" for line in lines]
 
     @contextmanager
     def block(self, head: str, tail: str = "}") -> Iterator[None]:
-        """Write a block around what is written inside."""
+        """Enclose the lines of the context in a block."""
         self.line(head + " {")
         self._depth += 1
         yield
@@ -61,31 +60,31 @@ class Text:
 
     @contextmanager
     def function(self, head: str) -> Iterator[None]:
-        """Write a function, with an empty line after it."""
+        """Enclose the lines of the context in a function, followed by an empty line."""
         with self.block(head):
             yield
         self.line("")
 
     def size(self, value: int) -> str:
-        """A number as the member that holds it."""
+        """The member that holds a size."""
         return "0" if value == 0 else self.sizes.setdefault(value, f"c->n{len(self.sizes)}")
 
     def pointer(self, name: str) -> str:
-        """A buffer of the caller's as the member that points at it."""
-        name = name.replace(".", "_of_")  # a parameter of a cell inside the cell
+        """The member that points to one of the caller's buffers."""
+        name = name.replace(".", "_of_")  # a nested cell's parameter
         if name not in self.pointers:
             self.pointers.append(name)
         return f"c->{name}"
 
     def struct(self) -> str:
-        """The struct of a call."""
+        """The definition of the struct ``Call``."""
         members = [*SETTINGS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
         members += [f"real *{name}" for name in self.pointers]
         return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
 
 
 def with_headers(text: str, *names: str, double: bool) -> str:
-    """A whole file: headers of this folder, and a text after them."""
+    """A complete source file: headers of this folder, then the text."""
     folder = files("seqnets.engine.c")
     headers = [(folder / name).read_text(encoding="utf-8") for name in names]
     return "\n".join(["#define SEQNETS_DOUBLE"] * double + [*headers, text])

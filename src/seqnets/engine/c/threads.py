@@ -1,4 +1,4 @@
-"""Torch's own threads, for code that was compiled here."""
+"""Torch's OpenMP threads, for generated code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 @cache
 def openmp() -> dict[str, int]:
-    """Addresses in the OpenMP library that torch's own threads come from; nothing without it.
+    """Addresses of entry points in the OpenMP library that torch uses; empty if there is none.
 
-    A second library would bring threads of its own, which fight with torch's for the cores.
+    A second library would start threads of its own, which compete with torch's for the cores.
     """
     names = {"parallel": "GOMP_parallel", "thread": "omp_get_thread_num"}
     names |= {"team": "omp_get_num_threads"}
@@ -30,5 +30,5 @@ def openmp() -> dict[str, int]:
 
 
 def most_threads() -> int:
-    """How many threads a call may have."""
+    """The most threads that a call may use."""
     return torch.get_num_threads() if openmp() else 1
