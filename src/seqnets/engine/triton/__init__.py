@@ -1,4 +1,8 @@
-"""Steps printed as Triton, for GPUs: one kernel runs a layer from the first step to the last."""
+"""Backend ``triton``: programs printed as Triton kernels, most often one for all steps of a pass.
+
+``tiles.py`` chooses how a pass is divided, ``printer.py`` and ``over_time.py`` print it, and
+``loops.py`` compiles and launches it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ name = "triton"
 
 
 def refusal(request: Request) -> str | None:
-    """Why these kernels cannot run the request; None if they can."""
+    """Why it cannot run the request; None if it can."""
     x = request.x
     if reason := access.refusal(x.device, request.dtype):
         if x.is_cuda and access.missing():
@@ -42,8 +46,8 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
     """Outputs (B, T, H), and the state after each row's last valid step.
 
     Args:
-        request: What is asked for.
-        loops: Which printed loops; those over one step after the other if omitted.
+        request: The request.
+        loops: The loops to use; the sequential ones if omitted.
     """
     if torch.compiler.is_compiling():
         return operator.run(request)
@@ -56,14 +60,14 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
 
 
 def detail(request: Request, loops: TritonLoops | None = None) -> str:
-    """How the work of a request is shared among programs, in words."""
+    """How the work of a request is divided among programs, in words."""
     loops = loops or access.printed_loops()
     like = request.x.to(request.dtype)
     return loops.tiles(request.program, "forward", like, len(like)).why
 
 
 def _in(dtype: torch.dtype, request: Request) -> Request:
-    """The same request in another dtype."""
+    """The request in another dtype."""
     cell = request.cell
     return replace(
         request,
@@ -88,6 +92,6 @@ def _say_once(reason: str) -> None:
 
 
 def resources() -> list[dict[str, Any]]:
-    """Registers, spills and memory on chip of every kernel that has run in this process."""
+    """Registers, spills and shared memory of every kernel that has run in this process."""
     both = access.printed_loops(), access.loops_over_time()
     return [vars(found) for loops in both for found in loops.resources]

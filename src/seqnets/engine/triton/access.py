@@ -1,4 +1,4 @@
-"""Whether Triton can be had, and the loops in it, loaded when they are first asked for."""
+"""Availability of Triton, and lazy access to its loops: importing Triton takes a second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why kernels cannot run on a device, for a dtype; None if they can."""
+    """Why kernels cannot run on a device in a dtype; None if they can."""
     if device.type != "cuda" and not (interpreted() and device.type == "cpu"):
         return f"it runs on cuda, not on {device}"
     if dtype not in DTYPES:
@@ -33,23 +33,23 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def refusal_of_size(like: Tensor) -> str | None:
-    """Why kernels cannot run over so many rows and steps, (B, T, …); None if they can."""
+    """Why kernels cannot run over a tensor (B, T, …) of this size; None if they can."""
     B, T, _ = like.shape
     if B > _MOST_ROWS or B * T >= 2**31:
         return f"it counts at most {_MOST_ROWS} rows and 2^31 steps of all rows, not {B} x {T}"
     return None
 
 
-_MOST_ROWS = 8 * tiles.MOST_GROUPS  # 8 rows make a group
+_MOST_ROWS = 8 * tiles.MOST_GROUPS  # a group has at least 8 rows
 
 
 def missing() -> str | None:
-    """What Triton needs and is not there; None if all is."""
+    """Why Triton cannot be used; None if it can."""
     return _missing(interpreted())
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter stands in for a GPU."""
+    """Whether Triton's interpreter replaces a GPU."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
@@ -69,14 +69,14 @@ def _missing(interpreted: bool) -> str | None:
 
 @cache
 def printed_loops() -> TritonLoops:
-    """The loops. Triton takes a second to load."""
+    """The sequential loops."""
     from seqnets.engine.triton.loops import TritonLoops
 
     return TritonLoops()
 
 
 def over_time_pays(program: Program, like: Tensor) -> bool:
-    """Whether steps side by side are expected to be faster, for a tensor (B, T, …) on a GPU."""
+    """Whether loops parallel over time should be faster, for a tensor (B, T, …) on a GPU."""
     B, T, _ = like.shape
     width = program.step.state_sizes[0]
     pays = tiles.over_time_pays(B, T, width, device_of(like))
@@ -85,7 +85,7 @@ def over_time_pays(program: Program, like: Tensor) -> bool:
 
 @cache
 def loops_over_time() -> TritonLoops:
-    """The same for programs that are linear in their state: steps side by side."""
+    """The loops parallel over time, for programs that are linear in their state."""
     from seqnets.engine.triton.loops import TritonLoops
 
     return TritonLoops("time")
@@ -99,7 +99,7 @@ def _device(index: int) -> tiles.Device:
 
 
 def device_of(like: Tensor) -> tiles.Device:
-    """What kernels may take of the device that a tensor lies on; of the interpreter nothing."""
+    """The resources of a tensor's device; zeros for the interpreter."""
     if not like.is_cuda:
         return tiles.Device(0, 0)
     return _device(like.device.index if like.device.index is not None else 0)

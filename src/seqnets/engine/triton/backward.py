@@ -1,4 +1,4 @@
-"""The backward pass as Triton."""
+"""Prints the backward pass as Triton, for the sequential modes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from seqnets.engine.triton.passes import PassPrinter
 
 
 class BackwardPrinter(PassPrinter):
-    """The backward pass."""
+    """Prints the backward pass: gradients, from the last step to the first."""
 
     name = "backward"
     layout = "saved"
 
     @property
     def told(self) -> frozenset[str]:
-        """Gradients of products and sums; of the input's product where others share them."""
+        """Gradients of products and sums, also where they share the projected input's buffer."""
         shared = {"dwx"} if self.program.shared else set()
         return frozenset({"dz", "dsum"} | shared)
 
     def reach(self, product: int) -> int:
-        """The rows of its weight."""
+        """The rows of the product's weight."""
         return self.step.products[product].weight.rows
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
-        """Some columns of all rows."""
+        """The columns of the weight for some units."""
         k, tiles = product.product, self.tiles
         where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
         sizes = f"{self.units[width]}, {width}, {self.reach(k)}, {tiles.split}, {tiles.depth}"
         return f"turned_weights({where}, {sizes})"
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        """What the forward pass had, and gradients that come in."""
+        """The variable of a leaf: of the forward pass, or an incoming gradient."""
         source, key = node.what.source, node.what.key
         if source == "state":
             return self.before(key, "row")
@@ -50,14 +50,14 @@ class BackwardPrinter(PassPrinter):
         return self.known("dcross", 0, k, stage.width)
 
     def known(self, kind: str, key: int, offset: int, width: int) -> str:
-        """What another stage has left."""
+        """The variable of a gradient that another stage computed."""
         if not self.steps:
             return self.made[kind, key, offset][0]
         self.kernel.line(f"{kind}_{offset} = {self.load(*self.place(kind, key, offset), width)}")
         return f"{kind}_{offset}"
 
     def place(self, kind: str, key: int, offset: int) -> tuple[str, str, int, int]:
-        """Where a gradient is kept: buffer, row, columns of it, and which."""
+        """The place of a gradient: buffer, row, number of columns, and first column."""
         if kind == "dwx" or (kind == "dz" and key in self.program.shared):
             return "grad_wx", "row", self.step.wx_size, offset
         if kind == "dz":
@@ -77,14 +77,14 @@ class BackwardPrinter(PassPrinter):
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 
     def reduced_shares(self, k: int) -> str:
-        """The gradient of a sum, from the shares of all units that read it."""
+        """The gradient of a sum: the total of the contributions of all units that read it."""
         width = self.step.reductions[k].width
         if self.alone:
             return self.reduced(k, "sum", self.made["dsum", k, 0][0], width)
         return self.reduced_by_all(k, "sum", f"grad_sum_{k}", width)
 
     def through(self, k: int, width: int, row: str) -> str:
-        """The gradient of what a product multiplied."""
+        """The gradient of a product's operand."""
         if not self.alone:
             product = StageProduct(k, Buffer("dz", k), 1)
             return self.product(product, width, self.place("dz", k, 0)[0], row)
@@ -103,7 +103,7 @@ class BackwardPrinter(PassPrinter):
     # Kernels.
 
     def write_loop(self) -> None:
-        """One kernel."""
+        """Print one kernel for all steps."""
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
             self.kernel.line(f"carry_{p} = {self.zeros(size)}")
@@ -133,12 +133,12 @@ class BackwardPrinter(PassPrinter):
                 tile, _ = self.made.get(("carry", p, 0), (self.zeros(size), size))
                 self.kernel.line(f"carry_{p} = {tile}")
             self.load_fresh("t")
-            if self.meets:  # while the others are on their way
+            if self.meets:  # prefetch while other programs are still at work
                 self.kernel.line(
                     "ahead = t + 1 if REVERSE else t - 1",
                     "row_ahead = b * row_b + ahead * row_t",
                 )
-                self.names.clear()  # of this step's numbers: the next one's go by the same names
+                self.names.clear()  # the next step's values reuse this step's variables
                 self.load_kept(self.stages, "row_ahead", "(ahead >= 0) & (ahead < T)")
             self.wait()
             self.write_between("row", [p for p, _ in sizes])
@@ -147,7 +147,7 @@ class BackwardPrinter(PassPrinter):
             self.store(*self.place("unit", k, 0), width, f"unit_{k}")
 
     def write_steps(self) -> list[Kernel]:
-        """A kernel for each stage, and one for the end."""
+        """Print a kernel for each stage of a step, and one for the initial state."""
         kernels = []
         for n, stage in enumerate(self.stages):
             self.begin(f"{self.name}_{n}", [stage.width])
@@ -168,7 +168,7 @@ class BackwardPrinter(PassPrinter):
         return [*kernels, self.kernel]
 
     def come_in(self, parts: Sequence[int]) -> None:
-        """In a launch of its own: what the step that ran before this one has left."""
+        """In mode "step": print loads of what the previous launch of the pass left."""
         if not parts:
             return
         for p in parts:
@@ -184,14 +184,14 @@ class BackwardPrinter(PassPrinter):
             self.write_between("(b * row_b + later * row_t)", parts)
 
     def leave(self, parts: Sequence[int]) -> None:
-        """In a launch of its own: what does not depend on the stage's expressions."""
+        """In mode "step": print stores of the gradients of the state after a reset."""
         for p in parts:
             size = self.step.state_sizes[p]
             with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
                 self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")
 
     def write_places(self) -> None:
-        """Which step it is, and where its rows lie."""
+        """Print the step's time, and its row in the buffers."""
         self.made: dict[tuple[str, int, int], tuple[str, int]] = {}
         self.kernel.line(
             "t = i if REVERSE else T - 1 - i",
@@ -200,12 +200,12 @@ class BackwardPrinter(PassPrinter):
         )
 
     def load_fresh(self, time: str) -> None:
-        """Load whether the state was set anew before a step."""
+        """Print the load of a step's resets."""
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
             self.kernel.line(f"fresh = {self.resets(time, f'{time} < length')}")
 
     def write_between(self, row: str, parts: Sequence[int]) -> None:
-        """From a step back to the one before it."""
+        """Print the transition to the step before: gradients of products, then resets."""
         for p in parts:
             for k in range(len(self.step.products)):
                 if self.program.part_of(k) == p:
@@ -219,7 +219,7 @@ class BackwardPrinter(PassPrinter):
                 )
 
     def load_kept(self, stages: Sequence[Stage], row: str, when: str = "") -> None:
-        """Load what stages need of the forward pass, and the gradient of its output."""
+        """Print loads of what stages need of the forward pass, and of the output's gradient."""
         if any(0 in stage.state for stage in stages):
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
                 size = self.step.state_sizes[0]
@@ -231,16 +231,16 @@ class BackwardPrinter(PassPrinter):
                 self.names[node] = self.before(node.what.key, row, when)
 
     def before(self, p: int, row: str, when: str = "") -> str:
-        """The state part before a step."""
+        """Print the load of a state part before a step, and return its variable."""
         size = self.step.state_sizes[p]
         return self.variable(f"b_{p}", self.load(f"before_{p}", row, size, 0, size, when))
 
     def roots(self, stage: Stage) -> list[Node]:
-        """What a stage computes."""
+        """The expressions that a stage computes."""
         return [store.node for store in stage.stores if store.node is not None]
 
     def write_stage(self, stage: Stage) -> None:
-        """The gradients of a stage."""
+        """Print the expressions of a stage's gradients."""
         for p in sorted(stage.state):
             self.kernel.line(f"g_{p} = carry_{p}")
         if 0 in stage.state:
@@ -249,7 +249,7 @@ class BackwardPrinter(PassPrinter):
         self.compute(self.roots(stage), stage)
 
     def keep(self, store: Store, stage: Stage) -> None:
-        """Hand a gradient on."""
+        """Print the assignment, and where needed the store, of a gradient."""
         kind, k, width = store.buffer.kind, store.buffer.key, stage.width
         passes = kind == "carry" and k in stage.state
         if store.add and store.node is None and not passes:
@@ -273,7 +273,7 @@ class BackwardPrinter(PassPrinter):
             self.store(*self.place(*place), width, variable)
 
     def write_initial(self) -> None:
-        """The gradients of the state before the first step, and of the one that a reset puts in."""
+        """Print stores of the gradients of the initial state, and of the state after a reset."""
         for p, size in enumerate(self.step.state_sizes):
             self.store(f"grad_initial_{p}", "b", size, 0, size, f"carry_{p}")
             with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):

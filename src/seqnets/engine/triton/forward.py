@@ -1,4 +1,4 @@
-"""The forward pass as Triton."""
+"""Prints the forward pass as Triton, for the sequential modes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from seqnets.engine.triton.tiles import power_of_two
 
 
 class ForwardPrinter(PassPrinter):
-    """The forward pass."""
+    """Prints the forward pass: outputs, states, and what is kept."""
 
     name = "forward"
     layout = "wx"
     told = frozenset({"value", "reduced"})
 
     def reach(self, product: int) -> int:
-        """The columns of its weight."""
+        """The columns of the product's weight."""
         return self.step.products[product].weight.columns
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
-        """The gates of some units, side by side."""
+        """The weights of some units' gates, concatenated."""
         k, tiles, places = product.product, self.tiles, power_of_two(product.blocks)
         sizes = f"{self.units[width]}, {width}, {product.blocks}, {places}, {self.reach(k)}"
         where = f"{self.kernel.pointer(f'weight_{k}')}, first_{self.index(width)}, {first}"
         return f"gate_weights({where}, {sizes}, {tiles.split}, {tiles.depth})"
 
     def multiplied(self) -> set[int]:
-        """State parts that other programs multiply."""
+        """State parts that are operands of other programs' products."""
         if self.alone:
             return set()
         parts = (self.program.part_of(k) for k in range(len(self.step.products)))
         return {part for part in parts if part is not None}
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        """What the step has: its input's product, its state, and what was made of these."""
+        """The variable of a leaf: of input, state, product or reduction."""
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "wx":
             value = self.load("wx", "row", self.step.wx_size, offset, node.width)
@@ -52,7 +52,7 @@ class ForwardPrinter(PassPrinter):
         return super().leaf(node, stage)
 
     def state(self, p: int) -> str:
-        """The state part before the step."""
+        """The variable of a state part before the step."""
         if self.steps and p not in self._loaded:
             self._loaded.add(p)
             size = self.step.state_sizes[p]
@@ -61,7 +61,7 @@ class ForwardPrinter(PassPrinter):
         return f"s_{p}"
 
     def reduction(self, k: int) -> str:
-        """One number of a row."""
+        """The variable of a reduction."""
         node, op = self.step.reductions[k].value, self.step.reductions[k].op
         if self.alone:
             return self.reduced(k, op, self.whole(node, node.width), node.width)
@@ -70,7 +70,7 @@ class ForwardPrinter(PassPrinter):
     # Kernels.
 
     def write_loop(self) -> None:
-        """One kernel."""
+        """Print one kernel for all steps."""
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
             self.kernel.line(f"s_{p} = {self.zeros(size)}")
@@ -110,7 +110,7 @@ class ForwardPrinter(PassPrinter):
             self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
 
     def write_steps(self) -> list[Kernel]:
-        """A kernel for each stage."""
+        """Print a kernel for each stage of a step."""
         kernels = []
         for n, stage in enumerate(self.stages):
             self.begin(f"{self.name}_{n}", [stage.width])
@@ -139,7 +139,7 @@ class ForwardPrinter(PassPrinter):
         return [*stage.state.values(), *(s.node for s in stage.stores if s.node is not None)]
 
     def write_places(self) -> None:
-        """Which step it is, and where its rows lie."""
+        """Print the step's time, and its row in each buffer."""
         self.kernel.line(
             "t = T - 1 - i if REVERSE else i",
             "then = t - 1 if REVERSE else t + 1",
@@ -150,13 +150,13 @@ class ForwardPrinter(PassPrinter):
         )
 
     def write_stage(self, stage: Stage) -> None:
-        """What a stage computes."""
+        """Print a stage's products and expressions."""
         for product in stage.products:
             self.write_product(product, stage.width)
         self.compute(self.roots(stage), stage)
 
     def load_inputs(self) -> None:
-        """Load what nobody has to be waited for."""
+        """Print loads that need no synchronisation."""
         roots = [root for stage in self.stages for root in self.roots(stage)]
         for node in walk(roots, self.names):
             if node.op == "leaf" and node.what.source == "wx":
@@ -164,13 +164,13 @@ class ForwardPrinter(PassPrinter):
         self.load_fresh()
 
     def load_fresh(self) -> None:
-        """Load whether the state starts anew before the next step."""
+        """Print the load of the next step's resets."""
         with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
             within = "(then < length) & (then >= 0) & (then < T)"
             self.kernel.line(f"fresh = {self.resets('then', within)}")
 
     def write_product(self, product: StageProduct, width: int) -> None:
-        """A product, and its gates as tiles."""
+        """Print a product, and the split of its result into tiles by gate."""
         k, value = product.product, product.value
         places = power_of_two(product.blocks)
         units = self.units[width]
@@ -194,7 +194,7 @@ class ForwardPrinter(PassPrinter):
         self.kernel.line(f"{', '.join(names)} = {gates}" if places > 1 else f"{names[0]} = z_{k}")
 
     def keep(self, store: Store, stage: Stage) -> None:
-        """Store what later stages, or the backward pass, read."""
+        """Print a store for later stages or the backward pass."""
         node, k = store.node, store.buffer.key
         assert node is not None  # the forward pass stores what it computes
         width = node.width
@@ -211,7 +211,7 @@ class ForwardPrinter(PassPrinter):
 
     @contextmanager
     def saving(self, always: bool) -> Iterator[None]:
-        """Around what is written for the backward pass alone, unless others need it too."""
+        """Guard stores by ``SAVE``, unless ``always``."""
         if always:
             yield
         else:
@@ -219,7 +219,7 @@ class ForwardPrinter(PassPrinter):
                 yield
 
     def keep_before(self, parts: Sequence[int], time: str, i: str, when: str) -> None:
-        """Store the state before a step, for those that multiply it and the backward pass."""
+        """Print stores of the state before a step, for other programs and the backward pass."""
         for p in parts:
             if p not in self.program.befores and p not in self.multiplied():
                 continue
@@ -230,7 +230,7 @@ class ForwardPrinter(PassPrinter):
                 self.store(f"before_{p}", row, size, 0, size, tile, f"({time} >= 0) & ({time} < T)")
 
     def write_end(self, parts: Sequence[int]) -> None:
-        """From a step to the next."""
+        """Print the transition to the next step: lengths, then resets."""
         for p in parts:
             after = self.whole(self.step.state[p], self.step.state_sizes[p])
             self.kernel.line(f"after_{p} = tl.where(valid, {after}, {self.state(p)})")
@@ -243,6 +243,6 @@ class ForwardPrinter(PassPrinter):
                 self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
 
     def keep_output(self) -> None:
-        """Store the state part that is the output."""
+        """Print the store of the output."""
         size = self.step.state_sizes[0]
         self.store("y", "row", size, 0, size, "tl.where(valid, after_0, 0.0)")

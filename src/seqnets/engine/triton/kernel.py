@@ -1,4 +1,4 @@
-"""A kernel in Triton as it is written, line by line."""
+"""A builder for the source of one Triton kernel, and the integer arguments that all take."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 
 class Numbers(NamedTuple):
-    """Whole numbers that every kernel takes.
+    """The integer arguments of every kernel.
 
     Attributes:
         B: Rows of the batch.
         T: Steps.
-        row_b, row_t: Row b of step t is the (b * row_b + t * row_t)-th of a buffer.
-        kept_b, kept_t: The same for what is kept of a step.
-        turn_t: The same, with kept_b, for the state before a step.
+        row_b, row_t: Strides: row b of step t is row ``b * row_b + t * row_t`` of a buffer.
+        kept_b, kept_t: Strides of what is kept for the backward pass.
+        turn_t: With kept_b, strides of the state before a step.
         reset_b, reset_t: Strides of the resets.
-        i: Which step it is, counted from the first that runs; for a launch of one step.
-        piece: Steps of a program, where programs share a row's.
+        i: Index of the step in execution order, for a launch of one step.
+        piece: Steps of a program, where programs share the steps of a row.
     """
 
     B: int
@@ -35,12 +35,12 @@ class Numbers(NamedTuple):
 
 
 class Kernel:
-    """A kernel as it is written.
+    """A kernel under construction.
 
     Attributes:
-        name: Of its function.
-        pointers: Buffers that it takes.
-        scans: How many numbers of a unit are scanned over time.
+        name: The function's name.
+        pointers: The buffers that it takes.
+        scans: Number of scans over time for each unit.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,12 +54,12 @@ class Kernel:
         self._ended = ("", 0, 0)  # the last block: its head, depth and end
 
     def line(self, *lines: str) -> None:
-        """Write lines."""
+        """Append lines."""
         self._lines += ["    " * self._depth + line for line in lines]
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
-        """Write a block around what is written inside; two of the same head are one."""
+        """Enclose the lines of the context in a block; adjacent ones of equal head are merged."""
         if self._ended != (head, self._depth, len(self._lines)):
             self.line(head)
         self._depth += 1
@@ -68,25 +68,25 @@ class Kernel:
         self._ended = head, self._depth, len(self._lines)
 
     def once(self, name: str, value: str) -> str:
-        """Compute something before the first step."""
+        """Hoist a value: compute it once, before the first step."""
         self._first.setdefault(name, f"    {name} = {value}")
         return name
 
     def end_of_beginning(self) -> None:
-        """Here belongs what is computed before the first step."""
+        """Mark where hoisted values go, before the first step."""
         self._place = len(self._lines)
 
     def pointer(self, name: str) -> str:
-        """A buffer of the caller's."""
-        name = name.replace(".", "_of_")  # a parameter of a cell inside the cell
+        """The argument for one of the caller's buffers."""
+        name = name.replace(".", "_of_")  # a nested cell's parameter
         self.pointers[name] = None
         return name
 
     def text(self, constants: Sequence[str] = ()) -> str:
-        """The function.
+        """The kernel's source.
 
         Args:
-            constants: Numbers for each of whose values it is compiled anew.
+            constants: Integer arguments that are compile-time constants.
         """
         names = Numbers._fields
         numbers = [f"{name}: tl.constexpr" if name in constants else name for name in names]

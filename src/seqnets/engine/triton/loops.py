@@ -1,4 +1,4 @@
-"""Printed kernels, compiled and launched: how tensors become their arguments."""
+"""``Loops`` in Triton: compiles printed kernels, and launches them on tensors."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _P = ParamSpec("_P")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes of a multiprocessor.
+    """The resources that a compiled kernel uses.
 
     Attributes:
-        kernel: Its name.
+        kernel: The kernel's name.
         mode: See ``Tiles``.
-        registers: Of each thread.
-        spills: Bytes of each thread that did not fit into registers.
-        shared: Bytes of memory on chip.
-        warps: Of 32 threads.
+        registers: Registers per thread.
+        spills: Spilled bytes per thread.
+        shared: Bytes of shared memory per program.
+        warps: Warps per program.
     """
 
     kernel: str
@@ -65,16 +65,16 @@ class Pass:
     """The kernels of a pass over time, for some tiles.
 
     Attributes:
-        source: Their text.
+        source: Their source.
         tiles: How they are launched.
-        scans: How many numbers of a unit are scanned over time.
-        too_large: Whether they took more than the device has when they were launched.
+        scans: Number of scans over time for each unit.
+        too_large: Whether a launch failed for lack of resources.
     """
 
     too_large = False
 
     def __init__(self, kernels: Sequence[Kernel], tiles: Tiles) -> None:
-        # The interpreter cannot count to a number that is not a constant, with numpy 2.4 or newer.
+        # With numpy 2.4 or newer the interpreter supports only constant loop bounds.
         constants = ["T"] if INTERPRETED else []
         self.source = "\n\n".join(kernel.text(constants) for kernel in kernels)
         self.tiles = tiles
@@ -117,8 +117,8 @@ class Pass:
         if INTERPRETED:
             self.functions[name][grid](*tensors, *rest)
             return
-        # What Triton compiles a kernel for: to ask it takes longer than to launch. All dtypes
-        # follow from that of one buffer, and addresses spare it to look each of them up.
+        # A launch cache by Triton's own specialisation key, since Triton's lookup takes longer than
+        # a launch. One buffer's dtype determines all, and raw addresses skip checks of tensors.
         places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
         kind = tuple([None if place is None else place % 16 for place in places])
         saved = buffers["saved"]
@@ -129,12 +129,12 @@ class Pass:
             return
         options: dict[str, Any] = {"num_warps": self.tiles.warps}
         if self.tiles.mode == "grid":
-            options["launch_cooperative_grid"] = True  # what cannot all run at once is refused
+            options["launch_cooperative_grid"] = True  # fails rather than deadlocks
         self._compiled[key] = self.functions[name][grid](*tensors, *rest, **options)
 
     @property
     def resources(self) -> list[Resources]:
-        """What the kernels take that have run."""
+        """The resources of the kernels that have run."""
         return [
             Resources(
                 key[0],
@@ -149,7 +149,7 @@ class Pass:
 
 
 def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
-    """The functions of a text, whose lines Triton and tracebacks find as if it were a file."""
+    """Define the functions of a source, which Triton and tracebacks find in ``linecache``."""
     file = f"<seqnets kernels {abs(hash(source)):x}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     known = {name: value for name, value in vars(library).items() if not name.startswith("_")}
@@ -159,13 +159,13 @@ def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _again_in_steps(run: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let a pass run again, a launch a stage, if its kernels took more than the device has."""
+    """Retry a pass in mode "step" if its kernels exceed the device's resources."""
 
     @wraps(run)
     def run_within_limits(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return run(*args, **kwargs)
-        except OutOfResources:  # these tiles are known to be too large by now
+        except OutOfResources:  # the pass is marked as too large now
             return run(*args, **kwargs)
 
     return run_within_limits
@@ -175,7 +175,7 @@ class TritonLoops:
     """``Loops`` in Triton.
 
     Args:
-        mode: How programs share the work (see ``Tiles``); the best way if omitted.
+        mode: A mode of ``Tiles``; the best one for each pass if omitted.
     """
 
     skips_padding = False
@@ -183,11 +183,11 @@ class TritonLoops:
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
         self._passes: dict[tuple[Program, str, Tiles], Pass] = {}
-        self._known: dict[Any, Pass] = {}  # by all that tiles follow from
+        self._known: dict[Any, Pass] = {}  # by all that determines the tiles
 
     def tiles(self, program: Program, name: str, like: Tensor, B: int) -> Tiles:
-        """How a pass over B rows is cut, for a tensor's dtype and device."""
-        parts = 2 if precision(like) == "tf32x3" else 1  # of a number of float32
+        """The tiles of a pass over B rows, for a tensor's dtype and device."""
+        parts = 2 if precision(like) == "tf32x3" else 1  # of each float32 operand
         size = parts * like.element_size()
         tiles = choose(program, name, B, size, device_of(like), self.mode)
         known = self._passes.get((program, name, tiles))
@@ -196,7 +196,7 @@ class TritonLoops:
         return tiles
 
     def pass_(self, program: Program, name: str, like: Tensor, B: int) -> Pass:
-        """A pass, printed when it is first asked for."""
+        """A pass, printed on first use."""
         key = program, name, B, like.dtype, precision(like), like.device
         known = self._known.get(key)
         if known is None or known.too_large:
@@ -212,7 +212,7 @@ class TritonLoops:
 
     @property
     def resources(self) -> list[Resources]:
-        """What all kernels take that have run."""
+        """The resources of all kernels that have run."""
         return [found for each in self._passes.values() for found in each.resources]
 
     @_again_in_steps
@@ -226,7 +226,7 @@ class TritonLoops:
         order: Order,
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and if asked what to keep."""
+        """See ``Loops.forward``."""
         step = program.step
         B, T, _ = order.layout
         run = self.pass_(program, "forward", wx, B)
@@ -258,7 +258,7 @@ class TritonLoops:
     def _begin(
         self, program: Program, wx: Tensor, initial: State, start: State, order: Order
     ) -> list[Tensor]:
-        """State parts for steps of a launch each: two turns."""
+        """Double-buffered state parts for mode "step", with the state before the first step."""
         sizes, (B, T, _) = program.step.state_sizes, order.layout
         states = [_float(wx, 2, B, size) for size in sizes]
         for p, part in enumerate(initial or [wx.new_zeros(B, size) for size in sizes]):
@@ -274,7 +274,7 @@ class TritonLoops:
     def _keep_first(
         self, buffers: _Buffers, states: list[Tensor], order: Order, save: bool
     ) -> None:
-        """The state before the first step, where the steps look for it."""
+        """Store the state before the first step where the first launch reads it."""
         first = order.layout.T - 1 if order.reverse else 0
         for p, part in enumerate(states):
             before = buffers.get(f"before_{p}")
@@ -295,14 +295,14 @@ class TritonLoops:
         parameters: dict[str, Tensor],
         order: Order,
     ) -> Gradients:
-        """All gradients, from those of outputs and final state; None stands for zeros."""
+        """See ``Loops.backward``."""
         step, like = program.step, kept.saved
         B, T, _ = order.layout
         run = self.pass_(program, "backward", like, B)
         pieces = run.tiles.pieces(B, T)  # each has sums of its own
         dwx, products = room_for_gradients(program, like)
         steps = run.tiles.mode == "step"
-        make = torch.zeros if steps else torch.empty  # what steps add to, others write once
+        make = torch.zeros if steps else torch.empty  # mode "step" accumulates, others write once
         units = None
         if program.units:
             rows = pieces * B, program.unit_size
@@ -348,7 +348,7 @@ class TritonLoops:
         like = buffers["saved"]
         assert like is not None  # every pass has it
         if run.tiles.mode == "grid":
-            counters = 32 * run.tiles.groups  # each in a line of memory of its own
+            counters = 32 * run.tiles.groups  # each in its own cache line
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
         if run.tiles.mode == "time":
             B, T = numbers.B, numbers.T
@@ -364,7 +364,7 @@ class TritonLoops:
 
 
 def _room_for_a_step(program: Program, wx: Tensor, B: int) -> dict[str, Tensor]:
-    """What the steps of a pass without a backward pass have instead of what is kept."""
+    """Buffers of a forward pass that keeps nothing: those that programs exchange data through."""
     step = program.step
     parts = (program.part_of(k) for k in range(len(step.products)))
     found = {f"before_{p}": wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None}
@@ -375,9 +375,9 @@ def _room_for_a_step(program: Program, wx: Tensor, B: int) -> dict[str, Tensor]:
 
 
 def precision(like: Tensor) -> str:
-    """How products of float32 are computed: TF32 where torch allows its own RNNs that.
+    """The precision of float32 products: TF32 where torch allows it for its own RNNs.
 
-    Else each number goes as three of TF32, which is as exact as float32.
+    Otherwise "tf32x3": three TF32 products, which are as exact as float32.
     """
     if like.dtype != torch.float32 or torch.backends.cudnn.allow_tf32:
         return "tf32"
@@ -385,7 +385,7 @@ def precision(like: Tensor) -> str:
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Launches go to a device's current stream."""
+    """A context in which launches go to a device's current stream."""
     here = device.type != "cuda" or device.index == torch.cuda.current_device()
     return _HERE if here else torch.cuda.device(device)
 

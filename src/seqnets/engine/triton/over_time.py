@@ -1,13 +1,13 @@
-"""A program that is linear in its state as Triton, parallel over time: tiles of steps and units.
+"""Prints a program that is linear in its state as Triton kernels, parallel over time.
 
-A program of the GPU takes some units of one row through a piece of time, a tile after the other.
-What a step reads of the one before it comes from a scan over the tile: of the factor and the
-summand that the step before makes of its own numbers, which are loaded a second time, from the
-cache. All else is the step's expressions, as they are printed for loops. Where rows and units alone
-are too few for a GPU, time is cut: a first launch finds what each piece does to any state.
+Each GPU program runs some units of one row through a piece of time, tile by tile. What a step reads
+of the step before comes from an associative scan over the tile, of that step's factor and summand;
+these are recomputed from data that is loaded a second time, from the cache. All else is the step's
+expressions, as in sequential loops. Where rows and units are too few to occupy a GPU, time is cut:
+a first launch summarises the effect of each piece on any state.
 
-Passes over (B, T, H) in memory, minimal GRU: forward 2 are read and 4 written (outputs, and what
-the backward pass needs), backward 4 and 2; in pieces 2 more are read, forward and backward.
+Memory traffic of a minimal GRU, in units of (B, T, H): forward 2 reads and 4 writes (outputs, and
+what the backward pass needs), backward 4 and 2; with pieces, 2 more reads in each pass.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from seqnets.engine.triton.tiles import Tiles
 
 
 def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The forward pass: what pieces do to any state before them, and the pass itself."""
+    """The forward pass: the kernel that summarises pieces, and the pass itself."""
     return _Forward(program, tiles, program.forward).kernels()
 
 
 def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The backward pass: the same two kernels."""
+    """The backward pass: likewise two kernels."""
     return _Backward(program, tiles, program.backward).kernels()
 
 
@@ -39,9 +39,9 @@ class _OverTime(PassPrinter):
     """What both passes share.
 
     Attributes:
-        linear: How what a step reads of others comes to be, by state part.
-        shift: How many steps before those of the tile the numbers belong to that are computed now.
-        scans: What is scanned: state part and shift.
+        linear: The recurrences of this pass, by state part.
+        shift: By how many steps the values under construction precede the tile's.
+        scans: The scans so far: pairs of state part and shift.
     """
 
     linear: dict[int, Linear]
@@ -50,7 +50,7 @@ class _OverTime(PassPrinter):
     def __init__(self, program: Program, tiles: Tiles, stages: Sequence[Stage]) -> None:
         super().__init__(program, tiles, stages)
         found = recurrences(program)
-        assert found is not None  # else no tiles are of this mode
+        assert found is not None  # else this mode is not chosen
         self.linear = getattr(found, self.name)
         self.width = program.step.state_sizes[0]
         self.scans: list[tuple[int, int]] = []
@@ -58,27 +58,27 @@ class _OverTime(PassPrinter):
     # What the passes differ in.
 
     def time_of(self, step: str) -> str:
-        """When a step of the pass is."""
+        """The time of a step of the pass."""
         raise NotImplementedError
 
     first: str
-    """Which of them is the first within the lengths."""
+    """The first step of the pass within the lengths."""
 
     def write_tile(self) -> None:
-        """All that is computed of a tile."""
+        """Print the computation of a tile."""
         raise NotImplementedError
 
     def write_last(self) -> None:
-        """What is left after the last tile."""
+        """Print what follows the last tile."""
 
     def coming(self, p: int) -> str:
-        """What a step reads of the one before it in the order of the pass."""
+        """The variable of what a step reads of the step before, in the order of the pass."""
         raise NotImplementedError
 
     # Kernels.
 
     def kernels(self) -> list[Kernel]:
-        """What pieces do to any state before them, and the pass itself, which comes last."""
+        """Print the kernel that summarises pieces, and the pass itself."""
         self.summarises = False
         self.begin_row(self.name)
         with self.over_tiles():
@@ -102,7 +102,7 @@ class _OverTime(PassPrinter):
         return [self.kernel, whole]
 
     def begin_row(self, name: str) -> None:
-        """Begin a kernel: which row, units and piece of time a program takes."""
+        """Begin a kernel with the row, units and piece of time of a program."""
         self.kernel = Kernel(name)
         lengths = self.kernel.pointer("lengths")
         programs, units = self.tiles.programs, self.units[self.width]
@@ -118,7 +118,7 @@ class _OverTime(PassPrinter):
 
     @contextmanager
     def over_tiles(self) -> Iterator[None]:
-        """Around what is done with a tile."""
+        """Print the loop over a piece's tiles, around the lines of the context."""
         self.write_beginning()
         self.kernel.end_of_beginning()
         self.kernel.line("done = c * piece", "stop = tl.minimum(done + piece, T)")
@@ -129,13 +129,13 @@ class _OverTime(PassPrinter):
             self.kernel.line(f"done += {self.tiles.rows}")
 
     def write_beginning(self) -> None:
-        """What is there before the first tile."""
+        """Print what precedes the first tile."""
 
     # Steps before those of the tile.
 
     @contextmanager
     def earlier(self, shift: int) -> Iterator[None]:
-        """Compute with the numbers of so many steps before those of the tile."""
+        """Compute, within the context, values ``shift`` steps before the tile's."""
         outer = self.shift, self.names
         self.shift = shift
         if shift not in self.names_of:
@@ -146,7 +146,7 @@ class _OverTime(PassPrinter):
         self.shift, self.names = outer
 
     def own(self, name: str, shift: int | None = None) -> str:
-        """A variable of the steps that are computed with."""
+        """The name of a variable at a shift, by default the current one."""
         shift = self.shift if shift is None else shift
         return f"{name}_{shift}_before" if shift else name
 
@@ -162,7 +162,7 @@ class _OverTime(PassPrinter):
         return f"{self.kernel.pointer(place)}, {row} * {columns}{more}, u_0, {inside}"
 
     def write_places(self) -> None:
-        """Which steps they are, and where their numbers lie."""
+        """Print the steps of the tile at the current shift, and their rows in the buffers."""
         back = f" - {self.shift}" if self.shift else ""
         self.variable("step", f"done{back} + tl.arange(0, {self.tiles.rows})")
         step, t = self.own("step"), self.own("t")
@@ -177,7 +177,7 @@ class _OverTime(PassPrinter):
             self.variable("fresh", self.resets(t, f"{there} & ({t} < length)"))
 
     def value(self, node: Node, shift: int) -> str:
-        """A tile of what a node is so many steps before those of the tile."""
+        """The variable of a node's value ``shift`` steps before the tile's."""
         with self.earlier(shift):
             self.load_saved([node], self.program.saved if self.name == "backward" else {}, "row")
             self.compute([node], self.stages[0])
@@ -186,9 +186,9 @@ class _OverTime(PassPrinter):
     # Scans.
 
     def of_step_before(self, p: int) -> tuple[str, str | None]:
-        """What the step before adds to a part, and by what it multiplies it, if it does.
+        """The summand of the step before, and its factor, None for a delay.
 
-        Nothing where that step is not within the lengths.
+        Both are zero where that step is not within the lengths.
         """
         linear, then = self.linear[p], self.shift + 1
         summand = self.value(linear.b[0], then)
@@ -200,18 +200,18 @@ class _OverTime(PassPrinter):
         return summand, factor
 
     def row(self, place: str, p: int) -> str:
-        """One row of units, that of a state part; zeros where there is none."""
+        """A row of units of a state part, hoisted; zeros if the buffer is absent."""
         name = self.kernel.pointer(f"{place}_{p}")
         value = f"row_of({name}, b * {self.width}, u_0, {self.width}, {self.units[self.width]})"
         return self.kernel.once(f"{name}_row", value)
 
     def store_row(self, place: str, at: str, row: str) -> None:
-        """Store a row of units."""
+        """Print the store of a row of units."""
         place = self.kernel.pointer(place)
         self.kernel.line(f"store_row({place}, {at}, u_0, {self.width}, {row})")
 
     def scanned(self, p: int, factor: str, summand: str) -> str:
-        """Every number that is a factor times the one before it, plus a summand."""
+        """Print the scan of a recurrence over the tile, and return its variable."""
         j, steps, units = len(self.scans), self.tiles.rows, self.units[self.width]
         self.scans.append((p, self.shift))
         product, total = self.own(f"product_{p}"), self.own(f"total_{p}")
@@ -237,7 +237,7 @@ class _OverTime(PassPrinter):
         return total
 
     def last(self, time: str) -> None:
-        """The step after which a pass is done with a row; one without any has its first one."""
+        """Print the mask of a row's last step; for an empty row, of its first one."""
         self.kernel.line(
             f"end = {time}",
             "last = ((t == end) & (length > 0) | (step == 0) & (length == 0))[:, None]",
@@ -256,7 +256,7 @@ class _Forward(_OverTime, ForwardPrinter):
         return super().leaf(node, stage)
 
     def coming(self, p: int) -> str:
-        """The state part before the step: what the step before made of it."""
+        """The variable of a state part before the step."""
         new, factor = self.of_step_before(p)
         begins, first = self.own("begins"), self.row("initial", p)
         self.kernel.line(f"{new} = tl.where({begins}, {first}, {new})")
@@ -298,7 +298,7 @@ class _Backward(_OverTime, BackwardPrinter):
         return super().leaf(node, stage)
 
     def coming(self, p: int) -> str:
-        """The gradient of a state part after the step, of all that comes after it."""
+        """The variable of the gradient of a state part after the step."""
         begins, final = self.own("begins"), self.row("grad_final", p)
         new = self.variable(f"g_{p}", f"tl.where({begins}, {final}, 0.0)")
         if p == 0:
@@ -326,7 +326,7 @@ class _Backward(_OverTime, BackwardPrinter):
 
     @property
     def no_row(self) -> str:
-        """A row of nothing."""
+        """A row of zeros."""
         return f"tl.zeros([1, {self.units[self.width]}], tl.float32)"
 
     def write_tile(self) -> None:

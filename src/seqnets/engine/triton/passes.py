@@ -1,4 +1,4 @@
-"""A pass over time as Triton: what the forward and the backward one share."""
+"""What the printers of the forward and backward pass in Triton share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _OF_TRITON = {
 
 
 class PassPrinter:
-    """What both passes share.
+    """Prints a pass; abstract.
 
     Attributes:
         name: "forward" or "backward".
-        layout: The buffer whose dtype is that of all that is stored.
-        kernel: What is being written.
-        names: Variables, or expressions, of nodes that are known there.
+        layout: The buffer that determines the storage dtype.
+        kernel: The kernel under construction.
+        names: Variables or expressions of the nodes that it has computed.
     """
 
     name: str
@@ -36,14 +36,14 @@ class PassPrinter:
         self.program, self.step, self.tiles, self.stages = program, program.step, tiles, stages
         self.widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
         self.units = dict(tiles.units)
-        self.alone = tiles.mode == "rows"  # a program needs nothing of what others compute
+        self.alone = tiles.mode == "rows"  # programs are independent
         self.steps = tiles.mode == "step"
         self.exchanges = bool(self.step.products or self.step.reductions)
         self.kernel = Kernel(self.name)
         self.names: dict[Node, str] = {}
 
     def kernels(self) -> list[Kernel]:
-        """All of them, in the order in which they run."""
+        """Print the kernels, in execution order."""
         if self.steps:
             return self.write_steps()
         self.begin(self.name, self.widths)
@@ -53,34 +53,34 @@ class PassPrinter:
     # What the passes differ in.
 
     def write_loop(self) -> None:
-        """The pass over all steps."""
+        """Print the pass over all steps."""
         raise NotImplementedError
 
     def write_steps(self) -> list[Kernel]:
-        """Kernels for a step."""
+        """Print the kernels of one step."""
         raise NotImplementedError
 
     def reach(self, product: int) -> int:
-        """How many numbers of a row a product sums up."""
+        """The number of terms that a product sums."""
         raise NotImplementedError
 
     def weight(self, product: StageProduct, width: int, first: str) -> str:
-        """What some columns are multiplied by."""
+        """The tile of the weight for some terms, from ``first`` on."""
         raise NotImplementedError
 
     @property
     def told(self) -> frozenset[str]:
-        """The kinds of buffers that other programs read within the pass."""
+        """The kinds of buffers that other programs read during the pass."""
         raise NotImplementedError
 
     def keep(self, store: Store, stage: Stage) -> None:
-        """Store what later stages, steps or the other pass read."""
+        """Print a store for later stages, steps or the other pass."""
         raise NotImplementedError
 
     def leaf(self, node: Node, stage: Stage) -> str:
         """The variable of a leaf."""
         columns = node.what
-        assert columns.source == "parameter", columns  # the passes know all others
+        assert columns.source == "parameter", columns  # subclasses handle the others
         place = self.kernel.pointer(f"p_{columns.key}")
         if not node.width:
             return self.kernel.once(f"{place}_0", f"tl.load({place}).to(tl.float32)")
@@ -92,7 +92,7 @@ class PassPrinter:
     # Where things are.
 
     def begin(self, name: str, widths: Sequence[int]) -> None:
-        """Begin a kernel: which rows and units a program computes."""
+        """Begin a kernel with the rows and units of a program."""
         self.kernel, self.names = Kernel(name), {}
         rows, lengths = self.tiles.rows, self.kernel.pointer("lengths")
         self.kernel.line(
@@ -113,13 +113,13 @@ class PassPrinter:
             )
 
     def index(self, width: int) -> int:
-        """Which of the widths it is."""
+        """The index of a width."""
         return self.widths.index(width)
 
     def at(
         self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
     ) -> str:
-        """Where a tile of units lies in a buffer, as ``load`` and ``store`` take it."""
+        """The place of a tile in a buffer: the arguments that ``load`` and ``store`` share."""
         i, more = self.index(width), f" + {offset}" if offset else ""
         inside = f"in_{i} & {when}" if when else f"in_{i}"
         return f"{self.kernel.pointer(place)}, {row} * {columns}{more}, u_{i}, {inside}"
@@ -127,7 +127,7 @@ class PassPrinter:
     def load(
         self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
     ) -> str:
-        """A tile of units, in the precision of arithmetic."""
+        """Load a tile, converted to float32."""
         return f"load({self.at(place, row, columns, offset, width, when)})"
 
     def store(
@@ -140,16 +140,16 @@ class PassPrinter:
         value: str,
         when: str = "",
     ) -> None:
-        """Store a tile of units."""
+        """Print a store of a tile."""
         at = self.at(place, row, columns, offset, width, when)
         self.kernel.line(f"store({at}, {value})")
 
     def zeros(self, width: int) -> str:
-        """A tile of nothing."""
+        """A tile of zeros."""
         return f"tl.zeros([{self.tiles.rows}, {self.units[width]}], tl.float32)"
 
     def whole(self, node: Node | None, width: int) -> str:
-        """A node as a tile, even if all its rows or units are alike."""
+        """A node broadcast to a full tile."""
         if node is None:
             return self.zeros(width)
         if node.op in COMPARISONS:
@@ -157,18 +157,18 @@ class PassPrinter:
         return self.names[node] if _of_rows(node) else f"{self.names[node]} + {self.zeros(width)}"
 
     def inside(self, tile: str, width: int, other: str = "0.0") -> str:
-        """A tile with zeros, or another number, beyond the last unit."""
+        """A tile with padding units set to zero, or another value."""
         whole = self.units[width] == width
         return tile if whole else f"tl.where(in_{self.index(width)}, {tile}, {other})"
 
     def reduced(self, k: int, op: str, tile: str, width: int) -> str:
-        """One number of each row of a tile that has all units."""
+        """Reduce the rows of a tile that has all units."""
         least = {"sum": "0.0", "max": "float('-inf')"}[op]
         value = f"row_{op}({self.inside(tile, width, least)})"
         return self.variable(f"{op}_{k}", value)
 
     def reduced_by_all(self, k: int, op: str, place: str, width: int) -> str:
-        """The same of rows that other programs wrote."""
+        """Reduce rows in memory that other programs wrote."""
         sizes = f"{width}, {power_of_two(width)}"
         least = {"sum": "0.0", "max": "float('-inf')"}[op]
         rows = f"whole_rows({self.kernel.pointer(place)}, b, rows, {sizes}, {least})"
@@ -177,7 +177,7 @@ class PassPrinter:
     # What is computed.
 
     def compute(self, roots: Sequence[Node], stage: Stage) -> None:
-        """Write what the roots need, one number a line."""
+        """Print the expressions that the roots need."""
         for node in walk(list(roots), self.names):
             if node.op == "const":
                 self.names[node] = _constant(node.what)
@@ -187,14 +187,14 @@ class PassPrinter:
                 self.names[node] = self.variable(f"e{node.serial}", _expression(node, self.names))
 
     def variable(self, name: str, value: str) -> str:
-        """Give a value a name."""
+        """Print an assignment, and return the variable."""
         self.kernel.line(f"{name} = {value}")
         return name
 
     def load_saved(
         self, roots: Sequence[Node], nodes: dict[Node, int], row: str, when: str = ""
     ) -> None:
-        """Load what of some saved nodes the roots need."""
+        """Print loads of the saved nodes that the roots need."""
         for node in reached_among(nodes, roots):
             if node not in self.names:
                 size = self.program.saved_size
@@ -204,13 +204,13 @@ class PassPrinter:
                 self.names[node] = self.variable(f"k{node.serial}", value)
 
     def keep_all(self, stage: Stage, told: bool) -> None:
-        """Store what a stage keeps: what other programs read, or the rest."""
+        """Print a stage's stores: those that other programs read, or the rest."""
         for store in stage.stores:
             if (store.buffer.kind in self.told) == told:
                 self.keep(store, stage)
 
     def product(self, product: StageProduct, width: int, operand: str, row: str) -> str:
-        """A product with rows that other programs wrote: its name."""
+        """Print a product whose operand other programs wrote, and return its variable."""
         tiles, k = self.tiles, product.product
         z, reach = f"z_{k}", self.reach(k)
         units = self.units[width] * power_of_two(product.blocks)
@@ -238,42 +238,42 @@ class PassPrinter:
 
     @property
     def meets(self) -> bool:
-        """Whether programs wait for each other."""
+        """Whether programs synchronise."""
         return self.tiles.mode == "grid" and self.exchanges
 
     def arrive(self) -> None:
-        """Tell the programs that share rows that what they need of this one is there."""
+        """Print the signal that this program's results are visible to those that share its rows."""
         if self.meets:
             self.kernel.line(f"arrive({self.counter()})")
 
     def wait(self) -> None:
-        """Wait until all that share rows have arrived as often as this one."""
+        """Print the wait until all programs that share rows have signalled as often."""
         if self.meets:
             self.kernel.line("arrivals += tl.num_programs(0)", f"wait({self.counter()}, arrivals)")
 
     def counter(self) -> str:
-        """Where arrivals are counted: a line of memory for each group of programs."""
+        """The address of the group's arrival counter, alone in its cache line."""
         return f"{self.kernel.pointer('counter')} + tl.program_id(1) * 32"
 
     def end_beginning(self) -> None:
-        """Go over to the steps."""
+        """End the prologue before the loop."""
         self.kernel.end_of_beginning()
         if self.meets:
             self.kernel.line("arrivals = 0")
 
     def over_time(self) -> AbstractContextManager[None]:
-        """The loop itself."""
+        """The loop over steps, around the lines of the context."""
         stages = self.tiles.stages
         steps = f"tl.range(T, num_stages={stages})" if stages > 1 else "range(T)"
         return self.kernel.block(f"for i in {steps}:")
 
     def resets(self, time: str, when: str) -> str:
-        """Whether the state of each row is set anew before a step."""
+        """Whether the state of each row is reset before a step."""
         return f"is_set({self.kernel.pointer('resets')}, b * reset_b + {time} * reset_t, {when})"
 
 
 def _of_rows(node: Node) -> bool:
-    """Whether a node differs from row to row, and has a number for each unit."""
+    """Whether a node's expression is known to have the shape of a full tile."""
     if node.op == "leaf":
         return bool(node.width) and node.what.source not in ("parameter", "reduction", "grad")
     return any(map(_of_rows, node.args))

@@ -1,12 +1,12 @@
-"""h_t = a_t h_{t-1} + b_t by Triton: tiles of (steps, units), and pieces of time side by side.
+"""The scan h_t = a_t h_{t-1} + b_t in Triton, for cells whose step torch's operations compute.
 
-A program takes some units of a row through a piece of time, a tile after the other. Where rows and
-units alone are too few for a GPU, time is cut: one launch finds what a piece does to any h (two
-numbers a unit), and in a second one each program puts together what the pieces before its own do.
-Sums have one order: the same numbers give the same result.
+A program runs some units of a row through a piece of time, tile by tile. Where rows and units are
+too few to occupy a GPU, time is cut: one launch summarises the effect of each piece on any h (two
+numbers per unit), and in a second one each program combines those of the pieces before its own. The
+order of summation is fixed, so results are deterministic.
 
-Passes over (B, T, H) in memory: whole, 2 are read and 1 written; in pieces, 4 and 1, though the
-second reading may find them in the cache. Backwards 3 and 2; in pieces, 5 and 2.
+Memory traffic in units of (B, T, H): 2 reads and 1 write; with pieces 4 and 1, though the second
+reads may hit the cache. Backward 3 and 2; with pieces 5 and 2.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from seqnets.engine.triton.library import last_step, two_steps
 from seqnets.engine.triton.tiles import tiles_of_a_piece
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
-"""What is stored; arithmetic is in float32."""
+"""Storage dtypes; arithmetic is in float32."""
 
-_UNITS, _STEPS = 16, 128  # of a tile, at the most
-_NUMBERS = 512  # of a tile: a program is one warp, since warps would scan in turn
+_UNITS, _STEPS = 16, 128  # the most of a tile
+_NUMBERS = 512  # elements of a tile: a program is one warp, since warps scan serially
 
 
 def forward(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
     """Every h, (B, T, H), contiguous.
 
     Args:
-        a: What remains of the last step, (B, T, H), in any layout.
-        b: What is new, (B, T, H).
+        a: Factors, (B, T, H), in any layout.
+        b: Summands, (B, T, H).
         first: The h before the first step, (B, H).
         reverse: Whether time runs backwards.
     """
@@ -43,7 +43,7 @@ def forward(a: Tensor, b: Tensor, first: Tensor, reverse: bool) -> Tensor:
 def backward(
     a: Tensor, h: Tensor, first: Tensor, grad: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a, b and first, from that of every h, which :func:`forward` gave."""
+    """Gradients of a, b and first, from that of every h, the result of :func:`forward`."""
     grad_a, grad_b = (torch.empty(h.shape, dtype=h.dtype, device=h.device) for _ in range(2))
     grad_first = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     buffers = {"out": grad_b, "h": h, "grad_a": grad_a, "grad_first": grad_first}
@@ -57,7 +57,7 @@ def _launch(a: Tensor, b: Tensor, first: Tensor, buffers: dict[str, Tensor], rev
     back = "h" in buffers
     units = min(_UNITS, triton.next_power_of_2(H))
     steps = min(_STEPS, _NUMBERS // units // (2 if complex_ else 1))
-    count = T + 1 if back else T  # backwards, the step before the first gives grad_first
+    count = T + 1 if back else T  # backward, the step before the first yields grad_first
     blocks = triton.cdiv(H, units)
     piece = steps * tiles_of_a_piece(B * blocks, triton.cdiv(count, steps))
     pieces = triton.cdiv(count, piece)
@@ -80,7 +80,7 @@ def _launch(a: Tensor, b: Tensor, first: Tensor, buffers: dict[str, Tensor], rev
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Complex numbers as whole ones of their size, which Triton can load."""
+    """View complex numbers as integers of their size, which Triton can load."""
     return tensor.resolve_conj().view(torch.int64) if tensor.is_complex() else tensor
 
 

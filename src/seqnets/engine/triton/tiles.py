@@ -1,4 +1,4 @@
-"""Into which pieces a pass is cut for the programs of a GPU, by size alone."""
+"""The choice of tile sizes and launch mode for a pass on a GPU, by sizes alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from seqnets.engine.program import Program
 
 @dataclass(frozen=True)
 class Device:
-    """What a choice depends on.
+    """The resources that a choice depends on.
 
     Attributes:
-        processors: Multiprocessors; so many programs are sure to run at once.
-        memory: Bytes that a program can keep beside its arithmetic.
+        processors: Multiprocessors; at least as many programs run concurrently.
+        memory: Bytes of shared memory of a program.
     """
 
     processors: int
@@ -24,21 +24,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a pass is launched.
+    """How a pass is divided among programs and launched.
 
     Attributes:
-        mode: "rows" (a program computes some rows from the first step to the last, alone), "grid"
-            (programs share the units of some rows and meet after each stage), "step" (a launch
-            for each stage of each step), or "time" (programs share the steps of a row).
-        rows: Sequences of a program; in "time" steps of one sequence.
-        units: Units of a program, by the width of a stage.
+        mode: "rows" (a program computes some rows alone, over all steps), "grid" (programs share
+            the units of some rows and synchronise after each stage), "step" (a launch for each
+            stage of each step), or "time" (programs share the steps of a row).
+        rows: Rows of a tile; in "time", steps of one row.
+        units: Units of a tile, by the width of a stage.
         programs: Programs that share rows.
-        groups: How many such groups there are; in "time" there is one a row, and this is 1.
-        split: Shares of a product, each summed by a warp; 1 where all warps sum together.
-        depth: Columns that a product sums over at a time.
+        groups: Number of such groups; in "time" each row is one, and this is 1.
+        split: Parts of a product's sum, one for each warp; 1 where warps do not split it.
+        depth: Terms of a product's sum at a time.
         resident: Whether the weights stay on chip over all steps.
-        warps: Of 32 threads, in a program.
-        stages: Steps whose numbers are on their way at a time.
+        warps: Warps of a program.
+        stages: Steps that are pipelined.
     """
 
     mode: str
@@ -66,7 +66,7 @@ class Tiles:
         return f"a launch a stage, {shared}, {weights}"
 
     def piece(self, B: int, T: int) -> int:
-        """How many steps of a row a program takes: in "time" so few that all programs are enough.
+        """Steps of a row for each program; in "time", few enough to occupy the GPU.
 
         Args:
             B: Rows.
@@ -77,16 +77,16 @@ class Tiles:
         return self.rows * tiles_of_a_piece(self.programs * B, _parts(T, self.rows))
 
     def pieces(self, B: int, T: int) -> int:
-        """Into how many pieces a row's steps are cut."""
+        """The number of pieces into which a row's steps are cut."""
         return _parts(T, self.piece(B, T))
 
 
 def tiles_of_a_piece(programs: int, tiles: int) -> int:
-    """How many tiles of time a program takes, one after the other.
+    """The number of tiles of time that a program runs sequentially.
 
     Args:
-        programs: How many there are if each takes all.
-        tiles: How many of these there are.
+        programs: Number of programs if time is not cut.
+        tiles: Number of tiles of time.
     """
     if programs >= _FULL:
         return tiles
@@ -94,17 +94,17 @@ def tiles_of_a_piece(programs: int, tiles: int) -> int:
 
 
 _FULL, _ENOUGH, _MOST = 1024, 2048, 256
-"""Programs that need no cut of time; programs to cut it for; and pieces of it at the most."""
+"""Programs from which on time is not cut; programs to reach by cutting; the most pieces."""
 
 _NUMBERS = 512
-"""Of a tile of steps and units: a program is one warp, since warps would scan in turn.
+"""Elements of a tile of steps and units: a program is one warp, since warps scan serially.
 
-Half as many where a step has more than ``_LIGHT`` numbers a unit, so that registers hold them.
+Half as many where a step has more than ``_LIGHT`` numbers per unit, so that they fit in registers.
 """
 _LIGHT = 6
 
 _Product = tuple[int, int, int]
-"""How wide a product's result is, how many gates it has, and over how many columns it sums."""
+"""A product's units, gates, and number of terms."""
 
 
 @lru_cache(maxsize=4096)
@@ -114,12 +114,12 @@ def choose(
     """The tiles of a pass.
 
     Args:
-        program: Whose pass.
+        program: The program.
         pass_: "forward" or "backward".
-        B: Sequences.
-        size: Bytes of a number, as products take it.
-        device: Where it runs.
-        mode: Take this one instead of the best.
+        B: Rows of the batch.
+        size: Bytes of a product's operand element.
+        device: The device.
+        mode: A mode to use instead of the best.
     """
     stages = program.forward if pass_ == "forward" else program.backward
     widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
@@ -139,18 +139,18 @@ def choose(
     return found or _step(widths, B)
 
 
-_NARROW = 64  # units: a step of so few takes less time than programs need to meet (measured)
+_NARROW = 64  # units: a step of so few is faster than a synchronisation (measured)
 
 
 def _fits_a_program(
     widths: Sequence[int], products: Sequence[_Product], size: int, device: Device
 ) -> bool:
-    """Whether whole rows are few units, and their weights fit on chip beside tiles of numbers."""
+    """Whether rows are narrow, and the weights fit on chip beside the operands."""
     weights = sum(
         max(16, power_of_two(width)) * power_of_two(gates) * power_of_two(reach) * size
         for width, gates, reach in products
     )
-    beside = _OPERAND * (1 if len(products) == 1 else size)  # what compiled kernels take
+    beside = _OPERAND * (1 if len(products) == 1 else size)  # as measured on compiled kernels
     fits = weights + beside <= device.memory or not device.processors
     return not products or (widths[-1] <= _NARROW and fits)
 
@@ -164,11 +164,11 @@ def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int, war
 
 
 MOST_GROUPS = 2**16 - 1
-"""Groups of rows that a launch can have."""
+"""The most groups of rows of a launch."""
 
 
 def _without_products(widths: Sequence[int], B: int, device: Device) -> Tiles:
-    """Units that need no others: as many programs as there is work for."""
+    """Tiles for independent units: as many programs as there is work for."""
     widest = widths[-1]
     units = min(128, max(32, power_of_two(widest)))
     rows = 1
@@ -181,17 +181,17 @@ def _without_products(widths: Sequence[int], B: int, device: Device) -> Tiles:
 
 
 def over_time_pays(B: int, T: int, width: int, device: Device) -> bool:
-    """Whether steps side by side are expected to take less time than one after the other.
+    """Whether loops parallel over time are expected to be faster than sequential ones.
 
-    A step after the other takes some 0.3 microseconds, however few its numbers are; side by side
-    all numbers are read and written up to twice as often. From so many numbers a step on that a
-    GPU reads and writes them in such a time, nothing is gained (computed, not measured).
+    A sequential step takes at least some 0.3 microseconds; parallel loops read and write all data
+    up to twice. Nothing is gained once a step has as much data as a GPU moves in that time
+    (computed, not measured).
     """
     return T >= 128 and B * width <= 250 * device.processors
 
 
 def _over_time(program: Program, width: int) -> Tiles:
-    """Some units of a row, and as many steps as make a tile."""
+    """Tiles of steps and units of one row."""
     units = min(16, power_of_two(width))
     tiles = ((width, units),)
     of_a_step = program.step.wx_size + program.saved_size + width * len(program.befores)
@@ -219,7 +219,7 @@ def _grid(
     device: Device,
     pass_: str,
 ) -> Tiles | None:
-    """The smallest tiles of which all run at once; weights on chip if there is room for them."""
+    """The smallest tiles that all run concurrently; with resident weights if they fit."""
     if not products:
         return None
     widest = max(width for width, _, _ in products)
@@ -245,7 +245,7 @@ def _grid(
             if weights + max(_OPERAND, rows * depth * size) <= device.memory:
                 return Tiles("grid", rows, shape, programs, groups, split, depth, True, 8)
             depth //= 2
-        if found is None:  # each step reads the weights anew, a few columns ahead
+        if found is None:  # each step streams the weights again, pipelined
             found = Tiles("grid", rows, shape, programs, groups, 1, 64, False, 8)
     return found
 
@@ -253,13 +253,13 @@ def _grid(
 _SHAPES = (
     (16, 16), (16, 32), (8, 16), (16, 64), (8, 32), (32, 32), (32, 64), (64, 64)
 )  # fmt: skip
-"""Units and rows of a program, the best first (measured)."""
+"""Units and rows of a tile, the best first (measured)."""
 
 _HEAVY = 96 * 2**10
-"""Bytes of weights of 16 units that are read from the chip's memory so long in each step that 8
-are faster, though twice as many programs meet (measured, in the forward pass)."""
+"""Bytes of weights of 16 units above which reading them from shared memory takes so long that 8
+are faster, though twice as many programs synchronise (measured, in the forward pass)."""
 
-_OPERAND = 2**15  # bytes of the rows that a program multiplies at a time
+_OPERAND = 2**15  # bytes of a product's left operand at a time
 
 
 def _step(widths: Sequence[int], B: int) -> Tiles:
@@ -271,7 +271,7 @@ def _step(widths: Sequence[int], B: int) -> Tiles:
 
 
 def power_of_two(number: int) -> int:
-    """The smallest power of two that is no smaller than a number."""
+    """The smallest power of two that is at least a number."""
     return 1 << (number - 1).bit_length()
 
 
