@@ -79,7 +79,7 @@ class Moving(Preparing):
             return self._linear(func, name, args, kwargs, rows[0])
         if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
             with self:
-                return self._turned_round(func, to, *args)
+                return self._with_dim_moved(func, to, *args)
         if rows or name not in VIEWS:
             return super().__torch_dispatch__(func, types, args, kwargs)
         if id(args[0]) not in self._repeated:
@@ -211,7 +211,7 @@ class Moving(Preparing):
         return None if better == dims[0] % row.dim() or not _pays(width, width) else better
 
     @staticmethod
-    def _turned_round(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
+    def _with_dim_moved(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
         """Run a reduction with its dimension moved to another place."""
         dim = dims if isinstance(dims, int) else dims[0]
         result = func(row.movedim(dim, to), to if dim is dims else [to], *args)

@@ -158,7 +158,7 @@ def unroll(
         pass needs.
     """
     program = program_from_text(text)
-    initial, start, parameters = _told_apart(program.step, given, resets)
+    initial, start, parameters = _split_given(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
     y, final, kept = _loops(program, wx).forward(
         program,
@@ -206,11 +206,11 @@ def unroll_backward(
         order.layout.whole(found.wx),
         *found.initial,
         *found.start,
-        *_apart(weights[name] for name in used),
+        *_unaliased(weights[name] for name in used),
     ]
 
 
-def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+def _unaliased(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
     """Clone tensors that share storage: an operator's results must not alias."""
     taken = set()
     for tensor in tensors:
@@ -264,7 +264,7 @@ def _differentiate(ctx, grads):
         )
         found = [next(partial) if tensor.requires_grad else None for tensor in (wx, *given)]
     else:
-        *_, parameters = _told_apart(step, given, resets)
+        *_, parameters = _split_given(step, given, resets)
         found = torch.ops.seqnets.unroll_backward(
             kept, outputs[0], outputs[1:], parameters, lengths, resets, reverse, text
         )
@@ -276,7 +276,7 @@ unroll.register_autograd(_differentiate, setup_context=_save)
 
 def _plain(step, wx, given, lengths, resets, reverse):
     """The plain loop over a traced step: outputs and final state."""
-    initial, start, parameters = _told_apart(step, given, resets)
+    initial, start, parameters = _split_given(step, given, resets)
     cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), start)
     request = Request(cell, wx, initial, lengths, resets, reverse)  # type: ignore[arg-type]
     y, state = reference.run(request)
@@ -305,7 +305,7 @@ class _Replayed:
         return after
 
 
-def _told_apart(
+def _split_given(
     step: Step, given: list[Tensor], resets: Tensor | None
 ) -> tuple[State, State, list[Tensor]]:
     """Split ``given`` into the initial state, the state after a reset, and the parameters."""

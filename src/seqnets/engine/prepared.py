@@ -132,7 +132,7 @@ class Preparation:
         return {*dict(self.made).values()}.union(*(call.reads for call in calls))
 
     def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All that a loop reads by name: a cell's tensors, and the results computed from them."""
+        """A loop's parameters by name: a cell's tensors, and the results computed from them."""
         if not self.made:
             return tensors
         device = next(iter(tensors.values())).device

@@ -104,10 +104,10 @@ class Settler:
     def _across(self, node: Node, width: int) -> Node:
         """A node of width 1 or 0, lowered for ``width`` units that read it."""
         if (node, width) not in self._spread:
-            self._spread[node, width] = self._made_across(node, width)
+            self._spread[node, width] = self._lowered_across(node, width)
         return self._spread[node, width]
 
-    def _made_across(self, node: Node, width: int) -> Node:
+    def _lowered_across(self, node: Node, width: int) -> Node:
         if node.op in REDUCTIONS:
             pieces = map(self.settled, self._pieces(node.args[0]))
             return self._reduced(self.graph.fold(node.op, list(pieces)), node.op, width)

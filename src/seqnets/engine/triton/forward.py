@@ -135,7 +135,7 @@ class ForwardPrinter(PassPrinter):
         return kernels
 
     def roots(self, stage: Stage) -> list[Node]:
-        """What a stage computes."""
+        """The expressions that a stage computes."""
         return [*stage.state.values(), *(s.node for s in stage.stores if s.node is not None)]
 
     def write_places(self) -> None:

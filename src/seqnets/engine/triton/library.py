@@ -1,7 +1,7 @@
-"""What printed kernels are made of: products in pieces, gates side by side, waiting, functions.
+"""The device functions that printed kernels call: products, synchronisation, pointwise functions.
 
-Tiles are (rows, units). A product sums over ``DEPTH`` columns at a time; where it is ``SPLIT``,
-every warp sums over its own share of these, (SPLIT, rows, units), and the shares are added up last.
+Tiles are (rows, units). A product sums ``DEPTH`` terms at a time; with ``SPLIT`` each warp sums a
+part of these, (SPLIT, rows, units), and the partial sums are added up last.
 """
 
 from __future__ import annotations
