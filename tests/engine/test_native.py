@@ -117,9 +117,9 @@ def test_it_keeps_nothing_alive_that_torch_does_not():
 class _CuDNN:
     """What torch keeps of a call of cuDNN, as its names are."""
 
-    def __init__(self, cell, x, state):
-        self._saved_input, self._saved_weight = x, list(cell.parameters())
-        self._saved_hx, self._saved_cx = [*(part[None] for part in state), None][:2]
+    def __init__(self, module, x, state):
+        self._saved_input, self._saved_weight = x, list(module.parameters())
+        self._saved_hx, self._saved_cx = [*state, None][:2]
         self.next_functions = ()
 
     def name(self):
@@ -136,9 +136,9 @@ def test_the_gradient_of_cudnn_is_replaced_in_the_order_of_its_arguments(kind, m
     y, after = unroll(cell, x, state, backend="reference")
     grads = [torch.randn_like(part) for part in (y, *after)]
     expected = torch.autograd.grad((y, *after), (x, *cell.parameters(), *inputs[1:]), grads)
-    node = _CuDNN(cell, x, state)
+    node = _CuDNN(cell, x, [part[None] for part in state])
     monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
-    second_derivative.let_derive_twice(cell, SimpleNamespace(grad_fn=node))
+    second_derivative.let_derive_twice([cell], 1, SimpleNamespace(grad_fn=node))
 
     missing = [None] * (2 - len(state))  # a memory, and what only its backward pass reads
     had = [*expected[: len(expected) - len(state)], *(g[None] for g in expected[-len(state) :])]
@@ -147,6 +147,30 @@ def test_the_gradient_of_cudnn_is_replaced_in_the_order_of_its_arguments(kind, m
 
     assert len(found) == len(had) + len(missing)
     torch.testing.assert_close(list(found[: len(had)]), had)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_the_gradient_of_a_stack_by_cudnn_is_replaced_too(kind, directions, monkeypatch):
+    face = getattr(seqnets, kind)(I, H, 2, bidirectional=directions == 2, batch_first=True).double()
+    cells = face.bound_cells()
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    state = [
+        torch.randn(len(cells), B, H, dtype=torch.float64, requires_grad=True)
+        for _ in cells[0].states
+    ]
+    y, after = face(x, tuple(state) if kind == "LSTM" else state[0])
+    outputs = [y, *(after if kind == "LSTM" else [after])]
+    grads = [torch.randn_like(part) for part in outputs]
+    expected = torch.autograd.grad(outputs, (x, *face.parameters(), *state), grads)
+    node = _CuDNN(face, x, state)
+    monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
+    second_derivative.let_derive_twice(cells, directions, SimpleNamespace(grad_fn=node))
+
+    missing = [None] * (2 - len(state))
+    found = node.hook([*expected, *missing], [*grads, *missing, None, None])
+
+    torch.testing.assert_close(list(found[: len(expected)]), list(expected))
 
 
 def test_backward_twice_through_one_graph_gives_the_same_gradient_twice():

@@ -16,13 +16,13 @@ MODES = {"RNN_RELU": 0, "RNN_TANH": 1, "LSTM": 2, "GRU": 3}
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    """What cuDNN was asked to lay out: (input_size, mode, hidden_size, proj_size) each."""
+    """What cuDNN was asked to lay out: (input_size, mode, hidden_size, proj_size, layers) each."""
     asked = []
 
     def flatten(weights, stride, *sizes_and_options):
         *sizes, layers, _, both = sizes_and_options
-        assert (stride, layers, both) == (len(weights), 1, False)
-        asked.append(tuple(sizes))
+        assert stride * layers * (1 + both) == len(weights)
+        asked.append((*sizes, layers))
         whole = torch.zeros(sum(w.numel() + GAP for w in weights), dtype=weights[0].dtype)
         start = 0
         for weight in weights:
@@ -49,12 +49,12 @@ def half(layer):
 @pytest.mark.parametrize(
     ("cell", "asked"),
     [
-        (cells.LSTMCell(I, H), (I, 2, H, 0)),
-        (cells.LSTMCell(I, H, proj_size=2), (I, 2, H, 2)),
-        (cells.LSTMCell(I, H, bias=False), (I, 2, H, 0)),
-        (cells.GRUCell(I, H), (I, 3, H, 0)),
-        (cells.RNNCell(I, H), (I, 1, H, 0)),
-        (cells.RNNCell(I, H, nonlinearity="relu"), (I, 0, H, 0)),
+        (cells.LSTMCell(I, H), (I, 2, H, 0, 1)),
+        (cells.LSTMCell(I, H, proj_size=2), (I, 2, H, 2, 1)),
+        (cells.LSTMCell(I, H, bias=False), (I, 2, H, 0, 1)),
+        (cells.GRUCell(I, H), (I, 3, H, 0, 1)),
+        (cells.RNNCell(I, H), (I, 1, H, 0, 1)),
+        (cells.RNNCell(I, H, nonlinearity="relu"), (I, 0, H, 0, 1)),
     ],
 )
 def test_a_layer_lays_its_weights_into_one_memory_and_changes_nothing_else(cell, asked, calls):
@@ -83,13 +83,17 @@ def test_it_does_so_again_where_it_is_moved_and_not_where_it_stays(calls):
     assert len(memories(layer)) == 1
 
 
-def test_layers_of_layers_and_torchs_face_do_so_for_each_cell(calls):
+def test_what_one_call_of_cudnn_runs_lies_in_one_memory(calls):
     both = half(Bidirectional(cells.LSTMCell(I, H)))
-    face = half(LSTM(I, H, num_layers=2, bidirectional=True))
+    stack = half(LSTM(I, H, num_layers=2, bidirectional=True))
+    with_dropout = half(LSTM(I, H, num_layers=2, dropout=0.5))  # whose layers run one by one
 
-    assert len(memories(both)) == 2
-    assert len(memories(face)) == 4
-    assert calls[-4:] == [(I, 2, H, 0), (I, 2, H, 0), (2 * H, 2, H, 0), (2 * H, 2, H, 0)]
+    assert [len(memories(module)) for module in (both, stack, with_dropout)] == [2, 1, 2]
+    assert calls == [
+        *2 * [(I, 2, H, 0, 1)],
+        (I, 2, H, 0, 2),
+        *[(I, 2, H, 0, 1), (H, 2, H, 0, 1)],
+    ]
 
 
 def test_training_changes_what_lies_in_one_memory(calls):

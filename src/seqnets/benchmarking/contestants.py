@@ -93,7 +93,7 @@ def make_workload(case: Case, make: CellFactory, device: torch.device) -> Worklo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = make(case.I, case.H).to(device, dtype)
-        native.flatten_parameters(cell)  # as a layer does
+        native.flatten_parameters([cell])  # as a layer does
         for vector in (p for p in cell.parameters() if p.dim() == 1):  # zeros would hide mistakes
             torch.nn.init.uniform_(vector, -0.1, 0.1)
         T = STEPS_COMPARED if case.pass_ == "step" else case.T

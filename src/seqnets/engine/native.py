@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -29,8 +29,6 @@ _EQUATIONS = (
 )  # fmt: skip
 _OWN = frozenset(_EQUATIONS)
 _SATURATED = 1e4  # the logistic function is exactly 1 here, and 0 at its negative, in every dtype
-
-_Loop = Callable[..., tuple[Tensor, ...]]
 
 
 def refusal(request: Request) -> str | None:
@@ -84,16 +82,16 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
     """
     weights, lengths, before = _weights(cell), request.lengths, _before(request)
     if lengths is None and not request.reverse:
-        return _call(cell, request.x, before, weights)
+        return _call([cell], request.x, before, weights)
     x, valid = request.clean_x, request.valid
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
-        y, *state = _call(cell, x, before, weights)
+        y, *state = _call([cell], x, before, weights)
     else:
         if isinstance(cell, LSTMCell):
             x, weights = _holding_memory(cell, x, valid, weights)
-        y, *state = _call(cell, x, before, weights)
+        y, *state = _call([cell], x, before, weights)
         h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         none = before[0].to(h.dtype)  # under autocast it may be another
         state[0] = torch.where((lengths > 0)[:, None], h, none)
@@ -112,18 +110,49 @@ def _before(request: Request) -> list[Tensor]:
     return [h, *(h if n == size else x.new_zeros(1, x.shape[0], n) for n in others)]
 
 
+def run_layers(
+    cells: Sequence[GatedCell], x: Tensor, state: State | None, *, directions: int, dropout: float
+) -> tuple[Tensor, State]:
+    """All layers of a stack in one call: outputs (B, T, D*H), and the state after the last step.
+
+    Args:
+        cells: For each layer one for each direction, of one family.
+        x: Inputs, (B, T, I).
+        state: The state before the first step, each (L*D, B, H); zeros if omitted.
+        directions: D, 1 or 2.
+        dropout: Probability of dropping an output between layers, now.
+    """
+    if state is None:
+        h, *others = cells[0].state_sizes
+        zeros = x.new_zeros(len(cells), x.shape[0], h)
+        state = (
+            zeros,
+            *(zeros if n == h else x.new_zeros(len(cells), x.shape[0], n) for n in others),
+        )
+    weights = [weight for cell in cells for weight in _weights(cell)]
+    y, *after = _call(cells, x, [*state], weights, directions, dropout)
+    return y, tuple(after)
+
+
 def _call(
-    cell: GatedCell, x: Tensor, state: list[Tensor], weights: list[Tensor]
+    cells: Sequence[GatedCell],
+    x: Tensor,
+    state: list[Tensor],
+    weights: list[Tensor],
+    directions: int = 1,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, ...]:
+    cell = cells[0]
     hx: Tensor | list[Tensor] = state if len(state) > 1 else state[0]
     # Kernels have a backward only for what they ran as training; a tracer runs a module with and
     # without gradients, and wants to see the same.
     train = torch.is_grad_enabled() if torch._C._get_tracing_state() is None else cell.training
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    options = ("bias_ih" in cell.parameter_shapes, 1, 0.0, train, False, True)
-    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options)
+    layers = len(cells) // directions
+    options = "bias_ih" in cell.parameter_shapes, layers, dropout, train or dropout > 0
+    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options, directions > 1, True)
     if found[0].requires_grad and not torch.compiler.is_compiling():
-        let_derive_twice(cell, found[0])
+        let_derive_twice(cells, directions, found[1])
     return found
 
 
@@ -140,24 +169,29 @@ def _over_time(cell: GatedCell) -> Any:
 _LSTM, _GRU = _VF.lstm, _VF.gru  # torch looks for them each time
 
 
-def flatten_parameters(cell: Cell) -> None:
-    """Move a cell's weights in float16 into one piece of memory, as cuDNN reads them on a GPU.
+def flatten_parameters(cells: Sequence[Cell], directions: int = 1) -> None:
+    """Move weights in float16 into one piece of memory, as cuDNN reads them on a GPU.
 
     Else they are copied into one at each call. Parameters stay the objects they are; those that
     share memory with something stay where they are too. In other dtypes they are left alone: the
     loops are as fast there, and some who save weights refuse, or mistake, what shares memory.
+
+    Args:
+        cells: Those that one call runs: for each layer one for each direction.
+        directions: How many these are, 1 or 2.
     """
-    if family(cell) is None or cell.parametrised:
+    if any(family(cell) is None or cell.parametrised for cell in cells):
         return
-    cell = cast(GatedCell, cell)
-    weights = _weights(cell)
+    cell = cast(GatedCell, cells[0])
+    weights = [weight for each in cells for weight in _weights(cast(GatedCell, each))]
     if not all(map(_may_move, weights)) or not torch._use_cudnn_rnn_flatten_weight():
         return
     proj_size = cell.proj_size if isinstance(cell, LSTMCell) else 0
-    sizes = cell.input_size, _mode(cell), cell.hidden_size, proj_size
+    sizes = cell.input_size, _mode(cell), cell.hidden_size, proj_size, len(cells) // directions
     with torch.no_grad(), torch.cuda.device_of(weights[0]):
         # (..., num_layers, batch_first, bidirectional)
-        torch._cudnn_rnn_flatten_weight(weights, len(weights), *sizes, 1, True, False)
+        each = len(weights) // len(cells)
+        torch._cudnn_rnn_flatten_weight(weights, each, *sizes, True, directions > 1)
 
 
 def _may_move(weight: Tensor) -> bool:

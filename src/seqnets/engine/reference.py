@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -111,10 +111,27 @@ def gradients(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients from the plain loop, that can be differentiated again if gradients are on."""
+    return gradients_of(lambda given: run(rebuilt(request, names, given)), tensors, grads, needed)
+
+
+def gradients_of(
+    function: Callable[[Sequence[Tensor]], tuple[Tensor, State]],
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of a function of tensors, to be differentiated again if gradients are on.
+
+    Args:
+        function: Gives outputs and a state.
+        tensors: What it is called with.
+        grads: The gradients of its outputs, and of the parts of its state.
+        needed: For which of the tensors a gradient is wanted.
+    """
     again = torch.is_grad_enabled()
     with torch.enable_grad():  # apart, since some may be made of others
         tensors = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
-        y, state = run(rebuilt(request, names, tensors))
+        y, state = function(tensors)
     outputs = zip((y, *state), grads, strict=True)
     pairs = [(o, g) for o, g in outputs if g is not None and o.requires_grad]
     if not pairs:

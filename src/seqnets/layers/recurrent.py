@@ -44,11 +44,11 @@ class Recurrent(nn.Module):
         self.reverse = reverse
         self.backend = backend
         self.memory = memory
-        native.flatten_parameters(cell)
+        native.flatten_parameters([cell])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # to another device, say, or another dtype
-        native.flatten_parameters(self.cell)
+        native.flatten_parameters([self.cell])
         return self
 
     @property

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import numbers
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from typing_extensions import Self
 from seqnets import cells, initializers
 from seqnets.cells import GatedCell
 from seqnets.engine import native
+from seqnets.engine.stack import run_layers
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.layers.ragged import is_ragged, unroll_packed
@@ -234,8 +235,12 @@ class TorchLike(_TorchLike):
         Only on a GPU in float16; elsewhere this does nothing. Moving the module does it too,
         copying does not.
         """
-        for cell in self.bound_cells():
-            native.flatten_parameters(cell)
+        cells, directions = self.bound_cells(), 1 + self.bidirectional
+        if self.dropout:  # layers run one by one then
+            for cell in cells:
+                native.flatten_parameters([cell])
+        else:
+            native.flatten_parameters(cells, directions)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run over sequences.
@@ -342,8 +347,16 @@ class TorchLike(_TorchLike):
         def concatenate(outputs: list[Tensor]) -> Tensor:
             return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
 
+        self._check_sizes()
         self._check_batch(state, x.shape[0])
-        return self._run_layers(_time_first(x), state, run_cell, concatenate)
+        cells = self.bound_cells()
+        if lengths is None:
+            dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+            directions = 1 + self.bidirectional
+            found = run_layers(cells, x, state, directions=directions, dropout=dropout)
+            if found is not None:
+                return found
+        return self._run_layers(cells, _time_first(x), state, run_cell, concatenate)
 
     def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Run over packed rows, (N, I)."""
@@ -351,11 +364,14 @@ class TorchLike(_TorchLike):
         def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
             return unroll_packed(cell, x, sizes, state, reverse)
 
+        self._check_sizes()
         self._check_batch(state, int(sizes[0]))
-        return self._run_layers(data, state, run_cell, partial(torch.cat, dim=-1))
+        cells, concatenate = self.bound_cells(), partial(torch.cat, dim=-1)
+        return self._run_layers(cells, data, state, run_cell, concatenate)
 
     def _run_layers(
         self,
+        cells: Sequence[GatedCell],
         x: Tensor,
         state: State | None,
         run_cell: Callable[[GatedCell, Tensor, State | None, bool], tuple[Tensor, State]],
@@ -364,22 +380,21 @@ class TorchLike(_TorchLike):
         """Run one layer after the other.
 
         Args:
+            cells: One per layer and direction.
             x: Inputs, padded or packed.
             state: State before the first step, each (L*D, B, H).
             run_cell: Runs a cell over such inputs from a state, each (B, H), forwards or backwards:
                 the outputs, laid out like the inputs, and the final state.
             concatenate: Concatenates the features of both directions' outputs.
         """
-        self._check_sizes()
         D, finals = 1 + self.bidirectional, []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for place in range(layer * D, (layer + 1) * D):
-                cell = self._bound(self._equations[place], self._suffixes[place])
                 before = None if state is None else tuple(part[place] for part in state)
-                y, final = run_cell(cell, x, before, place % D == 1)
+                y, final = run_cell(cells[place], x, before, place % D == 1)
                 outputs.append(y)
                 finals.append(final)
             x = outputs[0] if D == 1 else concatenate(outputs)

@@ -1,0 +1,106 @@
+"""A stack of layers by one call of torch's kernels, as torch.nn runs its own modules.
+
+Where units and steps are few, Python between the layers takes longer than the layers themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell, GatedCell, LSTMCell
+from seqnets.engine import native, recent
+from seqnets.engine.dispatch import choose, runs
+from seqnets.engine.request import make_request
+from seqnets.typing import State
+
+_last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
+"""Per cell of a first layer: the kind of the stack's last call, and whether it was one call."""
+
+_FEW_UNITS, _FEW_NUMBERS = 64, 10_000
+"""On a CPU one call for all layers is faster up to here: units, and rows * steps * units."""
+
+
+def run_layers(
+    cells: Sequence[GatedCell], x: Tensor, state: State | None, *, directions: int, dropout: float
+) -> tuple[Tensor, State] | None:
+    """Run a stack of layers by one call of torch's kernels; None if layers run one by one.
+
+    Args:
+        cells: One per layer and direction; of two directions, the second runs backwards.
+        x: Inputs, (B, T, I).
+        state: The state before the first step, each (L*D, B, H); zeros if omitted.
+        directions: D, 1 or 2.
+        dropout: Probability of dropping an output between layers, 0 in evaluation.
+
+    Returns:
+        Outputs (B, T, D*H), and the state after the last step of each layer and direction, each
+        (L*D, B, H).
+    """
+    if len(cells) == 1:
+        return None
+    first = cells[0].origin
+    known, as_one = _last.get(first, (None, False))
+    if not as_one and known is not None and known == _size(x, dropout):
+        return None
+    kinds = _kinds(cells, x, state, dropout)
+    if kinds is None:
+        return None
+    if not as_one or known != kinds:
+        as_one = _as_one(cells, x, directions, dropout)
+        _last[first] = (kinds if as_one else _size(x, dropout)), as_one
+        if not as_one:
+            return None
+    runs[native.name] += len(cells)
+    return native.run_layers(cells, x, state, directions=directions, dropout=dropout)
+
+
+def _size(x: Tensor, dropout: float) -> tuple[Any, ...]:
+    """Part of what the choice depends on, quick to find.
+
+    It recognises stacks whose layers run one by one. A wrong match costs time, never correctness.
+    """
+    return x.shape, x.dtype, x.device, torch.is_grad_enabled(), torch.get_num_threads(), dropout > 0
+
+
+def _kinds(
+    cells: Sequence[GatedCell], x: Tensor, state: State | None, dropout: float
+) -> list[Any] | None:
+    """All that the choice depends on; None if it may depend on more, or the state is invalid."""
+    if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
+        return None
+    kinds = [recent.kind_of(cell, x, dropout > 0) for cell in cells]
+    return None if None in kinds or any(map(native.has_equation, cells)) else kinds
+
+
+def _is_small(cell: GatedCell, x: Tensor) -> bool:
+    """Whether oneDNN runs a stack of such cells, sooner than Python goes from layer to layer."""
+    units = cell.hidden_size
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and isinstance(cell, LSTMCell)
+        and not cell.proj_size
+        and torch.backends.mkldnn.is_available()
+        and units <= _FEW_UNITS
+        and x.shape[0] * x.shape[1] * units <= _FEW_NUMBERS
+    )
+
+
+def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float) -> bool:
+    """Whether one call can run the stack, and is faster than the layers one by one."""
+    if native.family(cells[0]) is None or any(type(cell) is not type(cells[0]) for cell in cells):
+        return False
+    if dropout and x.is_cuda:  # cuDNN's masks cannot be drawn again for second derivatives
+        return False
+    backend = native.name if _is_small(cells[0], x) else "auto"
+    for place, cell in enumerate(cells):
+        shape = (*x.shape[:2], x.shape[2] if place < directions else cell.input_size)
+        request = make_request(cell, x.new_empty(shape), None, None, None, reverse=False)
+        if native.refusal(request) or choose(request, backend) != native.name:
+            return False
+    return True
