@@ -25,13 +25,17 @@ PAGE = Path(__file__).parent.parent / "docs" / "cells.md"
 HEAD = """\
 # Cells
 
-Made by `scripts/make_cells_page.py` from the classes themselves. `seqnets list cells` shows the
-names; `seqnets train model/cell=NAME` trains one, `seqnets.cells` has the classes.
+Every cell that comes with seqnets. `seqnets list cells` prints the names, `seqnets train
+model/cell=NAME` trains one, and `seqnets.cells` has the classes. To add your own, see
+[writing a cell](writing-a-cell.md); `scripts/make_cells_page.py` generates this page from the
+classes.
 
-B rows, I features of the input, H units; σ is the logistic function, W and b belong to the input,
-U and d to the last output. Numbers of parameters are those of the defaults, for I other than H;
-of convolutions, I and H are channels. "Backends" are those that can run the cell on a CPU beside
-the plain loop, `reference`, which runs all of them.
+- **Symbols.** B is the number of rows, I of input features, H of units. σ is the logistic function.
+  W and b belong to the input, U and d to the last output.
+- **Parameters** are counted with default options, for I other than H. For convolutions, I and H are
+  channels.
+- **Backends** are those that can run the cell on a CPU, besides the plain loop `reference`, which
+  runs all of them.
 """
 SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12)]
 TERMS = ("I·H", "H²", "H", "I", "1")

@@ -1,4 +1,4 @@
-"""Write docs/kernels.md: what is printed for two cells, for a GPU.
+"""Write docs/kernels.md: the kernels that are printed for two cells, for a GPU.
 
 python scripts/make_kernels_page.py    # a test says when the page is out of date
 """
@@ -14,28 +14,39 @@ from seqnets.engine.triton.tiles import Device, choose
 PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
 H200 = Device(processors=132, memory=232448)
 HEAD = """\
-# What is printed for a GPU
+# The generated kernels for a GPU
 
-Made by `scripts/make_kernels_page.py`. These are the kernels of `GRUCell(512, 512)` in training on
-64 sequences in bfloat16, as an H200 gets them: {why}.
+This page shows what the engine prints for `GRUCell(512, 512)` in training, on 64 sequences in
+bfloat16, for an H200: {why}. `scripts/make_kernels_page.py` generates it.
 
-Nobody wrote them: the equation is `GRUCell.update`, and its derivative is derived. What they call
-is in `seqnets/engine/triton/library.py`; `docs/decisions/0013-loops-on-a-gpu.md` says why it is so.
+None of this is written by hand: the source is the equation in `GRUCell.update`, and the backward
+pass is derived from it. The functions that the kernels call are in
+`seqnets/engine/triton/library.py`. [Decision 0013](decisions/0013-loops-on-a-gpu.md) explains the
+design.
 
-Names: `b` rows, `u_0` units, `s_0` the state before the step, `wx_N` the projected input from
-column N on, `z_K_G` gate G of product K, `eN` an expression, `kN` what the forward pass kept of
-one, `b_0` the state before the step, `y_0` the gradient of its output, `g_0` that of the state
-after it, `carry_0` what of it goes on to the step before. Programs that share rows `arrive` when
-they have written what others read, and `wait` for the others. `SAVE`, `REVERSE` and what is `None`
-are known when a kernel is compiled.
+| name | meaning |
+|---|---|
+| `b`, `u_0` | rows, units |
+| `s_0` | the state before the step; `b_0` in the backward pass |
+| `wx_N` | the projected input from column N on |
+| `z_K_G` | gate G of product K |
+| `eN` | an expression |
+| `kN` | what the forward pass kept of expression N |
+| `y_0` | the gradient of the step's output |
+| `g_0` | the gradient of the state after the step |
+| `carry_0` | the part of it that goes on to the step before |
+
+Programs that share rows call `arrive` when they have written what others read, and `wait` for the
+others. `SAVE`, `REVERSE`, and which arguments are `None`, are known when a kernel is compiled.
 """
 OVER_TIME = """\
-## Steps side by side
+## Steps in parallel
 
 `MinGRUCell(512, 512)` is linear in its state, so its steps need not wait for each other: a program
-takes 16 units of one row through a piece of time. `wx_0` are numbers of the tile's own steps,
-`wx_0_1_before` those of the steps before them, of which the scan makes what each step reads of its
-state. Another kernel, `forward_ends`, finds what each piece of time does to any state before it.
+takes 16 units of one row through a segment of time. `wx_0` holds the values of the tile's own
+steps, and `wx_0_1_before` those of the steps before them; from these the scan computes the state
+that each step reads. Another kernel, `forward_ends`, computes what each segment does to any state
+before it.
 """
 
 

@@ -25,12 +25,12 @@ BEGIN, END = "<!-- tasks -->\n", "<!-- /tasks -->"
 HEAD = """\
 # Results
 
-Each row is one run of `python scripts/reproduce.py NAME`, which trains `experiment=NAME`, scores
-the weights that were best on the validation part on the test part, and writes everything down:
-figures, seed, wall time, configuration, machine, versions and revision are in
-[benchmarks/results/experiments](../benchmarks/results/experiments). This page is made from those
-files by `scripts/make_results_page.py`; a number that was not run is not here. Wall times are those
-of a machine that did other work as well.
+Each row is one run of `python scripts/reproduce.py NAME`. The script trains `experiment=NAME`,
+scores the weights that were best on the validation part on the test part, and records the metrics,
+seed, wall time, configuration, machine, versions and revision in
+[benchmarks/results/experiments](../benchmarks/results/experiments). `scripts/make_results_page.py`
+generates this page from those files, so every number on it comes from a run. Wall times are from
+machines that were doing other work as well.
 """
 
 PUBLISHED = """
@@ -48,9 +48,9 @@ TASKS = """
 """
 
 NOT_RUN = """
-## Ready, and not run
+## Ready, but not run
 
-Made for a GPU or for a longer evening; the published figure is what to compare with.
+These experiments are for a GPU, or for a long evening. Compare with the published figure.
 
 | experiment | what | metric | published | source |
 |---|---|---|---:|---|
@@ -60,30 +60,33 @@ ODYSSEY = """
 ## A small Search Space Odyssey
 
 The LSTM with peepholes (V) and its eight variants (Greff et al., 2017, arXiv:1503.04069) on three
-tasks, by `python scripts/odyssey.py --data FOLDER --seeds 3`. A seed draws weights, order and
-learning rate, the same for all variants; runs are short (400 steps, 2,400 for music) and models
-small, so figures are not to be compared with those above. A dot is a run, a triangle one beyond
-the edge.
+tasks, by `python scripts/odyssey.py --data FOLDER --seeds 3`. A seed determines weights, order of
+the data and learning rate, the same for all variants. Runs are short (400 steps, 2,400 for music)
+and models small, so do not compare these figures with those above. In the picture, a dot is a run,
+and a triangle is a run beyond the edge.
 
 ![Test figures of the variants](../benchmarks/results/odyssey.png)
 
-As in the paper, the forget gate and the output activation are what a cell cannot do without: in
-all three tasks the mean of either variant is worse than that of V, on text by half a bit without
-the one, while without the other two of three runs went astray. Coupling the gates or leaving out
-peepholes costs nothing, and on music even helps. Full gate recurrence does harm everywhere, the
-input's activation matters on music, the input and the output gate for vowels. With three seeds,
-smaller differences say little. After 600 steps in place of 2,400 music looked otherwise: the
-variant without the output's activation learns soonest, and is overtaken.
+- **As in the paper, the forget gate and the output activation matter most.** On all three tasks,
+  the mean of either variant is worse than that of V. On text, removing the forget gate costs half a
+  bit, and without the output activation two of three runs diverged.
+- **Coupling the gates or removing the peepholes** costs nothing, and even helps on music.
+- **Full gate recurrence** hurts on all tasks.
+- **The input activation** matters on music, and the input and output gates matter on vowels.
+
+With three seeds, smaller differences mean little. After 600 steps instead of 2,400, music looked
+different: the variant without the output activation learns fastest at first, and is then overtaken.
 
 """
 
 SPANS = """
 ## How long a cell remembers
 
-The longest task that a layer of so many units solves, by `python scripts/measure_memory_span.py`:
-four symbols, one of four each, are said again after the steps between. Each length is trained anew
-for at most {steps:,} steps of {batch} sequences, at {rates}, whichever solves it; solved means an
-accuracy of 0.99. One seed: a cell that misses a length may reach it with another one, or later.
+The longest delay at which a layer of a given size solves a copy task, by
+`python scripts/measure_memory_span.py`: four symbols, each one of four, have to be repeated after
+that many steps. Each length is trained from scratch for at most {steps:,} steps of {batch}
+sequences, at {rates}, whichever solves it. Solved means an accuracy of 0.99. This is one seed: a
+cell that misses a length may reach it with another seed, or with more training.
 
 ![Longest length solved, by units and cell](../benchmarks/results/memory_span.png)
 
