@@ -93,7 +93,7 @@ cell that misses a length may reach it with another seed, or with more training.
 """
 
 IN_README = """\
-| experiment | | metric | ours | best baseline |
+| experiment | what | metric | ours | best baseline |
 |---|---|---|---:|---|
 """
 
