@@ -14,15 +14,15 @@ from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.errors import SeqnetsError
 
 VERBS = {
-    "train": "train a model, or go on with a run",
+    "train": "train a model, or resume a run",
     "evaluate": "score a checkpoint",
-    "predict": "write down what a model says of new data, or of a part",
-    "generate": "let a language model write",
-    "inspect": "look at a dataset: sizes, lengths, classes, samples",
-    "benchmark": "time cells against rivals and the limit",
-    "convert": "weights to and from torch.nn, Keras, Flax and ONNX",
-    "list": "models, cells, datasets, experiments, ...",
-    "completion": "print a shell's script for tab completion: bash",
+    "predict": "write a model's predictions for new data, or for a part of its dataset",
+    "generate": "generate text with a language model",
+    "inspect": "show a dataset: sizes, lengths, classes, samples",
+    "benchmark": "time cells against other implementations and the hardware limit",
+    "convert": "convert weights to and from torch.nn, Keras, Flax and ONNX",
+    "list": "list models, cells, datasets, experiments, ...",
+    "completion": "print a script for tab completion in bash",
 }
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,8 +36,8 @@ seqnets: recurrent sequence models.
 
 {verbs}
 
-seqnets VERB --help says more; --version prints the version.
-Keys and groups are set by key=value:  seqnets train dataset=text dataset.path=book.txt
+seqnets VERB --help explains a verb; --version prints the version.
+Set keys and groups by key=value:  seqnets train dataset=text dataset.path=book.txt
 """
 
 
