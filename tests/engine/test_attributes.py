@@ -83,6 +83,36 @@ def test_a_number_inside_options_may_be_on_a_schedule_too(made):
     assert len(made) == 2
 
 
+class WithDefault(GatedCell):
+    """One whose class has a value for a number, and for a tensor."""
+
+    gates = ("n",)
+    scale = 0.5
+    shift = torch.ones(())
+
+    def update(self, wx, uh, state):
+        return (self.scale * self.candidate(wx.n + uh.n) + self.shift,)
+
+
+@pytest.mark.parametrize("backend", ["auto", "c", "reference"])
+def test_a_number_that_its_class_has_a_default_for_is_the_cells_own(backend):
+    cell, x = WithDefault(I, H), torch.randn(B, T, I)
+    cell.shift = 0.0
+    for value in (0.5, 1.0, 2.0, 4.0):
+        cell.scale = value
+
+        torch.testing.assert_close(unroll(cell, x, backend=backend)[0], by_the_plain_loop(cell, x))
+        torch.testing.assert_close(cell.scale, value)
+
+
+def test_a_tensor_that_its_class_has_a_default_for_is_the_cells_own():
+    cell, x = WithDefault(I, H), torch.randn(B, T, I)
+    for value in (0.0, 1.0, 2.0):
+        cell.shift = torch.tensor(value)
+
+        torch.testing.assert_close(unroll(cell, x)[0], by_the_plain_loop(cell, x))
+
+
 def test_numbers_that_stay_are_compiled_as_constants(made):
     for slope in (1.0, 2.0):
         cell = Annealed(I, H)

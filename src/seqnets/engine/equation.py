@@ -152,8 +152,16 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
 
 
 def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
-    """Tensors and numbers that are plain attributes; those of nested cells as "cell.p"."""
-    found = {name: value for name, value in cell.__dict__.items() if type(value) in _LOOSE}
+    """Tensors and numbers that are plain attributes; those of nested cells as "cell.p".
+
+    Not those that the class has a value of too, which would be read in place of a buffer.
+    """
+    kind = type(cell)
+    found = {
+        name: value
+        for name, value in cell.__dict__.items()
+        if type(value) in _LOOSE and not hasattr(kind, name)
+    }
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):
             within = loose_attributes(inside)
