@@ -250,6 +250,71 @@ def test_a_resumed_run_keeps_to_the_folder_of_all_runs_that_it_was_made_in(
     assert last["seqnets"]["config"]["output"] == "b"
 
 
+def rates(folder):
+    events = EventAccumulator(str(folder)).Reload().Scalars("learning_rate")
+    return {event.step: event.value for event in events}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "expected"),
+    [
+        (["constant"], [], [1e-4, 1e-4]),
+        (["exponential", "scheduler.gamma=0.5"], [], [5e-5, 2.5e-5]),
+        (["exponential", "scheduler.gamma=0.5"], ["scheduler.gamma=0.1"], [5e-5, 5e-6]),
+        (["step", "scheduler.step_size=9"], ["scheduler.step_size=1"], [1e-4, 5e-5]),
+        (["delayed_exponential", "scheduler.delay=1"], ["scheduler.gamma=0.1"], [5e-5, 1e-6]),
+    ],
+)
+def test_a_resumed_run_takes_the_rate_and_the_schedule_that_it_is_given(
+    scheduler, options, expected, seqnets, small_text, tmp_path
+):
+    name, *given = scheduler
+    every = "trainer.log_every_n_steps=1"
+    seqnets("train", *small_text, every, f"scheduler={name}", *given, "optimizer.lr=1e-3")
+
+    folder = only_run(tmp_path)
+    options = ["optimizer.lr=1e-4", "trainer.max_epochs=3", *options]
+    done = seqnets("train", f"resume={folder}", *options)
+
+    assert done.code == 0, done.err
+    found = rates(folder)
+    assert found[0] == pytest.approx(1e-3)
+    assert [found[2], found[4]] == pytest.approx(expected)
+
+
+def test_a_resumed_run_takes_the_options_of_its_optimizer_that_it_is_given(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text)
+
+    folder = only_run(tmp_path)
+    options = ["optimizer.weight_decay=0.5", "+optimizer.betas=[0.5,0.6]"]
+    done = seqnets("train", f"resume={folder}", *options, "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    last = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    (group,) = last["optimizer_states"][0]["param_groups"]
+    assert group["weight_decay"] == 0.5
+    assert list(group["betas"]) == [0.5, 0.6]
+
+
+def test_a_plateau_of_a_resumed_run_takes_the_patience_that_it_is_given(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "scheduler=plateau")
+
+    folder = only_run(tmp_path)
+    options = ["scheduler.patience=7", "scheduler.factor=0.5", "trainer.max_epochs=2"]
+    done = seqnets("train", f"resume={folder}", *options)
+
+    assert done.code == 0, done.err
+    last = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    (process,) = last["seqnets"]["processes"]
+    assert process["plateau"]["patience"] == 7
+    assert process["plateau"]["factor"] == 0.5
+    assert process["plateau"]["last_epoch"] == 2
+
+
 def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
 

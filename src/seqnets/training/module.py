@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome
+from seqnets.training.retuning import retune_optimizer, retune_schedule
 from seqnets.typing import Batch, Known
 
 FORMAT = 1
@@ -91,6 +93,7 @@ class SequenceModule(LightningModule):
         self._averaging: NonMonotonicASGD | None = None
         self._validating = ExitStack()
         self._resumed: dict[str, Any] | None = None
+        self._config_before: dict[str, Any] = {}
 
     @property
     def figures(self) -> dict[str, str | None]:
@@ -222,7 +225,26 @@ class SequenceModule(LightningModule):
                 parameter.grad = self._resumed["gradients"][name].to(parameter.device)
         if self._plateau is not None and self._resumed["plateau"] is not None:
             self._plateau.load_state_dict(self._resumed["plateau"])
+        self._retune()
         self._resumed = None
+
+    def _retune(self) -> None:
+        """Have what the configuration says of optimizer and schedule now, not as it was.
+
+        Their states, as torch saves them, have their options too.
+        """
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        schedule: Any = self._plateau or self.lr_schedulers()
+        of_optimizer, of_schedule = (
+            [config.get(key) or {} for config in (self._config_before, self.card["config"])]
+            for key in ("optimizer", "scheduler")
+        )
+        if isinstance(self.scheduler_factory, partial):
+            make: Any = self.scheduler_factory.func
+            if "total_steps" in inspect.signature(make).parameters:
+                make = partial(make, total_steps=_steps_of_the_run(self.trainer))
+            retune_schedule(schedule, make, *of_schedule)
+        retune_optimizer(optimizer, schedule, *of_optimizer)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
@@ -291,6 +313,7 @@ class SequenceModule(LightningModule):
                 f"  Each has its own state; resume with the same number (trainer.devices)."
             )
         self._resumed = processes[self.trainer.global_rank]
+        self._config_before = ours["config"]
         self._carried["train"] = self._resumed["carried"]
 
     def _carried_state(self, batch: Batch, part: str) -> Any:
