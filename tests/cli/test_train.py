@@ -800,6 +800,23 @@ def test_two_processes_share_one_run(started, tmp_path):
     assert (only_run(tmp_path) / "result.json").exists()
 
 
+def test_two_processes_go_on_with_the_last_run_of_a_folder(started, tmp_path):
+    options = ["dataset=parity", "dataset.train_size=128", "dataset.test_size=8"]
+    runs = [
+        ["trainer=ddp", *options, "model.hidden_size=4", "trainer.max_steps=1", "output=runs"],
+        ["resume=last", "trainer.max_steps=2", "output=runs"],
+    ]
+
+    for arguments in runs:
+        process = started("train", *arguments, OMP_NUM_THREADS="1")
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+
+    last = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 2
+    assert len(last["seqnets"]["processes"]) == 2
+
+
 def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeypatch):
     def train(*_):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")

@@ -73,7 +73,8 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
         own: The verb's configuration file.
     """
     resume = given.get("resume")
-    if "output" in given and resume not in (None, "last", "auto"):
+    started = _FOLDER in os.environ  # by a process that has settled which run "last" is
+    if "output" in given and resume not in (None, "last", "auto") and not started:
         raise UsageError(
             "output: came with a run to resume, expected one of the two.\n"
             "  A run goes on in its own folder; resume=last and resume=auto look for it in output."
