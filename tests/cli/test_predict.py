@@ -262,6 +262,24 @@ def test_a_file_is_never_overwritten_unasked(seqnets, classifier, tmp_path):
     assert rows_of(tmp_path / "predictions.jsonl")
 
 
+@pytest.mark.parametrize("arguments", [["input=new.csv", "to=new.csv"], ["to={data}"]])
+def test_a_file_that_data_are_read_from_is_never_overwritten(
+    arguments, seqnets, trained, classifier, tmp_path
+):
+    data, new = trained / "mine.csv", tmp_path / "new.csv"
+    before = data.read_text()
+    new.write_text(before)
+
+    given = [argument.format(data=data) for argument in arguments]
+    done = seqnets("predict", f"checkpoint={classifier}", *given, "overwrite=true")
+
+    kept = [file.read_text() for file in (data, new)]
+    data.write_text(before)  # which other tests read
+    assert kept == [before, before]
+    assert done.code == 2
+    assert "is a file that data are read from, expected another" in done.err
+
+
 def test_a_no_to_overwriting_is_not_taken_for_a_yes(seqnets, classifier, tmp_path):
     (tmp_path / "predictions.jsonl").write_text("precious\n")
 

@@ -16,6 +16,7 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
 from seqnets.cli.trained import (
+    dataset_of,
     find_checkpoint,
     load_data,
     load_module,
@@ -45,6 +46,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])
+        _check_apart(module, options)
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
         count, targets = write_rows(as_in_file(rows, loader), options["to"])
@@ -67,6 +69,19 @@ def _check(options: Config) -> None:
             f"trainer.devices: is {options['trainer']['devices']}, expected 1.\n"
             "  One process writes all rows, in their order."
         )
+
+
+def _check_apart(module: SequenceModule, options: Config) -> None:
+    """Raise UsageError for a file that data are read from: it is never overwritten."""
+    to = Path(options["to"]).expanduser()
+    of_dataset = (v for k, v in dataset_of(module, options).items() if k.endswith("path"))
+    for given in (options["input"], *of_dataset):
+        read = Path(given).expanduser() if isinstance(given, str) else to / "none"
+        if to.exists() and read.exists() and to.samefile(read):
+            raise UsageError(
+                f"to: {options['to']} is a file that data are read from, expected another.\n"
+                "  Name it with to=FILE."
+            )
 
 
 def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
