@@ -342,3 +342,44 @@ def test_a_file_of_ones_own_that_seqnets_would_hide_is_refused(seqnets, tmp_path
 
         assert done.code == 2
         assert "conf/model/cell/gru.yaml has the name of a file of seqnets' own" in done.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["# Mine", "# @package _global_", "optimizer:", "  lr: 5.0", "seed: 3"],
+            "experiment: its file sets experiment.optimizer, seed, which nothing reads, expected "
+            "optimizer, seed.\n  Begin the file with the line `# @package _global_`.",
+        ),
+        (
+            ["# @package _global_", "optimiser:", "  lr: 5.0"],
+            "optimiser: is set by a file, and nothing reads it, expected a key or group of "
+            "`seqnets train`.\n  Did you mean optimizer",
+        ),
+    ],
+)
+def test_a_key_of_a_file_of_ones_own_that_nothing_reads_is_refused(lines, told, seqnets, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("\n".join(lines))
+
+    options = ["experiment=mine", "trainer=debug", "dataset=parity", "model.hidden_size=4"]
+    done = seqnets("train", "--config-dir", "conf", *options)
+
+    assert done.code == 2
+    assert told in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    lines = ["# @package _global_", "width: 4", "model:", "  hidden_size: ${width}"]
+    (folder / "mine.yaml").write_text("\n".join(lines))
+
+    options = ["experiment=mine", "trainer=debug", "width=3"]
+    done = seqnets("train", "--config-dir", "conf", "dataset=parity", *options)
+    again = seqnets("train", "resume=last", "trainer.max_epochs=2")
+
+    assert done.code == again.code == 0, done.err + again.err

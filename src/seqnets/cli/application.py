@@ -38,6 +38,9 @@ _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "W
 _LIST_GROUPS = ("model/option", "callbacks", "experiment")
 """Config groups that accept several options at once: GROUP=[ONE,ANOTHER]."""
 
+_ROOTED = ("experiment", "suite")
+"""Config groups whose files set keys at the root."""
+
 
 class _JobEnded(BaseException):
     """Raised when a job failed or was stopped, so that Hydra starts no further job of the sweep.
@@ -76,6 +79,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         sys.argv = [command[0], verb, *flags(arguments), *composed.overrides.task]
         swept = _swept(composed.overrides.task, arguments)
         try:
+            if name == verb:  # a checkpoint may hold keys that others were interpolated from
+                _refuse_unread_files(verb, arguments, config)
             ended = _run_job(verb, arguments, config)
         except BaseException as error:
             jobs.append(sweep.Job(swept, None))
@@ -214,7 +219,7 @@ def _refuse_hidden(arguments: Sequence[str]) -> None:
 def _refuse_taken_away(verb: str, arguments: Sequence[str]) -> None:
     """Raise if an override takes away a key or group that the verb itself reads."""
     keys, groups = own_of(verb)
-    groups -= {"experiment", "suite"}  # which set the keys of others
+    groups -= set(_ROOTED)
     for argument in arguments:
         key = argument[1:].partition("=")[0]
         if argument[:1] == "~" and key in keys | groups:
@@ -251,6 +256,32 @@ def _refuse_unread(verb: str, arguments: Sequence[str], config: DictConfig) -> N
                 f"+{key}: nothing reads it, expected a key or group of `seqnets {verb}`.\n"
                 f"  {near(key, _keys(verb, verb, arguments))}"
             )
+
+
+def _refuse_unread_files(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+    """Raise if one of the user's files sets a key that nothing reads."""
+    keys, groups = own_of(verb)
+    known = {_key_and_root(name)[1] for name in (*keys, *groups, *map(_added, arguments))}
+    text = OmegaConf.to_yaml(config)
+    for key in map(str, config):
+        read = key in known and not (key in _ROOTED and OmegaConf.is_dict(config[key]))
+        if read or re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text):
+            continue
+        if key in _ROOTED:
+            set_there = ", ".join(map(str, config[key]))
+            raise UsageError(
+                f"{key}: its file sets {key}.{set_there}, which nothing reads, expected "
+                f"{set_there}.\n  Begin the file with the line `# @package _global_`."
+            )
+        raise UsageError(
+            f"{key}: is set by a file, and nothing reads it, expected a key or group of "
+            f"`seqnets {verb}`.\n  {near(key, _keys(verb, verb, arguments))}"
+        )
+
+
+def _added(argument: str) -> str:
+    """The key that an override adds, which is judged as such."""
+    return _key_and_root(argument)[0] if argument[:1] == "+" else ""
 
 
 def _key_and_root(argument: str) -> tuple[str, str]:
