@@ -383,3 +383,32 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
     again = seqnets("train", "resume=last", "trainer.max_epochs=2")
 
     assert done.code == again.code == 0, done.err + again.err
+
+
+@pytest.mark.parametrize(
+    ("group", "lines", "told"),
+    [
+        ("model", ["hidden_size: ["], "a file is not YAML: while parsing"),
+        ("model", ["hidden_size: 3"], "model: has no _target_, expected the class"),
+        ("optimizer", ["lr: 3"], "optimizer: has no _target_"),
+        ("logger", ["name: a"], "logger: has no _target_"),
+        ("callbacks", ["mine:", "  every: 3"], "callbacks.mine: has no _target_"),
+        (
+            "model",
+            ["_target_: seqnets.models.SequenceClassifier", "hidden_size: ${nothing.there}"],
+            "model.hidden_size: Interpolation key 'nothing.there' not found",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_ones_own_is_told_in_one_clean_error(
+    group, lines, told, seqnets, tmp_path
+):
+    folder = tmp_path / "conf" / group
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("\n".join(lines))
+
+    done = seqnets("train", "--config-dir", "conf", "dataset=parity", f"{group}=mine")
+
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/*"))

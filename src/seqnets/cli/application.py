@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from seqnets.cli import sweep
 from seqnets.cli.console import terminal
@@ -115,6 +116,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(verb, name, arguments, error) from error
+    except YAMLError as error:
+        raise UsageError(f"--config-dir: a file is not YAML: {error}") from error
     except ValueError as error:
         if not sweeps:
             raise
@@ -123,6 +126,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         sys.argv = command
         if verb == "train" and jobs and sweeps:
             sweep.show(terminal(), jobs)
+    if isinstance(end, OmegaConfBaseException):  # a value's, which was resolved by the job
+        raise UsageError(f"{end.full_key}: {str(end).splitlines()[0]}") from end
     if isinstance(end, BaseException):
         raise end
     return end

@@ -92,12 +92,26 @@ def check_new(key: str, path: Path | str, overwrite: bool) -> None:
         )
 
 
+def make_one(options: Any, allow: Sequence[str], key: str) -> Any:
+    """Make what a group of a configuration describes.
+
+    Raises:
+        ConfigError: It names no class; and as :func:`build` says.
+    """
+    if not isinstance(options, dict) or "_target_" not in options:
+        raise ConfigError(
+            f"{key}: has no _target_, expected the class that it is made of.\n"
+            "  Its file says it: _target_: MODULE.CLASS"
+        )
+    return build(options, allow, key)
+
+
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     """Make a dataset, read and check it."""
     options = config["dataset"]
     paths = [key for key in options if key.rpartition("_")[2] in ("path", "root", "cache")]
     check_filled(**{f"dataset.{key}": options[key] for key in paths})
-    data: DataModule = build(config["dataset"], allow, "dataset")
+    data: DataModule = make_one(config["dataset"], allow, "dataset")
     data.prepare_data()
     data.setup()
     return data
@@ -105,10 +119,11 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
 
 def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:
     """Make the model for what a dataset knows, with objective, optimizer and schedule."""
-    optimizer = build(config["optimizer"], allow, "optimizer")
-    scheduler = build(config["scheduler"], allow, "scheduler") or None
+    optimizer = make_one(config["optimizer"], allow, "optimizer")
+    schedule = config["scheduler"]
+    scheduler = make_one(schedule, allow, "scheduler") if schedule else None
     _try_out(optimizer, scheduler)
-    objective = build(config["objective"], allow, "objective")
+    objective = make_one(config["objective"], allow, "objective")
     model = make_model(config, known["sizes"], allow)
     return SequenceModule(model, objective, known, optimizer, scheduler)
 
@@ -132,7 +147,7 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: It asks for one that the dataset does not have, or has no such option.
     """
-    factory: Callable[..., nn.Module] = build(config["model"], allow, "model")
+    factory: Callable[..., nn.Module] = make_one(config["model"], allow, "model")
     parameters = inspect.signature(factory).parameters.values()
     asked = {p.name for p in parameters}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):

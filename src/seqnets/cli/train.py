@@ -29,11 +29,11 @@ from seqnets.cli.assemble import (
     check_seed,
     make_data,
     make_module,
+    make_one,
     make_trainer,
     plain,
     trainer_errors,
 )
-from seqnets.cli.build import build
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.main import FULL
 from seqnets.cli.names import UsageError, shell
@@ -146,8 +146,11 @@ def _train(
     data = make_data(options, allow)
     module = make_module(options, data.describe(), allow)
     module.card["config"] = {**options, "resume": None}
-    built = build(options["callbacks"], allow, "callbacks") or {}
-    named = {name: callback for name, callback in built.items() if callback is not None}
+    named = {
+        name: make_one(callback, allow, f"callbacks.{name}")
+        for name, callback in (options["callbacks"] or {}).items()
+        if callback is not None
+    }
     callbacks = list(named.values())
     padding = LambdaCallback(on_train_start=partial(_report_padding, data, console))
     start = LambdaCallback(on_train_start=partial(_mark_started, options, folder))
@@ -366,7 +369,7 @@ def _extended_limits(
 
 def _make_trainer(options: Config, folder: Path, callbacks: list[Callback]) -> Trainer:
     allow = options["allow"]
-    logger_of = build(options["logger"], allow, "logger")
+    logger_of = make_one(options["logger"], allow, "logger") if options["logger"] else None
     return make_trainer(
         options,
         allow,
