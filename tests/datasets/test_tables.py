@@ -73,6 +73,29 @@ def test_rows_of_parquet_come_as_they_are(file):
     ]
 
 
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_times_of_parquet_come_to_the_microsecond(zone, tmp_path):
+    from pyarrow import parquet
+
+    nanoseconds = pyarrow.array([1_700_000_000_000_001_999], pyarrow.timestamp("ns", zone))
+    parquet.write_table(pyarrow.table({"x": [1], "time": nanoseconds}), tmp_path / "a.parquet")
+
+    ((_, row),) = read(tmp_path / "a.parquet")
+
+    assert row["x"] == 1
+    assert row["time"].replace(tzinfo=None).isoformat() == "2023-11-14T22:13:20.000001"
+
+
+def test_a_time_of_parquet_that_no_calendar_has_is_refused(tmp_path):
+    from pyarrow import parquet
+
+    times = pyarrow.array([10**18], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"time": times}), tmp_path / "a.parquet")
+
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

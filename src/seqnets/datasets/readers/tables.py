@@ -26,7 +26,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
       one is None. Quotes are those of CSV in both.
     - ``.jsonl``, ``.ndjson``: UTF-8; an object a line; cells are as they are, rows may differ in
       their columns.
-    - ``.parquet``: cells are as they are; rows are counted from 1.
+    - ``.parquet``: cells are as they are, times to the microsecond; rows are counted from 1.
 
     Empty lines are passed over. Which columns there must be, and what in them, the caller checks:
     see :func:`need`, :func:`number` and :func:`text`.
@@ -215,11 +215,21 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
                     f"{path}: got the columns {', '.join(names)}, {twice!r} twice, expected each "
                     "name once."
                 )
+            times = {
+                place: pyarrow.timestamp("us", column.type.tz)
+                for place, column in enumerate(file.schema_arrow)
+                if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns"
+            }
             for batch in file.iter_batches():
+                for place, kind in times.items():  # Python's times have no nanoseconds
+                    whole = batch.column(place).cast(kind, safe=False)
+                    batch = batch.set_column(place, names[place], whole)
                 for row in batch.to_pylist():
                     count += 1
                     yield f"{path}, row {count}", row
-    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+    except (OSError, OverflowError, ValueError, pyarrow.ArrowException) as error:
+        if isinstance(error, DataError):
+            raise
         after = f", after row {count}" if count else ""
         raise DataError(f"{path}{after}: cannot be read as Parquet: {error}") from None
 
