@@ -39,8 +39,9 @@ def retune_optimizer(optimizer: Optimizer, schedule: Any, before: Options, now: 
     for group in optimizer.param_groups:
         for name in {"lr", "initial_lr"} & group.keys():
             group[name] = scaled(group[name])
-    for name in {"base_lrs", "_last_lr"} & vars(schedule or optimizer).keys():
-        setattr(schedule, name, [scaled(rate) for rate in getattr(schedule, name)])
+    of_schedule = {} if schedule is None else vars(schedule)
+    for name in {"base_lrs", "_last_lr"} & of_schedule.keys():
+        of_schedule[name] = [scaled(rate) for rate in of_schedule[name]]
 
 
 def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, now: Options) -> None:
