@@ -73,7 +73,7 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
         own: The verb's configuration file.
     """
     resume = given.get("resume")
-    started = _FOLDER in os.environ  # by a process that has settled which run "last" is
+    started = _FOLDER_VARIABLE in os.environ  # by a process that has settled which run "last" is
     if "output" in given and resume not in (None, "last", "auto") and not started:
         raise UsageError(
             "output: came with a run to resume, expected one of the two.\n"

@@ -229,10 +229,7 @@ class SequenceModule(LightningModule):
         self._resumed = None
 
     def _retune(self) -> None:
-        """Have what the configuration says of optimizer and schedule now, not as it was.
-
-        Their states, as torch saves them, have their options too.
-        """
+        """Apply options of optimizer and schedule that were changed for the resumed run."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self._plateau or self.lr_schedulers()
         of_optimizer, of_schedule = (
@@ -242,7 +239,7 @@ class SequenceModule(LightningModule):
         if isinstance(self.scheduler_factory, partial):
             make: Any = self.scheduler_factory.func
             if "total_steps" in inspect.signature(make).parameters:
-                make = partial(make, total_steps=_steps_of_the_run(self.trainer))
+                make = partial(make, total_steps=_total_steps(self.trainer))
             retune_schedule(schedule, make, *of_schedule)
         retune_optimizer(optimizer, schedule, *of_optimizer)
 

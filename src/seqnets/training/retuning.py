@@ -1,4 +1,7 @@
-"""Options of an optimizer and its schedule that are other ones from where a run goes on."""
+"""Options of an optimizer and its schedule that change when a run resumes.
+
+Their saved states hold their options too, and loading these would undo the change.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ import torch
 from torch.optim import Optimizer
 
 Options = Mapping[str, Any]
-"""What a configuration says of one of both: its class, and the options by name."""
+"""The configuration of an optimizer or schedule: its class, and its options by name."""
 
 
 def retune_optimizer(optimizer: Optimizer, schedule: Any, before: Options, now: Options) -> None:
-    """Give an optimizer, whose state is loaded, the options that are other ones now.
+    """Apply the changed options to an optimizer whose state has been loaded.
 
-    A learning rate is one to begin with: what a schedule has made of the old one it makes of the
-    new one, as if that had been there from the first step.
+    The learning rate is scaled along its schedule, as if the new one had been set from the first
+    step.
 
     Args:
-        optimizer: Made of the options as they are now, with the state of the run that goes on.
+        optimizer: Built from the new options, with the resumed run's state.
         schedule: Its schedule, with its state; None if there is none.
-        before: The options as they were.
-        now: The options as they are.
+        before: The options of the run so far.
+        now: The new options.
     """
     names = _changed(before, now) & optimizer.defaults.keys()
     for group in optimizer.param_groups:
@@ -45,16 +48,16 @@ def retune_optimizer(optimizer: Optimizer, schedule: Any, before: Options, now: 
 
 
 def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, now: Options) -> None:
-    """Give a schedule, whose state is loaded, the options that are other ones now.
+    """Apply the changed options to a schedule whose state has been loaded.
 
-    It is told what a new one of these options has and one of the old options has not, so that how
-    far it has come stays; the rate is another one from when it next advances.
+    Attributes that differ between schedules freshly built from the old and from the new options are
+    copied over, so progress is kept. The rate changes when the schedule next advances.
 
     Args:
-        schedule: Made of the options as they are now, with the state of the run that goes on.
-        make: Makes a schedule of its class from an optimizer and options.
-        before: The options as they were.
-        now: The options as they are.
+        schedule: Built from the new options, with the resumed run's state.
+        make: Builds a schedule of its class from an optimizer and options.
+        before: The options of the run so far.
+        now: The new options.
     """
     if not _changed(before, now):
         return
@@ -72,7 +75,7 @@ def _options(given: Options) -> dict[str, Any]:
 
 
 def _changed(before: Options, now: Options) -> set[str]:
-    """The options, by name, that are other ones now; none where it is another class."""
+    """Names of the options that changed; none if the class did."""
     if before.get("_target_") != now.get("_target_"):
         return set()
     return {name for name in {**before, **now} if before.get(name) != now.get(name)}
