@@ -11,6 +11,7 @@ import torch
 
 from seqnets import Recurrent, unroll
 from seqnets.cells import (
+    GatedCell,
     GRUCell,
     LayerNorm,
     LearnedState,
@@ -113,6 +114,26 @@ def test_sizes_and_options_of_cells_agree_with_the_reference(make, mode, using):
     cell = make() if make.args else make(3, 7)
 
     check_backend(cell, "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+class PiecesCell(GatedCell):
+    """Parameters read in pieces of several widths, by names that begin alike."""
+
+    gates = ("h",)
+    per_unit = ("p", "p_0", "p_0_6")
+
+    def step(self, wx, state):
+        (h,) = state
+        (u,) = self.recur(h)
+        scaled = self.p * h + self.p_0_6 * torch.cat([self.p[:2] * h[:, :2], h[:, 2:]], -1)
+        return (torch.tanh(wx + u + scaled) * self.p_0,)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pieces_of_parameters_have_names_of_their_own(mode, using):
+    using(loops(mode))
+
+    check_backend(PiecesCell(3, 6), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
 
 
 @pytest.mark.parametrize("split", [1, 2, 8])

@@ -82,12 +82,12 @@ class PassPrinter:
         columns = node.what
         assert columns.source == "parameter", columns  # subclasses handle the others
         place = self.kernel.pointer(f"p_{columns.key}")
+        name = f"v{place[1:]}_{columns.offset}_{node.width}"  # no pointer's name begins like this
         if not node.width:
-            return self.kernel.once(f"{place}_0", f"tl.load({place}).to(tl.float32)")
+            return self.kernel.once(name, f"tl.load({place}).to(tl.float32)")
         u = f"u_{self.index(node.width)}"
         first = f"{place} + {columns.offset}" if columns.offset else place
-        value = f"load_units({first}, {u}, {node.width})"
-        return self.kernel.once(f"{place}_{columns.offset}", value)
+        return self.kernel.once(name, f"load_units({first}, {u}, {node.width})")
 
     # Where things are.
 
