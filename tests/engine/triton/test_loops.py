@@ -136,6 +136,30 @@ def test_pieces_of_parameters_have_names_of_their_own(mode, using):
     check_backend(PiecesCell(3, 6), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
 
 
+class ManyGatesCell(GatedCell):
+    """More gates than a tile is split into."""
+
+    gates = tuple(f"g{i}" for i in range(17))
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(sum(w * torch.sigmoid(u) for w, u in zip(wx, uh, strict=True))),)
+
+
+class FirstUnitCell(GatedCell):
+    """One unit of a wide product, for all units."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h[:, :1]),)
+
+
+@pytest.mark.parametrize("cell_cls", [ManyGatesCell, FirstUnitCell])
+def test_products_that_a_tile_cannot_be_split_into_are_refused(cell_cls):
+    with pytest.raises(BackendError, match="a product has 17 times the units"):
+        unroll(cell_cls(3, 17), torch.randn(2, 3, 3), backend="triton")
+
+
 @pytest.mark.parametrize("split", [1, 2, 8])
 @pytest.mark.parametrize("resident", [True, False])
 def test_products_in_pieces_agree_with_the_reference(split, resident, using):

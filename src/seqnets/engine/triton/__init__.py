@@ -39,7 +39,8 @@ def refusal(request: Request) -> str | None:
         return reason
     if torch.compiler.is_compiling():
         return operator.refusal(request)
-    return access.refusal_of_size(x) or request.untraceable
+    reason = access.refusal_of_size(x) or request.untraceable
+    return reason or access.refusal_of_program(request.program)
 
 
 def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, State]:
