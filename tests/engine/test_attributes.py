@@ -167,6 +167,16 @@ def test_a_cell_that_is_another_one_at_every_call_is_left_to_the_plain_loop(monk
     assert "its attributes, or its class, were changed 4 times" in explanation.refusals["c"]
 
 
+def test_changes_of_other_classes_are_no_other_equations(monkeypatch):
+    monkeypatch.setattr(plans, "_MOST_TRACES", 4)
+    cell, x = Annealed(I, H), torch.randn(B, T, I)
+    for count in range(6):
+        monkeypatch.setattr(Branching, "count", count, raising=False)
+        unroll(cell, x)
+
+    assert explain(cell, x).chosen == "c"
+
+
 class Masked(GatedCell):
     """One with tensors that are neither parameters nor buffers."""
 

@@ -75,8 +75,8 @@ def _check_apart(module: SequenceModule, options: Config) -> None:
     """Raise UsageError for a file that data are read from: it is never overwritten."""
     to = Path(options["to"]).expanduser()
     of_dataset = (v for k, v in dataset_of(module, options).items() if k.endswith("path"))
-    for given in (options["input"], *of_dataset):
-        read = Path(given).expanduser() if isinstance(given, str) else to / "none"
+    given = [path for path in (options["input"], *of_dataset) if isinstance(path, str)]
+    for read in (Path(path).expanduser() for path in given):
         if to.exists() and read.exists() and to.samefile(read):
             raise UsageError(
                 f"to: {options['to']} is a file that data are read from, expected another.\n"

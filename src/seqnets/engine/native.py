@@ -105,9 +105,14 @@ def _before(request: Request) -> list[Tensor]:
     """The state before the first step, each (1, B, H): torch's kernels have layers first."""
     if request.given is not None:
         return [part.unsqueeze(0) for part in request.given]
-    x, (size, *others) = request.x, request.cell.state_sizes
-    h = x.new_zeros(1, x.shape[0], size)  # nobody writes to it, so that it can be c too
-    return [h, *(h if n == size else x.new_zeros(1, x.shape[0], n) for n in others)]
+    return _zeros(request.cell, request.x, 1)
+
+
+def _zeros(cell: Cell, x: Tensor, layers: int) -> list[Tensor]:
+    """A state of zeros, each part (layers, B, H)."""
+    size, *others = cell.state_sizes
+    h = x.new_zeros(layers, x.shape[0], size)  # nobody writes to it, so that it can be c too
+    return [h, *(h if n == size else x.new_zeros(layers, x.shape[0], n) for n in others)]
 
 
 def run_layers(
@@ -122,15 +127,9 @@ def run_layers(
         directions: D, 1 or 2.
         dropout: Probability of dropping an output between layers, now.
     """
-    if state is None:
-        h, *others = cells[0].state_sizes
-        zeros = x.new_zeros(len(cells), x.shape[0], h)
-        state = (
-            zeros,
-            *(zeros if n == h else x.new_zeros(len(cells), x.shape[0], n) for n in others),
-        )
+    before = _zeros(cells[0], x, len(cells)) if state is None else [*state]
     weights = [weight for cell in cells for weight in _weights(cell)]
-    y, *after = _call(cells, x, [*state], weights, directions, dropout)
+    y, *after = _call(cells, x, before, weights, directions, dropout)
     return y, tuple(after)
 
 
@@ -190,8 +189,8 @@ def flatten_parameters(cells: Sequence[Cell], directions: int = 1) -> None:
     sizes = cell.input_size, _mode(cell), cell.hidden_size, proj_size, len(cells) // directions
     with torch.no_grad(), torch.cuda.device_of(weights[0]):
         # (..., num_layers, batch_first, bidirectional)
-        each = len(weights) // len(cells)
-        torch._cudnn_rnn_flatten_weight(weights, each, *sizes, True, directions > 1)
+        stride = len(weights) // len(cells)
+        torch._cudnn_rnn_flatten_weight(weights, stride, *sizes, True, directions > 1)
 
 
 def _may_move(weight: Tensor) -> bool:

@@ -24,7 +24,7 @@ from seqnets.engine.trace import trace_projection, trace_step
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
 _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
-"""How often each cell was traced, in all its modes and with all values of its attributes."""
+"""How many equations each cell has had, in all its modes and with all values of its attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
 """Why cells that nothing can be compared with cannot be traced."""
 _MOST_TRACES = 32  # to trace and compile a step takes longer than many calls of the plain loop
@@ -123,14 +123,9 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     except (TypeError, RecursionError):  # an attribute that cannot be compared
         return _each_time(cell, (what, kinds, cell.training, now), make)
     changes, found = _known.get(key, (None, None))
+    if changes is None:
+        _count_equation(cell)
     if changes != now:  # an attribute of a class may be one that the equation reads
-        traces = _traces.get(cell.origin, 0) + 1
-        if traces > _MOST_TRACES:
-            raise Untraceable(
-                f"its attributes, or its class, were changed {_MOST_TRACES} times, and it was "
-                f"traced anew each time; instead: buffers for what changes"
-            )
-        _traces[cell.origin] = traces
         try:
             found = _apart(partial(make, cell))
         except Untraceable as reason:
@@ -139,6 +134,17 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
+
+
+def _count_equation(cell: Cell) -> None:
+    """Count one more equation of a cell; raise Untraceable if it has had too many."""
+    traces = _traces.get(cell.origin, 0) + 1
+    if traces > _MOST_TRACES:
+        raise Untraceable(
+            f"its attributes, or its class, were changed {_MOST_TRACES} times, and it was "
+            f"traced anew each time; instead: buffers for what changes"
+        )
+    _traces[cell.origin] = traces
 
 
 def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:

@@ -97,10 +97,10 @@ def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: flo
         return False
     if dropout and x.is_cuda:  # cuDNN's masks cannot be drawn again for second derivatives
         return False
-    backend = native.name if _is_small(cells[0], x) else "auto"
+    small = _is_small(cells[0], x)
     for place, cell in enumerate(cells):
         shape = (*x.shape[:2], x.shape[2] if place < directions else cell.input_size)
         request = make_request(cell, x.new_empty(shape), None, None, None, reverse=False)
-        if native.refusal(request) or choose(request, backend) != native.name:
+        if native.refusal(request) or not (small or choose(request, "auto") == native.name):
             return False
     return True
