@@ -14,7 +14,7 @@
 
 #ifdef SEQNETS_DOUBLE
 typedef double real;
-typedef int64_t word;
+typedef long long word;
 #define LIBM(name) name
 #define X86_TYPE pd
 #define MANTISSA 52             /* bits */
@@ -85,13 +85,10 @@ static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437
 
 #ifdef __AVX512F__
 #define VECTOR_BYTES 64
-#define X86_WIDTH _mm512
 #elif defined __AVX__
 #define VECTOR_BYTES 32
-#define X86_WIDTH _mm256
 #else
 #define VECTOR_BYTES 16
-#define X86_WIDTH _mm
 #endif
 
 /* Vectors of sums that stay in registers. Of 32, ARM has one for each factor, which AVX-512 reads
@@ -102,13 +99,6 @@ static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437
 #define SUMS 20
 #else
 #define SUMS 12
-#endif
-
-#ifdef __SSE2__
-#include <immintrin.h>
-#define X86(name) X86_JOIN(X86_WIDTH, name, X86_TYPE)
-#define X86_JOIN(width, name, type) X86_PASTE(width, name, type)
-#define X86_PASTE(width, name, type) width##_##name##_##type
 #endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
@@ -123,6 +113,45 @@ typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
 
 #define LANES ((int)(sizeof(vec) / sizeof(real)))
 
+/* Instructions of x86 that the vector extensions cannot express. GCC's builtins are called by name:
+ * it needs longer to read immintrin.h than to compile a small loop. Clang's have other names. */
+
+#ifdef __SSE2__
+#define X86_JOIN(before, type, after) X86_PASTE(before, type, after)
+#define X86_PASTE(before, type, after) before##type##after
+
+#if defined __clang__ && defined __AVX512F__
+#include <immintrin.h>
+#define X86(name) X86_JOIN(_mm512_##name##_, X86_TYPE, )
+#define X86_LOAD(p, mask) X86(maskz_loadu)(mask, p)
+#define X86_STORE(p, mask, x) X86(mask_storeu)(p, mask, x)
+#elif defined __clang__ && defined __AVX__
+#include <immintrin.h>
+#define X86(name) X86_JOIN(_mm256_##name##_, X86_TYPE, )
+#define X86_LOAD(p, mask) X86(maskload)(p, (__m256i)(mask))
+#define X86_STORE(p, mask, x) X86(maskstore)(p, (__m256i)(mask), x)
+#elif defined __clang__
+#include <immintrin.h>
+#define X86(name) X86_JOIN(_mm_##name##_, X86_TYPE, )
+#elif defined __AVX512F__
+#define X86(name) X86_JOIN(__builtin_ia32_##name, X86_TYPE, 512_mask)
+#define X86_LOAD(p, mask) X86(loadu)(p, (vec){0}, mask)
+#define X86_STORE(p, mask, x) X86(storeu)(p, x, mask)
+#elif defined __AVX__
+#define X86(name) X86_JOIN(__builtin_ia32_##name, X86_TYPE, 256)
+#define X86_LOAD(p, mask) X86(maskload)((const vec *)(p), mask)
+#define X86_STORE(p, mask, x) X86(maskstore)((vec *)(p), mask, x)
+#else
+#define X86(name) X86_JOIN(__builtin_ia32_##name, X86_TYPE, )
+#endif
+
+#if defined __AVX512F__ && !defined __clang__
+#define X86_ALL(x) , x, -1, 4 /* in all lanes, rounded as is set */
+#else
+#define X86_ALL(x)
+#endif
+#endif
+
 /* Memory. */
 
 INLINE vec v_set(real x) { return x - (vec){0}; }
@@ -135,21 +164,22 @@ INLINE vec v_load(const real *p) {
 
 INLINE void v_store(real *p, vec x) { memcpy(p, &x, sizeof x); }
 
-#if defined __AVX__ && !defined __AVX512F__
-INLINE __m256i v_first(int n) {
+#ifdef __AVX512F__
+#define FIRST(n) ((1u << (n)) - 1)
+#elif defined __AVX__
+#define FIRST(n) v_first(n)
+INLINE ivec v_first(int n) {
     ivec lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
-    return (__m256i)(lane < n);
+    return lane < n;
 }
 #endif
 
 /* The first n lanes; the others are 0, and their memory is not touched. */
 INLINE vec v_load_n(const real *p, int n) {
     if (n == LANES) return v_load(p);
-#ifdef __AVX512F__
-    return X86(maskz_loadu)((1u << n) - 1, p);
-#elif defined __AVX__
-    return X86(maskload)(p, v_first(n));
+#ifdef __AVX__
+    return X86_LOAD(p, FIRST(n));
 #else
     vec x = {0};
     UNROLL for (int i = 0; i < LANES - 1; i++)
@@ -163,10 +193,8 @@ INLINE void v_store_n(real *p, vec x, int n) {
         v_store(p, x);
         return;
     }
-#ifdef __AVX512F__
-    X86(mask_storeu)(p, (1u << n) - 1, x);
-#elif defined __AVX__
-    X86(maskstore)(p, v_first(n), x);
+#ifdef __AVX__
+    X86_STORE(p, FIRST(n), x);
 #else
     UNROLL for (int i = 0; i < LANES - 1; i++)
         if (i < n) p[i] = x[i];
@@ -207,7 +235,7 @@ INLINE vec v_where(vec c, vec a, vec b) { return v_pick(c != 0, a, b); }
 /* b where one of them is NaN. */
 INLINE vec v_upper(vec a, vec b) {
 #ifdef __SSE2__
-    return X86(max)(a, b);
+    return X86(max)(a, b X86_ALL(b));
 #else
     return v_pick(a > b, a, b);
 #endif
@@ -215,7 +243,7 @@ INLINE vec v_upper(vec a, vec b) {
 
 INLINE vec v_lower(vec a, vec b) {
 #ifdef __SSE2__
-    return X86(min)(a, b);
+    return X86(min)(a, b X86_ALL(b));
 #else
     return v_pick(a < b, a, b);
 #endif
@@ -243,7 +271,7 @@ INLINE vec v_reciprocal(vec x) { return 1 / x; }
 
 INLINE vec v_sqrt(vec x) {
 #ifdef __SSE2__
-    return X86(sqrt)(x);
+    return X86(sqrt)(x X86_ALL(x));
 #else
     for (int i = 0; i < LANES; i++) x[i] = LIBM(sqrt)(x[i]);
     return x;
@@ -308,7 +336,7 @@ INLINE vec v_expm1_rest(vec x, vec *n) {
 /* 2^n p for a whole n and a p near 1. */
 INLINE vec v_scaled(vec p, vec n) {
 #ifdef __AVX512F__
-    return X86(scalef)(p, n);
+    return X86(scalef)(p, n X86_ALL(n));
 #else
     vec half = n * (real)0.5 + ROUND - ROUND;
     return p * v_pow2(half) * v_pow2(n - half);
