@@ -1,5 +1,7 @@
 """Every cell that seqnets exports, found so that a new one cannot be forgotten."""
 
+import pytest
+
 from seqnets import cells
 from seqnets.cells.convolutional import ConvolutionalCell
 
@@ -16,6 +18,26 @@ FINAL_CELLS = [
 
 TRACED_CELLS = [cell for cell in FINAL_CELLS if not issubclass(cell, ConvolutionalCell)]
 """Those whose step the engine can say as a graph: all but convolutions."""
+
+ONE_OF_EACH_KIND = (
+    cells.ClockworkRNNCell,  # units that rest, and know the time
+    cells.ConvLSTMCell,  # frames, which no loop is compiled for
+    cells.GRUCell,
+    cells.LRUCell,  # linear in its state, complex numbers
+    cells.LSTMCell,  # two states
+    cells.MinGRUCell,  # linear in its state
+    cells.OriginalGRUCell,  # a product of a product
+    cells.PeepholeLSTMCell,  # diagonal weights
+    cells.PhasedLSTMCell,  # times between steps
+    cells.RecurrentHighwayCell,  # several updates a step
+    cells.SLSTMCell,  # weights by heads, four states
+)
+
+
+def mostly_slow(values, quick=ONE_OF_EACH_KIND):
+    """The values of a parameter, all but the quick ones marked slow."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
 
 PROJECTING = [cell for cell in FINAL_CELLS if getattr(cell, "projects", False)]
 

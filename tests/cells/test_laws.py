@@ -2,12 +2,13 @@ from functools import partial
 
 import pytest
 
-from seqnets.cells import LSTMCell, PhasedLSTMCell, RNNCell
+from seqnets.cells import GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell, RNNCell
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.testing import check_cell, check_layer
 
-from .final import FINAL_CELLS, PROJECTING, sized, width
+from .final import FINAL_CELLS, PROJECTING, mostly_slow, sized, width
 
+QUICK = (GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell)
 BOTH_WAYS = ("chunks", "steps", "causality")
 
 
@@ -30,7 +31,7 @@ def test_relu_network_obeys_the_laws_of_recurrence():
     check_cell(partial(RNNCell, hidden_size=4, nonlinearity="relu"))
 
 
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, QUICK))
 def test_every_layer_around_a_cell_obeys_the_laws_of_recurrence(cell_cls):
     make = partial(sized, cell_cls, 3, 3)
     shut = ("usefulness",) * (cell_cls is PhasedLSTMCell)  # in evaluation a unit may never open

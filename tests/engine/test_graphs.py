@@ -7,15 +7,17 @@ from torch.export import Dim
 import seqnets
 from seqnets import Hierarchical, Recurrent, Reversed, models
 from seqnets.cells import (
+    ConvLSTMCell,
     DeepTransition,
     GRUCell,
+    LRUCell,
     LSTMCell,
     MinGRUCell,
     PeepholeLSTMCell,
     RNNCell,
 )
 from seqnets.models import SequenceClassifier
-from tests.cells.final import FINAL_CELLS, sized
+from tests.cells.final import FINAL_CELLS, mostly_slow, sized
 from tests.cells.test_options import with_all
 
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
@@ -26,7 +28,7 @@ def _forget():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
 def test_compile_makes_one_graph_of_a_cell(cell_cls):
     layer = Recurrent(sized(cell_cls, 3, 5))
     x = torch.randn(2, 6, layer.input_size)
@@ -44,7 +46,7 @@ def test_compile_makes_one_graph_of_a_step_of_several_updates():
     torch.testing.assert_close(compiled(x), layer(x))
 
 
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
 def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cls):
     cell = sized(cell_cls, 3, 5)
     x = torch.randn(2, 6, cell.input_size)
@@ -117,14 +119,10 @@ def test_an_export_to_onnx_sees_torchs_own_operations(monkeypatch):
     torch.testing.assert_close(program.module()(other), layer(other))
 
 
-QUICK = ("LSTMCell", "GRUCell", "SLSTMCell", "ConvLSTMCell", "MinGRUCell", "LRUCell", "LTCCell")
-AT_LENGTH = [
-    pytest.param(cls, marks=[] if cls.__name__ in QUICK else pytest.mark.slow)
-    for cls in FINAL_CELLS
-]
+OPTIONED = (LSTMCell, ConvLSTMCell, LRUCell)
 
 
-@pytest.mark.parametrize("cell_cls", AT_LENGTH)
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, quick=OPTIONED))
 def test_compile_and_export_take_a_cell_with_all_options_that_apply(cell_cls):
     layer = Recurrent(with_all(sized(cell_cls, 3, 5))).eval()
     x = torch.randn(2, 4, layer.input_size)

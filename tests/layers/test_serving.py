@@ -11,7 +11,7 @@ import seqnets
 from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
-from tests.cells.final import FINAL_CELLS, sized
+from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, mostly_slow, sized
 from tests.engine.user_cells import USER_CELLS, BareCell
 
 B, T, I, H = 3, 9, 5, 20
@@ -37,6 +37,7 @@ LAYERS = {
     "in double precision": lambda: Recurrent(GRUCell(I, H)).double(),
     "untraceable": lambda: Recurrent(Drawing(I, H)),
 }
+QUICK = (*LAYERS, *(cell.__name__ for cell in ONE_OF_EACH_KIND))
 _BARE = [cell for cell in USER_CELLS if issubclass(cell, BareCell)]
 LAYERS |= {
     cell.__name__: lambda cell=cell: Recurrent(sized(cell, I, H)) for cell in (*FINAL_CELLS, *_BARE)
@@ -60,7 +61,7 @@ def fed(stream, x):
     return torch.stack([stream(x[:, t]).clone() for t in range(x.shape[1])], 1)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", mostly_slow(LAYERS, quick=QUICK))
 def test_steps_give_what_the_sequence_gives_at_once_and_a_reset_begins_again(name):
     layer = LAYERS[name]()
     x = torch.randn(B, T, layer.input_size, dtype=next(layer.parameters()).dtype)

@@ -7,7 +7,7 @@ from seqnets.cells import GRUCell, LSTMCell, Zoneout
 from seqnets.errors import ConfigError
 from seqnets.models import BahdanauAttention, LuongAttention, SequenceToSequence
 from seqnets.typing import END, IGNORE
-from tests.cells.final import TRACED_CELLS
+from tests.cells.final import TRACED_CELLS, mostly_slow
 
 X = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 0, 0], [3, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
@@ -52,7 +52,7 @@ def test_a_known_target_is_read_at_once_as_it_is_step_by_step(attention, feed):
         torch.testing.assert_close(weights, torch.stack(looked, 1))
 
 
-@pytest.mark.parametrize("cell", TRACED_CELLS)
+@pytest.mark.parametrize("cell", mostly_slow(TRACED_CELLS))
 def test_any_cell_reads_and_writes(cell):
     model = small(cell).eval()
 

@@ -29,7 +29,7 @@ from seqnets.engine.triton import access
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.backend import VARIANTS
-from tests.cells.final import TRACED_CELLS, sized
+from tests.cells.final import TRACED_CELLS, mostly_slow, sized
 from tests.engine.user_cells import USER_CELLS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy's
@@ -71,7 +71,9 @@ def test_every_cell_agrees_with_the_reference(cell_cls, mode, using):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("cell_cls", [LSTMCell, OriginalGRUCell])
+@pytest.mark.parametrize(
+    "cell_cls", mostly_slow([LSTMCell, OriginalGRUCell], quick=[OriginalGRUCell])
+)
 def test_requests_of_all_kinds_agree_with_the_reference(cell_cls, mode, using):
     using(loops(mode))
 

@@ -24,7 +24,7 @@ from seqnets.engine.plans import program_of
 from seqnets.engine.request import Request, make_request
 from seqnets.engine.triton import access, tiles
 from seqnets.testing import check_backend
-from tests.cells.final import TRACED_CELLS, sized
+from tests.cells.final import TRACED_CELLS, mostly_slow, sized
 from tests.engine.triton.test_loops import ALL_AT_ONCE, FLOAT32
 from tests.engine.user_cells import CascadeCell, LeakyCell, SelectiveCell
 
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 
 H200 = tiles.Device(132, 232448)
 LINEAR = [cls for cls in TRACED_CELLS if recurrences(program_of(sized(cls, 3, 5))) is not None]
+
+QUICK = (MinGRUCell, SRUCell, FPoolQRNNCell, HGRNCell, LeakyCell)
 
 
 @pytest.fixture(autouse=True, params=["whole", "in pieces"])
@@ -52,7 +54,7 @@ def test_the_cells_that_see_their_state_through_a_factor_alone_are_found():
     assert {MinGRUCell, SRUCell, QRNNCell, FPoolQRNNCell, HGRNCell} <= {*LINEAR}
 
 
-@pytest.mark.parametrize("cell_cls", [*LINEAR, LeakyCell])
+@pytest.mark.parametrize("cell_cls", mostly_slow([*LINEAR, LeakyCell], QUICK))
 def test_every_linear_cell_agrees_with_the_reference(cell_cls):
     check(cell_cls(3, 5) if cell_cls is LeakyCell else sized(cell_cls, 3, 5))
 

@@ -12,11 +12,12 @@ from seqnets.engine import scan
 from seqnets.engine.triton import access, tiles
 from seqnets.engine.triton import scan as kernels
 from seqnets.testing import check_backend
+from tests.cells.final import mostly_slow
 from tests.engine.test_scan import loop
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-STEPS = (1, 2, 63, 257, pytest.param(1000, marks=pytest.mark.slow))
+STEPS = (1, 2, *mostly_slow([63, 257, 1000], quick=[257]))
 
 
 @pytest.fixture(params=["whole", "in pieces"])
