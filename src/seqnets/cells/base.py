@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,60 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
+from seqnets.cells.changes import CellType
 from seqnets.cells.checks import check_names
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 
-class _CellType(ABCMeta):
-    """Counts changes to classes' attributes, so that engines can drop what they derived from them.
-
-    Attributes:
-        changes: Attributes set or deleted so far, over all classes of cells.
-    """
-
-    changes = 0
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if not _is_internal(name):
-            _CellType.changes += 1
-
-    def __delattr__(cls, name: str) -> None:
-        super().__delattr__(name)
-        _CellType.changes += 1
-
-    def declare(cls, name: str, value: Any) -> None:
-        """Set an attribute of a class under construction; not counted as a change."""
-        super().__setattr__(name, value)
-
-
-def _is_internal(name: str) -> bool:
-    """Whether Python sets the attribute of this name on classes by itself."""
-    return name.startswith(("__", "_abc_"))
-
-
-@lru_cache(maxsize=1024)  # called at every step
-def is_counted(kind: type[Any]) -> bool:
-    """Whether changes to a class and all its bases are counted: true of classes of cells only."""
-    return all(isinstance(base, _CellType) for base in users_classes(kind))
-
-
-def users_classes(kind: type[Any]) -> list[type[Any]]:
-    """A class and its bases, without those from libraries."""
-    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
-
-
-_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}  # classes assumed not to change
-
-
-def class_changes() -> int:
-    """How often an attribute of any class of cells has been changed so far."""
-    return _CellType.changes
-
-
-class Cell(nn.Module, metaclass=_CellType):
+class Cell(nn.Module, metaclass=CellType):
     """One step of a recurrence: from an input and a state to the next state.
 
     A step has two parts: :meth:`project` depends on the input alone, so that an engine can compute

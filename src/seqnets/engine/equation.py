@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes, is_counted, users_classes
+from seqnets.cells.changes import CellType, class_changes, is_counted, users_classes
 from seqnets.engine.graph import Untraceable
 
 
@@ -49,7 +49,7 @@ def _code(kind: Any) -> tuple[Any, ...]:
     """
     if is_counted(kind):
         return tuple([method.__code__ for method in _methods_of_cell(kind, class_changes())])
-    others = [base for base in users_classes(kind) if not isinstance(base, type(Cell))]
+    others = [base for base in users_classes(kind) if not isinstance(base, CellType)]
     plain = [
         (name, _frozen(member, ()))
         for base in others

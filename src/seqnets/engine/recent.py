@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.base import class_changes, is_counted
+from seqnets.cells.changes import class_changes, is_counted
 from seqnets.engine import native
 from seqnets.engine.request import under_transform
 

@@ -1,0 +1,54 @@
+"""Counts changes to the classes of cells, so that engines can drop what they derived from them."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from functools import lru_cache
+from typing import Any
+
+_LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
+"""Top-level packages whose classes are assumed not to change."""
+
+
+class CellType(ABCMeta):
+    """The class of all classes of cells, which counts changes to their attributes.
+
+    Attributes:
+        changes: Attributes set or deleted so far, over all classes of cells.
+    """
+
+    changes = 0
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not _is_internal(name):
+            CellType.changes += 1
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        CellType.changes += 1
+
+    def declare(cls, name: str, value: Any) -> None:
+        """Set an attribute of a class under construction; not counted as a change."""
+        super().__setattr__(name, value)
+
+
+def class_changes() -> int:
+    """How often an attribute of any class of cells has been changed so far."""
+    return CellType.changes
+
+
+@lru_cache(maxsize=1024)  # called at every step
+def is_counted(kind: type[Any]) -> bool:
+    """Whether changes to a class and all its bases are counted: true of classes of cells only."""
+    return all(isinstance(base, CellType) for base in users_classes(kind))
+
+
+def users_classes(kind: type[Any]) -> list[type[Any]]:
+    """A class and its bases, without those from libraries."""
+    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
+
+
+def _is_internal(name: str) -> bool:
+    """Whether Python sets the attribute of this name on classes by itself."""
+    return name.startswith(("__", "_abc_"))
