@@ -108,8 +108,8 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         ),
         (["train", "model/attention=luong"], "this model has no attention, expected one that has"),
         (["benchmark", "suite/kind=cpu"], "suite/kind: is no key or group"),
-        (["evaluate", "checkpoint=a", "model.hidden_size=1"], "is what the checkpoint says"),
-        (["predict", "checkpoint=a", "+model.hidden_size=1"], "is what the checkpoint says"),
+        (["evaluate", "checkpoint=a", "model.hidden_size=1"], "is determined by the checkpoint"),
+        (["predict", "checkpoint=a", "+model.hidden_size=1"], "is determined by the checkpoint"),
         (["generate", "checkpoint=a", "model/cell=gru"], "`seqnets generate` takes allow, chec"),
         (
             ["benchmark", "seconds=1"],
@@ -145,7 +145,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "dataset.path=a,b"], "A text with a comma: \"dataset.path='a,b'\"\n"),
         (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
         (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
-        (["train", "~seed"], "~seed: takes away what `seqnets train` reads"),
+        (["train", "~seed"], "~seed: removes what `seqnets train` needs"),
         (
             ["train", "~model.hiden_size"],
             "model.hiden_size: is no key or group of `seqnets train`.\n"

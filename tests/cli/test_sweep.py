@@ -146,7 +146,7 @@ def test_a_sweep_over_nothing_is_refused(nothing, told, seqnets):
 
     assert done.code == 2
     assert done.err == (
-        f"UsageError: {nothing}: fits nothing, expected one value or more to try.\n  {told}\n"
+        f"UsageError: {nothing}: matches nothing, expected at least one value to try.\n  {told}\n"
     )
 
 

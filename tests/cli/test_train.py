@@ -321,7 +321,7 @@ def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     done = seqnets("train", "resume=last", "dataset=parity")
 
     assert done.code == 2
-    assert "is what the checkpoint says" in done.err
+    assert "is determined by the checkpoint" in done.err
 
 
 def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path):

@@ -53,7 +53,8 @@ def _query(line: str) -> None:
     elif words[1] == "list":
         print(" ".join(KINDS))
     elif words[1] in VERBS and words[1] != "completion":
-        from seqnets.cli.application import flags, run
+        from seqnets.cli.application import run
+        from seqnets.cli.arguments import config_flags
 
         os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+", "seqnets", line)
-        run(words[1], [*flags(words), "--shell-completion", "query=bash"])
+        run(words[1], [*config_flags(words), "--shell-completion", "query=bash"])

@@ -6,10 +6,10 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
+from seqnets.cli.keys import groups_of
 from seqnets.cli.listing import configs, options
 
 _KEYS = "Keys, and their values where nothing is said (???: there is none):"
@@ -31,20 +31,6 @@ def help_of(verb: str, folders: Sequence[Path]) -> str:
         more = f"`seqnets {verb} --cfg job` prints what they set, for KEY=VALUE to change."
         blocks.append(f"{_GROUPS}\n\n{groups}\n\n{more}")
     return "\n\n".join([*blocks, *filter(None, [told.footer])]) + "\n"
-
-
-def own_of(verb: str) -> tuple[set[str], set[str]]:
-    """Return the keys and the groups that a verb's configuration starts from."""
-    own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
-    groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
-    return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
-
-
-def groups_of(verb: str, folders: Sequence[Path]) -> set[str]:
-    """Return the groups that a verb starts from, and those within them."""
-    _, chosen = own_of(verb)
-    there = {str(p.parent.relative_to(f)) for f in folders for p in f.rglob("*.yaml")}
-    return {g for g in there if any(g == one or g.startswith(f"{one}/") for one in chosen)}
 
 
 def _groups(verb: str, folders: Sequence[Path]) -> Iterator[str]:

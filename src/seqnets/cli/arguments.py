@@ -1,0 +1,66 @@
+"""What a command line says: its overrides, and where the user's own configurations are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from seqnets.cli.names import override
+
+MULTIRUN = ("-m", "--multirun")
+"""The flags that ask for a sweep."""
+
+
+def parsed(arguments: Sequence[str]) -> list[Override]:
+    """The overrides of a command line, by Hydra's grammar.
+
+    Raises:
+        OverrideParseException: The grammar does not allow one of them.
+    """
+    given = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+    return OverridesParser.create().parse_overrides(given)
+
+
+def key_and_root(argument: str) -> tuple[str, str]:
+    """The key or group that an override sets, and the first part of its name."""
+    key = argument.lstrip("+").partition("=")[0].partition("@")[0]
+    return key, re.split("[./]", key)[0]
+
+
+def quoted(argument: str) -> str:
+    """The argument, in which a prompt is quoted so that Hydra takes it literally."""
+    key, _, text = argument.partition("=")
+    is_quoted = re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
+    return override(key, text) if key == "prompt" and not is_quoted else argument
+
+
+def swept_values(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
+    """The values in which a job of a sweep may differ from the others, by key.
+
+    Args:
+        overrides: The job's overrides.
+        arguments: The command line of the whole sweep.
+    """
+    several = {o.get_key_element() for o in parsed(arguments) if o.is_sweep_override()}
+    fixed = {argument.partition("=")[0] for argument in arguments} - several
+    pairs = (override.partition("=")[::2] for override in overrides)
+    return {key: value for key, value in pairs if key not in fixed}
+
+
+def config_flags(arguments: Sequence[str]) -> list[str]:
+    """The ``--config-dir`` flag of a command line, with its value; empty without one."""
+    for place, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd"):
+            return list(arguments[place : place + 2])
+        if argument.startswith("--config-dir="):
+            return [argument]
+    return []
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folder of the user's own configurations; empty if the command line names none."""
+    return [Path(flag.removeprefix("--config-dir=")) for flag in config_flags(arguments)[-1:]]

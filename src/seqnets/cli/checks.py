@@ -1,0 +1,138 @@
+"""Checks of a command line, for what Hydra would accept but ignore or misunderstand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from hydra.core.override_parser.types import Glob
+from omegaconf import DictConfig, OmegaConf
+
+from seqnets.cli.arguments import config_folders, key_and_root, parsed
+from seqnets.cli.keys import LIST_GROUPS, known_keys, own_of
+from seqnets.cli.listing import configs, options
+from seqnets.cli.names import UsageError, near
+
+_ROOTED = ("experiment", "suite")
+"""Config groups whose files set keys at the root."""
+
+
+def check_arguments(verb: str, arguments: Sequence[str]) -> None:
+    """Check a command line before its configuration is composed.
+
+    Raises:
+        UsageError: It would hide a file of the user's, remove what the verb needs, change what a
+            checkpoint determines, give a group no name or too many, or sweep over no values.
+    """
+    _check_no_file_is_hidden(arguments)
+    _check_nothing_needed_is_removed(verb, arguments)
+    _check_checkpoint_is_not_contradicted(verb, arguments)
+    _check_groups_are_named(verb, arguments)
+    _check_sweeps_have_values(arguments)
+
+
+def _check_no_file_is_hidden(arguments: Sequence[str]) -> None:
+    for folder in config_folders(arguments):
+        for path in sorted(folder.rglob("*.yaml")):
+            if (configs() / path.relative_to(folder)).exists():
+                raise UsageError(
+                    f"--config-dir: {path} has the name of a file of seqnets' own, which would be "
+                    f"taken instead.\n  Give it another name."
+                )
+
+
+def _check_nothing_needed_is_removed(verb: str, arguments: Sequence[str]) -> None:
+    keys, groups = own_of(verb)
+    groups -= set(_ROOTED)
+    for argument in arguments:
+        key = argument[1:].partition("=")[0]
+        if argument[:1] == "~" and key in keys | groups:
+            choices = " or ".join(options(key, [configs()])) if key in groups else "VALUE"
+            raise UsageError(
+                f"{argument}: removes what `seqnets {verb}` needs, expected another value.\n"
+                f"  Give it as {key}={choices}."
+            )
+
+
+def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -> None:
+    keys, groups = own_of(verb)
+    if "checkpoint" not in keys:
+        return
+    for argument in arguments:
+        key, root = key_and_root(argument)
+        if "=" in argument and (configs() / root).is_dir() and root not in keys | groups:
+            raise UsageError(
+                f"{key}: is determined by the checkpoint, expected no override.\n"
+                f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."
+            )
+
+
+def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
+    for o in parsed(arguments):
+        group = o.key_or_group
+        if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
+            continue
+        value = o.value()
+        if isinstance(value, list) and group not in LIST_GROUPS:  # Hydra would take the last one
+            raise UsageError(
+                f"{group}: got several, {', '.join(map(str, value))}, expected one.\n"
+                f"  A run with each: seqnets {verb} -m {group}={','.join(map(str, value))}"
+            )
+        if not isinstance(value, (str, list)):
+            there = ", ".join(options(group, [configs()]))
+            raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
+
+
+def _check_sweeps_have_values(arguments: Sequence[str]) -> None:
+    for o in parsed(arguments):
+        key, value = o.key_or_group, o.value()
+        names = options(key, [configs(), *config_folders(arguments)])
+        if isinstance(value, Glob):
+            tried: Iterable[object] = value.filter([*names])
+        elif o.is_discrete_sweep():
+            tried = o.sweep_iterator()
+        else:
+            continue
+        if not any(True for _ in tried):  # Hydra would end at once, as if all were done
+            there = f"There are: {', '.join(names)}."
+            advice = there if names else f"Give them as {key}=ONE,ANOTHER."
+            raise UsageError(
+                f"{o.input_line}: matches nothing, expected at least one value to try.\n  {advice}"
+            )
+
+
+def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+    """Raise UsageError if an added key is read neither by the verb nor, as ${KEY}, by another."""
+    keys, groups = own_of(verb)
+    known = {key_and_root(name)[1] for name in (*keys, *groups, "hydra")}
+    text = OmegaConf.to_yaml(config)
+    for argument in arguments:
+        key, root = key_and_root(argument)
+        if argument[:1] == "+" and root not in known and f"${{{root}" not in text:
+            raise UsageError(
+                f"+{key}: nothing reads it, expected a key or group of `seqnets {verb}`.\n"
+                f"  {near(key, known_keys(verb, verb, arguments))}"
+            )
+
+
+def check_keys_of_files(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+    """Raise UsageError if a file of the user's sets a key that nothing reads."""
+    keys, groups = own_of(verb)
+    added = [argument for argument in arguments if argument[:1] == "+"]  # checked on their own
+    known = {key_and_root(name)[1] for name in (*keys, *groups, *added)}
+    text = OmegaConf.to_yaml(config)
+    for key in map(str, config):
+        misplaced = key in _ROOTED and OmegaConf.is_dict(config[key])
+        referred_to = re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)
+        if referred_to or (key in known and not misplaced):
+            continue
+        if misplaced:
+            set_there = ", ".join(map(str, config[key]))
+            raise UsageError(
+                f"{key}: its file sets {key}.{set_there}, which nothing reads, expected "
+                f"{set_there}.\n  Begin the file with the line `# @package _global_`."
+            )
+        raise UsageError(
+            f"{key}: is set by a file, and nothing reads it, expected a key or group of "
+            f"`seqnets {verb}`.\n  {near(key, known_keys(verb, verb, arguments))}"
+        )

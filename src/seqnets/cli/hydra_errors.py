@@ -1,0 +1,118 @@
+"""Hydra's errors in the words of seqnets, with names close to a mistyped one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from seqnets.cli.arguments import config_folders
+from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
+from seqnets.cli.listing import configs, options
+from seqnets.cli.names import UsageError, near, override, shell
+
+# How Hydra says that a key got several values, does not exist, or is added although it exists.
+_SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
+_UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)'"
+_PRESENT = r"Could not append to config. An item is already at '([^']+)'"
+
+
+def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) -> UsageError:
+    """The error to raise in place of one of Hydra's.
+
+    Args:
+        verb: The verb that was called.
+        base: The configuration that was overridden: the verb's, or a checkpoint's.
+        arguments: The command line.
+        error: An error of Hydra or OmegaConf.
+    """
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        # Hydra does not say what there is if the name was one of a list
+        known = error.options or list(options(group, [configs(), *config_folders(arguments)]))
+        if known:
+            return _unknown_option(group, option, known)
+    if several := re.match(_SEVERAL, text):
+        return _several_values(verb, several[2] or several[3], ambiguous=bool(several[1]))
+    if unknown := re.search(_UNKNOWN, text):
+        key = unknown[2].split("@")[0]
+        return _unknown_key(verb, base, arguments, key, to_set=unknown[1] == "override")
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return UsageError(
+            f"seqnets {verb}: {error.override} cannot be read, expected KEY=VALUE.\n"
+            f"  A value with special characters is quoted twice: \"{key}='{value}'\"."
+        )
+    if "BasicSweeper does not support" in text:
+        return UsageError(
+            f"seqnets {verb} -m: got an interval, expected values to be tried one by one.\n"
+            "  Give them as KEY=ONE,ANOTHER; hydra/sweeper=optuna searches in an interval."
+        )
+    if present := re.search(_PRESENT, text):
+        return UsageError(
+            f"+{present[1]}: is a key already, expected it without the +.\n"
+            f"  Give it as {present[1]}=VALUE."
+        )
+    causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
+    return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _unknown_option(group: str, option: str, known: Sequence[str]) -> UsageError:
+    if (group, option) == ("hydra/sweeper", "optuna"):
+        return UsageError(
+            "hydra/sweeper: optuna is not installed, expected the library of that name.\n"
+            "  Install it: pip install 'seqnets[optuna]'"
+        )
+    return UsageError(
+        f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
+        f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
+    )
+
+
+def _unknown_key(
+    verb: str, base: str, arguments: Sequence[str], key: str, to_set: bool
+) -> UsageError:
+    """The error for a key or group that does not exist, and was to be set or removed."""
+    if base != verb and (configs() / key).is_dir():
+        return UsageError(
+            f"{key}: is determined by the checkpoint, expected no other.\n"
+            f"  Single keys can be changed: {key}.KEY=VALUE."
+        )
+    choosers = choosers_of(key)
+    if choosers:
+        outer, _, inner = key.rpartition("/")
+        return UsageError(
+            f"{key}: this {outer} has no {inner}, expected one that has: {', '.join(choosers)}.\n"
+            f"  The dataset picks a {outer}; {outer}=NAME takes another."
+        )
+    keys = list(known_keys(verb, base, arguments))
+    how_to_add = ""
+    if to_set and key.rpartition(".")[0] in keys:
+        how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
+    return UsageError(
+        f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{how_to_add}"
+        f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
+    )
+
+
+def _several_values(verb: str, argument: str, ambiguous: bool) -> UsageError:
+    """The error for several values without -m.
+
+    Args:
+        verb: The verb that was called.
+        argument: The override.
+        ambiguous: Whether the values could also be meant as a list, or as a text with commas.
+    """
+    key, _, values = argument.partition("=")
+    lines = [
+        f"{key}: got several, {values}, expected one.",
+        f"A run with each: seqnets {verb} -m {shell(argument)}",
+    ]
+    is_value = ambiguous and not (configs() / key).is_dir()
+    if is_value or key in LIST_GROUPS:
+        lines.append(f"A list of them: {shell(f'{key}=[{values}]')}")
+    if is_value:
+        lines.append(f"A text with a comma: {shell(override(key, values))}")
+    return UsageError("\n  ".join(lines))
