@@ -818,10 +818,10 @@ def test_two_processes_go_on_with_the_last_run_of_a_folder(started, tmp_path):
 
 
 def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeypatch):
-    def train(*_):
+    def make_data(*_):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
 
-    monkeypatch.setattr("seqnets.cli.train._train", train)
+    monkeypatch.setattr("seqnets.cli.train.make_data", make_data)
 
     done = seqnets("train", "dataset=parity")
 

@@ -1,0 +1,99 @@
+"""What ended a run, and the commands that may follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+
+from seqnets.cli import report
+from seqnets.cli.assemble import Config
+from seqnets.cli.names import shell
+from seqnets.training import LanguageModelling, Objective
+from seqnets.training.callbacks import EarlyStopping
+from seqnets.training.callbacks.tensorboard import writer_of
+
+_MIN_PATIENCE = 5
+"""Minimum patience, in validations, suggested for resuming a run that stopped early."""
+
+
+def resuming(folder: Path, command: str) -> str:
+    """The command that resumes a run; ``command`` holds options that it needs as well."""
+    return f"{report.called('seqnets')} train {report.typed('resume', folder)}{command}"
+
+
+def follow_ups(
+    folder: Path,
+    kept: Path,
+    trainer: Trainer,
+    objective: Objective,
+    longer: Sequence[str],
+    command: str,
+) -> dict[str, str]:
+    """Return the follow-up commands for a finished run, by purpose.
+
+    Args:
+        folder: The run's folder.
+        kept: The checkpoint of the model to use.
+        trainer: The run's trainer.
+        objective: What the model was trained for.
+        longer: Overrides that extend the run.
+        command: Shell-quoted options that commands on this run need as well.
+    """
+    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
+    commands = {}
+    if writer_of(trainer) is not None:
+        all_runs = shell(report.shown(folder.parent.parent))
+        commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
+    if isinstance(objective, LanguageModelling):
+        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{command}"
+    elif type(objective).rows is not Objective.rows:
+        commands["to predict"] = f"{program} predict {checkpoint}{command}"
+    commands["to score"] = f"{program} evaluate {checkpoint}{command}"
+    commands["to go on"] = resuming(folder, "".join(f" {o}" for o in longer) + command)
+    return commands
+
+
+def early_stopping(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
+    """Return the config name and callback of early stopping, if it ended the run."""
+    stopping = ((name, c) for name, c in callbacks.items() if isinstance(c, EarlyStopping))
+    return next(((name, c) for name, c in stopping if c.reason is not None), None)
+
+
+def limit_reached(trainer: Trainer) -> str:
+    """Describe the limit that ended a run: "step 604 of trainer.max_steps=100"."""
+    reached = (
+        f"{unit} {done} of trainer.max_{unit}s={limit}"
+        for unit, done, limit in _limits(trainer)
+        if done >= limit >= 0
+    )
+    return next(reached, "trainer.max_time is over")
+
+
+def extended_limits(
+    options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, idle: bool
+) -> list[str]:
+    """Return overrides that extend a finished run by its original length.
+
+    The checkpoint stores the run's limits; an idle run wrote no checkpoint and needs all of them.
+    """
+    longer = [
+        f"trainer.max_{unit}s={-1 if limit < 0 else max(done, limit) + max(1, limit)}"
+        for unit, done, limit in _limits(trainer)
+        if limit >= 0 or idle
+    ]
+    if options["trainer"].get("max_time"):
+        longer.append("trainer.max_time=null")
+    if early is not None:
+        name, callback = early
+        patience = callback.wait_count + max(_MIN_PATIENCE, callback.patience)
+        longer.append(f"callbacks.{name}.patience={patience}")
+    return longer
+
+
+def _limits(trainer: Trainer) -> Iterator[tuple[str, int, int]]:
+    """Yield each limit of a run: unit, progress and maximum, -1 for no limit."""
+    for unit, done in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
+        limit = getattr(trainer, f"max_{unit}s")
+        yield unit, done, -1 if limit is None else limit

@@ -1,0 +1,152 @@
+"""A run's folder while the run trains: locked, with a log, and removed if no step was taken."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
+
+import seqnets
+from seqnets.cli import runs
+from seqnets.cli.assemble import Config
+from seqnets.cli.main import FULL
+from seqnets.cli.stopping import Stopped
+from seqnets.errors import ConfigError, SeqnetsError
+
+logger = logging.getLogger(__name__)
+
+FOLDER_VARIABLE = "SEQNETS_RUN_FOLDER"
+"""Environment variable that passes the run folder to the processes Lightning starts."""
+
+_PEER_LOST = ("closed by peer", "reset by peer", "remote process exited")
+"""Fragments of the Gloo and NCCL errors raised when a peer process has exited."""
+
+
+@dataclass
+class Running:
+    """A run's folder, and its trainer once created."""
+
+    folder: Path
+    trainer: Trainer | None = None
+
+
+@contextlib.contextmanager
+def running(existing: Path | None, options: Config, dataset: str) -> Iterator[Running]:
+    """Yield a run with its existing or new folder, locked and logged while training.
+
+    Raises:
+        ConfigError: The folder cannot be used, its disk is full, or processes were started by
+            another program.
+        SeqnetsError: Another process of the run has ended.
+    """
+    with _full_disk(), _in_folder(existing, options, dataset) as run, _lost_peers():
+        yield run
+
+
+def mark_started(options: Config, folder: Path, trainer: Trainer) -> None:
+    """Save the resolved configuration and clear the mark of a finished run."""
+    if trainer.is_global_zero:
+        runs.mark_unfinished(folder)
+        OmegaConf.save(OmegaConf.create(options), folder / "config.yaml")
+
+
+def open_log(folder: Path) -> None:
+    """Open the run's log, appending to an existing one."""
+    handler = _Log(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.name = FOLDER_VARIABLE
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("seqnets").setLevel(logging.INFO)
+    logger.info("seqnets %s: %s", seqnets.__version__, shlex.join(sys.argv[1:]))
+
+
+def _close_log() -> None:
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if h.name == FOLDER_VARIABLE]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+class _Log(logging.FileHandler):
+    """A log file that drops lines a full disk cannot take; the terminal reports the error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        """Ignore the error."""
+
+    def close(self) -> None:
+        """Close the file even if its buffer cannot be flushed."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+@contextlib.contextmanager
+def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator[Running]:
+    """Yield the run in its folder, which the first of its processes creates, locks and logs to."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        if FOLDER_VARIABLE not in os.environ:
+            raise ConfigError(
+                "trainer: another program started the processes, expected seqnets to.\n"
+                "  Call `seqnets train` once; trainer.devices says how many there are."
+            )
+        yield Running(Path(os.environ[FOLDER_VARIABLE]))
+        return
+    run = Running(existing or runs.new_folder(options["output"], dataset))
+    with _logged(run, new=existing is None), runs.locked(run.folder):
+        yield run
+
+
+@contextlib.contextmanager
+def _logged(run: Running, new: bool) -> Iterator[None]:
+    """Log how the run ends; remove the folder of a new run that fails before its first step."""
+    os.environ[FOLDER_VARIABLE] = str(run.folder)
+    try:
+        yield
+    except BaseException as error:
+        trace = None if isinstance(error, SeqnetsError | Stopped) else error
+        logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
+        if new and (run.trainer is None or run.trainer.global_step == 0):
+            _close_log()
+            shutil.rmtree(run.folder)
+        raise
+    finally:
+        del os.environ[FOLDER_VARIABLE]
+        _close_log()
+
+
+@contextlib.contextmanager
+def _full_disk() -> Iterator[None]:
+    """Turn a full disk into a ConfigError, whichever file of the run could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ConfigError(
+            f"output: the run's files cannot be written: {error.strerror}.\n"
+            "  Free some space or choose another folder (output=FOLDER). A run with a checkpoint "
+            "can be resumed."
+        ) from error
+
+
+@contextlib.contextmanager
+def _lost_peers() -> Iterator[None]:
+    """Turn the loss of a peer process into a SeqnetsError; the peer reports the cause itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(text in str(error) for text in _PEER_LOST):
+            raise
+        raise SeqnetsError(
+            "Training: another of its processes has ended, expected all to go on.\n"
+            "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
+            "checkpoint can be resumed."
+        ) from error
