@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import numbers
+import warnings
 from typing import Any
+
+from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import wrong_argument
 from seqnets.checks import check_choice
 from seqnets.engine import BACKENDS
-from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.torch_like import TorchLike
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
+from seqnets.layers.torch_base import TorchBase
 
 
 def check_is_layer(
     who: str, given: Any, what: str = "layer", expected: str = "a recurrent layer"
 ) -> None:
     """Raise ConfigError unless something has an ``output_size`` and ``Recurrent``'s interface."""
-    if isinstance(given, (type, Cell, TorchLike)) or not hasattr(given, "output_size"):
+    if isinstance(given, (type, Cell, TorchBase)) or not hasattr(given, "output_size"):
         raise wrong_argument(who, what, given, expected)
 
 
@@ -40,3 +44,45 @@ def cannot_step(who: str, runs: str) -> ConfigError:
         f"{who}: step was called, but {runs}.\n"
         f"  A step would need future inputs; call the layer with whole sequences."
     )
+
+
+def check_torch_options(
+    who: str, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, bidirectional: Any
+) -> None:
+    """Raise unless the options of a module like ``torch.nn.LSTM`` have its types and ranges.
+
+    Warns, as torch.nn does, where dropout has no layers to act between.
+    """
+    flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+    for flag, value in flags.items():
+        if not isinstance(value, bool):
+            raise DtypeError(f"{who}: {flag} should be of type bool, got {type(value).__name__}.")
+    if isinstance(num_layers, bool) or not isinstance(num_layers, numbers.Integral):
+        raise DtypeError(
+            f"{who}: num_layers should be of type int, got {type(num_layers).__name__}."
+        )
+    if num_layers < 1:
+        raise ConfigError(f"{who}: num_layers must be greater than zero.")
+    number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+    if not number or not 0 <= dropout <= 1:
+        raise ConfigError(f"{who}: dropout should be a number in range [0, 1], got {dropout!r}.")
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            f"{who}: dropout={dropout} acts between layers, and num_layers=1 has none.",
+            stacklevel=3,
+        )
+
+
+def check_packed(who: str, packed: PackedSequence) -> None:
+    """Raise ShapeError unless packed rows and their batch sizes fit each other."""
+    data, sizes = packed.data, packed.batch_sizes
+    if data.dim() != 2 or not len(sizes) or not bool((sizes > 0).all()):
+        raise ShapeError(
+            f"{who}: packed data is {tuple(data.shape)} with batch sizes {sizes.tolist()[:8]}, "
+            f"expected (sum of batch sizes, I) and positive sizes."
+        )
+    if bool((sizes[1:] > sizes[:-1]).any()) or int(sizes.sum()) != len(data):
+        raise ShapeError(
+            f"{who}: packed data has {len(data)} rows and batch sizes {sizes.tolist()[:8]}, "
+            f"expected non-increasing sizes that sum to the rows."
+        )

@@ -6,13 +6,9 @@ parameters live in these modules under torch.nn's names; cells provide only the 
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import numbers
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,129 +16,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from typing_extensions import Self
 
-from seqnets import cells, initializers
+from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.engine.stack import run_layers
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
+from seqnets.layers.checks import check_packed, check_torch_options
 from seqnets.layers.ragged import is_ragged, unroll_packed
+from seqnets.layers.torch_base import Device, TorchBase, leaf_call
 from seqnets.typing import State
 
-Device = torch.device | str | None
-_OPTIONS_DOC = "What the cell takes beyond these"
 
-
-class _TorchLike(nn.Module):
-    """Parameters under torch.nn's names, and the cells whose equations read them."""
-
-    cell_class: ClassVar[type[GatedCell]]
-    starts_as_torch: ClassVar[bool] = True
-    hidden_size: int
-    _cell_factories: dict[str, Callable[..., GatedCell]]
-    _bound_cells: dict[str, GatedCell]
-
-    def __init__(self) -> None:
-        super().__init__()
-        if not hasattr(self, "cell_class"):
-            base = next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
-            raise ConfigError(
-                f"{self._name}: has no cell, expected one.\n"
-                f"  Name it in the class statement: class Mine({base}, cell=MyCell)."
-            )
-        self._bound_cells = {}
-
-    def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cell is not None:
-            if not (isinstance(cell, type) and issubclass(cell, GatedCell)):
-                came = cell.__name__ if isinstance(cell, type) else repr(cell)
-                raise ConfigError(
-                    f"{cls.__name__}: cell is {came}, expected a class derived from GatedCell, "
-                    f"whose parameters have torch.nn's names.\n"
-                    f"  Use Recurrent, Bidirectional or DeepRNN with any other cell."
-                )
-            cls.cell_class = cell
-            cls.__doc__ = _docstring_with_arguments(cls)
-
-    def _check_names(self, options: Iterable[str]) -> None:
-        """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
-        known = {*_parameters_of(type(self)), *_parameters_of(self.cell_class)}
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
-                raise TypeError(
-                    f"{self._name}: unexpected keyword argument {name!r}, expected "
-                    f"{', '.join(near)}."
-                )
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
-
-        Modules generated for cells without a counterpart in torch.nn start as the cell does.
-        """
-        if self.starts_as_torch:
-            initializers.torch_uniform_(self, self.hidden_size)
-            return
-        for suffix, make in self._cell_factories.items():
-            for name, drawn in make().named_parameters():
-                getattr(self, name + suffix).data.copy_(drawn.detach())
-
-    def _declare(
-        self,
-        make: Callable[..., GatedCell],
-        suffix: str,
-        device: Device,
-        dtype: torch.dtype | None,
-    ) -> GatedCell:
-        """Register a cell's parameters and buffers here; return the cell with meta tensors."""
-        equation = make(device="meta")
-        inside = [name for name, _ in equation.named_children()]
-        if inside:
-            raise ConfigError(
-                f"{self._name}: {self.cell_class.__name__} has submodules or computed weights: "
-                f"{', '.join(inside)}, expected plain parameters.\n"
-                f"  torch.nn has no names for these.\n"
-                f"  Use Recurrent, Bidirectional or DeepRNN with the cell itself."
-            )
-        for name, like in equation.named_parameters():
-            parameter = nn.Parameter(torch.empty(like.shape, device=device, dtype=dtype))
-            self.register_parameter(name + suffix, parameter)
-        if equation._buffers:
-            real = make(device=device, dtype=dtype)  # buffers on "meta" hold no values
-            for name, buffer in real.named_buffers():
-                persistent = name not in real._non_persistent_buffers_set
-                self.register_buffer(name + suffix, buffer, persistent=persistent)
-        self._cell_factories[suffix] = make
-        return equation
-
-    def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
-        """The cell with this module's parameters; cached until one of them is replaced."""
-        compiling = torch.compiler.is_compiling()
-        bound = None if compiling else self._bound_cells.get(suffix)
-        if bound is None or not self._owns_parameters_of(bound, suffix):
-            own = (*equation._parameters.items(), *equation._buffers.items())
-            names = [name for name, tensor in own if tensor is not None]
-            bound = equation.bind({name: getattr(self, name + suffix) for name in names})
-            if not compiling and all(type(bound._parameters[n]) is nn.Parameter for n in names):
-                self._bound_cells[suffix] = bound
-        bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
-        return bound
-
-    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
-        """Whether all parameters of a bound cell are still this module's."""
-        own = self._parameters
-        return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bound_cells": {}}
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-
-class TorchLike(_TorchLike):
+class TorchLike(TorchBase):
     """A cell with the interface of ``torch.nn.LSTM``: deep, bidirectional, padded or packed.
 
     Name the cell in the class statement: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as
@@ -184,7 +70,7 @@ class TorchLike(_TorchLike):
     ) -> None:
         super().__init__()
         self._check_names(options)
-        self._check_options(num_layers, bias, batch_first, dropout, bidirectional)
+        check_torch_options(self._name, num_layers, bias, batch_first, dropout, bidirectional)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = int(num_layers)
@@ -262,7 +148,7 @@ class TorchLike(_TorchLike):
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
-            return _leaf_call(self, input, hx)
+            return leaf_call(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
@@ -297,36 +183,36 @@ class TorchLike(_TorchLike):
         ]
 
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
-        sizes = packed.batch_sizes
-        if packed.data.dim() != 2 or not len(sizes) or not bool((sizes > 0).all()):
-            raise ShapeError(
-                f"{self._name}: packed data is {tuple(packed.data.shape)} with batch sizes "
-                f"{sizes.tolist()[:8]}, expected (sum of batch sizes, I) and positive sizes."
-            )
-        if bool((sizes[1:] > sizes[:-1]).any()) or int(sizes.sum()) != len(packed.data):
-            raise ShapeError(
-                f"{self._name}: packed data has {len(packed.data)} rows and batch sizes "
-                f"{sizes.tolist()[:8]}, expected non-increasing sizes that sum to the rows."
-            )
+        check_packed(self._name, packed)
         self._check_features(packed.data)
-        sort, unsort = packed.sorted_indices, packed.unsorted_indices
+        sizes, sort, unsort = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        if not torch.jit.is_tracing() and sizes[-1] == sizes[0]:  # no padding
-            data = packed.data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
-            y, state = self._run(data, state, None)
-            data = y.transpose(0, 1).flatten(0, 1)
-        elif not torch.jit.is_tracing() and (is_ragged(sizes) or (self.training and self.dropout)):
-            # torch.nn draws its dropout masks without padding, too
-            data, state = self._in_dtype(packed.data, *self._run_packed(packed.data, sizes, state))
-        else:
-            x, lengths = pad_packed_sequence(PackedSequence(packed.data, sizes), batch_first=True)
-            y, state = self._in_dtype(x, *self._run(x, state, lengths))
-            data, sizes, *_ = pack_padded_sequence(y, lengths, batch_first=True)
+        data, state = self._run_packed(packed.data, sizes, state)
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
+
+    def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Run over packed rows, (N, I), without padding where it would change results or cost much.
+
+        Args:
+            data: All rows' first steps, then all second steps and so on, (N, I).
+            sizes: How many rows have each step, falling, (T,).
+            state: State before the first step, each (L*D, B, H), longest rows first.
+        """
+        tracing = torch.jit.is_tracing()
+        if not tracing and sizes[-1] == sizes[0]:  # all rows are equally long
+            x = data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
+            y, state = self._run(x, state, None)
+            return y.transpose(0, 1).flatten(0, 1), state
+        if not tracing and (is_ragged(sizes) or (self.training and self.dropout)):
+            # torch.nn draws its dropout masks without padding, too
+            return self._in_dtype(data, *self._run_rows(data, sizes, state))
+        x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)
+        y, state = self._in_dtype(x, *self._run(x, state, lengths))
+        return pack_padded_sequence(y, lengths, batch_first=True).data, state
 
     def _in_dtype(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
         """Outputs of packed sequences in the dtype of torch.nn's LSTM under autocast on a CPU.
@@ -358,8 +244,8 @@ class TorchLike(_TorchLike):
                 return found
         return self._run_layers(cells, _time_first(x), state, run_cell, concatenate)
 
-    def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Run over packed rows, (N, I)."""
+    def _run_rows(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Run over packed rows, (N, I), piece by piece."""
 
         def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
             return unroll_packed(cell, x, sizes, state, reverse)
@@ -445,6 +331,7 @@ class TorchLike(_TorchLike):
         return tuple(part.unsqueeze(1) if unbatched else part for part in parts)
 
     def _check_batch(self, state: State | None, rows: int) -> None:
+        """Raise ShapeError unless each part of a state is (L*D, B, H), with B ``rows``."""
         if state is None:
             return
         sizes = self._equations[0].state_sizes
@@ -460,34 +347,8 @@ class TorchLike(_TorchLike):
     def _as_torch(self, state: State) -> Any:
         return state[0] if len(state) == 1 else state
 
-    def _check_options(
-        self, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, bidirectional: Any
-    ) -> None:
-        flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
-        for flag, value in flags.items():
-            if not isinstance(value, bool):
-                raise DtypeError(
-                    f"{self._name}: {flag} should be of type bool, got {type(value).__name__}."
-                )
-        if isinstance(num_layers, bool) or not isinstance(num_layers, numbers.Integral):
-            raise DtypeError(
-                f"{self._name}: num_layers should be of type int, got {type(num_layers).__name__}."
-            )
-        if num_layers < 1:
-            raise ConfigError(f"{self._name}: num_layers must be greater than zero.")
-        number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-        if not number or not 0 <= dropout <= 1:
-            raise ConfigError(
-                f"{self._name}: dropout should be a number in range [0, 1], got {dropout!r}."
-            )
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                f"{self._name}: dropout={dropout} acts between layers, and num_layers=1 has none.",
-                stacklevel=3,
-            )
 
-
-class TorchLikeCell(_TorchLike):
+class TorchLikeCell(TorchBase):
     """A cell with the interface of ``torch.nn.LSTMCell``: one step, batched or not.
 
     Name the cell in the class statement:
@@ -539,7 +400,7 @@ class TorchLikeCell(_TorchLike):
             ShapeError: The input or a state has the wrong shape.
         """
         if isinstance(input, torch.fx.Proxy):
-            return _leaf_call(self, input, hx)
+            return leaf_call(self, input, hx)
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 1D or 2D, got {got} instead.")
@@ -572,12 +433,6 @@ class TorchLikeCell(_TorchLike):
         return part.unsqueeze(0)
 
 
-def _leaf_call(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
-    """Record a call of the module as one node, as ``torch.fx`` does for torch.nn's modules."""
-    tracer: Any = input.tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
-
-
 def _time_first(x: Tensor) -> Tensor:
     """A tensor (B, T, C) that is contiguous as (T, B, C), as in torch.nn.
 
@@ -585,27 +440,3 @@ def _time_first(x: Tensor) -> Tensor:
     """
     time_major = x.transpose(0, 1)
     return x if time_major.is_contiguous() else time_major.contiguous().transpose(0, 1)
-
-
-def _parameters_of(cls: type) -> set[str]:
-    """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            taken = inspect.getfullargspec(base.__init__)  # type: ignore[misc]
-            names |= {*taken.args[1:], *taken.kwonlyargs}
-            if taken.varkw is None:
-                break
-    return names
-
-
-def _docstring_with_arguments(cls: type[_TorchLike]) -> str:
-    """The class's docstring, completed by its base's arguments unless it has its own."""
-    cell = cls.cell_class
-    default = f"{cell.__name__} with torch.nn's interface."
-    own = inspect.cleandoc(cls.__dict__.get("__doc__") or default)
-    _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
-    if "Args:" in own or not found:
-        return own
-    beyond = ", ".join(sorted(_parameters_of(cell) - _parameters_of(cls))) or "nothing"
-    return f"{own}{found}{arguments.replace(_OPTIONS_DOC, f'{_OPTIONS_DOC}: {beyond}')}"

@@ -13,7 +13,8 @@ import torch
 from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.computed import ComputedCell
-from seqnets.layers.torch_like import Device, TorchLike, TorchLikeCell
+from seqnets.layers.torch_base import Device
+from seqnets.layers.torch_like import TorchLike, TorchLikeCell
 
 
 class RNN(TorchLike, cell=cells.RNNCell):

@@ -1,0 +1,165 @@
+"""What modules with torch.nn's interfaces have in common: parameters under torch.nn's names."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from seqnets import initializers
+from seqnets.cells import GatedCell
+from seqnets.errors import ConfigError
+
+Device = torch.device | str | None
+
+_OPTIONS_DOC = "What the cell takes beyond these"
+"""How the classes below begin the description of ``options``, which each cell's then completes."""
+
+
+class TorchBase(nn.Module):
+    """A module with its parameters under torch.nn's names, read by the equations of its cells.
+
+    Attributes:
+        cell_class: The cell, named in the class statement.
+        starts_as_torch: Whether parameters are drawn as torch.nn draws them, not as the cell does.
+        hidden_size: Units, H.
+    """
+
+    cell_class: ClassVar[type[GatedCell]]
+    starts_as_torch: ClassVar[bool] = True
+    hidden_size: int
+    _cell_factories: dict[str, Callable[..., GatedCell]]
+    _bound_cells: dict[str, GatedCell]
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not hasattr(self, "cell_class"):
+            base = next(k.__name__ for k in type(self).__mro__ if TorchBase in k.__bases__)
+            raise ConfigError(
+                f"{self._name}: has no cell, expected one.\n"
+                f"  Name it in the class statement: class Mine({base}, cell=MyCell)."
+            )
+        self._bound_cells = {}
+
+    def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cell is not None:
+            if not (isinstance(cell, type) and issubclass(cell, GatedCell)):
+                came = cell.__name__ if isinstance(cell, type) else repr(cell)
+                raise ConfigError(
+                    f"{cls.__name__}: cell is {came}, expected a class derived from GatedCell, "
+                    f"whose parameters have torch.nn's names.\n"
+                    f"  Use Recurrent, Bidirectional or DeepRNN with any other cell."
+                )
+            cls.cell_class = cell
+            cls.__doc__ = _docstring_with_arguments(cls)
+
+    def _check_names(self, options: Iterable[str]) -> None:
+        """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
+        known = {*_parameters_of(type(self)), *_parameters_of(self.cell_class)}
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
+                raise TypeError(
+                    f"{self._name}: unexpected keyword argument {name!r}, expected "
+                    f"{', '.join(near)}."
+                )
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
+
+        Modules generated for cells without a counterpart in torch.nn start as the cell does.
+        """
+        if self.starts_as_torch:
+            initializers.torch_uniform_(self, self.hidden_size)
+            return
+        for suffix, make in self._cell_factories.items():
+            for name, drawn in make().named_parameters():
+                getattr(self, name + suffix).data.copy_(drawn.detach())
+
+    def _declare(
+        self,
+        make: Callable[..., GatedCell],
+        suffix: str,
+        device: Device,
+        dtype: torch.dtype | None,
+    ) -> GatedCell:
+        """Register a cell's parameters and buffers here; return the cell with meta tensors."""
+        equation = make(device="meta")
+        inside = [name for name, _ in equation.named_children()]
+        if inside:
+            raise ConfigError(
+                f"{self._name}: {self.cell_class.__name__} has submodules or computed weights: "
+                f"{', '.join(inside)}, expected plain parameters.\n"
+                f"  torch.nn has no names for these.\n"
+                f"  Use Recurrent, Bidirectional or DeepRNN with the cell itself."
+            )
+        for name, like in equation.named_parameters():
+            parameter = nn.Parameter(torch.empty(like.shape, device=device, dtype=dtype))
+            self.register_parameter(name + suffix, parameter)
+        if equation._buffers:
+            real = make(device=device, dtype=dtype)  # buffers on "meta" hold no values
+            for name, buffer in real.named_buffers():
+                persistent = name not in real._non_persistent_buffers_set
+                self.register_buffer(name + suffix, buffer, persistent=persistent)
+        self._cell_factories[suffix] = make
+        return equation
+
+    def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
+        """The cell with this module's parameters; cached until one of them is replaced."""
+        compiling = torch.compiler.is_compiling()
+        bound = None if compiling else self._bound_cells.get(suffix)
+        if bound is None or not self._owns_parameters_of(bound, suffix):
+            own = (*equation._parameters.items(), *equation._buffers.items())
+            names = [name for name, tensor in own if tensor is not None]
+            bound = equation.bind({name: getattr(self, name + suffix) for name in names})
+            if not compiling and all(type(bound._parameters[n]) is nn.Parameter for n in names):
+                self._bound_cells[suffix] = bound
+        bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
+        return bound
+
+    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
+        """Whether all parameters of a bound cell are still this module's."""
+        own = self._parameters
+        return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bound_cells": {}}
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+
+def leaf_call(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
+    """Record a call of the module as one node, as ``torch.fx`` does for torch.nn's modules."""
+    tracer: Any = input.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
+
+
+def _parameters_of(cls: type) -> set[str]:
+    """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            taken = inspect.getfullargspec(base.__init__)  # type: ignore[misc]
+            names |= {*taken.args[1:], *taken.kwonlyargs}
+            if taken.varkw is None:
+                break
+    return names
+
+
+def _docstring_with_arguments(cls: type[TorchBase]) -> str:
+    """The class's docstring, completed by its base's arguments unless it has its own."""
+    cell = cls.cell_class
+    default = f"{cell.__name__} with torch.nn's interface."
+    own = inspect.cleandoc(cls.__dict__.get("__doc__") or default)
+    _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
+    if "Args:" in own or not found:
+        return own
+    beyond = ", ".join(sorted(_parameters_of(cell) - _parameters_of(cls))) or "nothing"
+    return f"{own}{found}{arguments.replace(_OPTIONS_DOC, f'{_OPTIONS_DOC}: {beyond}')}"
