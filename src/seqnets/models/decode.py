@@ -101,49 +101,90 @@ def beam_search(
         (length normalisation).
     """
     B, K = len(x), beam_size
-    limits = _limits(B, x.device, max_length)[:, None]
+    limits = _limits(B, x.device, max_length)
     _check("beam_search", K, limits, length_penalty)
     memory, state = model.read(x, lengths)
-    first_rows = torch.arange(B, device=x.device)[:, None]  # (B, 1)
-    rows = first_rows.expand(B, K).flatten()
+    first = torch.arange(B, device=x.device)[:, None]  # (B, 1)
+    rows = first.expand(B, K).flatten()
     memory, state = memory.select(rows), select_state(state, rows)
 
-    last = torch.full((B, K), END, device=x.device)
-    total = torch.full((B, K), -torch.inf, device=x.device)
-    total[:, 0] = 0  # all K begin alike, so that only one may count
-    size = torch.zeros_like(last)
-    running = torch.ones_like(last, dtype=torch.bool)
-    open_rows = torch.ones(B, dtype=torch.bool, device=x.device)
-    steps: list[tuple[Tensor, Tensor]] = []  # parents and tokens of each step, (B, K)
+    beams = _Beams(K, limits, length_penalty)
     looked: list[Tensor] = []
-    while open_rows.any():
-        logits, weights, state = model.write(last.flatten(), memory, state)
-        V = logits.shape[-1]
-        log_probs = logits.float().log_softmax(-1).view(B, K, V)
+    while beams.may_improve().any():
+        logits, weights, state = model.write(beams.last.flatten(), memory, state)
+        parents = beams.extend(logits.float().log_softmax(-1).view(B, K, -1))
+        state = select_state(state, (first * K + parents).flatten())
+        if weights is not None:
+            looked.append(weights.view(B, K, -1))
+    return beams.best(looked)
+
+
+class _Beams:
+    """The K best sequences of each row so far, ended or running.
+
+    Args:
+        beam_size: Sequences of a row, K.
+        limits: The most tokens of a row's sequences, (B,).
+        length_penalty: Exponent of the length penalty.
+
+    Attributes:
+        last: The last token of each sequence, (B, K).
+        total: Log-probability of each, (B, K).
+        size: Tokens of each, (B, K).
+        running: Which have not ended, (B, K).
+        steps: For each step, the sequences that were continued and their new tokens, (B, K).
+    """
+
+    def __init__(self, beam_size: int, limits: Tensor, length_penalty: float) -> None:
+        self.limits, self.length_penalty = limits[:, None], length_penalty
+        self.last = torch.full((len(limits), beam_size), END, device=limits.device)
+        self.total = torch.full(self.last.shape, -torch.inf, device=limits.device)
+        self.total[:, 0] = 0  # all K begin alike, so that only one may count
+        self.size = torch.zeros_like(self.last)
+        self.running = torch.ones_like(self.last, dtype=torch.bool)
+        self.steps: list[tuple[Tensor, Tensor]] = []
+
+    def extend(self, log_probs: Tensor) -> Tensor:
+        """Keep the best K sequences with one more token; return which they continue, (B, K).
+
+        Args:
+            log_probs: Log-probability of each token after each sequence, (B, K, V).
+        """
+        V = log_probs.shape[-1]
         # An ended sequence has one continuation, END, at no cost
         stays = torch.full_like(log_probs, -torch.inf)
         stays[..., END] = 0
-        going = total[..., None] + torch.where(running[..., None], log_probs, stays)
-        sizes = size + running
-        values = (going / _penalty(sizes, length_penalty)[..., None]).view(B, K * V)
-        found = values.topk(min(K, K * V), 1).indices  # (B, K), best first
-        parents, last = found // V, found % V
-        total = going.view(B, K * V).gather(1, found)
-        size, was_running = sizes.gather(1, parents), running.gather(1, parents)
-        steps.append((parents, last.masked_fill(~was_running, IGNORE)))
-        if weights is not None:
-            looked.append(weights.view(B, K, -1))
-        running = was_running & (last != END) & (size < limits)
-        state = select_state(state, (first_rows * K + parents).flatten())
+        total = self.total[..., None] + torch.where(self.running[..., None], log_probs, stays)
+        size = self.size + self.running
+        scores = total / self._penalty(size)[..., None]
+        best = scores.flatten(1).topk(self.last.shape[1], 1).indices  # (B, K), best first
+        parents, self.last = best // V, best % V
+        self.total = total.flatten(1).gather(1, best)
+        self.size, was_running = size.gather(1, parents), self.running.gather(1, parents)
+        self.steps.append((parents, self.last.masked_fill(~was_running, IGNORE)))
+        self.running = was_running & (self.last != END) & (self.size < self.limits)
+        return parents
 
-        scores = total / _penalty(size, length_penalty)
-        ceiling = total / _penalty(limits, length_penalty)  # if every further token were certain
-        best_open = ceiling.masked_fill(~running, -torch.inf).amax(1)
-        best_ended = scores.masked_fill(running, -torch.inf).amax(1)
-        open_rows = running.any(1) & (best_open > best_ended)
-    best = scores.masked_fill(running, -torch.inf).argmax(1)
-    tokens, attention = _traced(steps, looked, best)
-    return Decoded(tokens, scores.gather(1, best[:, None])[:, 0], attention)
+    def may_improve(self) -> Tensor:
+        """Rows in which a running sequence can still overtake the best ended one, (B,)."""
+        ceiling = self.total / self._penalty(self.limits)  # if every further token were certain
+        best_running = ceiling.masked_fill(~self.running, -torch.inf).amax(1)
+        best_ended = self._ended_scores().amax(1)
+        return self.running.any(1) & (best_running > best_ended)
+
+    def best(self, looked: list[Tensor]) -> Decoded:
+        """The best ended sequence of each row; ``looked`` holds each step's attention."""
+        scores = self._ended_scores()
+        place = scores.argmax(1)
+        tokens, attention = _traced(self.steps, looked, place)
+        return Decoded(tokens, scores.gather(1, place[:, None])[:, 0], attention)
+
+    def _ended_scores(self) -> Tensor:
+        scores = self.total / self._penalty(self.size)
+        return scores.masked_fill(self.running, -torch.inf)
+
+    def _penalty(self, size: Tensor) -> Tensor:
+        return _penalty(size, self.length_penalty)
 
 
 def _traced(
