@@ -170,12 +170,12 @@ def test_threads_are_those_asked_for_and_afterwards_as_before(benchmark):
         (["threads=0"], "threads: is 0"),
         (["budget=-1"], "budget: is -1"),
         (["time_limit=0"], "time_limit: is 0"),
-        (["dtype=tf32"], "tf32, which GPUs alone have"),
+        (["dtype=tf32"], "tf32, which only GPUs have"),
         (["compiled=maybe"], "compiled: is 'maybe'"),
         (["dtype=float31"], "Did you mean float32"),
         (["device=tpu"], "expected cpu or cuda"),
         (["output=here.txt"], "ends with .json"),
-        (["model/cell=gru"], "cells: is given, and model/cell too"),
+        (["model/cell=gru"], "cells: came with model/cell, expected one"),
     ],
 )
 def test_what_is_mistyped_is_told_before_anything_is_timed(arguments, told, seqnets, tmp_path):
@@ -236,7 +236,7 @@ def test_the_suite_of_the_gpu_needs_one(seqnets):
     if torch.cuda.is_available():
         pytest.skip("there is one")
 
-    assert "torch finds no GPU here" in seqnets("benchmark", "suite=cuda").err
+    assert "torch finds no GPU" in seqnets("benchmark", "suite=cuda").err
 
 
 def test_no_case_is_begun_after_the_time_limit(seqnets, pretended, monkeypatch, tmp_path):
@@ -273,7 +273,7 @@ def test_only_figures_of_a_benchmark_are_overwritten(name, benchmark, pretended,
     second, _ = benchmark()
 
     assert refused.code == 1
-    assert f"output: {name} is there already and belongs to no benchmark" in refused.err
+    assert f"output: {name} exists already and belongs to no benchmark" in refused.err
     assert kept == '{"of": "another kind"}'
     assert first.code == second.code == 0, first.err + second.err
 

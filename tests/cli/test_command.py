@@ -221,7 +221,7 @@ def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
         command = [sys.executable, "-m", "seqnets", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
 
-    told = "seqnets: what it says cannot be written: No space left on device.\n"
+    told = "seqnets: the output cannot be written: No space left on device.\n"
     assert (done.returncode, done.stderr) == (1, told)
 
 

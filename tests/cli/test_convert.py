@@ -73,7 +73,7 @@ def test_a_file_that_is_there_is_overwritten_only_if_told_to(lstm, seqnets, tmp_
     done = seqnets(*convert, "overwrite=true")
 
     assert refused.code == 1
-    assert "target: new.pt is there already, expected a new file" in refused.err
+    assert "target: new.pt exists already, expected a new file" in refused.err
     assert kept == "precious"
     assert (done.code, done.err) == (0, "")
     assert torch.load(tmp_path / "new.pt", weights_only=True).keys() == lstm.state_dict().keys()
@@ -83,8 +83,8 @@ def test_a_file_that_is_there_is_overwritten_only_if_told_to(lstm, seqnets, tmp_
     ("arguments", "code", "told"),
     [
         ([], 2, "source: is not given"),
-        (["source=a.txt", "target=b.onnx"], 2, "does not tell its format"),
-        (["source=lstm.pt", "target=b.ckpt"], 2, "does not tell its format"),
+        (["source=a.txt", "target=b.onnx"], 2, "does not imply a format"),
+        (["source=lstm.pt", "target=b.ckpt"], 2, "does not imply a format"),
         (["source=lstm.pt", "target=b", "to=onxx"], 2, "Did you mean onnx?"),
         (["source=lstm.pt", "target=b.onnx", "lengths=maybe"], 2, "expected true or false"),
         (["source=lstm.pt", "target=b.onnx"], 1, "does not say of which cell"),

@@ -383,7 +383,7 @@ def test_an_objective_of_ones_own_without_rows_says_so(seqnets, tmp_path, monkey
         (['{"prediction": "a", "target": "a"}', "{"], "said.jsonl, line 2"),
         (['{"prediction": "a", "target": "a"}', "", "[1]"], "said.jsonl, line 3: got [1]"),
         (['{"prediction": "a"}'], "said.jsonl, line 1: got no 'target'"),
-        (['{"prediction": "a", "target": null}'], "there is nothing to score"),
+        (['{"prediction": "a", "target": null}'], "expected some to score"),
         (['{"target": "a"}'], "said.jsonl, line 1: 'prediction' is missing"),
         (
             ['{"prediction": "a", "target": null}', '{"prediction": "d", "target": "a"}'],

@@ -1,4 +1,4 @@
-"""From a plain configuration to dataset, model and module; the same for all verbs."""
+"""From a composed configuration to a dataset, a model and a trainer, for all verbs."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def plain(config: DictConfig) -> Config:
     """Resolve a composed configuration to plain containers.
 
     Raises:
-        UsageError: A value that must be given is not, or ``allow`` is no list.
+        UsageError: A required value is missing, or ``allow`` is not a list of modules that exist.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(
-            f"{missing[0]}: is not given, and has no default.\n  Give it as {missing[0]}=VALUE."
+            f"{missing[0]}: is not given and has no default.\n  Give it as {missing[0]}=VALUE."
         )
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if not isinstance(resolved["allow"], list):
         raise UsageError(f"allow: is {resolved['allow']!r}, expected a list: 'allow=[MODULE]'.")
     for name in resolved["allow"]:
-        if not isinstance(name, str) or not _is_there(name.partition(".")[0]):
+        if not isinstance(name, str) or not _exists(name.partition(".")[0]):
             raise UsageError(
                 f"allow: {name!r} is in no module that can be imported.\n"
-                "  Modules are looked for where Python looks (PYTHONPATH), by their dotted names."
+                "  Modules are named with dots and must be on Python's path (PYTHONPATH)."
             )
     return resolved
 
 
-def _is_there(module: str) -> bool:
-    """Whether there is a module, which is not loaded for this."""
+def _exists(module: str) -> bool:
+    """Whether there is a module of this name; it is not imported."""
     try:
         return module in sys.modules or find_spec(module) is not None
     except ValueError:  # an empty name
@@ -63,51 +63,51 @@ def _is_there(module: str) -> bool:
 
 
 def check_seed(seed: Any) -> None:
-    """Raise UsageError unless random numbers can begin with this seed."""
+    """Raise UsageError unless this is a valid seed of random numbers."""
     if not is_whole(seed) or not 0 <= seed < 2**32:
         raise UsageError(f"seed: is {seed!r}, expected a whole number, 0 to {2**32 - 1}.")
 
 
 def check_filled(**paths: Any) -> None:
-    """Raise UsageError for a path that is empty: it would mean the folder where one is."""
+    """Raise UsageError for an empty path, which would mean the current folder."""
     for key, path in paths.items():
         if path == "":
             raise UsageError(f"{key}: is empty, expected a path.\n  {key}=. is the current folder.")
 
 
 def check_truths(**options: Any) -> None:
-    """Raise UsageError unless each option is true or false: ``no`` is a text, which is true."""
+    """Raise UsageError unless each option is a boolean: ``no`` is text, and would count as true."""
     for key, value in options.items():
         if not isinstance(value, bool):
             raise UsageError(f"{key}: is {value!r}, expected true or false.")
 
 
 def check_new(key: str, path: Path | str, overwrite: bool) -> None:
-    """Raise ConfigError for a file that is there already, and is not to be overwritten."""
+    """Raise ConfigError for a file that exists and is not to be overwritten."""
     check_truths(overwrite=overwrite)
     if Path(path).expanduser().exists() and not overwrite:
         raise ConfigError(
-            f"{key}: {path} is there already, expected a new file.\n"
-            f"  Name another with {key}=FILE, or say overwrite=true."
+            f"{key}: {path} exists already, expected a new file.\n"
+            f"  Name another with {key}=FILE, or set overwrite=true."
         )
 
 
 def make_one(options: Any, allow: Sequence[str], key: str) -> Any:
-    """Make what a group of a configuration describes.
+    """Make the object that a group of a configuration describes.
 
     Raises:
-        ConfigError: It names no class; and as :func:`build` says.
+        ConfigError: The group names no class, or the class cannot be made; see :func:`build`.
     """
     if not isinstance(options, dict) or "_target_" not in options:
         raise ConfigError(
-            f"{key}: has no _target_, expected the class that it is made of.\n"
-            "  Its file says it: _target_: MODULE.CLASS"
+            f"{key}: has no _target_, expected the class to make.\n"
+            "  Name it in the group's file: _target_: MODULE.CLASS"
         )
     return build(options, allow, key)
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
-    """Make a dataset, read and check it."""
+    """Make a dataset, and read and check its data."""
     options = config["dataset"]
     paths = [key for key in options if key.rpartition("_")[2] in ("path", "root", "cache")]
     check_filled(**{f"dataset.{key}": options[key] for key in paths})
@@ -118,7 +118,7 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
 
 
 def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:
-    """Make the model for what a dataset knows, with objective, optimizer and schedule."""
+    """Make a model for a dataset, given what it knows, with objective, optimizer and schedule."""
     optimizer = make_one(config["optimizer"], allow, "optimizer")
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler") if schedule else None
@@ -142,10 +142,10 @@ def _try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None
 
 
 def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
-    """Give a model's factory the sizes that it asks for.
+    """Make a model, and pass it those of the dataset's sizes that its constructor takes.
 
     Raises:
-        ConfigError: It asks for one that the dataset does not have, or has no such option.
+        ConfigError: The model needs a size that the dataset does not have, or has no such option.
     """
     factory: Callable[..., nn.Module] = make_one(config["model"], allow, "model")
     parameters = inspect.signature(factory).parameters.values()
@@ -167,11 +167,17 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
 def make_trainer(
     config: Config, allow: Sequence[str], callbacks: list[Callback], **options: Any
 ) -> Trainer:
-    """Make the Trainer of a configuration, with our checkpoints in the place of Lightning's.
+    """Make the trainer of a configuration, which writes seqnets' checkpoints.
+
+    Args:
+        config: The whole configuration; the trainer's options are under "trainer".
+        allow: Modules of the user's own that the configuration may name.
+        callbacks: The trainer's callbacks.
+        options: Further options of Lightning's Trainer.
 
     Raises:
-        DeviceError: A device is asked for that is not there.
-        ConfigError: Lightning does not take the options.
+        DeviceError: The machine lacks a requested device.
+        ConfigError: Lightning refuses the options.
     """
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
@@ -182,12 +188,12 @@ def make_trainer(
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
         "enable_model_summary": False,
-        "use_distributed_sampler": False,  # our loaders give each process its share
+        "use_distributed_sampler": False,  # the loaders give each process its share
     }
     if not config["trainer"].get("profiler"):
         ours["profiler"] = _NoProfiler()
     if config["trainer"].get("accelerator", "auto") == "auto":
-        # Lightning would take Apple's GPU, for which the engine has no loops.
+        # Lightning would choose Apple's GPU, for which the engine has no loops.
         ours["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     with trainer_errors():
         trainer: Trainer = factory(**ours, **options)
@@ -195,7 +201,7 @@ def make_trainer(
 
 
 class _NoProfiler(PassThroughProfiler):
-    """Lightning's own makes a context of its own for each of some seventy actions a step."""
+    """A profiler that costs nothing: Lightning's makes some seventy context managers a step."""
 
     _nothing: AbstractContextManager[Any] = nullcontext()
 
@@ -205,14 +211,14 @@ class _NoProfiler(PassThroughProfiler):
 
 @contextlib.contextmanager
 def trainer_errors() -> Iterator[None]:
-    """Tell what Lightning says of its options as a ConfigError; pass on all other errors."""
+    """Turn Lightning's errors about its options into a ConfigError; pass on all others."""
     try:
         yield
     except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError) as error:
         raised = [
             frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)
         ]
-        if isinstance(error.__cause__, OSError):  # a logger's, say, that has no room to write
+        if isinstance(error.__cause__, OSError):  # for example, a logger found no room to write
             raise error.__cause__ from None
         if isinstance(error, SeqnetsError) or not raised[-1].startswith("lightning."):
             raise
@@ -220,7 +226,7 @@ def trainer_errors() -> Iterator[None]:
 
 
 def _check_limits(options: Config) -> None:
-    """Raise ConfigError for what Lightning takes and cannot use, or would use amiss."""
+    """Raise ConfigError for values that Lightning accepts but fails on later, or misunderstands."""
     counts = ("accumulate_grad_batches", "check_val_every_n_epoch")
     given = {name: value for name, value in options.items() if value is not None}
     check_count("trainer", **{name: given[name] for name in counts if name in given})
@@ -244,7 +250,7 @@ def _check_limits(options: Config) -> None:
 
 
 def check_device(options: Config) -> None:
-    """Raise DeviceError if a GPU is asked for, or more of them, than there are."""
+    """Raise DeviceError if more GPUs are requested than the machine has."""
     accelerator, devices = options.get("accelerator"), options.get("devices", 1)
     if accelerator not in ("gpu", "cuda", "mps"):
         return

@@ -1,4 +1,4 @@
-"""``seqnets benchmark``: time cells beside rivals and the limit, once they are proven right."""
+"""``seqnets benchmark``: check cells, then time them beside rivals and the hardware's limit."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _SIZES = ("B", "T", "I", "H")
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Time all cases, and write figures, table and picture.
+    """Time all cases, and write figures, a table and a picture.
 
     Args:
-        config: What Hydra composed.
-        choices: Which option of each group was taken.
-        command: Options that further commands need as well.
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Options that follow-up commands need as well.
 
     Raises:
-        SeqnetsError: A key, a size or a cell makes no sense, a file cannot be written, or
+        SeqnetsError: An option is invalid, a cell cannot be made, a file cannot be written, or
             matplotlib is missing.
     """
     options = plain(config)
@@ -66,14 +66,14 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     nodes = {}
     if chosen := choices.get(_CELLS):
         if options["cells"] is not None:
-            raise UsageError(f"cells: is given, and {_CELLS} too, expected one of them.")
+            raise UsageError(f"cells: came with {_CELLS}, expected one of the two.")
         options["cells"] = [chosen]
         nodes = {chosen: options["model"]["cell"]}
     settings = _settings(options)
     given = {key: options[key] for key in ("cells", "pass", "dtype", "rows", *_SIZES)}
     cases = cases_of(options["grid"], names, given)
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
-        raise UsageError("dtype: is tf32, which GPUs alone have, expected float32 on the CPU.")
+        raise UsageError("dtype: is tf32, which only GPUs have, expected float32 on the CPU.")
     limits = [Limit.read(entry, names) for entry in options["limits"]]
     makers = _makers(cases, nodes, options["allow"])
     if options["plot"]:
@@ -88,12 +88,12 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         if settings.device.type == "cuda" and len(cases) > 1:
             with console.status("compiling kernels"):
                 compile_ahead(cases, makers)
-        gc.freeze()  # what is there already is not looked at again before each case
+        gc.freeze()  # so that collections between cases skip what exists already
         told: set[str] = set()
         for case in _in_time(_followed(cases, console), options["time_limit"]):
             found.measured.append(measure(case, makers[case.cell], settings))
             _show(found.measured[-1], console, told)
-            found.save(output)  # whoever stops it now has what was measured
+            found.save(output)  # so that a command that is stopped keeps what it measured
     if left := len(cases) - len(found.measured):
         console.print(f"time_limit: {left} of {len(cases)} cases were not begun.\n")
     found.verdicts = [judge(limit, found.measured) for limit in limits]
@@ -103,14 +103,14 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 
 
 def _options(group: str) -> list[str]:
-    """The names in a config group, those of ``--config-dir`` too."""
+    """The names in a config group, including those of ``--config-dir``."""
     return list(GlobalHydra.instance().config_loader().get_group_options(group))
 
 
 def _makers(
     cases: Sequence[Case], nodes: Mapping[str, Config], allow: Sequence[str]
 ) -> dict[str, Any]:
-    """The factory of each cell; one of each size is made, so that what cannot be made fails now."""
+    """The factory of each cell, tried out with each size, so that errors come before any timing."""
     makers = {name: _maker(name, nodes, allow) for name in dict.fromkeys(c.cell for c in cases)}
     with torch.device("meta"):
         for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
@@ -120,7 +120,7 @@ def _makers(
 
 
 def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
-    """The factory of a cell: as the command line changed it, or as its file has it."""
+    """The factory of a cell: as the command line configures it, else as its file does."""
     node = nodes.get(name)
     if node is None:
         composed = hydra.compose(f"{_CELLS}/{name}")
@@ -145,7 +145,7 @@ def _settings(options: Config) -> Settings:
     if options["device"] not in ("cpu", "cuda"):
         raise UsageError(f"device: is {options['device']!r}, expected cpu or cuda.")
     if options["device"] == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device: is 'cuda', expected 'cpu': torch finds no GPU here.")
+        raise DeviceError("device: is 'cuda', expected 'cpu', since torch finds no GPU.")
     return Settings(
         budget=budget,
         compiled=options["compiled"],
@@ -155,9 +155,9 @@ def _settings(options: Config) -> Settings:
 
 
 def _output(options: Config, suite: str) -> Path:
-    """The JSON file, in a folder that can be written to.
+    """The JSON file to write, created if it does not exist.
 
-    Its former figures may be overwritten, with table and picture; other files not.
+    Files of an earlier benchmark of this name are overwritten, others never.
     """
     named = (
         options["output"] or f"benchmarks/results/{suite}_{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
@@ -168,7 +168,7 @@ def _output(options: Config, suite: str) -> Path:
     there = [path for path in _files(output) if path.exists()]
     if there and not _is_report(output):
         raise ConfigError(
-            f"output: {report.shown(there[0])} is there already and belongs to no benchmark, "
+            f"output: {report.shown(there[0])} exists already and belongs to no benchmark, "
             "expected a new file.\n  Name another with output=FILE."
         )
     try:
@@ -182,12 +182,12 @@ def _output(options: Config, suite: str) -> Path:
 
 
 def _files(output: Path) -> tuple[Path, Path, Path]:
-    """Figures, table and picture."""
+    """The files of figures, table and picture."""
     return output, output.with_suffix(".md"), output.with_suffix(".png")
 
 
 def _is_report(path: Path) -> bool:
-    """Whether a file is of this command; one that was stopped early left an empty one."""
+    """Whether this command wrote a file; a command that was stopped early leaves it empty."""
     if path.exists() and path.stat().st_size == 0:
         return True
     try:
@@ -199,6 +199,7 @@ def _is_report(path: Path) -> bool:
 
 @contextmanager
 def _threads(threads: int | None) -> Iterator[None]:
+    """Have torch use this many threads, or as many as before if None."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -208,7 +209,7 @@ def _threads(threads: int | None) -> Iterator[None]:
 
 
 def _in_time(cases: Iterable[Case], seconds: float | None) -> Iterator[Case]:
-    """The cases that begin before so many seconds have passed; all if None."""
+    """Yield cases until so many seconds have passed; all if None."""
     begun = monotonic()
     for case in cases:
         if seconds is not None and monotonic() - begun > seconds:
@@ -217,7 +218,7 @@ def _in_time(cases: Iterable[Case], seconds: float | None) -> Iterator[Case]:
 
 
 def _followed(cases: Sequence[Case], console: Console) -> Iterator[Case]:
-    """The cases, with a line on a terminal that says which one is being timed."""
+    """Yield the cases, while a line on the terminal says which one is being timed."""
     columns = SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -233,14 +234,13 @@ def _warn_if_busy(machine: Mapping[str, Any], console: Console) -> None:
     load, cores = machine["load"], machine["cores"]
     if load is not None and load > 0.5 * cores:
         console.print(
-            f"Others use this machine (load {load:g} on {cores} cores): what is measured now says "
-            "little.\n",
+            f"This machine is busy (load {load:g} on {cores} cores): timings will be unreliable.\n",
             style="yellow",
         )
 
 
 def _show(measured: Measured, console: Console, told: set[str]) -> None:
-    """Print a case's figures, and below them what was not told before."""
+    """Print a case's figures, and below them those notes that have not been printed before."""
     title = str(measured.case)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column("", no_wrap=True)
@@ -260,6 +260,7 @@ def _show(measured: Measured, console: Console, told: set[str]) -> None:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Table:
+    """A table of the suite's limits, and whether they were met."""
     table = Table(title="What to reach", box=box.SIMPLE_HEAD)
     for heading in ("", "against", "asked", "mean", "worst", "where", ""):
         table.add_column(heading)
@@ -271,6 +272,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _finish(found: Report, output: Path, plotted: bool, console: Console) -> None:
+    """Print the verdicts, write the table and the picture, and name all files."""
     if found.verdicts:
         console.print(_verdicts(found.verdicts))
     _, page, picture = _files(output)
@@ -279,5 +281,5 @@ def _finish(found: Report, output: Path, plotted: bool, console: Console) -> Non
     if plotted and plot(found.measured, picture):
         files.append(picture)
     elif plotted:
-        console.print("No picture: no two cases differ in one of B, T and H alone.")
+        console.print("No picture: no two cases differ only in B, T or H.")
     report.show(console, "Written:", "\n".join(report.shown(path) for path in files))

@@ -1,4 +1,4 @@
-"""The one place where a configuration becomes objects."""
+"""From a configuration to objects: the only place where configured classes are made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALLOWED = (
     "lightning.pytorch.plugins",
     "lightning.pytorch.profilers",
 )
-"""Where classes may come from that a configuration names."""
+"""Modules whose classes a configuration may name."""
 
 _OPTIONS = ("seqnets.cells",)  # where functions that change a cell are, beside classes
 
@@ -38,19 +38,18 @@ _TARGET, _PARTIAL = "_target_", "_partial_"
 
 
 def build(config: Any, allow: Sequence[str] = (), key: str = "") -> Any:
-    """Make what a configuration describes: each ``_target_`` in it, from the inside out.
+    """Make the objects that a configuration describes: each ``_target_``, from the inside out.
 
-    A target is looked up, and then it counts what it *is*, not what it was called: the class must
-    be defined in one of :data:`ALLOWED`'s modules, or in one that the user allows, where it may be
-    a function too. All targets are checked before the first is called. Hydra's own policy is
-    asked as well.
+    A target is judged by what it *is*, not by the name it was found under: it must be a class
+    defined in one of the :data:`ALLOWED` modules, or a class or function in one that the user
+    allows. All targets are checked before the first is called. Hydra's own policy applies as well.
 
     Args:
         config: A mapping, a list or a plain value; values reach the targets as plain containers.
             With ``_partial_: true`` a target becomes a factory.
         allow: Further modules, classes or functions, by their dotted names. It must come from the
             user, never from a checkpoint.
-        key: Where the config stands, for messages.
+        key: The config's key, for messages.
 
     Raises:
         ConfigError: A target is not allowed, does not exist, or does not take these options.
@@ -97,11 +96,11 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
 
 @contextlib.contextmanager
 def option_errors(node: Any, key: str) -> Iterator[None]:
-    """Tell of an option that was passed on and that nobody takes, as a ConfigError.
+    """Turn the TypeError for an unknown option that was passed on into a ConfigError.
 
     Args:
-        node: What the options come from.
-        key: Where it stands.
+        node: The configuration that the options come from.
+        key: Its key, for messages.
     """
     try:
         yield
@@ -126,13 +125,13 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 
 
 def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[..., Any]:
-    """Return the class or function that a target names, once it and its options are in order."""
+    """Return a factory of the class or function that a target names, once all is checked."""
     name = node[_TARGET]
     permitted = (*ALLOWED, *allow)
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"{key}._target_: is {name!r}, expected a dotted name of a class.")
     roots = {entry.split(".")[0] for entry in permitted}
-    if name.split(".")[0] not in roots:  # then it is not even imported
+    if name.split(".")[0] not in roots:  # which is then not even imported
         raise _refusal(key, name, name, allow)
     try:
         # A deferred call: Hydra's policy is asked about the target now and about its call later.
@@ -144,7 +143,7 @@ def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[.
     target = factory.func
     known_as = f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', '?')}"
     users = _within(known_as, allow) and (inspect.isclass(target) or inspect.isfunction(target))
-    free = inspect.isfunction(target) and "." not in target.__qualname__  # and of no class
+    free = inspect.isfunction(target) and "." not in target.__qualname__  # not a method
     option = _within(known_as, _OPTIONS) and free
     ours = option or (_within(known_as, ALLOWED) and inspect.isclass(target))
     if not (users or ours) or _find(known_as, target) is not target:
@@ -158,7 +157,7 @@ def _within(name: str, places: Sequence[str]) -> bool:
 
 
 def _find(name: str, target: Any) -> Any:
-    """What stands under an object's own name: it could carry a false one."""
+    """The object that a target's own name leads to; a different one if that name is false."""
     found: Any = sys.modules.get(target.__module__)
     for part in target.__qualname__.split("."):
         found = getattr(found, part, None)

@@ -1,4 +1,4 @@
-"""Tab completion: Hydra's own engine behind the verbs."""
+"""``seqnets completion``: tab completion in bash, by Hydra's own engine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ seqnets completion bash: print the script by which bash completes verbs and keys
 
 
 def complete(arguments: Sequence[str]) -> None:
-    """Print a shell's script (``bash``), or what may follow in ``COMP_LINE`` (``query``).
+    """Print the script for a shell (``bash``), or the completions of ``COMP_LINE`` (``query``).
 
     Raises:
-        UsageError: It is another shell.
+        UsageError: The shell is not supported.
     """
     asked = " ".join(arguments)
     if asked in ("--help", "-h"):

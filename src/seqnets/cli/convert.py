@@ -25,10 +25,15 @@ _OURS = "seqnets"
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Read a network, convert it, compare what both sides compute, and write it.
+    """Read a network, convert it, compare the outputs of both sides, and write it.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Unused: no command follows.
 
     Raises:
-        SeqnetsError: A file is missing or unreadable, the target is there already, the other side
+        SeqnetsError: A file is missing or unreadable, the target exists already, the other library
             has no such cell, or the outputs differ.
     """
     options = plain(config)
@@ -48,15 +53,15 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     else:
         with option_errors(cell or {}, "model.cell"):
             module, found = read(source, before, factory)
-        _tell(console, before, found)
+        _report_check(console, before, found)
     found = write(module, target, after, **(shape if after == "onnx" else {}))
-    _tell(console, after, found)
+    _report_check(console, after, found)
     report.show(console, "Written:", f"{report.shown(target)} ({_summary(module)})")
     return 0
 
 
 def _format(named: str | None, path: Path, key: str) -> str:
-    """The format that is named, or that a path's suffix tells."""
+    """The format that the user names, or that a path's suffix implies."""
     known = [_OURS, *FORMATS] if key == "from" else list(FORMATS)
     if named is not None:
         if named not in known:
@@ -70,7 +75,7 @@ def _format(named: str | None, path: Path, key: str) -> str:
     if key == "from" and path.is_dir():
         return _OURS
     raise UsageError(
-        f"{key}: {str(path)!r} does not tell its format, expected one of {', '.join(suffixes)}.\n"
+        f"{key}: {str(path)!r} does not imply a format, expected one of {', '.join(suffixes)}.\n"
         f"  Name it: {key}={'|'.join(known)}."
     )
 
@@ -81,13 +86,14 @@ def _trained(path: str, allow: list[str]) -> nn.Module:
         return load_module(find_checkpoint(path), allow).model
 
 
-def _tell(console: Console, form: str, found: float | None) -> None:
+def _report_check(console: Console, form: str, found: float | None) -> None:
+    """Print by how much the outputs of one side differ; None if its library is missing."""
     text = "is not installed: not checked" if found is None else f"differs by at most {found:.1g}"
     console.print(f"{form:7}{text}")
 
 
 def _summary(module: nn.Module) -> str:
-    """What the layers are: "2 layers of GRUCell, 8 to 16 units, both directions"."""
+    """A description of the layers: "2 layers of GRUCell, 8 to 16 units, both directions"."""
     layers = layers_of(module)
     first = layers[0][0]
     cell = first.innermost if isinstance(first, Wrapper) else first

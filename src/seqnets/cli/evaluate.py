@@ -1,4 +1,4 @@
-"""``seqnets evaluate``: score a checkpoint on its dataset, or predictions that were written."""
+"""``seqnets evaluate``: score a checkpoint on its dataset, or a file of predictions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ from_checkpoint = with_its_task
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Print the figures of a part of the dataset, or of a file of predictions.
+    """Print the metrics of a part of the dataset, or of a file of predictions.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Unused: no command follows.
 
     Raises:
-        SeqnetsError: Something is wrong with the options, the data, the predictions or the
-            checkpoint, or the data have another vocabulary or other classes than the model knows.
+        SeqnetsError: An option, the data, the predictions or the checkpoint are faulty, or the
+            data have a vocabulary or classes that the model does not know.
     """
     options = plain(config)
     if options["part"] not in _PARTS:
@@ -81,7 +86,7 @@ def _learning(
 
 
 def _score_predictions(options: Config, path: Path) -> int:
-    """Score a file by what the checkpoint's data know; the model does not run."""
+    """Score a file of predictions; the checkpoint says how, and its model does not run."""
     file = Path(str(options["predictions"])).expanduser()
     module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])

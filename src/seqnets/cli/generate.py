@@ -1,4 +1,4 @@
-"""``seqnets generate``: a language model writes, a token at a time."""
+"""``seqnets generate``: a language model writes, token by token."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from seqnets.training.generate import generate
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Print the prompt and what follows it, as it is made.
+    """Print the prompt and its continuation, each piece as soon as it is sampled.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Unused: no command follows.
 
     Raises:
-        SeqnetsError: The checkpoint is missing, damaged or of no language model, or an option or
-            the prompt makes no sense.
+        SeqnetsError: The checkpoint is missing, damaged or not a language model's, or an option or
+            the prompt is invalid.
     """
     options = plain(config)
     check_seed(options["seed"])
@@ -30,7 +35,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     module = load_module(path, options["allow"])
     if not isinstance(module.objective, LanguageModelling):
         raise CheckpointError(
-            f"Checkpoint {path}: is of {module.card['config']['model']['_target_']}, expected a "
+            f"Checkpoint {path}: holds a {module.card['config']['model']['_target_']}, expected a "
             f"language model.\n  Only such a model can write."
         )
     vocabulary = read_vocabulary(module.card["data"])

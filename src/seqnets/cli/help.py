@@ -1,4 +1,4 @@
-"""``seqnets VERB --help``: the verb's own keys as their file explains them, then its groups."""
+"""``seqnets VERB --help``: the verb's keys as its file explains them, then its groups."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _GROUPS = "Groups, set by GROUP=NAME (`seqnets list` says what each is):"
 
 
 def help_of(verb: str, folders: Sequence[Path]) -> str:
-    """Say what can be set for a verb.
+    """The help of a verb: what it does, and what can be set.
 
     Args:
-        verb: One that has a configuration.
-        folders: Of the user's own configurations.
+        verb: A verb that has a configuration.
+        folders: Folders of the user's own configurations.
     """
     path = configs() / f"{verb}.yaml"
     told = OmegaConf.load(path).hydra.help
@@ -34,7 +34,7 @@ def help_of(verb: str, folders: Sequence[Path]) -> str:
 
 
 def _groups(verb: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Each group of a verb with its names."""
+    """Yield a paragraph for each group of a verb, with its options."""
     width = shutil.get_terminal_size().columns
     for group in sorted(groups_of(verb, folders)):
         names = ", ".join(sorted(options(group, folders)))

@@ -1,4 +1,4 @@
-"""``seqnets inspect``: look at a dataset before a model does."""
+"""``seqnets inspect``: show a dataset as a model would see it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from seqnets.training import Objective
 
 _OWN = ("samples", "baselines")
 _ROWS, _BAR, _BINS = 12, 24, 10
-"""Lines of a table, characters of the longest bar, bars of lengths."""
+"""The most lines of a table, characters of a bar, and bars of a histogram."""
 
 _EIGHTHS = "▏▎▍▌▋▊▉"
 
 _CHARACTERS, _LINES = 240, 30
-"""Of a sample's text, at most."""
+"""The most characters and lines of a sample's text."""
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Print what there is to know of a dataset.
+    """Print a dataset's description, sizes, statistics, samples and baselines.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Unused: the follow-up command repeats this one's options.
 
     Raises:
-        SeqnetsError: Something is wrong with the options or the data.
+        SeqnetsError: An option or the data are faulty.
     """
     options = plain(config)
     _check(options)
@@ -71,7 +76,7 @@ def _check(options: Config) -> None:
 def _sections(
     data: DataModule, objective: Objective, options: Config
 ) -> Iterator[tuple[str, RenderableType]]:
-    """What there is to print, each under its title."""
+    """Yield each section of the output with its title."""
     lengths = {part: found for part in PARTS if (found := data.lengths(part)) is not None}
     yield "Parts", _parts(data, lengths)
     if features := data.features():
@@ -95,7 +100,7 @@ def _sections(
 
 
 def _grid(*headings: str, left: int = 1) -> Table:
-    """A table without lines, its first columns to the left."""
+    """A table without rules, whose first columns are aligned to the left."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="left" if place < left else "right", no_wrap=True)
@@ -116,7 +121,7 @@ def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
 
 
 def _features(features: Sequence[Mapping[str, str]]) -> Table:
-    """What is known of each feature; of the first, where there are many."""
+    """A line for each feature; only the first ones if there are many."""
     table = _grid(*features[0], left=2)
     for feature in features[:_ROWS]:
         table.add_row(*(Text(_short(text, 24)) for text in feature.values()))
@@ -126,7 +131,7 @@ def _features(features: Sequence[Mapping[str, str]]) -> Table:
 
 
 def _histogram(lengths: np.ndarray) -> Table:
-    """How many sequences are how long, with bars."""
+    """A histogram of the sequences' lengths."""
     low, high = int(lengths.min()), int(lengths.max())
     width = -(-(high - low + 1) // _BINS)
     counts = np.bincount((lengths - low) // width)
@@ -141,7 +146,7 @@ def _histogram(lengths: np.ndarray) -> Table:
 
 
 def _padding(data: DataModule) -> str:
-    """How much of the training batches is padding, and how much it would be without buckets."""
+    """The share of padding in training batches, and what it would be without buckets."""
     told = f"{data.loader('train').padding:.1%} of the training steps"
     if not isinstance(data, SequenceData) or data.bucket_batches == 1:
         return f"{told}."
@@ -152,7 +157,7 @@ def _padding(data: DataModule) -> str:
 
 
 def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -> Table:
-    """How often each class is right in each part; the commonest, where there are many."""
+    """How often each class occurs in each part; only the commonest if there are many."""
     train = classes["train"]
     table = _grid("", *PARTS, "share of training")
     table.columns[-1].justify = "left"
@@ -171,7 +176,7 @@ def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -
 
 
 def _tokens(counts: np.ndarray, data: DataModule) -> Table:
-    """The most frequent tokens."""
+    """The most frequent tokens of the training part."""
     table = _grid("", "times", "share of training", left=1)
     table.columns[-1].justify = "left"
     frequent = np.argsort(-counts, kind="stable")[: min(_ROWS, np.count_nonzero(counts))]
@@ -205,7 +210,7 @@ def _baselines(data: DataModule, objective: Objective) -> RenderableType:
 
 
 def _bar(share: float) -> Text:
-    """A bar of up to so many characters, drawn in eighths of one."""
+    """A bar of a share of the greatest length, drawn in eighths of a character."""
     whole, eighths = divmod(round(8 * _BAR * share), 8)
     return Text("█" * whole + (_EIGHTHS[eighths - 1] if eighths else ""), "cyan")
 

@@ -1,4 +1,4 @@
-"""What kind of value an option takes, by the annotation of what it is an option of."""
+"""The kinds of values that options take, according to their annotations."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NAMES = {
 
 
 def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options of a class or function by name, with annotations that are types.
+    """Return the options of a class or function by name, with annotations resolved to types.
 
-    What a class passes on is among them: to those it is derived from, or to the class that its
-    ``passes_options_to`` names. An annotation that cannot be resolved, for it is imported for type
-    checkers alone, is ``Any``.
+    They include options that a class passes on to its bases, or to the class that its
+    ``passes_options_to`` names. An annotation that cannot be resolved, such as one imported for
+    type checkers only, becomes ``Any``.
     """
     found: dict[str, inspect.Parameter] = {}
     for function in _functions(target):
@@ -45,24 +45,24 @@ def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def check_kind(key: str, value: Any, option: inspect.Parameter) -> None:
-    """Raise ConfigError unless a plain value is of the kind that an option takes.
+    """Raise ConfigError unless a plain value is of a kind that an option takes.
 
-    Only numbers, texts, truths, lists and mappings are judged: where an annotation says something
-    else as well, any value fits.
+    Only annotations with numbers, texts, booleans, lists and mappings are checked; any other
+    accepts every value.
     """
     kind = option.annotation
     if (value is None and option.default is None) or _fits(value, kind):
         return
     advice = ""
     if _fits([value], kind):
-        advice = f"\n  A list of it is {key}=[{value}]."
+        advice = f"\n  As a list: {key}=[{value}]."
     elif isinstance(value, (int, float)) and _fits("", kind):
         advice = f"\n  Quoted it is text: '{key}=\"{value}\"'."
     raise ConfigError(f"{key}: is {value!r}, expected {_described(kind)}.{advice}")
 
 
 def _described(kind: Any) -> str:
-    """What an annotation asks for, in words."""
+    """An annotation in words."""
     *others, last = dict.fromkeys(_alternatives(kind))
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -83,7 +83,7 @@ def _alternatives(kind: Any) -> Iterator[str]:
 
 
 def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """What takes the options: a function, or a class's ``__init__`` and those of its bases."""
+    """Yield the functions that take the options: a function, or the ``__init__`` of all bases."""
     if not inspect.isclass(target):
         yield target
         return

@@ -1,4 +1,4 @@
-"""``seqnets list``: what there is to choose from, read off the configuration files."""
+"""``seqnets list``: what there is to choose from, according to the configuration files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {
     "experiments": "experiment",
     "suites": "suite",
 }
-"""What `seqnets list` calls a config group, and the group's name."""
+"""The names of config groups in `seqnets list`, and the groups."""
 
 
 def configs() -> Path:
@@ -45,10 +45,10 @@ def options(group: str, folders: Sequence[Path]) -> dict[str, str]:
 
 
 def show(arguments: Sequence[str]) -> None:
-    """Print models, cells, datasets, ..., or one kind of them.
+    """Print all models, cells, datasets, ..., or those of some kinds.
 
     Raises:
-        UsageError: There is no such kind or no such folder.
+        UsageError: A kind or the folder does not exist.
     """
     parser = argparse.ArgumentParser(
         prog="seqnets list", description="What there is to choose from."

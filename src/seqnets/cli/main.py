@@ -1,4 +1,4 @@
-"""The ``seqnets`` command: its verbs, and how it ends."""
+"""The ``seqnets`` command: its verbs and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERBS = {
 }
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of the system where there is no room for what is written."""
+"""The system's errors for a disk or quota that is full."""
 
 _MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
@@ -44,23 +44,23 @@ Set keys and groups by key=value:  seqnets train dataset=text dataset.path=book.
 def main() -> None:
     """Run the command and exit: 0 done, 1 failed, 2 mistyped, 128 + N stopped by signal N.
 
-    Threads that wait for each other soon sleep instead of spinning on (docs/decisions/0008), and
-    memory that was freed is kept (0015), unless the user says otherwise. A benchmark leaves both
-    as they are in everybody's own PyTorch code.
+    Unless the user's environment says otherwise, waiting threads soon sleep instead of spinning
+    (docs/decisions/0008), and freed memory is kept (0015). A benchmark changes neither, so that it
+    measures what other PyTorch code would see.
     """
     if sys.argv[1:2] != ["benchmark"]:
-        if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which is yet to come
+        if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which happens later
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         keep_memory()
     sys.exit(command(sys.argv[1:]))
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory for the next step, where it would give it back to the system.
+    """Have glibc keep freed memory for the next step instead of returning it to the system.
 
-    Buffers of up to 32 MiB, the most that glibc allows, come from the heap, and the heap's end
-    stays up to 1 GiB. Another C library, or a user who set one of glibc's own variables for this,
-    is left alone.
+    Buffers of up to 32 MiB, the most that glibc allows, come from the heap, whose end is kept up to
+    1 GiB. Other C libraries are left alone, and so is glibc if the user has set one of its own
+    variables for this.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None or any(name in os.environ for name in _MEMORY):
@@ -70,29 +70,30 @@ def keep_memory() -> None:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Run a verb and return the exit code; errors of seqnets are told without a traceback."""
+    """Run a verb and return the exit code; errors of seqnets are printed without a traceback."""
     try:
         with stoppable():
-            code = _told(arguments)
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except Stopped as stop:
         print(f"{stop}.", file=sys.stderr)
         return stop.code
-    except BrokenPipeError:  # whoever reads has had enough
+    except BrokenPipeError:  # the reader has closed the pipe
         _drop_output()
         return 0
     except OSError as error:
         if error.errno not in FULL:
             raise
         _drop_output()
-        print(f"seqnets: what it says cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"seqnets: the output cannot be written: {error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _told(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
+    """Run a verb; print an error of seqnets, and return its exit code."""
     try:
         return _dispatch(arguments)
     except SeqnetsError as error:
@@ -103,7 +104,7 @@ def _told(arguments: Sequence[str]) -> int:
 
 
 def _drop_output() -> None:
-    """Write what is left of the output nowhere, so that Python can end in peace."""
+    """Discard what is left of the output, so that Python exits without another error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Help with what is typed: mistyped names, and quoting."""
+"""What users type: mistyped names, and quoting."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from seqnets.errors import ConfigError
 
 _PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_/][\w./+-]*", re.ASCII | re.IGNORECASE)
-"""What Hydra's grammar of overrides leaves as it is: no number, truth or null."""
+"""Values that Hydra's grammar reads as text without quotes: no number, boolean or null."""
 
 
 class UsageError(ConfigError):
-    """What was typed cannot be understood: the command ends with 2."""
+    """The command line cannot be understood; the command exits with 2."""
 
 
 def near(name: str, known: Iterable[object]) -> str:
-    """Say which other known names end alike, else which are close, or else all without a dot."""
+    """Name the known names that end alike, else the similar ones, else all without a dot."""
     names = sorted({str(entry) for entry in known} - {name})
     alike = [entry for entry in names if _last(entry) == _last(name)]
     close = difflib.get_close_matches(name, alike or names, n=3, cutoff=0 if alike else 0.5)
@@ -33,7 +33,7 @@ def _last(name: str) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """An override of a key by a text, quoted for Hydra where it must be."""
+    """An override of a key by a text, quoted for Hydra if necessary."""
     text = str(value)
     if not _PLAIN.fullmatch(text):
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
@@ -42,6 +42,6 @@ def override(key: str, value: object) -> str:
 
 
 def shell(text: str) -> str:
-    """Quote an argument for a shell: in double quotes if single ones are in it, as Hydra's are."""
+    """Quote an argument for a shell, in double quotes if it contains single ones (Hydra's)."""
     doubly = "'" in text and not re.search(r'["$`\\!]', text)
     return f'"{text}"' if doubly else shlex.quote(text)

@@ -1,4 +1,4 @@
-"""``seqnets predict``: write down what a model says of a part of its dataset, or of new data."""
+"""``seqnets predict``: write a model's predictions for new data, or a part of its dataset."""
 
 from __future__ import annotations
 
@@ -34,11 +34,16 @@ from_checkpoint = with_its_task
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
-    """Run the model and write what it says, as the objective puts it into rows.
+    """Run the model and write its predictions as the objective's rows.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Options that follow-up commands need as well.
 
     Raises:
-        SeqnetsError: Something is wrong with the options, the data or the checkpoint, the file is
-            there already, or the objective writes no predictions.
+        SeqnetsError: An option, the data or the checkpoint are faulty, the file exists already, or
+            the objective writes no predictions.
     """
     options = plain(config)
     _check(options)
@@ -46,16 +51,16 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])
-        _check_apart(module, options)
+        _check_not_data(module, options)
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
         count, targets = write_rows(as_in_file(rows, loader), options["to"])
-    _tell(options, count, targets, path, command)
+    _report(options, count, targets, path, command)
     return 0
 
 
 def _check(options: Config) -> None:
-    """Raise now rather than after the model has run."""
+    """Raise for invalid options before the model runs."""
     if options["part"] not in PARTS:
         raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
     for key in ("to", "input"):
@@ -71,8 +76,8 @@ def _check(options: Config) -> None:
         )
 
 
-def _check_apart(module: SequenceModule, options: Config) -> None:
-    """Raise UsageError for a file that data are read from: it is never overwritten."""
+def _check_not_data(module: SequenceModule, options: Config) -> None:
+    """Raise UsageError if predictions would overwrite a file that data are read from."""
     to = Path(options["to"]).expanduser()
     of_dataset = (v for k, v in dataset_of(module, options).items() if k.endswith("path"))
     given = [path for path in (options["input"], *of_dataset) if isinstance(path, str)]
@@ -85,21 +90,21 @@ def _check_apart(module: SequenceModule, options: Config) -> None:
 
 
 def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
-    """The batches of a part in its order, or of a file, for which no training data are read."""
+    """The batches of a part, in its order, or of a new file, which needs no training data."""
     if options["input"] is None:
         return load_data(module, options, path).loader(options["part"]).in_order()
     return new_data(module, options, Path(options["input"]).expanduser())
 
 
 def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:
-    """As many batches as the trainer takes of such: trainer=debug takes a few."""
+    """As many batches as the trainer's limit allows; trainer=debug allows a few."""
     name = "predict" if options["input"] is not None else options["part"]
     limit = getattr(trainer, f"limit_{name}_batches")
     return islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
 
 
 def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) -> Iterator[Row]:
-    """What the model says, on the trainer's device and in its precision."""
+    """The model's predictions, computed on the trainer's device in its precision."""
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
     model = precision.convert_module(module.model.to(device))
     with precision.forward_context():
@@ -112,7 +117,8 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
+def _report(options: Config, count: int, targets: int, path: Path, command: str) -> None:
+    """Say how many rows were written, and by which command they can be scored."""
     to, given = options["to"], options["input"]
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))

@@ -1,4 +1,4 @@
-"""Predictions as a table: what is nested becomes columns, and what has steps becomes lines."""
+"""Predictions as a table: nested entries become columns, and lists by step become lines."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import IO, Any
 from seqnets.training import Row
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""By the name's end."""
+"""What separates cells, by the file's suffix."""
 
 
 def write_table(rows: Iterable[Row], file: IO[str], delimiter: str) -> None:
-    """Write rows as a table with a line each, or a line a step where what is said is a list.
+    """Write rows as a table: a line per row, or a line per step if the prediction is a list.
 
-    Steps say which row they are of. A column of what is nested is called as the keys that lead to
-    it, ``prediction.sales``. Cells are empty where there is nothing; lists that are no steps are
-    written as JSON.
+    Lines of steps name their row. Columns of nested entries are named by the keys that lead to
+    them, such as ``prediction.sales``. Missing entries are empty cells, and lists that are not by
+    step are written as JSON.
     """
     lines = [line for number, row in enumerate(rows, start=1) for line in _lines(number, row)]
     columns = dict.fromkeys(column for line in lines for column in line)
@@ -28,16 +28,18 @@ def write_table(rows: Iterable[Row], file: IO[str], delimiter: str) -> None:
 
 
 def _lines(number: int, row: Row) -> Iterator[Row]:
-    """A row, or its steps, where what is said is a list of them."""
+    """The lines of a row: one, or one per step if its prediction is a list."""
     cells = dict(_flat(row, ""))
-    said = next((cell for column, cell in cells.items() if column.startswith("prediction")), None)
-    if not isinstance(said, list):
+    prediction = next(
+        (cell for column, cell in cells.items() if column.startswith("prediction")), None
+    )
+    if not isinstance(prediction, list):
         yield cells
         return
-    for step, _ in enumerate(said):
+    for step, _ in enumerate(prediction):
         line: Row = {"row": number}
         for column, cell in cells.items():
-            if _is_of_steps(cell, len(said)):
+            if _is_by_step(cell, len(prediction)):
                 line.setdefault("step", step + 1)
                 line[column] = cell[step]
             else:
@@ -45,13 +47,13 @@ def _lines(number: int, row: Row) -> Iterator[Row]:
         yield line
 
 
-def _is_of_steps(cell: Any, steps: int) -> bool:
-    """Whether a cell has something of each step; things that are found, such as names, are none."""
+def _is_by_step(cell: Any, steps: int) -> bool:
+    """Whether a cell has an entry for each step; a list of mappings, such as entities, has not."""
     return isinstance(cell, list) and len(cell) == steps and not isinstance(cell[0], dict)
 
 
 def _flat(row: Row, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Columns and their cells; nothing for what is not known."""
+    """Yield the columns of a row and their cells, except for unknown entries."""
     for key, cell in row.items():
         if isinstance(cell, dict):
             yield from _flat(cell, f"{prefix}{key}.")

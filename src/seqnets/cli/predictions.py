@@ -1,4 +1,4 @@
-"""Files of predictions: JSON Lines, an object a row, or a table."""
+"""Files of predictions: JSON Lines, an object per row, or a table."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STDOUT = "-"
 
 
 def check_target(to: str, overwrite: bool) -> None:
-    """Raise now what would otherwise end a long computation: a file that cannot be written.
+    """Raise if a file cannot be written, before a long computation rather than after it.
 
     Raises:
-        UsageError: The name is neither that of JSON Lines nor that of a table.
-        ConfigError: The file is there already, or its folder is not.
+        UsageError: The name ends neither as JSON Lines do nor as a table does.
+        ConfigError: The file exists already, or its folder cannot be written to.
     """
     if to == STDOUT:
         return
@@ -48,10 +48,10 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
     """Write rows to a file, whole or not at all, or to the terminal.
 
     Returns:
-        How many rows there are, and how many of them have a target.
+        The number of rows, and of those that have a target.
 
     Raises:
-        DataError: A number is none that JSON has: infinite, or not a number.
+        DataError: A number is infinite or NaN, which JSON does not have.
         ConfigError: The file cannot be written.
     """
     if to == STDOUT:
@@ -77,7 +77,7 @@ def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
 def _tabulate(rows: Iterable[Row], file: IO[str], delimiter: str) -> tuple[int, int]:
     kept = list(rows)
     for number, row in enumerate(kept, start=1):
-        _line(number, row)  # raises where a number is none
+        _line(number, row)  # raises if a number is not finite
     write_table(kept, file, delimiter)
     return len(kept), sum(row.get("target") is not None for row in kept)
 
@@ -87,16 +87,16 @@ def _line(number: int, row: Row) -> str:
         return json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise DataError(
-            f"Row {number}: a number is infinite or none at all, expected finite ones.\n"
+            f"Row {number}: a number is infinite or NaN, expected finite ones.\n"
             "  The model has diverged."
         ) from error
 
 
 def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str, float], int]:
-    """The figures of the predictions in a file, and how many there are that have a target.
+    """The metrics of the predictions in a file, and the number of those that have a target.
 
     Raises:
-        DataError: The file is missing or malformed, or has nothing to score; says in which line.
+        DataError: The file is missing or malformed, or has no targets; names the line.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
@@ -106,8 +106,8 @@ def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str
     found = [(where, row) for where, row in _checked(path) if row["target"] is not None]
     if not found:
         raise DataError(
-            f"{path}: no row has a target: there is nothing to score.\n"
-            "  Predict part=test or part=val, or new data that have labels which the model knows."
+            f"{path}: no row has a target, expected some to score.\n"
+            "  Predict part=test or part=val, or new data whose labels the model knows."
         )
     places, rows = zip(*found, strict=True)
     try:
@@ -126,6 +126,7 @@ def score_file(path: Path, objective: Objective, known: Known) -> tuple[dict[str
 
 
 def _checked(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a file, each with where it stands; raise if one has no target entry."""
     for where, row in read_rows(path):
         if "target" not in row:
             raise DataError(
@@ -136,7 +137,7 @@ def _checked(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _placed(message: str, places: Sequence[str]) -> str:
-    """An objective's message, which counts rows, with the file's name and line."""
+    """An objective's message with a row's number replaced by the file and line it is from."""
     head, colon, rest = message.partition(": ")
     number = head.removeprefix("Row ")
     if colon and number != head and number.isdecimal() and 0 < int(number) <= len(places):

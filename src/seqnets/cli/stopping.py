@@ -13,10 +13,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """A signal came; nobody who catches errors is to take it for one.
+    """Raised when a signal arrives; not an Exception, so that nobody handles it as an error.
 
     Attributes:
-        code: What the command ends with, 128 + the signal's number.
+        code: The exit code, 128 + the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -26,16 +26,16 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise :class:`Stopped` where a command is when SIGTERM or Ctrl-C comes; a second is final.
+    """Raise :class:`Stopped` when SIGTERM or Ctrl-C arrives; a second one kills the process.
 
-    Training puts its own way of stopping in place of this one, and Lightning calls it, where by
-    itself it would say that all went well.
+    Training replaces these handlers by its own. Lightning calls them where by itself it would exit
+    with 0.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {  # without those that whoever started the command wants to be passed by
+    before = {  # without signals that the command was started to ignore
         number: signal.SIG_DFL if handler is None else handler
         for number, handler in handlers.items()
         if handler is not signal.SIG_IGN

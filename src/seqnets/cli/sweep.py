@@ -1,4 +1,4 @@
-"""Sweeps: the way that an optimising sweeper is to go, and what each job came to."""
+"""Sweeps: in which direction to optimise, and the table of what each job reached."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _SEED = "seed"
 
 
 class Trained(NamedTuple):
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         code: 0, or 128 + the number of the signal that stopped it.
-        folder: The run's folder, as it is shown.
-        parameters: Numbers that the model has learned.
+        folder: The run's folder, as printed.
+        parameters: Number of the model's parameters.
         metric: The objective's metric.
-        mode: "min" or "max": which way it improves.
-        score: The best that it was on the validation part; None if nothing was validated.
-        test: What it is on the test part; None if the run was stopped before.
+        mode: "min" or "max": the direction in which it improves.
+        score: Its best value on the validation part; None without validation.
+        test: Its value on the test part; None if the run was stopped before.
     """
 
     code: int
@@ -53,8 +53,8 @@ class Job(NamedTuple):
     """A job of a sweep.
 
     Attributes:
-        swept: The values that are its own, by their keys.
-        trained: What it came to; None if it failed.
+        swept: The values in which it may differ from other jobs, by key.
+        trained: Its result; None if it failed.
     """
 
     swept: dict[str, str]
@@ -62,10 +62,10 @@ class Job(NamedTuple):
 
 
 class Direction(Callback):
-    """Let an optimising sweeper go the way that the objective says, unless the user named one."""
+    """Take an optimising sweeper's direction from the objective, unless the user named one."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Set the direction of a sweeper that has one."""
+        """Set the sweeper's direction, if it has one."""
         sweeper = config.hydra.sweeper
         named = any(given.startswith(f"{_KEY}=") for given in config.hydra.overrides.hydra)
         if not optimises(sweeper) or named:
@@ -74,11 +74,13 @@ class Direction(Callback):
         if direction is not None:
             with read_write(config):
                 sweeper.direction = direction
-                config.hydra.overrides.hydra.append(f"{_KEY}={direction}")  # jobs compose anew
+                config.hydra.overrides.hydra.append(
+                    f"{_KEY}={direction}"
+                )  # each job composes it anew
 
 
 def optimises(sweeper: DictConfig) -> bool:
-    """Whether a sweeper goes by what jobs come to."""
+    """Whether a sweeper uses the scores of jobs to choose the next ones."""
     return "direction" in sweeper
 
 
@@ -89,13 +91,13 @@ def worst(sweeper: DictConfig) -> float:
 
 
 def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
-    """Raise UsageError if a sweeper optimises what the verb does not give, or the wrong way."""
+    """Raise UsageError if a sweeper optimises a verb without scores, or in the wrong direction."""
     if not optimises(sweeper):
         return
     if verb != "train":
         raise UsageError(
-            f"hydra/sweeper: got it for `seqnets {verb}`, expected `seqnets train`.\n"
-            "  It optimises what training reaches on the validation part."
+            f"hydra/sweeper: optimises `seqnets {verb}`, expected `seqnets train`.\n"
+            "  Only training has a score to optimise, that of the validation part."
         )
     expected = _direction(config)
     came = getattr(sweeper.direction, "name", sweeper.direction)
@@ -103,23 +105,23 @@ def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
         name = config.objective._target_.rpartition(".")[2]
         raise UsageError(
             f"{_KEY}: is {came}, expected {expected}.\n"
-            f"  The objective, {name}, says which way its metric improves.\n"
+            f"  This is the direction in which the metric of the objective, {name}, improves.\n"
             f"  Leave it out, or give it as {_KEY}={expected}."
         )
 
 
 def check_score(trained: Trained | int, sweeper: DictConfig) -> None:
-    """Raise ConfigError if an optimising sweeper is given no figure to go by."""
+    """Raise ConfigError if an optimising sweeper gets no score."""
     if optimises(sweeper) and isinstance(trained, Trained) and trained.score is None:
         raise ConfigError(
-            f"hydra/sweeper: the run {trained.folder} has no figure of the validation part, "
-            "expected one to go by.\n"
+            f"hydra/sweeper: the run {trained.folder} has no validation score, expected one to "
+            "optimise.\n"
             "  Let it validate: trainer.limit_val_batches and trainer.check_val_every_n_epoch."
         )
 
 
 def _direction(config: DictConfig) -> str | None:
-    """The way of a configuration's objective; None if it cannot be made, which its job tells."""
+    """The direction of an objective; None if it cannot be made, which its job reports."""
     from seqnets.cli.build import build  # late: it brings torch
 
     with contextlib.suppress(SeqnetsError, OmegaConfBaseException):
@@ -128,9 +130,9 @@ def _direction(config: DictConfig) -> str | None:
 
 
 def show(console: Console, jobs: Sequence[Job]) -> None:
-    """Print what each job came to, the best one marked, and the means over seeds.
+    """Print a table of the jobs' results, the best one marked, and one of means over seeds.
 
-    Folders stand below where the table is narrow.
+    Folders are listed below the table if it would be too wide with them.
     """
     table = _table(jobs, folders=True)
     wide = console.options.update(max_width=10_000)
@@ -148,6 +150,7 @@ def show(console: Console, jobs: Sequence[Job]) -> None:
 
 
 def _table(jobs: Sequence[Job], folders: bool) -> Table:
+    """A row for each job: its own values, its size if they differ in it, and its scores."""
     metrics = {(job.trained.metric, job.trained.mode) for job in jobs if job.trained}
     title = f"Sweep of {counted(len(jobs), 'job')}"
     best = None
@@ -178,7 +181,7 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
 
 
 def _means(jobs: Sequence[Job]) -> Table | None:
-    """Mean and standard deviation of jobs that differ in their seed alone; None without such."""
+    """Means over jobs that differ only in their seeds, with deviations; None without such jobs."""
     alike: dict[tuple[tuple[str, str], ...], list[Trained]] = {}
     for swept, trained in jobs:
         if trained is not None and _SEED in swept:
@@ -202,7 +205,7 @@ def _means(jobs: Sequence[Job]) -> Table | None:
 
 
 def _spread(figures: Sequence[float | None]) -> str:
-    """The mean of figures that are all there, and their deviation where there are several."""
+    """The mean and, of several figures, the standard deviation; "none" if one is missing."""
     there = [figure for figure in figures if figure is not None]
     if len(there) < len(figures):
         return "none"
@@ -214,7 +217,7 @@ def _spread(figures: Sequence[float | None]) -> str:
 
 
 def _best(jobs: Sequence[Job], mode: str) -> int | None:
-    """The first of the jobs with the best score."""
+    """The number of the first job with the best score; None without scores."""
     scores = {n: job.trained.score for n, job in enumerate(jobs) if job.trained}
     there = {number: score for number, score in scores.items() if score is not None}
     choose = max if mode == "max" else min
@@ -222,6 +225,7 @@ def _best(jobs: Sequence[Job], mode: str) -> int | None:
 
 
 def _figures(trained: Trained | None, alike: bool) -> list[str]:
+    """A job's cells of "val" and "test"; named by the metric unless all jobs have the same."""
     if trained is None:
         return ["", "failed"]
     name = "" if alike else f"{trained.metric.replace('_', ' ')} "
@@ -232,13 +236,13 @@ def _figures(trained: Trained | None, alike: bool) -> list[str]:
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key, unless others end alike."""
+    """The last part of a key, or all of it if another key ends alike."""
     last = re.split("[./]", key)[-1]
     alike = [other for other in keys if re.split("[./]", other)[-1] == last]
     return last if len(alike) == 1 else key
 
 
 def _brief(value: str) -> str:
-    """A value as it was given; a number of many digits with four."""
+    """A value as given, but numbers of many digits rounded to four."""
     number = re.fullmatch(r"-?\d*\.\d{5,}(e[+-]?\d+)?", value)
     return f"{float(value):.4g}" if number else value

@@ -21,9 +21,9 @@ MAY_DIFFER = ("counts", "sample", "lookback", "window", "tokenize")
 
 
 def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
-    """A verb's configuration with the checkpoint's dataset and objective in it, to be changed.
+    """A verb's configuration with the checkpoint's dataset and objective, for overrides to change.
 
-    It is the verb's ``from_checkpoint``.
+    This is the ``from_checkpoint`` of verbs that score a model.
     """
     if given.get("checkpoint") is None:
         return None
@@ -33,7 +33,7 @@ def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config
 
 
 def find_checkpoint(named: object) -> Path:
-    """The checkpoint that a verb is given; which one "last" is, is told on standard error.
+    """The checkpoint that a verb is given; for "last", standard error names it.
 
     Raises:
         CheckpointError: There is none.
@@ -53,7 +53,7 @@ def load_module(
     Args:
         path: The checkpoint.
         allow: Modules of the user's own whose classes it may name.
-        objective: What differs from the objective that it was trained for.
+        objective: Options that replace those of the objective it was trained for.
 
     Raises:
         CheckpointError: The file is damaged, or was written from Python and has no configuration.
@@ -69,12 +69,12 @@ def load_module(
 
 
 def dataset_of(module: SequenceModule, options: Config) -> Config:
-    """The checkpoint's dataset as a configuration, with what the options change in it."""
+    """The configuration of the checkpoint's dataset, changed by the options."""
     return {**module.card["config"]["dataset"], **options["dataset"]}
 
 
 def new_data(module: SequenceModule, options: Config, file: Path) -> Loader:
-    """The batches of a file of new data, for which the training data need not be there.
+    """The batches of a file of new data; the training data are not needed.
 
     Raises:
         DataError: The file is malformed, or does not fit what the model was trained on.
@@ -94,14 +94,14 @@ def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule
         data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
     except DataError as error:
         raise DataError(
-            f"{error}\n  A path of the checkpoint's is relative to where it was trained, or has "
-            "moved since; dataset.path=… and the like name another."
+            f"{error}\n  The checkpoint's path is relative to where it was trained, or has moved "
+            "since; dataset.path=… and the like name another."
         ) from error
     try:
         check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}\n  A file of its own is scored by `seqnets predict input=FILE`, and then "
+            f"{error}\n  To score a file of new data: `seqnets predict input=FILE`, then "
             "`seqnets evaluate predictions=FILE`."
         ) from error
     return data
