@@ -140,7 +140,7 @@ def test_only_language_models_can():
 def test_numbers_out_of_range_are_refused(lr, decay, tmp_path):
     module = prepared(text_data(tmp_path))
     with (
-        pytest.raises(ConfigError, match="expected a rate from 0 and a share"),
+        pytest.raises(ConfigError, match="expected a rate of at least 0 and a share"),
         dynamically(module, lr=lr, decay=decay),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Language models that go on learning from what they have just been scored on."""
+"""Dynamic evaluation: language models that learn from a text while they are scored on it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from seqnets.typing import Batch, Known
 
 @contextlib.contextmanager
 def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterator[None]:
-    """Have a module learn from each batch once it is scored, and afterwards as it was.
+    """Have a language model learn from each batch after it is scored; restore it on exit.
 
-    Scores stay those of predictions: a batch changes only what is said of the batches after it. The
-    text comes in one row, for rows beside each other are later text; short chunks adapt soonest.
-    Gradients are needed: the trainer is one with
-    ``inference_mode=False``, on one device.
+    A batch is scored before its weights are updated, so that scores remain those of predictions.
+    Batches have one row, because further rows are later parts of the text; with shorter chunks the
+    model adapts sooner. The trainer needs ``inference_mode=False``, for gradients, and one device.
 
     Args:
-        module: Predicts what comes next.
-        lr: Learning rate of the steps, from 0.
-        decay: Share of the way back to the weights of before that each step takes, in [0, 1].
+        module: The language model.
+        lr: Learning rate of the updates, at least 0.
+        decay: Share of the way back to the original weights that each update goes, in [0, 1].
 
     Raises:
-        ConfigError: The module is no language model, a number is out of its range, or a batch has
+        ConfigError: The module is not a language model, a number is out of range, or a batch has
             several rows.
 
     References:
@@ -43,11 +42,12 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
     if not isinstance(objective, LanguageModelling):
         raise ConfigError(
             f"dynamic: got {type(objective).__name__}, expected LanguageModelling.\n"
-            f"  Only where the next input is the target does what is right become known."
+            f"  Only a model whose targets are its next inputs gets to know the right answers."
         )
     if not (lr >= 0 and 0 <= decay <= 1):
         raise ConfigError(
-            f"dynamic: lr is {lr} and decay {decay}, expected a rate from 0 and a share in [0, 1]."
+            f"dynamic: lr is {lr} and decay {decay}, expected a rate of at least 0 and a "
+            f"share in [0, 1]."
         )
     learning = _Learning(objective, lr, decay)
     module.objective = learning
@@ -55,61 +55,61 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
         yield
     finally:
         module.objective = objective
-        learning.forget()
+        learning.restore()
 
 
 class _Learning(Objective):
-    """Scores as another objective does, and then changes the model's weights."""
+    """Scores a batch by another objective, then updates the model's weights."""
 
     def __init__(self, objective: Objective, lr: float, decay: float) -> None:
         self.objective, self.lr, self.decay = objective, lr, decay
         self.metric, self.mode = objective.metric, objective.mode
         self._weights: list[nn.Parameter] = []
-        self._before: list[Tensor] = []
+        self._originals: list[Tensor] = []
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         if len(batch.x) > 1:
             raise ConfigError(
                 f"dynamic: got batches of {len(batch.x)} rows, expected 1.\n"
-                "  Rows beside each other are later text, which the model would learn from before "
-                "it is scored on what comes first.\n"
-                "  Give dataset.batch_size=1."
+                "  Further rows are later parts of the text, which the model would learn from "
+                "before it is scored on earlier ones.\n"
+                "  Set dataset.batch_size=1."
             )
-        if not self._weights:  # now, when they are on the device
+        if not self._weights:  # not earlier, as they are moved to the device first
             self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-            self._before = [weight.detach().clone() for weight in self._weights]
+            self._originals = [weight.detach().clone() for weight in self._weights]
         with torch.enable_grad():
             outcome = self.objective(model, batch, state)
             gradients = torch.autograd.grad(outcome.loss, self._weights, allow_unused=True)
         with torch.no_grad():
-            for weight, before, gradient in zip(
-                self._weights, self._before, gradients, strict=True
+            for weight, original, gradient in zip(
+                self._weights, self._originals, gradients, strict=True
             ):
-                weight.lerp_(before, self.decay)
+                weight.lerp_(original, self.decay)
                 if gradient is not None:
                     weight.sub_(gradient, alpha=self.lr)
         return outcome._replace(loss=outcome.loss.detach())
 
     @torch.no_grad()
-    def forget(self) -> None:
-        """Put the weights back."""
-        for weight, before in zip(self._weights, self._before, strict=True):
-            weight.copy_(before)
+    def restore(self) -> None:
+        """Restore the original weights."""
+        for weight, original in zip(self._weights, self._originals, strict=True):
+            weight.copy_(original)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Those of the objective."""
+        """The objective's metrics."""
         return self.objective.metrics(known)
 
     def derived(self, loss: float) -> dict[str, float]:
-        """What the objective derives."""
+        """The objective's derived figures."""
         return self.objective.derived(loss)
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """What the objective writes."""
+        """The objective's rows."""
         return self.objective.rows(outcome, batch, known)
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """What the objective reads."""
+        """The objective's predictions and targets."""
         return self.objective.read(rows, known)
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
@@ -117,5 +117,5 @@ class _Learning(Objective):
         return self.objective.scores(rows, known)
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """What the objective draws."""
+        """The objective's pictures."""
         return self.objective.pictures(outcome, batch, known)

@@ -1,4 +1,4 @@
-"""A model that is looked at between steps of training."""
+"""Evaluation mode between the steps of training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model in evaluation mode, and afterwards each of its modules as it was."""
+    """Put a model in evaluation mode; restore the mode of each of its modules on exit."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

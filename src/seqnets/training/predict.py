@@ -1,4 +1,4 @@
-"""What a model says, row by row."""
+"""A model's predictions, row by row."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def predict(
     known: Known,
     device: torch.device | str = "cpu",
 ) -> Iterator[Row]:
-    """Run a model over batches, and yield what it says as plain values.
+    """Run a model over batches, and yield its predictions as plain values.
 
-    Where a batch continues the one before, so does the model's state. The model is in evaluation
-    mode meanwhile, and between the rows as it was.
+    If a batch continues the one before, the model's state is carried over. The model is in
+    evaluation mode while it runs, and in its previous mode while rows are yielded.
 
     Args:
         model: Takes (x, state, lengths), gives (output, state); on ``device``.
-        objective: Says what a row is.
-        batches: What to run over, in order.
-        known: What the dataset said of itself when the model was trained.
-        device: Where the model is.
+        objective: Turns outputs into rows.
+        batches: The batches, in order.
+        known: The description of the dataset that the model was trained on.
+        device: The model's device.
 
     Raises:
         ConfigError: The objective writes no predictions.
@@ -48,7 +48,7 @@ def predict(
 
 
 def as_in_file(rows: Iterable[Row], batches: Loader) -> Iterator[Row]:
-    """Yield rows with what the batches' file calls their sequences, and its texts to the letter."""
+    """Yield rows with the names of sequences and the original texts from the batches' file."""
     ids, texts = batches.ids, batches.texts
     for place, row in enumerate(rows):
         name = {} if ids is None else {"id": ids[place]}

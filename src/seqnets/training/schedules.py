@@ -1,4 +1,4 @@
-"""Learning rates over the length of a run."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqnets.errors import ConfigError
 
 
 class Cosine(LambdaLR):
-    """Rise in a straight line, then fall along half a cosine to a share of the peak.
+    """Raise the rate linearly to its peak, then lower it along half a cosine to a share of it.
 
     Args:
         optimizer: Its learning rates are the peak.
@@ -29,7 +29,7 @@ class Cosine(LambdaLR):
     ) -> None:
         if not (0 <= warmup < 1 and 0 <= floor <= 1):
             raise ConfigError(
-                f"Cosine: warmup is {warmup} and floor {floor}, expected shares, and warmup "
+                f"Cosine: warmup is {warmup} and floor {floor}, expected shares of 1, and warmup "
                 f"below 1."
             )
         rising = max(1, round(warmup * total_steps))
@@ -44,12 +44,12 @@ class Cosine(LambdaLR):
 
 
 class DelayedExponential(LambdaLR):
-    """Keep the rate for some epochs, then multiply it each epoch.
+    """Keep the rate for some epochs, then multiply it by a factor before each epoch.
 
     Args:
         optimizer: Its learning rates are those of the first epochs.
         delay: Epochs before the rate falls.
-        gamma: What the rate is multiplied by before each epoch after these, in (0, 1].
+        gamma: The factor, in (0, 1].
 
     References:
         Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329.
@@ -58,7 +58,7 @@ class DelayedExponential(LambdaLR):
     def __init__(self, optimizer: Optimizer, delay: int, gamma: float) -> None:
         if not (delay >= 0 and 0 < gamma <= 1):
             raise ConfigError(
-                f"DelayedExponential: delay is {delay} and gamma {gamma}, expected epochs from 0 "
+                f"DelayedExponential: delay is {delay} and gamma {gamma}, expected at least 0 "
                 f"and a factor in (0, 1]."
             )
         super().__init__(optimizer, lambda epoch: gamma ** max(0, epoch + 1 - delay))
