@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -101,21 +101,14 @@ class DeepRNN(nn.Module):
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
         options: dict[str, Any] = {"backend": backend, "memory": memory}
-        width, built = input_size, None
-        for depth, spec in enumerate(zip(cells, sizes, directions, strict=True)):
-            make, size, both = spec
-            if built is None or not tied:
-                pair = [make(input_size=width, hidden_size=size) for _ in range(1 + both)]
-                check_is_cell("DeepRNN", pair[0])
-                built = width, *spec
-            elif built == (width, *spec):
-                pair = [_share_parameters(cell) for cell in pair]
+        width = input_size
+        for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
+            spec = _LayerSpec(width, make, size, both)
+            if depth == 0 or not tied:
+                pair, first = spec.make_cells(), spec
             else:
-                raise ConfigError(
-                    f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and has {size} "
-                    f"units, expected {built[0]} and {built[2]} as in layer 0, and the same kind.\n"
-                    f"  tied=True uses one cell's parameters in all layers."
-                )
+                first.check_is_same(spec, depth)
+                pair = [_share_parameters(cell) for cell in pair]
             layer: Recurrent | Bidirectional
             if both:
                 layer = Bidirectional(*pair, merge=merge, **options)
@@ -190,6 +183,32 @@ class DeepRNN(nn.Module):
         L = len(self.layers)
         check_parts("DeepRNN", state, L, f"a tuple of one per layer: {L}")
         return state
+
+
+class _LayerSpec(NamedTuple):
+    """What a layer's cells are made from; ``both`` says whether it runs in both directions."""
+
+    input_size: int
+    cell: CellFactory
+    hidden_size: int
+    both: bool
+
+    def make_cells(self) -> list[Cell]:
+        """Make a cell for each direction."""
+        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size}
+        cells = [self.cell(**sizes) for _ in range(1 + self.both)]
+        check_is_cell("DeepRNN", cells[0])
+        return cells
+
+    def check_is_same(self, other: _LayerSpec, depth: int) -> None:
+        """Raise ConfigError unless the layer at a depth can share this first layer's cells."""
+        if other != self:
+            raise ConfigError(
+                f"DeepRNN: layer {depth} takes {counted(other.input_size, 'feature')} and has "
+                f"{other.hidden_size} units, expected {self.input_size} and {self.hidden_size} as "
+                f"in layer 0, and the same kind.\n"
+                f"  tied=True uses one cell's parameters in all layers."
+            )
 
 
 class _NoConnection(nn.Module):

@@ -30,22 +30,20 @@ class Encoder(nn.Module):
             the input is features.
         hidden_size: Units of every layer, H; or a list with one per layer.
         num_layers: Layers, L; by default the length of a list ``hidden_size``, or 1.
-        bidirectional: Whether layers run in both directions, their outputs concatenated.
-        alternating: Whether layers 1, 3, ... run backwards in time and the others forwards.
-        connection: Skip connections: "none", "residual", "highway" or "dense"; see ``DeepRNN``.
-        tied: Whether all layers share one cell's parameters.
         dropout: Probability in [0, 1) of dropping an embedded feature or an output of a layer; or
             one of each kind: {"input": 0.4, "between": 0.2, "output": 0.4}, 0 if left out.
         locked: Whether all steps of a sequence share one dropout mask.
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
-        backend: "auto", or the name of the engine's backend that must run.
-        memory: "full", or "lean" to train in less memory and more time; see ``unroll``.
         cell_options: Options of every cell, with names of the caller's choice; see ``optioned``.
+        options: Further arguments of the stack, :class:`~seqnets.DeepRNN`: ``bidirectional``,
+            ``alternating``, ``merge``, ``connection``, ``tied``, ``backend``, ``memory``.
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is not a
             positive integer, or the stack's options are invalid.
     """
+
+    passes_options_to = DeepRNN
 
     def __init__(
         self,
@@ -57,16 +55,11 @@ class Encoder(nn.Module):
         embedding: Callable[[int, int], nn.Module] = nn.Embedding,
         hidden_size: int | Sequence[int] = 128,
         num_layers: int | None = None,
-        bidirectional: bool = False,
-        alternating: bool = False,
-        connection: str = "none",
-        tied: bool = False,
         dropout: float | Mapping[str, float] = 0.0,
         locked: bool = False,
         bptt_steps: int | None = None,
-        backend: str = "auto",
-        memory: str = "full",
         cell_options: Mapping[str, CellOption] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         if (input_size is None) == (vocab_size is None):
@@ -93,14 +86,9 @@ class Encoder(nn.Module):
             width,
             hidden_size,
             num_layers,
-            bidirectional=bidirectional,
-            alternating=alternating,
-            connection=connection,
-            tied=tied,
             dropout=rates["between"],
             locked=locked,
-            backend=backend,
-            memory=memory,
+            **options,
         )
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
         kind = LockedDropout if locked else nn.Dropout
