@@ -185,6 +185,12 @@ def test_encoder_takes_either_features_or_tokens(sizes):
         Encoder(GRUCell, **sizes)
 
 
+@pytest.mark.parametrize("option", ["merge", "hiden_size"])
+def test_encoder_takes_no_option_that_it_has_no_use_for(option):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+        Encoder(GRUCell, input_size=3, bidirectional=True, **{option: "sum"})
+
+
 SIZES = {
     "Encoder: input_size": lambda size: SequenceClassifier(GRUCell, 2, input_size=size),
     "Encoder: vocab_size": lambda size: LanguageModel(GRUCell, size),

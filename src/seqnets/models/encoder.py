@@ -36,11 +36,13 @@ class Encoder(nn.Module):
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         cell_options: Options of every cell, with names of the caller's choice; see ``optioned``.
         options: Further arguments of the stack, :class:`~seqnets.DeepRNN`: ``bidirectional``,
-            ``alternating``, ``merge``, ``connection``, ``tied``, ``backend``, ``memory``.
+            ``alternating``, ``connection``, ``tied``, ``backend``, ``memory``. Directions are
+            always concatenated.
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is not a
             positive integer, or the stack's options are invalid.
+        TypeError: An option is unknown.
     """
 
     passes_options_to = DeepRNN
@@ -62,6 +64,11 @@ class Encoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if "merge" in options:  # models take the halves of concatenated outputs apart
+            raise TypeError(
+                "Encoder: got an unexpected keyword argument 'merge', expected none: directions "
+                "are concatenated."
+            )
         if (input_size is None) == (vocab_size is None):
             raise ConfigError(
                 f"Encoder: input_size is {input_size} and vocab_size {vocab_size}, expected one of "
