@@ -51,11 +51,11 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     with quiet():
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])
-        _check_not_data(module, options)
+        _check_apart(module, options)
         loader = _loader(module, options, path)
         rows = _rows(module, _limited(loader, trainer, options), trainer)
         count, targets = write_rows(as_in_file(rows, loader), options["to"])
-    _report(options, count, targets, path, command)
+    _tell(options, count, targets, path, command)
     return 0
 
 
@@ -76,7 +76,7 @@ def _check(options: Config) -> None:
         )
 
 
-def _check_not_data(module: SequenceModule, options: Config) -> None:
+def _check_apart(module: SequenceModule, options: Config) -> None:
     """Raise UsageError if predictions would overwrite a file that data are read from."""
     to = Path(options["to"]).expanduser()
     of_dataset = (v for k, v in dataset_of(module, options).items() if k.endswith("path"))
@@ -90,7 +90,7 @@ def _check_not_data(module: SequenceModule, options: Config) -> None:
 
 
 def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
-    """The batches of a part, in its order, or of a new file, which needs no training data."""
+    """The batches of a part in its order, or of a file, for which no training data are read."""
     if options["input"] is None:
         return load_data(module, options, path).loader(options["part"]).in_order()
     return new_data(module, options, Path(options["input"]).expanduser())
@@ -117,8 +117,7 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _report(options: Config, count: int, targets: int, path: Path, command: str) -> None:
-    """Say how many rows were written, and by which command they can be scored."""
+def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
     to, given = options["to"], options["input"]
     what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
