@@ -233,7 +233,7 @@ def test_a_cell_whose_weights_are_computed_keeps_its_activations(make):
         (cells.LayerNorm(cells.LSTMCell(3, 5)), "LayerNorm has no counterpart"),
         (cells.ClipState(cells.LSTMCell(3, 5), 1.0), "ClipState has no counterpart"),
         (cells.LearnedState(cells.LSTMCell(3, 5)), "LearnedState has no counterpart"),
-        (cells.Activations(cells.GRUCell(3, 5), candidate="gelu"), "no activation like 'gelu'"),
+        (cells.Activations(cells.GRUCell(3, 5), candidate="gelu"), "the activation is 'gelu'"),
     ],
 )
 def test_what_onnx_cannot_carry_is_refused(module, told):
@@ -245,7 +245,7 @@ def test_what_onnx_cannot_carry_is_refused(module, told):
     ("attributes", "told"),
     [
         ({"clip": 1.0}, "clips at 1.0"),
-        ({"direction": "reverse"}, "runs backwards alone"),
+        ({"direction": "reverse"}, "runs backwards only"),
         ({"activations": ["Sigmoid", "ScaledTanh"]}, "has the activation ScaledTanh"),
         ({"activations": ["HardSigmoid", "Tanh"]}, "has the activation HardSigmoid"),
     ],
@@ -268,7 +268,7 @@ def test_a_model_without_recurrent_operators_or_constant_weights_is_refused():
     model = to_onnx(network(cells.GRUCell))
     (weight,) = (t for t in model.graph.initializer if t.name == "W_0")
     model.graph.initializer.remove(weight)
-    with pytest.raises(ConfigError, match="has a computed W"):
+    with pytest.raises(ConfigError, match="computes its W"):
         from_onnx(model)
     del model.graph.node[0]
     with pytest.raises(ConfigError, match="no operator is one of GRU, LSTM, RNN"):

@@ -119,12 +119,12 @@ def test_dropped_weights_are_whole():
         (DeepRNN(cells.GRUCell, 5, 5, 2, connection="residual"), "connection='none'"),
         (Bidirectional(cells.GRUCell(3, 5), merge="sum"), "merge is 'sum'"),
         (Bidirectional(*(DeepRNN(cells.GRUCell, 3, 5) for _ in "12")), "'concat' of two cells"),
-        (Recurrent(cells.GRUCell(3, 5), reverse=True), "runs backwards alone"),
-        (Reversed(DeepRNN(cells.GRUCell, 3, 5)), "runs backwards alone"),
-        (DeepRNN(cells.GRUCell, 5, 5, 2, alternating=True), "runs backwards alone"),
+        (Recurrent(cells.GRUCell(3, 5), reverse=True), "runs backwards only"),
+        (Reversed(DeepRNN(cells.GRUCell, 3, 5)), "runs backwards only"),
+        (DeepRNN(cells.GRUCell, 5, 5, 2, alternating=True), "runs backwards only"),
         (DeepRNN(cells.GRUCell, 3, 5, 2, connection="dense"), "connection='none'"),
-        (nn.Linear(3, 5), "holds 0 recurrent parts"),
-        (nn.Sequential(cells.GRUCell(3, 5), cells.GRUCell(5, 5)), "holds 2 recurrent parts"),
+        (nn.Linear(3, 5), "has 0 recurrent parts"),
+        (nn.Sequential(cells.GRUCell(3, 5), cells.GRUCell(5, 5)), "has 2 recurrent parts"),
     ],
 )
 def test_what_torch_cannot_carry_is_refused(module, told):

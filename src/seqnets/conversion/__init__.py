@@ -1,4 +1,4 @@
-"""Weights to and from other libraries, with a proof that both sides compute the same."""
+"""Conversion of weights to and from other libraries, checked by running both networks."""
 
 from seqnets.conversion.checking import difference
 from seqnets.conversion.flax import from_flax, to_flax

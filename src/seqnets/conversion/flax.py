@@ -1,6 +1,6 @@
-"""Flax linen: trees of parameters of SimpleCell, GRUCell and (Optimized)LSTMCell.
+"""Flax linen: parameter trees of SimpleCell, GRUCell and (Optimized)LSTMCell.
 
-A tree holds numbers alone: of which cell they are, and with which activation, its reader says.
+A tree holds arrays only: the reader says to which cell they belong, and with which activation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from seqnets.conversion.parts import (
     Layers,
     equation_of,
     fill,
+    gate_rows,
     layers_of,
     library,
-    one_bias,
-    rows,
     stack,
+    summed_bias,
 )
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
@@ -38,17 +38,17 @@ _DIRECTIONS = ("forward_rnn", "backward_rnn")
 
 
 class Network(NamedTuple):
-    """Flax' parameters, and a network that says of which cells they are."""
+    """A Flax parameter tree, and the seqnets network with the same cells."""
 
     params: Tree
-    cells: nn.Module
+    module: nn.Module
 
 
 def to_flax(module: nn.Module) -> dict[str, Any]:
-    """The parameters of a ``linen.Sequential`` of ``linen.RNN`` and ``linen.Bidirectional``.
+    """Convert to the parameters of a ``linen.Sequential`` of ``RNN`` and ``Bidirectional``.
 
     Returns:
-        The tree that such a module's ``apply`` takes as ``{"params": tree}``, of NumPy arrays.
+        A tree of NumPy arrays, which the module's ``apply`` takes as ``{"params": tree}``.
 
     Raises:
         ConfigError: Flax has no such cell.
@@ -67,14 +67,14 @@ def to_flax(module: nn.Module) -> dict[str, Any]:
 
 
 def from_flax(params: Tree, cell: CellFactory) -> DeepRNN:
-    """A network from a tree as :func:`to_flax` makes it, or as one layer or cell has it.
+    """Convert a parameter tree, as :func:`to_flax` returns or of one layer or cell, to a network.
 
     Args:
-        params: The tree, inside of ``{"params": ...}`` or not.
-        cell: What the numbers are parameters of: RNNCell, GRUCell or LSTMCell.
+        params: The tree, with or without ``{"params": ...}`` around it.
+        cell: Cell factory: of RNNCell, GRUCell or LSTMCell.
 
     Raises:
-        ConfigError: The tree is not that of such cells.
+        ConfigError: The tree does not have the parameters of these cells.
     """
     params = params.get("params", params)
     trees = [params]
@@ -88,43 +88,49 @@ def from_flax(params: Tree, cell: CellFactory) -> DeepRNN:
 
 
 def params_of(cell: Cell) -> dict[str, dict[str, Array]]:
-    """A cell's parameters as Flax has them: biases that only add up are one there."""
+    """Return a cell's parameters as a Flax tree, in which biases that only add up are one.
+
+    Raises:
+        ConfigError: Flax has no such cell.
+    """
     equation = equation_of(cell, _NAMES, "Flax")
     equation.check_functions("Flax")
     inner = equation.cell
     if getattr(inner, "proj_size", 0):
         raise ConfigError(f"Flax: proj_size is {inner.proj_size}, expected 0: no projection.")
     params = {}
-    for gate, name in _letters(inner):
-        w = {"kernel": rows(inner, "weight_ih", [gate]).T}
-        u = {"kernel": rows(inner, "weight_hh", [gate]).T}
+    for gate, name in _gate_names(inner):
+        w = {"kernel": gate_rows(inner, "weight_ih", [gate]).T}
+        u = {"kernel": gate_rows(inner, "weight_hh", [gate]).T}
         if isinstance(inner, GRUCell) and gate == "n":
-            w["bias"], u["bias"] = (rows(inner, f"bias_{side}", [gate]) for side in ("ih", "hh"))
+            w["bias"], u["bias"] = (
+                gate_rows(inner, f"bias_{side}", [gate]) for side in ("ih", "hh")
+            )
         else:
-            (u if isinstance(inner, LSTMCell) else w)["bias"] = one_bias(inner, [gate])
+            (u if isinstance(inner, LSTMCell) else w)["bias"] = summed_bias(inner, [gate])
         params[f"i{name}"], params[f"h{name}"] = w, u
     return params
 
 
 def cell_of(params: Tree, cell: CellFactory) -> Cell:
-    """A cell from Flax' parameters.
+    """Create a cell from its parameters as a Flax tree.
 
     Raises:
-        ConfigError: They are those of another cell.
+        ConfigError: The parameters are those of another cell.
     """
-    kind = equation_of(cell(input_size=1, hidden_size=1), _NAMES, "Flax").cell
-    letters = _letters(kind)
-    expected = {f"{side}{name}" for _, name in letters for side in "ih"}
+    example = equation_of(cell(input_size=1, hidden_size=1), _NAMES, "Flax").cell
+    names = _gate_names(example)
+    expected = {f"{side}{name}" for _, name in names for side in "ih"}
     if set(params) != expected:
         raise ConfigError(
             f"Flax: the parameters are {', '.join(sorted(params))}, expected "
-            f"{', '.join(sorted(expected))} for {type(kind).__name__}."
+            f"{', '.join(sorted(expected))} for {type(example).__name__}."
         )
-    order = [gate for gate, _ in letters]
-    W, U = (_joined(params, side, letters, "kernel") for side in "ih")
-    b, d = (_joined(params, side, letters, "bias") for side in "ih")
-    made = cell(input_size=W.shape[1], hidden_size=U.shape[1])
-    return fill(made, order, weight_ih=W, weight_hh=U, bias_ih=b, bias_hh=d)
+    order = [gate for gate, _ in names]
+    W, U = (_concatenate(params, side, names, "kernel") for side in "ih")
+    b, d = (_concatenate(params, side, names, "bias") for side in "ih")
+    filled = cell(input_size=W.shape[1], hidden_size=U.shape[1])
+    return fill(filled, order, weight_ih=W, weight_hh=U, bias_ih=b, bias_hh=d)
 
 
 def load(path: Path, cell: CellFactory | None) -> Network:
@@ -132,10 +138,10 @@ def load(path: Path, cell: CellFactory | None) -> Network:
 
     Args:
         path: The file.
-        cell: What the numbers are parameters of, for they do not say it.
+        cell: Cell factory, as the file does not store the cell's type.
 
     Raises:
-        ConfigError: It is unreadable, or does not fit the cell.
+        ConfigError: The file cannot be read, or does not fit the cell.
         AbsentError: Flax is not installed.
     """
     try:
@@ -146,8 +152,8 @@ def load(path: Path, cell: CellFactory | None) -> Network:
         raise ConfigError(f"{path}: holds {type(params).__name__}, expected a tree of parameters.")
     if cell is None:
         raise ConfigError(
-            f"{path}: holds numbers alone, and does not say of which cell.\n"
-            f"  Say it: model/cell=lstm, model/cell=gru or model/cell=rnn."
+            f"{path}: holds weights only, and does not say of which cell.\n"
+            f"  Name the cell: model/cell=lstm, model/cell=gru or model/cell=rnn."
         )
     return Network(params, from_flax(params, cell))
 
@@ -158,25 +164,25 @@ def save(network: Network, path: Path) -> None:
 
 
 def run(network: Network, x: Array, lengths: Array) -> Array:
-    """Outputs over padded sequences, layer by layer: Flax computes them, on the CPU."""
+    """Return the outputs (B, T, H) of a network for padded sequences, as Flax computes them."""
     jax, linen = library("jax"), library("flax.linen")
     params = network.params.get("params", network.params)
     with jax.default_device(jax.devices("cpu")[0]):
-        for depth, layer in enumerate(layers_of(network.cells)):
+        for depth, layer in enumerate(layers_of(network.module)):
             parts = [linen.RNN(linen_cell(cell)) for cell in layer]
-            both = len(layer) == 2
-            module = linen.Bidirectional(*parts) if both else parts[0]
+            bidirectional = len(layer) == 2
+            module = linen.Bidirectional(*parts) if bidirectional else parts[0]
             tree = params.get(f"layers_{depth}", params)
-            tree = tree if both or "cell" in tree else {"cell": tree}
+            tree = tree if bidirectional or "cell" in tree else {"cell": tree}
             x = module.apply({"params": tree}, x, seq_lengths=lengths)
         return np.asarray(x)
 
 
 def linen_cell(cell: Cell) -> Any:
-    """Flax' module for a cell.
+    """Return the Flax module of a cell.
 
     Raises:
-        ConfigError: Flax has none.
+        ConfigError: Flax has no such cell.
         AbsentError: Flax is not installed.
     """
     equation = equation_of(cell, _NAMES, "Flax")
@@ -186,15 +192,13 @@ def linen_cell(cell: Cell) -> Any:
     return getattr(library("flax.linen"), _NAMES[equation.kind])(cell.hidden_size, **options)
 
 
-def _letters(cell: GatedCell) -> list[tuple[str, str]]:
-    """Each gate of ours, and what Flax' names end with; a gate that is alone has no name there."""
+def _gate_names(cell: GatedCell) -> list[tuple[str, str]]:
+    """Return each gate with the suffix of its Flax parameters, which is empty for a single gate."""
     return [("h", "")] if isinstance(cell, RNNCell) else [(gate, gate) for gate in cell.inputs]
 
 
-def _joined(params: Tree, side: str, letters: Sequence[tuple[str, str]], what: str) -> Any:
-    """Rows of all gates; zeros where Flax has no bias."""
-    H = params[f"h{letters[0][1]}"]["kernel"].shape[0]
-    places = [params[f"{side}{name}"] for _, name in letters]
-    return np.concatenate(
-        [np.asarray(place.get(what, np.zeros(H, np.float32))).T for place in places]
-    )
+def _concatenate(params: Tree, side: str, names: Sequence[tuple[str, str]], leaf: str) -> Array:
+    """Concatenate the rows of all gates, with zeros where Flax has no bias."""
+    H = params[f"h{names[0][1]}"]["kernel"].shape[0]
+    gates = [params[f"{side}{name}"] for _, name in names]
+    return np.concatenate([np.asarray(gate.get(leaf, np.zeros(H, np.float32))).T for gate in gates])

@@ -1,4 +1,4 @@
-"""All formats, and the way from one file to another."""
+"""The supported formats: reading, writing and checking their files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from seqnets.layers import CellFactory
 
 
 class Format(NamedTuple):
-    """One side of a conversion, whose networks are of any type.
+    """The functions of a format, whose native networks may be of any type.
 
     Attributes:
-        suffixes: Of its files.
-        load: Reads a file; takes the cell too, where a file does not name it.
-        save: Writes one.
-        restore: From its network to one of seqnets.
-        convert: From a network of seqnets to its own.
-        run: Outputs over padded sequences, by the other library.
+        suffixes: File name suffixes.
+        load: Reads a file; takes a cell factory for formats that do not store the cell's type.
+        save: Writes a native network to a file.
+        restore: Converts a native network to a seqnets network.
+        convert: Converts a seqnets network to a native one.
+        run: Computes the outputs for padded sequences with the other library.
     """
 
     suffixes: tuple[str, ...]
@@ -52,7 +52,7 @@ FORMATS = {
         (".msgpack",),
         flax.load,
         flax.save,
-        lambda network: network.cells,
+        lambda network: network.module,
         lambda module: flax.Network(flax.to_flax(module), module),
         flax.run,
     ),
@@ -63,53 +63,53 @@ FORMATS = {
 def read(
     path: Path | str, form: str, cell: CellFactory | None = None
 ) -> tuple[nn.Module, float | None]:
-    """Read a network, and compare it with what the other library computes.
+    """Read a network from a file, and compare its outputs with the other library's.
 
     Args:
         path: The file.
-        form: A name in ``FORMATS``.
-        cell: Makes the cells, where a file does not name them.
+        form: Name of its format in ``FORMATS``.
+        cell: Cell factory, for formats that do not store the cell's type.
 
     Returns:
-        The network of seqnets, and the largest difference; None if it could not be checked,
-        because the other library is not there.
+        The seqnets network, and the largest difference of the outputs; None if the other library
+        is not installed, so that nothing was compared.
 
     Raises:
-        ConfigError: There is no such format, the file or what is in it cannot be read, or the
-            outputs differ.
+        ConfigError: The format is unknown, the file cannot be read or converted, or the outputs
+            differ.
     """
-    side, path = _format(form), Path(path)
-    native = side.load(path, cell)
-    module = side.restore(native)
-    return module, _checked(module, native, form, str(path))
+    handler, path = _format(form), Path(path)
+    native = handler.load(path, cell)
+    module = handler.restore(native)
+    return module, _check_outputs(module, native, form, str(path))
 
 
 def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> float | None:
-    """Convert a network, compare both, and write a file, whole or not at all.
+    """Convert a network, compare the outputs of both, and write the result to a file, atomically.
 
     Args:
-        module: The network of seqnets.
+        module: The seqnets network.
         path: The file.
-        form: A name in ``FORMATS``.
-        options: Of the format's ``convert``.
+        form: Name of its format in ``FORMATS``.
+        options: Options of the format's ``convert``.
 
     Returns:
-        The largest difference; None if it could not be checked, because the other library is not
-        there.
+        The largest difference of the outputs; None if the other library is not installed, so that
+        nothing was compared.
 
     Raises:
-        ConfigError: There is no such format, it has no place for the network, the outputs differ,
-            or the file cannot be written.
+        ConfigError: The format is unknown or cannot represent the network, the outputs differ, or
+            the file cannot be written.
     """
-    side, path = _format(form), Path(path)
-    native = side.convert(module, **options)
+    handler, path = _format(form), Path(path)
+    native = handler.convert(module, **options)
     try:
-        found = _checked(module, native, form, str(path))
+        found = _check_outputs(module, native, form, str(path))
     except ConfigError as error:
         raise ConfigError(f"{error} Nothing was written.") from error
     try:
         with atomic(path) as partial:
-            side.save(native, partial)
+            handler.save(native, partial)
     except OSError as error:
         raise ConfigError(
             f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
@@ -123,14 +123,15 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _checked(module: nn.Module, native: Any, form: str, where: str) -> float | None:
+def _check_outputs(module: nn.Module, native: Any, form: str, path: str) -> float | None:
+    """Return the largest difference of the outputs, None if the other library is missing."""
     try:
         found = difference(module, lambda x, lengths: FORMATS[form].run(native, x, lengths))
     except AbsentError:
         return None
     if not found <= LIMIT:
         raise ConfigError(
-            f"{where}: {form} and seqnets differ by up to {found:.2g}, expected at most {LIMIT:g}."
-            f"\n  The outputs for the same random sequences are not the same."
+            f"{path}: {form} and seqnets differ by up to {found:.2g}, expected at most {LIMIT:g}."
+            f"\n  These are the outputs for the same random sequences."
         )
     return found

@@ -1,4 +1,4 @@
-"""Keras 3: models of SimpleRNN, GRU (reset after or before the product) and LSTM layers."""
+"""Keras 3: models of SimpleRNN, GRU (``reset_after`` true or false) and LSTM layers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,31 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, OriginalGRUCell, RNNCell
 from seqnets.conversion.parts import (
+    DEFAULT_FUNCTIONS,
     Array,
     Equation,
     Layers,
     equation_of,
     fill,
+    gate_rows,
     layers_of,
     library,
-    made,
-    one_bias,
-    rows,
+    make_cell,
     stack,
+    summed_bias,
 )
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 
 
 class _Kind(NamedTuple):
-    """What Keras calls a cell, its gates in Keras' order, and which of ours it is."""
+    """The Keras layer of a cell.
+
+    Attributes:
+        name: The layer's class name.
+        order: The gates in Keras' order, as letters of the cell's equation.
+        options: Constructor arguments that select the cell's equation.
+    """
 
     name: str
     order: str
@@ -58,13 +65,13 @@ _FUNCTIONS = {
     "gelu": "gelu",
     "identity": "linear",
 }
-_PASSED_OVER = ("InputLayer", "Masking", "Embedding", "Dense", "Dropout")
+_IGNORED = ("InputLayer", "Masking", "Embedding", "Dense", "Dropout")
 _RECURRENT = ("SimpleRNN", "GRU", "LSTM", "Bidirectional")
-_OTHERS = ("Sequential", "Functional", "DTypePolicy", "__keras_tensor__")
+_CONTAINERS = ("Sequential", "Functional", "DTypePolicy", "__keras_tensor__")
 
 
 def to_keras(module: nn.Module) -> Any:
-    """A ``keras.Sequential`` with a network's weights, which returns sequences.
+    """Convert a network to a ``keras.Sequential`` that returns sequences.
 
     Raises:
         ConfigError: Keras has no such cell.
@@ -76,59 +83,69 @@ def to_keras(module: nn.Module) -> Any:
     with keras.device("cpu"):
         model = keras.Sequential([keras.Input((None, layers[0][0].input_size))])
         for layer in equations:
-            directions = [
-                _layer(keras, equation, go_backwards=place == 1)
-                for place, equation in enumerate(layer)
+            forward, *backward = [
+                _make_layer(keras, equation, go_backwards=position == 1)
+                for position, equation in enumerate(layer)
             ]
             model.add(
-                directions[0]
-                if len(directions) == 1
-                else keras.layers.Bidirectional(directions[0], backward_layer=directions[1])
+                keras.layers.Bidirectional(forward, backward_layer=backward[0])
+                if backward
+                else forward
             )
-        for made, layer in zip(model.layers, equations, strict=True):
-            made.set_weights([w for equation in layer for w in weights_of(equation.cell)])
+        for theirs, layer in zip(model.layers, equations, strict=True):
+            theirs.set_weights([w for equation in layer for w in weights_of(equation.cell)])
     return model
 
 
 def from_keras(model: Any) -> DeepRNN:
-    """The recurrent layers of a Keras model, or of one such layer, as a network.
+    """Convert the recurrent layers of a Keras model, or one such layer, to a network.
 
     Raises:
-        ConfigError: There are none, they do not follow each other, or seqnets has no such cell.
+        ConfigError: There are no such layers, they do not follow each other, or seqnets has no
+            such cell.
         AbsentError: Keras is not installed.
     """
-    layers: Layers = [tuple(map(_cell, _directions(layer))) for layer in _recurrent(model)]
+    layers: Layers = [
+        tuple(map(_make_cell, _directions(layer))) for layer in _recurrent_layers(model)
+    ]
     return stack(layers)
 
 
 def weights_of(cell: GatedCell) -> list[Array]:
-    """A cell's weights as Keras has them: kernel, recurrent kernel and bias.
+    """Return a cell's weights in Keras' layout: kernel, recurrent kernel and bias.
 
-    Biases that only add up are one in Keras: all but those of :class:`GRUCell`.
+    Keras has one bias, the sum of both, except for :class:`GRUCell`, which needs both: (2, 3H).
     """
     order = _KINDS[parametrize.type_before_parametrizations(cell)].order
-    weights = [rows(cell, "weight_ih", order).T, rows(cell, "weight_hh", order).T]
+    weights = [gate_rows(cell, "weight_ih", order).T, gate_rows(cell, "weight_hh", order).T]
     if cell.bias_ih is None:
         return weights
     if isinstance(cell, GRUCell):
-        return [*weights, np.stack([rows(cell, f"bias_{side}", order) for side in ("ih", "hh")])]
-    return [*weights, one_bias(cell, order)]
+        return [
+            *weights,
+            np.stack([gate_rows(cell, f"bias_{side}", order) for side in ("ih", "hh")]),
+        ]
+    return [*weights, summed_bias(cell, order)]
 
 
 def cell_of(
     kind: type[GatedCell], weights: list[Array], functions: dict[str, str] | None = None
 ) -> Cell:
-    """A cell from Keras' weights.
+    """Create a cell from Keras' weights.
 
     Args:
         kind: The cell's class.
         weights: Kernel, recurrent kernel and, if there is one, bias.
-        functions: Names in ``seqnets.cells.options.ACTIVATIONS`` by role; the usual if omitted.
+        functions: Activation functions by role (gate, candidate, squash): names in
+            ``seqnets.cells.options.ACTIVATIONS``; the logistic function and tanh if omitted.
+
+    Raises:
+        ShapeError: The shapes of the weights do not fit each other.
     """
     kernel, recurrent, *bias = weights
     b, d = (bias[0] if kind is GRUCell else (bias[0], None)) if bias else (None, None)
-    functions = functions or {"gate": "sigmoid", "candidate": "tanh", "squash": "tanh"}
-    cell = made(kind, functions, kernel.shape[0], recurrent.shape[0], bias=bool(bias))
+    functions = functions or DEFAULT_FUNCTIONS
+    cell = make_cell(kind, functions, kernel.shape[0], recurrent.shape[0], bias=bool(bias))
     return fill(
         cell,
         _KINDS[kind].order,
@@ -140,10 +157,11 @@ def cell_of(
 
 
 def load(path: Path, cell: Any = None) -> Any:
-    """Read a ``.keras`` file, once it is seen to name nothing but plain layers of Keras.
+    """Read a ``.keras`` file, after a check that it names only classes that are safe to create.
 
     Raises:
-        ConfigError: It is unreadable, or has other layers.
+        ConfigError: The file cannot be read, or names classes beyond ``_RECURRENT`` and
+            ``_IGNORED``.
         AbsentError: Keras is not installed.
     """
     keras = _keras()
@@ -154,12 +172,12 @@ def load(path: Path, cell: Any = None) -> Any:
         raise ConfigError(f"{path}: cannot be read as a .keras file: {error}.") from error
     for node in _classes(config):
         module, name = str(node.get("module")), node["class_name"]
-        known = name in (*_PASSED_OVER, *_RECURRENT, *_OTHERS) or module == "keras.initializers"
+        known = name in (*_IGNORED, *_RECURRENT, *_CONTAINERS) or module == "keras.initializers"
         if not known or node.get("registered_name") or not module.startswith("keras"):
             raise ConfigError(
-                f"{path}: holds {module}.{name}, expected nothing but {', '.join(_RECURRENT)} "
-                f"and, around them, {', '.join(_PASSED_OVER)}.\n"
-                f"  Save a model of these layers alone."
+                f"{path}: holds {module}.{name}, expected only {', '.join(_RECURRENT)} and, "
+                f"around them, {', '.join(_IGNORED)}.\n"
+                f"  Save a model of these layers only."
             )
     with keras.device("cpu"):
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -171,29 +189,31 @@ def save(model: Any, path: Path) -> None:
 
 
 def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Outputs of a model's recurrent layers over padded sequences: Keras computes them."""
+    """Return the outputs (B, T, H) of a model's recurrent layers, as Keras computes them."""
     keras = _keras()
     with keras.device("cpu"):
         mask = keras.ops.convert_to_tensor(np.arange(x.shape[1]) < lengths[:, None])
         y = keras.ops.convert_to_tensor(x)
-        for layer in _recurrent(model):
-            y = _returning_sequences(layer, x=y)(y, mask=mask)
+        for layer in _recurrent_layers(model):
+            y = _with_sequences(layer, y.shape)(y, mask=mask)
         return np.asarray(keras.ops.convert_to_numpy(y))
 
 
 def _keras() -> Any:
+    """Import Keras, on its torch backend unless another is set."""
     if "keras" not in sys.modules:
-        os.environ.setdefault("KERAS_BACKEND", "torch")  # it is there
+        os.environ.setdefault("KERAS_BACKEND", "torch")  # the one that is always installed
     return library("keras")
 
 
-def _layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
+def _make_layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
+    """Create the Keras layer that computes an equation, without its weights."""
     cell, functions = equation.cell, equation.functions
     unknown = [name for name in functions.values() if name not in _FUNCTIONS]
     if unknown or (isinstance(cell, LSTMCell) and functions["candidate"] != functions["squash"]):
         raise ConfigError(
             f"Keras: {equation.kind.__name__} has the activations {functions}, expected one for "
-            f"candidate and squash, of {', '.join(_FUNCTIONS)}."
+            f"candidate and squash, and only these: {', '.join(_FUNCTIONS)}."
         )
     if getattr(cell, "proj_size", 0):
         raise ConfigError(f"Keras: proj_size is {cell.proj_size}, expected 0: no projection.")
@@ -211,22 +231,22 @@ def _layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
     )
 
 
-def _recurrent(model: Any) -> list[Any]:
-    """A model's recurrent layers, in their order; or the layer itself."""
+def _recurrent_layers(model: Any) -> list[Any]:
+    """Return a model's recurrent layers in order; a layer is returned itself."""
     layers = getattr(model, "layers", [model])
     names = [type(layer).__name__ for layer in layers]
-    places = [place for place, name in enumerate(names) if name in _RECURRENT]
-    between = names[places[0] : places[-1] + 1] if places else []
-    if not places or any(name not in (*_RECURRENT, "Dropout") for name in between):
+    indices = [index for index, name in enumerate(names) if name in _RECURRENT]
+    between = names[indices[0] : indices[-1] + 1] if indices else []
+    if not indices or any(name not in (*_RECURRENT, "Dropout") for name in between):
         raise ConfigError(
             f"Keras: the layers are {', '.join(names)}, expected some of {', '.join(_RECURRENT)} "
             f"that follow each other."
         )
-    return [layers[place] for place in places]
+    return [layers[index] for index in indices]
 
 
 def _directions(layer: Any) -> list[Any]:
-    """The layer, or its two directions."""
+    """Return the layer itself, or the two layers of a bidirectional one."""
     if type(layer).__name__ != "Bidirectional":
         _check_direction(layer, backwards=False)
         return [layer]
@@ -238,15 +258,16 @@ def _directions(layer: Any) -> list[Any]:
 
 
 def _check_direction(layer: Any, backwards: bool) -> None:
+    """Raise ConfigError unless a recurrent layer runs in the given direction."""
     if type(layer).__name__ not in _RECURRENT or layer.go_backwards != backwards:
         raise ConfigError(
             f"Keras: {type(layer).__name__} has go_backwards={layer.go_backwards}, expected "
-            f"{backwards}: alone a layer runs forwards."
+            f"{backwards}: only the second layer of Bidirectional runs backwards."
         )
 
 
-def _cell(layer: Any) -> Cell:
-    """The cell of a layer in one direction."""
+def _make_cell(layer: Any) -> Cell:
+    """Create the cell of a layer that runs in one direction."""
     name, config = type(layer).__name__, layer.get_config()
     (kind,) = (
         cls
@@ -254,8 +275,8 @@ def _cell(layer: Any) -> Cell:
         if kind.name == name and all(config[k] == v for k, v in kind.options.items())
     )
     ours = {theirs: name for name, theirs in _FUNCTIONS.items()}
-    asked = {"candidate": config["activation"], "gate": config.get("recurrent_activation")}
-    for role, function in asked.items():
+    activations = {"candidate": config["activation"], "gate": config.get("recurrent_activation")}
+    for role, function in activations.items():
         if function is not None and function not in ours:
             raise ConfigError(
                 f"Keras: {name} has the {role} activation {function!r}, expected one of "
@@ -267,28 +288,26 @@ def _cell(layer: Any) -> Cell:
         "candidate": candidate,
         "squash": candidate if kind is LSTMCell else "tanh",
     }
-    numbers = [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
+    weights = [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
     convert = _keras().ops.convert_to_numpy
-    return cell_of(kind, [convert(w) for w in numbers if w is not None], functions)
+    return cell_of(kind, [convert(w) for w in weights if w is not None], functions)
 
 
-def _returning_sequences(layer: Any, x: Any) -> Any:
-    """The same layer, but with the outputs of all steps."""
+def _with_sequences(layer: Any, input_shape: Any) -> Any:
+    """Return a copy of a layer that returns the outputs of all steps, and no state."""
     config = layer.get_config()
-    for part in (
-        config,
-        *(config[k]["config"] for k in ("layer", "backward_layer") if k in config),
-    ):
+    directions = [config[name]["config"] for name in ("layer", "backward_layer") if name in config]
+    for part in (config, *directions):
         if "return_sequences" in part:
             part |= {"return_sequences": True, "return_state": False, "stateful": False}
     copy = type(layer).from_config(config)
-    copy.build(x.shape)
+    copy.build(input_shape)
     copy.set_weights(layer.get_weights())
     return copy
 
 
 def _classes(node: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a configuration that names a class."""
+    """Yield every node of a configuration that names a class."""
     if isinstance(node, dict) and "class_name" in node:
         yield node
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()

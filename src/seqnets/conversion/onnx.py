@@ -1,4 +1,4 @@
-"""ONNX: its operators RNN, GRU and LSTM, a node for each layer."""
+"""ONNX: the operators RNN, GRU and LSTM, one node per layer."""
 
 from __future__ import annotations
 
@@ -29,20 +29,26 @@ from seqnets.conversion.parts import (
     Equation,
     equation_of,
     fill,
+    gate_rows,
     layers_of,
     library,
-    made,
-    rows,
+    make_cell,
     stack,
 )
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 
-_OPSET, _IR = 14, 8  # old enough for every ONNX Runtime that runs on a Python of today
+_OPSET, _IR = 14, 8  # every ONNX Runtime for Python 3.10 and newer reads these
 
 
 class Node(NamedTuple):
-    """A recurrent operator: its name, attributes, and tensors W, R, B and P as it takes them."""
+    """A recurrent operator of a model.
+
+    Attributes:
+        operator: RNN, GRU or LSTM.
+        attributes: The node's attributes.
+        tensors: W, and R, B and P if present, in ONNX's layout; the first axis is the direction.
+    """
 
     operator: str
     attributes: dict[str, Any]
@@ -50,7 +56,7 @@ class Node(NamedTuple):
 
     @property
     def directions(self) -> int:
-        """How many it runs in."""
+        """Number of directions, D."""
         return len(self.tensors["W"])
 
     @property
@@ -60,7 +66,14 @@ class Node(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """The operator of a cell, its gates in ONNX's order, and attributes that make it that cell."""
+    """The ONNX operator of a cell.
+
+    Attributes:
+        operator: The operator's name.
+        order: The gates in ONNX's order, as letters of the cell's equation.
+        roles: Roles of the operator's activations, in ONNX's order.
+        attributes: Attributes that select the cell's equation.
+    """
 
     operator: str
     order: str
@@ -69,7 +82,7 @@ class _Kind(NamedTuple):
 
 
 _ALL = ("gate", "candidate", "squash")
-# Those that come back as another one with Activations follow it.
+# Reading takes the first that fits: cells that differ in their activations alone come last.
 _KINDS: dict[type[GatedCell], _Kind] = {
     RNNCell: _Kind("RNN", "h", ("candidate",), {}),
     GRUCell: _Kind("GRU", "zrn", ("gate", "candidate"), {"linear_before_reset": 1}),
@@ -82,7 +95,7 @@ _KINDS: dict[type[GatedCell], _Kind] = {
     NOAFLSTMCell: _Kind("LSTM", "iofg", _ALL, {"input_forget": 0}),
 }
 _INPUTS = ("x", "W", "R", "B", "lengths", "initial_h", "initial_c", "P")
-_SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
+_SHAPE_OPERATORS = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
 _PEEPHOLES = ("p_i", "p_o", "p_f")
 
 _FUNCTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -96,24 +109,29 @@ _FUNCTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
     "hardsigmoid": ("HardSigmoid", (1 / 6, 0.5)),
     "identity": ("Affine", (1.0, 0.0)),
 }
-"""Our functions, each as ONNX's with its alpha and beta."""
+"""The ONNX name of each activation function, with its alpha and beta."""
 
-_DEFAULTS = {"Elu": (1.0,), "LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0)}
+_DEFAULT_PARAMETERS = {
+    "Elu": (1.0,),
+    "LeakyRelu": (0.01,),
+    "HardSigmoid": (0.2, 0.5),
+    "Affine": (1.0, 0.0),
+}
 
 
 def to_onnx(module: nn.Module, *, lengths: bool = True, state: bool = False) -> Any:
-    """An ONNX model of a network, time first, with any batch and number of steps.
+    """Convert a network to an ONNX model for any batch size and number of steps.
 
-    Its input is ``x``, (T, B, I). Its outputs are ``y``, (T, B, D*H), and of each layer the last
-    state ``h_0`` (and ``c_0``), ``h_1``, ..., (D, B, H).
+    The input is ``x``, (T, B, I). The outputs are ``y``, (T, B, D*H), and each layer's last state
+    ``h_0`` (and ``c_0``), ``h_1``, ..., (D, B, H).
 
     Args:
         module: The network.
-        lengths: Whether there is an input ``lengths``, (B,) int32: valid steps of each row.
-        state: Whether there are inputs ``initial_h_0`` (and ``initial_c_0``), ..., (D, B, H).
+        lengths: Whether to add an input ``lengths``, (B,) int32: valid steps of each row.
+        state: Whether to add inputs ``initial_h_0`` (and ``initial_c_0``), ..., (D, B, H).
 
     Raises:
-        ConfigError: ONNX has no such operator.
+        ConfigError: ONNX has no operator for a cell.
         AbsentError: onnx is not installed.
     """
     nodes = []
@@ -121,22 +139,23 @@ def to_onnx(module: nn.Module, *, lengths: bool = True, state: bool = False) -> 
         equations = [equation_of(cell, _KINDS, "ONNX") for cell in layer]
         if len({(e.kind, e.cell.hidden_size, e.cell.bias_ih is None) for e in equations}) > 1:
             raise ConfigError("ONNX: the directions of a layer differ, expected the same cell.")
-        nodes.append(_node(equations))
-    return _model(nodes, lengths, state)
+        nodes.append(_make_node(equations))
+    return _make_model(nodes, lengths, state)
 
 
 def from_onnx(model: Any) -> DeepRNN:
-    """The recurrent operators of an ONNX model, as a network.
+    """Convert the recurrent operators of an ONNX model to a network.
 
-    Other operators may be before and after them, and between them such as change nothing but the
-    shape. States that a model starts with are left out.
+    Other operators may come before and after them; between them, only operators that change the
+    shape. Initial states that are inputs of the model are dropped.
 
     Raises:
-        ConfigError: There are none, they do not follow each other, or seqnets has no such cell.
+        ConfigError: There are no such operators, they do not follow each other, or seqnets has no
+            such cell.
     """
     return stack(
         [
-            tuple(_cell(node, direction) for direction in range(node.directions))
+            tuple(_make_cell(node, direction) for direction in range(node.directions))
             for node in nodes_of(model)
         ]
     )
@@ -146,13 +165,13 @@ def load(path: Path, cell: Any = None) -> Any:
     """Read an ONNX file.
 
     Raises:
-        ConfigError: It is unreadable.
+        ConfigError: The file cannot be read.
         AbsentError: onnx is not installed.
     """
     onnx = library("onnx")
     try:
         return onnx.load(path)
-    except Exception as error:  # protobuf's own, and whatever onnx.load raises beside it
+    except Exception as error:  # onnx.load documents none; protobuf has its own
         raise ConfigError(f"{path}: cannot be read as an ONNX model: {error}.") from error
 
 
@@ -162,15 +181,20 @@ def save(model: Any, path: Path) -> None:
 
 
 def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Outputs of a model's recurrent operators over padded sequences: ONNX Runtime computes them.
+    """Return the outputs of a model's recurrent operators, as ONNX Runtime computes them.
+
+    Args:
+        model: The ONNX model.
+        x: Inputs, (B, T, I).
+        lengths: Valid steps of each row, (B,).
 
     Raises:
         AbsentError: ONNX Runtime is not installed.
     """
     runtime = library("onnxruntime")
-    alone = _model(nodes_of(model), lengths=True, state=False)
+    recurrent = _make_model(nodes_of(model), lengths=True, state=False)
     session = runtime.InferenceSession(
-        alone.SerializeToString(), providers=["CPUExecutionProvider"]
+        recurrent.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     x = np.ascontiguousarray(x.swapaxes(0, 1))
     (y,) = session.run(["y"], {"x": x, "lengths": lengths.astype(np.int32)})
@@ -178,10 +202,11 @@ def run(model: Any, x: Array, lengths: Array) -> Array:
 
 
 def nodes_of(model: Any) -> list[Node]:
-    """The recurrent operators of a model, each over what the one before it gives.
+    """Return the recurrent operators of a model, each of which takes the one before's output.
 
     Raises:
-        ConfigError: There are none, they do not follow each other, or their weights are computed.
+        ConfigError: There are no such operators, they do not follow each other, or their weights
+            are not constants.
     """
     onnx = library("onnx")
     graph = model.graph
@@ -189,24 +214,25 @@ def nodes_of(model: Any) -> list[Node]:
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-    makers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     operators = {kind.operator for kind in _KINDS.values()}
     found = [node for node in graph.node if not node.domain and node.op_type in operators]
     if not found:
         raise ConfigError(f"ONNX: no operator is one of {', '.join(sorted(operators))}.")
     for below, node in pairwise(found):
         name = node.input[0]
-        while name in makers and makers[name].op_type in _SHAPING:
-            name = makers[name].input[0]
+        while name in producers and producers[name].op_type in _SHAPE_OPERATORS:
+            name = producers[name].input[0]
         if name != below.output[0]:
             raise ConfigError(
-                f"ONNX: {node.op_type} {node.name!r} does not take what {below.op_type} "
-                f"{below.name!r} gives, expected layers that follow each other."
+                f"ONNX: {node.op_type} {node.name!r} does not take the output of {below.op_type} "
+                f"{below.name!r}, expected layers that follow each other."
             )
-    return [_read(onnx, node, constants) for node in found]
+    return [_read_node(onnx, node, constants) for node in found]
 
 
-def _read(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
+def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
+    """Read a recurrent operator's attributes and weights."""
     inputs = {name: given for name, given in zip(_INPUTS, node.input, strict=False) if given}
     who = f"ONNX: {node.op_type} {node.name!r}"
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -215,15 +241,15 @@ def _read(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
         attributes["activations"] = [name.decode() for name in names]
     attributes.pop("layout", None)  # it changes no weight
     if attributes["direction"] == "reverse":
-        raise ConfigError(f"{who} runs backwards alone, expected forward or bidirectional.")
+        raise ConfigError(f"{who} runs backwards only, expected forward or bidirectional.")
     if "clip" in attributes:
-        raise ConfigError(f"{who} clips at {attributes['clip']}, and no cell does.")
+        raise ConfigError(f"{who} clips at {attributes['clip']}, which no cell does.")
     computed = [name for name in "WRBP" if name in inputs and inputs[name] not in constants]
     if computed:
-        raise ConfigError(f"{who} has a computed {computed[0]}, expected constants.")
+        raise ConfigError(f"{who} computes its {computed[0]}, expected a constant.")
     for name in ("initial_h", "initial_c"):
         if np.any(constants.get(inputs.get(name, ""), 0)):
-            raise ConfigError(f"{who} starts with a state of its own, expected zeros.")
+            raise ConfigError(f"{who} has a constant {name} that is not zero, expected zeros.")
     return Node(
         node.op_type,
         attributes,
@@ -231,8 +257,8 @@ def _read(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
     )
 
 
-def _cell(node: Node, direction: int) -> Cell:
-    """The cell of one direction."""
+def _make_cell(node: Node, direction: int) -> Cell:
+    """Create the cell of one direction of an operator."""
     fitting = [
         cls
         for cls, kind in _KINDS.items()
@@ -241,100 +267,104 @@ def _cell(node: Node, direction: int) -> Cell:
         and bool(cls.per_unit) == ("P" in node.tensors)
     ]
     kind = _KINDS[fitting[0]]
-    numbers = {name: tensor[direction] for name, tensor in node.tensors.items()}
-    names = _functions(node, kind)[direction * len(kind.roles) :]
+    weights = {name: tensor[direction] for name, tensor in node.tensors.items()}
+    names = _read_functions(node, kind)[direction * len(kind.roles) :]
     functions = dict(zip(kind.roles, names, strict=False))
-    sizes = numbers["W"].shape[1], node.hidden_size
-    cell = made(fitting[0], functions, *sizes, bias="B" in numbers)
-    b, d = np.split(numbers["B"], 2) if "B" in numbers else (None, None)
-    fill(cell, kind.order, weight_ih=numbers["W"], weight_hh=numbers["R"], bias_ih=b, bias_hh=d)
-    if "P" in numbers:
-        for name, values in zip(_PEEPHOLES, np.split(numbers["P"], 3), strict=True):
+    sizes = weights["W"].shape[1], node.hidden_size
+    cell = make_cell(fitting[0], functions, *sizes, bias="B" in weights)
+    b, d = np.split(weights["B"], 2) if "B" in weights else (None, None)
+    fill(cell, kind.order, weight_ih=weights["W"], weight_hh=weights["R"], bias_ih=b, bias_hh=d)
+    if "P" in weights:
+        for name, values in zip(_PEEPHOLES, np.split(weights["P"], 3), strict=True):
             if name in fitting[0].per_unit:  # a coupled gate has no peephole of its own
                 getattr(cell.innermost, name).data.copy_(torch.from_numpy(values))
     return cell
 
 
-def _functions(node: Node, kind: _Kind) -> list[str]:
-    """Our names of an operator's activations, those of all directions."""
-    usual = {"gate": "Sigmoid"}
+def _read_functions(node: Node, kind: _Kind) -> list[str]:
+    """Return the seqnets names of an operator's activations, for all directions."""
     names = node.attributes.get("activations") or [
-        usual.get(role, "Tanh") for _ in range(node.directions) for role in kind.roles
+        "Sigmoid" if role == "gate" else "Tanh"
+        for _ in range(node.directions)
+        for role in kind.roles
     ]
     given = [list(node.attributes.get(f"activation_{which}", ())) for which in ("alpha", "beta")]
     found = []
     for name in names:
-        defaults = _DEFAULTS.get(name, ())
-        numbers = [
+        defaults = _DEFAULT_PARAMETERS.get(name, ())
+        parameters = [
             values.pop(0) if values else default
             for values, default in zip(given, defaults, strict=False)
         ]
         ours = [
             our
             for our, (theirs, expected) in _FUNCTIONS.items()
-            if theirs == name and np.allclose(numbers, expected, atol=1e-6)
+            if theirs == name and np.allclose(parameters, expected, atol=1e-6)
         ]
         if not ours:
             raise ConfigError(
-                f"ONNX: {node.operator} has the activation {name} {numbers or ''}, expected one "
-                f"of {', '.join(theirs for theirs, _ in _FUNCTIONS.values())}, as seqnets has them."
+                f"ONNX: {node.operator} has the activation {name} {parameters or ''}, expected "
+                f"one of {', '.join(theirs for theirs, _ in _FUNCTIONS.values())}, with the "
+                f"parameters that seqnets uses."
             )
         found.append(ours[0])
     return found
 
 
-def _node(equations: Sequence[Equation]) -> Node:
-    """The operator of a layer, from what it computes in each direction."""
+def _make_node(equations: Sequence[Equation]) -> Node:
+    """Create the operator of a layer from its equation in each direction."""
     first = equations[0]
     kind = _KINDS[first.kind]
     if getattr(first.cell, "proj_size", 0):
         raise ConfigError(f"ONNX: proj_size is {first.cell.proj_size}, expected 0: no projection.")
     tensors = {
-        name: [rows(e.cell, weight, kind.order) for e in equations]
+        name: [gate_rows(e.cell, weight, kind.order) for e in equations]
         for name, weight in (("W", "weight_ih"), ("R", "weight_hh"))
     }
     if first.cell.bias_ih is not None:
         tensors["B"] = [
-            np.concatenate([rows(e.cell, f"bias_{side}", kind.order) for side in ("ih", "hh")])
+            np.concatenate([gate_rows(e.cell, f"bias_{side}", kind.order) for side in ("ih", "hh")])
             for e in equations
         ]
     if first.cell.per_unit:
         tensors["P"] = [
-            np.concatenate([rows(e.cell, name, [""]) for name in _PEEPHOLES]) for e in equations
+            np.concatenate([gate_rows(e.cell, name, [""]) for name in _PEEPHOLES])
+            for e in equations
         ]
     attributes = {
         "hidden_size": first.cell.hidden_size,
         "direction": "bidirectional" if len(equations) == 2 else "forward",
         **kind.attributes,
-        **_activations([e.functions[role] for e in equations for role in kind.roles]),
+        **_activation_attributes([e.functions[role] for e in equations for role in kind.roles]),
     }
     return Node(kind.operator, attributes, {k: np.stack(v) for k, v in tensors.items()})
 
 
-def _activations(names: Sequence[str]) -> dict[str, Any]:
-    """Functions as attributes; alphas and betas are listed for those alone that have some."""
+def _activation_attributes(names: Sequence[str]) -> dict[str, Any]:
+    """Return activation functions as attributes; only those that take alpha or beta list it."""
     unknown = [name for name in names if name not in _FUNCTIONS]
     if unknown:
         raise ConfigError(
-            f"ONNX: has no activation like {unknown[0]!r}, expected one of {', '.join(_FUNCTIONS)}."
+            f"ONNX: the activation is {unknown[0]!r}, expected one of {', '.join(_FUNCTIONS)}."
         )
     functions = [_FUNCTIONS[name] for name in names]
     found: dict[str, Any] = {"activations": [name for name, _ in functions]}
-    for place, attribute in enumerate(("activation_alpha", "activation_beta")):
-        if values := [numbers[place] for _, numbers in functions if len(numbers) > place]:
+    for index, attribute in enumerate(("activation_alpha", "activation_beta")):
+        if values := [parameters[index] for _, parameters in functions if len(parameters) > index]:
             found[attribute] = values
     return found
 
 
-def _model(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
+def _make_model(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
+    """Create a model of operators that follow each other; see :func:`to_onnx`."""
     onnx = library("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
 
     def value(name: str, *shape: int | str, kind: int = kinds.FLOAT) -> Any:
         return helper.make_tensor_value_info(name, kind, shape)
 
-    def constant(name: str, numbers: Any) -> str:
-        constants.append(onnx.numpy_helper.from_array(numbers, name))
+    def constant(name: str, values: Any) -> str:
+        constants.append(onnx.numpy_helper.from_array(values, name))
         return name
 
     I = nodes[0].tensors["W"].shape[2]
@@ -351,7 +381,7 @@ def _model(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
         initial = [f"initial_{name}" if state else "" for name in last]
         inputs += [value(name, *shape) for name in initial if name]
         outputs += [value(name, *shape) for name in last]
-        given = {k: constant(f"{k}_{depth}", numbers) for k, numbers in node.tensors.items()}
+        given = {k: constant(f"{k}_{depth}", tensor) for k, tensor in node.tensors.items()}
         taken = [x, given["W"], given["R"], given.get("B", ""), "lengths" if lengths else ""]
         taken += [*initial, *([given["P"]] if "P" in given else [])]
         graph.append(
@@ -362,12 +392,12 @@ def _model(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
             axis = constant(f"direction_{depth}", np.array([1]))
             graph.append(helper.make_node("Squeeze", [f"all_{depth}", axis], [x]))
         else:  # (T, 2, B, H) to (T, B, 2H)
-            whole = constant(f"shape_{depth}", np.array([0, 0, -1]))
-            turned = f"turned_{depth}"
+            merged = constant(f"shape_{depth}", np.array([0, 0, -1]))
+            transposed = f"transposed_{depth}"
             graph.append(
-                helper.make_node("Transpose", [f"all_{depth}"], [turned], perm=[0, 2, 1, 3])
+                helper.make_node("Transpose", [f"all_{depth}"], [transposed], perm=[0, 2, 1, 3])
             )
-            graph.append(helper.make_node("Reshape", [turned, whole], [x]))
+            graph.append(helper.make_node("Reshape", [transposed, merged], [x]))
     return helper.make_model(
         helper.make_graph(graph, "seqnets", inputs, outputs, constants),
         opset_imports=[helper.make_opsetid("", _OPSET)],

@@ -1,4 +1,4 @@
-"""What all formats share: the layers of a network, and a cell's numbers gate by gate."""
+"""What all formats share: a network's layers, and a cell's weights in any order of gates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells import (
@@ -30,22 +30,29 @@ from seqnets.layers.torch_like import TorchLike
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layers = list[tuple[Cell, ...]]
-"""The cells of each layer: one, or one forwards and one backwards."""
+"""The cells of each layer: one, or a forward and a backward one."""
 
-_NOISE = (InputDropout, RecurrentDropout, VariationalDropout)  # nothing but in training
-_FUNCTIONS = {"gate": "sigmoid", "candidate": "tanh", "squash": "tanh"}
-_OWN: dict[type[GatedCell], dict[str, str]] = {
+_DROPOUTS = (InputDropout, RecurrentDropout, VariationalDropout)  # identities in evaluation
+DEFAULT_FUNCTIONS = {"gate": "sigmoid", "candidate": "tanh", "squash": "tanh"}
+"""Activation functions of most cells by role: names in ``seqnets.cells.options.ACTIVATIONS``."""
+
+_OTHER_DEFAULTS: dict[type[GatedCell], dict[str, str]] = {
     NIAFLSTMCell: {"candidate": "identity"},
     NOAFLSTMCell: {"squash": "identity"},
 }
 
 
 class AbsentError(ConfigError):
-    """A library is not installed, and what was asked for needs it."""
+    """A library that the conversion needs is not installed."""
 
 
 class Equation(NamedTuple):
-    """A cell without wrappers, and its functions by role: names in ``ACTIVATIONS``."""
+    """What a cell computes in evaluation mode.
+
+    Attributes:
+        cell: The cell without its wrappers.
+        functions: Its activation functions by role: names in ``ACTIVATIONS``.
+    """
 
     cell: GatedCell
     functions: dict[str, str]
@@ -56,11 +63,11 @@ class Equation(NamedTuple):
         return parametrize.type_before_parametrizations(self.cell)
 
     def check_functions(self, owner: str) -> None:
-        """Raise ConfigError if options have put other functions into the cell."""
-        if self.functions != _usual(self.cell):
+        """Raise ConfigError if the activation functions are not the cell's default ones."""
+        if self.functions != _default_functions(self.cell):
             raise ConfigError(
-                f"{owner}: {self.kind.__name__} has other activations than its own, and there is "
-                f"no place for them."
+                f"{owner}: {self.kind.__name__} has other activations than its default ones, which "
+                f"this format cannot represent."
             )
 
 
@@ -68,7 +75,7 @@ def library(name: str) -> Any:
     """Import a library that a format needs.
 
     Raises:
-        AbsentError: It is not installed.
+        AbsentError: The library is not installed.
     """
     try:
         return import_module(name)
@@ -80,37 +87,38 @@ def library(name: str) -> Any:
 
 
 def layers_of(module: nn.Module) -> Layers:
-    """Copies of a network's cells in evaluation mode, layer by layer.
+    """Return copies of a network's cells in evaluation mode, layer by layer.
 
     Args:
-        module: A cell, a recurrent layer or a stack of them, or a module that holds one such
-            network, like a trained model.
+        module: A cell, a recurrent layer, a stack of layers, or a module that contains exactly one
+            of these, such as a trained model.
 
     Raises:
-        ConfigError: It holds none or several, or joins its layers by more than concatenation.
+        ConfigError: The module contains none or several, or its layers have residual or dense
+            connections, merge directions other than by concatenation, or run backwards only.
     """
-    return [tuple(copy.deepcopy(cell).eval() for cell in layer) for layer in _layers(module)]
+    return [tuple(copy.deepcopy(cell).eval() for cell in layer) for layer in _iter_layers(module)]
 
 
 def stack(layers: Layers) -> DeepRNN:
-    """A network of these cells.
+    """Stack layers of cells to a network in evaluation mode.
 
     Raises:
-        ShapeError: A layer does not take what the layer below gives.
+        ShapeError: A layer's input size is not the output size of the layer below.
     """
     cells = (cell for layer in layers for cell in layer)
 
-    def following(*, input_size: int, hidden_size: int) -> Cell:
+    def next_cell(*, input_size: int, hidden_size: int) -> Cell:
         cell = next(cells)
         if cell.input_size != input_size:
             raise ShapeError(
-                f"convert: a layer takes {counted(cell.input_size, 'feature')}, expected the "
-                f"{input_size} that the layer below gives."
+                f"convert: a layer takes {counted(cell.input_size, 'feature')}, expected "
+                f"{input_size}, the output size of the layer below."
             )
         return cell
 
     return DeepRNN(
-        following,
+        next_cell,
         layers[0][0].input_size,
         [layer[0].hidden_size for layer in layers],
         bidirectional=[len(layer) == 2 for layer in layers],
@@ -118,24 +126,24 @@ def stack(layers: Layers) -> DeepRNN:
 
 
 def equation_of(cell: Cell, kinds: Collection[type[GatedCell]], owner: str) -> Equation:
-    """What a cell computes in evaluation; dropouts are passed over.
+    """Return what a cell computes in evaluation mode, where dropout has no effect.
 
     Args:
         cell: The recurrence.
-        kinds: Classes that the other side has an equation for.
-        owner: The other side's name, for messages.
+        kinds: Cell classes whose equations the other library has.
+        owner: The other library's name, for messages.
 
     Raises:
-        ConfigError: The other side has no such equation.
+        ConfigError: The other library has no such equation.
     """
     functions: dict[str, str] = {}
     while isinstance(cell, Wrapper):
         if isinstance(cell, Activations):
             functions |= cell.names
-        elif not isinstance(cell, _NOISE):
+        elif not isinstance(cell, _DROPOUTS):
             raise ConfigError(
-                f"{owner}: {type(cell).__name__} has no counterpart there, expected plain cells.\n"
-                f"  What can be carried: dropout, which acts in training alone."
+                f"{owner}: {type(cell).__name__} has no counterpart there, expected a plain cell.\n"
+                f"  Dropout may stay, as it acts in training only; other options must go."
             )
         cell = cell.cell
     kind = parametrize.type_before_parametrizations(cell)
@@ -145,61 +153,76 @@ def equation_of(cell: Cell, kinds: Collection[type[GatedCell]], owner: str) -> E
             f"{', '.join(kind.__name__ for kind in kinds)}."
         )
     assert isinstance(cell, GatedCell)
-    return Equation(cell, _usual(cell) | functions)
+    return Equation(cell, _default_functions(cell) | functions)
 
 
-def made(kind: type[GatedCell], functions: dict[str, str], *sizes: int, bias: bool) -> Cell:
-    """A cell of a class with these functions, by role.
+def make_cell(
+    kind: type[GatedCell],
+    functions: dict[str, str],
+    input_size: int,
+    hidden_size: int,
+    *,
+    bias: bool,
+) -> Cell:
+    """Create a cell of a class with the given activation functions.
+
+    Args:
+        kind: The cell's class.
+        functions: Activation functions by role: names in ``ACTIVATIONS``.
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        bias: Whether the cell has biases.
 
     Returns:
-        The cell, inside of ``Activations`` if it needs them.
+        The cell, wrapped in ``Activations`` if it needs them.
     """
     options: dict[str, Any] = {}
-    usual = _FUNCTIONS
+    defaults = DEFAULT_FUNCTIONS
     if kind is RNNCell and functions["candidate"] in ("tanh", "relu"):
         options = {"nonlinearity": functions["candidate"]}
-        usual = {**usual, **functions}
-    cell = kind(*sizes, bias=bias, **options)
-    other = {role: name for role, name in functions.items() if name != usual[role]}
-    return Activations(cell, **other) if other else cell
+        defaults = {**defaults, **functions}
+    cell = kind(input_size, hidden_size, bias=bias, **options)
+    changed = {role: name for role, name in functions.items() if name != defaults[role]}
+    return Activations(cell, **changed) if changed else cell
 
 
-def array(tensor: Tensor) -> Array:
-    """A tensor's numbers in float32."""
-    return tensor.detach().to("cpu", torch.float32).numpy()
+def gate_rows(cell: GatedCell, name: str, order: Sequence[str]) -> Array:
+    """Return a parameter's rows in float32, with its gates in another order.
 
-
-def rows(cell: GatedCell, name: str, order: Sequence[str]) -> Array:
-    """A parameter's rows, with the gates in another order; one with a number a unit has one, "".
+    Args:
+        cell: The cell.
+        name: The parameter's name.
+        order: The gates in the order wanted; ``[""]`` for a parameter with one value per unit.
 
     Returns:
-        A block of rows for each gate in ``order``; zeros where the cell lacks the gate or bias.
+        A block of H rows per gate in ``order``; zeros if the cell lacks the gate or the bias.
     """
     tensor = cell.tensors().get(name)
     if tensor is None:
         return np.zeros(len(order) * cell.hidden_size, np.float32)
-    gates = _gates(cell, name)
-    blocks = dict(zip(gates, np.split(array(tensor), len(gates)), strict=True))
-    absent = np.zeros_like(blocks[gates[0]])
-    return np.concatenate([blocks.get(gate, absent) for gate in order])
+    gates = _gates_of(cell, name)
+    values = tensor.detach().to("cpu", torch.float32).numpy()
+    blocks = dict(zip(gates, np.split(values, len(gates)), strict=True))
+    zeros = np.zeros_like(blocks[gates[0]])
+    return np.concatenate([blocks.get(gate, zeros) for gate in order])
 
 
-def one_bias(cell: GatedCell, order: Sequence[str]) -> Array:
-    """The sum of both biases, for equations in which they only add up."""
-    return rows(cell, "bias_ih", order) + rows(cell, "bias_hh", order)
+def summed_bias(cell: GatedCell, order: Sequence[str]) -> Array:
+    """Return the sum of both biases, for equations that use only their sum."""
+    return gate_rows(cell, "bias_ih", order) + gate_rows(cell, "bias_hh", order)
 
 
 @torch.no_grad()
 def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
-    """Put numbers whose gates are in another order into a cell.
+    """Copy weights whose gates are in another order into a cell, and return the cell.
 
     Args:
-        cell: Takes them.
-        order: The gates, as the rows have them; those that the cell lacks are left out.
-        weights: Rows by the parameter's name; None for a bias fills it with zeros.
+        cell: The cell to fill.
+        order: The order of the gates in ``weights``; gates that the cell lacks are ignored.
+        weights: Arrays by parameter name; None for a bias fills it with zeros.
 
     Raises:
-        ShapeError: A shape is not the cell's.
+        ShapeError: An array does not have the shape that the cell needs.
     """
     inner = cell.innermost
     assert isinstance(inner, GatedCell)
@@ -210,12 +233,12 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
         if given is None:
             parameter.zero_()
             continue
-        gates = _gates(inner, name)
+        gates = _gates_of(inner, name)
         expected = (len(order) * inner.hidden_size, *parameter.shape[1:])
         if given.shape != expected:
             raise ShapeError(
-                f"convert: {name} of {type(inner).__name__} came as {given.shape}, expected "
-                f"{expected}, {counted(inner.hidden_size, 'row')} a gate."
+                f"convert: {name} of {type(inner).__name__} has shape {given.shape}, expected "
+                f"{expected}: {counted(inner.hidden_size, 'row')} per gate."
             )
         blocks = dict(zip(order, np.split(np.asarray(given), len(order)), strict=True))
         reordered = np.concatenate([blocks[gate] for gate in gates])
@@ -223,17 +246,20 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
     return cell
 
 
-def _usual(cell: GatedCell) -> dict[str, str]:
-    """A cell's own functions by role."""
-    own = {"candidate": cell.nonlinearity} if isinstance(cell, RNNCell) else {}
-    return _FUNCTIONS | own | _OWN.get(parametrize.type_before_parametrizations(cell), {})
+def _default_functions(cell: GatedCell) -> dict[str, str]:
+    """Return the activation functions, by role, that a cell has without ``Activations``."""
+    option = {"candidate": cell.nonlinearity} if isinstance(cell, RNNCell) else {}
+    kind = parametrize.type_before_parametrizations(cell)
+    return DEFAULT_FUNCTIONS | option | _OTHER_DEFAULTS.get(kind, {})
 
 
-def _gates(cell: GatedCell, name: str) -> tuple[str, ...]:
+def _gates_of(cell: GatedCell, name: str) -> tuple[str, ...]:
+    """Return the gates of a parameter's rows; ``("",)`` if it has one value per unit."""
     return {"ih": cell.inputs, "hh": cell.recurrent}.get(name.rpartition("_")[2], ("",))
 
 
-def _layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
+def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
+    """Yield the cells of each layer; see :func:`layers_of`."""
     if isinstance(module, Cell):
         yield (module,)
     elif isinstance(module, TorchLike):
@@ -244,30 +270,30 @@ def _layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
         pair = module.forward_layer, module.backward_layer
         if module.merge != "concat" or not all(isinstance(layer, Recurrent) for layer in pair):
             raise ConfigError(
-                f"convert: merge is {module.merge!r} of {type(pair[0]).__name__}, expected "
-                f"'concat' of two cells."
+                f"convert: merge is {module.merge!r} of two {type(pair[0]).__name__} layers, "
+                f"expected 'concat' of two cells."
             )
         yield tuple(layer.cell for layer in pair)
     elif getattr(module, "reverse", False):
         raise ConfigError(
-            "convert: a layer runs backwards alone, expected forwards or both directions."
+            "convert: a layer runs backwards only, expected forwards or both directions."
         )
     elif isinstance(module, Recurrent):
         yield (module.cell,)
     elif isinstance(module, DeepRNN):
         if any(module.skip_connections()):
             raise ConfigError(
-                "convert: connections lead around the layers, expected connection='none'.\n"
-                "  The layers of `network.layers` can be converted one by one."
+                "convert: the network has skip connections, expected connection='none'.\n"
+                "  Its layers, in `network.layers`, can be converted one by one."
             )
         for layer in module.layers:
-            yield from _layers(layer)
+            yield from _iter_layers(layer)
     else:
-        yield from _layers(_inside(module))
+        yield from _iter_layers(_recurrent_child(module))
 
 
-def _inside(module: nn.Module) -> nn.Module:
-    """The child that holds the recurrent network."""
+def _recurrent_child(module: nn.Module) -> nn.Module:
+    """Return the only child that contains recurrent layers."""
     found = [
         child
         for child in module.children()
@@ -275,7 +301,7 @@ def _inside(module: nn.Module) -> nn.Module:
     ]
     if len(found) != 1:
         raise ConfigError(
-            f"convert: {type(module).__name__} holds {len(found)} recurrent parts, expected one.\n"
-            f"  Give the part itself: a cell, a recurrent layer, or a stack of them."
+            f"convert: {type(module).__name__} has {len(found)} recurrent parts, expected one.\n"
+            f"  Pass the part itself: a cell, a recurrent layer, or a stack of layers."
         )
     return found[0]

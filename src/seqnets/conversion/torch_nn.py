@@ -1,4 +1,4 @@
-"""torch.nn: its modules, and files of weights under its names."""
+"""torch.nn: its recurrent modules, and files of weights under their names."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ from seqnets.layers.torch_modules import (
     PeepholeLSTM,
 )
 
-_TWINS: dict[type[GatedCell], type[nn.RNNBase]] = {
+_OWNER = "torch.nn"
+_TORCH_CLASSES: dict[type[GatedCell], type[nn.RNNBase]] = {
     RNNCell: nn.RNN,
     GRUCell: nn.GRU,
     LSTMCell: nn.LSTM,
 }
-_MODULES: dict[type[GatedCell], type[TorchLike]] = {
+_TORCH_LIKE_CLASSES: dict[type[GatedCell], type[TorchLike]] = {
     RNNCell: RNN,
     GRUCell: GRU,
     LSTMCell: LSTM,
@@ -52,42 +53,43 @@ _MODULES: dict[type[GatedCell], type[TorchLike]] = {
     CoupledLSTMCell: CoupledLSTM,
     NoForgetLSTMCell: NoForgetLSTM,
 }
-_NAME = re.compile(r"(weight_(ih|hh|hr)|bias_(ih|hh)|p_[ifo])_l\d+(_reverse)?")
+_WEIGHT_NAME = re.compile(r"(weight_(ih|hh|hr)|bias_(ih|hh)|p_[ifo])_l\d+(_reverse)?")
 
 
 def to_torch(module: nn.Module) -> nn.RNNBase:
-    """The module of torch.nn with a network's weights, dtype and device.
+    """Return the torch.nn module with a network's weights, dtype and device.
 
-    It takes time where the network does: ``batch_first``, unless that is torch-like or a cell.
+    It is ``batch_first``, as the network is; a cell's module is not, and that of a torch-like
+    network keeps its setting.
 
     Raises:
         ConfigError: torch.nn has no such cell, or the layers are not alike.
     """
-    twin: nn.RNNBase = _alike(module, _TWINS, "torch.nn")
-    return twin
+    result: nn.RNNBase = _converted(module, _TORCH_CLASSES)
+    return result
 
 
 def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
-    """As :func:`to_torch`, or the module of seqnets with torch.nn's interface and names.
+    """Return the torch.nn module, or the torch-like one for cells that torch.nn lacks.
 
     Raises:
         ConfigError: Neither has the cell, or the layers are not alike.
     """
-    twin: nn.RNNBase | TorchLike = _alike(module, _MODULES | _TWINS, "torch.nn")
-    return twin
+    result: nn.RNNBase | TorchLike = _converted(module, _TORCH_LIKE_CLASSES | _TORCH_CLASSES)
+    return result
 
 
 def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
-    """The module of seqnets with the weights and options of one of torch.nn.
+    """Return the torch-like module with the weights and options of a torch.nn module.
 
-    Weights that are not learned there are not learned here.
+    Frozen parameters stay frozen.
 
     Raises:
-        ConfigError: It is none of RNN, GRU and LSTM.
+        ConfigError: The module is not an RNN, GRU or LSTM.
     """
     if isinstance(module, TorchLike):
         return module
-    kinds = [kind for kind, twin in _TWINS.items() if isinstance(module, twin)]
+    kinds = [kind for kind, theirs in _TORCH_CLASSES.items() if isinstance(module, theirs)]
     if not kinds:
         raise ConfigError(
             f"from_torch: module is {type(module).__name__}, expected torch.nn's RNN, GRU or LSTM."
@@ -96,53 +98,55 @@ def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
     names += ["nonlinearity"] * isinstance(module, nn.RNN)
     options = {name: getattr(module, name) for name in names}
     like: Any = module.weight_ih_l0
-    layer = _MODULES[kinds[0]](
+    layer = _TORCH_LIKE_CLASSES[kinds[0]](
         module.input_size, module.hidden_size, **options, device=like.device, dtype=like.dtype
     )
-    layer.dropout = float(module.dropout)  # the constructor would warn of it once more
+    layer.dropout = float(module.dropout)  # set here, as the constructor would warn again
     layer.load_state_dict(module.state_dict())
-    _freeze(layer, dict(module.named_parameters()))
+    _copy_requires_grad(layer, dict(module.named_parameters()))
     return layer.train(module.training)
 
 
 def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
-    """Read a ``state_dict`` under torch.nn's names: a recurrent module's, or a model's with one.
+    """Read the ``state_dict`` of a recurrent module, or of a model that contains one.
 
     Args:
-        path: The file.
-        cell: What the numbers are weights of, for they do not say it.
+        path: The file, with weights under torch.nn's names.
+        cell: Cell factory, as the file does not store the cell's type.
 
     Raises:
-        ConfigError: It is unreadable, holds more than tensors, or does not fit the cell.
+        ConfigError: The file cannot be read, holds more than tensors, or does not fit the cell.
     """
     weights = _read(path)
     if cell is None:
         raise ConfigError(
-            f"{path}: holds numbers alone, and does not say of which cell.\n"
-            f"  Say it: model/cell=lstm, model/cell=gru, ..."
+            f"{path}: holds weights only, and does not say of which cell.\n"
+            f"  Name the cell: model/cell=lstm, model/cell=gru, ..."
         )
-    made: Any = cell(input_size=1, hidden_size=1)
-    if isinstance(made, Wrapper):
-        raise ConfigError(f"{path}: {type(made).__name__} has no place in it, expected a cell.")
+    example: Any = cell(input_size=1, hidden_size=1)
+    if isinstance(example, Wrapper):
+        raise ConfigError(
+            f"{path}: the cell is {type(example).__name__}, expected one without options."
+        )
     first = weights["weight_ih_l0"]
-    return _filled(
-        equation_of(made, _MODULES, "torch.nn"),
-        _MODULES | _TWINS,
+    return _build_module(
+        equation_of(example, _TORCH_LIKE_CLASSES, _OWNER),
+        _TORCH_LIKE_CLASSES | _TORCH_CLASSES,
         weights,
         first.shape[1],
-        len(first) // len(made.inputs),
+        len(first) // len(example.inputs),
     )
 
 
 def save(module: nn.RNNBase | TorchLike, path: Path) -> None:
     """Write a module's ``state_dict``, which ``torch.load`` reads with ``weights_only=True``."""
-    with path.open("wb") as file:  # which says what is wrong with it, as torch does not
+    with path.open("wb") as file:  # its errors say more than torch.save's
         torch.save(module.state_dict(), file)
 
 
 @torch.no_grad()
 def run(module: nn.RNNBase | TorchLike, x: Array, lengths: Array) -> Array:
-    """Outputs of a module over padded sequences."""
+    """Return a module's outputs (B, T, H) for padded sequences (B, T, I)."""
     like = next(module.parameters())
     steps = torch.from_numpy(lengths).long()
     packed = pack_padded_sequence(torch.from_numpy(x).to(like), steps, batch_first=True)
@@ -150,15 +154,20 @@ def run(module: nn.RNNBase | TorchLike, x: Array, lengths: Array) -> Array:
     return np.asarray(y.float().cpu())
 
 
-def _alike(module: nn.Module, kinds: dict[type[GatedCell], Any], owner: str) -> Any:
-    """A module with one cell in all layers, like torch.nn's."""
-    layers = [[equation_of(cell, kinds, owner) for cell in layer] for layer in layers_of(module)]
+def _converted(module: nn.Module, kinds: dict[type[GatedCell], Any]) -> Any:
+    """Return a module with the same cell in all layers, as torch.nn's are.
+
+    Args:
+        module: The network.
+        kinds: The module class of each cell class.
+    """
+    layers = [[equation_of(cell, kinds, _OWNER) for cell in layer] for layer in layers_of(module)]
     for equation in (equation for layer in layers for equation in layer):
-        equation.check_functions(owner)
+        equation.check_functions(_OWNER)
     first = layers[0][0]
-    if len({_sign(equation, len(layer)) for layer in layers for equation in layer}) > 1:
+    if len({_signature(equation, len(layer)) for layer in layers for equation in layer}) > 1:
         raise ConfigError(
-            f"{owner}: the layers differ in cell, size or direction, expected all alike."
+            f"{_OWNER}: the layers differ in cell, size or direction, expected all alike."
         )
     tensors = {
         f"{name}_l{depth}{suffix}": tensor
@@ -167,35 +176,36 @@ def _alike(module: nn.Module, kinds: dict[type[GatedCell], Any], owner: str) -> 
         for name, tensor in equation.cell.tensors().items()
     }
     weights = {name: tensor.detach() for name, tensor in tensors.items()}
-    twin = _filled(first, kinds, weights, first.cell.input_size, first.cell.hidden_size)
-    _freeze(twin, tensors)
-    twin.batch_first = getattr(module, "batch_first", not isinstance(module, Cell))
+    result = _build_module(first, kinds, weights, first.cell.input_size, first.cell.hidden_size)
+    _copy_requires_grad(result, tensors)
+    result.batch_first = getattr(module, "batch_first", not isinstance(module, Cell))
     if isinstance(module, (DeepRNN, TorchLike)):
-        twin.dropout = getattr(module.dropout, "p", module.dropout)
-    return twin.train(module.training)
+        result.dropout = getattr(module.dropout, "p", module.dropout)
+    return result.train(module.training)
 
 
-def _freeze(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Let a module's parameters be learned where those of the same names are."""
+def _copy_requires_grad(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Freeze the parameters that are frozen in ``tensors``, and only those."""
     for name, tensor in tensors.items():
-        if isinstance(tensor, nn.Parameter):  # what is computed may have no gradient just now
+        if isinstance(tensor, nn.Parameter):  # a computed tensor may lack a gradient in eval mode
             module.get_parameter(name).requires_grad_(tensor.requires_grad)
 
 
-def _sign(equation: Equation, directions: int) -> tuple[Any, ...]:
-    """What is the same in all layers of a module of torch.nn."""
+def _signature(equation: Equation, directions: int) -> tuple[Any, ...]:
+    """Return what all layers of a torch.nn module have in common."""
     cell = equation.cell
     options = tuple(_options(cell).values())
     return equation.kind, cell.hidden_size, cell.bias_ih is None, options, directions
 
 
-def _filled(
+def _build_module(
     equation: Equation,
     kinds: dict[type[GatedCell], Any],
     weights: dict[str, Tensor],
     input_size: int,
     hidden_size: int,
 ) -> Any:
+    """Create the module of a cell with these weights, whose names give its other options."""
     depths = [int(re.findall(r"_l(\d+)", name)[-1]) for name in weights]
     like = weights["weight_ih_l0"]
     options = _options(equation.cell)
@@ -215,35 +225,41 @@ def _filled(
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(
-            f"torch.nn: the weights are not those of {equation.kind.__name__}: {error}"
+            f"{_OWNER}: the weights are not those of {equation.kind.__name__}: {error}"
         ) from error
     return module.eval()
 
 
 def _options(cell: GatedCell) -> dict[str, Any]:
+    """Return a cell's constructor options that a torch.nn module has too."""
     names = ("nonlinearity", "proj_size")
     return {name: getattr(cell, name) for name in names if getattr(cell, name, 0)}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The recurrent module's part of a file of tensors."""
+    """Read a file of tensors, and return the weights of its recurrent module."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"{path}: cannot be read as tensors alone: {str(error).splitlines()[0]}\n"
-            f"  Write it by torch.save(module.state_dict(), path)."
+            f"  Write it with torch.save(module.state_dict(), path)."
         ) from error
-    names = [name for name in found if name.endswith("weight_ih_l0")] if _plain(found) else []
+    tensors = found if _is_state_dict(found) else {}
+    names = [name for name in tensors if name.endswith("weight_ih_l0")]
     if len(names) != 1:
         raise ConfigError(
             f"{path}: has {len(names)} weights called weight_ih_l0, expected the one of a "
             f"recurrent module's state_dict."
         )
     prefix = names[0].removesuffix("weight_ih_l0")
-    inside = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
-    return {name: inside[name] for name in inside if _NAME.fullmatch(name)}
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    return {name: tensor for name, tensor in weights.items() if _WEIGHT_NAME.fullmatch(name)}
 
 
-def _plain(found: Any) -> bool:
+def _is_state_dict(found: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values())
