@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seqnets.datasets import PieceVocabulary, TextFiles, files, read_vocabulary
-from seqnets.datasets.pieces import between_words
+from seqnets.datasets.pieces import split_between_words
 from seqnets.errors import ConfigError, DataError
 
 TEXT = "the größe of 漢字 is what it is, that is: the size\n\n    of the words 🙂.\n" * 40
@@ -57,14 +57,14 @@ def test_the_size_of_the_blocks_makes_no_difference(open_text, monkeypatch, tmp_
     "blocks", [["ab c", "d  ", " e\n", "\nf"], ["abc"], [" a", " "], [], [" "]]
 )
 def test_a_text_is_cut_before_the_white_space_in_front_of_a_word(blocks):
-    found = list(between_words(blocks))
+    found = list(split_between_words(blocks))
 
     assert "".join(found) == "".join(blocks)
     assert all(text[0].isspace() for text in found[1:])
 
 
 def test_what_has_no_white_space_is_not_kept_waiting():
-    found = list(between_words([" ", *["語" * 10_000] * 20]))
+    found = list(split_between_words([" ", *["語" * 10_000] * 20]))
 
     assert "".join(found) == " " + "語" * 200_000
     assert 2 < len(found) < 20

@@ -496,7 +496,7 @@ def test_a_feature_that_is_always_missing_is_refused(table):
         ("s1,train,yes,2,20", "s1,train,no,2,20", "line 3: label is 'no', expected 'yes'"),
         ("s1,train,yes,2,20", "s1,val,yes,2,20", "line 3: split is 'val', expected 'train'"),
         ("s2,train", "s2,training", "line 4: split is 'training', expected train, val, test"),
-        ("s3,val,no", "s1,val,no", "line 5: sequence 's1' comes again, it came at .*line 2"),
+        ("s3,val,no", "s1,val,no", "line 5: sequence 's1' occurs again, first at .*line 2"),
         ("s3,val,no", "s3,val,maybe", "line 5: got label 'maybe' in the val part"),
         ("s2,train,no", "s2,train,yes", "all training sequences have the label 'yes'"),
         ("s3,val,no,4", "s3,val,no,1e300", "line 5: column a is '1e300'"),
@@ -519,7 +519,7 @@ OBJECTS = (
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"id": 2', '"id": 1', "line 2: sequence 1 comes again, it came at .*line 1"),
+        ('"id": 2', '"id": 1', "line 2: sequence 1 occurs again, first at .*line 1"),
         ('"id": 2', '"id": 1.5', "line 2: the id is 1.5, expected text or a whole number"),
         ('"label": "b"', '"label": 2', "line 2: got label 2, expected one of the same kind"),
         ('"label": "b"', '"label": null', "line 2: column label is missing"),
@@ -588,7 +588,7 @@ def test_malformed_text_is_refused_with_the_line(table, text, message):
         ({"x": np.ones((2, 3)), "y": [1]}, r"y has shape \(1,\), expected \(2, 1\) or \(2,\)"),
         ({"x": np.ones((2, 3)), "y": None}, "got no array y"),
         ({"x": np.ones((2, 3)), "y": [1.0, 2.0]}, "sequence 1: column label is 1.0"),
-        ({"x": np.ones((2, 3)), "y": [1, 2], "ids": ["a", "a"]}, "sequence 2: sequence 'a' comes"),
+        ({"x": np.ones((2, 3)), "y": [1, 2], "ids": ["a", "a"]}, "sequence 2: sequence 'a' occurs"),
         ({"x": np.ones((1, 3)), "split": ["dev"]}, "sequence 1: split is 'dev'"),
         ({"x": np.ones((1, 3)), "length": [3]}, "got the arrays length, x, y, expected x and"),
         ({"x": np.ones(3), "lengths": [1, 1], "y": [1, 2]}, "2 lengths with the sum 2"),
@@ -643,7 +643,7 @@ def test_a_missing_value_of_a_ts_file_is_treated_as_asked_for(tmp_path):
         ),
         (lambda f: (f / "empty").mkdir(), "empty: the folder is empty"),
         (lambda f: (f / "up" / "more").mkdir(), "more: got a folder, expected files"),
-        (lambda f: (f / "up" / "a.doc").write_text("x"), r"a.doc: a file of no kind"),
+        (lambda f: (f / "up" / "a.doc").write_text("x"), r"a.doc: cannot be read"),
         (lambda f: (f / "up" / "a.txt").write_text(""), "a.txt: the file is empty"),
         (lambda f: (f / "up" / "a.txt").write_bytes(b"\xff"), r"a.txt: byte 0 \(line 1\)"),
         (

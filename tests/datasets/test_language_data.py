@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from seqnets.datasets import LanguageData, PythonDocs, Shakespeare, Tokens, Vocabulary
+from seqnets.datasets.baselines import counting
 from seqnets.datasets.download import download
 from seqnets.datasets.python_docs import distinct_paragraphs
-from seqnets.datasets.rivals import counting
 from seqnets.errors import ConfigError, DataError
 
 

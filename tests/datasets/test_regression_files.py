@@ -214,7 +214,9 @@ def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message
 def test_a_folder_of_classes_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
 
-    with pytest.raises(DataError, match="got a folder, expected a file: folders hold classes"):
+    with pytest.raises(
+        DataError, match="got a folder, expected a table with target: folders hold classes"
+    ):
         RegressionFiles(str(tmp_path)).setup()
 
 

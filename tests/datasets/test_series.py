@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqnets.datasets import ETTh1, SeriesTable
-from seqnets.datasets.rivals.forecasts import forecast_baselines
+from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.windows import Windows, window_starts
 from seqnets.errors import ConfigError, DataError
 
@@ -184,7 +184,7 @@ def rows(*changed):
         (rows((5, "2026-01-01T03:00:00Z,3")), "line 5: time is a time with a zone"),
         (rows((5, "2026-01-01 02:00:00,3")), "line 5: got time 2026-01-01 02:00:00 twice"),
         (rows((5, "2026-01-01 01:00:00,3")), r"line 5: .* expected a later one.\n  Sort"),
-        (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1 as"),
+        (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1, the length of"),
         (rows((5, "2026-01-01 03:30:00,3")), r"line 5: .* a step of 1:30:00, expected 1:00:00"),
         (["time,series", "1,a"], "line 2: got the columns time, series"),
         (["series,a", "x,1", ",2"], "line 3: column series is missing"),
@@ -211,11 +211,11 @@ def test_a_column_without_values_to_learn_from_is_refused(table):
 
 
 @pytest.mark.parametrize(("part", "steps"), [("val", range(20, 30)), ("test", range(30, 40))])
-def test_a_part_without_values_to_tell_is_refused(part, steps, table):
+def test_a_part_without_target_values_is_refused(part, steps, table):
     lines = ["a,b", *(f"{'' if step in steps else step},{step}" for step in range(40))]
     options = {"validation_fraction": 0.25, "test_fraction": 0.25, "missing": "forward"}
 
-    with pytest.raises(DataError, match=f"the {part} part has no value to tell"):
+    with pytest.raises(DataError, match=f"the {part} part has no target value"):
         table(lines, targets=["a"], **options).setup()
     table(lines, **options).setup()
 

@@ -113,7 +113,7 @@ def test_a_time_of_parquet_that_no_calendar_has_is_refused(tmp_path):
         ("a.csv", "", "the file is empty"),
         ("a.csv", "x,y\n", "got no row"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n', "line 2, column 7: not JSON: Expecting value"),
-        ("a.jsonl", '{"x": 1, "x": 2}\n', "line 1: not JSON that can be read: 'x' stands twice"),
+        ("a.jsonl", '{"x": 1, "x": 2}\n', "line 1: not JSON that can be read: it has 'x' twice"),
         ("a.jsonl", '{"x": 1}\n[1, 2]\n', r"line 2: got \[1, 2\], expected a JSON object"),
         ("a.jsonl", "[" * 100_000, "line 1: not JSON that can be read"),
         ("a.jsonl", "9" * 5_000, "line 1: not JSON that can be read"),

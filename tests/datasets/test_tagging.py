@@ -7,7 +7,7 @@ import torch
 from seqnets.cells import GRUCell
 from seqnets.datasets import TaggingFiles
 from seqnets.datasets.readers.tagged import read_tagged
-from seqnets.datasets.step_inputs import inputs_of
+from seqnets.datasets.step_inputs import read_inputs
 from seqnets.datasets.ucr import read_ts
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import SequenceTagger
@@ -178,9 +178,13 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.csv", "label,x,split\na,1,val\nb,2,\n", "line 3: split is missing, expected train"),
         ("a.csv", "label\nx\n", "line 2: got the columns label, expected label, sequence"),
         ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
-        ("a.csv", CSV.replace("c,1", "a,1"), "line 7: sequence 'a' comes again.*came at.*line 2"),
+        (
+            "a.csv",
+            CSV.replace("c,1", "a,1"),
+            "line 7: sequence 'a' occurs again, first at .*line 2",
+        ),
         ("a.csv", CSV.replace("c,", ","), "line 7: the id is .*expected text or a whole number"),
-        ("a.jsonl", 2 * '{"id": 4, "tokens": ["a"]}\n', "line 2: sequence 4 comes again.*line 1"),
+        ("a.jsonl", 2 * '{"id": 4, "tokens": ["a"]}\n', "line 2: sequence 4 occurs again.*line 1"),
         (
             "a.csv",
             "split,u,label\ntrain,1,x\nval,1,x\n",
@@ -202,7 +206,7 @@ def test_words_become_numbers_and_letters(words):
     assert batch.x.shape == (3, 5, 5)
     assert batch.lengths.tolist() == [5, 3, 2]
     assert batch.x[0, 4, 1:].tolist() == [ord(letter) + 1 for letter in "Lond"]
-    assert inputs_of(known).decode(batch.x[0].numpy()) == ["Ada", "Love…", "was", "in", "Lond…"]
+    assert read_inputs(known).decode(batch.x[0].numpy()) == ["Ada", "Love…", "was", "in", "Lond…"]
     assert [data.labels[n] for n in batch.y[2, :2]] == ["O", "B-person"]
     assert (batch.y[2, 2:] == IGNORE).all()
 

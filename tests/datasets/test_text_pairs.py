@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqnets.datasets import Multi30k, PairFiles, read_codec
-from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
+from seqnets.datasets.baselines.dictionary import learn_dictionary, word_by_word
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import END, IGNORE
 

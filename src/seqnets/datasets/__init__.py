@@ -1,8 +1,8 @@
-"""Data for training: one Lightning data module a dataset, all yielding the same ``Batch``.
+"""Data for training: one Lightning data module per dataset, all yielding the same ``Batch``.
 
-A language model's text of your own is a subclass of :class:`LanguageData` with ``read_tokens``;
-labelled sequences one of :class:`LabelledData`, and any other one of :class:`SequenceData`, with
-``read_splits``.
+To add a dataset, subclass :class:`LanguageData` and define ``read_tokens`` for the text of a
+language model, or define ``read_splits`` in a subclass of :class:`LabelledData` for labelled
+sequences, or of :class:`SequenceData` for any other sequences.
 """
 
 from seqnets.datasets.adding import Adding

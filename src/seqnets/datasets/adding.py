@@ -27,7 +27,7 @@ class Adding(SyntheticData):
 
     @property
     def sizes(self) -> Sizes:
-        """Two features a step, one value a sequence."""
+        """Two features per step, one value per sequence."""
         return {"input_size": 2, "output_size": 1}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:

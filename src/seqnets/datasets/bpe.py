@@ -1,4 +1,4 @@
-"""Text as pieces of words that a training text has often: nothing is unknown."""
+"""Byte pair encoding: text as pieces of words that are frequent in a training text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.optional import optional
 
 BYTES = 256
-"""Every text can be spelled in bytes: these tokens every encoding has."""
+"""Tokens of single bytes, which every encoding has: no text is unknown."""
 
 
 class BytePairEncoding:
-    """Text to ids and back, by merging the commonest neighbours of bytes again and again.
+    """Conversion of text to ids and back, by repeated merges of the most frequent pair of tokens.
 
-    Every text has ids, and decoding gives it back to the letter. Pieces do not cross from one word
-    into the next; a piece that begins a word holds the space before it.
+    Every text can be encoded, and decoding restores it exactly. Tokens do not cross word
+    boundaries; a token that begins a word contains the space before it.
 
     Attributes:
-        specials: Tokens that no text contains, ids from 0 on; decoding leaves them out.
+        specials: Tokens that no text contains, ids from 0; decoding skips them.
 
     References:
         Sennrich et al., 2016, "Neural Machine Translation of Rare Words with Subword Units",
@@ -33,7 +33,7 @@ class BytePairEncoding:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        tokenizer.encode_special_tokens = True  # what looks like one in a text is text
+        tokenizer.encode_special_tokens = True  # in a text they are ordinary text
         self._tokenizer = tokenizer
         added = sorted(tokenizer.get_added_tokens_decoder().items())
         self.specials = [token.content for _, token in added]
@@ -42,20 +42,21 @@ class BytePairEncoding:
     def train(
         cls, texts: Iterable[str], size: int, specials: Sequence[str] = ()
     ) -> BytePairEncoding:
-        """Learn the pieces of some texts.
+        """Learn the merges from some texts.
 
         Args:
-            texts: What to learn from, piece by piece.
-            size: Most tokens to have: the 256 bytes, specials and what is merged.
-            specials: Names of tokens beside the text, which get ids 0, 1, ...
+            texts: Training texts; no token crosses from one into the next.
+            size: Maximum number of tokens: the 256 bytes, specials and merged pairs.
+            specials: Names of tokens beyond the text, which get ids 0, 1, ...
 
         Raises:
-            ConfigError: ``size`` has no room for bytes and specials, or tokenizers is missing.
+            ConfigError: ``size`` is too small for bytes and specials, or the library tokenizers is
+                not installed.
         """
         if size < BYTES + len(specials):
             raise ConfigError(
                 f"BytePairEncoding: size is {size}, expected at least {BYTES + len(specials)}.\n"
-                f"  {BYTES} bytes and {len(specials)} special tokens are in every encoding."
+                f"  Every encoding has {BYTES} bytes, and this one {len(specials)} special tokens."
             )
         library = _library()
         tokenizer = library.Tokenizer(library.models.BPE())
@@ -75,7 +76,7 @@ class BytePairEncoding:
 
     @property
     def tokens(self) -> list[str]:
-        """The pieces by id, to be looked at: a space shows as Ġ, other bytes as other letters."""
+        """The tokens by id, with letters for bytes: "Ġ" is a space."""
         return [self._tokenizer.id_to_token(number) for number in range(len(self))]
 
     def encode(self, text: str) -> list[int]:
@@ -87,20 +88,20 @@ class BytePairEncoding:
         return [each.ids for each in self._tokenizer.encode_batch_fast(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of some ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of some ids; bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode([int(number) for number in ids])
 
     def to_json(self) -> str:
-        """Return the encoding as the text that :meth:`from_json` reads."""
+        """Return the encoding as JSON, for :meth:`from_json`."""
         return self._tokenizer.to_str()
 
     @classmethod
     def from_json(cls, text: str) -> BytePairEncoding:
-        """Return the encoding that :meth:`to_json` wrote.
+        """Restore an encoding from JSON.
 
         Raises:
-            DataError: The text is no such thing.
-            ConfigError: tokenizers is missing.
+            DataError: The text is not an encoding as JSON.
+            ConfigError: The library tokenizers is not installed.
         """
         library = _library()
         try:
@@ -112,6 +113,7 @@ class BytePairEncoding:
 
 
 def _library() -> Any:
+    """Import tokenizers with the submodules used here."""
     with optional("Byte pairs are made by tokenizers", "bpe"):
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: F401

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.rivals.counting import majority_baseline
+from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.sequences import SequenceData
 from seqnets.typing import Sizes
 
 
 class LabelledData(SequenceData):
-    """Feature sequences with one of several labels each, that ``read_splits`` gives.
+    """Feature sequences with one label each, which a subclass's ``read_splits`` returns.
 
     Args:
-        standardise: Give each feature mean 0 and deviation 1 over the steps of the training part.
-        validation_fraction: Share of the training sequences of each class to choose by.
-        batch_size: Sequences of a batch for each process.
-        seed: Decides which sequences are set aside and the order of the others in each epoch.
-        bucket_batches: Training batches that are made together of sequences sorted by length.
+        standardise: Whether to standardise each feature over the steps of the training part.
+        validation_fraction: Fraction of each class's training sequences to use for validation.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines which sequences are held out, and the order of the others in each epoch.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class LabelledData(SequenceData):
         return {"input_size": features, "num_classes": len(self.splits.labels or ())}
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data, with what standardised the features."""
+        """Return the metadata that a checkpoint stores, including the scaling of the features."""
         scaling = self.splits.scaling
         plain = None if scaling is None else scaling.plain()
         return {**super().describe(), "scaling": {"x": plain}}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest label."""
+        """Return the test accuracy of the most frequent label."""
         return majority_baseline(self.part("train").y, self.part("test").y)

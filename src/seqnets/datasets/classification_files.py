@@ -1,4 +1,4 @@
-"""A user's own sequences, each of one of several classes."""
+"""Classification of a user's own sequences."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import Part
+from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.readers import Record, need, shown
 from seqnets.datasets.readers.records import LABEL
 from seqnets.datasets.readers.tables import Row
-from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
 
 
 class ClassificationFiles(SequenceFiles):
-    """Your own sequences, features or text, with a class each; classification.
+    """Your own sequences of features or text with one label each; classification.
 
-    A label is text, a whole number, or true or false, the same kind in all rows of a table; of a
-    folder it is the name of the folder that a file lies in. Classes are numbered in their order.
+    A label is text, an integer or a boolean, of the same type in all rows of a table; in a folder,
+    it is the name of the subfolder that a file lies in. Classes are numbered in sorted order.
 
     Args:
         path: File or folder of the training sequences.
-        label: The column of the label in a table.
+        label: Name of a table's label column.
         **files: The arguments of :class:`SequenceFiles`.
     """
 
@@ -56,7 +56,7 @@ class ClassificationFiles(SequenceFiles):
         return np.array([str(record.target) for record in records])
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return each part's labels as numbers, (N,) int64, and their names."""
+        """Return each part's class numbers, (N,) int64, and the names of the classes."""
         first = parts["train"][0]
         for record in (record for records in parts.values() for record in records):
             if type(record.target) is not type(first.target):
@@ -76,7 +76,7 @@ class ClassificationFiles(SequenceFiles):
                 if record.target not in numbers:
                     raise DataError(
                         f"{record.where}: got label {shown(record.target)} in the {part} part, "
-                        f"expected one of the training part: {_named(labels)}."
+                        f"expected one of the training part: {_abbreviated(labels)}."
                     )
         encoded = {
             part: torch.tensor([numbers[record.target] for record in records])
@@ -85,7 +85,7 @@ class ClassificationFiles(SequenceFiles):
         return encoded, {"labels": [str(label) for label in labels]}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return labels as numbers, (N,); one that the model does not know is not scored."""
+        """Return class numbers, (N,) int64; ``IGNORE`` for labels that the model does not know."""
         numbers: dict[str | None, int] = {name: n for n, name in enumerate(known["labels"])}
         names = (None if r.target is None else str(r.target) for r in records)
         return torch.tensor([numbers.get(name, IGNORE) for name in names])
@@ -100,10 +100,10 @@ class ClassificationFiles(SequenceFiles):
         return {**self.input_sizes, "num_classes": len(self.labels or ())}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest label."""
+        """Return the test accuracy of the most frequent label."""
         return majority_baseline(self.part("train").y, self.part("test").y)
 
 
-def _named(labels: Sequence[str | int]) -> str:
-    """The first few labels, to be read."""
+def _abbreviated(labels: Sequence[str | int]) -> str:
+    """Return the first ten labels as text."""
     return ", ".join(map(str, labels[:10])) + (", ..." if len(labels) > 10 else "")

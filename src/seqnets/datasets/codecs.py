@@ -1,4 +1,4 @@
-"""Texts to token ids and back, for what reads one sequence and writes another."""
+"""Codecs between texts and token ids, for sequence-to-sequence data."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from seqnets.typing import END
 UNITS = ("words", "characters", "bpe")
 
 UNKNOWN_ID = 1
-"""The id of what a list of tokens leaves out."""
+"""The id of every token that a codec's list lacks."""
 
 FOREIGN = "\ufffd"
-"""What a token of a text that the vocabulary lacks is shown as, where it was right."""
+"""The text shown for an unknown token in a reference, so that no prediction can equal it."""
 
 
 class Codec(ABC):
-    """Texts to ids and back. Id ``END``, 0, ends a sequence and is in no text."""
+    """Conversion of texts to token ids and back. Id ``END``, 0, ends a sequence."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Tokens there are."""
+        """Return the number of tokens."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text, int64, without the end."""
+        """Return the ids of each text, (T,) int64, without ``END``."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first ``END`` or negative one.
+        """Return the text of ids up to the first ``END`` or negative id.
 
         Args:
-            ids: Token ids; what stands past the end is left out.
-            unknown: What the token for all that is unknown is written as.
+            ids: Token ids.
+            unknown: The text written for unknown tokens.
         """
 
     @abstractmethod
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return each token as a label of its own, up to and with the first ``END``."""
+        """Return a label for each token, up to and including the first ``END``."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what :func:`read_codec` takes, as plain values."""
+        """Return the plain values from which :func:`read_codec` restores the codec."""
 
 
 class TokenCodec(Codec):
-    """Words, or characters, of a list; the second entry stands for all that is not in it.
+    """A codec with a fixed list of words or characters; all others become ``<unk>``.
 
     Args:
-        tokens: All tokens: the end, ``<unk>``, and those of the texts.
+        tokens: All tokens by id: the end, ``<unk>``, and those of the texts.
         unit: "words" or "characters".
     """
 
@@ -68,7 +68,14 @@ class TokenCodec(Codec):
     def fit(
         cls, texts: Iterable[str], unit: str, size: int | None, min_count: int = 1
     ) -> TokenCodec:
-        """Take the commonest tokens of some texts."""
+        """Build a codec from the most frequent tokens of some texts.
+
+        Args:
+            texts: The texts.
+            unit: "words" or "characters".
+            size: Maximum number of tokens; unlimited if None.
+            min_count: How often a token must occur to be listed.
+        """
         end = _end(unit)
         counts = Counter(token for text in texts for token in split(text, unit))
         kept = [t for t, n in counts.items() if n >= min_count and t not in (end, UNKNOWN)]
@@ -79,35 +86,39 @@ class TokenCodec(Codec):
         return len(self.vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text; a word that looks like the end is unknown."""
+        """Return the ids of each text; a word spelled like the end becomes unknown."""
         index, unit = self.vocabulary.index, self.vocabulary.unit
         found = [index(split(text, unit)) for text in texts]
         return [np.where(ids == END, UNKNOWN_ID, ids) for ids in found]
 
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first end."""
+        """Return the text of ids up to the first ``END``."""
         tokens = (self.vocabulary.tokens[number] for number in _until_end(ids))
         return self.vocabulary.separator.join(unknown if t == UNKNOWN else t for t in tokens)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return each token; white space is made visible."""
-        names = (self.vocabulary.tokens[number] for number in _until_end(ids, with_end=True))
-        return [_visible(name) for name in names]
+        """Return each token, with white space made visible."""
+        tokens = (self.vocabulary.tokens[number] for number in _until_end(ids, with_end=True))
+        return [_visible(token) for token in tokens]
 
     def describe(self) -> dict[str, Any]:
-        """Return unit and tokens."""
+        """Return the unit and the tokens."""
         return {"unit": self.vocabulary.unit, "tokens": list(self.vocabulary.tokens)}
 
 
 class BytePairCodec(Codec):
-    """Pieces of words: nothing is unknown."""
+    """A codec of byte pairs, to which no text is unknown.
+
+    Args:
+        encoding: The byte pair encoding, whose first special token is the end.
+    """
 
     def __init__(self, encoding: BytePairEncoding) -> None:
         self.encoding = encoding
 
     @classmethod
     def fit(cls, texts: Iterable[str], size: int) -> BytePairCodec:
-        """Learn pieces of some texts."""
+        """Learn an encoding of ``size`` tokens from some texts."""
         return cls(BytePairEncoding.train(texts, size, specials=[LINE_END]))
 
     def __len__(self) -> int:
@@ -118,13 +129,13 @@ class BytePairCodec(Codec):
         return [np.array(ids, np.int64) for ids in self.encoding.encode_all(texts)]
 
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first end."""
+        """Return the text of ids up to the first ``END``."""
         return self.encoding.decode(_until_end(ids))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return each piece; a low bar stands for the space before it."""
-        whole = _until_end(ids, with_end=True)
-        return [LINE_END if n == END else _visible(self.encoding.decode([n])) for n in whole]
+        """Return each piece; "▁" (U+2581) stands for the space before it."""
+        kept = _until_end(ids, with_end=True)
+        return [LINE_END if n == END else _visible(self.encoding.decode([n])) for n in kept]
 
     def describe(self) -> dict[str, Any]:
         """Return the encoding as JSON."""
@@ -140,15 +151,15 @@ def fit_codecs(
     min_count: int,
     joint: bool,
 ) -> tuple[Codec, Codec]:
-    """Make the codecs of the two sides from the texts of the training part.
+    """Return the codecs of source and target, fitted to the training texts.
 
     Args:
-        source: Texts that are read.
-        target: Texts that are written.
+        source: Source texts.
+        target: Target texts.
         unit: "words", "characters" or "bpe".
-        size: Most tokens of a codec; all there are if None, which "bpe" does not take.
-        min_count: How often a word or character must stand there to be known.
-        joint: Whether one codec, made of both sides, is that of both.
+        size: Maximum number of tokens of a codec; unlimited if None, which "bpe" does not allow.
+        min_count: How often a word or character must occur to be listed.
+        joint: Whether source and target share one codec, fitted to both.
     """
     sides = [[*source, *target]] if joint else [source, target]
     codecs: list[Codec] = [
@@ -161,36 +172,38 @@ def fit_codecs(
 
 
 def read_codec(known: Mapping[str, Any]) -> Codec:
-    """Return the codec that a checkpoint keeps.
+    """Restore a codec from what its ``describe`` returned.
 
     Raises:
-        DataError: It is none.
+        DataError: The values do not describe a codec.
     """
     if known.get("unit") == "bpe":
         return BytePairCodec(BytePairEncoding.from_json(known["json"]))
     if "tokens" not in known:
         raise DataError(
             f"Codec: got {', '.join(known)}, expected a unit and its tokens.\n"
-            "  The dataset has no texts that are read and written."
+            "  The dataset has no source and target texts."
         )
     return TokenCodec(known["tokens"], known["unit"])
 
 
 def check_codec_options(who: str, unit: str, size: int | None) -> None:
-    """Raise ConfigError if a unit is none, or has no size where it needs one."""
+    """Raise ConfigError if the unit is unknown, or if it needs a size and has none."""
     check_choice(who, UNITS, unit=unit)
     if unit == "bpe" and size is None:
         raise ConfigError(
             f"{who}: max_vocabulary is None, expected a number of tokens.\n"
-            "  Byte pairs are merged until there are so many."
+            "  Byte pairs are merged until there are that many."
         )
 
 
 def _end(unit: str) -> str:
+    """Return the token listed for ``END``: one that no text of this unit contains."""
     return "\n" if unit == "characters" else LINE_END
 
 
 def _until_end(ids: Iterable[int], with_end: bool = False) -> list[int]:
+    """Return the ids before the first ``END`` or negative id, with that ``END`` if asked for."""
     kept: list[int] = []
     for number in map(int, ids):
         if number == END and with_end:

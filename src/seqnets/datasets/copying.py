@@ -17,13 +17,13 @@ class Copy(SyntheticData):
     """Copy problem: repeat some symbols after a long delay; tagging.
 
     K random symbols, ``length - 1`` blanks, one delimiter, K blanks. The labels of the last K steps
-    are the symbols in order, and only those steps are scored: blanks would flatter every model. A
+    are the symbols in order, and only those steps are scored, as blanks are trivial to predict. A
     model without memory guesses one of the symbols.
 
     Args:
         length: Steps between the last symbol and the first answer.
         symbols: Kinds of symbols: ids 0 to ``symbols - 1``; then the blank, then the delimiter.
-        copied: How many symbols K are to be repeated.
+        copied: Number of symbols to repeat, K.
         **data: The other arguments of :class:`SyntheticData`.
 
     References:
@@ -40,11 +40,11 @@ class Copy(SyntheticData):
 
     @property
     def sizes(self) -> Sizes:
-        """Symbols, blank and delimiter come in; symbols are to come out."""
+        """Inputs are symbols, blank and delimiter; classes are the symbols."""
         return {"vocab_size": self.symbols + 2, "num_classes": self.symbols}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` sequences with a label a step."""
+        """Return ``count`` sequences with a label per step."""
         steps = self.length + 2 * self.copied
         symbols = random.integers(self.symbols, size=(count, self.copied))
         x = np.full((count, steps), self.symbols)

@@ -1,4 +1,4 @@
-"""Which sequences are for training, for validation and for the test."""
+"""Stratified splits of sequences into training, validation and test part."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from seqnets.errors import DataError, counted
 def deal(
     who: str, labels: np.ndarray, fractions: Mapping[Part, float], seed: int
 ) -> dict[Part, np.ndarray]:
-    """Deal sequences out to parts; each gets its share of every class.
+    """Split sequences into parts, stratified by class.
 
     Args:
-        who: What error messages call the sequences.
+        who: Name of the sequences in error messages.
         labels: The class of each sequence, (N,).
-        fractions: The share of all sequences, of each class, that each part gets.
-        seed: Decides which ones.
+        fractions: Fraction of all sequences, and of each class, for each part but training.
+        seed: Seed of the random choice.
 
     Returns:
-        The numbers of each part's sequences, in their order, and of those that stay for training.
+        Indices of each part's sequences, in ascending order; the rest is the training part.
 
     Raises:
         DataError: No class has two sequences left.
@@ -36,22 +36,24 @@ def deal(
 
 
 def _choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose a share of each class.
+    """Choose a fraction of each class at random.
 
     Args:
-        who: What error messages call the sequences.
+        who: Name of the sequences in error messages.
         labels: The class of each sequence, (N,).
-        fraction: The share, rounded in each class; of a class of at least two sequences at least
-            one is chosen and one is not.
-        seed: Decides which ones.
+        fraction: The fraction, rounded for each class; of two sequences or more, at least one is
+            chosen and one is not.
+        seed: Seed of the random choice.
 
     Returns:
-        Whether each sequence is chosen, (N,).
+        Boolean mask of the chosen sequences, (N,).
 
     Raises:
         DataError: No class has two sequences.
     """
-    random = np.random.default_rng((seed, 0, 2))  # the shuffling draws from (seed, epoch)
+    random = np.random.default_rng(
+        (seed, 0, 2)
+    )  # independent of the shuffling, seeded by (seed, epoch)
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))
@@ -60,6 +62,6 @@ def _choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndar
     if not chosen.any():
         raise DataError(
             f"{who}: got {counted(len(labels), 'training sequence')}, no two of one class, "
-            "expected enough to set some of them aside."
+            "expected enough to hold some of them out."
         )
     return chosen

@@ -12,12 +12,12 @@ from seqnets.optional import optional
 
 
 class Digits(PixelSequences):
-    """Handwritten digits of 8 by 8 pixels, which scikit-learn brings; classification.
+    """Handwritten digits of 8 by 8 pixels, bundled with scikit-learn; classification.
 
-    1,797 pictures as sequences of 64 steps (``pip install 'seqnets[digits]'``).
+    1,797 images as sequences of 64 steps (``pip install 'seqnets[digits]'``).
 
     Args:
-        test_fraction: Share of the pictures of each digit to report.
+        test_fraction: Fraction of each digit's images for the test.
         **data: The arguments of :class:`PixelSequences`.
 
     Raises:
@@ -40,7 +40,7 @@ class Digits(PixelSequences):
         self.test_fraction = test_fraction
 
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the pictures of all parts.
+        """Return the images of all parts.
 
         Raises:
             ConfigError: scikit-learn is not installed.
@@ -52,7 +52,7 @@ class Digits(PixelSequences):
 
 
 def read_digits() -> Pictures:
-    """Return scikit-learn's digits: 1,797 pictures of 8 by 8, in 0..16.
+    """Return scikit-learn's digits: 1,797 images of 8 by 8 pixels in 0..16.
 
     Raises:
         ConfigError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""Fetching one file whose content is known beforehand."""
+"""Download of a file whose SHA-256 is known."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ TIMEOUT = 30.0
 
 
 def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
-    """Fetch a file unless it is there already; the target never holds a part of it.
+    """Download a file atomically, unless it exists already.
 
     Args:
-        url: Where the file is.
-        target: Where to put it; its folders are made.
-        sha256: The SHA-256 of the file's content, in hexadecimal.
-        max_bytes: No more than this is read.
+        url: Address of the file.
+        target: Where to save it; its folder is created if needed.
+        sha256: SHA-256 of the content, in hexadecimal.
+        max_bytes: Maximum number of bytes to read.
 
     Raises:
-        DataError: The server cannot be reached, the content is another, or the folder cannot be
-            written.
+        DataError: The server cannot be reached, the content is not the expected one, or the folder
+            is not writable.
     """
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
         return

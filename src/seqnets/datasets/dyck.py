@@ -1,4 +1,4 @@
-"""Words of brackets."""
+"""Dyck languages: words of balanced brackets."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ OPENING, CLOSING = "([{<", ")]}>"
 
 
 class Dyck(SyntheticData):
-    """Balanced brackets of several kinds, nested to a depth: which one is open innermost; tagging.
+    """Balanced brackets of several kinds: the kind of the innermost open bracket; tagging.
 
     The label of a step is the kind of the bracket that was opened last and is not yet closed. Only
-    steps after which memory is needed are scored: those of a closing bracket that leave another
-    one open. All kinds are equally likely, so that a model without memory guesses one of them; a
-    perfect one keeps a stack.
+    steps that need memory are scored: closing brackets after which another one is open. All kinds
+    are equally likely, so a model without memory must guess; a perfect one keeps a stack.
 
-    Each step opens or closes with the same probability, where it may do both: at depth 0 it opens,
-    at the greatest depth it closes, and it closes once the rest of the word is needed for that.
+    Each step opens or closes a bracket with equal probability, if it may do both: at depth 0 it
+    opens, at the maximum depth it closes, and it closes once the rest of the word is needed for
+    that.
 
     Args:
         length: Brackets of a word, an even number of at least 4.
         kinds: Kinds of brackets: ids 0 to ``kinds - 1`` open, the next ``kinds`` close.
-        depth: How many may be open at once, at least 2.
+        depth: Maximum nesting depth, at least 2.
         **data: The other arguments of :class:`SyntheticData`.
 
     Raises:
@@ -57,11 +57,11 @@ class Dyck(SyntheticData):
 
     @property
     def sizes(self) -> Sizes:
-        """Brackets of both shapes come in; kinds are to come out."""
+        """Inputs are opening and closing brackets; classes are their kinds."""
         return {"vocab_size": 2 * self.kinds, "num_classes": self.kinds}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` words with a label a step."""
+        """Return ``count`` words with a label per step."""
         rows = np.arange(count)
         stack = np.zeros((count, self.depth), np.int64)
         depth = np.zeros(count, np.int64)
@@ -82,7 +82,7 @@ class Dyck(SyntheticData):
         )
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few words, and under each scored step the kind that is open."""
+        """Return the first words and, below each scored step, the kind that is open."""
         further = range(len(OPENING), self.kinds)
         opening = [*OPENING[: self.kinds], *(f"({kind}" for kind in further)]
         closing = [*CLOSING[: self.kinds], *(f"{kind})" for kind in further)]

@@ -22,12 +22,12 @@ _ENDS: dict[Part, int] = {"train": 12 * _MONTH, "val": 16 * _MONTH, "test": 20 *
 class ETTh1(SeriesData):
     """Oil temperature and six loads of an electricity transformer, hourly, two years; forecasting.
 
-    The parts are the usual ones: 12, 4 and 4 months of 30 days; what follows them is not used.
-    Reads ``ETTh1.csv``, whose first column ``date`` says when each step was.
+    The parts are the usual ones: 12, 4 and 4 months of 30 days; the rest is not used. Reads
+    ``ETTh1.csv``, whose first column, ``date``, is the timestamp of each step.
 
     Args:
-        root: Folder with the file, or with a folder ``etth`` that has it.
-        season: Steps after which things repeat, for the baseline: a day.
+        root: Folder with the file, or with a folder ``etth`` that contains it.
+        season: Period of the seasonal baseline, in steps: a day.
         **data: The arguments of :class:`SeriesData`.
 
     References:
@@ -41,7 +41,7 @@ class ETTh1(SeriesData):
 
     @property
     def file(self) -> Path:
-        """Where the file is."""
+        """Path of the file."""
         advice = "It is at https://github.com/zhouhaoyi/ETDataset; set dataset.root to its folder."
         return find_folder("ETTh1", self.root, ("etth", ""), [_FILE], advice) / _FILE
 
@@ -49,15 +49,15 @@ class ETTh1(SeriesData):
         """Return the series of the file, or of one with the same columns.
 
         Raises:
-            DataError: The file is malformed; says in which line.
+            DataError: The file is malformed; the message says in which line.
         """
         return read_series(path, Columns(time="date"))
 
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """12, 4 and 4 months of 30 days.
+        """Return the ends of 12, 4 and 4 months of 30 days.
 
         Raises:
-            DataError: There are fewer hours.
+            DataError: The file is shorter.
         """
         if steps < _ENDS["test"]:
             raise DataError(

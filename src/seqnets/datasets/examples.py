@@ -1,4 +1,4 @@
-"""How sequences and targets look on a line, for who inspects a dataset."""
+"""Sequences and targets as short text, for ``seqnets inspect``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SHADES = " .:-=+*#%@"
 
 
 def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
-    """Return how a sequence begins.
+    """Return the beginning of a sequence as text.
 
     Args:
         x: Tokens, (T,) int64, or features, (T, ...).
-        vocabulary: What tokens mean; they are shown by number if omitted.
+        vocabulary: The vocabulary of the tokens; ids are shown if omitted.
     """
     if x.is_floating_point():
         features = x[:STEPS].flatten(1)
@@ -35,22 +35,22 @@ def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
 
 
 def show_picture(picture: np.ndarray, letters: int = 1) -> str:
-    """Return a picture as one sees it, in letters for shades.
+    """Return an image drawn in characters.
 
     Args:
         picture: Brightness in 0..1, (height, width).
-        letters: Letters of a pixel. Letters are twice as high as wide.
+        letters: Characters per pixel; a character is about twice as high as wide.
     """
     shades = (picture * (len(SHADES) - 1)).round().astype(int).tolist()
     return "\n".join("".join(letters * SHADES[shade] for shade in row) for row in shades)
 
 
 def show_target(y: Tensor, labels: Sequence[str] | None = None) -> str:
-    """Return a target: a class, a class a step, numbers, or numbers a step.
+    """Return a target as text: one class or one per step, one row of values or one per step.
 
     Args:
-        y: () or (T,) int64, ``IGNORE`` shown as a dot; (K,) or (T, ...) floats.
-        labels: The names of the classes; they are shown by number if omitted.
+        y: Classes, () or (T,) int64, with ``IGNORE`` shown as a dot; or values, (K,) or (T, ...).
+        labels: The class names; class numbers are shown if omitted.
     """
     if y.is_floating_point():
         return show_steps(y) if y.dim() > 1 else " ".join(f"{v:.4g}" for v in y.tolist())

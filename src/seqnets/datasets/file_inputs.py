@@ -1,4 +1,4 @@
-"""How the steps of a user's files become what a model takes."""
+"""Model inputs of a user's sequences: token ids, or features without gaps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from seqnets.errors import DataError
 
 @dataclass(frozen=True)
 class FileInputs:
-    """How the steps of records become what a model takes.
+    """Conversion of records to model inputs.
 
     Attributes:
-        vocabulary: The tokens of text.
-        scaling: Of features, if they are standardised.
-        forward: Whether a missing feature becomes the one before it, or else 0.
+        vocabulary: The vocabulary of text; None for features.
+        scaling: The standardisation of features, if any.
+        forward: Whether a missing value becomes the one before it; 0 otherwise.
     """
 
     vocabulary: Vocabulary | None
@@ -48,19 +48,19 @@ class FileInputs:
 
 
 def fill(x: Tensor, lengths: Tensor, forward: bool) -> Tensor:
-    """Return features, (steps, I), of sequences behind each other without their NaN.
+    """Fill in the missing values of concatenated sequences.
 
     Args:
-        x: Features, NaN where one is missing.
-        lengths: Steps of each sequence, (N,).
-        forward: Whether the feature's last value before it in the sequence takes its place, where
-            there is one; 0 otherwise.
+        x: Features, (steps, I), NaN where a value is missing.
+        lengths: Length of each sequence, (N,).
+        forward: Whether a missing value becomes the feature's last one before it in the sequence,
+            or 0 if there is none; otherwise it always becomes 0.
     """
-    absent = x.isnan()
-    if forward and absent.any():
-        places = torch.arange(len(x))[:, None].expand_as(x).masked_fill(absent, -1)
-        last = places.cummax(0).values
-        begun = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)[:, None]
-        found = x.gather(0, last.clamp(min=0))
-        x = torch.where(absent & (last >= begun), found, x)
+    missing = x.isnan()
+    if forward and missing.any():
+        present = torch.arange(len(x))[:, None].expand_as(x).masked_fill(missing, -1)
+        last = present.cummax(0).values  # index of the last value at or before each step
+        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)[:, None]
+        before = x.gather(0, last.clamp(min=0))
+        x = torch.where(missing & (last >= starts), before, x)
     return x.masked_fill(x.isnan(), 0)

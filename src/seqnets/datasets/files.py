@@ -1,4 +1,4 @@
-"""Reading text files in blocks, and the folder where prepared data are kept."""
+"""Finding and reading text files, and the cache folder for prepared data."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ import numpy as np
 from seqnets.errors import DataError
 
 BLOCK = 1 << 20
-"""Bytes of a file that are in memory at once."""
+"""Bytes of a file that are read at a time."""
 
 LARGEST = float(np.finfo(np.float32).max)
+"""Largest magnitude of a number in a data file."""
 
 
 def find_files(path: str | Path) -> list[Path]:
-    """Return the text files that a file's name, a folder or a pattern stands for, sorted.
+    """Return the text files that a path stands for, sorted by name.
 
-    A folder stands for all ``*.txt`` in it and below.
+    Args:
+        path: A file, a folder (every ``*.txt`` in it and below) or a glob pattern.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such file.
     """
     named = Path(path).expanduser()
     if named.is_file():
@@ -35,7 +37,7 @@ def find_files(path: str | Path) -> list[Path]:
     if not found:
         raise DataError(
             f"{named}: got no text, expected a file, a folder with *.txt or a pattern of files.\n"
-            f"  Looked for it from {Path.cwd()}."
+            f"  The current folder is {Path.cwd()}."
         )
     return found
 
@@ -47,60 +49,60 @@ def find_folder(
     files: Sequence[str],
     advice: str,
 ) -> Path:
-    """Return the first of some folders that has all of some files.
+    """Return the first of several folders that contains all files of a dataset.
 
     Args:
-        who: What error messages call the dataset.
-        root: Where the folders are.
-        folders: Their names below it; "" is the root itself.
-        files: What they must have.
-        advice: What to do where none has them, and whose files they are.
+        who: The dataset's name, for the error message.
+        root: Parent of the folders.
+        folders: Their names below the root; "" is the root itself.
+        files: Names of the files.
+        advice: How to get the files, for the error message.
 
     Raises:
-        DataError: None has; says what each lacks.
+        DataError: No folder contains all of them; the message says what each lacks.
     """
-    lacks: list[str] = []
+    reasons: list[str] = []
     for folder in (Path(root).expanduser() / name for name in folders):
-        absent = [file for file in files if not (folder / file).is_file()]
-        if not absent:
+        missing = [file for file in files if not (folder / file).is_file()]
+        if not missing:
             return folder
-        lacks.append(f"{folder} lacks {', '.join(absent)}")
-    raise DataError(f"{who}: {'; '.join(lacks)}.\n  {advice}")
+        reasons.append(f"{folder} lacks {', '.join(missing)}")
+    raise DataError(f"{who}: {'; '.join(reasons)}.\n  {advice}")
 
 
 def read_text(path: Path) -> Iterator[str]:
     """Yield a UTF-8 file block by block, without a leading byte order mark.
 
     Raises:
-        DataError: The file cannot be read, or is not UTF-8; says at which byte and line.
+        DataError: The file cannot be read or is not UTF-8; the message gives byte and line.
     """
-    position, line, kept = 0, 1, b""
+    position, line, rest = 0, 1, b""
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
-                data = kept + block
+                data = rest + block
                 text, used = codecs.utf_8_decode(data, "strict", len(block) < BLOCK)
                 yield text.removeprefix("\ufeff") if position == 0 else text
-                position, kept = position + used, data[used:]
+                position, rest = position + used, data[used:]
                 line += data.count(b"\n", 0, used)
-            codecs.utf_8_decode(kept, "strict", True)
+            codecs.utf_8_decode(rest, "strict", True)
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
-        marked = position == 0 and error.object.startswith(
+        utf_16 = position == 0 and error.object.startswith(
             (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         )
-        coding = "utf-16" if marked else "latin1"
+        encoding = "utf-16" if utf_16 else "latin1"
         raise DataError(
             f"{path}: byte {position + error.start:,} (line {line:,}) is "
             f"0x{error.object[error.start]:02x}, expected UTF-8 text.\n"
-            f"  Convert the file first, for example: iconv -f {coding} -t utf-8"
+            f"  Convert the file first, for example: iconv -f {encoding} -t utf-8"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a text file's lines; only a line feed ends one, and a carriage return before it.
+    r"""Return the lines of a text file; they end with ``\n`` or ``\r\n`` only.
 
     Raises:
         DataError: The file is missing, empty or not UTF-8.
@@ -113,7 +115,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield files one after the other, block by block; each begins on a line of its own."""
+    """Yield files one after the other, block by block, each starting on a new line."""
     last = "\n"
     for path in paths:
         if last != "\n":
@@ -126,15 +128,15 @@ def read_texts(paths: Sequence[Path]) -> Iterator[str]:
 
 def check_text(path: Path) -> None:
     """Raise DataError if a file is missing, empty or not UTF-8."""
-    filled = [bool(block.strip()) for block in read_text(path)]
-    if not any(filled):
+    has_text = [bool(block.strip()) for block in read_text(path)]  # all are read, and so checked
+    if not any(has_text):
         raise DataError(f"{path}: the file is empty.")
 
 
 def parse_number(text: str) -> float:
-    """Return the number that a text is, or NaN for what is none that float32 can hold.
+    """Return a number in decimal notation, or NaN if the text is not one or exceeds float32.
 
-    Python's own ways of writing one are none: 1_000, or digits of other scripts.
+    What only Python reads as a number is not one: ``1_000``, or digits of other scripts.
     """
     if "_" in text or not text.isascii():
         return math.nan
@@ -146,7 +148,7 @@ def parse_number(text: str) -> float:
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """Return where prepared data are kept: ``$XDG_CACHE_HOME/seqnets`` unless another is given."""
+    """Return the folder for prepared data; ``$XDG_CACHE_HOME/seqnets`` if none is given."""
     if folder is not None:
         return Path(folder).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -15,10 +15,10 @@ import torch
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.baselines.counting import majority_baseline
+from seqnets.datasets.baselines.naive_bayes import naive_bayes
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
-from seqnets.datasets.rivals.counting import majority_baseline
-from seqnets.datasets.rivals.naive_bayes import naive_bayes
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.vocabulary import Unit, Vocabulary
@@ -30,8 +30,8 @@ class Texts(NamedTuple):
     """Texts and their labels.
 
     Attributes:
-        tokens: The tokens of each text, one or more.
-        y: The label of each, by number.
+        tokens: The tokens of each text, at least one.
+        y: The class number of each text.
     """
 
     tokens: list[Sequence[str]]
@@ -46,19 +46,19 @@ class TextSplits(NamedTuple):
 
 
 class LabelledTexts(SequenceData):
-    """Texts with one of several labels each, that ``read_texts`` gives; classification.
+    """Texts with one label each, which a subclass's ``read_texts`` returns; classification.
 
-    The vocabulary is that of the training part, and has ``<unk>`` as token 0 for all others.
+    The vocabulary is that of the training part, with ``<unk>`` as id 0 for all other tokens.
 
     Attributes:
-        token: What a token is.
+        token: Unit of a token.
 
     Args:
-        min_count: How often a token must come in the training part to have a number of its own;
-            the others show the model what ``<unk>`` is.
-        batch_size: Sequences of a batch for each process.
-        seed: Decides the order of the training sequences in each epoch.
-        bucket_batches: Training batches that are made together of sequences sorted by length.
+        min_count: How often a token must occur in the training part to have an id of its own;
+            from the others the model learns ``<unk>``.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines the order of the training sequences in each epoch.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     token: Unit = "words"
@@ -80,7 +80,7 @@ class LabelledTexts(SequenceData):
 
     @cached_property
     def texts(self) -> TextSplits:
-        """The texts, read when first asked for."""
+        """The texts, read on first access."""
         return self.read_texts()
 
     @cached_property
@@ -88,34 +88,34 @@ class LabelledTexts(SequenceData):
         """``<unk>``, and the tokens of the training part."""
         counts = Counter(token for tokens in self.texts.parts["train"].tokens for token in tokens)
         kept = Counter({token: n for token, n in counts.items() if n >= self.min_count})
-        return Vocabulary.build(kept, self.token, others=("",))  # "" is nowhere: there is an <unk>
+        return Vocabulary.build(kept, self.token, others=("",))  # "" adds <unk>
 
     @property
     def sizes(self) -> Sizes:
-        """The tokens there are, as ``vocab_size``, and the labels, as ``num_classes``."""
+        """The size of the vocabulary, ``vocab_size``, and the number of labels, ``num_classes``."""
         return {"vocab_size": len(self.vocabulary), "num_classes": len(self.texts.labels)}
 
     def read_splits(self) -> Splits:
-        """Return the texts of all parts as token numbers."""
+        """Return the texts of all parts as token ids."""
         parts = {part: _encode(self.vocabulary, *self.texts.parts[part]) for part in PARTS}
         return Splits(parts, self.texts.labels)
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file with a text a line.
+        """Return batches of a file with one text per line.
 
         Raises:
-            DataError: The file is missing, or a line is empty; says which.
+            DataError: The file is missing, or a line is empty.
         """
         texts = [self.tokens_of(line) for line in read_lines(path)]
         for number, tokens in enumerate(texts, start=1):
             if not len(tokens):
-                raise DataError(f"{path}, line {number}: is empty, expected a text a line.")
+                raise DataError(f"{path}, line {number}: is empty, expected one text per line.")
         vocabulary = Vocabulary(known["vocabulary"], self.token)
         sequences = _encode(vocabulary, texts, [IGNORE] * len(texts))
         return SequenceLoader(sequences, self.batch_size, name=str(path))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return a few texts from all over a part, and their labels."""
+        """Return evenly spaced texts of a part, and their labels."""
         tokens, y = self.texts.parts[part]
         return [
             {
@@ -126,12 +126,12 @@ class LabelledTexts(SequenceData):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest label, and of tokens without their order."""
+        """Return the test accuracy of the most frequent label and of naive Bayes."""
         train, test = self.part("train"), self.part("test")
-        said = naive_bayes(train, test, **self.sizes)
+        predicted = naive_bayes(train, test, **self.sizes)
         return {
             **majority_baseline(train.y, test.y),
-            f"naive Bayes of {self.token}": float((said == test.y).double().mean()),
+            f"naive Bayes of {self.token}": float((predicted == test.y).double().mean()),
         }
 
 

@@ -1,4 +1,4 @@
-"""The dataset of a language model: a text, read as a stream of tokens."""
+"""Language model datasets: a text as a stream of tokens."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from seqnets.checks import check_count, check_fractions
 from seqnets.datasets.base import DataModule, Part
+from seqnets.datasets.baselines.counting import histogram, language_baselines
 from seqnets.datasets.codecs import check_codec_options
 from seqnets.datasets.files import check_text, read_text
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
-from seqnets.datasets.rivals.counting import histogram, language_baselines
 from seqnets.datasets.streams import EvaluationStream, Stream, TrainingStream
 from seqnets.datasets.tokens import Tokens, build_tokens, cut
 from seqnets.datasets.vocabulary import Vocabulary, split
@@ -24,24 +24,24 @@ from seqnets.typing import Known, Sizes
 
 
 class LanguageData(DataModule):
-    """Next-token prediction over a text that a subclass's ``read_tokens`` gives.
+    """Next-token prediction over a text that a subclass's ``read_tokens`` returns.
 
-    The parts are contiguous: first training, then validation, then test. The vocabulary is that of
-    the training part (:meth:`~seqnets.datasets.Vocabulary.build` has the rule for the rest).
+    The parts are contiguous: training, validation, test. The vocabulary is that of the training
+    part; see :meth:`~seqnets.datasets.Vocabulary.build` for other tokens.
 
     Args:
-        batch_size: Rows B of a batch for each process.
+        batch_size: Rows B in a batch of each process.
         chunk_length: Steps T of a batch, over which gradients flow.
-        chunk_spread: Standard deviation, in steps, of the training batches' lengths around
-            ``chunk_length``, from 0 to as much; above 0, one in twenty is half as long besides
-            (Merity et al., 2018, who take 5 around 70).
-        unit: What a token is: ``characters``, ``words`` or ``bpe``, byte pairs
-            (:class:`~seqnets.datasets.BytePairEncoding`), with which nothing is unknown.
-        max_vocabulary: Most tokens of the vocabulary; the rarest become ``<unk>``. Byte pairs are
-            merged until there are so many.
-        validation_fraction: Share of the text to choose by.
-        test_fraction: Share of the text to report.
-        seed: Decides where the training rows of each epoch begin.
+        chunk_spread: Standard deviation of the training batches' lengths, in steps, from 0 to
+            ``chunk_length``; above 0, one batch in twenty also has half the length (Merity et al.,
+            2018, with 5 for a ``chunk_length`` of 70).
+        unit: Unit of a token: "characters", "words" or "bpe" for byte pairs
+            (:class:`~seqnets.datasets.BytePairEncoding`), to which no text is unknown.
+        max_vocabulary: Maximum size of the vocabulary; rarer tokens become ``<unk>``. For byte
+            pairs, the number of tokens to learn.
+        validation_fraction: Fraction of the text for validation.
+        test_fraction: Fraction of the text for the test.
+        seed: Determines where the training rows of each epoch start.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class LanguageData(DataModule):
 
     @cached_property
     def tokens(self) -> Tokens:
-        """The text, read when first asked for."""
+        """The text, read on first access."""
         return self.read_tokens()
 
     @property
     def unit(self) -> str:
-        """What a token is: characters, words or bpe."""
+        """The unit of a token: characters, words or bpe."""
         return self._unit
 
     @property
@@ -98,7 +98,7 @@ class LanguageData(DataModule):
         return {"vocab_size": len(self.vocabulary)}
 
     def counts(self) -> dict[str, int]:
-        """Return the tokens of each part."""
+        """Return the number of tokens in each part."""
         return {name: stop - start for name, (start, stop) in self.tokens.parts.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -114,7 +114,7 @@ class LanguageData(DataModule):
             raise DataError(
                 f"{type(self).__name__}: the training part is {self.token_name(int(train[0]))!r} "
                 f"again and again, {len(train):,} times, expected different tokens.\n"
-                f"  There is nothing to learn from it; unit is {self.unit!r}."
+                f"  The unit is {self.unit!r}."
             )
 
     def loader(self, part: Part) -> Stream:
@@ -126,29 +126,29 @@ class LanguageData(DataModule):
         return EvaluationStream(ids, *sizes, name=name)
 
     def token_counts(self, part: Part) -> np.ndarray:
-        """Return how often each token comes in a part, (V,)."""
+        """Return how often each token occurs in a part, (V,)."""
         return histogram(self.tokens.part(part), len(self.vocabulary))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return how a part begins, in pieces."""
+        """Return the beginning of a part, in excerpts."""
         ids, length = self.tokens.part(part), 200 if self.unit == "characters" else 40
-        pieces = [ids[n * length : (n + 1) * length] for n in range(count)]
-        return [{"text": self.vocabulary.decode(piece)} for piece in pieces if len(piece)]
+        excerpts = [ids[n * length : (n + 1) * length] for n in range(count)]
+        return [{"text": self.vocabulary.decode(each)} for each in excerpts if len(each)]
 
     def numbers(self, part: Part) -> list[np.ndarray]:
         """Return the ids of a part."""
         return [self.tokens.part(part)]
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data, the vocabulary whole."""
+        """Return the metadata that a checkpoint stores, including the whole vocabulary."""
         return {**super().describe(), **self.vocabulary.describe()}
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return a text of the user's, each token of which is to be predicted from those before.
+        """Return a stream of a user's text, in which each token is predicted from those before.
 
         Raises:
             DataError: The file is missing, empty or not UTF-8, or has a character that the model
-                does not know; says in which line.
+                does not know; the message says in which line.
         """
         check_text(path)
         text, vocabulary = "".join(read_text(path)), read_vocabulary(known)
@@ -158,22 +158,23 @@ class LanguageData(DataModule):
         return EvaluationStream(ids, 1, self.chunk_length, name=str(path))
 
     def baselines(self) -> dict[str, float]:
-        """Return bits a token of simple rivals on the test part; of byte pairs, a character."""
-        rivals = language_baselines(self.tokens)
+        """Return the test part's bits per token of simple models; for byte pairs, per character."""
+        baselines = language_baselines(self.tokens)
         if not isinstance(self.vocabulary, PieceVocabulary):
-            return rivals
+            return baselines
         counts = self.token_counts("test")
-        pieces = float(counts.sum() / (counts @ self.vocabulary.characters))
-        return {name: bits * pieces for name, bits in rivals.items()}
+        tokens_per_character = float(counts.sum() / (counts @ self.vocabulary.characters))
+        return {name: bits * tokens_per_character for name, bits in baselines.items()}
 
     def tokens_of(self, text: str) -> Tokens:
-        """Return a text that is in memory as token ids, cut into parts by the fractions."""
-        pieces = split(text, self.unit)
-        parts = cut(len(pieces), self.fractions)
-        return build_tokens(lambda: [pieces], parts, self.unit, self.max_vocabulary)
+        """Return the token ids of a text in memory, split into parts by the fractions."""
+        units = split(text, self.unit)
+        parts = cut(len(units), self.fractions)
+        return build_tokens(lambda: [units], parts, self.unit, self.max_vocabulary)
 
 
 def _check_characters(path: Path, text: str, known: set[str]) -> None:
+    """Raise DataError for the first character that the model does not know."""
     place = next((n for n, character in enumerate(text) if character not in known), None)
     if place is not None:
         raise DataError(

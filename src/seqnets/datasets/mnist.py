@@ -20,12 +20,12 @@ class MNIST(PixelSequences):
     """Handwritten digits of 28 by 28 pixels as sequences of 784 steps; classification.
 
     Reads the four published files, ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
-    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each as it is or with ``.gz``; also
-    those of other data in the same form. They are not fetched. Validation pictures are taken from
-    the training files.
+    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each with or without ``.gz``; data
+    sets in the same format work too. They are not downloaded. Validation images are taken from the
+    training files.
 
     Args:
-        root: Folder with the files, or with a folder ``mnist`` or ``MNIST/raw`` that has them.
+        root: Folder with the files, or with a folder ``mnist`` or ``MNIST/raw`` that contains them.
         **data: The arguments of :class:`PixelSequences`.
 
     References:
@@ -37,10 +37,10 @@ class MNIST(PixelSequences):
         self.root = root
 
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the pictures of all parts.
+        """Return the images of all parts.
 
         Raises:
-            DataError: A file is missing, is no IDX file, or does not fit the others.
+            DataError: A file is missing, is not an IDX file, or does not fit the others.
         """
         train, test = self._read("train"), self._read("t10k")
         if train.pixels.shape[1:] != test.pixels.shape[1:]:

@@ -1,4 +1,4 @@
-"""Videos of handwritten digits that move."""
+"""Videos of moving handwritten digits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.digits import read_digits
 from seqnets.datasets.examples import show_picture
-from seqnets.datasets.rivals.counting import majority_baseline
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.typing import Sizes
 
 SIDE = 8
-"""Height and width of a digit's picture."""
+"""Height and width of a digit's image."""
 
 DIRECTIONS = {
     "north": (-1, 0),
@@ -30,24 +30,24 @@ DIRECTIONS = {
     "west": (0, -1),
     "north-west": (-1, -1),
 }
-"""Rows, which count downwards, and columns of a step, by direction."""
+"""Rows (downwards) and columns that a digit moves per step, by direction."""
 
 
 class DigitVideos(SequenceData):
     """Videos made of scikit-learn's handwritten digits (``pip install 'seqnets[digits]'``).
 
-    Each frame is (1, side, side) float32 in 0..1. A digit's picture is 8 by 8; where two overlap,
-    the brighter pixel is seen. Of ten pictures eight are for training, one is for validation and
-    one for the test: no part has a picture of another's.
+    Each frame is (1, side, side) float32 in 0..1. A digit's image is 8 by 8; where two overlap,
+    the brighter pixel is visible. Of the images, 80 % are for training, 10 % for validation and
+    10 % for the test, so no part shares an image with another.
 
     Args:
         length: Frames of a video.
         side: Height and width of the frames, at least 8.
-        speed: The most pixels that a digit moves in a step, along each side.
-        train_size: Training videos; each epoch sees the same ones in another order.
-        test_size: Validation videos, and as many test videos.
-        batch_size: Videos of a batch for each process.
-        seed: Decides the videos and their order.
+        speed: Maximum speed of a digit along each axis, in pixels per step.
+        train_size: Number of training videos; each epoch shuffles the same ones.
+        test_size: Number of validation videos, and of test videos.
+        batch_size: Videos in a batch of each process.
+        seed: Determines the videos and their order.
 
     Raises:
         ConfigError: An option is out of range.
@@ -78,20 +78,20 @@ class DigitVideos(SequenceData):
 
     @abstractmethod
     def film(self, random: np.random.Generator, count: int, pictures: np.ndarray) -> Sequences:
-        """Return ``count`` random videos of some of these pictures, (N, 8, 8)."""
+        """Return ``count`` random videos of some of these images, (N, 8, 8)."""
 
     @property
     def sizes(self) -> Sizes:
-        """One channel, and the frame."""
+        """The number of channels, and the frames' height and width."""
         return {"channels": 1, "height": self.side, "width": self.side}
 
     @property
     def unit(self) -> str:
-        """What the parts are counted in."""
+        """The unit in which parts are counted."""
         return "videos"
 
     def read_splits(self) -> Splits:
-        """Film the videos of all parts.
+        """Return the videos of all parts.
 
         Raises:
             ConfigError: scikit-learn is not installed.
@@ -102,16 +102,16 @@ class DigitVideos(SequenceData):
         parts: dict[Part, Sequences] = {}
         for number, (part, pool) in enumerate(zip(PARTS, pools, strict=True)):
             count = self.train_size if part == "train" else self.test_size
-            # The last number keeps these apart from the shuffling, which draws from (seed, epoch).
+            # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
             parts[part] = self.film(np.random.default_rng((self.seed, number, 1)), count, pool)
         return Splits(parts)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first and the last frame of the first few videos, in letters for shades."""
+        """Return first and last frame of a part's first videos, drawn in characters."""
         videos = self.part(part)
         x = videos.batch(torch.arange(min(count, len(videos)))).x.numpy()
         frames = {"first frame": 0, "last frame": -1}
-        # Every other row, for letters are twice as high as wide.
+        # Every other row, as characters are about twice as high as wide.
         return [
             {name: show_picture(video[frame, 0, ::2]) for name, frame in frames.items()}
             for video in x
@@ -119,10 +119,10 @@ class DigitVideos(SequenceData):
 
 
 class MovingDigits(DigitVideos):
-    """In which of eight directions a digit moves; classification.
+    """The direction, one of eight, in which a digit moves; classification.
 
-    What leaves the frame on one side comes in on the other. In any one frame every place is equally
-    likely, whatever the direction: a model that does not compare frames guesses.
+    A digit that leaves the frame on one side enters on the other. In a single frame, all positions
+    are equally likely for every direction, so a model that does not compare frames must guess.
 
     Args:
         length: Frames of a video.
@@ -131,7 +131,7 @@ class MovingDigits(DigitVideos):
 
     @property
     def sizes(self) -> Sizes:
-        """One channel, the frame, and eight classes."""
+        """Those of the frames, and ``num_classes``."""
         return {**super().sizes, "num_classes": len(DIRECTIONS)}
 
     @property
@@ -151,7 +151,7 @@ class MovingDigits(DigitVideos):
         return Sequences(*_videos(frames), torch.from_numpy(labels))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return two frames of the first few videos, and their directions."""
+        """Return two frames of a part's first videos, and their directions."""
         shown = super().examples(part, count)
         return [
             {**example, "direction": self.labels[label]}
@@ -159,23 +159,23 @@ class MovingDigits(DigitVideos):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest direction."""
+        """Return the test accuracy of the most frequent direction."""
         return majority_baseline(self.part("train").y, self.part("test").y)
 
 
 class MovingDigitsNext(DigitVideos):
-    """What the next frame of a video will be, where digits bounce off the sides.
+    """The next frame of a video in which digits bounce off the sides; frame prediction.
 
-    The model sees all frames but the last, and is to predict all but the first.
+    The model sees all frames but the last, and predicts all but the first.
 
     Args:
         length: Frames of a video.
-        digits: How many digits a video has.
+        digits: Number of digits in a video.
         **data: The other arguments of :class:`DigitVideos`.
 
     References:
         Srivastava, Mansimov and Salakhutdinov, 2015, "Unsupervised Learning of Video
-        Representations using LSTMs", arXiv:1502.04681: the same of larger digits.
+        Representations using LSTMs", arXiv:1502.04681 (the same task with larger digits).
     """
 
     def __init__(self, length: int = 10, *, digits: int = 2, **data: Any) -> None:
@@ -190,35 +190,38 @@ class MovingDigitsNext(DigitVideos):
         for _ in range(self.digits):
             speeds = random.integers(1, self.speed + 1, size=(count, 1, 2))
             starts = random.integers(max(1, 2 * room), size=(count, 1, 2))
-            gone = starts + np.arange(self.length)[:, None] * speeds
-            # There and back again: a place in a circle of twice the room, folded.
-            places = room - abs(room - gone % max(1, 2 * room))
+            travelled = starts + np.arange(self.length)[:, None] * speeds
+            # Back and forth: positions on a circle of twice the room, folded in half.
+            places = room - abs(room - travelled % max(1, 2 * room))
             draw(frames, pictures[random.integers(len(pictures), size=count)], places)
         x, lengths = _videos(frames)
         return NextSteps(x, lengths, x, stepwise=True)
 
     def baselines(self) -> dict[str, float]:
-        """Return the squared error, on the test part, of three that do not look ahead.
+        """Return the mean squared test errors of three constant predictions.
 
-        - ``black``: nothing is ever seen.
-        - ``mean frame``: that of the training part.
-        - ``last frame``: nothing moves.
+        - ``black``: an empty frame.
+        - ``mean frame``: the mean of the training part.
+        - ``last frame``: the frame before.
         """
         train, test = self.part("train").x, self.part("test").x
         videos = test.unflatten(0, (-1, self.length))
-        seen, to_come = videos[:, :-1], videos[:, 1:]
-        rivals = {"black": 0 * to_come, "mean frame": train.mean(0), "last frame": seen}
-        return {name: float((to_come - said).square().mean()) for name, said in rivals.items()}
+        frames, next_frames = videos[:, :-1], videos[:, 1:]
+        baselines = {"black": 0 * frames, "mean frame": train.mean(0), "last frame": frames}
+        return {
+            name: float((next_frames - predicted).square().mean())
+            for name, predicted in baselines.items()
+        }
 
 
 def draw(frames: np.ndarray, pictures: np.ndarray, places: np.ndarray) -> None:
-    """Put a picture into each video where it is brighter than what is there.
+    """Draw an image into the frames of each video, keeping the brighter pixels.
 
     Args:
         frames: (N, T, height, width), changed in place.
-        pictures: One a video, (N, h, w).
-        places: Row and column of a picture's upper left pixel, (N, T, 2) integers. What lies
-            outside comes in on the other side.
+        pictures: One image per video, (N, h, w).
+        places: Row and column of the image's upper left pixel, (N, T, 2) integers. Parts outside
+            of the frame wrap around.
     """
     N, T, *frame = frames.shape
     here = [np.arange(size) for size in pictures.shape[1:]]
@@ -229,6 +232,6 @@ def draw(frames: np.ndarray, pictures: np.ndarray, places: np.ndarray) -> None:
 
 
 def _videos(frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Frames (N, T, height, width), with one channel behind each other, and the lengths."""
+    """Return frames (N, T, height, width) concatenated, with one channel, and the lengths."""
     N, T = frames.shape[:2]
     return torch.from_numpy(frames).flatten(0, 1)[:, None], torch.full((N,), T)

@@ -1,4 +1,4 @@
-"""Multi30k: what is seen in pictures, in English and in German."""
+"""Multi30k: image captions in English and German."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FILES: dict[Part, str] = {"train": "train", "val": "val", "test": "test_2016_fli
 
 
 class Multi30k(TextPairs):
-    """Multi30k, captions in English and German, from a folder of yours; translation.
+    """Multi30k, image captions in English and German, from your own copy; translation.
 
     Args:
         root: Folder with ``train``, ``val`` and ``test_2016_flickr``, each as ``.en`` and ``.de``,
-            or with them in ``multi30k/``: UTF-8, tokenised, lower case, a sentence a line.
-        reverse: Whether German becomes English, and not English German.
+            or with them in ``multi30k/``: UTF-8, tokenized, lower case, one sentence per line.
+        reverse: Whether to translate German to English instead of English to German.
         **texts: The other arguments of :class:`TextPairs`.
 
     References:

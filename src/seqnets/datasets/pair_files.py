@@ -1,4 +1,4 @@
-"""Your own pairs of texts."""
+"""Transduction of a user's own pairs of texts."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from seqnets.errors import ConfigError, DataError, counted
 
 
 class PairFiles(TextPairs):
-    """Your own texts and what they are to become: two text files, or a table.
+    """Your own source and target texts, from a table or from pairs of text files.
 
-    A table has the columns ``source`` and ``target``, and perhaps ``split`` ("train", "val" or
-    "test"): CSV, TSV, JSON Lines or Parquet. What has no part of its own for validation or for the
-    test gives some of its training pairs.
+    A table (CSV, TSV, JSON Lines or Parquet) has the columns ``source`` and ``target``, and
+    optionally ``split`` ("train", "val" or "test"). A part that is not given is a fraction of the
+    training pairs.
 
     Args:
         path: The table.
-        source_path: In its place, a text file with a source a line,
-        target_path: and one with its target on the same line.
-        validation_source_path: Likewise for the validation part.
-        validation_target_path: Likewise for the validation part.
-        test_source_path: Likewise for the test part.
-        test_target_path: Likewise for the test part.
-        validation_fraction: Share of the pairs to choose by, where they have no such part.
-        test_fraction: Share of the pairs to report, where they have no such part.
+        source_path: Without a table, a text file with one source per line.
+        target_path: The text file with their targets, on the same lines.
+        validation_source_path: Sources of separate validation pairs.
+        validation_target_path: Their targets.
+        test_source_path: Sources of separate test pairs.
+        test_target_path: Their targets.
+        validation_fraction: Fraction of the pairs for validation, if that part is not given.
+        test_fraction: Fraction of the pairs for the test, if that part is not given.
         **texts: The arguments of :class:`TextPairs`.
 
     Raises:
-        ConfigError: Both kinds of files are given, none, or half a pair of them.
+        ConfigError: Both a table and text files are given, or neither, or one file of a pair.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class PairFiles(TextPairs):
         """Return the texts of all parts.
 
         Raises:
-            DataError: A file or a row of it is not as described above; says in which line. Or
-                there are too few pairs.
+            DataError: A file or row is malformed (the message says in which line), or there are
+                too few pairs.
         """
         if self.table is None:
             found = {name: read_aligned(*paths) for name, paths in self.files.items()}
         else:
             found = {n: texts for n, texts in _read_table(self.table).items() if texts[0]}
-        return self._set_aside(found)
+        return self._hold_out(found)
 
-    def _set_aside(self, found: dict[Part, Aligned]) -> dict[Part, Aligned]:
-        """Move some training pairs into the parts that there are not, in the order they had."""
+    def _hold_out(self, found: dict[Part, Aligned]) -> dict[Part, Aligned]:
+        """Move random training pairs to the parts that are missing, without reordering them."""
         sources, targets = found.get("train", ([], []))
         absent = [name for name in self.fractions if name not in found]
         counts = [max(1, round(self.fractions[name] * len(sources))) for name in absent]
@@ -101,7 +101,7 @@ class PairFiles(TextPairs):
             raise DataError(
                 f"{self.table or self.files['train'][0]}: got "
                 f"{counted(len(sources), 'training pair')}, expected at least {sum(counts) + 1}.\n"
-                f"  Some of them are set aside for: {', '.join(absent) or 'nothing'}."
+                f"  Some of them are held out for: {', '.join(absent) or 'nothing'}."
             )
         order = np.random.default_rng((self.seed, 0, 2)).permutation(len(sources))
         names: list[Part] = [*absent, "train"]
@@ -112,6 +112,7 @@ class PairFiles(TextPairs):
 
 
 def _read_table(path: Path) -> dict[Part, Aligned]:
+    """Read the pairs of a table, by part."""
     rows: list[tuple[Part, str, str]] = []
     for where, row in read_rows(path):
         need(where, row, "source", "target")

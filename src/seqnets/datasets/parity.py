@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from seqnets.checks import check_count
-from seqnets.datasets.rivals.counting import majority_baseline
+from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.errors import ConfigError
@@ -19,9 +19,9 @@ class Parity(SyntheticData):
     """Parity: whether a string of bits has an odd number of ones; classification.
 
     Args:
-        length: Bits of a sequence, the most where lengths differ.
-        shortest_length: Fewest bits; lengths are then uniform from here to ``length``. If omitted,
-            all have ``length`` bits.
+        length: Bits of a sequence, or the maximum if lengths vary.
+        shortest_length: Minimum number of bits: lengths are uniform between this and ``length``. If
+            omitted, all sequences have ``length`` bits.
         **data: The other arguments of :class:`SyntheticData`.
     """
 
@@ -52,5 +52,5 @@ class Parity(SyntheticData):
         return Sequences(x, steps, y)
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest answer."""
+        """Return the test accuracy of the most frequent class."""
         return majority_baseline(self.part("train").y, self.part("test").y)

@@ -1,4 +1,4 @@
-"""A vocabulary of pieces of words, and any vocabulary from what a checkpoint keeps of it."""
+"""Vocabularies of byte pairs, and vocabularies restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from seqnets.typing import Known
 _LAST_WORD = re.compile(r"\s\S+\s*\Z")
 
 _LONGEST_WORD = 1 << 16
-"""Characters that are kept waiting for the end of a word, at most."""
+"""Maximum number of characters to buffer until a word ends."""
 
 
 class PieceVocabulary(Vocabulary):
-    """The pieces of a byte pair encoding: every text has ids, and none is unknown.
+    """The tokens of a byte pair encoding, which can encode any text.
 
     Args:
-        encoding: Text to ids and back.
+        encoding: The encoding.
     """
 
     def __init__(self, encoding: BytePairEncoding) -> None:
@@ -34,39 +34,39 @@ class PieceVocabulary(Vocabulary):
 
     @property
     def separator(self) -> str:
-        """Nothing: a piece that begins a word holds the space before it."""
+        """Empty: a token that begins a word contains the space before it."""
         return ""
 
     @cached_property
     def characters(self) -> np.ndarray:
-        """The characters of each piece, (V,); one of several bytes belongs to its first."""
-        begins = [byte for byte in range(256) if byte & 0xC0 != 0x80]  # no byte within one
-        letters = {_letters()[byte] for byte in begins}
+        """Number of characters in each token, (V,); a character counts where its first byte is."""
+        first_bytes = [byte for byte in range(256) if byte & 0xC0 != 0x80]  # no continuation bytes
+        letters = {_letters()[byte] for byte in first_bytes}
         return np.array([sum(letter in letters for letter in token) for token in self.tokens])
 
     def encode(self, text: str) -> Tensor:
-        """Return the ids of a text's pieces, (T,) int64."""
+        """Return the ids of a text's tokens, (T,) int64."""
         return torch.tensor(self.encoding.encode(text), dtype=torch.int64)
 
     def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:
-        """Return the text of some ids; bytes that are no whole character become U+FFFD."""
+        """Return the text of some ids; incomplete characters become U+FFFD."""
         return self.encoding.decode(int(number) for number in ids)
 
     def piece(self, number: int) -> str:
-        """Return a piece as it stands in a text."""
+        """Return a token's text by id."""
         return self.decode([number])
 
     def describe(self) -> dict[str, Any]:
-        """Return what :func:`read_vocabulary` takes, as plain values."""
+        """Return the plain values from which :func:`read_vocabulary` restores the vocabulary."""
         return {**super().describe(), "tokenizer": self.encoding.to_json()}
 
 
 def read_vocabulary(known: Known) -> Vocabulary:
-    """Return the vocabulary of a language model from what its dataset said.
+    """Restore the vocabulary of a language model from its dataset's metadata.
 
     Raises:
-        DataError: It is none.
-        ConfigError: tokenizers is missing, and its pieces are byte pairs.
+        DataError: The metadata do not describe a vocabulary.
+        ConfigError: The tokens are byte pairs and the library tokenizers is not installed.
     """
     if known["unit"] == "bpe":
         return PieceVocabulary(BytePairEncoding.from_json(known["tokenizer"]))
@@ -74,40 +74,40 @@ def read_vocabulary(known: Known) -> Vocabulary:
 
 
 def spell(token: str) -> str:
-    r"""Return a listed piece as it stands in a text; a byte that is no whole character as ``\xc3``.
+    r"""Return the text of a token in the encoding's list; incomplete characters as ``\xc3``.
 
-    No two pieces are spelled alike: none holds a backslash beside a letter.
+    No two tokens have the same text, as none contains a backslash next to a letter.
     """
-    numbers = _numbers()
+    numbers = _bytes_of_letters()
     return bytes(numbers[letter] for letter in token).decode("utf-8", "backslashreplace")
 
 
-def between_words(blocks: Iterable[str]) -> Iterator[str]:
-    """Yield a text that comes in blocks again, cut where its pieces are those of the whole text.
+def split_between_words(blocks: Iterable[str]) -> Iterator[str]:
+    """Yield a text in blocks that have, encoded one by one, the ids of the whole text.
 
-    That is before the white space in front of a word. What has none for very long is cut anywhere.
+    They end before the white space in front of a word; very long text without any is cut anywhere.
     """
-    begun = ""
+    rest = ""  # a word that the next block may continue
     for block in blocks:
-        text = begun + block
+        text = rest + block
         last = _LAST_WORD.search(text)
-        border = 0 if last is None else last.start()
-        if len(text) - border > _LONGEST_WORD:
-            border = len(text)
-        begun = text[border:]
-        if border:
-            yield text[:border]
-    if begun:
-        yield begun
+        end = 0 if last is None else last.start()
+        if len(text) - end > _LONGEST_WORD:
+            end = len(text)
+        rest = text[end:]
+        if end:
+            yield text[:end]
+    if rest:
+        yield rest
 
 
 @cache
-def _numbers() -> dict[str, int]:
+def _bytes_of_letters() -> dict[str, int]:
     return {letter: byte for byte, letter in _letters().items()}
 
 
 def _letters() -> dict[int, str]:
-    """How byte pair encodings write each byte (Radford et al., 2019): those that print as such."""
-    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {**{b: chr(b) for b in printed}, **{b: chr(256 + n) for n, b in enumerate(others)}}
+    """Return the letter that stands for each byte in a token (Radford et al., 2019)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {**{b: chr(b) for b in printable}, **{b: chr(256 + n) for n, b in enumerate(others)}}

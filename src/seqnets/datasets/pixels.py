@@ -1,4 +1,4 @@
-"""Datasets of pictures that are read pixel by pixel."""
+"""Datasets of images as sequences of pixels."""
 
 from __future__ import annotations
 
@@ -16,35 +16,32 @@ from seqnets.datasets.sequences import Sequences, Splits, standardise
 
 
 class Pictures(NamedTuple):
-    """Pictures of one size with a label each.
+    """Images of one size with a label each.
 
     Attributes:
-        pixels: Their brightness in any units, (N, height, width).
-        y: The label of each, by number, (N,).
+        pixels: Brightness in any units, (N, height, width).
+        y: Class number of each image, (N,).
     """
 
     pixels: np.ndarray
     y: np.ndarray
 
     def select(self, rows: np.ndarray) -> Pictures:
-        """Return the pictures of these numbers, in this order."""
+        """Return the images with these indices, in this order."""
         return Pictures(self.pixels[rows], self.y[rows])
 
 
 class PixelSequences(LabelledData):
-    """Pictures as sequences of their pixels, row by row from the upper left; classification.
+    """Images as sequences of their pixels, row by row from the upper left; classification.
 
-    A step is one pixel, in 0..1, so that what is side by side in a column lies a row's length
-    apart.
+    A step is one pixel, in 0..1, so neighbours within a column are one row's length apart.
 
     Attributes:
         brightest: The brightness that becomes 1.
 
     Args:
-        permuted: Whether the pixels come in an order without sense, the same in all pictures and
-            for all seeds.
-        standardise: Give all pixels mean 0 and deviation 1 over the training part, in place of
-            0..1.
+        permuted: Whether to permute the pixels, in the same way for all images and seeds.
+        standardise: Whether to standardise the pixels over the training part, instead of 0..1.
         **data: The arguments of :class:`LabelledData`.
 
     References:
@@ -60,21 +57,21 @@ class PixelSequences(LabelledData):
 
     @abstractmethod
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the pictures of all parts, of ten digits."""
+        """Return the images of all parts, of ten digits."""
 
     @cached_property
     def pictures(self) -> dict[Part, Pictures]:
-        """The pictures, read when first asked for."""
+        """The images, read on first access."""
         return self.read_pictures()
 
     def read_splits(self) -> Splits:
-        """Return the pictures of all parts as sequences."""
+        """Return the images of all parts as sequences."""
         parts = {part: self._sequences(*self.pictures[part]) for part in PARTS}
         splits = Splits(parts, [str(digit) for digit in range(10)])
         return standardise(splits) if self.standardise else splits
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few pictures of a part as one sees them, in letters for shades."""
+        """Return the first images of a part, drawn in characters."""
         pixels, y = self.pictures[part]
         return [
             {"picture": show_picture(p / self.brightest, 2), "label": str(label)}
@@ -82,7 +79,7 @@ class PixelSequences(LabelledData):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the commonest label, and of the nearest mean picture."""
+        """Return the test accuracy of the most frequent label, and of the nearest mean image."""
         train, test = (self.part(part) for part in ("train", "test"))
         pictures, asked = (part.x.view(len(part), -1) for part in (train, test))
         labels = train.y.unique()

@@ -1,4 +1,4 @@
-"""The Penn Treebank's words."""
+"""The Penn Treebank as a language modelling corpus."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt
 
 
 class PennTreebank(LanguageData):
-    """Penn Treebank, a million words of a newspaper in Mikolov's form; language model, from root.
+    """Penn Treebank, a million words in Mikolov's preprocessing; language modelling.
 
-    Three files with a sentence a line, split as published: 929,589 words to learn from, 73,760 to
-    choose by and 82,430 to report, line ends (``<eos>``) among them. The vocabulary is that of the
-    training file: 10,000 words, ``<unk>`` for all others. In characters they are 5,059,550, 396,412
-    and 446,184 of 50 kinds, as published, too: the blank with which the files begin each line is
-    none of them. The text is licensed and is not fetched.
+    Three files with one sentence per line, split as published: 929,589 words for training, 73,760
+    for validation and 82,430 for the test, line ends (``<eos>``) included. The vocabulary is that
+    of the training file: 10,000 words, with ``<unk>`` for all others. As characters the parts have
+    5,059,550, 396,412 and 446,184 of 50 kinds, also as published: the blank at the start of each
+    line in the files does not count. The text is licensed and is not downloaded.
 
     Args:
         root: Folder with ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or with a
-            folder ``ptb`` that has them.
-        batch_size: Rows B of a batch for each process.
+            folder ``ptb`` that contains them.
+        batch_size: Rows B in a batch of each process.
         chunk_length: Steps T of a batch, over which gradients flow.
-        unit: What a token is, ``words`` or ``characters``.
-        seed: Decides where the training rows of each epoch begin.
+        unit: Unit of a token, "words" or "characters".
+        seed: Determines where the training rows of each epoch start.
         chunk_spread: As for :class:`LanguageData`.
 
     References:

@@ -1,4 +1,4 @@
-"""The text that every Python has with it."""
+"""Python's reference manual as a language modelling corpus."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from seqnets.errors import DataError
 
 
 class PythonDocs(LanguageData):
-    """Python's reference manual, which every Python has with it; language model, no download.
+    """Python's reference manual, bundled with Python; language modelling without a download.
 
-    The topics of ``pydoc_data`` in alphabetical order. A paragraph that occurs twice is kept once,
-    so that no test text stands in the training text: some 373,000 characters.
+    The topics of ``pydoc_data`` in alphabetical order, about 373,000 characters. Duplicate
+    paragraphs are kept once, so no test text occurs in the training text.
 
     The arguments are those of :class:`LanguageData`.
     """
@@ -22,7 +22,7 @@ class PythonDocs(LanguageData):
         """Return the manual as token ids.
 
         Raises:
-            DataError: This Python came without its manual.
+            DataError: This Python lacks the manual.
         """
         try:
             from pydoc_data.topics import topics
@@ -36,7 +36,7 @@ class PythonDocs(LanguageData):
 
 
 def distinct_paragraphs(texts: Iterable[str]) -> str:
-    """Join the paragraphs of some texts, each once; white space makes no difference."""
+    """Join the distinct paragraphs of some texts, compared without regard to white space."""
     paragraphs: dict[str, str] = {}
     for text in texts:
         for paragraph in text.split("\n\n"):

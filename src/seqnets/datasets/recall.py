@@ -16,15 +16,15 @@ from seqnets.typing import Sizes
 
 
 class Recall(SyntheticData):
-    """Associative recall: the value that came with a key; classification.
+    """Associative recall: the value that was paired with a key; classification.
 
-    Keys, no two alike, each followed by its value; then a mark, and one of the keys. The label is
-    that key's value. Values may repeat. A model without memory guesses one of the values.
+    Distinct keys, each followed by its value, then a delimiter and one of the keys. The label is
+    that key's value. Values may repeat. A model without memory must guess one of the values.
 
     Args:
         length: Pairs of a key and a value; a sequence has two steps for each, and two more.
-        keys: Kinds of keys, at least ``length``: ids 0 to ``keys - 1``.
-        values: Kinds of values: the ids that follow; then the mark.
+        keys: Number of possible keys, at least ``length``: ids 0 to ``keys - 1``.
+        values: Number of possible values, with the next ids; the last id is the delimiter.
         **data: The other arguments of :class:`SyntheticData`.
 
     Raises:
@@ -32,8 +32,8 @@ class Recall(SyntheticData):
 
     References:
         Graves, Wayne and Danihelka, 2014, "Neural Turing Machines", arXiv:1410.5401.
-        Ba et al., 2016, "Using Fast Weights to Attend to the Recent Past", arXiv:1610.06258, whose
-        form of the task this is.
+        Ba et al., 2016, "Using Fast Weights to Attend to the Recent Past", arXiv:1610.06258
+        (this form of the task).
     """
 
     def __init__(self, length: int = 4, *, keys: int = 26, values: int = 10, **data: Any) -> None:
@@ -49,11 +49,11 @@ class Recall(SyntheticData):
 
     @property
     def sizes(self) -> Sizes:
-        """Keys, values and the mark come in; values are to come out."""
+        """Inputs are keys, values and the delimiter; classes are the values."""
         return {"vocab_size": self.keys + self.values + 1, "num_classes": self.values}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` sequences with the values that are asked for."""
+        """Return ``count`` sequences with the values to recall."""
         every = np.tile(np.arange(self.keys), (count, 1))
         keys = random.permuted(every, axis=1)[:, : self.length]
         values = random.integers(self.values, size=(count, self.length))
@@ -67,7 +67,7 @@ class Recall(SyntheticData):
         return Sequences(torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few sequences, keys as k0, k1, ... and values by number."""
+        """Return the first sequences, with keys as k0, k1, ... and values by number."""
         signs = [f"k{key}" for key in range(self.keys)]
         signs += [str(value) for value in range(self.values)] + ["?"]
         sequences = self.part(part)
@@ -78,7 +78,7 @@ class Recall(SyntheticData):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of a model without memory, and on the test part of the last value."""
+        """Return the accuracy of guessing, and the test accuracy of the last value."""
         test = self.part("test")
         last = test.batch(torch.arange(len(test))).x[:, -3] - self.keys
         return {

@@ -1,4 +1,4 @@
-"""A user's own sequences, each with one or more numbers."""
+"""Regression on a user's own sequences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from seqnets.typing import Known, Sizes
 
 
 class RegressionFiles(SequenceFiles):
-    """Your own sequences, features or text, with one or more numbers each; regression.
+    """Your own sequences of features or text with one or more target values each; regression.
 
     Args:
         path: File of the training sequences.
-        targets: The columns with the numbers to be told.
+        targets: Names of the columns with the target values.
         **files: The arguments of :class:`SequenceFiles`.
 
     Raises:
-        ConfigError: No target is named, or one twice.
+        ConfigError: There is no target, or one is listed twice.
     """
 
     def __init__(self, path: str, targets: Sequence[str] = ("target",), **files: Any) -> None:
@@ -42,20 +42,20 @@ class RegressionFiles(SequenceFiles):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns with the numbers to be told."""
+        """Names of the columns with the target values."""
         return self._columns
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
-        """Return a row's numbers."""
+        """Return a row's target values."""
         need(where, row, *self.columns, advice="dataset.targets=[COLUMN] names others.")
         return tuple(number(where, column, row[column]) for column in self.columns)
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return the same class for all."""
+        """Return the same class for all records."""
         return np.zeros(len(records), np.int64)
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return each part's numbers, (N, K) float32, standardised if so asked, and the scales."""
+        """Return each part's values, (N, K) float32, standardised if asked for, and the scaling."""
         values = {
             part: torch.tensor([record.target for record in records], dtype=torch.float64)
             for part, records in parts.items()
@@ -66,24 +66,24 @@ class RegressionFiles(SequenceFiles):
         return {part: scaling(of_part) for part, of_part in values.items()}, {"scaling": scaling}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return numbers, (N, K) float32, on the scale that the model knows; NaN for no target."""
-        nothing = (math.nan,) * len(known["targets"])
-        values = torch.tensor([r.target or nothing for r in records], dtype=torch.float64)
+        """Return values, (N, K) float32, on the scale of the training data; NaN if missing."""
+        missing = (math.nan,) * len(known["targets"])
+        values = torch.tensor([r.target or missing for r in records], dtype=torch.float64)
         scale = known["scaling"]["y"]
         return values.float() if scale is None else Scaling.read(scale)(values)
 
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return the numbers in their own units."""
+        """Return the target values in the units of the file."""
         scaling = self.contents.about.get("scaling")
         values = target.tolist() if scaling is None else scaling.shown(target)
         return {name: f"{value:.4g}" for name, value in zip(self.columns, values, strict=True)}
 
     @property
     def sizes(self) -> Sizes:
-        """The number of tokens or features, and of numbers to be told, as ``output_size``."""
+        """The number of tokens or features, and of target values, as ``output_size``."""
         return {**self.input_sizes, "output_size": len(self.columns)}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test part's mean squared error of always telling the training part's mean."""
+        """Return the mean squared test error of predicting the mean of the training part."""
         train, test = self.part("train").y, self.part("test").y
         return {"mean": float((test - train.mean(0)).square().mean())}

@@ -1,4 +1,4 @@
-"""Tasks made up to see whether a model can write one sequence while it looks at another."""
+"""Synthetic tasks of transduction: sorting and repeating."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from seqnets.datasets.vocabulary import LINE_END, UNKNOWN
 
 
 class Rewriting(PairData, SyntheticData):
-    """Random sequences of 1 to ``length`` symbols, and what ``rewrite`` makes of them.
+    """Random sequences of 1 to ``length`` symbols, with the targets that ``rewrite`` returns.
 
     Args:
-        length: Most symbols of a source.
-        symbols: Kinds of symbols: the numbers from 0.
+        length: Maximum length of a source.
+        symbols: Number of different symbols, which are the integers from 0.
         **data: The other arguments of :class:`SyntheticData`.
     """
 
@@ -32,11 +32,11 @@ class Rewriting(PairData, SyntheticData):
 
     @abstractmethod
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return what is to be written for some symbols, (T,)."""
+        """Return the target of some symbols, (T,)."""
 
     @cached_property
     def codecs(self) -> tuple[Codec, Codec]:
-        """The same for both sides: end, unknown, and the symbols."""
+        """The codec of both sides: end, unknown, and the symbols."""
         codec = TokenCodec([LINE_END, UNKNOWN, *map(str, range(self.symbols))])
         return codec, codec
 
@@ -49,7 +49,7 @@ class Rewriting(PairData, SyntheticData):
         return Pairs.of_ids([symbols + first for symbols in drawn], written)
 
     def baselines(self) -> dict[str, float]:
-        """Return how often copying the source is right, and guessing among the symbols."""
+        """Return the accuracy of copying the source, and of guessing the symbols."""
         pairs = self.pairs("test")
         batch = pairs.batch(torch.arange(len(pairs)))
         lengths = pairs.lengths.numpy()
@@ -65,19 +65,19 @@ class Rewriting(PairData, SyntheticData):
 
 
 class Sort(Rewriting):
-    """Sort some numbers: the decoder has to find the smallest one that it has not yet written."""
+    """Sorting: the decoder has to find the smallest symbol that it has not yet written."""
 
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return the symbols in their order."""
+        """Return the symbols in ascending order."""
         return np.sort(symbols)
 
 
 class Repeat(Rewriting):
-    """Say a sequence again, as often as asked: the decoder has to know how far it is.
+    """Repetition of a sequence a fixed number of times: the decoder has to know its position.
 
     Args:
-        length: Most symbols of a source.
-        times: How often it is to be said.
+        length: Maximum length of a source.
+        times: Number of repetitions.
         **data: The other arguments of :class:`Rewriting`.
     """
 
@@ -87,5 +87,5 @@ class Repeat(Rewriting):
         self.times = times
 
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return the symbols again and again."""
+        """Return the symbols ``times`` times."""
         return np.tile(symbols, self.times)

@@ -1,4 +1,4 @@
-"""What a user's own sequences have in common, whatever is told of them."""
+"""The base class of datasets of a user's own sequences, whatever the targets are."""
 
 from __future__ import annotations
 
@@ -33,31 +33,29 @@ MISSING = ("error", "forward", "zero")
 
 
 class SequenceFiles(SequenceData):
-    """Whole sequences from files of your own; a subclass says what is to be told of each.
+    """Your own sequences of features or text; a subclass defines the target of each.
 
-    ``path`` leads to a table (CSV, TSV, JSON Lines, Parquet), a NumPy archive, a ``.ts`` file or a
-    folder; docs/data.md shows each. Sequences are features or text. Where a file says which part a
-    sequence is for, that counts; else each part that has no file of its own is a share of the
-    training sequences.
+    ``path`` is a table (CSV, TSV, JSON Lines, Parquet), a NumPy archive, a ``.ts`` file or a
+    folder; docs/data.md describes each. A file may say which part a sequence belongs to; otherwise
+    a part without a file of its own is a fraction of the training sequences.
 
     Args:
-        path: File or folder of the training sequences, and of the parts that have none of their
-            own.
-        validation_path: Sequences of their own to choose by.
-        test_path: Sequences of their own to report.
-        validation_fraction: Share of the sequences of ``path`` to choose by, of each class.
-        test_fraction: Share of the sequences of ``path`` to report, of each class.
-        standardise: Give each feature, and each number to be told, mean 0 and deviation 1 over the
-            training part.
-        missing: What becomes of a feature that is missing at a step: "error"; "forward", the value
-            before it in the sequence, or 0 where there is none; or "zero". After standardising, 0
-            is the mean of the training part.
-        unit: What a token of text is: "characters" or "words".
-        max_vocabulary: Most tokens to know, ``<unk>`` included; the most frequent stay.
-        audio: Turns sound into features.
-        batch_size: Sequences of a batch for each process.
-        seed: Decides which sequences are set aside and the order of the others in each epoch.
-        bucket_batches: Training batches that are made together of sequences sorted by length.
+        path: File or folder of the training sequences, and of parts without a file of their own.
+        validation_path: File or folder of separate validation sequences.
+        test_path: File or folder of separate test sequences.
+        validation_fraction: Fraction of ``path``, of each class, to use for validation.
+        test_fraction: Fraction of ``path``, of each class, to use for the test.
+        standardise: Whether to standardise features and numeric targets over the training part.
+        missing: What to do about a missing feature value: "error"; "forward" for the value before
+            it in the sequence, or 0 if there is none; or "zero". After standardising, 0 is the
+            mean of the training part.
+        unit: Unit of a token of text: "characters" or "words".
+        max_vocabulary: Maximum size of the vocabulary, ``<unk>`` included; the most frequent
+            tokens are kept.
+        audio: Converts sound to features.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines which sequences are held out, and the order of the others in each epoch.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     def __init__(
@@ -94,23 +92,27 @@ class SequenceFiles(SequenceData):
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
-        """The columns of a table that are to be told."""
+        """Names of a table's target columns."""
 
     @abstractmethod
     def read_target(self, where: str, row: Row) -> Any:
-        """Return what is to be told of a sequence.
+        """Return the target of a sequence.
+
+        Args:
+            where: The row's place, for error messages.
+            row: The row, by column.
 
         Raises:
-            DataError: It is missing or not of the kind expected.
+            DataError: The target is missing or of the wrong type.
         """
 
     @abstractmethod
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return a class of each record, (N,): each part gets its share of every class."""
+        """Return the class of each record, (N,), by which the parts are stratified."""
 
     @abstractmethod
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return the targets of each part, (N,) or (N, K), and what to know of them.
+        """Return the targets of each part, (N,) or (N, K), and their metadata.
 
         Raises:
             DataError: A target does not fit those of the training part.
@@ -118,13 +120,13 @@ class SequenceFiles(SequenceData):
 
     @abstractmethod
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return the targets of new data, (N,) or (N, K), that say nothing where none is known."""
+        """Return the targets of new data, (N,) or (N, K); ``IGNORE`` or NaN for missing ones."""
 
     @cached_property
     def contents(self) -> Contents:
-        """Everything, read when first asked for."""
+        """The content of all files, read on first access."""
         parts, facts = self._read()
-        inputs = self._inputs(parts["train"], facts)
+        inputs = self._fit_inputs(parts["train"], facts)
         targets, about = self.encode(parts)
         sequences = {
             part: Sequences(*inputs(records), targets[part], ids=ids_of(records))
@@ -136,13 +138,14 @@ class SequenceFiles(SequenceData):
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is missing or malformed, or does not fit another; says where.
+            DataError: A file is missing or malformed, or does not fit another; the message says
+                where.
         """
         return Splits(self.contents.sequences, self.contents.about.get("labels"))
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The tokens, where the sequences are text."""
+        """The vocabulary of text; None for features."""
         return self.contents.inputs.vocabulary
 
     @property
@@ -153,7 +156,7 @@ class SequenceFiles(SequenceData):
         return {"input_size": self.part("train").x.shape[1]}
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data, with all that new files need."""
+        """Return the metadata that a checkpoint stores, with all that reading new files needs."""
         inputs, about = self.contents.inputs, self.contents.about
         scaling = {"x": inputs.scaling, "y": about.get("scaling")}
         return {
@@ -167,7 +170,7 @@ class SequenceFiles(SequenceData):
         }
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
-        """Return batches of sequences in the order of the file, with the targets that it has."""
+        """Return batches of sequences in file order, with any targets that the file has."""
         source = read_source(path, self._wanted(new=True))
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
@@ -181,22 +184,23 @@ class SequenceFiles(SequenceData):
         return SequenceLoader(sequences, self.batch_size)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few sequences of a part: what is to be told, and how each begins."""
+        """Return the targets and beginnings of a part's first sequences."""
         sequences = self.part(part)
         shown = []
         for start, length, target in zip(
             sequences.starts[:count].tolist(), sequences.lengths.tolist(), sequences.y, strict=False
         ):
-            told = self.show_target(target)
+            target_columns = self.show_target(target)
             steps = sequences.x[start : start + length]
-            shown.append({**told, "steps": str(length), "begins": self._show(steps)})
+            shown.append({**target_columns, "steps": str(length), "begins": self._show(steps)})
         return shown
 
     @abstractmethod
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return a target as it stands in a file, by column."""
+        """Return a target as written in a file, by column."""
 
     def _show(self, steps: Tensor) -> str:
+        """Return the beginning of a sequence as text."""
         if self.vocabulary is not None:
             return self.vocabulary.decode(steps[:60])
         scaling = self.contents.inputs.scaling
@@ -204,10 +208,11 @@ class SequenceFiles(SequenceData):
         return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values)
 
     def _wanted(self, new: bool = False) -> Wanted:
+        """Return what to read from a file."""
         return Wanted(self.columns, self.read_target, new, self.missing != "error", self.audio)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
-        """Read all files, and deal their sequences out to the parts."""
+        """Read all files, and distribute their sequences among the parts."""
         parts: dict[Part, list[Record]] = {part: [] for part in PARTS}
         facts: dict[str, Any] = {}
         for own, name in self.paths.items():
@@ -227,14 +232,15 @@ class SequenceFiles(SequenceData):
             parts[part] = [train[row] for row in rows]
         return parts, facts
 
-    def _inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> FileInputs:
+    def _fit_inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> FileInputs:
+        """Build the vocabulary, or fit the scaling, from the training records."""
         texts = [record.steps for record in train if isinstance(record.steps, str)]
         forward = self.missing == "forward"
         if texts:
             counts = Counter[str]()
             for text in texts:
                 counts.update(split(text, self.token_unit))
-            # "" is in no text: new texts may have any characters, so there always is an <unk>
+            # "" is in no text: this adds <unk>, as new texts may have any character
             vocabulary = Vocabulary.build(
                 counts,
                 self.token_unit,
@@ -255,13 +261,13 @@ class SequenceFiles(SequenceData):
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the files hold.
+    """The content of all files.
 
     Attributes:
-        sequences: Of each part.
-        inputs: How their steps were made.
-        about: What is known of the targets: "labels", or "scaling".
-        facts: What new files for the same model must agree in.
+        sequences: The sequences of each part.
+        inputs: The conversion of steps to model inputs.
+        about: Metadata of the targets: "labels" or "scaling".
+        facts: Properties that new files for the same model must share.
     """
 
     sequences: dict[Part, Sequences]

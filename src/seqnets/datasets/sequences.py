@@ -29,9 +29,9 @@ class Sequences:
         x: All their steps: features (steps, I) float32, frames (steps, C, height, width) float32,
             or tokens (steps,) int64, with their spelling (steps, 1 + bytes).
         lengths: Length of each sequence, (N,) int64, at least 1.
-        y: What to predict: a label a sequence (N,) int64, values (N, K) float32, or, if
-            ``stepwise``, a label a step (steps,) int64, or values or a frame a step, as ``x`` has
-            them, ``IGNORE`` where none are.
+        y: Targets: a label per sequence (N,) int64, values (N, K) float32, or, if ``stepwise``, a
+            label per step (steps,) int64, or values or a frame per step, as in ``x``; ``IGNORE``
+            where there is none.
         stepwise: Whether each step has its own target.
         ids: Identifiers from the file, plain values; None if it has none.
         texts: Verbatim texts from the file, by column, such as "source".
@@ -53,7 +53,7 @@ class Sequences:
         Args:
             sequences: Their steps.
             labels: Their classes, by number.
-            dtype: Of the steps; float64 for those that are still to be standardised.
+            dtype: Type of the steps; float64 if they are standardised later.
         """
         return cls(
             torch.from_numpy(np.concatenate(sequences).astype(dtype)),
@@ -83,7 +83,7 @@ class Sequences:
         """Return a batch of sequences, zero-padded to the longest of them.
 
         Args:
-            rows: Their numbers, (B,) int64.
+            rows: Indices of the sequences, (B,) int64.
         """
         lengths = self.lengths[rows]
         steps = torch.arange(max(lengths.tolist(), default=0))
@@ -130,7 +130,7 @@ class Splits:
 class NextSteps(Sequences):
     """Sequences as their own targets: each step is predicted from those before it.
 
-    ``y`` is ``x``, and nothing is held twice. A batch has a step less than its sequences.
+    ``y`` is ``x`` itself, without a copy. A batch has one step less than its sequences.
     """
 
     def batch(self, rows: Tensor) -> Batch:
@@ -145,8 +145,7 @@ class SequenceData(DataModule):
     Args:
         batch_size: Sequences in a batch of each process.
         seed: Determines the order of the training sequences in each epoch.
-        bucket_batches: Training batches that are made together of sequences sorted by length, so
-            that little is padding; 1 for batches of any lengths.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     def __init__(self, batch_size: int = 32, seed: int = 0, bucket_batches: int = 50) -> None:
@@ -246,7 +245,7 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         )
     if len(y) != (len(x) if sequences.stepwise else len(sequences)):
         raise DataError(
-            f"{who}: got {counted(len(y), 'target')}, expected one a "
+            f"{who}: got {counted(len(y), 'target')}, expected one per "
             f"{'step' if sequences.stepwise else 'sequence'}: "
             f"{len(x) if sequences.stepwise else len(sequences):,}."
         )

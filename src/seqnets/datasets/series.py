@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, DataModule, Part
-from seqnets.datasets.rivals.forecasts import forecast_baselines
+from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.windows import Windows, window_starts
@@ -100,12 +100,12 @@ class SeriesData(DataModule):
         if season > lookback:
             raise ConfigError(
                 f"{who}: season is {season}, expected at most lookback, {lookback}.\n"
-                "  The seasonal baseline repeats the last season that a window gives."
+                "  The seasonal baseline repeats the last season of a window's input."
             )
         if isinstance(targets, str) or len(set(targets)) < len(targets):
             raise ConfigError(
                 f"{who}: targets is {targets!r}, expected a list of columns, each once.\n"
-                "  For instance dataset.targets=[OT]; [] stands for all."
+                "  For example dataset.targets=[OT]; [] means all."
             )
         self.lookback, self.horizon, self.targets = lookback, horizon, list(targets)
         self.season, self.batch_size, self.seed = season, batch_size, seed
@@ -147,6 +147,7 @@ class SeriesData(DataModule):
         return training
 
     def _check_observed(self) -> None:
+        """Raise DataError if a column has no value in the training part."""
         empty = ~self.series.observed[self._training].any(0)
         if empty.any():
             raise DataError(
@@ -167,14 +168,14 @@ class SeriesData(DataModule):
         for part, found in windows.items():
             if not found.scored:
                 raise DataError(
-                    f"{self.file}: the {part} part has no value to tell, expected some.\n"
-                    "  What is missing is not scored. Leave those rows out, or give it another "
-                    "share of the steps."
+                    f"{self.file}: the {part} part has no target value, expected some.\n"
+                    "  Missing values are not scored. Remove those rows, or change the part's "
+                    "fraction of the steps."
                 )
         return windows
 
     def _windows_at(self, starts: list[Tensor], x: Tensor, y: Tensor) -> Windows:
-        """The windows that start at these steps of each series."""
+        """Return the windows that start at the given steps of each series."""
         series, places = self.series, torch.cat(starts)
         counts = zip(series.lengths, map(len, starts), strict=True)
         names = [name for name, count in counts for _ in range(count)]
@@ -183,6 +184,7 @@ class SeriesData(DataModule):
         return Windows(x, y, places, self.lookback, self.horizon, ids, {"after": after})
 
     def _starts(self) -> dict[Part, list[Tensor]]:
+        """Return the starts of each part's windows, for each series."""
         starts: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
         for name, begin in self.series.starts.items():
             first, steps = 0, self.series.lengths[name]
@@ -193,7 +195,7 @@ class SeriesData(DataModule):
                         f"{self.file}: the {part} part of {name or 'the series'} has steps "
                         f"{first} to {end} of {steps}, too few for a window of {self.lookback} and "
                         f"{counted(self.horizon, 'step')}.\n"
-                        "  Give more steps, or a smaller dataset.lookback or dataset.horizon."
+                        "  Use more steps, or a smaller dataset.lookback or dataset.horizon."
                     )
                 starts[part].append(begin + found)
                 first = end
@@ -276,7 +278,7 @@ class SeriesData(DataModule):
             if (steps := series.lengths[name]) < lookback:
                 raise DataError(
                     f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
-                    f"least {lookback}, which the model looks back on."
+                    f"least {lookback}, the model's lookback."
                 )
             pieces.append(values[start + steps - lookback : start + steps])
             after.append(series.times[start + steps - 1])

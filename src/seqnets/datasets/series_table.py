@@ -1,4 +1,4 @@
-"""Series of a user's own, from one table."""
+"""Forecasting of a user's own series, read from a table."""
 
 from __future__ import annotations
 
@@ -25,37 +25,34 @@ GAPS = ("error", "fill", "ignore")
 
 _NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
 
-_APART = "  A column that tells several series apart: dataset.series=COLUMN."
+_SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
 
 
 class SeriesTable(SeriesData):
-    """Your own series from one table (CSV, TSV, JSON Lines, Parquet), a row a step; forecasting.
+    """Your own series from one table (CSV, TSV, JSON Lines, Parquet), a row per step; forecasting.
 
-    - ``time`` (optional): when the step was: ISO 8601, or a number. Each row is later than the one
-      before it of its series.
-    - ``series`` (optional): the series that the step belongs to. Each is cut into parts of its own,
-      and all share one model and one scaling.
-    - every other column is a feature: a number, or missing: empty, ``NaN``, ``NA``, ``null`` or
-      ``?``.
-
-    Without ``time`` the rows stand in order.
+    - ``time`` (optional): the timestamp of the step, in ISO 8601 or as a number; increasing within
+      each series. Without it, the rows are in order.
+    - ``series`` (optional): the series that the step belongs to. Each is split into parts
+      separately; all share one model and one scaling.
+    - All other columns are features: a number, or a missing value (empty, ``NaN``, ``NA``, ``null``
+      or ``?``).
 
     Args:
         path: The file.
-        time: The column that says when a step was, if it is called otherwise.
-        series: The column that says which series a step belongs to, if it is called otherwise.
-        leave_out: Columns that are no features.
-        validation_fraction: Share of each series' steps to choose by.
-        test_fraction: Share of each series' steps to report, its last.
-        missing: "error"; "forward", where the last value stays (and the first one stands for what
-            is missing before it); or "linear", a line to the next value, which looks into the
-            future: a window that ends in a gap gives what it could not know. Values that are
-            missing are never scored.
-        mask: Whether a 0/1 column beside each feature says what was there. It is given and never
-            told.
-        time_gaps: "error" unless all steps of a series are as long as its first; "fill", which puts
-            in the steps that the file lacks, as ``missing`` says; or "ignore", for months, or
-            working days.
+        time: Name of the timestamp column.
+        series: Name of the series column.
+        leave_out: Columns that are not features.
+        validation_fraction: Fraction of each series' steps for validation.
+        test_fraction: Fraction of each series' steps for the test, its last.
+        missing: What to do about missing values: "error"; "forward" for the last value (before
+            the first value, that one); or "linear" for linear interpolation, with which a window
+            that ends in a gap sees the future. Missing values are never scored.
+        mask: Whether to add a 0/1 column for each feature that says which values were present.
+            These columns are inputs only.
+        time_gaps: What to do about uneven steps: "error" unless all steps of a series are as long
+            as its first; "fill" to insert the steps that the file lacks, with values according to
+            ``missing``; or "ignore", for example for months or working days.
         **data: The arguments of :class:`SeriesData`.
     """
 
@@ -82,7 +79,7 @@ class SeriesTable(SeriesData):
         if time_gaps == "fill" and missing == "error":
             raise ConfigError(
                 f"{who}: missing is 'error', expected forward or linear with time_gaps=fill.\n"
-                "  Steps that are put in have no values of their own."
+                "  Inserted steps have no values of their own."
             )
         self.path, self.missing, self.mask, self.time_gaps = path, missing, mask, time_gaps
         self.columns = Columns(time, series, tuple(leave_out))
@@ -97,8 +94,8 @@ class SeriesTable(SeriesData):
         """Return the series of a table.
 
         Raises:
-            DataError: The table is malformed, or a value is missing, or time does not go on evenly;
-                says in which line.
+            DataError: The table is malformed, a value is missing, or timestamps are not evenly
+                spaced; the message says in which line.
         """
         new = path != self.file
         series = read_series(path, self.columns, self.missing, self.time_gaps, new=new)
@@ -115,18 +112,18 @@ class SeriesTable(SeriesData):
         )
 
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """The last steps are for the test part, those before them for validation."""
+        """Return the end of each part, of which the test part is the last."""
         test = steps - round(self.test_fraction * steps)
         return {"train": test - round(self.validation_fraction * steps), "val": test, "test": steps}
 
 
 class Columns(NamedTuple):
-    """What columns that are no features are called.
+    """Names of the columns that are not features.
 
     Attributes:
-        time: When a step was.
-        series: Which series it belongs to.
-        leave_out: All others.
+        time: The timestamp column.
+        series: The series column.
+        leave_out: Other columns.
     """
 
     time: str = TIME
@@ -135,17 +132,23 @@ class Columns(NamedTuple):
 
     @property
     def all(self) -> tuple[str, ...]:
-        """All of them."""
+        """All of these names."""
         return self.time, self.series, *self.leave_out
 
 
 @dataclass
 class _Steps:
-    """The steps of one series, as they are read."""
+    """The steps of one series, in file order.
+
+    Attributes:
+        values: Features of each step, NaN where missing.
+        times: Timestamp of each step, as text.
+        seconds: Timestamp of each step, in seconds or the units of a numeric column.
+    """
 
     values: list[list[float]] = field(default_factory=list)
     times: list[str] = field(default_factory=list)
-    moments: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def read_series(
@@ -156,17 +159,17 @@ def read_series(
     *,
     new: bool = False,
 ) -> Series:
-    """Read the series of a table; :class:`SeriesTable` says which columns it has.
+    """Read the series of a table; see :class:`SeriesTable` for its columns.
 
     Args:
         path: The file.
-        columns: What columns that are no features are called.
-        missing: What is put where no value is: see :class:`SeriesTable`.
-        gaps: What becomes of steps of different lengths: see :class:`SeriesTable`.
-        new: Whether the file is to be predicted: what is left out may be absent from it.
+        columns: Names of the columns that are not features.
+        missing: What to do about missing values: see :class:`SeriesTable`.
+        gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
+        new: Whether the file is for prediction, in which columns to leave out may be absent.
 
     Raises:
-        DataError: The file is missing or malformed; says in which line.
+        DataError: The file is missing or malformed; the message says in which line.
     """
     first: list[str] = []
     features: list[str] = []
@@ -176,30 +179,32 @@ def read_series(
         if not first:
             first, features = list(row), _features(where, row, columns, new)
             if gaps == "fill":
-                need(where, row, columns.time, advice="It says where a step is missing.")
+                need(where, row, columns.time, advice="It shows where a step is missing.")
         _check_columns(where, row, first, columns.series)
         steps = found.setdefault(
             str(row[columns.series]) if columns.series in first else "", _Steps()
         )
         if columns.time in first:
-            moment, now = _moment(where, columns.time, row.get(columns.time))
-            kind = kind or now
-            if now != kind:
-                raise DataError(f"{where}: {columns.time} is {now}, expected {kind}, as before.")
-            _go_on(where, steps, moment, kind, str(row[columns.time]), gaps)
+            seconds, found_kind = _parse_time(where, columns.time, row.get(columns.time))
+            kind = kind or found_kind
+            if found_kind != kind:
+                raise DataError(
+                    f"{where}: {columns.time} is {found_kind}, expected {kind}, as before."
+                )
+            _add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
         steps.values.append([_value(where, name, row.get(name), missing) for name in features])
     if gaps == "fill":
-        found = {name: _complete(path, steps, kind) for name, steps in found.items()}
-    return _series(path, features, found, missing)
+        found = {name: _insert_steps(path, steps, kind) for name, steps in found.items()}
+    return _concatenate(path, features, found, missing)
 
 
 def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> list[str]:
-    """The columns of the first row that are features."""
+    """Return the feature columns of the first row."""
     renamed = {columns.time, columns.series} - {TIME, SERIES}
     need(where, row, *sorted(renamed))
     if not new:
-        advice = "dataset.leave_out names columns that are no features."
+        advice = "dataset.leave_out names columns that are not features."
         need(where, row, *columns.leave_out, advice=advice)
     features = [name for name in row if name not in columns.all]
     if not features:
@@ -210,36 +215,37 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
 
 
 def _check_columns(where: str, row: dict[str, Any], first: list[str], series: str) -> None:
-    odd = next((name for name in row if name not in first), None)
-    if odd is not None:
+    """Raise DataError if a row has a column that the first lacks, or no series."""
+    unknown = next((name for name in row if name not in first), None)
+    if unknown is not None:
         raise DataError(
-            f"{where}: got a column {odd}, expected {', '.join(first)}, as in the first row."
+            f"{where}: got a column {unknown}, expected {', '.join(first)}, as in the first row."
         )
     if series in first and row.get(series) in (None, ""):
         raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
 
 
 def _value(where: str, column: str, cell: Any, missing: str) -> float:
-    """A cell's number; NaN where none is, and may be."""
+    """Return a cell's number; NaN if it is missing and that is allowed."""
     if not is_missing(cell):
         try:
             return number(where, column, cell)
         except DataError as error:
             raise DataError(
                 f"{error}\n"
-                f"  A column that says when each step was: dataset.time={column}; of which series "
-                f"it is: dataset.series={column}; that is no feature: dataset.leave_out=[{column}]."
+                f"  If the column is a timestamp: dataset.time={column}; a series: "
+                f"dataset.series={column}; not a feature: dataset.leave_out=[{column}]."
             ) from None
     if missing == "error":
         raise DataError(
             f"{where}: column {column} is {shown(cell)}, expected a number.\n"
-            "  dataset.missing=forward keeps the last value, dataset.missing=linear draws a line."
+            "  dataset.missing=forward repeats the last value, dataset.missing=linear interpolates."
         )
     return math.nan
 
 
-def _moment(where: str, column: str, cell: Any) -> tuple[float, str]:
-    """When a step was, in seconds or what its numbers count, and what kind of time that is."""
+def _parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
+    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp."""
     if is_number(cell) and math.isfinite(cell):
         return float(cell), _NUMBER
     if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
@@ -262,110 +268,111 @@ def _moment(where: str, column: str, cell: Any) -> tuple[float, str]:
     return moment.timestamp(), _ZONED
 
 
-def _go_on(where: str, steps: _Steps, moment: float, kind: str, now: str, gaps: str) -> None:
-    """Check that time goes on, and evenly, and take the step."""
-    moments, before = steps.moments, steps.times[-1] if steps.times else None
-    moments.append(moment)
+def _add_time(where: str, steps: _Steps, seconds: float, kind: str, time: str, gaps: str) -> None:
+    """Append a timestamp, after checking that time increases, and evenly unless that may vary."""
+    before = steps.times[-1] if steps.times else None
+    steps.seconds.append(seconds)
     if before is None:
         return
-    length = moment - moments[-2]
+    length = seconds - steps.seconds[-2]
     if length == 0:
-        raise DataError(f"{where}: got time {now} twice, expected each once.\n{_APART}")
+        raise DataError(f"{where}: got time {time} twice, expected each once.\n{_SERIES_ADVICE}")
     if length < 0:
         raise DataError(
-            f"{where}: got time {now} after {before}, expected a later one.\n"
-            f"  Sort the file by time.\n{_APART}"
+            f"{where}: got time {time} after {before}, expected a later one.\n"
+            f"  Sort the file by time.\n{_SERIES_ADVICE}"
         )
-    step = moments[1] - moments[0]
-    if gaps == "error" and abs(length - step) > _rounding(step, moment):
+    step = steps.seconds[1] - steps.seconds[0]
+    if gaps == "error" and abs(length - step) > _tolerance(step, seconds):
         raise DataError(
-            f"{where}: got time {now} after {before}, a step of {_span(length, kind)}, expected "
-            f"{_span(step, kind)} as the first step is.\n"
-            "  dataset.time_gaps=fill puts in the steps that are missing, dataset.time_gaps=ignore "
-            "takes all as equal."
+            f"{where}: got time {time} after {before}, a step of {_duration(length, kind)}, "
+            f"expected {_duration(step, kind)}, the length of the first step.\n"
+            "  dataset.time_gaps=fill inserts the missing steps, dataset.time_gaps=ignore treats "
+            "all steps as equal."
         )
 
 
-_FILLED = 100  # times as many steps as a file has: more, and a clock was wrong
+_MAX_FILL = 100
+"""Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
 
 
-def _rounding(step: float, moment: float) -> float:
-    """By how much steps may differ: times may be decimals, of 10 Hz in seconds since 1970."""
-    return 1e-6 * step + 4 * math.ulp(moment)
+def _tolerance(step: float, seconds: float) -> float:
+    """Return by how much steps may differ, as timestamps such as 0.1 s are not exact in binary."""
+    return 1e-6 * step + 4 * math.ulp(seconds)
 
 
-def _span(length: float, kind: str) -> str:
+def _duration(length: float, kind: str) -> str:
+    """Return the length of a step as text."""
     return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
 
 
-def _complete(path: Path, steps: _Steps, kind: str) -> _Steps:
-    """Put in the steps that are missing between others; the shortest is one step."""
-    moments, lengths = steps.moments, np.diff(steps.moments)
+def _insert_steps(path: Path, steps: _Steps, kind: str) -> _Steps:
+    """Insert the missing steps of a series, whose shortest step is the sampling interval."""
+    seconds, lengths = steps.seconds, np.diff(steps.seconds)
     if not len(lengths):
         return steps
     step = float(lengths.min())
     counts = np.rint(lengths / step)
-    odd = np.abs(lengths - counts * step) > _rounding(step, moments[-1]) * counts
-    if odd.any():
-        place = int(odd.argmax())
+    uneven = np.abs(lengths - counts * step) > _tolerance(step, seconds[-1]) * counts
+    if uneven.any():
+        index = int(uneven.argmax())
         raise DataError(
-            f"{path}: got time {steps.times[place + 1]} after {steps.times[place]}, a step of "
-            f"{_span(float(lengths[place]), kind)}, expected a multiple of the shortest, "
-            f"{_span(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
-            "  Correct the one that is wrong, or take all as equal: dataset.time_gaps=ignore."
+            f"{path}: got time {steps.times[index + 1]} after {steps.times[index]}, a step of "
+            f"{_duration(float(lengths[index]), kind)}, expected a multiple of the shortest, "
+            f"{_duration(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
+            "  Correct the wrong one, or treat all steps as equal: dataset.time_gaps=ignore."
         )
-    places = np.concatenate([[0], counts.cumsum()]).astype(int)
-    if places[-1] >= _FILLED * len(moments):
-        place = int(counts.argmax())
+    indices = np.concatenate([[0], counts.cumsum()]).astype(int)
+    if indices[-1] >= _MAX_FILL * len(seconds):
+        index = int(counts.argmax())
         raise DataError(
-            f"{path}: {counted(len(moments), 'row')} would become {places[-1] + 1:,} steps of "
-            f"{_span(step, kind)}, expected no more than {_FILLED} times as many.\n"
-            f"  The longest gap is that after {steps.times[place]}. Correct times that are wrong, "
-            "or take all steps as equal: dataset.time_gaps=ignore."
+            f"{path}: {counted(len(seconds), 'row')} would become {indices[-1] + 1:,} steps of "
+            f"{_duration(step, kind)}, expected at most {_MAX_FILL} times as many.\n"
+            f"  The longest gap is after {steps.times[index]}. Correct wrong times, or treat all "
+            "steps as equal: dataset.time_gaps=ignore."
         )
-    values = np.full((places[-1] + 1, len(steps.values[0])), np.nan)
-    values[places] = steps.values
-    times = [_time(moments[0] + step * place, kind) for place in range(len(values))]
-    for place, given in zip(places.tolist(), steps.times, strict=True):
-        times[place] = given
+    values = np.full((indices[-1] + 1, len(steps.values[0])), np.nan)
+    values[indices] = steps.values
+    times = [_format_time(seconds[0] + step * index, kind) for index in range(len(values))]
+    for index, time_in_file in zip(indices.tolist(), steps.times, strict=True):
+        times[index] = time_in_file
     return _Steps(values.tolist(), times)
 
 
-def _time(moment: float, kind: str) -> str:
-    """How the time of a step that is put in reads."""
+def _format_time(seconds: float, kind: str) -> str:
+    """Return the timestamp of an inserted step as text."""
     if kind == _NUMBER:
-        return f"{moment:.15g}"
-    when = datetime.fromtimestamp(moment, timezone.utc)
+        return f"{seconds:.15g}"
+    when = datetime.fromtimestamp(seconds, timezone.utc)
     return str(when if kind == _ZONED else when.replace(tzinfo=None))
 
 
-def _series(path: Path, columns: list[str], found: dict[str, _Steps], missing: str) -> Series:
-    """Put series behind each other, and fill in what is missing."""
+def _concatenate(path: Path, columns: list[str], found: dict[str, _Steps], missing: str) -> Series:
+    """Concatenate series, with their missing values filled in."""
     pieces = []
     for name, steps in found.items():
         values = np.array(steps.values)
         for column, series in zip(columns, values.T, strict=True):
-            there = np.isfinite(series)
-            if not there.any():
+            if not np.isfinite(series).any():
                 raise DataError(
                     f"{path}: column {column} of {name or 'the series'} has no value, expected "
                     "some.\n  Leave the column or the series out of the file."
                 )
         pieces.append(values)
     raw = np.concatenate(pieces)
-    filled = np.concatenate([_filled(piece, missing) for piece in pieces])
-    times = [moment for steps in found.values() for moment in steps.times]
+    filled = np.concatenate([_fill(piece, missing) for piece in pieces])
+    times = [time for steps in found.values() for time in steps.times]
     lengths = {name: len(steps.values) for name, steps in found.items()}
     return Series(columns, filled, np.isfinite(raw), times, lengths)
 
 
-def _filled(values: np.ndarray, missing: str) -> np.ndarray:
-    """Values of one series, (steps, I), with what ``missing`` puts where none is."""
-    there, steps = np.isfinite(values), np.arange(len(values))
+def _fill(values: np.ndarray, missing: str) -> np.ndarray:
+    """Fill in the missing values of one series, (steps, I), by the method ``missing``."""
+    present, steps = np.isfinite(values), np.arange(len(values))
     if missing == "linear":
-        columns = zip(values.T, there.T, strict=True)
-        return np.stack([np.interp(steps, steps[t], v[t]) for v, t in columns], 1)
-    last = np.maximum.accumulate(np.where(there, steps[:, None], -1))
-    places = np.where(last < 0, there.argmax(0), last)
-    filled: np.ndarray = np.take_along_axis(values, places, 0)
+        columns = zip(values.T, present.T, strict=True)
+        return np.stack([np.interp(steps, steps[p], v[p]) for v, p in columns], 1)
+    last = np.maximum.accumulate(np.where(present, steps[:, None], -1))
+    indices = np.where(last < 0, present.argmax(0), last)
+    filled: np.ndarray = np.take_along_axis(values, indices, 0)
     return filled

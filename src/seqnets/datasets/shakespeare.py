@@ -18,11 +18,11 @@ _FILE = "input.txt"
 
 
 class Shakespeare(LanguageData):
-    """Tiny Shakespeare, 1,115,394 characters of the plays; language model, from root or the net.
+    """Tiny Shakespeare, 1,115,394 characters of the plays; language modelling.
 
     Args:
         root: Folder with ``shakespeare/input.txt`` or ``input.txt``. If omitted, the file is
-            fetched once, checked by its SHA-256 and kept in the cache folder.
+            downloaded once, checked by its SHA-256 and kept in the cache folder.
         cache: The cache folder; ``$XDG_CACHE_HOME/seqnets`` if omitted.
         **stream: The arguments of :class:`LanguageData`.
     """
@@ -32,7 +32,7 @@ class Shakespeare(LanguageData):
         self.root, self.cache = root, cache
 
     def prepare_data(self) -> None:
-        """Fetch the file if no root was given and it is not in the cache yet."""
+        """Download the file unless a root was given or it is in the cache."""
         if self.root is None:
             download(URL, self._downloaded, sha256=SHA256, max_bytes=SIZE)
 
@@ -40,7 +40,7 @@ class Shakespeare(LanguageData):
         """Return the plays as token ids.
 
         Raises:
-            DataError: The file is in none of its places.
+            DataError: The file was not found.
         """
         self.prepare_data()
         return self.tokens_of("".join(read_text(self._file())))

@@ -21,21 +21,21 @@ _FILES: dict[Part, str] = {"train": "train.txt", "val": "dev.txt", "test": "test
 
 
 class StanfordSentiment(LabelledTexts):
-    """What a sentence of a film review thinks of the film; classification.
+    """The sentiment of sentences from film reviews; classification.
 
-    Reads ``train.txt``, ``dev.txt`` and ``test.txt``: a tree a line, of which a sentence is the
-    words. Words are lower case. A training sentence or phrase that is a sentence of validation or
-    test is left out: some copies of ``train.txt`` have all of ``dev.txt`` in them.
+    Reads ``train.txt``, ``dev.txt`` and ``test.txt``, with one labelled tree per line, whose words
+    are converted to lower case. Training sentences and phrases that are also sentences of the
+    validation or test part are left out: some copies of ``train.txt`` contain all of ``dev.txt``.
 
     Args:
-        root: Folder with the files, or with a folder ``sst`` that has them.
-        classes: 5, or 2: negative or positive, without those that are neutral.
-        phrases: Whether to learn from every phrase of the training sentences, which all have labels
-            of their own, each once; or from the sentences alone.
+        root: Folder with the files, or with a folder ``sst`` that contains them.
+        classes: 5, or 2 for negative and positive, without neutral sentences.
+        phrases: Whether to train on all distinct phrases of the training sentences, each of which
+            has its own label, instead of whole sentences.
         **data: The arguments of :class:`LabelledTexts`.
 
     Raises:
-        ConfigError: ``classes`` is neither.
+        ConfigError: ``classes`` is neither 2 nor 5.
 
     References:
         Socher et al., 2013, "Recursive Deep Models for Semantic Compositionality Over a Sentiment
@@ -49,14 +49,14 @@ class StanfordSentiment(LabelledTexts):
         self.root, self.classes, self.phrases = root, classes, phrases
 
     def tokens_of(self, text: str) -> list[str]:
-        """Return a sentence's words; they and all signs stand between spaces."""
+        """Return the words of a sentence that is tokenized by spaces."""
         return text.lower().split()
 
     def read_texts(self) -> TextSplits:
-        """Return the sentences of all parts, and for training perhaps the phrases in them.
+        """Return the sentences of all parts or, for training, their phrases if asked for.
 
         Raises:
-            DataError: A file is missing or malformed; says in which line and column.
+            DataError: A file is missing or malformed; the message says in which line and column.
         """
         advice = (
             "They are the Stanford Sentiment Treebank's trees; set dataset.root to their folder."

@@ -1,4 +1,4 @@
-"""What a step of tagged data is to a model: a word with its spelling, or numbers."""
+"""Model inputs of tagged data: words, optionally with their spelling, or features."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from seqnets.typing import Known, Sizes
 
 
 class Words:
-    """Words by number, with the bytes that they are written in.
+    """Words as ids, optionally followed by their UTF-8 bytes.
 
     Args:
-        vocabulary: The words that have numbers; ``<unk>`` is 0 and stands for all others.
-        characters: Bytes of each word that come with it, from its beginning on; 0 for the number
-            alone.
-        lowercase: Whether a word and its capitalised forms have one number.
+        vocabulary: The words with ids of their own; all others become ``<unk>``, id 0.
+        characters: Maximum number of bytes per word, from its beginning; 0 for ids only.
+        lowercase: Whether a word and its capitalised forms share one id.
     """
 
     def __init__(self, vocabulary: Vocabulary, characters: int, lowercase: bool) -> None:
@@ -31,27 +30,27 @@ class Words:
     def learn(
         cls, texts: Iterable[Sequence[str]], characters: int, lowercase: bool, min_count: int
     ) -> Words:
-        """Give numbers to the words that come often enough; the others show what unknown is."""
+        """Build the vocabulary from all words that occur at least ``min_count`` times."""
         counts = Counter(w.lower() if lowercase else w for words in texts for w in words)
         kept = Counter({word: count for word, count in counts.items() if count >= min_count})
         return cls(Vocabulary.build(kept, "words"), characters, lowercase)
 
     @classmethod
-    def known(cls, known: Known) -> Words:
-        """As :meth:`describe` said."""
+    def restore(cls, known: Known) -> Words:
+        """Restore the inputs from a dataset's metadata."""
         return cls(Vocabulary(known["vocabulary"], "words"), **known["words"])
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the vocabulary."""
+        """Return what a checkpoint stores, besides the vocabulary."""
         return {"words": {"characters": self.characters, "lowercase": self.lowercase}}
 
     @property
     def sizes(self) -> Sizes:
-        """The words there are."""
+        """The size of the vocabulary, as ``vocab_size``."""
         return {"vocab_size": len(self.vocabulary)}
 
     def encode(self, words: Sequence[str]) -> np.ndarray:
-        """Return words as numbers, (T,) int64; with bytes behind them (T, 1 + characters)."""
+        """Return ids, (T,) int64, or ids followed by bytes + 1, (T, 1 + characters) int64."""
         ids = self.vocabulary.index([word.lower() if self.lowercase else word for word in words])
         if not self.characters:
             return ids
@@ -63,7 +62,7 @@ class Words:
         return x
 
     def decode(self, x: np.ndarray) -> list[str]:
-        """Return the words of numbers, or of bytes if there are such; "…" ends a longer one."""
+        """Return the words, from their bytes if there are any; "…" marks a truncated word."""
         if x.ndim == 1:
             shown = {UNKNOWN: "\ufffd"}
             return [shown.get(w, w) for w in (self.vocabulary.tokens[number] for number in x)]
@@ -75,11 +74,11 @@ class Words:
 
 
 class Numbers:
-    """Features, each with mean 0 and deviation 1 over the training part.
+    """Features, standardised over the training part.
 
     Args:
-        features: Their names.
-        scaling: Their mean and deviation there.
+        features: Names of the features.
+        scaling: Their means and standard deviations.
     """
 
     def __init__(self, features: Sequence[str], scaling: Scaling) -> None:
@@ -87,46 +86,46 @@ class Numbers:
 
     @classmethod
     def learn(cls, features: Sequence[str], series: Iterable[Sequence[Sequence[float]]]) -> Numbers:
-        """Measure the training part; a feature that is constant there is only shifted."""
+        """Fit the scaling to the training part; constant features are only centred."""
         steps = [step for sequence in series for step in sequence]
         return cls(features, Scaling.of(torch.tensor(steps, dtype=torch.float64)))
 
     @classmethod
-    def known(cls, known: Known) -> Numbers:
-        """As :meth:`describe` said."""
+    def restore(cls, known: Known) -> Numbers:
+        """Restore the inputs from a dataset's metadata."""
         return cls(known["numbers"]["features"], Scaling.read(known["numbers"]))
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint stores."""
         return {"numbers": {"features": self.features, **self.scaling.plain()}}
 
     @property
     def vocabulary(self) -> None:
-        """Numbers have none."""
+        """None: features have no vocabulary."""
         return None
 
     @property
     def sizes(self) -> Sizes:
-        """The features there are."""
+        """The number of features, as ``input_size``."""
         return {"input_size": len(self.features)}
 
     def encode(self, steps: Sequence[Sequence[float]]) -> np.ndarray:
-        """Return scaled features, (T, I) float32."""
+        """Return standardised features, (T, I) float32."""
         scaled: np.ndarray = self.scaling(torch.tensor(steps, dtype=torch.float64)).numpy()
         return scaled
 
 
 Inputs = Words | Numbers
-"""Either of the two."""
+"""The inputs of a tagged dataset."""
 
 
-def inputs_of(known: Known) -> Inputs | None:
-    """What the steps of a trained model were, as a tagged dataset described it."""
+def read_inputs(known: Known) -> Inputs | None:
+    """Restore the inputs from a dataset's metadata; None if that is not a tagged dataset."""
     if known.get("words") is not None:
-        return Words.known(known)
-    return Numbers.known(known) if known.get("numbers") is not None else None
+        return Words.restore(known)
+    return Numbers.restore(known) if known.get("numbers") is not None else None
 
 
-def joined(pieces: Sequence[np.ndarray]) -> torch.Tensor:
-    """Sequences behind each other."""
-    return torch.from_numpy(np.concatenate(pieces))
+def concatenate(sequences: Sequence[np.ndarray]) -> torch.Tensor:
+    """Concatenate sequences over time."""
+    return torch.from_numpy(np.concatenate(sequences))

@@ -27,7 +27,7 @@ class Stream(Loader):
         name: Name of the stream in error messages.
 
     Raises:
-        DataError: The stream is too short for so many rows.
+        DataError: The stream is too short for that many rows.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Stream(Loader):
             raise DataError(
                 f"{name}: got {counted(len(ids), 'token')}, expected at least "
                 f"{self._needed():,}.\n"
-                f"  So many fill {counted(self._rows(), 'row')}, batch_size {batch_size} of each "
+                f"  That many fill {counted(self._rows(), 'row')}, batch_size {batch_size} of each "
                 f"process, with chunk_length {chunk_length}.\n"
-                "  Give a longer text, or take a smaller batch_size or chunk_length."
+                "  Use a longer text, or a smaller batch_size or chunk_length."
             )
 
     @abstractmethod
@@ -72,15 +72,15 @@ class Stream(Loader):
 class TrainingStream(Stream):
     """Full chunks for training, from a new random offset in each epoch.
 
-    The rows leave over between ``chunk_length - 1`` tokens and about a batch. An epoch starts
-    anywhere within what is left over, so that the borders of chunks and rows move and no token is
-    left out of all epochs, while the number of batches stays the same.
+    The rows do not cover the whole text: between ``chunk_length - 1`` tokens and about a batch
+    remain. An epoch starts at a random offset of at most that many tokens, so the boundaries of
+    chunks and rows move, no token is missing from all epochs, and the number of batches is fixed.
 
     Args:
         ids, batch_size, chunk_length, seed, name: As for :class:`Stream`.
-        spread: Standard deviation of the chunks' lengths around ``chunk_length``, in steps. Where
-            there is one, a chunk in twenty is about half as long, and all are drawn anew for each
-            epoch; what is drawn is stretched a little, so that the chunks fill the rows.
+        spread: Standard deviation of the chunks' lengths around ``chunk_length``, in steps. If it
+            is positive, one chunk in twenty has about half the length, and all lengths are drawn
+            anew in each epoch, then scaled so that the chunks fill the rows.
 
     References:
         Merity et al., 2018, "Regularizing and Optimizing LSTM Language Models",
@@ -105,35 +105,40 @@ class TrainingStream(Stream):
     def _needed(self) -> int:
         return (self._rows() + 1) * self._steps
 
-    def _order(self, epoch: int) -> _Cuts:
+    def _order(self, epoch: int) -> _Chunks:
         random = np.random.default_rng((self._seed, epoch))
         row_length = len(self) * self._steps
-        left_over = len(self._ids) - 1 - self._rows() * row_length
-        offset = random.integers(left_over + 1)
+        remainder = len(self._ids) - 1 - self._rows() * row_length
+        offset = random.integers(remainder + 1)
         starts = offset + row_length * np.arange(self._rows())
         if not self._spread:
-            return _Cuts(starts, range(0, row_length + 1, self._steps))
+            return _Chunks(starts, range(0, row_length + 1, self._steps))
         means = self._steps * random.choice([1.0, 0.5], len(self), p=[0.95, 0.05])
         drawn = np.maximum(random.normal(means, self._spread), 1).cumsum()
-        stretch = (row_length - len(self)) / drawn[-1]  # beside one step that each chunk has
-        borders = np.arange(1, len(self) + 1) + np.rint(drawn * stretch).astype(np.int64)
-        return _Cuts(starts, [0, *borders])
+        scale = (row_length - len(self)) / drawn[-1]  # each chunk has one step more than that
+        boundaries = np.arange(1, len(self) + 1) + np.rint(drawn * scale).astype(np.int64)
+        return _Chunks(starts, [0, *boundaries])
 
-    def _batch(self, order: _Cuts, index: int) -> Batch:
-        start, stop = order.borders[index], order.borders[index + 1]
+    def _batch(self, order: _Chunks, index: int) -> Batch:
+        start, stop = order.boundaries[index], order.boundaries[index + 1]
         tokens = self._read(self._own(order.starts)[:, None] + np.arange(start, stop + 1))
         return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), carry=index > 0)
 
 
-class _Cuts(NamedTuple):
-    """An epoch's row offsets in the text, (rows,), and chunk offsets in a row, with the end."""
+class _Chunks(NamedTuple):
+    """An epoch's rows and chunks.
+
+    Attributes:
+        starts: Offset of each row in the text, (rows,).
+        boundaries: Offset of each chunk in a row, and the end of the last.
+    """
 
     starts: np.ndarray
-    borders: Sequence[int]
+    boundaries: Sequence[int]
 
 
 class EvaluationStream(Stream):
-    """Every token after the first is a target exactly once, over all rows and processes.
+    """Chunks in which every token after the first is a target exactly once, over all processes.
 
     Rows differ by at most one step in length. Only the last batch is ragged: it has ``lengths``,
     and ``IGNORE`` where a row has ended. It may be one step longer than ``chunk_length``, so that

@@ -1,4 +1,4 @@
-"""Surnames, and the languages that they come from."""
+"""Surnames and their languages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from seqnets.errors import DataError, counted
 
 
 class Surnames(LabelledTexts):
-    """The language that a surname comes from, letter by letter; classification.
+    """The language of a surname, as a sequence of letters; classification.
 
-    Reads ``root/*.txt``: a file a language, whose name it has, with a surname a line. Letters and
-    their accents are composed (Unicode NFC), and white space around a name is cut off.
+    Reads ``root/*.txt``, with one file per language, named after it, and one surname per line.
+    Names are normalised to Unicode NFC and stripped of surrounding white space.
 
-    A name counts once in a language, however often its file has it. One of several languages stays
-    one of each, and in one part: no part has a name of another's.
+    Duplicates within a language are dropped. A name of several languages is kept in each of them,
+    all in the same part, so that no name occurs in two parts.
 
     Args:
-        root: Folder with the files, or with a folder ``names`` that has them.
-        validation_fraction: Share of the names of each language to choose by.
-        test_fraction: Share of the names of each language to report.
+        root: Folder with the files, or with a folder ``names`` that contains them.
+        validation_fraction: Fraction of each language's names for validation.
+        test_fraction: Fraction of each language's names for the test.
         **data: The arguments of :class:`LabelledTexts`.
 
     Raises:
@@ -56,15 +56,15 @@ class Surnames(LabelledTexts):
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
 
     def tokens_of(self, text: str) -> str:
-        """Return a name as it is compared."""
+        """Return a name in normalised form."""
         return unicodedata.normalize("NFC", text.strip())
 
     def read_texts(self) -> TextSplits:
         """Return the names of all parts, in alphabetical order.
 
         Raises:
-            DataError: There are no files of two or more languages, or one of them is empty, not
-                UTF-8, or has too few names of its own.
+            DataError: There are fewer than two files, or a file is empty, not UTF-8, or has too
+                few names that no rarer language has.
         """
         files = self._files()
         spoken = defaultdict(list)
@@ -79,8 +79,8 @@ class Surnames(LabelledTexts):
         return TextSplits(parts, [file.stem for file in files])
 
     def _deal(self, files: list[Path], spoken: list[list[int]]) -> dict[Part, np.ndarray]:
-        """The rows of each part, so that it has its share of every language."""
-        # A name of several languages is dealt out with those of the rarest one.
+        """Return the rows of each part, stratified by language."""
+        # A name of several languages is assigned to a part with those of the rarest language.
         common = Counter(number for numbers in spoken for number in numbers)
         rarest = np.array([min(numbers, key=lambda n: (common[n], n)) for numbers in spoken])
         for number, file in enumerate(files):
@@ -93,10 +93,10 @@ class Surnames(LabelledTexts):
         return deal(str(files[0].parent), rarest, self.fractions, self.seed)
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of the commonest language, of letters, and of a name's ending.
+        """Return the test accuracy of the most frequent language, naive Bayes, and name endings.
 
-        ``commonest of the ending``: the language of most training names with the same last letters,
-        as many of them as any training name shares.
+        ``commonest of the ending``: the most frequent language of the training names that share
+        the longest ending with the name.
         """
         train, test = self.texts.parts["train"], self.texts.parts["test"]
         languages: dict[str, Counter[int]] = defaultdict(Counter)
@@ -123,6 +123,6 @@ class Surnames(LabelledTexts):
         )
 
     def _names(self, file: Path) -> list[str]:
-        """The distinct names of a file, in their order."""
+        """Return the distinct names of a file, in alphabetical order."""
         names = map(self.tokens_of, read_lines(file))
         return list(dict.fromkeys(name for name in names if name))

@@ -1,4 +1,4 @@
-"""Tasks made up to measure memory: as many sequences as wanted, the same for the same seed."""
+"""The base class of synthetic tasks, which are reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 
 
 class SyntheticData(SequenceData):
-    """A fixed set of sequences, drawn by ``draw`` from the seed.
+    """A fixed set of random sequences, which a subclass's ``draw`` returns.
 
     Args:
-        length: How long the task is, in steps.
-        train_size: Training sequences; each epoch sees the same ones in another order.
-        test_size: Validation sequences, and as many test sequences.
-        batch_size: Sequences of a batch for each process.
-        seed: Decides the sequences and their order.
+        length: Length of the task, in steps.
+        train_size: Number of training sequences; each epoch shuffles the same ones.
+        test_size: Number of validation sequences, and of test sequences.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines the sequences and their order.
     """
 
     shortest = 1
@@ -46,7 +46,7 @@ class SyntheticData(SequenceData):
     def read_splits(self) -> Splits:
         """Draw the sequences of all parts."""
         sizes = (self.train_size, self.test_size, self.test_size)
-        # The last number keeps these apart from the shuffling, which draws from (seed, epoch).
+        # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
         return Splits(
             {
                 name: self.draw(np.random.default_rng((self.seed, number, 1)), size)

@@ -1,4 +1,4 @@
-"""Datasets of sequences with a label a step."""
+"""Datasets of sequences with a label per step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from seqnets.datasets.scores.tags import (
 )
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
-from seqnets.datasets.step_inputs import Inputs, Numbers, Words, inputs_of, joined
+from seqnets.datasets.step_inputs import Inputs, Numbers, Words, concatenate, read_inputs
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
@@ -37,22 +37,22 @@ Tagging = dict[Part, list[Tagged]]
 
 
 class TaggedData(SequenceData):
-    """Words or features with a label a step, that ``read_parts`` gives.
+    """Words or features with a label per step, which a subclass's ``read_parts`` returns.
 
-    Features get mean 0 and deviation 1 over the training part. Labels are those of the training
-    part; another one elsewhere is an error. A step without a label is not scored. BIO labels are
-    taken as they are: an ``I-KIND`` that follows no entity of its kind begins one.
+    Features are standardised over the training part. The labels are those of the training part;
+    any other label is an error. Steps without a label are not scored. In BIO labels, an ``I-KIND``
+    that does not continue an entity of its kind begins one.
 
     Args:
-        metric: What models are compared by: ``accuracy``, ``f1`` (the mean over labels),
-            ``f1_LABEL`` (of one label, where another is far commoner) or ``entity_f1``.
-        window: Cut sequences into pieces of so many steps; as long as they are if omitted.
-        characters: Bytes of each word that the model is shown beside its number.
-        lowercase: Whether a word and its capitalised forms have one number.
-        min_count: How often a word must come in the training part to have a number of its own.
-        batch_size: Sequences of a batch for each process.
-        seed: Decides the order of the training sequences in each epoch.
-        bucket_batches: Training batches that are made together of sequences sorted by length.
+        metric: The metric for model selection: ``accuracy``, ``f1`` (the mean over labels),
+            ``f1_LABEL`` (of one label, for example a rare one) or ``entity_f1``.
+        window: Length to cut sequences into, in steps; not cut if omitted.
+        characters: Maximum number of bytes of each word that the model sees besides its id.
+        lowercase: Whether a word and its capitalised forms share one id.
+        min_count: How often a word must occur in the training part to have an id of its own.
+        batch_size: Sequences in a batch of each process.
+        seed: Determines the order of the training sequences in each epoch.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class TaggedData(SequenceData):
 
     @abstractmethod
     def read_parts(self) -> Tagging:
-        """Return the sequences of all parts, of one kind."""
+        """Return the sequences of all parts: words everywhere, or features everywhere."""
 
     @cached_property
     def parts(self) -> Tagging:
-        """The sequences, in windows, read when first asked for."""
+        """The sequences, cut into windows, read on first access."""
         return {part: self._cut(found) for part, found in self.read_parts().items()}
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What a step is, learned from the training part."""
+        """The conversion of steps to model inputs, fitted to the training part."""
         train = self.parts["train"]
         steps = [sequence.steps for sequence in train]
         if train[0].features:
@@ -94,24 +94,24 @@ class TaggedData(SequenceData):
 
     @property
     def sizes(self) -> Sizes:
-        """The words or features, and the labels."""
+        """Size of the vocabulary or number of features, and ``num_classes``."""
         return {**self.inputs.sizes, "num_classes": len(self.splits.labels or ())}
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The words that have numbers."""
+        """The words with ids of their own; None for features."""
         return self.inputs.vocabulary
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: also what words or features are to the model."""
+        """Return the metadata that a checkpoint stores, including those of the inputs."""
         return {**super().describe(), **self.inputs.describe(), "window": self.window}
 
     def read_splits(self) -> Splits:
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is missing or malformed, a label does not come in the training part,
-                or the metric makes no sense with the labels; says in which line.
+            DataError: A file is missing or malformed, a label does not occur in the training
+                part, or the metric does not suit the labels; the message says in which line.
         """
         train = self.parts["train"]
         places = {label: place for s in reversed(train) for label, place in s.places.items()}
@@ -119,16 +119,16 @@ class TaggedData(SequenceData):
         if len(labels) < 2:
             raise DataError(
                 f"{train[0].where}: the training part has {' and '.join(labels) or 'no label'} "
-                "alone, expected at least two labels.\n  There is nothing to tell apart."
+                "alone, expected at least two labels."
             )
         for part in PARTS:
             if all(label is None for s in self.parts[part] for label in s.labels):
                 raise DataError(
                     f"{self.parts[part][0].where}: the {part} part has no label, expected some.\n"
-                    "  Nothing of it would be scored."
+                    "  Nothing in it could be scored."
                 )
             for sequence in self.parts[part]:
-                _check(part, sequence, train[0], labels)
+                _check_sequence(part, sequence, train[0], labels)
         odd = next((label for label in labels if not is_bio(label)), labels[0])
         check_labels(places[odd], self.metric, labels)
         parts = {part: self._encode(self.parts[part], labels) for part in PARTS}
@@ -138,9 +138,9 @@ class TaggedData(SequenceData):
         """Return batches of a file, with those of its labels that the model knows.
 
         Raises:
-            DataError: The file is malformed, or is of another kind than the training data.
+            DataError: The file is malformed, or its features are not those of the training data.
         """
-        found, inputs = self._cut(self.read_file(path)), inputs_of(known)
+        found, inputs = self._cut(self.read_file(path)), read_inputs(known)
         expected = tuple(inputs.features) if isinstance(inputs, Numbers) else ()
         if inputs is None or found[0].features != expected:
             raise DataError(
@@ -152,7 +152,7 @@ class TaggedData(SequenceData):
         numbers = {label: number for number, label in enumerate(known["labels"])}
         y = torch.tensor([numbers.get(label, IGNORE) for s in found for label in s.labels])
         return SequenceLoader(
-            Sequences(joined(x), lengths, y, stepwise=True, ids=ids_of(found)),
+            Sequences(concatenate(x), lengths, y, stepwise=True, ids=ids_of(found)),
             self.batch_size,
             name=str(path),
         )
@@ -162,7 +162,7 @@ class TaggedData(SequenceData):
         return read_tagged(path)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few sequences of a part: words or lengths, and labels in runs."""
+        """Return the first sequences of a part: any words, and runs of labels."""
         rows = []
         for sequence in self.parts[part][:count]:
             runs = [(label or "?", len([*run])) for label, run in groupby(sequence.labels)]
@@ -173,54 +173,59 @@ class TaggedData(SequenceData):
         return rows
 
     def baselines(self) -> dict[str, float]:
-        """Return how far one gets on the test part without looking at other steps.
+        """Return test scores of baselines that ignore the other steps.
 
-        - ``commonest label``: always the same; for ``f1_LABEL``, ``always LABEL``.
-        - ``commonest label of the word``: as in the training part; the commonest of all for words
-          that it lacks.
-        - ``nearest mean``: the label whose features are closest on average.
+        - ``commonest label``: always the same label; for ``f1_LABEL``, ``always LABEL``.
+        - ``commonest label of the word``: its most frequent label in the training part; the most
+          frequent label of all for other words.
+        - ``nearest mean``: the label whose mean feature vector is closest.
         """
         labels = self.splits.labels or []
         train, test = self.part("train"), self.part("test")
         counts = torch.bincount(train.y[train.y != IGNORE], minlength=len(labels))
         commonest = int(counts.argmax())
-        rivals: dict[str, np.ndarray] = {}
+        baselines: dict[str, np.ndarray] = {}
         if self.metric.startswith(LABEL_F1):
             chosen = self.metric.removeprefix(LABEL_F1)
-            rivals[f"always {chosen}"] = np.full(len(test.y), labels.index(chosen))
+            baselines[f"always {chosen}"] = np.full(len(test.y), labels.index(chosen))
         elif self.metric != ENTITY_F1:
-            rivals["commonest label"] = np.full(len(test.y), commonest)
+            baselines["commonest label"] = np.full(len(test.y), commonest)
         if isinstance(self.inputs, Words):
-            said = self._by_word(labels[commonest])
-            rivals["commonest label of the word"] = np.array([labels.index(s) for s in said])
+            predicted = self._labels_by_word(labels[commonest])
+            baselines["commonest label of the word"] = np.array(
+                [labels.index(s) for s in predicted]
+            )
         else:
             means = [train.x[train.y == number].mean(0) for number in range(len(labels))]
-            rivals["nearest mean"] = torch.cdist(test.x, torch.stack(means)).argmin(1).numpy()
-        right, lengths = test.y.numpy(), test.lengths.numpy()
+            baselines["nearest mean"] = torch.cdist(test.x, torch.stack(means)).argmin(1).numpy()
+        targets, lengths = test.y.numpy(), test.lengths.numpy()
         return {
-            name: score_tags(self.metric, said, right, lengths, labels)
-            for name, said in rivals.items()
+            name: score_tags(self.metric, predicted, targets, lengths, labels)
+            for name, predicted in baselines.items()
         }
 
-    def _by_word(self, otherwise: str) -> list[str]:
-        seen: dict[str, Counter[str]] = defaultdict(Counter)
+    def _labels_by_word(self, default: str) -> list[str]:
+        """Return each test word's most frequent label in the training part."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
         for sequence in self.parts["train"]:
             for word, label in zip(sequence.steps, sequence.labels, strict=True):
                 if label is not None:
-                    seen[word][label] += 1
-        best = {word: counts.most_common(1)[0][0] for word, counts in seen.items()}
-        return [best.get(word, otherwise) for s in self.parts["test"] for word in s.steps]
+                    counts[word][label] += 1
+        best = {word: of_word.most_common(1)[0][0] for word, of_word in counts.items()}
+        return [best.get(word, default) for s in self.parts["test"] for word in s.steps]
 
     def _cut(self, sequences: list[Tagged]) -> list[Tagged]:
+        """Cut sequences into windows, if asked for."""
         if self.window is None:
             return sequences
         return [piece for sequence in sequences for piece in sequence.windows(self.window)]
 
     def _encode(self, sequences: list[Tagged], labels: list[str]) -> Sequences:
+        """Convert sequences to inputs and class numbers."""
         numbers: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
         numbers[None] = IGNORE
         return Sequences(
-            joined([self.inputs.encode(sequence.steps) for sequence in sequences]),
+            concatenate([self.inputs.encode(sequence.steps) for sequence in sequences]),
             torch.tensor([len(sequence.steps) for sequence in sequences]),
             torch.tensor([numbers[label] for s in sequences for label in s.labels]),
             stepwise=True,
@@ -228,7 +233,8 @@ class TaggedData(SequenceData):
         )
 
 
-def _check(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> None:
+def _check_sequence(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> None:
+    """Raise DataError if a sequence differs from the first in kind, or has an unknown label."""
     check_alike(sequence, first)
     for label, where in sequence.places.items():
         if label not in labels:

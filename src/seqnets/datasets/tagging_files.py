@@ -1,4 +1,4 @@
-"""A user's own sequences with a label a step."""
+"""Tagging of a user's own sequences."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from seqnets.errors import DataError, counted
 
 
 class TaggingFiles(TaggedData):
-    """Your own sequences with a label a step; tagging.
+    """Your own sequences with a label per step; tagging.
 
-    What files there may be says :func:`~seqnets.datasets.readers.tagged.read_tagged`: CoNLL's, a
-    word and its label a line; JSON Lines, a sequence a line; CSV, a step a row.
+    Files are CoNLL (a word and its label per line), JSON Lines (a sequence per line) or CSV (a
+    step per row); see :func:`~seqnets.datasets.readers.tagged.read_tagged`.
 
-    Without files or a column ``split`` for them, validation and test part are shares of the
-    sequences. Of a single sequence they are its end.
+    Without a file or a column ``split`` for them, the validation and test parts are fractions of
+    the sequences; of a single sequence, they are its end.
 
     Args:
-        path: The file to learn from.
-        validation_path: The file to choose by.
-        test_path: The file to report.
-        validation_fraction: Share of the sequences to choose by, where no file or row is for that.
-        test_fraction: Share of the sequences to report, likewise.
-        label: The column of the label in a CSV file.
-        leave_out: Columns of a CSV file that are no features.
+        path: File of the training sequences.
+        validation_path: File of separate validation sequences.
+        test_path: File of separate test sequences.
+        validation_fraction: Fraction for validation if no file or row is.
+        test_fraction: Fraction for the test if no file or row is.
+        label: Name of a CSV file's label column.
+        leave_out: Columns of a CSV file that are not features.
         **data: The arguments of :class:`TaggedData`.
     """
 
@@ -59,15 +59,15 @@ class TaggingFiles(TaggedData):
         self.label, self.leave_out = label, tuple(leave_out)
 
     def read_file(self, path: Path) -> list[Tagged]:
-        """Return the sequences of a file of new data, which may lack what is left out."""
+        """Return the sequences of a file of new data, which may lack the columns to leave out."""
         return read_tagged(path, self.label, self.leave_out, new=True)
 
     def read_parts(self) -> Tagging:
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is malformed, a row is for a part that has a file of its own, or there
-                are too few sequences for three parts.
+            DataError: A file is malformed, a row belongs to a part with a file of its own, or
+                there are too few sequences for three parts.
         """
         parts: Tagging = {part: [] for part in PARTS}
         for own, path in self.paths.items():
@@ -75,17 +75,15 @@ class TaggingFiles(TaggedData):
                 part = part_of(sequence.where, sequence.split, own, self.paths)
                 parts[part].append(sequence)
         absent = {part: self.fractions[part] for part in self.fractions if not parts[part]}
-        return {**parts, **_share_out(self.paths["train"], parts["train"], absent, self.seed)}
+        return {**parts, **_split(self.paths["train"], parts["train"], absent, self.seed)}
 
 
-def _share_out(
-    path: str, sequences: list[Tagged], fractions: dict[Part, float], seed: int
-) -> Tagging:
-    """Set sequences aside for parts; of a single one, steps at its end."""
+def _split(path: str, sequences: list[Tagged], fractions: dict[Part, float], seed: int) -> Tagging:
+    """Hold out random sequences for the parts; of a single sequence, steps at its end."""
     if len(sequences) == 1:
-        whole = sequences[0]
-        bounds = _bounds(path, len(whole.steps), fractions, "step")
-        return {part: [_slice(whole, *bound)] for part, bound in bounds.items()}
+        sequence = sequences[0]
+        bounds = _bounds(path, len(sequence.steps), fractions, "step")
+        return {part: [_slice(sequence, *bound)] for part, bound in bounds.items()}
     bounds = _bounds(path, len(sequences), fractions, "sequence")
     order = np.random.default_rng((seed, 0, 2)).permutation(len(sequences))
     return {
@@ -97,7 +95,7 @@ def _share_out(
 def _bounds(
     path: str, count: int, fractions: dict[Part, float], what: str
 ) -> dict[Part, tuple[int, int]]:
-    """Where the training part and, behind it, the others begin and end."""
+    """Return start and end of each part: training first, then the others."""
     sizes = {part: max(1, round(share * count)) for part, share in fractions.items()}
     start = count - sum(sizes.values())
     if start < 1:
@@ -111,8 +109,9 @@ def _bounds(
     return bounds
 
 
-def _slice(whole: Tagged, start: int, stop: int) -> Tagged:
-    part = Tagged(f"{whole.where}, steps {start + 1} to {stop}", whole.features, id=whole.id)
-    for step, label in zip(whole.steps[start:stop], whole.labels[start:stop], strict=True):
-        part.add("" if label is None else whole.places[label], step, label)
+def _slice(sequence: Tagged, start: int, stop: int) -> Tagged:
+    where = f"{sequence.where}, steps {start + 1} to {stop}"
+    part = Tagged(where, sequence.features, id=sequence.id)
+    for step, label in zip(sequence.steps[start:stop], sequence.labels[start:stop], strict=True):
+        part.add("" if label is None else sequence.places[label], step, label)
     return part

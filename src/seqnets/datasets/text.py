@@ -1,4 +1,4 @@
-"""Any text files, also ones larger than memory."""
+"""Language data from a user's text files, which may be larger than memory."""
 
 from __future__ import annotations
 
@@ -28,23 +28,22 @@ from seqnets.errors import DataError
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Version of what lies in the cache; part of every entry's key."""
+"""Version of the cache's format; part of every entry's key."""
 
 
 class TextFiles(LanguageData):
-    """Your own UTF-8 text, characters, words or pieces of them, of any size; language model.
+    """Your own UTF-8 text of any size, as characters, words or byte pairs; language modelling.
 
-    The text is read block by block and its token ids are kept in a memory-mapped file in the cache
-    folder, so that memory bounds neither it nor the reading. An entry of the cache is made in one
-    piece, by however many processes at once, and is used as long as the files and the options stay
-    the same. The folder may be deleted at any time that no training runs.
+    The text is read block by block, and its token ids are stored in a memory-mapped file in the
+    cache folder, so it need not fit into memory. Cache entries are created atomically, also by
+    several processes at once, and are used while the files and the options stay the same. The
+    folder may be deleted whenever no training runs.
 
     Args:
-        path: A file, a folder (all ``*.txt`` in it and below) or a pattern such as ``"a/*.md"``.
-            Files follow each other in the order of their names.
-        validation_path: Text of its own to choose by, instead of ``validation_fraction`` of
-            ``path``.
-        test_path: Text of its own to report, instead of ``test_fraction`` of ``path``.
+        path: A file, a folder (every ``*.txt`` in it and below) or a pattern such as
+            ``"a/*.md"``. Files are concatenated in the order of their names.
+        validation_path: Separate validation text; if omitted, ``validation_fraction`` of ``path``.
+        test_path: Separate test text; if omitted, ``test_fraction`` of ``path``.
         cache: The cache folder; ``$XDG_CACHE_HOME/seqnets`` if omitted.
         **stream: The arguments of :class:`LanguageData`.
     """
@@ -63,11 +62,11 @@ class TextFiles(LanguageData):
         self.cache = cache
 
     def prepare_data(self) -> None:
-        """Read the text into the cache: with several processes, one does it for all."""
+        """Read the text into the cache; Lightning calls this in one process per machine."""
         self.read_tokens()
 
     def read_tokens(self) -> Tokens:
-        """Return the text's ids, memory-mapped.
+        """Return the text's token ids, memory-mapped.
 
         Raises:
             DataError: A file is missing, empty or not UTF-8, or the cache cannot be written.
@@ -77,16 +76,17 @@ class TextFiles(LanguageData):
         if not entry.is_dir():
             self._write(entry, found)
         try:
-            about = json.loads((entry / "about.json").read_text("utf-8"))
+            metadata = json.loads((entry / "about.json").read_text("utf-8"))
             ids = np.load(entry / "ids.npy", mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{entry}: the cached text is damaged: {error}.\n  Delete this folder."
             ) from None
-        parts = {name: (start, stop) for name, (start, stop) in about["parts"].items()}
-        return Tokens(ids, parts, read_vocabulary({**about, "unit": self.unit}))
+        parts = {name: (start, stop) for name, (start, stop) in metadata["parts"].items()}
+        return Tokens(ids, parts, read_vocabulary({**metadata, "unit": self.unit}))
 
     def _key(self, found: dict[Part, list[Path]]) -> str:
+        """Return the name of the cache entry of these files and the options."""
         options = [FORMAT, self.unit, self.max_vocabulary, self.fractions]
         content = [
             [part, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
@@ -96,7 +96,7 @@ class TextFiles(LanguageData):
         return hashlib.sha256(json.dumps([options, content]).encode()).hexdigest()[:32]
 
     def _write(self, entry: Path, found: dict[Part, list[Path]]) -> None:
-        """Make a cache entry in a folder beside it, then give it its name."""
+        """Create a cache entry in a temporary folder, then rename that."""
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f"{entry.name}."))
@@ -104,27 +104,28 @@ class TextFiles(LanguageData):
             raise _unwritable(entry.parent, error) from None
         try:
             logger.info("Reading the text of %s into %s", self.paths["train"], entry)
-            store = partial(_memory_mapped, folder / "ids.npy")
-            parts = self._measure(found)
+            store = partial(_create_memmap, folder / "ids.npy")
+            parts = self._boundaries(found)
             read = partial(self._blocks, list(found.values()))
             tokens = build_tokens(read, parts, self.unit, self.max_vocabulary, store)
-            about = {"parts": tokens.parts, **tokens.vocabulary.describe()}
-            (folder / "about.json").write_text(json.dumps(about), "utf-8")
+            metadata = {"parts": tokens.parts, **tokens.vocabulary.describe()}
+            (folder / "about.json").write_text(json.dumps(metadata), "utf-8")
             with (folder / "ids.npy").open("rb") as ids:
                 os.fsync(ids.fileno())
             folder.rename(entry)
         except OSError as error:
-            if not entry.is_dir():  # if it is there, another process has finished it meanwhile
+            if not entry.is_dir():  # else another process has finished it in the meantime
                 raise _unwritable(entry.parent, error) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _blocks(self, texts: Sequence[Sequence[Path]]) -> Iterator[Sequence[str]]:
+        """Yield the texts' characters or words, block by block."""
         for paths in texts:
             yield from tokenise(read_texts(paths), self.unit)
 
-    def _measure(self, found: dict[Part, list[Path]]) -> dict[Part, tuple[int, int]]:
-        """Return where each part begins and ends: cut from the first text, or a text of its own."""
+    def _boundaries(self, found: dict[Part, list[Path]]) -> dict[Part, tuple[int, int]]:
+        """Return where each part begins and ends, in tokens of all texts together."""
         shares = {part: share for part, share in self.fractions.items() if part not in found}
         parts: dict[Part, tuple[int, int]] = {}
         start = 0
@@ -138,9 +139,11 @@ class TextFiles(LanguageData):
 
 
 def tokenise(blocks: Iterable[str], unit: str) -> Iterator[Sequence[str]]:
-    """Yield the words of a text that comes in blocks, or else its characters.
+    """Yield the words, or the characters, of a text that is read in blocks.
 
-    A block may end within a word.
+    Args:
+        blocks: The text; a block may end within a word.
+        unit: "words" for words; anything else for characters.
 
     Raises:
         DataError: A word is longer than a block of a file.
@@ -148,24 +151,25 @@ def tokenise(blocks: Iterable[str], unit: str) -> Iterator[Sequence[str]]:
     if unit != "words":
         yield from blocks
         return
-    begun = ""
+    rest = ""  # the beginning of a word that the next block may continue
     for block in blocks:
-        text = begun + block
+        text = rest + block
         words = text.rsplit(maxsplit=1)
-        begun = words[-1] if words and not text[-1].isspace() else ""
-        if len(begun) > files.BLOCK:
+        rest = words[-1] if words and not text[-1].isspace() else ""
+        if len(rest) > files.BLOCK:
             raise DataError(
-                f"TextFiles: got a word of over {files.BLOCK:,} characters: {begun[:30]!r}...\n"
-                "  Words stand between white space.\n"
-                "  Take unit=characters for such a text."
+                f"TextFiles: got a word of over {files.BLOCK:,} characters: {rest[:30]!r}...\n"
+                "  Words are separated by white space.\n"
+                "  Use unit=characters for such a text."
             )
-        yield split(text[: len(text) - len(begun)], unit)
-    yield split(begun, unit)
+        yield split(text[: len(text) - len(rest)], unit)
+    yield split(rest, unit)
 
 
-def _memory_mapped(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
+def _create_memmap(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
+    """Create a memory-mapped array, with its space on the disk reserved."""
     ids = open_memmap(path, "w+", dtype, (length,))
-    if hasattr(os, "posix_fallocate"):  # on a full disk an error here, not a crash while writing
+    if hasattr(os, "posix_fallocate"):  # a full disk fails here, not with SIGBUS while writing
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return ids
@@ -174,6 +178,6 @@ def _memory_mapped(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
 def _unwritable(folder: Path, error: OSError) -> DataError:
     return DataError(
         f"{folder}: cannot be written: {error.strerror}.\n"
-        "  The text's token ids are kept there.\n"
-        "  Name another folder with dataset.cache=FOLDER."
+        "  The text's token ids are stored there.\n"
+        "  Choose another folder with dataset.cache=FOLDER."
     )

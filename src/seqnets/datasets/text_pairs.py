@@ -1,4 +1,4 @@
-"""Pairs of texts: translation, and whatever else is written anew."""
+"""Datasets of text pairs, for translation and other transduction."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from seqnets.checks import check_choice, check_count
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.baselines.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.readers import SUFFIXES, need, read_rows
 from seqnets.datasets.readers import text as read_cell
-from seqnets.datasets.rivals.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.sequences import Splits
@@ -24,26 +24,27 @@ from seqnets.errors import DataError, counted
 from seqnets.typing import Known
 
 Aligned = tuple[list[str], list[str]]
-"""Sources and their targets."""
+"""Source texts and their target texts, of equal number."""
 
 METRICS = ("bleu", "exact_match")
 
 
 class TextPairs(PairData):
-    """Texts and what they are to become, that a subclass's ``read_texts`` gives.
+    """Source and target texts, which a subclass's ``read_texts`` returns.
 
     Args:
-        unit: What a token is: "words", "characters" or "bpe", pieces of words.
-        max_vocabulary: Most tokens of a side; all there are if None, which "bpe" does not take.
-        min_count: How often a word or character must stand in the training part to be known.
+        unit: Unit of a token: "words", "characters" or "bpe" for byte pairs.
+        max_vocabulary: Maximum vocabulary size of each side; unlimited if None, which "bpe" does
+            not allow.
+        min_count: How often a word or character must occur in the training part to be listed.
         joint: Whether both sides share one vocabulary.
-        metric: What models are compared by: "bleu", or "exact_match", the share of texts that are
-            right to the letter.
-        tokenize: What sacrebleu splits texts by: "13a", "intl", "char", ..., or "none" where
-            spaces do already.
-        batch_size: Pairs of a batch for each process.
-        seed: Decides the order of the training pairs in each epoch.
-        bucket_batches: Training batches that are made together of pairs sorted by length.
+        metric: The metric for model selection: "bleu", or "exact_match" for the fraction of texts
+            that are predicted exactly.
+        tokenize: The tokenizer of sacrebleu: "13a", "intl", "char", ..., or "none" for texts that
+            are tokenized already.
+        batch_size: Pairs in a batch of each process.
+        seed: Determines the order of the training pairs in each epoch.
+        bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
     def __init__(
@@ -81,12 +82,12 @@ class TextPairs(PairData):
 
     @cached_property
     def texts(self) -> dict[Part, Aligned]:
-        """The texts, read when first asked for."""
+        """The texts, read on first access."""
         return self.read_texts()
 
     @cached_property
     def codecs(self) -> tuple[Codec, Codec]:
-        """What source and target are written in, made of the training part."""
+        """The codecs of source and target, fitted to the training part."""
         return fit_codecs(*self.texts["train"], **self.codec_options)
 
     def read_splits(self) -> Splits:
@@ -95,25 +96,25 @@ class TextPairs(PairData):
         return Splits(
             {
                 name: replace(
-                    Pairs.of_ids(source.encode(texts[0]), target.encode(texts[1])),
-                    texts={"source": self._shown(texts[0]), "target": self._shown(texts[1])},
+                    Pairs.of_ids(source.encode(sources), target.encode(targets)),
+                    texts={"source": self._normalise(sources), "target": self._normalise(targets)},
                 )
-                for name, texts in self.texts.items()
+                for name, (sources, targets) in self.texts.items()
             }
         )
 
-    def _shown(self, texts: Sequence[str | None]) -> list[str | None]:
-        """Texts as a model would write them: words with one space between them."""
+    def _normalise(self, texts: Sequence[str | None]) -> list[str | None]:
+        """Return texts as a model would write them: words separated by one space."""
         if self.codec_options["unit"] != "words":
             return list(texts)
         return [text if text is None else " ".join(text.split()) for text in texts]
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, with how BLEU splits texts."""
+        """Return the metadata that a checkpoint stores, including the tokenizer of BLEU."""
         return {**super().describe(), "tokenize": self.tokenize}
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first few pairs of a part."""
+        """Return the first pairs of a part."""
         sources, targets = self.texts[part]
         return [
             {"source": source, "target": target}
@@ -121,12 +122,12 @@ class TextPairs(PairData):
         ]
 
     def new(self, path: Path, known: Known) -> PairLoader:
-        """Return batches of texts to be rewritten.
+        """Return batches of sources to transduce.
 
         Args:
-            path: A text file, one source a line, or a table with a column ``source`` and maybe one
-                ``target``, which is not looked at but kept beside what the model writes.
-            known: What :meth:`describe` said when the model was trained.
+            path: A text file with one source per line, or a table with a column ``source`` and
+                optionally ``target``, which is only copied next to the predictions.
+            known: The result of :meth:`describe` when the model was trained.
 
         Raises:
             DataError: The file is missing, not UTF-8, empty, or has an empty source.
@@ -143,22 +144,23 @@ class TextPairs(PairData):
             targets = [None] * len(sources)
         pairs = replace(
             Pairs.unanswered(read_codec(known["source"]).encode(sources)),
-            texts={"source": self._shown(sources), "target": self._shown(targets)},
+            texts={"source": self._normalise(sources), "target": self._normalise(targets)},
         )
         return PairLoader(pairs, self.batch_size, name=str(path))
 
     def baselines(self) -> dict[str, float]:
-        """Return what copying the source reaches, and translating it word by word.
+        """Return the test scores of copying the source, and of translating it word by word.
 
-        The dictionary is IBM model 1's, of the first training pairs; see :func:`learn_dictionary`.
+        The dictionary is that of IBM model 1 on the first training pairs; see
+        :func:`learn_dictionary`.
         """
         sources, targets = self.texts["test"]
         dictionary = learn_dictionary(*self.texts["train"])
-        rivals = {
+        baselines = {
             "copying the source": sources,
             "word by word (IBM model 1)": [word_by_word(text, dictionary) for text in sources],
         }
-        return {name: self._score(texts, targets) for name, texts in rivals.items()}
+        return {name: self._score(texts, targets) for name, texts in baselines.items()}
 
     def _score(self, predictions: Sequence[str], targets: Sequence[str]) -> float:
         if self.metric == "bleu":
@@ -167,16 +169,17 @@ class TextPairs(PairData):
 
 
 def read_aligned(source: Path, target: Path) -> Aligned:
-    """Read two text files whose lines belong together.
+    """Read two text files with corresponding lines.
 
     Raises:
-        DataError: A file is missing, empty or not UTF-8, a line is empty, or their numbers differ.
+        DataError: A file is missing, empty or not UTF-8, a line is empty, or the files differ in
+            their number of lines.
     """
     sources, targets = read_filled(source), read_filled(target)
     if len(sources) != len(targets):
         raise DataError(
             f"{target}: got {counted(len(targets), 'line')}, expected {len(sources):,}, as many "
-            f"as {source} has.\n  Each line is what the same line of the other file becomes."
+            f"as {source} has.\n  Each line is the target of the same line in that file."
         )
     return sources, targets
 
@@ -185,20 +188,20 @@ def read_filled(path: Path) -> list[str]:
     """Read a text file's lines, none of which may be empty; see :func:`read_lines`.
 
     Raises:
-        DataError: The file is missing, empty or not UTF-8, or a line is empty; says which.
+        DataError: The file is missing, empty or not UTF-8, or a line is empty.
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise DataError(
                 f"{path}, line {number:,}: is empty, expected a text.\n"
-                "  Leave the line out, and what belongs to it."
+                "  Remove the line, and its counterpart in the other file."
             )
     return lines
 
 
 def read_side(where: str, column: str, value: Any) -> str:
-    """Return a cell's text, which must be more than white space."""
+    """Return a cell's text; raise DataError if it is only white space."""
     found = read_cell(where, column, value)
     if not found.strip():
         raise DataError(f"{where}: column {column} is {found!r}, expected a text.")
@@ -206,7 +209,7 @@ def read_side(where: str, column: str, value: Any) -> str:
 
 
 def by_part(rows: Sequence[tuple[Part, str, str]]) -> dict[Part, Aligned]:
-    """Sort pairs into their parts."""
+    """Group pairs by part."""
     return {
         name: (
             [source for part, source, _ in rows if part == name],

@@ -1,4 +1,4 @@
-"""A text as one array of token ids, cut into parts for training, validation and test."""
+"""A text as one array of token ids, split into training, validation and test part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.bpe import BytePairEncoding
-from seqnets.datasets.pieces import PieceVocabulary, between_words
+from seqnets.datasets.pieces import PieceVocabulary, split_between_words
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 
@@ -22,9 +22,9 @@ class Tokens:
     """A text's token ids.
 
     Attributes:
-        ids: All ids, (N,), unsigned; may be memory-mapped.
-        parts: Where each part begins and ends in ``ids``.
-        vocabulary: What the ids mean.
+        ids: All ids, (N,), unsigned integers; may be memory-mapped.
+        parts: Start and end of each part in ``ids``.
+        vocabulary: The tokens that the ids stand for.
     """
 
     ids: np.ndarray
@@ -38,7 +38,12 @@ class Tokens:
 
 
 def cut(tokens: int, fractions: Mapping[Part, float]) -> dict[Part, tuple[int, int]]:
-    """Cut a text into contiguous parts: training first, then the others of these fractions."""
+    """Return start and end of contiguous parts of a text: training first, then the others.
+
+    Args:
+        tokens: Length of the text.
+        fractions: Fraction of the text for each part but training, 0..1.
+    """
     shares: dict[Part, float] = {"train": 1 - sum(fractions.values()), **fractions}
     parts: dict[Part, tuple[int, int]] = {}
     start, share = 0, 0.0
@@ -55,21 +60,22 @@ def build_tokens(
     max_vocabulary: int | None = None,
     store: Callable[[int, DTypeLike], np.ndarray] = np.empty,
 ) -> Tokens:
-    """Make the vocabulary from the training part, then the ids of all parts.
+    """Build the vocabulary from the training part, then encode all parts.
 
     Args:
-        read: Starts reading the text: yields its characters or words in blocks. Called more than
+        read: Returns the text from its start, in blocks of characters or words; called more than
             once.
-        parts: Where each part begins and ends.
-        unit: What a token is: characters, words, or bpe, whose pieces are made of characters.
-        max_vocabulary: Most tokens of the vocabulary.
-        store: Makes the array for the ids from its length and type, for instance on disk.
+        parts: Start and end of each part, in characters or words.
+        unit: Unit of a token: "characters", "words", or "bpe" for byte pairs, which are learned
+            from blocks of characters.
+        max_vocabulary: Maximum size of the vocabulary.
+        store: Allocates the array of ids, given length and dtype; for example on disk.
 
     Raises:
-        DataError: The text changed between the two readings.
+        DataError: The text changed between two passes.
     """
     if unit == "bpe":
-        return _build_pieces(read, parts, max_vocabulary or 0, store)
+        return _build_byte_pairs(read, parts, max_vocabulary or 0, store)
     train, total = parts["train"][1], max(stop for _, stop in parts.values())
     counts: Counter[str] = Counter()
     others: set[str] = set()
@@ -92,25 +98,24 @@ def build_tokens(
     return Tokens(ids, parts, vocabulary)
 
 
-def _build_pieces(
+def _build_byte_pairs(
     read: Callable[[], Iterable[Any]],
     parts: dict[Part, tuple[int, int]],
     size: int,
     store: Callable[[int, DTypeLike], np.ndarray],
 ) -> Tokens:
-    """Learn pieces from the training part, then make the ids of all parts."""
-    encoding = BytePairEncoding.train(between_words(_within(read(), *parts["train"])), size)
-    # How many ids there are is known once all are made: the text is encoded twice, so that
-    # memory bounds neither it nor them.
+    """Learn byte pairs from the training part, then encode all parts."""
+    encoding = BytePairEncoding.train(split_between_words(_slice(read(), *parts["train"])), size)
+    # The text is encoded twice, first to count the ids: neither need fit into memory.
     found: dict[Part, tuple[int, int]] = {}
     start = 0
-    for part, borders in parts.items():
-        texts = between_words(_within(read(), *borders))
+    for part, boundaries in parts.items():
+        texts = split_between_words(_slice(read(), *boundaries))
         found[part] = (start, start := start + sum(len(encoding.encode(text)) for text in texts))
     ids = store(start, np.min_scalar_type(len(encoding) - 1))
     position = 0
-    for borders in parts.values():
-        for text in between_words(_within(read(), *borders)):
+    for boundaries in parts.values():
+        for text in split_between_words(_slice(read(), *boundaries)):
             new = encoding.encode(text)[: start - position]
             ids[position : position + len(new)] = new
             position += len(new)
@@ -119,8 +124,8 @@ def _build_pieces(
     return Tokens(ids, found, PieceVocabulary(encoding))
 
 
-def _within(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
-    """Yield what stands between two places of a text that comes in blocks."""
+def _slice(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """Yield the characters ``start`` to ``stop`` of a text in blocks."""
     position = 0
     for block in blocks:
         inside = block[max(0, start - position) : max(0, stop - position)]
@@ -131,8 +136,8 @@ def _within(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
             return
 
 
-def _changed(came: str, expected: int) -> DataError:
+def _changed(found: str, expected: int) -> DataError:
     return DataError(
-        f"The text changed while it was read: got {came}, expected {expected:,}.\n"
+        f"The text changed while it was read: got {found}, expected {expected:,}.\n"
         "  Start again when nothing writes to it."
     )

@@ -1,4 +1,4 @@
-"""The time series archives of UCR and UEA: files in the ``.ts`` format."""
+"""Problems of the UCR and UEA time series archives, in the ``.ts`` format."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from seqnets.errors import DataError
 class TimeSeriesFiles(LabelledData):
     """Labelled time series of the UCR and UEA archives (``.ts`` files); classification.
 
-    Reads ``NAME_TRAIN.ts`` and ``NAME_TEST.ts``, with one or more dimensions and of equal or
-    different lengths. Validation sequences are taken from the training file.
+    Reads ``NAME_TRAIN.ts`` and ``NAME_TEST.ts``, with sequences of one or more dimensions and of
+    equal or different lengths. Validation sequences are taken from the training file.
 
     Args:
         root: Folder with the two files, or with them in a folder ``ucr`` or ``NAME`` below.
-        name: The problem, for instance JapaneseVowels.
+        name: Name of the problem, for example JapaneseVowels.
         **data: The arguments of :class:`LabelledData`.
     """
 
@@ -35,7 +35,7 @@ class TimeSeriesFiles(LabelledData):
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is missing or malformed; says in which line.
+            DataError: A file is missing or malformed; the message says in which line.
         """
         files = [f"{self.problem}_{part}.ts" for part in ("TRAIN", "TEST")]
         folders = ("", "ucr", self.problem)
@@ -49,7 +49,7 @@ class TimeSeriesFiles(LabelledData):
             if first != second:
                 raise DataError(
                     f"TimeSeriesFiles: {self.problem}_TEST.ts has the {what} {second}, "
-                    f"expected {first} as {self.problem}_TRAIN.ts has."
+                    f"expected {first} as in {self.problem}_TRAIN.ts."
                 )
         dtype = np.float64 if self.standardise else np.float32
         known, asked = (_sequences(series, dtype) for series in (train, test))

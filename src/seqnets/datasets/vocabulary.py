@@ -45,8 +45,8 @@ class Vocabulary:
         unit: Whether text is split into characters or words.
 
     Raises:
-        DataError: The list is empty, has a token twice, or has one that is no single character
-            where the unit is characters.
+        DataError: The list is empty or has a token twice, or the unit is characters and a token is
+            not a single character.
     """
 
     def __init__(self, tokens: Iterable[str], unit: str = "characters") -> None:
@@ -75,15 +75,15 @@ class Vocabulary:
     ) -> Vocabulary:
         """Build a vocabulary from the tokens of a training text.
 
-        Characters stand in the order of their code points, words in that of their frequency.
-        Words always have ``<unk>``, as id 0; characters have it only where something is left out:
-        one of ``others``, or what ``max_size`` cuts off.
+        Characters are sorted by code point, words by frequency. Words always have ``<unk>``, as
+        id 0; characters have it only if needed: for one of ``others``, or if ``max_size`` is
+        exceeded.
 
         Args:
-            counts: How often each token stands in the training text.
-            unit: What a token is.
-            others: Tokens of the texts that are not for training.
-            max_size: Most tokens to keep, ``<unk>`` included; the most frequent stay.
+            counts: How often each token occurs in the training text.
+            unit: Unit of a token.
+            others: Tokens of the validation and test texts.
+            max_size: Maximum number of tokens, ``<unk>`` included; the most frequent are kept.
         """
         by_frequency = sorted(counts, key=lambda token: (-counts[token], token))
         kept = [token for token in by_frequency if token != UNKNOWN]

@@ -53,8 +53,8 @@ class Windows:
     @property
     def scored(self) -> bool:
         """Whether any target value is known."""
-        told = self.starts + self.lookback
-        return any(bool(self.y[told + step].isfinite().any()) for step in range(self.horizon))
+        first = self.starts + self.lookback
+        return any(bool(self.y[first + step].isfinite().any()) for step in range(self.horizon))
 
     def batch(self, rows: Tensor) -> Batch:
         """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K)."""

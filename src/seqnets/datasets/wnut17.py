@@ -1,4 +1,4 @@
-"""Emerging entities in short messages."""
+"""WNUT 2017: emerging entities in short messages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FILES: dict[Part, str] = {"train": "train.conll", "val": "dev.conll", "test": "
 
 
 class WNUT17(TaggedData):
-    """Persons, places, groups, products and works in messages that few have named before; tagging.
+    """Named entities in short messages, most of them rare or new; tagging.
 
-    Reads ``train.conll``, ``dev.conll`` and ``test.conll``: a word and its BIO label a line.
+    Reads ``train.conll``, ``dev.conll`` and ``test.conll``, with a word and its BIO label per line.
 
     Args:
-        root: Folder with the files, or with a folder ``wnut17`` that has them.
+        root: Folder with the files, or with a folder ``wnut17`` that contains them.
         **data: The arguments of :class:`TaggedData`.
 
     References:
@@ -34,7 +34,7 @@ class WNUT17(TaggedData):
         """Return the sentences of all parts.
 
         Raises:
-            DataError: A file is missing or malformed; says in which line.
+            DataError: A file is missing or malformed; the message says in which line.
         """
         advice = "They are the WNUT 2017 shared task's; set dataset.root to a folder that has them."
         folder = find_folder("WNUT17", self.root, ("wnut17", ""), [*_FILES.values()], advice)

@@ -18,14 +18,15 @@ _KEYS = {"x", "lengths", "y", "ids", "split"}
 def read_npz(path: Path, wanted: Wanted) -> Source:
     """Read an archive of arrays, rejecting pickled objects.
 
-    - ``x``: sequences of one length, (N, T, I) or (N, T); or, with ``lengths``, of any: padded,
-      (N, T, I), or all steps behind each other, (steps, I) or (steps,).
-    - ``lengths``: steps of each sequence, (N,), where they differ.
-    - ``y``: the target of each, (N,), or several, (N, K); may be absent where none are wanted.
-    - ``ids``, ``split``: of each sequence, (N,), if there are any.
+    - ``x``: sequences of equal length, (N, T, I) or (N, T); or, with ``lengths``, of different
+      lengths: padded, (N, T, I), or concatenated, (steps, I) or (steps,).
+    - ``lengths`` (optional): length of each sequence, (N,).
+    - ``y``: one target per sequence, (N,), or several, (N, K); optional if none is needed.
+    - ``ids``, ``split`` (optional): identifier and part of each sequence, (N,).
 
     Raises:
-        DataError: The file is damaged or does not fit; says in which array, sequence and step.
+        DataError: The file is damaged or malformed; the message says in which array, sequence and
+            step.
     """
     arrays = _load(path)
     strange = sorted(arrays.keys() - _KEYS)

@@ -51,7 +51,7 @@ class LogMel:
         """Return the features, (T, I) float32, of samples, (N,); short sound is padded to one step.
 
         Raises:
-            ConfigError: Windows are too short for so many bands at this sample rate.
+            ConfigError: Windows are too short for that many bands at this sample rate.
         """
         length, hop = (max(1, round(rate * seconds)) for seconds in (self.window, self.hop))
         size = 1 << (length - 1).bit_length()
@@ -76,7 +76,7 @@ class LogMel:
         if not filters.any(0).all():
             raise ConfigError(
                 f"LogMel: got {self.bands} bands for windows of {self.window} s at {rate} Hz, "
-                "some of which hold no frequency.\n  Take fewer bands or longer windows."
+                "some of which contain no frequency.\n  Use fewer bands or longer windows."
             )
         return filters
 

@@ -19,18 +19,18 @@ Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
 def read_folder(path: Path, wanted: Wanted) -> Source:
     """Read a folder with one subfolder per class or, for new data, a flat folder of files.
 
-    All files are of one kind, given by their suffixes; those that begin with a dot are passed
-    over. Each file is a sequence.
+    All files are of one kind, given by their suffixes; hidden files are ignored. Each file is a
+    sequence.
 
     Raises:
-        DataError: The folder is of another form, or a file is damaged or unlike the others.
+        DataError: The folder has another layout, or a file is damaged or unlike the others.
     """
     if wanted.target is None or wanted.new:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(
-            f"{path}: got a folder, expected a file: folders hold classes, and "
-            f"{', '.join(wanted.columns)} stand in a table."
+            f"{path}: got a folder, expected a table with {', '.join(wanted.columns)}: folders "
+            f"hold classes only."
         )
     folders = _visible(path)
     loose = next((entry for entry in folders if not entry.is_dir()), None)
@@ -47,7 +47,7 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
     """Read files of one kind, each one sequence without a target.
 
     Raises:
-        DataError: A file is damaged, of no kind that can be read, or unlike the first.
+        DataError: A file is damaged, of an unknown kind, or unlike the first.
     """
     records: list[Record] = []
     facts: dict[str, Any] = {}
@@ -55,14 +55,12 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
         if file.is_dir():
             raise DataError(
                 f"{file}: got a folder, expected files there.\n"
-                "  Where parts have folders of their own, name each: path=FOLDER/train "
-                "test_path=FOLDER/test."
+                "  If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
             )
         read = KINDS.get(file.suffix.lower())
         if read is None:
             raise DataError(
-                f"{file}: a file of no kind that can be read, expected a name that ends with "
-                f"{', '.join(KINDS)}."
+                f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
             )
         steps, found = read(file, wanted)
         facts = facts or found
@@ -74,12 +72,13 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
 def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str, Any]) -> None:
     """Raise DataError unless two files agree on the facts about their sequences."""
     for name in {**expected, **facts}:
-        came, right = facts.get(name, "none"), expected.get(name, "none")
-        if came != right:
-            raise DataError(f"{who}: got {name} {came}, expected {right} as in {other}.")
+        found, wanted = facts.get(name, "none"), expected.get(name, "none")
+        if found != wanted:
+            raise DataError(f"{who}: got {name} {found}, expected {wanted} as in {other}.")
 
 
 def _visible(folder: Path) -> list[Path]:
+    """Return a folder's entries that are not hidden, sorted by name."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise DataError(f"{folder}: the folder is empty, expected files in it.")
@@ -104,6 +103,7 @@ def _read_text(path: Path, wanted: Wanted) -> tuple[str, dict[str, Any]]:
 
 
 def _kinds() -> Iterator[tuple[str, Read]]:
+    """Yield every suffix with the reader of its files."""
     for suffixes, read in (
         (audio.SUFFIXES, _read_sound),
         (images.SUFFIXES, _read_image),
@@ -113,4 +113,4 @@ def _kinds() -> Iterator[tuple[str, Read]]:
 
 
 KINDS: dict[str, Read] = dict(_kinds())
-"""Suffixes of each kind of file, and its reader."""
+"""The reader of each file suffix."""

@@ -19,16 +19,16 @@ _BYTES = 8
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Read an array of unsigned bytes; a file whose name ends with ``.gz`` is decompressed.
 
-    Two zeros, the type's code and the number of dimensions; then the size of each, four bytes from
-    the highest to the lowest; then the values, those of the last dimension side by side.
+    The format is two zero bytes, the type's code, the number of dimensions, the size of each
+    dimension as a big-endian 32-bit integer, and the values in row-major order.
 
     Args:
         path: The file.
         dimensions: Required number of dimensions.
 
     Raises:
-        DataError: The file cannot be read, begins with other bytes, or has fewer or more of them
-            than its sizes say.
+        DataError: The file cannot be read, has another header, or does not have the length that
+            its sizes require.
     """
     try:
         data = path.read_bytes()

@@ -20,7 +20,7 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     Palettes, CMYK and other modes become RGB; of several images in a file, the first is used.
 
     Raises:
-        DataError: The file is damaged, or its channels have not 8 bits.
+        DataError: The file is damaged, or its channels do not have 8 bits.
         ConfigError: Pillow, which reads it, is not installed.
     """
     with optional(f"{path}: images are read by Pillow", "images"):

@@ -84,7 +84,7 @@ class Wanted:
         """Return a feature; NaN if it is missing and that is allowed.
 
         Raises:
-            DataError: It is no finite number, or missing and may not be.
+            DataError: The cell is not a finite number, or is missing although that is not allowed.
         """
         if not is_missing(cell):
             return number(where, column, cell)
@@ -112,7 +112,7 @@ def split_of(where: str, row: Row) -> Part | None:
     """Return the part named by a row; None if it names none.
 
     Raises:
-        DataError: It is none of the parts.
+        DataError: The split is not one of the parts.
     """
     split = row.get(SPLIT)
     if SPLIT in row and split not in PARTS:
@@ -130,8 +130,8 @@ def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) ->
         paths: Files of the parts that have their own.
 
     Raises:
-        DataError: The file of one part says that it is for another, or the training file that it is
-            for a part that has its own file.
+        DataError: The file names another part than its own, or the training file names a part that
+            has a file of its own.
     """
     part = split or own
     if part != own and (own != "train" or part in paths):
@@ -150,13 +150,13 @@ class Names:
         """Register an identifier.
 
         Raises:
-            DataError: It is missing or no id, or came before.
+            DataError: The identifier is missing, invalid or a duplicate.
         """
         if not isinstance(name, (str, int)) or not str(name).strip():
             raise DataError(f"{where}: the id is {shown(name)}, expected text or a whole number.")
         if name in self._seen:
             raise DataError(
-                f"{where}: sequence {shown(name)} comes again, it came at {self._seen[name]}.\n"
-                "  Rows of one sequence follow each other, and each sequence has an id of its own."
+                f"{where}: sequence {shown(name)} occurs again, first at {self._seen[name]}.\n"
+                "  The rows of a sequence must be adjacent, and the ids of sequences distinct."
             )
         self._seen[name] = where

@@ -19,13 +19,13 @@ SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
 def read_table(path: Path, wanted: Wanted) -> Source:
     """Read the sequences of a table; its columns determine the layout.
 
-    - ``sequence``: a row a step. The rows of a sequence follow each other; its targets and its
-      split are the same in all of them; every other column is a feature.
-    - ``text``: a row a sequence, which is that text.
-    - ``x``: a row a sequence, whose steps are a list of numbers or of lists of numbers.
+    - ``sequence``: one row per step. The rows of a sequence are adjacent and agree in targets and
+      split; all other columns are features.
+    - ``text``: one row per sequence, which is the text.
+    - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
 
     Raises:
-        DataError: The table is malformed, or of none of these kinds; says in which line.
+        DataError: The table is malformed or has another layout; the message says in which line.
     """
     rows = read_rows(path)
     where, first = next(rows)
@@ -36,12 +36,14 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
     raise DataError(
-        f"{where}: got the columns {', '.join(first) or 'none'}, expected one of {SEQUENCE} (a "
-        f"row a step), {TEXT} or {STEPS} (a row a sequence).\n  docs/data.md shows each kind."
+        f"{where}: got the columns {', '.join(first) or 'none'}, expected one of "
+        f"{SEQUENCE} (a row per step), {TEXT} or {STEPS} (a row per sequence).\n"
+        "  docs/data.md shows each kind."
     )
 
 
 def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) -> Source:
+    """Read a table with one row per step; ``first`` is its first row."""
     features = [column for column in first if column not in (SEQUENCE, SPLIT, *wanted.columns)]
     names = Names()
     records: list[Record] = []
@@ -65,15 +67,15 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
             records.append(Record(where, "", target, split, row[SEQUENCE]))
             steps.append([])
             last = row[SEQUENCE]
-        begun = records[-1]
-        for what, came, expected in (
-            (", ".join(wanted.columns), target, begun.target),
-            (SPLIT, split, begun.split),
+        current = records[-1]
+        for what, found, expected in (
+            (", ".join(wanted.columns), target, current.target),
+            (SPLIT, split, current.split),
         ):
-            if came != expected:
+            if found != expected:
                 raise DataError(
-                    f"{where}: {what} is {shown(came)}, expected {shown(expected)}.\n"
-                    f"  Sequence {shown(last)} has it since {begun.where}."
+                    f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
+                    f"  Sequence {shown(last)} has that value since {current.where}."
                 )
         steps[-1].append([wanted.value(where, name, row[name]) for name in features])
     for record, values in zip(records, steps, strict=True):
@@ -84,6 +86,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
 def _rows_of_sequences(
     rows: Iterator[tuple[str, Row]], kind: str, wanted: Wanted
 ) -> Iterator[Record]:
+    """Yield the sequences of a table with one row per sequence."""
     names = Names()
     for where, row in rows:
         need(where, row, kind)
@@ -95,7 +98,7 @@ def _rows_of_sequences(
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
-    """Steps of a list, (T, I): its entries are all numbers or all lists of as many numbers."""
+    """Return the steps in a cell, (T, I): a list of numbers, or of lists of I numbers each."""
     if not isinstance(cell, list) or not cell:
         raise DataError(
             f"{where}: column {STEPS} is {shown(cell)}, expected a list of steps, at least one."

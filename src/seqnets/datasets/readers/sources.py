@@ -16,12 +16,12 @@ from seqnets.errors import DataError, counted
 
 
 def read_source(path: Path, wanted: Wanted) -> Source:
-    """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md shows each.
+    """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md describes each.
 
-    If no targets are wanted, a single sound, image or text is accepted too.
+    If no targets are needed, a single sound, image or text is accepted too.
 
     Raises:
-        DataError: There is no such file, or something in it does not fit; says where.
+        DataError: The file is missing or malformed; the message says where.
     """
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -37,7 +37,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
     else:
         raise DataError(
             f"{path}: {'a file of no kind that can be read' if path.exists() else 'no such file'}, "
-            "expected a folder with one folder a class, or a name that ends with "
+            "expected a folder with one folder per class, or a name that ends with "
             f"{', '.join(tables.SUFFIXES)}, .npz or .ts."
         )
     return Source(source.records, {"features": _features(source.records), **source.facts})

@@ -22,24 +22,24 @@ Row = dict[str, Any]
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield the location of each row, such as "FILE, line 12", and its cells by column.
 
-    - ``.csv``, ``.tsv``: UTF-8; the first line names the columns; all cells are text, and an empty
-      one is None. Quotes are those of CSV in both.
-    - ``.jsonl``, ``.ndjson``: UTF-8; an object a line; cells are as they are, rows may differ in
-      their columns.
-    - ``.parquet``: cells are as they are, times to the microsecond; rows are counted from 1.
+    - ``.csv``, ``.tsv``: UTF-8, both with the quoting of CSV. The first line names the columns;
+      cells are text, or None if empty.
+    - ``.jsonl``, ``.ndjson``: UTF-8, with an object per line. Cells are JSON values; rows may
+      differ in their columns.
+    - ``.parquet``: cells are Python values, times to the microsecond. Rows are counted from 1.
 
-    Empty lines are passed over. Which columns there must be, and what in them, the caller checks:
-    see :func:`need`, :func:`number` and :func:`text`.
+    Empty lines are skipped. The caller checks the columns and their values: see :func:`need`,
+    :func:`number` and :func:`text`.
 
     Raises:
-        DataError: The file is missing, empty, malformed, not UTF-8, or no such table; says in
-            which line.
-        ConfigError: Parquet needs pyarrow, which is not installed.
+        DataError: The file is missing, empty, malformed, not UTF-8, or not a table; the message
+            says in which line.
+        ConfigError: The file is Parquet and pyarrow is not installed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{path}: no table that can be read, expected a name that ends with "
+            f"{path}: cannot be read as a table, expected a name that ends with "
             f"{', '.join(SUFFIXES)}."
         )
     row = None
@@ -50,7 +50,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
-    """Raise DataError if a row lacks one of these columns; the advice says what to do."""
+    """Raise DataError, with some advice, if a row lacks one of these columns."""
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
@@ -76,7 +76,7 @@ def number(where: str, column: str, value: Any) -> float:
     """Return a cell's number.
 
     Raises:
-        DataError: It is none, or none that float32 can hold; ``true`` and ``false`` are none.
+        DataError: The cell is not a number (a boolean is not), or exceeds float32.
     """
     found = math.nan
     if isinstance(value, str):
@@ -94,7 +94,7 @@ def text(where: str, column: str, value: Any) -> str:
     """Return a cell's text.
 
     Raises:
-        DataError: It is none, is empty, or cannot be written as UTF-8.
+        DataError: The cell is not text, is empty, or cannot be encoded as UTF-8.
     """
     if not isinstance(value, str) or not value:
         raise DataError(f"{where}: column {column} is {shown(value)}, expected text.")
@@ -102,7 +102,7 @@ def text(where: str, column: str, value: Any) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where}: column {column} has half a character, {value[error.start]!r}, at position "
+            f"{where}: column {column} has a lone surrogate, {value[error.start]!r}, at position "
             f"{error.start}, expected Unicode text."
         ) from None
     return value
@@ -112,11 +112,12 @@ def shown(value: Any) -> str:
     """Format a value for error messages: text is quoted, long values are shortened."""
     if value is None:
         return "missing"
-    whole = repr(value)
-    return whole if len(whole) <= 60 else f"{whole[:57]}..."
+    full = repr(value)
+    return full if len(full) <= 60 else f"{full[:57]}..."
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a CSV or TSV file."""
     check_text(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows, line, columns = csv.reader(file, delimiter=delimiter, strict=True), 1, None
@@ -138,7 +139,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
         except csv.Error as error:
             raise DataError(
                 f"{path}, line {line}: not CSV: {error}.\n"
-                "  A quote may not be closed, or a cell be too long: JSON Lines holds any text."
+                "  A quote may be open, or a cell too long; JSON Lines can hold any text."
             ) from None
 
 
@@ -151,16 +152,16 @@ def _check_names(where: str, columns: list[str]) -> None:
     """Check the header line."""
     twice = find_twice(columns)
     if twice is not None or "" in columns:
-        odd = "one without a name" if "" in columns else f"{twice!r} twice"
+        problem = "one without a name" if "" in columns else f"{twice!r} twice"
         raise DataError(
-            f"{where}: got the columns {', '.join(columns)}, {odd}, expected each name once.\n"
+            f"{where}: got the columns {', '.join(columns)}, {problem}, expected each name once.\n"
             "  The first line names the columns."
         )
     other = next((mark for mark in ";\t," if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
         raise DataError(
             f"{where}: got one column {columns[0]!r}, expected several.\n"
-            "  A comma stands between the columns of .csv, a tab between those of .tsv."
+            "  Columns are separated by commas in .csv, by tabs in .tsv."
         )
 
 
@@ -194,10 +195,11 @@ def _read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """Return a JSON object; raise ValueError if a key occurs twice."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{find_twice(names)!r} stands twice in it")
+        raise ValueError(f"it has {find_twice(names)!r} twice")
     return row
 
 
@@ -222,8 +224,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
             }
             for batch in file.iter_batches():
                 for place, kind in times.items():  # Python's times have no nanoseconds
-                    whole = batch.column(place).cast(kind, safe=False)
-                    batch = batch.set_column(place, names[place], whole)
+                    rounded = batch.column(place).cast(kind, safe=False)
+                    batch = batch.set_column(place, names[place], rounded)
                 for row in batch.to_pylist():
                     count += 1
                     yield f"{path}, row {count}", row

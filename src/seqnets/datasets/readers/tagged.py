@@ -55,7 +55,7 @@ class Tagged:
             self.places.setdefault(label, where)
 
     def windows(self, length: int) -> Iterator[Tagged]:
-        """Split it into pieces of this many steps; the last may be shorter."""
+        """Split it into windows of ``length`` steps; the last may be shorter."""
         for start in range(0, len(self.steps), length):
             piece = slice(start, start + length)
             yield Tagged(
@@ -69,18 +69,19 @@ def read_tagged(
 ) -> list[Tagged]:
     """Read sequences with a label per step.
 
-    - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: a word a line, and at the line's end its label,
-      with a tab between them or, in a line without tabs, spaces; an empty line ends a sentence.
-      Words alone have no labels. All lines have as many columns; those between word and label are
-      passed over, and so are lines that begin with ``-DOCSTART-``.
-    - ``.jsonl`` or ``.parquet``: a sequence a row, ``tokens`` (words) or ``x`` (a list of numbers a
-      step), and ``labels``, one a step, null where none is known; optionally ``id`` and ``split``.
-    - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` where neither ``tokens`` nor ``x`` is a
-      list): a step a row, in order: a column for the label, which may be empty, optionally
-      ``sequence`` (whose step: its rows follow each other; all are one sequence without it) and
-      ``split``, and a column for each feature, numbers all.
+    - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: one word per line, with its label in the last
+      column; columns are separated by tabs or, in a line without tabs, by spaces. All lines have
+      the same number of columns; those in between are ignored. An empty line ends a sentence.
+      Lines that begin with ``-DOCSTART-`` are skipped.
+    - ``.jsonl`` or ``.parquet``: one sequence per row: ``tokens`` (words) or ``x`` (a list of
+      numbers per step), and ``labels``, one per step, null if unknown; optionally ``id`` and
+      ``split``.
+    - ``.csv``, ``.tsv`` (or ``.jsonl`` and ``.parquet`` if neither ``tokens`` nor ``x`` is a
+      list): one step per row: a column for the label, which may be empty, and numeric columns for
+      the features; optionally ``split`` and ``sequence``, whose rows must be adjacent. Without
+      ``sequence``, the file is a single sequence.
 
-    Labels may be missing altogether.
+    A file may have no labels at all.
 
     Args:
         path: The file.
@@ -89,7 +90,7 @@ def read_tagged(
         new: Whether the file is for prediction, in which ignored columns may be absent.
 
     Raises:
-        DataError: The file is missing, empty or malformed; says in which line.
+        DataError: The file is missing, empty or malformed; the message says in which line.
     """
     suffix = path.suffix.lower()
     if suffix in CONLL:
@@ -98,7 +99,7 @@ def read_tagged(
         rows = list(read_rows(path))
         whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
         if not (whole or new):
-            advice = "dataset.leave_out names columns that are no features."
+            advice = "dataset.leave_out names columns that are not features."
             need(*rows[0], *leave_out, advice=advice)
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
@@ -127,6 +128,7 @@ def _kind(sequence: Tagged) -> str:
 
 
 def _read_conll(path: Path) -> Iterator[Tagged]:
+    """Yield the sentences of a CoNLL file."""
     check_text(path)
     sentence, columns = None, 0
     with path.open(encoding="utf-8-sig") as file:
@@ -138,7 +140,9 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
                 sentence = None
                 continue
             where = f"{path}, line {place}"
-            cells = [cell.strip(" ") for cell in line.split("\t")]  # a word may have other spaces
+            cells = [
+                cell.strip(" ") for cell in line.split("\t")
+            ]  # a word may contain other spaces
             if len(cells) == 1:
                 cells = [cell for cell in line.split(" ") if cell]
             word, label = cells[0], cells[-1] if len(cells) > 1 else None
@@ -161,6 +165,7 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
 
 
 def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
+    """Yield the sequences of a table with one row per sequence."""
     names = Names()
     for where, row in rows:
         column = TOKENS if TOKENS in row else X
@@ -194,6 +199,7 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
 def _by_step(
     rows: Sequence[tuple[str, Row]], label: str, leave_out: Sequence[str]
 ) -> Iterator[Tagged]:
+    """Yield the sequences of a table with one row per step."""
     others = (label, SEQUENCE, SPLIT, *leave_out)
     where, columns = rows[0][0], rows[0][1].keys()
     features = tuple(column for column in columns if column not in others)
@@ -242,7 +248,7 @@ def _feature(where: str, column: str, value: Any) -> float:
         return number(where, column, value)
     except DataError as error:
         raise DataError(
-            f"{error}\n  A column that is no feature: dataset.leave_out=[{column}]."
+            f"{error}\n  If the column is not a feature: dataset.leave_out=[{column}]."
         ) from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from seqnets.datasets.files import check_text
 from seqnets.errors import DataError
 
-_PIECE = re.compile(r"[()]|[^() \t]+")  # other white space may stand inside a word
+_PIECE = re.compile(r"[()]|[^() \t]+")  # a word may contain other white space
 
 _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
 
@@ -45,16 +45,15 @@ class Tree:
 def read_trees(path: Path, labels: Sequence[str]) -> list[Tree]:
     r"""Read a file with one tree per line, such as ``(3 (3 Good) (2 fun))``, skipping empty lines.
 
-    Brackets that are written as words (``-LRB-`` and its like), ``\/`` and ``\*`` become what they
-    stand for.
+    Escaped brackets (``-LRB-`` and the like), ``\/`` and ``\*`` are unescaped.
 
     Args:
         path: The file, UTF-8.
         labels: The allowed labels.
 
     Raises:
-        DataError: The file is missing or empty, or a line is no such tree; says which, and in which
-            column.
+        DataError: The file is missing or empty, or a line is malformed; the message says in which
+            line and column.
     """
     check_text(path)
     trees = []
@@ -72,7 +71,7 @@ def parse_tree(text: str, labels: Sequence[str]) -> Tree:
     """Read one tree.
 
     Raises:
-        ValueError: The text is none; says in which column.
+        ValueError: The text is not a tree; the message says in which column.
     """
     opened: list[Tree] = []
     done: Tree | None = None

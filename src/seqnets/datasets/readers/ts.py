@@ -35,8 +35,9 @@ class TimeSeries:
 def read_ts(path: Path, regression: bool = False, missing: bool = False) -> TimeSeries:
     """Read a problem in the ``.ts`` format.
 
-    A header of ``@tag value`` lines ends with ``@data``; then one sequence a line, its dimensions
-    and at last its target between colons, the values of a dimension between commas.
+    A header of ``@tag value`` lines ends with ``@data``. Then each line is a sequence: its
+    dimensions and, last, its target, separated by colons; the values of a dimension are separated
+    by commas.
 
     Args:
         path: The file.
@@ -44,8 +45,8 @@ def read_ts(path: Path, regression: bool = False, missing: bool = False) -> Time
         missing: Whether values may be missing ("?", "NaN"); they become NaN.
 
     Raises:
-        DataError: The file is not such a file, or holds time stamps or missing values; says in
-            which line.
+        DataError: The file is malformed, or has time stamps or, unless allowed, missing values; the
+            message says in which line.
     """
     check_text(path)
     with path.open(encoding="utf-8-sig") as file:
@@ -63,7 +64,7 @@ def read_ts(path: Path, regression: bool = False, missing: bool = False) -> Time
 
 
 def read_ts_records(path: Path, wanted: Wanted) -> Source:
-    """Read a ``.ts`` file as records: of classes, or of one number if another column is wanted.
+    """Read a ``.ts`` file as records, with a class or, if another column is wanted, a number each.
 
     Raises:
         DataError: As for :func:`read_ts`, or several targets are wanted.
@@ -119,7 +120,7 @@ def _read_header(path: Path, content: Iterator[tuple[int, str]], regression: boo
 
 
 def _read_case(series: TimeSeries, line: str, missing: bool) -> tuple[np.ndarray, str]:
-    """Read one data line; without @dimensions, the first line sets their number."""
+    """Read one data line; without ``@dimensions``, the first line determines their number."""
     *fields, target = (part.strip() for part in line.split(":"))
     series.dimensions = series.dimensions or len(fields)
     if len(fields) != series.dimensions:

@@ -1,1 +1,1 @@
-"""How what was said is scored, where no metric of a library does it."""
+"""Metrics that need no library, and BLEU."""

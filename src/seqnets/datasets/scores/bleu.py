@@ -1,4 +1,4 @@
-"""BLEU, as sacrebleu computes it."""
+"""BLEU, computed by sacrebleu."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from seqnets.checks import check_choice
 from seqnets.optional import optional
 
 TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
-"""What sacrebleu splits texts by; "none" for texts that are split by spaces already."""
+"""Tokenizers of sacrebleu; "none" for texts that are tokenized already."""
 
 
 def bleu_of(tokenize: str = "13a") -> Any:
-    """Return sacrebleu's metric for one reference a text.
+    """Return sacrebleu's metric for one reference per text.
 
     Raises:
-        ConfigError: sacrebleu is not installed, or splits texts in no such way.
+        ConfigError: sacrebleu is not installed, or has no such tokenizer.
     """
     with optional("BLEU is computed by sacrebleu", "bleu"):
         from sacrebleu.metrics import BLEU
     check_choice("BLEU", TOKENIZERS, tokenize=tokenize)
-    # force: sacrebleu would warn of texts that look split, which "none" asks for
+    # Without force, sacrebleu warns of texts that look tokenized, as they are with "none".
     return BLEU(tokenize=tokenize, force=True)
 
 
 def signature(tokenize: str) -> str:
-    """Return sacrebleu's signature of BLEU with one reference a text."""
+    """Return sacrebleu's signature of BLEU with one reference per text."""
     return corpus_bleu(["."], ["."], tokenize)[1]
 
 
 def corpus_bleu(
     predictions: Sequence[str], targets: Sequence[str], tokenize: str = "13a"
 ) -> tuple[float, str]:
-    """Return the BLEU of some texts, 0..100, and sacrebleu's signature of it."""
+    """Return the BLEU score of some texts, 0..100, and sacrebleu's signature of it."""
     metric = bleu_of(tokenize)
     score = metric.corpus_score(list(predictions), [list(targets)]).score
     return float(score), str(metric.get_signature())

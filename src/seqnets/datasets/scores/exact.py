@@ -1,4 +1,4 @@
-"""Texts that are right to the letter."""
+"""Exact match of texts."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from collections.abc import Sequence
 
 
 def exact_match(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Return the share of predictions that are their target, 0..1."""
+    """Return the fraction of predictions that equal their target, 0..1."""
     return sum(p == t for p, t in zip(predictions, targets, strict=True)) / len(targets)

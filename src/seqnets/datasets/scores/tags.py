@@ -1,4 +1,4 @@
-"""How right the labels of steps are: by step, by label, and by the entities that they mark."""
+"""Metrics of tagging: accuracy, F1 of labels and F1 of entities."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE
 
 OUTSIDE = "O"
-"""The label of a step that is in no entity."""
+"""The label of steps outside of entities."""
 
 ENTITY_F1, LABEL_F1 = "entity_f1", "f1_"
 
 
 class Entity(NamedTuple):
-    """Steps ``start`` to ``stop - 1``, and what they name."""
+    """An entity of some kind in steps ``start`` to ``stop - 1``."""
 
     kind: str
     start: int
@@ -25,13 +25,13 @@ class Entity(NamedTuple):
 
 
 def find_entities(labels: Sequence[str]) -> list[Entity]:
-    """Return the entities that BIO labels mark, as CoNLL's evaluation sees them.
+    """Return the entities in BIO labels, by the rules of CoNLL's evaluation.
 
-    ``B-KIND`` begins an entity and ``I-KIND`` goes on with it. An ``I-KIND`` that follows no
-    entity of its kind begins one too.
+    ``B-KIND`` begins an entity and ``I-KIND`` continues it. An ``I-KIND`` that does not continue
+    an entity of its kind begins one.
 
     Args:
-        labels: ``O``, ``B-KIND`` or ``I-KIND``, a label a step.
+        labels: ``O``, ``B-KIND`` or ``I-KIND`` for each step.
 
     References:
         Tjong Kim Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 Shared Task: Chunking".
@@ -56,7 +56,7 @@ def is_bio(label: str) -> bool:
 
 
 def check_metric(who: str, metric: str) -> None:
-    """Raise ConfigError unless tags can be compared by a metric of this name."""
+    """Raise ConfigError unless the metric is one of tagging."""
     by_label = metric.startswith(LABEL_F1) and len(metric) > len(LABEL_F1)
     if metric not in ("accuracy", "f1", ENTITY_F1) and not by_label:
         raise ConfigError(
@@ -66,12 +66,12 @@ def check_metric(who: str, metric: str) -> None:
 
 
 def check_labels(who: str, metric: str, labels: Sequence[str]) -> None:
-    """Raise DataError unless a metric makes sense with these labels."""
+    """Raise DataError unless the metric suits these labels."""
     odd = next((label for label in labels if not is_bio(label)), None)
     if metric == ENTITY_F1 and odd is not None:
         raise DataError(
             f"{who}: got label {odd!r}, expected {OUTSIDE}, B-KIND and I-KIND.\n"
-            "  Entities are marked by such labels; dataset.metric=accuracy takes any."
+            "  Entities need such labels; dataset.metric=accuracy takes any."
         )
     if metric.startswith(LABEL_F1) and metric.removeprefix(LABEL_F1) not in labels:
         raise DataError(
@@ -81,56 +81,58 @@ def check_labels(who: str, metric: str, labels: Sequence[str]) -> None:
 
 
 def count_entities(
-    said: np.ndarray, right: np.ndarray, labels: Sequence[str]
+    predicted: np.ndarray, true: np.ndarray, labels: Sequence[str]
 ) -> tuple[int, int, int]:
-    """Count the entities of sequences that are found, said and right.
+    """Count the entities of sequences: correctly predicted, predicted, and true ones.
 
     Args:
-        said: Numbers of labels, (B, T).
-        right: Numbers of labels, (B, T); ``IGNORE`` where a step is not scored, which then is in
-            no entity of either side.
-        labels: The labels by number.
+        predicted: Label numbers, (B, T).
+        true: Label numbers, (B, T); a step with ``IGNORE`` is outside of entities on both sides.
+        labels: The labels, indexed by number.
     """
-    hits = found = there = 0
+    hits = predictions = truths = 0
     names = np.array([*labels, OUTSIDE], object)
-    outside = right == IGNORE
-    for of_said, of_right in zip(
-        names[np.where(outside, -1, said)], names[np.where(outside, -1, right)], strict=True
+    ignored = true == IGNORE
+    for predicted_row, true_row in zip(
+        names[np.where(ignored, -1, predicted)], names[np.where(ignored, -1, true)], strict=True
     ):
-        ours, theirs = set(find_entities(of_said)), set(find_entities(of_right))
-        hits, found, there = hits + len(ours & theirs), found + len(ours), there + len(theirs)
-    return hits, found, there
+        ours, theirs = set(find_entities(predicted_row)), set(find_entities(true_row))
+        hits += len(ours & theirs)
+        predictions += len(ours)
+        truths += len(theirs)
+    return hits, predictions, truths
 
 
-def f1_score(hits: float, said: float, right: float) -> float:
-    """The harmonic mean of hits / said and hits / right; 0 where there is nothing at all."""
-    return float(2 * hits / (said + right)) if said + right else 0.0
+def f1_score(hits: float, predictions: float, truths: float) -> float:
+    """Return the harmonic mean of precision and recall; 0 if there is nothing to count."""
+    total = predictions + truths
+    return float(2 * hits / total) if total else 0.0
 
 
 def score_tags(
-    metric: str, said: np.ndarray, right: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
+    metric: str, predicted: np.ndarray, true: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
 ) -> float:
-    """Score labels of sequences that stand behind each other.
+    """Return the score of concatenated sequences of labels.
 
     Args:
         metric: See :func:`check_metric`.
-        said: Numbers of labels, (steps,).
-        right: Numbers of labels, (steps,), ``IGNORE`` where a step is not scored.
-        lengths: Steps of each sequence, (N,).
-        labels: The labels by number.
+        predicted: Label numbers, (steps,).
+        true: Label numbers, (steps,), ``IGNORE`` where a step is not scored.
+        lengths: Length of each sequence, (N,).
+        labels: The labels, indexed by number.
     """
     if metric == ENTITY_F1:
         ends = np.cumsum(lengths)[:-1]
-        pairs = zip(np.split(said, ends), np.split(right, ends), strict=True)
+        pairs = zip(np.split(predicted, ends), np.split(true, ends), strict=True)
         counts = [count_entities(ours[None], theirs[None], labels) for ours, theirs in pairs]
         return f1_score(*np.sum(counts, 0))
-    scored = right != IGNORE
-    said, right = said[scored], right[scored]
+    scored = true != IGNORE
+    predicted, true = predicted[scored], true[scored]
     if metric == "accuracy":
-        return float((said == right).mean())
+        return float((predicted == true).mean())
     classes = np.arange(len(labels))[:, None]
-    hits = ((said == classes) & (right == classes)).sum(1)
-    totals = np.stack([hits, (said == classes).sum(1), (right == classes).sum(1)], 1)
+    hits = ((predicted == classes) & (true == classes)).sum(1)
+    totals = np.stack([hits, (predicted == classes).sum(1), (true == classes).sum(1)], 1)
     if metric == "f1":
         return float(np.mean([f1_score(*counts) for counts in totals if counts.any()]))
     return f1_score(*totals[labels.index(metric.removeprefix(LABEL_F1))])

@@ -18,7 +18,7 @@ from seqnets.datasets.scores.tags import (
     check_metric,
     find_entities,
 )
-from seqnets.datasets.step_inputs import Words, inputs_of
+from seqnets.datasets.step_inputs import Words, read_inputs
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
@@ -134,7 +134,7 @@ def _sequences(outcome: Outcome, batch: Batch) -> list[tuple[np.ndarray, np.ndar
 
 def _words(batch: Batch, known: Known) -> list[list[str]] | None:
     """The words of each row, up to its length; None if steps are not words."""
-    inputs = inputs_of(known)
+    inputs = read_inputs(known)
     if not isinstance(inputs, Words):
         return None
     rows = zip(batch.x.cpu().numpy(), lengths_of(batch), strict=True)

@@ -1,4 +1,4 @@
-"""What the tokens of a text say of its label when their order is not looked at."""
+"""Naive Bayes, a baseline of text classification."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from seqnets.datasets.sequences import Sequences
 
 
 def naive_bayes(train: Sequences, test: Sequences, vocab_size: int, num_classes: int) -> Tensor:
-    r"""Tell the label of each test sequence by its tokens alone, each taken for itself.
+    r"""Classify test sequences by their tokens, as if these were independent given the label.
 
     .. math::
         \hat c = \arg\max_c \, \log p(c) + \sum_t \log p(x_t \mid c)
 
-    with frequencies of the training sequences, one added to each count.
+    with the frequencies of the training sequences and add-one smoothing.
 
     Args:
         train: Sequences of tokens, with one label each.
-        test: Others.
-        vocab_size: Tokens there are, V.
-        num_classes: Labels there are.
+        test: The sequences to classify.
+        vocab_size: Size of the vocabulary, V.
+        num_classes: Number of labels.
 
     Returns:
-        A label for each test sequence, (N,) int64.
+        The predicted label of each test sequence, (N,) int64.
     """
     labels = torch.repeat_interleave(train.y, train.lengths)
     pairs = torch.bincount(labels * vocab_size + train.x, minlength=num_classes * vocab_size)
     counts = pairs.view(num_classes, vocab_size).double() + 1
-    of_token = (counts / counts.sum(1, keepdim=True)).log().T
+    log_likelihood = (counts / counts.sum(1, keepdim=True)).log().T
     priors = (torch.bincount(train.y, minlength=num_classes).double() + 1).log()
-    owner = torch.repeat_interleave(torch.arange(len(test)), test.lengths)
-    scores = priors.expand(len(test), -1).index_add(0, owner, of_token[test.x])
+    row = torch.repeat_interleave(torch.arange(len(test)), test.lengths)
+    scores = priors.expand(len(test), -1).index_add(0, row, log_likelihood[test.x])
     return scores.argmax(1)

@@ -1,0 +1,1 @@
+"""Baselines of datasets: models that need little or no training."""
