@@ -1,6 +1,6 @@
-"""Checks for cells, layers and backends: seqnets' own, and those that users write.
+"""Checks of cells, layers and backends, for seqnets' own and for users' ones.
 
-Nothing here needs pytest: a check returns, or raises an AssertionError with the numbers.
+They do not need pytest: a check returns, or raises an AssertionError that shows the numbers.
 """
 
 from seqnets.testing.backend import check_backend

@@ -1,4 +1,4 @@
-"""One backend against the reference."""
+"""Comparison of a backend with the reference."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from seqnets.testing.laws import agree, perturb
 from seqnets.typing import State
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
-"""By dtype: the largest difference allowed, as a share of the largest number.
+"""Maximum difference from the reference by dtype, relative to the largest value.
 
-A recurrence may make rounding itself grow: the reference's own distance from what it finds for the
-next numbers is allowed too, thirty times over, or from what it finds in float64 if that is more.
+A recurrence may amplify rounding errors. A backend may therefore also differ by thirty times the
+difference of the reference from its result in float64, or for inputs changed by rounding, if that
+is more.
 """
 
 STEPS = (1, 2, 63, 257)
@@ -31,15 +32,15 @@ STEPS = (1, 2, 63, 257)
 
 @dataclass(frozen=True)
 class Variant:
-    """What a call asks for beyond outputs.
+    """Options of a call.
 
     Attributes:
         rows: Sequences in the batch, B.
-        ragged: Lengths from 0 to T, and NaN for padding.
-        resets: New sequences inside rows.
-        reverse: Time runs backwards.
-        given: The state before the first step is given.
-        strided: Neither inputs nor states are contiguous.
+        ragged: Whether there are lengths, from 0 to T, with NaN as padding.
+        resets: Whether there are resets within rows.
+        reverse: Whether time runs backwards.
+        given: Whether the initial state is given.
+        strided: Whether inputs and states are non-contiguous.
     """
 
     rows: int = 5
@@ -50,8 +51,8 @@ class Variant:
     strided: bool = False
 
     def __str__(self) -> str:
-        asked = [name for name, value in vars(self).items() if value is True]
-        return ", ".join([f"B={self.rows}", *asked])
+        options = [name for name, value in vars(self).items() if value is True]
+        return ", ".join([f"B={self.rows}", *options])
 
 
 VARIANTS = (
@@ -76,27 +77,27 @@ def check_backend(
     dtypes: Iterable[torch.dtype] = tuple(TOLERANCES),
     variants: Sequence[Variant] = VARIANTS,
 ) -> dict[str, str]:
-    """Raise unless a backend gives the reference's outputs, states and all gradients.
+    """Check that a backend gives the reference's outputs, final states and all gradients.
 
-    It is compared over sequences of all ``steps`` with each of ``variants``: ragged and full,
-    forwards and backwards, with and without a state, resets and gaps in memory. The memory that
-    it is given holds NaN, which shows where it reads what it has not written.
+    Sequences of all ``steps`` are compared for each of ``variants``: ragged or full, forwards or
+    backwards, with or without an initial state, resets and gaps in memory. New memory is filled
+    with NaN, which reveals reads of uninitialised values.
 
     Args:
-        cell: The recurrence, on the device that the backend is for. Odd sizes find more.
-        backend: The name of the backend that must run.
+        cell: The recurrence, on the backend's device. Odd sizes find more errors.
+        backend: Name of the backend that must run.
         steps: Lengths T of the sequences.
         dtypes: Floating-point types, each a key of ``TOLERANCES``.
-        variants: What the calls ask for; fewer take less time.
+        variants: Options of the calls; fewer take less time.
 
     Returns:
         The variants that the backend refuses, each with its reason.
 
     Raises:
-        AssertionError: A number differs, another backend ran, or the backend refuses everything,
-            or one variant at some T and not at others.
+        AssertionError: A number differs, another backend ran, or the backend refuses all variants,
+            or one at some T only.
         BackendError: No backend has this name.
-        ConfigError: ``cell`` is no cell.
+        ConfigError: ``cell`` is not a cell.
 
     Example:
         >>> check_backend(cells.GRUCell(3, 5), "native")
@@ -112,7 +113,9 @@ def check_backend(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = copy.deepcopy(cell).double()
-        perturb(cell, 0.3 / max(9.0, cell.output_size) ** 0.5)  # not so far that rounding explodes
+        perturb(
+            cell, 0.3 / max(9.0, cell.output_size) ** 0.5
+        )  # small, or rounding errors would explode
         for dtype, variant, T in product(dtypes, variants, steps):
             try:
                 _compare(copy.deepcopy(cell).to(dtype), backend, variant, T)
@@ -122,12 +125,13 @@ def check_backend(
     name = f"{type(cell).__name__} on backend '{backend}'"
     if not ran:
         raise AssertionError(f"{name}: everything is refused: {refused}.")
-    if partly := ran & refused.keys():
-        raise AssertionError(f"{name}: refused at some T or dtype only: {sorted(partly)}.")
+    if sometimes := ran & refused.keys():
+        raise AssertionError(f"{name}: refused at some T or dtype only: {sorted(sometimes)}.")
     return refused
 
 
 def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
+    """Compare one call with the reference; raise AssertionError if anything differs."""
     arguments = arguments_for(cell, variant, T)
     dtype = arguments[0].dtype
     where = f"{type(cell).__name__} on backend '{backend}', T={T}, {variant}, {dtype}"
@@ -145,15 +149,15 @@ def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
         allowed = TOLERANCES[dtype] * max(1.0, largest)
         close = torch.allclose(got[what], numbers, rtol=0, atol=allowed)
         if not close:
-            ways = _of_the_next_numbers, in_double  # either may be near by chance
-            others = others or [way(cell, arguments, variant) for way in ways]
+            perturbations = _with_rounded_inputs, in_double  # either may be close by chance
+            others = others or [run(cell, arguments, variant) for run in perturbations]
             rounding = max((numbers - other[what]).abs().max().item() for other in others)
             allowed = max(allowed, 30 * rounding)
         agree(got[what], numbers, f"{where}: {what} is not the reference's", allowed)
 
 
 def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[str, Tensor]:
-    """What the reference finds in float64."""
+    """Return the reference's results in float64."""
     x, state, *rest = arguments
     state = None if state is None else tuple(part.double() for part in state)
     double = copy.deepcopy(cell).double()
@@ -162,10 +166,10 @@ def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[
     )
 
 
-def _of_the_next_numbers(
+def _with_rounded_inputs(
     cell: Cell, arguments: tuple[Any, ...], variant: Variant
 ) -> dict[str, Tensor]:
-    """What the reference finds for inputs that are larger by a rounding or two."""
+    """Return the reference's results for inputs that differ by about a rounding error."""
     x, *rest = arguments
     x = x * (1 + 4 * torch.finfo(x.dtype).eps)
     return everything(cell, x, *rest, reverse=variant.reverse, backend="reference")
@@ -173,29 +177,33 @@ def _of_the_next_numbers(
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Let every tensor of floating-point numbers that is made without any hold NaN."""
+    """Fill new uninitialised floating-point tensors with NaN."""
 
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def made(*args: Any, **kwargs: Any) -> Tensor:
-            tensor = make(*args, **kwargs)
+    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate_poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            tensor = allocate(*args, **kwargs)
             return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
-        return made
+        return allocate_poisoned
 
-    homes: list[tuple[Any, str]] = [(torch, "empty"), (torch, "empty_like"), (torch, "frombuffer")]
-    homes += [(Tensor, "new_empty")]
-    before = [getattr(home, name) for home, name in homes]
+    allocators: list[tuple[Any, str]] = [
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "frombuffer"),
+        (Tensor, "new_empty"),
+    ]
+    originals = [getattr(owner, name) for owner, name in allocators]
     try:
-        for (home, name), make in zip(homes, before, strict=True):
-            setattr(home, name, poisoned(make))
+        for (owner, name), original in zip(allocators, originals, strict=True):
+            setattr(owner, name, poisoned(original))
         yield
     finally:
-        for (home, name), make in zip(homes, before, strict=True):
-            setattr(home, name, make)
+        for (owner, name), original in zip(allocators, originals, strict=True):
+            setattr(owner, name, original)
 
 
 def arguments_for(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
-    """Inputs, state, lengths and resets, as for ``unroll``."""
+    """Return random inputs, state, lengths and resets for ``unroll``."""
     like = cell._like
     B = variant.rows
 
@@ -208,8 +216,8 @@ def arguments_for(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
         state = tuple(random(B, size) for size in cell.state_sizes)
     if variant.ragged:
         lengths = torch.tensor([T, 0, (T + 1) // 2, 1, T - 1]).repeat(B)[:B].to(x.device)
-        past = torch.arange(T, device=x.device) >= lengths[:, None]
-        x.masked_fill_(past[..., None], float("nan"))
+        outside = torch.arange(T, device=x.device) >= lengths[:, None]
+        x.masked_fill_(outside[..., None], float("nan"))
     if variant.resets:
         resets = (torch.rand(B, T) < 0.2).to(x.device)
     return x, state, lengths, resets
@@ -225,14 +233,14 @@ def everything(
     reverse: bool,
     backend: str,
 ) -> dict[str, Tensor]:
-    """Outputs, final states and all gradients, by name."""
+    """Return outputs, final states and all gradients, by name."""
     wanted = {"x": x.detach().requires_grad_(), **dict(cell.named_parameters())}
     if state is not None:
         state = tuple(part.detach().requires_grad_() for part in state)
         wanted |= _named("initial", cell, state)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same masks, where some are drawn
+        torch.manual_seed(0)  # the same dropout masks in all calls
         y, final = unroll(
             cell, wanted["x"], state, lengths, resets, reverse=reverse, backend=backend
         )

@@ -1,4 +1,4 @@
-"""The laws of a cell, over one sequence and many."""
+"""Check of a cell against the laws of recurrence."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from seqnets.typing import State
 def check_cell(
     factory: Callable[..., Cell], *, input_size: int = 3, skip: Collection[str] = ()
 ) -> None:
-    """Raise unless a cell obeys the laws of recurrence, run by the reference backend.
+    """Check that a cell obeys the laws of recurrence, with the reference backend.
 
-    Rows are independent, chunks give what the whole gives, nothing looks ahead, padding changes
-    nothing, derivatives are right and work under ``torch.func``, copies are equal: see
-    ``seqnets.testing.laws``. The equation itself only a comparison with its paper can check; use
-    :func:`one_unit` and :func:`step`. Everything runs in float64 with random parameters, and
-    leaves the global random state as it was.
+    Rows are independent, chunks give the same as the whole sequence, outputs do not depend on the
+    future, padding changes nothing, derivatives are right and work under ``torch.func``, copies are
+    equal: see ``seqnets.testing.laws``. The equation itself can only be checked against its paper;
+    use :func:`one_unit` and :func:`step`. Everything runs in float64 with random parameters; the
+    global random state is preserved.
 
     Args:
-        factory: Makes the cell: its class with all but ``input_size`` filled in.
+        factory: Creates the cell, given ``input_size``.
         input_size: Features of the input, I.
         skip: Names of laws that need not hold.
 
     Raises:
-        AssertionError: A law is broken; the message names it, the cell and the numbers.
-        ConfigError: ``skip`` names no law, or ``factory`` makes no cells.
+        AssertionError: A law is broken; the message gives the law, the cell and the numbers.
+        ConfigError: A name in ``skip`` is unknown, or ``factory`` does not create cells.
 
     Example:
         >>> check_cell(partial(MyCell, hidden_size=4))
     """
 
     def state_dict(layer: nn.Module, data: Example) -> None:
-        """A new cell with the old one's ``state_dict`` says what the old one says."""
+        """A new cell with the ``state_dict`` of the first gives the same results."""
         other = _Unrolled(factory(input_size=input_size)).double()
         other.load_state_dict(layer.state_dict())
         agree(other(*data), layer(*data), "the new cell")
@@ -56,20 +56,20 @@ def check_cell(
 
 
 def reversal(layer: Any, data: Example) -> None:
-    """Backwards in time is forwards over each row's valid steps in the opposite order."""
+    """Running backwards equals running forwards over each row's valid steps in reverse order."""
     steps = torch.arange(data.x.shape[1], device=data.x.device)
     ends = data.lengths[:, None]
     backwards = torch.where(steps < ends, ends - 1 - steps, steps)
 
-    def turned(tensor: Tensor) -> Tensor:
+    def reordered(tensor: Tensor) -> Tensor:
         return torch.stack([row[order] for row, order in zip(tensor, backwards, strict=True)])
 
-    y, final = layer(turned(data.x), data.state, data.lengths, turned(data.resets))
-    agree(layer(*data, reverse=True), (turned(y), final), "reverse=True")
+    y, final = layer(reordered(data.x), data.state, data.lengths, reordered(data.resets))
+    agree(layer(*data, reverse=True), (reordered(y), final), "reverse=True")
 
 
 class _Unrolled(nn.Module):
-    """A cell as the laws take it."""
+    """A cell as a layer, run by the reference backend."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What is true of every recurrence, whatever its equation.
+"""The laws of recurrence: properties of every recurrent layer, whatever its equation.
 
-A law takes a layer, called as ``layer(x, state, lengths, resets)``, and an example for it. It
-raises where the layer breaks it. Outputs and states may be any nesting of tensors whose first
+A law is a function of a layer, called as ``layer(x, state, lengths, resets)``, and example data. It
+raises an error if the layer breaks it. Outputs and states may be any nesting of tensors whose first
 dimension is the batch.
 """
 
@@ -24,17 +24,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 from seqnets.cells import Cell
 from seqnets.errors import ConfigError
 
-TOLERANCE = 1e-10  # float64, a few steps, sizes below ten: rounding stays far below it
+TOLERANCE = 1e-10  # far above rounding errors in float64 for a few steps and small sizes
 
 
 class Example(NamedTuple):
-    """A small batch with everything that a call may carry, in float64.
+    """A small batch with all arguments of a call, in float64.
 
     Attributes:
         x: Inputs, (B, T, I).
-        state: State before the first step, as the layer takes it.
+        state: State before the first step, in the layer's structure.
         lengths: Valid steps of each row, (B,); one is 0, one is T.
-        resets: Where a new sequence begins inside a row, (B, T) boolean.
+        resets: Steps before which a row's state is reset, (B, T) boolean.
     """
 
     x: Tensor
@@ -47,12 +47,12 @@ Law = Callable[[nn.Module, Example], None]
 
 
 def example(layer: nn.Module, input_size: int, start: Any = None) -> Example:
-    """Random numbers of the shapes that a layer takes.
+    """Create a random example for a layer.
 
     Args:
         layer: The layer.
         input_size: Features of the input, I.
-        start: A state of 4 rows; that of a call if omitted, which breaks where the layer does.
+        start: A state with 4 rows for its structure; if omitted, the layer is called to get one.
     """
     device = next(chain(layer.parameters(), layer.buffers())).device
     x = torch.randn(4, 6, input_size, dtype=torch.float64, device=device)
@@ -63,7 +63,7 @@ def example(layer: nn.Module, input_size: int, start: Any = None) -> Example:
 
 
 def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> None:
-    """Raise an AssertionError that names the first law the layer breaks, and how."""
+    """Raise an AssertionError if the layer breaks a law, with the law and the numbers."""
     for law in laws:
         try:
             law(layer, data)
@@ -74,10 +74,10 @@ def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> Non
 
 
 def without(laws: Sequence[Law], skip: Collection[str]) -> list[Law]:
-    """The laws that are not skipped.
+    """Return the laws that are not skipped.
 
     Raises:
-        ConfigError: No law has the name of one to skip.
+        ConfigError: A name in ``skip`` is unknown.
     """
     if unknown := set(skip) - {law.__name__ for law in laws}:
         names = ", ".join(law.__name__ for law in laws)
@@ -86,25 +86,25 @@ def without(laws: Sequence[Law], skip: Collection[str]) -> list[Law]:
 
 
 def agree(got: Any, expected: Any, what: str, allowed: float = TOLERANCE) -> None:
-    """Raise an AssertionError unless numbers differ by no more than is allowed."""
+    """Raise an AssertionError if numbers differ by more than ``allowed``."""
     torch.testing.assert_close(
         got, expected, rtol=0, atol=allowed, msg=lambda text: f"{what}: {text}"
     )
 
 
 def purity(layer: nn.Module, data: Example) -> None:
-    """A call changes neither its arguments nor its parameters, and says the same again."""
+    """A call changes neither arguments nor parameters, and a second one gives the same."""
     before = copy.deepcopy((data, layer.state_dict()))
 
     with torch.no_grad():
         for arguments in (data, data[:2]):
             first, again = layer(*arguments), layer(*arguments)
-            agree((data, layer.state_dict()), before, "what went in")
+            agree((data, layer.state_dict()), before, "arguments and parameters")
             agree(again, first, "a second call")
 
 
 def rows(layer: nn.Module, data: Example) -> None:
-    """A row alone gives what it gives in a batch."""
+    """A row alone gives the same as in a batch."""
     whole = layer(*data)
 
     for b in range(len(data.x)):
@@ -112,7 +112,7 @@ def rows(layer: nn.Module, data: Example) -> None:
 
 
 def causality(layer: nn.Module, data: Example) -> None:
-    """An output depends on nothing that comes after it."""
+    """An output does not depend on later inputs."""
     future = data.x.clone()
     future[:, 3:] += 1
 
@@ -120,7 +120,7 @@ def causality(layer: nn.Module, data: Example) -> None:
 
 
 def lengths(layer: nn.Module, data: Example) -> None:
-    """A row with padding is the row without it: zeros follow, and the state is the last valid."""
+    """A padded row gives the same as without padding: zeros follow, the state is the last valid."""
     whole = layer(data.x, data.state, data.lengths)
 
     for b, n in enumerate(data.lengths.tolist()):
@@ -131,11 +131,11 @@ def lengths(layer: nn.Module, data: Example) -> None:
 
 
 def padding(layer: nn.Module, data: Example) -> None:
-    """What padding holds changes no output, state or gradient, be it NaN."""
-    past = torch.arange(data.x.shape[1], device=data.x.device) >= data.lengths[:, None]
+    """The values of padding, even NaN, change no output, state or gradient."""
+    outside = torch.arange(data.x.shape[1], device=data.x.device) >= data.lengths[:, None]
 
     def everything(fill: float) -> Any:
-        x = data.x.masked_fill(past[..., None], fill).requires_grad_()
+        x = data.x.masked_fill(outside[..., None], fill).requires_grad_()
         state = tree_map(lambda part: part.clone().requires_grad_(), data.state)
         outcome = layer(x, state, data.lengths, data.resets)
         return outcome, _derivatives(layer, outcome, x, *tree_leaves(state))
@@ -144,7 +144,7 @@ def padding(layer: nn.Module, data: Example) -> None:
 
 
 def resets(layer: nn.Module, data: Example) -> None:
-    """A reset begins a new sequence: its row gives what its parts give alone."""
+    """A reset begins a new sequence: a row gives the same as its parts alone."""
     y, _ = layer(data.x, None, data.lengths, data.resets)
 
     for b, n in enumerate(data.lengths.tolist()):
@@ -156,7 +156,7 @@ def resets(layer: nn.Module, data: Example) -> None:
 
 
 def chunks(layer: nn.Module, data: Example) -> None:
-    """Sequences in chunks, the state carried over, give what they give at once."""
+    """Chunks of sequences with carried state give the same as whole sequences."""
     whole = layer(*data)
     T = data.x.shape[1]
 
@@ -172,7 +172,7 @@ def chunks(layer: nn.Module, data: Example) -> None:
 
 
 def steps(layer: Any, data: Example) -> None:
-    """One ``step`` after the other gives what the sequence gives at once."""
+    """Calls of ``step``, one after the other, give the same as whole sequences."""
     state, outputs = data.state, []
 
     for x in data.x.unbind(1):
@@ -183,7 +183,7 @@ def steps(layer: Any, data: Example) -> None:
 
 
 def emptiness(layer: nn.Module, data: Example) -> None:
-    """No rows give no outputs, with gradients; no steps leave the state as it was."""
+    """A batch without rows gives empty outputs, with gradients; without steps, the same state."""
     none = tree_map(lambda tensor: tensor[:0], data)
     x = none.x.clone().requires_grad_()
     y, state = layer(*none._replace(x=x))
@@ -194,21 +194,21 @@ def emptiness(layer: nn.Module, data: Example) -> None:
 
 
 def names(layer: nn.Module, data: Example) -> None:
-    """What has parameters has one name: to a second, ``torch.func`` does not give them back."""
+    """A module with parameters has one name, as ``torch.func`` would not replace a second one's."""
     first: dict[nn.Module, str] = {}
     for name, module in layer.named_modules(remove_duplicate=False):
         if module in first and module._parameters:
             raise AssertionError(
                 f"{first[module]} and {name} are one {type(module).__name__}, expected one name "
                 f"or two modules.\n"
-                f"  A second one may have the first one's parameters: "
+                f"  A second module may share the parameters of the first: "
                 f"copy.deepcopy(module, {{id(p): p for p in module.parameters()}})."
             )
         first[module] = name
 
 
 def gradients(layer: nn.Module, data: Example) -> None:
-    """First and second derivatives are those that finite differences find."""
+    """First and second derivatives agree with finite differences."""
     function, tensors = _as_function(layer, _first_steps(data, 3))
 
     gradcheck(function, tensors, fast_mode=True)
@@ -216,14 +216,14 @@ def gradients(layer: nn.Module, data: Example) -> None:
 
 
 def usefulness(layer: nn.Module, data: Example) -> None:
-    """Every input, part of the state and parameter changes what comes out."""
+    """The input, all parts of the state and all parameters affect the results."""
     x = data.x.clone().requires_grad_()
     state = tree_map(lambda part: part.clone().requires_grad_(), data.state)
 
     outcome = layer(x, state), layer(x)
     found = _derivatives(layer, outcome, x, *tree_leaves(state))
 
-    unread = _firsts(state) if _has_outputs_alone(layer) else []
+    unread = _first_parts(state) if _has_output_only(layer) else []
     parts = [f"part {i} of the state" for i in range(len(tree_leaves(state)))]
     names = ["the input", *parts, *dict(layer.named_parameters())]
     for name, derivative in zip(names, found, strict=True):
@@ -231,18 +231,18 @@ def usefulness(layer: nn.Module, data: Example) -> None:
             raise AssertionError(f"{name}: shape {tuple(derivative.shape)}, no effect at all.")
 
 
-def _has_outputs_alone(layer: nn.Module) -> bool:
-    """Whether there are cells in whose state the first part is output and no more."""
+def _has_output_only(layer: nn.Module) -> bool:
+    """Return whether a cell never reads the first part of its state, which is only its output."""
     return any(isinstance(cell, Cell) and cell.output_only for cell in layer.modules())
 
 
-def _firsts(state: Any) -> list[int]:
-    """The places of each cell's first part among all parts."""
+def _first_parts(state: Any) -> list[int]:
+    """Return the indices, among all parts of the state, of each cell's first part."""
     if isinstance(state[0], Tensor):
         return [0]
     places, before = [], 0
     for part in state:
-        places += [before + place for place in _firsts(part)]
+        places += [before + place for place in _first_parts(part)]
         before += len(tree_leaves(part))
     return places
 
@@ -252,22 +252,22 @@ def forward_mode(layer: nn.Module, data: Example) -> None:
     function, tensors = _as_function(layer, data)
     v = tuple(torch.randn_like(tensor) for tensor in tensors)
 
-    with warnings.catch_warnings():  # the first call makes torch use torch.jit, and warn of it
+    with warnings.catch_warnings():  # torch's first call uses torch.jit, which warns
         warnings.simplefilter("ignore", DeprecationWarning)
-        outputs, pushed, *_ = jvp(function, tensors, v)
+        outputs, Jv, *_ = jvp(function, tensors, v)
     u = tuple(torch.randn_like(y) for y in outputs)
-    pulled = vjp(function, *tensors)[1](u)
+    uJ = vjp(function, *tensors)[1](u)
 
-    agree(_inner(u, pushed), _inner(pulled, v), "the product with the Jacobian")
+    agree(_inner(u, Jv), _inner(uJ, v), "the product with the Jacobian")
 
 
 def ensembles(layer: nn.Module, data: Example) -> None:
-    """Several models at once under ``torch.func.vmap`` give what each gives."""
+    """Several models under ``torch.func.vmap`` give the same as each alone."""
     models = [layer, copy.deepcopy(layer)]
     perturb(models[1])
 
     stacked, _ = stack_module_state(models)
-    if not stacked:  # without parameters they are all the same
+    if not stacked:  # models without parameters are all the same
         return
     together = vmap(lambda p: functional_call(layer, p, tuple(data)))(stacked)
 
@@ -276,9 +276,9 @@ def ensembles(layer: nn.Module, data: Example) -> None:
 
 
 def per_sample_gradients(layer: nn.Module, data: Example) -> None:
-    """``vmap`` of ``grad`` gives the gradients of each row alone."""
+    """``vmap`` of ``grad`` gives the gradients of each row."""
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
-    if not parameters:  # and no gradients
+    if not parameters:  # there are no gradients
         return
 
     def loss(parameters: Any, row: Example) -> Tensor:
@@ -293,7 +293,7 @@ def per_sample_gradients(layer: nn.Module, data: Example) -> None:
 
 
 def copies(layer: nn.Module, data: Example) -> None:
-    """A deep copy and a pickled one say what the original says."""
+    """A deep copy and a pickled copy give the same as the original."""
     expected = layer(*data)
 
     agree(copy.deepcopy(layer)(*data), expected, "the deep copy")
@@ -319,18 +319,18 @@ LAWS: tuple[Law, ...] = (
     per_sample_gradients,
     copies,
 )
-"""What holds of every layer in one direction of time."""
+"""The laws of every layer that runs forwards in time."""
 
 
 @torch.no_grad()
 def perturb(module: nn.Module, scale: float = 0.3) -> None:
-    """Move every parameter a little, so that none is a zero behind which a mistake can hide."""
+    """Add noise to all parameters, as zeros could hide errors."""
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=scale)
 
 
 def _is_importable(kind: type) -> bool:
-    """Whether pickle finds a class: not where a function or ``parametrize`` has made it."""
+    """Return whether pickle can find a class: not if a function or ``parametrize`` created it."""
     return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
 
 
@@ -355,7 +355,7 @@ def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _scalar(tree: Any) -> Tensor:
-    """A sum with a weight of its own for every place of a row, so that nothing cancels."""
+    """Return a sum with a different weight for each element of a row, so that nothing cancels."""
 
     def weighed(leaf: Tensor) -> Tensor:
         row = leaf.shape[1:]
@@ -370,7 +370,7 @@ def _derivatives(layer: nn.Module, outcome: Any, *inputs: Tensor) -> tuple[Tenso
 
 
 def _as_function(layer: nn.Module, data: Example) -> tuple[Any, tuple[Tensor, ...]]:
-    """The layer as a function of all its floating-point tensors, and these."""
+    """Return the layer as a function of its floating-point tensors, and these tensors."""
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
     leaves = tree_leaves(data.state)
 

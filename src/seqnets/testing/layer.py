@@ -1,4 +1,4 @@
-"""The laws of a layer over sequences."""
+"""Check of a layer against the laws of recurrence."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from seqnets.testing.laws import LAWS, example, obey, perturb, without
 
 
 def check_layer(layer: Any, *, skip: Collection[str] = ()) -> None:
-    """Raise unless a layer obeys the laws of recurrence, by whichever backend it takes.
+    """Check that a layer obeys the laws of recurrence, with any backend that it chooses.
 
-    A copy of it runs in float64, evaluation mode and with random parameters; the layer and the
-    global random state stay as they are.
+    A copy with random parameters runs in float64 and evaluation mode; the layer and the global
+    random state are preserved.
 
     Args:
-        layer: A module with an ``input_size``, called as ``Recurrent`` is.
-        skip: Names of laws that need not hold. A layer in both directions knows the future:
-            "chunks", "steps", "causality". One against time also counts resets from behind:
-            "resets". :class:`Truncated` cuts gradients off on purpose: "gradients".
+        layer: A module with an ``input_size`` and the call signature of ``Recurrent``.
+        skip: Names of laws that need not hold. For a bidirectional layer, which sees the future:
+            "chunks", "steps", "causality"; for a reversed one also "resets". For
+            :class:`Truncated`, which cuts gradients on purpose: "gradients".
 
     Raises:
-        AssertionError: A law is broken; the message names it, the layer and the numbers.
-        ConfigError: ``skip`` names no law.
+        AssertionError: A law is broken; the message gives the law, the layer and the numbers.
+        ConfigError: A name in ``skip`` is unknown.
 
     Example:
         >>> check_layer(Bidirectional(cells.LSTMCell(3, 4)), skip=("chunks", "steps", "causality"))

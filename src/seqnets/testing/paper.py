@@ -1,4 +1,4 @@
-"""Cells in plain floats, to be held against the equations of a paper."""
+"""One-unit cells in plain floats, for comparison with the equations of a paper."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def one_unit(
     d: Sequence[float] | None = None,
     **per_unit: float,
 ) -> GatedCell:
-    """A cell with one input and one unit, whose parameters are the numbers given, in float64.
+    """Create a cell with one input and one unit and the given parameters, in float64.
 
-    Give every gate numbers of its own, or a test does not see two gates that are swapped.
+    Give every gate different numbers; otherwise a test cannot detect that two gates are swapped.
 
     Args:
         cell_cls: The cell's class, or a partial of it.
-        w: Weight of the input, one for each gate of ``inputs``.
-        u: Weight of the recurrence, one for each gate of ``recurrent``.
-        b: Bias of the input; zeros if omitted.
-        d: Bias of the recurrence; zeros if omitted.
-        per_unit: Every further parameter by its name.
+        w: Input weights, one for each gate of ``inputs``.
+        u: Recurrent weights, one for each gate of ``recurrent``.
+        b: Input biases; zeros if omitted.
+        d: Recurrent biases; zeros if omitted.
+        per_unit: All further parameters by name.
 
     Raises:
-        ConfigError: A parameter got no number, or a number has no parameter.
+        ConfigError: A parameter is missing or unknown, or has too few or too many numbers.
     """
     cell = cell_cls(1, 1, dtype=torch.float64)
 
@@ -63,15 +63,15 @@ def one_unit(
 
 @torch.no_grad()
 def step(cell: GatedCell, x: float, *state: float) -> Any:
-    """One step of a cell with one unit, in plain floats.
+    """Take one step of a cell with one unit, in plain floats.
 
     Args:
-        cell: What :func:`one_unit` made.
+        cell: A cell that :func:`one_unit` created.
         x: The input.
         state: The state before the step, in the order of ``states``.
 
     Returns:
-        The state after it: a float if it has one part, else a tuple.
+        The state after the step: a float if it has one part, otherwise a tuple.
     """
     before = tuple(torch.tensor([[part]], dtype=torch.float64) for part in state)
     _, after = cell(torch.tensor([[x]], dtype=torch.float64), before)
