@@ -1,6 +1,6 @@
-"""Report how long a process takes from `import seqnets` to its first training step: medians.
+"""Report the time from `import seqnets` to the first training step, as a median over processes.
 
-By the plain loop, and by the loops in C, which lie compiled in the cache from an earlier process.
+For the plain loop, and for the loops in C, compiled and cached by an earlier process.
 
 python scripts/first_step.py [REPEATS]
 """
@@ -20,14 +20,14 @@ print(time.perf_counter() - start)
 
 
 def seconds(backend: str) -> float:
-    """The time in a fresh process."""
+    """Return the time in a fresh process."""
     command = [sys.executable, "-c", TIMED.format(backend=backend)]
     return float(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 if __name__ == "__main__":
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    seconds("c")  # compiles, if nobody has yet
+    seconds("c")  # compiles, unless the cache has it
     pairs = [(seconds("reference"), seconds("c")) for _ in range(repeats)]
     plain, fused = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
     print(f"plain loop   {plain:6.1f} ms")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whether the engine is right and fast on this machine's GPU, in one call of less than 10 minutes.
+# Check that the engine is correct and fast on this machine's GPU, in less than 10 minutes.
 #
-#     scripts/gpu_acceptance.sh [FOLDER]     # outputs/gpu if it is left out
+#     scripts/gpu_acceptance.sh [FOLDER]     # default: outputs/gpu
 #
-# Each part has a time limit and its log in FOLDER; none stops those after it. A table comes last,
-# and the exit status is 1 if any part failed. PYTHON names the interpreter (python3).
+# Each part has a time limit and a log in FOLDER; a failure does not stop the others. A table comes
+# last, and the exit status is 1 if any part failed. PYTHON is the interpreter (default: python3).
 set -u
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -25,7 +25,7 @@ note() {  # NAME END SECONDS
     names+=("$1") ends+=("$2") times+=("$3")
 }
 
-part() {  # NAME LIMIT COMMAND...: run it for so many seconds at the most, and go on whatever happens
+part() {  # NAME LIMIT COMMAND...: run for at most LIMIT seconds, and record how it ends
     local name=$1 limit=$2 begun=$SECONDS code
     shift 2
     echo "== $name"
@@ -54,7 +54,7 @@ part checks 130 "$python" scripts/gpu_checks.py "$out/checks" --seconds 75 --max
 
 if sanitizer=$(sanitizer); then
     for tool in memcheck racecheck; do
-        # Without torch's own pool each tensor is memory of its own, whose ends are watched.
+        # Without torch's caching allocator, the sanitizer sees the bounds of each tensor.
         part "$tool" 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
             --error-exitcode 9 --print-limit 10 \
             "$python" scripts/gpu_checks.py "$out/$tool" --backend triton,scan --small --seconds 25

@@ -1,11 +1,11 @@
-"""Check the engine on a GPU: that it is right, and what its kernels take of the device.
+"""Check the engine on a GPU: correctness, and the resources of its kernels.
 
 python scripts/gpu_checks.py FOLDER                             # writes FOLDER/checks.json
 compute-sanitizer python scripts/gpu_checks.py FOLDER --small   # in one process, small sizes
 
 Outputs, final states and all gradients are compared with the reference in float64, for a sample of
-all cells, sizes, dtypes, lengths, resets and directions: as many as there is time for. Needs torch
-and what the backend needs, and no more.
+all cells, sizes, dtypes, lengths, resets and directions that is as large as time allows. Needs only
+torch and the dependencies of the backend.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch
 from seqnets import cells
 from seqnets.benchmarking.gate import disagreement
 from seqnets.benchmarking.precision import DTYPES, precision
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.engine import BACKENDS, runs, triton
 from seqnets.engine.request import make_request
@@ -44,30 +44,30 @@ INPUTS = 5
 SIZES = {"T": (1, 2, 63, 257), "H": (1, 3, 17, 64, 257), "rows": (1, 2, 5, 33)}
 FLAGS = ("ragged", "resets", "reverse", "given", "strided")
 ALLOWED = {"float32": 2e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 3e-2}
-"""The largest difference, as a share of the largest number."""
+"""Maximum difference from the reference, relative to its largest value."""
 
 ROUNDING = 30
-"""Where rounding grows: so many times the plain loop's distance from float64 are allowed."""
+"""Maximum difference as a multiple of the plain loop's, for recurrences that amplify rounding."""
 
 LARGEST = {"float16": 2.0**11}
-"""Where numbers are larger, what is computed on the way may not fit into the dtype."""
+"""Largest value up to which intermediate results fit into the dtype."""
 
-PATIENCE = 45.0  # s for one trial, with all that it compiles: then it hangs
+PATIENCE = 45.0  # s; a trial that takes longer, compilation included, counts as hanging
 SMALL = ("LSTMCell", "GRUCell", "MultiplicativeLSTMCell", "MinGRUCell", "LayerNorm(LSTMCell)")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing to check.
+    """A comparison of a backend with the reference.
 
     Attributes:
-        backend: Who is to be right.
-        cell: Which recurrence, a key of :func:`makers`.
-        dtype: A key of ``ALLOWED``.
+        backend: Name of the backend.
+        cell: The cell, a key of :func:`makers`.
+        dtype: The precision, a key of ``ALLOWED``.
         T: Steps.
         H: Units.
-        rows: Sequences, B.
-        flags: Those of ``Variant`` that are set.
+        rows: Number of sequences, B.
+        flags: Options of ``Variant`` that are set.
     """
 
     backend: str
@@ -80,7 +80,7 @@ class Trial:
 
     @property
     def variant(self) -> Variant:
-        """How it is called."""
+        """The variant of the call."""
         return Variant(self.rows, **dict.fromkeys(self.flags, True))
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Trial:
 
 @cache
 def makers() -> dict[str, Callable[[int], cells.Cell]]:
-    """Every cell but convolutions, and layer norm, whose kernels sum over units: from H."""
+    """Return factories, given H, of all cells but convolutions, and of two with layer norm."""
     abstract = cells.Cell, cells.GatedCell, cells.MemoryCell
     known = {
         name: partial(_sized, found)
@@ -114,16 +114,18 @@ def _normed(kind: Any, H: int) -> cells.Cell:
 
 
 def check(trial: Trial, device: torch.device) -> str | None:
-    """What is wrong; None if nothing is.
+    """Return what is wrong as text; None if nothing is.
 
     Raises:
-        BackendError: The backend refuses.
+        BackendError: The backend refuses the request.
     """
     with precision(trial.dtype), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = makers()[trial.cell](trial.H).double()
         with torch.no_grad():
-            perturb(cell, 0.3 / max(9.0, cell.output_size) ** 0.5)  # or rounding would explode
+            perturb(
+                cell, 0.3 / max(9.0, cell.output_size) ** 0.5
+            )  # small, or rounding errors would explode
         cell = cell.to(device, DTYPES[trial.dtype])
         arguments = arguments_for(cell, trial.variant, trial.T)
         call = partial(everything, cell, *arguments, reverse=trial.variant.reverse)
@@ -147,21 +149,21 @@ def check(trial: Trial, device: torch.device) -> str | None:
 
 
 def outcome(trial: Trial, device: torch.device) -> dict[str, str]:
-    """How a trial ended: nothing if it agreed, else why it was refused, or failed."""
+    """Run a trial; return {} if it passes, otherwise why it was refused or failed."""
     try:
         wrong = check(trial, device)
         return {"failed": wrong} if wrong else {}
     except BackendError as error:
         return {"refused": str(error).splitlines()[0].partition("refuses: ")[2] or str(error)}
-    except Exception as error:  # whatever it is, others are to be checked too
-        told = str(error).strip().splitlines() or ["no reason given"]
-        return {"failed": f"{type(error).__name__}: {told[0]}"}
+    except Exception as error:  # one failure must not end the run
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        return {"failed": f"{type(error).__name__}: {lines[0]}"}
 
 
 def refusals(
     backends: Sequence[str], names: Sequence[str], device: torch.device
 ) -> dict[tuple[str, str], str]:
-    """By backend and cell: why it takes none of this cell's requests."""
+    """Return why a backend refuses all requests of a cell, by backend and cell."""
     found = {}
     for name in names:
         cell = makers()[name](4).to(device)
@@ -175,10 +177,10 @@ def refusals(
 
 
 def sample(pairs: Sequence[tuple[str, str]], dtypes: Sequence[str]) -> Iterator[Trial]:
-    """Trials without end, each backend and cell in turn.
+    """Yield trials endlessly, for each backend and cell in turn.
 
-    Of some drawn at random the one is taken that shows most of what was not yet seen: values with
-    this cell, and pairs of values with any.
+    Each is the one, of several random ones, that covers most new values with this cell and new
+    pairs of values.
     """
     draw = random.Random(0)
     seen: set[Any] = set()
@@ -188,29 +190,29 @@ def sample(pairs: Sequence[tuple[str, str]], dtypes: Sequence[str]) -> Iterator[
         flags = tuple(flag for flag in FLAGS if draw.random() < 0.4)
         return Trial(backend, cell, draw.choice(dtypes), flags=flags, **sizes)
 
-    def shown(trial: Trial) -> set[Any]:
+    def covered(trial: Trial) -> set[Any]:
         values = set(vars(trial).items()) - {("flags", trial.flags)}
         values |= {(flag, flag in trial.flags) for flag in FLAGS}
-        alone = {(trial.cell, trial.backend, value) for value in values}
-        return alone | set(map(frozenset, combinations(values, 2)))
+        singles = {(trial.cell, trial.backend, value) for value in values}
+        return singles | set(map(frozenset, combinations(values, 2)))
 
     while pairs:
         for backend, cell in pairs:
-            tried = [drawn(backend, cell) for _ in range(12)]
-            best = max(tried, key=lambda trial: len(shown(trial) - seen))
-            seen |= shown(best)
+            candidates = [drawn(backend, cell) for _ in range(12)]
+            best = max(candidates, key=lambda trial: len(covered(trial) - seen))
+            seen |= covered(best)
             yield best
 
 
 def small(pairs: Sequence[tuple[str, str]], dtypes: Sequence[str]) -> Iterator[Trial]:
-    """Two of few numbers for each: everything at once in the first dtype, nothing in the last."""
+    """Yield two small trials per cell: all options in the first dtype, none in the last."""
     for backend, cell in pairs:
         yield Trial(backend, cell, dtypes[0], 3, 17, 2, ("ragged", "resets", "reverse"))
         yield Trial(backend, cell, dtypes[-1], 3, 64, 5)
 
 
 class Worker:
-    """A process that checks what it is given, and may break without breaking us."""
+    """A process that runs trials, so that a crash does not end this process."""
 
     def __init__(self, device: str, log: Path) -> None:
         self._command = [sys.executable, __file__, "-", "--device", device]
@@ -218,11 +220,11 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, trial: Trial) -> dict[str, Any]:
-        """How a trial ended."""
+        """Run a trial in the process, and return its outcome."""
         return self._answer(json.dumps(asdict(trial)))
 
     def close(self) -> dict[str, Any]:
-        """What its kernels have taken, under "resources"."""
+        """End the process, and return the resources of its kernels, as "resources"."""
         found = self._answer("") if self._process is not None else {}
         self._end()
         return found
@@ -230,7 +232,7 @@ class Worker:
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()  # waits, and closes what leads to it
+            self._process.communicate()  # waits, and closes the pipes
             self._process = None
 
     def _answer(self, line: str) -> dict[str, Any]:
@@ -251,7 +253,7 @@ class Worker:
         try:
             print(line, file=process.stdin, flush=True)
             answer = process.stdout.readline()
-        except BrokenPipeError:  # it ended before it was asked
+        except BrokenPipeError:  # the process has ended already
             answer = ""
         found: dict[str, Any] = json.loads(answer) if answer else {}
         if not answer:
@@ -265,7 +267,7 @@ class Worker:
 
 
 def work(device: torch.device) -> None:
-    """Be a worker: a trial a line comes in, its end a line goes out."""
+    """Run as a worker: read a trial per line from stdin, and write its outcome to stdout."""
     for line in sys.stdin:
         if not line.strip():
             print(json.dumps({"resources": resources()}), flush=True)
@@ -276,20 +278,20 @@ def work(device: torch.device) -> None:
         if "failed" in found:
             try:
                 torch.zeros(1, device=device).item()
-            except RuntimeError:  # an error of the device stays in its process
+            except RuntimeError:  # a device error is permanent for its process
                 found["broken"] = True
         print(json.dumps(found), flush=True)
 
 
 def resources() -> list[dict[str, Any]]:
-    """Registers, spills and memory on chip of each Triton kernel that has run in this process."""
+    """Return registers, spills and shared memory of the Triton kernels run in this process."""
     return triton.resources() if runs["triton"] else []
 
 
 def run(
     trials: Iterator[Trial], seconds: float, device: str, workers: int, folder: Path
 ) -> tuple[dict[Trial, dict[str, Any]], list[dict[str, Any]]]:
-    """Check as many as there is time for: the end of each trial, and of each process."""
+    """Run trials until time is up; return the outcome of each, and the result of each process."""
     end = monotonic() + seconds
     ends: dict[Trial, dict[str, Any]] = {}
     closed: list[dict[str, Any]] = []
@@ -330,7 +332,7 @@ def report(
     closed: list[dict[str, Any]],
     max_spills: int,
 ) -> dict[str, Any]:
-    """Everything that was found, as JSON."""
+    """Return all outcomes as plain values for JSON."""
     every = [kernel for one in closed for kernel in one.get("resources", ())]
     taken = list({json.dumps(kernel): kernel for kernel in every}.values())
     by_backend: dict[str, Any] = {}
@@ -353,7 +355,7 @@ def report(
 
 
 def show(found: dict[str, Any], total: int | None) -> None:
-    """A short table."""
+    """Print a summary."""
     for trial, why in found["failed"].items():
         print(f"FAILED {trial}\n       {why}")
     for taken in found["spilling"]:
@@ -370,33 +372,39 @@ def show(found: dict[str, Any], total: int | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, write and tell; 1 if anything is wrong."""
+    """Check, write and print; return 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where checks.json goes")
-    parser.add_argument("--backend", default="triton,scan", help="whom to check, with commas")
+    parser.add_argument(
+        "--backend", default="triton,scan", help="backends to check, separated by commas"
+    )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default=",".join(ALLOWED), help="with commas")
-    parser.add_argument("--seconds", type=float, default=120, help="no trial begins after them")
-    parser.add_argument("--trials", type=int, help="how many at the most")
+    parser.add_argument("--dtype", default=",".join(ALLOWED), help="separated by commas")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="time after which no trial begins"
+    )
+    parser.add_argument("--trials", type=int, help="maximum number of trials")
     parser.add_argument("--workers", type=int, default=min(8, max(1, (os.cpu_count() or 2) // 2)))
     parser.add_argument("--small", action="store_true", help="few small trials, in this process")
-    parser.add_argument("--max-spills", type=int, default=0, help="of a kernel, more is an error")
-    asked = parser.parse_args(arguments)
-    device, backends, dtypes = asked.device, asked.backend.split(","), asked.dtype.split(",")
+    parser.add_argument(
+        "--max-spills", type=int, default=0, help="maximum bytes that a kernel may spill"
+    )
+    args = parser.parse_args(arguments)
+    device, backends, dtypes = args.device, args.backend.split(","), args.dtype.split(",")
     torch.set_num_threads(1)
-    if str(asked.folder) == "-":
+    if str(args.folder) == "-":
         work(torch.device(device))
         return 0
-    asked.folder.mkdir(parents=True, exist_ok=True)  # workers write their logs there
-    names = SMALL if asked.small else list(makers())
+    args.folder.mkdir(parents=True, exist_ok=True)  # workers write their logs there
+    names = SMALL if args.small else list(makers())
     refused = refusals(backends, names, torch.device(device))
     pairs = [(b, cell) for cell in names for b in backends if (b, cell) not in refused]
-    total = 2 * len(pairs) if asked.small else asked.trials
-    trials = islice((small if asked.small else sample)(pairs, dtypes), total)
-    workers = 0 if asked.small else asked.workers
-    ends, closed = run(trials, asked.seconds, device, workers, asked.folder)
-    found = report(ends, refused, closed, asked.max_spills)
-    write_found(asked.folder / "checks.json", found)
+    total = 2 * len(pairs) if args.small else args.trials
+    trials = islice((small if args.small else sample)(pairs, dtypes), total)
+    workers = 0 if args.small else args.workers
+    ends, closed = run(trials, args.seconds, device, workers, args.folder)
+    found = report(ends, refused, closed, args.max_spills)
+    write_results(args.folder / "checks.json", found)
     show(found, total)
     return 0 if ends and not found["failed"] and not found["spilling"] else 1
 

@@ -1,6 +1,6 @@
-"""Report what `import seqnets` costs beside `import torch`: medians, each in a fresh process.
+"""Report the time that `import seqnets` adds to `import torch`: medians over fresh processes.
 
-Names load when they are used, so the cost of a layer is shown beside that of the bare import.
+Names are imported on first use, so the cost of a layer is shown besides that of the bare import.
 
 python scripts/import_cost.py [REPEATS]
 """
@@ -13,7 +13,7 @@ TIMED = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t
 
 
 def median_seconds(statement: str, repeats: int) -> float:
-    """The median time of a statement."""
+    """Return the median time of a statement in fresh processes."""
     command = [sys.executable, "-c", TIMED.format(statement)]
     runs = (subprocess.run(command, capture_output=True, check=True) for _ in range(repeats))
     return statistics.median(float(run.stdout) for run in runs)

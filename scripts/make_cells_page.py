@@ -1,9 +1,9 @@
-"""Write docs/cells.md: every cell that `seqnets list cells` shows, read off its class.
+"""Write docs/cells.md: every cell that `seqnets list cells` shows, from its class.
 
     python scripts/make_cells_page.py    # a test says when the page is out of date
 
 Equations, states and differences come from the docstrings, the number of parameters from cells of
-several sizes, and backends from what refuses to run them.
+several sizes, and the backends from what the engine refuses.
 """
 
 import inspect
@@ -42,12 +42,12 @@ TERMS = ("I·H", "H²", "H", "I", "1")
 
 
 def make(name: str) -> Any:
-    """What makes the cell of this name."""
+    """Return the cell factory with this name."""
     return build(OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml"), key=name)
 
 
 def class_of(name: str) -> tuple[type[Cell], list[str]]:
-    """The class of the cell, and the names of the options around it."""
+    """Return the class of a cell, and the names of the options around it."""
     config = OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml")
     around = [option._target_.rpartition(".")[2] for option in config.get("options", [])]
     target = config.cell._target_ if around else config._target_
@@ -55,7 +55,7 @@ def class_of(name: str) -> tuple[type[Cell], list[str]]:
 
 
 def parameters(maker: Any, square: bool) -> str:
-    """How many parameters the cell has, as a formula of I and H."""
+    """Return a cell's number of parameters, as a formula of I and H."""
     rows, counts = [], []
     for I, H in [(H, H) for _, H in SIZES] if square else SIZES:
         cell = maker(input_size=I, hidden_size=H)
@@ -77,7 +77,7 @@ def parameters(maker: Any, square: bool) -> str:
 
 
 def backends(maker: Any) -> str:
-    """Which backends run the cell, and why the loops in C do not if they do not."""
+    """Return the backends that run a cell and, if the loops in C do not, the reason."""
     cell = maker(input_size=4, hidden_size=4)
     refusals = seqnets.explain(cell, torch.zeros(2, 3, 4)).refusals
     able = [f"`{name}`" for name in ("c", "scan", "native", "eager") if name not in refusals]
@@ -86,7 +86,7 @@ def backends(maker: Any) -> str:
 
 
 def sections(doc: str) -> dict[str, str]:
-    """The parts of a docstring: what it is, its equations, its state, where it differs."""
+    """Return the parts of a docstring: summary, equations, state, paper and differences."""
     doc = inspect.cleandoc(doc)
     math = re.search(r"\.\. math::\n((?:\n|    .*\n?)+)", doc)
     paragraphs = [p for p in re.split(r"\n\s*\n", doc) if not p.startswith((" ", ".. math"))]
@@ -106,19 +106,19 @@ def sections(doc: str) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """Docstring markup as Markdown, on one line."""
+    """Convert docstring markup to Markdown, on one line."""
     text = re.sub(r":math:`([^`]*)`", r"$\1$", text)
     text = re.sub(r":(?:class|meth|func):`~?([^`]*)`", r"`\1`", text)
     return " ".join(text.replace("``", "`").split())
 
 
 def inherited_doc(kind: type[Cell]) -> str:
-    """The class's docstring, or that of the class whose equation it has."""
+    """Return a class's docstring, or that of the class whose equation it inherits."""
     return inspect.getdoc(kind) or ""
 
 
 def entry(name: str, comment: str) -> tuple[str, str]:
-    """A line of the table, and the cell's section."""
+    """Return a cell's row of the table, and its section."""
     maker = make(name)
     kind, around = class_of(name)
     parts = sections(inherited_doc(kind))
@@ -140,7 +140,7 @@ def entry(name: str, comment: str) -> tuple[str, str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page."""
     comments = options("model/cell", [configs()])
     entries = [entry(name, comment) for name, comment in sorted(comments.items())]
     table = [

@@ -1,4 +1,4 @@
-"""Write docs/kernels.md: the kernels that are printed for two cells, for a GPU.
+"""Write docs/kernels.md: the Triton kernels that are generated for two cells.
 
 python scripts/make_kernels_page.py    # a test says when the page is out of date
 """
@@ -51,7 +51,7 @@ before it.
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page."""
     program = program_of(GRUCell(512, 512))
     tiles = {name: choose(program, name, 64, 2, H200) for name in ("forward", "backward")}
     text = [HEAD.format(why=tiles["forward"].why)]

@@ -1,4 +1,4 @@
-"""Make docs/results.md from the result files of `scripts/reproduce.py` and `scripts/odyssey.py`.
+"""Write docs/results.md from the result files of the other scripts, and the table in README.md.
 
 python scripts/make_results_page.py [--check]
 """
@@ -99,46 +99,46 @@ IN_README = """\
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make docs/results.md, and README.md's table.")
+    parser = argparse.ArgumentParser(description="Write docs/results.md, and README.md's table.")
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     files = sorted((RESULTS / "experiments").glob("*.json"))
     records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    told = {path.stem: comment(path) for path in sorted(EXPERIMENTS.glob("*.yaml"))}
+    titles = {path.stem: comment(path) for path in sorted(EXPERIMENTS.glob("*.yaml"))}
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     made = {
-        PAGE: page(records, told),
-        README: f"{before}{BEGIN}{readme(records, told)}{END}{after}",
+        PAGE: page(records, titles),
+        README: f"{before}{BEGIN}{readme(records, titles)}{END}{after}",
     }
     for path, text in made.items():
-        if not asked.check:
+        if not args.check:
             path.write_text(text, encoding="utf-8")
         elif path.read_text(encoding="utf-8") != text:
             sys.exit(f"{path.name}: is not what scripts/make_results_page.py makes; run it.")
 
 
-def page(records: list[dict[str, Any]], told: dict[str, str]) -> str:
-    """The whole page."""
+def page(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
+    """Return the page."""
     published = [record for record in records if record["published"]]
     return "".join(
         [
             HEAD,
             PUBLISHED,
-            *(published_row(record, told) for record in published),
+            *(published_row(record, titles) for record in published),
             sources(published),
             machines(records),
-            waiting(records, told),
+            waiting(records, titles),
             TASKS,
-            *(task_row(record, told) for record in records),
+            *(task_row(record, titles) for record in records),
             memory_spans(),
             odyssey(),
         ]
     )
 
 
-def readme(records: list[dict[str, Any]], told: dict[str, str]) -> str:
-    """README's table: a row an experiment, of the first seed."""
+def readme(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
+    """Return README's table, with a row per experiment for the first seed."""
     rows = []
     for record in records:
         if record["seed"]:
@@ -146,64 +146,64 @@ def readme(records: list[dict[str, Any]], told: dict[str, str]) -> str:
         best = max if record["mode"] == "max" else min
         name, rival = best(record["rivals"].items(), key=lambda pair: pair[1])
         rows.append(
-            f"| `{record['name']}` | {told[record['name']]} | {named(record['metric'])} | "
+            f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
             f"**{record['ours']:.4g}** | {rival:.4g}, {name} |\n"
         )
     return IN_README + "".join(rows)
 
 
-def published_row(record: dict[str, Any], told: dict[str, str]) -> str:
-    """A line beside what was published."""
+def published_row(record: dict[str, Any], titles: dict[str, str]) -> str:
+    """Return a row that compares with a published result."""
     value, ours = record["published"]["value"], record["ours"]
     reached = ours >= value if record["mode"] == "max" else ours <= value
     return (
-        f"| `{record['name']}` | {told[record['name']]} | {named(record['metric'])} | {value:g} | "
-        f"**{ours:.4g}** | {'reached' if reached else 'not reached'} | {record['seed']} | "
-        f"{minutes(record['seconds'])} | {record['steps']:,} |\n"
+        f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
+        f"{value:g} | **{ours:.4g}** | {'reached' if reached else 'not reached'} | "
+        f"{record['seed']} | {minutes(record['seconds'])} | {record['steps']:,} |\n"
     )
 
 
-def task_row(record: dict[str, Any], told: dict[str, str]) -> str:
-    """A line beside the baselines."""
+def task_row(record: dict[str, Any], titles: dict[str, str]) -> str:
+    """Return a row that compares with the baselines."""
     rivals = ", ".join(f"{name} {value:.4g}" for name, value in record["rivals"].items())
     return (
-        f"| `{record['name']}` | {told[record['name']]} | {named(record['metric'])} | "
+        f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
         f"**{record['ours']:.4g}** | {rivals} | {record['seed']} | {minutes(record['seconds'])} |\n"
     )
 
 
 def named(metric: str) -> str:
-    """A metric for people."""
+    """Return a metric's name with spaces."""
     return metric.replace("_", " ")
 
 
 def minutes(seconds: float) -> str:
-    """A duration for people."""
+    """Return a duration as text."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def comment(path: Path) -> str:
-    """What an experiment's file says of itself, without what is to be given."""
+    """Return an experiment's one-line description, without the options to give."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    said = next(
+    comment_line = next(
         line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line
     )
-    return said.split("; give ")[0]
+    return comment_line.split("; give ")[0]
 
 
 def sources(records: list[dict[str, Any]]) -> str:
-    """Where the published figures are from."""
+    """Return the sources of the published results."""
     found: dict[str, list[str]] = {}
     for record in records:
         names = found.setdefault(record["published"]["source"], [])
         if record["name"] not in names:
             names.append(record["name"])
-    said = (f"{source} (`{'`, `'.join(names)}`)" for source, names in found.items())
-    return "\nPublished in: " + "; ".join(said) + ".\n"
+    lines = (f"{source} (`{'`, `'.join(names)}`)" for source, names in found.items())
+    return "\nPublished in: " + "; ".join(lines) + ".\n"
 
 
 def machines(records: list[dict[str, Any]]) -> str:
-    """What ran them."""
+    """Return the machines that ran the experiments."""
     found = dict.fromkeys(
         f"{r['machine']['gpu'] or r['machine']['processor']}, "
         f"{counted(r['machine']['threads'], 'thread')}, "
@@ -213,8 +213,8 @@ def machines(records: list[dict[str, Any]]) -> str:
     return "\nRun on: " + "; ".join(found) + ".\n"
 
 
-def waiting(records: list[dict[str, Any]], told: dict[str, str]) -> str:
-    """Experiments of published results that have no result file."""
+def waiting(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
+    """Return a table of experiments that have a published result but were not run."""
     ran = {record["name"] for record in records}
     lines = []
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
@@ -223,20 +223,20 @@ def waiting(records: list[dict[str, Any]], told: dict[str, str]) -> str:
             continue
         p = config.published
         lines.append(
-            f"| `{path.stem}` | {told[path.stem]} | {p.metric.replace('_', ' ')} | {p.value:g} | "
+            f"| `{path.stem}` | {titles[path.stem]} | {p.metric.replace('_', ' ')} | {p.value:g} | "
             f"{p.source} |\n"
         )
     return NOT_RUN + "".join(lines) if lines else ""
 
 
 def result(name: str) -> Any:
-    """What a script of its own wrote down; None before it has run."""
+    """Return the results of another script; None if it has not run."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def memory_spans() -> str:
-    """Longest length solved, by cell and units."""
+    """Return the section on memory spans."""
     found = result("memory_span")
     if found is None:
         return ""
@@ -254,7 +254,7 @@ def memory_spans() -> str:
 
 
 def odyssey() -> str:
-    """The small Search Space Odyssey."""
+    """Return the section on the small Search Space Odyssey."""
     found = result("odyssey")
     if found is None:
         return ""

@@ -1,11 +1,15 @@
-"""Measure where the time of a call goes on a GPU: in Python, in launches, or in the kernels.
+"""Measure how the time of a call on a GPU divides into Python, launches and kernels.
 
 python scripts/measure_host.py --output FILE
 
-For each case and contestant: ``ms``, calls one after the other, all contestants in turn, and
-``one_thread_ms``, the same where autograd has no thread of its own; ``host_us``, until Python has a
-call behind it while the GPU is idle; ``device_us``, all kernels; ``kernels``, the longest of them:
-µs, how often, name. "native, once" is native without what lets it be derived a second time.
+For each case and contestant:
+
+- ``ms``: consecutive calls, contestants in turn; ``one_thread_ms``: the same with autograd in the
+  calling thread;
+- ``host_us``: time until a call returns to Python, starting with an idle GPU;
+- ``device_us``: time of all kernels; ``kernels``: the longest ones, as µs, count and name.
+
+"native, once" is native without the hook for second derivatives.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Absent, Workload, auto, backend, make_workload
 from seqnets.benchmarking.precision import precision
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 from seqnets.benchmarking.torch_nn import torch_nn
 from seqnets.engine import native
@@ -50,13 +54,13 @@ CASES = [
     ("MinGRUCell", "bfloat16", 16, 1024, 512),
 ]
 KERNELS = 6
-SECONDS = 0.3  # for the rounds of a case
+SECONDS = 0.3  # time for the rounds of a case
 
 Run = Callable[[], Any]
 
 
 def contestants(work: Workload) -> dict[str, Run]:
-    """Those that can run a case."""
+    """Return the contestants that can run a case."""
     found: dict[str, Run] = {}
     builders = {name: partial(backend, name) for name in ("triton", "scan", "native")}
     for name, build in {"torch.nn": torch_nn, **builders, "auto": auto}.items():
@@ -65,7 +69,7 @@ def contestants(work: Workload) -> dict[str, Run]:
             contestant.run()
         except (Absent, BackendError):
             continue
-        if contestant.outcome is not None:  # else it is another cell
+        if contestant.outcome is not None:  # otherwise it computes another cell
             found[name] = contestant.run
     if "native" in found:
         found["native, once"] = partial(once, found["native"])
@@ -73,16 +77,16 @@ def contestants(work: Workload) -> dict[str, Run]:
 
 
 def once(run: Run) -> None:
-    """A call of native whose gradient has no derivative."""
-    kept, native.let_derive_twice = native.let_derive_twice, lambda cell, y: None
+    """Call native without the hook for second derivatives."""
+    hook, native.let_derive_twice = native.let_derive_twice, lambda cell, y: None
     try:
         run()
     finally:
-        native.let_derive_twice = kept
+        native.let_derive_twice = hook
 
 
 def measured(runs: dict[str, Run]) -> dict[str, Any]:
-    """Where the time of a call goes."""
+    """Return the times of each contestant."""
     rows = {
         name: {"ms": round(times.median, 4)} for name, times in race(runs, SECONDS, CUDA).items()
     }
@@ -96,36 +100,36 @@ def measured(runs: dict[str, Run]) -> dict[str, Any]:
 
 
 def on_device(run: Run) -> dict[str, Any]:
-    """What the kernels of a call take."""
-    with profile(activities=[ProfilerActivity.CUDA]) as watched:
+    """Return the time of a call's kernels."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
     kernels = [
         [round(event.device_time_total, 1), event.count, event.key[:60]]
-        for event in watched.key_averages()
+        for event in profiler.key_averages()
         if event.device_time_total
     ]
     kernels.sort(reverse=True)
-    whole = round(sum(took for took, *_ in kernels), 1)
-    return {"device_us": whole, "kernels": kernels[:KERNELS]}
+    total = round(sum(microseconds for microseconds, *_ in kernels), 1)
+    return {"device_us": total, "kernels": kernels[:KERNELS]}
 
 
 def host_us(run: Run) -> int:
-    """Microseconds until a call is behind Python, which waits for nobody."""
-    took = []
+    """Return the median time until a call returns to Python, in µs."""
+    times = []
     for _ in range(9):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         run()
-        took.append(time.perf_counter() - began)
-    return round(1e6 * statistics.median(took))
+        times.append(time.perf_counter() - start)
+    return round(1e6 * statistics.median(times))
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure all cases, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     cases = [
         Case(name, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
         for name, dtype, B, T, H in CASES
@@ -139,8 +143,8 @@ def main() -> None:
         with precision(case.dtype), graph:
             found = measured(contestants(make_workload(case, makers[case.cell], CUDA)))
         rows.append({"case": case.title, "sizes": case.sizes} | found)
-        print(case.title, case.sizes, *(f"{who} {row}" for who, row in found.items()), sep="\n  ")
-    write_found(asked.output, {"rows": rows})
+        print(case.title, case.sizes, *(f"{name} {row}" for name, row in found.items()), sep="\n  ")
+    write_results(args.output, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Measure what a training step of an output layer and its loss takes: time and memory.
+"""Measure time and memory of a training step of an output layer and its loss.
 
     python scripts/measure_linear_cross_entropy.py
 
-A matrix with cross-entropy against FusedSoftmax, on the CPU, at the sizes of a model of Penn
-Treebank's words and of one of 32,000 pieces. Nothing else should be running. Writes
-benchmarks/results/linear_cross_entropy.json; ratios are those of FusedSoftmax to the other.
+Compares a linear layer and cross entropy with FusedSoftmax, on the CPU, at the sizes of a model of
+the Penn Treebank and of one with 32,000 byte pairs. The machine should be idle. Writes
+benchmarks/results/linear_cross_entropy.json; ratios are FusedSoftmax divided by the other.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.benchmarking.memory import peak_memory
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 from seqnets.models import FusedSoftmax
 
@@ -26,10 +26,10 @@ SEPARATE, FUSED = "linear and cross-entropy", "fused"
 
 
 def main() -> None:
-    """Print and write ms and MiB."""
+    """Measure, print and write ms and MiB."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="for each size")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     device, rows = torch.device("cpu"), []
     for B, T, H, V in SIZES:
         torch.manual_seed(0)
@@ -38,9 +38,9 @@ def main() -> None:
         losses = {SEPARATE: partial(separate, head), FUSED: head.loss}
         runs = {name: partial(step, loss, head, y, targets) for name, loss in losses.items()}
         for right, found in zip(*(run() for run in runs.values()), strict=True):
-            allowed = 1e-4 * right.abs().max().item()  # who disagrees is not timed
+            allowed = 1e-4 * right.abs().max().item()  # check before timing
             torch.testing.assert_close(found, right, rtol=0, atol=allowed)
-        times = race(runs, asked.seconds, device)
+        times = race(runs, args.seconds, device)
         row = {"B": B, "T": T, "H": H, "V": V}
         row["ms"] = {name: round(took.median, 1) for name, took in times.items()}
         row["iqr"] = {name: round(took.iqr, 1) for name, took in times.items()}
@@ -49,16 +49,16 @@ def main() -> None:
             row[f"{unit} ratio"] = round(row[unit][FUSED] / row[unit][SEPARATE], 3)
         rows.append(row)
         print(row)
-    write_found(RESULT, {"threads": torch.get_num_threads(), "rows": rows})
+    write_results(RESULT, {"threads": torch.get_num_threads(), "rows": rows})
 
 
 def separate(head: FusedSoftmax, y: Tensor, targets: Tensor) -> Tensor:
-    """Make all logits, then the loss of them."""
+    """Return the loss from all logits."""
     return F.cross_entropy(head(y).flatten(0, 1), targets.flatten(), reduction="sum")
 
 
 def step(loss, head: FusedSoftmax, y: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of the mean loss."""
+    """Return the gradients of the mean loss."""
     return torch.autograd.grad(loss(y, targets) / targets.numel(), [y, *head.parameters()])
 
 

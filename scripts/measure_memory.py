@@ -1,4 +1,4 @@
-"""Measure the memory of a training step by torch.nn, and by seqnets in full and in lean memory.
+"""Measure the memory of a training step of torch.nn, and of seqnets with memory full and lean.
 
 python scripts/measure_memory.py    # writes benchmarks/results/memory.json
 """
@@ -9,7 +9,7 @@ import torch
 
 from seqnets import Recurrent
 from seqnets.benchmarking.memory import peak_memory
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.cells import GRUCell, LSTMCell
 
 RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "memory.json"
@@ -17,7 +17,7 @@ B, T, H = 16, 512, 256
 
 
 def main() -> None:
-    """Print and write MiB."""
+    """Measure, print and write MiB."""
     x = torch.randn(B, T, H, requires_grad=True)
     rows = {}
     for name, cell_class in (("LSTM", LSTMCell), ("GRU", GRUCell)):
@@ -32,7 +32,7 @@ def main() -> None:
             step()
             rows.setdefault(name, {})[kind] = round(peak_memory(step, x.device), 1)
         print(name, rows[name])
-    write_found(RESULT, {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows})
+    write_results(RESULT, {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows})
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Measure how long each kind of cell remembers: the longest task that it solves, by its width.
+"""Measure how long cells remember: the longest task that each solves, by number of units.
 
     python scripts/measure_memory_span.py --task copy --cells rnn,lstm --widths 16,32
 
-For each cell (a name of configs/model/cell) and width, a model of one layer is trained anew at each
-length: the shortest, then double that, and so on up to the longest, or to the first that is not
-solved. Solved means, on 1,000 sequences of their own: an accuracy of 0.99, or a hundredth of the
-squared error of always saying 1. A model has so many steps of Adam on new sequences to get there,
-at one of the rates, which are tried one after the other.
+For each cell (a name in configs/model/cell) and width, a model with one layer is trained from
+scratch at each length: the shortest, double that, and so on, up to the longest or the first that is
+not solved. Solved means, on 1,000 held-out sequences, an accuracy of 0.99, or a hundredth of the
+squared error of the best baseline. A model is trained with Adam for at most --steps steps on new
+sequences, at each of the rates in turn.
 
-What is found is written after each training, so that the same command goes on where it was stopped.
-With --output FILE.json the picture is FILE.png.
+The output is written after each training, so the same command continues an interrupted run. With
+--output FILE.json, the plot is FILE.png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.cli.build import build
 from seqnets.datasets import Adding, Copy, Recall, SequenceData
 from seqnets.insight.spans import span_lines
@@ -38,7 +38,15 @@ CHECKED_EVERY = 100
 
 
 class Task(NamedTuple):
-    """Data of a length, the model's class, the objective, what it is called, the first length."""
+    """A synthetic task.
+
+    Attributes:
+        data: Creates the data for a length.
+        model: The model's class.
+        objective: The objective.
+        title: Title for the plot.
+        shortest: The first length to try.
+    """
 
     data: Callable[..., SequenceData]
     model: Callable[..., torch.nn.Module]
@@ -63,41 +71,41 @@ TASKS = {
 
 
 def main() -> None:
-    """Measure what is not yet known, write and draw."""
-    asked = arguments()
-    task = TASKS[asked.task]
+    """Run the trainings that are missing, write the results and plot them."""
+    args = arguments()
+    task = TASKS[args.task]
     settings = {
-        "task": asked.task,
+        "task": args.task,
         "shortest": task.shortest,
-        "longest": asked.longest,
-        "steps": asked.steps,
+        "longest": args.longest,
+        "steps": args.steps,
         "batch": BATCH,
-        "rates": asked.rates,
+        "rates": args.rates,
     }
-    tried = resumed(asked.output, settings)
-    for name in asked.cells:
-        for width in asked.widths:
+    tried = resumed(args.output, settings)
+    for name in args.cells:
+        for width in args.widths:
             length = task.shortest
-            while length <= asked.longest:
+            while length <= args.longest:
                 key = {"cell": name, "units": width, "length": length}
                 known = [entry for entry in tried if key.items() <= entry.items()]
                 if not known:
-                    known = [{**key, **solve(task, name, width, length, asked.steps, asked.rates)}]
+                    known = [{**key, **solve(task, name, width, length, args.steps, args.rates)}]
                     tried += known
-                    write(asked.output, settings, tried)
+                    write(args.output, settings, tried)
                     print(known[0], flush=True)
                 if not known[0]["solved"]:
                     break
                 length *= 2
-    found = spans(tried, asked.longest)
-    title = f"{task.title}: {asked.steps:,} steps of {BATCH} sequences"
-    figure = span_lines(found, task.shortest, asked.longest, title)
-    figure.savefig(asked.output.with_suffix(".png"), dpi=150)
-    print(f"Written: {asked.output} and its picture.")
+    found = spans(tried, args.longest)
+    title = f"{task.title}: {args.steps:,} steps of {BATCH} sequences"
+    figure = span_lines(found, task.shortest, args.longest, title)
+    figure.savefig(args.output.with_suffix(".png"), dpi=150)
+    print(f"Written: {args.output} and its picture.")
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure how long each kind of cell remembers.")
     listed = {"type": lambda text: text.split(",")}
     numbers = {"type": lambda text: [int(number) for number in text.split(",")]}
@@ -117,7 +125,7 @@ def arguments() -> argparse.Namespace:
 def solve(
     task: Task, name: str, width: int, length: int, steps: int, rates: list[float]
 ) -> dict[str, Any]:
-    """Train at each rate until one solves the task; whether, at which rate and step, how well."""
+    """Train at each rate until one solves the task; return the best score, its rate and step."""
     data = task.data(length, train_size=steps * BATCH, batch_size=BATCH)
     best: dict[str, Any] = {}
     started = time.monotonic()
@@ -142,7 +150,7 @@ def solve(
 
 
 def judge(objective: Objective, model: torch.nn.Module, data: SequenceData) -> tuple[float, bool]:
-    """The metric that counts on the test part, and whether that is a solution."""
+    """Return the main metric on the test part, and whether it counts as solved."""
     metric = objective.metrics(data.describe())[objective.metric]
     model.eval()
     with torch.no_grad():
@@ -161,13 +169,13 @@ def better(objective: Objective, score: float, than: float) -> bool:
 
 
 def cell_factory(name: str) -> Any:
-    """What makes the cells of a file of configs/model/cell."""
+    """Return the cell factory of a file in configs/model/cell."""
     path = ROOT / "configs" / "model" / "cell" / f"{name}.yaml"
     return build(OmegaConf.to_container(OmegaConf.load(path)), [], f"model/cell={name}")
 
 
 def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]]:
-    """The longest length solved, 0 where none was, by cell and units; of those that are done."""
+    """Return the longest length solved, 0 for none, by cell and units, if all were tried."""
     pairs: dict[tuple[str, int], dict[int, bool]] = {}
     for entry in tried:
         pairs.setdefault((entry["cell"], entry["units"]), {})[entry["length"]] = entry["solved"]
@@ -180,7 +188,7 @@ def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]
 
 
 def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a file of the same settings already has."""
+    """Return the trainings in an earlier output with the same settings."""
     if not path.exists():
         return []
     known = json.loads(path.read_text(encoding="utf-8"))
@@ -188,9 +196,9 @@ def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write(path: Path, settings: dict[str, Any], tried: list[dict[str, Any]]) -> None:
-    """Everything found so far, with where it comes from."""
+    """Write all results so far."""
     found = spans(tried, settings["longest"])
-    write_found(path, {"settings": settings, "spans": found, "tried": tried})
+    write_results(path, {"settings": settings, "spans": found, "tried": tried})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure rows of different lengths, packed, against torch.nn: a training step and a forward pass.
+"""Compare packed sequences of different lengths with torch.nn: training step and forward pass.
 
 python scripts/measure_padding.py    # writes benchmarks/results/padding.json, in a minute
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import seqnets
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -26,23 +26,23 @@ LENGTHS = {
 
 
 def forward(layer: nn.Module, packed: PackedSequence) -> Tensor:
-    """Outputs, without a gradient."""
+    """Return the outputs, without gradients."""
     with torch.no_grad():
         return layer(packed)[0].data
 
 
 def training(layer: nn.Module, packed: PackedSequence) -> tuple[Tensor, ...]:
-    """Gradients of all parameters."""
+    """Return the gradients of all parameters."""
     return torch.autograd.grad(layer(packed)[0].data.sum(), list(layer.parameters()))
 
 
 def main() -> None:
-    """Print and write milliseconds."""
+    """Measure, print and write times in ms."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     rows = []
-    for cell, (told, lengths) in ((c, each) for c in ("LSTM", "GRU") for each in LENGTHS.items()):
+    for cell, (title, lengths) in ((c, each) for c in ("LSTM", "GRU") for each in LENGTHS.items()):
         packed = pack_padded_sequence(torch.randn(max(lengths), B, I), torch.tensor(lengths))
         layers = {"torch.nn": getattr(nn, cell)(I, H), "seqnets": getattr(seqnets, cell)(I, H)}
         layers["seqnets"].load_state_dict(layers["torch.nn"].state_dict())
@@ -52,12 +52,12 @@ def main() -> None:
             times = race(runs, 3.0, torch.device("cpu"))
             ratio = times["torch.nn"].median / times["seqnets"].median
             rows.append(
-                {"cell": cell, "lengths": told, "pass": pass_.__name__, "ratio": round(ratio, 2)}
+                {"cell": cell, "lengths": title, "pass": pass_.__name__, "ratio": round(ratio, 2)}
                 | {name: round(time.median, 3) for name, time in times.items()}
             )
             print(rows[-1])
     sizes = {"B": B, "T": T, "I": I, "H": H}
-    write_found(asked.results / "padding.json", {"sizes": sizes, "ms": rows})
+    write_results(args.results / "padding.json", {"sizes": sizes, "ms": rows})
 
 
 if __name__ == "__main__":

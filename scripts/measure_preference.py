@@ -1,12 +1,12 @@
-"""Measure where torch's own code is faster than ours, for engine/preference.json.
+"""Measure where torch's kernels are faster than seqnets', for engine/preference.json.
 
-    python scripts/measure_preference.py --products       # products of matrices: first, in a minute
+    python scripts/measure_preference.py --products       # matrix products: first, in a minute
     python scripts/measure_preference.py                  # the loops in C, about 5 minutes
-    python scripts/measure_preference.py --threads 1      # the same on one core, a table of its own
-    python scripts/measure_preference.py --device cuda    # those in Triton
+    python scripts/measure_preference.py --threads 1      # the same on one core, a separate table
+    python scripts/measure_preference.py --device cuda    # the kernels in Triton
 
-Nothing else should be running. Cells whose equations torch has no kernel for are not in the table:
-they have no choice.
+The machine should be idle. Only cells with a kernel in torch are in the table, as there is no
+choice for the others.
 """
 
 import argparse
@@ -49,11 +49,11 @@ SIZES_OF_CUDA = {
     "tf32": {LSTMCell: _NARROW, GRUCell: _NARROW, RNNCell: [*_NARROW, (16, 128, 256)]},
     "float32": {LSTMCell: _NARROW, GRUCell: _NARROW, RNNCell: [*_NARROW, (16, 128, 256)]},
 }
-"""Where cuDNN runs all steps in one launch; elsewhere nobody asks for it first."""
+"""Sizes at which cuDNN runs all steps in one launch; the table is not consulted at others."""
 
 
 def cases(device: str) -> Iterator[tuple[Case, type]]:
-    """What is measured on a device, and the cell of each case."""
+    """Yield the cases of a device, each with its cell class."""
     sizes = {"float32": dict.fromkeys(CELLS, SIZES)} if device == "cpu" else SIZES_OF_CUDA
     for dtype, of_cells in sizes.items():
         for pass_, (cell, of_cell) in product(("training", "forward"), of_cells.items()):
@@ -63,11 +63,11 @@ def cases(device: str) -> Iterator[tuple[Case, type]]:
 
 
 SIZES_OF_PRODUCTS = [*product((1, 16, 128, 1024, 8192), (4, 32, 256, 2048), (4, 32, 256, 2048))]
-"""m, k and n of a product of (m, k) and (k, n)."""
+"""(m, k, n) of products of matrices (m, k) and (k, n)."""
 
 
 def products() -> dict[str, Any]:
-    """The time of our product of two matrices over that of torch's."""
+    """Return the time of seqnets' matrix product divided by that of torch's, by size."""
     found = []
     for m, k, n in SIZES_OF_PRODUCTS:
         a, b, out = torch.randn(m, k), torch.randn(n, k).T, torch.empty(m, n)
@@ -82,7 +82,7 @@ def products() -> dict[str, Any]:
 
 
 def speed_of_native(work: Workload, device: str) -> float:
-    """The time of our loops over that of torch's kernel."""
+    """Return the time of seqnets' loops divided by that of torch's kernel."""
     names = LOOPS[device], "native"
     runs = {name: backend(name, work).run for name in names}
     with precision(work.case.dtype):
@@ -91,11 +91,11 @@ def speed_of_native(work: Workload, device: str) -> float:
 
 
 def measured(device: str) -> dict[str, Any]:
-    """The table of a device: by dtype on a GPU, then by pass and cell."""
+    """Return the table of a device: by dtype on a GPU, then by pass and cell."""
     if device == "cuda":
         compile_ahead([case for case, _ in cases(device)], {c.__name__: c for c in CELLS})
     table: dict[str, Any] = {}
-    gc.freeze()  # what is there already is not looked at again before each case
+    gc.freeze()  # exempts existing objects from the collection before each case
     for case, cell in cases(device):
         with torch.set_grad_enabled(case.pass_ == "training"):
             speed = speed_of_native(make_workload(case, cell, torch.device(device)), device)
@@ -106,29 +106,29 @@ def measured(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all sizes of a device and write them into the table."""
+    """Measure all sizes of a device, and update the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--products", action="store_true")
     parser.add_argument("--device", choices=LOOPS, default="cpu")
-    parser.add_argument("--threads", type=int, help="as many as torch takes if omitted")
+    parser.add_argument("--threads", type=int, help="torch's default if omitted")
     parser.add_argument("--output", type=Path, default=TABLE)
-    asked = parser.parse_args()
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
-    whole = json.loads(TABLE.read_text(encoding="utf-8"))
+    args = parser.parse_args()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    tables = json.loads(TABLE.read_text(encoding="utf-8"))
     surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
-    kind = "products" if asked.products else asked.device
+    kind = "products" if args.products else args.device
     if kind == "cpu" and torch.get_num_threads() == 1:
         kind = "cpu_alone"
     if kind != "cuda":
         kind = of_processor(kind)
-    found = products() if asked.products else {"speed_of_native": measured(asked.device)}
-    whole[kind] = surroundings | found
-    text = json.dumps(whole, indent=1)
+    found = products() if args.products else {"speed_of_native": measured(args.device)}
+    tables[kind] = surroundings | found
+    text = json.dumps(tables, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text
     )
-    asked.output.write_text(text + "\n", encoding="utf-8")
+    args.output.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Measure what the command line costs: steps a second of a language model of PTB's words.
+"""Measure the overhead of the command line: steps per second of a language model of the PTB.
 
     python scripts/measure_training.py --output FILE [--data FOLDER] [--device cuda|cpu]
 
-Four runs take turns: `seqnets train` as it stands (progress bar, TensorBoard, guards), the same
-without TensorBoard, both in processes of their own as a user starts them, the same model in a bare
-loop, and that loop with torch.nn.LSTM in the model. A turn is so many steps; the device is waited
-for at its ends alone, and a process whose turn is over stops until the next, so that a machine that
-is slow for a while is slow for all. A ratio is the median over rounds. How many batches a second
-the data loader gives by itself is noted too. Without --data the text is random words, as many and
-as different as those of PTB.
+Four runs take turns: `seqnets train` with its defaults (progress bar, TensorBoard, guards), the
+same without TensorBoard, both in separate processes as a user starts them, the same model in a
+bare loop, and that loop with torch.nn.LSTM in the model. A turn is a number of steps, between which
+the device is not synchronised; a process is stopped until its next turn, so disturbances of the
+machine affect all runs alike. Ratios are medians over rounds. The batches per second of the data
+loader alone are measured too. Without --data, the text is random words with the PTB's length and
+vocabulary size.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from seqnets import engine
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.cells import LSTMCell
 from seqnets.datasets import PennTreebank
 from seqnets.layers import detach
@@ -47,14 +47,14 @@ V = 10_000
 COMMAND, QUIET = "seqnets train", "seqnets train logger=none"
 BARE, TORCH, LOADER = "bare loop", "bare loop, nn.LSTM", "data loader alone"
 MISSING: list[str] = []
-"""What was to be measured and was not."""
+"""Measurements that could not be made."""
 BACKENDS: dict[str, dict[str, int]] = {}
-"""How often each of the engine's backends ran: in a loop's last turn, in a command so far."""
+"""How often each backend ran: in the last turn of a loop, or since the start of a command."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment's sizes: those of configs/experiment/ptb_*.yaml, which the run checks."""
+    """Sizes of configs/experiment/ptb_*.yaml; the run checks that they agree."""
 
     H: int
     T: int
@@ -73,18 +73,18 @@ RECIPES = {
 
 
 class Turns(Callback):
-    """Train so many steps at a time, note what they took, and stop until someone says go on."""
+    """Callback that writes the time of each turn, then stops the process until it is continued."""
 
     def __init__(self, warmup: int, steps: int, path: str) -> None:
         self.warmup, self.steps, self.path = warmup, steps, Path(path)
-        self.began = 0.0
+        self.start = 0.0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Wait for the device at the ends of turns only."""
+        """Synchronise the device at the end of a turn only."""
         done = trainer.global_step - self.warmup
         if done < 0 or done % self.steps:
             return
-        seconds = clock(pl_module.device) - self.began
+        seconds = clock(pl_module.device) - self.start
         seen = {
             "seconds": seconds,
             "shapes": [list(p.shape) for p in pl_module.model.parameters()],
@@ -92,7 +92,7 @@ class Turns(Callback):
         }
         self.path.write_text(json.dumps(seen), encoding="utf-8")
         os.kill(os.getpid(), signal.SIGSTOP)
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
 
 class TorchModel(nn.Module):
@@ -109,13 +109,13 @@ class TorchModel(nn.Module):
             nn.init.uniform_(parameter, -recipe.init_range, recipe.init_range)
 
     def forward(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Logits and state."""
+        """Return logits and state."""
         y, state = self.recurrent(self.dropout(self.embedding(tokens)), state)
         return self.output(self.dropout(y)), state
 
 
 class BareLoop:
-    """Training as PyTorch's tutorials write it; batches are cut from one tensor on the device."""
+    """A training loop as in PyTorch's tutorials; batches are slices of one tensor on the device."""
 
     def __init__(self, model: nn.Module, rows: Tensor, recipe: Recipe) -> None:
         self.model, self.recipe = model.to(rows.device), recipe
@@ -131,7 +131,7 @@ class BareLoop:
                 yield rows[:, start:end], rows[:, start + 1 : end + 1], start > 0
 
     def step(self) -> None:
-        """One batch."""
+        """Train on one batch."""
         x, y, carry = next(self.chunks)
         self.optimizer.zero_grad()
         logits, state = self.model(x, self.state if carry else None)
@@ -141,33 +141,33 @@ class BareLoop:
         self.state = detach(state)
 
     def turn(self, steps: int) -> float:
-        """The seconds that so many steps take."""
+        """Return the time of some steps, in seconds."""
         device = next(self.model.parameters()).device
-        began = clock(device)
+        start = clock(device)
         for _ in range(steps):
             self.step()
-        return clock(device) - began
+        return clock(device) - start
 
 
 class Command:
-    """`seqnets train` by its own entry point, in a process of its own; its bar goes to a file."""
+    """`seqnets train` in a separate process, with its progress bar written to a file."""
 
-    def __init__(self, given: argparse.Namespace, data: Path, folder: Path, *more: str) -> None:
+    def __init__(self, args: argparse.Namespace, data: Path, folder: Path, *more: str) -> None:
         script = Path(__file__)
         path = os.pathsep.join(filter(None, [str(script.parent), os.environ.get("PYTHONPATH")]))
-        # rich draws its bar where it believes in a terminal
+        # makes rich draw the progress bar although this is not a terminal
         terminal = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}
         folder.mkdir()
         self.seen, self.screen = folder / "turn.json", folder / "screen.txt"
         turns = f"{script.stem}.{Turns.__name__}"
         arguments = [
-            f"experiment=ptb_{given.model}", f"dataset.root='{data}'", f"output='{folder}'",
-            f"trainer={'gpu' if given.device == 'cuda' else 'cpu'}",
-            f"trainer.max_steps={given.warmup + given.rounds * given.steps + 1}",
+            f"experiment=ptb_{args.model}", f"dataset.root='{data}'", f"output='{folder}'",
+            f"trainer={'gpu' if args.device == 'cuda' else 'cpu'}",
+            f"trainer.max_steps={args.warmup + args.rounds * args.steps + 1}",
             "trainer.max_epochs=-1", "+trainer.limit_test_batches=0", f"allow=[{script.stem}]",
-            f"+callbacks.turns._target_={turns}", f"+callbacks.turns.warmup={given.warmup}",
-            f"+callbacks.turns.steps={given.steps}", f"+callbacks.turns.path='{self.seen}'",
-            *given.overrides, *more,
+            f"+callbacks.turns._target_={turns}", f"+callbacks.turns.warmup={args.warmup}",
+            f"+callbacks.turns.steps={args.steps}", f"+callbacks.turns.path='{self.seen}'",
+            *args.overrides, *more,
         ]  # fmt: skip
         with self.screen.open("w") as screen:
             self.process = subprocess.Popen(
@@ -178,36 +178,36 @@ class Command:
             )
 
     def turn(self, steps: int) -> float:
-        """Let it go on until it stops again, and ask what its steps took."""
+        """Continue the process until the end of its turn, and return the turn's time in seconds."""
         self.go_on()
         self.wait()
         return float(self.saw()["seconds"])
 
     def wait(self) -> None:
-        """Until it stops by itself."""
+        """Wait until the process stops itself."""
         _, status = os.waitpid(self.process.pid, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
             self.process.returncode = os.waitstatus_to_exitcode(status)
             raise RuntimeError(self._ended())
 
     def saw(self) -> dict[str, Any]:
-        """What was noted at the end of the last turn."""
+        """Return what the callback wrote at the end of the last turn."""
         seen: dict[str, Any] = json.loads(self.seen.read_text(encoding="utf-8"))
         return seen
 
     def told(self) -> str:
-        """What a terminal would show."""
+        """Return the process's terminal output."""
         return self.screen.read_text(encoding="utf-8")
 
     def _ended(self) -> str:
         return f"seqnets train ended with {self.process.returncode}:\n{self.told()[-3000:]}"
 
     def go_on(self) -> None:
-        """Let it come to its end."""
+        """Continue the process."""
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """Wait until it has finished."""
+        """Wait until the process has ended."""
         self.process.wait()
         if self.process.returncode:
             raise RuntimeError(self._ended())
@@ -216,30 +216,32 @@ class Command:
 
 
 class Loader:
-    """The training loader by itself."""
+    """The training data loader alone."""
 
     def __init__(self, data: PennTreebank) -> None:
         self.batches = chain.from_iterable(data.train_dataloader() for _ in count())
 
     def turn(self, steps: int) -> float:
-        """The seconds that so many batches take."""
-        began = time.perf_counter()
+        """Return the time of some batches, in seconds."""
+        start = time.perf_counter()
         for _ in range(steps):
             next(self.batches)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
 
 def clock(device: torch.device) -> float:
-    """The time at which the device has done what it was given."""
+    """Return the time at which the device has finished its work, in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def random_words(folder: Path) -> Path:
-    """Files as PTB's, of words drawn at random; every word stands in the one for training."""
+    """Write files like the PTB's of random words, all of which occur in the training file."""
     random = np.random.default_rng(0)
-    names = np.array(["<unk>", *(f"w{n}" for n in range(V - 2))])  # the line's end is a word too
+    names = np.array(
+        ["<unk>", *(f"w{n}" for n in range(V - 2))]
+    )  # V - 1, as the line end is a word too
     for file, number in WORDS.items():
         words = names[random.integers(len(names), size=number)]
         words[: len(names)] = names
@@ -249,23 +251,25 @@ def random_words(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure, write, print."""
+    """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="folder with ptb.train.txt and the others")
     available = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cuda", "cpu"), default=available)
     parser.add_argument("--model", choices=RECIPES, default="medium")
-    parser.add_argument("--steps", type=int, default=50, help="of a turn; 50 are one log step")
+    parser.add_argument(
+        "--steps", type=int, default=50, help="steps per turn; 50 are one logging interval"
+    )
     parser.add_argument("--rounds", type=int, default=12, help="turns of each run")
     parser.add_argument("--warmup", type=int, default=50, help="steps before the first turn")
     parser.add_argument("overrides", nargs="*", help="more for `seqnets train`, as KEY=VALUE")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
-        real = given.data is not None and given.data.is_dir()
-        data = given.data if real else random_words(Path(temporary))
-        found = measure(given, data.absolute(), Path(temporary))
+        real = args.data is not None and args.data.is_dir()
+        data = args.data if real else random_words(Path(temporary))
+        found = measure(args, data.absolute(), Path(temporary))
 
     medians = {name: statistics.median(values) for name, values in found.items()}
     pairs = [(COMMAND, BARE), (COMMAND, QUIET), (COMMAND, TORCH), (BARE, TORCH), (LOADER, BARE)]
@@ -275,23 +279,23 @@ def main() -> None:
         if one in medians
     }
     result = {
-        "what": "optimizer steps a second",
+        "what": "optimizer steps per second",
         "data": "Penn Treebank" if real else "random words of the same sizes",
-        "model": given.model,
-        "recipe": asdict(RECIPES[given.model]) | {"V": V},
-        "device": given.device,
+        "model": args.model,
+        "recipe": asdict(RECIPES[args.model]) | {"V": V},
+        "device": args.device,
         "backends": BACKENDS,
-        "steps_of_a_turn": given.steps,
-        "overrides": given.overrides,
+        "steps_of_a_turn": args.steps,
+        "overrides": args.overrides,
         "missing": sorted(set(MISSING)),
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratios": ratios,
         "turns": {name: [round(v, 2) for v in values] for name, values in found.items()},
     }
-    write_found(given.output, result)
+    write_results(args.output, result)
     for missing in result["missing"]:
         print(f"missing: {missing}")
-    print(f"{given.model}, {result['data']}, {given.device}, by {', '.join(BACKENDS[BARE])}")
+    print(f"{args.model}, {result['data']}, {args.device}, by {', '.join(BACKENDS[BARE])}")
     for name, value in medians.items():
         print(f"{name:20} {value:8.1f} steps/s  {1e3 / value:7.2f} ms")
     for name, value in ratios.items():
@@ -299,13 +303,13 @@ def main() -> None:
 
 
 def median_ratio(ones: list[float], others: list[float]) -> float:
-    """The median over rounds of how much faster one was than the other."""
+    """Return the median over rounds of the speed ratio."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, list[float]]:
-    """Make all runs, have them take turns, and end them: steps a second of each turn."""
-    recipe, device = RECIPES[given.model], torch.device(given.device)
+def measure(args: argparse.Namespace, data: Path, folder: Path) -> dict[str, list[float]]:
+    """Start all runs, let them take turns, and return the steps per second of each turn."""
+    recipe, device = RECIPES[args.model], torch.device(args.device)
     torch.manual_seed(0)
     ptb = PennTreebank(str(data), batch_size=recipe.B, chunk_length=recipe.T)
     ids = torch.from_numpy(ptb.tokens.part("train").astype(np.int64))
@@ -326,20 +330,20 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
     commands: dict[str, Command] = {}
     try:
         if find_spec("hydra"):
-            commands[COMMAND] = Command(given, data, folder / "as it stands")
-            commands[QUIET] = Command(given, data, folder / "no logger", "logger=none")
+            commands[COMMAND] = Command(args, data, folder / "as it stands")
+            commands[QUIET] = Command(args, data, folder / "no logger", "logger=none")
         else:
             MISSING.append(f"{COMMAND}: hydra is not installed")
         for loop in loops.values():
-            loop.turn(given.warmup)
+            loop.turn(args.warmup)
         for command in commands.values():
             command.wait()
-        found = take_turns({**commands, **loops, LOADER: Loader(ptb)}, given)
+        found = take_turns({**commands, **loops, LOADER: Loader(ptb)}, args)
         shapes = [list(p.shape) for p in model.parameters()]
         for name, command in commands.items():
             seen = command.saw()
             BACKENDS[name] = seen["backends"]
-            if seen["shapes"] != shapes and not given.overrides:
+            if seen["shapes"] != shapes and not args.overrides:
                 raise RuntimeError(f"{name} trained a model of {seen['shapes']}, not {shapes}.")
             command.go_on()
         for command in commands.values():
@@ -350,13 +354,13 @@ def measure(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, li
     return found
 
 
-def take_turns(runs: dict[str, Any], given: argparse.Namespace) -> dict[str, list[float]]:
-    """Steps a second of each turn of each run."""
+def take_turns(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the steps per second of each turn of each run."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(given.rounds):
+    for _ in range(args.rounds):
         for name, run in runs.items():
             engine.runs.clear()
-            found[name].append(given.steps / run.turn(given.steps))
+            found[name].append(args.steps / run.turn(args.steps))
             BACKENDS[name] = dict(engine.runs)
         print("  ".join(f"{name} {values[-1]:.1f}" for name, values in found.items()), flush=True)
     return found

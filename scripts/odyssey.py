@@ -2,10 +2,10 @@
 
     python scripts/odyssey.py --data FOLDER [--seeds N] [--output FILE] [--draw]
 
-A seed draws the initial weights, the order of the data and the learning rate (1e-3 to 1e-2, evenly
-in its logarithm), the same for all variants, as Greff et al. (2017) searched at random. A run's
-score is that of the test part, with the weights that were best on the validation part. Runs that
-are in the output file already are not run again; --draw draws what it has, FILE.png.
+A seed determines the initial weights, the order of the data and the learning rate (log-uniform
+between 1e-3 and 1e-2, as in the random search of Greff et al., 2017), the same for all variants. A
+run's score is that of the test part, with the weights that were best on the validation part. Runs
+that the output file already has are skipped; --draw only plots the file, to FILE.png.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
 
 from seqnets import cells
-from seqnets.benchmarking.surroundings import write_found
+from seqnets.benchmarking.surroundings import write_results
 from seqnets.cli.console import quiet
 from seqnets.datasets import PolyphonicMusic, Shakespeare, TimeSeriesFiles
 from seqnets.insight.boxes import draw_boxes
@@ -49,16 +49,16 @@ VARIANTS: dict[str, tuple[type, str]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned, and for how long.
+    """A task and its training.
 
     Attributes:
-        says: What the score is; less is better.
-        data: Makes the dataset from the folder of all data and a seed.
-        model: Makes the model from a cell.
-        objective: Its objective.
-        score: The score from the figures of a part.
+        says: Name of the score; lower is better.
+        data: Creates the dataset, given the folder of all data and a seed.
+        model: Creates the model, given a cell.
+        objective: The objective's class.
+        score: Computes the score from a part's metrics.
         steps: Optimizer steps.
-        looks: How often the validation part is looked at.
+        looks: Number of validations.
     """
 
     says: str
@@ -101,13 +101,13 @@ TASKS = {
 
 
 class Best(Callback):
-    """Keep the weights of the best validation score."""
+    """Keeps the weights with the best validation score."""
 
     def __init__(self, task: Task) -> None:
         self.task, self.score, self.weights = task, math.inf, None
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Look, and copy."""
+        """Copy the weights if the score is the best so far."""
         score = self.task.score(figures(trainer, "val"))
         if score < self.score:
             self.score, self.weights = score, copy.deepcopy(pl_module.model.state_dict())
@@ -120,7 +120,7 @@ def figures(trainer: Trainer, part: str) -> dict[str, float]:
 
 
 def run(task: Task, data: Any, variant: str, seed: int) -> dict[str, Any]:
-    """Train one variant, and score it."""
+    """Train one variant, and return its test score."""
     seed_everything(seed, verbose=False)
     rate = float(10 ** np.random.default_rng(seed).uniform(-3, -2))
     model = task.model(VARIANTS[variant][0], **data.sizes)
@@ -149,24 +149,24 @@ def run(task: Task, data: Any, variant: str, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A small Search Space Odyssey.")
-    parser.add_argument("--data", help="folder of all data, as `dataset.root` takes it")
+    parser.add_argument("--data", help="folder of all data, as for `dataset.root`")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("odyssey.json"))
-    parser.add_argument("--draw", action="store_true", help="draw what the file has")
-    asked = parser.parse_args()
-    if asked.draw:
-        draw(asked.output)
+    parser.add_argument("--draw", action="store_true", help="only plot the output file")
+    args = parser.parse_args()
+    if args.draw:
+        draw(args.output)
         return
-    found = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
+    found = json.loads(args.output.read_text()) if args.output.exists() else {"runs": []}
     done = {(r["task"], r["variant"], r["seed"]) for r in found["runs"]}
     found |= {
         "tasks": {name: {"says": t.says, "steps": t.steps} for name, t in TASKS.items()},
-        "variants": {name: said for name, (_, said) in VARIANTS.items()},
-        "seeds": list(range(asked.seeds)),
+        "variants": {name: title for name, (_, title) in VARIANTS.items()},
+        "seeds": list(range(args.seeds)),
     }
-    for seed in range(asked.seeds):
+    for seed in range(args.seeds):
         for name, task in TASKS.items():
-            data = task.data(asked.data, seed)
+            data = task.data(args.data, seed)
             data.prepare_data()
             data.setup()
             for variant in VARIANTS:
@@ -175,8 +175,8 @@ def main() -> None:
                 with quiet():
                     found["runs"].append({"task": name, **run(task, data, variant, seed)})
                 print(found["runs"][-1], flush=True)
-                write_found(asked.output, found)
-    draw(asked.output)
+                write_results(args.output, found)
+    draw(args.output)
 
 
 def draw(path: Path) -> None:

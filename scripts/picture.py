@@ -1,4 +1,4 @@
-"""Draw what a language model's run learned: learning curve, and how surprised it is by the text.
+"""Plot a language model's run: the learning curves, and the surprise at each test character.
 
     python scripts/picture.py RUN_FOLDER PICTURE.png
 
@@ -29,7 +29,7 @@ INK, ACCENT, PALE = "#22303c", "#c8553d", "#8fa3b0"
 
 
 def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and bits per character of training and validation."""
+    """Return steps and bits per character of training and validation."""
     events = EventAccumulator(str(run)).Reload()
     found = {}
     for name, tag in {"training": "train/loss", "validation": "val/loss"}.items():
@@ -39,7 +39,7 @@ def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
-    """A piece of the test text, bits for each of its characters, and the rivals' figures."""
+    """Return an excerpt of the test text, the bits of its characters, and the baselines."""
     content = load_checkpoint(checkpoint)
     card = content["seqnets"]
     data = build(card["config"]["dataset"])
@@ -53,13 +53,13 @@ def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
         logits, _ = model.eval()(ids[None, :-1])
         bits = F.cross_entropy(logits[0], ids[1:], reduction="none") / math.log(2)
     text = vocabulary.decode(ids[1:])
-    begin = text.index("\n", 2 * COLUMNS) + 1  # by then the state knows where it is
+    begin = text.index("\n", 2 * COLUMNS) + 1  # skips the warm-up of the state
     return text[begin:], bits.tolist()[begin:], data.baselines()
 
 
 def draw(run: Path, picture: Path) -> None:
-    """Draw both panels into one picture."""
-    text, bits, rivals = surprises(run / "checkpoints" / "best.ckpt")
+    """Plot both panels into one image."""
+    text, bits, baselines = surprises(run / "checkpoints" / "best.ckpt")
     plt.rcParams.update({"font.family": "DejaVu Sans", "text.color": INK, "axes.edgecolor": PALE})
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(13, 4.2), width_ratios=(1, 1.75), layout="constrained"
@@ -71,7 +71,7 @@ def draw(run: Path, picture: Path) -> None:
         strict=True,
     ):
         left.plot(steps, values, label=name, **style)
-    for name, value in rivals.items():
+    for name, value in baselines.items():
         if value < 5:
             left.axhline(value, color=INK, lw=0.7, ls=":")
             left.annotate(
@@ -114,6 +114,6 @@ def draw(run: Path, picture: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("picture", type=Path, help="the PNG to write")
+    parser.add_argument("picture", type=Path, help="the PNG file to write")
     arguments = parser.parse_args()
     draw(arguments.run, arguments.picture)

@@ -1,10 +1,10 @@
-"""Run an experiment and write down what came out, beside its baselines and what was published.
+"""Run an experiment and record its result, with its baselines and the published result.
 
     python scripts/reproduce.py NAME [OVERRIDES ...]
 
-The run is `seqnets train experiment=NAME`, with the overrides (for instance dataset.root=FOLDER
-seed=1). What came out is written to benchmarks/results/experiments/NAME.json, or NAME_seedN.json
-for another seed than 0; `python scripts/make_results_page.py` makes docs/results.md from those.
+The run is `seqnets train experiment=NAME` with the overrides, for example dataset.root=FOLDER or
+seed=1. The result is written to benchmarks/results/experiments/NAME.json, or NAME_seedN.json for
+seeds other than 0; `python scripts/make_results_page.py` makes docs/results.md from these files.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run an experiment and write down the result.")
+    parser = argparse.ArgumentParser(description="Run an experiment and record its result.")
     parser.add_argument("name", help="a file of configs/experiment")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `seqnets train`")
-    asked = parser.parse_args()
-    published = published_by(asked.name)
+    args = parser.parse_args()
+    published = published_by(args.name)
     load = machine()["load"]
     with tempfile.TemporaryDirectory() as output:
-        command = ["train", f"experiment={asked.name}", *asked.overrides]
+        command = ["train", f"experiment={args.name}", *args.overrides]
         started = time.monotonic()
         subprocess.run([sys.executable, "-m", "seqnets", *command, f"output={output}"], check=True)
         seconds = time.monotonic() - started
@@ -43,7 +43,7 @@ def main() -> None:
         config = OmegaConf.load(finished.with_name("config.yaml"))
     ours = result["test"][result["metric"]]
     record = {
-        "name": asked.name,
+        "name": args.name,
         "metric": result["metric"],
         "mode": result["mode"],
         "ours": ours,
@@ -62,13 +62,13 @@ def main() -> None:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     suffix = f"_seed{config.seed}" if config.seed else ""
-    path = RESULTS / f"{asked.name}{suffix}.json"
+    path = RESULTS / f"{args.name}{suffix}.json"
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"{result['metric']}: {ours:.5g}. Written: {path}")
 
 
 def published_by(name: str) -> dict[str, Any] | None:
-    """What an experiment's file says was published: source, metric and value; None if nothing."""
+    """Return an experiment's published result: source, metric and value; None if there is none."""
     path = ROOT / "configs" / "experiment" / f"{name}.yaml"
     if not path.is_file():
         known = [file.stem for file in sorted(path.parent.glob("*.yaml"))]
@@ -79,7 +79,7 @@ def published_by(name: str) -> dict[str, Any] | None:
 
 
 def without_folder(argument: str) -> str:
-    """An override as it is to be typed elsewhere: folders have other names there."""
+    """Return an override with any folder replaced by a placeholder."""
     key, _, value = argument.partition("=")
     return (
         f"{key}=FOLDER" if key.endswith((".root", ".cache")) else f"{key}={value}" if value else key
@@ -87,7 +87,7 @@ def without_folder(argument: str) -> str:
 
 
 def without_folders(config: Any) -> Any:
-    """A configuration without the places of this machine."""
+    """Return a configuration with folders replaced by a placeholder."""
     if not isinstance(config, dict):
         return config
     hidden = ("root", "cache", "output", "path")

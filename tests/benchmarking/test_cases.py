@@ -25,19 +25,19 @@ def test_a_grid_stands_for_all_combinations_of_its_lists():
     ]
 
 
-def test_a_step_is_one_step_whatever_the_grid_says_of_time():
+def test_the_pass_step_has_one_step_whatever_the_grid_says():
     cases = cases_of([{"cells": "gru", "pass": "step", "B": 1, "T": 9, "H": 4}], KNOWN)
 
     assert cases == [Case("gru", 1, 1, 4, 4, "step")]
 
 
-def test_all_cells_less_some_are_taken():
+def test_all_cells_but_the_excepted_ones_are_taken():
     steps = [case.cell for case in cases_of(GRID, KNOWN) if case.pass_ == "step"]
 
     assert steps == ["lstm", "rnn"]
 
 
-def test_what_is_given_takes_the_place_of_the_grids_and_no_case_comes_twice():
+def test_given_values_replace_the_grids_and_no_case_occurs_twice():
     cases = cases_of(GRID, KNOWN, {"cells": ["rnn"], "B": 2, "T": 5, "H": 7, "I": 3})
 
     assert cases == [
@@ -47,13 +47,13 @@ def test_what_is_given_takes_the_place_of_the_grids_and_no_case_comes_twice():
     ]
 
 
-def test_a_cell_that_is_given_is_taken_even_where_the_suite_leaves_it_out():
+def test_a_given_cell_is_timed_even_if_the_suite_excludes_it():
     cases = cases_of(GRID, KNOWN, {"cells": ["gru"], "pass": "step"})
 
     assert cases == [Case("gru", 1, 1, 32, 32, "step")]
 
 
-def test_a_pass_that_is_given_keeps_the_cases_that_have_it():
+def test_a_given_pass_keeps_its_cases():
     cases = cases_of(GRID, KNOWN, {"pass": "training"})
 
     assert len(cases) == 4
@@ -73,12 +73,12 @@ def test_a_pass_that_is_given_keeps_the_cases_that_have_it():
         ({"pass": "backward"}, "pass: is 'backward'"),
     ],
 )
-def test_what_makes_no_case_is_refused(given, told):
+def test_values_that_give_no_case_are_refused(given, told):
     with pytest.raises(ConfigError, match=told):
         cases_of(GRID, KNOWN, given)
 
 
-def test_a_pass_that_the_suite_does_not_have_is_refused():
+def test_a_pass_that_the_suite_lacks_is_refused():
     with pytest.raises(ConfigError, match="that the suite has: step"):
         cases_of(GRID[1:], KNOWN, {"pass": "training"})
 
@@ -113,7 +113,7 @@ def test_each_dtype_of_an_entry_is_a_case_and_its_rows_are_those_named():
     ]
 
 
-def test_dtype_and_rows_that_are_given_take_the_place_of_the_grids():
+def test_given_dtype_and_rows_replace_the_grids():
     entry = {"cells": "gru", "pass": "forward", "B": 1, "T": 2, "H": 3, "dtype": "float16"}
 
     (case,) = cases_of([entry], KNOWN, {"dtype": "float64", "rows": "auto"})

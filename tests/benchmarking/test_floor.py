@@ -51,7 +51,7 @@ def test_operations_count_every_product_of_a_step():
         ),
     ],
 )
-def test_a_pass_runs_each_product_as_often_as_it_must(pass_, expected, monkeypatch):
+def test_a_pass_runs_each_product_once_per_use(pass_, expected, monkeypatch):
     case = Case("gru", 2, 1 if pass_ == "step" else 4, I, H, pass_)
     work = make_workload(case, cells.GRUCell, torch.device("cpu"))
     ran = {}

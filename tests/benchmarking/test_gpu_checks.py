@@ -75,7 +75,7 @@ def test_numbers_that_change_from_call_to_call_fail(checks, trial, run_as):
     assert "not the same, bit by bit" in checks.outcome(trial, CPU)["failed"]
 
 
-def test_an_error_is_a_failure_and_a_refusal_is_none(checks, trial, run_as, monkeypatch):
+def test_an_error_is_a_failure_and_a_refusal_is_not(checks, trial, run_as, monkeypatch):
     def run(request):
         raise RuntimeError("out of luck\nand more")
 
@@ -103,7 +103,7 @@ def test_the_sample_soon_shows_every_value_of_everything(checks):
     assert {flag for trial in trials for flag in trial.flags} == set(checks.FLAGS)
 
 
-def test_workers_check_what_they_are_given_and_a_file_holds_what_came_of_it(tmp_path):
+def test_workers_run_trials_and_a_file_holds_their_outcomes(tmp_path):
     script = [sys.executable, SCRIPTS / "gpu_checks.py", tmp_path]
     options = ["--device=cpu", "--backend=native,scan", "--dtype=float32", "--trials=6"]
 
@@ -119,7 +119,7 @@ def test_workers_check_what_they_are_given_and_a_file_holds_what_came_of_it(tmp_
     assert found["cells_refused"]["native: MGUCell"].startswith("torch has no kernel")
 
 
-def test_a_worker_that_breaks_is_a_failure_and_the_next_one_goes_on(
+def test_a_worker_that_crashes_is_a_failure_and_a_new_one_takes_over(
     checks, trial, tmp_path, monkeypatch
 ):
     worker = checks.Worker("cpu", tmp_path / "log")
@@ -135,7 +135,7 @@ def test_a_worker_that_breaks_is_a_failure_and_the_next_one_goes_on(
     assert worker.close() == {"resources": []}
 
 
-def test_kernels_that_spill_are_told_and_so_is_a_process_that_lost_what_it_knew(checks, capsys):
+def test_spilling_kernels_and_lost_processes_are_reported(checks, capsys):
     taken = {"kernel": "forward", "registers": 255, "spills": 8, "shared": 1024, "warps": 4}
 
     closed = [{"resources": [taken]}, {"resources": [taken]}, {"failed": "the process ended"}]

@@ -17,7 +17,7 @@ from seqnets.benchmarking.flax_linen import flax
 from seqnets.benchmarking.onnx_runtime import onnx_runtime
 from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.timer import Times
-from seqnets.benchmarking.torch_nn import torch_nn, twin_of
+from seqnets.benchmarking.torch_nn import torch_layer_of, torch_nn
 from seqnets.engine import BACKENDS, reference
 
 QUICK = Settings(budget=0.01)
@@ -111,7 +111,7 @@ def test_a_backend_with_a_wrong_gradient_is_refused_in_training(measure_with, ti
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_backend_that_leaves_the_numbers_is_refused(value, measure_with):
+def test_a_backend_that_returns_nan_or_infinity_is_refused(value, measure_with):
     def run(request):
         y, state = reference.run(request)
         return y * value, state
@@ -127,7 +127,7 @@ def test_outputs_of_another_shape_are_refused(measure_with):
     assert "y has shape (2, 4, 6)" in measure_with(wrong(run)).refused["wrong"]
 
 
-def test_a_backend_that_breaks_is_named_with_its_error_and_the_others_are_timed(measure_with):
+def test_a_failing_backend_is_reported_and_the_others_are_timed(measure_with):
     def run(request):
         raise RuntimeError("out of luck")
 
@@ -146,7 +146,7 @@ def test_a_backend_that_refuses_is_absent_with_its_reason():
 
 @pytest.mark.parametrize("pass_", ["forward", "training"])
 @pytest.mark.parametrize("make", TWINS.values(), ids=TWINS)
-def test_the_twin_of_torch_nn_agrees_with_the_reference(make, pass_):
+def test_the_torch_layer_of_torch_nn_agrees_with_the_reference(make, pass_):
     work = workload(make, pass_)
 
     compared = agrees(torch_nn(work), work)
@@ -154,7 +154,7 @@ def test_the_twin_of_torch_nn_agrees_with_the_reference(make, pass_):
     assert ("gradient of weight_hh" in compared) == (pass_ == "training")
 
 
-def test_the_twin_of_a_projected_lstm_agrees_with_the_reference():
+def test_the_torch_layer_of_a_projected_lstm_agrees_with_the_reference():
     work = workload(partial(cells.LSTMCell, proj_size=2), "training")
 
     assert "gradient of weight_hr" in agrees(torch_nn(work), work)
@@ -162,7 +162,7 @@ def test_the_twin_of_a_projected_lstm_agrees_with_the_reference():
 
 @pytest.mark.parametrize("make", [cells.GRUCell, cells.LSTMCell])
 @pytest.mark.parametrize("contestant", [torch_nn, parts.step, parts.stream])
-def test_single_steps_carry_the_state_on_and_can_begin_anew(make, contestant):
+def test_single_steps_carry_the_state_and_can_restart(make, contestant):
     work = workload(make, "step")
     stepping = contestant(work)
 
@@ -171,15 +171,15 @@ def test_single_steps_carry_the_state_on_and_can_begin_anew(make, contestant):
     assert agrees(stepping, work) == {"y"}
 
 
-def test_a_cell_with_another_equation_has_no_twin_even_if_it_is_a_subclass():
+def test_a_subclass_with_another_equation_has_no_torch_layer():
     class Odd(cells.GRUCell):
         pass
 
-    assert twin_of(Odd(3, 6)) is None
-    assert twin_of(cells.PeepholeLSTMCell(3, 6)) is None
+    assert torch_layer_of(Odd(3, 6)) is None
+    assert torch_layer_of(cells.PeepholeLSTMCell(3, 6)) is None
 
 
-def test_a_cell_without_a_twin_is_compared_with_an_lstm_scaled_by_operations():
+def test_a_cell_without_a_torch_layer_is_compared_with_a_scaled_lstm():
     contestant = torch_nn(workload(cells.CoupledLSTMCell, "forward"))  # three gates of four
 
     assert contestant.scale == pytest.approx(3 / 4)
@@ -187,7 +187,7 @@ def test_a_cell_without_a_twin_is_compared_with_an_lstm_scaled_by_operations():
     assert contestant.note == "nn.LSTM, scaled by operations"
 
 
-def test_a_scaled_row_is_so_much_shorter(monkeypatch):
+def test_the_time_of_a_scaled_row_is_multiplied(monkeypatch):
     monkeypatch.setattr(
         module, "race", lambda runs, *_: {name: Times(8.0, 4.0, 5) for name in runs}
     )
@@ -224,7 +224,7 @@ def test_without_torch_nn_there_is_no_ratio_to_it(monkeypatch):
     assert found.row("auto").vs_floor is not None
 
 
-def test_training_has_a_figure_of_memory_and_forward_has_none():
+def test_memory_is_measured_in_training_but_not_in_forward_passes():
     training = measure(small("training"), cells.GRUCell, QUICK)
     forward = measure(small("forward"), cells.GRUCell, QUICK)
 
@@ -237,7 +237,7 @@ def test_training_has_a_figure_of_memory_and_forward_has_none():
     ("name", "package"),
     [("ONNX Runtime", "onnxruntime"), ("Flax", "jax")],
 )
-def test_a_rival_that_is_not_installed_gives_a_reason_and_no_failure(name, package, monkeypatch):
+def test_a_library_that_is_not_installed_is_absent_with_its_reason(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
 
     found = measure(small("forward"), cells.GRUCell, QUICK)
@@ -286,9 +286,7 @@ def test_training_compares_the_gradients_of_inputs_and_all_parameters():
 
 
 @pytest.mark.parametrize("make", [torch_nn, parts.auto, parts.loop])
-def test_inputs_and_what_flows_back_lie_time_first_in_memory_and_nobody_copies_them(
-    make, monkeypatch
-):
+def test_inputs_and_output_gradients_are_stored_time_first_and_not_copied(make, monkeypatch):
     work = workload(cells.GRUCell, "training")
     seen = []
     run_pass = parts.run_pass
@@ -308,7 +306,7 @@ def test_inputs_and_what_flows_back_lie_time_first_in_memory_and_nobody_copies_t
     assert [sorted(t.stride()) for t in seen] == [sorted(t.stride()) for t in (work.x, work.grad)]
 
 
-def test_the_layer_hands_outputs_on_as_its_inputs_lie():
+def test_outputs_have_the_memory_layout_of_the_inputs():
     work = workload(cells.GRUCell, "training")
 
     y = parts.auto(work).outcome()["y"]
@@ -316,13 +314,13 @@ def test_the_layer_hands_outputs_on_as_its_inputs_lie():
     assert y.stride() == work.grad.stride()
 
 
-def test_only_those_who_are_named_take_part_and_a_name_that_nobody_has_is_told():
+def test_only_named_rows_are_timed_and_unknown_names_are_reported():
     case = replace(small("forward"), rows=("auto", "torch.nn", "tritn"))
 
     found = measure(case, cells.GRUCell, QUICK)
 
     assert [row.name for row in found.rows] == ["auto", "torch.nn"]
-    assert found.absent == {"tritn": "is asked for, and is no row of this pass"}
+    assert found.absent == {"tritn": "is not a contestant of this pass"}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])

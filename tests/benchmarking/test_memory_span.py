@@ -21,7 +21,7 @@ def script(monkeypatch, tmp_path):
     return runpy.run_path(str(SCRIPT), run_name="measure_memory_span")
 
 
-def test_it_writes_what_it_tried_with_its_surroundings_and_a_picture(script, tmp_path):
+def test_results_machine_and_plot_are_written(script, tmp_path):
     script["main"]()
     found = json.loads((tmp_path / "span.json").read_text())
 
@@ -33,7 +33,7 @@ def test_it_writes_what_it_tried_with_its_surroundings_and_a_picture(script, tmp
     assert (tmp_path / "span.png").stat().st_size > 10_000
 
 
-def test_what_is_known_is_not_measured_again(script, tmp_path, capsys):
+def test_known_results_are_not_measured_again(script, tmp_path, capsys):
     script["main"]()
     found = (tmp_path / "span.json").read_text()
     capsys.readouterr()
@@ -43,7 +43,7 @@ def test_what_is_known_is_not_measured_again(script, tmp_path, capsys):
     assert (tmp_path / "span.json").read_text() == found
 
 
-def test_only_a_file_of_the_same_settings_is_gone_on_with(script, tmp_path):
+def test_only_a_file_with_the_same_settings_is_continued(script, tmp_path):
     path, tried = tmp_path / "span.json", [{"cell": "a", "units": 8, "length": 4, "solved": True}]
     settings = {"steps": 1, "longest": 8}
     script["write"](path, settings, tried)
@@ -53,7 +53,7 @@ def test_only_a_file_of_the_same_settings_is_gone_on_with(script, tmp_path):
     assert script["resumed"](tmp_path / "none.json", settings) == []
 
 
-def test_a_span_is_the_longest_length_that_was_solved_once_that_is_known(script):
+def test_a_span_is_the_longest_solved_length_once_all_were_tried(script):
     tried = [
         {"cell": "a", "units": 8, "length": 4, "solved": True},
         {"cell": "a", "units": 8, "length": 8, "solved": False},

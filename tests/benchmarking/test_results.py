@@ -30,7 +30,7 @@ def limit(**changes):
     return Limit.read(entry | changes, ["gru", "lstm", "rnn"])
 
 
-def test_a_report_comes_back_from_json_as_it_was(tmp_path):
+def test_a_report_survives_the_round_trip_through_json(tmp_path):
     report = Report({"suite": "quick"}, measured=[measured()])
     report.verdicts = [judge(limit(), report.measured)]
 
@@ -57,7 +57,7 @@ def test_json_holds_machine_versions_commit_date_and_options(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0}', '{"format": 1, "odd": 2}'])
-def test_a_file_that_is_no_report_is_refused(text, tmp_path):
+def test_a_file_that_is_not_a_report_is_refused(text, tmp_path):
     (tmp_path / "report.json").write_text(text)
 
     with pytest.raises(DataError, match=r"report\.json"):
@@ -93,7 +93,7 @@ def test_times_are_shown_with_four_digits_and_no_exponent(ms, shown):
     assert row("auto", ms).cells()[0] == shown
 
 
-def test_a_limit_is_met_where_mean_and_worst_are():
+def test_a_limit_is_met_if_mean_and_worst_case_meet_it():
     entries = [measured(ours=5.0), measured(T=16, ours=2.5)]
 
     verdict = judge(limit(), entries)
@@ -111,11 +111,11 @@ def test_a_limit_is_missed_by_its_worst_case():
     assert verdict.summary() == "missed by 38%"
 
 
-def test_a_limit_that_is_far_exceeded_says_how_often():
+def test_a_limit_that_is_far_exceeded_shows_the_factor():
     assert judge(limit(), [measured(ours=1.0)]).summary() == "met 5 times over"
 
 
-def test_one_case_may_be_worse_where_a_limit_says_so():
+def test_single_cases_may_be_worse_down_to_at_worst():
     verdict = judge(limit(at_worst=1.2), [measured(ours=8.0), measured(T=16, ours=1.0)])
 
     assert verdict.met is True
@@ -125,7 +125,7 @@ def test_one_case_may_be_worse_where_a_limit_says_so():
     "changes",
     [{"cells": "lstm"}, {"pass": "forward"}, {"shapes": [[1, 8, 4]]}, {"against": "Flax"}],
 )
-def test_a_limit_of_which_nothing_was_measured_is_neither_met_nor_missed(changes):
+def test_a_limit_without_measurements_is_neither_met_nor_missed(changes):
     verdict = judge(limit(**changes), [measured()])
 
     assert verdict.met is None
@@ -138,7 +138,7 @@ def test_a_limit_that_cannot_be_read_is_refused(changes):
         limit(**changes)
 
 
-def test_a_sweep_is_the_longest_row_of_cases_that_differ_in_one_size():
+def test_a_sweep_is_the_longest_series_of_cases_that_differ_in_one_size():
     entries = [
         *(measured(T=T) for T in (16, 8, 32)),
         *(measured(B=5, T=T) for T in (8, 16)),
@@ -153,7 +153,7 @@ def test_a_sweep_is_the_longest_row_of_cases_that_differ_in_one_size():
     assert [e.case.H for e in found["gru, training"]["H"]] == [4, 6]
 
 
-def test_a_limit_may_speak_of_one_dtype_alone():
+def test_a_limit_may_apply_to_one_dtype():
     half = replace(measured(ours=1.0), case=Case("gru", 2, 8, 4, 4, "training", "float16"))
     whole = measured(ours=5.0)
 
@@ -161,7 +161,7 @@ def test_a_limit_may_speak_of_one_dtype_alone():
     assert judge(limit(dtype=["float16", "float32"]), [half, whole]).cases == 2
 
 
-def test_a_page_has_no_column_that_nothing_is_in():
+def test_empty_columns_are_left_out():
     page = markdown(
         Report({}, measured=[Measured(CASE, [Row("auto", 1.0, 0.1, 5, 2.0, None, 3.0)])])
     )
@@ -169,7 +169,7 @@ def test_a_page_has_no_column_that_nothing_is_in():
     assert "| ms | IQR | × torch.nn | steps/s |" in page
 
 
-def test_a_page_of_a_gpu_begins_with_its_name_and_its_driver():
+def test_a_report_of_a_gpu_begins_with_its_name_and_driver():
     report = Report({})
     report.machine |= {"gpu": "H200", "driver": "570.1", "cuda": "12.8", "cudnn": 91002}
 
@@ -194,12 +194,12 @@ def test_a_report_knows_its_gpu(monkeypatch):
         (None, "", "aarch64"),
     ],
 )
-def test_a_processor_that_the_kernel_does_not_name_is_named_by_a_command(
+def test_a_processor_without_a_name_in_cpuinfo_is_named_by_lscpu(
     command, printed, name, monkeypatch
 ):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "CPU implementer\t: 0x41\n")
     monkeypatch.setattr(
-        "seqnets.benchmarking.surroundings._printed",
+        "seqnets.benchmarking.surroundings._output_of",
         lambda *given: printed if given[0] == command else None,
     )
     monkeypatch.setattr("platform.processor", lambda: "")
@@ -209,7 +209,7 @@ def test_a_processor_that_the_kernel_does_not_name_is_named_by_a_command(
 
 
 @pytest.mark.parametrize(("sizes", "panels"), [({"T": 16}, 1), ({"T": 16, "B": 64}, 2)])
-def test_a_picture_has_no_room_for_what_was_not_varied(sizes, panels, tmp_path, monkeypatch):
+def test_a_plot_has_no_panel_for_sizes_that_do_not_vary(sizes, panels, tmp_path, monkeypatch):
     figure_of = pytest.importorskip("matplotlib.figure").Figure
     made = []
     monkeypatch.setattr(figure_of, "savefig", lambda figure, *_, **__: made.append(figure))
@@ -221,7 +221,7 @@ def test_a_picture_has_no_room_for_what_was_not_varied(sizes, panels, tmp_path, 
     assert made[0].legends[0].get_window_extent().width < made[0].bbox.width
 
 
-def test_a_picture_is_drawn_of_sweeps_and_of_nothing_else(tmp_path):
+def test_only_sweeps_are_plotted(tmp_path):
     pytest.importorskip("matplotlib")
 
     assert plot([measured(), measured(T=16)], tmp_path / "new" / "picture.png")

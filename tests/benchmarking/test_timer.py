@@ -38,7 +38,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_contestants_take_turns_so_that_drift_hits_all_alike(clock):
+def test_contestants_take_turns_so_drift_affects_all_alike(clock):
     times = race({name: clock.runner(name, 4.0) for name in "abc"}, 0.001, CPU)
 
     timed = clock.log[-30::2]  # each after a run that is not
@@ -48,7 +48,7 @@ def test_contestants_take_turns_so_that_drift_hits_all_alike(clock):
     assert {t.rounds for t in times.values()} == {5}
 
 
-def test_the_figures_are_median_and_distance_of_the_quartiles(clock):
+def test_times_are_median_and_interquartile_range(clock):
     warm, before = [4.0, 4.0], 100.0  # and before each that counts one that does not
     runs = [time for counted in (9.0, 5.0, 4.0, 7.0, 6.0) for time in (before, counted)]
 
@@ -57,7 +57,7 @@ def test_the_figures_are_median_and_distance_of_the_quartiles(clock):
     assert (times["a"].median, times["a"].iqr) == pytest.approx((6.0, 2.0))
 
 
-def test_a_short_run_is_repeated_in_a_round_and_its_mean_is_taken(clock):
+def test_a_short_run_is_repeated_within_a_round_and_averaged(clock):
     times = race({"quick": clock.runner("quick", 0.25)}, 0.001, CPU)
 
     assert times["quick"].median == pytest.approx(0.25)
@@ -70,7 +70,7 @@ def test_more_time_gives_more_rounds(clock):
     )  # two runs, and 3 ms of pause
 
 
-def test_garbage_is_collected_again_even_after_an_error():
+def test_the_garbage_collector_is_enabled_again_after_an_error():
     def broken():
         raise RuntimeError("broken")
 
@@ -80,7 +80,7 @@ def test_garbage_is_collected_again_even_after_an_error():
     assert gc.isenabled()
 
 
-def test_peak_memory_is_that_of_what_lives_at_once():
+def test_peak_memory_counts_tensors_alive_at_once():
     before = torch.empty(1 << 20)
 
     def run():
@@ -122,20 +122,18 @@ def gpu(monkeypatch, clock):
     return torch.device("cuda")
 
 
-def test_on_a_gpu_runs_follow_each_other_between_two_events_and_only_the_end_is_waited_for(
-    clock, gpu
-):
+def test_on_a_gpu_runs_lie_between_two_events_and_only_the_last_is_synchronised(clock, gpu):
     times = race({"a": clock.runner("a", 4.0)}, 0.001, gpu)
 
     assert times["a"].median == pytest.approx(4.0)
     assert clock.log[-7:] == ["a", "event", "a", "a", "a", "event", "wait"]  # 3 make up 10 ms
 
 
-def test_on_a_gpu_the_second_run_says_how_long_one_takes_however_long_the_first_was(clock, gpu):
+def test_on_a_gpu_the_second_run_estimates_the_time(clock, gpu):
     times = race({"a": clock.runner("a", 5000.0, 2.0)}, 0.001, gpu)
 
     assert times["a"].median == pytest.approx(2.0)
 
 
-def test_where_nobody_may_be_timed_there_are_no_times():
+def test_without_contestants_there_are_no_times():
     assert race({}, 0.001, CPU) == {}

@@ -1,4 +1,4 @@
-"""Benchmarks that time only what is correct, in one run with rivals and with the limit."""
+"""Benchmarks: correct implementations only, compared within one run."""
 
 from seqnets.benchmarking.acceptance import Limit, Verdict, judge
 from seqnets.benchmarking.cases import PASSES, Case, cases_of

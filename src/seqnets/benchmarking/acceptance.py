@@ -1,4 +1,4 @@
-"""The acceptance table: which ratios a run is to reach, and whether it did."""
+"""The acceptance table: speed ratios that a run should reach, and whether it does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limit:
-    """A ratio to reach, over all cases that it speaks of.
+    """A speed ratio to reach over a set of cases.
 
     Attributes:
-        what: In words.
-        cells: Names of cells.
-        pass_: The passes of the cases.
-        against: The row to compare with.
-        ratio: What the geometric mean of ``against``'s time over ours must reach.
-        at_worst: What each case must reach.
-        row: Our row.
+        what: Description.
+        cells: Names of the cells.
+        pass_: Names of the passes.
+        against: Name of the row to compare with.
+        ratio: Minimum, as geometric mean over cases, of ``against``'s time over ``row``'s.
+        at_worst: Minimum of the ratio of each single case.
+        row: Name of the row whose speed is judged.
         shapes: (B, T, H) of the cases; all if None.
-        dtype: In which numbers; all if None.
+        dtype: Names of the dtypes; all if None.
     """
 
     what: str
@@ -42,12 +42,12 @@ class Limit:
 
     @classmethod
     def read(cls, entry: dict[str, Any], known: Sequence[str]) -> Limit:
-        """A limit from a configuration.
+        """Read a limit from a configuration.
 
         Args:
-            entry: The attributes; ``cells`` may be "all", less those in ``except``; ``at_worst``
-                is ``ratio`` if it is left out.
-            known: The names of all cells.
+            entry: The attributes. ``cells`` may be "all", except those in ``except``; ``at_worst``
+                defaults to ``ratio``.
+            known: Names of all cells.
 
         Raises:
             ConfigError: A key is missing or unknown.
@@ -73,17 +73,17 @@ class Limit:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A limit, and what a run reached.
+    """A limit, and the ratios that a run reached.
 
     Attributes:
-        what: The limit in words.
-        against: The row that was compared with.
-        ratio: What the mean was to reach.
-        at_worst: What each case was to reach.
-        mean: The geometric mean over all cases; None if nothing was measured.
-        worst: The lowest ratio; None if nothing was measured.
-        worst_case: Where that was.
-        cases: How many cases were compared.
+        what: Description of the limit.
+        against: Name of the row compared with.
+        ratio: Minimum of the mean.
+        at_worst: Minimum of each case.
+        mean: Geometric mean over all cases; None if nothing was measured.
+        worst: Lowest ratio of a case; None if nothing was measured.
+        worst_case: The case with the lowest ratio.
+        cases: Number of cases compared.
     """
 
     what: str
@@ -97,20 +97,20 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether it was reached; None if nothing was measured."""
+        """Whether the limit was reached; None if nothing was measured."""
         if self.mean is None or self.worst is None:
             return None
         return self.mean >= self.ratio and self.worst >= self.at_worst
 
     def cells(self) -> tuple[str, str, str]:
-        """What was asked, the mean and the worst, as text."""
-        asked = f"≥ {self.ratio:g}"
+        """Return the required, the mean and the lowest ratio as text."""
+        required = f"≥ {self.ratio:g}"
         if self.at_worst != self.ratio:
-            asked += f", never < {self.at_worst:g}"
-        return asked, _number(self.mean), _number(self.worst)
+            required += f", never < {self.at_worst:g}"
+        return required, _number(self.mean), _number(self.worst)
 
     def summary(self) -> str:
-        """Met or missed, and by how much."""
+        """Return whether the limit was met or missed, and by how much, as text."""
         if self.mean is None or self.worst is None:
             return "not measured"
         share = min(self.mean / self.ratio, self.worst / self.at_worst)
@@ -120,18 +120,18 @@ class Verdict:
 
 
 def judge(limit: Limit, measured: Sequence[Measured]) -> Verdict:
-    """Hold a limit against what was measured; a missing row of ours or theirs is no case."""
+    """Compare measurements with a limit; cases without both rows do not count."""
     ratios = {}
     for entry in measured:
-        case, row, rival = entry.case, entry.row(limit.row), entry.row(limit.against)
-        asked = (
+        case, row, other = entry.case, entry.row(limit.row), entry.row(limit.against)
+        concerned = (
             case.cell in limit.cells
             and case.pass_ in limit.pass_
             and (limit.shapes is None or case.shape in limit.shapes)
             and (limit.dtype is None or case.dtype in limit.dtype)
         )
-        if asked and row and rival:
-            ratios[str(case)] = rival.ms / row.ms
+        if concerned and row and other:
+            ratios[str(case)] = other.ms / row.ms
     mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios)) if ratios else None
     worst = min(ratios, key=ratios.__getitem__, default="")
     return Verdict(

@@ -1,4 +1,4 @@
-"""Kernels compiled before anything is timed, by several processes at a time."""
+"""Compilation of Triton kernels ahead of the measurements, in parallel processes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from seqnets.benchmarking.contestants import CellFactory, backend, make_workload
 from seqnets.benchmarking.precision import precision
 from seqnets.errors import SeqnetsError
 
-_STEPS = 2  # any number of them is the same kernel
+_STEPS = 2  # the kernel does not depend on the number of steps
 
 
 def compile_ahead(cases: Sequence[Case], makers: Mapping[str, CellFactory]) -> None:
-    """Compile the Triton kernels of cases, which Triton keeps on disk for this process.
+    """Compile the Triton kernels of cases into Triton's cache on disk, which this process reads.
 
     Args:
-        cases: What will be timed.
-        makers: The factory of each cell, which other processes can be sent.
+        cases: The cases to be timed.
+        makers: The factory of each cell by name; must be picklable.
     """
-    some = [replace(case, T=_STEPS) for case in cases if case.pass_ != "step"]
-    count = min(len(some), max(1, (os.cpu_count() or 2) - 2))
-    context = multiprocessing.get_context("spawn")  # a fork cannot use the GPU
+    short = [replace(case, T=_STEPS) for case in cases if case.pass_ != "step"]
+    count = min(len(short), max(1, (os.cpu_count() or 2) - 2))
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
     workers = [
-        context.Process(target=_compile, args=(some[i::count], makers), daemon=True)
+        context.Process(target=_compile, args=(short[i::count], makers), daemon=True)
         for i in range(count)
     ]
     for worker in workers:
@@ -38,7 +38,7 @@ def compile_ahead(cases: Sequence[Case], makers: Mapping[str, CellFactory]) -> N
 
 
 def _compile(cases: Sequence[Case], makers: Mapping[str, CellFactory]) -> None:
-    """Run each case once; what cannot run is told by whoever times it."""
+    """Run each case once; errors are ignored here, as the measurement will report them."""
     device = torch.device("cuda")
     for case in cases:
         training = case.pass_ == "training"

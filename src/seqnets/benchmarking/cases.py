@@ -1,4 +1,4 @@
-"""What is timed: a cell, the sizes of its sequences, and a pass over them."""
+"""Benchmark cases: a cell, the sizes of its sequences, and a pass over them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 
 PASSES = ("forward", "training", "step")
-"""Outputs; outputs and all gradients; one step whose state is carried on."""
+"""Outputs only; outputs and all gradients; a single step that continues from the last state."""
 
 _SIZES = ("B", "T", "I", "H")
 _KEYS = {"cells", "except", "shapes", "pass", "dtype", "rows", *_SIZES}
-_LEFT_OUT = {
+_DEFAULTS = {
     "cells": "all",
     "except": (),
     "pass": PASSES,
@@ -28,17 +28,17 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to time.
+    """A cell, sizes and a pass to time.
 
     Attributes:
-        cell: The cell's name.
-        B: Sequences.
+        cell: Name of the cell.
+        B: Number of sequences.
         T: Steps of each; 1 if the pass is a step.
         I: Features of the input.
         H: Units.
         pass_: One of :data:`PASSES`.
-        dtype: In which numbers, one of :data:`DTYPES`.
-        rows: Names of those who take part; all if None.
+        dtype: Precision, a key of ``seqnets.benchmarking.precision.DTYPES``.
+        rows: Names of the contestants; all if None.
     """
 
     cell: str
@@ -57,12 +57,12 @@ class Case:
 
     @property
     def sizes(self) -> str:
-        """The sizes as one writes them: I only where it is not H."""
+        """The sizes as text, with I only if it differs from H."""
         return f"B={self.B} T={self.T} H={self.H}" + (f" I={self.I}" if self.I != self.H else "")
 
     @property
     def title(self) -> str:
-        """Cell and pass, and the type of the numbers where it is not float32."""
+        """Cell and pass as text, with the dtype if that is not float32."""
         rest = "" if self.dtype == "float32" else f", {self.dtype}"
         return f"{self.cell}, {self.pass_}{rest}"
 
@@ -73,20 +73,19 @@ class Case:
 def cases_of(
     grid: Sequence[Mapping[str, Any]], known: Sequence[str], given: Mapping[str, Any] | None = None
 ) -> list[Case]:
-    """The cases that a grid stands for, each once.
+    """Return the distinct cases of a grid.
 
     Args:
-        grid: Entries with ``cells`` (names, or "all", less those in ``except``), ``pass``, and
-            either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``. Each may be one
-            value or a list, of which all combinations are taken, and so may ``dtype``. ``I`` is H
-            if it is left out. ``rows`` are the names of those who take part, if not all do.
-        known: The names of all cells.
-        given: What takes the place of the grid's cells, sizes, dtype and rows; and the passes to
-            keep.
+        grid: Entries with ``cells`` (names, or "all", except those in ``except``), ``pass``, and
+            either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``; optionally ``I``
+            (default H) and ``dtype``. Each may be one value or a list, and all combinations are
+            taken. ``rows`` are the names of the contestants, if not all take part.
+        known: Names of all cells.
+        given: Values that replace the grid's cells, sizes, dtype and rows; and the passes to keep.
 
     Raises:
-        ConfigError: A key, a cell, a pass or a dtype is unknown, a size is no positive integer, or
-            no case is left.
+        ConfigError: A key, cell, pass or dtype is unknown, a size is not a positive integer, or no
+            case is left.
     """
     given = {key: value for key, value in (given or {}).items() if value is not None}
     kept = _names("pass", given.pop("pass", PASSES), PASSES)
@@ -102,10 +101,10 @@ def cases_of(
 
 
 def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
-    """The cells that names, or "all", stand for.
+    """Return the names of cells, where "all" means all known ones, except some.
 
     Raises:
-        ConfigError: There is no cell of this name.
+        ConfigError: A cell is unknown.
     """
     names = list(known) if cells == "all" else _names("cells", cells, known)
     return [name for name in names if name not in _listed(excepted)]
@@ -114,23 +113,24 @@ def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
 def _cases(
     entry: Mapping[str, Any], known: Sequence[str], given: Mapping[str, Any]
 ) -> Iterator[Case]:
+    """Yield the cases of one entry of a grid."""
     if unknown := entry.keys() - _KEYS:
         raise ConfigError(
             f"grid: has {', '.join(sorted(unknown))}, expected {', '.join(sorted(_KEYS))}."
         )
-    settled = {**_LEFT_OUT, **entry, **given}
-    names = select(settled["cells"], settled["except"], known)
-    rows = settled["rows"] and tuple(map(str, _listed(settled["rows"])))
-    shapes = [{}] if settled["shapes"] is None else [_shape(s) for s in settled["shapes"]]
-    passes = _names("pass", settled["pass"], PASSES)
-    dtypes = _names("dtype", settled["dtype"], DTYPES)
+    options = {**_DEFAULTS, **entry, **given}
+    names = select(options["cells"], options["except"], known)
+    rows = options["rows"] and tuple(map(str, _listed(options["rows"])))
+    shapes = [{}] if options["shapes"] is None else [_shape(s) for s in options["shapes"]]
+    passes = _names("pass", options["pass"], PASSES)
+    dtypes = _names("dtype", options["dtype"], DTYPES)
     for name, pass_, dtype, shape in product(names, passes, dtypes, shapes):
-        sizes = {**settled, **shape, **given}
+        sizes = {**options, **shape, **given}
         if pass_ == "step":
             sizes["T"] = 1
         for B, T, I, H in product(*(_listed(sizes.get(key)) for key in _SIZES)):
             case = Case(name, B, T, H if I is None else I, H, pass_, dtype, rows)
-            for key in ("B", "T", "H", "I"):  # where I is left out it is H
+            for key in ("B", "T", "H", "I"):  # I last, as it defaults to H
                 _check_size(key, getattr(case, key))
             yield case
 
@@ -147,7 +147,7 @@ def _shape(shape: Any) -> dict[str, Any]:
 
 
 def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
-    """One name or several; raise unless all are known."""
+    """Return a name or a list of names as a list; raise ConfigError if one is unknown."""
     names = [str(name) for name in _listed(value)]
     for name in names:
         if name not in known:

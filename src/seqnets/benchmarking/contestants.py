@@ -1,4 +1,4 @@
-"""Who is timed: what all contestants share, and those that are seqnets' own."""
+"""Contestants: the implementations that a benchmark compares, and seqnets' own ones."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from seqnets.engine.request import make_request
 from seqnets.layers import Recurrent, Stream
 
 STEPS_COMPARED = 8
-"""How many steps are compared with the reference before a single one is timed."""
+"""Number of steps compared with the reference before a single step is timed."""
 
 CellFactory = Callable[[int, int], Cell]
 Outcome = dict[str, Tensor]
 
 
-class Absent(Exception):  # noqa: N818 - it is no error
-    """A contestant cannot take part, and says why."""
+class Absent(Exception):  # noqa: N818 - not an error
+    """A contestant cannot take part; the message says why."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A case with its numbers.
+    """A case with its cell and data.
 
     Attributes:
-        case: What is timed.
+        case: The case.
         cell: The recurrence.
         x: Inputs, (B, T, I); :data:`STEPS_COMPARED` steps if the pass is a step.
-        grad: What flows back into the outputs, (B, T, output size).
+        grad: Gradient of the outputs, (B, T, output size).
 
-    Time is the first dimension in the memory of both, as all contestants can take it.
+    Both tensors are stored with time first, a layout that all contestants accept.
     """
 
     case: Case
@@ -48,14 +48,15 @@ class Workload:
     grad: Tensor
 
     def expected(self) -> Outcome:
-        """What the reference computes, in double precision."""
+        """Return the reference's outcome in double precision."""
         return self._by_reference(torch.float64)
 
     def rounded(self) -> Outcome:
-        """What the reference computes in the workload's own precision."""
+        """Return the reference's outcome in the workload's precision."""
         return self._by_reference(self.x.dtype)
 
     def _by_reference(self, dtype: torch.dtype) -> Outcome:
+        """Return the reference's outcome in the given precision."""
         cell = copy.deepcopy(self.cell).to(dtype)
         call = partial(_unrolled, cell, "reference")
         parameters = dict(cell.named_parameters())
@@ -64,15 +65,16 @@ class Workload:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Somebody who computes a case.
+    """An implementation that computes a case.
 
     Attributes:
-        name: What the row is called.
-        run: The pass that is timed.
-        outcome: What the gate compares with the reference; None for what computes another thing.
-        scale: What its time is multiplied with.
-        note: What one should know of the row.
-        on_torch: Whether its memory is torch's, and can be counted.
+        name: Name of its row.
+        run: Runs the pass that is timed.
+        outcome: Returns the values to compare with the reference; None if it computes another
+            function.
+        scale: Factor for its time.
+        note: Remark for the reader of the row.
+        on_torch: Whether it allocates memory through torch, so that it can be measured.
     """
 
     name: str
@@ -84,17 +86,17 @@ class Contestant:
 
 
 Builder = Callable[[Workload], Contestant]
-"""Makes a contestant for a case, or raises :class:`Absent`."""
+"""Creates a contestant for a workload, or raises :class:`Absent`."""
 
 
 def make_workload(case: Case, make: CellFactory, device: torch.device) -> Workload:
-    """A cell and sequences of random numbers, the same in every run."""
+    """Create the cell and random sequences of a case, the same in every run."""
     dtype = DTYPES[case.dtype]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cell = make(case.I, case.H).to(device, dtype)
         native.flatten_parameters([cell])  # as a layer does
-        for vector in (p for p in cell.parameters() if p.dim() == 1):  # zeros would hide mistakes
+        for vector in (p for p in cell.parameters() if p.dim() == 1):  # zeros could hide errors
             torch.nn.init.uniform_(vector, -0.1, 0.1)
         T = STEPS_COMPARED if case.pass_ == "step" else case.T
         x, grad = (torch.randn(T, case.B, size) for size in (case.I, cell.output_size))
@@ -109,7 +111,7 @@ def run_pass(
     grad: Tensor,
     parameters: Mapping[str, Tensor],
 ) -> Outcome:
-    """Outputs, and in training the gradients of the inputs and of all parameters."""
+    """Return the outputs and, in training, the gradients of the inputs and all parameters."""
     if pass_ != "training":
         return {"y": call(x)}
     leaves = {"x": x.detach().requires_grad_(), **parameters}
@@ -119,10 +121,10 @@ def run_pass(
 
 
 class Stepper:
-    """A single step, with the state that it carries on.
+    """Runs single steps, and keeps the state between them.
 
     Args:
-        advance: From an input, and the state or None, to the output and the state after it.
+        advance: Maps an input and the state (None at the start) to the output and the next state.
         inputs: The input of each step.
     """
 
@@ -134,20 +136,20 @@ class Stepper:
         self.state: Any = None
 
     def run(self) -> None:
-        """Take one step from where the last one ended."""
+        """Take one step from the last state."""
         _, self.state = self.advance(self.inputs[0], self.state)
 
     def outcome(self) -> Outcome:
-        """The outputs of all steps from the start, (B, T, output size)."""
+        """Return the outputs of all steps from the start, (B, T, output size)."""
         self.state, outputs = None, []
         for x in self.inputs:
             y, self.state = self.advance(x, self.state)
-            outputs.append(torch.as_tensor(y).clone())  # it may be a buffer that is used again
+            outputs.append(torch.as_tensor(y).clone())  # it may be a buffer that is reused
         return {"y": torch.stack(outputs, 1)}
 
 
 def ours(pass_: str, compiled: bool) -> dict[str, Builder]:
-    """The rows of seqnets for a pass, by name."""
+    """Return the builders of seqnets' own contestants for a pass, by name."""
     if pass_ == "step":
         return {"step": step, "stream": stream}
     named = {name: partial(backend, name) for name in BACKENDS if name != "reference"}
@@ -158,40 +160,40 @@ def ours(pass_: str, compiled: bool) -> dict[str, Builder]:
 
 
 def loop(work: Workload) -> Contestant:
-    """The plain Python loop."""
+    """Return the plain Python loop as a contestant."""
     return _over_time(work, "loop", partial(_unrolled, work.cell, "reference"))
 
 
 def compiled_loop(work: Workload) -> Contestant:
-    """The Python loop under torch.compile, which unrolls it."""
+    """Return the Python loop under torch.compile, which unrolls it."""
 
     def outputs(x: Tensor) -> Tensor:
-        # Not through dispatch: what that counts changes, and torch.compile would start again.
+        # Not through dispatch, whose counters change: torch.compile would recompile each time.
         return reference.run(make_request(work.cell, x, None, None, None, False))[0]
 
     return _over_time(work, "compiled loop", torch.compile(outputs, dynamic=False))
 
 
 def backend(name: str, work: Workload) -> Contestant:
-    """A backend by its name."""
+    """Return a named backend as a contestant."""
     return _over_time(work, name, partial(_unrolled, work.cell, name))
 
 
 def auto(work: Workload) -> Contestant:
-    """What people call: the layer, which picks a backend."""
+    """Return the layer, which chooses a backend, as users call it."""
     layer = Recurrent(work.cell)
     note = f"backend {explain(work.cell, work.x).chosen}"
     return _over_time(work, "auto", lambda x: layer(x)[0], note)
 
 
 def step(work: Workload) -> Contestant:
-    """One step of the layer."""
+    """Return single steps of the layer."""
     stepper = Stepper(Recurrent(work.cell).step, work.x.unbind(1))
     return Contestant("step", stepper.run, stepper.outcome)
 
 
 def stream(work: Workload) -> Contestant:
-    """One step of a stream, which holds state and buffers itself."""
+    """Return single steps of a stream, which keeps the state and buffers itself."""
     streamed = Stream(Recurrent(work.cell), batch_size=work.case.B)
 
     def advance(x: Tensor, started: Any) -> tuple[Tensor, bool]:
@@ -206,6 +208,7 @@ def stream(work: Workload) -> Contestant:
 def _over_time(
     work: Workload, name: str, call: Callable[[Tensor], Tensor], note: str = ""
 ) -> Contestant:
+    """Return a contestant that computes all steps by one call."""
     parameters = dict(work.cell.named_parameters())
     run = partial(run_pass, work.case.pass_, call, work.x, work.grad, parameters)
     return Contestant(name, run, run, note=note)

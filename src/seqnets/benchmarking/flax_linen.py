@@ -1,4 +1,4 @@
-"""JAX and Flax: a jitted scan over Flax's own cells, on the CPU."""
+"""Flax as a contestant: a jitted scan over Flax's own cells, on the CPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from seqnets.errors import ConfigError
 
 
 def flax(work: Workload) -> Contestant:
-    """Flax over sequences, or one step at a time; XLA says itself how many threads it takes.
+    """Return Flax as a contestant; XLA chooses its number of threads itself.
 
     Raises:
-        Absent: It is not installed, or has no cell with these equations.
+        Absent: Flax is not installed or has no such cell, or the workload is not float32 on the
+            CPU.
     """
     try:
         import jax
@@ -33,20 +34,20 @@ def flax(work: Workload) -> Contestant:
         weights = jax.tree.map(jax.numpy.asarray, params_of(cell))
     except ConfigError as error:
         raise Absent("Flax has no cell with these equations") from error
-    twin = linen_cell(cell)
+    flax_cell = linen_cell(cell)
 
     if pass_ == "step":
-        return _stepping(work, jax, twin, weights)
+        return _stepping(work, jax, flax_cell, weights)
 
-    layer = linen.RNN(twin, time_major=True)
+    layer = linen.RNN(flax_cell, time_major=True)
     x, grad = (jax.numpy.asarray(t.transpose(0, 1).numpy()) for t in (work.x, work.grad))
 
     def forward(weights: Any, x: Any) -> Any:
         return layer.apply({"params": {"cell": weights}}, x)
 
     def training(weights: Any, x: Any) -> Any:
-        y, pull = jax.vjp(forward, weights, x)
-        return y, pull(grad)
+        y, vjp = jax.vjp(forward, weights, x)
+        return y, vjp(grad)
 
     compiled = jax.jit(training if pass_ == "training" else forward)
 
@@ -56,17 +57,18 @@ def flax(work: Workload) -> Contestant:
     def outcome() -> Outcome:
         if pass_ == "forward":
             return {"y": _batch_first(run())}
-        y, (found, to_x) = run()
-        to_x = _batch_first(to_x)
-        return {"y": _batch_first(y), "gradient of x": to_x, **_from_flax(cell, found)}
+        y, (grad_weights, grad_x) = run()
+        grad_x = _batch_first(grad_x)
+        return {"y": _batch_first(y), "gradient of x": grad_x, **_from_flax(cell, grad_weights)}
 
     return Contestant("Flax", run, outcome, on_torch=False)
 
 
-def _stepping(work: Workload, jax: Any, twin: Any, weights: Any) -> Contestant:
-    apply = jax.jit(lambda carry, x: twin.apply({"params": weights}, carry, x))
+def _stepping(work: Workload, jax: Any, flax_cell: Any, weights: Any) -> Contestant:
+    """Return single steps of a Flax cell as a contestant."""
+    apply = jax.jit(lambda carry, x: flax_cell.apply({"params": weights}, carry, x))
     inputs = [jax.numpy.asarray(x.numpy()) for x in work.x.unbind(1)]
-    zeros = twin.initialize_carry(jax.random.key(0), inputs[0].shape)
+    zeros = flax_cell.initialize_carry(jax.random.key(0), inputs[0].shape)
 
     def advance(x: Any, carry: Any) -> tuple[Any, Any]:
         carry, y = jax.block_until_ready(apply(zeros if carry is None else carry, x))
@@ -76,15 +78,17 @@ def _stepping(work: Workload, jax: Any, twin: Any, weights: Any) -> Contestant:
     return Contestant("Flax", stepper.run, stepper.outcome, on_torch=False)
 
 
-def _from_flax(cell: Any, found: Any) -> Outcome:
-    """Flax's gradients of the weights, as ours."""
+def _from_flax(cell: Any, gradients: Any) -> Outcome:
+    """Return Flax's gradients of the weights in the layout of a cell's parameters."""
     kind: Any = type(cell)
-    like = cell_of(found, partial(kind, bias=False))
+    holder = cell_of(gradients, partial(kind, bias=False))
     return {
-        f"gradient of {name}": parameter.detach() for name, parameter in like.named_parameters()
+        f"gradient of {name}": parameter.detach() for name, parameter in holder.named_parameters()
     }
 
 
 def _batch_first(array: Any) -> Tensor:
-    """(B, T, ...) from (T, B, ...)."""
-    return torch.from_numpy(np.array(array)).transpose(0, 1)  # a copy: JAX's is read-only
+    """Return an array (T, B, ...) as a tensor (B, T, ...)."""
+    return torch.from_numpy(np.array(array)).transpose(
+        0, 1
+    )  # a copy, as JAX's arrays are read-only

@@ -1,4 +1,4 @@
-"""The matrix products that a pass cannot avoid, by torch, and nothing else."""
+"""The lower bound of a case: the matrix products that it cannot avoid, computed by torch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,35 @@ Size = tuple[int, int]
 
 
 def products(cell: Cell) -> tuple[list[Size], list[Size]]:
-    """(Rows, columns) of the weights that multiply inputs, and of those that every step needs."""
+    """Return the shapes of a cell's weight matrices.
+
+    Returns:
+        (Rows, columns) of the weights of the input, and of those that each step multiplies.
+    """
     fixed = {name for name, _ in cell.named_buffers()}
     matrices = {n: t for n, t in cell.tensors().items() if t.dim() == 2 and n not in fixed}
     sizes = {name: (matrix.shape[0], matrix.shape[1]) for name, matrix in matrices.items()}
-    of_inputs = [size for name, size in sizes.items() if name.endswith("weight_ih")]
-    return of_inputs, [size for name, size in sizes.items() if not name.endswith("weight_ih")]
+    input_sizes = [size for name, size in sizes.items() if name.endswith("weight_ih")]
+    return input_sizes, [size for name, size in sizes.items() if not name.endswith("weight_ih")]
 
 
 def operations(cell: Cell) -> int:
-    """Multiplications of one step of one sequence, in its products."""
+    """Return the number of multiplications in the matrix products of one step, for one row."""
     return sum(rows * columns for sizes in products(cell) for rows, columns in sizes)
 
 
 def floor(work: Workload) -> Contestant:
-    """The products alone: all inputs' in one, the recurrent ones a step at a time."""
+    """Return the matrix products as a contestant: the input's at once, the recurrent ones per step.
+
+    Raises:
+        Absent: The cell has no matrix product, or the device is a GPU.
+    """
     case = work.case
     inputs, steps = products(work.cell)
     if not inputs and not steps:
         raise Absent("the cell has no matrix product")
     if work.x.is_cuda:
-        raise Absent("a GPU would wait for the launch of each product, which is no limit")
+        raise Absent("on a GPU, launching each product would dominate, which is no lower bound")
     B, T, like = case.B, case.T, work.x
     forward = [_product(B * T, *size, like) for size in inputs]
     each_step = [_product(B, *size, like) for size in steps]
@@ -61,7 +69,7 @@ def floor(work: Workload) -> Contestant:
 
 
 def _product(m: int, n: int, k: int, like: Tensor) -> Callable[[], Tensor]:
-    """(m, k) times (k, n), written where there already is room."""
+    """Return a function that multiplies (m, k) by (k, n) into an existing tensor."""
     a, b = torch.randn(m, k).to(like), torch.randn(k, n).to(like)
     out = torch.empty(m, n).to(like)
     return lambda: torch.mm(a, b, out=out)

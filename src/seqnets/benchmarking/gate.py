@@ -1,4 +1,4 @@
-"""Correct first: what disagrees with the reference is not timed."""
+"""Correctness check before timing: comparison with the reference."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from seqnets.benchmarking.contestants import Outcome
 
 ALLOWED = {"float64": 1e-10, "float32": 1e-4, "tf32": 2e-2, "float16": 2e-2, "bfloat16": 5e-2}
-"""By dtype: the largest difference from the reference in double precision, as a share of its
-largest number. Sums over thousands of steps round more than one step does."""
+"""Maximum difference from the reference in double precision, relative to its largest value, by
+dtype. It allows for the rounding of sums over thousands of steps."""
 
 ROUNDING = 10
-"""A recurrence may make rounding itself grow: so many times the distance of the plain loop, in the
-contestant's dtype, from double precision are allowed too."""
+"""A recurrence may amplify rounding errors: a contestant may also differ from double precision by
+this factor times the difference of the plain loop in the contestant's dtype."""
 
 
 def disagreement(
@@ -22,14 +22,14 @@ def disagreement(
     rounded: Callable[[], Outcome] | None = None,
     rounding: float = ROUNDING,
 ) -> str | None:
-    """Where an outcome leaves the reference's; None if it does not.
+    """Return how an outcome differs from the reference's, as text; None if it agrees.
 
     Args:
-        got: Outputs and gradients by name; what a contestant does not name is not compared.
-        expected: What the reference computes.
-        share: The difference allowed, of the largest number: :data:`ALLOWED`.
-        rounded: What the plain loop computes in the contestant's dtype; asked for where it matters.
-        rounding: So many times its distance is allowed.
+        got: Outputs and gradients by name; may lack some, which are not compared.
+        expected: The reference's outcome in double precision.
+        share: Maximum difference relative to the largest value: see :data:`ALLOWED`.
+        rounded: Computes the plain loop's outcome in the contestant's dtype; called if needed.
+        rounding: Maximum difference relative to that outcome's: see :data:`ROUNDING`.
     """
     for what, numbers in got.items():
         exact = expected[what]
@@ -40,6 +40,6 @@ def disagreement(
         if rounded is not None and difference > allowed:
             distance = (rounded()[what].detach().to(exact) - exact).abs().max().item()
             allowed = max(allowed, rounding * distance)
-        if not difference <= allowed:  # so that NaN is refused
+        if not difference <= allowed:  # also if it is NaN
             return f"{what} differs by {difference:.1e}, allowed are {allowed:.1e}"
     return None

@@ -1,4 +1,4 @@
-"""Time a case: everybody who computes it, in one run, once they are proven right."""
+"""Measurement of a case: all correct contestants are timed in one run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from seqnets.errors import BackendError
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
-        budget: Seconds for the rounds of a case.
-        compiled: Whether to time the Python loop under torch.compile too.
-        memory: Whether to measure the memory of training.
-        device: Where it runs.
+        budget: Time for the rounds of a case, in seconds.
+        compiled: Whether to also time the Python loop under torch.compile.
+        memory: Whether to measure the memory of training passes.
+        device: The device.
     """
 
     budget: float = 3.0
@@ -49,7 +49,14 @@ class Settings:
 
 @dataclass
 class _Entries:
-    """Who may be timed, how long the first run took in ms, and why others may not."""
+    """The contestants of a case.
+
+    Attributes:
+        admitted: Those that agree with the reference.
+        first_ms: Duration of the first run, in ms, by name.
+        refused: Why a contestant is not timed although it ran or failed, by name.
+        absent: Why a contestant does not take part, by name.
+    """
 
     admitted: list[Contestant] = field(default_factory=list)
     first_ms: dict[str, float] = field(default_factory=dict)
@@ -58,12 +65,12 @@ class _Entries:
 
 
 def measure(case: Case, make: CellFactory, settings: Settings | None = None) -> Measured:
-    """Compare everybody with the reference, then time those who agree with it.
+    """Compare all contestants with the reference, then time those that agree with it.
 
     Args:
-        case: What to time.
-        make: Makes the cell from I and H.
-        settings: How.
+        case: The case to time.
+        make: Creates the cell, given I and H.
+        settings: Options of the measurement.
     """
     settings = settings or Settings()
     training = case.pass_ == "training"
@@ -72,8 +79,8 @@ def measure(case: Case, make: CellFactory, settings: Settings | None = None) -> 
         entries = _admit(work, settings)
         runs = {contestant.name: contestant.run for contestant in entries.admitted}
         times = race(runs, settings.budget, settings.device)
-        counted = [c for c in entries.admitted if c.on_torch and training and settings.memory]
-        mib = {c.name: peak_memory(c.run, settings.device) for c in counted}
+        profiled = [c for c in entries.admitted if c.on_torch and training and settings.memory]
+        mib = {c.name: peak_memory(c.run, settings.device) for c in profiled}
     ms = {c.name: times[c.name].median * c.scale for c in entries.admitted}
     rows = [
         Row(
@@ -94,22 +101,23 @@ def measure(case: Case, make: CellFactory, settings: Settings | None = None) -> 
 
 
 def _builders(case: Case, settings: Settings) -> dict[str, Builder]:
-    limit_and_rivals: dict[str, Builder] = {
+    """Return the builders of a case's contestants, by name."""
+    others: dict[str, Builder] = {
         "floor": floor,
         "torch.nn": torch_nn,
         "ONNX Runtime": onnx_runtime,
         "Flax": flax,
     }
-    known = limit_and_rivals | ours(case.pass_, settings.compiled)
+    known = others | ours(case.pass_, settings.compiled)
     return known if case.rows is None else {name: known.get(name, _unknown) for name in case.rows}
 
 
 def _unknown(work: Workload) -> Contestant:
-    raise Absent("is asked for, and is no row of this pass")
+    raise Absent("is not a contestant of this pass")
 
 
 def _admit(work: Workload, settings: Settings) -> _Entries:
-    """Ask everybody in, and turn away who is not there or disagrees with the reference."""
+    """Build the contestants, and compare each with the reference."""
     entries = _Entries()
     expected, rounded, allowed = work.expected(), cache(work.rounded), ALLOWED[work.case.dtype]
     for name, builder in _builders(work.case, settings).items():
@@ -127,9 +135,9 @@ def _admit(work: Workload, settings: Settings) -> _Entries:
         except Absent as reason:
             entries.absent[name] = str(reason)
         except BackendError as error:
-            told = str(error).splitlines()[0]
-            entries.absent[name] = told.partition("refuses: ")[2] or told
-        except Exception as error:  # it is told in the table: one who breaks must not end the run
-            told = str(error).strip() or "no reason given"
-            entries.refused[name] = f"{type(error).__name__}: {told.splitlines()[0]}"
+            message = str(error).splitlines()[0]
+            entries.absent[name] = message.partition("refuses: ")[2] or message
+        except Exception as error:  # the table shows it: one failure must not end the run
+            message = str(error).strip() or "no reason given"
+            entries.refused[name] = f"{type(error).__name__}: {message.splitlines()[0]}"
     return entries

@@ -1,4 +1,4 @@
-"""How much memory a pass needs at once."""
+"""Peak memory of a pass."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from seqnets.engine.memory import nothing_kept
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
-    """MiB of tensors that are alive at once while it runs, beyond those from before."""
+    """Return the peak memory of tensors allocated during a run, in MiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    counted = torch.autograd.profiler.profile(profile_memory=True)
-    with nothing_kept(), _profiler_silent(), counted as profile:
+    profiler = torch.autograd.profiler.profile(profile_memory=True)
+    with nothing_kept(), _stderr_silenced(), profiler as profile:
         run()
     events = profile.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
@@ -30,14 +30,14 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
 
 
 @contextmanager
-def _profiler_silent() -> Iterator[None]:
-    """Keep back what torch's profiler writes to stderr, below Python, when it starts and stops."""
+def _stderr_silenced() -> Iterator[None]:
+    """Silence the messages that torch's profiler writes to stderr from C++."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: inference with its own kernels, from a graph of its operator."""
+"""ONNX Runtime as a contestant: inference with its recurrent operators, on the CPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from seqnets.errors import ConfigError
 
 
 def onnx_runtime(work: Workload) -> Contestant:
-    """ONNX Runtime over sequences, or one step at a time.
+    """Return ONNX Runtime as a contestant.
 
     Raises:
-        Absent: It is not installed, or has no operator for the cell or the pass.
+        Absent: It is not installed, has no operator for the cell or the pass, or the workload is
+            not float32 on the CPU.
     """
     try:
         import onnx  # noqa: F401
@@ -33,7 +34,7 @@ def onnx_runtime(work: Workload) -> Contestant:
         raise Absent("ONNX has no operator with these equations") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would go on spinning into the time of whoever runs next.
+    # Otherwise its threads keep spinning while the next contestant is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -48,7 +49,7 @@ def onnx_runtime(work: Workload) -> Contestant:
 
     if work.case.pass_ == "step":
         inputs = [x.unsqueeze(0).numpy() for x in work.x.unbind(1)]
-        stepper = Stepper(lambda x, state: _first(*advance(x, state)), inputs)
+        stepper = Stepper(lambda x, state: _without_time(*advance(x, state)), inputs)
         return Contestant("ONNX Runtime", stepper.run, stepper.outcome, on_torch=False)
     x = work.x.transpose(0, 1).numpy()
 
@@ -59,5 +60,6 @@ def onnx_runtime(work: Workload) -> Contestant:
     return Contestant("ONNX Runtime", lambda: advance(x, None), outcome, on_torch=False)
 
 
-def _first(y: Any, state: Any) -> tuple[Any, Any]:
+def _without_time(y: Any, state: Any) -> tuple[Any, Any]:
+    """Return the output of a single step, (B, H), and the state."""
     return y[0], state

@@ -1,4 +1,4 @@
-"""A picture of speed by time steps, batch and units."""
+"""Plots of speed over time steps, batch size and units."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STYLES = {
     "native": ("#E69F00", "-.", "<"),
     "compiled loop": ("#7F7F7F", ":", "^"),
 }
-"""Colours of Okabe and Ito, which colour-blind people tell apart; lines and marks differ too."""
+"""Colour, line style and marker of each row; colours by Okabe and Ito, for the colour-blind."""
 
 _OTHERS = (("#882255", ":", "p"), ("#332288", "-.", "d"))
 
@@ -36,17 +36,17 @@ _LABELS = {"auto": "seqnets", "floor": "matrix products by torch alone", "loop":
 
 def check_plotting() -> None:
     """Raise ConfigError unless matplotlib is installed."""
-    with optional("The picture, which plot=false leaves out, is drawn by matplotlib", "plot"):
-        import matplotlib  # noqa: F401 - whether it is there
+    with optional("The plot, which plot=false omits, is drawn by matplotlib", "plot"):
+        import matplotlib  # noqa: F401 - only checks that it is installed
 
 
 def sweeps(measured: Sequence[Measured]) -> dict[str, dict[str, list[Measured]]]:
-    """By the cases' title: the longest row of cases that differ in one of T, B, H alone."""
+    """Return, by title and axis, the longest series of cases that differ only in T, B or H."""
     rows: dict[str, dict[str, list[Measured]]] = {}
     for axis in _AXES:
         groups: dict[tuple[Any, ...], list[Measured]] = defaultdict(list)
         for entry in measured:
-            groups[_others(entry.case, axis)].append(entry)
+            groups[_fixed(entry.case, axis)].append(entry)
         for group in groups.values():
             found = rows.setdefault(group[0].case.title, {})
             if len(group) > max(1, len(found.get(axis, ()))):
@@ -55,12 +55,15 @@ def sweeps(measured: Sequence[Measured]) -> dict[str, dict[str, list[Measured]]]
 
 
 def plot(measured: Sequence[Measured], path: Path) -> bool:
-    """Draw speed by T, B and H, a row of panels for each title; say if there was any.
+    """Plot speed over T, B and H, with a row of panels for each title.
 
     Args:
-        measured: What was measured. Only cases that differ from another one in T, B or H alone
-            can be drawn.
-        path: The picture's file.
+        measured: The measurements. Only cases that differ from another one in T, B or H alone are
+            plotted.
+        path: The image file to write.
+
+    Returns:
+        Whether there was anything to plot.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -97,7 +100,7 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
 
 
 def _styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, line and mark of each contestant; those we know first."""
+    """Return colour, line style and marker of each row, with those of ``_STYLES`` first."""
     spare = iter(_OTHERS * len(names))
     known = {name: style for name, style in _STYLES.items() if name in names}
     return known | {name: next(spare) for name in names if name not in known}
@@ -106,8 +109,9 @@ def _styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
 def _draw(
     panel: Any, axis: str, group: Sequence[Measured], styles: dict[str, tuple[str, str, str]]
 ) -> dict[str, Any]:
+    """Plot a series of cases into a panel, and return the line of each row by name."""
     lines = {}
-    for name, (colour, line, mark) in styles.items():
+    for name, (colour, line, marker) in styles.items():
         rows = [(getattr(entry.case, axis), entry.row(name)) for entry in group]
         points = [(size, row.steps_per_s) for size, row in rows if row is not None]
         if points:
@@ -115,7 +119,7 @@ def _draw(
                 *zip(*points, strict=True),
                 color=colour,
                 linestyle=line,
-                marker=mark,
+                marker=marker,
                 markersize=5,
                 linewidth=2.4 if name == "auto" else 1.5,
                 zorder=3 if name == "auto" else 2,
@@ -133,8 +137,8 @@ def _draw(
     return lines
 
 
-def _others(case: Case, axis: str) -> tuple[Any, ...]:
-    """What stays the same along an axis; the input may grow with the units."""
+def _fixed(case: Case, axis: str) -> tuple[Any, ...]:
+    """Return what is constant along an axis; the input size may grow with the units."""
     inputs = "H" if case.I == case.H else case.I
     sizes = [getattr(case, key) for key in "BTH" if key != axis]
     return case.title, inputs, *sizes

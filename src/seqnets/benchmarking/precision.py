@@ -1,4 +1,4 @@
-"""In which numbers a case is computed."""
+"""Numeric precision of a case."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "tf32": torch.float32,
 }
-"""By name: the type of all tensors. "tf32" is float32 whose products a GPU may round to TF32."""
+"""Tensor dtype by name. "tf32" is float32 with matrix products that a GPU may round to TF32."""
 
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Let products round to TF32 if that is the name, and never else, in cuBLAS and cuDNN alike.
+    """Allow TF32 in cuBLAS and cuDNN if the name is "tf32", and forbid it otherwise.
 
-    torch's own defaults differ: cuDNN may, cuBLAS may not.
+    By default, torch allows it in cuDNN only.
     """
-    homes: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [home.allow_tf32 for home in homes]
+    libraries: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [library.allow_tf32 for library in libraries]
     try:
-        for home in homes:
-            home.allow_tf32 = name == "tf32"
+        for library in libraries:
+            library.allow_tf32 = name == "tf32"
         yield
     finally:
-        for home, allowed in zip(homes, before, strict=True):
-            home.allow_tf32 = allowed
+        for library, allowed in zip(libraries, before, strict=True):
+            library.allow_tf32 = allowed

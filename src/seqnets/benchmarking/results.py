@@ -1,4 +1,4 @@
-"""What was measured, on which machine, with which code: as JSON and as Markdown."""
+"""Results of a benchmark run, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from seqnets.errors import DataError, counted
 _FORMAT = 1
 
 HEADINGS = ("ms", "IQR", "× torch.nn", "÷ floor", "steps/s", "MiB", "first")
-"""What the columns of numbers are called."""
+"""Headings of the numeric columns."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant's figures.
+    """The results of one contestant.
 
     Attributes:
-        name: Who it is.
-        ms: Median time of the pass.
-        iqr: Between the quartiles, in ms.
-        rounds: How often it was measured.
-        vs_torch: torch.nn's time over this one: above 1 is faster; None if that was not timed.
-        vs_floor: This time over that of the matrix products alone; None if that was not timed.
-        steps_per_s: B·T per second.
-        mib: Peak memory of a training pass; None if it was not measured.
-        first_ms: The first run, which compiles what there is to compile; None if it was not timed.
-        note: What one should know of the row.
+        name: Name of the contestant.
+        ms: Median time of the pass, in ms.
+        iqr: Interquartile range of the time, in ms.
+        rounds: Number of measurements.
+        vs_torch: torch.nn's time divided by this one (above 1: faster); None if it was not timed.
+        vs_floor: This time divided by that of the matrix products alone; None if that was not
+            timed.
+        steps_per_s: Throughput, B·T per second.
+        mib: Peak memory of a training pass, in MiB; None if it was not measured.
+        first_ms: Time of the first run, including compilation, in ms; None if it was not timed.
+        note: Remark for the reader.
     """
 
     name: str
@@ -51,11 +52,11 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, with its note."""
+        """The name, followed by any note."""
         return f"{self.name} ({self.note})" if self.note else self.name
 
     def cells(self) -> tuple[str, ...]:
-        """The figures as text, for :data:`HEADINGS`."""
+        """Return the results as text, in the order of :data:`HEADINGS`."""
         return (
             _rounded(self.ms, 4),
             _rounded(self.iqr, 2),
@@ -69,13 +70,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case, with everybody's figures.
+    """The results of a case.
 
     Attributes:
-        case: What was timed.
-        rows: Figures, the floor's first.
-        refused: Why what is there was not timed: it disagrees with the reference, or failed.
-        absent: Why others did not take part.
+        case: The case.
+        rows: Results of each contestant, the floor first.
+        refused: Why a contestant was not timed although it could run: it disagrees with the
+            reference, or failed.
+        absent: Why a contestant did not take part.
     """
 
     case: Case
@@ -84,30 +86,30 @@ class Measured:
     absent: dict[str, str] = field(default_factory=dict)
 
     def row(self, name: str) -> Row | None:
-        """Somebody's figures, if there are any."""
+        """Return a contestant's results; None if there are none."""
         return next((row for row in self.rows if row.name == name), None)
 
     def notes(self) -> list[str]:
-        """What one should know of rows."""
+        """Return the rows' notes, with their names."""
         return [f"{row.name}: {row.note}" for row in self.rows if row.note]
 
     def reasons(self) -> list[str]:
-        """A line for each who was not timed."""
+        """Return a line for each contestant that was not timed."""
         refused = [f"{name}: refused, not timed: {why}" for name, why in self.refused.items()]
         return refused + [f"{name}: {why}" for name, why in self.absent.items()]
 
 
 @dataclass
 class Report:
-    """A whole run.
+    """The results of a benchmark run.
 
     Attributes:
-        options: What was asked for.
+        options: Options of the run.
         machine: Processor, cores, threads, compiler, GPU and its driver.
-        versions: Of Python and of the packages that ran.
+        versions: Versions of Python and the packages involved.
         commit: The revision of seqnets, and whether its files differ from it; None if unknown.
-        date: When it began, in UTC.
-        measured: The cases.
+        date: Start of the run, in UTC.
+        measured: Results of each case.
         verdicts: The acceptance table.
     """
 
@@ -120,30 +122,30 @@ class Report:
     verdicts: list[Verdict] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the report as JSON, atomically."""
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
         with atomic(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        """Read what :meth:`save` wrote.
+        """Read a report that :meth:`save` wrote.
 
         Raises:
-            DataError: It is no such file.
+            DataError: The file is not such a report.
         """
         try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-            if read.pop("format") != _FORMAT:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
             measured = [
                 Measured(
                     Case(**entry.pop("case")), [Row(**row) for row in entry.pop("rows")], **entry
                 )
-                for entry in read.pop("measured")
+                for entry in content.pop("measured")
             ]
-            verdicts = [Verdict(**entry) for entry in read.pop("verdicts")]
-            return cls(measured=measured, verdicts=verdicts, **read)
+            verdicts = [Verdict(**entry) for entry in content.pop("verdicts")]
+            return cls(measured=measured, verdicts=verdicts, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"Benchmark {path}: cannot be read: {error}.\n"
@@ -152,7 +154,7 @@ class Report:
 
 
 def markdown(report: Report) -> str:
-    """The page of a run: the acceptance table, then a table for each cell and pass."""
+    """Return a report as Markdown: the acceptance table, then a table per cell and pass."""
     blocks = ["# Benchmark", _surroundings(report)]
     if report.verdicts:
         blocks += ["## What to reach", _verdicts(report.verdicts)]
@@ -162,6 +164,7 @@ def markdown(report: Report) -> str:
 
 
 def _surroundings(report: Report) -> str:
+    """Return machine, versions, revision and date as a list."""
     at = report.machine
     revision = "unknown"
     if report.commit:
@@ -189,6 +192,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _measured(group: Sequence[Measured]) -> list[str]:
+    """Return the table of cases with the same title and, below it, who was not timed."""
     rows = []
     for measured in group:
         case = f"**{measured.case.sizes}**"
@@ -196,18 +200,19 @@ def _measured(group: Sequence[Measured]) -> list[str]:
             rows.append([case, row.label, *row.cells()])
             case = ""
     columns = list(zip(["", "", *HEADINGS], *rows, strict=True))
-    filled = [column for place, column in enumerate(columns) if place < 2 or any(column[1:])]
-    headings, *shown = zip(*filled, strict=True)
+    used = [column for index, column in enumerate(columns) if index < 2 or any(column[1:])]
+    headings, *cells = zip(*used, strict=True)
     reasons = dict.fromkeys(reason for measured in group for reason in measured.reasons())
     lines = [f"- {reason}" for reason in reasons]
-    return [_table(headings, shown, left=2), *(["\n".join(lines)] if lines else [])]
+    return [_table(headings, cells, left=2), *(["\n".join(lines)] if lines else [])]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 99) -> str:
-    marks = ["---" if place < left else "---:" for place in range(len(headings))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, marks, *rows])
+    """Return a Markdown table whose first ``left`` columns are aligned to the left."""
+    alignment = ["---" if index < left else "---:" for index in range(len(headings))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, alignment, *rows])
 
 
 def _rounded(number: float, digits: int) -> str:
-    """So many digits that count, without an exponent."""
+    """Format a number with some significant digits, without an exponent."""
     return f"{float(f'{number:.{digits}g}'):.12g}"

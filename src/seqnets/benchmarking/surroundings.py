@@ -1,4 +1,4 @@
-"""Where a number comes from: machine, versions, revision, date."""
+"""Provenance of measurements: machine, versions, revision, date."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ _ALLOCATOR = (
 )
 
 
-def write_found(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what a script has found as JSON, with machine, versions, revision and date."""
-    whole = {**found, "machine": machine(), "versions": versions(), "commit": commit()}
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write a script's results as JSON, with machine, versions, revision and date."""
+    content = {**results, "machine": machine(), "versions": versions(), "commit": commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**whole, "date": now()}, indent=1, ensure_ascii=False)
+    text = json.dumps({**content, "date": now()}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, load, threads, how they wait, allocator, vectors, compiler, GPU.
+    """Return a description of the machine.
 
-    Where there is a GPU: its name, its driver, CUDA and cuDNN too.
+    It has the processor, cores, load, threads and their wait policy, allocator settings, vector
+    instructions and compiler; with a GPU also its name and driver, CUDA and cuDNN.
     """
     return {
         "processor": _processor(),
@@ -55,9 +56,11 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, seqnets and the packages that may run."""
+    """Return the versions of Python, seqnets and the packages that may be involved."""
     found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
-    found["torch"] = str(torch.__version__)  # says what it was built for; its package may not
+    found["torch"] = str(
+        torch.__version__
+    )  # with the build, such as +cu128, which the package metadata may lack
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -67,44 +70,45 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any] | None:
-    """The revision of the source tree, and whether the package differs from it."""
+    """Return the revision of the source tree, and whether the package differs from it."""
     package = Path(seqnets.__file__).parent
-    # An installed package may lie inside somebody else's repository.
-    if _printed("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
+    # An installed package may lie within an unrelated repository.
+    if _output_of("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    revision = _printed("git", "-C", str(package), "rev-parse", "HEAD")
-    changes = _printed("git", "-C", str(package), "status", "--porcelain", "--", ".")
+    revision = _output_of("git", "-C", str(package), "rev-parse", "HEAD")
+    changes = _output_of("git", "-C", str(package), "status", "--porcelain", "--", ".")
     return {"id": revision, "dirty": changes != ""} if revision else None
 
 
 def now() -> str:
-    """Date and time in UTC, to the second."""
+    """Return date and time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _processor() -> str:
-    """The model's name, as Linux tells it, on ARM by a command, or macOS."""
+    """Return the processor's model name, on Linux (on ARM from lscpu) and macOS."""
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        told = ""
-    for line in [*told.splitlines(), *(_printed("lscpu") or "").splitlines()]:
+        cpuinfo = ""
+    for line in [*cpuinfo.splitlines(), *(_output_of("lscpu") or "").splitlines()]:
         name, _, value = line.partition(":")
         if name.strip().lower() == "model name":
             return value.strip()
-    on_macos = _printed("sysctl", "-n", "machdep.cpu.brand_string")
+    on_macos = _output_of("sysctl", "-n", "machdep.cpu.brand_string")
     return on_macos or platform.processor() or platform.machine()
 
 
 def _compiler() -> str | None:
+    """Return the first line of the C compiler's version, if there is a compiler."""
     name = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    printed = _printed(name, "--version") if name else None
-    return printed.splitlines()[0] if printed else None
+    version_text = _output_of(name, "--version") if name else None
+    return version_text.splitlines()[0] if version_text else None
 
 
 def _gpu() -> dict[str, Any]:
     query = ("--query-gpu=driver_version", "--format=csv,noheader")
-    drivers = _printed("nvidia-smi", *query)
+    drivers = _output_of("nvidia-smi", *query)
     return {
         "gpu": torch.cuda.get_device_name(),
         "driver": drivers.splitlines()[0] if drivers else None,
@@ -113,8 +117,8 @@ def _gpu() -> dict[str, Any]:
     }
 
 
-def _printed(*command: str) -> str | None:
-    """What a command prints; None if it fails or is not there."""
+def _output_of(*command: str) -> str | None:
+    """Return the output of a command; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Times, taken so that whatever slows the machine down slows all contestants alike."""
+"""Timing in interleaved rounds, so that disturbances affect all contestants alike."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import torch
 
 Run = Callable[[], Any]
 
-_SHORTEST = {"cpu": 2.0, "cuda": 10.0}  # ms: what is quicker is run several times in a row
+_SHORTEST = {"cpu": 2.0, "cuda": 10.0}  # ms; shorter runs are repeated within a measurement
 _FEWEST, _MOST = 5, 100  # rounds
-_PAUSE = 0.003  # s: threads of whoever ran before may still spin, and would take a core away
+_PAUSE = 0.003  # s; threads of the previous contestant may still spin, and occupy a core
 
 
 @dataclass(frozen=True)
 class Times:
-    """What a contestant took.
+    """Summary of a contestant's times.
 
     Attributes:
-        median: In ms.
-        iqr: Between the first and the third quartile, in ms.
-        rounds: How often it was measured.
+        median: Median, in ms.
+        iqr: Interquartile range, in ms.
+        rounds: Number of measurements.
     """
 
     median: float
@@ -36,36 +36,38 @@ class Times:
 
 
 def race(runs: Mapping[str, Run], budget: float, device: torch.device) -> dict[str, Times]:
-    """Run each contestant once a round, in an order that turns from round to round.
+    """Time functions in rounds, each function once per round, in rotating order.
+
+    On a GPU, CUDA events measure from the end of the warm-up run to the end of the last run,
+    without synchronising in between: as in training, time on the host counts only if the GPU waits
+    for it.
 
     Args:
-        runs: What to time, by name.
-        budget: Seconds for all rounds together; there are at least 5.
-        device: Where it runs. On a GPU the clock is its own, from the end of the run before to the
-            end of the last, and nobody waits in between: what the host needs counts where the GPU
-            waits for it, as in training.
+        runs: The functions, by name.
+        budget: Time for all rounds together, in seconds; there are at least 5 rounds.
+        device: The device on which they run.
     """
     if not runs:
         return {}
-    with _no_collector():
-        first = {name: _warm(run, device) for name, run in runs.items()}
+    with _garbage_collection_disabled():
+        estimates = {name: _warm_up(run, device) for name, run in runs.items()}
         shortest = _SHORTEST[device.type]
-        repeats = {name: max(1, math.ceil(shortest / took)) for name, took in first.items()}
-        round_ms = sum(first[name] * (repeats[name] + 1) + _PAUSE * 1e3 for name in runs)
+        repeats = {name: max(1, math.ceil(shortest / ms)) for name, ms in estimates.items()}
+        round_ms = sum(estimates[name] * (repeats[name] + 1) + _PAUSE * 1e3 for name in runs)
         rounds = min(max(_FEWEST, int(budget * 1e3 / round_ms)), _MOST)
         taken: dict[str, list[float]] = {name: [] for name in runs}
         names = list(runs)
         for _ in range(rounds):
             for name in names:
                 sleep(_PAUSE)
-                runs[name]()  # as in training: caches and memory are its own, not the last one's
+                runs[name]()  # fills the caches and the allocator, as in training
                 taken[name].append(_once(runs[name], device, repeats[name]))
             names = names[1:] + names[:1]
     return {name: _summary(times) for name, times in taken.items()}
 
 
-def _warm(run: Run, device: torch.device) -> float:
-    """Milliseconds of a run that is not the first, unless that is long enough."""
+def _warm_up(run: Run, device: torch.device) -> float:
+    """Return the time of a second run, or of the first if it is long, in ms."""
     first = _once(run, device)
     if device.type == "cpu" and first > 50 * _SHORTEST["cpu"]:
         return first
@@ -73,7 +75,7 @@ def _warm(run: Run, device: torch.device) -> float:
 
 
 def _once(run: Run, device: torch.device, repeats: int = 1) -> float:
-    """Milliseconds of one run, the mean of some in a row."""
+    """Return the mean time of some runs in a row, in ms."""
     if device.type == "cuda":
         return _once_on_gpu(run, repeats)
     start = perf_counter()
@@ -84,7 +86,7 @@ def _once(run: Run, device: torch.device, repeats: int = 1) -> float:
 
 def _once_on_gpu(run: Run, repeats: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()  # behind what is still running: the host is as far ahead as in training
+    start.record()  # without synchronising: the host runs ahead of the GPU, as in training
     for _ in range(repeats):
         run()
     end.record()
@@ -98,14 +100,14 @@ def _summary(times: list[float]) -> Times:
 
 
 def wait_for(device: torch.device) -> None:
-    """Let a GPU come to the end of all it has been given."""
+    """Wait until a GPU has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
-    """Keep Python from collecting garbage in somebody's time."""
+def _garbage_collection_disabled() -> Iterator[None]:
+    """Disable Python's garbage collector, so that it does not run while something is timed."""
     gc.collect()
     gc.disable()
     try:

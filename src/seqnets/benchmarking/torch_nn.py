@@ -1,4 +1,4 @@
-"""torch.nn: the same cell where it has one, else its LSTM for as many operations."""
+"""torch.nn as a contestant: the same cell, or else its LSTM scaled to the same operations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from seqnets.errors import ConfigError
 
 
 def torch_nn(work: Workload) -> Contestant:
-    """torch.nn's layer, time first, which it likes better."""
-    twin = twin_of(work.cell)
-    if twin is not None:
-        return _timed(work, twin, "", 1.0)
+    """Return torch.nn's layer as a contestant, with time first, its faster layout.
+
+    Raises:
+        Absent: torch.nn lacks the cell, which has no matrix product to scale the LSTM by.
+    """
+    layer = torch_layer_of(work.cell)
+    if layer is not None:
+        return _timed(work, layer, "", 1.0)
     case = work.case
     if not operations(work.cell):
         raise Absent("the cell has no matrix product to be compared by")
@@ -35,8 +39,8 @@ def torch_nn(work: Workload) -> Contestant:
     return _timed(work, lstm, "nn.LSTM, scaled by operations", scale)
 
 
-def twin_of(cell: Cell) -> nn.RNNBase | None:
-    """torch.nn's layer with this cell's equation and its weights; None if there is none."""
+def torch_layer_of(cell: Cell) -> nn.RNNBase | None:
+    """Return torch.nn's layer with a cell's equation and weights; None if there is none."""
     try:
         return to_torch(cell)
     except ConfigError:
@@ -44,8 +48,9 @@ def twin_of(cell: Cell) -> nn.RNNBase | None:
 
 
 def _timed(work: Workload, layer: nn.RNNBase, note: str, scale: float) -> Contestant:
+    """Return a layer as a contestant; with a note, it computes another function."""
     exact = not note
-    layer.train(work.case.pass_ == "training")  # cuDNN keeps what a backward pass needs
+    layer.train(work.case.pass_ == "training")  # otherwise cuDNN saves what a backward pass needs
     if work.x.is_cuda:
         layer.flatten_parameters()
         kernels = "by cuDNN" if torch.cudnn_is_acceptable(work.x) else "a step at a time, no cuDNN"
