@@ -1,4 +1,4 @@
-# `make train` and `make test` set up whatever they need.
+# Every target sets up the virtual environment that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,22 +8,22 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow gpu check lint types floors format clean
 
-help:  ## Show what can be made
+help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(USABLE)  ## Train a language model on Python's own manual, in at most 2 minutes
 	$(BIN)/seqnets train experiment=python_docs
 
-test: $(READY)  ## Run the whole test suite
+test: $(READY)  ## Run the test suite without slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: $(READY)  ## Run the tests that take longer too
+test-slow: $(READY)  ## Run the whole test suite, slow tests included
 	$(BIN)/python -m pytest -n 2
 
 gpu: $(READY)  ## Check and measure the engine on this machine's GPU, in less than 10 minutes
 	PYTHON=$(BIN)/python scripts/gpu_acceptance.sh
 
-check: lint types floors test  ## Lint, types, floors and tests
+check: lint types floors test  ## Check style, types, layering and tests
 
 lint: $(READY)  ## Check style
 	$(BIN)/ruff check .
@@ -32,14 +32,14 @@ lint: $(READY)  ## Check style
 types: $(READY)  ## Check types
 	$(BIN)/mypy
 
-floors: $(READY)  ## Check that imports go down the floors only
+floors: $(READY)  ## Check the layering of imports
 	$(BIN)/lint-imports
 
-format: $(READY)  ## Put the code into its format
+format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove the virtual environment and what tools left behind
+clean:  ## Remove the virtual environment, builds and caches
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(USABLE): pyproject.toml constraints.txt
