@@ -28,7 +28,7 @@ def test_a_file_takes_its_place_when_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_fails_leaves_the_file_before_and_nothing_else(tmp_path):
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     def write():
         with atomic(path) as partial:
             partial.write_text("half")
@@ -43,7 +43,7 @@ def test_what_fails_leaves_the_file_before_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_being_written_is_hidden_and_of_the_same_kind(tmp_path):
+def test_the_partial_file_is_hidden_and_has_the_same_suffix(tmp_path):
     with atomic(tmp_path / "net.keras") as partial:
         partial.touch()
 
@@ -51,7 +51,7 @@ def test_what_is_being_written_is_hidden_and_of_the_same_kind(tmp_path):
         assert partial.suffix == ".keras"
 
 
-def test_what_a_killed_process_left_is_cleared_away_and_no_file_of_somebody_elses(tmp_path, gone):
+def test_partial_files_of_dead_processes_are_removed_and_other_files_kept(tmp_path, gone):
     left = tmp_path / f".{gone}-0123abcd.partial.csv"
     others = [
         tmp_path / name

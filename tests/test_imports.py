@@ -28,7 +28,7 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
     "part",
     ["seqnets.models", "seqnets.testing", "seqnets.benchmarking", "seqnets.conversion"],
 )
-def test_models_laws_benchmarks_and_conversion_need_no_more_than_torch(part):
+def test_models_laws_benchmarks_and_conversion_need_only_torch(part):
     assert not loaded_by(f"import {part}") & (set(HEAVY) - loaded_by("import torch"))
 
 
@@ -54,7 +54,7 @@ def test_a_first_call_loads_no_algebra_which_takes_longer_than_to_trace(call):
     assert not loaded_by(call) & ({"sympy", "networkx"} - loaded_by("import torch"))
 
 
-def test_everything_of_seqnets_at_once_is_no_more_than_torch():
+def test_importing_all_of_seqnets_needs_only_torch():
     assert not loaded_by("from seqnets import *") & (set(HEAVY) - loaded_by("import torch"))
 
 
@@ -65,7 +65,7 @@ def test_training_needs_no_hydra():
 @pytest.mark.parametrize(
     "arguments", [["completion", "query"], ["train", "model/cel=gru"]], ids=["tab", "mistyped"]
 )
-def test_completion_and_what_is_mistyped_do_not_wait_for_torch(arguments, monkeypatch):
+def test_completion_and_usage_errors_do_not_import_torch(arguments, monkeypatch):
     monkeypatch.setenv("COMP_LINE", "seqnets train model/ce")
 
     loaded = loaded_by(f"from seqnets.cli.main import command; command({arguments})")

@@ -80,7 +80,7 @@ def test_the_wheel_brings_its_license(wheel):
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
 
 
-def test_the_source_distribution_holds_what_makes_and_tests_the_project(tmp_path):
+def test_the_source_distribution_can_build_and_test_the_project(tmp_path):
     folders = ("src", "configs", "tests", "docs", "scripts", "benchmarks")
     tree = tmp_path / "seqnets"
     for name in folders:

@@ -73,7 +73,7 @@ def test_public_names_are_these(module):
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_every_public_name_says_what_it_is(module):
+def test_every_public_name_has_a_docstring(module):
     found = importlib.import_module(module)
     things = {name: getattr(found, name) for name in found.__all__}
 

@@ -101,7 +101,7 @@ def test_the_page_of_options_names_them_all():
     assert named == {path.stem for path in (ROOT / "configs" / "model" / "option").glob("*.yaml")}
 
 
-def test_the_page_of_data_says_where_those_of_every_experiment_are():
+def test_the_page_of_data_covers_every_experiment():
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
     configs = ROOT / "configs"
@@ -116,7 +116,7 @@ def test_the_page_of_data_says_where_those_of_every_experiment_are():
     assert needed <= named
 
 
-def test_the_page_of_cells_is_what_the_cells_say():
+def test_the_page_of_cells_is_up_to_date():
     made = runpy.run_path(str(ROOT / "scripts" / "make_cells_page.py"))["page"]()
 
     assert made == (ROOT / "docs" / "cells.md").read_text(encoding="utf-8"), (
@@ -124,7 +124,7 @@ def test_the_page_of_cells_is_what_the_cells_say():
     )
 
 
-def test_the_page_of_kernels_is_what_is_printed():
+def test_the_page_of_kernels_is_up_to_date():
     made = runpy.run_path(str(ROOT / "scripts" / "make_kernels_page.py"))["page"]()
 
     assert made == (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8"), (

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = sorted((ROOT / "benchmarks" / "results" / "experiments").glob("*.json"))
 
 
-def test_the_pages_are_made_from_the_result_files():
+def test_the_result_pages_are_up_to_date():
     command = [sys.executable, "scripts/make_results_page.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -19,7 +19,7 @@ def test_the_pages_are_made_from_the_result_files():
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
-def test_a_result_beats_the_baselines_of_its_data_and_says_where_it_is_from(path):
+def test_a_result_beats_its_baselines_and_has_its_provenance(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     sign = 1 if record["mode"] == "max" else -1
 
@@ -28,7 +28,7 @@ def test_a_result_beats_the_baselines_of_its_data_and_says_where_it_is_from(path
     assert {"seed", "seconds", "machine", "versions", "commit", "date"} <= record.keys()
 
 
-def test_the_guide_says_what_a_fused_softmax_was_measured_to_cost():
+def test_the_guide_quotes_the_measured_cost_of_a_fused_softmax():
     file = "benchmarks/results/linear_cross_entropy.json"
     rows = json.loads((ROOT / file).read_text(encoding="utf-8"))["rows"]
     guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

@@ -183,7 +183,7 @@ def test_transitions_of_several_kinds_go_together():
 
 
 @pytest.mark.parametrize("name", COMPOSITES)
-def test_parameters_are_drawn_anew(name):
+def test_reset_parameters_draws_new_parameters(name):
     cell = COMPOSITES[name](LSTMCell(I, H))
     before = copy.deepcopy(cell.state_dict())
 
@@ -305,7 +305,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_makes_no_sense_is_refused(case):
+def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
     with pytest.raises(ConfigError, match=said):

@@ -194,7 +194,7 @@ def test_copies_and_pickles_of_a_clockwork_network_keep_mask_and_periods():
         assert torch.equal(twin.weight_hh == 0, cell.weight_hh == 0)
 
 
-def test_drawing_anew_draws_another_masked_matrix():
+def test_reset_parameters_draws_another_masked_matrix():
     cell = ClockworkRNNCell(3, 8)
     before = cell.weight_hh
 
@@ -220,6 +220,6 @@ def test_drawing_anew_draws_another_masked_matrix():
         ((257,), "a period is 257, expected"),
     ],
 )
-def test_periods_that_are_none_are_refused(make, periods, message):
+def test_invalid_periods_are_refused(make, periods, message):
     with pytest.raises(ConfigError, match=f"Clockwork(RNNCell)?: {message}"):
         make(periods)

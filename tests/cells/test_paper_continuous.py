@@ -171,7 +171,7 @@ def test_a_long_step_of_ltc_is_two_short_ones():
     torch.testing.assert_close(unroll(twice, halves)[0][:, -1], long[:, 0])
 
 
-def test_no_time_leaves_ltc_where_it_is():
+def test_a_time_step_of_zero_does_not_change_ltc():
     cell = LTCCell(3, 4, timed=True)
     h = torch.randn(2, 4)
 
@@ -204,7 +204,7 @@ def test_states_have_the_dtype_of_the_parameters(make, dtype):
 
 
 @pytest.mark.parametrize("make", TIMED)
-def test_irregular_times_give_one_row_alone_what_they_give_it_in_a_batch(make):
+def test_rows_with_irregular_times_are_independent(make):
     cell = make(4, 5, timed=True, dtype=torch.float64)
     x = torch.cat([torch.randn(3, 6, 3, dtype=torch.float64), random_times(3, 6)], -1)
 
@@ -270,6 +270,6 @@ def test_layer_norm_leaves_times_as_they_are():
         (lambda: LTCCell(3, 4, unfolds=1.5), DtypeError, "LTCCell: unfolds is 1.5"),
     ],
 )
-def test_what_cannot_be_is_refused(make, error, message):
+def test_invalid_options_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()

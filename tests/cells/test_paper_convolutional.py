@@ -37,7 +37,7 @@ def kernels(*centres):
     return [[[[9, -8, 7], [-6, centre, 5], [-4, 3, -2]]] for centre in centres]
 
 
-def test_convolutional_lstm_of_one_place_follows_its_paper_without_peepholes():
+def test_convolutional_lstm_of_one_pixel_follows_its_paper_without_peepholes():
     w, u = kernels(0.5, -0.3, 0.8, 0.9), kernels(0.7, 0.2, -0.6, 0.4)
     b, d = (0.1, -0.4, 0.3, 0.6), (0.05, 0.4, -0.2, -0.1)
     cell = one_unit(ConvLSTMCell, w=w, u=u, b=b, d=d)
@@ -51,7 +51,7 @@ def test_convolutional_lstm_of_one_place_follows_its_paper_without_peepholes():
     assert step(cell, x, h, c) == near((o * math.tanh(c_after), c_after))
 
 
-def test_convolutional_lstm_of_one_place_follows_its_paper():
+def test_convolutional_lstm_of_one_pixel_follows_its_paper():
     w, u = kernels(0.5, -0.3, 0.8, 0.9), kernels(0.7, 0.2, -0.6, 0.4)
     b, p = (0.1, -0.4, 0.3, 0.6), {"p_i": 0.35, "p_f": -0.25, "p_o": 0.65}
     cell = one_unit(PeepholeConvLSTMCell, w=w, u=u, b=b, **p)
@@ -65,7 +65,7 @@ def test_convolutional_lstm_of_one_place_follows_its_paper():
     assert step(cell, x, h, c) == near((o * math.tanh(c_after), c_after))
 
 
-def test_convolutional_gru_of_one_place_follows_its_paper_up_to_a_sign():
+def test_convolutional_gru_of_one_pixel_follows_its_paper_up_to_a_sign():
     w, u = kernels(0.5, 0.3, 0.8), kernels(0.7, -0.2, -0.6)
     cell = one_unit(ConvGRUCell, w=w, u=u)
     x, h = 2.0, -1.5
@@ -196,7 +196,7 @@ def test_layers_over_frames_obey_the_laws_of_recurrence(cell_cls):
 
 
 @pytest.mark.parametrize("cell_cls", [ConvLSTMCell, ConvGRUCell])
-def test_a_moved_input_is_a_moved_output_away_from_the_borders(cell_cls):
+def test_shifting_the_input_shifts_the_output_away_from_the_borders(cell_cls):
     # A border is felt 2 places further in at every step but the first.
     cell = cell_cls.over(1, 3, (17, 17), dtype=torch.float64)
     with torch.no_grad():
@@ -214,7 +214,7 @@ def test_a_moved_input_is_a_moved_output_away_from_the_borders(cell_cls):
 
 
 @pytest.mark.parametrize("cell_cls", [ConvLSTMCell, ConvGRUCell])
-def test_what_a_cell_has_to_learn_does_not_grow_with_the_frame(cell_cls):
+def test_the_number_of_parameters_does_not_depend_on_the_frame(cell_cls):
     small, large = (cell_cls.over(3, 5, (size, size), kernel_size=5) for size in (4, 32))
 
     assert small.parameter_shapes == large.parameter_shapes
@@ -223,14 +223,14 @@ def test_what_a_cell_has_to_learn_does_not_grow_with_the_frame(cell_cls):
     assert (large.channels_in, large.channels_hidden) == (3, 5)
 
 
-def test_peepholes_have_a_number_for_each_channel_and_place_and_start_at_zero():
+def test_peepholes_have_a_weight_per_channel_and_pixel_and_start_at_zero():
     cell = PeepholeConvLSTMCell.over(1, 2, (3, 4))
 
     assert cell.p_o.shape == (24,)
     assert not cell.p_i.any()
 
 
-def test_kernels_start_by_the_rules_of_every_cell_with_their_places_counted():
+def test_kernels_are_initialised_like_weights_with_their_fan_in():
     cell = ConvLSTMCell.over(3, 4, (2, 2), dtype=torch.float64)
     bound = (6 / ((3 + 4) * 9)) ** 0.5
 
@@ -274,17 +274,17 @@ def test_chrono_spreads_the_time_scales_of_channels():
     assert len(bias.f.unique()) == 6
 
 
-def test_layer_norm_refuses_weights_that_places_share():
+def test_layer_norm_refuses_convolutions():
     with pytest.raises(ConfigError, match=r"weight_hh of ConvLSTMCell has 8 rows, expected .* 96"):
         LayerNorm(ConvLSTMCell.over(1, 2, (3, 4)))
 
 
-def test_a_convolution_does_not_go_without_its_input():
+def test_a_convolution_needs_its_input():
     with pytest.raises(ConfigError, match="cell 1 is ConvLSTMCell, expected a GatedCell that"):
         DeepTransition(ConvLSTMCell.over(1, 2, (3, 4)))
 
 
-def test_torchs_kernels_are_not_taken_for_a_convolution():
+def test_a_convolution_does_not_run_on_torchs_kernels():
     assert "native" not in seqnets.explain(LSTMCell(4, 4), torch.zeros(1, 2, 4)).refusals
     assert "native" in seqnets.explain(ConvLSTMCell(4, 4), torch.zeros(1, 2, 4)).refusals
     assert "native" not in seqnets.explain(GRUCell(4, 4), torch.zeros(1, 2, 4)).refusals

@@ -48,7 +48,7 @@ def test_slstm_follows_its_paper(forget, opened):
 
 
 @pytest.mark.parametrize(("forget", "opened"), [("sigmoid", sigmoid), ("exp", math.exp)])
-def test_slstm_says_what_it_would_say_without_a_stabiliser(forget, opened):
+def test_slstm_computes_the_same_as_without_its_stabiliser(forget, opened):
     cell = one_unit(SLSTMCell, **FOUR)
     cell.forget = forget
     h, c, n = 0.0, 0.0, 0.0
@@ -100,7 +100,7 @@ def test_heads_recur_apart():
         torch.testing.assert_close(gate @ gate.T, torch.eye(6))
 
 
-def test_a_matrix_given_to_heads_keeps_its_diagonal_blocks():
+def test_a_full_matrix_loaded_into_heads_keeps_its_diagonal_blocks():
     cell = SLSTMCell(3, 6, num_heads=3)
     weight = torch.randn(24, 6)
 
@@ -118,14 +118,14 @@ def test_slstm_with_options_obeys_the_laws_and_runs_compiled(options):
     check_backend(SLSTMCell(3, 6, **options), "eager", steps=(1, 5))
 
 
-def test_heads_are_pickled():
+def test_heads_can_be_pickled():
     cell = SLSTMCell(3, 4, num_heads=2)
     x = torch.randn(2, 5, 3)
 
     torch.testing.assert_close(unroll(pickle.loads(pickle.dumps(cell)), x), unroll(cell, x))
 
 
-def test_heads_are_copied_and_drawn_anew():
+def test_heads_can_be_copied_and_reset():
     cell = SLSTMCell(3, 4, num_heads=2)
     before = copy.deepcopy(cell)
 
@@ -142,7 +142,7 @@ def test_heads_that_do_not_divide_the_units_are_refused(heads):
         SLSTMCell(3, 4, num_heads=heads)
 
 
-def test_a_forget_gate_that_nobody_knows_is_refused():
+def test_an_unknown_forget_gate_is_refused():
     with pytest.raises(ConfigError, match="forget is 'relu', expected one of sigmoid, exp"):
         SLSTMCell(3, 4, forget="relu")
 

@@ -122,7 +122,7 @@ def test_the_mutations_reset_before_the_product(cell_cls):
 
 
 @pytest.mark.parametrize(("cell_cls", "inputs", "recurrent"), [(MUT1Cell, 2, 2), (MUT2Cell, 2, 3)])
-def test_what_has_no_product_has_no_weights(cell_cls, inputs, recurrent):
+def test_gates_without_a_product_have_no_weights(cell_cls, inputs, recurrent):
     cell = cell_cls(4, 4)
 
     assert cell.weight_ih.shape == (4 * inputs, 4)

@@ -92,6 +92,6 @@ def test_dropout_reaches_the_product_of_every_layer():
         (2.0, DtypeError, "depth is 2.0 .float., expected a positive integer"),
     ],
 )
-def test_depths_that_are_none_are_refused(depth, error, message):
+def test_invalid_depths_are_refused(depth, error, message):
     with pytest.raises(error, match=f"RecurrentHighwayCell: {message}"):
         RecurrentHighwayCell(3, 4, depth=depth)

@@ -73,7 +73,7 @@ def test_minimal_lstm_follows_its_paper(h):
         h = expected
 
 
-def test_minimal_lstm_divides_by_no_zero_where_both_gates_are_shut():
+def test_minimal_lstm_does_not_divide_by_zero_if_both_gates_are_closed():
     cell = one_unit(MinLSTMCell, w=(-900.0, -900.0, 0.5))
 
     assert step(cell, 1.0, 0.4) == near((0.4 + 1.0) / 2)
@@ -127,7 +127,7 @@ def test_the_highway_multiplies_an_input_that_is_not_as_wide_as_the_output():
     )
 
 
-def test_the_highway_starts_where_it_is_told_and_keeps_the_variance_of_the_input():
+def test_the_highway_bias_is_an_option_and_keeps_the_variance_of_the_input():
     cell = SRUCell(500, 500, highway_bias=-1.0)
     x = torch.randn(400, 1, 500) * 1.3
 
@@ -207,7 +207,7 @@ def test_hierarchically_gated_network_follows_its_paper_in_real_numbers():
         h = memory
 
 
-def test_the_lower_bound_is_where_it_is_told():
+def test_the_lower_bound_is_an_option():
     cell = HGRNCell(3, 4, lower_bound=0.9, dtype=torch.float64)
 
     assert torch.sigmoid(cell.beta).tolist() == near([0.9] * 4)
@@ -233,7 +233,7 @@ def test_linear_recurrent_unit_follows_its_paper_in_complex_numbers():
         h = h_after
 
 
-def test_all_complex_memories_are_shown_by_all_outputs():
+def test_every_output_depends_on_every_complex_unit():
     cell = LRUCell(3, 2, bias=False, dtype=torch.float64)
     p = numbers(cell)
     re, im = [0.5, -0.7], [0.3, 0.9]
@@ -255,27 +255,27 @@ def test_linear_recurrent_unit_starts_on_a_ring():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_linear_recurrent_unit_starts_with_numbers_in_every_dtype(dtype):
+def test_linear_recurrent_unit_starts_finite_in_every_dtype(dtype):
     cell = LRUCell(3, 2000, dtype=dtype)
 
     assert all(parameter.isfinite().all() for parameter in cell.parameters())
 
 
 @pytest.mark.parametrize("ring", [(-0.1, 0.5), (0.5, 0.5), (0.9, 0.4), (0.5, 1.1)])
-def test_rings_that_are_none_are_refused(ring):
+def test_invalid_rings_are_refused(ring):
     with pytest.raises(ConfigError, match=r"LRUCell: r_min and r_max are .*expected 0 <= r_min"):
         LRUCell(3, 4, r_min=ring[0], r_max=ring[1])
 
 
 @pytest.mark.parametrize("max_phase", [0, -1.0, float("nan")])
-def test_angles_that_are_none_are_refused(max_phase):
+def test_invalid_angles_are_refused(max_phase):
     with pytest.raises(ConfigError, match=r"LRUCell: max_phase is .* an angle above 0"):
         LRUCell(3, 4, max_phase=max_phase)
 
 
 @pytest.mark.parametrize("backend", ["scan", "c", "eager", "reference"])
 @pytest.mark.parametrize("cell_cls", LINEAR)
-def test_a_carried_state_makes_parts_of_a_sequence_what_the_whole_is(cell_cls, backend):
+def test_chunks_with_carried_state_equal_the_whole_sequence(cell_cls, backend):
     cell = cell_cls(3, 4, dtype=torch.float64)
     perturb(cell)
     x = torch.randn(2, 9, 3, dtype=torch.float64)
@@ -299,7 +299,7 @@ def test_a_carried_state_makes_parts_of_a_sequence_what_the_whole_is(cell_cls, b
 
 @pytest.mark.parametrize("backend", ["scan", "c", "eager"])
 @pytest.mark.parametrize("cell_cls", LINEAR)
-def test_they_run_by_every_backend(cell_cls, backend):
+def test_they_run_on_every_backend(cell_cls, backend):
     assert check_backend(cell_cls(3, 5), backend, steps=(1, 6), dtypes=(torch.float64,)) == {}
 
 

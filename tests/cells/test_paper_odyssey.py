@@ -89,7 +89,7 @@ def test_niaf_does_not_squash_its_candidate():
     holds(one_unit(NIAFLSTMCell, **parameters("ifgo")), equation)
 
 
-def test_noaf_does_not_squash_what_it_shows():
+def test_noaf_does_not_squash_its_output():
     def equation(x, h, c):
         new = opened("f", x, h, c) * c + opened("i", x, h, c) * math.tanh(proposed(x, h))
         return opened("o", x, h, new) * new, new
@@ -172,7 +172,7 @@ def test_fgr_without_gate_recurrence_is_vanilla():
         (FGRLSTMCell, 4 * (12 + 16 + 8) + 3 * 4 + 9 * 16),
     ],
 )
-def test_a_variant_has_no_parameters_for_what_it_leaves_out(cell_cls, count):
+def test_a_variant_has_no_parameters_for_what_it_lacks(cell_cls, count):
     assert sum(p.numel() for p in cell_cls(3, 4).parameters()) == count
 
 

@@ -72,7 +72,7 @@ def test_exprnn_of_two_units_turns_them_by_the_angle_learned():
     assert after(cell, [2.0], h)[0] == near(expected)
 
 
-def test_exprnn_squashes_by_tanh_if_asked():
+def test_exprnn_can_use_tanh():
     make = partial(ExpRNNCell, nonlinearity="tanh")
     cell = one_unit(make, w=(0.5,), **{LEARNED: 0.7})
 
@@ -93,7 +93,7 @@ def test_exprnn_carries_a_state_without_loss_at_the_start():
     assert not torch.allclose(last, h)
 
 
-def test_nonlinearities_that_exprnn_has_not_are_refused():
+def test_unknown_nonlinearities_of_exprnn_are_refused():
     with pytest.raises(
         ConfigError, match="ExpRNNCell: nonlinearity is 'relu', expected one of modrelu, tanh"
     ):
@@ -151,7 +151,7 @@ def test_copies_and_pickles_of_an_orthogonal_cell_learn_apart(make):
 
 
 @pytest.mark.parametrize("make", [lambda: ExpRNNCell(3, 4), lambda: orthogonal(GRUCell(3, 4))])
-def test_drawing_anew_draws_other_rotations(make):
+def test_reset_parameters_draws_other_rotations(make):
     cell = make()
     before = cell.weight_hh
 

@@ -64,6 +64,6 @@ def test_oscillators_are_coupled_by_positions_and_by_velocities():
         ({"epsilon": float("nan")}, "epsilon is nan, expected at least 0"),
     ],
 )
-def test_oscillators_that_cannot_be_are_refused(option, message):
+def test_invalid_options_of_oscillators_are_refused(option, message):
     with pytest.raises(ConfigError, match=f"CoRNNCell: {message}"):
         CoRNNCell(3, 4, **option)

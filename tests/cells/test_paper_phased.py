@@ -47,21 +47,21 @@ def test_phased_lstm_follows_its_paper(time, phase):
     assert step(cell, x, h, c, time) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_gate_of_a_unit_that_is_open_half_way_is_wide_open():
+def test_a_time_gate_is_fully_open_in_the_middle_of_its_open_phase():
     cell = one_unit(PhasedLSTMCell, W, U, B, D, **PEEPHOLES, log_tau=math.log(8.0), shift=0.0)
     cell.open_ratio = 0.5
 
     assert step(cell, 2.0, -1.5, 0.9, 2.0)[:2] == pytest.approx(proposal(2.0, -1.5, 0.9))
 
 
-def test_a_unit_that_is_shut_leaks_in_training_and_keeps_its_state_in_evaluation():
+def test_a_closed_unit_leaks_in_training_and_keeps_its_state_in_evaluation():
     cell = one_unit(PhasedLSTMCell, W, U, B, D, **PEEPHOLES, log_tau=math.log(8.0), shift=0.0)
 
     assert step(cell, 2.0, -1.5, 0.9, 4.0) != (-1.5, 0.9, 5.0)
     assert step(cell.eval(), 2.0, -1.5, 0.9, 4.0) == (-1.5, 0.9, 5.0)
 
 
-def test_the_loops_know_whether_the_cell_trains():
+def test_the_loops_distinguish_training_from_evaluation():
     cell, x = PhasedLSTMCell(3, 5), torch.randn(2, 6, 3)
 
     for mode in (True, False, True):
@@ -70,7 +70,7 @@ def test_the_loops_know_whether_the_cell_trains():
         torch.testing.assert_close(unroll(cell, x)[0], expected)
 
 
-def test_time_stamps_take_the_place_of_the_count_of_steps():
+def test_time_stamps_replace_the_step_count():
     counting, timed = PhasedLSTMCell(3, 5), PhasedLSTMCell(4, 5, timed=True)
     timed.load_state_dict(counting.state_dict())
     x = torch.randn(2, 6, 3)
@@ -83,7 +83,7 @@ def test_time_stamps_take_the_place_of_the_count_of_steps():
     assert (steps == 6).all()
 
 
-def test_time_stamps_stand_in_the_time_gate_alone():
+def test_time_stamps_affect_only_the_time_gate():
     cell = PhasedLSTMCell(4, 5, timed=True)
 
     assert cell.weight_ih.shape == (20, 3)
@@ -95,7 +95,7 @@ def test_a_cell_with_time_stamps_obeys_the_laws_and_runs_compiled():
     check_backend(PhasedLSTMCell(3, 5, timed=True), "eager", steps=(1, 5))
 
 
-def test_options_leave_the_count_of_steps_as_it_is():
+def test_options_do_not_change_the_step_count():
     cell = LearnedState(Zoneout(PhasedLSTMCell(3, 4), p=0.5))
 
     steps = unroll(cell, torch.randn(2, 7, 3))[1][2]
@@ -114,7 +114,7 @@ def test_periods_start_between_their_bounds_and_shifts_within_a_period():
     assert (cell.shift <= tau).all()
 
 
-def test_what_a_phased_lstm_proposes_is_the_step_of_the_cell_it_extends():
+def test_a_phased_lstm_proposes_the_step_of_its_base_cell():
     cell, inner = PhasedLSTMCell(3, 4), PeepholeLSTMCell(3, 4)
     inner.load_state_dict(cell.state_dict(), strict=False)
     torch.nn.init.zeros_(cell.log_tau)

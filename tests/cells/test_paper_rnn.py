@@ -63,13 +63,13 @@ def test_indrnn_follows_its_paper():
         h = expected
 
 
-def test_indrnn_squashes_by_tanh_if_asked():
+def test_indrnn_can_use_tanh():
     cell = one_unit(partial(IndRNNCell, nonlinearity="tanh"), w=(0.5,), b=(0.1,), u_h=0.7)
 
     assert step(cell, 2.0, -1.5) == near(math.tanh(0.5 * 2.0 + 0.1 - 0.7 * 1.5))
 
 
-def test_units_of_indrnn_do_not_see_each_other():
+def test_units_of_indrnn_are_independent():
     cell = IndRNNCell(3, 4)
     x, h = torch.randn(1, 3), torch.rand(4, requires_grad=True)
 
@@ -125,7 +125,7 @@ def test_eigenvalues_of_an_antisymmetric_network_have_the_diffusion_as_real_part
 
 
 @pytest.mark.parametrize("cell_cls", ANTISYMMETRIC)
-def test_drawing_anew_draws_what_the_antisymmetric_matrix_is_computed_from(cell_cls):
+def test_reset_parameters_draws_a_new_antisymmetric_matrix(cell_cls):
     cell = cell_cls(3, 4)
     before = cell.weight_hh
 
@@ -194,7 +194,7 @@ def test_fastgrnn_without_biases_has_none_for_its_gate():
 
 
 @pytest.mark.parametrize("cell_cls", [FastRNNCell, FastGRNNCell])
-def test_two_numbers_are_all_that_weighting_adds(cell_cls):
+def test_the_weighting_adds_two_parameters(cell_cls):
     alike = sum(p.numel() for p in IRNNCell(3, 4, bias=False).parameters())
 
     assert sum(p.numel() for p in cell_cls(3, 4, bias=False).parameters()) == alike + 2

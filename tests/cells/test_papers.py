@@ -42,7 +42,7 @@ def near(numbers):
     return pytest.approx(numbers, abs=1e-12)
 
 
-def test_every_cell_is_held_against_its_paper():
+def test_every_cell_has_a_test_against_its_paper():
     files = Path(__file__).parent.glob("test_paper*.py")
     text = "".join(file.read_text(encoding="utf-8") for file in files)
 

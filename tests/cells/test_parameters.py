@@ -23,7 +23,7 @@ def forget_bias(cell):
 
 
 @pytest.mark.parametrize("declared", ["gates", "states", "per_unit", "recurrent", "keeping"])
-def test_a_name_without_its_comma_is_no_tuple_of_names(declared):
+def test_a_string_is_not_a_tuple_of_names(declared):
     with pytest.raises(ConfigError, match=rf"{declared} is 'gate'[\s\S]*\('gate',\)"):
         type("ForgetfulCell", (GatedCell,), {declared: ("gate")})
 
@@ -49,7 +49,7 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("case", GIVEN)
-def test_a_step_that_gives_something_else_than_the_state_says_so(case):
+def test_a_step_that_does_not_return_the_state_raises_an_error(case):
     give, said = GIVEN[case]
 
     class CarelessCell(GatedCell):
@@ -134,7 +134,7 @@ def test_sizes_below_one_are_refused(cell_cls, sizes):
 
 
 @pytest.mark.parametrize("size", [4.0, "4", True, None])
-def test_sizes_that_are_no_integers_are_refused(size):
+def test_sizes_that_are_not_integers_are_refused(size):
     with pytest.raises(DtypeError, match=r"hidden_size is .* expected a positive integer"):
         GRUCell(3, size)
 
@@ -146,7 +146,7 @@ def test_projections_that_do_not_narrow_are_refused(cell_cls, proj_size):
         cell_cls(3, 4, proj_size=proj_size)
 
 
-def test_nonlinearities_that_nobody_knows_are_refused():
+def test_unknown_nonlinearities_are_refused():
     with pytest.raises(
         ConfigError, match="RNNCell: nonlinearity is 'selu', expected one of tanh, relu"
     ):
@@ -154,7 +154,7 @@ def test_nonlinearities_that_nobody_knows_are_refused():
 
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
-def test_bind_gives_the_equation_with_other_parameters(cell_cls):
+def test_bind_returns_the_equation_with_other_parameters(cell_cls):
     cell, other = sized(cell_cls, 3, 4), sized(cell_cls, 3, 4)
     x = torch.randn(2, cell.input_size)
 
@@ -218,7 +218,7 @@ def test_a_layer_with_a_parametrization_obeys_the_laws_of_recurrence():
     check_layer(layer)
 
 
-def test_a_parametrization_changes_what_the_layer_says():
+def test_a_parametrization_changes_the_outputs():
     layer = Recurrent(GRUCell(3, 4))
     x = torch.randn(2, 5, 3)
     halved = copy.deepcopy(layer)
@@ -230,7 +230,7 @@ def test_a_parametrization_changes_what_the_layer_says():
 
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
-def test_cells_are_made_on_the_device_and_with_the_dtype_asked_for(cell_cls):
+def test_cells_are_created_with_the_given_device_and_dtype(cell_cls):
     made = sized(cell_cls, 3, 4, device="meta", dtype=torch.bfloat16)
 
     assert {(p.device.type, p.dtype) for p in made.parameters()} == {("meta", torch.bfloat16)}

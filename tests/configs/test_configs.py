@@ -123,7 +123,7 @@ def test_a_verb_composes(verb):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_names_classes_that_exist_with_arguments_that_they_take(option):
+def test_an_option_names_existing_classes_and_their_arguments(option):
     config = composed(option)
 
     for key, node in targets(config):
@@ -143,7 +143,7 @@ def test_every_argument_of_a_dataset_can_be_overridden(dataset):
 
 
 @pytest.mark.parametrize("option", sorted((CONFIGS / "model").glob("*.yaml")), ids=lambda o: o.stem)
-def test_every_model_can_be_told_on_which_backend_and_in_how_much_memory_to_run(option):
+def test_every_model_has_options_for_backend_and_memory(option):
     model = compose(f"model={option.stem}").model
 
     assert (model.backend, model.memory) == ("auto", "full")
@@ -157,12 +157,12 @@ def test_a_cell_has_an_option(cell):
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith(("model/", "optimizer/"))])
-def test_what_waits_for_sizes_or_parameters_is_a_factory(option):
+def test_classes_that_need_sizes_or_parameters_are_factories(option):
     assert OmegaConf.load(CONFIGS / f"{option}.yaml")["_partial_"] is True
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_dataset_brings_the_model_and_the_objective_that_fit_it(dataset):
+def test_a_dataset_selects_its_model_and_objective(dataset):
     config = compose(f"dataset={dataset}")
 
     assert (class_name(config.model), class_name(config.objective)) == FITTING[dataset]
@@ -184,27 +184,27 @@ def test_a_dataset_brings_the_model_and_the_objective_that_fit_it(dataset):
     ],
     ids=["dataset", "dataset last", "experiment", "experiment and dataset"],
 )
-def test_the_command_line_wins_over_what_a_dataset_brings(overrides):
+def test_the_command_line_overrides_the_choices_of_a_dataset(overrides):
     config = compose(*overrides)
 
     chosen = [class_name(config.model), class_name(config.model.cell), class_name(config.objective)]
     assert chosen == ["SequenceTagger", "GRUCell", "Tagging"]
 
 
-def test_the_command_lines_dataset_wins_over_an_experiments_with_its_model():
+def test_a_dataset_on_the_command_line_overrides_an_experiments_with_its_model():
     config = compose("experiment=japanese_vowels", "dataset=adding")
 
     assert (class_name(config.model), class_name(config.objective)) == FITTING["adding"]
 
 
-def test_an_experiments_cell_is_not_lost_with_the_model_that_its_dataset_brings():
+def test_an_experiments_cell_survives_the_model_of_its_dataset():
     config = compose("experiment=adding")
 
     assert class_name(config.model) == "SequenceRegressor"
     assert class_name(config.model.cell) == "GRUCell"
 
 
-def test_the_command_lines_cell_wins_over_an_experiments():
+def test_a_cell_on_the_command_line_overrides_an_experiments():
     config = compose("experiment=japanese_vowels", "model/cell=rnn")
 
     assert class_name(config.model) == "SequenceClassifier"

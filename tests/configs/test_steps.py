@@ -101,7 +101,7 @@ def step(config):
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
-def test_a_dataset_trains_its_model_and_what_it_predicts_scores_as_it_does(dataset, files):
+def test_a_dataset_trains_its_model_whose_predictions_score_the_same(dataset, files):
     data, module = step(small(f"dataset={dataset}", *files(dataset)))
     objective, known = module.objective, json.loads(json.dumps(data.describe()))
     batches = list(islice(data.loader("test").in_order(), 3))
@@ -129,14 +129,14 @@ def test_a_dataset_trains_its_model_and_what_it_predicts_scores_as_it_does(datas
 
 @pytest.mark.parametrize("dataset", options("dataset"))
 @pytest.mark.parametrize("count", [0, 1])
-def test_as_many_samples_of_a_dataset_are_shown_as_asked_for(dataset, count, files):
+def test_the_number_of_samples_shown_is_an_option(dataset, count, files):
     data = make_data(small(f"dataset={dataset}", *files(dataset)), [])
 
     assert len(data.examples("train", count)) == count
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
-def test_a_dataset_can_be_looked_at(dataset, files):
+def test_a_dataset_can_be_inspected(dataset, files):
     data = make_data(small(f"dataset={dataset}", *files(dataset)), [])
 
     samples = data.examples("train", 2)
@@ -149,7 +149,7 @@ def test_a_dataset_can_be_looked_at(dataset, files):
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
-def test_the_training_part_has_an_order(dataset, files):
+def test_the_training_part_is_reproducibly_ordered(dataset, files):
     data = make_data(small(f"dataset={dataset}", *files(dataset)), [])
     first, again = data.loader("train").in_order(), data.loader("train").in_order()
     again.set_epoch(1)
@@ -164,7 +164,7 @@ def test_an_experiment_takes_a_step(experiment, files):
 
 
 @pytest.mark.parametrize("group", ["model", "objective"])
-def test_a_dataset_or_experiment_whose_step_is_taken_brings_each(group):
+def test_every_part_is_covered_by_a_dataset_or_experiment(group):
     brought = {
         value
         for file in [*CONFIGS.glob("dataset/*.yaml"), *CONFIGS.glob("experiment/*.yaml")]

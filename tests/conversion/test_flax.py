@@ -92,7 +92,7 @@ def test_a_cell_without_biases_gets_zeros():
     assert not any(part["bias"].any() for part in params.values() if "bias" in part)
 
 
-def test_the_bias_inside_the_reset_stays_apart():
+def test_the_bias_inside_the_reset_stays_separate():
     cell = drawn(cells.GRUCell(3, 5))
 
     params = params_of(cell)
@@ -113,7 +113,7 @@ def test_both_sides_see_the_same_padding(cell, linen):
     np.testing.assert_allclose(theirs[valid], ours[valid], atol=1e-5)
 
 
-def test_a_swapped_gate_is_seen(linen):
+def test_a_swapped_gate_is_detected(linen):
     net = network(cells.LSTMCell)
     tree = to_flax(net)
     cell = tree["layers_0"]["cell"]
@@ -132,7 +132,7 @@ def test_a_swapped_gate_is_seen(linen):
         (cells.Activations(cells.GRUCell(3, 5), gate="hardsigmoid"), "other activations"),
     ],
 )
-def test_what_flax_cannot_carry_is_refused(cell, told):
+def test_what_flax_cannot_represent_is_refused(cell, told):
     with pytest.raises(ConfigError, match=told):
         to_flax(cell)
 
@@ -143,7 +143,7 @@ def test_a_tree_of_another_cell_is_refused():
 
 
 @pytest.mark.parametrize("cell", [cells.RNNCell, RELU, cells.GRUCell, cells.LSTMCell])
-def test_a_file_goes_there_and_back(cell, linen, tmp_path):
+def test_a_file_survives_the_round_trip(cell, linen, tmp_path):
     net = network(cell, 2, True)
     path = tmp_path / "net.msgpack"
 
@@ -156,7 +156,7 @@ def test_a_file_goes_there_and_back(cell, linen, tmp_path):
     )
 
 
-def test_a_file_that_cannot_be_read_is_told(linen, tmp_path):
+def test_an_unreadable_file_is_refused(linen, tmp_path):
     path = tmp_path / "net.msgpack"
     with pytest.raises(ConfigError, match="cannot be read as Flax' msgpack"):
         read(path, "flax", cells.GRUCell)

@@ -89,7 +89,7 @@ def test_both_sides_see_the_same_padding(cell, keras):
     np.testing.assert_allclose(theirs[valid], ours[valid], atol=1e-5)
 
 
-def test_both_orders_of_the_reset_gate_are_told_apart(keras):
+def test_both_orders_of_the_reset_gate_are_distinguished(keras):
     after, before = drawn(cells.GRUCell(3, 5)), cells.OriginalGRUCell(3, 5)
     before.load_state_dict(after.state_dict())
 
@@ -115,7 +115,7 @@ def test_gates_are_in_keras_order(cell, order):
         np.testing.assert_array_equal(recurrent[:, columns].T, one.weight_hh[rows].detach())
 
 
-def test_a_swapped_gate_is_seen(keras):
+def test_a_swapped_gate_is_detected(keras):
     model = to_keras(network(cells.LSTMCell))
     kernel, recurrent, bias = model.layers[0].get_weights()
     swapped = np.concatenate([kernel[:, 5:10], kernel[:, :5], kernel[:, 10:]], 1)
@@ -161,12 +161,12 @@ def test_a_cell_whose_weights_are_computed_becomes_a_layer(keras):
         (cells.Activations(cells.GRUCell(3, 5), gate="leaky_relu"), "has the activations"),
     ],
 )
-def test_what_keras_cannot_carry_is_refused(cell, told, keras):
+def test_what_keras_cannot_represent_is_refused(cell, told, keras):
     with pytest.raises(ConfigError, match=told):
         to_keras(cell)
 
 
-def test_what_seqnets_cannot_carry_is_refused(keras):
+def test_what_seqnets_cannot_represent_is_refused(keras):
     L = keras.layers
     for layers, told in (
         ([L.LSTM(5, go_backwards=True)], "go_backwards=True"),
@@ -181,7 +181,7 @@ def test_what_seqnets_cannot_carry_is_refused(keras):
 
 
 @pytest.mark.parametrize("cell", KINDS)
-def test_a_file_goes_there_and_back(cell, keras, tmp_path):
+def test_a_file_survives_the_round_trip(cell, keras, tmp_path):
     net = network(cell, 2, True)
     path = tmp_path / "net.keras"
 
@@ -192,7 +192,7 @@ def test_a_file_goes_there_and_back(cell, keras, tmp_path):
     np.testing.assert_allclose(outputs(back, inputs()), outputs(net, inputs()), atol=1e-5)
 
 
-def test_a_trained_kind_of_model_is_read_for_its_recurrent_part(keras, tmp_path):
+def test_the_recurrent_part_of_a_trained_model_is_read(keras, tmp_path):
     L = keras.layers
     layers = [L.Masking(), L.GRU(4, return_sequences=True), L.Dropout(0.5)]
     layers += [L.Bidirectional(L.LSTM(5, dropout=0.2)), L.Dense(2)]
@@ -220,7 +220,7 @@ def test_a_file_that_names_other_classes_is_not_loaded(keras, tmp_path):
         read(path, "keras")
 
 
-def test_an_unreadable_file_is_told(keras, tmp_path):
+def test_an_unreadable_file_is_refused(keras, tmp_path):
     (tmp_path / "net.keras").write_bytes(b"nothing")
 
     with pytest.raises(ConfigError, match=r"cannot be read as a \.keras file"):
@@ -229,7 +229,7 @@ def test_an_unreadable_file_is_told(keras, tmp_path):
         read(tmp_path / "nowhere.keras", "keras")
 
 
-def test_weights_of_a_wrong_shape_are_told():
+def test_weights_of_the_wrong_shape_are_refused():
     from seqnets.conversion.keras import cell_of
 
     with pytest.raises(ShapeError, match="weight_ih of LSTMCell"):

@@ -104,7 +104,7 @@ def test_a_model_takes_any_batch_and_number_of_steps(cell):
 @pytest.mark.parametrize("cell", [cells.GRUCell, cells.LSTMCell, cells.PeepholeLSTMCell])
 @pytest.mark.parametrize("both", [False, True])
 @torch.no_grad()
-def test_a_model_goes_on_from_a_state(cell, both):
+def test_a_model_can_continue_from_a_state(cell, both):
     net = network(cell, 2, both)
     x = inputs()
     _, states = net(x)
@@ -183,7 +183,7 @@ def test_peepholes_are_in_onnx_order():
 
 
 @pytest.mark.parametrize(("attribute", "cell"), [("linear_before_reset", cells.GRUCell)])
-def test_a_lost_attribute_is_seen(attribute, cell):
+def test_a_lost_attribute_is_detected(attribute, cell):
     net = network(cell)
     model = to_onnx(net)
     node = model.graph.node[0]
@@ -236,7 +236,7 @@ def test_a_cell_whose_weights_are_computed_keeps_its_activations(make):
         (cells.Activations(cells.GRUCell(3, 5), candidate="gelu"), "the activation is 'gelu'"),
     ],
 )
-def test_what_onnx_cannot_carry_is_refused(module, told):
+def test_what_onnx_cannot_represent_is_refused(module, told):
     with pytest.raises(ConfigError, match=told):
         to_onnx(module)
 
@@ -250,7 +250,7 @@ def test_what_onnx_cannot_carry_is_refused(module, told):
         ({"activations": ["HardSigmoid", "Tanh"]}, "has the activation HardSigmoid"),
     ],
 )
-def test_what_seqnets_cannot_carry_is_refused(attributes, told):
+def test_what_seqnets_cannot_represent_is_refused(attributes, told):
     with pytest.raises(ConfigError, match=told):
         from_onnx(node_model("GRU", random_tensors(3), **attributes))
 
@@ -276,7 +276,7 @@ def test_a_model_without_recurrent_operators_or_constant_weights_is_refused():
 
 
 @pytest.mark.parametrize("cell", KINDS)
-def test_a_file_goes_there_and_back(cell, tmp_path):
+def test_a_file_survives_the_round_trip(cell, tmp_path):
     net = network(cell, 2, True)
     path = tmp_path / "net.onnx"
 
@@ -290,14 +290,14 @@ def test_a_file_goes_there_and_back(cell, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_an_unreadable_file_is_told(tmp_path):
+def test_an_unreadable_file_is_refused(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"nothing")
 
     with pytest.raises(ConfigError, match="cannot be read as an ONNX model"):
         read(tmp_path / "net.onnx", "onnx")
 
 
-def test_without_onnx_runtime_nothing_is_checked_and_it_is_said(tmp_path, monkeypatch):
+def test_without_onnx_runtime_nothing_is_checked_and_the_result_says_so(tmp_path, monkeypatch):
     def absent(name):
         if name == "onnxruntime":
             raise AbsentError("not there")
@@ -309,7 +309,7 @@ def test_without_onnx_runtime_nothing_is_checked_and_it_is_said(tmp_path, monkey
     assert (tmp_path / "net.onnx").exists()
 
 
-def test_what_differs_is_not_written(tmp_path, monkeypatch):
+def test_a_network_whose_outputs_differ_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr("seqnets.conversion.formats.difference", lambda *_: float("nan"))
 
     with pytest.raises(ConfigError, match=r"differ by up to nan[\s\S]* Nothing was written\."):
@@ -317,7 +317,7 @@ def test_what_differs_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_differs_where_it_is_read_says_nothing_of_writing(tmp_path, monkeypatch):
+def test_a_difference_on_reading_does_not_mention_writing(tmp_path, monkeypatch):
     write(network(cells.GRUCell), tmp_path / "net.onnx", "onnx")
     monkeypatch.setattr("seqnets.conversion.formats.difference", lambda *_: float("nan"))
 

@@ -45,14 +45,14 @@ def test_a_network_becomes_torchs_module(cell, twin, options, layers, both, bias
     close(outputs(net, x), module(x)[0].detach())
 
 
-def test_a_weight_that_is_not_learned_is_not_learned_on_the_other_side():
+def test_a_frozen_weight_stays_frozen():
     module = nn.LSTM(3, 5, 2)
     module.weight_hh_l1.requires_grad_(False)
 
-    face = from_torch(module)
-    back = to_torch(face)
+    converted = from_torch(module)
+    back = to_torch(converted)
 
-    for one in (face, back):
+    for one in (converted, back):
         frozen = [name for name, weight in one.named_parameters() if not weight.requires_grad]
         assert frozen == ["weight_hh_l1"]
 
@@ -66,13 +66,13 @@ def test_torchs_module_becomes_a_network(cell, twin, options, layers, both, bias
     ).double()
     x = inputs().double()
 
-    face = from_torch(module)
+    converted = from_torch(module)
 
-    assert face.cell_class is cell
-    torch.testing.assert_close(face(x), module(x), atol=1e-12, rtol=0)
+    assert converted.cell_class is cell
+    torch.testing.assert_close(converted(x), module(x), atol=1e-12, rtol=0)
 
 
-def test_there_and_back_changes_no_number_and_no_option():
+def test_a_round_trip_changes_no_number_and_no_option():
     module = nn.LSTM(3, 5, 2, dropout=0.3, bidirectional=True, proj_size=2, dtype=torch.float64)
 
     back = to_torch(from_torch(module))
@@ -94,13 +94,13 @@ def test_a_cell_a_layer_and_a_trained_model_can_be_given():
     assert torch.equal(to_torch(model).weight_ih_l0, weight)
 
 
-def test_dropout_inside_of_cells_is_passed_over():
+def test_dropout_inside_cells_is_ignored():
     cell = drawn(cells.RecurrentDropout(cells.LSTMCell(3, 5), 0.5)).train()
 
     assert difference(cell, partial(run, to_torch(cell))) <= 1e-5
 
 
-def test_dropped_weights_are_whole():
+def test_weight_drop_is_ignored():
     cell = cells.weight_drop(drawn(cells.LSTMCell(3, 5)), 0.5).train()
 
     assert difference(cell, partial(run, to_torch(cell))) <= 1e-5
@@ -127,7 +127,7 @@ def test_dropped_weights_are_whole():
         (nn.Sequential(cells.GRUCell(3, 5), cells.GRUCell(5, 5)), "has 2 recurrent parts"),
     ],
 )
-def test_what_torch_cannot_carry_is_refused(module, told):
+def test_what_torch_cannot_represent_is_refused(module, told):
     with pytest.raises(ConfigError, match=told):
         to_torch(module)
 
@@ -140,7 +140,7 @@ def test_an_unknown_module_is_refused():
 @pytest.mark.parametrize(
     "cell", [cells.GRUCell, cells.PeepholeLSTMCell, cells.NoForgetLSTMCell, cells.OriginalGRUCell]
 )
-def test_a_file_of_weights_goes_there_and_back(cell, tmp_path):
+def test_a_file_of_weights_survives_the_round_trip(cell, tmp_path):
     net = network(cell, 2, True)
     path = tmp_path / "net.pt"
     x = inputs()
@@ -163,7 +163,7 @@ def test_what_is_written_is_a_state_dict_of_torchs_module(tmp_path):
     close(outputs(net, inputs()), module(inputs())[0].detach())
 
 
-def test_a_whole_models_file_is_read_for_its_recurrent_part(tmp_path):
+def test_the_recurrent_part_of_a_models_file_is_read(tmp_path):
     model = nn.ModuleDict({"rnn": nn.GRU(3, 5), "head": nn.Linear(5, 2)})
     torch.save(model.state_dict(), tmp_path / "model.pth")
 
@@ -172,7 +172,7 @@ def test_a_whole_models_file_is_read_for_its_recurrent_part(tmp_path):
     assert torch.equal(back.weight_hh_l0, model["rnn"].weight_hh_l0)
 
 
-def test_files_that_do_not_say_enough_or_too_much_are_refused(tmp_path):
+def test_files_with_too_little_or_too_much_are_refused(tmp_path):
     path = tmp_path / "net.pt"
     torch.save(nn.GRU(3, 5).state_dict(), path)
     with pytest.raises(ConfigError, match="does not say of which cell"):
@@ -192,7 +192,7 @@ def test_files_that_do_not_say_enough_or_too_much_are_refused(tmp_path):
         read(tmp_path / "nowhere.pt", "torch", cells.GRUCell)
 
 
-def test_a_file_may_be_named_by_a_string_and_its_format_must_be_one(tmp_path):
+def test_a_path_may_be_a_string_and_an_unknown_format_is_refused(tmp_path):
     net, path = network(cells.GRUCell, 1, False), str(tmp_path / "net.pt")
 
     write(net, path, "torch")

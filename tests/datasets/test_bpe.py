@@ -15,7 +15,7 @@ def pieces():
 
 
 @pytest.mark.parametrize("text", [*TEXTS[:3], *ODD])
-def test_decoding_gives_the_text_back_to_the_letter(pieces, text):
+def test_decoding_restores_the_text_exactly(pieces, text):
     assert pieces.decode(pieces.encode(text)) == text
 
 
@@ -23,12 +23,12 @@ def test_a_frequent_word_is_fewer_tokens_than_its_bytes(pieces):
     assert len(pieces.encode("lowest")) < len(b"lowest")
 
 
-def test_specials_have_the_first_ids_and_no_text_contains_them(pieces):
+def test_special_tokens_have_the_first_ids_and_no_text_contains_them(pieces):
     assert (pieces.specials, pieces.tokens[:2]) == (["<pad>", "</s>"], ["<pad>", "</s>"])
     assert min(pieces.encode("</s><pad>")) >= 2
 
 
-def test_decoding_leaves_specials_out(pieces):
+def test_decoding_skips_special_tokens(pieces):
     assert pieces.decode([0, *pieces.encode("newer"), 1]) == "newer"
 
 
@@ -36,7 +36,7 @@ def test_many_texts_are_encoded_as_each_alone(pieces):
     assert pieces.encode_all(ODD) == [pieces.encode(text) for text in ODD]
 
 
-def test_an_encoding_comes_back_from_its_json(pieces):
+def test_an_encoding_is_restored_from_json(pieces):
     again = BytePairEncoding.from_json(pieces.to_json())
 
     assert again.tokens == pieces.tokens
@@ -56,6 +56,6 @@ def test_a_size_without_room_for_bytes_is_refused():
         BytePairEncoding.train(TEXTS, 257, specials=["<pad>", "</s>"])
 
 
-def test_what_is_no_tokenizer_is_refused():
+def test_json_of_something_else_is_refused():
     with pytest.raises(DataError, match="expected a tokenizer as JSON"):
         BytePairEncoding.from_json("{}")

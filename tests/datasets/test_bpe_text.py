@@ -33,7 +33,7 @@ def open_text(tmp_path):
     return make
 
 
-def test_the_parts_are_the_text_to_the_letter(open_text):
+def test_the_parts_decode_to_the_exact_text(open_text):
     data = open_text()
     data.setup()
 
@@ -63,7 +63,7 @@ def test_a_text_is_cut_before_the_white_space_in_front_of_a_word(blocks):
     assert all(text[0].isspace() for text in found[1:])
 
 
-def test_what_has_no_white_space_is_not_kept_waiting():
+def test_very_long_text_without_white_space_is_cut_anywhere():
     found = list(split_between_words([" ", *["語" * 10_000] * 20]))
 
     assert "".join(found) == " " + "語" * 200_000
@@ -77,7 +77,7 @@ def test_the_cache_is_kept_for_each_size_and_unit(open_text, tmp_path):
     assert len(list((tmp_path / "cache" / "text").iterdir())) == 3
 
 
-def test_a_vocabulary_comes_back_from_what_a_checkpoint_keeps(open_text):
+def test_a_vocabulary_is_restored_from_a_checkpoints_metadata(open_text):
     data = open_text()
     known = json.loads(json.dumps(data.describe()))
     again = read_vocabulary(known)
@@ -104,7 +104,7 @@ def test_a_new_text_needs_no_training_text_and_has_nothing_unknown(open_text, tm
     assert read_vocabulary(known).decode([*batch.x[0, :1], *batch.y[0]]) == "Ένα νέο κείμενο\n"
 
 
-def test_baselines_count_in_bits_a_character(open_text):
+def test_baselines_are_in_bits_per_character(open_text):
     data = open_text()
     test = data.tokens.part("test")
     text = data.vocabulary.decode(test)
@@ -124,6 +124,6 @@ def test_pieces_need_a_size(open_text):
         open_text(max_vocabulary=200).setup()
 
 
-def test_a_tokenizer_that_is_none_is_refused(open_text):
+def test_an_invalid_tokenizer_is_refused(open_text):
     with pytest.raises(DataError, match="expected a tokenizer as JSON"):
         read_vocabulary({**open_text().describe(), "tokenizer": "{}"})

@@ -206,7 +206,7 @@ def test_the_examples_of_the_documentation_are_read(tmp_path, begins, suffix, se
     assert len({record.target for record in source.records}) == sequences
 
 
-def test_what_a_checkpoint_keeps_is_plain(path):
+def test_checkpoint_metadata_are_plain_values(path):
     known = ClassificationFiles(str(path)).describe()
 
     assert json.loads(json.dumps(known)) == known
@@ -252,7 +252,7 @@ def test_the_order_of_the_columns_makes_no_difference(table):
     assert test.y.tolist() == [1]
 
 
-def test_without_a_split_column_each_class_gives_a_share_to_each_part(table):
+def test_without_a_split_column_parts_are_stratified(table):
     data = table(text=many("xyz", 10), validation_fraction=0.25, test_fraction=0.2)
     data.setup()
 
@@ -261,7 +261,7 @@ def test_without_a_split_column_each_class_gives_a_share_to_each_part(table):
         assert data.part(part).y.bincount().tolist() == [count] * 3
 
 
-def test_what_the_test_part_takes_makes_no_validation_part_smaller(table):
+def test_the_test_fraction_does_not_change_the_validation_part(table):
     data = table(text=many("xy", 100), validation_fraction=0.2, test_fraction=0.2)
 
     assert data.counts() == {"train": 120, "val": 40, "test": 40}
@@ -281,7 +281,7 @@ def test_no_sequence_is_in_two_parts(table):
     assert sorted(seen) == sorted((n, label) for n in range(10) for label in range(3))
 
 
-def test_features_are_standardised_by_the_training_part_and_constant_ones_only_shifted(table):
+def test_features_are_standardised_by_the_training_part_and_constant_ones_centred(table):
     header, *rows = ROWS.splitlines()
     data = table(text="\n".join([f"{header},c", *(f"{row},7" for row in rows)]))
     data.setup()
@@ -395,7 +395,7 @@ def test_new_files_need_neither_the_training_files_nor_targets(table, tmp_path):
     assert batch.lengths.tolist() == [2, 1]
 
 
-def test_labels_of_a_new_file_that_the_model_does_not_know_are_none(table, tmp_path):
+def test_unknown_labels_of_a_new_file_are_ignored(table, tmp_path):
     data = table()
     (tmp_path / "new.csv").write_text("sequence,label,a,b\n1,no,1,1\n2,other,1,1\n3,,1,1\n")
     (batch,) = data.new(tmp_path / "new.csv", data.describe())
@@ -463,7 +463,7 @@ def test_a_sequence_may_be_called_what_a_missing_number_is(table):
         ("zero", True, [0, -1, 0, 0, 1]),
     ],
 )
-def test_missing_values_become_what_was_asked_for(table, missing, standardise, expected):
+def test_missing_values_are_filled_as_asked_for(table, missing, standardise, expected):
     data = table(text=GAPS, missing=missing, standardise=standardise)
     data.setup()
 
@@ -623,7 +623,7 @@ def test_a_single_array_is_no_archive(tmp_path):
         ClassificationFiles(str(tmp_path / "a.npz")).setup()
 
 
-def test_a_missing_value_of_a_ts_file_is_treated_as_asked_for(tmp_path):
+def test_missing_values_of_a_ts_file_are_filled_as_asked_for(tmp_path):
     path = write_ts(tmp_path)
     path.write_text(path.read_text().replace("@data\n", "@data\n?,1,2:3,NaN,5:up\n"))
 
@@ -701,7 +701,7 @@ def test_a_file_without_features_is_refused(table):
         table(text="sequence,label\n1,2\n").setup()
 
 
-def test_too_few_sequences_to_set_some_aside_are_refused(table):
+def test_too_few_sequences_to_hold_some_out_are_refused(table):
     with pytest.raises(DataError, match="no two of one class"):
         table(text=many("xyz", 1)).setup()
 
@@ -721,6 +721,6 @@ def test_a_missing_file_is_refused(tmp_path, name, message):
         ({"max_vocabulary": 1}, "max_vocabulary is 1"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         ClassificationFiles("data.csv", **options)

@@ -34,9 +34,7 @@ def innermost(word, kinds):
 
 
 @pytest.mark.parametrize(("kinds", "depth", "length"), [(2, 2, 12), (4, 3, 20), (3, 9, 8)])
-def test_words_are_balanced_and_labels_name_the_bracket_that_is_open_innermost(
-    kinds, depth, length
-):
+def test_words_are_balanced_and_labels_are_the_innermost_open_bracket(kinds, depth, length):
     data = Dyck(length, kinds=kinds, depth=depth, **SMALL)
     data.setup()
     batch = data.part("train").batch(torch.arange(40))
@@ -143,6 +141,6 @@ def test_a_sequence_of_recall_is_shown_to_be_read():
         (Recall, {"length": 0}, "length is 0"),
     ],
 )
-def test_options_that_make_no_task_are_refused(task, options, message):
+def test_invalid_options_are_refused(task, options, message):
     with pytest.raises(ConfigError, match=message):
         task(**options)

@@ -30,7 +30,7 @@ def decoded(data, part):
     return data.vocabulary.decode(data.tokens.part(part))
 
 
-def test_parts_follow_each_other_and_leave_nothing_out():
+def test_parts_are_contiguous_and_complete():
     data = Text("0123456789" * 20, validation_fraction=0.1, test_fraction=0.2)
 
     assert data.counts() == {"train": 140, "val": 20, "test": 40}
@@ -63,7 +63,7 @@ def test_a_description_holds_plain_values_only():
     }
 
 
-def test_a_vocabulary_can_be_made_again_from_the_description():
+def test_a_vocabulary_is_restored_from_the_description():
     data = Text("to be or not to be " * 100, unit="words")
     about = data.describe()
 
@@ -115,7 +115,7 @@ def test_ids_outside_the_vocabulary_are_refused_in_setup():
     ],
     ids=str,
 )
-def test_options_that_make_no_sense_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Text("text", **options)
 
@@ -157,13 +157,13 @@ def test_xz_gains_from_a_training_text_that_holds_the_test_text():
     assert rivals["xz given the training text"] < 0.5
 
 
-def test_xz_is_left_out_where_the_text_is_long(monkeypatch):
+def test_xz_is_omitted_for_long_texts(monkeypatch):
     monkeypatch.setattr(counting, "XZ_LIMIT", 50)
 
     assert list(Text("ab" * 100).baselines()) == ["uniform", "unigram entropy"]
 
 
-def test_the_manual_sets_the_marks_that_its_readers_were_told():
+def test_the_baselines_of_the_manual_are_those_documented():
     rivals = PythonDocs().baselines()
 
     assert rivals["unigram entropy"] == pytest.approx(4.6, abs=0.2)

@@ -60,7 +60,7 @@ def test_a_restored_loader_yields_exactly_the_batches_that_were_left(make, epoch
 
 
 @pytest.mark.parametrize("make", LOADERS)
-def test_a_restored_loader_goes_on_with_the_next_epoch(make):
+def test_a_restored_loader_continues_with_the_next_epoch(make):
     whole, resumed = make(), make()
     list(whole)
     second = list(whole)
@@ -127,7 +127,7 @@ def test_a_position_beyond_the_epoch_is_refused(make):
 
 
 @pytest.mark.parametrize("make", LOADERS)
-def test_to_look_at_some_leaves_a_loader_where_it_is(make):
+def test_a_sample_does_not_change_a_loaders_position(make):
     loader, whole = make(), make()
     rest = iter(loader)
     next(rest)
@@ -138,7 +138,7 @@ def test_to_look_at_some_leaves_a_loader_where_it_is(make):
     assert all_same(list(rest), list(whole)[1:])
 
 
-def test_some_sequences_are_from_all_over():
+def test_a_sample_is_evenly_spaced():
     y = torch.arange(10).repeat_interleave(8)
     sequences = Sequences(torch.zeros(160, 1), torch.full((80,), 2), y)
 
@@ -259,7 +259,7 @@ def test_sequences_are_padded_with_zeros_to_the_longest_of_the_batch():
     assert second.x.squeeze(2).tolist() == [[5, 6]]
 
 
-def test_labels_a_step_are_ignored_where_a_sequence_has_ended():
+def test_labels_past_the_end_of_a_sequence_are_ignored():
     x = torch.arange(4)
     sequences = Sequences(x, torch.tensor([1, 3]), x + 10, stepwise=True)
     (batch,) = SequenceLoader(sequences, batch_size=2)
@@ -332,7 +332,7 @@ def ragged_loader(bucket_batches, batch_size=4, count=103):
     return SequenceLoader(data, batch_size, shuffle=True, bucket_batches=bucket_batches)
 
 
-def test_buckets_leave_little_padding_and_no_sequence_out():
+def test_buckets_reduce_padding_and_keep_every_sequence():
     plain, bucketed = ragged_loader(1), ragged_loader(20)
 
     seen = torch.cat([batch.y for batch in bucketed])
@@ -370,7 +370,7 @@ def test_batches_of_similar_lengths_come_in_a_random_order_that_an_epoch_decides
     assert first != sorted(first)
 
 
-def test_a_bucketed_loader_goes_on_where_it_was():
+def test_a_bucketed_loader_resumes_its_position():
     whole, resumed = ragged_loader(6), ragged_loader(6)
     expected = [batch.y.tolist() for batch in whole]
     resumed.load_state_dict({"epoch": 0, "batches": 11})

@@ -112,7 +112,7 @@ def test_directions_are_those_of_a_compass():
     assert len(set(DIRECTIONS.values())) == 8
 
 
-def test_any_one_frame_says_nothing_about_the_direction():
+def test_a_single_frame_does_not_show_the_direction():
     data = MovingDigits(4, side=10, train_size=8_000)
     x, y = data.part("train").x.unflatten(0, (-1, 4)), data.part("train").y
 
@@ -188,7 +188,7 @@ def test_next_steps_of_sequences_of_different_lengths_end_where_they_do():
     assert batch.lengths.tolist() == [1, 3, 0]
 
 
-def test_rivals_of_the_next_frame_checked_by_hand():
+def test_baselines_of_the_next_frame_checked_by_hand():
     data = MovingDigitsNext(2, side=8, **SMALL)
     halves, whole = torch.full((2, 1, 8, 8), 0.5), torch.ones(2, 1, 8, 8)
     length = torch.tensor([2])
@@ -199,7 +199,7 @@ def test_rivals_of_the_next_frame_checked_by_hand():
     assert data.baselines() == {"black": 1.0, "mean frame": 0.25, "last frame": 0.25}
 
 
-def test_frames_are_shown_in_letters_every_other_row():
+def test_frames_are_drawn_in_characters_every_other_row():
     data = MovingDigits(2, side=10, **SMALL)
     # east by 1, from row and column 3: what leaves on the right comes in on the left
     data.splits.parts["val"] = data.film(Written(2, 1, 3, 0), 1, WHITE)
@@ -229,7 +229,7 @@ class Given(SequenceData):
         return Splits({"train": self.given, "val": self.given, "test": self.given})
 
 
-def test_a_pixel_that_is_no_number_is_named_and_not_the_whole_frame():
+def test_a_pixel_that_is_not_a_number_is_reported_by_its_position():
     x = torch.zeros(3, 1, 2, 2)
     Given(x).setup()
     x[2, 0, 1, 0] = torch.inf
@@ -249,14 +249,14 @@ def test_a_pixel_that_is_no_number_is_named_and_not_the_whole_frame():
         (MovingDigitsNext, {"batch_size": 0}),
     ],
 )
-def test_options_that_make_no_video_are_refused(task, options):
+def test_invalid_options_are_refused(task, options):
     (name,) = options
 
     with pytest.raises(ConfigError, match=f"{name} is {options[name]}"):
         task(**options)
 
 
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
 
     with pytest.raises(ConfigError, match=r"pip install 'seqnets\[digits\]'"):

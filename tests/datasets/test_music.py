@@ -84,12 +84,12 @@ def test_examples_name_the_keys_by_their_midi_numbers(tmp_path):
         ({"testdata": np.empty((1, 0), object)}, "testdata has no piece"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(tmp_path, changed, message):
+def test_errors_in_a_file_are_reported(tmp_path, changed, message):
     with pytest.raises(DataError, match=message):
         written(tmp_path, **changed).setup()
 
 
-def test_a_damaged_file_is_no_file_of_rolls(tmp_path):
+def test_a_damaged_file_is_refused(tmp_path):
     written(tmp_path)
     content = (tmp_path / "Tune.mat").read_bytes()
     (tmp_path / "Tune.mat").write_bytes(content[: len(content) // 2])

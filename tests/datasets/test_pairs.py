@@ -34,7 +34,7 @@ def test_a_batch_is_as_long_as_its_own_longest_sides():
     assert (x.tolist(), y.tolist(), lengths.tolist()) == ([[7]], [[5, END]], [1])
 
 
-def test_some_pairs_can_be_chosen():
+def test_pairs_can_be_selected():
     chosen = replace(some(), ids=["a", "b", "c"], texts={"source": ["A", "B", "C"]}).select(
         torch.tensor([2, 0])
     )
@@ -44,7 +44,7 @@ def test_some_pairs_can_be_chosen():
     assert chosen.batch(torch.tensor([1])).y.tolist() == [[2, 3, 4, END]]
 
 
-def test_sources_without_targets_have_nothing_to_score():
+def test_sources_without_targets_are_not_scored():
     pairs = Pairs.unanswered([np.array(s) for s in SOURCES])
 
     assert pairs.batch(torch.arange(3)).y.tolist() == [[IGNORE]] * 3
@@ -73,7 +73,7 @@ def test_the_share_of_padding_is_that_of_the_batches():
     assert expected == pytest.approx(1 - filled / whole)
 
 
-def test_a_loader_goes_on_where_it_was():
+def test_a_loader_resumes_its_position():
     data = Sort(6, train_size=40, test_size=10, batch_size=8)
     loader = data.loader("train")
     batches = iter(loader)
@@ -95,7 +95,7 @@ def test_a_loader_goes_on_where_it_was():
     ],
     ids=["sort", "repeat"],
 )
-def test_what_is_to_be_written_follows_from_what_is_read(data, rule):
+def test_targets_follow_from_their_sources(data, rule):
     data.setup()
     rows = data.examples("train", 40)
 
@@ -158,12 +158,12 @@ class Broken(Sort):
         ("y", 3, "Broken, val part: a target does not end with its only token 0"),
     ],
 )
-def test_tokens_that_are_none_are_found_before_training(side, value, message):
+def test_invalid_tokens_are_found_before_training(side, value, message):
     with pytest.raises(DataError, match=message):
         Broken(side, value).setup()
 
 
 @pytest.mark.parametrize("options", [{"symbols": 1}, {"length": 0}])
-def test_options_without_sense_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ConfigError, match="Sort"):
         Sort(**options)

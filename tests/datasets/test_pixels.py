@@ -176,16 +176,16 @@ def test_examples_show_a_picture_even_when_its_pixels_come_in_another_order():
 
 
 @needs_digits
-def test_a_mean_picture_tells_most_digits():
+def test_the_nearest_mean_image_classifies_most_digits():
     assert Digits().baselines()["nearest mean picture"] > 0.8
 
 
-def test_a_share_that_leaves_nothing_is_refused():
+def test_a_fraction_that_leaves_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"validation_fraction \+ test_fraction is 1.2"):
         Digits(validation_fraction=0.6, test_fraction=0.6)
 
 
-def test_without_scikit_learn_its_user_is_told_how_to_get_it(monkeypatch):
+def test_without_scikit_learn_the_error_says_how_to_install_it(monkeypatch):
     load = builtins.__import__
 
     def missing(name, *rest):

@@ -36,7 +36,7 @@ def test_each_file_is_a_part_with_its_line_ends_as_words(ptb):
     assert data.vocabulary.decode(data.tokens.part("test")[:8]) == "the cat ran\nthe cat ran\n"
 
 
-def test_a_word_that_training_does_not_know_is_the_files_own_unknown_word(ptb):
+def test_a_word_that_training_lacks_is_the_files_own_unknown_word(ptb):
     data = small(ptb)
     unknown = data.vocabulary.unknown
 
@@ -48,7 +48,7 @@ def test_the_folder_above_is_found_too(ptb):
     assert small(ptb.parent).counts() == small(ptb).counts()
 
 
-def test_the_blank_that_begins_each_line_is_none_of_the_characters(ptb):
+def test_the_blank_at_the_start_of_each_line_is_dropped(ptb):
     data = small(ptb, unit="characters")
     data.setup()
 

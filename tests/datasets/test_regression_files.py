@@ -153,7 +153,7 @@ def _sequences(part):
     return [x[:, 0].tolist() for x in part.x.split(part.lengths.tolist())]
 
 
-def test_the_mean_is_the_mark_to_beat(tmp_path):
+def test_the_mean_is_the_baseline(tmp_path):
     data = RegressionFiles(str(write_objects(tmp_path)), targets=["sum"], standardise=False)
     train, test = (data.part(part).y[:, 0].double() for part in ("train", "test"))
 
@@ -221,6 +221,6 @@ def test_a_folder_of_classes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("targets", [[], ["a", "a"]])
-def test_targets_that_make_no_sense_are_refused(targets):
+def test_invalid_targets_are_refused(targets):
     with pytest.raises(ConfigError, match="expected one or more columns, each once"):
         RegressionFiles("data.csv", targets)

@@ -36,7 +36,7 @@ def test_what_is_shown_has_the_digits_that_a_scaled_number_keeps():
     assert scaling.shown(scaling(torch.tensor([0.25]))) == [0.25]
 
 
-def test_what_is_missing_does_not_count_and_stays_missing():
+def test_missing_values_are_ignored_and_stay_missing():
     scaling = Scaling.of(torch.tensor([[1.0], [NAN], [3.0]]))
 
     assert (scaling.mean.tolist(), scaling.deviation.tolist()) == ([2], [1])
@@ -82,7 +82,7 @@ def test_plain_values_give_the_same_scaling():
     assert torch.equal(again.deviation, scaling.deviation)
 
 
-def test_forward_takes_the_value_before_but_none_of_another_sequence():
+def test_forward_filling_does_not_cross_sequences():
     x = torch.tensor([[NAN, 1], [2, NAN], [NAN, NAN], [NAN, 5], [6, NAN]])
     lengths = torch.tensor([3, 2])
 

@@ -47,7 +47,7 @@ def test_windows_cover_each_part_exactly(table):
         assert starts == list(range(first, end - 1))
 
 
-def test_a_window_gives_the_steps_right_before_those_to_tell(table):
+def test_a_windows_inputs_precede_its_targets(table):
     data = table()
     data.setup()
     for batch in data.train_dataloader():
@@ -65,7 +65,7 @@ def test_scaling_is_of_the_training_part_alone(table):
     assert float(data.scaling.deviation[0]) == pytest.approx(np.arange(20).std(), abs=1e-12)
 
 
-def test_targets_stand_first_and_are_all_that_is_told(table):
+def test_targets_come_first_and_are_all_that_is_forecast(table):
     data = table(targets=["b"])
     data.setup()
     batch = next(iter(data.test_dataloader()))
@@ -120,7 +120,7 @@ LONGER = MISSING + ["9,9"] * 20
         ("linear", [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
     ],
 )
-def test_what_is_missing_is_filled_in_and_never_scored(table, missing, a, b):
+def test_missing_values_are_filled_in_and_never_scored(table, missing, a, b):
     data = table(LONGER, missing=missing)
     data.setup()
     y = data.windows["train"].y
@@ -136,7 +136,7 @@ def test_a_gap_at_the_beginning_takes_the_first_value(table):
     assert data.series.values[:4, 0].tolist() == [3, 3, 3, 4]
 
 
-def test_the_mask_says_what_was_there(table):
+def test_the_mask_marks_present_values(table):
     data = table(LONGER, missing="forward", mask=True, targets=["b"])
     data.setup()
 
@@ -145,7 +145,7 @@ def test_the_mask_says_what_was_there(table):
     assert data.sizes["output_size"] == 1
 
 
-def test_masks_are_no_targets_where_all_columns_are(table):
+def test_masks_are_not_targets(table):
     data = table(LONGER, missing="forward", mask=True)
     data.setup()
     bare = table(LONGER, missing="forward")
@@ -155,7 +155,7 @@ def test_masks_are_no_targets_where_all_columns_are(table):
     assert data.baselines()["last value"] == bare.baselines()["last value"]
 
 
-def test_scaling_leaves_out_what_is_missing(table):
+def test_scaling_ignores_missing_values(table):
     lines = ["a", "1", "", "3", *["2"] * 8, *["5"] * 8]
     data = table(lines, missing="forward", validation_fraction=0.2, test_fraction=0.2)
 
@@ -203,7 +203,7 @@ def test_a_column_without_values_is_refused(table):
         table(["a,b", *["1,"] * 30], missing="forward").setup()
 
 
-def test_a_column_without_values_to_learn_from_is_refused(table):
+def test_a_column_without_training_values_is_refused(table):
     lines = ["a,b", *["1,"] * 25, *["1,2"] * 5]
 
     with pytest.raises(DataError, match="column b has no value in the training part"):
@@ -220,12 +220,12 @@ def test_a_part_without_target_values_is_refused(part, steps, table):
     table(lines, **options).setup()
 
 
-def test_a_target_that_is_no_column_is_refused(table):
+def test_a_target_that_is_not_a_column_is_refused(table):
     with pytest.raises(DataError, match=r"targets: got the numeric columns .*, expected c too"):
         table(targets=["c"]).setup()
 
 
-def test_uneven_time_can_be_taken_as_even(table):
+def test_uneven_steps_can_be_treated_as_even(table):
     months = ["time,a", *(f"{2020 + i // 12}-{1 + i % 12:02}-01,{i}" for i in range(40))]
 
     with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*time_gaps=ignore"):
@@ -237,7 +237,7 @@ def test_uneven_time_can_be_taken_as_even(table):
     table(months, time_gaps="ignore").setup()
 
 
-def test_steps_that_a_file_lacks_can_be_put_in(table):
+def test_missing_steps_can_be_inserted(table):
     hours = [
         f"2026-01-{1 + i // 24:02} {i % 24:02}:00,{i}" for i in range(30) if i not in (1, 5, 6)
     ]
@@ -251,7 +251,7 @@ def test_steps_that_a_file_lacks_can_be_put_in(table):
         table(["a", *"123456789"], time_gaps="fill", missing="forward").setup()
 
 
-def test_a_clock_that_was_wrong_is_not_filled_up(table):
+def test_a_gap_from_a_wrong_timestamp_is_not_filled(table):
     steps = ["time,a", "0,1", *(f"{1_700_000_000 + i},1" for i in range(30))]
 
     with pytest.raises(DataError, match=r"31 rows would become 1,7.* steps of 1,.*\n.*after 0\."):
@@ -290,7 +290,7 @@ def test_a_single_series_keeps_its_name(table):
     ],
     ids=["10 Hz as dates", "100 Hz since 1970"],
 )
-def test_even_steps_may_be_shorter_than_a_moment_can_be_told_exactly(table, times):
+def test_even_steps_may_be_shorter_than_the_resolution_of_timestamps(table, times):
     lines = [f"{time},{i}" for i, time in enumerate(times)]
 
     table(["time,a", *lines]).setup()
@@ -338,7 +338,7 @@ def test_times_of_parquet_are_read(tmp_path):
         ({"test_fraction": 0.6, "validation_fraction": 0.5}, "expected below 1"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(table, options, message):
+def test_invalid_options_are_refused(table, options, message):
     with pytest.raises(ConfigError, match=message):
         table(**options)
 
@@ -429,7 +429,7 @@ def test_the_linear_baseline_finds_a_linear_recurrence():
     assert forecast_baselines(train, test, 1)["linear"] < 1e-4
 
 
-def test_baselines_leave_out_what_is_missing():
+def test_baselines_ignore_missing_values():
     values = [float(i % 3) for i in range(60)]
     train, test = one_column(values, 0, 40, 3, 3), one_column(values, 40, 60, 3, 3)
     y = test.y.clone()

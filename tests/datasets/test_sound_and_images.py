@@ -89,7 +89,7 @@ def test_short_sound_is_padded_and_silence_is_finite():
 
 
 @pytest.mark.parametrize("options", [{"bands": 0}, {"window": 0}, {"hop": -1}])
-def test_options_of_log_mel_that_make_no_sense_are_refused(options):
+def test_invalid_options_of_log_mel_are_refused(options):
     with pytest.raises(ConfigError, match="expected numbers above 0"):
         LogMel(**options)
 
@@ -113,7 +113,7 @@ def test_channels_of_sound_are_averaged(tmp_path):
     ("samples", "message"),
     [([], "got no sample"), ([0.0, math.nan], "sample 2 is not finite")],
 )
-def test_sound_without_samples_or_with_what_is_none_is_refused(tmp_path, samples, message):
+def test_sound_without_samples_or_with_nan_is_refused(tmp_path, samples, message):
     soundfile = pytest.importorskip("soundfile")
     soundfile.write(tmp_path / "a.wav", np.array(samples), 8000, subtype="FLOAT")
 
@@ -157,7 +157,7 @@ def test_an_image_of_16_bits_is_refused(tmp_path):
     ("library", "read", "extra"),
     [("soundfile", read_audio, "audio"), ("PIL", read_image, "images")],
 )
-def test_without_a_library_its_user_is_told_how_to_get_it(
+def test_without_a_library_the_error_says_how_to_install_it(
     tmp_path, monkeypatch, library, read, extra
 ):
     load = builtins.__import__

@@ -84,7 +84,7 @@ def test_a_name_of_several_languages_stays_one_of_each_and_in_one_part(tiny, see
     assert sum(map(len, spellings)) == len(set.union(*spellings))
 
 
-def test_the_seed_decides_which_names_are_for_what(tiny):
+def test_the_seed_determines_the_parts(tiny):
     first, again, other = ([names(tiny(seed=seed), part) for part in PARTS] for seed in (0, 0, 1))
 
     assert first == again
@@ -139,7 +139,7 @@ def test_the_naive_bayes_of_letters_checked_by_hand(tiny):
         ),
     ],
 )
-def test_files_that_do_not_do_are_refused(tiny, files, message):
+def test_unusable_files_are_refused(tiny, files, message):
     with pytest.raises(DataError, match=message):
         tiny(files).setup()
 
@@ -154,7 +154,7 @@ def test_a_folder_without_languages_is_refused(tmp_path):
         Surnames(str(tmp_path)).setup()
 
 
-def test_a_fraction_that_makes_no_sense_is_refused():
+def test_an_invalid_fraction_is_refused():
     with pytest.raises(ConfigError, match="test_fraction is 1"):
         Surnames("", test_fraction=1)
 

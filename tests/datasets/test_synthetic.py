@@ -104,7 +104,7 @@ def test_parity_has_one_length_unless_told_otherwise():
         (Parity, {"seed": -1}),
     ],
 )
-def test_options_that_make_no_sense_are_refused(task, options):
+def test_invalid_options_are_refused(task, options):
     with pytest.raises(ConfigError, match=list(options)[-1]):
         task(**options)
 

@@ -54,7 +54,7 @@ def test_a_cell_in_quotes_may_hold_line_ends_and_its_row_stands_where_it_begins(
     ]
 
 
-def test_objects_of_json_lines_come_as_they_are(file):
+def test_objects_of_json_lines_are_read_unchanged(file):
     objects = [{"x": [1, [2.5, None]], "y": True}, {"y": "\u2028"}]
     content = "\n\n".join(json.dumps(each, ensure_ascii=False) for each in objects)
 
@@ -64,7 +64,7 @@ def test_objects_of_json_lines_come_as_they_are(file):
     ]
 
 
-def test_rows_of_parquet_come_as_they_are(file):
+def test_rows_of_parquet_are_read_unchanged(file):
     rows = [{"x": [1.5, 2.0], "y": "a"}, {"x": [], "y": None}]
 
     assert read(file("a.parquet", rows)) == [
@@ -74,7 +74,7 @@ def test_rows_of_parquet_come_as_they_are(file):
 
 
 @pytest.mark.parametrize("zone", [None, "UTC"])
-def test_times_of_parquet_come_to_the_microsecond(zone, tmp_path):
+def test_times_of_parquet_are_read_to_the_microsecond(zone, tmp_path):
     from pyarrow import parquet
 
     nanoseconds = pyarrow.array([1_700_000_000_000_001_999], pyarrow.timestamp("ns", zone))
@@ -179,7 +179,7 @@ def test_a_missing_table_is_refused(tmp_path, suffix):
         read(tmp_path / f"missing.{suffix}")
 
 
-def test_without_pyarrow_its_user_is_told_how_to_get_it(file, monkeypatch):
+def test_without_pyarrow_the_error_says_how_to_install_it(file, monkeypatch):
     path, load = file("a.parquet", [{"x": 1}]), builtins.__import__
 
     def missing(name, *rest):
@@ -204,7 +204,7 @@ def test_a_number_is_read(value, expected):
     "value",
     ["", None, "one", "nan", "inf", "1e300", 1e300, 10**400, float("nan"), True, [1], {}, "1,5"],
 )
-def test_what_is_no_finite_number_is_refused_with_its_column(value):
+def test_values_that_are_not_finite_numbers_are_refused_with_the_column(value):
     with pytest.raises(
         DataError, match=r"a.csv, line 3: column x is .* expected a finite float32 number"
     ):
@@ -216,7 +216,7 @@ def test_text_is_read():
 
 
 @pytest.mark.parametrize("value", ["", None, 1, ["a"], "half \ud83d"])
-def test_what_is_no_text_is_refused_with_its_column(value):
+def test_values_that_are_not_text_are_refused_with_the_column(value):
     with pytest.raises(DataError, match=r"a.csv, line 3: column x (is|has) .* expected"):
         text("a.csv, line 3", "x", value)
 
@@ -228,7 +228,7 @@ def test_a_row_that_lacks_a_column_is_refused():
         need("a.csv, line 3", {"x": 1, "y": 2}, "x", "z")
 
 
-def test_what_is_shown_of_a_value_is_short():
+def test_long_values_are_shortened_in_messages():
     with pytest.raises(DataError) as error:
         number("here", "x", list(range(1000)))
 

@@ -68,7 +68,7 @@ def by_sequence(*rows):
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 
-def test_conll_has_a_word_and_its_label_a_line(write):
+def test_conll_has_a_word_and_its_label_per_line(write):
     first, second, third = read_tagged(write("a.conll", CONLL))
 
     assert first.steps == ["Ada", "Lovelace", "was", "in", "London"]
@@ -78,7 +78,7 @@ def test_conll_has_a_word_and_its_label_a_line(write):
     assert first.places["B-place"].endswith("a.conll, line 7")
 
 
-def test_between_word_and_label_may_stand_other_columns_and_spaces(write):
+def test_other_columns_and_spaces_may_separate_word_and_label(write):
     (sentence,) = read_tagged(write("a.txt", "Ada NNP B-NP B-person\nsang VBD B-VP O"))
 
     assert (sentence.steps, sentence.labels) == (["Ada", "sang"], ["B-person", "O"])
@@ -106,7 +106,7 @@ def test_json_lines_have_words_or_numbers_and_labels(write):
     assert second.labels == [None]
 
 
-def test_csv_has_a_step_a_row(write):
+def test_csv_has_a_step_per_row(write):
     a, b, c = read_tagged(write("a.csv", CSV))
 
     assert a.features == ("ankle", "leg")
@@ -192,7 +192,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_with_its_line(write, name, text, message):
+def test_errors_in_a_file_are_reported_with_the_line(write, name, text, message):
     with pytest.raises(DataError, match=message):
         read_tagged(write(name, text))
 
@@ -287,14 +287,14 @@ def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(write):
         ("a\tO\n\nb\tO\n", {}, r"line 1: the training part has O alone, expected at least two"),
     ],
 )  # fmt: skip
-def test_labels_that_do_not_fit_are_told_with_their_line(write, text, options, message):
+def test_labels_that_do_not_fit_are_reported_with_the_line(write, text, options, message):
     path = str(write("a.conll", text))
 
     with pytest.raises(DataError, match=message):
         TaggingFiles(path, path, path, **options).setup()
 
 
-def test_a_label_that_is_new_in_another_part_is_told_with_its_line(write):
+def test_a_label_that_training_lacks_is_reported_with_the_line(write):
     path, other = write("a.conll", CONLL), write("b.conll", CONLL.replace("I-person", "I-nobody"))
 
     with pytest.raises(DataError, match=r"b\.conll, line 4: got label 'I-nobody' in the val part"):
@@ -324,12 +324,12 @@ def test_too_few_sequences_are_refused(write):
         TaggingFiles(str(path)).setup()
 
 
-def test_options_that_make_no_sense_are_refused():
+def test_invalid_options_are_refused():
     with pytest.raises(ConfigError, match="window is 0"):
         TaggingFiles("a", window=0)
 
 
-def test_baselines_look_at_one_step_alone(words, write):
+def test_baselines_ignore_other_steps(words, write):
     assert words().baselines() == {
         "commonest label": pytest.approx(0.5),
         "commonest label of the word": 1.0,

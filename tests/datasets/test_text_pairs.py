@@ -40,7 +40,7 @@ def of_files(files, **options):
 
 
 @pytest.mark.parametrize("options", UNITS.values(), ids=UNITS)
-def test_texts_come_back_from_what_a_checkpoint_keeps(aligned, options):
+def test_texts_are_decoded_from_a_checkpoints_metadata(aligned, options):
     data = of_files(aligned, **options)
     data.setup()
     known = json.loads(json.dumps(data.describe()))
@@ -57,7 +57,7 @@ def test_texts_come_back_from_what_a_checkpoint_keeps(aligned, options):
     assert (source.describe() == target.describe()) == options.get("joint", False)
 
 
-def test_parts_are_set_aside_with_their_targets(aligned):
+def test_parts_are_held_out_with_their_targets(aligned):
     data = of_files(aligned, validation_fraction=0.2, test_fraction=0.1)
 
     assert data.counts() == {"train": 14, "val": 4, "test": 2}
@@ -148,7 +148,7 @@ def test_other_line_breaks_than_a_line_feed_break_no_line(tmp_path):
         (b"a\nb", b"a\nb", r"a.txt: got 2 training pairs, expected at least 3"),
     ],
 )
-def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, written, message):
+def test_errors_in_two_files_are_reported_with_the_line(tmp_path, read, written, message):
     files = tmp_path / "a.txt", tmp_path / "b.txt"
     files[0].write_bytes(read)
     files[1].write_bytes(written)
@@ -167,7 +167,7 @@ def test_what_is_wrong_with_two_files_is_said_with_its_line(tmp_path, read, writ
         ("source,target,split\na,b,test\nc,d,\n", "line 3: split is missing, expected train"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, lines, message):
+def test_errors_in_a_table_are_reported_with_the_line(tmp_path, lines, message):
     path = tmp_path / "pairs.csv"
     path.write_text(lines, "utf-8")
 
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, lines, messa
         ({"path": "a.csv", "tokenize": "space"}, "tokenize is 'space', expected one of none, 13a"),
     ],
 )
-def test_options_without_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         PairFiles(**options)
 
@@ -222,7 +222,7 @@ def test_a_dictionary_is_learned_from_whole_pairs_within_the_links_that_are_allo
     assert learned == ["the house", "the house", "the house book", "the house book a"]
 
 
-def test_rivals_are_scored_by_the_metric_that_counts(aligned):
+def test_baselines_are_scored_by_the_chosen_metric(aligned):
     by_bleu, by_match = (of_files(aligned, metric=m).baselines() for m in ("bleu", "exact_match"))
 
     copied, translated = by_bleu

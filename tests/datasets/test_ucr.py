@@ -125,7 +125,7 @@ def test_a_missing_file_is_an_error_that_says_where_it_was_looked_for(tmp_path):
         TimeSeriesFiles(str(tmp_path), "Nothing").setup()
 
 
-def test_a_fraction_that_makes_no_sense_is_refused(tiny):
+def test_an_invalid_fraction_is_refused(tiny):
     with pytest.raises(ConfigError, match="validation_fraction"):
         tiny(validation_fraction=1)
 
@@ -159,14 +159,14 @@ def test_features_are_standardised_by_the_training_part(japanese_vowels):
     assert (test.mean(0).abs() > 1e-3).any()
 
 
-def test_the_seed_decides_which_sequences_are_set_aside(shared_data):
+def test_the_seed_determines_which_sequences_are_held_out(shared_data):
     first, again, other = (TimeSeriesFiles(str(shared_data), seed=seed) for seed in (0, 0, 1))
 
     assert torch.equal(first.part("val").x, again.part("val").x)
     assert not torch.equal(first.part("val").lengths, other.part("val").lengths)
 
 
-def test_the_commonest_label_is_the_mark_to_beat(japanese_vowels):
+def test_the_commonest_label_is_the_baseline(japanese_vowels):
     test = japanese_vowels.part("test").y
 
     assert japanese_vowels.baselines() == {

@@ -79,7 +79,7 @@ def test_line_ends_are_words_and_become_line_ends_again():
 
 
 @pytest.mark.parametrize("tokens", [[], ["a", "a"], ["a", "bc"]])
-def test_a_list_that_is_no_vocabulary_of_characters_is_refused(tokens):
+def test_an_invalid_list_of_characters_is_refused(tokens):
     with pytest.raises(DataError):
         Vocabulary(tokens)
 

@@ -18,7 +18,7 @@ def test_its_three_files_are_read_as_published(shared_data):
     assert 0.05 < data.baselines()["commonest label of the word"] < 0.07
 
 
-def test_a_folder_without_them_is_told_with_where_they_were_looked_for(tmp_path):
+def test_a_folder_without_the_files_is_reported_with_the_places_searched(tmp_path):
     with pytest.raises(
         DataError, match=r"/wnut17 lacks train\.conll, .*; .* lacks train.*\n.*WNUT 2017"
     ):

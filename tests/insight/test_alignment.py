@@ -6,7 +6,7 @@ from seqnets.insight.alignment import draw_alignment
 pytest.importorskip("matplotlib")
 
 
-def test_a_row_stands_for_what_was_written_and_a_column_for_what_was_read():
+def test_rows_are_output_tokens_and_columns_source_tokens():
     weights = np.array([[0.9, 0.1, 0.0], [0.0, 0.2, 0.8]])
 
     figure = draw_alignment(weights, ["a", "small", "house"], ["ein", "haus"])
@@ -27,7 +27,7 @@ def test_a_longer_sentence_makes_a_larger_picture():
     assert (large > small).all()
 
 
-def test_it_says_what_was_read_and_written_and_cuts_long_tokens():
+def test_tokens_are_labels_and_long_ones_are_cut():
     figure = draw_alignment(np.eye(2), ["a", "x" * 150], ["ein", "haus"])
 
     axes, bar = figure.axes

@@ -6,7 +6,7 @@ import pytest
 from seqnets.insight.boxes import draw_boxes
 
 
-def test_each_run_is_a_dot_and_one_that_went_astray_a_triangle_at_the_edge():
+def test_each_run_is_a_dot_and_an_outlier_a_triangle_at_the_edge():
     runs = {"V": [1.0, 1.1, 1.2], "NFG": [1.5, 1.6, 40.0], "NP": [1.0, 1.1, 1.3]}
     (axis,) = draw_boxes({"nats a step": runs}, "V").axes
 

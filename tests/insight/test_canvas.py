@@ -23,7 +23,7 @@ PRICES = ["$^$", "from $10 to $20"]
     ],
     ids=["confusion", "alignment", "timeline", "forecast"],
 )
-def test_dollars_are_drawn_and_no_formulas(draw):
+def test_dollar_signs_are_drawn_literally(draw):
     from matplotlib.text import Text
 
     figure = draw()

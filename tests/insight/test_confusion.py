@@ -21,7 +21,7 @@ def test_a_step_without_a_target_class_is_not_counted():
     assert counts.tolist() == [[0, 0], [1, 0]]
 
 
-def test_a_prediction_that_is_no_class_is_not_counted():
+def test_a_prediction_outside_the_classes_is_not_counted():
     counts = count_confusions(np.array([0, 1, 1]), np.array([4, 1, -1]), 3)
 
     assert counts.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
@@ -39,7 +39,7 @@ def test_a_cell_is_shaded_by_its_share_of_the_row_and_holds_its_count():
 
 
 @pytest.mark.parametrize(("classes", "written"), [(18, 18), (120, 0)])
-def test_many_classes_are_drawn_and_very_many_without_words(classes, written):
+def test_many_classes_are_drawn_and_very_many_without_names(classes, written):
     figure = draw_confusion(np.eye(classes, dtype=int), [f"class {n}" for n in range(classes)])
 
     figure.canvas.draw()
@@ -48,7 +48,7 @@ def test_many_classes_are_drawn_and_very_many_without_words(classes, written):
     assert max(figure.get_size_inches()) < 18
 
 
-def test_nothing_to_count_is_drawn_too():
+def test_an_empty_matrix_is_drawn():
     figure = draw_confusion(np.zeros((2, 2), int), ["a", "b"])
 
     assert figure.axes[0].get_title(loc="left") == "0 sequences"

@@ -19,7 +19,7 @@ def test_a_point_stands_at_its_target_and_prediction():
     assert tuple(diagonal.get_xdata()) == tuple(diagonal.get_ydata()) == axis.get_xlim()
 
 
-def test_what_is_not_finite_is_counted_and_left_out():
+def test_values_that_are_not_finite_are_counted_and_left_out():
     prediction, target = np.array([1.0, np.nan, 2.0]), np.array([1.0, 1.0, np.inf])
 
     (axis,) = draw_scatter(prediction, target).axes
@@ -28,6 +28,6 @@ def test_what_is_not_finite_is_counted_and_left_out():
     assert axis.get_title(loc="left").endswith(", 2 not finite")
 
 
-def test_nothing_at_all_and_a_single_number_can_be_drawn():
+def test_empty_and_single_values_can_be_drawn():
     assert draw_scatter(np.array([np.nan]), np.array([1.0])).axes
     assert draw_scatter(np.array([1.0]), np.array([1.0])).axes

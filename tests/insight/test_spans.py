@@ -20,7 +20,7 @@ def test_each_cell_has_a_line_of_length_against_width():
     assert axes.get_xscale() == axes.get_yscale() == "log"
 
 
-def test_lines_that_lie_on_each_other_are_drawn_side_by_side():
+def test_coinciding_lines_are_drawn_side_by_side():
     (axes,) = span_lines({"a": {8: 4}, "b": {8: 4}}, 4, 4).axes
     _, a, b = axes.lines
 

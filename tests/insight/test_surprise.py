@@ -16,7 +16,7 @@ def lines(figure):
     return found, axes.images[0].get_array()
 
 
-def test_each_token_stands_on_its_nats_and_one_that_was_given_on_none():
+def test_each_token_is_coloured_by_its_nats_except_context():
     figure = draw_surprise([(["a", "bc", "d"], [NAN, 2.0, 1.0])], columns=6)
     found, paper = lines(figure)
 
@@ -25,13 +25,13 @@ def test_each_token_stands_on_its_nats_and_one_that_was_given_on_none():
     assert [axes.get_ylabel() for axes in figure.axes] == ["", "nats"]
 
 
-def test_a_line_ends_with_the_texts_or_where_the_next_token_has_no_room():
+def test_a_line_ends_with_the_texts_or_where_the_next_token_does_not_fit():
     figure = draw_surprise([(["one ", "two", "\n", "ab", "cdef "], [1.0] * 5)], columns=7)
 
     assert lines(figure)[0] == {0: ["one ", "two"], 1: ["↵"], 2: ["ab", "cdef "]}
 
 
-def test_passages_are_set_apart_and_cut_at_so_many_lines():
+def test_passages_are_separated_and_cut_at_the_last_line():
     passages = [(["a", "\n"], [1.0, 1.0])] * 9
 
     assert sorted(lines(draw_surprise(passages))[0]) == list(range(0, 18, 2))
@@ -47,11 +47,11 @@ def test_a_token_longer_than_a_line_goes_on_in_the_next():
 
 
 @pytest.mark.parametrize("passages", [[], [(["a"], [NAN])], [(["$x", "_{$", "\t\x00"], [0.0] * 3)]])
-def test_what_has_no_surprise_or_looks_like_a_formula_is_drawn_too(passages, tmp_path):
+def test_text_without_surprisal_or_like_a_formula_is_drawn(passages, tmp_path):
     draw_surprise(passages).savefig(tmp_path / "surprise.png")
 
 
-def test_letters_as_wide_as_two_have_two_columns():
+def test_wide_letters_take_two_columns():
     found, paper = lines(draw_surprise([(["日本", "a", "語🙂"], [1.0, 2.0, 3.0])], columns=6))
 
     assert found == {0: ["日本", "a"], 1: ["語🙂"]}

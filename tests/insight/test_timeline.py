@@ -29,7 +29,7 @@ def test_each_run_of_a_label_is_one_strip_and_steps_without_one_stay_empty():
     assert [colour for *_, colour in strips(prediction)][1] == colours[1]
 
 
-def test_the_legend_names_the_labels_that_come():
+def test_the_legend_names_the_labels_that_occur():
     figure = draw_timeline({"target": TARGET % 2, "prediction": PREDICTION % 2}, LABELS)
 
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["walk", "freeze"]
@@ -44,7 +44,7 @@ def test_features_are_drawn_above_and_long_series_are_cut():
     assert figure.axes[1].get_xlim() == (-0.5, 99.5)
 
 
-def test_labels_that_have_no_colour_of_their_own_are_told_as_others():
+def test_labels_without_a_colour_are_listed_as_others():
     labels = [f"label {number}" for number in range(20)]
     figure = draw_timeline({"target": np.arange(20)}, labels)
 

@@ -13,7 +13,7 @@ from seqnets.insight.visible import unmarked
     "text",
     ["<unk>", "<b>x</b>", "a|b", "&amp;", "*a* **b** _c_", "`a` b`", "[a](b)", "\\|", "\\*~#1."],
 )
-def test_a_cell_of_a_table_shows_a_text_to_the_letter(text):
+def test_a_table_cell_shows_a_text_verbatim(text):
     from tensorboard.plugin_util import markdown_to_safe_html
 
     table = f"| source | written |\n|---|---|\n| {unmarked(text)} | b |"

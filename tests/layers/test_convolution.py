@@ -198,7 +198,7 @@ def test_a_front_of_the_users_own_passes_lengths_on(x):
     "make",
     [lambda: fronted([4, 2], 3, 2), lambda: Fronted(ConvFront2d(1, 2), Recurrent(GRUCell(2, 3)))],
 )
-def test_a_new_one_with_the_old_state_dict_says_the_same(make):
+def test_a_new_layer_with_the_old_state_dict_gives_the_same(make):
     old, new = make(), make()
     x = torch.randn(2, 5, I) if isinstance(old.front, ConvFront1d) else torch.randn(2, 5, 1, 4, 4)
 
@@ -233,7 +233,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_makes_no_sense_is_refused(case):
+def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
     with pytest.raises((ConfigError, ShapeError), match=said):

@@ -106,7 +106,7 @@ def test_it_obeys_the_laws_of_recurrence(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_new_one_with_the_old_state_dict_says_the_same(name, x):
+def test_a_new_layer_with_the_old_state_dict_gives_the_same(name, x):
     make, _ = LAYERS[name]
     old, new = make().double().eval(), make().double().eval()
 
@@ -143,7 +143,7 @@ def test_alternating_layers_run_forwards_and_backwards_in_turn(x):
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([7, 0, 4])])
 @pytest.mark.parametrize("name", ["alternating", "tied alternating", "independent stacks"])
-def test_documents_in_one_row_are_read_as_if_alone(name, lengths, x):
+def test_documents_in_one_row_are_independent(name, lengths, x):
     layer = LAYERS[name][0]().double()
     x = x[..., :3]
 
@@ -218,7 +218,7 @@ def test_a_cell_and_a_layer_go_together(x):
 
 
 @pytest.mark.parametrize("marks", [None, resets()])
-def test_reversed_is_what_a_cell_does_against_time(marks, x):
+def test_reversed_equals_a_cell_run_backwards(marks, x):
     cell = LSTMCell(I, H).double()
     state = tuple(torch.randn(B, H, dtype=torch.float64) for _ in range(2))
 
@@ -242,7 +242,7 @@ def test_a_deep_output_is_a_perceptron_over_every_valid_step(x):
 
 @pytest.mark.parametrize("carry", [True, False])
 @pytest.mark.parametrize("stride", [1, 2, 3, 9])
-def test_the_upper_layer_reads_what_the_lower_one_says_last_of_each_segment(stride, carry, x):
+def test_the_upper_layer_reads_the_lower_ones_last_output_of_each_segment(stride, carry, x):
     lower, upper = Recurrent(LSTMCell(I, H)).double(), Recurrent(GRUCell(H, 2)).double()
     net = Hierarchical(lower, upper, stride, carry=carry)
 
@@ -306,7 +306,7 @@ def test_a_stream_serves_dense_and_tied_layers(connection):
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_classifier_takes_what_the_top_layer_says_last(num_layers):
+def test_a_classifier_takes_the_top_layers_last_output(num_layers):
     options = {"hidden_size": H, "num_layers": num_layers, "alternating": True}
     model = SequenceClassifier(GRUCell, 3, input_size=I, **options)
     x = torch.randn(B, T, I)
@@ -408,7 +408,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_makes_no_sense_is_refused(case):
+def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
     with pytest.raises((ConfigError, ShapeError), match=said):

@@ -109,7 +109,7 @@ def test_both_directions_are_two_layers_side_by_side(x):
 
 
 @pytest.mark.parametrize("merge", ["sum", "mean", "none", "concat"])
-def test_merging(merge, x):
+def test_both_directions_are_merged_as_asked_for(merge, x):
     torch.manual_seed(1)
     layer = Bidirectional(double(GRUCell, I, H), merge=merge)
     ahead, back = layer.forward_layer(x)[0], layer.backward_layer(x)[0]
@@ -152,7 +152,7 @@ def test_the_backward_cell_made_for_you_has_weights_of_its_own():
 
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([6, 5, 6])])
-def test_documents_in_one_row_are_read_as_if_alone_in_both_directions(lengths, x):
+def test_documents_in_one_row_are_independent_in_both_directions(lengths, x):
     layer = Bidirectional(double(PeepholeLSTMCell, I, H))
     resets = torch.zeros(B, T, dtype=torch.bool)
     resets[:, 2] = resets[:, 3] = True
@@ -268,7 +268,7 @@ def test_lengths_may_be_a_list_in_every_layer(name, x):
 
 @pytest.mark.parametrize("name", ["Truncated", "Hierarchical", "Fronted"])
 @pytest.mark.parametrize("lengths", [[T + 1, T, T], [T, -3, T]])
-def test_lengths_out_of_range_are_told_of_the_whole_sequence(name, lengths, x):
+def test_lengths_out_of_range_are_reported_for_the_whole_sequence(name, lengths, x):
     layer = AROUND[name]().double()
 
     with pytest.raises(ShapeError, match=rf"{name}: lengths\[\d\] is .*, expected 0\.\.T = 0\.\.6"):
@@ -371,7 +371,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_makes_no_sense_is_refused(case):
+def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
     with pytest.raises((ConfigError, ShapeError), match=said):
@@ -388,7 +388,7 @@ def test_what_makes_no_sense_is_refused(case):
         HIERARCHY,
     ],
 )
-def test_an_array_in_place_of_a_tensor_is_told(layer):
+def test_an_array_instead_of_a_tensor_is_reported(layer):
     with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):
         layer(torch.zeros(B, T, I).numpy())
 
@@ -409,13 +409,13 @@ def test_a_module_that_is_mistaken_for_its_cell_is_refused(layer, given):
         (nn.GRU(I, H), r"torch\.nn\.GRU"),
     ],
 )
-def test_what_came_for_a_cell_is_told_by_the_name_that_it_was_asked_by(given, came):
+def test_a_wrong_cell_is_reported_by_its_argument_name(given, came):
     with pytest.raises(ConfigError, match=rf"You passed {came}; use seqnets\.cells\.GRUCell\."):
         Recurrent(given)
 
 
 @pytest.mark.parametrize("make", [partial(DeepRNN, input_size=I, hidden_size=H), check_cell])
-def test_a_face_in_place_of_a_class_of_cells_is_told_so(make):
+def test_a_torch_like_module_instead_of_a_cell_class_is_reported(make):
     with pytest.raises(ConfigError, match=r"You passed seqnets\.GRU \(torch\.nn's interface\)"):
         make(seqnets.GRU(I, H))
 
@@ -460,14 +460,14 @@ def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
         ),
     ],
 )
-def test_where_the_wanted_thing_is_to_be_had_is_said(use, given, advice):
+def test_errors_say_where_to_get_the_expected_object(use, given, advice):
     with pytest.raises(ConfigError, match=advice):
         use(given)
 
 
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("given", [GRUCell, partial(GRUCell, I, H)])
-def test_a_class_of_cells_is_no_cell(layer, given):
+def test_a_cell_class_instead_of_a_cell_is_refused(layer, given):
     with pytest.raises(ConfigError, match=r"expected a cell[\s\S]*with the sizes"):
         layer(given)
 
@@ -483,19 +483,19 @@ WRAPPING = {
 
 
 @pytest.mark.parametrize("name", WRAPPING)
-def test_a_cell_is_no_layer(name):
+def test_a_cell_instead_of_a_layer_is_refused(name):
     with pytest.raises(ConfigError, match=rf"{name}: \w+ is GRUCell[\s\S]*Recurrent\(cell\)"):
         WRAPPING[name](GRUCell(I, I))
 
 
 @pytest.mark.parametrize("name", sorted(WRAPPING.keys() - {"Stream"}))
-def test_a_module_that_is_called_as_torchs_is_no_layer_around_which_others_go(name):
+def test_a_torch_module_cannot_be_wrapped_as_a_layer(name):
     with pytest.raises(ConfigError, match=rf"{name}: \w+ is GRU, expected a recurrent layer"):
         WRAPPING[name](seqnets.GRU(I, I))
 
 
 @pytest.mark.parametrize("made", [seqnets.GRUCell, nn.GRUCell])
-def test_a_stack_of_what_is_no_cell_is_refused(made):
+def test_a_stack_of_something_else_than_cells_is_refused(made):
     with pytest.raises(ConfigError, match="DeepRNN: cell is GRUCell, expected a cell"):
         DeepRNN(made, I, H)
 
@@ -527,6 +527,6 @@ def test_states_of_any_nesting_are_mapped():
 
 
 @pytest.mark.parametrize("state", [{"h": torch.ones(2)}, (torch.ones(2), "c"), (3,)])
-def test_what_is_no_state_is_not_mapped(state):
+def test_only_states_are_mapped(state):
     with pytest.raises(ShapeError, match=r"contains (dict|str|int), expected tensors"):
         detach(state)

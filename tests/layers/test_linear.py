@@ -77,7 +77,7 @@ def test_a_bias_may_have_any_shape_that_torch_spreads_over_the_rows(shape, whose
     [(3, None), (5, None), (4, torch.zeros(5)), (4, torch.zeros(7)), (4, torch.zeros(6).half())],
     ids=["too few", "too many", "a short bias", "a long bias", "a bias of another dtype"],
 )
-def test_of_what_does_not_fit_torch_says_what_is_wrong(features, bias, whose):
+def test_mismatched_sizes_raise_torchs_error(features, bias, whose):
     given = torch.ones(5, features), torch.ones(6, 4), bias
 
     with pytest.raises(RuntimeError) as theirs:
@@ -114,7 +114,7 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
     ],
     ids=["vmap", "jvp", "jacrev", "compile", "export", "trace", "make_fx"],
 )
-def test_whoever_looks_inside_sees_torchs(way, whose):
+def test_torchs_function_runs_under_transforms_compilers_and_exporters(way, whose):
     layer, theirs = pair()
     x = torch.randn(5, 4, dtype=torch.float64)
 
@@ -142,7 +142,7 @@ class Noted(torch.Tensor):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def test_weights_of_a_kind_of_their_own_see_torchs_function(whose):
+def test_tensor_subclasses_as_weights_get_torchs_function(whose):
     layer, theirs = pair()
     x, Noted.calls = torch.randn(5, 4, dtype=torch.float64), []
     layer.weight = nn.Parameter(layer.weight.data.as_subclass(Noted))

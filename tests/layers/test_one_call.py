@@ -1,4 +1,4 @@
-"""Stacks with torch.nn's face by one call of torch's kernels, where that is faster."""
+"""Stacks with torch.nn's interface run by one call of torch's kernels, where that is faster."""
 
 import copy
 import sys
@@ -34,8 +34,8 @@ def one_by_one(monkeypatch):
 
     def run(module, *args):
         with monkeypatch.context() as patched:
-            face = sys.modules["seqnets.layers.torch_like"]
-            patched.setattr(face, "run_layers", lambda *args, **options: None)
+            torch_like = sys.modules["seqnets.layers.torch_like"]
+            patched.setattr(torch_like, "run_layers", lambda *args, **options: None)
             return module(*args)
 
     return run
@@ -126,7 +126,7 @@ def test_dropout_without_gradients_acts_in_training_and_not_in_evaluation():
     ],
     ids=["equation", "numbers", "parameter"],
 )
-def test_what_changes_in_a_layer_counts_in_the_next_call(change, one_by_one):
+def test_changes_of_a_layer_apply_to_the_next_call(change, one_by_one):
     _, ours = pair(num_layers=2)
     x = torch.randn(T, B, I)
     before, _ = ours(x)

@@ -57,7 +57,7 @@ def half(layer):
         (cells.RNNCell(I, H, nonlinearity="relu"), (I, 0, H, 0, 1)),
     ],
 )
-def test_a_layer_lays_its_weights_into_one_memory_and_changes_nothing_else(cell, asked, calls):
+def test_a_layer_moves_its_weights_into_one_block_and_changes_nothing_else(cell, asked, calls):
     cell, x = cell.half(), torch.randn(2, 5, I).half()
     before, numbers = dict(cell.named_parameters()), copy.deepcopy(cell.state_dict())
     expected, _ = unroll(copy.deepcopy(cell), x, backend="reference")
@@ -71,7 +71,7 @@ def test_a_layer_lays_its_weights_into_one_memory_and_changes_nothing_else(cell,
     torch.testing.assert_close(unroll(cell, x, backend="reference")[0], expected)
 
 
-def test_it_does_so_again_where_it_is_moved_and_not_where_it_stays(calls):
+def test_moving_a_layer_flattens_its_weights_again(calls):
     layer = half(Recurrent(cells.GRUCell(I, H)))
     assert len(calls) == 1
 
@@ -83,7 +83,7 @@ def test_it_does_so_again_where_it_is_moved_and_not_where_it_stays(calls):
     assert len(memories(layer)) == 1
 
 
-def test_what_one_call_of_cudnn_runs_lies_in_one_memory(calls):
+def test_weights_of_one_cudnn_call_lie_in_one_block(calls):
     both = half(Bidirectional(cells.LSTMCell(I, H)))
     stack = half(LSTM(I, H, num_layers=2, bidirectional=True))
     with_dropout = half(LSTM(I, H, num_layers=2, dropout=0.5))  # whose layers run one by one
@@ -96,7 +96,7 @@ def test_what_one_call_of_cudnn_runs_lies_in_one_memory(calls):
     ]
 
 
-def test_training_changes_what_lies_in_one_memory(calls):
+def test_training_updates_the_weights_in_the_block(calls):
     layer = half(Recurrent(cells.LSTMCell(I, H), backend="reference"))
     apart = Recurrent(copy.deepcopy(layer.cell).float(), backend="reference")
     x = torch.randn(2, 5, I)
@@ -113,7 +113,7 @@ def test_training_changes_what_lies_in_one_memory(calls):
         torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=1e-2)
 
 
-def test_what_shares_its_memory_stays_where_it_is(calls):
+def test_weights_that_share_memory_are_not_moved(calls):
     tied = cells.LSTMCell(I, H).half()
     tied.bias_hh.data = torch.zeros(8 * H).half()[: 4 * H]  # of a larger tensor of the user's
     place = tied.bias_hh.data_ptr()
@@ -124,7 +124,7 @@ def test_what_shares_its_memory_stays_where_it_is(calls):
     assert calls == []
 
 
-def test_what_cudnn_is_not_asked_for_stays_where_it_is(calls):
+def test_weights_that_cudnn_does_not_run_are_not_moved(calls):
     parametrised = cells.LSTMCell(I, H)
     torch.nn.utils.parametrizations.weight_norm(parametrised, "weight_hh")
 
@@ -140,7 +140,7 @@ def test_what_cudnn_is_not_asked_for_stays_where_it_is(calls):
     assert calls == []
 
 
-def test_weights_in_one_memory_are_saved_and_loaded(tmp_path):
+def test_weights_in_one_block_are_saved_and_loaded(tmp_path):
     layer, other = (half(Recurrent(cells.LSTMCell(I, H))) for _ in range(2))
 
     save_file(layer.state_dict(), tmp_path / "weights.safetensors")

@@ -71,7 +71,7 @@ def in_pieces(monkeypatch):
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_pieces_all_is_as_torch_has_it(kind, lengths, given, in_pieces):
+def test_running_in_pieces_gives_torchs_results(kind, lengths, given, in_pieces):
     theirs, ours = pair(kind, num_layers=2, bidirectional=True, dropout=0.5)
     hx = states(theirs, len(lengths)) if given else None
 
@@ -90,7 +90,7 @@ def test_many_short_rows_beside_a_long_one_are_not_padded_to_it(in_pieces):
     assert in_pieces == [301, 499]
 
 
-def test_a_cell_of_ones_own_goes_in_pieces_too(in_pieces):
+def test_a_users_cell_runs_in_pieces_too(in_pieces):
     class MGU(seqnets.TorchLike, cell=seqnets.cells.MGUCell):
         pass
 

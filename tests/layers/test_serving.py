@@ -74,7 +74,7 @@ def test_steps_give_what_the_sequence_gives_at_once_and_a_reset_begins_again(nam
         stream.reset()
 
 
-def test_it_says_what_runs_and_why_not_better():
+def test_explain_says_what_runs_and_why():
     assert Stream(Recurrent(GRUCell(I, H))).backend == "c"
 
     plain = Stream(Recurrent(Drawing(I, H)))
@@ -94,7 +94,7 @@ def test_the_output_stays_in_one_place_and_input_is_not_kept():
     assert not torch.equal(first, copy)
 
 
-def test_it_can_go_on_from_a_state_that_was_taken_out():
+def test_a_stream_can_continue_from_a_saved_state():
     stream, x = Stream(DeepRNN(LSTMCell, I, H, 2), B), torch.randn(B, T, I)
     fed(stream, x[:, :4])
     kept = stream.state
@@ -106,7 +106,7 @@ def test_it_can_go_on_from_a_state_that_was_taken_out():
 
 
 @pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
-def test_it_can_go_on_from_what_the_layer_has_read(cell):
+def test_a_stream_can_continue_from_a_layers_state(cell):
     layer, x = Recurrent(cell(I, H)), torch.randn(B, T, I)
     stream = Stream(layer, B)
     expected, _ = layer(x)
@@ -193,7 +193,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_it_cannot_serve_is_refused_by_name(case):
+def test_unsupported_layers_are_refused_by_name(case):
     make, error, said = REFUSED[case]
 
     with pytest.raises(error, match=said):
@@ -211,7 +211,7 @@ def test_a_stream_that_was_made_in_inference_mode_serves_outside_of_it():
     stream.reset(torch.tensor([True, False]))
 
 
-def test_a_stream_refuses_what_is_no_tensor_by_its_type():
+def test_a_stream_refuses_inputs_that_are_not_tensors():
     stream = Stream(Recurrent(GRUCell(3, 4)))
     with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):
         stream(np.zeros((1, 3), np.float32))

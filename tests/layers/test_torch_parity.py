@@ -256,7 +256,7 @@ def test_copies_and_pickles_are_independent_and_equal():
         assert not torch.equal(twin(x)[0], ours(x)[0])
 
 
-def test_what_code_written_for_torch_does_with_a_module_works():
+def test_code_written_for_torchs_modules_works():
     theirs, ours = pair("LSTM", num_layers=2, bidirectional=True)
 
     ours.flatten_parameters()
@@ -351,7 +351,7 @@ def test_what_torch_refuses_is_refused_with_an_error_of_the_same_class(case):
         (pack_padded_sequence(torch.randn(T, B, I + 1), [5, 3, 1]), r"\(9, 4\)"),
     ],
 )
-def test_an_input_of_the_wrong_width_is_told_as_it_was_given(given, shape):
+def test_an_input_of_the_wrong_width_is_reported_in_its_own_layout(given, shape):
     with pytest.raises(seqnets.errors.ShapeError, match=f"^LSTM: .*shape {shape}, expected .* 3"):
         seqnets.LSTM(I, H)(given)
 
@@ -360,7 +360,7 @@ def test_an_input_of_the_wrong_width_is_told_as_it_was_given(given, shape):
     ("given", "came"),
     [(5, "is int"), (HX, "is Tensor"), ((HX,), "has 1 part"), ([], "has 0 parts")],
 )
-def test_a_state_that_is_no_tuple_of_all_its_parts_is_told(given, came):
+def test_an_incomplete_state_is_reported(given, came):
     with pytest.raises(seqnets.errors.ShapeError, match=f"LSTM: hx {came}, expected a tuple of 2"):
         seqnets.LSTM(I, H)(X, given)
 
@@ -374,7 +374,7 @@ def test_a_state_that_is_no_tuple_of_all_its_parts_is_told(given, came):
         ("GRUCell", (HX,), "state 'h' is tuple, expected a tensor"),
     ],
 )
-def test_a_state_of_one_step_that_is_no_tensor_is_told(name, given, told, x):
+def test_a_state_of_one_step_that_is_not_a_tensor_is_reported(name, given, told, x):
     with pytest.raises(seqnets.errors.SeqnetsError, match=told):
         getattr(seqnets, name)(I, H)(x, given)
 
@@ -383,7 +383,7 @@ def test_a_state_of_one_step_that_is_no_tensor_is_told(name, given, told, x):
     ("name", "wrong", "right"),
     [("LSTM", "batchfirst", "batch_first"), ("RNN", "nonlinearty", "nonlinearity")],
 )
-def test_an_option_that_torch_does_not_know_is_refused_with_the_name_it_is_near(name, wrong, right):
+def test_an_unknown_option_is_refused_with_a_suggestion(name, wrong, right):
     for library in (nn, seqnets):
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'") as error:
             getattr(library, name)(I, H, **{wrong: True})
@@ -391,7 +391,7 @@ def test_an_option_that_torch_does_not_know_is_refused_with_the_name_it_is_near(
     assert str(error.value) == f"{name}: unexpected keyword argument '{wrong}', expected {right}."
 
 
-def test_a_cells_own_option_is_near_for_one_step_too():
+def test_a_cells_own_option_is_suggested_for_the_step_module_too():
     with pytest.raises(TypeError, match=r"PeepholeLSTMCell: unexpected.*expected forget_bias"):
         seqnets.PeepholeLSTMCell(I, H, forgetbias=1.0)
 
@@ -417,12 +417,12 @@ TORCH_TAKES = {
 
 
 @pytest.mark.parametrize("case", TORCH_TAKES)
-def test_what_torch_takes_in_silence_or_dies_of_is_refused(case):
+def test_arguments_that_torch_ignores_or_crashes_on_are_refused(case):
     with pytest.raises(seqnets.errors.SeqnetsError, match=r"expected|should be"):
         TORCH_TAKES[case]()
 
 
-def test_dropout_without_a_place_is_warned_about_as_in_torch():
+def test_dropout_without_effect_warns_as_in_torch():
     with pytest.warns(UserWarning, match="dropout"):
         seqnets.LSTM(I, H, dropout=0.5)
 
@@ -449,7 +449,7 @@ def test_counts_of_layers_may_be_numpys():
     assert seqnets.GRU(I, H, num_layers=np.int64(2)).num_layers == 2
 
 
-def test_sizes_that_were_set_afterwards_are_told_to_be_fixed():
+def test_sizes_cannot_be_changed_afterwards():
     module = seqnets.LSTM(I, H)
     module.weight_ih_l0 = nn.Parameter(module.weight_ih_l0[:, :2].detach().clone())
     module.input_size = 2

@@ -105,6 +105,6 @@ def test_a_product_of_different_widths_is_refused():
         LuongAttention(3, 5, "dot")
 
 
-def test_a_score_that_is_none_is_refused():
+def test_an_unknown_score_is_refused():
     with pytest.raises(ConfigError, match="score is 'concat', expected one of general, dot"):
         LuongAttention(3, 3, "concat")

@@ -47,7 +47,7 @@ def test_in_evaluation_no_token_is_dropped():
     assert torch.equal(embedding(ids), embedding.weight[ids])
 
 
-def test_a_share_of_tokens_that_is_none_is_refused():
+def test_an_invalid_dropout_of_tokens_is_refused():
     with pytest.raises(ConfigError, match="DroppedEmbedding: p is 1"):
         DroppedEmbedding(7, 3, p=1)
 
@@ -190,7 +190,7 @@ def test_in_evaluation_and_without_weights_there_is_no_penalty():
     assert LanguageModelling("words")(model.train(), batch).penalty is None
 
 
-def test_one_step_alone_has_nothing_to_be_slow_about():
+def test_a_single_step_has_no_temporal_penalty():
     model = language_model().train()
     x = tokens(steps=1)
 
@@ -199,7 +199,7 @@ def test_one_step_alone_has_nothing_to_be_slow_about():
     assert penalty.item() == 0
 
 
-def test_training_follows_loss_and_penalty_and_tells_the_loss():
+def test_training_minimises_loss_and_penalty_and_reports_the_loss():
     objective = LanguageModelling("words", alpha=2.0, beta=1.0)
     module = SequenceModule(language_model(), objective, KNOWN, torch.optim.SGD).train()
     batch = Batch(tokens(), tokens())
@@ -217,7 +217,7 @@ def test_a_negative_weight_is_refused(alpha, beta):
         LanguageModelling("words", alpha, beta)
 
 
-def test_dropped_recurrent_weights_go_with_all_of_it():
+def test_all_regularisation_works_with_weight_drop():
     def cell(**sizes):
         return weight_drop(LSTMCell(**sizes), 0.5)
 

@@ -107,7 +107,7 @@ def test_gradients_are_right_with_steps_without_a_class_and_rows_of_different_le
     assert gradcheck(lambda *_: crf.loss(y, targets, lengths), parameters)
 
 
-def test_classes_that_say_nothing_of_each_other_are_a_softmax_a_step(crf):
+def test_without_transitions_it_is_a_softmax_per_step(crf):
     for parameter in (crf.start, crf.transitions, crf.end):
         torch.nn.init.zeros_(parameter)
     y, targets = draw(4, 6)
@@ -141,7 +141,7 @@ def test_a_sequence_without_steps_costs_nothing(crf):
 
 
 @pytest.mark.parametrize("wrong", [3, -3])
-def test_a_target_that_is_no_class_is_refused(crf, wrong):
+def test_a_target_outside_the_classes_is_refused(crf, wrong):
     y, targets = draw(2, 4)
     targets[1, 2] = wrong
     with pytest.raises(DataError, match=f"a target is {wrong}, expected 0..2"):

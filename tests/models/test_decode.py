@@ -84,7 +84,7 @@ def test_a_beam_of_one_is_greedy(seed, feed):
 
 
 @pytest.mark.parametrize("search", [greedy, beam_search])
-def test_scores_and_attention_are_those_of_the_sequence_that_is_told(search):
+def test_scores_and_attention_belong_to_the_returned_sequence(search):
     model = drawn(1)
 
     found = search(model, X, LENGTHS, max_length=6, length_penalty=1.0)
@@ -143,7 +143,7 @@ def test_lengths_of_the_sources_may_be_a_list(search):
 
 
 @pytest.mark.parametrize("search", [greedy, beam_search])
-def test_the_same_is_written_each_time(search):
+def test_decoding_is_deterministic(search):
     model = drawn(3)
     first, second = (search(model, X, LENGTHS, max_length=9) for _ in range(2))
 
@@ -151,7 +151,7 @@ def test_the_same_is_written_each_time(search):
     assert torch.equal(first.scores, second.scores)
 
 
-def test_a_wider_beam_finds_what_greed_misses():
+def test_a_wider_beam_finds_what_greedy_decoding_misses():
     better = 0
     for seed in range(8):
         model = drawn(seed)
@@ -186,6 +186,6 @@ def test_the_penalty_of_length_is_that_of_the_paper():
 @pytest.mark.parametrize(
     "options", [{"beam_size": 0}, {"length_penalty": -1.0}, {"max_length": 0}], ids=str
 )
-def test_options_without_sense_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ConfigError, match="expected at least 1, 0 and 1"):
         beam_search(drawn(), X, LENGTHS, **{"max_length": 4, **options})

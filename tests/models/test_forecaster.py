@@ -34,7 +34,7 @@ def windows(count=2, steps=6, features=3):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("independent", [False, True])
 @pytest.mark.parametrize("segment", [1, 2])
-def test_every_strategy_tells_the_whole_horizon_with_every_head(
+def test_every_strategy_forecasts_the_whole_horizon_with_every_head(
     strategy, head, independent, segment
 ):
     model = forecaster(
@@ -51,13 +51,13 @@ def test_every_strategy_tells_the_whole_horizon_with_every_head(
 
 @pytest.mark.parametrize("strategy", [Direct, EncoderDecoder, Parallel])
 @pytest.mark.parametrize("independent", [False, True])
-def test_some_columns_are_told_of_all(strategy, independent):
+def test_a_subset_of_columns_is_forecast(strategy, independent):
     model = forecaster(strategy, outputs=2, independent=independent)
 
     assert model(windows())[0].shape == (2, 5, 2, 1)
 
 
-def test_one_step_ahead_recursive_says_what_direct_says():
+def test_one_step_ahead_recursive_equals_direct():
     direct, recursive = forecaster(Direct, horizon=1), forecaster(Recursive, horizon=1)
     recursive.strategy.load_state_dict(direct.strategy.whole.state_dict())
     x = windows()
@@ -65,7 +65,7 @@ def test_one_step_ahead_recursive_says_what_direct_says():
     assert torch.equal(direct(x)[0], recursive(x)[0])
 
 
-def test_recursive_says_of_a_step_what_it_says_when_that_of_before_has_come():
+def test_recursive_feeds_back_its_own_prediction():
     model = forecaster(Recursive, horizon=3, normalization="none")
     x = windows()
 
@@ -97,7 +97,7 @@ def test_the_first_step_of_parallel_is_that_of_encoder_decoder_and_later_ones_ar
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_what_is_shifted_is_told_shifted(head):
+def test_shifting_the_input_shifts_the_forecast(head):
     x = windows()
     for normalization in ("last", "reversible"):
         model = forecaster(head=head, normalization=normalization)
@@ -106,13 +106,13 @@ def test_what_is_shifted_is_told_shifted(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_reversible_normalization_tells_what_is_scaled_scaled(head):
+def test_with_reversible_normalization_scaling_the_input_scales_the_forecast(head):
     model, x = forecaster(head=head, normalization="reversible"), 1e4 * windows()
 
     torch.testing.assert_close(model(x * 3)[0], model(x)[0] * 3, rtol=1e-6, atol=0)
 
 
-def test_an_independent_column_is_told_from_its_own_past_by_weights_that_all_share():
+def test_an_independent_column_is_forecast_from_its_own_past_with_shared_weights():
     model = forecaster(independent=True, outputs=2)
     x = windows()
     changed = x.clone()
@@ -126,9 +126,7 @@ def test_an_independent_column_is_told_from_its_own_past_by_weights_that_all_sha
 
 @pytest.mark.parametrize("independent", [False, True])
 @pytest.mark.parametrize("normalization", ["last", "reversible"])
-def test_a_column_of_which_nothing_is_told_is_looked_at_also_where_it_never_changes(
-    independent, normalization
-):
+def test_input_only_columns_are_used_even_if_constant(independent, normalization):
     model = forecaster(independent=independent, normalization=normalization, outputs=2)
     x = windows()
     x[..., 2] = 0
@@ -147,7 +145,7 @@ def test_columns_together_depend_on_each_other():
     assert not torch.allclose(model(changed)[0][:, :, 0], model(x)[0][:, :, 0])
 
 
-def test_a_gaussian_says_its_likelihood_in_plain_floats():
+def test_the_gaussian_likelihood_is_that_of_plain_floats():
     mean, spread, y = 0.3, -0.7, 1.1
     scale = math.exp(spread)
     nats = 0.5 * math.log(2 * math.pi * scale**2) + (y - mean) ** 2 / (2 * scale**2)
@@ -170,7 +168,7 @@ def test_the_pinball_loss_is_that_of_plain_floats():
     assert head(features)[0].tolist() == sorted(said)
 
 
-def test_the_number_that_stands_for_quantiles_that_cross_is_the_median_that_is_said():
+def test_the_point_forecast_of_crossing_quantiles_is_the_predicted_median():
     head, crossed = QuantileHead([0.05, 0.5, 0.95]), torch.tensor([[3.0, 2.0, 1.0], [5, 9, 7]])
 
     assert head.point(crossed).tolist() == head(crossed)[:, 1].tolist() == [2, 7]
@@ -217,7 +215,7 @@ def test_a_point_is_scored_where_a_target_is(error, loss):
         (partial(GaussianHead, [0.1, 0.9]), "expected 0.5 among them"),
     ],
 )
-def test_what_cannot_be_built_is_refused(make, message):
+def test_invalid_options_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 

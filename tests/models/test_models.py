@@ -22,7 +22,7 @@ from seqnets.models.classifier import POOLINGS
 TOKENS = torch.tensor([[0, 3, 1, 4, 1, 5], [2, 2, 4, 0, 1, 3]])
 
 
-def test_language_model_in_chunks_with_carried_state_says_what_it_says_at_once():
+def test_language_model_in_chunks_with_carried_state_equals_the_whole():
     model = LanguageModel(LSTMCell, 6, hidden_size=5, num_layers=2).double()
 
     whole, final = model(TOKENS)
@@ -34,7 +34,7 @@ def test_language_model_in_chunks_with_carried_state_says_what_it_says_at_once()
 
 
 @pytest.mark.parametrize("option", ["hidden_size", "embedding_size", "init_range"])
-def test_sizes_and_ranges_that_are_none_are_refused(option):
+def test_invalid_sizes_and_ranges_are_refused(option):
     with pytest.raises(ConfigError, match=f"{option} is -1, expected"):
         LanguageModel(GRUCell, 6, **{option: -1})
 
@@ -76,7 +76,7 @@ LEAN = {
 
 
 @pytest.mark.parametrize("case", LEAN)
-def test_a_model_that_is_told_to_save_memory_tells_all_its_layers(case):
+def test_the_memory_option_reaches_all_layers(case):
     layers = [layer for layer in LEAN[case]().modules() if isinstance(layer, Recurrent)]
 
     assert [layer.memory for layer in layers] == ["lean", "lean"]
@@ -209,7 +209,7 @@ SIZES = {
 
 @pytest.mark.parametrize("size", [0, 1.5])
 @pytest.mark.parametrize("name", SIZES)
-def test_a_size_of_nothing_is_not_taken_for_one_left_out(name, size):
+def test_a_size_of_zero_is_not_treated_as_omitted(name, size):
     with pytest.raises(ConfigError, match=f"{name} is {size}, expected a whole number"):
         SIZES[name](size)
 

@@ -143,13 +143,13 @@ def test_a_whole_target_is_one_call_of_the_stack_where_nothing_is_fed(monkeypatc
     assert model(X, Y, LENGTHS).isfinite().all()
 
 
-def test_without_sampling_training_is_told_what_is_right():
+def test_without_sampling_the_decoder_is_fed_the_targets():
     model = small(LSTMCell)
 
     assert torch.equal(model(X, Y, LENGTHS), model.eval()(X, Y, LENGTHS))
 
 
-def test_sampled_tokens_are_those_that_the_model_says():
+def test_sampled_tokens_are_the_models_predictions():
     model = small(sampling=0.999999)
     with torch.no_grad():
         model.output.weight.zero_()
@@ -166,7 +166,7 @@ def test_sampled_tokens_are_those_that_the_model_says():
     assert not torch.allclose(features, right)
 
 
-def test_the_share_of_sampled_tokens_rises_in_a_straight_line():
+def test_the_share_of_sampled_tokens_rises_linearly():
     model = small(sampling=0.4, sampling_steps=4)
     shares = []
     for _ in range(6):
@@ -187,6 +187,6 @@ def test_the_share_of_sampled_tokens_rises_in_a_straight_line():
         ({"sampling_steps": -1}, "sampling_steps is -1, expected a whole number"),
     ],
 )
-def test_options_without_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         small(**options)

@@ -183,6 +183,6 @@ def test_an_embedding_loses_nothing_in_evaluation():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0])
-def test_a_probability_of_dropping_is_one(p):
+def test_the_probability_of_dropping_must_be_valid(p):
     with pytest.raises(ConfigError, match=r"DroppedEmbedding: p is"):
         DroppedEmbedding(4, 3, p=p)

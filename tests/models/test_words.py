@@ -38,7 +38,7 @@ def test_words_become_unknown_while_training_alone():
     assert (made.eval()(x)[0, :, :4] == known).all()
 
 
-def test_a_rate_that_is_no_probability_is_refused():
+def test_an_invalid_probability_is_refused():
     with pytest.raises(ConfigError, match="dropout is 7"):
         embedding(dropout=7)
 

@@ -56,7 +56,7 @@ class GrowingCell(RNNCell):
         return (torch.sin(wx + 2.5 * state[0]),)
 
 
-def test_rounding_that_a_recurrence_makes_grow_is_no_error_in_double_precision_either():
+def test_amplified_rounding_is_not_an_error_in_double_precision_either():
     assert check_backend(GrowingCell(3, 5), "eager", steps=(40,), dtypes=(torch.float64,)) == {}
 
 
@@ -112,7 +112,7 @@ def test_a_wrong_backend_is_caught(add_backend, run, complaint):
         check_backend(GRUCell(3, 5), "mine")
 
 
-def test_a_backend_that_refuses_everything_is_no_success(add_backend):
+def test_a_backend_that_refuses_everything_fails(add_backend):
     add_backend(reference.run, lambda request: "no time today")
 
     with pytest.raises(AssertionError, match=r"everything is refused: .*no time today"):
@@ -133,6 +133,6 @@ def test_what_only_makes_cells_is_refused(given):
 
 
 @pytest.mark.parametrize("name", ["cuda", "auto"])
-def test_a_backend_of_no_such_name_is_an_error_and_no_comparison(name):
+def test_an_unknown_backend_is_an_error(name):
     with pytest.raises(BackendError, match=f"check_backend: backend is '{name}', expected one of"):
         check_backend(GRUCell(3, 5), name)

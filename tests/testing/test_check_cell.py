@@ -51,7 +51,7 @@ def test_a_wrong_cell_is_caught_by_the_law_that_it_breaks(cell_cls, law):
         check_cell(partial(cell_cls, hidden_size=4))
 
 
-def test_a_broken_law_says_where_and_by_how_much():
+def test_a_broken_law_is_reported_with_the_numbers():
     with pytest.raises(AssertionError, match=r"row 0 alone: .*\n.*\nMismatched .*\n.*\d\.\d+"):
         check_cell(partial(wrong.LeakingCell, hidden_size=4))
 
@@ -60,20 +60,20 @@ def test_a_law_that_is_skipped_is_not_checked():
     check_cell(partial(wrong.ClosureCell, hidden_size=4), skip=("copies",))
 
 
-def test_a_cell_that_is_written_inside_a_function_obeys_too():
+def test_a_cell_class_defined_in_a_function_obeys_the_laws():
     class LocalCell(GRUCell):
         pass
 
     check_cell(partial(LocalCell, hidden_size=4))
 
 
-def test_a_cell_of_a_buffer_and_no_parameters_obeys_too():
+def test_a_cell_with_a_buffer_and_no_parameters_obeys_the_laws():
     check_cell(partial(Decay, hidden_size=3))
     check_layer(Recurrent(Decay(3, 3)))
     check_backend(Decay(3, 3), "eager", steps=(2,))
 
 
-def test_a_law_that_nobody_knows_cannot_be_skipped():
+def test_an_unknown_law_cannot_be_skipped():
     with pytest.raises(ConfigError, match=r"'gravity'.*expected some of purity, rows"):
         check_cell(partial(GRUCell, hidden_size=4), skip=("gravity",))
 

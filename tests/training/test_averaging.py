@@ -91,7 +91,7 @@ def test_weights_come_back_bit_for_bit_from_within_and_from_two_depths():
     assert torch.equal(weight.detach(), before)
 
 
-def test_without_averages_there_is_nothing_to_show():
+def test_without_averages_nothing_is_logged():
     weight, optimizer = one_weight()
     descend(weight, optimizer)
     before = weight.item()

@@ -108,7 +108,7 @@ def test_another_models_weights_are_refused_by_name_and_shape():
 
 
 @pytest.mark.parametrize("moment", ["write", "sync", "rename"])
-def test_a_full_disk_keeps_the_file_before_and_leaves_no_litter(path, monkeypatch, moment):
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_partial_file(path, monkeypatch, moment):
     def full(*args):
         raise OSError(28, "No space left on device")
 
@@ -126,7 +126,7 @@ def test_a_full_disk_keeps_the_file_before_and_leaves_no_litter(path, monkeypatc
     assert os.listdir(path.parent) == ["last.ckpt"]
 
 
-def test_a_file_that_grows_too_large_is_told_in_the_systems_words(tmp_path):
+def test_a_file_that_grows_too_large_is_reported_with_the_systems_message(tmp_path):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     path = tmp_path / "last.ckpt"
@@ -153,7 +153,7 @@ def test_the_umask_decides_who_may_read_a_checkpoint(tmp_path):
     assert (tmp_path / "last.ckpt").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_a_killed_writer_left_is_cleared_away_and_a_living_ones_is_not(path):
+def test_partial_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     dead = path.parent / f".{ended.pid}-0123abcd.partial.ckpt"

@@ -53,7 +53,7 @@ def test_a_repetitive_text_gets_better_and_the_weights_come_back(tmp_path):
     assert score(module, data, tmp_path) == plain
 
 
-def test_rows_beside_each_other_are_refused_for_they_are_later_text(tmp_path):
+def test_parallel_rows_are_refused_as_they_are_later_text(tmp_path):
     data = text_data(tmp_path)
     module = prepared(data)
 
@@ -64,7 +64,7 @@ def test_rows_beside_each_other_are_refused_for_they_are_later_text(tmp_path):
         score(module, data, tmp_path)
 
 
-def test_at_rate_0_it_is_plain_evaluation(tmp_path):
+def test_with_rate_0_it_is_plain_evaluation(tmp_path):
     data = repetitive(tmp_path)
     module = prepared(data)
     plain = score(module, data, tmp_path)
@@ -102,7 +102,7 @@ class Bigram(nn.Module):
         return torch.stack([torch.zeros_like(logit), logit], -1), state
 
 
-def test_its_steps_are_the_papers(tmp_path):
+def test_its_steps_follow_the_paper(tmp_path):
     data = text_data(tmp_path)
     module = prepared(data)
     model = Bigram().eval()
@@ -126,7 +126,7 @@ def test_its_steps_are_the_papers(tmp_path):
     assert model.w.item() == pytest.approx(0.3)
 
 
-def test_only_language_models_can():
+def test_only_language_models_support_it():
     data = parity_data()
     data.setup()
     with (

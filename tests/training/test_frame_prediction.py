@@ -64,7 +64,7 @@ def test_a_video_without_an_end_of_its_own_is_scored_in_full():
     assert int(run(whole, LOGITS[:1]).scored) == 4
 
 
-def test_what_is_written_is_read_again_and_scores_as_it_did():
+def test_written_predictions_are_read_back_and_score_the_same():
     objective, outcome = FramePrediction(), run()
     rows = objective.rows(outcome, RAGGED, KNOWN)
 
@@ -88,7 +88,7 @@ def test_what_is_written_is_read_again_and_scores_as_it_did():
         ),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named(wrong, message):
+def test_an_unreadable_row_is_reported(wrong, message):
     objective = FramePrediction()
     rows = [objective.rows(run(), RAGGED, KNOWN)[0], wrong]
 

@@ -25,7 +25,7 @@ def greedy(model, ids, length):
     return ids
 
 
-def test_carrying_the_state_writes_what_reading_everything_anew_would(model):
+def test_generation_with_carried_state_equals_rereading_the_text(model):
     with torch.no_grad():
         model.output.weight.mul_(20)  # decided enough to be no matter of rounding
 
@@ -105,6 +105,6 @@ def test_a_prompt_with_an_unknown_character_is_refused_before_anything_is_writte
 @pytest.mark.parametrize(
     "wrong", [{"length": -1}, {"temperature": -0.1}, {"temperature": True}, {"top_k": 0}]
 )
-def test_options_without_sense_are_refused(model, wrong):
+def test_invalid_options_are_refused(model, wrong):
     with pytest.raises(ConfigError, match="expected"):
         generate(model, CHARACTERS, **wrong)

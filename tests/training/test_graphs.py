@@ -76,7 +76,7 @@ def both(make, data, folder, monkeypatch, **options):
     return *found, trained(make, data, folder / "usual", **options)
 
 
-def test_replayed_batches_teach_what_others_do_bit_by_bit(tmp_path, recording, monkeypatch):
+def test_replayed_batches_train_bit_for_bit_like_others(tmp_path, recording, monkeypatch):
     data = text_data(tmp_path)
 
     (notes, module), (expected, usual) = both(language_module, data, tmp_path, monkeypatch)
@@ -112,7 +112,7 @@ def test_a_parameter_that_is_frozen_makes_batches_of_another_kind(tmp_path, reco
     assert torch.equal(freeze.frozen, freeze.before)
 
 
-def test_a_run_that_is_resumed_goes_on_bit_by_bit(tmp_path, recording):
+def test_a_resumed_run_continues_bit_for_bit(tmp_path, recording):
     data, make = text_data(tmp_path), partial(language_module, scheduler=None)
     _, whole = trained(make, data, tmp_path / "whole", max_epochs=4)
     trained(make, data, tmp_path / "half", max_epochs=2)
@@ -163,7 +163,7 @@ def test_on_a_cpu_nothing_is_recorded(tmp_path):
         ({"precision_plugin": SimpleNamespace(scaler=object())}, "bf16-mixed"),
     ],
 )
-def test_runs_that_cannot_be_recorded_are_told_apart(change, reason):
+def test_runs_that_cannot_be_recorded_are_detected(change, reason):
     trainer = {"world_size": 1, "accumulate_grad_batches": 1, "precision_plugin": None}
     trainer = SimpleNamespace(**{**trainer, **change})
     model = nn.Linear(2, 2)
@@ -191,7 +191,7 @@ def test_a_model_with_hooks_is_not_recorded():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_on_a_gpu_batches_that_are_replayed_teach_what_others_do(tmp_path, monkeypatch, precision):
+def test_on_a_gpu_replayed_batches_train_like_others(tmp_path, monkeypatch, precision):
     data, options = text_data(tmp_path), {"accelerator": "gpu", "precision": precision}
 
     (notes, module), (expected, usual) = both(

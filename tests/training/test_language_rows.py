@@ -96,7 +96,7 @@ def test_pieces_stand_in_rows_as_they_stand_in_the_text(trained):
     assert "漢字\n" in whole
 
 
-def test_a_row_says_the_likeliest_token_and_the_nats_of_the_one_that_came(trained):
+def test_a_row_has_the_likeliest_token_and_the_nats_of_the_actual_one(trained):
     data, module = trained("words")
     batch = next(iter(data.loader("test")))
     first = written(data, module)[0]
@@ -144,7 +144,7 @@ def test_bits_of_pieces_are_counted_for_each_character(trained):
         ({"nats": None}, "Row 2: 'nats' is null"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named(trained, wrong, message):
+def test_an_unreadable_row_is_reported(trained, wrong, message):
     data, module = trained("characters")
     rows = [{"prediction": "e", "target": "e", "nats": 1.0}] * 2
     rows[1] = rows[1] | wrong

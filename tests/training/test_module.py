@@ -184,7 +184,7 @@ def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(what, tmp_path):
     assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
 
 
-def test_no_checkpoint_takes_in_weights_that_are_no_numbers(tmp_path):
+def test_no_checkpoint_stores_weights_that_are_nan(tmp_path):
     poisoned = PoisonAt(8, "weights")
 
     with pytest.raises(DivergenceError, match="infinite or NaN at step 8, epoch 0; expected"):
@@ -196,7 +196,7 @@ def test_no_checkpoint_takes_in_weights_that_are_no_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_a_validation_loss_that_is_no_number_stops_the_run_and_is_not_kept(number, tmp_path):
+def test_a_validation_loss_of_nan_stops_the_run_and_is_not_saved(number, tmp_path):
     class Spoil(Callback):
         def on_validation_batch_end(self, trainer, pl_module, *_):
             if trainer.global_step == 6:
@@ -281,7 +281,7 @@ def test_the_norm_that_the_guard_has_found_is_what_clips(tmp_path, monkeypatch):
         assert torch.equal(one, other)
 
 
-def test_metrics_that_agree_on_a_first_batch_go_on_counting_for_themselves():
+def test_metrics_that_agree_on_the_first_batch_stay_independent():
     known = {"sizes": {"output_size": 1}}
     module = SequenceModule(torch.nn.Linear(1, 1), Forecasting(), known, torch.optim.SGD)
     scores = module.scores["val"]
@@ -323,7 +323,7 @@ def test_a_loss_is_summed_in_float32_whatever_the_model_computes_in(task, dtype)
     assert float(outcome.loss) == pytest.approx(float(exact.loss), rel=1e-5)
 
 
-def test_a_class_that_nobody_knows_is_neither_lost_nor_scored():
+def test_unknown_classes_are_ignored_by_loss_and_metrics():
     logits = torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
     y = torch.tensor([0, IGNORE, 1])
     objective = Classification()
@@ -337,7 +337,7 @@ def test_a_class_that_nobody_knows_is_neither_lost_nor_scored():
 
 
 @pytest.mark.parametrize("wait", ["plateau", "averaging", "stopping"])
-def test_what_waits_for_validations_is_refused_where_there_are_none(wait, tmp_path):
+def test_callbacks_that_need_validations_are_refused_without_any(wait, tmp_path):
     make, callbacks = parity_module, []
     if wait == "averaging":
 
@@ -360,7 +360,7 @@ def test_what_waits_for_validations_is_refused_where_there_are_none(wait, tmp_pa
         fit(make, parity_data(), tmp_path, *callbacks, max_epochs=1, limit_val_batches=0)
 
 
-def test_a_plateau_of_something_that_is_to_rise_is_refused(tmp_path):
+def test_a_plateau_of_a_rising_metric_is_refused(tmp_path):
     def make(data):
         module = parity_module(data)
         module.scheduler_factory = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, mode="max")
@@ -370,7 +370,7 @@ def test_a_plateau_of_something_that_is_to_rise_is_refused(tmp_path):
         fit(make, parity_data(), tmp_path, max_epochs=1)
 
 
-def test_what_several_processes_trained_is_scored_by_one(tmp_path):
+def test_a_model_trained_by_several_processes_is_scored_by_one(tmp_path):
     running, module = fit(parity_module, parity_data(), tmp_path, max_epochs=1)
     last = tmp_path / "checkpoints" / "last.ckpt"
     found = load_checkpoint(last)
@@ -445,7 +445,7 @@ def test_figures_of_many_batches_are_those_of_float32_though_all_is_in_half_prec
     assert float(module.losses["val"].compute()) == pytest.approx(3.3, rel=1e-5)
 
 
-def test_a_run_in_half_precision_tells_what_its_predictions_come_to(tmp_path):
+def test_a_run_in_half_precision_reports_the_metrics_of_its_predictions(tmp_path):
     data = Adding(length=10, train_size=40, test_size=600, batch_size=5)
 
     def make(data):

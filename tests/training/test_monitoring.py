@@ -127,7 +127,7 @@ def test_the_hparams_tab_has_the_config_and_its_metrics_are_logged(watched):
     assert {"val/loss", "val/bits_per_character"} <= metrics & set(found.Tags()["scalars"])
 
 
-def test_watching_changes_no_number_of_the_run(tmp_path, watched):
+def test_monitoring_changes_no_number_of_the_run(tmp_path, watched):
     _, watched_module = watched
     _, alone = fit(
         make, text_data(tmp_path), tmp_path / "alone", max_steps=12, val_check_interval=6
@@ -145,7 +145,7 @@ def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
     assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
 
 
-def test_what_decides_a_run_becomes_dotted_keys_and_what_watches_it_is_left_out():
+def test_hyperparameters_become_dotted_keys_without_monitoring_options():
     cell = {"_target_": "seqnets.cells.GRUCell", "_partial_": True}
     config = {"model": {"cell": cell, "sizes": [1, 2]}, "seed": 3, "callbacks": {"a": 1}}
 
@@ -159,7 +159,7 @@ def draw(tmp_path, make_module, data, terminal, **options):
     return screen.getvalue()
 
 
-def test_the_bar_shows_loss_bits_validation_and_characters_a_second(tmp_path, monkeypatch):
+def test_the_bar_shows_loss_bits_validation_and_characters_per_second(tmp_path, monkeypatch):
     monkeypatch.setattr("seqnets.training.callbacks.progress._REFRESH", 0.0)
 
     shown = draw(tmp_path, make, text_data(tmp_path), True, max_steps=8, val_check_interval=4)
@@ -180,7 +180,7 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_stopped_run_says_of_which_step_its_last_validation_is(tmp_path, terminal):
+def test_a_stopped_run_shows_the_step_of_its_last_validation(tmp_path, terminal):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=120, color_system=None)
     fit(parity_module, parity_data(), tmp_path, Progress(console), SignalAt(7), max_epochs=4)

@@ -86,7 +86,7 @@ def test_a_file_of_predictions_gives_the_same_figures():
         assert scores[name] == pytest.approx(float(metric(outcome.predictions, outcome.targets)))
 
 
-def test_a_key_that_was_thought_silent_for_sure_costs_what_the_loss_says():
+def test_a_wrong_certain_prediction_costs_the_same_as_in_the_loss():
     batch = batch_of([[3]])
     outcome = Polyphony()(Says(20.0), batch)
     (row,) = Polyphony().rows(outcome, batch, KNOWN)
@@ -115,7 +115,7 @@ def test_a_malformed_row_is_refused(change, message):
         Polyphony().scores([row], KNOWN)
 
 
-def test_a_chord_that_no_piano_has_is_refused():
+def test_a_chord_outside_the_piano_is_refused():
     rows = [{"prediction": [[60]], "target": [[12]], "nats": [1.0]}]
 
     with pytest.raises(DataError, match=r"Row 1: target has the chord \[12\]"):

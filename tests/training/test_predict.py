@@ -49,7 +49,7 @@ def test_state_is_carried_where_batches_continue():
     assert mean(10)[1] == pytest.approx(mean(40)[1], rel=1e-6)
 
 
-def test_a_model_in_training_stays_so_and_drops_nothing_meanwhile():
+def test_sampling_restores_the_training_mode_and_uses_no_dropout():
     model = LanguageModel(GRUCell, 5, hidden_size=6, dropout=0.5).train()
     batch = Batch(torch.randint(5, (2, 8)), torch.randint(5, (2, 8)))
 
@@ -70,7 +70,7 @@ def test_gradients_are_as_they_were_between_two_rows():
     assert torch.is_grad_enabled()
 
 
-def test_an_objective_that_writes_nothing_says_so():
+def test_an_objective_without_predictions_raises_an_error():
     class Silent(Steps):
         rows = Objective.rows
 
@@ -132,7 +132,7 @@ def test_classes_are_read_as_they_were_written():
         ({"prediction": {"a": 1}, "target": "a"}, "Row 2: got prediction {'a': 1}"),
     ],
 )
-def test_a_class_that_is_none_is_told_with_its_row(row, told):
+def test_an_unknown_class_is_reported_with_its_row(row, told):
     with pytest.raises(DataError) as error:
         Classification().read([{"prediction": "b", "target": "a"}, row], CLASSES)
     assert str(error.value).startswith(told)
@@ -188,7 +188,7 @@ def test_numbers_are_written_from_a_device_without_float64(objective, shape):
     assert rows == objective.rows(outcome_of(values.cpu(), values.cpu()), Batch(y, y), known)
 
 
-def test_one_number_is_no_list_and_an_unknown_target_is_null():
+def test_a_single_number_is_not_a_list_and_an_unknown_target_is_null():
     outcome = outcome_of(torch.tensor([[2.5]]), torch.tensor([[torch.nan]]))
 
     rows = Regression().rows(outcome, Batch(*outcome[2:4]), {"sizes": {"output_size": 1}})
@@ -197,14 +197,14 @@ def test_one_number_is_no_list_and_an_unknown_target_is_null():
 
 
 @pytest.mark.parametrize("entry", ["x", True, [1.0, 2.0, 3.0], {"u": 1.0}, [1.0, None]])
-def test_numbers_that_are_none_are_told_with_their_row(entry):
+def test_invalid_numbers_are_reported_with_their_row(entry):
     known = {"sizes": {"output_size": 2}, "targets": ["u", "v"]}
 
     with pytest.raises(DataError, match=r"Row 1: got prediction .*, expected 2 numbers: u, v"):
         Regression().read([{"prediction": entry, "target": [1.0, 2.0]}], known)
 
 
-def test_regression_draws_a_picture_a_number():
+def test_regression_draws_a_picture_per_target():
     pytest.importorskip("matplotlib")
     values = torch.rand(8, 2)
     known = {"sizes": {"output_size": 2}, "targets": ["u", "v"]}
@@ -214,7 +214,7 @@ def test_regression_draws_a_picture_a_number():
     assert list(pictures) == ["predicted and true, u", "predicted and true, v"]
 
 
-def test_a_linear_layer_is_model_enough():
+def test_a_linear_layer_is_a_valid_model():
     class Mean(nn.Module):
         def __init__(self):
             super().__init__()

@@ -70,7 +70,7 @@ def test_an_optimizer_whose_step_calls_another_ones_is_scaled_once(tmp_path):
     assert set(rates.left) == {0.5}
 
 
-def test_gradients_that_were_added_up_take_their_mean_length(tmp_path):
+def test_accumulated_gradients_use_their_mean_length(tmp_path):
     data, rates = run(tmp_path, accumulate_grad_batches=2)
 
     pairs = zip(rates.lengths[::2], rates.lengths[1::2], strict=False)

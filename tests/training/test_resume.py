@@ -154,7 +154,7 @@ LEAST = [{"min_epochs": 3}, {"min_steps": 13}]
 
 
 @pytest.mark.parametrize("least", LEAST)
-def test_a_signal_ends_a_run_before_the_least_it_was_to_have(least, tmp_path):
+def test_a_signal_ends_a_run_before_its_minimum_steps(least, tmp_path):
     figures, saves, seen = Figures(), Saves(), {"max_epochs": 4, **least}
 
     ended, _ = fit(parity_module, parity_data(), tmp_path, figures, saves, SignalAt(2), **seen)
@@ -170,7 +170,7 @@ def test_a_signal_ends_a_run_before_the_least_it_was_to_have(least, tmp_path):
 
 
 @pytest.mark.parametrize("least", LEAST)
-def test_a_wish_to_stop_that_comes_too_soon_changes_nothing_before_the_end(least, tmp_path):
+def test_an_early_request_to_stop_changes_nothing_before_the_end(least, tmp_path):
     class Enough(Callback):
         def on_train_batch_end(self, trainer, *_):
             trainer.should_stop = trainer.should_stop or trainer.global_step == 2
@@ -209,7 +209,7 @@ def test_a_signal_to_one_of_several_processes_is_one_to_all():
 
 
 @pytest.mark.parametrize("changed", [{"batch_size": 5}, {"seed": 3}, {"chunk_length": 20}])
-def test_the_rest_of_an_epoch_is_not_taken_from_one_in_another_order(changed, tmp_path):
+def test_an_epoch_is_not_resumed_in_another_order(changed, tmp_path):
     data, make = parity_data, parity_module
     if "batch_size" not in changed:  # the others decide on parity's numbers, or are a text's
         data, make = partial(text_data, tmp_path), language_module
@@ -225,7 +225,7 @@ def test_the_rest_of_an_epoch_is_not_taken_from_one_in_another_order(changed, tm
 
 
 @pytest.mark.parametrize("size", [4, 10])
-def test_a_run_goes_on_from_the_end_of_an_epoch_in_batches_of_another_size(size, tmp_path):
+def test_a_run_continues_from_the_end_of_an_epoch_with_another_batch_size(size, tmp_path):
     fit(parity_module, parity_data(), tmp_path, max_epochs=1)
 
     other = parity_data()
@@ -235,7 +235,7 @@ def test_a_run_goes_on_from_the_end_of_an_epoch_in_batches_of_another_size(size,
     assert ended.global_step == 5 + 2 * 40 // size
 
 
-def test_our_early_stopping_goes_on_as_it_stands(tmp_path):
+def test_early_stopping_resumes_its_settings(tmp_path):
     def patience():
         return callbacks.EarlyStopping("val/loss", patience=9)
 
@@ -246,7 +246,7 @@ def test_our_early_stopping_goes_on_as_it_stands(tmp_path):
     assert ended.global_step == 15
 
 
-def test_early_stopping_counts_on_where_it_was(tmp_path):
+def test_early_stopping_resumes_its_count(tmp_path):
     def patience():
         return EarlyStopping("val/loss", patience=3, min_delta=10.0)
 

@@ -19,7 +19,7 @@ def test_a_delayed_exponential_keeps_the_rate_and_then_divides_it_each_epoch():
 
 
 @pytest.mark.parametrize("options", [{"delay": -1, "gamma": 0.5}, {"delay": 1, "gamma": 0.0}])
-def test_a_delayed_exponential_refuses_what_makes_no_sense(options):
+def test_a_delayed_exponential_refuses_invalid_options(options):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 
     with pytest.raises(ConfigError, match="DelayedExponential"):

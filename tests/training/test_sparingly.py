@@ -33,7 +33,7 @@ def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
     assert callback.steps == shown
 
 
-def test_the_last_that_is_shown_is_what_is_kept(tmp_path):
+def test_the_last_values_shown_are_the_saved_ones(tmp_path):
     class Weights(Shown):
         def show(self, trainer, pl_module, writer):
             self.steps.append(sum(float(p.detach().double().sum()) for p in pl_module.parameters()))

@@ -101,7 +101,7 @@ def test_a_random_field_is_scored_by_its_sequences_and_predicts_them():
     assert torch.equal(outcome.predictions, model.output.predict(y, batch.lengths))
 
 
-def test_rows_say_what_was_said_and_right_of_each_step():
+def test_rows_have_prediction_and_target_of_each_step():
     rows = Tagging("entity_f1").rows(Tagging()(Says(SAID), RAGGED), RAGGED, KNOWN)
 
     assert rows == [
@@ -127,7 +127,7 @@ def test_rows_have_no_target_where_none_is_known_and_holes_where_some_are():
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "entity_f1", "f1_O"])
-def test_what_was_written_scores_as_it_did(metric):
+def test_written_predictions_score_the_same(metric):
     tagging = Tagging(metric)
     outcome = tagging(Says(SAID), RAGGED)
 
@@ -150,7 +150,7 @@ def test_what_was_written_scores_as_it_did(metric):
         ({"prediction": ["O"], "target": []}, "Row 2: got 1 predicted and 0 target labels"),
     ],
 )
-def test_rows_that_cannot_be_read_are_told(row, message):
+def test_unreadable_rows_are_reported(row, message):
     rows = [{"prediction": ["O"], "target": [None]}, row]
 
     with pytest.raises(DataError, match=message):
@@ -205,7 +205,7 @@ def test_other_sequences_are_shown_as_labels_over_time():
     assert len(said.patches) == 3
 
 
-def test_a_tagger_with_a_random_field_learns_what_follows_what(tmp_path):
+def test_a_tagger_with_a_random_field_learns_transitions(tmp_path):
     """The features are noise; which label comes next depends on the one before alone."""
     random = np.random.default_rng(0)
     lines = ["sequence,noise,label"]

@@ -133,7 +133,7 @@ def test_rows_have_scores_and_no_target_where_there_is_none(data, tmp_path):
     assert float(outcome.loss) == 0
 
 
-def test_a_row_without_a_text_is_named(data):
+def test_a_row_without_a_text_is_reported(data):
     rows = [{"prediction": "a", "target": "a"}, {"prediction": "a", "target": None}]
 
     with pytest.raises(DataError, match="Row 2: target is None, expected a text"):
@@ -211,7 +211,7 @@ def test_without_attention_only_the_table_is_shown(data):
     ]
 
 
-def test_a_cell_of_the_table_stands_there_to_the_letter():
+def test_a_table_cell_shows_a_text_verbatim():
     known = {
         side: {"unit": "words", "tokens": ["<eos>", "<unk>", "<*a|b*>"]}
         for side in ("source", "target")

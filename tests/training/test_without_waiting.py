@@ -74,7 +74,7 @@ def test_a_step_reads_no_value_of_a_tensor(tmp_path):
     assert watch.reads.found == []
 
 
-def test_what_is_read_later_is_what_was_sent():
+def test_deferred_values_are_those_sent():
     values = torch.tensor([1.5, -2.0], requires_grad=True)
 
     assert Deferred(values * 2).read() == [3.0, -4.0]
@@ -151,13 +151,13 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("every", [0, 1.5, True])
-def test_a_guard_looks_every_so_many_whole_steps(every):
+def test_a_guard_checks_at_its_interval(every):
     with pytest.raises(ConfigError, match=f"DivergenceGuard: every_n_steps is {every}, expected"):
         DivergenceGuard(every_n_steps=every)
 
 
 @pytest.mark.parametrize("bad", [{"loss": math.nan}, {"gradient": math.inf}])
-def test_on_a_device_the_guard_tells_one_step_later_what_it_saw(bad):
+def test_on_a_device_the_guard_reports_one_step_later(bad):
     run, guard = Elsewhere(), DivergenceGuard(every_n_steps=4)
     run.step(guard, 4, **bad)
 
@@ -168,7 +168,7 @@ def test_on_a_device_the_guard_tells_one_step_later_what_it_saw(bad):
 
 
 @pytest.mark.parametrize("end", ["on_save_checkpoint", "on_train_end"])
-def test_the_guard_tells_what_it_saw_before_a_checkpoint_and_at_the_end(end):
+def test_the_guard_reports_before_a_checkpoint_and_at_the_end(end):
     run, guard = Elsewhere(), DivergenceGuard(every_n_steps=4)
     run.step(guard, 4, loss=math.nan)
 

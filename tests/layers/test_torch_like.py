@@ -1,4 +1,4 @@
-"""Every cell has torch.nn's face."""
+"""Every cell has a module with torch.nn's interface."""
 
 import pickle
 
@@ -12,40 +12,40 @@ from seqnets.errors import ConfigError
 from tests.cells.final import FINAL_CELLS, PROJECTING, sized, width
 
 
-def face_of(cell, base):
+def module_of(cell, base):
     name = cell.__name__ if base is TorchLikeCell else cell.__name__.removesuffix("Cell")
-    face = getattr(seqnets, name)
-    assert issubclass(face, base)
-    assert face.cell_class is cell
-    return face
+    module = getattr(seqnets, name)
+    assert issubclass(module, base)
+    assert module.cell_class is cell
+    return module
 
 
-def has_a_face(cell):
+def has_module(cell):
     """Whether torch.nn's names say all that the cell has."""
     one = sized(cell, 3, 4)
     return isinstance(one, seqnets.GatedCell) and not one.parametrised
 
 
-FACED = [cell for cell in FINAL_CELLS if has_a_face(cell)]
-TORCH_LIKE = [cell for cell in FACED if face_of(cell, TorchLike).starts_as_torch]
+WITH_MODULE = [cell for cell in FINAL_CELLS if has_module(cell)]
+TORCH_LIKE = [cell for cell in WITH_MODULE if module_of(cell, TorchLike).starts_as_torch]
 
 
-def copy_into(layer, face):
-    """Give a deep net's cells the weights that a face holds under torch.nn's names."""
+def copy_into(layer, module):
+    """Give a deep net's cells the weights that a module holds under torch.nn's names."""
     for depth, both in enumerate(layer.layers):
         for suffix, part in (("", both.forward_layer), ("_reverse", both.backward_layer)):
             for name, parameter in part.cell.named_parameters():
-                parameter.data.copy_(getattr(face, f"{name}_l{depth}{suffix}"))
+                parameter.data.copy_(getattr(module, f"{name}_l{depth}{suffix}"))
 
 
-@pytest.mark.parametrize("cell", [c for c in FACED if not c.square])
-def test_a_deep_bidirectional_face_is_the_deep_net_of_the_same_weights(cell):
-    face = face_of(cell, TorchLike)(3, 4, 2, batch_first=True, bidirectional=True)
+@pytest.mark.parametrize("cell", [c for c in WITH_MODULE if not c.square])
+def test_a_deep_bidirectional_module_equals_a_deep_network(cell):
+    module = module_of(cell, TorchLike)(3, 4, 2, batch_first=True, bidirectional=True)
     net = seqnets.DeepRNN(cell, 3, 4, 2, bidirectional=True)
-    copy_into(net, face)
+    copy_into(net, module)
     x = torch.randn(2, 5, 3)
 
-    y, final = face(x)
+    y, final = module(x)
     expected, states = net(x)
     final = final if isinstance(final, tuple) else (final,)
 
@@ -55,12 +55,12 @@ def test_a_deep_bidirectional_face_is_the_deep_net_of_the_same_weights(cell):
         torch.testing.assert_close(part, torch.stack([state[number] for state in flat]))
 
 
-@pytest.mark.parametrize("cell", FACED)
-def test_the_step_face_walks_where_the_face_runs(cell):
+@pytest.mark.parametrize("cell", WITH_MODULE)
+def test_the_step_module_follows_the_sequence_module(cell):
     I = width(cell, 3, 4)
-    steps = face_of(cell, TorchLikeCell)(I, 4)
-    face = face_of(cell, TorchLike)(I, 4)
-    face.load_state_dict({f"{name}_l0": p for name, p in steps.state_dict().items()})
+    steps = module_of(cell, TorchLikeCell)(I, 4)
+    module = module_of(cell, TorchLike)(I, 4)
+    module.load_state_dict({f"{name}_l0": p for name, p in steps.state_dict().items()})
     x = torch.randn(5, 2, I)
 
     state, outputs = None, []
@@ -68,26 +68,26 @@ def test_the_step_face_walks_where_the_face_runs(cell):
         state = steps(step, state)
         outputs.append(state[0] if isinstance(state, tuple) else state)
 
-    torch.testing.assert_close(torch.stack(outputs), face(x)[0])
+    torch.testing.assert_close(torch.stack(outputs), module(x)[0])
 
 
 @pytest.mark.parametrize("cell", TORCH_LIKE)
-def test_a_face_starts_as_torch_starts_its_own(cell):
-    face = face_of(cell, TorchLike)(3, 64)
-    weights = torch.cat([p.detach().flatten() for p in face.parameters()])
+def test_a_module_is_initialised_like_torchs(cell):
+    module = module_of(cell, TorchLike)(3, 64)
+    weights = torch.cat([p.detach().flatten() for p in module.parameters()])
 
     assert weights.abs().max() <= 64**-0.5
     assert weights.std() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("cell", PROJECTING)
-def test_every_cell_that_projects_does_so_behind_its_face(cell):
-    y, (h, c) = face_of(cell, TorchLike)(3, 4, proj_size=2)(torch.randn(5, 2, 3))
+def test_every_projecting_cell_has_proj_size_in_its_module(cell):
+    y, (h, c) = module_of(cell, TorchLike)(3, 4, proj_size=2)(torch.randn(5, 2, 3))
 
     assert (y.shape[-1], h.shape[-1], c.shape[-1]) == (2, 2, 4)
 
 
-def test_a_users_cell_gets_a_face_in_one_line():
+def test_a_users_cell_gets_a_module_in_one_line():
     class MinimalCell(seqnets.GatedCell):
         gates = ("f", "n")
 
@@ -99,11 +99,11 @@ def test_a_users_cell_gets_a_face_in_one_line():
     class Minimal(TorchLike, cell=MinimalCell):
         pass
 
-    face = Minimal(3, 4, num_layers=2, bidirectional=True)
+    module = Minimal(3, 4, num_layers=2, bidirectional=True)
     packed = nn.utils.rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
 
-    assert "weight_ih_l1_reverse" in face.state_dict()
-    assert face(packed)[0].data.shape == (7, 8)
+    assert "weight_ih_l1_reverse" in module.state_dict()
+    assert module(packed)[0].data.shape == (7, 8)
 
 
 class PlainCell(seqnets.Cell):
@@ -117,28 +117,28 @@ class PlainCell(seqnets.Cell):
 
 
 @pytest.mark.parametrize("base", [TorchLike, TorchLikeCell])
-def test_a_face_without_a_cell_is_refused_with_how_to_name_one(base):
+def test_a_module_without_a_cell_class_is_refused_with_advice(base):
     class Mine(base):
         pass
 
-    for face in (Mine, base):
+    for module in (Mine, base):
         with pytest.raises(ConfigError, match=rf"\({base.__name__}, cell=MyCell\)"):
-            face(3, 4)
+            module(3, 4)
 
 
 @pytest.mark.parametrize("cell", [PlainCell, nn.LSTM, "lstm"])
 @pytest.mark.parametrize("base", [TorchLike, TorchLikeCell])
-def test_what_is_no_gated_cell_gets_no_face(cell, base):
+def test_only_gated_cells_get_a_module(cell, base):
     with pytest.raises(ConfigError, match=r"Mine: cell is .*, expected a class derived from Gated"):
         type("Mine", (base,), {}, cell=cell)
 
 
-def test_a_cell_that_torch_has_nothing_like_has_a_face_that_starts_as_the_cell_says():
-    face = seqnets.IRNN(3, 4, num_layers=2)
+def test_a_module_of_a_cell_unlike_torchs_is_initialised_by_the_cell():
+    module = seqnets.IRNN(3, 4, num_layers=2)
 
-    assert type(face) is seqnets.IRNN
-    assert torch.equal(face.weight_hh_l1, torch.eye(4))
-    assert type(pickle.loads(pickle.dumps(face))) is seqnets.IRNN
+    assert type(module) is seqnets.IRNN
+    assert torch.equal(module.weight_hh_l1, torch.eye(4))
+    assert type(pickle.loads(pickle.dumps(module))) is seqnets.IRNN
 
 
 class ScaledCell(seqnets.GatedCell):
@@ -164,25 +164,25 @@ class OneScaled(TorchLikeCell, cell=ScaledCell):
     pass
 
 
-def test_a_face_has_the_buffers_of_its_cell():
-    face, one, x = Scaled(3, 4), OneScaled(3, 4), torch.randn(5, 2, 3)
-    one.load_state_dict({name.removesuffix("_l0"): t for name, t in face.state_dict().items()})
+def test_a_module_has_the_buffers_of_its_cell():
+    module, one, x = Scaled(3, 4), OneScaled(3, 4), torch.randn(5, 2, 3)
+    one.load_state_dict({name.removesuffix("_l0"): t for name, t in module.state_dict().items()})
     cell = ScaledCell(3, 4)
     cell.load_state_dict(one.state_dict())
 
     torch.testing.assert_close(
-        face(x)[0].transpose(0, 1), seqnets.unroll(cell, x.transpose(0, 1))[0]
+        module(x)[0].transpose(0, 1), seqnets.unroll(cell, x.transpose(0, 1))[0]
     )
     torch.testing.assert_close(one(x[0]), cell(x[0])[0])
-    assert face.double().scale_l0.dtype == torch.float64
+    assert module.double().scale_l0.dtype == torch.float64
 
 
-def test_a_face_refuses_a_cell_whose_weights_are_computed():
+def test_a_module_refuses_a_cell_with_computed_weights():
     with pytest.raises(ConfigError, match=r"submodules or computed weights: parametrizations"):
         seqnets.AntisymmetricRNN(3, 4)
 
 
-def test_a_face_refuses_a_cell_with_modules_inside():
+def test_a_module_refuses_a_cell_with_submodules():
     class DeepCell(seqnets.GatedCell):
         gates = ("n",)
 
@@ -199,10 +199,10 @@ def test_a_face_refuses_a_cell_with_modules_inside():
         Deep(3, 4)
 
 
-@pytest.mark.parametrize("face", ["PhasedLSTM", "PhasedLSTMCell"])
-def test_a_face_in_evaluation_has_a_cell_in_evaluation(face):
+@pytest.mark.parametrize("module", ["PhasedLSTM", "PhasedLSTMCell"])
+def test_a_module_in_evaluation_has_a_cell_in_evaluation(module):
     options = {"leak": 0.5, "periods": (2.0, 9.0)}
-    made = getattr(seqnets, face)(3, 4, **options)
+    made = getattr(seqnets, module)(3, 4, **options)
     cell = seqnets.cells.PhasedLSTMCell(3, 4, **options)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
@@ -211,7 +211,7 @@ def test_a_face_in_evaluation_has_a_cell_in_evaluation(face):
 
     for training in (True, False):
         made.train(training), cell.train(training)
-        if face == "PhasedLSTM":
+        if module == "PhasedLSTM":
             said = made(x.transpose(0, 1))[0].transpose(0, 1)
         else:
             state, said = None, []
@@ -222,27 +222,27 @@ def test_a_face_in_evaluation_has_a_cell_in_evaluation(face):
         torch.testing.assert_close(said, seqnets.unroll(cell, x)[0])
 
 
-def test_every_face_is_listed():
+def test_every_module_is_listed():
     listed = dir(seqnets)
-    faces = [name.removesuffix("Cell") for name in (cell.__name__ for cell in FACED)]
+    modules = [name.removesuffix("Cell") for name in (cell.__name__ for cell in WITH_MODULE)]
 
-    assert {*faces, *(f"{name}Cell" for name in faces)} <= {*listed}
+    assert {*modules, *(f"{name}Cell" for name in modules)} <= {*listed}
     assert not [name for name in listed if not hasattr(seqnets, name)]
 
 
-@pytest.mark.parametrize("face", [seqnets.LSTM, seqnets.MGU, Scaled])
-def test_a_face_says_what_it_takes(face):
-    assert "batch_first: Whether tensors are (B, T, I)" in face.__doc__
-    assert "Raises:" in face.__doc__
+@pytest.mark.parametrize("module", [seqnets.LSTM, seqnets.MGU, Scaled])
+def test_a_modules_docstring_lists_its_arguments(module):
+    assert "batch_first: Whether tensors are (B, T, I)" in module.__doc__
+    assert "Raises:" in module.__doc__
 
 
-def test_a_face_says_what_its_cell_takes():
+def test_a_modules_docstring_lists_its_cells_arguments():
     assert "options: What the cell takes beyond these: forget, forget_bias, num_heads." in (
         seqnets.SLSTM.__doc__
     )
 
 
-def test_there_are_no_other_faces():
+def test_there_are_no_other_modules():
     for name in ("Foo", "Gated", "Zoneout", "_Cell"):
         with pytest.raises(AttributeError, match=name):
             getattr(seqnets, name)
