@@ -24,6 +24,7 @@ from seqnets.cells import (
     MinGRUCell,
     Mogrifier,
     OriginalGRUCell,
+    PhasedLSTMCell,
     RecurrentDropout,
     RNNCell,
     SLSTMCell,
@@ -56,6 +57,7 @@ OPTIONS = {
     "clipping": partial(ClipState, limit=0.9),
     "learned state": LearnedState,
 }
+QUICK = (GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell, SLSTMCell)
 REPRESENTATIVE = (LSTMCell, GRUCell, OriginalGRUCell)
 
 
@@ -93,7 +95,7 @@ def test_an_option_runs_inside_the_loops_in_training(option, cell_cls):
     assert check_backend(cell, "eager", steps=(1, 5), dtypes=(torch.float64,)) == {}
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, QUICK))
 def test_all_options_that_apply_to_a_cell_go_together(cell_cls):
     check_cell(
         lambda input_size: with_all(cell_cls(input_size, 4)).eval(),
@@ -101,7 +103,7 @@ def test_all_options_that_apply_to_a_cell_go_together(cell_cls):
     )
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, QUICK))
 def test_all_options_that_apply_to_a_cell_run_inside_the_loops(cell_cls):
     cell = with_all(sized(cell_cls, 3, 5))
     if not traceable(sized(cell_cls, 3, 5)):
