@@ -300,7 +300,7 @@ def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, m
     done = seqnets("predict", f"checkpoint={classifier}")
 
     assert done.code == 1
-    assert "Row 1: a number is infinite or none" in done.err
+    assert "Row 1: a number is infinite or NaN" in done.err
     assert sorted(tmp_path.iterdir()) == before
 
 
