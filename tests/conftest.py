@@ -10,12 +10,12 @@ from absl import logging as absl_logging
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-if not torch.cuda.is_available():  # Triton reads it when it is loaded
+if not torch.cuda.is_available():  # Triton reads this on import
     os.environ["TRITON_INTERPRET"] = "1"
 
-torch.set_num_threads(1)  # sizes are small, and workers of pytest-xdist share the cores
+torch.set_num_threads(1)  # sizes are small, and pytest-xdist's workers share the cores
 
-# Keras and JAX log by absl, whose handler closes its stream when Hydra sets logging up: pytest's.
+# Keras and JAX log through absl, whose handler would close pytest's stream once Hydra logs.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
@@ -26,7 +26,7 @@ def _same_random_numbers():
 
 @pytest.fixture
 def shared_data():
-    """The folder of real data beside the project, which is no part of it."""
+    """The folder of real data next to the project; it is not part of the repository."""
     if not SHARED.is_dir():
-        pytest.skip("real data files are not beside the project in ../shared/data")
+        pytest.skip("needs the real data files in ../shared/data")
     return SHARED

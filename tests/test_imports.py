@@ -1,4 +1,4 @@
-"""`import seqnets` is for who writes PyTorch code: it brings torch and nothing heavy."""
+"""`import seqnets` loads torch and nothing heavier."""
 
 import pkgutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What a wheel holds, and that it works without the source tree."""
+"""The contents of the wheel, which works without the source tree."""
 
 import os
 import subprocess

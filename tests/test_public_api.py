@@ -1,4 +1,4 @@
-"""The names that people import. Changing this list changes the interface: say so in CHANGELOG."""
+"""The public names. A change of this list changes the interface and needs a line in CHANGELOG."""
 
 import importlib
 

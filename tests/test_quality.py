@@ -1,4 +1,4 @@
-"""Style, types and floors: so that the test command alone holds them."""
+"""Style, types and layering, so that the test suite alone checks them."""
 
 import subprocess
 import sys

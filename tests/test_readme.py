@@ -1,4 +1,4 @@
-"""What the README and the guides say, done."""
+"""The commands and claims of the README and the guides."""
 
 import importlib
 import os

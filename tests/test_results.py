@@ -1,4 +1,4 @@
-"""What the pages say of results is what the result files say."""
+"""The result pages agree with the result files."""
 
 import json
 import subprocess

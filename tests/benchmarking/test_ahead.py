@@ -1,4 +1,4 @@
-"""What other processes are sent, to compile kernels before anything is timed."""
+"""Arguments of the processes that compile kernels ahead of measurements can be pickled."""
 
 import pickle
 from pathlib import Path

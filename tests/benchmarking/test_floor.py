@@ -1,4 +1,4 @@
-"""The limit: which matrix products a pass cannot avoid."""
+"""The matrix products that a pass cannot avoid."""
 
 from functools import partial
 

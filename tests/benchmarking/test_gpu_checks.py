@@ -1,4 +1,4 @@
-"""What `make gpu` runs, as far as a machine without a GPU can."""
+"""The checks of `make gpu`, as far as possible without a GPU."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Correct first: who disagrees with the reference is never timed, and is named."""
+"""A contestant that disagrees with the reference is reported and never timed."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is kept of a run: JSON, Markdown, verdicts, a picture."""
+"""Reports of a run: JSON, Markdown, verdicts, plots."""
 
 import json
 import sys

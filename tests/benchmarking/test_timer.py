@@ -1,4 +1,4 @@
-"""How often and in which order contestants run, and what they allocate."""
+"""Number and order of timed runs, and their memory."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Every cell that seqnets exports, found so that a new one cannot be forgotten."""
+"""Every cell that seqnets exports, found automatically so that none can be forgotten."""
 
 import pytest
 
@@ -17,7 +17,7 @@ FINAL_CELLS = [
 ]
 
 TRACED_CELLS = [cell for cell in FINAL_CELLS if not issubclass(cell, ConvolutionalCell)]
-"""Those whose step the engine can say as a graph: all but convolutions."""
+"""Cells whose step the engine can trace: all but convolutions."""
 
 ONE_OF_EACH_KIND = (
     cells.ClockworkRNNCell,  # units that rest, and know the time
@@ -43,12 +43,12 @@ PROJECTING = [cell for cell in FINAL_CELLS if getattr(cell, "projects", False)]
 
 
 def sized(cell_cls, input_size, hidden_size, **options):
-    """A cell of these sizes, or of equal ones where they have to be."""
+    """Create a cell of these sizes, or of equal sizes if the cell requires that."""
     return cell_cls(width(cell_cls, input_size, hidden_size), hidden_size, **options)
 
 
 def width(cell_cls, input_size, hidden_size):
-    """The input size that a cell can have beside a hidden size."""
+    """Return an input size that the cell accepts with this hidden size."""
     return hidden_size if getattr(cell_cls, "square", False) else input_size
 
 
@@ -58,4 +58,4 @@ GENERIC = [
     for cell in FINAL_CELLS
     if getattr(cell, "reset_parameters", None) in _DRAWN and not sized(cell, 3, 4).parametrised
 ]
-"""Those whose parameters are drawn as every gated cell draws them."""
+"""Cells whose parameters are initialised as in every gated cell."""

@@ -1,4 +1,4 @@
-"""Vectors and matrices as lists of floats, for equations in which units mix."""
+"""Vectors and matrices as lists of floats, for equations that mix units."""
 
 import math
 
@@ -6,12 +6,12 @@ import torch
 
 
 def numbers(cell):
-    """A cell's parameters as lists, by their names, as the equation reads them."""
+    """Return a cell's parameters as lists, by name, as its equation uses them."""
     return {name: tensor.tolist() for name, tensor in cell.tensors().items()}
 
 
 def after(cell, x, *state):
-    """The state after one step, as lists."""
+    """Return the state after one step, as lists."""
     rows = [torch.tensor([row], dtype=torch.float64) for row in (x, *state)]
     return [part[0].tolist() for part in cell(rows[0], tuple(rows[1:]))[1]]
 

@@ -1,4 +1,4 @@
-"""Clockwork networks against their paper, in plain floats; and other cells by the clock."""
+"""Clockwork networks, and other cells by the clock, against their papers in plain floats."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Networks in continuous time against their papers, in plain floats."""
+"""Networks in continuous time against their papers in plain floats."""
 
 import math
 from functools import partial

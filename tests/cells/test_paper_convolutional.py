@@ -1,4 +1,4 @@
-"""Convolutional cells against their papers, in plain floats: one place, and whole frames."""
+"""Convolutional cells against their papers in plain floats, for one pixel and for frames."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Each cell against its paper, in plain floats: no torch in what is expected."""
+"""Cells against their papers in plain floats, without torch in the expected values."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Tiny files in the place of data that a dataset's configuration asks the user for."""
+"""Tiny files that replace the data a dataset's configuration needs from the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 StandIn = Callable[[Path], list[str]]
 
 STAND_INS: dict[str, StandIn] = {}
-"""By dataset: writes files into a folder, and says what to override."""
+"""By dataset: a function that writes files to a folder and returns the overrides."""
 
 SENTENCE = "to be or not to be , that is the question"
 RANDOM = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def write(path: Path, *lines: str) -> None:
 
 
 def steps() -> Iterator[tuple[int, int]]:
-    """The step of each of thirty sequences of three to six steps."""
+    """Yield sequence and step number, for thirty sequences of three to six steps."""
     for sequence in range(30):
         yield from ((sequence, step) for step in range(3 + sequence % 4))
 
@@ -82,9 +82,9 @@ def tagging(folder: Path) -> list[str]:
     return table(folder, "label", lambda n, step: "xyz"[step % 3])
 
 
-def table(folder: Path, column: str, told: Callable[[int, int], object]) -> list[str]:
-    """Sequences with two features and what is told of each, a row a step."""
-    rows = [f"{n},{told(n, step)},{step},{math.sin(n + step)}" for n, step in steps()]
+def table(folder: Path, column: str, target: Callable[[int, int], object]) -> list[str]:
+    """Write sequences with two features and a target column, with a row per step."""
+    rows = [f"{n},{target(n, step)},{step},{math.sin(n + step)}" for n, step in steps()]
     write(folder / "mine.csv", f"sequence,{column},first,second", *rows)
     return [f"dataset.path={folder / 'mine.csv'}"]
 

@@ -1,4 +1,4 @@
-"""Every configuration file composes, and says of its class only what that class takes."""
+"""Every configuration file composes, with arguments that its class takes."""
 
 import inspect
 from functools import cache

@@ -1,4 +1,4 @@
-"""Every configuration file builds, and what it builds takes a step; files are found, not listed."""
+"""Every configuration file, found automatically, builds and takes a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks whose every number is random: a swapped gate cannot hide."""
+"""Networks with random parameters, so that swapped gates are detected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqnets.layers import DeepRNN
 
 @pytest.fixture(scope="session", autouse=True)
 def keras_home(tmp_path_factory):
-    """Keras writes its settings where it is told to, and computes by torch."""
+    """Keep Keras' settings in a temporary folder, and run Keras on torch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
         patch.setenv("KERAS_BACKEND", "torch")
@@ -21,7 +21,7 @@ def keras_home(tmp_path_factory):
 
 @torch.no_grad()
 def drawn(module):
-    """The module, with weights of which no two are alike."""
+    """Return the module with distinct random weights."""
     generator = torch.Generator().manual_seed(1)
     for parameter in module.parameters():
         parameter.normal_(std=0.6, generator=generator)
@@ -29,16 +29,16 @@ def drawn(module):
 
 
 def network(cell, layers=1, both=False, **options):
-    """A stack over 3 features, of 5 units."""
+    """Return a stack with 3 input features and 5 units."""
     return drawn(DeepRNN(partial(cell, **options), 3, 5, layers, bidirectional=both))
 
 
 def inputs(B=4, T=6):
-    """Random sequences."""
+    """Return random sequences."""
     return torch.randn(B, T, 3, generator=torch.Generator().manual_seed(2))
 
 
 @torch.no_grad()
 def outputs(module, x, lengths=None):
-    """What a network of seqnets says."""
+    """Return the outputs of a seqnets network."""
     return module(x, lengths=lengths)[0].numpy()

@@ -1,4 +1,4 @@
-"""Flax' trees of parameters, both ways: Flax itself computes."""
+"""Conversion to and from Flax, compared with Flax's own outputs."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ def linen():
 
 
 def stacked(linen, make, layers, both):
-    """Flax' own stack, as one writes it there."""
+    """Return a stack of Flax's own layers."""
 
     def layer():
         one = [linen.RNN(make(features=5)) for _ in range(1 + both)]

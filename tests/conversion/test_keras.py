@@ -1,4 +1,4 @@
-"""Keras' layers, both ways: Keras itself computes."""
+"""Conversion to and from Keras, compared with Keras' own outputs."""
 
 import json
 import zipfile
@@ -29,7 +29,7 @@ def keras(keras_home):
 
 
 def model_of(keras, *layers):
-    """A model of Keras' over 3 features, with random weights."""
+    """Return a Keras model with 3 input features and random weights."""
     model = keras.Sequential([keras.Input((None, 3)), *layers])
     random = np.random.default_rng(3)
     for layer in model.layers:

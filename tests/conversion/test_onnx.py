@@ -1,4 +1,4 @@
-"""ONNX's operators, both ways: ONNX Runtime computes."""
+"""Conversion to and from ONNX, compared with the outputs of ONNX Runtime."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ LENGTHS = torch.tensor([6, 1, 4, 3], dtype=torch.int32)
 
 
 def call(model, **inputs):
-    """All outputs of a model, by name."""
+    """Return all outputs of a model, by name."""
     session = runtime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -1,4 +1,4 @@
-"""torch.nn's modules, both ways."""
+"""Conversion to and from torch.nn."""
 
 from functools import partial
 

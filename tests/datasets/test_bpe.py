@@ -1,4 +1,4 @@
-"""Byte pair encoding: nothing is unknown, nothing is lost."""
+"""Byte pair encoding can encode any text, without loss."""
 
 import pytest
 

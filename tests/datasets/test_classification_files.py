@@ -1,4 +1,4 @@
-"""A user's own sequences of every format train a classifier, and what is wrong is named."""
+"""A user's sequences in every format train a classifier, and errors are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brackets and recall: every label is checked by another way of finding it."""
+"""Brackets and recall, with labels checked by independent implementations."""
 
 from __future__ import annotations
 

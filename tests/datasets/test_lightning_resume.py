@@ -1,4 +1,4 @@
-"""Resuming through Lightning's own loops, with nothing of seqnets but the data."""
+"""Resuming through Lightning's own loops, with only the data from seqnets."""
 
 from __future__ import annotations
 

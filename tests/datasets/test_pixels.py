@@ -1,4 +1,4 @@
-"""Pictures become sequences of their pixels, and files that are none are refused."""
+"""Images become sequences of pixels, and invalid files are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own sequences train a regressor, whose errors can be read in the user's units."""
+"""A user's sequences train a regressor, with errors in the user's units."""
 
 from __future__ import annotations
 

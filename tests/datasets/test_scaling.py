@@ -1,4 +1,4 @@
-"""Columns are standardised as the formulas say, and missing values filled in."""
+"""Standardisation of columns, and filling of missing values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound and images become the features that the formulas say."""
+"""Features of sound and images follow their definitions."""
 
 from __future__ import annotations
 

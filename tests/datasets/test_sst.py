@@ -1,4 +1,4 @@
-"""Trees are read with their columns checked, and sentences are what training may learn from."""
+"""Reading of trees, and the choice of training sentences."""
 
 from __future__ import annotations
 

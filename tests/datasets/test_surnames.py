@@ -1,4 +1,4 @@
-"""Names are counted once a language, composed, and no part has a name of another's."""
+"""Names are normalised and distinct, and no two parts share one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows come as they stand in a table, and what is wrong in one is named with its line."""
+"""Rows of tables are read, and errors are reported with the line."""
 
 import builtins
 import json

@@ -1,4 +1,4 @@
-"""Boxes of several runs."""
+"""Box plots of several runs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Confusions are counted by hand, and drawn so that rare classes are seen."""
+"""Confusion matrices, counted by hand and drawn."""
 
 import numpy as np
 import pytest

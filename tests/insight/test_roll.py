@@ -1,4 +1,4 @@
-"""Rolls that are drawn and played."""
+"""Piano rolls, drawn and played."""
 
 import numpy as np
 

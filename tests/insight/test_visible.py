@@ -1,4 +1,4 @@
-"""Text as it stands in TensorBoard."""
+"""Text as shown in TensorBoard."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""How layers are put together: in depth, in both directions, over and after each other."""
+"""Combinations of layers: in depth, in both directions, hierarchical and in sequence."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""A matrix is torch.nn's, whosever product it takes."""
+"""The linear layer behaves as torch.nn's, whichever product it uses."""
 
 from typing import ClassVar
 

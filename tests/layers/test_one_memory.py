@@ -1,4 +1,4 @@
-"""Weights in one piece of memory, as cuDNN reads them in float16: what layers do, by a stand-in."""
+"""Weights in one block of memory, as cuDNN reads them in float16, with a stand-in for cuDNN."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Packed rows of very different lengths take no more than twice their steps, and give torch's."""
+"""Packed rows of very different lengths run at most twice their steps, with torch's results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`seqnets.RNN`, `GRU` and `LSTM` are torch.nn's, to twelve digits."""
+"""`seqnets.RNN`, `GRU` and `LSTM` equal torch.nn's to twelve digits."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""What regularises a language model in the AWD-LSTM's manner."""
+"""The regularisation of the AWD-LSTM."""
 
 import math
 from functools import partial

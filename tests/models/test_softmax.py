@@ -1,4 +1,4 @@
-"""Output layers that know their loss agree with a matrix, a softmax and cross-entropy."""
+"""Output layers with their own loss agree with a linear layer, softmax and cross entropy."""
 
 import pytest
 import torch

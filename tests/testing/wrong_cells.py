@@ -1,4 +1,4 @@
-"""Cells with one mistake each, as people make them."""
+"""Cells with one typical mistake each."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from seqnets.cells import LSTMCell, RNNCell
 
 
 class LeakingCell(RNNCell):
-    """Every row takes a little from its neighbour."""
+    """Each row depends on its neighbour."""
 
     def update(self, wx, uh, state):
         return (torch.tanh(wx.h + uh.h + 0.1 * state[0].roll(1, 0)),)
@@ -22,7 +22,7 @@ class BatchMeanCell(RNNCell):
 
 
 class ForgetfulCell(LSTMCell):
-    """Overwrites its memory without a look at it."""
+    """Overwrites its memory without reading it."""
 
     def update(self, wx, uh, state):
         c = torch.sigmoid(wx.i + uh.i + wx.f + uh.f) * torch.tanh(wx.g + uh.g)
@@ -52,7 +52,7 @@ class ForesightCell(RNNCell):
 
 
 class CountingCell(RNNCell):
-    """Remembers what no state says."""
+    """Keeps information outside of its state."""
 
     steps = 0
 
@@ -62,7 +62,7 @@ class CountingCell(RNNCell):
 
 
 class UnregisteredCell(RNNCell):
-    """Keeps a weight where no ``state_dict`` sees it."""
+    """Has a weight that its ``state_dict`` lacks."""
 
     def __init__(self, *sizes, **options):
         super().__init__(*sizes, **options)
@@ -73,7 +73,7 @@ class UnregisteredCell(RNNCell):
 
 
 class ClosureCell(RNNCell):
-    """Holds what cannot be pickled."""
+    """Has an attribute that cannot be pickled."""
 
     def __init__(self, *sizes, **options):
         super().__init__(*sizes, **options)
@@ -95,7 +95,7 @@ class DoublyNamedCell(RNNCell):
 
 
 class BranchingCell(RNNCell):
-    """Decides in Python by a number."""
+    """Branches in Python on the value of a tensor."""
 
     def update(self, wx, uh, state):
         if wx.h.shape[0] and wx.h.abs().amax() > 1e9:
@@ -104,7 +104,7 @@ class BranchingCell(RNNCell):
 
 
 class OnceDifferentiableCell(RNNCell):
-    """Has a derivative, and the wrong one of that."""
+    """Has a correct first and a wrong second derivative."""
 
     def update(self, wx, uh, state):
         return (_Tanh.apply(wx.h + uh.h),)

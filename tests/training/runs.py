@@ -1,4 +1,4 @@
-"""Small real runs for the tests of training."""
+"""Small real training runs for tests."""
 
 import os
 import signal
@@ -80,7 +80,7 @@ def trainer(folder, *callbacks, every_n_steps=0, **options):
 
 
 def fit(make_module, data, folder, *callbacks, resume=None, seed=1, **options):
-    """Train from a seed, or from a checkpoint in a process whose random state is another."""
+    """Train from a seed, or from a checkpoint with a different random state in the process."""
     seed_everything(seed if resume is None else 12345, verbose=False)
     module = make_module(data)
     running = trainer(folder, *callbacks, **options)

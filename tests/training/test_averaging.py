@@ -1,4 +1,4 @@
-"""SGD that averages its weights once the validation loss no longer falls."""
+"""SGD that averages its weights once the validation loss stops falling."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best."""
+"""The choice of the best checkpoint."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""A language model that learns from each chunk once it is scored."""
+"""Dynamic evaluation: a language model learns from each chunk once it is scored."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Batches that are replayed; on a CPU a stand-in for a CUDA graph calls what it recorded."""
+"""Replayed batches; on a CPU, a stand-in for CUDA graphs calls the recorded functions."""
 
 from functools import partial
 from types import SimpleNamespace

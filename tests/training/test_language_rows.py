@@ -1,4 +1,4 @@
-"""What a language model says of each token: figures, rows, pictures, and what it writes."""
+"""Predictions of a language model for each token: scores, rows, pictures."""
 
 import json
 import math

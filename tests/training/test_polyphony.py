@@ -1,4 +1,4 @@
-"""The objective of music, and playing."""
+"""The objective of polyphonic music, and sampling."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rows of what a model says, and back to what metrics take."""
+"""Predictions as rows, and reading them back for metrics."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Learning rates in proportion to the length of what is learned from."""
+"""Learning rates proportional to the length of a batch."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is, bit for bit, the run that was not."""
+"""A stopped and resumed run is, bit for bit, the run that never stopped."""
 
 import signal
 from functools import partial

@@ -1,4 +1,4 @@
-"""The objective of one class a step."""
+"""The objective of one class per step."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is learned of pairs, and how what is written is scored, written down and drawn."""
+"""The objective of transduction: training, scores, predictions and pictures."""
 
 import pytest
 import sacrebleu

@@ -1,4 +1,4 @@
-"""What a training step reads of a device, and when."""
+"""When a training step reads values from the device."""
 
 import math
 import os
