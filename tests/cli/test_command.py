@@ -200,9 +200,10 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["+model.options=1"], "model.options: seqnets.models.LanguageModel has no such option"),
         (["resume=123"], "Checkpoint 123: is not there"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),
-        (["dataset=parity", "optimizer.lr=-1"], "Invalid learning rate"),
+        (["dataset=parity", "optimizer.lr=-1"], "torch.optim.AdamW refuses its options: Invalid"),
         (["dataset=parity", "optimizer.lr=abc"], "optimizer.lr: is 'abc', expected a number."),
         (["dataset=parity", "scheduler=plateau", "scheduler.factor=2"], "scheduler: torch"),
+        (["dataset=parity", "+scheduler.floor=7"], "scheduler: Cosine: warmup is 0.02 and floor 7"),
     ],
 )
 def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tmp_path):

@@ -184,6 +184,14 @@ def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(what, tmp_path):
     assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
 
 
+def test_divergence_in_float16_is_blamed_on_the_precision(tmp_path):
+    def with_adam(data):
+        return language_module(data, scheduler=None)
+
+    with pytest.raises(DivergenceError, match=r"try trainer\.precision=16-mixed or bf16-mixed"):
+        fit(with_adam, text_data(tmp_path), tmp_path, max_steps=4, precision="16-true")
+
+
 def test_no_checkpoint_stores_weights_that_are_nan(tmp_path):
     poisoned = PoisonAt(8, "weights")
 

@@ -122,14 +122,16 @@ def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceM
     optimizer = make_one(config["optimizer"], allow, "optimizer")
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler") if schedule else None
-    _try_out(optimizer, scheduler)
+    _try_out(config, optimizer, scheduler)
     objective = make_one(config["objective"], allow, "objective")
     model = make_model(config, known["sizes"], allow)
     return SequenceModule(model, objective, known, optimizer, scheduler)
 
 
-def _try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None) -> None:
-    """Raise ConfigError now if torch does not take their options, and not when training starts."""
+def _try_out(
+    config: Config, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None
+) -> None:
+    """Raise ConfigError now if the classes refuse their options, and not when training starts."""
     key = "optimizer"
     try:
         tried = optimizer([nn.Parameter(torch.zeros(1))])
@@ -138,7 +140,11 @@ def _try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None
             counts = "total_steps" in inspect.signature(scheduler).parameters
             scheduler(tried, **({"total_steps": 1} if counts else {}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: torch does not take these options: {error}.") from error
+        if isinstance(error, SeqnetsError):
+            raise ConfigError(f"{key}: {error}") from error
+        target = config[key]["_target_"]
+        why = str(error).rstrip(".")
+        raise ConfigError(f"{key}: {target} refuses its options: {why}.") from error
 
 
 def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:

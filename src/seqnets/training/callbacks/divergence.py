@@ -111,6 +111,16 @@ def _error(trainer: Trainer, found: str, place: str, weights: str) -> Divergence
     return DivergenceError(
         f"Training: {found} at {place}; expected finite numbers.\n"
         f"  The weights are {weights}. {kept}.\n"
-        f"  Try a lower learning rate (optimizer.lr) or gradient clipping "
-        f"(trainer.gradient_clip_val)."
+        f"  {_advice(trainer.precision)}"
+    )
+
+
+def _advice(precision: str) -> str:
+    if precision == "16-true":  # Adam's eps of 1e-8 is 0 in float16
+        return (
+            "In float16 numbers above 65504 are infinite and those below 6e-8 are 0: try "
+            "trainer.precision=16-mixed or bf16-mixed, or +optimizer.eps=1e-4 with Adam."
+        )
+    return (
+        "Try a lower learning rate (optimizer.lr) or gradient clipping (trainer.gradient_clip_val)."
     )
