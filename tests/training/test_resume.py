@@ -1,5 +1,6 @@
 """A stopped and resumed run is, bit for bit, the run that never stopped."""
 
+import os
 import signal
 from functools import partial
 from types import SimpleNamespace
@@ -28,6 +29,17 @@ class Figures(Callback):
 
     def on_train_batch_start(self, trainer, *_):
         self.rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+
+class SignalAtBatch(Callback):
+    """Sends this process a signal in a batch of the first epoch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == self.batch - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def same(a, b):
@@ -81,6 +93,33 @@ def test_stopped_by_a_signal_and_resumed_ends_with_the_same_weights(task, step, 
     later = {k: v for k, v in whole_figures.losses.items() if k > stopped.global_step}
     assert later.items() <= resumed_figures.losses.items() <= whole_figures.losses.items()
     assert resumed_figures.rates.items() <= whole_figures.rates.items()
+
+
+def test_the_loss_of_a_step_is_the_mean_of_its_batches_also_if_it_was_stopped_between_them(
+    tmp_path,
+):
+    class Losses(Callback):
+        def __init__(self):
+            self.batches, self.steps = [], []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+            self.batches.append(float(outputs["loss"]) * 4)  # Lightning has divided it
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            self.steps.append(float(pl_module.last_loss))
+
+    options = {"max_epochs": 1, "accumulate_grad_batches": 4}
+    whole, before, after = Losses(), Losses(), Losses()
+    fit(language_module, text_data(tmp_path), tmp_path / "whole", whole, **options)
+    stop = SignalAtBatch(6)
+    stopped, _ = fit(language_module, text_data(tmp_path), tmp_path, before, stop, **options)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    fit(language_module, text_data(tmp_path), tmp_path, after, resume=path, **options)
+
+    means = [sum(whole.batches[i : i + 4]) / 4 for i in (0, 4)]
+    assert stopped.global_step == 1
+    assert whole.steps[:2] == pytest.approx(means, rel=1e-5)
+    assert before.steps + after.steps == whole.steps
 
 
 @pytest.mark.parametrize("every", [1, 3, 5])

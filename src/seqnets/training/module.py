@@ -58,7 +58,8 @@ class SequenceModule(LightningModule):
     Attributes:
         card: Plain values saved in checkpoints: the resolved "config", and ``known`` as "data".
         last_loss: The loss of the last training batch, averaged over processes, on its device;
-            None before the first batch.
+            None before the first batch. Where gradients are accumulated, it is the mean over the
+            batches of the optimizer step so far.
         gradient_norm: The norm of the gradients for the next optimizer step if a callback has
             computed it, so that clipping need not; else None.
         graphs: Replays training batches as CUDA graphs; set by the callback CUDAGraphs.
@@ -82,6 +83,7 @@ class SequenceModule(LightningModule):
         self.gradient_norm: Tensor | None = None
         self.graphs: BatchGraphs | None = None
         self._has_gradients = False
+        self._accumulated: list[Tensor] = []
         self.losses = Metrics({part: MeanLoss() for part in ("val", "test")})
         scored = {part: objective.metrics(known) for part in ("val", "test")}
         self.scores = Metrics(
@@ -120,8 +122,15 @@ class SequenceModule(LightningModule):
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
         outcome = self._run(batch, state, "train")
-        self.last_loss = _mean_over_processes(outcome.loss.detach())
+        self.last_loss = self._mean_so_far(_mean_over_processes(outcome.loss.detach()))
         return outcome.total
+
+    def _mean_so_far(self, loss: Tensor) -> Tensor:
+        """The mean of the losses of an optimizer step's batches up to this one."""
+        if self.trainer.accumulate_grad_batches == 1:
+            return loss
+        self._accumulated.append(loss)
+        return torch.stack(self._accumulated).mean()
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Zero the gradients, unless a replayed graph has already computed this batch's."""
@@ -223,6 +232,7 @@ class SequenceModule(LightningModule):
         for name, parameter in self.named_parameters():
             if name in self._resumed["gradients"]:
                 parameter.grad = self._resumed["gradients"][name].to(parameter.device)
+        self._accumulated = [loss.to(self.device) for loss in self._resumed.get("losses", ())]
         if self._plateau is not None and self._resumed["plateau"] is not None:
             self._plateau.load_state_dict(self._resumed["plateau"])
         self._retune()
@@ -247,6 +257,7 @@ class SequenceModule(LightningModule):
         """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
         if self.last_loss is not None and is_time_to_log(self.trainer):
             self.log("train/loss", self.last_loss, logger=False)
+        self._accumulated.clear()
 
     def configure_gradient_clipping(
         self,
@@ -272,6 +283,7 @@ class SequenceModule(LightningModule):
                 for name, parameter in self.named_parameters()
                 if accumulates and parameter.grad is not None
             },
+            "losses": [loss.cpu() for loss in self._accumulated],
             "carried": map_state(Tensor.cpu, self._carried["train"]),
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
         }
