@@ -45,6 +45,12 @@ def test_figures_without_rivals_have_two_columns():
     assert len(figures_table("a file", figures, Classification(), {"chance": 0.1}).columns) == 3
 
 
+def test_accuracies_of_baselines_are_not_compared_with_f1():
+    table = figures_table("a file", {"f1": 0.5}, Classification("f1"), {"majority class": 0.9})
+
+    assert len(table.columns) == 2
+
+
 def test_a_figure_is_not_parted_from_its_name_in_a_narrow_table(capsys):
     figures = {"accuracy": 0.5, "loss": 1.0, "entity_precision": 0.25, "mae_net price": 0.75}
 

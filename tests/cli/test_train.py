@@ -771,6 +771,20 @@ def test_in_half_precision_throughout_pictures_are_shown_as_well(dataset, seqnet
     assert done.code == 0, done.err
 
 
+def test_rare_classes_may_count_as_much_as_others(seqnets, tmp_path):
+    (tmp_path / "walks.csv").write_text(
+        "sequence,label,x\n"
+        + "".join(f"{i},{'often' if i % 5 else 'rare'},{i}\n" for i in range(40))
+    )
+    options = ["objective.class_weights=balanced", "objective.metric=f1"]
+    done = seqnets("train", "dataset=classification", "dataset.path=walks.csv", *SMALL, *options)
+    scored = seqnets("evaluate", f"checkpoint={only_run(tmp_path)}", "part=val")
+
+    assert (done.code, scored.code) == (0, 0), done.err + scored.err
+    assert json.loads((only_run(tmp_path) / "result.json").read_text())["metric"] == "f1"
+    assert "accuracy=" in scored.out
+
+
 def test_names_of_targets_and_labels_may_have_dots(seqnets, tmp_path):
     rows = [f"{n},{n},{n % 5}" for n in range(40)]
     (tmp_path / "a.csv").write_text("\n".join(["sequence,room.temp,u", *rows]) + "\n")

@@ -17,7 +17,7 @@ from rich.text import Text
 from seqnets.cli.names import override, shell
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
-from seqnets.training import Objective
+from seqnets.training import Classification, Objective
 
 
 def figures(trainer: Trainer, part: str) -> dict[str, float]:
@@ -65,7 +65,12 @@ def figures_table(
 
 
 def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, float]:
-    """Convert a dataset's ``baselines()`` to the main metric: bits become perplexity."""
+    """Convert a dataset's ``baselines()`` to the main metric: bits become perplexity.
+
+    The accuracies of a classifier's baselines tell nothing of F1.
+    """
+    if isinstance(objective, Classification) and objective.metric != "accuracy":
+        return {}
     if objective.metric != "perplexity":
         return dict(rivals)
     return {name: math.pow(2, value) for name, value in rivals.items()}

@@ -97,6 +97,7 @@ class DataModule(LightningDataModule, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, as plain values."""
+        classes = self.class_counts("train")
         return {
             "sizes": dict(self.sizes),
             "unit": self.unit,
@@ -104,6 +105,7 @@ class DataModule(LightningDataModule, ABC):
             "vocabulary": None if self.vocabulary is None else list(self.vocabulary.tokens),
             "labels": self.labels,
             "sample": {part: spread(*self.numbers(part)) for part in PARTS},
+            "class_counts": None if classes is None else classes.tolist(),
         }
 
     def numbers(self, part: Part) -> Sequence[np.ndarray | Tensor]:

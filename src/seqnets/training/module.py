@@ -84,6 +84,7 @@ class SequenceModule(LightningModule):
         self.graphs: BatchGraphs | None = None
         self._has_gradients = False
         self._accumulated: list[Tensor] = []
+        objective.prepare(known)
         self.losses = Metrics({part: MeanLoss() for part in ("val", "test")})
         scored = {part: objective.metrics(known) for part in ("val", "test")}
         self.scores = Metrics(

@@ -61,6 +61,9 @@ class Objective(ABC):
     metric: str = "loss"
     mode: str = "min"
 
+    def prepare(self, known: Known) -> None:  # noqa: B027 (most need nothing)
+        """Take what is needed of the dataset's description of itself, before anything is scored."""
+
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Run the model over a batch and score its output."""
@@ -176,8 +179,12 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
     return Outcome(loss, count, predicted, targets, state)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
+def cross_entropy(
+    logits: Tensor, targets: Tensor, state: Any, weights: Tensor | None = None
+) -> Outcome:
     """Cross-entropy of logits (N, C) with target classes (N,); ``IGNORE`` is not scored.
+
+    With weights, (C,), each target's loss is multiplied by that of its class before the mean.
 
     Raises:
         DataError: A target is not a class, or the number of targets is not that of the logits.
@@ -191,7 +198,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, state: Any) -> Outcome:
         )
     check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
-    total = F.cross_entropy(upcast(logits), targets, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(upcast(logits), targets, weights, ignore_index=IGNORE, reduction="sum")
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
 
 

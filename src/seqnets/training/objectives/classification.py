@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from seqnets.checks import check_choice, is_number
+from seqnets.errors import ConfigError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.confusion import count_confusions, draw_confusion
 from seqnets.training.objectives.base import (
@@ -26,14 +30,48 @@ _LIKELIEST = 5
 
 
 class Classification(Objective):
-    """Cross-entropy of one class per sequence; compared by accuracy."""
+    """Cross-entropy of one class per sequence.
 
-    metric, mode = "accuracy", "max"
+    Args:
+        metric: What models are compared by: "accuracy"; or "f1", averaged over the classes, so that
+            rare ones count as much as others.
+        class_weights: What the loss of a sequence is multiplied by, by the label of its class, 1
+            for those that are not named; "balanced" gives all classes the same share of the
+            training loss, however rare they are. The losses of validation and test are weighted
+            alike; other figures are not.
+
+    Raises:
+        ConfigError: A weight is negative or not finite, or a label is not the dataset's (by
+            :meth:`prepare`).
+    """
+
+    mode = "max"
+
+    def __init__(
+        self,
+        metric: Literal["accuracy", "f1"] = "accuracy",
+        class_weights: Literal["balanced"] | Mapping[Any, float] | None = None,
+    ) -> None:
+        check_choice(type(self).__name__, ("accuracy", "f1"), metric=metric)
+        self.metric = metric
+        self.class_weights = class_weights
+        self._weights: Tensor | None = None
+
+    def prepare(self, known: Known) -> None:
+        """Take the weights of the classes in their order."""
+        if self.class_weights is None:
+            return
+        if self.class_weights == "balanced":
+            self._weights = _balanced(known)
+        else:
+            self._weights = _named(self.class_weights, [str(name) for name in class_names(known)])
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score one label per row."""
         logits, state = model(batch.x, state, batch.lengths)
-        return cross_entropy(logits, batch.y, state)
+        if self._weights is not None:
+            self._weights = self._weights.to(logits.device)
+        return cross_entropy(logits, batch.y, state, self._weights)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Accuracy, and F1 averaged over classes."""
@@ -74,3 +112,38 @@ class Classification(Objective):
             outcome.predictions.argmax(-1).cpu().numpy(),
         )
         return {"confusion": draw_confusion(count_confusions(true, predicted, len(names)), names)}
+
+
+def _balanced(known: Known) -> Tensor:
+    """Weights by which all classes that occur share the training loss alike; their mean is 1."""
+    if known.get("class_counts") is None:
+        raise ConfigError(
+            "Classification: class_weights is 'balanced', expected weights by label: the dataset "
+            "does not count its classes."
+        )
+    counts = torch.tensor(known["class_counts"], dtype=torch.float64)
+    weights = counts.sum() / (counts.count_nonzero() * counts.clamp(min=1))
+    return weights.where(counts > 0, 0.0).float()
+
+
+def _named(given: Any, names: Sequence[str]) -> Tensor:
+    """Weights by label; 1 where none is given."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"Classification: class_weights is {given!r}, expected 'balanced' or weights by label."
+        )
+    weights = dict.fromkeys(names, 1.0)
+    for label, weight in given.items():
+        if str(label) not in weights:
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ConfigError(
+                f"Classification: class_weights has {label!r}, expected labels of the dataset: "
+                f"{shown}."
+            )
+        if not is_number(weight) or not 0 <= weight < math.inf:
+            raise ConfigError(
+                f"Classification: the weight of class {label!r} is {weight!r}, expected a number "
+                f"of at least 0."
+            )
+        weights[str(label)] = float(weight)
+    return torch.tensor(list(weights.values()))
