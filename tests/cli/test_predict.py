@@ -56,14 +56,15 @@ def classifier(trained):
     return only_run(trained)
 
 
+@pytest.mark.parametrize("part", ["test", "val", "train"])
 def test_a_part_is_written_a_row_a_sequence_and_scores_as_the_part_does(
-    seqnets, classifier, tmp_path
+    part, seqnets, classifier, tmp_path
 ):
-    done = seqnets("predict", f"checkpoint={classifier}")
+    done = seqnets("predict", f"checkpoint={classifier}", f"part={part}")
 
     rows = rows_of(tmp_path / "predictions.jsonl")
     assert done.code == 0, done.err
-    assert f"{len(rows)} rows of the test part written to predictions.jsonl" in done.out
+    assert f"{len(rows)} rows of the {part} part written to predictions.jsonl" in done.out
     assert {row["target"] for row in rows} == {"a", "b", "c"}
     assert all(row["target"] == "abc"[int(row["id"]) % 3] for row in rows)
     for row in rows:
@@ -72,7 +73,7 @@ def test_a_part_is_written_a_row_a_sequence_and_scores_as_the_part_does(
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     line = next(line for line in done.out.splitlines() if line.startswith("seqnets evaluate"))
     scored = seqnets(*shlex.split(line)[1:])
-    tested = seqnets("evaluate", f"checkpoint={classifier}")
+    tested = seqnets("evaluate", f"checkpoint={classifier}", f"part={part}")
     assert scored.code == tested.code == 0, scored.err
     assert f"Figures of {len(rows)} rows" in scored.out
     ours, others = figures_of(scored.out)
@@ -214,6 +215,41 @@ def test_new_data_need_no_training_data(seqnets, trained, classifier, tmp_path):
     as_before = [row["probability"] for row in rows_of(tmp_path / "known.jsonl")]
     found = [row["probability"] for row in written]
     assert all(any(abs(p - other) < 1e-5 for other in found) for p in as_before)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_new_data_may_come_by_standard_input(
+    form, seqnets, trained, classifier, tmp_path, monkeypatch
+):
+    text = (trained / "mine.csv").read_text()
+    if form == "jsonl":
+        rows = csv.DictReader(io.StringIO(text))
+        numbers = ("first", "second")
+        text = "\n".join(json.dumps({**r, **{n: float(r[n]) for n in numbers}}) for r in rows)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    done = seqnets("predict", f"checkpoint={classifier}", "input=-", "to=-")
+    seqnets("predict", f"checkpoint={classifier}", f"input={trained / 'mine.csv'}", "to=a.jsonl")
+
+    assert done.code == 0, done.err
+    assert done.out == (tmp_path / "a.jsonl").read_text()
+    assert "60 rows of standard input written to the terminal" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "standard input is empty"),
+        ("sequence,first,second\na,1,x\n", "DataError: standard input, line 2"),
+    ],
+)
+def test_what_is_wrong_with_standard_input_is_told(text, told, seqnets, classifier, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    done = seqnets("predict", f"checkpoint={classifier}", "input=-", "to=-")
+
+    assert (done.code, done.out) == (1, "")
+    assert told in done.err
 
 
 def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path):

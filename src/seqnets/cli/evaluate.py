@@ -16,11 +16,11 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
+from seqnets.datasets import DataModule
+from seqnets.datasets.base import PARTS, Part
 from seqnets.errors import counted
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
-
-_PARTS = ("val", "test")
 
 from_checkpoint = with_its_task
 
@@ -38,8 +38,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             data have a vocabulary or classes that the model does not know.
     """
     options = plain(config)
-    if options["part"] not in _PARTS:
-        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), _PARTS)}")
+    if options["part"] not in PARTS:
+        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
     check_filled(predictions=options["predictions"])
     path = find_checkpoint(options["checkpoint"])
     learns = options["dynamic"]["lr"] is not None
@@ -57,15 +57,28 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         _check_limit(trainer, options["part"])
         module = load_module(path, options["allow"], options["objective"])
         data = load_data(module, options, path)
-        score = trainer.test if options["part"] == "test" else trainer.validate
         with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
-            score(module, data, verbose=False)
-    figures = report.figures(trainer, options["part"])
+            figures = _score(trainer, module, data, options["part"])
     rivals = data.baselines() if options["part"] == "test" else {}
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
         terminal().print(report.figures_table(what, figures, module.objective, rivals))
     return 0
+
+
+def _score(
+    trainer: Trainer, module: SequenceModule, data: DataModule, part: Part
+) -> dict[str, float]:
+    """Return the figures of a part; those of the training part count all of it, in its order."""
+    if part == "val":
+        trainer.validate(module, data, verbose=False)
+        return report.figures(trainer, "val")
+    if part == "test":
+        trainer.test(module, data, verbose=False)
+    else:
+        trainer.limit_test_batches = trainer.limit_train_batches
+        trainer.test(module, data.loader("train").in_order(), verbose=False)
+    return report.figures(trainer, "test")
 
 
 def _check_limit(trainer: Trainer, part: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from seqnets.cli import report
+from seqnets.cli import report, standard_input
 from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
@@ -52,9 +53,10 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         trainer = make_trainer(options, options["allow"], [], logger=False)
         module = load_module(path, options["allow"], options["objective"])
         _check_apart(module, options)
-        loader = _loader(module, options, path)
-        rows = _rows(module, _limited(loader, trainer, options), trainer)
-        count, targets = write_rows(as_in_file(rows, loader), options["to"])
+        with _file(module, options) as file:
+            loader = _loader(module, options, path, file)
+            rows = _rows(module, _limited(loader, trainer, options), trainer)
+            count, targets = write_rows(as_in_file(rows, loader), options["to"])
     _tell(options, count, targets, path, command)
     return 0
 
@@ -89,11 +91,19 @@ def _check_apart(module: SequenceModule, options: Config) -> None:
             )
 
 
-def _loader(module: SequenceModule, options: Config, path: Path) -> Loader:
+def _file(module: SequenceModule, options: Config) -> AbstractContextManager[Path | None]:
+    """The file of new data, if there is one."""
+    given = options["input"]
+    if given == standard_input.NAME:
+        return standard_input.spooled(dataset_of(module, options))
+    return nullcontext(None if given is None else Path(given).expanduser())
+
+
+def _loader(module: SequenceModule, options: Config, path: Path, file: Path | None) -> Loader:
     """The batches of a part in its order, or of a file, for which no training data are read."""
-    if options["input"] is None:
+    if file is None:
         return load_data(module, options, path).loader(options["part"]).in_order()
-    return new_data(module, options, Path(options["input"]).expanduser())
+    return new_data(module, options, file)
 
 
 def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:
@@ -119,7 +129,10 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
 
 def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
     to, given = options["to"], options["input"]
-    what = f"the {options['part']} part" if given is None else report.shown(Path(given))
+    if given == standard_input.NAME:
+        what = "standard input"
+    else:
+        what = f"the {options['part']} part" if given is None else report.shown(Path(given))
     where = "the terminal" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
