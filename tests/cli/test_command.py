@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import seqnets as package
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
-from seqnets.cli.names import near
+from seqnets.cli.names import near, override
 
 
 def test_the_version_is_the_packages(seqnets):
@@ -96,9 +96,9 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "dataset=parity", "dataset.lenght=1"], "Did you mean dataset.length"),
         (["train", "xyzzy=1"], "There are: allow,"),
         (["train", "dataset=text"], "dataset.path: is not given"),
-        (["train", "dataset=text", "dataset.path=√"], "is quoted twice"),
+        (["train", "dataset=text", "dataset.path='√"], "is quoted twice"),
         (["train", "dataset={"], "seqnets train"),
-        (["train", "dataset.path=my book=1.txt"], "\"dataset.path='my book=1.txt'\""),
+        (["train", "dataset.paths=[my book=1.txt]"], "\"dataset.paths='[my book=1.txt]'\""),
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),
         (["train", "modle/cell=gru"], "Did you mean model/cell or model.cell?"),
@@ -201,6 +201,7 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["resume=123"], "Checkpoint 123: is not there"),
         (["dataset=parity", "dataset.length=0"], "length is 0"),
         (["dataset=parity", "optimizer.lr=-1"], "torch.optim.AdamW refuses its options: Invalid"),
+        (["dataset=parity", "optimizer.lr=1e-3)"], "optimizer.lr: is '1e-3)', expected a number"),
         (["dataset=parity", "optimizer.lr=abc"], "optimizer.lr: is 'abc', expected a number."),
         (["dataset=parity", "scheduler=plateau", "scheduler.factor=2"], "scheduler: torch"),
         (["dataset=parity", "+scheduler.floor=7"], "scheduler: Cosine: warmup is 0.02 and floor 7"),
@@ -213,6 +214,20 @@ def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tm
     assert told in done.err
     assert "Traceback" not in done.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "name", ["Größe (1).csv", "it's 5 o'clock.csv", "a=b#c[1].csv", "日本.csv"]
+)
+def test_a_name_of_a_file_is_taken_as_it_stands(name, seqnets, tmp_path):
+    rows = [f"{n},{'ab'[n % 2]},{n}" for n in range(20)]
+    (tmp_path / name).write_text("\n".join(["sequence,label,x", *rows]))
+
+    done = seqnets("inspect", "dataset=classification", f"dataset.path={name}")
+    quoted = seqnets("inspect", "dataset=classification", override("dataset.path", name))
+
+    assert done.code == quoted.code == 0, done.err + quoted.err
+    assert done.out == quoted.out
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from seqnets.cli.names import override
 
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""
+
+_LITERAL = re.compile(r"""[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
+"""An override whose value may be meant literally if Hydra's grammar cannot read it."""
 
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
@@ -32,10 +36,26 @@ def key_and_root(argument: str) -> tuple[str, str]:
 
 
 def quoted(argument: str) -> str:
-    """The argument, in which a prompt is quoted so that Hydra takes it literally."""
+    """The argument, quoted for Hydra if its value is meant literally.
+
+    That is a prompt, and a value that Hydra's grammar cannot read, such as ``Straße.csv``. What is
+    quoted already stays as it is, and so do lists, mappings, calls and several values.
+    """
     key, _, text = argument.partition("=")
-    is_quoted = re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
-    return override(key, text) if key == "prompt" and not is_quoted else argument
+    if key == "prompt":
+        literal = not re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
+    else:
+        literal = bool(_LITERAL.fullmatch(argument)) and not _is_read(argument)
+    return override(key, text) if literal else argument
+
+
+def _is_read(argument: str) -> bool:
+    """Whether Hydra's grammar can read an override."""
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def swept_values(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
