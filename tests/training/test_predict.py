@@ -1,5 +1,7 @@
 """Predictions as rows, and reading them back for metrics."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -15,9 +17,12 @@ from seqnets.training import (
     Objective,
     Outcome,
     Regression,
+    SequenceModule,
 )
 from seqnets.training.predict import predict
 from seqnets.typing import IGNORE, Batch
+
+from .runs import trainer
 
 CLASSES = {"sizes": {"num_classes": 3}, "labels": ["a", "b", "c"]}
 
@@ -47,6 +52,26 @@ def test_state_is_carried_where_batches_continue():
 
     assert mean(10)[0] == 4
     assert mean(10)[1] == pytest.approx(mean(40)[1], rel=1e-6)
+
+
+def test_a_trainer_predicts_the_same_rows_a_batch_at_a_time(tmp_path):
+    torch.manual_seed(0)
+    model = LanguageModel(GRUCell, 5, hidden_size=6, dropout=0.5)
+    module = SequenceModule(model, Steps(), {}, partial(torch.optim.SGD, lr=1.0))
+    batches = EvaluationStream(torch.randint(5, (41,)).numpy(), 1, 10)
+
+    found = trainer(tmp_path).predict(module, batches)
+
+    rows = list(predict(model, Steps(), batches, {}))
+    assert found == [[row] for row in rows]
+
+
+def test_a_module_is_called_as_its_model_is():
+    model = LanguageModel(GRUCell, 5, hidden_size=6)
+    module = SequenceModule(model, Steps(), {}, partial(torch.optim.SGD, lr=1.0))
+    x, lengths = torch.randint(5, (2, 8)), torch.tensor([8, 3])
+
+    torch.testing.assert_close(module(x, None, lengths), model(x, None, lengths))
 
 
 def test_sampling_restores_the_training_mode_and_uses_no_dropout():

@@ -25,7 +25,7 @@ from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.metrics import MeanLoss, Metrics
-from seqnets.training.objectives import Objective, Outcome
+from seqnets.training.objectives import Objective, Outcome, Row
 from seqnets.training.retuning import retune_optimizer, retune_schedule
 from seqnets.typing import Batch, Known
 
@@ -40,7 +40,7 @@ class SequenceModule(LightningModule):
 
     If a batch continues the one before (``batch.carry``), the model's state is carried over
     detached: gradients flow through one batch, which is truncated backpropagation through time.
-    Training, validation and test each carry their own state.
+    Training, validation, test and prediction each carry their own state.
 
     Besides Lightning's part, checkpoints hold what an exact resume needs of every process: random
     states, the carried state, and gradients that are still being accumulated.
@@ -91,7 +91,7 @@ class SequenceModule(LightningModule):
             {part: _collection(metrics.values()) for part, metrics in scored.items()}
         )
         self._modes = {name: _MODES[m.higher_is_better] for name, m in scored["val"].items()}
-        self._carried: dict[str, Any] = {"train": None, "val": None, "test": None}
+        self._carried: dict[str, Any] = dict.fromkeys(("train", "val", "test", "predict"))
         self._plateau: ReduceLROnPlateau | None = None
         self._averaging: NonMonotonicASGD | None = None
         self._validating = ExitStack()
@@ -112,6 +112,10 @@ class SequenceModule(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model: (x, state, lengths) to (output, state)."""
+        return self.model(*args, **kwargs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -162,6 +166,15 @@ class SequenceModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a test batch."""
         self._score(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
+        """The predictions for a batch, a row per sequence or step, as `seqnets predict` has them.
+
+        Raises:
+            ConfigError: The objective writes no predictions.
+        """
+        outcome = self._run(batch, self._carried_state(batch, "predict"), "predict")
+        return self.objective.rows(outcome, batch, self.card["data"])
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the validation part; notify schedule and optimizer that use them."""
