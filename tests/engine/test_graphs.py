@@ -83,6 +83,16 @@ def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
     torch.testing.assert_close(exported(*other), layer(*other))
 
 
+def test_a_stack_that_ran_is_exported_for_any_number_of_rows():
+    stack = seqnets.LSTM(3, 80, num_layers=2, batch_first=True).eval()  # too wide for one call
+    x, other = torch.randn(2, 6, 3), torch.randn(3, 6, 3)
+    stack(x)
+
+    exported = torch.export.export(stack, (x,), dynamic_shapes=({0: SIZES[0]},))
+
+    torch.testing.assert_close(exported.module()(other), stack(other))
+
+
 @pytest.mark.parametrize("cell_cls", [MinGRUCell, PeepholeLSTMCell])
 def test_an_exported_operator_takes_no_empty_list_which_aotinductor_would_lose(cell_cls):
     program = torch.export.export(Recurrent(cell_cls(3, 5)), (torch.randn(2, 6, 3),))

@@ -21,6 +21,22 @@ _Kind = tuple[Any, ...]
 _last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether a call runs at once and as it is: memories of earlier calls may be read.
+
+    Not under a compiler, which would compile what they hold, nor under autocast, function
+    transforms and tracers.
+    """
+    return not (
+        type(x) is not Tensor
+        or torch.compiler.is_compiling()
+        or under_transform()
+        or torch._C._is_any_autocast_enabled()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
 def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
     """A key of all that the checks of a call and the choice of a backend depend on.
 
@@ -33,13 +49,7 @@ def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
         x: Inputs, (B, T, I).
         options: The call's other arguments.
     """
-    if type(x) is not Tensor or torch.compiler.is_compiling() or under_transform():
-        return None
-    if (
-        torch._C._is_any_autocast_enabled()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
-    ):
+    if not is_plain(x):
         return None
     shapes: Any = getattr(cell, "parameter_shapes", None)
     if not shapes or cell._modules or cell._buffers or cell._forward_pre_hooks:

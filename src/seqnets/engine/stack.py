@@ -41,7 +41,7 @@ def run_layers(
         Outputs (B, T, D*H), and the state after the last step of each layer and direction, each
         (L*D, B, H).
     """
-    if len(cells) == 1:
+    if len(cells) == 1 or not recent.is_plain(x):
         return None
     first = cells[0].origin
     known, as_one = _last.get(first, (None, False))
