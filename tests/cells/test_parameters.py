@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
-from seqnets.cells import CoupledLSTMCell, GatedCell, GRUCell, LSTMCell, MemoryCell, RNNCell
+from seqnets.cells import Cell, CoupledLSTMCell, GatedCell, GRUCell, LSTMCell, MemoryCell, RNNCell
 from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
@@ -35,6 +35,34 @@ def test_a_cell_has_to_declare_its_gates():
 
     with pytest.raises(ConfigError, match="GatelessCell: declares no gates"):
         GatelessCell(3, 4)
+
+
+def test_a_cell_whose_base_was_not_built_is_told_to_build_it():
+    class HastyCell(GatedCell):
+        gates = ("f",)
+
+        def __init__(self, input_size, hidden_size):
+            self.input_size, self.hidden_size = input_size, hidden_size
+
+    with pytest.raises(ConfigError, match=r"HastyCell: .*\n.*super\(\).__init__\(input_size"):
+        HastyCell(3, 4)
+
+
+def test_a_plain_cell_without_sizes_is_told_to_set_them():
+    class SizelessCell(Cell):
+        def project(self, x):
+            return x
+
+        def step(self, wx, state):
+            return state
+
+    with pytest.raises(ConfigError, match=r"SizelessCell: has no input_size[\s\S]*self.input_size"):
+        SizelessCell()
+
+
+def test_a_class_that_replaces_forward_is_refused_since_no_layer_calls_it():
+    with pytest.raises(ConfigError, match="HalvedCell: defines forward, expected its equation in"):
+        type("HalvedCell", (LSTMCell,), {"forward": lambda self, x, state=None: x})
 
 
 GIVEN = {

@@ -45,6 +45,11 @@ class Cell(nn.Module, metaclass=CellType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_names(cls, "states", "clocks")
+        if cls.forward is not Cell.forward:
+            raise ConfigError(
+                f"{cls.__name__}: defines forward, expected its equation in update or step.\n"
+                f"  Layers call step at every time step; forward takes a single one outside them."
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module) and callable(getattr(type(self), name, None)):

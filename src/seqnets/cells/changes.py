@@ -6,18 +6,25 @@ from abc import ABCMeta
 from functools import lru_cache
 from typing import Any
 
+from seqnets.cells.checks import check_built
+
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 """Top-level packages whose classes are assumed not to change."""
 
 
 class CellType(ABCMeta):
-    """The class of all classes of cells, which counts changes to their attributes.
+    """The class of all classes of cells: checks new cells, and counts changes to attributes.
 
     Attributes:
         changes: Attributes set or deleted so far, over all classes of cells.
     """
 
     changes = 0
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__call__(*args, **kwargs)
+        check_built(made)
+        return made
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -72,6 +72,21 @@ def _check_names(cls: type[Any], declared: str, names: Any) -> None:
             )
 
 
+def check_built(cell: Any) -> None:
+    """Raise ConfigError if a new cell was not built by its base, or has no sizes."""
+    if "_modules" not in vars(cell):
+        raise ConfigError(
+            f"{type(cell).__name__}: __init__ does not call its base's, expected this first.\n"
+            f"  Write super().__init__(input_size, hidden_size) before anything is set."
+        )
+    for size in ("input_size", "hidden_size"):
+        if not hasattr(cell, size):
+            raise ConfigError(
+                f"{type(cell).__name__}: has no {size}, expected a positive integer.\n"
+                f"  Set self.{size} in __init__."
+            )
+
+
 def check_free(cls: type[Any], declared: str, taken: Iterable[str]) -> None:
     """Raise ConfigError if a class declares a parameter whose name is already taken."""
     for name in _declared(cls, declared) or ():
