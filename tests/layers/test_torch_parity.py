@@ -456,3 +456,12 @@ def test_sizes_cannot_be_changed_afterwards():
 
     with pytest.raises(ConfigError, match="LSTM: input_size and hidden_size are 2 and 4"):
         module(torch.randn(T, B, 2))
+
+
+@pytest.mark.parametrize("change", [("num_layers", 1), ("bidirectional", True)])
+def test_layers_that_were_counted_afterwards_are_told_to_be_fixed(change):
+    module = seqnets.LSTM(I, H, num_layers=2)
+    setattr(module, *change)
+
+    with pytest.raises(ConfigError, match=r"LSTM: num_layers and bidirectional are .* 2 cells"):
+        module(torch.randn(T, B, I))

@@ -289,15 +289,21 @@ class TorchLike(TorchBase):
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _check_sizes(self) -> None:
-        """Raise if ``input_size`` or ``hidden_size`` was changed after construction."""
-        cell = self._equations[0]
+        """Raise if a size was changed after construction."""
+        cell, count = self._equations[0], len(self._equations)
         if (self.input_size, self.hidden_size) != (cell.input_size, cell.hidden_size):
-            raise ConfigError(
-                f"{self._name}: input_size and hidden_size are {self.input_size} and "
-                f"{self.hidden_size}, expected {cell.input_size} and {cell.hidden_size}, which "
-                f"it was built with.\n"
-                f"  Sizes cannot change; build another module and load the new weights into it."
-            )
+            changed = "input_size and hidden_size are"
+            came = f"{self.input_size} and {self.hidden_size}"
+            expected = f"{cell.input_size} and {cell.hidden_size}"
+        elif self.num_layers * (1 + self.bidirectional) != count:
+            changed, expected = "num_layers and bidirectional are", counted(count, "cell")
+            came = f"{self.num_layers} and {self.bidirectional}"
+        else:
+            return
+        raise ConfigError(
+            f"{self._name}: {changed} {came}, expected {expected}, which it was built with.\n"
+            f"  Sizes cannot change; build another module and load the new weights into it."
+        )
 
     def _check_features(self, given: Tensor) -> None:
         """Raise ShapeError unless there are I features, without mention of a cell."""
