@@ -144,7 +144,18 @@ def test_a_stream_that_is_copied_or_pickled_says_what_to_copy(name, duplicate):
         duplicate(stream)
 
 
+class ReadOut(Recurrent):
+    def forward(self, x, state=None, lengths=None, resets=None):
+        y, state = super().forward(x, state, lengths, resets)
+        return y.sum(-1), state
+
+
 REFUSED = {
+    "a forward of one's own": (
+        lambda: Stream(ReadOut(GRUCell(I, H))),
+        ConfigError,
+        "ReadOut defines forward, expected that of Recurrent",
+    ),
     "both directions": (lambda: Stream(Bidirectional(GRUCell(I, H))), ConfigError, "expected"),
     "backwards": (lambda: Stream(Recurrent(GRUCell(I, H), reverse=True)), ConfigError, "backwards"),
     "torch's both directions": (

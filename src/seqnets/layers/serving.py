@@ -156,8 +156,19 @@ def _shapes(state: Any) -> Any:
     return map_state(lambda part: tuple(part.shape), state)
 
 
+_STREAMED = (Recurrent, DeepRNN, TorchLike)
+
+
 def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
     """The cells of a layer, and the skip connection of each, or None."""
+    for part in layer.modules():
+        own = next((kind for kind in _STREAMED if isinstance(part, kind)), None)
+        if own is not None and type(part).forward is not own.forward:
+            raise ConfigError(
+                f"Stream: {type(part).__name__} defines forward, expected that of {own.__name__}.\n"
+                f"  A stream runs the layer's cells alone; stream a plain {own.__name__}, and do "
+                f"the rest around it."
+            )
     if isinstance(layer, Recurrent):
         layers: list[Any] = [layer]
         connections: list[Any] = [None]
