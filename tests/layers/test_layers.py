@@ -29,7 +29,7 @@ from seqnets.cells import (
     Zoneout,
     optioned,
 )
-from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.errors import BackendError, ConfigError, DtypeError, ShapeError
 from seqnets.layers import LockedDropout, detach, map_state
 from seqnets.testing import check_cell
 
@@ -391,6 +391,19 @@ def test_invalid_options_are_refused(case):
 def test_an_array_instead_of_a_tensor_is_reported(layer):
     with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):
         layer(torch.zeros(B, T, I).numpy())
+
+
+def test_packed_rows_in_place_of_a_tensor_are_told_how_to_unpack_them():
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(T, I)])
+    with pytest.raises(DtypeError, match=r"PackedSequence, expected.*\n.*pad_packed_sequence\(x"):
+        Recurrent(GRUCell(I, H))(packed)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("module", [Recurrent(GRUCell(I, H)), seqnets.GRU(I, H)])
+def test_a_model_that_is_scripted_is_told_what_to_do_in_its_place(module):
+    with pytest.raises(BackendError, match=r"torch.jit.script cannot[\s\S]*torch.export"):
+        torch.jit.script(nn.Sequential(module))
 
 
 @pytest.mark.parametrize("layer", [Recurrent, Bidirectional])

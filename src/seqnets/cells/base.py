@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
 from seqnets.cells.changes import CellType
-from seqnets.cells.checks import check_names
+from seqnets.cells.checks import check_names, not_scriptable
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
@@ -177,6 +178,9 @@ class Cell(nn.Module, metaclass=CellType):
             if isinstance(module, Cell):
                 module.compute_weights(x)
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)  # torch.jit.script asks this of every module
+
     def bind(self, parameters: Mapping[str, Tensor]) -> Self:
         """A copy of this cell that reads other tensors in place of its own.
 
@@ -259,9 +263,12 @@ class Cell(nn.Module, metaclass=CellType):
     def check_input(self, x: Tensor, *legend: str) -> None:
         """Raise unless ``x`` has the legend's rank, I features, and the parameters' dtype."""
         if not isinstance(x, Tensor):
+            packed = isinstance(x, PackedSequence)
             raise DtypeError(
                 f"{self._name}: input is {type(x).__name__}, expected a tensor "
                 f"({', '.join(legend)})."
+                + "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
+                * packed
             )
         if x.dim() != len(legend) or x.shape[-1] != self.input_size:
             raise ShapeError(

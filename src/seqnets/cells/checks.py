@@ -11,13 +11,22 @@ from torch import nn
 
 import seqnets.cells
 from seqnets.checks import is_whole
-from seqnets.errors import ConfigError, DtypeError
+from seqnets.errors import BackendError, ConfigError, DtypeError
 
 
 def check_is_cell(who: str, given: Any) -> None:
     """Raise ConfigError unless ``given`` is a cell."""
     if seqnets.cells.Cell not in type(given).__mro__:  # isinstance is slow for abstract classes
         raise wrong_argument(who, "cell", given, "a cell")
+
+
+def not_scriptable(module: nn.Module) -> BackendError:
+    """The error for ``torch.jit.script`` of a cell or layer."""
+    return BackendError(
+        f"{type(module).__name__}: torch.jit.script cannot compile it, expected another way.\n"
+        f"  Use torch.export or torch.jit.trace, or script seqnets.conversion.to_torch(module) "
+        f"where torch.nn has the module."
+    )
 
 
 def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import nn
 
 from seqnets import initializers
 from seqnets.cells import GatedCell
+from seqnets.cells.checks import not_scriptable
 from seqnets.errors import ConfigError
 
 Device = torch.device | str | None
@@ -126,6 +127,9 @@ class TorchBase(nn.Module):
         """Whether all parameters of a bound cell are still this module's."""
         own = self._parameters
         return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)  # torch.jit.script asks this of every module
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_bound_cells": {}}
