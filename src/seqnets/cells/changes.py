@@ -22,6 +22,7 @@ class CellType(ABCMeta):
     changes = 0
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make a cell, and check that its base was built."""
         made = super().__call__(*args, **kwargs)
         check_built(made)
         return made
