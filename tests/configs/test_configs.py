@@ -90,11 +90,11 @@ def class_of(node):
 
 
 def accepted(cls):
-    """The arguments of a class, and of what its ``**kwargs`` go to: a base, or the encoder."""
+    """The arguments of a class, and of what its ``**kwargs`` go to: a base, the encoder or its stack."""
     if not inspect.isclass(cls):
         return set(inspect.signature(cls).parameters)
     names = set()
-    for base in (*inspect.getmro(cls), Encoder):
+    for base in (*inspect.getmro(cls), Encoder, Encoder.passes_options_to):
         if "__init__" in vars(base):
             parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
             names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
