@@ -1,9 +1,9 @@
-"""Attributes of a cell that its loops are given as they are given buffers.
+"""Attributes of a cell that are passed to its loops as buffers, instead of compiled into them.
 
-A number among a cell's attributes is part of its equation, and compiled into the loops. One that
-changes between calls, as temperatures, slopes and rates on a schedule do, is a tensor to them from
-its second value on, so that no further value compiles anything. A tensor that is a plain attribute
-is read as the buffer that it should have been.
+A number among a cell's attributes is part of its equation, and a constant in the compiled loops.
+Some numbers change between calls: temperatures, slopes, rates on a schedule. From the second value
+on, such a number is passed as a tensor, so that further values need no compilation. A tensor that
+is a plain attribute, where it should have been a buffer, is passed as one too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _Numbers = dict[str, "int | float"]
 
 @dataclass
 class _History:
-    """What is known of a cell.
+    """What earlier calls of a cell have shown.
 
     Attributes:
-        numbers: Its numbers at the last call.
-        changed: The names of those that were others at an earlier call.
-        traced: Whether its step can be traced with some attributes given, in training or not.
+        numbers: Its numeric attributes at the last call.
+        changed: The names of those whose value has changed between calls.
+        traced: Whether its step can be traced when some attributes are buffers. The key is the
+            cell's ``training`` flag, then the names of these attributes.
     """
 
     numbers: _Numbers
@@ -40,10 +41,10 @@ _histories: WeakKeyDictionary[Cell, _History] = WeakKeyDictionary()
 
 
 def with_attributes_given(cell: Cell) -> Cell:
-    """The cell with its plain tensors, and numbers that were changed between calls, as buffers.
+    """The cell with its plain tensors, and the numbers that change between calls, as buffers.
 
-    The same cell if there are none. One that the step needs as it is (it branches on a number, or
-    writes to a tensor) stays.
+    Returns the cell itself if it has none of these. An attribute stays as it is if the step needs
+    it so: a number that it branches on, or a tensor that it writes to.
     """
     if torch.compiler.is_compiling():
         return cell
@@ -62,7 +63,7 @@ def with_attributes_given(cell: Cell) -> Cell:
         history.changed |= {n for n in numbers if before.get(n, numbers[n]) != numbers[n]}
     changed = sorted(history.changed & numbers.keys())
     given: dict[str, Tensor] = {}
-    groups = [_like_parameters(tensors, cell)]  # all of them, or none
+    groups = [_like_parameters(tensors, cell)]  # tensors become buffers together, or not at all
     groups += [{name: _as_tensor(numbers[name], cell._like)} for name in changed]
     for more in filter(None, groups):
         place: tuple[bool | str, ...] = (cell.training, *more)
@@ -74,7 +75,10 @@ def with_attributes_given(cell: Cell) -> Cell:
 
 
 def _like_parameters(tensors: dict[str, Tensor], cell: Cell) -> dict[str, Tensor]:
-    """Those of the parameters' device, and dtype if they are real: others are told by torch."""
+    """The tensors on the parameters' device, of their dtype or of an integer or boolean one.
+
+    With any other, the step fails in torch, whose message says why.
+    """
     like = cell._like
     return {
         name: tensor
@@ -91,6 +95,6 @@ def _as_tensor(number: int | float, like: Tensor) -> Tensor:
 def _can_be_traced(cell: Cell) -> bool:
     try:
         plan_of(cell)
-    except Exception:  # whatever a class raises that needs an attribute to be as it is
+    except Exception:  # a user's class may raise anything when a number has become a tensor
         return False
     return True

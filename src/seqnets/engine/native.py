@@ -20,7 +20,7 @@ from seqnets.typing import State
 
 name = "native"
 
-# Where weights lie apart (see flatten_parameters), nobody who reads this could change that.
+# Users cannot act on this warning: only flatten_parameters decides where weights are in memory.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single", module=__name__)
 
 _FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
@@ -53,9 +53,9 @@ def refusal(request: Request) -> str | None:
 
 
 def _refusal_of_autocast(cell: Cell) -> str:
-    """Why there is no kernel in autocast's dtype on this processor; nothing if there is one.
+    """Why there is no kernel in autocast's dtype on this processor; empty if there is one.
 
-    Autocast hands an LSTM over to oneDNN without asking whether that can compute it so.
+    Under autocast, torch passes an LSTM to oneDNN without asking whether that supports the dtype.
     """
     dtype = torch.get_autocast_dtype("cpu")
     handed_over = family(cell) is LSTMCell and not cast(LSTMCell, cell).proj_size
@@ -72,14 +72,14 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 
 def _weights(cell: GatedCell) -> list[Any]:
-    """Those of a cell, in the order in which torch's kernels take them."""
+    """A cell's weights, in the order in which torch's kernels take them."""
     return [cell._tensor(name) for name in cell.parameter_shapes]
 
 
 def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
-    """One call of torch's kernel over whole rows, made right for lengths and direction.
+    """One call of torch's kernel on whole rows, corrected for lengths and direction.
 
-    The state has a dimension for layers before its rows, as torch's kernels have it.
+    Each state part is (1, B, H): torch's kernels have a dimension for layers first.
     """
     weights, lengths, before = _weights(cell), request.lengths, _before(request)
     if lengths is None and not request.reverse:
@@ -94,7 +94,7 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
             x, weights = _holding_memory(cell, x, valid, weights)
         y, *state = _call([cell], x, before, weights)
         h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-        none = before[0].to(h.dtype)  # under autocast it may be another
+        none = before[0].to(h.dtype)  # autocast may have changed the dtype of h
         state[0] = torch.where((lengths > 0)[:, None], h, none)
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
@@ -103,7 +103,7 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
 
 
 def _before(request: Request) -> list[Tensor]:
-    """The state before the first step, each (1, B, H): torch's kernels have layers first."""
+    """The state before the first step, each (1, B, H)."""
     if request.given is not None:
         return [part.unsqueeze(0) for part in request.given]
     return _zeros(request.cell, request.x, 1)
@@ -112,7 +112,7 @@ def _before(request: Request) -> list[Tensor]:
 def _zeros(cell: Cell, x: Tensor, layers: int) -> list[Tensor]:
     """A state of zeros, each part (layers, B, H)."""
     size, *others = cell.state_sizes
-    h = x.new_zeros(layers, x.shape[0], size)  # nobody writes to it, so that it can be c too
+    h = x.new_zeros(layers, x.shape[0], size)  # never written to, so that parts may share it
     return [h, *(h if n == size else x.new_zeros(layers, x.shape[0], n) for n in others)]
 
 
@@ -122,11 +122,12 @@ def run_layers(
     """All layers of a stack in one call: outputs (B, T, D*H), and the state after the last step.
 
     Args:
-        cells: For each layer one for each direction, of one family.
+        cells: One cell for each layer and direction, directions of a layer next to each other; all
+            of one family.
         x: Inputs, (B, T, I).
         state: The state before the first step, each (L*D, B, H); zeros if omitted.
         directions: D, 1 or 2.
-        dropout: Probability of dropping an output between layers, now.
+        dropout: Probability with which outputs between layers are dropped in this call.
     """
     before = _zeros(cells[0], x, len(cells)) if state is None else [*state]
     weights = [weight for cell in cells for weight in _weights(cell)]
@@ -144,8 +145,8 @@ def _call(
 ) -> tuple[Tensor, ...]:
     cell = cells[0]
     hx: Tensor | list[Tensor] = state if len(state) > 1 else state[0]
-    # Kernels have a backward only for what they ran as training; a tracer runs a module with and
-    # without gradients, and wants to see the same.
+    # A kernel can be differentiated only if it ran in training mode. torch.jit.trace runs a module
+    # with and without gradients, and both runs must look the same.
     train = torch.is_grad_enabled() if torch._C._get_tracing_state() is None else cell.training
     # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
     layers = len(cells) // directions
@@ -159,26 +160,27 @@ def _call(
 def _over_time(cell: GatedCell) -> Any:
     """Torch's function for all steps of such a cell.
 
-    States and gates are counted sooner than a class is asked for.
+    It is told from the number of states and gates, which is quicker than from the class.
     """
     if len(cell.states) > 1:
         return _LSTM
     return _GRU if len(cell.gates) > 1 else getattr(_VF, f"rnn_{cell.nonlinearity}")
 
 
-_LSTM, _GRU = _VF.lstm, _VF.gru  # torch looks for them each time
+_LSTM, _GRU = _VF.lstm, _VF.gru  # looked up once: _VF searches for them at each access
 
 
 def flatten_parameters(cells: Sequence[Cell], directions: int = 1) -> None:
-    """Move weights in float16 into one piece of memory, as cuDNN reads them on a GPU.
+    """Move float16 weights into one piece of memory, from which cuDNN reads them on a GPU.
 
-    Else they are copied into one at each call. Parameters stay the objects they are; those that
-    share memory with something stay where they are too. In other dtypes they are left alone: the
-    loops are as fast there, and some who save weights refuse, or mistake, what shares memory.
+    Otherwise each call copies them into one. The parameters remain the same objects. Those that
+    share memory with other tensors are not moved, nor are those of other dtypes: for these the
+    engine's own loops are as fast, and some formats for saving weights refuse, or confuse, tensors
+    that share memory.
 
     Args:
-        cells: Those that one call runs: for each layer one for each direction.
-        directions: How many these are, 1 or 2.
+        cells: The cells that one call runs, as for ``run_layers``.
+        directions: D, 1 or 2.
     """
     if any(family(cell) is None or cell.parametrised for cell in cells):
         return
@@ -197,7 +199,7 @@ def flatten_parameters(cells: Sequence[Cell], directions: int = 1) -> None:
 def _may_move(weight: Tensor) -> bool:
     """Whether a weight is in float16, has memory of its own, and cuDNN takes it."""
     return (
-        isinstance(weight, nn.Parameter)  # and nothing that is computed from one
+        isinstance(weight, nn.Parameter)  # not a tensor that is computed from one
         and weight.dtype == torch.float16
         and weight.untyped_storage().nbytes() == weight.numel() * weight.element_size()
         and torch.backends.cudnn.is_acceptable(weight)
@@ -205,14 +207,14 @@ def _may_move(weight: Tensor) -> bool:
 
 
 def _mode(cell: GatedCell) -> int:
-    """What cuDNN calls a cell's equation."""
+    """The number by which cuDNN knows a cell's equation."""
     if isinstance(cell, RNNCell):
         return cudnn.get_cudnn_mode(f"RNN_{cell.nonlinearity.upper()}")
     return cudnn.get_cudnn_mode("LSTM" if isinstance(cell, LSTMCell) else "GRU")
 
 
 def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-    """One step: what the cell itself gives, by torch's kernel for all of it where there is one.
+    """One step of a cell, by torch's kernel for a whole step where there is one.
 
     Args:
         cell: The recurrence.
@@ -220,15 +222,15 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
         state: The state before the step, each (B, H); the cell's initial state if omitted.
 
     Raises:
-        ShapeError, DtypeError, DeviceError: As ``Cell.forward`` says.
+        ShapeError, DtypeError, DeviceError: As for ``Cell.forward``.
     """
-    if cell._modules or cell._forward_pre_hooks:  # else every tensor is there as it is
+    if cell._modules or cell._forward_pre_hooks:  # else no weight is computed from others
         cell.compute_weights(x)
     kernel = _step_kernel(cell)
     if kernel is None or under_transform():
         return cell.forward(x, state)
     cell.check_input(x, "B", "I")
-    if state is None:  # nobody writes to it, so that all parts can be one
+    if state is None:  # never written to, so that parts may share it
         state = (x.new_zeros(x.shape[0], cell.hidden_size),) * len(cell.states)
     else:
         state = cell.check_state(state, x)
@@ -257,10 +259,10 @@ def _step_kernel(cell: Cell) -> Any:
 def _holding_memory(
     cell: LSTMCell, x: Tensor, valid: Tensor, weights: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """One more input that is 1 on padding, and shuts the input and opens the forget gate there.
+    """Add an input that is 1 on padding, where its weights close the input gate and open the other.
 
-    The memory passes through padding unchanged, so that the kernel's last memory is that of each
-    row's last valid step: no packing, no wait for the lengths' values.
+    An LSTM's memory then passes through padding unchanged, so that the kernel's last memory is that
+    of each row's last valid step. This needs no packing, and no wait for the lengths' values.
     """
     weight, *rest = weights
     padding = (~valid).to(x.dtype).unsqueeze(-1)
@@ -283,7 +285,7 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
 def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     kind = type(cell)
-    if torch.compiler.is_compiling():  # which looks into functions, and not into their caches
+    if torch.compiler.is_compiling():  # torch.compile traces functions, but not cached ones
         return None if cell.asked(has_equation) else _family(kind)
     if has_equation(cell):
         return None
@@ -291,7 +293,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
 
 
 def has_equation(cell: Cell) -> bool:
-    """Whether some of an equation is of this one cell, and not of its class."""
+    """Whether a part of the equation is an attribute of this one cell, not of its class."""
     return not _OWN.isdisjoint(cell.__dict__)
 
 
@@ -309,5 +311,5 @@ _AS_WRITTEN = {one: {part: getattr(one, part) for part in _EQUATIONS} for one in
 
 @lru_cache(maxsize=1024)
 def _known_family(kind: type[Cell], changes: int) -> type[GatedCell] | None:
-    """The same, until a cell's class is changed."""
+    """``_family``, cached until a class changes."""
     return _family(kind)

@@ -1,4 +1,4 @@
-"""The program of a cell, made once for each equation and its options."""
+"""The plan of a cell: its traced step and its program, made once for each equation and cached."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from seqnets.engine.trace import trace_projection, trace_step
 _T = TypeVar("_T")
 _known: dict[Any, Any] = {}
 _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
-"""How many equations each cell has had, in all its modes and with all values of its attributes."""
+"""The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
-"""Why cells that nothing can be compared with cannot be traced."""
-_MOST_TRACES = 32  # to trace and compile a step takes longer than many calls of the plain loop
+"""Why cells whose equations cannot be compared cannot be traced."""
+_MOST_TRACES = 32  # tracing and compiling takes longer than many calls of the plain loop
 
 
 def program_of(cell: Cell) -> Program:
-    """A cell's step as a program.
+    """The program of a cell's step.
 
-    An equation may read its arguments, its parameters and its attributes. What it reads besides,
-    a global say, must not change: it is traced once.
+    A step may read its arguments, and the cell's parameters and attributes. Anything else that it
+    reads, a global variable for instance, must not change: the step is traced only once.
 
     Raises:
-        Untraceable: Its step is no such program; the message tells why.
+        Untraceable: The step cannot be traced; the message says why.
     """
     plan = plan_of(cell)
     return plan.program if plan.ahead is None else _apart(lambda: _program(plan.step))
@@ -47,13 +47,15 @@ class Plan(NamedTuple):
     """How a cell is run over time.
 
     Attributes:
-        step: Its step.
-        preparation: What is computed of its parameters alone before that.
-        program: What its loops run: the step, or what is left of it.
-        ahead: What is computed before the loop, if that is more than the projection.
-        projection: The names of weight and bias, if all before the loop is affine and no more.
-        draws: Whether its projection draws random numbers.
-        apart: Whether it maps the input of each step alone, which it does not where it draws.
+        step: The traced step.
+        preparation: What is computed from parameters alone, before the loop.
+        program: What the loop runs: the whole step, or the rest of it where ``ahead`` is not None.
+        ahead: What is computed from inputs alone, before the loop and after the projection; None
+            if there is nothing to compute.
+        projection: The names of weight and bias, if an affine map of the input is all that is
+            computed from inputs before the loop; else None.
+        draws: Whether the projection draws random numbers.
+        apart: Whether the projection maps the input of each step alone; False if it draws.
     """
 
     step: Step
@@ -66,26 +68,26 @@ class Plan(NamedTuple):
 
 
 def plan_of(cell: Cell, tensors: Mapping[str, Tensor] | None = None) -> Plan:
-    """A cell's program, and how its inputs are projected.
+    """A cell's plan.
 
     Args:
         cell: The recurrence.
-        tensors: Those of ``cell.tensors()``, if they are known already.
+        tensors: ``cell.tensors()``, if the caller has it already.
 
     Raises:
-        Untraceable: As ``program_of`` says.
+        Untraceable: As for ``program_of``.
     """
     return _once("plan", cell, cell.tensors() if tensors is None else tensors, _plan)
 
 
 def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
-    """The same for single steps without gradients, the input's projection included."""
+    """The program and preparation for single steps without gradients, projection included."""
     return _once("stream", cell, cell.tensors(), _streaming_program)
 
 
 def _plan(cell: Cell) -> Plan:
     draws, apart = watch_projection(cell)
-    with torch.random.fork_rng(devices=[], enabled=draws):  # whoever draws next must not notice
+    with torch.random.fork_rng(devices=[], enabled=draws):  # keep the caller's random state
         step, preparation = trace_step(cell)
         ahead = computed_ahead(step, preparation.constants)
         program = _program(step if ahead is None else ahead.rest)
@@ -101,14 +103,14 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
 
 
 def program_from_text(text: str) -> Program:
-    """The program of a step that was written down, as ``Step.to_text`` does."""
-    if ("text", text) not in _known:  # nodes may come to stand in another order there
+    """The program of a step that ``Step.to_text`` wrote."""
+    if ("text", text) not in _known:  # written anew, its nodes may be in another order
         _known["text", text] = _apart(lambda: _program(step_from_text(text)))
     return _known["text", text]
 
 
 def _program(step: Step) -> Program:
-    """A step's program: the same one for equal steps, in training and evaluation for most cells."""
+    """A step's program: one for equal steps, as most cells have in training and evaluation."""
     key = "text", step.to_text()
     if key not in _known:
         _known[key] = make_program(step)
@@ -125,7 +127,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     changes, found = _known.get(key, (None, None))
     if changes is None:
         _count_equation(cell)
-    if changes != now:  # an attribute of a class may be one that the equation reads
+    if changes != now:  # the equation may read attributes of a class
         try:
             found = _apart(partial(make, cell))
         except Untraceable as reason:
@@ -137,7 +139,11 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
 
 
 def _count_equation(cell: Cell) -> None:
-    """Count one more equation of a cell; raise Untraceable if it has had too many."""
+    """Count one more equation of a cell.
+
+    Raises:
+        Untraceable: It has had too many.
+    """
     traces = _traces.get(cell.origin, 0) + 1
     if traces > _MOST_TRACES:
         raise Untraceable(
@@ -148,7 +154,7 @@ def _count_equation(cell: Cell) -> None:
 
 
 def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
-    """Trace at every call, up to one that finds that this cell cannot be traced."""
+    """Trace at every call, until the cell turns out to be untraceable."""
     reasons = _reasons.setdefault(cell.origin, {})
     if key not in reasons:
         try:
@@ -159,12 +165,12 @@ def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
 
 
 def _apart(make: Callable[[], _T]) -> _T:
-    """Call a function where none of the caller's modes hold: in a thread of its own.
+    """Call a function in a thread of its own, where none of the caller's torch modes is on.
 
-    Inside an operator nothing is differentiated, under a compiler tensors are fake, and in
-    inference mode they cannot require gradients; tracing a step must not notice.
+    Tracing needs gradients, which are off inside a custom operator and in inference mode, and real
+    tensors, which are fake ones under a compiler.
     """
-    watched = torch.is_anomaly_enabled()  # which is on in all threads
+    watched = torch.is_anomaly_enabled()  # a mode of all threads
     torch.set_anomaly_enabled(False, torch.is_anomaly_check_nan_enabled())
     try:
         with ThreadPoolExecutor(1) as thread:

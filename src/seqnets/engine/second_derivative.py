@@ -1,4 +1,4 @@
-"""Second derivatives of torch's recurrent kernels, of which torch has the first alone."""
+"""Second derivatives of torch's recurrent kernels: torch itself has only the first."""
 
 from __future__ import annotations
 
