@@ -16,7 +16,9 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
 from seqnets.engine.prepared import Preparing, listed
-from seqnets.engine.recorder import NORMALISED, POINTWISE, VIEWS
+from seqnets.engine.recorder import POINTWISE
+from seqnets.engine.reductions import NORMALISED
+from seqnets.engine.views import VIEWS
 
 _KNOWN = (VIEWS - {"_to_copy", "lift_fresh"}) | {"mm", "bmm", "sum", "mean"}
 _LINEAR = _KNOWN | {
@@ -52,7 +54,7 @@ class Moving(Preparing):
         if size not in self._identities:
             with self:
                 self._identities[size] = torch.eye(size)
-        found = self._matrix(self._identities[size])
+        found = self.matrix(self._identities[size])
         assert isinstance(found, Weight)  # square, larger than 1
         return found
 
@@ -144,13 +146,13 @@ class Moving(Preparing):
                 if all(known) and not self._is_scattered(row, listed(result)):
                     return result
         result = func(*args, **kwargs)
-        if not isinstance(self._meaning_of(row), Node):
+        if not isinstance(self.meaning_of(row), Node):
             raise reason
         if not all(tensor.numel() for tensor in listed(result)):
             raise Untraceable("a part of no units, or of as many as are true")
         if any(len(self._places(tensor)) != 1 for tensor in (row, *listed(result))):
             raise reason
-        whole = self.graph.spread(self._number(row), row.numel() // self._rows)
+        whole = self.graph.spread(self.number(row), row.numel() // self._rows)
         for tensor in listed(result):
             _check_size(whole.width, tensor.numel() // self._rows)
 
@@ -165,7 +167,7 @@ class Moving(Preparing):
         with self:
             matrices = made(torch.eye(whole.width, dtype=ones.dtype))
         for tensor, matrix in zip(listed(result), matrices, strict=True):
-            self.name(tensor, self._as_in(tensor, self._times(whole, matrix)))
+            self.name(tensor, self.as_in(tensor, self._times(whole, matrix)))
         return result
 
     def _made_of(
@@ -219,7 +221,7 @@ class Moving(Preparing):
 
     def _times(self, node: Node, matrix: Tensor) -> Node:
         """``node @ matrix``, by a constant matrix (from, to)."""
-        weight = self._matrix(matrix)
+        weight = self.matrix(matrix)
         if not isinstance(weight, Weight):  # a size is a multiple of the rows
             raise Untraceable(f"{len(matrix)} numbers a row in other places")
         return self.times(node, weight.transposed)
@@ -231,12 +233,12 @@ class Moving(Preparing):
         if few or not alike or not _pays(node.width, node.width):
             return node
         widths = [tensor.numel() // self._rows for tensor in tensors]
-        numbers = map(self.graph.spread, map(self._number, tensors), widths)
+        numbers = map(self.graph.spread, map(self.number, tensors), widths)
         with self:
             ones = torch.eye(sum(widths)).split(widths, 1)
             each = [o.reshape(-1, *t.shape[1:]) for o, t in zip(ones, tensors, strict=True)]
             matrix = (torch.cat if name == "cat" else torch.stack)(each, dim).flatten(1)
-        return self._as_in(result, self._times(self.graph.cat(*numbers), matrix))
+        return self.as_in(result, self._times(self.graph.cat(*numbers), matrix))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         if name in POINTWISE:
@@ -266,8 +268,8 @@ class Moving(Preparing):
         if have == want or math.prod(have) == 1 or not self.node(value).width:
             return value
         stand_in = torch.empty(0, dtype=value.dtype)
-        expanded = self._expanded(self._number(value), have, want)
-        self.name(stand_in, self._as_in(value, expanded))
+        expanded = self._expanded(self.number(value), have, want)
+        self.name(stand_in, self.as_in(value, expanded))
         return stand_in
 
     def _expanded(self, node: Node, have: Sequence[int], want: Sequence[int]) -> Node:

@@ -19,7 +19,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
-from seqnets.engine.recorder import FILLS, POINTWISE, VIEWS, Recorder, memory_of
+from seqnets.engine.meanings import memory_of
+from seqnets.engine.pointwise import FILLS
+from seqnets.engine.recorder import POINTWISE, Recorder
+from seqnets.engine.views import VIEWS
 
 
 @dataclass(frozen=True)
@@ -256,20 +259,22 @@ class Preparing(Recorder):
 
     def node(self, value: Any) -> Node:
         """The node of a tensor or number; a column of a matrix is prepared as a row."""
-        meaning = self._meaning_of(value)
+        meaning = self.meaning_of(value)
         column = isinstance(meaning, Weight) and (meaning.turned or meaning.rows > 1)
         if column and self._is_made(value) and (value.dim() < 2 or value.shape[0] == 1):
             self._prepared(value)
         return super().node(value)
 
-    def _meaning_of(self, tensor: Any) -> Any:
-        meaning = super()._meaning_of(tensor)
+    def meaning_of(self, tensor: Any) -> Any:
+        """A tensor's meaning; one that depends on parameters alone is prepared if it has none."""
+        meaning = super().meaning_of(tensor)
         if isinstance(meaning, (Node, Weight)) or not self._is_made(tensor) or tensor.dim() > 2:
             return meaning
         return self._prepared(tensor)
 
-    def _matrix(self, tensor: Tensor) -> Any:
-        meaning = super()._matrix(tensor)
+    def matrix(self, tensor: Tensor) -> Any:
+        """The meaning of a product's right operand, prepared if it is made of parameters alone."""
+        meaning = super().matrix(tensor)
         rows = isinstance(meaning, Node) and self._is_made(tensor) and tensor.dim() == 2
         return self._prepared(tensor) if rows else meaning
 
@@ -283,14 +288,15 @@ class Preparing(Recorder):
         self.name_parameter(tensor, name, scalar=self._scalar)
         if not known:  # it may still change in place
             self._given.remove(memory_of(tensor))
-        return super()._meaning_of(tensor)
+        return super().meaning_of(tensor)
 
-    def _detached(self, node: Node) -> Node:
-        return self.graph.apply("detach", node)  # called by the step itself
+    def detached(self, node: Node) -> Node:
+        """A node whose gradient is zero: here the step itself calls ``detach``."""
+        return self.graph.apply("detach", node)
 
-    def _whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
+    def whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
         """As torch rounds it, from the remainder: the quotient itself may be rounded up."""
-        by_quotient = super()._whole_quotient(rounding, a, b)
+        by_quotient = super().whole_quotient(rounding, a, b)
         if rounding != "floor":
             return by_quotient
         apply, const = self.graph.apply, self.graph.const
@@ -300,15 +306,16 @@ class Preparing(Recorder):
         whole = apply("where", is_next, apply("add", whole, const(1)), whole)
         return apply("where", apply("eq", b, const(0)), by_quotient, whole)
 
-    def _change(self, name: str, tensor: Tensor) -> None:
-        super()._change(name, tensor)
-        for other in self._sharing(tensor):
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Invalidate the aliases of a tensor that is about to change in place, keys included."""
+        super().change(name, tensor)
+        for other in self.sharing(tensor):
             self._keys.pop(id(other), None)
 
-    def _with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
+    def with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
         """As in ``Recorder``; of parameters alone, by a scatter into the whole storage."""
         if not self._is_made(whole) or not self._is_made(new):
-            return super()._with_part(whole, part, new)
+            return super().with_part(whole, part, new)
         size = whole.untyped_storage().nbytes() // whole.element_size()
         if not whole.is_contiguous() or whole.numel() != size:
             return None
@@ -317,9 +324,9 @@ class Preparing(Recorder):
             changed = whole.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1))
             return changed.view(whole.shape)
 
-    def _take(self, tensor: Tensor, other: Tensor) -> None:
+    def take(self, tensor: Tensor, other: Tensor) -> None:
         """Give a tensor the meaning, and the key, of another."""
-        super()._take(tensor, other)
+        super().take(tensor, other)
         if self._is_made(other):
             self._keys[id(tensor)] = self._keys[id(other)]
 

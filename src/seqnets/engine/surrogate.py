@@ -39,7 +39,7 @@ class Surrogates(Placing):
         if func is torch.ops.aten.detach.default and self._is_new(args[0].grad_fn):
             result = func(*args)  # inside a function that saves its own output
             if self._is_made(args[0]):
-                self._take(result, args[0])
+                self.take(result, args[0])
             else:
                 self.name(result, self.graph.apply("detach", self._value(args[0])))
             return result
@@ -48,10 +48,11 @@ class Surrogates(Placing):
                 self._look_at(tensor)
         return super().__torch_dispatch__(func, types, args, kwargs)
 
-    def _meaning_of(self, tensor: Any) -> Any:
+    def meaning_of(self, tensor: Any) -> Any:
+        """A tensor's meaning, also if a custom function made it."""
         if isinstance(tensor, Tensor):
             self._look_at(tensor)
-        return super()._meaning_of(tensor)
+        return super().meaning_of(tensor)
 
     def _is_new(self, function: Any) -> bool:
         """Whether a node of autograd is of a custom function that is not recorded yet."""
@@ -64,9 +65,9 @@ class Surrogates(Placing):
             self._seen.add(function)
             self._derive(tensor, function)
         elif id(tensor) not in self._alive:
-            for other in self._sharing(tensor):  # say, a function's saved output
+            for other in self.sharing(tensor):  # say, a function's saved output
                 if (other.shape, other.stride()) == (tensor.shape, tensor.stride()):
-                    self._take(tensor, other)
+                    self.take(tensor, other)
 
     def _derive(self, tensor: Tensor, function: Any) -> None:
         """Set the meaning of a custom function's output, including its own derivative."""
@@ -111,7 +112,7 @@ class Surrogates(Placing):
 
     def _value(self, tensor: Tensor) -> Node:
         """The node that recorded operations gave a tensor."""
-        value = super()._meaning_of(tensor)
+        value = super().meaning_of(tensor)
         if not isinstance(value, Node):
             raise Untraceable("a function of what is no row of units")
         return value
