@@ -46,7 +46,7 @@ _Tensors = dict[Hashable, Tensor]
 _VALID, _FRESH = ("valid", 0), ("fresh", 0)  # masks: rows that run in a step; rows reset before it
 
 
-class _Known(Values):
+class _Hoisted(Values):
     """The hoisted values of a chunk of steps, (steps, B, ...), by node or by source and key."""
 
     def __init__(self, given: _Tensors) -> None:
@@ -141,14 +141,14 @@ class _Step:
             return self.make(node)
         return self.do(torch.add, node, ("zeros", width), to=("full", node, width))
 
-    def run(self, known: _Known, steps: Iterable[int]) -> _Tensors:
+    def run(self, hoisted: _Hoisted, steps: Iterable[int]) -> _Tensors:
         """Run steps, and return what the last one carries."""
         values: list[Any] = [None] * len(self._slots)
         moving = []
         for key, slot in self._inputs.items():
-            values[slot] = known[key]
-            if known[key].dim() == 3:
-                moving.append((slot, known[key].unbind(0)))
+            values[slot] = hoisted[key]
+            if hoisted[key].dim() == 3:
+                moving.append((slot, hoisted[key].unbind(0)))
         ends = [self._slots[key] for key in self._carried]
         for t in steps:
             for slot, views in moving:
@@ -185,11 +185,21 @@ class _Forward(_Step):
             out.append(("zeros", 1))
         self.do(_side_by_side, ("out", 0), *out, to="kept")
 
+    def begin_products(self, hoisted: _Hoisted, steps: int) -> None:
+        """Set each product of each step to the sum of its hoisted addends."""
+        zero = hoisted["zero", 0]
+        for k, product in enumerate(self.program.step.products):
+            hoisted["product", k] = zero.new_zeros(steps, len(zero), product.weight.rows)
+        for node, (leaf, addends) in self.sums.items():
+            hoisted[node] = hoisted[leaf]
+            for addend in addends:
+                hoisted[leaf].add_(hoisted[addend])
+
     def late_node(self, node: Node) -> Hashable:
         leaf, addends = node, list[Node]()
-        while leaf.op == "add" and (known := {*leaf.args} - self.late):
-            addends += known
-            (leaf,) = {*leaf.args} - known
+        while leaf.op == "add" and (hoisted := {*leaf.args} - self.late):
+            addends += hoisted
+            (leaf,) = {*leaf.args} - hoisted
             if self.uses[leaf] > 1:
                 return super().late_node(node)
         if leaf.op != "leaf" or (addends and leaf.what.source != "product"):
@@ -249,6 +259,23 @@ class _Backward(_Step):
         if self.out:
             self.do(_side_by_side, ("out", None), *map(self.make, self.out), to="kept")
 
+    def add_gradients(self, parts: Sequence[Tensor], dwx: Tensor, units: Tensor) -> None:
+        """Add the gradients that no step reads to their buffers.
+
+        Args:
+            parts: The gradients of a chunk of steps, by ``out``.
+            dwx: Those of the projected input, at these steps.
+            units: Those of pointwise parameters, summed over rows and steps.
+        """
+        leaves = list(self.program.units)
+        for grad, places in zip(parts, self.out.values(), strict=True):
+            for buffer, offset in places:
+                if buffer.kind == "dwx":
+                    columns_of(dwx, offset, grad.shape[-1]).add_(grad)
+                else:
+                    column = self.program.unit_columns[leaves[buffer.key]]
+                    columns_of(units, column, grad.shape[-1]).add_(grad.sum((0, 1)))
+
     def _total(self, buffer: Buffer, offset: int, width: int) -> Hashable:
         """The sum of all stores into some columns."""
         terms = [self.make(node) for node in self._stores.get((buffer, offset), ())]
@@ -301,7 +328,7 @@ def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order:
 
 def _chunks(
     given: _Tensors, layout: Layout, size: int, downwards: bool
-) -> Iterator[tuple[slice, range, _Known]]:
+) -> Iterator[tuple[slice, range, _Hoisted]]:
     """Chunks of steps in execution order, and their hoisted values.
 
     Args:
@@ -315,9 +342,9 @@ def _chunks(
     for first in firsts[::-1] if downwards else firsts:
         chunk = slice(first, min(first + firsts.step, T))
         steps = range(chunk.stop - first)
-        known = _Known(given)
-        known |= {k: x[chunk] for k, x in given.items() if x.dim() == 3}
-        yield chunk, steps[::-1] if downwards else steps, known
+        hoisted = _Hoisted(given)
+        hoisted |= {k: x[chunk] for k, x in given.items() if x.dim() == 3}
+        yield chunk, steps[::-1] if downwards else steps, hoisted
 
 
 class _Loops:
@@ -348,17 +375,12 @@ class _Loops:
         zeros = (wx.new_zeros(layout.B, size) for size in step.state_sizes)
         carried = _named("state", enumerate(initial or zeros))
         size = max(step.state_sizes) * wx.element_size()
-        for chunk, steps, known in _chunks(given, layout, size, order.reverse):
-            for k, product in enumerate(step.products):
-                known["product", k] = wx.new_zeros(len(steps), layout.B, product.weight.rows)
-            for node, (leaf, addends) in code.sums.items():
-                known[node] = known[leaf]
-                for addend in addends:
-                    known[leaf].add_(known[addend])
-            known["out", 0] = out = wx.new_empty(len(steps), layout.B, sum(sizes))
-            known |= carried
-            carried = code.run(known, steps)
-            for whole, part in zip(outs, known.valid(out).split(sizes, -1), strict=True):
+        for chunk, steps, hoisted in _chunks(given, layout, size, order.reverse):
+            code.begin_products(hoisted, len(steps))
+            hoisted["out", 0] = out = wx.new_empty(len(steps), layout.B, sum(sizes))
+            hoisted |= carried
+            carried = code.run(hoisted, steps)
+            for whole, part in zip(outs, hoisted.valid(out).split(sizes, -1), strict=True):
                 whole[chunk].copy_(part)
         final = tuple(carried["state", p].clone() for p in range(len(step.state_sizes)))
         return y, final, Kept.from_list(program, kept) if save else None
@@ -381,7 +403,6 @@ class _Loops:
             k: dwx if k in program.shared else room(like, len(like), product.weight.rows)
             for k, product in enumerate(step.products)
         }
-        leaves = list(program.units)
         units = like.new_zeros(program.unit_size)
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
@@ -398,20 +419,13 @@ class _Loops:
         carried |= _named("carry", ((p, x) for p, x in enumerate(grad_final) if x is not None))
         widths = [node.width for node in code.out]
         size = max(step.state_sizes) * like.element_size()
-        for chunk, steps, known in _chunks(given, layout, size, not order.reverse):
-            known["grad_y", 0] = known.valid(known["grad_y", 0])
-            known["out", None] = out = like.new_empty(len(steps), B, sum(widths))
-            known |= carried
-            carried |= code.run(known, steps)
-            parts = known.valid(out).split(widths, -1)
-            for grad, places in zip(parts, code.out.values(), strict=True):
-                for buffer, offset in places:
-                    if buffer.kind == "dwx":
-                        columns_of(layout.by_step(dwx)[chunk], offset, grad.shape[-1]).add_(grad)
-                        continue
-                    leaf = leaves[buffer.key]
-                    unit = columns_of(units, program.unit_columns[leaf], grad.shape[-1])
-                    unit += grad.sum((0, 1))
+        for chunk, steps, hoisted in _chunks(given, layout, size, not order.reverse):
+            hoisted["grad_y", 0] = hoisted.valid(hoisted["grad_y", 0])
+            hoisted["out", None] = out = like.new_empty(len(steps), B, sum(widths))
+            hoisted |= carried
+            carried |= code.run(hoisted, steps)
+            parts = hoisted.valid(out).split(widths, -1)
+            code.add_gradients(parts, layout.by_step(dwx)[chunk], units)
         for whole in dz.values() if _VALID in given else ():
             layout.by_step(whole).masked_fill_(~given[_VALID], 0)
         states = range(len(zeros))
