@@ -1,7 +1,9 @@
-"""Hoisting of what depends on the input alone: computed by torch for all steps before the loop.
+"""Hoisting of what depends on the input alone: one call of torch for all steps, before the loop.
 
 A cell may multiply ``[x, h]`` inside its step. The input's products and reductions leave the loop,
-which then reads their results in place of the projected input.
+which then reads their results in place of the projected input. They have a row for each step, and
+are nodes of the traced step; ``prepared.py`` hoists what depends on parameters alone, which is the
+same at all steps and may be any operation of torch.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from seqnets.engine.settling import overlap
 
 @dataclass(frozen=True)
 class Ahead:
-    """A step split in two: what is hoisted, and the rest.
+    """A traced step, split into what is computed before the loop and the rest.
 
     Attributes:
         step: The whole step.
@@ -60,7 +62,7 @@ def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
     return Ahead(step, tuple(rest.columns), left.with_used_parameters())
 
 
-_MANY = 4
+_MANY = 4  # times as many units as are read: a product that only widens
 
 
 class _Rest:

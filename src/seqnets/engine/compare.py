@@ -32,8 +32,8 @@ _SPREADS = (
 )
 _WHERE = {
     1: "",
-    _LARGE: ", where numbers are large",
-    0: ", where numbers are 0 and buffers others",
+    _LARGE: " for large inputs",
+    0: " for small inputs, or other values of buffers",
 }
 
 
@@ -192,8 +192,9 @@ class _Trial:
         are_alike = _are_both_finite if scale == _LARGE else _are_near
         if not all(map(are_alike, own, traced)):
             raise Untraceable(
-                f"it gives something else than its operations on numbers{_WHERE[scale]}, so it "
-                f"reads what is none: a branch, a count of rows, whether gradients are on"
+                f"it gives something else than its recorded operations{_WHERE[scale]}, so it "
+                f"depends on more than tensors: a branch on their values, the number of rows, "
+                f"or whether gradients are on"
             )
         self._finite = all(part.isfinite().all() for part in own)
         if self._project or not self._finite:
@@ -216,7 +217,7 @@ class _Trial:
         if not isinstance(projected, Tensor):
             raise Untraceable(f"project gives {type(projected).__name__}, not a tensor")
         if projected.requires_grad:
-            raise Untraceable("it projects by a tensor that learns and is none of its parameters")
+            raise Untraceable("it projects by a trainable tensor that is none of its parameters")
         if watch.drew:
             return True, False
         with told_why(), torch.no_grad():

@@ -153,7 +153,7 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
         return Linear(parts, (a,), b, moves=a is step.graph.const(0))
     (a, minus, _), (turn, same, _) = forms
     if a is not same or step.graph.apply("neg", minus) is not turn:
-        raise Untraceable("two parts do more to each other than turn and scale")
+        raise Untraceable("two state parts do more to each other than rotate and scale")
     return Linear(parts, (a, turn), b)
 
 

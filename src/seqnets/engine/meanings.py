@@ -160,7 +160,7 @@ class Meanings(Watcher):
     def change(self, name: str, tensor: Tensor) -> None:
         """Invalidate the aliases of a tensor that is about to change in place."""
         if memory_of(tensor) in self._given:
-            raise Untraceable(f"aten.{name}: an operation in place on what others see")
+            raise Untraceable(f"aten.{name} changes in place a tensor that exists outside the step")
         for other in self.sharing(tensor):
             if other is not tensor and _overlap(tensor, other):
                 self._meaning[id(other)] = f"what aten.{name} changes in place under another name"

@@ -163,7 +163,7 @@ class Moving(Preparing):
         if not all(map(torch.equal, made(ones[-1:]), (part[-1:] for part in made(ones)))):
             raise reason
         if any(part.any() for part in made(0 * ones[:1])):
-            raise Untraceable(f"aten.{name} by a number other than 0")
+            raise Untraceable(f"aten.{name} that fills in a number other than 0")
         with self:
             matrices = made(torch.eye(whole.width, dtype=ones.dtype))
         for tensor, matrix in zip(listed(result), matrices, strict=True):
@@ -223,7 +223,7 @@ class Moving(Preparing):
         """``node @ matrix``, by a constant matrix (from, to)."""
         weight = self.matrix(matrix)
         if not isinstance(weight, Weight):  # a size is a multiple of the rows
-            raise Untraceable(f"{len(matrix)} numbers a row in other places")
+            raise Untraceable(f"moving {len(matrix)} numbers of each row to other places")
         return self.times(node, weight.transposed)
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:

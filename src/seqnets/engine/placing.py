@@ -55,7 +55,7 @@ class Placing(Moving):
         dim, size = dim % x.dim(), x.shape[dim]
         dtype = x.dtype if x.is_floating_point() else torch.float32
         if size * torch.finfo(dtype).eps > 2:
-            raise Untraceable(f"places among {size} units, which {dtype} cannot count")
+            raise Untraceable(f"indices among {size} units, which {dtype} cannot count")
         return torch.arange(size, dtype=dtype).view(-1, *[1] * (x.dim() - 1 - dim))
 
     def _first(self, x: Tensor, dim: int, free: Tensor | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class Placing(Moving):
         self, x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
     ) -> Any:
         if k > _FOUND:
-            raise Untraceable(f"aten.topk of {k} units, which are more than {_FOUND}")
+            raise Untraceable(f"aten.topk of {k} units, more than {_FOUND}")
         counted, rest, values = self._counted(x, dim), x if largest else -x, []
         free: Tensor | None = None
         for _ in range(k):
@@ -140,6 +140,7 @@ def _is_of_lines(name: str, args: tuple[Any, ...]) -> bool:
 
 def _few(index: Tensor, dim: int) -> list[Tensor]:
     """The indices along a dimension, one by one."""
-    if index.shape[dim] > _PLACES:
-        raise Untraceable(f"{index.shape[dim]} places in a row that depend on numbers")
+    many = index.shape[dim]
+    if many > _PLACES:
+        raise Untraceable(f"{many} data-dependent indices in a row, more than {_PLACES}")
     return list(index.split(1, dim))

@@ -1,8 +1,9 @@
-"""Hoisting of what depends on the parameters alone: run by torch once, before the loop.
+"""Hoisting of what depends on the parameters alone: run by torch once a call, before the loop.
 
-A masked, antisymmetric or factorised weight is loop-invariant. The recorder writes its operations
-into a ``Preparation``, and the step reads the result as one more parameter, whose gradient goes
-back to the cell's parameters through autograd.
+A masked, antisymmetric or factorised weight is the same at all steps. Any operation of torch may
+make it, so it is no node of the graph: the recorder writes its operations into a ``Preparation``,
+and the step reads the result as one more parameter, whose gradient goes back to the cell's
+parameters through autograd. ``ahead.py`` hoists what depends on the input alone.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _Found = dict[Any, Tensor]
 
 @dataclass(frozen=True)
 class _OwnGradient:
-    """The recorded backward pass of a custom autograd function of parameters alone.
+    """The recorded backward pass of a custom autograd function whose inputs are parameters.
 
     Attributes:
         calls: Its operations.

@@ -194,7 +194,8 @@ class Recorder(Meanings):
 
     def _check_shape(self, name: str, tensor: Tensor, node: Node) -> None:
         if node.width and self.units.count(tensor.shape) != node.width:
-            raise Untraceable(f"aten.{name} that makes {tuple(tensor.shape)} of rows of units")
+            shape = tuple(tensor.shape)
+            raise Untraceable(f"aten.{name} that combines rows of the batch, giving {shape}")
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, right = args[-2:]

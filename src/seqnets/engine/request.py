@@ -314,7 +314,7 @@ def refusal_of_one_operation(x: Tensor) -> str | None:
     if under_transform():
         return "it does not run under vmap, forward-mode or functional derivatives"
     if is_watched(x):
-        return "somebody watches torch's operations, and cannot look inside its loop"
+        return "something watches torch's operations, and cannot look inside its loop"
     return None
 
 

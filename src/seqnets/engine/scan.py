@@ -41,7 +41,7 @@ def refusal(request: Request) -> str | None:
     carried = linear_parts(request.program, request.cell.states)
     real = torch.float32, torch.float64
     if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in carried):
-        return f"two parts are one complex number, and {request.x.dtype} has none"
+        return f"two state parts form a complex number, and {request.x.dtype} has none"
     return None
 
 

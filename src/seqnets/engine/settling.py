@@ -3,6 +3,10 @@
 Recording leaves concatenations ("cat"), broadcasts ("spread") and reductions ("sum", "max") in the
 graph. Here they become products and reductions of the step, which are the only ways in which a unit
 of a loop reads other units.
+
+A node is lowered in one of two ways, after its operands: ``settled`` for units that each read their
+own number of it, ``_across`` for units that all read the same one. A broadcast changes from the
+first way to the second; a reduction's operand, and what must be computed once for all units, back.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Surrogates(Placing):
         """The node that recorded operations gave a tensor."""
         value = super().meaning_of(tensor)
         if not isinstance(value, Node):
-            raise Untraceable("a function of what is no row of units")
+            raise Untraceable("a custom function of something other than a row of units")
         return value
 
     def _input(self, function: Any, place: int) -> Tensor:
@@ -123,7 +123,7 @@ class Surrogates(Placing):
             leaf = getattr(function, "variable", None)
             if leaf is tensor or (function is tensor.grad_fn and place == tensor.output_nr):
                 return tensor
-        raise Untraceable("a function of a tensor from elsewhere")
+        raise Untraceable("a custom function of a tensor from elsewhere")
 
     def _factor(self, node: Node, of: Node) -> Node:
         """The factor of ``of`` in a node that is a multiple of it."""
