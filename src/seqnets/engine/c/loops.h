@@ -1,27 +1,27 @@
-/* What all printed loops share: products by packed weights, threads, and where these meet.
+/* What all printed loops share: products by packed weights, threads, and barriers.
  *
- * Rows of a batch are split among groups of threads, units of a stage among the threads of a group.
- * A thread that owns units owns them for all gates and all steps, so that its part of the weights
- * stays in its core's cache; after each stage the threads of a group meet, for each then reads
- * what all have written.
+ * The rows of a batch are split among groups of threads, the units of a stage among the threads of
+ * a group. A thread computes the same units for all gates and all steps, so that its part of the
+ * weights stays in its core's cache. After each stage the threads of a group wait for each other,
+ * since each of them then reads what all have written.
  */
 #include <sched.h>
 #include <stdatomic.h>
 
-#if SUMS > 12 /* two numbers a turn: a quarter faster at two or three rows; slower with fewer sums */
+#if SUMS > 12 /* a quarter faster at two or three rows, but slower with fewer registers */
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #else
 #define UNROLL_TWICE
 #endif
 
-/* The columns that a row is given in memory: whole vectors, and not a power of two, for rows that
- * far apart would fall into the same lines of a cache. */
+/* The distance of two rows of n numbers in the workspace: whole vectors, and not a power of two,
+ * since rows at such distances compete for the same cache lines. */
 #define ROW(n) (((n) + LANES - 1) / LANES * LANES + LANES)
 
-/* How many products of one column of vectors run side by side: enough to hide what one takes. */
+/* Partial sums of each column of vectors: enough independent ones to hide an addition's latency. */
 #define SPLIT(vectors) ((vectors) >= 6 ? 1 : (vectors) >= 3 ? 2 : (vectors) == 2 ? 4 : 8)
 
-/* R rows of K numbers, `stride` apart, times a panel of V vectors of columns: R x V vectors. */
+/* The product (R, V vectors) of R rows of K numbers, `stride` apart, and a panel (K, V vectors). */
 #define PRODUCT(V, R)                                                                            \
     static __attribute__((noinline)) void product_##V##_##R(                                     \
         const real *a, long stride, const real *w, long K, real *z) {                            \
@@ -56,7 +56,7 @@
 
 typedef void (*Product)(const real *, long, const real *, long, real *);
 
-/* A panel of a weight (blocks * width, K): its rows become columns, block by block. */
+/* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block. */
 static void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
                       real *panel) {
     for (int g = 0; g < blocks; g++)
@@ -68,7 +68,7 @@ static void pack_rows(const real *w, long K, long width, int blocks, int vectors
         }
 }
 
-/* A panel of a weight (K, width) as it stands. */
+/* Pack a panel of a weight (K, width), not transposed. */
 static void pack_columns(const real *w, long K, long width, int vectors, long unit, real *panel) {
     for (long k = 0; k < K; k++)
         for (int v = 0; v < vectors; v++) {
@@ -78,11 +78,12 @@ static void pack_columns(const real *w, long K, long width, int vectors, long un
         }
 }
 
-/* The most rows of a batch at once, and the most rows of a panel that are picked one by one. */
+/* The most rows of a tile, and the most rows of a panel that are selected one by one. */
 enum { TALLEST = 12, FEW = 128 };
 
-/* What is kept of a panel: how many rows, the first of them, and if others lie between them, where
- * each one was; then the first is -1. In numbers, as scratch memory is counted. */
+/* The size of a list of the rows that are kept of a panel of K rows: their count, then the first
+ * row, if they are adjacent, or else -1 and the index of each. Counted in reals, as all scratch
+ * memory is. */
 #define KEPT(K) (2 + (K))
 
 static inline int all_zeros(const real *row, long vectors) {
@@ -92,8 +93,9 @@ static inline int all_zeros(const real *row, long vectors) {
     return v_sum(total) == 0;
 }
 
-/* Move the rows of a panel that are not all zeros to its beginning: the others add nothing, so that
- * a matrix of blocks, or one that only moves units, costs what it moves. */
+/* Move the rows of a panel that are not all zeros to its beginning. The others add nothing to a
+ * product, so that a block-diagonal matrix, or one that only moves units, is not multiplied as if
+ * it were dense. */
 static void keep_rows(real *panel, long K, long wide, int32_t *kept) {
     const long size = wide * LANES;
     int32_t *places = kept + 2;
@@ -111,7 +113,7 @@ static void keep_rows(real *panel, long K, long wide, int32_t *kept) {
     kept[0] = (int32_t)many, kept[1] = -1;
 }
 
-/* Rows of numbers times a panel of a few rows, whose places lie apart. */
+/* The product of rows of numbers and a panel of which a few rows are kept that are not adjacent. */
 static __attribute__((noinline)) void times_few(Product product, const real *a, long stride,
                                                 long rows, const real *panel, long many,
                                                 const int32_t *places, real *z) {
@@ -121,7 +123,7 @@ static __attribute__((noinline)) void times_few(Product product, const real *a, 
     product(few, FEW, panel, many, z);
 }
 
-/* Rows of numbers times what is kept of a panel. */
+/* The product of rows of numbers and the kept rows of a panel. */
 INLINE void times_panel(Product product, const real *a, long stride, long rows, const real *panel,
                         const int32_t *kept, real *z) {
     const long many = kept[0], first = kept[1];
@@ -135,8 +137,8 @@ INLINE long panels(long width, int vectors) {
     return (width + vectors * LANES - 1) / (vectors * LANES);
 }
 
-/* Rows of a tile, where so many are left: in tiles of about the same height. GCC's code for four
- * rows is a fifth slower than for three or five. */
+/* Rows of the next tile when `left` rows are left: tiles have about the same height. GCC's code for
+ * four rows is a fifth slower than for three or five. */
 INLINE long tile(long left, long most) {
     const long tiles = (left + most - 1) / most, rows = (left + tiles - 1) / tiles;
     return rows == 4 && left > 4 && most > 4 ? 5 : rows;
@@ -152,7 +154,7 @@ static inline real row_sum(const real *row, long width) {
     return v_sum(total);
 }
 
-/* The largest number of a row; NaN if there is one. */
+/* The maximum of a row; NaN if the row has one. */
 static inline real row_max(const real *row, long width) {
     vec many = v_set(row[0]);
     long u = 0;
@@ -170,7 +172,7 @@ static inline void copy_row(real *to, const real *from, long n) {
         memset(to, 0, (size_t)n * sizeof(real));
 }
 
-/* A place where threads wait for each other: at first awake, then letting others run. */
+/* A barrier: threads wait for each other, spinning at first, then yielding the processor. */
 typedef struct {
     _Alignas(64) atomic_long arrived;
     _Alignas(64) atomic_long turn;
@@ -196,7 +198,7 @@ static void meet(Meeting *place, long threads) {
 
 enum { MOST_GROUPS = 64 };
 
-/* What one thread does: rows first ... last - 1, and of each stage's panels its share. */
+/* The share of one thread: rows first ... last - 1, and part `unit` of `units` of the panels. */
 typedef struct {
     long thread, threads, group, first, last, unit, units;
     Meeting *all, *own;
@@ -204,7 +206,7 @@ typedef struct {
 
 INLINE long share_of(long n, long part, long parts) { return n * part / parts; }
 
-/* The threads of a call; a caller that has one already, or no OpenMP, gets one thread. */
+/* The threads of a call: one thread without OpenMP, or where the caller is in a team already. */
 typedef struct {
     const void *call;
     long rows, threads, row_groups;
@@ -222,6 +224,6 @@ static Share share(Team *team) {
     s.first = share_of(team->rows, s.group, groups);
     s.last = share_of(team->rows, s.group + 1, groups);
     s.all = &team->all;
-    s.own = s.units > 1 ? &team->groups[s.group] : 0; /* who is alone meets nobody */
+    s.own = s.units > 1 ? &team->groups[s.group] : 0; /* a thread alone needs no barrier */
     return s;
 }

@@ -1,26 +1,26 @@
-/* A product of two matrices: c (m, n) = a (m, k) b (k, n) + bias, of whatever strides.
+/* A product of two matrices: c (m, n) = a (m, k) b (k, n) + bias, of any strides.
  *
- * Each thread has rows of its own. It packs a block of b that stays in its second cache, and takes
- * a's rows past it, a tile at a time: the tile's sums stay in registers. Every sum goes from the
- * first number to the last, whatever m is and however many threads there are.
+ * Each thread computes rows of its own. It packs a block of b that stays in its second-level cache,
+ * and multiplies its rows of a by it, a tile at a time: the tile's sums stay in registers. Every
+ * sum is taken from the first term to the last, whatever m and the number of threads are.
  */
 enum {
     VECTORS = SUMS > 12 ? 4 : 2, /* of a panel of b */
     ROWS = SUMS / VECTORS,       /* of a tile: as many sums as the registers hold */
     TALL = 8 * ROWS,             /* rows of a that are packed together */
-    DEEP = 256,                  /* numbers of a sum, and */
-    WIDE = 8 * VECTORS * LANES   /* columns, of the block of b */
+    DEEP = 256,                  /* rows of a block of b: terms of a sum */
+    WIDE = 8 * VECTORS * LANES   /* columns of a block of b */
 };
 
 typedef struct {
     int64_t m, n, k;
     const real *a;
-    int64_t a_row, a_column; /* distances of neighbours */
+    int64_t a_row, a_column; /* strides */
     const real *b;
     int64_t b_row, b_column;
     real *c;
     int64_t c_row;
-    const real *bias; /* (n), or nothing */
+    const real *bias; /* (n), or null */
     real *scratch;
     int64_t threads;
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
@@ -33,19 +33,19 @@ EXPORT const int64_t scratch_of_a_thread = DEEP * (WIDE + TALL);
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 
-/* n lines of k numbers side by side, `width` apart; what is left of the width is not touched. */
+/* Pack n lines of k numbers as columns of rows that are `width` wide; the rest is not written. */
 static void pack(const real *from, long across, long along, long n, long k, long width, real *to) {
     if (across == 1)
         for (long i = 0; i < k; i++)
             memcpy(to + i * width, from + i * along, (size_t)n * sizeof(real));
     else
-        for (long first = 0; first < k; first += LANES) /* so few that they stay in the cache */
+        for (long first = 0; first < k; first += LANES) /* few enough to stay in the cache */
             for (long line = 0; line < n; line++)
                 for (long i = first; i < least(first + LANES, k); i++)
                     to[i * width + line] = from[line * across + i * along];
 }
 
-/* A tile of a times a packed panel of b, whose lines are `vectors` long. */
+/* The product of a tile of a and a packed panel of b, whose rows are `vectors` wide. */
 INLINE void tile(const real *a, long row, long column, const real *b, long k, const int vectors,
                  vec *z) {
     vec sum[ROWS][VECTORS];
@@ -63,7 +63,7 @@ INLINE void tile(const real *a, long row, long column, const real *b, long k, co
         UNROLL for (int v = 0; v < vectors; v++) z[r * vectors + v] = sum[r][v];
 }
 
-/* The same for rows that are packed side by side, or lie `row` apart as they were. */
+/* The same for rows of a that are packed, or that are in place at a stride of `row`. */
 INLINE void either_tile(const real *a, long row, int packed, const real *b, long k,
                         const int vectors, vec *z) {
     if (packed)
@@ -82,7 +82,7 @@ static __attribute__((noinline)) void multiply_tile(const real *a, long row, int
     }
 }
 
-/* The sums of a tile into c, or onto what is there; `left` of its columns are there. */
+/* Store the sums of a tile in c, or add them `onto` what is there. */
 static void put(const Product *p, const vec *z, long vectors, long row, long rows, long column,
                 int onto) {
     for (long r = 0; r < rows; r++)
@@ -95,7 +95,7 @@ static void put(const Product *p, const vec *z, long vectors, long row, long row
         }
 }
 
-/* A block of b that begins at a number and a column, times rows of a. */
+/* Multiply rows of a by the block of b that begins at row i and a column. */
 static void multiply_block(const Product *p, long first, long last, long i, long column, real *room) {
     real *const block = room, *const strip = room + DEEP * WIDE;
     const long k = least(DEEP, p->k - i), n = least(WIDE, p->n - column), panel = VECTORS * LANES;

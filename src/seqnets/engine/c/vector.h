@@ -1,12 +1,12 @@
 /* Vectors of real numbers, and mathematics on them.
  *
- * Written in the vector extensions that GCC and clang share, for the widest unit the compiler is
- * told of; where x86 has an instruction that they cannot say, it stands under an #ifdef. A real is
- * a double if SEQNETS_DOUBLE is defined, else a float. Booleans are the numbers 1 and 0. NaN comes
- * out where NaN went in, but for comparisons and v_sign, as in torch.
+ * Written in the vector extensions that GCC and clang share, for the widest vectors that the
+ * compiler may use. Instructions of x86 that these extensions lack are under an #ifdef. A real is a
+ * double if SEQNETS_DOUBLE is defined, else a float. Booleans are the numbers 1 and 0. NaN gives
+ * NaN, as in torch, except in comparisons and v_sign.
  *
- * The polynomials are Chebyshev interpolants; the errors given are theirs, with coefficients
- * rounded, relative to the function that they are part of.
+ * The polynomials are Chebyshev interpolants. The errors given are those of the polynomials with
+ * rounded coefficients, relative to the function that they are part of.
  */
 #include <math.h>
 #include <stdint.h>
@@ -28,7 +28,8 @@ typedef long long word;
 #define EXP2_LOW -1076          /* 2^x is 0 below */
 #define EXP2_HIGH 1025          /* and infinite above */
 
-/* Constants in parts, the first ones short: their products with integers that occur are exact. */
+/* Constants as sums, whose first terms have few bits: multiplied by the integers that occur, these
+ * are exact. */
 static const real LN2[] = {0x1.62e42fefa4p-1, -1.7239444525614835e-13};
 static const real HALF_PI[] = {0x1.921fb544p0, 0x1.0b4611a6p-34, 2.0222662487959506e-21};
 static const real QUARTER_PI[] = {0x1.921fb54442d18p-1, 3.061616997868383e-17};
@@ -91,8 +92,8 @@ static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437
 #define VECTOR_BYTES 16
 #endif
 
-/* Vectors of sums that stay in registers. Of 32, ARM has one for each factor, which AVX-512 reads
- * from memory. */
+/* Vectors of sums that fit in registers beside the factors. ARM needs registers for all factors;
+ * AVX-512, which has 32 registers too, reads some from memory. */
 #ifdef __AVX512F__
 #define SUMS 24
 #elif defined __aarch64__
@@ -102,7 +103,7 @@ static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437
 #endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
-#ifdef __clang__ /* which passes over what is said to GCC */
+#ifdef __clang__ /* it ignores GCC's pragma */
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 64")
@@ -175,7 +176,7 @@ INLINE ivec v_first(int n) {
 }
 #endif
 
-/* The first n lanes; the others are 0, and their memory is not touched. */
+/* Load the first n lanes; the others are 0, and their memory is not read. */
 INLINE vec v_load_n(const real *p, int n) {
     if (n == LANES) return v_load(p);
 #ifdef __AVX__
@@ -232,7 +233,7 @@ INLINE vec v_eq(vec a, vec b) { return v_truth(a == b); }
 INLINE vec v_ne(vec a, vec b) { return v_truth(a != b); }
 INLINE vec v_where(vec c, vec a, vec b) { return v_pick(c != 0, a, b); }
 
-/* b where one of them is NaN. */
+/* The larger of both; b if either is NaN. */
 INLINE vec v_upper(vec a, vec b) {
 #ifdef __SSE2__
     return X86(max)(a, b X86_ALL(b));
@@ -280,7 +281,7 @@ INLINE vec v_sqrt(vec x) {
 
 INLINE vec v_rsqrt(vec x) { return 1 / v_sqrt(x); }
 
-/* Half to even: ROUND is odd, and the next number is not. */
+/* Rounds half to even: ROUND is odd, so ROUND + 1 is even. */
 INLINE vec v_round(vec x) {
     return v_pick(v_abs(x) < (real)(1ull << (MANTISSA - 1)), x + (ROUND + 1) - (ROUND + 1), x);
 }
@@ -290,7 +291,7 @@ INLINE vec v_floor(vec x) {
     return n - v_gt(n, x);
 }
 
-/* What is left of a without whole b, with the sign of b, as torch has it. */
+/* The remainder of a / b with the sign of b, as in torch. */
 INLINE vec v_remainder(vec a, vec b) {
     vec r = a, n = v_floor(a / b);
     ivec near = {0};
@@ -310,7 +311,7 @@ INLINE vec v_remainder(vec a, vec b) {
 
 /* Functions. */
 
-/* c[0] + c[1] x + ...: Horner's rule, on even and odd powers apart, which waits half as long. */
+/* c[0] + c[1] x + ... by Horner's rule for even and odd powers apart, which halves the latency. */
 INLINE vec v_polynomial(const real *c, int n, vec x, vec x2) {
     vec a = v_set(c[n - 1]), b = v_set(c[n - 2]);
     for (int k = n - 3; k >= 0; k--) {
@@ -323,7 +324,7 @@ INLINE vec v_polynomial(const real *c, int n, vec x, vec x2) {
 
 #define POLYNOMIAL(c, x, x2) v_polynomial(c, sizeof(c) / sizeof(*(c)), x, x2)
 
-/* 2^n for a whole n whose power is a number, not denormal; 0 for the n below, infinity above. */
+/* 2^n for an integer n whose power is normal; 0 for the next n below, infinity for that above. */
 INLINE vec v_pow2(vec n) { return (vec)((ivec)(n + ROUND) << MANTISSA); }
 
 /* x = n ln 2 + r: returns e^r - 1. */
@@ -333,7 +334,7 @@ INLINE vec v_expm1_rest(vec x, vec *n) {
     return r2 * POLYNOMIAL(EXPM1, r, r2) + r;
 }
 
-/* 2^n p for a whole n and a p near 1. */
+/* 2^n p for an integer n and p near 1. */
 INLINE vec v_scaled(vec p, vec n) {
 #ifdef __AVX512F__
     return X86(scalef)(p, n X86_ALL(n));
@@ -354,13 +355,13 @@ INLINE vec v_exp2(vec x) {
     return v_scaled(r2 * POLYNOMIAL(EXPM1, r, r2) + r + 1, n);
 }
 
-/* Twice half of it, so that it overflows no sooner than it must. */
+/* Computed as twice its half, so that it overflows only where e^x - 1 does. */
 INLINE vec v_expm1(vec x) {
     vec n, p = v_expm1_rest(v_clamp(x, -SIGMOID_HIGH, EXP_HIGH), &n), s = v_pow2(n - 1);
     return 2 * (s * p + (s - (real)0.5));
 }
 
-/* e^|x| / 8, which is a number where half of it is, and the eighth of 1 less. */
+/* e^|x| / 8, which is finite wherever e^|x| / 2 is, and in `less` (e^|x| - 1) / 8. */
 INLINE vec v_eighth_exp(vec x, vec *less) {
     vec n, p = v_expm1_rest(v_clamp(v_abs(x), 0, EXP_HIGH + 1), &n), s = v_pow2(n - 3);
     *less = s * p + (s - (real)0.125);
@@ -383,8 +384,8 @@ INLINE vec v_sigmoid(vec x) {
     return e / (e + 1);
 }
 
-/* e / (e + 2), e = e^2|x| - 1; from half on as 1 - 2 / (e + 2), whose last digit is right: a
- * gradient has 1 - tanh^2 in it, and there is little left of that. */
+/* e / (e + 2) with e = e^2|x| - 1; from tanh = 1/2 on as 1 - 2 / (e + 2), which is right to the
+ * last digit: the gradient is 1 - tanh^2, in which most digits cancel. */
 INLINE vec v_tanh(vec x) {
     vec a = v_abs(x);
     vec n, p = v_expm1_rest(v_clamp(a + a, 0, SIGMOID_HIGH), &n), s = v_pow2(n);
@@ -409,7 +410,7 @@ INLINE vec v_log(vec x) {
     return v_pick(x == (real)INFINITY, x, y);
 }
 
-/* What 1 + x lost comes back. */
+/* Corrected for what rounding lost in 1 + x. */
 INLINE vec v_log1p(vec x) {
     vec y = x + 1, lost = (x - (y - 1)) / y;
     return v_log(y) + v_pick(lost == lost, lost, v_set(0));
@@ -429,7 +430,7 @@ INLINE vec v_shifted_sin(vec x, int quarter) {
     vec r = x - n * HALF_PI[0] - n * HALF_PI[1] - n * HALF_PI[2], r2 = r * r, r4 = r2 * r2;
     vec sine = r + r * r2 * POLYNOMIAL(SIN, r2, r4);
     vec cosine = 1 - (r2 * (real)0.5 - r4 * POLYNOMIAL(COS, r2, r4));
-    ivec turn = (ivec)shifted + 1 + quarter; /* ROUND ends in -1, to the modulus of 4 */
+    ivec turn = (ivec)shifted + 1 + quarter; /* ROUND ends in -1, modulo 4 */
     vec y = v_pick((turn & 1) != 0, cosine, sine);
     y = (vec)((ivec)y ^ ((turn & 2) << (8 * sizeof(word) - 2)));
     int far = v_sum(v_truth(v_abs(x) > TRIG_HIGH)) != 0;
@@ -439,7 +440,7 @@ INLINE vec v_shifted_sin(vec x, int quarter) {
 INLINE vec v_sin(vec x) { return v_shifted_sin(x, 0); }
 INLINE vec v_cos(vec x) { return v_shifted_sin(x, 1); }
 
-#define FAR (real)1e17 /* x^2 + 1 is x^2 above, and x^2 a number */
+#define FAR (real)1e17 /* above, x^2 + 1 rounds to x^2; below, x^2 is finite */
 
 INLINE vec v_asinh(vec x) {
     vec a = v_abs(x);
@@ -455,7 +456,7 @@ INLINE vec v_acosh(vec x) {
     return v_pick(far, y + (real)0.69314718055994531, y);
 }
 
-/* The angle of (x, y), y >= 0: that of a point turned back by eighths of a circle. */
+/* The angle of (x, y), y >= 0: eighths of a circle, and what is left when these are turned back. */
 INLINE vec v_angle(vec y, vec x) {
     vec b = v_abs(x);
     ivec half = y > b * (real)0.41421356237309503, whole = y > b * (real)2.4142135623730949;
@@ -468,7 +469,7 @@ INLINE vec v_angle(vec y, vec x) {
 
 INLINE vec v_atan(vec x) { return v_signed(v_angle(v_abs(x), v_set(1)), x); }
 
-/* Of two infinities or zeros no quotient is a number. */
+/* The quotient of two infinities, or of two zeros, is NaN: both operands become 1, or 0 and 1. */
 INLINE vec v_atan2(vec y, vec x) {
     vec a = v_abs(y), b = v_abs(x), scale = v_pick(v_upper(a, b) > FAR, v_set(0.25), v_set(1));
     ivec same = a == b;
