@@ -152,10 +152,10 @@ def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
     """Define the functions of a source, which Triton and tracebacks find in ``linecache``."""
     file = f"<seqnets kernels {abs(hash(source)):x}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    known = {name: value for name, value in vars(library).items() if not name.startswith("_")}
-    known |= {"triton": triton, "tl": tl, "__name__": library.__name__}
-    exec(compile(source, file, "exec"), known)  # text that was printed in this process
-    return {name: known[name] for name in names}
+    scope = {name: value for name, value in vars(library).items() if not name.startswith("_")}
+    scope |= {"triton": triton, "tl": tl, "__name__": library.__name__}
+    exec(compile(source, file, "exec"), scope)  # text that was printed in this process
+    return {name: scope[name] for name in names}
 
 
 def _again_in_steps(run: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -183,25 +183,25 @@ class TritonLoops:
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode
         self._passes: dict[tuple[Program, str, Tiles], Pass] = {}
-        self._known: dict[Any, Pass] = {}  # by all that determines the tiles
+        self._ready: dict[Any, Pass] = {}  # by all that determines the tiles
 
     def tiles(self, program: Program, name: str, like: Tensor, B: int) -> Tiles:
         """The tiles of a pass over B rows, for a tensor's dtype and device."""
         parts = 2 if precision(like) == "tf32x3" else 1  # of each float32 operand
         size = parts * like.element_size()
         tiles = choose(program, name, B, size, device_of(like), self.mode)
-        known = self._passes.get((program, name, tiles))
-        if known is not None and known.too_large:
+        printed = self._passes.get((program, name, tiles))
+        if printed is not None and printed.too_large:
             return choose(program, name, B, size, device_of(like), "step")
         return tiles
 
     def pass_(self, program: Program, name: str, like: Tensor, B: int) -> Pass:
         """A pass, printed on first use."""
         key = program, name, B, like.dtype, precision(like), like.device
-        known = self._known.get(key)
-        if known is None or known.too_large:
-            known = self._known[key] = self._pass(program, name, self.tiles(program, name, like, B))
-        return known
+        ready = self._ready.get(key)
+        if ready is None or ready.too_large:
+            ready = self._ready[key] = self._pass(program, name, self.tiles(program, name, like, B))
+        return ready
 
     def _pass(self, program: Program, name: str, tiles: Tiles) -> Pass:
         key = program, name, tiles
@@ -319,15 +319,8 @@ class TritonLoops:
         buffers |= parameter_buffers(program, parameters)
         if grad_y is not None:
             buffers["grad_y"] = grad_y.contiguous()
-        final = [None if grad is None else grad.contiguous() for grad in grad_final]
-        if steps:
-            carries = [_float(like, 2, B, size) for size in step.state_sizes]
-            for carry, grad in zip(carries, final, strict=True):
-                carry[0] = 0 if grad is None else grad
-            buffers |= numbered("carries", carries)
-            buffers["dcross"] = _float(like, B, max(1, program.crossing))
-        else:
-            buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final)}
+        incoming = _carries if steps else _final_gradients
+        buffers |= incoming(program, like, B, grad_final)
         buffers |= {
             f"grad_sum_{k}": _float(like, B, reduction.width)
             for k, reduction in enumerate(step.reductions)
@@ -361,6 +354,25 @@ class TritonLoops:
         except OutOfResources:
             run.too_large = True
             raise
+
+
+def _final_gradients(
+    program: Program, like: Tensor, B: int, grad_final: Sequence[Tensor | None]
+) -> _Buffers:
+    """Buffers of the gradients of the final state."""
+    parts = enumerate(grad_final)
+    return {f"grad_final_{p}": None if grad is None else grad.contiguous() for p, grad in parts}
+
+
+def _carries(
+    program: Program, like: Tensor, B: int, grad_final: Sequence[Tensor | None]
+) -> _Buffers:
+    """Buffers through which launches of mode "step" pass gradients on, with those of the end."""
+    carries = [_float(like, 2, B, size) for size in program.step.state_sizes]
+    for carry, grad in zip(carries, grad_final, strict=True):
+        carry[0] = 0 if grad is None else grad
+    crossing = _float(like, B, max(1, program.crossing))
+    return {**numbered("carries", carries), "dcross": crossing}
 
 
 def _room_for_a_step(program: Program, wx: Tensor, B: int) -> dict[str, Tensor]:
