@@ -90,7 +90,7 @@ def class_of(node):
 
 
 def accepted(cls):
-    """The arguments of a class, and of what its ``**kwargs`` go to: a base, the encoder or its stack."""
+    """The arguments of a class and of what its ``**kwargs`` go to: a base, encoder or stack."""
     if not inspect.isclass(cls):
         return set(inspect.signature(cls).parameters)
     names = set()

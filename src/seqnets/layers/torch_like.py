@@ -189,13 +189,18 @@ class TorchLike(TorchBase):
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             state = tuple(part.index_select(1, sort) for part in state)
-        data, state = self._run_packed(packed.data, sizes, state)
+        data, sizes, state = self._run_packed(packed.data, sizes, state)
         if unsort is not None:
             state = tuple(part.index_select(1, unsort) for part in state)
         return PackedSequence(data, sizes, sort, unsort), self._as_torch(state)
 
-    def _run_packed(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _run_packed(
+        self, data: Tensor, sizes: Tensor, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
         """Run over packed rows, (N, I), without padding where it would change results or cost much.
+
+        Returns the rows, how many have each step, and the state. In a trace rows that were padded
+        and packed again bring their sizes with them, since an export takes the two as a pair.
 
         Args:
             data: All rows' first steps, then all second steps and so on, (N, I).
@@ -206,13 +211,15 @@ class TorchLike(TorchBase):
         if not tracing and sizes[-1] == sizes[0]:  # all rows are equally long
             x = data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
             y, state = self._run(x, state, None)
-            return y.transpose(0, 1).flatten(0, 1), state
+            return y.transpose(0, 1).flatten(0, 1), sizes, state
         if not tracing and (is_ragged(sizes) or (self.training and self.dropout)):
             # torch.nn draws its dropout masks without padding, too
-            return self._in_dtype(data, *self._run_rows(data, sizes, state))
+            y, state = self._in_dtype(data, *self._run_rows(data, sizes, state))
+            return y, sizes, state
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)
         y, state = self._in_dtype(x, *self._run(x, state, lengths))
-        return pack_padded_sequence(y, lengths, batch_first=True).data, state
+        packed = pack_padded_sequence(y, lengths, batch_first=True)
+        return packed.data, packed.batch_sizes, state
 
     def _in_dtype(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
         """Outputs of packed sequences in the dtype of torch.nn's LSTM under autocast on a CPU.
