@@ -230,6 +230,16 @@ def test_a_name_of_a_file_is_taken_as_it_stands(name, seqnets, tmp_path):
     assert done.out == quoted.out
 
 
+def test_a_folder_of_configurations_may_have_a_space_in_its_name(seqnets, tmp_path):
+    option = tmp_path / "my conf" / "experiment" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("# @package _global_\nseed: 1234567\n")
+
+    done = seqnets("train", "--config-dir=my conf", "experiment=mine", "--cfg", "job")
+
+    assert "seed: 1234567" in done.out
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["list"], ["train", "--cfg", "job"], ["generate", "-h"]])
 def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):

@@ -15,7 +15,7 @@ from seqnets.cli.names import override
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""
 
-_LITERAL = re.compile(r"""[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
+_LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
 
 
