@@ -224,7 +224,7 @@ def test_a_job_that_diverges_is_the_worst_to_an_optimising_sweeper(
     [
         (["hydra.sweeper.direction=minimize"], "is minimize, expected maximize"),
         (["hydra.sweeper.direction=odd"], "hydra/sweeper: the direction is odd"),
-        (["~callbacks.checkpoints", "trainer.limit_val_batches=0"], "no figure of the valid"),
+        (["~callbacks.checkpoints", "trainer.limit_val_batches=0"], "has no validation score"),
     ],
 )
 def test_an_optimising_sweeper_that_cannot_go_on_says_why(arguments, told, seqnets, optimising):

@@ -60,6 +60,7 @@ def test_a_description_holds_plain_values_only():
         "counts": {"train": 90, "val": 5, "test": 5},
         "vocabulary": ["<unk>", "ab"],
         "labels": None,
+        "class_counts": None,
     }
 
 

@@ -132,7 +132,7 @@ class SequenceModule(LightningModule):
 
     def _mean_so_far(self, loss: Tensor) -> Tensor:
         """The mean of the losses of an optimizer step's batches up to this one."""
-        if self.trainer.accumulate_grad_batches == 1:
+        if self._trainer is None or self.trainer.accumulate_grad_batches == 1:
             return loss
         self._accumulated.append(loss)
         return torch.stack(self._accumulated).mean()
