@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ torch.set_num_threads(1)  # sizes are small, and pytest-xdist's workers share th
 
 # Keras and JAX log through absl, whose handler would close pytest's stream once Hydra logs.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what tests and libraries are made of stays: each collection need not look at it
 
 
 @pytest.fixture(autouse=True)

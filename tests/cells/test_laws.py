@@ -17,7 +17,7 @@ def test_cell_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4), input_size=width(cell_cls, 3, 4))
 
 
-@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
 def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4, bias=False), input_size=width(cell_cls, 3, 4))
 
