@@ -120,6 +120,18 @@ def test_a_part_is_scanned_after_those_it_depends_on():
     assert [linear.parts for linear in carried] == [(1,), (0,)]
 
 
+class CancellingCell(LinearCell):
+    """A state that is subtracted from itself, before a function and in a factor."""
+
+    def step(self, wx, state):
+        (h,) = state
+        return (torch.tanh(wx + h - h) + (0.5 + h - h) * h,)
+
+
+def test_a_state_that_cancels_out_does_not_count():
+    assert check_backend(CancellingCell(3, 4), "scan", steps=(1, 5)) == {}
+
+
 def test_a_part_that_only_passes_on_is_not_scanned():
     carried = linear_parts(program_of(QRNNCell(I, H)), QRNNCell.states)
 

@@ -212,18 +212,19 @@ class _Split:
     def _split(self, node: Node) -> tuple[Node, ...]:
         forms = [self.of(arg) for arg in node.args]
         linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
+        rest = [form[-1] for form in forms]  # the operands without leaves that cancel out
         if not any(linear):
-            return self._without(node)
+            return self._without(self._apply(node.op, *rest) if rest else node)
         if node.op in ("neg", "add", "sub"):
             return tuple(self._apply(node.op, *terms) for terms in zip(*forms, strict=True))
         if node.op == "mul" and not all(linear):
             form, by = (0, 1) if linear[0] else (1, 0)
-            return tuple(self._scaled("mul", term, node.args[by]) for term in forms[form])
+            return tuple(self._scaled("mul", term, rest[by]) for term in forms[form])
         if node.op == "div" and not linear[1]:
-            return tuple(self._scaled("div", term, node.args[1]) for term in forms[0])
+            return tuple(self._scaled("div", term, rest[1]) for term in forms[0])
         if node.op == "where" and not linear[0]:
             pairs = zip(*forms[1:], strict=True)
-            return tuple(self._chosen(node.args[0], *pair) for pair in pairs)
+            return tuple(self._chosen(rest[0], *pair) for pair in pairs)
         raise Untraceable(f"{node.op} of '{self._name}'")
 
     def _scaled(self, op: str, term: Node, by: Node) -> Node:
