@@ -523,11 +523,27 @@ def test_a_state_that_becomes_a_constant_is_named():
         trace_step(with_row(lambda h, row: torch.zeros_like(h)))
 
 
-def test_a_product_of_a_constant_is_named():
-    step, _ = trace_step(with_row(lambda h, row: F.linear(torch.ones_like(h), row).expand_as(h)))
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, row: F.linear(torch.ones_like(h), row.T @ row) + h,
+        lambda h, row: torch.cat([row.mean().expand(len(h), 1), h[:, 1:]], -1),
+        lambda h, row: h * torch.cat([torch.ones_like(h), h], -1).tanh().sum(-1, keepdim=True),
+        lambda h, row: h * torch.cat([torch.ones_like(h), h], -1).softmax(-1)[:, :H] + row,
+        lambda h, row: row * h.softmax(-1)[:, :1] + h.softmax(-1),
+    ],
+    ids=["multiplied", "moved", "summed", "in a softmax", "one unit of a softmax"],
+)
+def test_numbers_that_are_the_same_for_all_rows_and_units_take_part(function):
+    cell = with_row(function).double()
+    x = torch.randn(B, 3, H, dtype=torch.float64, requires_grad=True)
 
-    with pytest.raises(Untraceable, match="a product of what is the same for all rows and units"):
-        make_program(step)
+    found = []
+    for backend in ("eager", "reference"):
+        y, _ = unroll(cell, x, backend=backend)
+        found.append((y, *torch.autograd.grad(y.sin().sum(), (x, cell.row), allow_unused=True)))
+
+    torch.testing.assert_close(*found)
 
 
 def test_neither_inputs_nor_parts_are_taken_for_rows():

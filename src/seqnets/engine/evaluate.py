@@ -84,7 +84,8 @@ def values_of(
     def leaf(node: Node) -> Tensor:
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "reduction":
-            return reduced(step.reductions[key].op, values[step.reductions[key].value])
+            value, op = step.reductions[key].value, step.reductions[key].op
+            return reduced(op, values[value].expand(*wx.shape[:-1], value.width))
         if source == "product":
             return columns_of(product(key), offset, node.width)
         if source == "parameter":

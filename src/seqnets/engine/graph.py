@@ -167,6 +167,8 @@ class Graph:
             raise Untraceable(f"{op} of {' and '.join(map(str, sorted(widths)))} units")
         if len(widths) > 1:
             args = tuple(arg if arg.width != 1 else self.spread(arg, width) for arg in args)
+        if width and not any(number_of(arg).width for arg in args):
+            return self.spread(self.apply(op, *map(number_of, args)), width)
         if any(arg.op == "cat" for arg in args):
             return self.cat(
                 *(
@@ -365,6 +367,11 @@ def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
         ends.update(accumulate(piece.width for piece in pieces))
     cuts = sorted(ends | {0})
     return [(low, high - low) for low, high in pairwise(cuts)]
+
+
+def number_of(node: Node) -> Node:
+    """The number that a node broadcasts, if it is the same for all rows; else the node."""
+    return node.args[0] if node.op == "spread" and not node.args[0].width else node
 
 
 def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:

@@ -58,7 +58,7 @@ class Meanings(Watcher):
         super().__init__()
         self.graph = graph
         self.units = Units(graph, rows)
-        self._shapes: dict[str, torch.Size] = {}  # of parameters
+        self._parameters: dict[str, Tensor] = {}
         self._meaning: dict[int, Any] = {}
         self._alive: dict[int, Tensor] = {}  # ids are unique only among live objects
         self._given: set[int] = set()  # storages that exist before the step
@@ -77,7 +77,7 @@ class Meanings(Watcher):
 
     def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
         """Register a parameter; with ``scalar``, one of a single number is shared by all units."""
-        self._shapes[name] = tensor.shape
+        self._parameters[name] = tensor
         if tensor.dim() == 2:
             self.give(tensor, Weight(name, 0, *tensor.shape))
         elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
@@ -117,7 +117,7 @@ class Meanings(Watcher):
         if isinstance(meaning, Node):
             return meaning
         if isinstance(meaning, Weight) and meaning.rows == 1 and not meaning.turned:
-            first = meaning.offset * self._shapes[meaning.name][1] + meaning.first
+            first = meaning.offset * self._parameters[meaning.name].shape[1] + meaning.first
             columns = Columns("parameter", meaning.name, first)
             return self._leaf(columns, meaning.columns, value.dtype == torch.bool)
         raise Untraceable(f"arithmetic with {described(value, meaning)}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from seqnets.engine.graph import Graph, Node, Untraceable, Weight
+from seqnets.engine.graph import Graph, Node, Untraceable, Weight, number_of
 from seqnets.engine.meanings import memory_of
 from seqnets.engine.pointwise import FILLS
 from seqnets.engine.recorder import POINTWISE, Recorder
@@ -283,13 +283,22 @@ class Preparing(Recorder):
         """Let the step read a tensor that depends on parameters alone as one more parameter."""
         if tensor.is_complex():
             raise Untraceable(f"arithmetic in {tensor.dtype}")
-        name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._shapes)
+        name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._parameters)
         self._made[name] = tensor, self._keys[id(tensor)]
         known = memory_of(tensor) in self._given
         self.name_parameter(tensor, name, scalar=self._scalar)
         if not known:  # it may still change in place
             self._given.remove(memory_of(tensor))
         return super().meaning_of(tensor)
+
+    def times_piece(self, node: Node, weight: Weight) -> Node:
+        """As in ``Recorder``; a number for all rows multiplies the sums of the weight's rows."""
+        number = number_of(node)
+        if number.width:
+            return super().times_piece(node, weight)
+        with self:
+            sums = weight.of(self._parameters[weight.name]).sum(1)
+        return self.graph.apply("mul", number, self.node(sums))
 
     def detached(self, node: Node) -> Node:
         """A node whose gradient is zero: here the step itself calls ``detach``."""

@@ -362,8 +362,6 @@ class _Planner:
     def _width(self, n: int) -> int:
         nodes = [*self.roots, *self.crossing()]
         widths = {node.width for node in nodes if node.width and self.place(node) == n}
-        if not widths:
-            raise Untraceable("a product of what is the same for all rows and units")
         if len(widths) != 1:
             raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
         (width,) = widths

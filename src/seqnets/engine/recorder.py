@@ -218,14 +218,16 @@ class Recorder(Meanings):
         """``node @ weight.T``: one product for each piece of a concatenation, summed."""
         pieces, terms, first = node.args if node.op == "cat" else (node,), [], 0
         for piece in pieces:
-            part = weight.part(1, first, piece.width)
-            product = Product(piece, part)
-            if product not in self.products:
-                self.products.append(product)
-            columns = Columns("product", self.products.index(product))
-            terms.append(self.graph.leaf(columns, part.rows))
+            terms.append(self.times_piece(piece, weight.part(1, first, piece.width)))
             first += piece.width
         return self.graph.fold("sum", terms)
+
+    def times_piece(self, node: Node, weight: Weight) -> Node:
+        """``node @ weight.T`` of a node that is no concatenation."""
+        product = Product(node, weight)
+        if product not in self.products:
+            self.products.append(product)
+        return self.graph.leaf(Columns("product", self.products.index(product)), weight.rows)
 
 
 _FAMILIES: dict[str, Callable[[Recorder, Operation], Any]] = {

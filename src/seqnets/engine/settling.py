@@ -127,7 +127,7 @@ class Settler:
 
     def _reduced(self, value: Node, op: str, width: int) -> Node:
         if value.width == width == 1:
-            return value
+            return value if op == "sum" else self.graph.apply("detach", value)
         place = _place(Reduction(value, op, width), self.reductions)
         return self.graph.leaf(Columns("reduction", place), width)
 

@@ -74,10 +74,10 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
     written, widths = [], cell.state_sizes
     for name, part, size in zip(cell.states, after, widths, strict=True):
         node = recorder.node(part)
-        if not node.width:
-            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
         if node.op == "cat":
             node = recorder.times(node, recorder.identity(size))
+        if not node.width:
+            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
         written.append(recorder.graph.spread(node, size))
     settler = Settler(recorder.graph, recorder.products, written, widths, recorder.identity)
     nodes = tuple(map(settler.settled, written))
