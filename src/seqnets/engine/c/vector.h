@@ -121,18 +121,19 @@ typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
 #define X86_JOIN(before, type, after) X86_PASTE(before, type, after)
 #define X86_PASTE(before, type, after) before##type##after
 
-#if defined __clang__ && defined __AVX512F__
+#ifdef __clang__
 #include <immintrin.h>
+#endif
+
+#if defined __clang__ && defined __AVX512F__
 #define X86(name) X86_JOIN(_mm512_##name##_, X86_TYPE, )
 #define X86_LOAD(p, mask) X86(maskz_loadu)(mask, p)
 #define X86_STORE(p, mask, x) X86(mask_storeu)(p, mask, x)
 #elif defined __clang__ && defined __AVX__
-#include <immintrin.h>
 #define X86(name) X86_JOIN(_mm256_##name##_, X86_TYPE, )
 #define X86_LOAD(p, mask) X86(maskload)(p, (__m256i)(mask))
 #define X86_STORE(p, mask, x) X86(maskstore)(p, (__m256i)(mask), x)
 #elif defined __clang__
-#include <immintrin.h>
 #define X86(name) X86_JOIN(_mm_##name##_, X86_TYPE, )
 #elif defined __AVX512F__
 #define X86(name) X86_JOIN(__builtin_ia32_##name, X86_TYPE, 512_mask)
