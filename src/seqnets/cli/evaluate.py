@@ -59,10 +59,10 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         data = load_data(module, options, path)
         with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
             figures = _score(trainer, module, data, options["part"])
-    rivals = data.baselines() if options["part"] == "test" else {}
+    baselines = data.baselines() if options["part"] == "test" else {}
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
-        terminal().print(report.figures_table(what, figures, module.objective, rivals))
+        terminal().print(report.figures_table(what, figures, module.objective, baselines))
     return 0
 
 

@@ -200,11 +200,11 @@ def _sample(sample: Mapping[str, str]) -> Table:
 
 
 def _baselines(data: DataModule, objective: Objective) -> RenderableType:
-    rivals = report.in_metric(objective, data.baselines())
-    if not rivals:
+    baselines = report.in_metric(objective, data.baselines())
+    if not baselines:
         return "none"
     table = _grid("", "")
-    for name, value in rivals.items():
+    for name, value in baselines.items():
         table.add_row(name, rounded(value))
     return table
 

@@ -30,7 +30,7 @@ def figures_table(
     what: str,
     figures: Mapping[str, float],
     objective: Objective,
-    rivals: Mapping[str, float],
+    baselines: Mapping[str, float],
     published: Mapping[str, Any] | None = None,
 ) -> Table:
     """Return a table of metrics, compared with baselines in the main metric.
@@ -39,12 +39,12 @@ def figures_table(
         what: What was scored, such as "the test part".
         figures: Metrics by name.
         objective: Defines the main metric and its mode.
-        rivals: A dataset's ``baselines()``: bits per token for language models, otherwise in the
+        baselines: A dataset's ``baselines()``: bits per token for language models, otherwise in the
             main metric.
         published: A published score: its "source", "metric" and "value".
     """
     metric = objective.metric
-    reached = in_metric(objective, rivals)
+    reached = in_metric(objective, baselines)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
     table = Table(title=f"Figures of {what}")
@@ -64,7 +64,7 @@ def figures_table(
     return table
 
 
-def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, float]:
+def in_metric(objective: Objective, baselines: Mapping[str, float]) -> dict[str, float]:
     """Convert a dataset's ``baselines()`` to the main metric: bits become perplexity.
 
     The accuracies of a classifier's baselines tell nothing of F1.
@@ -72,8 +72,8 @@ def in_metric(objective: Objective, rivals: Mapping[str, float]) -> dict[str, fl
     if isinstance(objective, Classification) and objective.metric != "accuracy":
         return {}
     if objective.metric != "perplexity":
-        return dict(rivals)
-    return {name: math.pow(2, value) for name, value in rivals.items()}
+        return dict(baselines)
+    return {name: math.pow(2, value) for name, value in baselines.items()}
 
 
 def show(console: Console, title: str, text: str) -> None:
