@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -12,6 +13,7 @@ HEAVY = ["lightning", "hydra", "omegaconf", "torchmetrics", "tensorboard", "matp
 HEAVY += ["keras", "jax", "flax", "onnx", "onnxruntime"]
 
 
+@cache
 def loaded_by(statement):
     script = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run(
@@ -24,12 +26,10 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
     assert not loaded_by("import seqnets") & (set(HEAVY) - loaded_by("import torch"))
 
 
-@pytest.mark.parametrize(
-    "part",
-    ["seqnets.models", "seqnets.testing", "seqnets.benchmarking", "seqnets.conversion"],
-)
-def test_models_laws_benchmarks_and_conversion_need_only_torch(part):
-    assert not loaded_by(f"import {part}") & (set(HEAVY) - loaded_by("import torch"))
+def test_models_laws_benchmarks_and_conversion_need_only_torch():
+    parts = "seqnets.models, seqnets.testing, seqnets.benchmarking, seqnets.conversion"
+
+    assert not loaded_by(f"import {parts}") & (set(HEAVY) - loaded_by("import torch"))
 
 
 def test_every_part_is_there_once_seqnets_is_imported():

@@ -1,7 +1,5 @@
 """Every cell that seqnets exports, found automatically so that none can be forgotten."""
 
-import pytest
-
 from seqnets import cells
 from seqnets.cells.convolutional import ConvolutionalCell
 
@@ -32,12 +30,6 @@ ONE_OF_EACH_KIND = (
     cells.RecurrentHighwayCell,  # several updates a step
     cells.SLSTMCell,  # weights by heads, four states
 )
-
-
-def mostly_slow(values, quick=ONE_OF_EACH_KIND):
-    """The values of a parameter, all but the quick ones marked slow."""
-    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
-
 
 PROJECTING = [cell for cell in FINAL_CELLS if getattr(cell, "projects", False)]
 

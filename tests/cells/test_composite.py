@@ -25,8 +25,7 @@ from seqnets.cells import (
 )
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.testing import check_backend, check_cell, check_layer, one_unit
-
-from .final import mostly_slow
+from tests.slow import mostly_slow
 
 B, T, I, H = 3, 7, 3, 4
 COMPOSITES = {

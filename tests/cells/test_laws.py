@@ -5,8 +5,9 @@ import pytest
 from seqnets.cells import GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell, RNNCell
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.testing import check_cell, check_layer
+from tests.slow import mostly_slow
 
-from .final import FINAL_CELLS, PROJECTING, mostly_slow, sized, width
+from .final import FINAL_CELLS, ONE_OF_EACH_KIND, PROJECTING, sized, width
 
 QUICK = (GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell)
 BOTH_WAYS = ("chunks", "steps", "causality")
@@ -17,7 +18,7 @@ def test_cell_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4), input_size=width(cell_cls, 3, 4))
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
 def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
     check_cell(partial(cell_cls, hidden_size=4, bias=False), input_size=width(cell_cls, 3, 4))
 

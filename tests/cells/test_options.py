@@ -40,8 +40,9 @@ from seqnets.cells import (
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional
 from seqnets.testing import check_backend, check_cell, check_layer, one_unit, step
+from tests.slow import mostly_slow
 
-from .final import FINAL_CELLS, mostly_slow, sized, width
+from .final import FINAL_CELLS, sized, width
 
 OPTIONS = {
     "input dropout": partial(InputDropout, p=0.3),

@@ -11,8 +11,9 @@ from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
 from seqnets.testing import check_layer
+from tests.slow import mostly_slow
 
-from .final import FINAL_CELLS, GENERIC, mostly_slow, sized, width
+from .final import FINAL_CELLS, GENERIC, ONE_OF_EACH_KIND, sized, width
 
 FORGETFUL = [cell for cell in FINAL_CELLS if hasattr(sized(cell, 3, 4), "forget_bias")]
 
@@ -223,7 +224,9 @@ def test_a_parameter_of_another_dtype_or_device_is_refused(kind, error):
 
 
 @pytest.mark.parametrize("parametrization", [weight_norm, orthogonal])
-@pytest.mark.parametrize("cell_cls", mostly_slow([c for c in GENERIC if c.recurrent]))
+@pytest.mark.parametrize(
+    "cell_cls", mostly_slow([c for c in GENERIC if c.recurrent], ONE_OF_EACH_KIND)
+)
 def test_parametrized_recurrent_weights_learn_through_a_layer(cell_cls, parametrization):
     layer = Recurrent(sized(cell_cls, 3, 4))
     parametrization(layer.cell, "weight_hh")

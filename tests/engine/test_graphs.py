@@ -17,8 +17,9 @@ from seqnets.cells import (
     RNNCell,
 )
 from seqnets.models import SequenceClassifier
-from tests.cells.final import FINAL_CELLS, mostly_slow, sized
+from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.cells.test_options import with_all
+from tests.slow import mostly_slow
 
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
 
@@ -28,7 +29,7 @@ def _forget():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
 def test_compile_makes_one_graph_of_a_cell(cell_cls):
     layer = Recurrent(sized(cell_cls, 3, 5))
     x = torch.randn(2, 6, layer.input_size)
@@ -46,7 +47,7 @@ def test_compile_makes_one_graph_of_a_step_of_several_updates():
     torch.testing.assert_close(compiled(x), layer(x))
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
 def test_export_keeps_batch_and_time_open_where_the_cell_is_one_operator(cell_cls):
     cell = sized(cell_cls, 3, 5)
     x = torch.randn(2, 6, cell.input_size)

@@ -11,8 +11,9 @@ import seqnets
 from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
-from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, mostly_slow, sized
+from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.engine.user_cells import USER_CELLS, BareCell
+from tests.slow import mostly_slow
 
 B, T, I, H = 3, 9, 5, 20
 

@@ -7,7 +7,8 @@ from seqnets.cells import GRUCell, LSTMCell, Zoneout
 from seqnets.errors import ConfigError
 from seqnets.models import BahdanauAttention, LuongAttention, SequenceToSequence
 from seqnets.typing import END, IGNORE
-from tests.cells.final import TRACED_CELLS, mostly_slow
+from tests.cells.final import ONE_OF_EACH_KIND, TRACED_CELLS
+from tests.slow import mostly_slow
 
 X = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 0, 0], [3, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
@@ -52,7 +53,7 @@ def test_a_known_target_is_read_at_once_as_it_is_step_by_step(attention, feed):
         torch.testing.assert_close(weights, torch.stack(looked, 1))
 
 
-@pytest.mark.parametrize("cell", mostly_slow(TRACED_CELLS))
+@pytest.mark.parametrize("cell", mostly_slow(TRACED_CELLS, ONE_OF_EACH_KIND))
 def test_any_cell_reads_and_writes(cell):
     model = small(cell).eval()
 

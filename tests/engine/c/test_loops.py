@@ -27,7 +27,7 @@ from seqnets.engine.request import make_request
 from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
-from tests.cells.final import TRACED_CELLS, mostly_slow, sized
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.user_cells import (
     USER_CELLS,
     AttentiveCell,
@@ -40,6 +40,7 @@ from tests.engine.user_cells import (
     NormedCell,
     ZoneoutCell,
 )
+from tests.slow import mostly_slow
 
 try:
     compiler.compiler()

@@ -29,8 +29,9 @@ from seqnets.engine.triton import access
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.backend import VARIANTS
-from tests.cells.final import TRACED_CELLS, mostly_slow, sized
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.user_cells import USER_CELLS
+from tests.slow import mostly_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy's
 

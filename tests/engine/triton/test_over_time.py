@@ -24,9 +24,10 @@ from seqnets.engine.plans import program_of
 from seqnets.engine.request import Request, make_request
 from seqnets.engine.triton import access, tiles
 from seqnets.testing import check_backend
-from tests.cells.final import TRACED_CELLS, mostly_slow, sized
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.triton.test_loops import ALL_AT_ONCE, FLOAT32
 from tests.engine.user_cells import CascadeCell, LeakyCell, SelectiveCell
+from tests.slow import mostly_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy's
 

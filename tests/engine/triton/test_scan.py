@@ -12,8 +12,8 @@ from seqnets.engine import scan
 from seqnets.engine.triton import access, tiles
 from seqnets.engine.triton import scan as kernels
 from seqnets.testing import check_backend
-from tests.cells.final import mostly_slow
 from tests.engine.test_scan import loop
+from tests.slow import mostly_slow
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: torch.float64, torch.complex64: torch.complex128}
