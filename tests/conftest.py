@@ -30,6 +30,13 @@ def _same_random_numbers():
 
 
 @pytest.fixture
+def plain_loop(monkeypatch):
+    """Let "auto" choose between torch's kernels and the plain loop, so that nothing is compiled."""
+    order = ("native", "reference")
+    monkeypatch.setattr("seqnets.engine.dispatch.preference", lambda request: order)
+
+
+@pytest.fixture
 def shared_data():
     """The folder of real data next to the project; it is not part of the repository."""
     if not SHARED.is_dir():

@@ -69,7 +69,8 @@ def test_it_obeys_the_laws_of_recurrence(name, cell_cls, bias):
     check_cell(lambda input_size: COMPOSITES[name](cell_cls(input_size, H, bias=bias)))
 
 
-@pytest.mark.parametrize("name", mostly_slow(QUICK, quick=["dilated"]))
+@pytest.mark.usefixtures("plain_loop")
+@pytest.mark.parametrize("name", QUICK)
 def test_layers_of_it_obey_the_laws_of_recurrence(name):
     make = partial(optioned, cell=GRUCell, options=[COMPOSITES[name]])
 

@@ -9,6 +9,8 @@ from tests.slow import mostly_slow
 
 from .final import FINAL_CELLS, ONE_OF_EACH_KIND, PROJECTING, sized, width
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 QUICK = (GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell)
 BOTH_WAYS = ("chunks", "steps", "causality")
 

@@ -104,7 +104,7 @@ def test_all_options_that_apply_to_a_cell_go_together(cell_cls):
     )
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, QUICK))
+@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, (MinGRUCell, SLSTMCell)))
 def test_all_options_that_apply_to_a_cell_run_inside_the_loops(cell_cls):
     cell = with_all(sized(cell_cls, 3, 5))
     if not traceable(sized(cell_cls, 3, 5)):
@@ -129,6 +129,7 @@ def test_every_option_over_every_cell_obeys_the_laws_and_runs_inside_the_loops(c
         check_backend(cell, "c", steps=(1, 4), dtypes=(torch.float64,))
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_is_off_in_evaluation_and_draws_nothing(option):
     torch.manual_seed(0)
@@ -188,6 +189,7 @@ def test_gradients_of_samples_under_one_mask_are_those_of_each_alone(option):
     torch.testing.assert_close(together, torch.stack([seeded(slope_of(cell), row) for row in x]))
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction():
     make = partial(
         optioned, cell=LSTMCell, options=[LayerNorm, partial(Zoneout, p=0.2), LearnedState]
@@ -200,6 +202,7 @@ def test_a_network_of_optioned_cells_obeys_the_laws_in_every_layer_and_direction
     )
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_an_optioned_network_is_copied_pickled_and_loaded():
     make = partial(optioned, cell=GRUCell, options=[partial(RecurrentDropout, p=0.2), LayerNorm])
     net, x = DeepRNN(make, 3, 4, num_layers=2).eval(), torch.randn(2, 5, 3)

@@ -26,6 +26,8 @@ from seqnets.testing import check_backend, check_cell, one_unit, step
 
 from .plain import after, numbers, times, total
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 LEARNED = "parametrizations.weight_hh.original"
 WRAPPED = {
     "LSTM": lambda *sizes: Clockwork(LSTMCell(*sizes)),

@@ -13,6 +13,8 @@ from seqnets.testing import check_backend, check_cell, one_unit, step
 
 from .plain import sigmoid
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 XS = (2.0, -0.7, 0.4)
 ONE = {"w": (0.5,), "u": (0.7,), "b": (0.1,), "d": (-0.3,)}
 HEADS = {"weight_head": (0.8, -0.6, 0.9, 0.35), "bias_head": (0.2, 0.15, -0.4, 0.55)}

@@ -13,6 +13,8 @@ from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 from tests.conversion.conftest import drawn, inputs, network, outputs
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 REASON = "needs onnx and ONNX Runtime: pip install 'seqnets[convert]'"
 onnx = pytest.importorskip("onnx", reason=REASON)
 runtime = pytest.importorskip("onnxruntime", reason=REASON)

@@ -15,6 +15,8 @@ from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Reversed
 from seqnets.models import SequenceTagger
 from tests.conversion.conftest import drawn, inputs, network, outputs
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 TWINS = [
     (cells.LSTMCell, nn.LSTM, {}),
     (cells.LSTMCell, nn.LSTM, {"proj_size": 2}),

@@ -26,6 +26,8 @@ from seqnets.errors import ConfigError, ShapeError
 from seqnets.models import LanguageModel, SequenceClassifier, SequenceTagger
 from seqnets.testing import check_layer
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 B, T, I, H = 3, 7, 4, 5
 LENGTHS = torch.tensor([7, 0, 4])
 BOTH_WAYS = ("chunks", "steps", "causality")  # the future is known

@@ -11,6 +11,8 @@ from seqnets import TorchLike, TorchLikeCell
 from seqnets.errors import ConfigError
 from tests.cells.final import FINAL_CELLS, PROJECTING, sized, width
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 
 def module_of(cell, base):
     name = cell.__name__ if base is TorchLikeCell else cell.__name__.removesuffix("Cell")

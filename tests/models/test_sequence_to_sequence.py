@@ -10,6 +10,8 @@ from seqnets.typing import END, IGNORE
 from tests.cells.final import ONE_OF_EACH_KIND, TRACED_CELLS
 from tests.slow import mostly_slow
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 X = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 0, 0], [3, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
 Y = torch.tensor([[2, 3, 1, END], [5, END, IGNORE, IGNORE], [1, 1, END, IGNORE]])

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from seqnets.errors import CheckpointError
 from seqnets.training import callbacks
 from seqnets.training.callbacks import StopOnSignal
+from tests.slow import mostly_slow
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
 
@@ -75,7 +76,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 4, 7, 10, 13])
+@pytest.mark.parametrize("step", mostly_slow([1, 4, 7, 10, 13], quick=[1, 7, 13]))
 @pytest.mark.parametrize("task", TASKS)
 def test_stopped_by_a_signal_and_resumed_ends_with_the_same_weights(task, step, tmp_path):
     make_data, make_module, options = TASKS[task]

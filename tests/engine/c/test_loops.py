@@ -59,7 +59,7 @@ SPLITS = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3)]
 @pytest.mark.parametrize("hidden_size", mostly_slow([1, 17], quick=[17]))
 @pytest.mark.parametrize("cell_cls", TRACED_CELLS)
 def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, hidden_size):
-    assert check_backend(sized(cell_cls, 3, hidden_size), "c", steps=(1, 2, 33)) == {}
+    assert check_backend(sized(cell_cls, 3, hidden_size), "c", steps=(1, 17)) == {}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_cell_agrees_with_the_reference_at_every_width_and_time(cell_cls, 
 @pytest.mark.parametrize("cell_cls", USER_CELLS)
 def test_a_users_cell_agrees_with_the_reference_with_no_other_edit(cell_cls, hidden_size):
     cell = cell_cls(3, hidden_size)
-    assert check_backend(cell, "c", steps=(1, 2, 33), dtypes=(torch.float64,)) == {}
+    assert check_backend(cell, "c", steps=(1, 17), dtypes=(torch.float64,)) == {}
 
 
 @pytest.mark.parametrize("options", OPTIONS)

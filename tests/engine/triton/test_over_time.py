@@ -60,7 +60,7 @@ def test_every_linear_cell_agrees_with_the_reference(cell_cls):
     check(cell_cls(3, 5) if cell_cls is LeakyCell else sized(cell_cls, 3, 5))
 
 
-@pytest.mark.parametrize("T", [1, 5])
+@pytest.mark.parametrize("T", mostly_slow([1, 5], quick=[5]))
 def test_requests_of_all_kinds_agree_with_the_reference(T):
     assert check_backend(MinGRUCell(3, 5), "triton", steps=(T,), dtypes=FLOAT32) == {}
 

@@ -88,7 +88,7 @@ def test_kernels_are_the_loop_and_its_gradients(steps, dtype, reverse):
 
 @pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("dtype", EXACT)
-@pytest.mark.parametrize(("B", "H"), [(1, 1), (3, 17), (2, 70)])
+@pytest.mark.parametrize(("B", "H"), [(1, 1), (3, 17), pytest.param(2, 70, marks=pytest.mark.slow)])
 def test_rows_and_units_may_be_any(B, H, dtype):
     a, b, first, grad = numbers(B, 9, H, dtype)
 
