@@ -1,4 +1,4 @@
-"""Stacks with torch.nn's interface run by one call of torch's kernels, where that is faster."""
+"""Modules with torch.nn's interface run by one call of torch's kernels, where that is faster."""
 
 import copy
 import sys
@@ -7,9 +7,12 @@ import pytest
 import torch
 
 import seqnets
+from seqnets.cells import GRUCell
 from seqnets.engine import native, runs, stack
 
 B, T, I, H = 2, 5, 3, 4
+KINDS = {"LSTM": 5, "GRU": 3, "RNN": 5}
+"""Modules, and steps that are few for them."""
 SHAPES = [
     {"num_layers": 2},
     {"bidirectional": True},
@@ -41,10 +44,10 @@ def one_by_one(monkeypatch):
     return run
 
 
-def pair(**options):
+def pair(kind="LSTM", **options):
     torch.manual_seed(0)
-    theirs = torch.nn.LSTM(I, H, **options)
-    ours = seqnets.LSTM(I, H, **options)
+    theirs = getattr(torch.nn, kind)(I, H, **options)
+    ours = getattr(seqnets, kind)(I, H, **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -52,18 +55,22 @@ def pair(**options):
 def results(module, x, state):
     torch.manual_seed(1)
     y, after = module(x, state)
+    after = after if isinstance(after, tuple) else (after,)
     total = y.square().sum() + sum(part.sin().sum() for part in after)
-    return y, *after, *torch.autograd.grad(total, (x, *(state or ()), *module.parameters()))
+    before = () if state is None else state if isinstance(state, tuple) else (state,)
+    return y, *after, *torch.autograd.grad(total, (x, *before, *module.parameters()))
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["from zeros", "from a state"])
 @pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_a_small_stack_is_one_call_with_torchs_numbers(options, given, calls):
-    theirs, ours = pair(**options)
-    x = torch.randn(B, T, I, requires_grad=True)
-    rows = B if options.get("batch_first") else T
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_stack_is_one_call_with_torchs_numbers(kind, options, given, calls):
+    theirs, ours = pair(kind, **options)
+    first = options.get("batch_first", False)
+    x = torch.randn(*((B, KINDS[kind]) if first else (KINDS[kind], B)), I, requires_grad=True)
     cells = len(ours.bound_cells())
-    state = tuple(torch.randn(cells, rows, H, requires_grad=True) for _ in range(2))
+    h, c = (torch.randn(cells, B, H, requires_grad=True) for _ in range(2))
+    state = (h, c) if kind == "LSTM" else h
 
     for _ in range(2):  # the second is a call like the one before
         for a, b in zip(
@@ -75,19 +82,21 @@ def test_a_small_stack_is_one_call_with_torchs_numbers(options, given, calls):
     assert calls == [cells, cells]
 
 
-@pytest.mark.parametrize("options", SHAPES[:3], ids=str)
-def test_its_second_derivatives_are_those_of_the_layers(options, one_by_one):
-    _, ours = pair(**options)
-    x = torch.randn(B, T, I, requires_grad=True)
+@pytest.mark.parametrize("options", [{}, *SHAPES[:3]], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_second_derivatives_are_those_of_the_layers(kind, options, one_by_one):
+    _, ours = pair(kind, **options | {"batch_first": False})
+    x = torch.randn(KINDS[kind], B, I, requires_grad=True)
     found = []
     for run in (lambda: ours(x), lambda: one_by_one(ours, x)):
-        y, (h, c) = run()
-        total = y.pow(3).sum() + h.exp().sum() + c.sin().sum()
+        y, after = run()
+        after = after if isinstance(after, tuple) else (after,)
+        total = y.pow(3).sum() + sum(part.exp().sum() for part in after)
         slopes = torch.autograd.grad(total, (x, *ours.parameters()), create_graph=True)
         penalty = sum(slope.square().sum() for slope in slopes)
         found.append((*slopes, *torch.autograd.grad(penalty, (x, *ours.parameters()))))
 
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_that_do_not_learn_stay_as_they_are_under_second_derivatives():
@@ -138,13 +147,44 @@ def test_changes_of_a_layer_apply_to_the_next_call(change, one_by_one):
     torch.testing.assert_close(y, one_by_one(ours, x)[0])
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["from zeros", "from a state"])
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_a_layer_that_torchs_kernel_ran_is_one_call_from_then_on(kind, given, calls, monkeypatch):
+    theirs, ours = pair(kind)
+    x, h = torch.randn(1, B, I, requires_grad=True), torch.randn(1, B, H, requires_grad=True)
+    state = h if given else None
+    first = results(ours, x, state)
+    unrolled = []
+    torch_like = sys.modules["seqnets.layers.torch_like"]
+    unroll = torch_like.unroll
+    monkeypatch.setattr(
+        torch_like, "unroll", lambda *args, **kw: unrolled.append(args) or unroll(*args, **kw)
+    )
+
+    second = results(ours, x, state)
+
+    assert (calls, unrolled) == ([1, 1], [])
+    for a, b, c in zip(first, second, results(theirs, x, state), strict=True):
+        torch.testing.assert_close((a, b), (c, c), rtol=0, atol=0)
+
+
+def test_a_layer_with_more_steps_than_its_last_call_is_decided_anew():
+    _, ours = pair("GRU")
+    ours(torch.randn(1, B, I)), ours(torch.randn(1, B, I))
+    before = runs.copy()
+
+    ours(torch.randn(100, B, I))
+
+    assert "native" not in runs - before
+
+
 def test_larger_stacks_and_other_cells_run_layer_by_layer(calls):
     stacks = [
         (seqnets.LSTM(I, stack._FEW_UNITS + 1, 2), torch.randn(T, B, I)),
         (seqnets.LSTM(I, H, 2), torch.randn(stack._FEW_NUMBERS // (B * H) + 1, B, I)),
         (seqnets.LSTM(I, H, 2).double(), torch.randn(T, B, I).double()),
         (seqnets.LSTM(I, H, 2, proj_size=2), torch.randn(T, B, I)),
-        (seqnets.GRU(I, H, 2), torch.randn(T, B, I)),
+        (seqnets.GRU(I, H, 2), torch.randn(stack._FEW_STEPS[GRUCell][True] + 1, B, I)),
         (seqnets.PeepholeLSTM(I, H, 2), torch.randn(T, B, I)),
     ]
     for module, x in stacks:

@@ -40,17 +40,14 @@ def is_plain(x: Tensor) -> bool:
 def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
     """A key of all that the checks of a call and the choice of a backend depend on.
 
-    None if they may depend on more, or may fail: under a compiler, autocast or function
-    transforms, for cells with hooks or modules inside, and where a parameter's shape is not the
-    cell's or its dtype or device is not the input's.
+    None if they may depend on more, or may fail: for cells with hooks or modules inside, and where
+    a parameter's shape is not the cell's or its dtype or device is not the input's.
 
     Args:
         cell: The recurrence.
-        x: Inputs, (B, T, I).
+        x: Inputs, (B, T, I), for which ``is_plain`` holds.
         options: The call's other arguments.
     """
-    if not is_plain(x):
-        return None
     shapes: Any = getattr(cell, "parameter_shapes", None)
     if not shapes or cell._modules or cell._buffers or cell._forward_pre_hooks:
         return None
@@ -72,6 +69,12 @@ def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
         torch._C._get_cudnn_allow_tf32(),
         class_changes(),
     )
+
+
+def last_backend(cell: Cell) -> str | None:
+    """The backend of the cell's last call of any kind, if that is remembered."""
+    last = _last.get(cell.origin)
+    return last[1] if last else None
 
 
 def backend_of(cell: Cell, kind: _Kind | None) -> str | None:

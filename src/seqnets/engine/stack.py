@@ -1,6 +1,6 @@
-"""A stack of layers by one call of torch's kernels, as torch.nn runs its own modules.
+"""A module's layers by one call of torch's kernels, as torch.nn runs its own modules.
 
-Where units and steps are few, Python between the layers takes longer than the layers themselves.
+Where units and steps are few, Python around the layers takes longer than the layers themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from seqnets.cells import Cell, GatedCell, LSTMCell
+from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, recent
 from seqnets.engine.dispatch import choose, runs
 from seqnets.engine.request import make_request
@@ -21,14 +21,24 @@ from seqnets.typing import State
 _last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
 """Per cell of a first layer: the kind of the stack's last call, and whether it was one call."""
 
-_FEW_UNITS, _FEW_NUMBERS = 64, 10_000
-"""On a CPU one call for all layers is faster up to here: units, and rows * steps * units."""
+_FEW_UNITS = 64
+_FEW_NUMBERS = 10_000
+_FEW_STEPS: dict[type[GatedCell], dict[bool, int]] = {
+    GRUCell: {False: 5, True: 3},
+    RNNCell: {False: 15, True: 7},
+}
+"""On a CPU one call for all layers of a stack is faster up to here.
+
+Units; rows * steps * units of an LSTM; and steps of the others, without and with gradients.
+"""
 
 
 def run_layers(
     cells: Sequence[GatedCell], x: Tensor, state: State | None, *, directions: int, dropout: float
 ) -> tuple[Tensor, State] | None:
-    """Run a stack of layers by one call of torch's kernels; None if layers run one by one.
+    """Run a module's layers by one call of torch's kernels; None if they run one by one.
+
+    A single layer runs so if torch's kernel ran its last call.
 
     Args:
         cells: One per layer and direction; of two directions, the second runs backwards.
@@ -41,9 +51,11 @@ def run_layers(
         Outputs (B, T, D*H), and the state after the last step of each layer and direction, each
         (L*D, B, H).
     """
-    if len(cells) == 1 or not recent.is_plain(x):
+    if not recent.is_plain(x):
         return None
     first = cells[0].origin
+    if len(cells) == 1 and recent.last_backend(first) != native.name:
+        return None
     known, as_one = _last.get(first, (None, False))
     if not as_one and known is not None and known == _size(x, dropout):
         return None
@@ -73,22 +85,25 @@ def _kinds(
     """All that the choice depends on; None if it may depend on more, or the state is invalid."""
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
-    kinds = [recent.kind_of(cell, x, dropout > 0) for cell in cells]
-    return None if None in kinds or any(map(native.has_equation, cells)) else kinds
+    kinds = []
+    for cell in cells:
+        kind = recent.kind_of(cell, x, dropout > 0)
+        if kind is None or native.has_equation(cell):
+            return None
+        kinds.append(kind)
+    return kinds
 
 
 def _is_small(cell: GatedCell, x: Tensor) -> bool:
-    """Whether oneDNN runs a stack of such cells, sooner than Python goes from layer to layer."""
+    """Whether torch runs a stack of such cells, sooner than Python goes from layer to layer."""
     units = cell.hidden_size
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and isinstance(cell, LSTMCell)
-        and not cell.proj_size
-        and torch.backends.mkldnn.is_available()
-        and units <= _FEW_UNITS
-        and x.shape[0] * x.shape[1] * units <= _FEW_NUMBERS
-    )
+    if x.device.type != "cpu" or x.dtype != torch.float32 or units > _FEW_UNITS:
+        return False
+    if isinstance(cell, LSTMCell):
+        few = x.shape[0] * x.shape[1] * units <= _FEW_NUMBERS
+        return few and not cell.proj_size and torch.backends.mkldnn.is_available()
+    family = native.family(cell)
+    return family is not None and x.shape[1] <= _FEW_STEPS[family][torch.is_grad_enabled()]
 
 
 def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float) -> bool:
@@ -97,7 +112,7 @@ def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: flo
         return False
     if dropout and x.is_cuda:  # cuDNN's masks cannot be drawn again for second derivatives
         return False
-    small = _is_small(cells[0], x)
+    small = len(cells) > 1 and _is_small(cells[0], x)
     for place, cell in enumerate(cells):
         shape = (*x.shape[:2], x.shape[2] if place < directions else cell.input_size)
         request = make_request(cell, x.new_empty(shape), None, None, None, reverse=False)

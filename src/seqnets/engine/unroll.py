@@ -53,8 +53,9 @@ def unroll(
         BackendError: The named backend cannot run this request; the message says why.
     """
     check_is_cell("unroll", cell)
-    whole = lengths is None and resets is None and type(reverse) is bool  # as 1 and True are equal
-    kind = recent.kind_of(cell, x, state is None, reverse, memory, backend) if whole else None
+    kind = None
+    if lengths is None and resets is None and type(reverse) is bool and recent.is_plain(x):
+        kind = recent.kind_of(cell, x, state is None, reverse, memory, backend)
     chosen = recent.backend_of(cell, kind)
     if chosen is None:
         request = make_request(cell, x, state, lengths, resets, reverse, memory)

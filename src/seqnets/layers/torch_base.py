@@ -126,7 +126,10 @@ class TorchBase(nn.Module):
     def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
         """Whether all parameters of a bound cell are still this module's."""
         own = self._parameters
-        return all(own.get(name + suffix) is p for name, p in bound._parameters.items())
+        for name, parameter in bound._parameters.items():  # at every call: all() takes longer
+            if own.get(name + suffix) is not parameter:
+                return False
+        return True
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module

@@ -451,5 +451,7 @@ def _time_first(x: Tensor) -> Tensor:
 
     Dropout draws its masks in that order, and outputs can be viewed as (T * B, C).
     """
+    if 1 in x.shape[:2] and x.is_contiguous():  # then both orders are one
+        return x
     time_major = x.transpose(0, 1)
     return x if time_major.is_contiguous() else time_major.contiguous().transpose(0, 1)
