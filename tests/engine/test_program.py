@@ -18,7 +18,9 @@ from seqnets.cells import (
 )
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.plans import program_of
-from seqnets.engine.program import Buffer, _Network, make_program
+from seqnets.engine.program import Buffer
+from seqnets.engine.saving import FlowNetwork
+from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -222,7 +224,7 @@ def test_some_units_of_a_state_are_a_product_of_all_of_it():
 
 
 def test_a_cut_is_the_smallest():
-    network = _Network()
+    network = FlowNetwork()
     for tail, head, capacity in [
         ("s", "a", 10),
         ("s", "b", 3),
@@ -238,7 +240,7 @@ def test_a_cut_is_the_smallest():
 
 
 def test_of_equal_cuts_the_nearest_to_the_source_is_taken():
-    network = _Network()
+    network = FlowNetwork()
     for tail, head in ["sa", "ab", "bt"]:
         network.add(tail, head, 2)
 

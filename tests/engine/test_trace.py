@@ -11,7 +11,7 @@ from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell
 from seqnets.engine.evaluate import Values, replay
 from seqnets.engine.graph import Columns, Graph, Untraceable, step_from_text
-from seqnets.engine.program import make_program
+from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import derive, trace_step
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells

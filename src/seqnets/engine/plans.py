@@ -18,7 +18,8 @@ from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
 from seqnets.engine.prepared import Preparation
-from seqnets.engine.program import Program, make_program
+from seqnets.engine.program import Program
+from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
