@@ -309,6 +309,12 @@ class Step:
         products = (product.value for product in self.products)
         return [*self.state, *products, *(reduction.value for reduction in self.reductions)]
 
+    def whole_state(self, node: Node) -> int | None:
+        """The state part, as a whole, that a node is before the step; None if it is none."""
+        if node.op != "leaf" or node.what.source != "state":
+            return None
+        return node.what.key if node.width == self.state_sizes[node.what.key] else None
+
     def with_used_parameters(self) -> Step:
         """The same step without unused parameters."""
         leaves = {node.what for node in walk(self.roots) if node.op == "leaf"}

@@ -157,7 +157,4 @@ class Program:
 
     def part_of(self, product: int) -> int | None:
         """The whole state part that is a product's operand; None if it is another value."""
-        leaf = self.step.products[product].value
-        if leaf.op != "leaf" or leaf.what.source != "state":
-            return None
-        return leaf.what.key if leaf.width == self.step.state_sizes[leaf.what.key] else None
+        return self.step.whole_state(self.step.products[product].value)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from seqnets.engine.graph import Node, Product, Step, Untraceable, walk
+from seqnets.engine.graph import Node, Step, Untraceable, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.saving import nodes_to_save, states_to_save
 from seqnets.engine.trace import derive
@@ -38,14 +38,23 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
 
 
 class _Planner:
+    """The division of a step into stages, and the stages of each pass.
+
+    A node is computed in one stage, and stored in one that has its width.
+    """
+
     def __init__(self, step: Step) -> None:
         self.step, self.graph, self.products = step, step.graph, step.products
         self._stages: dict[Node, int] = {}
         self._products: dict[int, int] = {}  # the stage that computes each
         self._widths: dict[int, int] = {}
-        self.parts = [self._leaf_of(product, "state") for product in self.products]
-        self.begins = [self._leaf_of(p, "state", "x") is not None for p in self.products]
-        self.values = {k: p.value for k, p in enumerate(self.products) if not self.begins[k]}
+        operands = [product.value for product in self.products]
+        self.parts = [step.whole_state(operand) for operand in operands]
+        self.begins = [
+            part is not None or self._is_input(operand)
+            for part, operand in zip(self.parts, operands, strict=True)
+        ]
+        self.values = {k: node for k, node in enumerate(operands) if not self.begins[k]}
         self.reductions = step.reductions
         reduced = [reduction.value for reduction in self.reductions]
         self.roots = [*step.state, *self.values.values(), *reduced]
@@ -53,14 +62,9 @@ class _Planner:
         self.count = 1 + max(map(self.place, self.roots))
         self.widths = [self._width(n) for n in range(self.count)]
 
-    def _leaf_of(self, product: Product, *sources: str) -> Any:
-        """The key of the whole matrix that a product's operand is; None if it is not one."""
-        leaf = product.value
-        if leaf.op != "leaf" or leaf.what.source not in sources:
-            return None
-        if leaf.what.source == "x":
-            return "x" if leaf.width == self.step.wx_size else None
-        return leaf.what.key if leaf.width == self.step.state_sizes[leaf.what.key] else None
+    def _is_input(self, node: Node) -> bool:
+        """Whether a node is the whole input, in a step that includes the projection."""
+        return node.op == "leaf" and node.what.source == "x" and node.width == self.step.wx_size
 
     def stage(self, node: Node) -> int:
         """The stage that computes a node: the first of its width with all operands available."""
@@ -133,39 +137,38 @@ class _Planner:
         """The stages of the backward pass, and the pointwise parameters (``Program.units``)."""
         stages = []
         units: dict[Node, int] = {}
-        stored: set[tuple[Buffer, int]] = set()  # later stores accumulate
+        stored: set[tuple[Buffer, int]] = set()
+
+        def store(stage: Stage, buffer: Buffer, offset: int, node: Node | None) -> None:
+            """Let a stage store a gradient; after the first one of a place, they accumulate."""
+            adds = buffer.kind == "unit" or (buffer, offset) in stored
+            stage.stores.append(Store(buffer, offset, node, adds))
+            stored.add((buffer, offset))
+
         for n in reversed(range(self.count)):
             stage = Stage(self.widths[n])
             outputs = self._outputs(n, stage, crossing)
             inputs = self._inputs(n, list(outputs.values()), crossing)
             carried: dict[int, Node | None] = dict.fromkeys(stage.state)
             for leaf, gradient in zip(inputs, derive(self.graph, outputs, inputs), strict=True):
-                crosses = leaf in crossing and self.stage(leaf) < n
-                if not crosses and leaf.what.source == "state":
-                    carried[leaf.what.key] = gradient
-                    continue
-                if not crosses and self._is_largest(leaf):
-                    continue
-                if not crosses and leaf.what.source == "parameter":
-                    units[leaf] = max(units.get(leaf, 0), stage.width)  # a scalar has any stage's
-                    place = (Buffer("unit", list(units).index(leaf)), 0)
-                    stored.add(place)  # accumulates over rows and steps
-                elif crosses:
-                    place = (Buffer("dcross"), crossing[leaf])
-                else:
-                    kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
-                    place = (Buffer(kind, leaf.what.key or 0), leaf.what.offset)
                 node = self.graph.const(0) if gradient is None else gradient
-                stage.stores.append(Store(*place, node, place in stored))
-                stored.add(place)
+                if leaf in crossing and self.stage(leaf) < n:
+                    store(stage, Buffer("dcross"), crossing[leaf], node)
+                elif leaf.what.source == "state":
+                    carried[leaf.what.key] = gradient
+                elif leaf.what.source == "parameter":
+                    units[leaf] = max(units.get(leaf, 0), stage.width)  # a scalar has any stage's
+                    store(stage, Buffer("unit", list(units).index(leaf)), 0, node)
+                elif not self._is_largest(leaf):
+                    kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
+                    store(stage, Buffer(kind, leaf.what.key or 0), leaf.what.offset, node)
             for p, gradient in sorted(carried.items()):
-                place = (Buffer("carry", p), 0)
-                stage.stores.append(Store(*place, gradient, place in stored))
-                stored.add(place)
+                store(stage, Buffer("carry", p), 0, gradient)
             stages.append(stage)
         return stages, units
 
     def _is_largest(self, leaf: Node) -> bool:
+        """Whether a leaf is a maximum, which has no gradient."""
         found = leaf.what.source == "reduction"
         return found and self.reductions[leaf.what.key].op == "max"
 
@@ -292,15 +295,15 @@ def _without(
     """Remove some pointwise parameters from ``units`` and from the stages' stores."""
     leaves = list(units)
     left = {leaf: width for leaf, width in units.items() if leaf not in some}
-    places = {leaf: k for k, leaf in enumerate(left)}
+    numbered = {
+        Buffer("unit", leaves.index(leaf)): Buffer("unit", k) for k, leaf in enumerate(left)
+    }
     for stage in stages:
-        stores, stage.stores = stage.stores, []
-        for store in stores:
-            if store.buffer.kind == "unit":
-                if leaves[store.buffer.key] not in places:
-                    continue
-                store = replace(store, buffer=Buffer("unit", places[leaves[store.buffer.key]]))
-            stage.stores.append(store)
+        stage.stores = [
+            replace(store, buffer=numbered.get(store.buffer, store.buffer))
+            for store in stage.stores
+            if store.buffer.kind != "unit" or store.buffer in numbered
+        ]
     return left
 
 
