@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
-from seqnets.engine.prepared import Preparing, listed
+from seqnets.engine.prepared import listed
+from seqnets.engine.preparing import Preparing
 from seqnets.engine.recorder import POINTWISE
 from seqnets.engine.reductions import NORMALISED
 from seqnets.engine.views import VIEWS
@@ -98,7 +99,7 @@ class Moving(Preparing):
         return [
             tensor
             for tensor in tree_iter((args, kwargs))
-            if isinstance(tensor, Tensor) and not self._is_made(tensor)
+            if isinstance(tensor, Tensor) and not self._is_hoisted(tensor)
             if id(tensor) not in self._repeated
         ]
 
@@ -260,7 +261,7 @@ class Moving(Preparing):
         have, want = ([*each] for each in (sizes, shape))
         for each in (have, want):
             each[places[0]] = max(1, each[places[0]] // self._rows)
-        if self._is_made(value):
+        if self._is_hoisted(value):
             if have == want and value.dim() == 1:
                 return value
             with self:

@@ -40,7 +40,7 @@ class Placing(Moving):
         if name == "_local_scalar_dense" and self._meaning.get(id(args[0])) == _END:
             return func(*args)
         rows = self._in_rows(args, kwargs)
-        if _is_of_lines(name, args) and rows and self._is_made(args[0]):
+        if _is_of_lines(name, args) and rows and self._is_hoisted(args[0]):
             with self:
                 return self._lines(args[0], rows[0])
         places_stay = name == "gather" and len(rows) == 1

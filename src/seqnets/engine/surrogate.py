@@ -38,7 +38,7 @@ class Surrogates(Placing):
     ) -> Any:
         if func is torch.ops.aten.detach.default and self._is_new(args[0].grad_fn):
             result = func(*args)  # inside a function that saves its own output
-            if self._is_made(args[0]):
+            if self._is_hoisted(args[0]):
                 self.take(result, args[0])
             else:
                 self.name(result, self.graph.apply("detach", self._value(args[0])))
@@ -83,7 +83,7 @@ class Surrogates(Placing):
 
         self.functions.add(kind)
         try:
-            if self._is_made(tensor):
+            if self._is_hoisted(tensor):
                 self._give_gradient(tensor, given, backward)
             else:
                 self.name(tensor, self._with_slopes(tensor, given, backward))
