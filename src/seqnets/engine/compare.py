@@ -116,7 +116,7 @@ class _Trial:
             read = name in step.parameters or name in preparation.reads
             tensors[name] = now.requires_grad_(learns and read)
         bound = with_own_containers(cell.bind(tensors))
-        with told_why(), torch.enable_grad():
+        with errors_as_untraceable(), torch.enable_grad():
             used = numbers(step, preparation.of(tensors), self._dtype)
         learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         width = cell.input_size if self._project else step.wx_size
@@ -138,14 +138,14 @@ class _Trial:
         """
         tensors = {**self._kept, **self._drawn}
         cell = with_own_containers(self._cell.bind(tensors))
-        with told_why():
+        with errors_as_untraceable():
             used = numbers(step, preparation.of(tensors), self._dtype)
             state = tuple([part.to(self._dtype) for part in cell.initial_state(_ROWS)])
             steps = _STEPS if any(part.isinf().any() for part in state) else 0
         width = cell.input_size if self._project else step.wx_size
 
         def both(wx: Tensor, state: State) -> tuple[State, State]:
-            with told_why():
+            with errors_as_untraceable():
                 own = cell.step(cell.project(wx) if self._project else wx, state)
                 return own, replay(step, wx, state, used)
 
@@ -174,7 +174,7 @@ class _Trial:
         used: dict[str, Tensor],
         learned: Sequence[Tensor],
     ) -> None:
-        with told_why(), torch.enable_grad():
+        with errors_as_untraceable(), torch.enable_grad():
             own = cell.step(cell.project(wx) if self._project else wx, state)
             cell.check_after(own, state)
             if _has_python(own, self._functions):
@@ -210,7 +210,7 @@ class _Trial:
         random = torch.get_rng_state()
         cell = with_own_containers(self._cell.bind(self._kept | self._drawn))
         x = self._numbers(_ROWS, _STEPS, cell.input_size)
-        with told_why(), torch.enable_grad(), _Draws() as watch:
+        with errors_as_untraceable(), torch.enable_grad(), _Draws() as watch:
             projected = cell.project(x)
         if watch.drew:  # leave the global generator as it was
             torch.set_rng_state(random)
@@ -220,7 +220,7 @@ class _Trial:
             raise Untraceable("it projects by a trainable tensor that is none of its parameters")
         if watch.drew:
             return True, False
-        with told_why(), torch.no_grad():
+        with errors_as_untraceable(), torch.no_grad():
             apart = torch.stack([cell.project(step) for step in x.unbind(1)], 1)
         return False, apart.shape == projected.shape and _are_near(apart, projected)
 
@@ -263,7 +263,7 @@ def _is_real(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def told_why() -> Iterator[None]:
+def errors_as_untraceable() -> Iterator[None]:
     """Convert errors that a step raises on stand-ins to ``Untraceable``."""
     try:
         yield

@@ -7,29 +7,24 @@ is lowered by ``settling.py``, then checked against the cell itself by ``compare
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.compare import OwnDerivative, compare, told_why
+from seqnets.engine.compare import OwnDerivative, compare, errors_as_untraceable
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
-from seqnets.engine.graph import (
-    COMPARISONS,
-    Columns,
-    Graph,
-    Node,
-    Step,
-    Untraceable,
-)
+from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable
 from seqnets.engine.placing import Placing
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
 from seqnets.engine.settling import Settler
 from seqnets.engine.surrogate import Surrogates
+from seqnets.typing import State
 
 _ROWS = 173  # not close to a round number, as 101 is: a step creates other sizes too
 
@@ -54,40 +49,56 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
 def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Preparation]:
     """``trace_step`` with a given class of recorder."""
     recorder, bound, x, state = _stand_ins(cell, kind)
-    before = dict(bound.__dict__)
-    sizes = {name: _length(value) for name, value in before.items()}
-    with told_why(), torch.set_grad_enabled(kind is Surrogates):
-        if project:
-            with recorder:
-                after = bound.step(bound.project(x), state)
-        else:
+    with (
+        errors_as_untraceable(),
+        torch.set_grad_enabled(kind is Surrogates),
+        _attributes_stay(bound),
+    ):
+        if not project:
             with torch.no_grad():
                 x = bound.project(x)
             recorder.give_columns(x, Columns("wx", None))
-            with recorder:
-                after = bound.step(x, state)
+        with recorder:
+            after = bound.step(bound.project(x) if project else x, state)
         bound.check_after(after, state)
-    for name, value in bound.__dict__.items():
-        if name not in before or before[name] is not value or _length(value) != sizes[name]:
-            raise Untraceable(f"it writes its attribute {name}, at every step")
+    step = _lowered(recorder, cell, after, x.shape[1])
+    preparation = recorder.preparation(step.parameters)
+    compare(step, preparation, cell, project=project, functions=recorder.functions)
+    return step, preparation
 
-    written, widths = [], cell.state_sizes
-    for name, part, size in zip(cell.states, after, widths, strict=True):
-        node = recorder.node(part)
-        if node.op == "cat":
-            node = recorder.times(node, recorder.identity(size))
-        if not node.width:
-            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
-        written.append(recorder.graph.spread(node, size))
+
+def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
+    """What a recorder has seen of a step that gave a state, as a ``Step``."""
+    widths = cell.state_sizes
+    parts = zip(cell.states, after, widths, strict=True)
+    written = [_written(recorder, *part) for part in parts]
     settler = Settler(recorder.graph, recorder.products, written, widths, recorder.identity)
     nodes = tuple(map(settler.settled, written))
     products, reductions = tuple(settler.products), tuple(settler.reductions)
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()} | recorder.shapes
-    step = Step(recorder.graph, products, reductions, nodes, widths, x.shape[1], shapes)
-    step = step.with_used_parameters()
-    preparation = recorder.preparation(step.parameters)
-    compare(step, preparation, cell, project=project, functions=recorder.functions)
-    return step, preparation
+    step = Step(recorder.graph, products, reductions, nodes, widths, wx_size, shapes)
+    return step.with_used_parameters()
+
+
+def _written(recorder: Placing, name: str, part: Tensor, size: int) -> Node:
+    """The node of a state part after the step, one number for each unit."""
+    node = recorder.node(part)
+    if node.op == "cat":
+        node = recorder.times(node, recorder.identity(size))
+    if not node.width:
+        raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
+    return recorder.graph.spread(node, size)
+
+
+@contextmanager
+def _attributes_stay(cell: Cell) -> Iterator[None]:
+    """Raise ``Untraceable`` if an attribute of the cell is written within the context."""
+    before = dict(cell.__dict__)
+    sizes = {name: _length(value) for name, value in before.items()}
+    yield
+    for name, value in cell.__dict__.items():
+        if name not in before or before[name] is not value or _length(value) != sizes[name]:
+            raise Untraceable(f"it writes its attribute {name}, at every step")
 
 
 def _length(value: Any) -> int | None:
@@ -102,7 +113,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     """Names of weight and bias, if ``cell.project`` is ``F.linear`` by unmodified parameters."""
     recorder, bound, x, _ = _stand_ins(cell, Placing)
     try:
-        with told_why(), torch.no_grad(), recorder:
+        with errors_as_untraceable(), torch.no_grad(), recorder:
             projected = recorder.node(bound.project(x))
     except Untraceable:
         return None
@@ -127,7 +138,7 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     return None
 
 
-def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, tuple[Tensor, ...]]:
+def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, State]:
     """A recorder, and the stand-ins that it knows: a cell bound to parameters, input and state."""
     cell.check_sizes()
     dtype, tensors = cell._like.dtype, cell.tensors()
