@@ -64,6 +64,21 @@ class Moving(Preparing):
     ) -> Any:
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
         rows = self._in_rows(args, kwargs)
+        if (simpler := self._by_others(func, name, args, kwargs, rows)) is not None:
+            return simpler
+        if name in _LINEAR and len(rows) == 1:
+            return self._linear(func, name, args, kwargs, rows[0])
+        if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
+            with self:
+                return self._with_dim_moved(func, to, *args)
+        if name in VIEWS and not rows:
+            return self._hoisted_view(func, args, kwargs)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _by_others(
+        self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any, rows: list[Tensor]
+    ) -> Tensor | None:
+        """The result of an operation by others that can be recorded; None if it needs none."""
         if name == "bmm" and len(rows) == 2 and all(0 in self._places(row) for row in rows):
             return self._contracted(func, *rows)
         if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
@@ -78,15 +93,12 @@ class Moving(Preparing):
         if name == "constant_pad_nd" and len(args) > 2 and args[2] and rows:
             with self:
                 return _padded(*args)
-        if name in _LINEAR and len(rows) == 1:
-            return self._linear(func, name, args, kwargs, rows[0])
-        if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
-            with self:
-                return self._with_dim_moved(func, to, *args)
-        if rows or name not in VIEWS:
-            return super().__torch_dispatch__(func, types, args, kwargs)
+        return None
+
+    def _hoisted_view(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """A view of what depends on parameters alone; it may have a dimension of rows."""
         if id(args[0]) not in self._repeated:
-            result = super().__torch_dispatch__(func, types, args, kwargs)
+            result = super().__torch_dispatch__(func, (), args, kwargs)
         else:
             result = func(*args, **kwargs)
             self.name(result, None)
@@ -147,19 +159,12 @@ class Moving(Preparing):
                 if all(known) and not self._is_scattered(row, listed(result)):
                     return result
         result = func(*args, **kwargs)
-        if not isinstance(self.meaning_of(row), Node):
-            raise reason
-        if not all(tensor.numel() for tensor in listed(result)):
-            raise Untraceable("a part of no units, or of as many as are true")
-        if any(len(self._places(tensor)) != 1 for tensor in (row, *listed(result))):
-            raise reason
-        whole = self.graph.spread(self.number(row), row.numel() // self._rows)
-        for tensor in listed(result):
-            _check_size(whole.width, tensor.numel() // self._rows)
+        self._check_units(row, listed(result), reason)
 
         def made(ones: Tensor) -> list[Tensor]:
             return self._made_of(ones, func, args, kwargs, row, listed(result))
 
+        whole = self.graph.spread(self.number(row), row.numel() // self._rows)
         ones = torch.eye(whole.width, dtype=listed(result)[0].dtype)
         if not all(map(torch.equal, made(ones[-1:]), (part[-1:] for part in made(ones)))):
             raise reason
@@ -170,6 +175,17 @@ class Moving(Preparing):
         for tensor, matrix in zip(listed(result), matrices, strict=True):
             self.name(tensor, self.as_in(tensor, self._times(whole, matrix)))
         return result
+
+    def _check_units(self, row: Tensor, results: Sequence[Tensor], reason: Untraceable) -> None:
+        """Raise, most often for the given reason, unless units of rows become units of rows."""
+        if not isinstance(self.meaning_of(row), Node):
+            raise reason
+        if not all(tensor.numel() for tensor in results):
+            raise Untraceable("a part of no units, or of as many as are true")
+        if any(len(self._places(tensor)) != 1 for tensor in (row, *results)):
+            raise reason
+        for tensor in results:
+            _check_size(row.numel() // self._rows, tensor.numel() // self._rows)
 
     def _made_of(
         self, ones: Tensor, func: Any, args: Any, kwargs: Any, row: Tensor, results: list[Tensor]
@@ -279,22 +295,22 @@ class Moving(Preparing):
         for dim, size in enumerate(want):
             if have[dim] != size:
                 outer, inner = math.prod(have[:dim]), math.prod(have[dim + 1 :])
-                node = self.graph.spread(node, outer * inner)
-                if outer * inner == 1:
-                    node = self.graph.spread(node, size)
-                elif inner == 1 and _pieces(node) == outer:
-                    node = self.graph.cat(*(self.graph.spread(each, size) for each in node.args))
-                elif inner > 1 and outer * size <= _PIECES:
-                    rows = [self.graph.part(node, i * inner, inner) for i in range(outer)]
-                    node = self.graph.cat(*(row for row in rows for _ in range(size)))
-                else:
-                    _check_size(outer * inner, outer * inner * size)
-                    with self:
-                        ones = torch.eye(outer * inner).view(-1, outer, 1, inner)
-                        matrix = ones.expand(-1, outer, size, inner).flatten(1)
-                    node = self._times(node, matrix)
+                node = self._stretched(self.graph.spread(node, outer * inner), outer, size, inner)
                 have[dim] = size
         return node
+
+    def _stretched(self, node: Node, outer: int, size: int, inner: int) -> Node:
+        """Units of shape (outer, 1, inner), broadcast to (outer, size, inner)."""
+        if outer * inner == 1:
+            return self.graph.spread(node, size)
+        few = _pieces(node) == outer if inner == 1 else outer * size <= _PIECES
+        if few:
+            return self.units.stretched(node, outer, size, inner)
+        _check_size(outer * inner, outer * inner * size)
+        with self:
+            ones = torch.eye(outer * inner).view(-1, outer, 1, inner)
+            matrix = ones.expand(-1, outer, size, inner).flatten(1)
+        return self._times(node, matrix)
 
     def _contracted(self, func: Any, left: Tensor, right: Tensor) -> Tensor:
         """A batched product of two matrices that both differ from row to row."""

@@ -94,6 +94,10 @@ class Units:
         outer, size, inner = self._around("expand", shape, dim)
         if outer * inner == 1:  # width 1 broadcasts implicitly
             return node
+        return self.stretched(node, outer, size, inner)
+
+    def stretched(self, node: Node, outer: int, size: int, inner: int) -> Node:
+        """Units of shape (outer, 1, inner), repeated to (outer, size, inner)."""
         rows = (self.graph.part(node, i * inner, inner) for i in range(outer))
         if inner == 1:
             return self.graph.cat(*(self.graph.spread(row, size) for row in rows))
