@@ -178,6 +178,48 @@ def _kept_names(program: Program) -> list[str]:
     return [*befores, *(f"value_{k}" for k in program.values), "saved"]
 
 
+def forward_buffers(
+    program: Program,
+    wx: Tensor,
+    initial: State,
+    start: State,
+    parameters: dict[str, Tensor],
+    order: Order,
+    save: bool,
+) -> tuple[Tensor, State, Kept | None, dict[str, Tensor]]:
+    """The results of a forward pass, uninitialised, and its buffers by name.
+
+    The arguments are those of ``Loops.forward``, as are the first three results.
+    """
+    sizes = program.step.state_sizes
+    y = order.layout.empty(wx, sizes[0])
+    final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
+    kept = room_for_kept(program, wx) if save else None
+    buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
+    buffers |= numbered("initial", [part.contiguous() for part in initial])
+    buffers |= numbered("start", [part.contiguous() for part in start])
+    buffers |= numbered("final", final)
+    if kept is not None:
+        buffers |= kept_buffers(program, kept)
+    return y, final, kept, buffers
+
+
+def backward_buffers(
+    program: Program, kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor]
+) -> tuple[Tensor, dict[int, Tensor], dict[str, Tensor]]:
+    """``Gradients.wx`` and ``products``, uninitialised, and the buffers of a backward pass by name.
+
+    Those of gradients of the state differ between loops, and are not among them.
+    """
+    dwx, products = room_for_gradients(program, kept.saved)
+    buffers = {"grad_wx": dwx} | kept_buffers(program, kept)
+    buffers |= parameter_buffers(program, parameters)
+    buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
+    if grad_y is not None:
+        buffers["grad_y"] = grad_y.contiguous()
+    return dwx, products, buffers
+
+
 def room_for_kept(program: Program, wx: Tensor) -> Kept:
     """Uninitialised buffers for what the forward pass keeps."""
     return Kept.from_list(program, [room(wx, wx.shape[0], size) for size in program.kept_sizes])

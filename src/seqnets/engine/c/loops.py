@@ -20,11 +20,9 @@ from seqnets.engine.loops import (
     Gradients,
     Kept,
     Order,
-    kept_buffers,
+    backward_buffers,
+    forward_buffers,
     numbered,
-    parameter_buffers,
-    room_for_gradients,
-    room_for_kept,
 )
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
@@ -190,20 +188,11 @@ class CLoops:
         save: bool,
     ) -> tuple[Tensor, State, Kept | None]:
         """See ``Loops.forward``."""
-        B, sizes = order.layout.B, program.step.state_sizes
-        initial = tuple([part.contiguous() for part in initial])
-        start = tuple([part.contiguous() for part in start])
-        y = order.layout.empty(wx, sizes[0])
-        final = tuple([wx.new_empty(B, size) for size in sizes])
-        kept = room_for_kept(program, wx) if save else None
-        buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
-        buffers |= numbered("initial", initial) | numbered("start", start)
-        buffers |= numbered("final", final)
-        if kept is not None:
-            buffers |= kept_buffers(program, kept)
-        elif program.crossing:
-            buffers["saved"] = wx.new_empty(B, program.saved_size)
-
+        y, final, kept, buffers = forward_buffers(
+            program, wx, initial, start, parameters, order, save
+        )
+        if program.crossing and kept is None:
+            buffers["saved"] = wx.new_empty(order.layout.B, program.saved_size)
         library = self.library(program, wx.dtype)
         told = settings(library, program, order, save)
         library.call("forward", told, addresses(buffers, order), wx)
@@ -225,20 +214,14 @@ class CLoops:
         sums = None  # per thread, since leaves of a parameter may overlap
         if program.units:
             sums = like.new_zeros(told.threads, program.unit_size)
-        found = Gradients(
-            *room_for_gradients(program, like),
-            None,
-            tuple([like.new_empty(told.B, size) for size in sizes]),
-            () if order.resets is None else tuple([like.new_zeros(told.B, size) for size in sizes]),
-        )
+        dwx, products, buffers = backward_buffers(program, kept, grad_y, parameters)
+        initial = tuple([like.new_empty(told.B, size) for size in sizes])
+        start: State = ()
+        if order.resets is not None:
+            start = tuple([like.new_zeros(told.B, size) for size in sizes])
         final = [None if grad is None else grad.contiguous() for grad in grad_final]
-        buffers = {"grad_wx": found.wx} | kept_buffers(program, kept)
-        buffers |= parameter_buffers(program, parameters)
-        buffers |= {f"grad_z_{k}": grad for k, grad in found.products.items()}
-        buffers |= numbered("grad_initial", found.initial) | numbered("grad_start", found.start)
+        buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
         buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
-        if grad_y is not None:
-            buffers["grad_y"] = grad_y.contiguous()
 
         values = addresses(buffers, order)
         if sums is not None:
@@ -246,9 +229,10 @@ class CLoops:
                 column = program.unit_columns[leaf]
                 values[f"unit_{i}"] = sums.data_ptr() + column * sums.element_size()
         library.call("backward", told, values, like)
+        units = None
         if sums is not None:
-            found.units = sums[0] if told.threads == 1 else sums.sum(0)
-        return found
+            units = sums[0] if told.threads == 1 else sums.sum(0)
+        return Gradients(dwx, products, units, initial, start)
 
 
 def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:

@@ -1,0 +1,153 @@
+"""Printed kernels, compiled by Triton, and their launches on tensors."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from seqnets.engine.triton import library
+from seqnets.engine.triton.access import interpreted
+from seqnets.engine.triton.kernel import Kernel, Numbers
+from seqnets.engine.triton.tiles import Tiles
+
+INTERPRETED = interpreted()
+
+Buffers = dict[str, Tensor | None]
+"""Tensors by the names of a kernel's pointers."""
+
+Constants = tuple[bool, bool, str]
+"""The arguments SAVE, REVERSE and PRECISION of every kernel."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The resources that a compiled kernel uses.
+
+    Attributes:
+        kernel: The kernel's name.
+        mode: See ``Tiles``.
+        registers: Registers per thread.
+        spills: Spilled bytes per thread.
+        shared: Bytes of shared memory per program.
+        warps: Warps per program.
+    """
+
+    kernel: str
+    mode: str
+    registers: int
+    spills: int
+    shared: int
+    warps: int
+
+
+class Pass:
+    """The kernels of a pass over time, for some tiles.
+
+    Attributes:
+        source: Their source.
+        tiles: How they are launched.
+        scans: Number of scans over time for each unit.
+        too_large: Whether a launch failed for lack of resources.
+    """
+
+    too_large = False
+
+    def __init__(self, kernels: Sequence[Kernel], tiles: Tiles) -> None:
+        # With numpy 2.4 or newer the interpreter supports only constant loop bounds.
+        constants = ["T"] if INTERPRETED else []
+        self.source = "\n\n".join(kernel.text(constants) for kernel in kernels)
+        self.tiles = tiles
+        self.scans = max(kernel.scans for kernel in kernels)
+        self._pointers = {kernel.name: kernel.pointers for kernel in kernels}
+        self.functions = _compiled(self.source, tuple(self._pointers))
+        self._compiled: dict[Any, Any] = {}
+
+    def run(self, buffers: Buffers, numbers: Numbers, constants: Constants) -> None:
+        """Run all steps."""
+        names, tiles = list(self.functions), self.tiles
+        if tiles.mode == "time":
+            pieces = tiles.pieces(numbers.B, numbers.T)
+            for name, n in zip(names, (pieces - 1, pieces), strict=True):
+                if n:
+                    grid = tiles.programs * numbers.B, n, 1
+                    self._launch(name, buffers, numbers, constants, grid)
+        elif tiles.mode == "step":
+            ends = [name for name in names if name.endswith("_end")]
+            for i in range(numbers.T):
+                for name in names[: len(names) - len(ends)]:
+                    self._launch(name, buffers, numbers._replace(i=i), constants)
+            for name in ends:
+                self._launch(name, buffers, numbers._replace(i=numbers.T), constants)
+        else:
+            self._launch(names[0], buffers, numbers, constants)
+
+    def _launch(
+        self,
+        name: str,
+        buffers: Buffers,
+        numbers: Numbers,
+        constants: Constants,
+        grid: tuple[int, ...] = (),
+    ) -> None:
+        tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
+        rest = *numbers, *constants
+        grid = grid or (self.tiles.programs, self.tiles.groups, 1)
+        if INTERPRETED:
+            self.functions[name][grid](*tensors, *rest)
+            return
+        # A launch cache by Triton's own specialisation key, since Triton's lookup takes longer than
+        # a launch. One buffer's dtype determines all, and raw addresses skip checks of tensors.
+        places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        kind = tuple([None if place is None else place % 16 for place in places])
+        saved = buffers["saved"]
+        assert saved is not None
+        key = name, saved.dtype, kind, constants, torch.cuda.current_device()
+        if key in self._compiled:
+            self._compiled[key][grid](*places, *rest)
+            return
+        options: dict[str, Any] = {"num_warps": self.tiles.warps}
+        if self.tiles.mode == "grid":
+            options["launch_cooperative_grid"] = True  # fails rather than deadlocks
+        self._compiled[key] = self.functions[name][grid](*tensors, *rest, **options)
+
+    @property
+    def resources(self) -> list[Resources]:
+        """The resources of the kernels that have run."""
+        return [
+            Resources(
+                key[0],
+                self.tiles.mode,
+                kernel.n_regs,
+                kernel.n_spills,
+                kernel.metadata.shared,
+                self.tiles.warps,
+            )
+            for key, kernel in self._compiled.items()
+        ]
+
+
+def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
+    """Define the functions of a source, which Triton and tracebacks find in ``linecache``."""
+    file = f"<seqnets kernels {abs(hash(source)):x}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    scope = {name: value for name, value in vars(library).items() if not name.startswith("_")}
+    scope |= {"triton": triton, "tl": tl, "__name__": library.__name__}
+    exec(compile(source, file, "exec"), scope)  # text that was printed in this process
+    return {name: scope[name] for name in names}
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which launches go to a device's current stream."""
+    here = device.type != "cuda" or device.index == torch.cuda.current_device()
+    return _HERE if here else torch.cuda.device(device)
+
+
+_HERE = nullcontext()
