@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqnets.cells import CellOption
 from seqnets.checks import check_count, check_probability
 from seqnets.layers import CellFactory, DeepRNN, Linear
 from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates, with_options
 from seqnets.typing import END, IGNORE
 
-STACK = ("hidden_size", "num_layers", "connection", "tied", "backend", "memory")
+_OF_BOTH = ("num_layers", "connection", "tied", "backend", "memory")
+"""Further arguments of :class:`DeepRNN` that encoder and decoder share."""
 
 
 class SequenceToSequence(nn.Module):
@@ -37,10 +40,14 @@ class SequenceToSequence(nn.Module):
             sampled from the model instead of the target's; steps are then run one by one.
         sampling_steps: Training batches over which that probability rises linearly from 0; it is
             constant if 0.
-        options: As for :class:`Encoder`, here of both stacks: ``vocab_size`` (of the source) or
-            ``input_size``, ``embedding_size`` (of source and target), ``hidden_size``,
-            ``num_layers``, ``connection``, ``tied``, ``dropout``, ``backend``, ``memory``,
-            ``cell_options``; ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and
+        hidden_size: Units of every layer of both stacks, H; or a list with one per layer.
+        embedding_size: Features of an embedded token, of source and target; ``hidden_size`` of the
+            first layer if omitted.
+        dropout: Of both stacks; as for :class:`Encoder`.
+        cell_options: Options of every cell; as for :class:`Encoder`.
+        options: Further arguments of :class:`Encoder`: ``vocab_size`` (of the source) or
+            ``input_size``; ``num_layers``, ``connection``, ``tied``, ``backend`` and ``memory`` of
+            both stacks; ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and
             ``bptt_steps`` of the encoder.
 
     Raises:
@@ -68,6 +75,10 @@ class SequenceToSequence(nn.Module):
         tie_weights: bool = False,
         sampling: float = 0.0,
         sampling_steps: int = 0,
+        hidden_size: int | Sequence[int] = 128,
+        embedding_size: int | None = None,
+        dropout: float | Mapping[str, float] = 0.0,
+        cell_options: Mapping[str, CellOption] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -75,20 +86,31 @@ class SequenceToSequence(nn.Module):
         check_count("SequenceToSequence", least=0, sampling_steps=sampling_steps)
         check_count("SequenceToSequence", target_vocab_size=target_vocab_size)
         self.target_vocab_size = target_vocab_size
-        self.encoder = Encoder(cell, **options)
+        self.encoder = Encoder(
+            cell,
+            hidden_size=hidden_size,
+            embedding_size=embedding_size,
+            dropout=dropout,
+            cell_options=cell_options,
+            **options,
+        )
         self.sampling, self.sampling_steps = sampling, sampling_steps
         self.register_buffer("seen", torch.tensor(0))  # batches of training so far
-        hidden = options.get("hidden_size", 128)
-        first, last = (hidden, hidden) if isinstance(hidden, int) else (hidden[0], hidden[-1])
-        embedding = nn.Embedding(target_vocab_size, options.get("embedding_size") or first)
-        rates = dropout_rates(options.get("dropout", 0.0))
-        stack = {"hidden_size": 128, **{k: v for k, v in options.items() if k in STACK}}
-        cell = with_options(cell, options.get("cell_options"))
+        sizes = [hidden_size] if isinstance(hidden_size, int) else hidden_size
+        embedding = nn.Embedding(target_vocab_size, embedding_size or sizes[0])
+        rates = dropout_rates(dropout)
+        make_stack = partial(
+            DeepRNN,
+            with_options(cell, cell_options),
+            hidden_size=hidden_size,
+            dropout=rates["between"],
+            **{name: options[name] for name in _OF_BOTH if name in options},
+        )
         self.decoder = Decoder(
-            partial(DeepRNN, cell, **stack, dropout=rates["between"]),
+            make_stack,
             embedding,
             self.encoder.output_size,
-            embedding.embedding_dim if tie_weights else last,
+            embedding.embedding_dim if tie_weights else sizes[-1],
             attention,
             feed=feed,
             dropout=rates,
