@@ -96,10 +96,8 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
 
 @torch.no_grad()
 def _spread(cell: GatedCell, max_steps: int) -> None:
-    bias = cell.bias_ih
-    assert bias is not None  # chrono has checked it
-    blocks = cell.split(bias)._asdict()
-    times = torch.empty_like(bias[: len(bias) // len(blocks)])
+    blocks = cell.split(cell.learned("bias_ih"))._asdict()
+    times = torch.empty_like(blocks[cell.keeping[0].removeprefix("-")])
     times.uniform_(1, max_steps - 1).log_()
     for gate in cell.keeping:
         blocks[gate.removeprefix("-")].copy_(-times if gate.startswith("-") else times)
@@ -111,35 +109,45 @@ def _apply_rules(cell: Cell, rules: Mapping[str, Any]) -> None:
         if name == "bias":
             other = {} if getattr(cell, "bias_hh", None) is None else {"bias_hh": "zeros"}
             _apply_rules(cell, {**other, "bias_ih": rule})
-            continue
-        parameter = getattr(cell, name, None)
-        if not isinstance(parameter, Tensor):
+        else:
+            _apply_rule(cell, name, rule)
+
+
+def _apply_rule(cell: Cell, name: str, rule: Any) -> None:
+    """Fill one parameter: all of it, or the rows of the gates that a rule names."""
+    parameter = _filled(cell, name)
+    heads = len(parameter[0]) if parameter.shape != getattr(cell, name).shape else None
+    blocks, what = _blocks(cell, name, parameter), f"{name} of {type(cell).__name__}"
+    rules = rule if isinstance(rule, Mapping) else dict.fromkeys(blocks, rule)
+    for gate in rules:
+        if gate not in blocks:
             raise ConfigError(
-                f"initialize: {type(cell).__name__} has no parameter {name!r}, expected one of "
-                f"{', '.join(cell.tensors())}."
+                f"initialize: {what} has no gate {gate!r}, expected one of {', '.join(blocks)}."
             )
-        if parametrize.is_parametrized(cell, name):
-            parts = cell.parametrizations[name]  # type: ignore[index]
-            if not all(hasattr(part, "right_inverse") for part in parts):
-                raise ConfigError(
-                    f"initialize: {name} of {type(cell).__name__} is computed from other "
-                    f"parameters, expected one that is learned directly."
-                )
-            parameter = cell.learned(name)
-        heads = len(parameter[0]) if parameter.shape != getattr(cell, name).shape else None
-        blocks = _blocks(cell, name, parameter)
-        for gate in rule if isinstance(rule, Mapping) else ():
-            if gate not in blocks:
-                raise ConfigError(
-                    f"initialize: {name} of {type(cell).__name__} has no gate {gate!r}, expected "
-                    f"one of {', '.join(blocks)}."
-                )
-        for gate, whole in blocks.items():
-            for block in whole.split(heads or len(whole)):  # a head's block is square
-                if not isinstance(rule, Mapping):
-                    _fill(f"{name} of {type(cell).__name__}", block, rule)
-                elif gate in rule:
-                    _fill(f"{name} of {type(cell).__name__}, gate {gate}", block, rule[gate])
+    for gate, block in blocks.items():
+        if gate in rules:
+            where = f"{what}, gate {gate}" if rules is rule else what
+            for part in block.split(heads or len(block)):  # a head's part is square
+                _fill(where, part, rules[gate])
+
+
+def _filled(cell: Cell, name: str) -> Tensor:
+    """The tensor that a rule for a parameter fills; raise unless there is one."""
+    parameter = getattr(cell, name, None)
+    if not isinstance(parameter, Tensor):
+        raise ConfigError(
+            f"initialize: {type(cell).__name__} has no parameter {name!r}, expected one of "
+            f"{', '.join(cell.tensors())}."
+        )
+    if not parametrize.is_parametrized(cell, name):
+        return parameter
+    parts = cell.parametrizations[name]  # type: ignore[index]
+    if not all(hasattr(part, "right_inverse") for part in parts):
+        raise ConfigError(
+            f"initialize: {name} of {type(cell).__name__} is computed from other parameters, "
+            f"expected one that is learned directly."
+        )
+    return cell.learned(name)
 
 
 def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
