@@ -21,8 +21,9 @@ from seqnets.engine.graph import COMPARISONS, Node, walk
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Kept, Order
 from seqnets.engine.memory import room
+from seqnets.engine.modes import refusal_of_operations
 from seqnets.engine.program import Buffer, Program
-from seqnets.engine.request import Request, refusal_of_operations
+from seqnets.engine.request import Request
 from seqnets.typing import State
 
 name = "eager"
@@ -32,7 +33,7 @@ _CHUNK = 2**18  # bytes of a state-sized value over the steps of a chunk
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
-    return refusal_of_operations(request) or request.untraceable
+    return refusal_of_operations(request.x) or request.untraceable
 
 
 def run(request: Request) -> tuple[Tensor, State]:

@@ -20,9 +20,10 @@ from seqnets.engine.evaluate import numbers
 from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Kept, Loops, Order, make_order
+from seqnets.engine.modes import is_batched
 from seqnets.engine.program import Program
 from seqnets.engine.projection import project, rows_inside, way_in
-from seqnets.engine.request import Request, is_batched, parted
+from seqnets.engine.request import Request, parted
 from seqnets.typing import State
 
 
@@ -37,7 +38,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     tensors = (request.clean_x, *(request.given or ()), *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
-        if lean and not request.draws:  # one mask may serve the whole sequence
+        if lean and not request.plan.draws:  # one mask may serve the whole sequence
             return _in_chunks(loops, request)
         y, *state = _Fused.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
@@ -90,7 +91,7 @@ class _Fused(torch.autograd.Function):
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x, state, parameters = tensors[0], request.given or (), request.tensors
-        random = _random_state(x) if request.draws else None
+        random = _random_state(x) if request.plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
         way = way_in(request, order.layout, names, tensors, inside)

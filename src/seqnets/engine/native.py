@@ -14,7 +14,8 @@ from torch.backends.cudnn import rnn as cudnn
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
 from seqnets.cells.changes import class_changes, is_counted
-from seqnets.engine.request import Request, at_steps, under_transform
+from seqnets.engine.modes import under_transform
+from seqnets.engine.request import Request, at_steps
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 

@@ -41,7 +41,7 @@ def program_of(cell: Cell) -> Program:
         Untraceable: The step cannot be traced; the message says why.
     """
     plan = plan_of(cell)
-    return plan.program if plan.ahead is None else _apart(lambda: _program(plan.step))
+    return plan.program if plan.ahead is None else _in_own_thread(lambda: _program(plan.step))
 
 
 class Plan(NamedTuple):
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
         projection: The names of weight and bias, if an affine map of the input is all that is
             computed from inputs before the loop; else None.
         draws: Whether the projection draws random numbers.
-        apart: Whether the projection maps the input of each step alone; False if it draws.
+        per_step: Whether the projection maps the input of each step alone; False if it draws.
     """
 
     step: Step
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
     ahead: Ahead | None
     projection: tuple[str, str | None] | None
     draws: bool
-    apart: bool
+    per_step: bool
 
 
 def plan_of(cell: Cell, tensors: Mapping[str, Tensor] | None = None) -> Plan:
@@ -87,13 +87,13 @@ def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
 
 
 def _plan(cell: Cell) -> Plan:
-    draws, apart = watch_projection(cell)
+    draws, per_step = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # keep the caller's random state
         step, preparation = trace_step(cell)
         ahead = computed_ahead(step, preparation.constants)
         program = _program(step if ahead is None else ahead.rest)
-        projection = trace_projection(cell) if apart and ahead is None else None
-        return Plan(step, preparation, program, ahead, projection, draws, apart)
+        projection = trace_projection(cell) if per_step and ahead is None else None
+        return Plan(step, preparation, program, ahead, projection, draws, per_step)
 
 
 def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
@@ -106,7 +106,7 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
 def program_from_text(text: str) -> Program:
     """The program of a step that ``Step.to_text`` wrote."""
     if ("text", text) not in _known:  # written anew, its nodes may be in another order
-        _known["text", text] = _apart(lambda: _program(step_from_text(text)))
+        _known["text", text] = _in_own_thread(lambda: _program(step_from_text(text)))
     return _known["text", text]
 
 
@@ -130,7 +130,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
         _count_equation(cell)
     if changes != now:  # the equation may read attributes of a class
         try:
-            found = _apart(partial(make, cell))
+            found = _in_own_thread(partial(make, cell))
         except Untraceable as reason:
             found = reason
         _known[key] = now, found
@@ -159,13 +159,13 @@ def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
     reasons = _reasons.setdefault(cell.origin, {})
     if key not in reasons:
         try:
-            return _apart(partial(make, cell))
+            return _in_own_thread(partial(make, cell))
         except Untraceable as reason:
             reasons[key] = str(reason)
     raise Untraceable(reasons[key])
 
 
-def _apart(make: Callable[[], _T]) -> _T:
+def _in_own_thread(make: Callable[[], _T]) -> _T:
     """Call a function in a thread of its own, where none of the caller's torch modes is on.
 
     Tracing needs gradients, which are off inside a custom operator and in inference mode, and real

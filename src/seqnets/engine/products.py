@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode, has_torch_function
 from seqnets.cells.base import autocasts
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
-from seqnets.engine.request import is_batched, is_watched, refusal_of_one_operation
+from seqnets.engine.modes import is_batched, is_watched, refusal_of_one_operation
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:

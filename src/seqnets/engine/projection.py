@@ -32,10 +32,10 @@ def project(
         x: The request's inputs, with zeros for padding.
         parameters: The cell's tensors.
     """
-    if request.projection is None:
+    if request.plan.projection is None:
         return _projected(request, x, layout)
     inside = rows_inside(loops, request, layout)
-    return _product(layout.rows(x), parameters, inside, *request.projection)
+    return _product(layout.rows(x), parameters, inside, *request.plan.projection)
 
 
 def _product(
@@ -58,7 +58,7 @@ def _product(
 def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
     """The projected input, (B*T, W), by the cell's own ``project``."""
     with in_linear(x):
-        if layout.time_first and request.projects_apart:
+        if layout.time_first and request.plan.per_step:
             return request.project(x.transpose(0, 1)).contiguous().flatten(0, 1)
         return layout.rows(request.project(x)).contiguous()
 
@@ -112,7 +112,7 @@ def way_in(
     inside: Tensor | None,
 ) -> Way:
     """``_AffineWay`` if the projection is affine and the start needs no gradient."""
-    affine = request.projection
+    affine = request.plan.projection
     start: State = ()
     if request.resets is not None:
         with torch.enable_grad():

@@ -15,26 +15,9 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.changes import class_changes, is_counted
 from seqnets.engine import native
-from seqnets.engine.request import under_transform
 
 _Kind = tuple[Any, ...]
 _last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
-
-
-def is_plain(x: Tensor) -> bool:
-    """Whether a call runs at once and as it is: memories of earlier calls may be read.
-
-    Not under a compiler, which would compile what they hold, nor under autocast, function
-    transforms and tracers.
-    """
-    return not (
-        type(x) is not Tensor
-        or torch.compiler.is_compiling()
-        or under_transform()
-        or torch._C._is_any_autocast_enabled()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
-    )
 
 
 def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:

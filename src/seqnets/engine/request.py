@@ -1,7 +1,6 @@
 """``Request``: the checked arguments of ``unroll``, and what is known of the cell's program.
 
-``unroll`` makes one, ``dispatch.py`` asks each backend whether it can run it, and one does. The
-tests for tracing, transforms and autocast that refusals share are here too.
+``unroll`` makes one, ``dispatch.py`` asks each backend whether it can run it, and one does.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.modes import under_transform
 from seqnets.engine.plans import Plan, plan_of
 from seqnets.engine.program import Program
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
@@ -53,7 +53,7 @@ class Request:
         Raises:
             Untraceable: The step cannot be traced.
         """
-        return self._plan.program
+        return self.plan.program
 
     @property
     def untraceable(self) -> str | None:
@@ -70,35 +70,8 @@ class Request:
         Raises:
             Untraceable: As for the program.
         """
-        wx, ahead = self.cell.project(x), self._plan.ahead
+        wx, ahead = self.cell.project(x), self.plan.ahead
         return wx if ahead is None else ahead.of(wx, self.tensors)
-
-    @property
-    def projection(self) -> tuple[str, str | None] | None:
-        """The names of weight and bias, if :meth:`project` is affine; else None.
-
-        Raises:
-            Untraceable: As for the program.
-        """
-        return self._plan.projection
-
-    @property
-    def draws(self) -> bool:
-        """Whether the cell's projection draws random numbers.
-
-        Raises:
-            Untraceable: As for the program.
-        """
-        return self._plan.draws
-
-    @property
-    def projects_apart(self) -> bool:
-        """Whether the cell's projection maps the input of each step alone.
-
-        Raises:
-            Untraceable: As for the program.
-        """
-        return self._plan.apart
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -107,14 +80,19 @@ class Request:
         Raises:
             Untraceable: As for the program.
         """
-        return self._plan.preparation.of(self._own)
+        return self.plan.preparation.of(self._own)
 
     @cached_property
     def _own(self) -> dict[str, Tensor]:
         return self.cell.tensors()
 
     @cached_property
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """How the cell is run over time.
+
+        Raises:
+            Untraceable: As for the program.
+        """
         return plan_of(self.cell, self._own)
 
     @property
@@ -279,56 +257,3 @@ def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor
 def _values_are_hidden(tensor: Tensor) -> bool:
     """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
     return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
-
-
-def under_transform() -> bool:
-    """Whether a function transform (vmap, grad, jvp, …) or forward-mode differentiation runs."""
-    return torch._C._are_functorch_transforms_active() or (
-        torch.autograd.forward_ad._current_level >= 0
-    )
-
-
-def is_batched(grad: Tensor | None) -> bool:
-    """Whether a gradient is batched, as with ``is_grads_batched=True``."""
-    return grad is not None and (
-        torch._C._functorch.is_legacy_batchedtensor(grad)
-        or torch._C._functorch.is_batchedtensor(grad)
-    )
-
-
-def is_watched(x: Tensor) -> bool:
-    """Whether torch's operations on a tensor are traced or intercepted.
-
-    By ``torch.jit.trace`` and exporters built on it, ``make_fx``, fake tensors, or modes that count
-    operations. Not by ``torch.compile``, which sees an operator.
-    """
-    return not torch.compiler.is_compiling() and (
-        torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._dispatch_keys(x).has(torch._C.DispatchKey.Python)
-    )
-
-
-def refusal_of_one_operation(x: Tensor) -> str | None:
-    """Why a loop cannot run as a single opaque operation; None if it can."""
-    if under_transform():
-        return "it does not run under vmap, forward-mode or functional derivatives"
-    if is_watched(x):
-        return "something watches torch's operations, and cannot look inside its loop"
-    return None
-
-
-def refusal_of_operations(request: Request) -> str | None:
-    """Why a loop made of torch's operations, with a backward pass of its own, cannot run."""
-    x = request.x
-    if torch.compiler.is_compiling():
-        return "torch.compile and torch.export cannot look inside its loop"
-    if reason := refusal_of_one_operation(x):
-        return reason
-    if autocasts(x):
-        return "it computes in the dtype of the parameters, not in autocast's"
-    if not x.dtype.is_floating_point:
-        return f"it computes in real numbers, not in {x.dtype}"
-    if 0 in x.shape[:2]:
-        return "there is nothing to run: no rows or no steps"
-    return None

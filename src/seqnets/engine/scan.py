@@ -18,8 +18,9 @@ from seqnets.engine import triton
 from seqnets.engine.evaluate import numbers, values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
+from seqnets.engine.modes import refusal_of_operations
 from seqnets.engine.program import Program
-from seqnets.engine.request import Request, refusal_of_operations
+from seqnets.engine.request import Request
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -32,7 +33,7 @@ def refusal(request: Request) -> str | None:
         return "it keeps what each of its operations needs, and can keep no less"
     if _is_printed(request):
         return None
-    if reason := refusal_of_operations(request):
+    if reason := refusal_of_operations(request.x):
         return reason
     if reason := request.untraceable:
         return reason

@@ -15,6 +15,7 @@ from torch import Tensor
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, recent
 from seqnets.engine.dispatch import choose, runs
+from seqnets.engine.modes import is_plain
 from seqnets.engine.request import make_request
 from seqnets.typing import State
 
@@ -51,7 +52,7 @@ def run_layers(
         Outputs (B, T, D*H), and the state after the last step of each layer and direction, each
         (L*D, B, H).
     """
-    if not recent.is_plain(x):
+    if not is_plain(x):
         return None
     first = cells[0].origin
     if len(cells) == 1 and recent.last_backend(first) != native.name:

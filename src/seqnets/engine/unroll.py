@@ -8,6 +8,7 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import recent
 from seqnets.engine.dispatch import choose, run
+from seqnets.engine.modes import is_plain
 from seqnets.engine.request import Request, make_request
 from seqnets.typing import State
 
@@ -54,7 +55,7 @@ def unroll(
     """
     check_is_cell("unroll", cell)
     kind = None
-    if lengths is None and resets is None and type(reverse) is bool and recent.is_plain(x):
+    if lengths is None and resets is None and type(reverse) is bool and is_plain(x):
         kind = recent.kind_of(cell, x, state is None, reverse, memory, backend)
     chosen = recent.backend_of(cell, kind)
     if chosen is None:

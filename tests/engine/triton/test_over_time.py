@@ -145,7 +145,7 @@ def test_torchs_operations_come_first_on_a_gpu_where_a_long_scan_is_little_work(
     cell_cls, B, T, pays, monkeypatch
 ):
     monkeypatch.setattr(scan, "_is_printed", lambda request: False)
-    monkeypatch.setattr(scan, "refusal_of_operations", lambda request: None)
+    monkeypatch.setattr(scan, "refusal_of_operations", lambda x: None)
     on_a_gpu = SimpleNamespace(shape=(B, T, 3), is_cuda=True, dtype=torch.float32)
 
     assert scan.pays(Request(cell_cls(3, 5), on_a_gpu, ())) is pays

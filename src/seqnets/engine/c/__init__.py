@@ -15,7 +15,8 @@ from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
-from seqnets.engine.request import Request, refusal_of_one_operation
+from seqnets.engine.modes import refusal_of_one_operation
+from seqnets.engine.request import Request
 from seqnets.typing import State
 
 name = "c"

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
-from seqnets.engine.request import Request, refusal_of_one_operation
+from seqnets.engine.modes import refusal_of_one_operation
+from seqnets.engine.request import Request
 from seqnets.engine.triton import access
 from seqnets.typing import State
 

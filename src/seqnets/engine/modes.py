@@ -1,0 +1,76 @@
+"""Which of torch's modes a call runs under: function transforms, tracers, watchers, autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnets.cells.base import autocasts
+
+
+def under_transform() -> bool:
+    """Whether a function transform (vmap, grad, jvp, …) or forward-mode differentiation runs."""
+    return torch._C._are_functorch_transforms_active() or (
+        torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a call runs at once and as it is: memories of earlier calls may be read.
+
+    Not under a compiler, which would compile what they hold, nor under autocast, function
+    transforms and tracers.
+    """
+    return not (
+        type(x) is not Tensor
+        or torch.compiler.is_compiling()
+        or under_transform()
+        or torch._C._is_any_autocast_enabled()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+def is_batched(grad: Tensor | None) -> bool:
+    """Whether a gradient is batched, as with ``is_grads_batched=True``."""
+    return grad is not None and (
+        torch._C._functorch.is_legacy_batchedtensor(grad)
+        or torch._C._functorch.is_batchedtensor(grad)
+    )
+
+
+def is_watched(x: Tensor) -> bool:
+    """Whether torch's operations on a tensor are traced or intercepted.
+
+    By ``torch.jit.trace`` and exporters built on it, ``make_fx``, fake tensors, or modes that count
+    operations. Not by ``torch.compile``, which sees an operator.
+    """
+    return not torch.compiler.is_compiling() and (
+        torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._dispatch_keys(x).has(torch._C.DispatchKey.Python)
+    )
+
+
+def refusal_of_one_operation(x: Tensor) -> str | None:
+    """Why a loop cannot run as a single opaque operation; None if it can."""
+    if under_transform():
+        return "it does not run under vmap, forward-mode or functional derivatives"
+    if is_watched(x):
+        return "something watches torch's operations, and cannot look inside its loop"
+    return None
+
+
+def refusal_of_operations(x: Tensor) -> str | None:
+    """Why a loop made of torch's operations, with a backward pass of its own, cannot run over x."""
+    if torch.compiler.is_compiling():
+        return "torch.compile and torch.export cannot look inside its loop"
+    if reason := refusal_of_one_operation(x):
+        return reason
+    if autocasts(x):
+        return "it computes in the dtype of the parameters, not in autocast's"
+    if not x.dtype.is_floating_point:
+        return f"it computes in real numbers, not in {x.dtype}"
+    if 0 in x.shape[:2]:
+        return "there is nothing to run: no rows or no steps"
+    return None
