@@ -60,33 +60,31 @@ def _again_by_the_plain_loop(
     node: Any = torch._C._current_autograd_node()
     x, state, weights = _saved(node)
     parts, count = len(cells[0].states), len(cells) * len(cells[0].parameter_shapes)
-    one_layer = node.name() == _ONEDNN  # time first, and states without a dimension for layers
-    reverse = one_layer and node._saved_reverse
-
-    def batch_first(rows: Tensor | None) -> Any:
-        return rows.transpose(0, 1) if one_layer and rows is not None else rows
-
-    def with_layers(part: Tensor | None) -> Any:
-        return part.view(1, -1, part.shape[-1]) if one_layer and part is not None else part
+    state, weights = state[:parts], weights[:count]
 
     def run(given: Sequence[Tensor]) -> tuple[Tensor, State]:
         x, state, weights = given[0], given[1 : 1 + parts], given[1 + parts :]
-        return _run_layers(cells, directions, x, state, weights, reverse=reverse)
+        if node.name() == _ONEDNN:
+            return _run_layer(cells[0], x, state, weights, node._saved_reverse)
+        return _run_layers(cells, directions, x, state, weights)
 
     wanted = found[0], *found[-2:][:parts], *found[1 : 1 + count]
     again = reference.gradients_of(
-        run,
-        (batch_first(x), *map(with_layers, state[:parts]), *weights[:count]),
-        [batch_first(grads[0]), *map(with_layers, grads[1 : 1 + parts])],
-        [grad is not None for grad in wanted],
+        run, (x, *state, *weights), grads[: 1 + parts], [grad is not None for grad in wanted]
     )
     of_x, of_state, of_weights = again[0], again[1 : 1 + parts], again[1 + parts :]
-    of_state = [
-        None if grad is None else grad.view_as(part)
-        for grad, part in zip(of_state, state, strict=False)
-    ]
     others = [None] * (len(found) - 3 - count)
-    return batch_first(of_x), *of_weights, *others, *of_state, *[None] * (2 - parts)
+    return of_x, *of_weights, *others, *of_state, *[None] * (2 - parts)
+
+
+def _run_layer(
+    cell: GatedCell, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], reverse: bool
+) -> tuple[Tensor, State]:
+    """As oneDNN runs a layer: time first, and states without a dimension for layers."""
+    before = [part.view(1, -1, part.shape[-1]) for part in state]
+    y, after = _run_layers([cell], 1, x.transpose(0, 1), before, weights, reverse=reverse)
+    after = tuple([a.view_as(b) for a, b in zip(after, state, strict=True)])
+    return y.transpose(0, 1), after
 
 
 def _run_layers(
@@ -96,7 +94,7 @@ def _run_layers(
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
     *,
-    reverse: bool,
+    reverse: bool = False,
 ) -> tuple[Tensor, State]:
     """What the kernel ran, by the plain loop: outputs, and the state after the last step.
 
