@@ -256,13 +256,12 @@ def _differentiate(ctx, grads):
         for grad, shape in zip(grads, shapes, strict=False)
     ]
     if torch.is_grad_enabled():  # create_graph=True: by the plain loop
-        wx, *given = (tensor.view_as(tensor) for tensor in (wx, *given))  # may be related
-        again = _plain(step, wx, given, lengths, resets, reverse)
-        needed = [tensor for tensor in (wx, *given) if tensor.requires_grad]
-        partial = iter(
-            torch.autograd.grad(again, needed, outputs, create_graph=True, allow_unused=True)
-        )
-        found = [next(partial) if tensor.requires_grad else None for tensor in (wx, *given)]
+
+        def run(given):
+            return _plain(step, given[0], given[1:], lengths, resets, reverse)
+
+        needed = [tensor.requires_grad for tensor in (wx, *given)]
+        found = reference.gradients_of(run, (wx, *given), outputs, needed)
     else:
         *_, parameters = _split_given(step, given, resets)
         found = torch.ops.seqnets.unroll_backward(
@@ -279,8 +278,7 @@ def _plain(step, wx, given, lengths, resets, reverse):
     initial, start, parameters = _split_given(step, given, resets)
     cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), start)
     request = Request(cell, wx, initial, lengths, resets, reverse)  # type: ignore[arg-type]
-    y, state = reference.run(request)
-    return [y, *state]
+    return reference.run(request)
 
 
 class _Replayed:
