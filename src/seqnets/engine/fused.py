@@ -22,7 +22,7 @@ from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Kept, Loops, Order, make_order
 from seqnets.engine.modes import is_batched
 from seqnets.engine.program import Program
-from seqnets.engine.projection import project, rows_inside, way_in
+from seqnets.engine.projection import make_projection, project, rows_inside
 from seqnets.engine.request import Request, parted
 from seqnets.typing import State
 
@@ -94,20 +94,20 @@ class _Fused(torch.autograd.Function):
         random = _random_state(x) if request.plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
-        way = way_in(request, order.layout, names, tensors, inside)
+        projection = make_projection(request, order.layout, names, tensors, inside)
         used = numbers(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
-            way.project(x, parameters),
+            projection.project(x, parameters),
             state,
-            way.start,
+            projection.start,
             used,
             order,
             save=True,
         )
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
-        ctx.loops, ctx.request, ctx.names, ctx.way = loops, request, names, way
+        ctx.loops, ctx.request, ctx.names, ctx.projection = loops, request, names, projection
         ctx.layout, ctx.inside = order.layout, inside
         ctx.random, ctx.modes = random, _modes(request.cell)
         ctx.set_materialize_grads(False)
@@ -127,7 +127,9 @@ class _Fused(torch.autograd.Function):
         x, _, parameters = parted(request, names, tensors)
         used = numbers(program.step, parameters, x.dtype)
         if request.memory == "lean":
-            kept = _computed_again(ctx.loops, program, ctx.way.project(x, parameters), used, saved)
+            kept = _computed_again(
+                ctx.loops, program, ctx.projection.project(x, parameters), used, saved
+            )
         else:
             kept = Kept.from_list(program, saved)
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
@@ -138,7 +140,7 @@ class _Fused(torch.autograd.Function):
         wanted = {name for name, need in zip(names[::-1], needed[::-1], strict=False) if need}
         of_parameters = parameter_gradients(program, found, kept, used, wanted, ctx.inside)
         here = (None, *found.initial, *(of_parameters.get(name) for name in names))
-        through = ctx.way.backward(found, x, parameters, needed)
+        through = ctx.projection.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
 
 

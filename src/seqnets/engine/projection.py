@@ -86,7 +86,7 @@ def picked(rows: Tensor, inside: Tensor | None) -> Tensor:
     return rows if inside is None else rows.index_select(0, inside)
 
 
-class Way(Protocol):
+class Projection(Protocol):
     """A projection with its backward pass.
 
     Attributes:
@@ -104,25 +104,25 @@ class Way(Protocol):
         """Gradients of all inputs of the autograd function, from those that the loops found."""
 
 
-def way_in(
+def make_projection(
     request: Request,
     layout: Layout,
     names: Sequence[str],
     tensors: Sequence[Tensor],
     inside: Tensor | None,
-) -> Way:
-    """``_AffineWay`` if the projection is affine and the start needs no gradient."""
+) -> Projection:
+    """``_AffineProjection`` if the projection is affine and the start needs no gradient."""
     affine = request.plan.projection
     start: State = ()
     if request.resets is not None:
         with torch.enable_grad():
             start = request.start
     if affine is None or any(part.requires_grad for part in start):
-        return _RecordedWay(request, layout, names, tensors)
-    return _AffineWay(start, layout, names, inside, *affine)
+        return _RecordedProjection(request, layout, names, tensors)
+    return _AffineProjection(start, layout, names, inside, *affine)
 
 
-class _AffineWay:
+class _AffineProjection:
     """An affine projection, differentiated by hand."""
 
     def __init__(
@@ -160,7 +160,7 @@ class _AffineWay:
         return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
 
 
-class _RecordedWay:
+class _RecordedProjection:
     """Any projection, differentiated by autograd."""
 
     def __init__(

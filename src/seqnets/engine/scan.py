@@ -72,12 +72,7 @@ def run(request: Request) -> tuple[Tensor, State]:
         if linear.moves:
             after = b if valid is None else torch.where(valid, b, first.unsqueeze(1))
         else:
-            if valid is not None:
-                a, b = torch.where(valid, a, 1), torch.where(valid, b, 0)
-            if anew is not None:
-                b = torch.where(anew[0], a * anew[1] + b, b)
-                a = torch.where(anew[0], 0, a)
-            after = linear_scan(a, b, first, reverse=request.reverse)
+            after = linear_scan(*_within(a, b, valid, anew), first, reverse=request.reverse)
         befores.find(linear.parts, partial(_before, after, first, request.reverse, anew))
         for p, made in zip(linear.parts, _parted(after), strict=True):
             afters[p] = made
@@ -90,6 +85,25 @@ def run(request: Request) -> tuple[Tensor, State]:
     final = tuple(_last(request, afters[p], part) for p, part in enumerate(state))
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), final
+
+
+def _within(
+    a: Tensor, b: Tensor, valid: Tensor | None, anew: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Factors and summands of steps that leave padding alone, and begin anew after a reset.
+
+    Args:
+        a: Factors, (B, T, H).
+        b: Summands, (B, T, H).
+        valid: Which steps are within the lengths, (B, T, 1).
+        anew: Before which steps the state is reset, (B, T, 1), and to what, (B, 1, H).
+    """
+    if valid is not None:
+        a, b = torch.where(valid, a, 1), torch.where(valid, b, 0)
+    if anew is not None:
+        resets, start = anew
+        a, b = torch.where(resets, 0, a), torch.where(resets, a * start + b, b)
+    return a, b
 
 
 def pays(request: Request) -> bool:
