@@ -43,6 +43,7 @@ def put_together(x):
 FUNCTIONS = {
     "silu": F.silu,
     "softplus": F.softplus,
+    "times a logarithm": lambda x: torch.xlogy(x, x.abs() + 0.5),
     "gelu": F.gelu,
     "elu": F.elu,
     "mish": F.mish,

@@ -156,6 +156,12 @@ def _hypot(a: Tensor, b: Tensor) -> Tensor:
     return large * ((a / large).square() + (b / large).square()).sqrt()
 
 
+def _times_logarithm(x: Tensor, y: Any) -> Tensor:
+    """``x * log(y)``, which is 0 where x is, with the logarithm as its slope where that is real."""
+    y = y if isinstance(y, Tensor) else torch.full_like(x, y)
+    return x * torch.where((x == 0) & ((y <= 0) | (y == math.inf)), 1.0, y).log()
+
+
 def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
     between = torch.where(x == x, 0.0, x)  # keeps NaN
     return torch.where(x > bound, x - bound, torch.where(x < -bound, x + bound, between))
@@ -232,6 +238,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "copysign": _with_sign,
     "fmod": _fmod,
     "hypot": _hypot,
+    "xlogy": _times_logarithm,
     "fmax": lambda a, b: torch.where((a >= b) | (b != b), a, b),
     "fmin": lambda a, b: torch.where((a <= b) | (b != b), a, b),
     "heaviside": lambda x, at_zero: torch.where(x == 0, at_zero, (x > 0).to(x.dtype)).detach(),
