@@ -139,6 +139,23 @@ def test_pieces_of_parameters_have_names_of_their_own(mode, using):
     check_backend(PiecesCell(3, 6), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
 
 
+class BoundedCell(GatedCell):
+    """A number for all units, learned, bounds what has been normalised."""
+
+    gates = ("n",)
+
+    def add_parameters(self, parameter):
+        self.bound = parameter(1)
+
+    def update(self, wx, uh, state):
+        n = torch.softmax(wx.n + uh.n, -1)
+        return (torch.maximum(n, self.bound) - torch.minimum(n, self.bound),)
+
+
+def test_a_number_for_all_units_may_bound_each():
+    check_backend(BoundedCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
 class ManyGatesCell(GatedCell):
     """More gates than a tile is split into."""
 

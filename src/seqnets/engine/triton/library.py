@@ -432,10 +432,10 @@ def remainder(a, b):
 @triton.jit
 def maximum(a, b):
     """NaN stays NaN."""
-    return tl.where((a > b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a > b, a, b))
 
 
 @triton.jit
 def minimum(a, b):
     """NaN stays NaN."""
-    return tl.where((a < b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a < b, a, b))
