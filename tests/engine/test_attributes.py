@@ -222,6 +222,20 @@ def test_a_plain_tensor_of_another_dtype_is_left_to_the_plain_loop():
     torch.testing.assert_close(unroll(cell, x)[0], by_the_plain_loop(cell, x))
 
 
+class Accumulating(Masked):
+    """One with a tensor of its own, and another obstacle after it."""
+
+    def update(self, wx, uh, state):
+        (masked,) = super().update(wx, uh, state)
+        return (masked.cumprod(-1),)
+
+
+def test_a_plain_tensor_is_not_the_reason_where_there_is_another():
+    told = explain(Accumulating(I, H), torch.randn(B, T, I))
+
+    assert "aten.cumprod" in told.refusals["c"]
+
+
 class Keeping(GatedCell):
     """One that keeps what it saw, to be looked at later."""
 

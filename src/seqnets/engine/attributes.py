@@ -28,29 +28,33 @@ class _History:
     Attributes:
         numbers: Its numeric attributes at the last call.
         changed: The names of those whose value has changed between calls.
-        traced: Whether its step can be traced when some attributes are buffers. The key is the
-            cell's ``training`` flag, then the names of these attributes.
+        obstacles: Why its step cannot be traced when some attributes are buffers; None if it can.
+            The key is the cell's ``training`` flag, then the names of these attributes.
     """
 
     numbers: _Numbers
     changed: set[str] = field(default_factory=set)
-    traced: dict[tuple[bool | str, ...], bool] = field(default_factory=dict)
+    obstacles: dict[tuple[bool | str, ...], str | None] = field(default_factory=dict)
 
 
 _histories: WeakKeyDictionary[Cell, _History] = WeakKeyDictionary()
 
 
-def with_attributes_given(cell: Cell) -> Cell:
+def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     """The cell with its plain tensors, and the numbers that change between calls, as buffers.
 
-    Returns the cell itself if it has none of these. An attribute stays as it is if the step needs
-    it so: a number that it branches on, or a tensor that it writes to.
+    An attribute stays as it is if the step needs it so: a number that it branches on, or a tensor
+    that it writes to.
+
+    Returns:
+        The cell, itself if nothing becomes a buffer; and why the step cannot be traced even with
+        its tensors as buffers, None if it can or there are none.
     """
     if torch.compiler.is_compiling():
-        return cell
+        return cell, None
     found = loose_attributes(cell)
     if not found:
-        return cell
+        return cell, None
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     numbers = {
         name: value
@@ -63,15 +67,21 @@ def with_attributes_given(cell: Cell) -> Cell:
         history.changed |= {n for n in numbers if before.get(n, numbers[n]) != numbers[n]}
     changed = sorted(history.changed & numbers.keys())
     given: dict[str, Tensor] = {}
-    groups = [_like_parameters(tensors, cell)]  # tensors become buffers together, or not at all
-    groups += [{name: _as_tensor(numbers[name], cell._like)} for name in changed]
-    for more in filter(None, groups):
+
+    def give(more: dict[str, Tensor]) -> str | None:
+        """Make attributes buffers, unless that is why the step cannot be traced: then say why."""
         place: tuple[bool | str, ...] = (cell.training, *more)
-        if place not in history.traced:
-            history.traced[place] = _can_be_traced(cell.bind(cell.tensors() | given | more))
-        if history.traced[place]:
-            given |= more
-    return cell.bind(cell.tensors() | given) if given else cell
+        if place not in history.obstacles:
+            history.obstacles[place] = _obstacle(cell.bind(cell.tensors() | given | more))
+        if history.obstacles[place] is None:
+            given.update(more)
+        return history.obstacles[place]
+
+    tensors = _like_parameters(tensors, cell)
+    obstacle = give(tensors) if tensors else None  # together, or not at all
+    for name in changed:
+        give({name: _as_tensor(numbers[name], cell._like)})
+    return (cell.bind(cell.tensors() | given) if given else cell), obstacle
 
 
 def _like_parameters(tensors: dict[str, Tensor], cell: Cell) -> dict[str, Tensor]:
@@ -92,9 +102,9 @@ def _as_tensor(number: int | float, like: Tensor) -> Tensor:
     return like.new_full((), number, dtype=torch.int64 if type(number) is int else like.dtype)
 
 
-def _can_be_traced(cell: Cell) -> bool:
+def _obstacle(cell: Cell) -> str | None:
     try:
         plan_of(cell)
-    except Exception:  # a user's class may raise anything when a number has become a tensor
-        return False
-    return True
+    except Exception as reason:  # a user's class may raise anything when a number is a tensor
+        return str(reason) or repr(reason)
+    return None

@@ -36,6 +36,7 @@ class Request:
         resets: Steps before which the state is reset, (B, T) boolean; None if there are none.
         reverse: Whether time runs backwards.
         memory: "full", or "lean" if the forward pass is to keep inputs and states alone.
+        obstacle: Why the step cannot be traced even with its plain tensors as buffers, if so.
     """
 
     cell: Cell
@@ -45,6 +46,7 @@ class Request:
     resets: Tensor | None = None
     reverse: bool = False
     memory: str = "full"
+    obstacle: str | None = None
 
     @property
     def program(self) -> Program:
@@ -61,7 +63,7 @@ class Request:
         try:
             self.program  # noqa: B018
         except Untraceable as reason:
-            return f"the step cannot be traced: {reason}"
+            return f"the step cannot be traced: {self.obstacle or reason}"
         return None
 
     def project(self, x: Tensor) -> Tensor:
@@ -179,7 +181,8 @@ def make_request(
         raise DtypeError(f"{cell._name}: reverse is {reverse!r}, expected True or False.")
     if memory not in ("full", "lean"):
         raise ConfigError(f"{cell._name}: memory is {memory!r}, expected 'full' or 'lean'.")
-    return Request(with_attributes_given(cell), x, state, lengths, resets, reverse, memory)
+    cell, obstacle = with_attributes_given(cell)
+    return Request(cell, x, state, lengths, resets, reverse, memory, obstacle)
 
 
 def state_before(cell: Cell, x: Tensor, state: State | None) -> State:

@@ -49,6 +49,8 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
 def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Preparation]:
     """``trace_step`` with a given class of recorder."""
     recorder, bound, x, state = _stand_ins(cell, kind)
+    for name in bound._parameters.keys() - cell.origin._parameters:  # may be written to, for now
+        bound._buffers[name] = bound._parameters.pop(name)
     with (
         errors_as_untraceable(),
         torch.set_grad_enabled(kind is Surrogates),
@@ -93,10 +95,10 @@ def _written(recorder: Placing, name: str, part: Tensor, size: int) -> Node:
 @contextmanager
 def _attributes_stay(cell: Cell) -> Iterator[None]:
     """Raise ``Untraceable`` if an attribute of the cell is written within the context."""
-    before = dict(cell.__dict__)
+    before = {**cell.__dict__, **cell._buffers}
     sizes = {name: _length(value) for name, value in before.items()}
     yield
-    for name, value in cell.__dict__.items():
+    for name, value in {**cell.__dict__, **cell._buffers}.items():
         if name not in before or before[name] is not value or _length(value) != sizes[name]:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
