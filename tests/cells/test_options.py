@@ -348,6 +348,23 @@ def test_variational_dropout_is_that_of_the_recurrent_product():
     torch.testing.assert_close(after, (1 - z) * n + z * h)  # h itself is whole
 
 
+@pytest.mark.parametrize("around", [lambda cell: cell, LayerNorm])
+def test_recurrent_products_of_some_gates_have_names(around):
+    class NamedGRUCell(OriginalGRUCell):
+        def step(self, wx, state):
+            (h,) = state
+            w, u = self.split(wx), self.recur(h, "r", "z")
+            r, z = self.gate(w.r + u.r), self.gate(w.z + u.z)
+            n = self.candidate(w.n + self.recur(r * h, "n").n)
+            return ((1 - z) * n + z * h,)
+
+    named, unpacked = NamedGRUCell(2, 3), OriginalGRUCell(2, 3)
+    named.load_state_dict(unpacked.state_dict())
+    x, h = torch.randn(4, 2), torch.randn(4, 3)
+
+    torch.testing.assert_close(around(named)(x, (h,)), around(unpacked)(x, (h,)))
+
+
 @pytest.mark.parametrize("memory", ["full", "lean"])
 def test_one_mask_serves_a_whole_sequence_in_either_memory(memory):
     cell = VariationalDropout(LSTMCell(2, 8), 0.5)

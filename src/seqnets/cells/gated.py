@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import cache
+from itertools import combinations
 from typing import Any, ClassVar
 
 import torch
@@ -58,7 +60,7 @@ class GatedCell(Cell):
     bias_ih: Tensor | None
     bias_hh: Tensor | None
     _input_gates: ClassVar[type[Any]]
-    _recurrent_gates: ClassVar[type[Any]]
+    _recurrent_gates: ClassVar[dict[tuple[str, ...], type[Any]]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,9 +72,11 @@ class GatedCell(Cell):
             cls.declare("inputs", cls.__dict__.get("inputs", cls.gates))
             cls.declare("recurrent", cls.__dict__.get("recurrent", cls.gates))
         if "inputs" in cls.__dict__:
-            cls._input_gates = namedtuple("InputGates", cls.inputs)  # type: ignore[misc]
-        if "recurrent" in cls.__dict__:
-            cls._recurrent_gates = namedtuple("RecurrentGates", cls.recurrent)  # type: ignore[misc]
+            cls._input_gates = _named(cls.inputs)
+        if "recurrent" in cls.__dict__:  # all at once: torch.compile cannot trace a new class
+            ends = combinations(range(len(cls.recurrent) + 1), 2)
+            some = [cls.recurrent[first:last] for first, last in ends]
+            cls._recurrent_gates = {names: _named(names) for names in [cls.recurrent, *some]}
 
     def __init__(
         self,
@@ -159,10 +163,11 @@ class GatedCell(Cell):
             gates: The gates to compute, adjacent in ``recurrent``; all by default.
 
         Returns:
-            A named tuple of all gates, or a plain tuple of the named ones, in their order.
+            A named tuple of these gates, in their order: ``recur(h, "r", "z").r``. A plain tuple
+            if the cell gave itself other recurrent gates than its class has.
         """
         if not self.recurrent:
-            return self._recurrent_gates()
+            return self._recurrent_gates[()]()
         weight, bias = self.weight_hh, self.bias_hh
         if gates:
             first = self.recurrent.index(gates[0])
@@ -174,8 +179,10 @@ class GatedCell(Cell):
             size = len(weight) // len(self.recurrent)
             rows = slice(first * size, (first + len(gates)) * size)
             weight, bias = weight[rows], None if bias is None else bias[rows]
-        products = self.product(h, weight, bias).chunk(len(gates or self.recurrent), -1)
-        return products if gates else self._recurrent_gates(*products)
+        gates = gates or self.recurrent
+        products = self.product(h, weight, bias).chunk(len(gates), -1)
+        named = self._recurrent_gates.get(gates)
+        return products if named is None else named(*products)
 
     def split(self, tensor: Tensor) -> Any:
         """Name the gates of a tensor (..., G*H): ``split(wx).i`` is (..., H). Views, no copies."""
@@ -206,3 +213,9 @@ class GatedCell(Cell):
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
+
+
+@cache
+def _named(gates: tuple[str, ...]) -> type[Any]:
+    """A class of named tuples with a field for each gate."""
+    return namedtuple("Gates", gates)

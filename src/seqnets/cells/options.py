@@ -203,8 +203,9 @@ class LayerNorm(Wrapper):
                 tensor[rows].chunk(len(products)) for tensor in (self.gain_hh, self.shift_hh)
             )
             parts = zip(_normalised(products, self.eps), gains, shifts, strict=True)
-            named = [part * gain + shift for part, gain, shift in parts]
-            return tuple(named) if gates else type(products)(*named)
+            after = [part * gain + shift for part, gain, shift in parts]
+            kind = type(products)
+            return tuple(after) if kind is tuple else kind(*after)
 
         return normed
 
