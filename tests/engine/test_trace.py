@@ -589,6 +589,21 @@ def test_a_projection_may_pick_features_by_places():
         assert trace_step(ChoosyCell(I, H))[0].products
 
 
+class LeakyCell(RNNCell):
+    """Forgets at a rate of 0 or more, and would overflow at one below; its units change places."""
+
+    def project(self, x):
+        return torch.cat([super().project(x), F.softplus(x[..., :1])], -1)
+
+    def step(self, wx, state):
+        (h,) = state
+        return (torch.tanh(wx[:, :H] + (h * torch.exp(-wx[:, H:])).flip(-1)),)
+
+
+def test_a_step_need_not_bear_inputs_that_its_projection_never_gives():
+    assert trace_step(LeakyCell(I, H))[0].products
+
+
 def test_tracing_changes_nothing_in_the_cell():
     cell, wx, state = example(LSTMCell)
     before = cell.step(wx, state)

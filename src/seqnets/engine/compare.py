@@ -119,8 +119,12 @@ class _Trial:
         with errors_as_untraceable(), torch.enable_grad():
             used = numbers(step, preparation.of(tensors), self._dtype)
         learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
-        width = cell.input_size if self._project else step.wx_size
-        wx = self._numbers(_ROWS, width).mul_(scale)
+        if scale == _LARGE and not self._project:  # within what it projects to, say 0 and more
+            with told_why(), torch.no_grad():
+                wx = bound.project(self._numbers(_ROWS, cell.input_size).mul_(scale)).clone()
+        else:
+            width = cell.input_size if self._project else step.wx_size
+            wx = self._numbers(_ROWS, width).mul_(scale)
         state = tuple(self._numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
         for given in (wx, *state):
             given.requires_grad_()
