@@ -56,6 +56,15 @@ def test_a_broken_law_is_reported_with_the_numbers():
         check_cell(partial(wrong.LeakingCell, hidden_size=4))
 
 
+def test_an_output_that_no_step_reads_is_to_be_declared():
+    class DeclaredEchoCell(wrong.EchoCell):
+        output_only = True
+
+    with pytest.raises(AssertionError, match=r"part 0 .*\n.*declare output_only = True"):
+        check_cell(partial(wrong.EchoCell, hidden_size=4))
+    check_cell(partial(DeclaredEchoCell, hidden_size=4))
+
+
 def test_a_law_that_is_skipped_is_not_checked():
     check_cell(partial(wrong.ClosureCell, hidden_size=4), skip=("copies",))
 

@@ -228,7 +228,11 @@ def usefulness(layer: nn.Module, data: Example) -> None:
     names = ["the input", *parts, *dict(layer.named_parameters())]
     for name, derivative in zip(names, found, strict=True):
         if not derivative.any() and name not in [f"part {i} of the state" for i in unread]:
-            raise AssertionError(f"{name}: shape {tuple(derivative.shape)}, no effect at all.")
+            remedy = "\n  If it is only an output, declare output_only = True in the class."
+            raise AssertionError(
+                f"{name}: shape {tuple(derivative.shape)}, no effect at all."
+                + remedy * (name == "part 0 of the state" and len(tree_leaves(state)) > 1)
+            )
 
 
 def _has_output_only(layer: nn.Module) -> bool:
