@@ -70,8 +70,18 @@ class ClockworkRNNCell(ComputedCell):
 
     def parametrization(self) -> nn.Module:
         """What lets no unit read from faster ones."""
-        periods = _spread(self.group_periods, self.hidden_size, self._like)
-        return _Masked((periods >= periods.unsqueeze(1)).to(periods.dtype))
+        return _Masked(_slower(_spread(self.group_periods, self.hidden_size, self._like)))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every cell with a computed matrix; buffers too, which may come from "meta"."""
+        super().reset_parameters()
+        if "periods" not in self._buffers:  # the base is being built
+            return
+        self.periods.copy_(_spread(self.group_periods, self.hidden_size, self._like))
+        for module in self.modules():
+            if isinstance(module, _Masked):
+                module.mask.copy_(_slower(self.periods))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -124,6 +134,13 @@ class Clockwork(Wrapper):
         """The cell's, and every unit due."""
         phases = (self._like.new_zeros(batch_size, size) for size in self.widths)
         return (*self.cell.initial_state(batch_size), *phases)
+
+    def reset_parameters(self) -> None:
+        """Draw the inner cell's parameters anew; fill buffers too, which may come from "meta"."""
+        super().reset_parameters()
+        for phase, size in zip(self.phases, self.widths, strict=True):
+            periods_of_units = getattr(self, f"periods_of_{phase}")
+            periods_of_units.copy_(_spread(self.group_periods, size, self.cell._like))
 
     def step(self, wx: Tensor, state: State) -> State:
         """A step of the units that are due."""
@@ -178,6 +195,11 @@ def _checked(owner: str, periods: Sequence[int]) -> tuple[int, ...]:
 def _spread(periods: tuple[int, ...], size: int, like: Tensor) -> Tensor:
     """The period of each of ``size`` units, (size,)."""
     return like.new_tensor([periods[unit * len(periods) // size] for unit in range(size)])
+
+
+def _slower(periods: Tensor) -> Tensor:
+    """1 where a unit, by row, may read from another: from units that are as slow or slower."""
+    return (periods >= periods.unsqueeze(1)).to(periods.dtype)
 
 
 def _due(phase: Tensor) -> Tensor:

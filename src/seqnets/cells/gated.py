@@ -130,7 +130,8 @@ class GatedCell(Cell):
         """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
-        initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
+        if self.weight_ih is not None:  # as in the later cells of DeepTransition
+            initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
         if self.recurrent:
             initializers.orthogonal_(self.learned("weight_hh"), len(self.recurrent))
 
