@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import pytest
 import torch
@@ -6,7 +7,17 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
-from seqnets.cells import Cell, CoupledLSTMCell, GatedCell, GRUCell, LSTMCell, MemoryCell, RNNCell
+from seqnets.cells import (
+    Cell,
+    Clockwork,
+    CoupledLSTMCell,
+    DeepTransition,
+    GatedCell,
+    GRUCell,
+    LSTMCell,
+    MemoryCell,
+    RNNCell,
+)
 from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
@@ -265,6 +276,36 @@ def test_cells_are_created_with_the_given_device_and_dtype(cell_cls):
     made = sized(cell_cls, 3, 4, device="meta", dtype=torch.bfloat16)
 
     assert {(p.device.type, p.dtype) for p in made.parameters()} == {("meta", torch.bfloat16)}
+
+
+def clockwork(input_size, hidden_size, device=None):
+    return Clockwork(GRUCell(input_size, hidden_size, device=device))
+
+
+def deep_transition(input_size, hidden_size, device=None):
+    return DeepTransition(GRUCell(input_size, hidden_size, device=device))
+
+
+@pytest.mark.parametrize("make", [*FINAL_CELLS, clockwork, deep_transition])
+def test_a_cell_that_was_made_without_memory_is_whole_once_its_parameters_are_drawn(make):
+    fresh, made = (sized(make, 3, 4, device=device) for device in ("cpu", "meta"))
+    made.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*made.parameters(), *made.buffers()):
+            tensor.fill_(float("nan"))
+
+    for module in reversed(list(made.modules())):
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    assert all(parameter.isfinite().all() for parameter in made.parameters())
+    torch.testing.assert_close(dict(made.named_buffers()), dict(fresh.named_buffers()))
+
+
+def test_a_class_of_cells_shows_what_its_cells_are_made_with():
+    named = list(inspect.signature(LSTMCell).parameters)
+
+    assert named[:2] == ["input_size", "hidden_size"]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABCMeta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from seqnets.cells.checks import check_built
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 """Top-level packages whose classes are assumed not to change."""
+
+
+_Cell = TypeVar("_Cell")
 
 
 class CellType(ABCMeta):
@@ -21,11 +25,18 @@ class CellType(ABCMeta):
 
     changes = 0
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[_Cell], *args: Any, **kwargs: Any) -> _Cell:
         """Make a cell, and check that its base was built."""
-        made = super().__call__(*args, **kwargs)
+        made: _Cell = super().__call__(*args, **kwargs)  # type: ignore[misc]
         check_built(made)
         return made
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of ``__init__``, as of every class: ``help`` would show that of ``__call__``."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        _, *parameters = signature.parameters.values()
+        return signature.replace(parameters=parameters)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
