@@ -529,6 +529,25 @@ def test_what_fills_in_the_sizes_refuses_a_cell_that_has_some(make, given):
         make(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: DeepRNN(lambda i, h: GRUCell(i, h), I, H),
+            r"\(i, h\), .* input_size= and hidden_",
+        ),
+        (lambda: check_cell(partial(lambda i, h: GRUCell(i, h), h=H)), "with input_size=: "),
+        (
+            lambda: optioned(I, H, cell=GRUCell, options=[], bais=False),
+            "and bais=: .*argument 'bais'",
+        ),
+    ],
+)
+def test_cells_that_take_their_sizes_by_other_names_are_refused_in_a_sentence(make, told):
+    with pytest.raises(ConfigError, match=told):
+        make()
+
+
 def test_states_of_any_nesting_are_mapped():
     state = ((torch.ones(2, requires_grad=True),), (None, (torch.zeros(1),)))
 

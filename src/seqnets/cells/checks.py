@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -36,14 +38,30 @@ def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigErro
     return ConfigError(f"{who}: {what} is {got}, expected {expected}.\n  {advice}")
 
 
-def check_makes_cells(who: str, given: Any) -> None:
-    """Raise ConfigError unless ``given`` can make cells; a cell or layer cannot."""
+def check_makes_cells(who: str, given: Any, *sizes: str) -> None:
+    """Raise ConfigError unless ``given`` can make cells from ``sizes``, which it takes by name."""
     if isinstance(given, nn.Module) or not callable(given):
         is_layer = isinstance(given, nn.Module) and not isinstance(given, seqnets.cells.Cell)
         advice = _advice(given) if is_layer else f"{who} makes cells of the sizes that it needs."
         raise ConfigError(
             f"{who}: cell is {given!r}, expected a class of cells, or a partial of it.\n  {advice}"
         )
+    make: Any = given
+    arguments: tuple[Any, ...] = ()
+    named = dict.fromkeys(sizes)
+    while isinstance(make, partial):
+        make, arguments, named = make.func, make.args + arguments, make.keywords | named
+    try:
+        inspect.signature(make).bind(*arguments, **named)
+    except TypeError as error:
+        name = getattr(make, "__name__", type(make).__name__)
+        raise ConfigError(
+            f"{who}: cell is {name}{inspect.signature(make)}, expected something that can be "
+            f"called with {' and '.join(f'{size}=' for size in sizes)}: {error}.\n"
+            f"  Give its arguments these names, and set others by functools.partial."
+        ) from None
+    except ValueError:  # some callables have no signature
+        return
 
 
 def check_names(cls: type[Any], *declared: str) -> None:

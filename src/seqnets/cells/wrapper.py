@@ -123,7 +123,7 @@ def optioned(
         >>> options = [LayerNorm, partial(Zoneout, p=0.1)]
         >>> net = DeepRNN(partial(optioned, cell=LSTMCell, options=options), 8, 64, num_layers=2)
     """
-    check_makes_cells("optioned", cell)
+    check_makes_cells("optioned", cell, "input_size", "hidden_size", *arguments)
     made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
     for option in options.values() if isinstance(options, Mapping) else options:
         made = option(made)

@@ -89,7 +89,7 @@ class DeepRNN(nn.Module):
         sizes = _per_layer("hidden_size", hidden_size, L)
         directions = _per_layer("bidirectional", bidirectional, L)
         for make in cells:
-            check_makes_cells("DeepRNN", make)
+            check_makes_cells("DeepRNN", make, "input_size", "hidden_size")
         if alternating and any(directions):
             raise ConfigError(
                 "DeepRNN: got alternating and bidirectional, expected one of the two.\n"

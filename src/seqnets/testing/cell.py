@@ -45,7 +45,7 @@ def check_cell(
         other.load_state_dict(layer.state_dict())
         agree(other(*data), layer(*data), "the new cell")
 
-    check_makes_cells("check_cell", factory)
+    check_makes_cells("check_cell", factory, "input_size")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = _Unrolled(factory(input_size=input_size)).double()
