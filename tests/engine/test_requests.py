@@ -66,8 +66,22 @@ REFUSED = {
     "nothing as lengths": ({"lengths": [None] * B}, DtypeError, "None], expected integers"),
     "lists as lengths": ({"lengths": [[1], [], [2]]}, DtypeError, r"\[2\]\], expected integers"),
     "boolean lengths": ({"lengths": torch.ones(B).bool()}, DtypeError, "bool, expected integers"),
+    "a mask as lengths": (
+        {"lengths": torch.ones(B, T).bool()},
+        DtypeError,
+        r"bool, expected integers(.|\n)*mask.sum\(1\)",
+    ),
+    "a mask of integers as lengths": (
+        {"lengths": torch.ones(B, T).long()},
+        ShapeError,
+        r"\(B,\) = \(3,\)(.|\n)*mask.sum\(1\)",
+    ),
     "lengths of other rows": ({"lengths": torch.ones(2).long()}, ShapeError, r"\(B,\) = \(3,\)"),
-    "integer resets": ({"resets": torch.zeros(B, T).long()}, DtypeError, "boolean tensor"),
+    "integer resets": (
+        {"resets": torch.zeros(B, T).long()},
+        DtypeError,
+        r"boolean tensor(.|\n)*bool\(\)",
+    ),
     "resets transposed": (
         {"resets": torch.zeros(T, B).bool()},
         ShapeError,

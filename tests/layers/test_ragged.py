@@ -110,6 +110,16 @@ def test_little_padding_stays(lengths):
     assert not ragged.is_ragged(pack_sequence(rows(lengths)).batch_sizes)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_state_of_other_rows_than_unsorted_packed_ones_is_refused(count):
+    packed = pack_sequence(rows([1, 3, 2]), enforce_sorted=False)
+    module = seqnets.GRU(packed.data.shape[1], 4, dtype=packed.data.dtype)
+
+    with pytest.raises(ShapeError, match=rf"size \(1, 3, 4\), got \[1, {count}, 4\]"):
+        module(packed, packed.data.new_zeros(1, count, 4))
+
+
+
 def test_a_state_of_another_batch_is_refused(in_pieces):
     layer = seqnets.GRU(I, H).double()
     packed = pack_sequence(rows([30, 1, 1, 1]))

@@ -207,14 +207,18 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
                 f"  Lengths count time steps, one for each of the {B} rows of x."
             ) from error
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        masks = lengths.dtype == torch.bool or lengths.shape == x.shape[:2]
+        remedy = "a mask of valid steps has them as mask.sum(1)" if masks else "use .long()"
         raise DtypeError(
             f"{name}: lengths are {lengths.dtype}, expected integers.\n"
-            f"  Lengths count time steps; convert them with .long()."
+            f"  Lengths count time steps; {remedy}."
         )
     if tuple(lengths.shape) != (B,):
+        remedy = "\n  A mask of valid steps has them as mask.sum(1)."
         raise ShapeError(
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
             f"  B = {B} comes from x, shape {tuple(x.shape)}."
+            + remedy * (lengths.shape == x.shape[:2])
         )
     lengths = lengths.long()  # a small type cannot hold T
     if not _values_are_hidden(lengths):
@@ -245,7 +249,10 @@ def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor
     expected = tuple(x.shape[: len(legend)])
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
-        raise DtypeError(f"{name}: resets are {kind}, expected a boolean tensor {sizes}.")
+        raise DtypeError(
+            f"{name}: resets are {kind}, expected a boolean tensor {sizes}.\n"
+            f"  torch.as_tensor(resets).bool() makes one of numbers 0 and 1."
+        )
     if tuple(resets.shape) != expected:
         come = f"{' and '.join(legend)} come{'s' * (len(legend) == 1)}"
         raise ShapeError(

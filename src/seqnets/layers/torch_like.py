@@ -188,6 +188,7 @@ class TorchLike(TorchBase):
         sizes, sort, unsort = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
         state = self._state(hx, unbatched=False)
         if sort is not None and state is not None:
+            self._check_batch(state, sort.shape[0])  # torch.nn takes the first rows of more
             state = tuple(part.index_select(1, sort) for part in state)
         data, sizes, state = self._run_packed(packed.data, sizes, state)
         if unsort is not None:
