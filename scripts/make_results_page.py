@@ -144,10 +144,10 @@ def readme(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
         if record["seed"]:
             continue
         best = max if record["mode"] == "max" else min
-        name, rival = best(record["rivals"].items(), key=lambda pair: pair[1])
+        name, value = best(record["baselines"].items(), key=lambda pair: pair[1])
         rows.append(
             f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
-            f"**{record['ours']:.4g}** | {rival:.4g}, {name} |\n"
+            f"**{record['ours']:.4g}** | {value:.4g}, {name} |\n"
         )
     return IN_README + "".join(rows)
 
@@ -165,10 +165,11 @@ def published_row(record: dict[str, Any], titles: dict[str, str]) -> str:
 
 def task_row(record: dict[str, Any], titles: dict[str, str]) -> str:
     """Return a row that compares with the baselines."""
-    rivals = ", ".join(f"{name} {value:.4g}" for name, value in record["rivals"].items())
+    baselines = ", ".join(f"{name} {value:.4g}" for name, value in record["baselines"].items())
     return (
         f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
-        f"**{record['ours']:.4g}** | {rivals} | {record['seed']} | {minutes(record['seconds'])} |\n"
+        f"**{record['ours']:.4g}** | {baselines} | {record['seed']} | "
+        f"{minutes(record['seconds'])} |\n"
     )
 
 

@@ -48,7 +48,7 @@ def main() -> None:
         "mode": result["mode"],
         "ours": ours,
         "published": published,
-        "rivals": result["rivals"],
+        "baselines": result["baselines"],
         "test": result["test"],
         "steps": result["step"],
         "seed": config.seed,

@@ -59,7 +59,7 @@ def test_the_quick_suite_writes_figures_table_and_picture_into_the_folder_one_is
         assert f"{written.stem}.{suffix}" in done.out
 
 
-def test_a_case_is_timed_beside_its_rivals_and_the_limit(benchmark):
+def test_a_case_is_timed_beside_other_implementations_and_the_limit(benchmark):
     done, report = benchmark()
 
     (measured,) = report.measured

@@ -35,7 +35,7 @@ def test_sequences_show_sizes_lengths_classes_tokens_padding_and_samples(seqnets
     assert "Tokens, 2 in the vocabulary" in lines
     assert "Training sample 3" in lines
     assert "Training sample 4" not in lines
-    assert "What simple rivals reach" not in done.out
+    assert "What simple baselines reach" not in done.out
     assert "\x1b" not in done.out
 
 
@@ -62,7 +62,7 @@ def test_a_text_shows_its_tokens_and_how_it_begins(seqnets, tmp_path):
     assert any(line.startswith("space 450 ") for line in lines)
     assert any(line.startswith(r"\t 450 ") for line in lines)
     assert "text aab b" in lines
-    assert "What simple rivals reach in bits per character" in lines
+    assert "What simple baselines reach in bits per character" in lines
     assert "uniform 2.322" in lines
     assert lines[-1].endswith("train dataset=text dataset.path=book.txt dataset.cache=cache")
 

@@ -12,7 +12,7 @@ from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.report import figures_table, show
 from seqnets.insight.canvas import new_figure
-from seqnets.training import Classification
+from seqnets.training import Classification, LanguageModelling
 
 
 def test_text_is_printed_as_it_stands(capsys):
@@ -38,7 +38,7 @@ def test_a_path_is_typed_as_the_shell_and_hydra_read_it(path, argument):
     assert argument in (typed, None)
 
 
-def test_figures_without_rivals_have_two_columns():
+def test_figures_without_baselines_have_two_columns():
     figures = {"accuracy": 0.5, "loss": 1.0}
 
     assert len(figures_table("a file", figures, Classification(), {}).columns) == 2
@@ -49,6 +49,13 @@ def test_accuracies_of_baselines_are_not_compared_with_f1():
     table = figures_table("a file", {"f1": 0.5}, Classification("f1"), {"majority class": 0.9})
 
     assert len(table.columns) == 2
+
+
+def test_bits_of_baselines_are_compared_with_perplexity_as_its_power():
+    words, characters = LanguageModelling("words"), LanguageModelling("characters")
+
+    assert words.in_metric({"uniform": 3.0}) == {"uniform": 8.0}
+    assert characters.in_metric({"uniform": 3.0}) == {"uniform": 3.0}
 
 
 def test_a_figure_is_not_parted_from_its_name_in_a_narrow_table(capsys):

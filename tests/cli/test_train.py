@@ -47,13 +47,13 @@ def test_two_steps_on_every_dataset_that_needs_no_file(dataset, seqnets, tmp_pat
     assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-def test_the_end_tells_figures_rivals_a_passage_and_what_next(seqnets, small_text, tmp_path):
+def test_the_end_tells_figures_baselines_a_passage_and_what_next(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text)
 
     folder = only_run(tmp_path)
     figures = json.loads((folder / "result.json").read_text())
     assert rounded(figures["test"]["bits_per_character"]) in done.out
-    assert {"uniform", "unigram entropy", "xz given the training text"} <= figures["rivals"].keys()
+    assert {"uniform", "xz given the training text"} <= figures["baselines"].keys()
     assert "this model is better" in done.out or "this model is not better" in done.out
     assert "A sampled passage:" in done.out
     assert f"tensorboard --logdir {folder.parents[1].name}" in done.out

@@ -140,11 +140,11 @@ def test_memoryless_baselines_are_those_computed_by_hand():
     vocabulary = Vocabulary(["a", "b"])
     ids = np.array([0, 0, 0, 1, 0, 1, 1, 1], np.uint8)
     tokens = Tokens(ids, {"train": (0, 4), "val": (4, 4), "test": (4, 8)}, vocabulary)
-    rivals = counting.language_baselines(tokens)
+    baselines = counting.language_baselines(tokens)
 
-    assert rivals["uniform"] == 1
+    assert baselines["uniform"] == 1
     # With one added to each count, a has 4 of 6 and b has 2 of 6; the test part is a, b, b, b.
-    assert rivals["unigram entropy"] == pytest.approx(
+    assert baselines["unigram entropy"] == pytest.approx(
         -(math.log2(4 / 6) + 3 * math.log2(2 / 6)) / 4
     )
 
@@ -152,10 +152,10 @@ def test_memoryless_baselines_are_those_computed_by_hand():
 def test_xz_gains_from_a_training_text_that_holds_the_test_text():
     noise = "".join(chr(97 + n) for n in np.random.default_rng(0).integers(26, size=2000))
     data = Text(noise * 2, validation_fraction=0.05, test_fraction=0.45)
-    rivals = data.baselines()
+    baselines = data.baselines()
 
-    assert rivals["xz -9 of the test text"] > math.log2(26)
-    assert rivals["xz given the training text"] < 0.5
+    assert baselines["xz -9 of the test text"] > math.log2(26)
+    assert baselines["xz given the training text"] < 0.5
 
 
 def test_xz_is_omitted_for_long_texts(monkeypatch):
@@ -165,11 +165,11 @@ def test_xz_is_omitted_for_long_texts(monkeypatch):
 
 
 def test_the_baselines_of_the_manual_are_those_documented():
-    rivals = PythonDocs().baselines()
+    baselines = PythonDocs().baselines()
 
-    assert rivals["unigram entropy"] == pytest.approx(4.6, abs=0.2)
-    assert rivals["xz -9 of the test text"] == pytest.approx(2.44, abs=0.2)
-    assert rivals["xz given the training text"] == pytest.approx(1.8, abs=0.2)
+    assert baselines["unigram entropy"] == pytest.approx(4.6, abs=0.2)
+    assert baselines["xz -9 of the test text"] == pytest.approx(2.44, abs=0.2)
+    assert baselines["xz given the training text"] == pytest.approx(1.8, abs=0.2)
 
 
 def test_shakespeare_is_read_from_the_folder_named(shared_data):

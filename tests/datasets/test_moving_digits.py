@@ -124,9 +124,9 @@ def test_a_single_frame_does_not_show_the_direction():
 
 
 def test_guessing_a_direction_is_right_one_time_in_eight():
-    rivals = MovingDigits(2, test_size=3_000).baselines()
+    baselines = MovingDigits(2, test_size=3_000).baselines()
 
-    assert rivals == {"majority class": pytest.approx(1 / 8, abs=0.02)}
+    assert baselines == {"majority class": pytest.approx(1 / 8, abs=0.02)}
 
 
 def test_digits_bounce_off_the_sides_checked_by_hand():

@@ -107,7 +107,7 @@ def test_targets_follow_from_their_sources(data, rule):
     assert data.unit == "pairs"
 
 
-def test_rivals_are_counted_on_the_test_part():
+def test_baselines_are_counted_on_the_test_part():
     data = Sort(3, symbols=2, train_size=4, test_size=400)
     rows = data.examples("test", 400)
 

@@ -413,10 +413,10 @@ def test_baselines_follow_their_definitions():
             season += (past[2 + step % 2] - value) ** 2
             scored += 1
 
-    rivals = forecast_baselines(train, test, 1, season=2)
+    baselines = forecast_baselines(train, test, 1, season=2)
 
-    assert rivals["last value"] == pytest.approx(last / scored, rel=1e-5)
-    assert rivals["last season"] == pytest.approx(season / scored, rel=1e-5)
+    assert baselines["last value"] == pytest.approx(last / scored, rel=1e-5)
+    assert baselines["last season"] == pytest.approx(season / scored, rel=1e-5)
     assert list(forecast_baselines(train, test, 1)) == ["last value", "linear"]
 
 
@@ -436,10 +436,10 @@ def test_baselines_ignore_missing_values():
     y[45] = torch.nan
     holed = Windows(test.x, y, test.starts, 3, 3)
 
-    rivals = forecast_baselines(train, holed, 1, season=3)
+    baselines = forecast_baselines(train, holed, 1, season=3)
 
-    assert rivals["last season"] == 0
-    assert math.isfinite(rivals["linear"])
+    assert baselines["last season"] == 0
+    assert math.isfinite(baselines["linear"])
 
 
 @pytest.fixture(scope="module")

@@ -338,9 +338,9 @@ def test_baselines_ignore_other_steps(words, write):
 
     path = str(write("a.csv", CSV))
     data = TaggingFiles(path, path, path, metric="f1_freeze")
-    rivals = data.baselines()
-    assert rivals["always freeze"] == pytest.approx(2 * 2 / (6 + 2))
-    assert 0 < rivals["nearest mean"] <= 1
+    baselines = data.baselines()
+    assert baselines["always freeze"] == pytest.approx(2 * 2 / (6 + 2))
+    assert 0 < baselines["nearest mean"] <= 1
 
 
 def test_new_words_are_encoded_as_the_model_knows_them_and_so_are_their_labels(words, write):

@@ -1,4 +1,4 @@
-"""``seqnets benchmark``: check cells, then time them beside rivals and the hardware's limit."""
+"""``seqnets benchmark``: check cells, then time them beside others and the hardware's limit."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _sections(
         yield f"Training sample {number}", _sample(sample)
     if options["baselines"]:
         yield (
-            f"What simple rivals reach in {objective.metric.replace('_', ' ')}",
+            f"What simple baselines reach in {objective.metric.replace('_', ' ')}",
             _baselines(data, objective),
         )
 
@@ -200,7 +200,7 @@ def _sample(sample: Mapping[str, str]) -> Table:
 
 
 def _baselines(data: DataModule, objective: Objective) -> RenderableType:
-    baselines = report.in_metric(objective, data.baselines())
+    baselines = objective.in_metric(data.baselines())
     if not baselines:
         return "none"
     table = _grid("", "")

@@ -17,7 +17,7 @@ from rich.text import Text
 from seqnets.cli.names import override, shell
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
-from seqnets.training import Classification, Objective
+from seqnets.training import Objective
 
 
 def figures(trainer: Trainer, part: str) -> dict[str, float]:
@@ -39,12 +39,11 @@ def figures_table(
         what: What was scored, such as "the test part".
         figures: Metrics by name.
         objective: Defines the main metric and its mode.
-        baselines: A dataset's ``baselines()``: bits per token for language models, otherwise in the
-            main metric.
+        baselines: A dataset's ``baselines()``.
         published: A published score: its "source", "metric" and "value".
     """
     metric = objective.metric
-    reached = in_metric(objective, baselines)
+    reached = objective.in_metric(baselines)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
     table = Table(title=f"Figures of {what}")
@@ -54,26 +53,14 @@ def figures_table(
         table.add_column()
     ours = figures[metric]
     table.add_row("this model", rounded(ours), style="bold")
-    for name, rival in reached.items():
-        above = ours > rival if objective.mode == "max" else ours < rival
-        better = above and not math.isclose(ours, rival, rel_tol=1e-6)  # one of them is float32
+    for name, value in reached.items():
+        above = ours > value if objective.mode == "max" else ours < value
+        better = above and not math.isclose(ours, value, rel_tol=1e-6)  # one of them is float32
         verdict = ("better", "green") if better else ("not better", "red")
-        table.add_row(name, rounded(rival), Text.assemble("this model is ", verdict))
+        table.add_row(name, rounded(value), Text.assemble("this model is ", verdict))
     others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
     table.caption = ", ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
     return table
-
-
-def in_metric(objective: Objective, baselines: Mapping[str, float]) -> dict[str, float]:
-    """Convert a dataset's ``baselines()`` to the main metric: bits become perplexity.
-
-    The accuracies of a classifier's baselines tell nothing of F1.
-    """
-    if isinstance(objective, Classification) and objective.metric != "accuracy":
-        return {}
-    if objective.metric != "perplexity":
-        return dict(baselines)
-    return {name: math.pow(2, value) for name, value in baselines.items()}
 
 
 def show(console: Console, title: str, text: str) -> None:

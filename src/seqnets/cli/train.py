@@ -266,7 +266,7 @@ class _Training:
                 "mode": trained.mode,
                 "validation": trained.score,
                 "test": figures,
-                "rivals": report.in_metric(objective, baselines),
+                "baselines": objective.in_metric(baselines),
                 "step": step,
                 "parameters": trained.parameters,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -79,6 +79,10 @@ class Objective(ABC):
     def derived(self, loss: float) -> dict[str, float]:
         """Further figures that are functions of the mean loss."""
         return {}
+
+    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
+        """A dataset's ``baselines()`` in the main metric, without those that do not convert."""
+        return dict(baselines)
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """Predictions for a batch as they are written to a file: a row per sequence or step.

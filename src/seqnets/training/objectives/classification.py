@@ -81,6 +81,10 @@ class Classification(Objective):
             "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE),
         }
 
+    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
+        """Baselines are accuracies, which say nothing about F1."""
+        return dict(baselines) if self.metric == "accuracy" else {}
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the likeliest classes and their probabilities."""
         names = class_names(known)

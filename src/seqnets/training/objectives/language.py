@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,6 +105,12 @@ class LanguageModelling(Objective):
         if self.unit == "words":
             return {"perplexity": perplexity(loss)}
         return {"bits_per_character": loss / math.log(2)} if self.unit == "characters" else {}
+
+    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
+        """Baselines are in bits per word or per character; perplexity is a power of bits."""
+        if self.metric != "perplexity":
+            return dict(baselines)
+        return {name: math.pow(2, bits) for name, bits in baselines.items()}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per scored token: the likeliest token, the target, and the target's nats.
