@@ -89,6 +89,17 @@ def test_pieces_of_words_are_shown_as_they_stand_in_the_text(seqnets, tmp_path):
     assert any(line.startswith("größer ") for line in lines_of(done.out))
 
 
+def test_a_table_of_steps_shows_which_columns_are_features(seqnets, tmp_path):
+    rows = [f"{n // 2},{'up' if n % 4 > 1 else 'down'},{n % 2},7" for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,height,floor", *rows]) + "\n")
+
+    done = seqnets("inspect", "dataset=classification", "dataset.path=mine.csv")
+
+    lines = lines_of(done.out)
+    assert "Columns of the training part" in lines
+    assert {"height 0.5 0.5", "floor 7 0"} <= {*lines}
+
+
 def test_a_series_shows_its_columns_and_how_much_of_them_is_missing(seqnets, tmp_path):
     rows = [f"{n},{n % 2},{'' if n % 4 == 0 else 7}" for n in range(100)]
     (tmp_path / "mine.csv").write_text("\n".join(["time,event,sales", *rows]) + "\n")
@@ -99,7 +110,7 @@ def test_a_series_shows_its_columns_and_how_much_of_them_is_missing(seqnets, tmp
     )
 
     told = [line.split() for line in done.out.splitlines()]
-    assert ["sales", "told", "7", "1", "25.7%"] in told, "18 of 70 steps"
+    assert ["sales", "told", "7", "0", "25.7%"] in told, "18 of 70 steps"
     assert ["event", "given", "0.5", "0.5", "0.0%"] in told
 
 

@@ -233,7 +233,7 @@ def test_new_data_may_come_by_standard_input(
 
     assert done.code == 0, done.err
     assert done.out == (tmp_path / "a.jsonl").read_text()
-    assert "60 rows of standard input written to the terminal" in done.err
+    assert "60 rows of standard input written to the standard output" in done.err
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_the_terminal_gets_rows_and_nothing_else(seqnets, classifier):
 
     assert done.code == 0
     assert all(json.loads(line)["prediction"] for line in done.out.splitlines())
-    assert "written to the terminal" in done.err
+    assert "written to the standard output" in done.err
 
 
 def test_a_file_is_never_overwritten_unasked(seqnets, classifier, tmp_path):

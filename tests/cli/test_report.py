@@ -51,6 +51,12 @@ def test_accuracies_of_baselines_are_not_compared_with_f1():
     assert len(table.columns) == 2
 
 
+def test_the_title_of_a_table_without_baselines_is_one_line(capsys):
+    Console(width=80).print(figures_table("the test part", {"f1": 0.5}, Classification("f1"), {}))
+
+    assert "Figures of the test part" in capsys.readouterr().out
+
+
 def test_bits_of_baselines_are_compared_with_perplexity_as_its_power():
     words, characters = LanguageModelling("words"), LanguageModelling("characters")
 

@@ -590,12 +590,33 @@ def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
 
     assert done.code == 0, done.err
     assert "Nothing is left to train: step 10 of trainer.max_steps=3.\n" in done.out
+    assert "step 10" not in done.out.splitlines(), "there is no progress to tell"
     again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
     assert again.endswith(" trainer.max_epochs=-1 trainer.max_steps=13")
     resumed = seqnets(*shlex.split(again)[1:])
     assert "Nothing is left" not in resumed.out
     last = only_run(tmp_path) / "checkpoints" / "last.ckpt"
     assert load_checkpoint(last)["global_step"] == 13
+
+
+def test_a_run_is_not_resumed_with_fewer_epochs_than_it_has_behind_it(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "trainer.max_epochs=4")
+    done = seqnets("train", "resume=last", "trainer.max_epochs=2")
+
+    assert done.code == 2
+    assert "trainer.max_epochs: is 2, expected at least 4, the epoch of the ch" in done.err
+    assert "Lightning" not in done.err
+
+
+def test_a_profiler_prints_what_it_measured(seqnets):
+    done = seqnets("train", *SMALL, "dataset=parity", "+trainer.profiler=simple")
+
+    assert done.code == 0, done.err
+    assert "FIT Profiler Report" in done.out
+    assert "run_training_batch" in done.out
+    assert "Profiler" not in done.err
 
 
 def test_figures_of_the_test_part_stand_at_the_last_step_though_nothing_was_left_to_train(

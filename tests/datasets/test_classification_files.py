@@ -183,6 +183,23 @@ def test_the_same_file_as_new_data_gives_the_same_inputs_and_the_labels_that_it_
     assert sorted(labels) == [IGNORE] * 10 if path.is_dir() else [0] * 10 + [1] * 10
 
 
+@pytest.mark.parametrize("standardise", [True, False])
+def test_features_show_their_deviation_before_it_is_scaled_and_none_if_constant(
+    tmp_path, standardise
+):
+    path = tmp_path / "mine.csv"
+    rows = [f"{n},{'ab'[n % 2]},{10 * (n // 2 % 2)},1e9" for n in range(40)]
+    path.write_text("\n".join(["sequence,label,height,floor", *rows]))
+    data = ClassificationFiles(
+        str(path), validation_path=str(path), test_path=str(path), standardise=standardise
+    )
+
+    assert data.features() == [
+        {"": "height", "mean": "5", "deviation": "5"},
+        {"": "floor", "mean": "1e+09", "deviation": "0"},
+    ]
+
+
 def test_examples_show_labels_and_how_sequences_begin(path):
     data = ClassificationFiles(str(path))
     examples = data.examples("test", 3)

@@ -29,6 +29,29 @@ def terminal(stderr: bool = False) -> Console:
 
 
 @contextlib.contextmanager
+def _profiles() -> Iterator[None]:
+    """Print the reports of Lightning's profilers, which log them."""
+    reports, handler = logging.getLogger("lightning.pytorch.profilers"), _Printer()
+    reports.addHandler(handler)
+    reports.setLevel(logging.INFO)
+    reports.propagate = False
+    try:
+        yield
+    finally:
+        reports.removeHandler(handler)
+        reports.setLevel(logging.NOTSET)
+        reports.propagate = True
+
+
+class _Printer(logging.Handler):
+    """Prints messages as they are, on the standard output of the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        terminal().print(record.getMessage(), soft_wrap=True)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress Lightning's tips, its list of devices, and warnings that are false here.
 
@@ -38,7 +61,7 @@ def quiet() -> Iterator[None]:
     levels = [talker.level for talker in loggers]
     for talker in loggers:
         talker.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _profiles():
         for message in _NEEDLESS:
             warnings.filterwarnings("ignore", message)
         try:

@@ -133,7 +133,7 @@ def _tell(options: Config, count: int, targets: int, path: Path, command: str) -
         what = "standard input"
     else:
         what = f"the {options['part']} part" if given is None else report.shown(Path(given))
-    where = "the terminal" if to == STDOUT else report.shown(Path(to))
+    where = "the standard output" if to == STDOUT else report.shown(Path(to))
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
     if targets and Path(to).suffix.lower() in SUFFIXES:

@@ -37,7 +37,7 @@ def check_target(to: str, overwrite: bool) -> None:
     if path.suffix.lower() not in suffixes:
         raise UsageError(
             f"to: is {to!r}, expected a name that ends with {', '.join(suffixes)}, "
-            f"or {STDOUT} for the terminal."
+            f"or {STDOUT} for the standard output."
         )
     check_new("to", to, overwrite)
     if not os.access(path.parent, os.W_OK):
@@ -45,7 +45,7 @@ def check_target(to: str, overwrite: bool) -> None:
 
 
 def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
-    """Write rows to a file, whole or not at all, or to the terminal.
+    """Write rows to a file, whole or not at all, or to the standard output.
 
     Returns:
         The number of rows, and of those that have a target.

@@ -46,7 +46,8 @@ def figures_table(
     reached = objective.in_metric(baselines)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
-    table = Table(title=f"Figures of {what}")
+    title = f"Figures of {what}"
+    table = Table(title=title, min_width=len(title))
     table.add_column()
     table.add_column(metric.replace("_", " "), justify="right")
     if reached:

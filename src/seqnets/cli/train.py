@@ -116,6 +116,16 @@ def _check_published(published: Any) -> None:
         )
 
 
+def _check_epochs(trainer: Trainer, epoch: int) -> None:
+    """Raise UsageError if a checkpoint's epoch, from 0, is beyond the last one of the run."""
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epoch:
+        raise UsageError(
+            f"trainer.max_epochs: is {trainer.max_epochs}, expected at least {epoch + 1}, the "
+            "epoch of the checkpoint.\n"
+            "  Epochs are counted from the beginning of the run."
+        )
+
+
 class _Training:
     """A run, from reading its data to reporting what the model reached.
 
@@ -160,7 +170,9 @@ class _Training:
     def run(self, checkpoint: Path | None) -> Trained:
         """Train, from a checkpoint if one is given; test and report unless training is stopped."""
         if checkpoint is not None:
-            purge_after(self.trainer, load_checkpoint(checkpoint)["global_step"])
+            saved = load_checkpoint(checkpoint)
+            _check_epochs(self.trainer, saved["epoch"])
+            purge_after(self.trainer, saved["global_step"])
         if self.trainer.is_global_zero:
             open_log(self.folder)
         if checkpoint is None:

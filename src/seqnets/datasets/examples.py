@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.typing import IGNORE
 
@@ -32,6 +33,20 @@ def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
     numbers = x[:TOKENS].tolist()
     ends = " ..." if len(x) > TOKENS else ""
     return (vocabulary.decode(numbers) if vocabulary else " ".join(map(str, numbers))) + ends
+
+
+def show_features(names: Sequence[str], x: Tensor, scaling: Scaling | None) -> list[dict[str, str]]:
+    """Return a table row for each feature: its name, mean and standard deviation.
+
+    Args:
+        names: Names of the features.
+        x: All steps of the training part, (steps, I).
+        scaling: How ``x`` was standardised, if it was; means and deviations are those of before.
+    """
+    known = scaling or Scaling.of(x)
+    deviation = known.deviation.masked_fill((x == x[:1]).all(0), 0)  # a constant is divided by 1
+    columns = zip(names, known.mean.tolist(), deviation.tolist(), strict=True)
+    return [{"": name, "mean": f"{mean:.4g}", "deviation": f"{d:.4g}"} for name, mean, d in columns]
 
 
 def show_picture(picture: np.ndarray, letters: int = 1) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal
+from seqnets.datasets.examples import show_features
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
@@ -182,6 +183,14 @@ class SequenceFiles(SequenceData):
         targets = self.encode_new(source.records, known)
         sequences = Sequences(*inputs(source.records), targets, ids=ids_of(source.records))
         return SequenceLoader(sequences, self.batch_size)
+
+    def features(self) -> list[dict[str, str]]:
+        """Return each feature's statistics in the training part; none for text."""
+        names, x = self.contents.facts["features"], self.part("train").x
+        if self.vocabulary is not None:
+            return []
+        named = names if isinstance(names, list) else [str(n + 1) for n in range(x.shape[1])]
+        return show_features(named, x, self.contents.inputs.scaling)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the targets and beginnings of a part's first sequences."""

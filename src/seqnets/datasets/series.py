@@ -16,6 +16,7 @@ from torch import Tensor
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.baselines.forecasts import forecast_baselines
+from seqnets.datasets.examples import show_features
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.windows import Windows, window_starts
@@ -235,16 +236,16 @@ class SeriesData(DataModule):
         """Return each column's role, and its statistics in the training part."""
         outputs = self.sizes["output_size"]
         missing = 1 - self.series.observed[self._training].mean(0)
-        mean, deviation = self.scaling.mean.tolist(), self.scaling.deviation.tolist()
+        values = torch.from_numpy(self.series.values[self._training])
+        rows = show_features(self.series.columns, values, self.scaling)
         return [
             {
-                "": name,
+                "": row.pop(""),
                 "is": "told" if place < outputs else "given",
-                "mean": f"{mean[place]:.4g}",
-                "deviation": f"{deviation[place]:.4g}",
+                **row,
                 "missing": f"{missing[place]:.1%}",
             }
-            for place, name in enumerate(self.series.columns)
+            for place, row in enumerate(rows)
         ]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:

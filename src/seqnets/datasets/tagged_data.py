@@ -14,6 +14,7 @@ import torch
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.examples import show_features
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged
@@ -160,6 +161,12 @@ class TaggedData(SequenceData):
     def read_file(self, path: Path) -> list[Tagged]:
         """Return the sequences of a file of new data."""
         return read_tagged(path)
+
+    def features(self) -> list[dict[str, str]]:
+        """Return each feature's statistics in the training part; none for words."""
+        if isinstance(self.inputs, Words):
+            return []
+        return show_features(self.inputs.features, self.part("train").x, self.inputs.scaling)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first sequences of a part: any words, and runs of labels."""

@@ -107,13 +107,14 @@ class Progress(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the final figures and leave them on screen."""
+        idle = pl_module.last_loss is None  # a resumed run with nothing left to train
         if self._validated not in (-1, trainer.global_step):  # stopped since
             figure = self._fields["validation"].rstrip()
             self._fields["validation"] = f"{figure} (step {self._validated:,})  "
         if self._bar is not None:
             self._look(trainer, pl_module)
             self._bar.update(self._task, completed=trainer.global_step, **self._fields)
-        elif trainer.is_global_zero and self._printed != trainer.global_step:
+        elif trainer.is_global_zero and self._printed != trainer.global_step and not idle:
             self._print(trainer, pl_module)
         self._stop()
 
