@@ -290,6 +290,13 @@ def test_what_was_typed_is_never_what_is_proposed():
     assert near("model/head", ["model/head", "model/heads"]) == "Did you mean model/heads?"
 
 
+def test_names_are_not_alike_for_a_parent_that_they_share():
+    keys = ["dataset.audio", "dataset.missing", "seed", "trainer.devices"]
+
+    assert near("dataset.num_workers", keys) == "There are: dataset.audio, dataset.missing."
+    assert near("dataset.mising", keys) == "Did you mean dataset.missing?"
+
+
 def test_every_folder_of_configs_to_choose_from_is_listed():
     folders = {path.parent for path in configs().rglob("*.yaml")} - {configs()}
 

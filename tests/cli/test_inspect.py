@@ -100,6 +100,24 @@ def test_a_table_of_steps_shows_which_columns_are_features(seqnets, tmp_path):
     assert {"height 0.5 0.5", "floor 7 0"} <= {*lines}
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("dataset.metric=f1", "commonest label of the word"), ("objective.metric=f1", "none")],
+)
+def test_baselines_are_told_in_the_metric_of_the_objective_or_not_at_all(
+    metric, told, seqnets, tmp_path
+):
+    (tmp_path / "mine.conll").write_text("a\tX\nb\tY\n\n" * 20)
+
+    done = seqnets(
+        "inspect", "dataset=tagging", "dataset.path=mine.conll", metric, "baselines=true"
+    )
+
+    lines = lines_of(done.out)
+    after = lines[lines.index("What simple baselines reach in f1") + 1 :]
+    assert any(line.startswith(told) for line in after)
+
+
 def test_a_series_shows_its_columns_and_how_much_of_them_is_missing(seqnets, tmp_path):
     rows = [f"{n},{n % 2},{'' if n % 4 == 0 else 7}" for n in range(100)]
     (tmp_path / "mine.csv").write_text("\n".join(["time,event,sales", *rows]) + "\n")

@@ -12,7 +12,7 @@ from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.report import figures_table, show
 from seqnets.insight.canvas import new_figure
-from seqnets.training import Classification, LanguageModelling
+from seqnets.training import Classification, LanguageModelling, Tagging, Transduction
 
 
 def test_text_is_printed_as_it_stands(capsys):
@@ -45,10 +45,16 @@ def test_figures_without_baselines_have_two_columns():
     assert len(figures_table("a file", figures, Classification(), {"chance": 0.1}).columns) == 3
 
 
-def test_accuracies_of_baselines_are_not_compared_with_f1():
-    table = figures_table("a file", {"f1": 0.5}, Classification("f1"), {"majority class": 0.9})
+def test_baselines_in_another_metric_are_left_out():
+    baselines = {"majority class": 0.9}
 
-    assert len(table.columns) == 2
+    assert Classification().in_metric(baselines, {}) == baselines
+    assert Classification("f1").in_metric(baselines, {}) == {}
+    assert Tagging("f1").in_metric(baselines, {}) == {}
+    assert Tagging("f1").in_metric(baselines, {"metric": "accuracy"}) == {}
+    assert Tagging("f1").in_metric(baselines, {"metric": "f1"}) == baselines
+    assert Transduction().in_metric(baselines, {}) == baselines
+    assert Transduction("bleu").in_metric(baselines, {}) == {}
 
 
 def test_the_title_of_a_table_without_baselines_is_one_line(capsys):
@@ -60,8 +66,8 @@ def test_the_title_of_a_table_without_baselines_is_one_line(capsys):
 def test_bits_of_baselines_are_compared_with_perplexity_as_its_power():
     words, characters = LanguageModelling("words"), LanguageModelling("characters")
 
-    assert words.in_metric({"uniform": 3.0}) == {"uniform": 8.0}
-    assert characters.in_metric({"uniform": 3.0}) == {"uniform": 3.0}
+    assert words.in_metric({"uniform": 3.0}, {}) == {"uniform": 8.0}
+    assert characters.in_metric({"uniform": 3.0}, {}) == {"uniform": 3.0}
 
 
 def test_a_figure_is_not_parted_from_its_name_in_a_narrow_table(capsys):

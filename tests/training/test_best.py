@@ -21,10 +21,10 @@ class Recorder:
     def save_checkpoint(self, path, weights_only):
         self.saved.append((path.name, self.global_step))
 
-    def validated(self, checkpoints, mode, metric, loss):
+    def validated(self, checkpoints, mode, metric, loss, name="accuracy"):
         self.global_step += 1
-        self.callback_metrics = {"val/accuracy": metric, "val/loss": loss}
-        objective = SimpleNamespace(metric="accuracy", mode=mode)
+        self.callback_metrics = {f"val/{name}": metric, "val/loss": loss}
+        objective = SimpleNamespace(metric=name, mode=mode)
         checkpoints.on_validation_end(self, SimpleNamespace(objective=objective))
 
 
@@ -55,3 +55,16 @@ def test_a_resumed_run_knows_what_was_best():
     trainer.validated(resumed, "max", 0.9, 0.3)
 
     assert [step for name, step in trainer.saved if name == "best.ckpt"] == [3]
+
+
+def test_a_run_that_is_resumed_with_another_metric_forgets_what_was_best_in_the_one_before():
+    first, trainer = Checkpoints(), Recorder()
+    trainer.validated(first, "max", 0.9, 0.4)
+    resumed = Checkpoints()
+    resumed.load_state_dict(first.state_dict())
+    trainer.saved.clear()
+    trainer.validated(resumed, "max", 0.5, 0.5, "f1")
+    trainer.validated(resumed, "max", 0.4, 0.3, "f1")
+
+    assert [step for name, step in trainer.saved if name == "best.ckpt"] == [2]
+    assert resumed.best_score == 0.5

@@ -60,6 +60,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
             figures = _score(trainer, module, data, options["part"])
     baselines = data.baselines() if options["part"] == "test" else {}
+    baselines = module.objective.in_metric(baselines, data.describe())
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
         terminal().print(report.figures_table(what, figures, module.objective, baselines))

@@ -201,7 +201,7 @@ def _sample(sample: Mapping[str, str]) -> Table:
 
 
 def _baselines(data: DataModule, objective: Objective) -> RenderableType:
-    baselines = objective.in_metric(data.baselines())
+    baselines = objective.in_metric(data.baselines(), data.describe())
     if not baselines:
         return "none"
     table = _grid("", "")

@@ -18,18 +18,29 @@ class UsageError(ConfigError):
 
 
 def near(name: str, known: Iterable[object]) -> str:
-    """Name the known names that end alike, else the similar ones, else all without a dot."""
+    """Name the known names that end alike, else the similar ones, else all beside it."""
     names = sorted({str(entry) for entry in known} - {name})
     alike = [entry for entry in names if _last(entry) == _last(name)]
-    close = difflib.get_close_matches(name, alike or names, n=3, cutoff=0 if alike else 0.5)
+    similar = alike or [entry for entry in names if _likeness(_last(entry), _last(name)) > 0.6]
+    close = difflib.get_close_matches(name, similar, n=3, cutoff=0 if alike else 0.5)
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    names = [name for name in names if "." not in name]
+    beside = [entry for entry in names if _parent(entry) == _parent(name)]
+    names = beside or [entry for entry in names if "." not in entry]
     return f"There are: {', '.join(names)}." if names else "There are none."
 
 
 def _last(name: str) -> str:
     return re.split("[./]", name)[-1]
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _likeness(a: str, b: str) -> float:
+    """How alike two names are, 0 to 1; parents that they share would make all names alike."""
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def override(key: str, value: object) -> str:

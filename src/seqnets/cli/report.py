@@ -39,11 +39,11 @@ def figures_table(
         what: What was scored, such as "the test part".
         figures: Metrics by name.
         objective: Defines the main metric and its mode.
-        baselines: A dataset's ``baselines()``.
+        baselines: Scores of baselines in the main metric.
         published: A published score: its "source", "metric" and "value".
     """
     metric = objective.metric
-    reached = objective.in_metric(baselines)
+    reached = dict(baselines)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
     title = f"Figures of {what}"

@@ -267,7 +267,8 @@ class _Training:
             return kept
         trainer.test(self.module, self.data, verbose=False)
         if trainer.is_global_zero:
-            figures, baselines = report.figures(trainer, "test"), self.data.baselines()
+            figures = report.figures(trainer, "test")
+            baselines = objective.in_metric(self.data.baselines(), self.module.card["data"])
             published = self.options.get("published")
             self.console.print()
             self.console.print(
@@ -278,7 +279,7 @@ class _Training:
                 "mode": trained.mode,
                 "validation": trained.score,
                 "test": figures,
-                "baselines": objective.in_metric(baselines),
+                "baselines": baselines,
                 "step": step,
                 "parameters": trained.parameters,
             }

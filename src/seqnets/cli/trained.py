@@ -16,7 +16,7 @@ from seqnets.errors import CheckpointError, DataError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.training.checkpoint import check_data
 
-MAY_DIFFER = ("counts", "sample", "class_counts", "lookback", "window", "tokenize")
+MAY_DIFFER = ("counts", "sample", "class_counts", "lookback", "window", "metric", "tokenize")
 """What data that a model is scored on need not share with those that it was trained on."""
 
 

@@ -104,8 +104,9 @@ class TaggedData(SequenceData):
         return self.inputs.vocabulary
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including those of the inputs."""
-        return {**super().describe(), **self.inputs.describe(), "window": self.window}
+        """Return the metadata that a checkpoint stores, including metric and inputs."""
+        own = {"metric": self.metric, "window": self.window}
+        return {**super().describe(), **self.inputs.describe(), **own}
 
     def read_splits(self) -> Splits:
         """Return the sequences of all parts.

@@ -110,8 +110,8 @@ class TextPairs(PairData):
         return [text if text is None else " ".join(text.split()) for text in texts]
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including the tokenizer of BLEU."""
-        return {**super().describe(), "tokenize": self.tokenize}
+        """Return the metadata that a checkpoint stores, including metric and tokenizer of BLEU."""
+        return {**super().describe(), "metric": self.metric, "tokenize": self.tokenize}
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first pairs of a part."""

@@ -327,7 +327,7 @@ class SequenceModule(LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         if self.trainer.state.fn != "fit":
             return
-        check_data(ours["data"], self.card["data"], path)
+        check_data(ours["data"], self.card["data"], path, ("metric",))
         processes = ours["processes"]
         if len(processes) != self.trainer.world_size:
             raise CheckpointError(

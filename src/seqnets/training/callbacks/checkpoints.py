@@ -34,6 +34,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_loss = math.inf
+        self._metric: str | None = None
         self._saved_at = 0
         self._epochs_between: int | None = None
 
@@ -43,13 +44,15 @@ class Checkpoints(Checkpoint):
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, and its loss."""
-        return {"best_score": self.best_score, "best_loss": self.best_loss}
+        """The best score so far, its loss, and the metric that it is in."""
+        best = {"best_score": self.best_score, "best_loss": self.best_loss}
+        return {**best, "metric": self._metric}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run."""
         self.best_score = state_dict["best_score"]
         self.best_loss = state_dict["best_loss"]
+        self._metric = state_dict.get("metric")
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Remember how often the trainer validates."""
@@ -76,6 +79,9 @@ class Checkpoints(Checkpoint):
         if not is_training(trainer):
             return
         objective = pl_module.objective
+        if self._metric not in (None, objective.metric):  # of a run before it was resumed
+            self.best_score, self.best_loss = None, math.inf
+        self._metric = objective.metric
         score, loss = (
             float(trainer.callback_metrics.get(f"val/{name}", math.nan))
             for name in (objective.metric, "loss")

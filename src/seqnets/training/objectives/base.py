@@ -80,9 +80,15 @@ class Objective(ABC):
         """Further figures that are functions of the mean loss."""
         return {}
 
-    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
-        """A dataset's ``baselines()`` in the main metric, without those that do not convert."""
-        return dict(baselines)
+    def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
+        """A dataset's ``baselines()`` in the main metric; none if another one's do not convert.
+
+        Args:
+            baselines: Scores by name.
+            known: The dataset's description of itself; "metric" is what its baselines are in, if
+                the dataset has several.
+        """
+        return dict(baselines) if known.get("metric", self.metric) == self.metric else {}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """Predictions for a batch as they are written to a file: a row per sequence or step.

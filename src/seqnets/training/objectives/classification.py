@@ -81,7 +81,7 @@ class Classification(Objective):
             "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE),
         }
 
-    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
+    def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
         """Baselines are accuracies, which say nothing about F1."""
         return dict(baselines) if self.metric == "accuracy" else {}
 

@@ -106,7 +106,7 @@ class LanguageModelling(Objective):
             return {"perplexity": perplexity(loss)}
         return {"bits_per_character": loss / math.log(2)} if self.unit == "characters" else {}
 
-    def in_metric(self, baselines: Mapping[str, float]) -> dict[str, float]:
+    def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
         """Baselines are in bits per word or per character; perplexity is a power of bits."""
         if self.metric != "perplexity":
             return dict(baselines)

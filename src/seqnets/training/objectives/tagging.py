@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,10 @@ class Tagging(Objective):
                 label = self.metric.removeprefix(LABEL_F1)
                 found[f"{figure}_{label}"] = LabelScore(labels.index(label), figure)
         return found
+
+    def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
+        """Baselines of datasets without a choice of metrics are accuracies."""
+        return super().in_metric(baselines, {"metric": "accuracy", **known})
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: its words, predicted and true labels, and predicted entities."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,6 +128,10 @@ class Transduction(Objective):
     def derived(self, loss: float) -> dict[str, float]:
         """The loss as perplexity per token."""
         return {"perplexity": perplexity(loss)}
+
+    def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
+        """Baselines of datasets without a choice of metrics are shares of exact matches."""
+        return super().in_metric(baselines, {"metric": "exact_match", **known})
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per pair: the texts, and the decoded sequence's score if known.
