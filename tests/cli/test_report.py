@@ -57,10 +57,13 @@ def test_baselines_in_another_metric_are_left_out():
     assert Transduction("bleu").in_metric(baselines, {}) == {}
 
 
-def test_the_title_of_a_table_without_baselines_is_one_line(capsys):
-    Console(width=80).print(figures_table("the test part", {"f1": 0.5}, Classification("f1"), {}))
+def test_title_and_figures_of_a_table_without_baselines_are_one_line_each(capsys):
+    figures = {"f1": 0.5, "loss": 1.0, "accuracy": 0.5}
+    Console(width=80).print(figures_table("the test part", figures, Classification("f1"), {}))
 
-    assert "Figures of the test part" in capsys.readouterr().out
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "Figures of the test part"
+    assert lines[-1] == "loss=1.000, accuracy=0.5000"
 
 
 def test_bits_of_baselines_are_compared_with_perplexity_as_its_power():

@@ -19,6 +19,9 @@ from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.training import Objective
 
+_WIDE = 50
+"""The width of a table, in columns, from which its other figures may take several lines."""
+
 
 def figures(trainer: Trainer, part: str) -> dict[str, float]:
     """Return the metrics last logged by a trainer for one part, by name."""
@@ -47,7 +50,9 @@ def figures_table(
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
     title = f"Figures of {what}"
-    table = Table(title=title, min_width=len(title))
+    others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
+    caption = ", ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
+    table = Table(title=title, caption=caption, min_width=max(len(title), min(len(caption), _WIDE)))
     table.add_column()
     table.add_column(metric.replace("_", " "), justify="right")
     if reached:
@@ -59,8 +64,6 @@ def figures_table(
         better = above and not math.isclose(ours, value, rel_tol=1e-6)  # one of them is float32
         verdict = ("better", "green") if better else ("not better", "red")
         table.add_row(name, rounded(value), Text.assemble("this model is ", verdict))
-    others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
-    table.caption = ", ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
     return table
 
 
