@@ -84,6 +84,16 @@ def test_export_keeps_the_batch_open_where_rows_have_lengths(name):
     torch.testing.assert_close(exported(*other), layer(*other))
 
 
+@pytest.mark.parametrize("make", [seqnets.LSTM, seqnets.GRU, seqnets.RNN])
+def test_torchs_equations_are_exported_for_any_number_of_steps_where_it_is_asked_for(make):
+    layer, other = make(3, 5, batch_first=True).eval(), torch.randn(4, 9, 3)
+    shapes = {0: Dim("B", min=1), 1: Dim("T", min=1)}
+
+    exported = torch.export.export(layer, (torch.randn(2, 6, 3),), dynamic_shapes=(shapes,))
+
+    torch.testing.assert_close(exported.module()(other), layer(other))
+
+
 def test_a_stack_that_ran_is_exported_for_any_number_of_rows():
     stack = seqnets.LSTM(3, 80, num_layers=2, batch_first=True).eval()  # too wide for one call
     x, other = torch.randn(2, 6, 3), torch.randn(3, 6, 3)

@@ -30,8 +30,8 @@ _SCAN_FIRST = ("scan", *(name for name in _ORDER["cuda"] if name != "scan"))
 def preference(request: Request) -> tuple[str, ...]:
     """Names of backends, in the order in which "auto" tries them."""
     device = "cuda" if request.x.is_cuda else "cpu"
-    if torch.compiler.is_exporting():  # torch's own operators run where seqnets is not installed
-        return _NATIVE_FIRST[device]
+    if torch.compiler.is_exporting():
+        return (_ORDER if _leaves_time_open(request) else _NATIVE_FIRST)[device]
     family = native.family(request.cell)
     if torch.compiler.is_compiling():
         return _ORDER[device]
@@ -49,6 +49,14 @@ def preference(request: Request) -> tuple[str, ...]:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
     return (_NATIVE_FIRST if faster else _ORDER)[device]
+
+
+def _leaves_time_open(request: Request) -> bool:
+    """Whether an export is for any number of steps, which torch's own operators would fix.
+
+    They have the advantage that they run where seqnets is not installed.
+    """
+    return not isinstance(request.x.shape[1], int) and not torch.onnx.is_in_onnx_export()
 
 
 def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
