@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, DtypeError
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
@@ -35,6 +35,13 @@ def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:
             raise ConfigError(
                 f"{who}: {name} is {value!r}, expected one of {', '.join(map(str, known))}."
             )
+
+
+def check_flags(who: str, **flags: bool) -> None:
+    """Raise DtypeError unless each flag is true or false: "no" would count as true."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise DtypeError(f"{who}: {name} is {value!r}, expected True or False.")
 
 
 def check_probability(who: str, **options: float) -> None:

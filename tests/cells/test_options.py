@@ -37,7 +37,7 @@ from seqnets.cells import (
     orthogonal,
     weight_drop,
 )
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, DtypeError
 from seqnets.layers import Bidirectional
 from seqnets.testing import check_backend, check_cell, check_layer, one_unit, step
 from tests.slow import mostly_slow
@@ -390,6 +390,12 @@ def test_a_mask_for_a_sequence_knows_time_however_memory_is_laid_out(first):
     dropped = grad == 0
     assert (dropped == dropped[:, :1]).all()
     assert dropped.any()
+
+
+@pytest.mark.parametrize("option", [InputDropout, RecurrentDropout])
+def test_dropout_is_by_step_or_not_and_nothing_else(option):
+    with pytest.raises(DtypeError, match="per_step is 'no', expected True or False"):
+        option(LSTMCell(2, 3), per_step="no")
 
 
 @pytest.mark.parametrize("per_step", [True, False])

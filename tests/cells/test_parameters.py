@@ -15,7 +15,9 @@ from seqnets.cells import (
     GatedCell,
     GRUCell,
     LSTMCell,
+    LTCCell,
     MemoryCell,
+    PhasedLSTMCell,
     RNNCell,
 )
 from seqnets.engine import unroll
@@ -177,6 +179,16 @@ def test_sizes_below_one_are_refused(cell_cls, sizes):
 def test_sizes_that_are_not_integers_are_refused(size):
     with pytest.raises(DtypeError, match=r"hidden_size is .* expected a positive integer"):
         GRUCell(3, size)
+
+
+@pytest.mark.parametrize("flag", ["no", 0, None])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(GRUCell, "bias"), (LTCCell, "timed"), (PhasedLSTMCell, "timed")],
+)
+def test_flags_that_are_neither_true_nor_false_are_refused(make, name, flag):
+    with pytest.raises(DtypeError, match=rf"{make.__name__}: {name} is {flag!r}, expected True or"):
+        make(3, 4, **{name: flag})
 
 
 @pytest.mark.parametrize("proj_size", [-1, 4, 5])

@@ -6,7 +6,7 @@ from torch import nn
 
 from seqnets import ConvFront1d, ConvFront2d, DeepRNN, Fronted, Recurrent
 from seqnets.cells import GRUCell, LSTMCell
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.testing import check_layer
 
 B, T, I = 4, 9, 3
@@ -210,6 +210,7 @@ def test_a_new_layer_with_the_old_state_dict_gives_the_same(make):
 WRONG = {
     "channels": (lambda: ConvFront1d(I, []), r"channels is \[\], expected one positive integer"),
     "kernel": (lambda: ConvFront1d(I, [2, 2], 0), r"kernel_size is \[0, 0\]"),
+    "causal": (lambda: ConvFront1d(I, 4, causal="no"), "causal is 'no', expected True or False"),
     "stride": (lambda: ConvFront1d(I, [2, 2], 3, [1, 1, 1]), r"each of 2 convolutions"),
     "part of a stride": (lambda: ConvFront2d(I, 2, 3, [1.5]), r"ConvFront2d: stride is \[1\.5\]"),
     "widths": (
@@ -236,5 +237,5 @@ WRONG = {
 def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
-    with pytest.raises((ConfigError, ShapeError), match=said):
+    with pytest.raises((ConfigError, DtypeError, ShapeError), match=said):
         make()

@@ -363,6 +363,22 @@ WRONG = {
         lambda: HIERARCHY(torch.zeros(B, T, I), (None,)),
         r"state has 1 part, expected a pair: \(lower state, upper state\)",
     ),
+    "a direction that is text": (
+        lambda: Recurrent(GRUCell(I, H), reverse="no"),
+        "Recurrent: reverse is 'no', expected True or False",
+    ),
+    "directions that are text": (
+        lambda: DeepRNN(GRUCell, I, H, 2, bidirectional=[True, "no"]),
+        "DeepRNN: bidirectional is 'no', expected True or False",
+    ),
+    "alternation that is text": (
+        lambda: DeepRNN(GRUCell, I, H, 2, alternating="no"),
+        "DeepRNN: alternating is 'no', expected True or False",
+    ),
+    "a carry that is text": (
+        lambda: Hierarchical(*HIERARCHY.children(), stride=2, carry="no"),
+        "Hierarchical: carry is 'no', expected True or False",
+    ),
     "too few lengths": (
         lambda: Reversed(Recurrent(GRUCell(I, H)))(torch.zeros(B, T, I), None, [T]),
         r"Reversed: lengths have shape \(1,\), expected \(B,\) = \(3,\)",
@@ -374,7 +390,7 @@ WRONG = {
 def test_invalid_options_are_refused(case):
     make, said = WRONG[case]
 
-    with pytest.raises((ConfigError, ShapeError), match=said):
+    with pytest.raises((ConfigError, DtypeError, ShapeError), match=said):
         make()
 
 

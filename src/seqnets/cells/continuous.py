@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, check_flags
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -35,6 +35,7 @@ class TimedCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, timed: bool = False, **options: Any
     ) -> None:
+        check_flags(self._name, timed=timed)
         if timed and input_size == 1:
             raise ConfigError(
                 f"{self._name}: input_size is 1 with timed=True, expected at least 2.\n"

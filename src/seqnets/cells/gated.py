@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqnets import initializers
 from seqnets.cells.base import Cell
 from seqnets.cells.checks import check_among_gates, check_free, check_names, check_size
+from seqnets.checks import check_flags
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import State
 
@@ -101,6 +102,7 @@ class GatedCell(Cell):
                 f"  Its equation uses the input itself; put a linear layer before it."
             )
         self.check_sizes()
+        check_flags(self._name, bias=bias)
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.checks import check_size
 from seqnets.cells.lstm import PeepholeLSTMCell
+from seqnets.checks import check_flags
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -78,6 +79,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
         periods: tuple[float, float] = (1.0, 1000.0),
         **options: Any,
     ) -> None:
+        check_flags(self._name, timed=timed)
         features = check_size(self, "input_size", input_size) - timed
         if not features:
             raise ConfigError(

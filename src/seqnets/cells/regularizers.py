@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
 from seqnets.cells.wrapper import Wrapper, draw, gated, sequence_mask
-from seqnets.checks import check_probability
+from seqnets.checks import check_flags, check_probability
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -161,6 +161,7 @@ class RecurrentDropout(_Masked):
 
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
         super().__init__(cell, p)
+        check_flags(self._name, per_step=per_step)
         self.per_step = per_step
         candidates = self._require_call("candidate", "has no candidate")
         widths = sorted({candidate.shape[-1] for candidate in candidates})
@@ -244,6 +245,7 @@ class InputDropout(_Noisy):
 
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
         super().__init__(cell, p)
+        check_flags(self._name, per_step=per_step)
         self.per_step = per_step
 
     def project(self, x: Tensor) -> Tensor:

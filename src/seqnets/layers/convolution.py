@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.convolutional import height_and_width
-from seqnets.checks import is_whole
+from seqnets.checks import check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import checked_lengths, strided_lengths, without_padding
@@ -53,6 +53,7 @@ class ConvFront1d(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_flags(type(self).__name__, causal=causal)
         self.input_size, self.causal = input_size, causal
         widths, kernels, strides = _listed("ConvFront1d", channels, kernel_size, stride)
         self.convolutions = nn.ModuleList(

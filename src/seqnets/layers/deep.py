@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
-from seqnets.checks import check_choice, check_count, check_probability
+from seqnets.checks import check_choice, check_count, check_flags, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.checks import cannot_step, check_parts, check_run_options
@@ -51,6 +51,7 @@ class DeepRNN(nn.Module):
     Raises:
         ConfigError: Options are unknown or contradict each other, ``cell`` does not build cells,
             lists disagree in length, or tied layers differ in sizes or kind.
+        DtypeError: An option that is true or false is something else.
         ShapeError: A skip connection spans a layer whose input and output widths differ.
 
     Example:
@@ -84,12 +85,14 @@ class DeepRNN(nn.Module):
             )
         check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
+        check_flags("DeepRNN", alternating=alternating, tied=tied, locked=locked)
         L = _depth_of(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _per_layer("cell", cell, L)
         sizes = _per_layer("hidden_size", hidden_size, L)
         directions = _per_layer("bidirectional", bidirectional, L)
-        for make in cells:
+        for make, both in zip(cells, directions, strict=True):
             check_makes_cells("DeepRNN", make, "input_size", "hidden_size")
+            check_flags("DeepRNN", bidirectional=both)
         if alternating and any(directions):
             raise ConfigError(
                 "DeepRNN: got alternating and bidirectional, expected one of the two.\n"

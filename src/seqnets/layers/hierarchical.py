@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_count
+from seqnets.checks import check_count, check_flags
 from seqnets.engine.request import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer, check_parts
@@ -49,6 +49,7 @@ class Hierarchical(nn.Module):
     ) -> None:
         super().__init__()
         check_count("Hierarchical", stride=stride)
+        check_flags("Hierarchical", carry=carry)
         check_is_layer("Hierarchical", lower, "lower")
         check_is_layer("Hierarchical", upper, "upper")
         self.lower, self.upper = lower, upper

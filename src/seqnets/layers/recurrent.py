@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
+from seqnets.checks import check_flags
 from seqnets.engine import native
 from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
@@ -40,6 +41,7 @@ class Recurrent(nn.Module):
         super().__init__()
         check_is_cell("Recurrent", cell)
         check_run_options("Recurrent", backend, memory)
+        check_flags("Recurrent", reverse=reverse)
         self.cell = cell
         self.reverse = reverse
         self.backend = backend
