@@ -119,7 +119,6 @@ def test_a_state_of_other_rows_than_unsorted_packed_ones_is_refused(count):
         module(packed, packed.data.new_zeros(1, count, 4))
 
 
-
 def test_a_state_of_another_batch_is_refused(in_pieces):
     layer = seqnets.GRU(I, H).double()
     packed = pack_sequence(rows([30, 1, 1, 1]))

@@ -120,7 +120,7 @@ class _Trial:
             used = numbers(step, preparation.of(tensors), self._dtype)
         learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         if scale == _LARGE and not self._project:  # within what it projects to, say 0 and more
-            with told_why(), torch.no_grad():
+            with errors_as_untraceable(), torch.no_grad():
                 wx = bound.project(self._numbers(_ROWS, cell.input_size).mul_(scale)).clone()
         else:
             width = cell.input_size if self._project else step.wx_size

@@ -218,7 +218,8 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
         raise ShapeError(
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
             f"  B = {B} comes from x, shape {tuple(x.shape)}."
-            + remedy * (lengths.shape == x.shape[:2])
+            + remedy
+            * (lengths.shape == x.shape[:2])
         )
     lengths = lengths.long()  # a small type cannot hold T
     if not _values_are_hidden(lengths):
