@@ -216,6 +216,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("case", REFUSALS)
 def test_it_says_what_is_not_linear(case):
     cell_cls, reason = REFUSALS[case]
