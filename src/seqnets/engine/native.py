@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from torch.backends.cudnn import rnn as cudnn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
-from seqnets.cells.changes import class_changes, is_counted
+from seqnets.engine.families import FAMILIES, family
 from seqnets.engine.modes import under_transform
 from seqnets.engine.request import Request, at_steps
 from seqnets.engine.second_derivative import let_derive_twice
@@ -24,19 +23,13 @@ name = "native"
 # Users cannot act on this warning: only flatten_parameters decides where weights are in memory.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single", module=__name__)
 
-_FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
-_EQUATIONS = (
-    "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
-    "gate", "candidate", "squash",
-)  # fmt: skip
-_OWN = frozenset(_EQUATIONS)
 _SATURATED = 1e4  # the logistic function is exactly 1 here, and 0 at its negative, in every dtype
 
 
 def refusal(request: Request) -> str | None:
     """Why these kernels cannot run the request; None if they can."""
     if family(request.cell) is None:
-        known = ", ".join(family.__name__ for family in _FAMILIES)
+        known = ", ".join(family.__name__ for family in FAMILIES)
         return f"torch has no kernel for {type(request.cell).__name__}, only for {known}"
     if request.memory == "lean":
         return "torch's kernels keep more than states"
@@ -281,36 +274,3 @@ def _reversed(rows: Tensor, request: Request) -> Tensor:
     steps = torch.arange(rows.shape[1], device=rows.device)
     steps = torch.where(request.valid, request.lengths[:, None] - 1 - steps, steps)
     return at_steps(rows, steps)
-
-
-def family(cell: Cell) -> type[GatedCell] | None:
-    """The class whose equations this cell has unchanged, subclasses included."""
-    kind = type(cell)
-    if torch.compiler.is_compiling():  # torch.compile traces functions, but not cached ones
-        return None if cell.asked(has_equation) else _family(kind)
-    if has_equation(cell):
-        return None
-    return _known_family(kind, class_changes()) if is_counted(kind) else _family(kind)
-
-
-def has_equation(cell: Cell) -> bool:
-    """Whether a part of the equation is an attribute of this one cell, not of its class."""
-    return not _OWN.isdisjoint(cell.__dict__)
-
-
-def _family(kind: type[Cell]) -> type[GatedCell] | None:
-    for one in _FAMILIES:
-        if issubclass(kind, one) and all(
-            getattr(kind, part) is whole for part, whole in _AS_WRITTEN[one].items()
-        ):
-            return one
-    return None
-
-
-_AS_WRITTEN = {one: {part: getattr(one, part) for part in _EQUATIONS} for one in _FAMILIES}
-
-
-@lru_cache(maxsize=1024)
-def _known_family(kind: type[Cell], changes: int) -> type[GatedCell] | None:
-    """``_family``, cached until a class changes."""
-    return _family(kind)

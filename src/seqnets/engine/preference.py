@@ -11,7 +11,8 @@ from functools import lru_cache
 import torch
 
 from seqnets.cells import GatedCell, GRUCell, RNNCell
-from seqnets.engine import native, scan
+from seqnets.engine import scan
+from seqnets.engine.families import family
 from seqnets.engine.measured import for_processor, nearest, table
 from seqnets.engine.request import Request
 
@@ -32,22 +33,22 @@ def preference(request: Request) -> tuple[str, ...]:
     device = "cuda" if request.x.is_cuda else "cpu"
     if torch.compiler.is_exporting():
         return (_ORDER if _leaves_time_open(request) else _NATIVE_FIRST)[device]
-    family = native.family(request.cell)
+    known = family(request.cell)
     if torch.compiler.is_compiling():
         return _ORDER[device]
-    if family is None:
+    if known is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     if request.x.is_cuda:
-        if not _in_one_launch(family, request):
+        if not _in_one_launch(known, request):
             return _ORDER[device]
         kind = _numbers(request.dtype)
     else:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
-    faster = _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
+    faster = _speed(kind, known.__name__, torch.is_grad_enabled(), sizes) >= 1
     return (_NATIVE_FIRST if faster else _ORDER)[device]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.cells.changes import class_changes, is_counted
-from seqnets.engine import native
+from seqnets.engine.families import family, has_own_equation
 
 _Kind = tuple[Any, ...]
 _last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
@@ -63,12 +63,12 @@ def last_backend(cell: Cell) -> str | None:
 def backend_of(cell: Cell, kind: _Kind | None) -> str | None:
     """The backend of the cell's last call, if its key was this one."""
     last = _last.get(cell.origin) if kind else None
-    if last is None or last[0] != kind or native.has_equation(cell):
+    if last is None or last[0] != kind or has_own_equation(cell):
         return None
     return last[1]
 
 
 def remember(cell: Cell, kind: _Kind | None, backend: str) -> None:
     """Remember the backend of a call, if the cell's class alone determines its equation."""
-    if kind and is_counted(type(cell)) and native.family(cell) is not None:
+    if kind and is_counted(type(cell)) and family(cell) is not None:
         _last[cell.origin] = kind, backend

@@ -15,6 +15,7 @@ from torch import Tensor
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, recent
 from seqnets.engine.dispatch import choose, runs
+from seqnets.engine.families import family, has_own_equation
 from seqnets.engine.modes import is_plain
 from seqnets.engine.request import make_request
 from seqnets.typing import State
@@ -89,7 +90,7 @@ def _kinds(
     kinds = []
     for cell in cells:
         kind = recent.kind_of(cell, x, dropout > 0)
-        if kind is None or native.has_equation(cell):
+        if kind is None or has_own_equation(cell):
             return None
         kinds.append(kind)
     return kinds
@@ -103,13 +104,13 @@ def _is_small(cell: GatedCell, x: Tensor) -> bool:
     if isinstance(cell, LSTMCell):
         few = x.shape[0] * x.shape[1] * units <= _FEW_NUMBERS
         return few and not cell.proj_size and torch.backends.mkldnn.is_available()
-    family = native.family(cell)
-    return family is not None and x.shape[1] <= _FEW_STEPS[family][torch.is_grad_enabled()]
+    known = family(cell)
+    return known is not None and x.shape[1] <= _FEW_STEPS[known][torch.is_grad_enabled()]
 
 
 def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float) -> bool:
     """Whether one call can run the stack, and is faster than the layers one by one."""
-    if native.family(cells[0]) is None or any(type(cell) is not type(cells[0]) for cell in cells):
+    if family(cells[0]) is None or any(type(cell) is not type(cells[0]) for cell in cells):
         return False
     if dropout and x.is_cuda:  # cuDNN's masks cannot be drawn again for second derivatives
         return False

@@ -1,0 +1,52 @@
+"""Which cells have exactly the equation of a cell of torch.nn: the class's, unchanged."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
+from seqnets.cells.changes import class_changes, is_counted
+
+FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
+"""The cells that torch.nn has."""
+
+_EQUATIONS = (
+    "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
+    "gate", "candidate", "squash",
+)  # fmt: skip
+_OWN = frozenset(_EQUATIONS)
+
+
+def family(cell: Cell) -> type[GatedCell] | None:
+    """The class whose equations this cell has unchanged, subclasses included."""
+    kind = type(cell)
+    if torch.compiler.is_compiling():  # torch.compile traces functions, but not cached ones
+        return None if cell.asked(has_own_equation) else _family(kind)
+    if has_own_equation(cell):
+        return None
+    return _known_family(kind, class_changes()) if is_counted(kind) else _family(kind)
+
+
+def has_own_equation(cell: Cell) -> bool:
+    """Whether a part of the equation is an attribute of this one cell, not of its class."""
+    return not _OWN.isdisjoint(cell.__dict__)
+
+
+def _family(kind: type[Cell]) -> type[GatedCell] | None:
+    for one in FAMILIES:
+        if issubclass(kind, one) and all(
+            getattr(kind, part) is whole for part, whole in _AS_WRITTEN[one].items()
+        ):
+            return one
+    return None
+
+
+_AS_WRITTEN = {one: {part: getattr(one, part) for part in _EQUATIONS} for one in FAMILIES}
+
+
+@lru_cache(maxsize=1024)
+def _known_family(kind: type[Cell], changes: int) -> type[GatedCell] | None:
+    """``_family``, cached until a class changes."""
+    return _family(kind)
