@@ -78,11 +78,6 @@ class DeepRNN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("DeepRNN", _CONNECTIONS, connection=connection)
-        if merge == "none":
-            raise ConfigError(
-                "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
-                "  The layer above takes one input, not a pair."
-            )
         check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
         check_flags("DeepRNN", alternating=alternating, tied=tied, locked=locked)
@@ -93,17 +88,12 @@ class DeepRNN(nn.Module):
         for make, both in zip(cells, directions, strict=True):
             check_makes_cells("DeepRNN", make, "input_size", "hidden_size")
             check_flags("DeepRNN", bidirectional=both)
-        if alternating and any(directions):
-            raise ConfigError(
-                "DeepRNN: got alternating and bidirectional, expected one of the two.\n"
-                "  A bidirectional layer has no direction to alternate."
-            )
+        _check_directions(directions, alternating, merge)
 
         self.input_size = input_size
         self.dropout = (LockedDropout if locked else nn.Dropout)(dropout)
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
-        options: dict[str, Any] = {"backend": backend, "memory": memory}
         width = input_size
         for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
             spec = _LayerSpec(width, make, size, both)
@@ -112,11 +102,8 @@ class DeepRNN(nn.Module):
             else:
                 first.check_is_same(spec, depth)
                 pair = [_share_parameters(cell) for cell in pair]
-            layer: Recurrent | Bidirectional
-            if both:
-                layer = Bidirectional(*pair, merge=merge, **options)
-            else:
-                layer = Recurrent(*pair, reverse=bool(alternating and depth % 2), **options)
+            backwards = alternating and depth % 2 == 1
+            layer = _layer(pair, merge, reverse=backwards, backend=backend, memory=memory)
             self.layers.append(layer)
             skip = _connection(connection, depth, L, width, layer.output_size)
             self.connections.append(skip)
@@ -212,6 +199,29 @@ class _LayerSpec(NamedTuple):
                 f"in layer 0, and the same kind.\n"
                 f"  tied=True uses one cell's parameters in all layers."
             )
+
+
+def _layer(
+    cells: Sequence[Cell], merge: str, *, reverse: bool, **options: Any
+) -> Recurrent | Bidirectional:
+    """The layer of one cell, or of one for each direction."""
+    if len(cells) == 2:
+        return Bidirectional(*cells, merge=merge, **options)
+    return Recurrent(*cells, reverse=reverse, **options)
+
+
+def _check_directions(bidirectional: Sequence[bool], alternating: bool, merge: str) -> None:
+    """Raise ConfigError if directions contradict each other, or are not merged."""
+    if merge == "none":
+        raise ConfigError(
+            "DeepRNN: merge is 'none', expected 'concat', 'sum' or 'mean'.\n"
+            "  The layer above takes one input, not a pair."
+        )
+    if alternating and any(bidirectional):
+        raise ConfigError(
+            "DeepRNN: got alternating and bidirectional, expected one of the two.\n"
+            "  A bidirectional layer has no direction to alternate."
+        )
 
 
 class _NoConnection(nn.Module):
