@@ -242,25 +242,35 @@ def _is_whole(library: Path) -> bool:
 
 def _make(target: Path, source: str, command: tuple[str, ...]) -> None:
     """Compile in a folder beside the target, and rename the result into place atomically."""
-    for build in target.parent.glob("build-*"):
-        with contextlib.suppress(OSError):
-            if build.stat().st_mtime < time.time() - _STALE:
-                shutil.rmtree(build)
+    _remove_abandoned(target.parent)
     with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as name:
         build = Path(name)
         build.joinpath("source.c").write_text(source)
-        for processor in TARGETS:
-            try:
-                _run((*command, *processor, *FLAGS), build)
-                break
-            except NoCompiler as refusal:
-                if not processor or "native" not in str(refusal).partition(" fails: ")[2]:
-                    raise
+        _compile(command, build)
         library = build / "library.so"
         content = library.read_bytes()
         library.write_bytes(content + hashlib.sha256(content).digest())
         library.chmod(0o700)
         library.replace(target)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove build folders that a killed process has left."""
+    for build in folder.glob("build-*"):
+        with contextlib.suppress(OSError):
+            if build.stat().st_mtime < time.time() - _STALE:
+                shutil.rmtree(build)
+
+
+def _compile(command: tuple[str, ...], build: Path) -> None:
+    """Compile for this processor, or as near to it as the compiler can."""
+    for processor in TARGETS:
+        try:
+            _run((*command, *processor, *FLAGS), build)
+            return
+        except NoCompiler as refusal:
+            if not processor or "native" not in str(refusal).partition(" fails: ")[2]:
+                raise
 
 
 def _run(command: tuple[str, ...], build: Path) -> None:
