@@ -1,7 +1,7 @@
 """Evaluation of graphs by torch's operations, for one step or for many at once.
 
 Used to differentiate and validate traces, to compute hoisted nodes, and by ``scan.py`` and
-``eager.py``.
+``eager/``.
 """
 
 from __future__ import annotations

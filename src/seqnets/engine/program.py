@@ -2,7 +2,7 @@
 
 A stage computes matrix products and row reductions, then pointwise expressions of one width, and
 stores what later stages, other steps or the other pass read. ``schedule.py`` makes programs; the
-printers in ``c/`` and ``triton/`` and the loops in ``eager.py`` take them.
+printers in ``c/`` and ``triton/`` and the loops in ``eager/`` take them.
 """
 
 from __future__ import annotations

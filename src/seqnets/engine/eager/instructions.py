@@ -1,13 +1,9 @@
-"""Backend ``eager``: interprets a program with torch's operations, for machines without a compiler.
-
-A step is compiled once into a list of instructions. What does not depend on the state (in the
-backward pass, on the incoming gradients) is hoisted: computed for a chunk of steps at once.
-"""
+"""The instructions of one step of a pass, each an operation of torch."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache, reduce
 from itertools import permutations
 from typing import Any
@@ -15,42 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.engine import fused
 from seqnets.engine.evaluate import OPERATIONS, Values, columns_of, reduced
-from seqnets.engine.graph import COMPARISONS, Node, walk
-from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Kept, Order
-from seqnets.engine.memory import room
-from seqnets.engine.modes import refusal_of_operations
+from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Buffer, Program
-from seqnets.engine.request import Request
-from seqnets.typing import State
 
-name = "eager"
-
-_CHUNK = 2**18  # bytes of a state-sized value over the steps of a chunk
-
-
-def refusal(request: Request) -> str | None:
-    """Why it cannot run the request; None if it can."""
-    return refusal_of_operations(request.x) or request.untraceable
-
-
-def run(request: Request) -> tuple[Tensor, State]:
-    """Outputs (B, T, H), and the state after each row's last valid step."""
-    return fused.run(LOOPS, request)
-
-
-_Tensors = dict[Hashable, Tensor]
+Tensors = dict[Hashable, Tensor]
 """Tensors by node, or by a leaf's source and key: stacked over steps, or the same for all."""
 
-_VALID, _FRESH = ("valid", 0), ("fresh", 0)  # masks: rows that run in a step; rows reset before it
+VALID, FRESH = ("valid", 0), ("fresh", 0)  # masks: rows that run in a step; rows reset before it
 
 
-class _Hoisted(Values):
+class Hoisted(Values):
     """The hoisted values of a chunk of steps, (steps, B, ...), by node or by source and key."""
 
-    def __init__(self, given: _Tensors) -> None:
+    def __init__(self, given: Tensors) -> None:
         super().__init__(self._leaf_of, given["zero", 0], given)
 
     def __missing__(self, key: Any) -> Tensor:
@@ -64,10 +38,11 @@ class _Hoisted(Values):
 
     def valid(self, tensor: Tensor) -> Tensor:
         """Zero a tensor outside the lengths."""
-        return torch.where(self[_VALID], tensor, 0) if _VALID in self else tensor
+        return torch.where(self[VALID], tensor, 0) if VALID in self else tensor
 
 
-def _named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> _Tensors:
+def named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> Tensors:
+    """Tensors of a source, such as "state", by source and key."""
     return {(source, key): tensor for key, tensor in tensors}
 
 
@@ -81,7 +56,7 @@ def _side_by_side(out: Tensor, *parts: Tensor) -> Tensor:
     return torch.cat(parts, 1, out=out)
 
 
-class _Step:
+class Instructions:
     """The instructions of one step of a pass, over numbered slots.
 
     Attributes:
@@ -142,7 +117,7 @@ class _Step:
             return self.make(node)
         return self.do(torch.add, node, ("zeros", width), to=("full", node, width))
 
-    def run(self, hoisted: _Hoisted, steps: Iterable[int]) -> _Tensors:
+    def run(self, hoisted: Hoisted, steps: Iterable[int]) -> Tensors:
         """Run steps, and return what the last one carries."""
         values: list[Any] = [None] * len(self._slots)
         moving = []
@@ -161,7 +136,7 @@ class _Step:
         return {key: values[slot] for key, slot in zip(self._carried, ends, strict=True)}
 
 
-class _Forward(_Step):
+class Forward(Instructions):
     """A forward step. Each product accumulates into its hoisted addends.
 
     Attributes:
@@ -174,10 +149,10 @@ class _Forward(_Step):
         self.sums: dict[Node, tuple[Node, list[Node]]] = {}
         self._befores: list[Hashable] = [("state", p) for p in range(len(step.state))]
         for p, part in enumerate(self._befores if fresh else ()):
-            self._befores[p] = self.do(torch.where, _FRESH, ("start", p), part, to=("before", p))
+            self._befores[p] = self.do(torch.where, FRESH, ("start", p), part, to=("before", p))
         afters = [self.full(*part) for part in zip(step.state, step.state_sizes, strict=True)]
         for p, (before, after) in enumerate(zip(self._befores, afters, strict=True)):
-            new = self.do(torch.where, _VALID, after, before, to=("after", p)) if masked else after
+            new = self.do(torch.where, VALID, after, before, to=("after", p)) if masked else after
             self.carry(new, to=("state", p))
         values = [step.products[k].value for k in program.values if save]
         out = [afters[0], *(self._befores[p] for p in program.befores if save)]
@@ -186,7 +161,7 @@ class _Forward(_Step):
             out.append(("zeros", 1))
         self.do(_side_by_side, ("out", 0), *out, to="kept")
 
-    def begin_products(self, hoisted: _Hoisted, steps: int) -> None:
+    def begin_products(self, hoisted: Hoisted, steps: int) -> None:
         """Set each product of each step to the sum of its hoisted addends."""
         zero = hoisted["zero", 0]
         for k, product in enumerate(self.program.step.products):
@@ -197,6 +172,7 @@ class _Forward(_Step):
                 hoisted[leaf].add_(hoisted[addend])
 
     def late_node(self, node: Node) -> Hashable:
+        """Append the instructions for a node; a product adds itself to its hoisted addends."""
         leaf, addends = node, list[Node]()
         while leaf.op == "add" and (hoisted := {*leaf.args} - self.late):
             addends += hoisted
@@ -220,7 +196,7 @@ class _Forward(_Step):
         return node  # a view of the accumulated product
 
 
-class _Backward(_Step):
+class Backward(Instructions):
     """A backward step.
 
     Attributes:
@@ -237,21 +213,8 @@ class _Backward(_Step):
         self._came: list[Hashable] = [("carry", p) for p in range(len(program.step.state))]
         self._came[0] = self.do(torch.add, ("carry", 0), ("grad_y", 0), to=("came", 0))
         products = [self._product(k) for k in range(len(program.step.products))]
-        for p, size in enumerate(program.step.state_sizes):
-            zeros, start = ("zeros", size), ("start", p)
-            goes = self._total(Buffer("carry", p), 0, size)
-            for k, grad in enumerate(products):
-                if program.part_of(k) == p and goes == zeros:
-                    goes = self.do(torch.mm, grad, ("weight", k), to=("through", p, k))
-                elif program.part_of(k) == p:
-                    goes = self.do(torch.addmm, goes, grad, ("weight", k), to=("through", p, k))
-            if masked:
-                goes = self.do(torch.where, _VALID, goes, self._came[p], to=("goes", p))
-            if fresh:
-                lost = self.do(torch.where, _FRESH, goes, zeros, to=("lost", p))
-                goes = self.do(torch.where, _FRESH, zeros, goes, to=("stays", p))
-                self.carry(self.do(torch.add, start, lost, to=("starts", p)), to=start)
-            self.carry(goes, to=("carry", p))
+        for p in range(len(program.step.state)):
+            self._carry_back(p, products, masked, fresh)
         kinds = {"unit"} if program.shared else {"unit", "dwx"}
         self.out: dict[Node, list[tuple[Buffer, int]]] = defaultdict(list)
         for place, nodes in self._stores.items():
@@ -259,6 +222,31 @@ class _Backward(_Step):
                 self.out[node].append(place)
         if self.out:
             self.do(_side_by_side, ("out", None), *map(self.make, self.out), to="kept")
+
+    def _carry_back(self, p: int, products: Sequence[Hashable], masked: bool, fresh: bool) -> None:
+        """Append the instructions for the gradient of a state part before the step.
+
+        Args:
+            p: The state part.
+            products: The gradients of all products.
+            masked: Whether rows may have ended before the step.
+            fresh: Whether rows may be reset before the step.
+        """
+        size = self.program.step.state_sizes[p]
+        zeros, start = ("zeros", size), ("start", p)
+        goes = self._total(Buffer("carry", p), 0, size)
+        for k, grad in enumerate(products):
+            if self.program.part_of(k) == p and goes == zeros:
+                goes = self.do(torch.mm, grad, ("weight", k), to=("through", p, k))
+            elif self.program.part_of(k) == p:
+                goes = self.do(torch.addmm, goes, grad, ("weight", k), to=("through", p, k))
+        if masked:
+            goes = self.do(torch.where, VALID, goes, self._came[p], to=("goes", p))
+        if fresh:
+            lost = self.do(torch.where, FRESH, goes, zeros, to=("lost", p))
+            goes = self.do(torch.where, FRESH, zeros, goes, to=("stays", p))
+            self.carry(self.do(torch.add, start, lost, to=("starts", p)), to=start)
+        self.carry(goes, to=("carry", p))
 
     def add_gradients(self, parts: Sequence[Tensor], dwx: Tensor, units: Tensor) -> None:
         """Add the gradients that no step reads to their buffers.
@@ -295,6 +283,7 @@ class _Backward(_Step):
         return ("dz", k)
 
     def late_node(self, node: Node) -> Hashable:
+        """Append the instructions for a node; a leaf is an incoming gradient."""
         if node.op != "leaf":
             return super().late_node(node)
         source, key = node.what.key
@@ -306,133 +295,3 @@ class _Backward(_Step):
             shares = self._total(Buffer("dsum", key), 0, self.program.step.reductions[key].width)
             return self.do(_reduced("sum", node.width), shares, to=node)
         return self._total(Buffer("dcross"), key, node.width)
-
-
-_forward, _backward = lru_cache(maxsize=256)(_Forward), lru_cache(maxsize=256)(_Backward)
-
-
-def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order: Order) -> _Tensors:
-    """The inputs that both passes share, (T, B, ...) or the same for all steps."""
-    B, T, _ = order.layout
-    flat = ((name, parameter.flatten()) for name, parameter in parameters.items())
-    given = _named("parameter", flat) | {("zero", 0): like.new_zeros(B, 1)}
-    for k, weight in enumerate(product.weight for product in program.step.products):
-        given["weight", k] = weight.of(parameters[weight.name])
-    if order.lengths is not None:
-        steps = torch.arange(T, device=like.device)
-        given[_VALID] = (steps[:, None] < order.lengths)[..., None]
-    if order.resets is not None:
-        fresh = order.resets.T[..., None]
-        given[_FRESH] = fresh & given[_VALID] if _VALID in given else fresh
-    return given
-
-
-def _chunks(
-    given: _Tensors, layout: Layout, size: int, downwards: bool
-) -> Iterator[tuple[slice, range, _Hoisted]]:
-    """Chunks of steps in execution order, and their hoisted values.
-
-    Args:
-        given: Inputs of all steps.
-        layout: The number of rows and steps.
-        size: Bytes of the widest state part of a row.
-        downwards: Whether steps run from last to first.
-    """
-    B, T, _ = layout
-    firsts = range(0, T, max(1, _CHUNK // max(1, B * size)))
-    for first in firsts[::-1] if downwards else firsts:
-        chunk = slice(first, min(first + firsts.step, T))
-        steps = range(chunk.stop - first)
-        hoisted = _Hoisted(given)
-        hoisted |= {k: x[chunk] for k, x in given.items() if x.dim() == 3}
-        yield chunk, steps[::-1] if downwards else steps, hoisted
-
-
-class _Loops:
-    """``Loops`` in torch's operations, on any device."""
-
-    skips_padding = False
-
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
-        step, layout = program.step, order.layout
-        given = _given(wx, program, parameters, order) | _named("start", enumerate(start))
-        given["wx", None] = layout.by_step(wx)
-        for k in range(len(step.products)):
-            given["weight", k] = given["weight", k].t().contiguous()
-        code = _forward(program, save, _VALID in given, _FRESH in given)
-        y = layout.empty(wx, step.state_sizes[0])
-        kept = [room(wx, len(wx), size) for size in program.kept_sizes] if save else []
-        outs = [y.transpose(0, 1), *map(layout.by_step, kept)]
-        sizes = [out.shape[2] for out in outs]
-        zeros = (wx.new_zeros(layout.B, size) for size in step.state_sizes)
-        carried = _named("state", enumerate(initial or zeros))
-        size = max(step.state_sizes) * wx.element_size()
-        for chunk, steps, hoisted in _chunks(given, layout, size, order.reverse):
-            code.begin_products(hoisted, len(steps))
-            hoisted["out", 0] = out = wx.new_empty(len(steps), layout.B, sum(sizes))
-            hoisted |= carried
-            carried = code.run(hoisted, steps)
-            for whole, part in zip(outs, hoisted.valid(out).split(sizes, -1), strict=True):
-                whole[chunk].copy_(part)
-        final = tuple(carried["state", p].clone() for p in range(len(step.state_sizes)))
-        return y, final, Kept.from_list(program, kept) if save else None
-
-    def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
-    ) -> Gradients:
-        step, like, layout = program.step, kept.saved, order.layout
-        B, T, _ = layout
-        dwx = room(like, len(like), step.wx_size)
-        if not program.shared:
-            dwx.zero_()
-        dz = {
-            k: dwx if k in program.shared else room(like, len(like), product.weight.rows)
-            for k, product in enumerate(step.products)
-        }
-        units = like.new_zeros(program.unit_size)
-        zeros = [like.new_zeros(B, size) for size in step.state_sizes]
-
-        given = _given(like, program, parameters, order)
-        given |= _named("state", ((p, layout.by_step(x)) for p, x in kept.befores.items()))
-        for node, offset in program.saved.items():
-            saved = columns_of(layout.by_step(kept.saved), offset, node.width)
-            given[node] = saved != 0 if node.op in COMPARISONS else saved
-        came = zeros[0].expand(T, -1, -1) if grad_y is None else layout.by_step(grad_y)
-        given["grad_y", 0] = came
-        given |= _named("out", ((k, layout.by_step(grad)) for k, grad in dz.items()))
-        code = _backward(program, _VALID in given, _FRESH in given)
-        carried = _named("start", enumerate(zeros)) | _named("carry", enumerate(zeros))
-        carried |= _named("carry", ((p, x) for p, x in enumerate(grad_final) if x is not None))
-        widths = [node.width for node in code.out]
-        size = max(step.state_sizes) * like.element_size()
-        for chunk, steps, hoisted in _chunks(given, layout, size, not order.reverse):
-            hoisted["grad_y", 0] = hoisted.valid(hoisted["grad_y", 0])
-            hoisted["out", None] = out = like.new_empty(len(steps), B, sum(widths))
-            hoisted |= carried
-            carried |= code.run(hoisted, steps)
-            parts = hoisted.valid(out).split(widths, -1)
-            code.add_gradients(parts, layout.by_step(dwx)[chunk], units)
-        for whole in dz.values() if _VALID in given else ():
-            layout.by_step(whole).masked_fill_(~given[_VALID], 0)
-        states = range(len(zeros))
-        initial = tuple(carried["carry", p].clone() for p in states)
-        start = tuple(carried["start", p].clone() for p in states if _FRESH in given)
-        return Gradients(dwx, dz, units, initial, start)
-
-
-LOOPS = _Loops()
