@@ -20,9 +20,8 @@ This page shows what the engine prints for `GRUCell(512, 512)` in training, on 6
 bfloat16, for an H200: {why}. `scripts/make_kernels_page.py` generates it.
 
 None of this is written by hand: the source is the equation in `GRUCell.update`, and the backward
-pass is derived from it. The functions that the kernels call are in
-`seqnets/engine/triton/library.py`. [Decision 0013](decisions/0013-loops-on-a-gpu.md) explains the
-design.
+pass is derived from it. The functions that the kernels call are in `library.py` and `functions.py`
+of `seqnets/engine/triton`. [Decision 0013](decisions/0013-loops-on-a-gpu.md) explains the design.
 
 | name | meaning |
 |---|---|

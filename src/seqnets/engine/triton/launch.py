@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from seqnets.engine.triton import library
+from seqnets.engine.triton import functions, library
 from seqnets.engine.triton.access import interpreted
 from seqnets.engine.triton.kernel import Kernel, Numbers
 from seqnets.engine.triton.tiles import Tiles
@@ -138,7 +138,8 @@ def _compiled(source: str, names: Sequence[str]) -> dict[str, Any]:
     """Define the functions of a source, which Triton and tracebacks find in ``linecache``."""
     file = f"<seqnets kernels {abs(hash(source)):x}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope = {name: value for name, value in vars(library).items() if not name.startswith("_")}
+    called = vars(library) | vars(functions)
+    scope = {name: value for name, value in called.items() if not name.startswith("_")}
     scope |= {"triton": triton, "tl": tl, "__name__": library.__name__}
     exec(compile(source, file, "exec"), scope)  # text that was printed in this process
     return {name: scope[name] for name in names}
