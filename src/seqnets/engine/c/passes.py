@@ -129,9 +129,8 @@ class PassPrinter:
         members = {}
         for stage in self.stages:
             for p in stage.products:
-                panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
-                members[f"weight_{p.product}"] = f"{panels} * {self._panel(p, stage)}"
-                members[f"kept_{p.product}"] = f"{panels} * {self._kept(p)}"
+                members[f"weight_{p.product}"] = f"{self._panels(stage)} * {self._panel(p, stage)}"
+                members[f"kept_{p.product}"] = f"{self._panels(stage)} * {self._kept(p)}"
         members |= self.room()
         room = f"{self.name.title()}Room"
         with self.text.block("typedef struct", f"}} {room};"):
@@ -146,18 +145,20 @@ class PassPrinter:
             self.line(f"{room} m;", f"return {self.name}_room(c, &m);")
 
     def _write_pack(self) -> None:
+        products = [(stage, p) for stage in self.stages for p in stage.products]
         with self.text.function(f"static void {self.name}_pack({self.arguments})"):
             self.line("(void)c, (void)m, (void)s;")
-            for stage in self.stages:
-                for p in stage.products:
-                    panels = f"panels({self.size(stage.width)}, {vectors_of(stage)})"
-                    with self.text.block(
-                        f"for (long p = s->thread; p < {panels}; p += s->threads)"
-                    ):
-                        panel, kept = self._packed(p, stage)
-                        shape = f"{self.size(self.reach(p.product))}, {wide_of(p, stage)}"
-                        self.line(self.pack(p, stage, panel))
-                        self.line(f"keep_rows({panel}, {shape}, {kept});")
+            for stage, p in products:
+                panel, kept = self._packed(p, stage)
+                shape = f"{self.size(self.reach(p.product))}, {wide_of(p, stage)}"
+                panels = f"for (long p = s->thread; p < {self._panels(stage)}; p += s->threads)"
+                with self.text.block(panels):
+                    self.line(self.pack(p, stage, panel))
+                    self.line(f"keep_rows({panel}, {shape}, {kept});")
+
+    def _panels(self, stage: Stage) -> str:
+        """The number of panels into which the weights of a stage are cut."""
+        return f"panels({self.size(stage.width)}, {vectors_of(stage)})"
 
     def _packed(self, product: StageProduct, stage: Stage) -> tuple[str, str]:
         """The addresses of panel p of a weight, and of the list of its rows that are kept."""
@@ -183,23 +184,14 @@ class PassPrinter:
         vectors, W = vectors_of(stage), self.size(stage.width)
         tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
-        self.line(f"const long many = panels({W}, {vectors});")
+        self.line(f"const long many = {self._panels(stage)};")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
         with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
             self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
             self.line("long high;")
             with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
                 self.line(f"high = tile(s->last - b0, {tall});")
-                if stage.products:
-                    self.line(f"const int some = some_valid(c, b0, high, t, {self.source});")
-                for p in stage.products:
-                    k, wide = p.product, wide_of(p, stage)
-                    self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
-                    panel = ", ".join(self._packed(p, stage))
-                    self.line("if (some)")
-                    self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
-                    self.line(f"                {panel}, z_{k});")
-                    self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
+                self._write_products(stage, rows, tall)
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const long soon = b * c->row_b + then * c->row_t;")
@@ -211,6 +203,19 @@ class PassPrinter:
                     for i in sums:
                         to = self.at(f"unit_{i}", self.program.unit_size, row="s->thread")
                         self.line(stored(to, f"{loaded(to)} + unit_{i}[j]"))
+
+    def _write_products(self, stage: Stage, rows: dict[int, str], tall: str) -> None:
+        """Print the products of a stage for a panel and a tile; zeros where no row is valid."""
+        if stage.products:
+            self.line(f"const int some = some_valid(c, b0, high, t, {self.source});")
+        for p in stage.products:
+            k, wide = p.product, wide_of(p, stage)
+            self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
+            panel = ", ".join(self._packed(p, stage))
+            self.line("if (some)")
+            self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
+            self.line(f"                {panel}, z_{k});")
+            self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:

@@ -104,20 +104,7 @@ class BackwardPrinter(PassPrinter):
 
     def write_loop(self) -> None:
         """Print one kernel for all steps."""
-        sizes = list(enumerate(self.step.state_sizes))
-        for p, size in sizes:
-            self.kernel.line(f"carry_{p} = {self.zeros(size)}")
-            place = self.kernel.pointer(f"grad_final_{p}")
-            with self.kernel.block(f"if {place} is not None:"):
-                self.kernel.line(f"carry_{p} = {self.load(place, 'b', size, 0, size)}")
-            self.kernel.line(f"start_{p} = {self.zeros(size)}")
-        units = list(enumerate(self.program.units.values()))
-        for k, width in units:
-            self.kernel.line(f"unit_{k} = {self.zeros(width)}")
-        self.end_beginning()
-        if self.meets:
-            self.kernel.line("t = 0 if REVERSE else T - 1", "row = b * row_b + t * row_t")
-            self.load_kept(self.stages, "row")
+        self.write_prologue()
         with self.over_time():
             self.write_places()
             if not self.meets:
@@ -129,22 +116,41 @@ class BackwardPrinter(PassPrinter):
                 self.keep_all(stage, told=True)
                 self.arrive()
                 self.keep_all(stage, told=False)
-            for p, size in sizes:
+            for p, size in enumerate(self.step.state_sizes):
                 tile, _ = self.made.get(("carry", p, 0), (self.zeros(size), size))
                 self.kernel.line(f"carry_{p} = {tile}")
             self.load_fresh("t")
-            if self.meets:  # prefetch while other programs are still at work
-                self.kernel.line(
-                    "ahead = t + 1 if REVERSE else t - 1",
-                    "row_ahead = b * row_b + ahead * row_t",
-                )
-                self.names.clear()  # the next step's values reuse this step's variables
-                self.load_kept(self.stages, "row_ahead", "(ahead >= 0) & (ahead < T)")
+            if self.meets:
+                self.load_ahead()
             self.wait()
-            self.write_between("row", [p for p, _ in sizes])
+            self.write_between("row", range(len(self.step.state)))
         self.write_initial()
-        for k, width in units:
+        for k, width in enumerate(self.program.units.values()):
             self.store(*self.place("unit", k, 0), width, f"unit_{k}")
+
+    def write_prologue(self) -> None:
+        """Print what precedes the loop: incoming gradients, sums, and the first loads."""
+        for p, size in enumerate(self.step.state_sizes):
+            self.kernel.line(f"carry_{p} = {self.zeros(size)}")
+            place = self.kernel.pointer(f"grad_final_{p}")
+            with self.kernel.block(f"if {place} is not None:"):
+                self.kernel.line(f"carry_{p} = {self.load(place, 'b', size, 0, size)}")
+            self.kernel.line(f"start_{p} = {self.zeros(size)}")
+        for k, width in enumerate(self.program.units.values()):
+            self.kernel.line(f"unit_{k} = {self.zeros(width)}")
+        self.end_beginning()
+        if self.meets:
+            self.kernel.line("t = 0 if REVERSE else T - 1", "row = b * row_b + t * row_t")
+            self.load_kept(self.stages, "row")
+
+    def load_ahead(self) -> None:
+        """Print the next step's loads, on their way while other programs are still at work."""
+        self.kernel.line(
+            "ahead = t + 1 if REVERSE else t - 1",
+            "row_ahead = b * row_b + ahead * row_t",
+        )
+        self.names.clear()  # the next step's values reuse this step's variables
+        self.load_kept(self.stages, "row_ahead", "(ahead >= 0) & (ahead < T)")
 
     def write_steps(self) -> list[Kernel]:
         """Print a kernel for each stage of a step, and one for the initial state."""

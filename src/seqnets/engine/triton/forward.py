@@ -71,20 +71,8 @@ class ForwardPrinter(PassPrinter):
 
     def write_loop(self) -> None:
         """Print one kernel for all steps."""
-        sizes = list(enumerate(self.step.state_sizes))
-        for p, size in sizes:
-            self.kernel.line(f"s_{p} = {self.zeros(size)}")
-            place = self.kernel.pointer(f"initial_{p}")
-            with self.kernel.block(f"if {place} is not None:"):
-                self.kernel.line(f"s_{p} = {self.load(place, 'b', size, 0, size)}")
-        self.kernel.line("t = T - 1 if REVERSE else 0")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
-            self.kernel.line(f"fresh = {self.resets('t', 't < length')}")
-            for p, size in sizes:
-                start = self.load(f"start_{p}", "b", size, 0, size)
-                self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
-        self.end_beginning()
-        parts = [p for p, _ in sizes]
+        self.write_prologue()
+        parts = range(len(self.step.state))
         multiplied = sorted(self.multiplied())
         others = [p for p in parts if p not in multiplied]
         self.keep_before(multiplied, "t", "0", "t < length")
@@ -106,8 +94,24 @@ class ForwardPrinter(PassPrinter):
             self.keep_before(others, "then", "(i + 1)", "then < length")
             self.keep_all(self.stages[-1], told=False)
             self.keep_output()
-        for p, size in sizes:
+        for p, size in enumerate(self.step.state_sizes):
             self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
+
+    def write_prologue(self) -> None:
+        """Print what precedes the loop: the state before the first step."""
+        sizes = list(enumerate(self.step.state_sizes))
+        for p, size in sizes:
+            self.kernel.line(f"s_{p} = {self.zeros(size)}")
+            place = self.kernel.pointer(f"initial_{p}")
+            with self.kernel.block(f"if {place} is not None:"):
+                self.kernel.line(f"s_{p} = {self.load(place, 'b', size, 0, size)}")
+        self.kernel.line("t = T - 1 if REVERSE else 0")
+        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            self.kernel.line(f"fresh = {self.resets('t', 't < length')}")
+            for p, size in sizes:
+                start = self.load(f"start_{p}", "b", size, 0, size)
+                self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
+        self.end_beginning()
 
     def write_steps(self) -> list[Kernel]:
         """Print a kernel for each stage of a step."""
