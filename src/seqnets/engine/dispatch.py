@@ -74,7 +74,7 @@ def choose(request: Request, backend: str) -> str:
         BackendError: No backend has this name, or the one named refuses.
     """
     if backend == "auto":
-        return _choose(request)
+        return _fastest(request)
     if backend not in BACKENDS:
         raise BackendError(
             f"unroll: backend is {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}."
@@ -83,7 +83,7 @@ def choose(request: Request, backend: str) -> str:
         raise BackendError(
             f"{request.cell._name}: backend '{backend}' refuses: {reason}.\n"
             f"  A backend that is named runs or raises; backend='auto' would take "
-            f"'{_choose(request)}'."
+            f"'{_fastest(request)}'."
         )
     return backend
 
@@ -126,7 +126,7 @@ def explain(
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
     request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
-    chosen, refusals = _choose(request), _refusals(request)
+    chosen, refusals = _fastest(request), _refusals(request)
     slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
     others = tuple(name for name in slower if name != chosen)
     detail = getattr(BACKENDS[chosen], "detail", None)
@@ -134,7 +134,8 @@ def explain(
     return Explanation(chosen, refusals, others, how)
 
 
-def _choose(request: Request) -> str:
+def _fastest(request: Request) -> str:
+    """What "auto" takes: the first backend of ``preference`` that does not refuse."""
     for name in preference(request):
         if name in BACKENDS and BACKENDS[name].refusal(request) is None:
             return name
@@ -142,5 +143,6 @@ def _choose(request: Request) -> str:
 
 
 def _refusals(request: Request) -> dict[str, str]:
+    """The reason of each backend that refuses, by name."""
     reasons = {name: backend.refusal(request) for name, backend in BACKENDS.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
