@@ -23,7 +23,7 @@ PUBLIC = {
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
         LRUCell HGRNCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
-        LayerNorm Activations ClipState LearnedState initialize chrono
+        LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork
     """,
     "seqnets.engine": "unroll explain Explanation BACKENDS runs",

@@ -13,6 +13,7 @@ import seqnets
 from seqnets import DeepRNN, Recurrent, unroll
 from seqnets.cells import (
     Activations,
+    AllStates,
     ClipState,
     CoupledLSTMCell,
     GatedCell,
@@ -20,6 +21,7 @@ from seqnets.cells import (
     InputDropout,
     LayerNorm,
     LearnedState,
+    LRUCell,
     LSTMCell,
     MinGRUCell,
     Mogrifier,
@@ -519,6 +521,25 @@ def test_options_see_the_functions_of_activations_whichever_is_outside():
 def test_layer_norm_refuses_a_cell_that_projects_its_input_in_the_step():
     with pytest.raises(ConfigError, match="got Mogrifier inside"):
         LayerNorm(Zoneout(Mogrifier(LSTMCell(3, 4))))
+
+
+@pytest.mark.parametrize("cell_cls", [LSTMCell, SLSTMCell, LRUCell])
+def test_all_states_are_output_at_every_step(cell_cls):
+    torch.manual_seed(0)
+    cell, x = cell_cls(3, 4), torch.randn(2, 5, 3)
+    state, steps = None, []
+    for x_t in x.unbind(1):
+        _, state = cell(x_t, state)
+        steps.append(torch.cat(state, -1))
+
+    y, (_, *final) = unroll(AllStates(cell), x)
+
+    torch.testing.assert_close(y, torch.stack(steps, 1))
+    torch.testing.assert_close(tuple(final), state)
+
+
+def test_all_states_of_an_optioned_cell_obey_the_laws_of_recurrence():
+    check_cell(lambda input_size: AllStates(Zoneout(LSTMCell(input_size, 4).eval(), p=0.1)).eval())
 
 
 def test_clipping_bounds_the_parts_of_the_state_it_names():

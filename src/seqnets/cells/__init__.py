@@ -41,7 +41,7 @@ from seqnets.cells.odyssey import (
     NOAFLSTMCell,
     NOGLSTMCell,
 )
-from seqnets.cells.options import Activations, ClipState, LayerNorm, LearnedState
+from seqnets.cells.options import Activations, AllStates, ClipState, LayerNorm, LearnedState
 from seqnets.cells.orthogonal import ExpRNNCell, orthogonal
 from seqnets.cells.oscillator import CoRNNCell
 from seqnets.cells.phased import PhasedLSTMCell
@@ -60,6 +60,7 @@ from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
 __all__ = [
     "Activations",
+    "AllStates",
     "AntisymmetricRNNCell",
     "CIFGLSTMCell",
     "Cell",

@@ -271,6 +271,45 @@ class ClipState(Wrapper):
         return f"limit={self.limit}"
 
 
+class AllStates(Wrapper):
+    """Output all parts of the state at every step, side by side: an LSTM's memory, too.
+
+    It goes around all other options, which change what it outputs. Parts of more than 1024 numbers
+    together run in the plain loop.
+
+    State: ``(all, ...)``: the output, then the cell's state. Output: ``all``, as wide as the parts
+    together.
+
+    Args:
+        cell: The recurrence.
+
+    Example:
+        >>> y, _ = Recurrent(AllStates(LSTMCell(8, 64)))(x)
+        >>> h, c = y.chunk(2, -1)  # (B, T, 64) each
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(cell)
+        self.states = ("all", *cell.states)
+        self.clocks = ("all", *cell.clocks)  # which options around it leave as they are
+        self.output_only = True
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each part of the state."""
+        return (sum(self.cell.state_sizes), *self.cell.state_sizes)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The cell's, after all of its parts side by side."""
+        start = self.cell.initial_state(batch_size)
+        return (torch.cat(start, -1), *start)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """A step of the cell, and its parts side by side."""
+        after = self.cell.step(wx, state[1:])
+        return (torch.cat(after, -1), *after)
+
+
 class LearnedState(Wrapper):
     """Learn the initial state: one number for each unit.
 
