@@ -225,6 +225,14 @@ def test_bind_leaves_the_cell_as_it_was():
     assert cell.weight_hh is weight
 
 
+def test_a_bias_that_was_taken_away_is_named():
+    layer = Recurrent(GRUCell(3, 4))
+    layer.cell.bias_hh = None
+
+    with pytest.raises(ConfigError, match=r"GRUCell: bias_hh is None.*\n.*bias=False"):
+        layer(torch.randn(2, 5, 3))
+
+
 @pytest.mark.parametrize("cell_cls", GENERIC)
 def test_a_parameter_of_the_wrong_shape_is_refused(cell_cls):
     for name in sized(cell_cls, 3, 4).parameter_shapes:

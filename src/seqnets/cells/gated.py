@@ -199,6 +199,11 @@ class GatedCell(Cell):
         """Raise if a parameter was replaced by one of another shape, dtype or device."""
         for name, shape in self.parameter_shapes.items():
             tensor = self._tensor(name)
+            if tensor is None:
+                raise ConfigError(
+                    f"{self._name}: {name} is None, expected a parameter {tuple(shape)}.\n"
+                    f"  Fill it with zeros, or make a cell without biases: bias=False."
+                )
             if tensor.shape != shape:
                 raise ShapeError(
                     f"{self._name}: {name} has shape {tuple(tensor.shape)}, expected "
