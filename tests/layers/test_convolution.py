@@ -217,6 +217,10 @@ WRONG = {
         lambda: Fronted(ConvFront1d(I, 4), Recurrent(GRUCell(5, 2))),
         "gives 4 features and the layer takes 5",
     ),
+    "torch's convolution": (
+        lambda: Fronted(torch.nn.Conv1d(I, 4, 3), Recurrent(GRUCell(4, 2))),
+        "front is Conv1d, expected a module with an output_size",
+    ),
     "features": (lambda: ConvFront1d(I, 4)(torch.zeros(B, T, 5)), r"expected \(B, T, I\) with"),
     "samples": (lambda: ConvFront1d(1, 4)(torch.zeros(B, T)), r"shape \(4, 9\), expected"),
     "frames": (lambda: ConvFront2d(3, 4)(torch.zeros(B, T, 8, 8)), "height, width"),

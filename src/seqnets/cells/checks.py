@@ -52,16 +52,20 @@ def check_makes_cells(who: str, given: Any, *sizes: str) -> None:
     while isinstance(make, partial):
         make, arguments, named = make.func, make.args + arguments, make.keywords | named
     try:
-        inspect.signature(make).bind(*arguments, **named)
+        signature = inspect.signature(make)
+    except ValueError:  # some callables have none
+        return
+    try:
+        signature.bind(*arguments, **named)
     except TypeError as error:
-        name = getattr(make, "__name__", type(make).__name__)
+        called = (
+            f"{getattr(make, '__name__', type(make).__name__)}({', '.join(signature.parameters)})"
+        )
         raise ConfigError(
-            f"{who}: cell is {name}{inspect.signature(make)}, expected something that can be "
-            f"called with {' and '.join(f'{size}=' for size in sizes)}: {error}.\n"
+            f"{who}: cell is {called}, expected something that can be called with "
+            f"{' and '.join(f'{size}=' for size in sizes)}: {error}.\n"
             f"  Give its arguments these names, and set others by functools.partial."
         ) from None
-    except ValueError:  # some callables have no signature
-        return
 
 
 def check_names(cls: type[Any], *declared: str) -> None:

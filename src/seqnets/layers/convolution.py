@@ -197,7 +197,7 @@ class Fronted(nn.Module):
         layer: The recurrent layer.
 
     Raises:
-        ConfigError: ``layer`` is not a recurrent layer.
+        ConfigError: ``layer`` is not a recurrent layer, or ``front`` has no ``output_size``.
         ShapeError: ``front`` and ``layer`` disagree about the number of features.
     """
 
@@ -207,6 +207,12 @@ class Fronted(nn.Module):
     def __init__(self, front: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         check_is_layer("Fronted", layer)
+        if not hasattr(front, "output_size"):
+            raise ConfigError(
+                f"Fronted: front is {type(front).__name__}, expected a module with an output_size "
+                f"that maps inputs and lengths to features and lengths.\n"
+                f"  ConvFront1d and ConvFront2d are such modules, of convolutions."
+            )
         self.front, self.layer = front, layer
         if self.front.output_size != self.layer.input_size:
             raise ShapeError(
