@@ -692,6 +692,16 @@ def test_chrono_spreads_the_memory_over_the_steps_and_shuts_the_input_as_much():
     assert torch.equal(bias.i, -bias.f)
 
 
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell])  # LSTMCell's draws after its base's
+def test_initialisers_run_again_whenever_parameters_are_drawn(cell_cls):
+    cell = initialize(cell_cls(3, 4), bias=2.0)
+
+    cell.reset_parameters()
+
+    assert (cell.bias_ih == 2).all()
+    assert unroll(cell, torch.randn(2, 5, 3))[0].shape == (2, 5, 4)
+
+
 def test_chrono_opens_the_gate_that_keeps_and_shuts_the_one_that_forgets():
     gru, coupled = chrono(GRUCell(3, 4), 50), chrono(CoupledLSTMCell(3, 4), 50)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from typing import Any, NoReturn
 
 import torch
@@ -46,6 +47,8 @@ class Cell(nn.Module, metaclass=CellType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_names(cls, "states", "clocks")
+        if callable(reset := cls.__dict__.get("reset_parameters")):
+            cls.declare("reset_parameters", _then_initialized(reset))
         if cls.forward is not Cell.forward:
             raise ConfigError(
                 f"{cls.__name__}: defines forward, expected its equation in update or step.\n"
@@ -418,6 +421,24 @@ class Cell(nn.Module, metaclass=CellType):
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
+
+
+def _then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
+    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered."""
+
+    @wraps(reset)
+    def reset_parameters(self: Cell, *args: Any, **kwargs: Any) -> Any:
+        initializers = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
+        try:
+            result = reset(self, *args, **kwargs)
+        finally:
+            if initializers:
+                self.__dict__["_initial"] = initializers
+        for initializer in initializers:
+            initializer(self)
+        return result
+
+    return reset_parameters
 
 
 def autocasts(x: Tensor) -> bool:

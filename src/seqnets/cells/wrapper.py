@@ -155,7 +155,6 @@ def redraw(cell: Cell) -> None:
             f"reset_parameters."
         )
     reset()
-    apply_initializers(cell)
 
 
 def apply_initializers(cell: Cell) -> None:
