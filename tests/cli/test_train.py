@@ -599,6 +599,21 @@ def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
     assert load_checkpoint(last)["global_step"] == 13
 
 
+def test_a_resumed_run_is_judged_by_the_metric_of_the_dataset_that_it_is_given(seqnets, tmp_path):
+    (tmp_path / "mine.conll").write_text("a\tX\nb\tY\nb\tY\n\n" * 20)
+    data = ["dataset=tagging", "dataset.path=mine.conll", "model=tagger"]
+    seqnets("train", *data, "model.hidden_size=4", "trainer.max_epochs=1", "trainer=cpu")
+
+    done = seqnets("train", "resume=last", "dataset.metric=f1", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    result = json.loads((only_run(tmp_path) / "result.json").read_text())
+    assert result["metric"] == "f1"
+    assert result["baselines"]["commonest label of the word"] == 1
+    scored = seqnets("evaluate", "checkpoint=last", "dataset.metric=f1_X")
+    assert "f1 X" in scored.out
+
+
 def test_a_run_is_not_resumed_with_fewer_epochs_than_it_has_behind_it(
     seqnets, small_text, tmp_path
 ):

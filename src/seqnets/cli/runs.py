@@ -123,13 +123,17 @@ def saved_config(checkpoint: Path) -> dict[str, Any]:
     """Return the configuration stored in a checkpoint, ready to be composed by Hydra.
 
     Interpolations are escaped, so that a checkpoint cannot read from this machine, and Hydra's own
-    keys are dropped.
+    keys are dropped. An objective's metric that is the dataset's follows it if that is changed.
 
     Raises:
         CheckpointError: It has no configuration because it was written from Python.
     """
     config = config_in(load_checkpoint(checkpoint), checkpoint)
-    return {key: _escaped(config[key]) for key in config if key not in ("defaults", "hydra")}
+    saved = {key: _escaped(config[key]) for key in config if key not in ("defaults", "hydra")}
+    metric = saved["dataset"].get("metric")
+    if metric is not None and saved["objective"].get("metric") == metric:
+        saved["objective"]["metric"] = "${dataset.metric}"
+    return saved
 
 
 def config_in(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
