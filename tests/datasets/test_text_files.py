@@ -58,6 +58,14 @@ def test_the_size_of_the_blocks_makes_no_difference(tmp_path, open_text, monkeyp
     assert whole(data) == content
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 1 << 20])
+def test_line_ends_of_windows_are_read_as_newlines(tmp_path, open_text, monkeypatch, block):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\rthree\r\n\r\nfour\r" * 20)
+    monkeypatch.setattr(files, "BLOCK", block)
+
+    assert whole(open_text(tmp_path / "a.txt")) == "one\ntwo\rthree\n\nfour\r" * 20
+
+
 def test_a_file_larger_than_the_memory_allowed_is_read_and_trains(tmp_path, open_text, monkeypatch):
     size = 4 << 20
     (tmp_path / "large.txt").write_bytes(b"all work and no play\n" * (size // 21))

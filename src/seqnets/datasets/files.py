@@ -71,21 +71,25 @@ def find_folder(
 
 
 def read_text(path: Path) -> Iterator[str]:
-    """Yield a UTF-8 file block by block, without a leading byte order mark.
+    r"""Yield a UTF-8 file block by block, without a leading byte order mark; ``\r\n`` is ``\n``.
 
     Raises:
         DataError: The file cannot be read or is not UTF-8; the message gives byte and line.
     """
-    position, line, rest = 0, 1, b""
+    position, line, rest, held = 0, 1, b"", ""
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 data = rest + block
                 text, used = codecs.utf_8_decode(data, "strict", len(block) < BLOCK)
-                yield text.removeprefix("\ufeff") if position == 0 else text
+                text = held + (text.removeprefix("\ufeff") if position == 0 else text)
+                held = "\r" if text.endswith("\r") else ""  # its \n may begin the next block
+                yield text[: len(text) - len(held)].replace("\r\n", "\n")
                 position, rest = position + used, data[used:]
                 line += data.count(b"\n", 0, used)
             codecs.utf_8_decode(rest, "strict", True)
+            if held:
+                yield held
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
         utf_16 = position == 0 and error.object.startswith(
@@ -111,7 +115,7 @@ def read_lines(path: Path) -> list[str]:
     lines = "".join(read_text(path)).split("\n")
     if not lines[-1]:
         lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return lines
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[str]:

@@ -27,7 +27,7 @@ from seqnets.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the cache's format; part of every entry's key."""
 
 
