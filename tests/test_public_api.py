@@ -59,7 +59,7 @@ PUBLIC = {
     """,
     "seqnets.training.callbacks": """
         CUDAGraphs Checkpoints DivergenceGuard EarlyStopping Hyperparameters ModelCard Monitor
-        MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
+        MovingAverage MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
     """,
 }
 

@@ -1,10 +1,13 @@
-"""An exponential moving average of the weights, by Lightning's callback."""
+"""An exponential moving average of the weights."""
+
+import math
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from seqnets.errors import ConfigError
 from seqnets.training import load_checkpoint, load_weights
+from seqnets.training.callbacks import MovingAverage
 
 from .runs import SignalAt, fit, language_module, text_data, trainer
 
@@ -12,7 +15,7 @@ OPTIONS = {"max_steps": 12, "val_check_interval": 4}
 
 
 def averaging():
-    return EMAWeightAveraging(decay=0.9, use_buffers=False)
+    return MovingAverage(decay=0.9)
 
 
 def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with_the_same(tmp_path):
@@ -33,3 +36,20 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
     assert scores["val/loss"] == pytest.approx(loss, rel=1e-6)
     for mine, other in zip(module.parameters(), again.parameters(), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_the_first_weights_do_not_outweigh_all_others_for_long():
+    first, average = torch.tensor([8.0]), MovingAverage(decay=0.75)
+    moved = first
+    for count in range(1, 40):
+        moved = average._average(moved, torch.tensor([0.0]), torch.tensor(count))
+
+    kept = [min(0.75, (1 + count) / (10 + count)) for count in range(1, 40)]
+    assert kept[:2] == [2 / 11, 3 / 12]
+    assert kept[-1] == 0.75
+    assert float(moved) == pytest.approx(8 * math.prod(kept))
+
+
+def test_a_decay_that_keeps_all_or_more_is_refused():
+    with pytest.raises(ConfigError, match="decay is 1"):
+        MovingAverage(decay=1.0)

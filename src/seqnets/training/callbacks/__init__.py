@@ -6,6 +6,7 @@ from seqnets.training.callbacks.graphs import CUDAGraphs
 from seqnets.training.callbacks.hyperparameters import Hyperparameters
 from seqnets.training.callbacks.model_card import ModelCard
 from seqnets.training.callbacks.monitor import Monitor
+from seqnets.training.callbacks.moving_average import MovingAverage
 from seqnets.training.callbacks.pictures import Pictures
 from seqnets.training.callbacks.progress import Progress
 from seqnets.training.callbacks.rates import RateByLength
@@ -21,6 +22,7 @@ __all__ = [
     "Hyperparameters",
     "ModelCard",
     "Monitor",
+    "MovingAverage",
     "MusicSamples",
     "Pictures",
     "Progress",
