@@ -7,8 +7,11 @@ import torch
 from omegaconf import OmegaConf
 
 from seqnets.cells import LSTMCell
+from seqnets.cli.assemble import make_trainer
 from seqnets.cli.build import build
+from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError
+from seqnets.training import AtomicCheckpointIO
 
 
 def test_a_target_becomes_an_object():
@@ -38,6 +41,30 @@ def test_targets_are_built_inside_targets():
     model = build(config)(vocab_size=5)
 
     assert type(model.encoder.recurrent.layers[0].cell) is LSTMCell
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_trainer_has_the_plugins_that_it_is_given(several):
+    plugin = {"_target_": "lightning.pytorch.plugins.DoublePrecision"}
+    options = {"accelerator": "cpu", "plugins": [plugin] if several else plugin}
+    config = {"trainer": {"_target_": "lightning.pytorch.Trainer", **options}}
+
+    trainer = make_trainer(config, [], [], logger=False)
+
+    assert trainer.precision == "64-true"
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [("logger", "logger=none"), ("callbacks", "+callbacks.NAME"), ("default_root_dir", "output=")],
+)
+def test_an_option_of_the_trainer_that_the_command_sets_is_refused(option, advice):
+    config = {"trainer": {"_target_": "lightning.pytorch.Trainer", option: None}}
+
+    with pytest.raises(UsageError, match=rf"trainer\.{option}: is set by the command") as refused:
+        make_trainer(config, [], [])
+    assert advice in str(refused.value)
 
 
 def test_values_reach_a_target_as_plain_containers(users_module):

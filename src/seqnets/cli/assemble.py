@@ -30,6 +30,17 @@ from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
 
+_SET = {
+    "callbacks": "+callbacks.NAME._target_=CLASS adds one.",
+    "default_root_dir": "output=FOLDER says where runs are kept.",
+    "enable_checkpointing": "callbacks.checkpoints=null leaves checkpoints out.",
+    "enable_model_summary": "TensorBoard shows the model under TEXT.",
+    "enable_progress_bar": "callbacks.progress=null leaves it out.",
+    "logger": "logger=NAME chooses one, logger=none leaves it out.",
+    "use_distributed_sampler": "Each process gets its share of the data.",
+}
+"""Options of Lightning's Trainer that are not the user's to give, and what to do instead."""
+
 
 def plain(config: DictConfig) -> Config:
     """Resolve a composed configuration to plain containers.
@@ -183,14 +194,21 @@ def make_trainer(
 
     Raises:
         DeviceError: The machine lacks a requested device.
+        UsageError: An option is not the user's to give.
         ConfigError: Lightning refuses the options.
     """
+    for name in _SET.keys() & config["trainer"].keys():
+        raise UsageError(
+            f"trainer.{name}: is set by the command itself, expected it to be left out.\n"
+            f"  {_SET[name]}"
+        )
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")
     _check_limits(config["trainer"])
+    plugins = factory.keywords.get("plugins") or []
     ours: dict[str, Any] = {
         "callbacks": callbacks,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])],
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
         "enable_model_summary": False,
