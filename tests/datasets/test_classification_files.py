@@ -183,6 +183,22 @@ def test_the_same_file_as_new_data_gives_the_same_inputs_and_the_labels_that_it_
     assert sorted(labels) == [IGNORE] * 10 if path.is_dir() else [0] * 10 + [1] * 10
 
 
+def test_columns_that_are_left_out_are_no_features_and_new_files_may_lack_them(tmp_path):
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text(ROWS.replace(",b\n", ",b,place\n").replace("0\n", "0,roof\n"))
+    new.write_text(ROWS)
+    data = ClassificationFiles(str(old), leave_out=["place"])
+
+    assert data.sizes["input_size"] == 2
+    assert next(iter(data.new(new, data.describe()))).x.shape[-1] == 2
+    with pytest.raises(DataError, match=r"place is 'roof'.*\n.*dataset.leave_out=\[place\]"):
+        ClassificationFiles(str(old)).setup()
+    with pytest.raises(DataError, match=r"expected plase too.\n.*dataset.leave_out"):
+        ClassificationFiles(str(old), leave_out=["plase"]).setup()
+    with pytest.raises(DataError, match="leave_out is place, expected none: only a table"):
+        ClassificationFiles(str(write_npz(tmp_path, True)), leave_out=["place"]).setup()
+
+
 @pytest.mark.parametrize("standardise", [True, False])
 def test_features_show_their_deviation_before_it_is_scaled_and_none_if_constant(
     tmp_path, standardise
@@ -207,6 +223,13 @@ def test_examples_show_labels_and_how_sequences_begin(path):
     assert len(examples) == 3
     assert {example["label"] for example in examples} <= {"up", "down"}
     assert all(example["begins"] and int(example["steps"]) > 0 for example in examples)
+
+
+def test_a_column_that_is_refused_for_its_blanks_shows_them(tmp_path):
+    (tmp_path / "mine.csv").write_text(ROWS.replace(",", " , "))
+
+    with pytest.raises(DataError, match="got the columns 'sequence ', ' split '"):
+        ClassificationFiles(str(tmp_path / "mine.csv")).setup()
 
 
 @pytest.mark.parametrize(

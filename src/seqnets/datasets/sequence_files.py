@@ -47,6 +47,7 @@ class SequenceFiles(SequenceData):
         validation_fraction: Fraction of ``path``, of each class, to use for validation.
         test_fraction: Fraction of ``path``, of each class, to use for the test.
         standardise: Whether to standardise features and numeric targets over the training part.
+        leave_out: Columns that are not features, of a table with a row per step.
         missing: What to do about a missing feature value: "error"; "forward" for the value before
             it in the sequence, or 0 if there is none; or "zero". After standardising, 0 is the
             mean of the training part.
@@ -67,6 +68,7 @@ class SequenceFiles(SequenceData):
         test_path: str | None = None,
         validation_fraction: float = 0.2,
         test_fraction: float = 0.2,
+        leave_out: Sequence[str] = (),
         standardise: bool = True,
         missing: str = "error",
         unit: Unit = "characters",
@@ -85,6 +87,7 @@ class SequenceFiles(SequenceData):
         check_choice(who, MISSING, missing=missing)
         self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
+        self.leave_out = tuple(leave_out)
         self.standardise, self.missing = standardise, missing
         self.token_unit: Unit = unit
         self.max_vocabulary = max_vocabulary
@@ -218,7 +221,8 @@ class SequenceFiles(SequenceData):
 
     def _wanted(self, new: bool = False) -> Wanted:
         """Return what to read from a file."""
-        return Wanted(self.columns, self.read_target, new, self.missing != "error", self.audio)
+        missing = self.missing != "error"
+        return Wanted(self.columns, self.read_target, new, missing, self.audio, self.leave_out)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and distribute their sequences among the parts."""
@@ -227,6 +231,11 @@ class SequenceFiles(SequenceData):
         for own, name in self.paths.items():
             path = Path(name).expanduser()
             source = read_source(path, self._wanted())
+            if self.leave_out and not isinstance(source.facts["features"], list):
+                raise DataError(
+                    f"{path}: leave_out is {', '.join(self.leave_out)}, expected none: only a "
+                    "table with a row per step has columns of features."
+                )
             facts = facts or source.facts
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:

@@ -61,6 +61,7 @@ class Wanted:
         new: Whether the file is for prediction: targets may then be missing or invalid.
         missing: Whether a feature may be missing.
         audio: Feature extractor for sound.
+        leave_out: Columns that are not features, where a row is a step.
     """
 
     columns: tuple[str, ...]
@@ -68,6 +69,7 @@ class Wanted:
     new: bool = False
     missing: bool = False
     audio: LogMel = field(default_factory=LogMel)
+    leave_out: tuple[str, ...] = ()
 
     def target_of(self, where: str, row: Row) -> Any:
         """Return a row's target; None if unknown."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
-from seqnets.datasets.readers.tables import Row, need, read_rows, shown, text
+from seqnets.datasets.readers.tables import Row, named, need, read_rows, shown, text
 from seqnets.errors import DataError, counted
 
 SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
@@ -20,7 +20,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     """Read the sequences of a table; its columns determine the layout.
 
     - ``sequence``: one row per step. The rows of a sequence are adjacent and agree in targets and
-      split; all other columns are features.
+      split; all other columns are features, but those to leave out.
     - ``text``: one row per sequence, which is the text.
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
 
@@ -32,11 +32,14 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     rows = chain([(where, first)], rows)
     kinds = [column for column in (SEQUENCE, TEXT, STEPS) if column in first]
     if SEQUENCE in kinds:
+        if not wanted.new:
+            advice = "dataset.leave_out names columns that are not features."
+            need(where, first, *wanted.leave_out, advice=advice)
         return _rows_of_steps(rows, first, wanted)
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
     raise DataError(
-        f"{where}: got the columns {', '.join(first) or 'none'}, expected one of "
+        f"{where}: got the columns {', '.join(map(named, first)) or 'none'}, expected one of "
         f"{SEQUENCE} (a row per step), {TEXT} or {STEPS} (a row per sequence).\n"
         "  docs/data.md shows each kind."
     )
@@ -44,7 +47,8 @@ def read_table(path: Path, wanted: Wanted) -> Source:
 
 def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) -> Source:
     """Read a table with one row per step; ``first`` is its first row."""
-    features = [column for column in first if column not in (SEQUENCE, SPLIT, *wanted.columns)]
+    others = (SEQUENCE, SPLIT, *wanted.columns, *wanted.leave_out)
+    features = [column for column in first if column not in others]
     names = Names()
     records: list[Record] = []
     steps: list[list[list[float]]] = []
@@ -77,10 +81,19 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
                     f"  Sequence {shown(last)} has that value since {current.where}."
                 )
-        steps[-1].append([wanted.value(where, name, row[name]) for name in features])
+        steps[-1].append([_feature(where, name, row[name], wanted) for name in features])
     for record, values in zip(records, steps, strict=True):
         record.steps = np.array(values, np.float64)
     return Source(records, {"features": features})
+
+
+def _feature(where: str, column: str, cell: Any, wanted: Wanted) -> float:
+    try:
+        return wanted.value(where, column, cell)
+    except DataError as error:
+        raise DataError(
+            f"{error}\n  If the column is not a feature: dataset.leave_out=[{column}]."
+        ) from None
 
 
 def _rows_of_sequences(

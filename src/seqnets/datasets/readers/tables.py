@@ -54,12 +54,12 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
-            f"{where}: got the columns {', '.join(map(_named, row)) or 'none'}, expected "
+            f"{where}: got the columns {', '.join(map(named, row)) or 'none'}, expected "
             f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
         )
 
 
-def _named(column: Any) -> str:
+def named(column: Any) -> str:
     """Return a column's name, quoted if surrounding blanks would be invisible."""
     name = str(column)
     return name if name == name.strip() else repr(name)
