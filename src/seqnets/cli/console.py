@@ -48,7 +48,7 @@ class _Printer(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
-        terminal().print(record.getMessage(), soft_wrap=True)
+        terminal().print(record.getMessage().strip(), soft_wrap=True)
 
 
 @contextlib.contextmanager
