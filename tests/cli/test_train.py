@@ -315,6 +315,22 @@ def test_a_plateau_of_a_resumed_run_takes_the_patience_that_it_is_given(
     assert process["plateau"]["last_epoch"] == 2
 
 
+def test_the_command_of_a_job_may_be_given_again_to_go_on(seqnets, small_text, tmp_path):
+    job = ["train", "resume=auto", *small_text, "~callbacks.monitor", "+trainer.benchmark=false"]
+    first = seqnets(*job, "model/cell=gru")
+    (only_run(tmp_path) / "result.json").unlink()  # as if it had been stopped
+
+    other = seqnets(*job, "model/cell=rnn")
+    again = seqnets(*job, "model/cell=gru", "trainer.max_epochs=2")
+
+    assert first.code == again.code == 0, first.err + again.err
+    last = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 4
+    assert last["seqnets"]["config"]["model"]["cell"]["_target_"] == "seqnets.cells.GRUCell"
+    assert other.code == 2
+    assert "is determined by the checkpoint" in other.err
+
+
 def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
 

@@ -32,6 +32,7 @@ from seqnets.cli.help import help_of
 from seqnets.cli.hydra_errors import explained
 from seqnets.cli.listing import configs
 from seqnets.cli.names import UsageError, override, shell
+from seqnets.cli.repeated import without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -177,6 +178,8 @@ def _with_base(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
     if found is None:
         return verb, arguments
     config, settled = found
+    if verb == "train":
+        arguments = without_settled(verb, arguments, config)
     base = f"{verb}_from_checkpoint"
     logging = [entry for entry in own["defaults"] if any("hydra/" in key for key in entry)]
     stored = {"defaults": ["_self_", *logging], **config, "hydra": own["hydra"]}
