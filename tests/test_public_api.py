@@ -30,7 +30,7 @@ PUBLIC = {
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
         Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
-        Linear
+        Linear Watched watch
     """,
     "seqnets.conversion": """
         to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx

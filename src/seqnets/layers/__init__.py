@@ -12,6 +12,7 @@ from seqnets.layers.serving import Stream
 from seqnets.layers.state import detach, map_state
 from seqnets.layers.truncated import Truncated
 from seqnets.layers.video import Video
+from seqnets.layers.watching import Watched, watch
 
 __all__ = [
     "Bidirectional",
@@ -29,6 +30,8 @@ __all__ = [
     "Stream",
     "Truncated",
     "Video",
+    "Watched",
     "detach",
     "map_state",
+    "watch",
 ]
