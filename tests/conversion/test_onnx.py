@@ -257,6 +257,20 @@ def test_what_seqnets_cannot_represent_is_refused(attributes, told):
         from_onnx(node_model("GRU", random_tensors(3), **attributes))
 
 
+def test_constant_lengths_are_refused_unless_all_rows_have_the_same():
+    model = to_onnx(network(cells.GRUCell))
+    equal, different = (
+        onnx.numpy_helper.from_array(np.array(lengths, np.int32), "lengths")
+        for lengths in ([4, 4], [4, 2])
+    )
+    model.graph.initializer.append(equal)
+    from_onnx(model)
+    model.graph.initializer[-1].CopyFrom(different)
+
+    with pytest.raises(ConfigError, match=r"constant sequence_lens \[4, 2\], expected an input"):
+        from_onnx(model)
+
+
 def test_layers_that_do_not_follow_each_other_are_refused():
     model = to_onnx(network(cells.GRUCell, 2))
     second = [node for node in model.graph.node if node.op_type == "GRU"][1]

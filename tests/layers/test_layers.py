@@ -257,6 +257,23 @@ AROUND = {
 }
 
 
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell, PeepholeLSTMCell])
+def test_equal_calls_give_equal_bits(cell_cls, x):
+    layer, x = Recurrent(cell_cls(I, H)), x.detach().float().requires_grad_()
+
+    def call():
+        y, _ = layer(x, lengths=LENGTHS)
+        return y, *torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = call(), call()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    assert all(map(torch.equal, first, second))
+
+
 @pytest.mark.parametrize("name", AROUND)
 def test_lengths_may_be_a_list_in_every_layer(name, x):
     layer = AROUND[name]().double()
@@ -456,7 +473,7 @@ EXAMPLES = [name for name in layers.__all__ if ">>>" in getattr(layers, name).__
 def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
     known = {n: getattr(seqnets, n) for n in seqnets.__all__}
     known |= {"torch": torch, "partial": partial, "x": torch.randn(1, 5, 8)}
-    layer = getattr(seqnets, name)
+    layer = getattr(layers, name)
     texts = [layer.__doc__, *(m.__doc__ for m in vars(layer).values() if hasattr(m, "__doc__"))]
     examples = doctest.DocTestParser().get_examples("\n".join(filter(None, texts)))
 

@@ -147,7 +147,7 @@ def from_onnx(model: Any) -> DeepRNN:
     """Convert the recurrent operators of an ONNX model to a network.
 
     Other operators may come before and after them; between them, only operators that change the
-    shape. Initial states that are inputs of the model are dropped.
+    shape. Lengths and initial states that are inputs of the model are dropped.
 
     Raises:
         ConfigError: There are no such operators, they do not follow each other, or seqnets has no
@@ -247,6 +247,12 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
     computed = [name for name in "WRBP" if name in inputs and inputs[name] not in constants]
     if computed:
         raise ConfigError(f"{who} computes its {computed[0]}, expected a constant.")
+    lengths = constants.get(inputs.get("lengths", ""))
+    if lengths is not None and len(set(lengths.tolist())) > 1:  # equal ones are those of all steps
+        raise ConfigError(
+            f"{who} has the constant sequence_lens {lengths.tolist()}, expected an input of the "
+            f"model.\n  A network takes the lengths with each call."
+        )
     for name in ("initial_h", "initial_c"):
         if np.any(constants.get(inputs.get(name, ""), 0)):
             raise ConfigError(f"{who} has a constant {name} that is not zero, expected zeros.")

@@ -45,7 +45,7 @@ def watch(
     that are active in training act here too. The tensors can be differentiated.
 
     Example:
-        >>> states, calls = watch(cells.LSTMCell(8, 16), torch.randn(4, 100, 8))
+        >>> states, calls = layers.watch(cells.LSTMCell(8, 16), torch.randn(4, 100, 8))
         >>> memory, (i, f, o) = states["c"], calls["gate"]  # each (4, 100, 16)
     """
     valid = make_request(cell, x, state, lengths, resets, reverse).valid
