@@ -130,7 +130,7 @@ def test_an_installed_wheel_trains_a_cell_from_the_users_own_folder(scripts, tmp
         "env", f"PYTHONPATH={tmp_path}", scripts / "seqnets", "train", "--config-dir", "conf",
         "model/cell=mine", "model/option=[zoneout,layer_norm]", "allow=[mine]", "dataset=parity",
         "model.hidden_size=4", "trainer=cpu",
-        "trainer.max_steps=2", "+trainer.enable_model_summary=false",
+        "trainer.max_steps=2",
         cwd=tmp_path,
     )  # fmt: skip
 
@@ -152,7 +152,6 @@ def test_an_installed_wheel_trains_from_another_folder(scripts, tmp_path):
         "model.hidden_size=4",
         "trainer=cpu",
         "trainer.max_steps=2",
-        "+trainer.enable_model_summary=false",
         "output='the runs, all'",
         cwd=folder,
     )
