@@ -9,7 +9,7 @@ from torch import nn
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell
 from seqnets.engine.plans import program_of
-from seqnets.errors import BackendError, DtypeError
+from seqnets.errors import BackendError, DtypeError, ShapeError
 
 from .user_cells import BareCell
 
@@ -524,6 +524,53 @@ def test_a_projection_that_is_no_tensor_is_told():
 
     with pytest.raises(DtypeError, match="project gives tuple, expected a tensor"):
         unroll(Pair(I, H), torch.randn(B, T, I))
+
+
+class Projecting(BareCell):
+    """Projects all steps at once to something else than a row of columns for each."""
+
+    def make(self, I, H):
+        self.weight_hh = self.weight(H, H)
+
+    def step(self, wx, state):
+        return (torch.tanh(wx[..., :H] + F.linear(state[0], self.weight_hh)),)
+
+
+class StepsAsColumns(Projecting):
+    def project(self, x):
+        return F.pad(x, (0, 2))[:, 1:]
+
+
+class OneForAllRows(Projecting):
+    def project(self, x):
+        return F.pad(x, (0, 1)).mean(0, keepdim=True) if x.dim() == 3 else F.pad(x, (0, 1))
+
+
+@pytest.mark.parametrize("backend", ["auto", "c", "eager", "reference"])
+@pytest.mark.parametrize("cell_cls", [StepsAsColumns, OneForAllRows])
+def test_a_projection_of_another_shape_is_refused_before_any_loop_reads_it(cell_cls, backend):
+    with pytest.raises((ShapeError, BackendError), match="project gives"):
+        unroll(cell_cls(I, H), torch.randn(B, T, I), backend=backend)
+
+
+def test_a_projection_whose_columns_depend_on_how_many_steps_there_are_is_refused():
+    class Growing(Projecting):
+        def project(self, x):
+            return F.pad(x, (0, 1 if x.dim() < 3 or x.shape[1] < 20 else 2))
+
+    with pytest.raises(ShapeError, match=r"project gives shape \(2, 20, 5\) .* expected 4 columns"):
+        unroll(Growing(I, H), torch.randn(B, 20, I), backend="eager")
+
+
+def test_a_projection_in_another_dtype_is_left_to_the_plain_loop():
+    class Halved(Projecting):
+        def project(self, x):
+            return F.pad(x, (0, 1)).half()
+
+    told = explain(Halved(I, H), torch.randn(B, T, I))
+
+    assert told.chosen == "reference"
+    assert "project gives torch.float16, not torch.float32" in told.refusals["c"]
 
 
 class StartedCell(BareCell):

@@ -335,6 +335,24 @@ class Cell(nn.Module, metaclass=CellType):
             self._check_kind(f"initial state '{name}'", part, self._like, "the parameters have")
         return start
 
+    def check_projected(self, wx: Any, x: Tensor) -> Tensor:
+        """The result of ``project``; raise unless it has columns for each step of the inputs."""
+        if not isinstance(wx, Tensor):
+            raise DtypeError(
+                f"{self._name}: project gives {type(wx).__name__}, expected a tensor "
+                f"(B, T, columns).\n  torch.cat(…, -1) makes one of several; step takes it apart."
+            )
+        rows = x.shape[:-1]
+        if wx.dim() < x.dim() or wx.shape[: len(rows)] != rows:
+            expected = ", ".join(map(str, rows))
+            raise ShapeError(
+                f"{self._name}: project gives shape {tuple(wx.shape)} for inputs "
+                f"{tuple(x.shape)}, expected ({expected}, columns).\n"
+                f"  It gets all steps at once, (B, T, I), or a single one, (B, I): columns are "
+                f"its last dimension, x[..., 1:]."
+            )
+        return wx
+
     def check_after(self, after: Any, before: State) -> State:
         """The result of a step; raise unless its parts match those of the state before it."""
         expected = [tuple(part.shape) for part in before]

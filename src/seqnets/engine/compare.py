@@ -216,10 +216,15 @@ class _Trial:
         x = self._numbers(_ROWS, _STEPS, cell.input_size)
         with errors_as_untraceable(), torch.enable_grad(), _Draws() as watch:
             projected = cell.project(x)
+            alone = cell.project(x[:, 0])
         if watch.drew:  # leave the global generator as it was
             torch.set_rng_state(random)
         if not isinstance(projected, Tensor):
             raise Untraceable(f"project gives {type(projected).__name__}, not a tensor")
+        if projected.dtype != x.dtype:
+            raise Untraceable(f"project gives {projected.dtype}, not {x.dtype} as its inputs are")
+        if projected.shape != (_ROWS, _STEPS, *alone.shape[1:]):
+            raise Untraceable("project gives other columns for all steps at once than for each")
         if projected.requires_grad:
             raise Untraceable("it projects by a trainable tensor that is none of its parameters")
         if watch.drew:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
 from seqnets.engine.request import Request, rebuilt
-from seqnets.errors import ConfigError, DtypeError
+from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 name = "reference"
@@ -33,12 +33,7 @@ def run(request: Request) -> tuple[Tensor, State]:
 def _run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
-    projected = cell.project(x)
-    if not isinstance(projected, Tensor):
-        raise DtypeError(
-            f"{cell._name}: project gives {type(projected).__name__}, expected a tensor "
-            f"(B, T, columns).\n  torch.cat(…, -1) makes one of several; step takes it apart."
-        )
+    projected = cell.check_projected(cell.project(x), x)
     lengths, inside = request.lengths, request.valid
     if lengths is not None and inside is not None:
         projected = _without_padding(projected, lengths, inside)

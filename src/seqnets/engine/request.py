@@ -70,9 +70,15 @@ class Request:
         """The program's input, (..., W), from inputs (..., I): projection and hoisted products.
 
         Raises:
+            DtypeError, ShapeError: :meth:`project` gives something else.
             Untraceable: As for the program.
         """
-        wx, ahead = self.cell.project(x), self.plan.ahead
+        wx, ahead = self.cell.check_projected(self.cell.project(x), x), self.plan.ahead
+        if wx.shape[x.dim() - 1 :] != (columns := self.plan.step.wx_size,):
+            raise ShapeError(  # a loop would read other memory
+                f"{self.cell._name}: project gives shape {tuple(wx.shape)} for inputs "
+                f"{tuple(x.shape)}, expected {columns} columns, as many as for other inputs."
+            )
         return wx if ahead is None else ahead.of(wx, self.tensors)
 
     @cached_property
