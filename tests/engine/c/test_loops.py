@@ -369,6 +369,19 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     assert "there-is-no-such-compiler" in explanation.refusals["c"]
 
 
+def test_where_a_compiler_fails_another_is_advised(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "false")  # a program that does nothing, and fails
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
+    monkeypatch.setattr(loops.compiler, "_loaded", {})
+    seqnets.engine.c._say_once.cache_clear()
+
+    with pytest.warns(
+        UserWarning, match=r"exit status 1\. Another C compiler than .*false .* CC\.$"
+    ):
+        seqnets.explain(RNNCell(3, 4, nonlinearity="relu", bias=False), torch.randn(2, 5, 3))
+
+
 def test_without_a_compiler_nothing_is_printed_again_until_there_may_be_one(tmp_path, monkeypatch):
     cell, x = RNNCell(3, 9, nonlinearity="relu", bias=False), torch.randn(2, 5, 3)
     fresh, library = loops.CLoops(), loops.Library

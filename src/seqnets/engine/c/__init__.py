@@ -14,6 +14,7 @@ from torch import Tensor
 from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
+from seqnets.engine.c.compiler import compiler as system_compiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.request import Request
@@ -49,9 +50,13 @@ def refusal(request: Request) -> str | None:
 
 @cache
 def _say_once(reason: str) -> None:
+    try:
+        command = " ".join(system_compiler())
+        advice = f"Another C compiler than {command} may make them fast: set CC."
+    except NoCompiler:
+        advice = "A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC."
     warnings.warn(
-        f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. "
-        f"A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC.",
+        f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. {advice}",
         stacklevel=2,
     )
 
