@@ -13,6 +13,7 @@ from seqnets.engine.evaluate import Values, replay
 from seqnets.engine.graph import Columns, Graph, Untraceable, step_from_text
 from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import derive, trace_step
+from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells
 
@@ -602,6 +603,35 @@ class LeakyCell(RNNCell):
 
 def test_a_step_need_not_bear_inputs_that_its_projection_never_gives():
     assert trace_step(LeakyCell(I, H))[0].products
+
+
+class GroupedCell(GatedCell):
+    """Four numbers for each unit; their sums stand beside inputs that are read one by one."""
+
+    gates = ("x", "rate")
+    recurrent = ()
+    states = ("y", "s")
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, 4 * self.hidden_size
+
+    def project(self, x):
+        return torch.cat([super().project(x), x[..., :4]], -1)
+
+    def step(self, wx, state):
+        x, rate, weight = wx.split([self.hidden_size, self.hidden_size, 4], -1)
+        s = state[1].view(-1, self.hidden_size, 4)
+        s = torch.sigmoid(rate)[..., None] * s + (rate * x)[..., None] * weight[:, None]
+        return (s * weight[:, None]).sum(-1) + x, s.flatten(1)
+
+
+@pytest.mark.parametrize("units", [2, 8, 9])
+def test_sums_of_a_few_groups_take_no_product_for_each_number(units):
+    cell = GroupedCell(4, units)
+
+    assert len(trace_step(cell)[0].products) <= 3 * units + 4
+    assert check_backend(cell, "eager", steps=(3,), dtypes=(torch.float64,)) == {}
 
 
 def test_tracing_changes_nothing_in_the_cell():

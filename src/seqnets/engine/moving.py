@@ -218,7 +218,7 @@ class Moving(Preparing):
             return True
         dim = dims[0] % row.dim()
         outer, inner = math.prod(row.shape[1:dim]), math.prod(row.shape[dim + 1 :])
-        return outer * (1 if inner == 1 else row.shape[dim]) <= _PIECES
+        return outer == inner == 1 or outer * row.shape[dim] <= _PIECES
 
     def _better(self, row: Tensor, dims: Any = ()) -> int | None:
         """The place to which a reduced dimension is best moved; None if it may stay."""

@@ -134,11 +134,17 @@ class Settler:
     def _pieces(self, value: Node) -> Sequence[Node]:
         """Cut a reduction's operand where other reads of its leaves would overlap with it."""
         nodes = walk([value], _Those({"spread"}))
-        read = (self._read[_whole(leaf)] for leaf in nodes if leaf.op == "leaf")
+        read = (self._read_beside(leaf) for leaf in nodes if leaf.op == "leaf")
         cuts = (cut for places in read if overlap(places) for place in places for cut in place)
         grain = math.gcd(value.width, *cuts)
         firsts = range(0, value.width, grain)
         return [self.graph.part(value, first, grain) for first in firsts]
+
+    def _read_beside(self, leaf: Node) -> list[_Place]:
+        """The places read of what a leaf is a piece of, as far as they have columns of it."""
+        first, end = leaf.what.offset, leaf.what.offset + leaf.width
+        places = self._read[_whole(leaf)]
+        return [place for place in places if place[0] < end and first < sum(place)]
 
 
 def _place(item: Any, items: list[Any]) -> int:
