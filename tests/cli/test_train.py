@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import hydra
 import pytest
 import torch
 from lightning.pytorch.strategies import Strategy
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seqnets.cli.repeated import without_settled
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
@@ -30,6 +33,12 @@ AROUND = [
     if path.stem not in ("gpu", "ddp")  # refused without a GPU; taken by two processes below
 ]
 """Options of what stands around the training."""
+
+
+def compose(*overrides):
+    """The configuration of a training run, as its checkpoint keeps it."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_container(hydra.compose("train", overrides=[*overrides]))
 
 
 @pytest.mark.parametrize("dataset", ["adding", "copy", "parity", "python_docs"])
@@ -317,6 +326,7 @@ def test_a_plateau_of_a_resumed_run_takes_the_patience_that_it_is_given(
 
 def test_the_command_of_a_job_may_be_given_again_to_go_on(seqnets, small_text, tmp_path):
     job = ["train", "resume=auto", *small_text, "~callbacks.monitor", "+trainer.benchmark=false"]
+    job += ["trainer.max_time=null"]
     first = seqnets(*job, "model/cell=gru")
     (only_run(tmp_path) / "result.json").unlink()  # as if it had been stopped
 
@@ -329,6 +339,31 @@ def test_the_command_of_a_job_may_be_given_again_to_go_on(seqnets, small_text, t
     assert last["seqnets"]["config"]["model"]["cell"]["_target_"] == "seqnets.cells.GRUCell"
     assert other.code == 2
     assert "is determined by the checkpoint" in other.err
+
+
+def test_what_a_repeated_command_changes_is_changed(tmp_path):
+    choices = ["resume=auto", "dataset=tagging", "dataset.path=x.jsonl"]
+    saved = compose(*choices[1:])
+    changes = ["~callbacks.monitor", "dataset.metric=f1", "trainer.max_epochs=9"]
+
+    left = without_settled("train", [*choices, *changes], saved)
+
+    assert left == ["resume=auto", "dataset.path=x.jsonl", *changes]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [["--cfg", "job"], ["--config-dir", "model"], [""]],
+    ids=["shown", "a folder", "empty"],
+)
+def test_only_overrides_are_choices(others, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    saved = compose("dataset=parity")
+
+    left = without_settled("train", ["resume=auto", "dataset=parity", *others], saved)
+
+    assert left == ["resume=auto", *others]
 
 
 def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):

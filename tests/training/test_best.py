@@ -21,6 +21,10 @@ class Recorder:
     def save_checkpoint(self, path, weights_only):
         self.saved.append((path.name, self.global_step))
 
+    def starts(self, checkpoints, metric="accuracy"):
+        objective = SimpleNamespace(metric=metric, mode="max")
+        checkpoints.on_fit_start(self, SimpleNamespace(objective=objective))
+
     def validated(self, checkpoints, mode, metric, loss, name="accuracy"):
         self.global_step += 1
         self.callback_metrics = {f"val/{name}": metric, "val/loss": loss}
@@ -59,10 +63,13 @@ def test_a_resumed_run_knows_what_was_best():
 
 def test_a_run_that_is_resumed_with_another_metric_forgets_what_was_best_in_the_one_before():
     first, trainer = Checkpoints(), Recorder()
+    trainer.starts(first)
     trainer.validated(first, "max", 0.9, 0.4)
     resumed = Checkpoints()
     resumed.load_state_dict(first.state_dict())
     trainer.saved.clear()
+    trainer.starts(resumed, "f1")
+    assert resumed.best_score is None  # also where nothing is left to train, and to validate
     trainer.validated(resumed, "max", 0.5, 0.5, "f1")
     trainer.validated(resumed, "max", 0.4, 0.3, "f1")
 

@@ -33,22 +33,31 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     """
     folders = config_folders(arguments)
     groups = groups_of(verb, [configs(), *folders])
-    settled = [a for a in arguments if _key(a) in groups or a[0] in "+~"]
+    flags = config_flags(arguments)
+    overrides = [a for a in arguments if a not in flags and _is_override(a)]
+    settled = [a for a in overrides if _key(a) in groups or a[0] in "+~"]
     if not settled:
         return list(arguments)
-    flags = config_flags(arguments)
-    overrides = [
-        a for a in arguments if a not in flags and a[0] != "-" and not _key(a).startswith("hydra")
-    ]
-    composed = _composed(verb, overrides, folders)
-    theirs: Any = OmegaConf.to_container(OmegaConf.create(saved), resolve=True)
-    for key in (*_EACH_TIMES_OWN, *(key for key in map(_key, overrides) if key not in groups)):
-        _remove(composed, key)
-        _remove(theirs, key)
-    if composed != theirs:
+    composed, theirs = _composed(verb, overrides, folders), OmegaConf.create(saved)
+    if composed is None:
         return list(arguments)
-    kept = [a for a in arguments if _key(a) not in groups and a[0] != "~"]
-    return ["++" + a.lstrip("+") if a[0] == "+" else a for a in kept]
+    absent = {a for a in overrides if a[0] == "~" and OmegaConf.select(theirs, _key(a)) is None}
+    for key in map(_key, overrides):
+        if key not in groups:
+            value = OmegaConf.select(composed, key)
+            _set(composed, key, value)
+            _set(theirs, key, value)
+    if _plain(composed) != _plain(theirs):
+        return list(arguments)
+    dropped = {a for a in settled if _key(a) in groups} | absent
+    kept = [a for a in arguments if a not in dropped]
+    return ["++" + a.lstrip("+") if a in settled and a[0] == "+" else a for a in kept]
+
+
+def _is_override(argument: str) -> bool:
+    """Whether an argument sets or removes a key of the configuration, and no option of Hydra's."""
+    is_one = argument[:1] == "~" or (argument[:1] != "-" and "=" in argument)
+    return is_one and not _key(argument).startswith("hydra")
 
 
 def _key(argument: str) -> str:
@@ -56,21 +65,31 @@ def _key(argument: str) -> str:
 
 
 def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
-    """The configuration of a command in plain containers; None if it cannot be composed."""
+    """The configuration of a command; None if it cannot be composed."""
     places = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
             config = hydra.compose(verb, overrides=[*overrides, f"hydra.searchpath=[{places}]"])
-        return OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException):
         return None
+    OmegaConf.set_struct(config, False)
+    return config
 
 
-def _remove(node: Any, key: str) -> None:
-    """Remove a dotted key from nested mappings, if it is there."""
-    *outer, last = key.split(".")
-    for name in outer:
-        node = node.get(name) if isinstance(node, dict) else None
-    if isinstance(node, dict):
+def _set(config: Any, key: str, value: Any) -> None:
+    """Give a dotted key a value; remove one that is to be None."""
+    outer, _, last = key.rpartition(".")
+    if value is not None:
+        OmegaConf.update(config, key, value, force_add=True)
+    elif node := OmegaConf.select(config, outer) if outer else config:
         node.pop(last, None)
+
+
+def _plain(config: Any) -> Any:
+    """A configuration in plain containers, without what a checkpoint does not determine."""
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        return None
+    return {key: value for key, value in plain.items() if key not in _EACH_TIMES_OWN}

@@ -158,7 +158,10 @@ class DataModule(LightningDataModule, ABC):
         )
 
     def baselines(self) -> dict[str, float]:
-        """Return the test scores of simple baselines, in the task's main metric."""
+        """Return the test scores of simple baselines, in the metric that ``describe`` names.
+
+        Without one, they are as the objective's ``in_metric`` takes them.
+        """
         return {}
 
 

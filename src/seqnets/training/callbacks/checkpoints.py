@@ -54,6 +54,13 @@ class Checkpoints(Checkpoint):
         self.best_loss = state_dict["best_loss"]
         self._metric = state_dict.get("metric")
 
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget the best score if it is in another metric than the objective's now."""
+        metric = pl_module.objective.metric
+        if self._metric not in (None, metric):
+            self.best_score, self.best_loss = None, math.inf
+        self._metric = metric
+
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Remember how often the trainer validates."""
         self._epochs_between = trainer.check_val_every_n_epoch
@@ -79,9 +86,6 @@ class Checkpoints(Checkpoint):
         if not is_training(trainer):
             return
         objective = pl_module.objective
-        if self._metric not in (None, objective.metric):  # of a run before it was resumed
-            self.best_score, self.best_loss = None, math.inf
-        self._metric = objective.metric
         score, loss = (
             float(trainer.callback_metrics.get(f"val/{name}", math.nan))
             for name in (objective.metric, "loss")

@@ -83,6 +83,8 @@ class Objective(ABC):
     def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
         """A dataset's ``baselines()`` in the main metric; none if another one's do not convert.
 
+        Baselines of a dataset that names no metric are taken to be in the objective's own.
+
         Args:
             baselines: Scores by name.
             known: The dataset's description of itself; "metric" is what its baselines are in, if
