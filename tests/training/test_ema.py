@@ -50,6 +50,22 @@ def test_the_first_weights_do_not_outweigh_all_others_for_long():
     assert float(moved) == pytest.approx(8 * math.prod(kept))
 
 
-def test_a_decay_that_keeps_all_or_more_is_refused():
-    with pytest.raises(ConfigError, match="decay is 1"):
-        MovingAverage(decay=1.0)
+def test_steps_are_averaged_from_a_given_one_and_at_intervals():
+    often = MovingAverage(update_every_n_steps=2, update_starting_at_step=3)
+    late = MovingAverage(update_starting_at_epoch=1)
+
+    assert [step for step in range(9) if often.should_update(step_idx=step)] == [4, 6, 8]
+    assert [epoch for epoch in range(4) if late.should_update(epoch_idx=epoch)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"decay": 1.0}, "decay is 1"),
+        ({"update_every_n_steps": 0}, "update_every_n_steps is 0"),
+        ({"update_starting_at_step": -1}, "update_starting_at_step is -1"),
+    ],
+)
+def test_a_decay_that_keeps_all_and_steps_that_never_come_are_refused(options, told):
+    with pytest.raises(ConfigError, match=told):
+        MovingAverage(**options)
