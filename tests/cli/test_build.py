@@ -63,8 +63,15 @@ def test_an_option_of_the_trainer_that_the_command_sets_is_refused(option, advic
     config = {"trainer": {"_target_": "lightning.pytorch.Trainer", option: None}}
 
     with pytest.raises(UsageError, match=rf"trainer\.{option}: is set by the command") as refused:
-        make_trainer(config, [], [])
+        make_trainer(config, [], [], trains=True)
     assert advice in str(refused.value)
+
+
+def test_of_several_such_options_the_same_is_named_and_who_does_not_train_gets_no_advice():
+    config = {"trainer": {"logger": None, "enable_progress_bar": False, "callbacks": []}}
+
+    with pytest.raises(UsageError, match=r"^trainer\.callbacks: .* to be left out\.$"):
+        make_trainer(config, [], [])
 
 
 def test_values_reach_a_target_as_plain_containers(users_module):

@@ -669,11 +669,30 @@ def test_a_run_is_not_resumed_with_fewer_epochs_than_it_has_behind_it(
     seqnets, small_text, tmp_path
 ):
     seqnets("train", *small_text, "trainer.max_epochs=4")
-    done = seqnets("train", "resume=last", "trainer.max_epochs=2")
+    for fewer in (2, 3):
+        done = seqnets("train", "resume=last", f"trainer.max_epochs={fewer}")
 
-    assert done.code == 2
-    assert "trainer.max_epochs: is 2, expected at least 4, the epoch of the ch" in done.err
-    assert "Lightning" not in done.err
+        assert done.code == 2
+        told = f"trainer.max_epochs: is {fewer}, expected at least 4, the epoch of the ch"
+        assert told in done.err
+        assert "Lightning" not in done.err
+    assert "Nothing is left to train: epoch 4" in seqnets("train", "resume=last").out
+
+
+def test_options_of_the_trainer_that_are_refused_now_do_not_keep_a_run_from_going_on(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text)
+    path = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    saved = load_checkpoint(path)
+    saved["seqnets"]["config"]["trainer"] |= {"enable_model_summary": False, "logger": True}
+    save_checkpoint(saved, path)
+
+    done = seqnets("train", "resume=last", "trainer.max_epochs=2")
+    given = seqnets("train", "resume=last", "+trainer.logger=false")
+
+    assert done.code == 0, done.err
+    assert "trainer.logger: is set by the command itself" in given.err
 
 
 def test_a_profiler_prints_what_it_measured(seqnets):

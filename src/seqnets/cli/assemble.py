@@ -30,7 +30,7 @@ from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
 
-_SET = {
+SET = {
     "callbacks": "+callbacks.NAME._target_=CLASS adds one.",
     "default_root_dir": "output=FOLDER says where runs are kept.",
     "enable_checkpointing": "callbacks.checkpoints=null leaves checkpoints out.",
@@ -39,7 +39,7 @@ _SET = {
     "logger": "logger=NAME chooses one, logger=none leaves it out.",
     "use_distributed_sampler": "Each process gets its share of the data.",
 }
-"""Options of Lightning's Trainer that are not the user's to give, and what to do instead."""
+"""Options of Lightning's Trainer that are not the user's to give, and what to do to train."""
 
 
 def plain(config: DictConfig) -> Config:
@@ -182,7 +182,11 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
 
 
 def make_trainer(
-    config: Config, allow: Sequence[str], callbacks: list[Callback], **options: Any
+    config: Config,
+    allow: Sequence[str],
+    callbacks: list[Callback],
+    trains: bool = False,
+    **options: Any,
 ) -> Trainer:
     """Make the trainer of a configuration, which writes seqnets' checkpoints.
 
@@ -190,6 +194,7 @@ def make_trainer(
         config: The whole configuration; the trainer's options are under "trainer".
         allow: Modules of the user's own that the configuration may name.
         callbacks: The trainer's callbacks.
+        trains: Whether for `seqnets train`, whose other options do what some refused ones would.
         options: Further options of Lightning's Trainer.
 
     Raises:
@@ -197,10 +202,10 @@ def make_trainer(
         UsageError: An option is not the user's to give.
         ConfigError: Lightning refuses the options.
     """
-    for name in _SET.keys() & config["trainer"].keys():
+    for name in (name for name in SET if name in config["trainer"]):
         raise UsageError(
-            f"trainer.{name}: is set by the command itself, expected it to be left out.\n"
-            f"  {_SET[name]}"
+            f"trainer.{name}: is set by the command itself, expected it to be left out."
+            + (f"\n  {SET[name]}" if trains else "")
         )
     check_device(config["trainer"])
     factory = build({**config["trainer"], "_partial_": True}, allow, "trainer")

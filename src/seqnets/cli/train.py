@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import (
+    SET,
     Config,
     check_device,
     check_filled,
@@ -65,8 +66,11 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     path = runs.find_resume(resume, given.get("output") or own["output"])
     if path is None:
         return None
+    saved = runs.saved_config(path)
+    # earlier versions let a run have options that are the command's own
+    trainer = {name: value for name, value in saved["trainer"].items() if name not in SET}
     ours = {key: own[key] for key in ("allow", "output", "resume")}
-    return {**runs.saved_config(path), **ours}, {"resume": str(path)}
+    return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained:
@@ -116,11 +120,13 @@ def _check_published(published: Any) -> None:
         )
 
 
-def _check_epochs(trainer: Trainer, epoch: int) -> None:
-    """Raise UsageError if a checkpoint's epoch, from 0, is beyond the last one of the run."""
-    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epoch:
+def _check_epochs(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Raise UsageError if a checkpoint's epoch is beyond the last one of the run."""
+    # its "epoch" is one more if it was written once that had ended
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epochs:
         raise UsageError(
-            f"trainer.max_epochs: is {trainer.max_epochs}, expected at least {epoch + 1}, the "
+            f"trainer.max_epochs: is {trainer.max_epochs}, expected at least {epochs}, the "
             "epoch of the checkpoint.\n"
             "  Epochs are counted from the beginning of the run."
         )
@@ -163,6 +169,7 @@ class _Training:
             options,
             options["allow"],
             [padding, *self.callbacks.values(), start],
+            trains=True,
             logger=make_logger(save_dir=folder) if make_logger else False,
             default_root_dir=folder,
         )
@@ -171,7 +178,7 @@ class _Training:
         """Train, from a checkpoint if one is given; test and report unless training is stopped."""
         if checkpoint is not None:
             saved = load_checkpoint(checkpoint)
-            _check_epochs(self.trainer, saved["epoch"])
+            _check_epochs(self.trainer, saved)
             purge_after(self.trainer, saved["global_step"])
         if self.trainer.is_global_zero:
             open_log(self.folder)
