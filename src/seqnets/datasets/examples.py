@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,11 +41,12 @@ def show_features(names: Sequence[str], x: Tensor, scaling: Scaling | None) -> l
 
     Args:
         names: Names of the features.
-        x: All steps of the training part, (steps, I).
+        x: All steps of the training part, (steps, I); NaN is ignored.
         scaling: How ``x`` was standardised, if it was; means and deviations are those of before.
     """
     known = scaling or Scaling.of(x)
-    deviation = known.deviation.masked_fill((x == x[:1]).all(0), 0)  # a constant is divided by 1
+    constant = ((x == x.nan_to_num(nan=-math.inf).amax(0)) | x.isnan()).all(0)
+    deviation = known.deviation.masked_fill(constant, 0)  # a constant is divided by 1
     columns = zip(names, known.mean.tolist(), deviation.tolist(), strict=True)
     return [{"": name, "mean": f"{mean:.4g}", "deviation": f"{d:.4g}"} for name, mean, d in columns]
 

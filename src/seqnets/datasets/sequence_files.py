@@ -130,13 +130,13 @@ class SequenceFiles(SequenceData):
     def contents(self) -> Contents:
         """The content of all files, read on first access."""
         parts, facts = self._read()
-        inputs = self._fit_inputs(parts["train"], facts)
+        inputs, statistics = self._fit_inputs(parts["train"], facts)
         targets, about = self.encode(parts)
         sequences = {
             part: Sequences(*inputs(records), targets[part], ids=ids_of(records))
             for part, records in parts.items()
         }
-        return Contents(sequences, inputs, about, facts)
+        return Contents(sequences, inputs, about, facts, statistics)
 
     def read_splits(self) -> Splits:
         """Return the sequences of all parts.
@@ -189,11 +189,7 @@ class SequenceFiles(SequenceData):
 
     def features(self) -> list[dict[str, str]]:
         """Return each feature's statistics in the training part; none for text."""
-        names, x = self.contents.facts["features"], self.part("train").x
-        if self.vocabulary is not None:
-            return []
-        named = names if isinstance(names, list) else [str(n + 1) for n in range(x.shape[1])]
-        return show_features(named, x, self.contents.inputs.scaling)
+        return self.contents.statistics
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the targets and beginnings of a part's first sequences."""
@@ -250,8 +246,10 @@ class SequenceFiles(SequenceData):
             parts[part] = [train[row] for row in rows]
         return parts, facts
 
-    def _fit_inputs(self, train: Sequence[Record], facts: dict[str, Any]) -> FileInputs:
-        """Build the vocabulary, or fit the scaling, from the training records."""
+    def _fit_inputs(
+        self, train: Sequence[Record], facts: dict[str, Any]
+    ) -> tuple[FileInputs, list[dict[str, str]]]:
+        """Build the vocabulary, or fit the scaling, from the training records, and describe it."""
         texts = [record.steps for record in train if isinstance(record.steps, str)]
         forward = self.missing == "forward"
         if texts:
@@ -265,16 +263,20 @@ class SequenceFiles(SequenceData):
                 others=("",),
                 max_size=self.max_vocabulary,
             )
-            return FileInputs(vocabulary, None, forward)
+            return FileInputs(vocabulary, None, forward), []
         steps = torch.from_numpy(np.concatenate([record.steps for record in train]))
+        names = facts["features"]
+        if not isinstance(names, list):
+            names = [str(number + 1) for number in range(steps.shape[1])]
         empty = steps.isnan().all(0).tolist()
         if any(empty):
-            names = facts["features"] if isinstance(facts["features"], list) else range(1, 1 << 30)
             raise DataError(
                 f"{self.paths['train']}: feature {names[empty.index(True)]} is missing at every "
                 "step of the training part, expected some values.\n  Leave it out."
             )
-        return FileInputs(None, Scaling.of(steps) if self.standardise else None, forward)
+        scaling = Scaling.of(steps)
+        inputs = FileInputs(None, scaling if self.standardise else None, forward)
+        return inputs, show_features(names, steps, scaling)
 
 
 @dataclass(frozen=True)
@@ -286,9 +288,11 @@ class Contents:
         inputs: The conversion of steps to model inputs.
         about: Metadata of the targets: "labels" or "scaling".
         facts: Properties that new files for the same model must share.
+        statistics: Each feature's statistics in the training part, gaps aside; none for text.
     """
 
     sequences: dict[Part, Sequences]
     inputs: FileInputs
     about: dict[str, Any]
     facts: dict[str, Any]
+    statistics: list[dict[str, str]]
