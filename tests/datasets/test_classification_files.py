@@ -199,6 +199,17 @@ def test_columns_that_are_left_out_are_no_features_and_new_files_may_lack_them(t
         ClassificationFiles(str(write_npz(tmp_path, True)), leave_out=["place"]).setup()
 
 
+@pytest.mark.parametrize("name", ["sequence", "split", "label"])
+def test_columns_that_are_never_features_cannot_be_left_out(table, name):
+    with pytest.raises(DataError, match=f"line 2: leave_out has {name}, expected columns that wou"):
+        table(leave_out=[name]).setup()
+
+
+def test_refused_columns_show_the_blanks_around_their_names(table):
+    with pytest.raises(DataError, match="got the columns sequence, ' label', label, expected one"):
+        table(text="sequence, label,label\n1,2,3\n", leave_out=[" label"]).setup()
+
+
 @pytest.mark.parametrize("standardise", [True, False])
 def test_features_show_their_deviation_before_it_is_scaled_and_none_if_constant(
     tmp_path, standardise
@@ -213,6 +224,27 @@ def test_features_show_their_deviation_before_it_is_scaled_and_none_if_constant(
     assert data.features() == [
         {"": "height", "mean": "5", "deviation": "5"},
         {"": "floor", "mean": "1e+09", "deviation": "0"},
+    ]
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_what_gaps_are_filled_with_does_not_count_in_the_statistics_of_features(
+    tmp_path, standardise
+):
+    path = tmp_path / "mine.csv"
+    rows = [f"{n},{'ab'[n % 2]},{['', 10, 20][n % 3]},{['', 7][n % 2]}" for n in range(60)]
+    path.write_text("\n".join(["sequence,label,height,floor", *rows]))
+    data = ClassificationFiles(
+        str(path),
+        validation_path=str(path),
+        test_path=str(path),
+        standardise=standardise,
+        missing="zero",
+    )
+
+    assert data.features() == [
+        {"": "height", "mean": "15", "deviation": "5"},
+        {"": "floor", "mean": "7", "deviation": "0"},
     ]
 
 

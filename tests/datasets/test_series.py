@@ -270,6 +270,10 @@ def test_columns_may_be_named_or_left_out(table, tmp_path):
         table(lines, series="id").setup()
     with pytest.raises(DataError, match="expected plase too"):
         table(lines, series="id", leave_out=["plase"]).setup()
+    with pytest.raises(
+        DataError, match="leave_out has id, expected columns that would be features"
+    ):
+        table(lines, series="id", leave_out=["id"]).setup()
     with pytest.raises(DataError, match="expected sensor too"):
         table(lines, series="sensor").setup()
 

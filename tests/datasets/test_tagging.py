@@ -379,6 +379,8 @@ def test_new_files_may_lack_what_is_left_out_and_training_files_may_not(write):
     torch.testing.assert_close(batch.x[0], data.part("train").x[:2])
     with pytest.raises(DataError, match=r"line 2: got the columns .*, expected times too"):
         TaggingFiles(path, path, path, leave_out=["times"]).setup()
+    with pytest.raises(DataError, match="leave_out has label, expected columns that would be fea"):
+        TaggingFiles(path, path, path, leave_out=["label"]).setup()
 
 
 def test_the_first_sequences_can_be_read(words):

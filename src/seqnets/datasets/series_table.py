@@ -15,6 +15,7 @@ from seqnets.checks import check_choice, check_fractions, is_number
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
+from seqnets.datasets.readers.tables import check_left_out, named
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.errors import ConfigError, DataError, counted
 
@@ -206,10 +207,12 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
     if not new:
         advice = "dataset.leave_out names columns that are not features."
         need(where, row, *columns.leave_out, advice=advice)
+        check_left_out(where, columns.leave_out, (columns.time, columns.series))
     features = [name for name in row if name not in columns.all]
     if not features:
         raise DataError(
-            f"{where}: got the columns {', '.join(row)}, expected one or more of numbers."
+            f"{where}: got the columns {', '.join(map(named, row))}, expected one or "
+            "more of numbers."
         )
     return features
 

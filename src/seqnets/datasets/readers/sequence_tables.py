@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
-from seqnets.datasets.readers.tables import Row, named, need, read_rows, shown, text
+from seqnets.datasets.readers.tables import Row, check_left_out, named, need, read_rows, shown, text
 from seqnets.errors import DataError, counted
 
 SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
@@ -35,6 +35,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
         if not wanted.new:
             advice = "dataset.leave_out names columns that are not features."
             need(where, first, *wanted.leave_out, advice=advice)
+            check_left_out(where, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
         return _rows_of_steps(rows, first, wanted)
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
@@ -58,12 +59,13 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
         if len(row) > len(first):
             more = next(column for column in row if column not in first)
             raise DataError(
-                f"{where}: got column {more}, expected those of the first row: {', '.join(first)}."
+                f"{where}: got column {named(more)}, expected those of the first row: "
+                f"{', '.join(map(named, first))}."
             )
         if not features:
             raise DataError(
-                f"{where}: got the columns {', '.join(first)}, expected one or more features "
-                "beside them."
+                f"{where}: got the columns {', '.join(map(named, first))}, expected one or more "
+                "features beside them."
             )
         target, split = wanted.target_of(where, row), split_of(where, row)
         if row[SEQUENCE] != last or not records:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,16 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
             f"{where}: got the columns {', '.join(map(named, row)) or 'none'}, expected "
             f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
         )
+
+
+def check_left_out(where: str, names: Sequence[str], read: Sequence[str]) -> None:
+    """Raise DataError for a column to leave out that is read for something else than a feature."""
+    for name in names:
+        if name in read:
+            raise DataError(
+                f"{where}: leave_out has {named(name)}, expected columns that would be features.\n"
+                f"  {', '.join(map(named, read))} are never features."
+            )
 
 
 def named(column: Any) -> str:

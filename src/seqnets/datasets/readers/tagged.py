@@ -13,7 +13,7 @@ from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
 from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
-from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.readers.tables import Row, check_left_out, named
 from seqnets.errors import DataError, counted
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
@@ -101,6 +101,7 @@ def read_tagged(
         if not (whole or new):
             advice = "dataset.leave_out names columns that are not features."
             need(*rows[0], *leave_out, advice=advice)
+            check_left_out(rows[0][0], leave_out, (SEQUENCE, SPLIT, label))
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
         raise DataError(
@@ -205,8 +206,8 @@ def _by_step(
     features = tuple(column for column in columns if column not in others)
     if not features:
         raise DataError(
-            f"{where}: got the columns {', '.join(columns)}, expected {', '.join(others)} and "
-            "one or more features.\n"
+            f"{where}: got the columns {', '.join(map(named, columns))}, expected "
+            f"{', '.join(map(named, others))} and one or more features.\n"
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."
         )
