@@ -2,6 +2,8 @@
 
 import pytest
 
+from seqnets.cli.inspect import _features
+
 
 def lines_of(out):
     return [" ".join(line.split()) for line in out.splitlines()]
@@ -159,3 +161,9 @@ def test_what_cannot_be_looked_at_is_told(arguments, code, told, seqnets):
     assert done.code == code
     assert told in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_users_own_statistics_of_features_need_no_mean():
+    table = _features([{"": "height", "unit": "m"}])
+
+    assert [column.justify for column in table.columns] == ["left", "right"]

@@ -123,7 +123,7 @@ def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
 def _features(features: Sequence[Mapping[str, str]]) -> Table:
     """A line for each feature; only the first ones if there are many."""
     headings = list(features[0])
-    table = _grid(*headings, left=headings.index("mean"))
+    table = _grid(*headings, left=headings.index("mean") if "mean" in headings else 1)
     for feature in features[:_ROWS]:
         table.add_row(*(Text(_short(text, 24)) for text in feature.values()))
     if len(features) > _ROWS:
