@@ -276,7 +276,7 @@ def test_data_that_differ_are_refused_with_the_way_to_score_them(seqnets, classi
     assert "`seqnets predict input=FILE`" in done.err
 
 
-def test_the_terminal_gets_rows_and_nothing_else(seqnets, classifier):
+def test_the_standard_output_gets_rows_and_nothing_else(seqnets, classifier):
     done = seqnets("predict", f"checkpoint={classifier}", "to=-", "trainer=debug")
 
     assert done.code == 0
