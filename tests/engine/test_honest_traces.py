@@ -553,13 +553,33 @@ def test_a_projection_of_another_shape_is_refused_before_any_loop_reads_it(cell_
         unroll(cell_cls(I, H), torch.randn(B, T, I), backend=backend)
 
 
-def test_a_projection_whose_columns_depend_on_how_many_steps_there_are_is_refused():
-    class Growing(Projecting):
-        def project(self, x):
-            return F.pad(x, (0, 1 if x.dim() < 3 or x.shape[1] < 20 else 2))
+class Growing(Projecting):
+    def project(self, x):
+        return F.pad(x, (0, 1 if x.dim() < 3 or x.shape[1] < 20 else 2))
 
-    with pytest.raises(ShapeError, match=r"project gives shape \(2, 20, 5\) .* expected 4 columns"):
-        unroll(Growing(I, H), torch.randn(B, 20, I), backend="eager")
+
+class Narrowing(Projecting):
+    def project(self, x):
+        wx = F.pad(x, (0, 1))
+        return wx.half() if x.shape[1] == 20 else wx
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")  # before the error
+@pytest.mark.parametrize("run", ["c", "eager", "compiled"])
+@pytest.mark.parametrize(
+    ("cell_cls", "error", "told"),
+    [
+        (Growing, ShapeError, r"shape \(2, 20, 5\).* expected 4 columns"),
+        (Narrowing, DtypeError, "project gives torch.float16 for inputs of torch.float32"),
+    ],
+)
+def test_a_projection_that_changes_with_the_number_of_steps_is_refused(cell_cls, error, told, run):
+    cell, x = cell_cls(I, H), torch.randn(2, 20, I)
+    layer = Recurrent(cell) if run == "compiled" else Recurrent(cell, backend=run)
+    layer = torch.compile(layer, backend="eager") if run == "compiled" else layer
+
+    with pytest.raises(error, match=told):
+        layer(x)
 
 
 def test_a_projection_in_another_dtype_is_left_to_the_plain_loop():

@@ -185,6 +185,7 @@ def test_larger_stacks_and_other_cells_run_layer_by_layer(calls):
         (seqnets.LSTM(I, H, 2).double(), torch.randn(T, B, I).double()),
         (seqnets.LSTM(I, H, 2, proj_size=2), torch.randn(T, B, I)),
         (seqnets.GRU(I, H, 2), torch.randn(stack._FEW_STEPS[GRUCell][True] + 1, B, I)),
+        (seqnets.RNN(I, H, 2), torch.randn(5, stack._FEW_ROWS + 1, I)),
         (seqnets.PeepholeLSTM(I, H, 2), torch.randn(T, B, I)),
     ]
     for module, x in stacks:

@@ -353,6 +353,14 @@ class Cell(nn.Module, metaclass=CellType):
             )
         return wx
 
+    def check_projected_dtype(self, wx: Tensor, x: Tensor) -> None:
+        """Raise DtypeError unless ``project`` keeps the inputs' dtype, but under autocast."""
+        if wx.dtype != x.dtype and x.is_floating_point() and not autocasts(x):
+            raise DtypeError(
+                f"{self._name}: project gives {wx.dtype} for inputs of {x.dtype}, expected the "
+                f"same."
+            )
+
     def check_after(self, after: Any, before: State) -> State:
         """The result of a step; raise unless its parts match those of the state before it."""
         expected = [tuple(part.shape) for part in before]

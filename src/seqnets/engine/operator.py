@@ -28,6 +28,7 @@ from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.triton import access
+from seqnets.errors import ShapeError
 from seqnets.typing import State
 
 
@@ -123,6 +124,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     state, start = list(request.state), list(request.start)
     x = request.clean_x
     wx = cell.check_projected(cell.project(x), x)
+    cell.check_projected_dtype(wx, x)
     names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
     parameters = [everything[name].to(wx.dtype) for name in names]  # masks and counts too
     given = [*state, *start, *parameters]
@@ -159,6 +161,11 @@ def unroll(
         pass needs.
     """
     program = program_from_text(text)
+    if wx.shape[2:] != (columns := program.step.wx_size,):  # a loop would read other memory
+        raise ShapeError(
+            f"unroll: projected inputs have shape {tuple(wx.shape)}, expected {columns} columns, "
+            f"as many as for other inputs."
+        )
     initial, start, parameters = _split_given(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
     y, final, kept = _loops(program, wx).forward(

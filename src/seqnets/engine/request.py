@@ -74,8 +74,9 @@ class Request:
             Untraceable: As for the program.
         """
         wx, ahead = self.cell.check_projected(self.cell.project(x), x), self.plan.ahead
+        self.cell.check_projected_dtype(wx, x)  # a loop would read other memory, here and below
         if wx.shape[x.dim() - 1 :] != (columns := self.plan.step.wx_size,):
-            raise ShapeError(  # a loop would read other memory
+            raise ShapeError(
                 f"{self.cell._name}: project gives shape {tuple(wx.shape)} for inputs "
                 f"{tuple(x.shape)}, expected {columns} columns, as many as for other inputs."
             )

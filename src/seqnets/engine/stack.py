@@ -23,7 +23,7 @@ from seqnets.typing import State
 _last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
 """Per cell of a first layer: the kind of the stack's last call, and whether it was one call."""
 
-_FEW_UNITS = 64
+_FEW_UNITS, _FEW_ROWS = 64, 32
 _FEW_NUMBERS = 10_000
 _FEW_STEPS: dict[type[GatedCell], dict[bool, int]] = {
     GRUCell: {False: 5, True: 3},
@@ -31,7 +31,8 @@ _FEW_STEPS: dict[type[GatedCell], dict[bool, int]] = {
 }
 """On a CPU one call for all layers of a stack is faster up to here.
 
-Units; rows * steps * units of an LSTM; and steps of the others, without and with gradients.
+Units; rows * steps * units of an LSTM; rows of the others, and their steps, without and with
+gradients.
 """
 
 
@@ -98,14 +99,16 @@ def _kinds(
 
 def _is_small(cell: GatedCell, x: Tensor) -> bool:
     """Whether torch runs a stack of such cells, sooner than Python goes from layer to layer."""
-    units = cell.hidden_size
+    (rows, steps, _), units = x.shape, cell.hidden_size
     if x.device.type != "cpu" or x.dtype != torch.float32 or units > _FEW_UNITS:
         return False
     if isinstance(cell, LSTMCell):
-        few = x.shape[0] * x.shape[1] * units <= _FEW_NUMBERS
+        few = rows * steps * units <= _FEW_NUMBERS
         return few and not cell.proj_size and torch.backends.mkldnn.is_available()
     known = family(cell)
-    return known is not None and x.shape[1] <= _FEW_STEPS[known][torch.is_grad_enabled()]
+    if known is None or rows > _FEW_ROWS:
+        return False
+    return steps <= _FEW_STEPS[known][torch.is_grad_enabled()]
 
 
 def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float) -> bool:
