@@ -39,6 +39,7 @@ from seqnets.cells import (
     orthogonal,
     weight_drop,
 )
+from seqnets.cells.wrapper import register_initializer
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.layers import Bidirectional
 from seqnets.testing import check_backend, check_cell, check_layer, one_unit, step
@@ -692,7 +693,20 @@ def test_chrono_spreads_the_memory_over_the_steps_and_shuts_the_input_as_much():
     assert torch.equal(bias.i, -bias.f)
 
 
-@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell])  # LSTMCell's draws after its base's
+class Sevens:
+    """Draws what a cell draws, and all biases anew."""
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        torch.nn.init.constant_(self.bias_ih, 7.0)
+
+
+class MixedCell(Sevens, LSTMCell):
+    pass
+
+
+# LSTMCell draws after its base, and a mixin after both
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell, MixedCell])
 def test_initialisers_run_again_whenever_parameters_are_drawn(cell_cls):
     cell = initialize(cell_cls(3, 4), bias=2.0)
 
@@ -700,6 +714,19 @@ def test_initialisers_run_again_whenever_parameters_are_drawn(cell_cls):
 
     assert (cell.bias_ih == 2).all()
     assert unroll(cell, torch.randn(2, 5, 3))[0].shape == (2, 5, 4)
+
+
+def test_an_initialiser_may_draw_the_parameters_itself():
+    cell, calls = GRUCell(3, 4), []
+
+    def draw(cell):
+        calls.append(cell)
+        cell.reset_parameters()
+
+    register_initializer(cell, draw)
+    cell.reset_parameters()
+
+    assert calls == [cell]
 
 
 def test_chrono_opens_the_gate_that_keeps_and_shuts_the_one_that_forgets():

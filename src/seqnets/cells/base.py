@@ -47,7 +47,8 @@ class Cell(nn.Module, metaclass=CellType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_names(cls, "states", "clocks")
-        if callable(reset := cls.__dict__.get("reset_parameters")):
+        reset = getattr(cls, "reset_parameters", None)  # of the class, or of a mixin
+        if callable(reset) and not hasattr(reset, "then_initializes"):
             cls.declare("reset_parameters", _then_initialized(reset))
         if cls.forward is not Cell.forward:
             raise ConfigError(
@@ -457,13 +458,14 @@ def _then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
         initializers = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
         try:
             result = reset(self, *args, **kwargs)
+            for initializer in initializers:
+                initializer(self)
         finally:
             if initializers:
-                self.__dict__["_initial"] = initializers
-        for initializer in initializers:
-            initializer(self)
+                self.__dict__["_initial"] = (*initializers, *self.__dict__.get("_initial", ()))
         return result
 
+    reset_parameters.__dict__["then_initializes"] = True
     return reset_parameters
 
 
