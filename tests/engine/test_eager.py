@@ -46,9 +46,8 @@ def test_it_agrees_with_the_reference_and_refuses_nothing(kind):
 
 @pytest.mark.parametrize("kind", ["GRUCell", "projected", "NormedCell"])
 def test_a_backward_pass_in_many_chunks_agrees(kind, monkeypatch):
-    monkeypatch.setattr(
-        eager.loops, "_CHUNK", 1000
-    )  # 5 rows of 5 numbers: 5 steps in double precision
+    # 5 rows of 5 numbers: 5 steps in double precision
+    monkeypatch.setattr(eager.loops, "_CHUNK", 1000)
 
     assert check_backend(CELLS[kind](3, 5), "eager", steps=(1, 4, 5, 6, 63)) == {}
 
