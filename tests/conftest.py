@@ -29,6 +29,14 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before():
+    """torch compiles a function a few times in a process, and then runs it as it stands."""
+    yield
+    if compiler := sys.modules.get("torch._dynamo"):
+        compiler.reset()
+
+
 @pytest.fixture
 def plain_loop(monkeypatch):
     """Let "auto" choose between torch's kernels and the plain loop, so that nothing is compiled."""

@@ -24,11 +24,6 @@ from tests.slow import mostly_slow
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
 
 
-@pytest.fixture(autouse=True)
-def _forget():
-    torch._dynamo.reset()
-
-
 @pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
 def test_compile_makes_one_graph_of_a_cell(cell_cls):
     layer = Recurrent(sized(cell_cls, 3, 5))

@@ -186,8 +186,7 @@ def test_units_in_other_places_are_a_product_by_ones_and_zeros(kind):
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
-def test_the_compiler_sees_what_is_made_of_parameters(cell_cls, request):
-    request.addfinalizer(torch._dynamo.reset)  # torch keeps a few compilations of a layer
+def test_the_compiler_sees_what_is_made_of_parameters(cell_cls):
     cell = cell_cls(I, H)
     x = torch.randn(B, T, I)
 

@@ -436,8 +436,7 @@ def test_a_compiled_layer_is_one_operator_with_the_same_numbers():
     ],
     ids=["its mode", "a number of a cell inside", "a word"],
 )
-def test_a_compiled_layer_sees_when_the_cell_changes(make, changes, request):
-    request.addfinalizer(torch._dynamo.reset)  # torch keeps a few compilations of a layer
+def test_a_compiled_layer_sees_when_the_cell_changes(make, changes):
     layer, x = Recurrent(make()), torch.randn(2, 50, 3)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
 
