@@ -191,6 +191,23 @@ def test_biases_of_one_gradient_have_it_in_two_tensors():
     assert first.data_ptr() != second.data_ptr()
 
 
+class Shifted(RNNCell):
+    def add_parameters(self, parameter):
+        self.shift = parameter(1)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h + self.shift),)
+
+
+def test_the_gradient_of_one_number_beside_the_input_is_that_of_all_units():
+    cell = Shifted(I, H)
+    y, _ = unroll(cell, torch.randn(2, 4, I), backend="eager")
+
+    shift, bias = torch.autograd.grad(y.sum(), [cell.shift, cell.bias_ih])
+
+    torch.testing.assert_close(shift, bias.sum(0, keepdim=True))
+
+
 class Apart(Mixed):
     first = 5
 

@@ -270,7 +270,10 @@ def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
 
 
 def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
-    """Find pointwise parameters whose gradient is a column sum of ``dwx``: the first column."""
+    """Find pointwise parameters whose gradient is a column sum of ``dwx``: the first column.
+
+    That of a single number is the sum of several columns, and stays among ``units``.
+    """
     stores = [(stage.width, store) for stage in stages for store in stage.stores]
 
     def once(kind: str) -> dict[tuple[int, int], tuple[int, Node | None]]:
@@ -285,7 +288,7 @@ def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
     return {
         leaf: columns[gradients[k, 0]]
         for k, leaf in enumerate(units)
-        if gradients.get((k, 0)) in columns
+        if leaf.width and gradients.get((k, 0)) in columns
     }
 
 
