@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from seqnets.cells import JANETCell, MultiplicativeLSTMCell
+from seqnets.cells import JANETCell, MultiplicativeLSTMCell, NASCell
 from seqnets.errors import ConfigError
 from seqnets.testing import one_unit, step
 from seqnets.testing.laws import perturb
@@ -77,3 +77,22 @@ def test_janet_follows_its_paper(beta):
 def test_janet_writes_more_than_it_forgets_unless_told_otherwise():
     assert JANETCell(3, 4).beta == 1.0
     assert JANETCell(3, 4, beta=0.0).beta == 0.0
+
+
+def test_cell_found_by_a_search_follows_its_paper():
+    w, u = (1.1, 0.5, -0.3, 0.8, 0.9, -0.7, 0.4, 0.6), (0.7, 0.2, -0.6, 0.4, -0.9, 0.3, 1.2, -0.8)
+    b, d = (-0.2, 0.1, 0.4, 0.3, 0.6, 0.2, -0.1, 0.5), (0.05, 0.4, -0.2, -1.1, 0.3, 0.1, 0.7, -0.3)
+    cell = one_unit(NASCell, w=w, u=u, b=b, d=d)
+    tanh, relu = math.tanh, lambda a: max(0.0, a)
+    h, c = -1.5, 0.9
+
+    for x in (2.0, -0.7):
+        v = [(w[k] * x + b[k], u[k] * h + d[k]) for k in range(8)]
+        a = [sum(pair) for pair in v]
+        new = tanh(tanh(sigmoid(a[0]) * relu(a[1])) + c)
+        new *= tanh(sigmoid(a[2]) + relu(v[3][0] * v[3][1]))
+        shown = tanh(tanh(a[4]) * sigmoid(a[5])) + sigmoid(tanh(a[6]) + sigmoid(a[7]))
+        expected = tanh(new * tanh(shown)), new
+
+        assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
+        h, c = expected

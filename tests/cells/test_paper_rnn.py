@@ -15,6 +15,8 @@ from seqnets.cells import (
     GatedAntisymmetricRNNCell,
     IndRNNCell,
     IRNNCell,
+    LipschitzRNNCell,
+    SCRNCell,
 )
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError
@@ -26,6 +28,7 @@ XS = (2.0, -0.7, 0.4)
 ONE = {"w": (0.5,), "u": (0.7,), "b": (0.1,), "d": (-0.3,)}
 LEARNED = "parametrizations.weight_hh.original"
 ANTISYMMETRIC = (AntisymmetricRNNCell, GatedAntisymmetricRNNCell)
+COMPUTED = (*ANTISYMMETRIC, LipschitzRNNCell)
 
 
 def near(numbers):
@@ -124,8 +127,8 @@ def test_eigenvalues_of_an_antisymmetric_network_have_the_diffusion_as_real_part
     assert eigenvalues.imag.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("cell_cls", ANTISYMMETRIC)
-def test_reset_parameters_draws_a_new_antisymmetric_matrix(cell_cls):
+@pytest.mark.parametrize("cell_cls", COMPUTED)
+def test_reset_parameters_draws_a_new_computed_matrix(cell_cls):
     cell = cell_cls(3, 4)
     before = cell.weight_hh
 
@@ -135,7 +138,7 @@ def test_reset_parameters_draws_a_new_antisymmetric_matrix(cell_cls):
     assert cell.weight_hh.triu(1).any()
 
 
-@pytest.mark.parametrize("cell_cls", ANTISYMMETRIC)
+@pytest.mark.parametrize("cell_cls", COMPUTED)
 def test_copies_and_pickles_of_a_computed_matrix_learn_apart(cell_cls):
     cell = cell_cls(3, 4)
     x = torch.randn(2, 3)
@@ -143,11 +146,12 @@ def test_copies_and_pickles_of_a_computed_matrix_learn_apart(cell_cls):
     for twin in (copy.deepcopy(cell), pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(cell))))):
         assert torch.equal(twin(x)[0], cell(x)[0])
         assert isinstance(twin, cell_cls)
-        twin.parametrizations.weight_hh.original.data.add_(torch.ones(4, 4).triu())
+        learned = twin.parametrizations.weight_hh.original
+        learned.data.add_(torch.ones_like(learned).triu())
         assert not torch.equal(twin(x, (x.new_ones(2, 4),))[0], cell(x, (x.new_ones(2, 4),))[0])
 
 
-@pytest.mark.parametrize("cell_cls", ANTISYMMETRIC)
+@pytest.mark.parametrize("cell_cls", COMPUTED)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -159,6 +163,84 @@ def test_copies_and_pickles_of_a_computed_matrix_learn_apart(cell_cls):
 def test_unstable_antisymmetric_networks_are_refused(cell_cls, option, message):
     with pytest.raises(ConfigError, match=f"{cell_cls.__name__}: {message}"):
         cell_cls(3, 4, **option)
+
+
+def test_lipschitz_network_follows_its_paper():
+    given = {"w": (0.5,), "b": (0.1,), "d": (0.2, -0.3), LEARNED: (0.7, -0.4)}
+    cell = one_unit(LipschitzRNNCell, **given)
+    h = -1.5
+
+    for x in XS:
+        a, m = 0.35 * 2 * 0.7 - 0.001, 0.35 * 2 * -0.4 - 0.001
+        expected = h + 0.01 * (a * h + 0.2 + math.tanh(0.5 * x + 0.1 + m * h - 0.3))
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
+
+
+def test_lipschitz_network_of_two_units_follows_its_paper():
+    cell = LipschitzRNNCell(1, 2, epsilon=0.2, beta=0.8, gamma=0.05, dtype=torch.float64)
+    learned, p, h = cell.parametrizations.weight_hh.original.tolist(), numbers(cell), [0.3, -0.8]
+
+    def mixed(rows):
+        (a, b), (c, d) = rows
+        return [
+            [0.2 * 2 * a - 0.05, 0.2 * (b + c) + 0.8 * (b - c)],
+            [0.2 * (c + b) + 0.8 * (c - b), 0.2 * 2 * d - 0.05],
+        ]
+
+    straight = times(mixed(learned[:2]), h)
+    bent = each(math.tanh, total(times(p["weight_ih"], [2.0]), times(mixed(learned[2:]), h)))
+
+    expected = each(lambda s, a, n: s + 0.2 * (a + n), h, straight, bent)
+    assert after(cell, [2.0], h)[0] == near(expected)
+
+
+def test_how_antisymmetric_a_lipschitz_network_is_must_be_a_share():
+    for beta in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match=f"LipschitzRNNCell: beta is {beta}, expected a numb"):
+            LipschitzRNNCell(3, 4, beta=beta)
+
+
+def test_a_lipschitz_network_starts_with_small_matrices():
+    cell = LipschitzRNNCell(3, 200)
+
+    assert cell.parametrizations.weight_hh.original.std().item() == pytest.approx(1 / 200, rel=0.02)
+
+
+def test_structurally_constrained_network_follows_its_paper():
+    cell = one_unit(SCRNCell, **ONE, weight_xs=0.9, weight_sh=-1.3)
+    h, s = state = -1.5, 0.6
+
+    for x in XS:
+        s = 0.05 * 0.9 * x + 0.95 * s
+        h = sigmoid(0.5 * x + 0.1 + 0.7 * h - 0.3 - 1.3 * s)
+
+        assert step(cell, x, *state) == near((h, s))
+        state = h, s
+
+
+def test_the_slow_average_has_a_width_of_its_own_and_reads_the_input_alone():
+    cell = SCRNCell(3, 2, context_size=4, alpha=0.6, dtype=torch.float64)
+    p, x, h, s = numbers(cell), [0.7, -1.2, 0.4], [0.3, -0.8], [0.6, 0.1, -0.5, 0.9]
+
+    slow = each(lambda a, s: 0.4 * a + 0.6 * s, times(p["weight_xs"], x), s)
+    a = total(times(p["weight_ih"], x), times(p["weight_hh"], h), times(p["weight_sh"], slow))
+
+    assert after(cell, x, h, s)[0] == near(each(sigmoid, a))
+    assert after(cell, x, h, s)[1] == near(slow)
+    assert cell.state_sizes == (2, 4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan")])
+def test_a_slow_average_neither_stands_still_nor_forgets_at_once(alpha):
+    with pytest.raises(ConfigError, match=f"SCRNCell: alpha is {alpha}, expected a number between"):
+        SCRNCell(3, 4, alpha=alpha)
+
+
+def test_a_slow_average_of_no_units_is_refused():
+    with pytest.raises(ConfigError, match="SCRNCell: context_size is 0, expected at least 1"):
+        SCRNCell(3, 4, context_size=0)
 
 
 def test_fastrnn_follows_its_paper():

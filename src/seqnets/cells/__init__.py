@@ -1,7 +1,13 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
-from seqnets.cells.antisymmetric import AntisymmetricRNNCell, GatedAntisymmetricRNNCell
+from seqnets.cells.additive import ATRCell, CFNCell, MinimalRNNCell, RANCell, STARCell
+from seqnets.cells.antisymmetric import (
+    AntisymmetricRNNCell,
+    GatedAntisymmetricRNNCell,
+    LipschitzRNNCell,
+)
 from seqnets.cells.base import Cell
+from seqnets.cells.bistable import BRCCell, NBRCCell
 from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
@@ -21,6 +27,7 @@ from seqnets.cells.gru import (
 )
 from seqnets.cells.hgrn import HGRNCell
 from seqnets.cells.highway import RecurrentHighwayCell
+from seqnets.cells.lem import LEMCell
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
     CoupledLSTMCell,
@@ -32,6 +39,7 @@ from seqnets.cells.lstm import (
     PeepholeLSTMCell,
 )
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
+from seqnets.cells.nas import NASCell
 from seqnets.cells.odyssey import (
     CIFGLSTMCell,
     FGRLSTMCell,
@@ -43,7 +51,7 @@ from seqnets.cells.odyssey import (
 )
 from seqnets.cells.options import Activations, AllStates, ClipState, LayerNorm, LearnedState
 from seqnets.cells.orthogonal import ExpRNNCell, orthogonal
-from seqnets.cells.oscillator import CoRNNCell
+from seqnets.cells.oscillator import CoRNNCell, UnICORNNCell
 from seqnets.cells.phased import PhasedLSTMCell
 from seqnets.cells.qrnn import FPoolQRNNCell, IFOPoolQRNNCell, QRNNCell
 from seqnets.cells.regularizers import (
@@ -54,14 +62,19 @@ from seqnets.cells.regularizers import (
     weight_drop,
 )
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
+from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.starting import chrono, initialize
+from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
 __all__ = [
+    "ATRCell",
     "Activations",
     "AllStates",
     "AntisymmetricRNNCell",
+    "BRCCell",
+    "CFNCell",
     "CIFGLSTMCell",
     "Cell",
     "CellOption",
@@ -89,12 +102,14 @@ __all__ = [
     "IndRNNCell",
     "InputDropout",
     "JANETCell",
+    "LEMCell",
     "LRUCell",
     "LSTMCell",
     "LTCCell",
     "LayerNorm",
     "LearnedState",
     "LightGRUCell",
+    "LipschitzRNNCell",
     "MGUCell",
     "MUT1Cell",
     "MUT2Cell",
@@ -102,8 +117,11 @@ __all__ = [
     "MemoryCell",
     "MinGRUCell",
     "MinLSTMCell",
+    "MinimalRNNCell",
     "Mogrifier",
     "MultiplicativeLSTMCell",
+    "NASCell",
+    "NBRCCell",
     "NFGLSTMCell",
     "NIAFLSTMCell",
     "NIGLSTMCell",
@@ -116,12 +134,19 @@ __all__ = [
     "PeepholeSRUCell",
     "PhasedLSTMCell",
     "QRNNCell",
+    "RANCell",
     "RNNCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
+    "SCRNCell",
     "SLSTMCell",
     "SRUCell",
+    "STARCell",
+    "TGRUCell",
+    "TLSTMCell",
+    "TRNNCell",
     "UGRNNCell",
+    "UnICORNNCell",
     "VariationalDropout",
     "Wrapper",
     "Zoneout",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -53,10 +54,7 @@ class AntisymmetricRNNCell(ComputedCell):
         gamma: float = 0.01,
         **options: Any,
     ) -> None:
-        if not epsilon > 0:
-            raise ConfigError(f"{self._name}: epsilon is {epsilon}, expected a step above 0.")
-        if not gamma >= 0:
-            raise ConfigError(f"{self._name}: gamma is {gamma}, expected at least 0.")
+        _check_step(self, epsilon, gamma)
         self.epsilon, self.gamma = epsilon, gamma  # the base asks for the parametrization
         super().__init__(input_size, hidden_size, **options)
 
@@ -97,6 +95,73 @@ class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
         return (h + self.epsilon * z * self.candidate(wx.h + uh.h),)
 
 
+class LipschitzRNNCell(ComputedCell):
+    r"""Steps along a linear equation and a nonlinear one, both nearly antisymmetric.
+
+    .. math::
+        M_k &= (1 - \beta) (W_k + W_k^\top) + \beta (W_k - W_k^\top) - \gamma I
+               \quad\text{for } k \text{ in } a, n \\
+        h_t &= h_{t-1} + \epsilon (M_a h_{t-1} + d_a + \tanh(V x_t + b + M_n h_{t-1} + d_n))
+
+    As in the paper, but for :math:`d_a`, which starts at zero here, and that both matrices share
+    :math:`\beta` and :math:`\gamma`, as in its authors' code. :math:`W_k` starts normal with a
+    deviation of 1/H.
+
+    State: ``(h,)``, (B, H). Output: ``h``.
+
+    Attributes:
+        weight_hh: :math:`M_a` and :math:`M_n`, (2H, H), computed from :math:`W_k`,
+            ``parametrizations.weight_hh.original``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        epsilon: The size of a step, above 0.
+        beta: How antisymmetric the matrices are, from 0 (symmetric) to 1. The stable ones of the
+            paper have at least 0.5.
+        gamma: Diffusion, at least 0: how fast a state fades.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``epsilon``, ``beta`` or ``gamma`` is out of range.
+
+    References:
+        Erichson et al., 2021, "Lipschitz Recurrent Neural Networks", arXiv:2006.12070.
+    """
+
+    gates = ("a", "n")
+    inputs = ("n",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        epsilon: float = 0.01,
+        beta: float = 0.65,
+        gamma: float = 0.001,
+        **options: Any,
+    ) -> None:
+        _check_step(self, epsilon, gamma)
+        if not 0 <= beta <= 1:
+            raise ConfigError(f"{self._name}: beta is {beta}, expected a number from 0 to 1.")
+        self.epsilon, self.beta, self.gamma = epsilon, beta, gamma
+        super().__init__(input_size, hidden_size, **options)
+
+    def parametrization(self) -> nn.Module:
+        """Both parts of each matrix, weighed, and diffusion."""
+        return _NearlyAntisymmetric(self.beta, self.gamma)
+
+    def draw_(self, weight: Tensor) -> None:
+        """Normal, with a deviation of 1/H."""
+        nn.init.normal_(weight, std=1 / self.hidden_size)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        (h,) = state
+        return (h + self.epsilon * (uh.a + self.candidate(wx.n + uh.n)),)
+
+
 class _Antisymmetric(nn.Module):
     def __init__(self, gamma: float) -> None:
         super().__init__()
@@ -105,3 +170,25 @@ class _Antisymmetric(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         diffusion = self.gamma * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
         return weight - weight.T - diffusion
+
+
+class _NearlyAntisymmetric(nn.Module):
+    def __init__(self, beta: float, gamma: float) -> None:
+        super().__init__()
+        self.beta, self.gamma = beta, gamma
+
+    def forward(self, weight: Tensor) -> Tensor:
+        square = weight.unflatten(0, (-1, weight.shape[1]))  # one for each gate
+        turned = square.transpose(1, 2)
+        mixed = (1 - self.beta) * (square + turned) + self.beta * (square - turned)
+        identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+        return (mixed - self.gamma * identity).flatten(0, 1)
+
+
+def _check_step(cell: Cell, epsilon: float, gamma: float) -> None:
+    """Raise ConfigError unless a cell steps forward, and what it holds does not grow by itself."""
+    name = type(cell).__name__
+    if not epsilon > 0:
+        raise ConfigError(f"{name}: epsilon is {epsilon}, expected a step above 0.")
+    if not gamma >= 0:
+        raise ConfigError(f"{name}: gamma is {gamma}, expected at least 0.")

@@ -1,4 +1,4 @@
-"""Recurrences that are coupled oscillators."""
+"""Recurrences that are oscillators, coupled or independent."""
 
 from __future__ import annotations
 
@@ -84,3 +84,79 @@ class CoRNNCell(GatedCell):
         force = self.candidate(wx.a + uh.a + F.linear(z, self.weight_zh))
         z = z + self.dt * (force - self.gamma * y - self.epsilon * z)
         return y + self.dt * z, z
+
+
+class UnICORNNCell(GatedCell):
+    r"""Independent oscillators without damping: each sees the input and itself alone.
+
+    .. math::
+        z_t &= z_{t-1} - \Delta t\, \sigma(c) \odot
+               (\tanh(W x_t + b + w_y \odot y_{t-1}) + \alpha y_{t-1}) \\
+        y_t &= y_{t-1} + \Delta t\, \sigma(c) \odot z_t
+
+    As in the paper, but that W starts by Xavier's rule, as in every cell. A step can be undone, so
+    that gradients neither explode nor vanish. Units mix in the next layer's W: use it in a deep
+    network. :math:`w_y` starts uniform in [0, 1), and :math:`c` in [-0.1, 0.1).
+
+    State: ``(y, z)``, position and velocity, (B, H) each. Output: ``y``.
+
+    Attributes:
+        w_y: (H,).
+        c: (H,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        dt: The time that a step takes, before each unit scales it, above 0.
+        alpha: Frequency, squared, at least 0.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``dt`` or ``alpha`` is out of range.
+
+    References:
+        Rusch & Mishra, 2021, "UnICORNN: A recurrent model for learning very long time
+        dependencies", arXiv:2103.05487.
+    """
+
+    gates = ("a",)
+    recurrent = ()
+    states = ("y", "z")
+    per_unit = ("w_y", "c")
+    w_y: Tensor
+    c: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        dt: float = 0.126,
+        alpha: float = 13.0,
+        **options: Any,
+    ) -> None:
+        if not dt > 0:
+            raise ConfigError(f"{self._name}: dt is {dt}, expected a time above 0.")
+        if not alpha >= 0:
+            raise ConfigError(f"{self._name}: alpha is {alpha}, expected at least 0.")
+        super().__init__(input_size, hidden_size, **options)
+        self.dt, self.alpha = dt, alpha
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and the weights of each unit."""
+        super().reset_parameters()
+        self.w_y.uniform_(0, 1)
+        self.c.uniform_(-0.1, 0.1)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        y, z = state
+        dt = self.dt * torch.sigmoid(self.c)
+        force = self.candidate(wx.a + self.w_y * y)
+        z = z - dt * (force + self.alpha * y)
+        return y + dt * z, z
+
+    def extra_repr(self) -> str:
+        """The sizes, and what the oscillators share."""
+        return f"{super().extra_repr()}, dt={self.dt}, alpha={self.alpha}"

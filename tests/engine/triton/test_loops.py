@@ -29,7 +29,7 @@ from seqnets.engine.triton import access
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.backend import VARIANTS
-from tests.cells.final import TRACED_CELLS, sized
+from tests.cells.final import COMPILED_CELLS, TRACED_CELLS, sized
 from tests.engine.user_cells import USER_CELLS
 from tests.slow import mostly_slow
 
@@ -64,7 +64,7 @@ def loops(mode, **cut):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
+@pytest.mark.parametrize("cell_cls", COMPILED_CELLS)
 def test_every_cell_agrees_with_the_reference(cell_cls, mode, using):
     using(loops(mode))
 
