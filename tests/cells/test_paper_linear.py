@@ -17,6 +17,8 @@ from seqnets.cells import (
     MinLSTMCell,
     PeepholeSRUCell,
     QRNNCell,
+    RGLRUCell,
+    S5Cell,
     SRUCell,
 )
 from seqnets.errors import ConfigError
@@ -34,6 +36,8 @@ LINEAR = [
     IFOPoolQRNNCell,
     HGRNCell,
     LRUCell,
+    RGLRUCell,
+    S5Cell,
 ]
 TWO = {"w": (0.5, -0.3), "b": (0.1, -0.4)}
 THREE = {"w": (0.5, -0.3, 0.8), "b": (0.1, -0.4, 0.3)}
@@ -271,6 +275,65 @@ def test_invalid_rings_are_refused(ring):
 def test_invalid_angles_are_refused(max_phase):
     with pytest.raises(ConfigError, match=r"LRUCell: max_phase is .* an angle above 0"):
         LRUCell(3, 4, max_phase=max_phase)
+
+
+@pytest.mark.parametrize("Lambda", [0.7, -1.2])
+def test_real_gated_linear_recurrent_unit_follows_its_paper(Lambda):
+    cell = one_unit(RGLRUCell, **TWO, Lambda=Lambda)
+    h = -1.5
+
+    for x in XS:
+        r, i = sigmoid(0.5 * x + 0.1), sigmoid(-0.3 * x - 0.4)
+        a = sigmoid(Lambda) ** (8 * r)
+        expected = a * h + math.sqrt(1 - a**2) * (i * x)
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
+
+
+def test_a_product_enters_the_real_gated_unit_where_the_input_is_not_as_wide():
+    cell = RGLRUCell(3, 2, dtype=torch.float64)
+    p, x = numbers(cell), [0.7, -1.2, 0.4]
+    r, i = (times(p["weight_ih"][k : k + 2], x) for k in (0, 2))
+    a = [sigmoid(p["Lambda"][k]) ** (8 * sigmoid(r[k])) for k in (0, 1)]
+    entering = times(p["weight_x"], x)
+
+    (h,) = after(cell, x, [0.3, -0.8])
+
+    assert h == near(
+        [
+            a[k] * (0.3, -0.8)[k] + math.sqrt(1 - a[k] ** 2) * sigmoid(i[k]) * entering[k]
+            for k in (0, 1)
+        ]
+    )
+
+
+def test_real_gated_units_start_with_rates_between_two_bounds():
+    cell = RGLRUCell(100, 4000, a_min=0.3, a_max=0.7)
+    a = torch.sigmoid(cell.Lambda) ** 8
+
+    assert 0.3 <= a.min() < 0.301 < 0.699 < a.max() <= 0.7
+    assert a.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert cell.weight_ih.std().item() == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_real_gated_unit_whose_gate_is_shut_keeps_its_memory_and_learns_nothing_wrong(dtype):
+    cell = RGLRUCell(3, 4, dtype=dtype)
+    torch.nn.init.constant_(cell.split(cell.bias_ih.data).r, -200.0)
+    start = (torch.ones(2, 4, dtype=dtype),)
+
+    y, _ = unroll(cell, torch.randn(2, 9, 3, dtype=dtype), start)
+    y.sum().backward()
+
+    torch.testing.assert_close(y, torch.ones_like(y))
+    assert all(parameter.grad.isfinite().all() for parameter in cell.parameters())
+
+
+@pytest.mark.parametrize("bounds", [(0, 0.5), (0.5, 0.5), (0.9, 0.4), (0.5, 1.0)])
+def test_invalid_rates_are_refused(bounds):
+    with pytest.raises(ConfigError, match=r"RGLRUCell: a_min and a_max are .*expected 0 < a_min"):
+        RGLRUCell(3, 4, a_min=bounds[0], a_max=bounds[1])
 
 
 @pytest.mark.parametrize("backend", ["scan", "c", "eager", "reference"])

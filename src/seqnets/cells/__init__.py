@@ -61,10 +61,12 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
+from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.starting import chrono, initialize
+from seqnets.cells.state_space import S5Cell
 from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
@@ -135,9 +137,11 @@ __all__ = [
     "PhasedLSTMCell",
     "QRNNCell",
     "RANCell",
+    "RGLRUCell",
     "RNNCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
+    "S5Cell",
     "SCRNCell",
     "SLSTMCell",
     "SRUCell",

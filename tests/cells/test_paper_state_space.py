@@ -1,0 +1,110 @@
+"""State space models against their papers: one unit in plain floats, several in NumPy."""
+
+import cmath
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from seqnets import unroll
+from seqnets.cells import S5Cell
+from seqnets.errors import ConfigError
+from seqnets.testing import check_backend, check_cell, one_unit, step
+from seqnets.testing.laws import perturb
+
+XS = (2.0, -0.7, 0.4)
+
+
+def arrays(cell):
+    """Return a cell's parameters as arrays, by name."""
+    return {name: p.detach().numpy() for name, p in cell.named_parameters()}
+
+
+def outputs(cell, x):
+    """Return what a cell gives for one row, (T, I)."""
+    return unroll(cell, torch.tensor(x)[None])[0][0].detach().numpy()
+
+
+def test_s5_follows_its_paper_in_complex_numbers():
+    rates = {"rho": -0.6, "omega": 1.7, "delta": -0.9}
+    shown = {"weight_re": 0.65, "weight_im": -0.35, "D": 1.1}
+    cell = one_unit(S5Cell, w=(0.5, -0.3), b=(0.1, -0.4), **rates, **shown)
+    rate, dt = -math.exp(-0.6) + 1.7j, math.exp(-0.9)
+    h = 0.9 - 0.2j
+
+    for x in XS:
+        kept = cmath.exp(rate * dt)
+        h_after = kept * h + (kept - 1) / rate * ((0.5 - 0.3j) * x + (0.1 - 0.4j))
+        y = 2 * ((0.65 - 0.35j) * h_after).real + 1.1 * x
+
+        assert step(cell, x, -1.5, h.real, h.imag) == pytest.approx(
+            (y, h_after.real, h_after.imag), abs=1e-12
+        )
+        h = h_after
+
+
+@pytest.mark.parametrize(("inputs", "units"), [(3, 2), (4, 4)])
+def test_s5_of_several_units_follows_its_paper(inputs, units):
+    cell = S5Cell(inputs, units, state_size=5, bias=False, dtype=torch.float64)
+    perturb(cell)
+    p, x = arrays(cell), np.random.default_rng(0).normal(size=(9, inputs))
+    rate, dt = -np.exp(p["rho"]) + 1j * p["omega"], np.exp(p["delta"])
+    B, C = p["weight_ih"][:5] + 1j * p["weight_ih"][5:], p["weight_re"] + 1j * p["weight_im"]
+    kept = np.exp(rate * dt)
+    h, expected = np.zeros(5, complex), []
+
+    for x_t in x:
+        h = kept * h + (kept - 1) / rate * (B @ x_t)
+        expected.append(2 * (C @ h).real + p["D"] * (p["weight_x"] @ x_t if inputs == 3 else x_t))
+
+    np.testing.assert_allclose(outputs(cell, x), expected, rtol=0, atol=1e-12)
+
+
+def test_s5_holds_its_input_during_a_step():
+    cell = S5Cell(2, 2, state_size=3, bias=False, dtype=torch.float64)
+    x = torch.randn(1, 1, 2, dtype=torch.float64).expand(1, 4, 2)
+    longer = S5Cell(2, 2, state_size=3, bias=False, dtype=torch.float64)
+    longer.load_state_dict(cell.state_dict() | {"delta": cell.delta + math.log(4)})
+
+    many, one = unroll(cell, x)[1], unroll(longer, x[:, :1])[1]
+
+    torch.testing.assert_close(many, one)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_s5_starts_at_the_eigenvalues_of_the_normal_part_of_hippo(size):
+    root = np.sqrt(2 * np.arange(2 * size) + 1)
+    hippo = -np.tril(np.outer(root, root)) + np.diag(np.arange(2 * size))
+    normal = hippo + np.outer(root, root) / 2
+    rates = np.linalg.eigvals(normal)
+
+    cell = S5Cell(3, 4, state_size=size, dtype=torch.float64)
+
+    np.testing.assert_allclose(-np.exp(arrays(cell)["rho"]), rates.real[:size])
+    np.testing.assert_allclose(arrays(cell)["omega"], np.sort(rates.imag[rates.imag > 0]))
+
+
+def test_steps_of_state_space_models_start_uniform_in_their_logarithm():
+    delta = S5Cell(3, 4, state_size=800, dt_min=0.01, dt_max=0.5).delta
+
+    assert math.log(0.01) <= delta.min() < -4.5 < -0.8 < delta.max() <= math.log(0.5)
+    assert delta.mean().item() == pytest.approx((math.log(0.01) + math.log(0.5)) / 2, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf)])
+def test_invalid_lengths_of_steps_are_refused(steps):
+    with pytest.raises(ConfigError, match=r"S5Cell: dt_min and dt_max are .*expected 0 < dt_min <"):
+        S5Cell(3, 4, dt_min=steps[0], dt_max=steps[1])
+
+
+def test_states_of_no_size_are_refused():
+    with pytest.raises(ConfigError, match="S5Cell: state_size is 0, expected at least 1"):
+        S5Cell(3, 4, state_size=0)
+
+
+@pytest.mark.parametrize("backend", ["eager", "scan"])
+def test_s5_of_more_memories_than_outputs_obeys_the_laws_and_runs_compiled(backend):
+    check_cell(partial(S5Cell, hidden_size=4, state_size=6))
+    assert check_backend(S5Cell(3, 4, state_size=6), backend, steps=(1, 5)) == {}
