@@ -257,17 +257,21 @@ def test_what_seqnets_cannot_represent_is_refused(attributes, told):
         from_onnx(node_model("GRU", random_tensors(3), **attributes))
 
 
-def test_constant_lengths_are_refused_unless_all_rows_have_the_same():
-    model = to_onnx(network(cells.GRUCell))
-    equal, different = (
-        onnx.numpy_helper.from_array(np.array(lengths, np.int32), "lengths")
-        for lengths in ([4, 4], [4, 2])
-    )
-    model.graph.initializer.append(equal)
-    from_onnx(model)
-    model.graph.initializer[-1].CopyFrom(different)
+@pytest.mark.parametrize(
+    ("lengths", "steps", "accepted"),
+    [([4, 4], 4, True), ([4, 4], 6, False), ([4, 4], "T", False), ([4, 2], 4, False)],
+)
+def test_constant_lengths_are_refused_unless_they_are_all_steps(lengths, steps, accepted):
+    model = to_onnx(network(cells.GRUCell, 2))
+    kind = "dim_param" if steps == "T" else "dim_value"
+    setattr(model.graph.input[0].type.tensor_type.shape.dim[0], kind, steps)
+    constant = onnx.numpy_helper.from_array(np.array(lengths, np.int32), "lengths")
+    model.graph.initializer.append(constant)
 
-    with pytest.raises(ConfigError, match=r"constant sequence_lens \[4, 2\], expected an input"):
+    if accepted:
+        assert from_onnx(model).layers[1].cell.hidden_size == 5
+        return
+    with pytest.raises(ConfigError, match=r"constant sequence_lens \[4, .\] for .* steps"):
         from_onnx(model)
 
 

@@ -228,10 +228,10 @@ def nodes_of(model: Any) -> list[Node]:
                 f"ONNX: {node.op_type} {node.name!r} does not take the output of {below.op_type} "
                 f"{below.name!r}, expected layers that follow each other."
             )
-    return [_read_node(onnx, node, constants) for node in found]
+    return [_read_node(onnx, node, constants, model) for node in found]
 
 
-def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
+def _read_node(onnx: Any, node: Any, constants: dict[str, Array], model: Any) -> Node:
     """Read a recurrent operator's attributes and weights."""
     inputs = {name: given for name, given in zip(_INPUTS, node.input, strict=False) if given}
     who = f"ONNX: {node.op_type} {node.name!r}"
@@ -239,7 +239,7 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
     attributes["direction"] = attributes.get("direction", b"forward").decode()
     if names := attributes.get("activations"):
         attributes["activations"] = [name.decode() for name in names]
-    attributes.pop("layout", None)  # it changes no weight
+    batch_first = bool(attributes.pop("layout", 0))  # it changes no weight
     if attributes["direction"] == "reverse":
         raise ConfigError(f"{who} runs backwards only, expected forward or bidirectional.")
     if "clip" in attributes:
@@ -248,11 +248,14 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
     if computed:
         raise ConfigError(f"{who} computes its {computed[0]}, expected a constant.")
     lengths = constants.get(inputs.get("lengths", ""))
-    if lengths is not None and len(set(lengths.tolist())) > 1:  # equal ones are those of all steps
-        raise ConfigError(
-            f"{who} has the constant sequence_lens {lengths.tolist()}, expected an input of the "
-            f"model.\n  A network takes the lengths with each call."
-        )
+    if lengths is not None:
+        T = _declared_steps(onnx, model, node.input[0], int(batch_first))
+        if set(lengths.tolist()) != {T}:
+            raise ConfigError(
+                f"{who} has the constant sequence_lens {lengths.tolist()} for "
+                f"{T or 'any number of'} steps, expected an input of the model.\n"
+                f"  A network takes the lengths with each call."
+            )
     for name in ("initial_h", "initial_c"):
         if np.any(constants.get(inputs.get(name, ""), 0)):
             raise ConfigError(f"{who} has a constant {name} that is not zero, expected zeros.")
@@ -261,6 +264,16 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array]) -> Node:
         attributes,
         {name: constants[inputs[name]].astype(np.float32) for name in "WRBP" if name in inputs},
     )
+
+
+def _declared_steps(onnx: Any, model: Any, x: str, axis: int) -> int | None:
+    """Return the size of a tensor's axis; None if the model leaves it open."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    for value in (*graph.input, *graph.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        if value.name == x and len(sizes) == 3:
+            return sizes[axis].dim_value or None
+    return None
 
 
 def _make_cell(node: Node, direction: int) -> Cell:
