@@ -543,6 +543,12 @@ def test_all_states_of_an_optioned_cell_obey_the_laws_of_recurrence():
     check_cell(lambda input_size: AllStates(Zoneout(LSTMCell(input_size, 4).eval(), p=0.1)).eval())
 
 
+@pytest.mark.parametrize("option", [Zoneout, VariationalDropout, Mogrifier])
+def test_an_option_around_all_states_is_told_to_go_inside(option):
+    with pytest.raises(ConfigError, match=rf"expected it outside: AllStates\({option.__name__}\("):
+        option(AllStates(LSTMCell(3, 4)))
+
+
 def test_clipping_bounds_the_parts_of_the_state_it_names():
     cell = ClipState(LSTMCell(3, 4), 0.1, states=("c",))
     state = (torch.full((2, 4), 5.0), torch.full((2, 4), 5.0))
@@ -714,6 +720,17 @@ def test_initialisers_run_again_whenever_parameters_are_drawn(cell_cls):
 
     assert (cell.bias_ih == 2).all()
     assert unroll(cell, torch.randn(2, 5, 3))[0].shape == (2, 5, 4)
+
+
+def test_initialisers_run_after_a_method_that_a_class_was_given_later():
+    class LateCell(GRUCell):
+        pass
+
+    LateCell.reset_parameters = lambda self: torch.nn.init.constant_(self.bias_ih, 7.0)
+    cell = initialize(LateCell(3, 4), bias=2.0)
+    cell.reset_parameters()
+
+    assert (cell.bias_ih == 2).all()
 
 
 def test_an_initialiser_may_draw_the_parameters_itself():

@@ -328,6 +328,14 @@ def test_a_class_of_cells_shows_what_its_cells_are_made_with():
     assert named[:2] == ["input_size", "hidden_size"]
 
 
+def test_a_class_of_cells_whose_constructor_names_no_self_shows_all_arguments():
+    class AnyCell(GRUCell):
+        def __init__(*args, **kwargs):
+            GRUCell.__init__(*args, **kwargs)
+
+    assert str(inspect.signature(AnyCell)) == "(*args, **kwargs)"
+
+
 @pytest.mark.parametrize(
     ("declared", "told"),
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
-from seqnets.cells.changes import CellType
+from seqnets.cells.changes import CellType, then_initialized
 from seqnets.cells.checks import check_names, not_scriptable
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
@@ -49,7 +48,7 @@ class Cell(nn.Module, metaclass=CellType):
         check_names(cls, "states", "clocks")
         reset = getattr(cls, "reset_parameters", None)  # of the class, or of a mixin
         if callable(reset) and not hasattr(reset, "then_initializes"):
-            cls.declare("reset_parameters", _then_initialized(reset))
+            cls.declare("reset_parameters", then_initialized(reset))
         if cls.forward is not Cell.forward:
             raise ConfigError(
                 f"{cls.__name__}: defines forward, expected its equation in update or step.\n"
@@ -448,25 +447,6 @@ class Cell(nn.Module, metaclass=CellType):
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
-
-
-def _then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
-    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered."""
-
-    @wraps(reset)
-    def reset_parameters(self: Cell, *args: Any, **kwargs: Any) -> Any:
-        initializers = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
-        try:
-            result = reset(self, *args, **kwargs)
-            for initializer in initializers:
-                initializer(self)
-        finally:
-            if initializers:
-                self.__dict__["_initial"] = (*initializers, *self.__dict__.get("_initial", ()))
-        return result
-
-    reset_parameters.__dict__["then_initializes"] = True
-    return reset_parameters
 
 
 def autocasts(x: Tensor) -> bool:

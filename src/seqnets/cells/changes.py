@@ -1,10 +1,15 @@
-"""Counts changes to the classes of cells, so that engines can drop what they derived from them."""
+"""The class of all classes of cells.
+
+It counts changes to them, so that engines can drop what they derived from them.
+"""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from types import MethodType
 from typing import Any, TypeVar
 
 from seqnets.cells.checks import check_built
@@ -17,7 +22,7 @@ _Cell = TypeVar("_Cell")
 
 
 class CellType(ABCMeta):
-    """The class of all classes of cells: checks new cells, and counts changes to attributes.
+    """Checks new cells, counts changes to attributes, and lets initialisers follow draws.
 
     Attributes:
         changes: Attributes set or deleted so far, over all classes of cells.
@@ -34,11 +39,11 @@ class CellType(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """That of ``__init__``, as of every class: ``help`` would show that of ``__call__``."""
-        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        _, *parameters = signature.parameters.values()
-        return signature.replace(parameters=parameters)
+        return inspect.signature(MethodType(cls.__init__, cls))  # type: ignore[misc]
 
     def __setattr__(cls, name: str, value: Any) -> None:
+        if name == "reset_parameters" and callable(value):
+            value = then_initialized(value)
         super().__setattr__(name, value)
         if not _is_internal(name):
             CellType.changes += 1
@@ -50,6 +55,27 @@ class CellType(ABCMeta):
     def declare(cls, name: str, value: Any) -> None:
         """Set an attribute of a class under construction; not counted as a change."""
         super().__setattr__(name, value)
+
+
+def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
+    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered."""
+    if hasattr(reset, "then_initializes"):
+        return reset
+
+    @wraps(reset)
+    def reset_parameters(self: Any, *args: Any, **kwargs: Any) -> Any:
+        initializers = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
+        try:
+            result = reset(self, *args, **kwargs)
+            for initializer in initializers:
+                initializer(self)
+        finally:
+            if initializers:
+                self.__dict__["_initial"] = (*initializers, *self.__dict__.get("_initial", ()))
+        return result
+
+    reset_parameters.__dict__["then_initializes"] = True
+    return reset_parameters
 
 
 def class_changes() -> int:

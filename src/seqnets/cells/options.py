@@ -274,8 +274,8 @@ class ClipState(Wrapper):
 class AllStates(Wrapper):
     """Output all parts of the state at every step, side by side: an LSTM's memory, too.
 
-    It goes around all other options, which change what it outputs. Parts of more than 1024 numbers
-    together run in the plain loop.
+    It goes around all other options, which would change the state that it has output already. Parts
+    of more than 1024 numbers together run in the plain loop.
 
     State: ``(all, ...)``: the output, then the cell's state. Output: ``all``, as wide as the parts
     together.
@@ -288,10 +288,11 @@ class AllStates(Wrapper):
         >>> h, c = y.chunk(2, -1)  # (B, T, 64) each
     """
 
+    outermost = True
+
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
         self.states = ("all", *cell.states)
-        self.clocks = ("all", *cell.clocks)  # which options around it leave as they are
         self.output_only = True
 
     @property

@@ -25,14 +25,22 @@ class Wrapper(Cell):
     Attributes:
         cell: The cell inside.
         projects_within: Whether the inner cell's projection runs inside the step.
+        outermost: Whether it belongs around options that change the state or read the output.
     """
 
     cell: Cell
     projects_within: ClassVar[bool] = False
+    outermost: ClassVar[bool] = False
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
         check_is_cell(self._name, cell)
+        if isinstance(cell, Wrapper) and cell.outermost and not self.outermost:
+            inside, outside = self._name, cell._name
+            raise ConfigError(
+                f"{inside}: got {outside} inside, expected it outside: {outside}({inside}(cell)).\n"
+                f"  {outside} outputs what the options inside it make of the state."
+            )
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.states, self.clocks = cell.states, cell.clocks

@@ -73,6 +73,8 @@ def watch(
 class _Watcher(Wrapper):
     """A cell that keeps the state after each of its steps, and the results of its functions."""
 
+    outermost = True
+
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
         self.steps: list[tuple[State, dict[str, list[Tensor]]]] = []
