@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_module_every_configuration_and_the_type_marker(wh
     expected = {
         str(path.relative_to(ROOT / "src"))
         for path in (ROOT / "src" / "seqnets").rglob("*")
-        if path.suffix in (".py", ".h", ".json") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".h", ".json") or path.name == "py.typed"
     } | {
         str("seqnets" / path.relative_to(ROOT))
         for path in (ROOT / "configs").rglob("*")

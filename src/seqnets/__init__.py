@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Video,
     )
     from seqnets.layers.torch_like import TorchLike, TorchLikeCell
+    from seqnets.layers.torch_made import *  # noqa: F403
     from seqnets.layers.torch_modules import (
         GRU,
         LSTM,
@@ -96,7 +97,7 @@ _HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")
 _HOMES |= dict.fromkeys(("TorchLike", "TorchLikeCell"), "layers.torch_like")
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name in _PARTS:
         return import_module(f"seqnets.{name}")
     if name.startswith("_") or (not name[0].isupper() and name not in __all__):
@@ -108,6 +109,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'seqnets' has no attribute {name!r}") from None
     globals()[name] = value  # from now on without this function
     return value
+
+
+if not TYPE_CHECKING:  # to type checkers, every name exists in a module with this function
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

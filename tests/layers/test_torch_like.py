@@ -1,6 +1,7 @@
 """Every cell has a module with torch.nn's interface."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 import seqnets
 from seqnets import TorchLike, TorchLikeCell
 from seqnets.errors import ConfigError
+from seqnets.layers import torch_modules
 from tests.cells.final import FINAL_CELLS, PROJECTING, sized, width
 
 pytestmark = pytest.mark.usefixtures("plain_loop")
@@ -230,6 +232,20 @@ def test_every_module_is_listed():
 
     assert {*modules, *(f"{name}Cell" for name in modules)} <= {*listed}
     assert not [name for name in listed if not hasattr(seqnets, name)]
+
+
+def test_type_checkers_read_of_every_module_that_is_made_on_demand():
+    modules = [module_of(cell, base) for cell in WITH_MODULE for base in (TorchLike, TorchLikeCell)]
+    types = [{1: "Tensor", 2: "Pair"}.get(len(m.cell_class.states), "State") for m in modules]
+    expected = {
+        f"class {module.__name__}({module.__base__.__name__}[{hidden}]): ..."
+        for module, hidden in zip(modules, types, strict=True)
+        if not module.starts_as_torch
+    }
+
+    stub = Path(torch_modules.__file__).with_name("torch_made.pyi").read_text()
+
+    assert {line for line in stub.splitlines() if line.startswith("class")} == expected
 
 
 @pytest.mark.parametrize("module", [seqnets.LSTM, seqnets.MGU, Scaled])

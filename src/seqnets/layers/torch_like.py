@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-from typing_extensions import Self
+from typing_extensions import Self, TypeVar
 
 from seqnets import cells
 from seqnets.cells import GatedCell
@@ -27,13 +27,20 @@ from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.layers.torch_base import Device, TorchBase, leaf_call
 from seqnets.typing import State
 
+Hidden = TypeVar("Hidden", default=Any)
+"""How a module takes and returns its state: a tensor, or a tuple of as many as it has parts."""
 
-class TorchLike(TorchBase):
+Given = TypeVar("Given", Tensor, PackedSequence)
+"""Sequences: those that are returned are of the kind of those that are given."""
+
+
+class TorchLike(TorchBase, Generic[Hidden]):
     """A cell with the interface of ``torch.nn.LSTM``: deep, bidirectional, padded or packed.
 
     Name the cell in the class statement: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as
     in torch.nn: time comes first unless ``batch_first``, states are stacked over layers and
-    directions, and the state is a tensor for cells with one state, a tuple for others.
+    directions, and the state is a tensor for cells with one state, a tuple for others. Type
+    checkers are told by ``TorchLike[Tensor]`` or ``TorchLike[tuple[Tensor, Tensor]]``.
 
     Args:
         input_size: Features of the input, I.
@@ -128,7 +135,12 @@ class TorchLike(TorchBase):
         else:
             native.flatten_parameters(cells, directions)
 
-    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+
+        def __call__(self, input: Given, hx: Hidden | None = None) -> tuple[Given, Hidden]:
+            """As :meth:`forward`."""
+
+    def forward(self, input: Given, hx: Hidden | None = None) -> tuple[Given, Hidden]:
         """Run over sequences.
 
         Args:
@@ -362,7 +374,7 @@ class TorchLike(TorchBase):
         return state[0] if len(state) == 1 else state
 
 
-class TorchLikeCell(TorchBase):
+class TorchLikeCell(TorchBase, Generic[Hidden]):
     """A cell with the interface of ``torch.nn.LSTMCell``: one step, batched or not.
 
     Name the cell in the class statement:
@@ -399,7 +411,12 @@ class TorchLikeCell(TorchBase):
         self._equation = [self._declare(make, "", device, dtype)]  # in a list: not a submodule
         self.reset_parameters()
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
+            """As :meth:`forward`."""
+
+    def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
         """Take one step.
 
         Args:
@@ -422,7 +439,7 @@ class TorchLikeCell(TorchBase):
         cell.check_parameters()
         unbatched = input.dim() == 1
         single = len(cell.states) == 1
-        state = (hx,) if single and hx is not None else hx
+        state: Any = (hx,) if single and hx is not None else hx
         if unbatched:
             input = input.unsqueeze(0)
             if isinstance(state, tuple | list):

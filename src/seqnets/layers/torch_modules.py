@@ -1,14 +1,16 @@
 """Modules with torch.nn's interfaces, for the cells that torch.nn has and for all others by name.
 
 ``LSTM`` is ``torch.nn.LSTM`` over :class:`seqnets.cells.LSTMCell`, and ``LSTMCell`` one step of it.
-The classes below are written out; any other is made when its name is first looked up.
+The classes below are written out; any other is made when its name is first looked up. Type checkers
+read of those in ``torch_made.pyi``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from seqnets import cells
 from seqnets.cells import GatedCell
@@ -16,8 +18,13 @@ from seqnets.cells.computed import ComputedCell
 from seqnets.layers.torch_base import Device
 from seqnets.layers.torch_like import TorchLike, TorchLikeCell
 
+if TYPE_CHECKING:
+    from seqnets.layers.torch_made import *  # noqa: F403
 
-class RNN(TorchLike, cell=cells.RNNCell):
+Pair = tuple[Tensor, Tensor]
+
+
+class RNN(TorchLike[Tensor], cell=cells.RNNCell):
     """Elman network: as ``torch.nn.RNN``.
 
     Args:
@@ -25,8 +32,13 @@ class RNN(TorchLike, cell=cells.RNNCell):
         hidden_size: Units of each layer, H.
         num_layers: Layers, L.
         nonlinearity: "tanh" or "relu".
-        args: bias, batch_first, dropout, bidirectional: torch.nn's further arguments, in its order.
-        kwargs: The same by name, device and dtype; see :class:`TorchLike`.
+        bias: Whether the affine maps have biases.
+        batch_first: Whether tensors are (B, T, I) instead of (T, B, I).
+        dropout: Probability in [0, 1] of dropping an output between layers, in training.
+        bidirectional: Whether each layer runs in both directions (D = 2).
+        device: Where the parameters live.
+        dtype: Their floating-point type.
+        options: None more: others are refused, with the closest name that is known.
     """
 
     def __init__(
@@ -35,45 +47,58 @@ class RNN(TorchLike, cell=cells.RNNCell):
         hidden_size: int,
         num_layers: int = 1,
         nonlinearity: str = "tanh",
-        *args: Any,
-        **kwargs: Any,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
+        options |= {"device": device, "dtype": dtype, "nonlinearity": nonlinearity}
         super().__init__(
-            input_size, hidden_size, num_layers, *args, nonlinearity=nonlinearity, **kwargs
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **options,
         )
         self.nonlinearity = nonlinearity
         self.mode = f"RNN_{nonlinearity.upper()}"
 
 
-class GRU(TorchLike, cell=cells.GRUCell):
+class GRU(TorchLike[Tensor], cell=cells.GRUCell):
     """Gated recurrent unit: as ``torch.nn.GRU``."""
 
     mode = "GRU"
 
 
-class LSTM(TorchLike, cell=cells.LSTMCell):
+class LSTM(TorchLike[Pair], cell=cells.LSTMCell):
     """Long short-term memory: as ``torch.nn.LSTM``."""
 
     mode = "LSTM"
 
 
-class OriginalGRU(TorchLike, cell=cells.OriginalGRUCell):
+class OriginalGRU(TorchLike[Tensor], cell=cells.OriginalGRUCell):
     """Gated recurrent unit with the reset before the product, as ``torch.nn.GRU`` is called."""
 
 
-class PeepholeLSTM(TorchLike, cell=cells.PeepholeLSTMCell):
+class PeepholeLSTM(TorchLike[Pair], cell=cells.PeepholeLSTMCell):
     """LSTM whose gates see the memory, as ``torch.nn.LSTM`` is called."""
 
 
-class CoupledLSTM(TorchLike, cell=cells.CoupledLSTMCell):
+class CoupledLSTM(TorchLike[Pair], cell=cells.CoupledLSTMCell):
     """LSTM with one gate for input and forgetting, as ``torch.nn.LSTM`` is called."""
 
 
-class NoForgetLSTM(TorchLike, cell=cells.NoForgetLSTMCell):
+class NoForgetLSTM(TorchLike[Pair], cell=cells.NoForgetLSTMCell):
     """LSTM without a forget gate, as ``torch.nn.LSTM`` is called."""
 
 
-class RNNCell(TorchLikeCell, cell=cells.RNNCell):
+class RNNCell(TorchLikeCell[Tensor], cell=cells.RNNCell):
     """One step of an Elman network: as ``torch.nn.RNNCell``.
 
     Args:
@@ -105,27 +130,27 @@ class RNNCell(TorchLikeCell, cell=cells.RNNCell):
         return super().extra_repr() + other
 
 
-class GRUCell(TorchLikeCell, cell=cells.GRUCell):
+class GRUCell(TorchLikeCell[Tensor], cell=cells.GRUCell):
     """One step of a gated recurrent unit: as ``torch.nn.GRUCell``."""
 
 
-class LSTMCell(TorchLikeCell, cell=cells.LSTMCell):
+class LSTMCell(TorchLikeCell[Pair], cell=cells.LSTMCell):
     """One step of a long short-term memory: as ``torch.nn.LSTMCell``."""
 
 
-class OriginalGRUCell(TorchLikeCell, cell=cells.OriginalGRUCell):
+class OriginalGRUCell(TorchLikeCell[Tensor], cell=cells.OriginalGRUCell):
     """One step of the GRU with the reset before the product, called as ``torch.nn.GRUCell``."""
 
 
-class PeepholeLSTMCell(TorchLikeCell, cell=cells.PeepholeLSTMCell):
+class PeepholeLSTMCell(TorchLikeCell[Pair], cell=cells.PeepholeLSTMCell):
     """One step of an LSTM with peepholes, called as ``torch.nn.LSTMCell``."""
 
 
-class CoupledLSTMCell(TorchLikeCell, cell=cells.CoupledLSTMCell):
+class CoupledLSTMCell(TorchLikeCell[Pair], cell=cells.CoupledLSTMCell):
     """One step of an LSTM with coupled gates, called as ``torch.nn.LSTMCell``."""
 
 
-class NoForgetLSTMCell(TorchLikeCell, cell=cells.NoForgetLSTMCell):
+class NoForgetLSTMCell(TorchLikeCell[Pair], cell=cells.NoForgetLSTMCell):
     """One step of an LSTM without a forget gate, called as ``torch.nn.LSTMCell``."""
 
 
@@ -136,7 +161,7 @@ def names() -> list[str]:
     return sorted([*supported, *(name.removesuffix("Cell") for name in supported)])
 
 
-def __getattr__(name: str) -> Any:
+def _made(name: str) -> Any:
     """Make the module of a cell that has none above: ``MGU`` for ``cells.MGUCell``, say."""
     cell = getattr(cells, name if name.endswith("Cell") else f"{name}Cell", None)
     if name.startswith("_") or not _is_gated(cell):
@@ -153,6 +178,10 @@ def __getattr__(name: str) -> Any:
     module = type(name, (base,), members, cell=cell)
     globals()[name] = module  # the same class each time, so that it can be pickled
     return module
+
+
+if not TYPE_CHECKING:  # to type checkers, every name exists in a module with this function
+    __getattr__ = _made
 
 
 def _is_gated(cell: Any) -> bool:
