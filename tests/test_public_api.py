@@ -32,7 +32,7 @@ PUBLIC = {
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
         Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
-        Linear Watched watch
+        Linear Watched watch gradient_flow
     """,
     "seqnets.conversion": """
         to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx
@@ -60,8 +60,8 @@ PUBLIC = {
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
-        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping Hyperparameters ModelCard Monitor
-        MovingAverage MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
+        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters ModelCard
+        Monitor MovingAverage MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
     """,
 }
 

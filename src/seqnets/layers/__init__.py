@@ -4,6 +4,7 @@ from seqnets.layers.bidirectional import Bidirectional, Reversed
 from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
 from seqnets.layers.dropout import LockedDropout
+from seqnets.layers.gradient_flow import gradient_flow
 from seqnets.layers.hierarchical import Hierarchical
 from seqnets.layers.linear import Linear
 from seqnets.layers.output import DeepOutput
@@ -32,6 +33,7 @@ __all__ = [
     "Video",
     "Watched",
     "detach",
+    "gradient_flow",
     "map_state",
     "watch",
 ]

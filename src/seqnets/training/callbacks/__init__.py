@@ -2,6 +2,7 @@
 
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.divergence import DivergenceGuard
+from seqnets.training.callbacks.gradient_flow import GradientFlow
 from seqnets.training.callbacks.graphs import CUDAGraphs
 from seqnets.training.callbacks.hyperparameters import Hyperparameters
 from seqnets.training.callbacks.model_card import ModelCard
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoints",
     "DivergenceGuard",
     "EarlyStopping",
+    "GradientFlow",
     "Hyperparameters",
     "ModelCard",
     "Monitor",

@@ -1,0 +1,87 @@
+"""How far back in time gradients reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqnets.errors import counted
+from seqnets.insight.canvas import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SMALLEST = 1e-12
+"""The lowest norm that is drawn, as a share of the highest."""
+
+
+def reach(norms: np.ndarray) -> int:
+    """The steps until the median norm is below 1 % of that at the last one; all if it never is.
+
+    Args:
+        norms: Norms of gradients k steps before each row's last one, (B, T); NaN where none is.
+    """
+    middle = np.nanmedian(norms, 0)
+    below = np.flatnonzero(middle < 0.01 * middle[0])
+    return int(below[0]) if len(below) else len(middle)
+
+
+def per_step(norms: np.ndarray) -> float:
+    """By what the median norm is multiplied with each step back, on average (geometric mean).
+
+    Below 1, gradients vanish; above, they explode. It counts until the norm is zero; NaN if that is
+    at once.
+
+    Args:
+        norms: As for :func:`reach`.
+    """
+    middle = np.nanmedian(norms, 0)
+    zeros = np.flatnonzero(middle == 0)
+    last = (zeros[0] if len(zeros) else len(middle)) - 1
+    return float((middle[last] / middle[0]) ** (1 / last)) if last > 0 else float("nan")
+
+
+def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the norms of gradients with respect to earlier states: a line and a band per layer.
+
+    The line is the median over rows, and the band reaches from the lower to the upper quartile. A
+    norm that is zero, as beyond the reach of truncated backpropagation, ends the line.
+
+    Args:
+        layers: By name, norms of gradients k steps before each row's last one, (B, T); NaN where a
+            row has no such step.
+    """
+    figure, axis = new_figure(7.2, 4.2)
+    names = _shortened(list(layers))
+    for name, norms in zip(names, layers.values(), strict=True):
+        finite = np.minimum(norms, np.finfo(np.float32).max)
+        low, middle, high = np.nanquantile(finite, [0.25, 0.5, 0.75], 0)
+        steps, far = np.arange(len(middle)), reach(finite)
+        label = f"{name}: × {per_step(finite):.3g} a step"
+        if far < len(middle):
+            label += f", below 1 % after {counted(far, 'step')}"
+        marker = "." if len(middle) < 40 else None
+        shown = np.where(middle > 0, middle, np.nan)
+        (line,) = axis.plot(steps, shown, marker=marker, label=label)
+        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+    drawn = np.concatenate([line.get_ydata() for line in axis.lines])
+    if np.isfinite(drawn).any():
+        highest = np.nanmax(drawn)
+        axis.set_yscale("log")
+        axis.set_ylim(max(np.nanmin(drawn), _SMALLEST * highest) / 2, 2 * highest)
+    axis.set(xlabel="steps before the last one", ylabel="norm of the loss's gradient")
+    axis.grid(color="0.92", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(loc="best", frameon=False, fontsize="small")
+    return figure
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Names of modules without the parents that they share, but one: layers.0, layers.1."""
+    parents = [name.split(".")[:-1] for name in names]
+    alike = [len(set(level)) == 1 for level in zip(*parents, strict=False)]
+    shared = (*alike, False).index(False)
+    return [".".join(name.split(".")[max(0, shared - 1) :]) for name in names]

@@ -1,0 +1,90 @@
+"""How far back in time gradients reach, in TensorBoard."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from seqnets.checks import check_count
+from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
+from seqnets.layers import Recurrent, gradient_flow
+from seqnets.training.callbacks.pictures import can_draw, sample_batch, write
+from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.evaluating import evaluating
+from seqnets.training.objectives import LanguageModelling, Polyphony, Tagging
+from seqnets.typing import IGNORE, Batch
+
+_SCORES_STEPS = (LanguageModelling, Polyphony, Tagging)
+"""Objectives with a target per step."""
+
+
+class GradientFlow(Sparingly):
+    """Show after validations how strongly the loss depends on the states of earlier steps.
+
+    For each recurrent layer: the norm of the loss's gradient with respect to the state k steps
+    before the last one (:func:`seqnets.layers.gradient_flow`), as a picture, and two scalars.
+    ``gradient_flow/reach`` is the number of steps until the norm is below 1 % of that at the last
+    step. ``gradient_flow/per_step`` is what it is multiplied with at each step back, on average:
+    gradients vanish below 1 and explode above. All are medians over a sample of the validation
+    part.
+
+    Of an objective with a target per step, the loss is that of each row's last target alone, unless
+    a layer runs backwards: gradients of others would enter at each step, and hide the decay.
+
+    Args:
+        rows: Sequences of the sample that are looked at.
+        steps: Time steps, rows times length, beyond which fewer rows are looked at.
+
+    Raises:
+        ConfigError: An argument is not a positive integer.
+    """
+
+    def __init__(self, rows: int = 32, steps: int = 16384) -> None:
+        check_count(type(self).__name__, rows=rows, steps=steps)
+        self.rows, self.steps = rows, steps
+
+    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
+        """Run the sample forwards and backwards, draw and write."""
+        model, objective = pl_module.model, pl_module.objective
+        layers = [module for module in model.modules() if isinstance(module, Recurrent)]
+        if not layers:
+            return
+        with torch.inference_mode(False), evaluating(model):
+            batch = _rows_of(sample_batch(trainer, pl_module), self.rows, self.steps)
+            if isinstance(objective, _SCORES_STEPS) and not any(layer.reverse for layer in layers):
+                batch = with_last_targets(batch)
+            precision = trainer.precision_plugin
+            with precision.forward_context():
+                batch = precision.convert_input(batch)
+                flow = gradient_flow(model, lambda: objective(model, batch).loss)
+        norms = {name: of.cpu().numpy() for name, of in flow.items() if of.numel()}
+        for name, of in norms.items():
+            for figure, value in (("reach", reach(of)), ("per_step", per_step(of))):
+                if math.isfinite(value):
+                    writer.add_scalar(f"gradient_flow/{figure}/{name}", value, trainer.global_step)
+        if norms and can_draw():
+            write(writer, "gradient_flow", draw_gradient_flow(norms), trainer.global_step)
+
+
+def with_last_targets(batch: Batch) -> Batch:
+    """A batch of which only each row's last target is scored; targets are (B, T) or (B, T, K)."""
+    y = batch.y
+    scored = (y != IGNORE) if y.dim() == 2 else (y != IGNORE).flatten(2).any(-1)
+    later = scored.flip(1).cumsum(1).flip(1)  # targets from a step on
+    last = scored & (later == 1)
+    return batch._replace(y=torch.where(last.view(*last.shape, *[1] * (y.dim() - 2)), y, IGNORE))
+
+
+def _rows_of(batch: Batch, rows: int, steps: int) -> Batch:
+    """The first rows of a batch: as many as given, fewer if long, but at least one."""
+    count = max(1, min(rows, steps // max(1, batch.x.shape[1])))
+
+    def first(tensor: Tensor) -> Tensor:
+        return tensor[:count]
+
+    return batch.map(first)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
+
+HALVED = 8 * 0.5 ** np.arange(12.0)[None].repeat(3, 0)
+
+
+def test_a_norm_that_halves_at_each_step_says_so():
+    assert per_step(HALVED) == pytest.approx(0.5)
+    assert reach(HALVED) == 7  # 0.5 ** 7 is less than 1 %
+
+
+def test_gradients_that_grow_reach_all_the_way():
+    assert per_step(1 / HALVED) == pytest.approx(2)
+    assert reach(1 / HALVED) == 12
+
+
+def test_a_norm_that_becomes_zero_counts_until_then():
+    cut = HALVED * (np.arange(12) < 4)
+
+    assert per_step(cut) == pytest.approx(0.5)
+    assert reach(cut) == 4
+    assert np.isnan(per_step(0 * HALVED))
+
+
+def test_the_picture_has_a_line_for_each_layer_that_ends_where_gradients_do():
+    shorter = np.where(np.arange(12) < [[12], [8], [3]], HALVED, np.nan)
+    cut = HALVED * (np.arange(12) < 4)
+
+    figure = draw_gradient_flow({"encoder.layers.0.cell": shorter, "encoder.layers.1.cell": cut})
+
+    (axis,) = figure.axes
+    long, short = (line.get_ydata() for line in axis.lines)
+    np.testing.assert_allclose(long, HALVED[0])
+    assert np.isfinite(short).sum() == 4
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+        "layers.0.cell: × 0.5 a step, below 1 % after 7 steps",
+        "layers.1.cell: × 0.5 a step, below 1 % after 4 steps",
+    ]
+
+
+@pytest.mark.parametrize("norms", [np.zeros((2, 5)), np.full((1, 1), np.inf)])
+def test_gradients_that_are_zero_or_infinite_are_drawn(norms):
+    draw_gradient_flow({"layer": norms}).canvas.draw()

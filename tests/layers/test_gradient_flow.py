@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from seqnets.cells import GRUCell, LSTMCell
+from seqnets.errors import ConfigError
+from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated, gradient_flow
+
+B, T = 3, 7
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.randn(B, T, 4)
+
+
+def test_the_norms_are_those_of_a_loop_written_out(x):
+    cell = LSTMCell(4, 5)
+    layer = Recurrent(cell)
+    states = [cell.initial_state(B)]
+    for wx in cell.project(x).unbind(1):
+        states.append(cell.step(wx, states[-1]))
+    gradients = torch.autograd.grad(
+        states[-1][0].square().sum(), [part for state in states[1:] for part in state]
+    )
+    pairs = zip(gradients[::2], gradients[1::2], strict=True)
+    expected = torch.stack([torch.cat(pair, 1).norm(dim=1) for pair in pairs], 1)
+
+    found = gradient_flow(layer, lambda: layer(x)[0][:, -1].square().sum())
+
+    torch.testing.assert_close(found[""], expected.flip(1))
+
+
+def test_each_row_counts_from_its_own_last_step(x):
+    layer, lengths = Recurrent(GRUCell(4, 5)), torch.tensor([7, 3, 0])
+    last = (lengths - 1).clamp(min=0)
+
+    (found,) = gradient_flow(
+        layer, lambda: layer(x, None, lengths)[0][torch.arange(B), last].sum()
+    ).values()
+    (alone,) = gradient_flow(layer, lambda: layer(x[1:2, :3])[0][:, -1].sum()).values()
+
+    assert found.isfinite().sum(1).tolist() == [7, 3, 0]
+    torch.testing.assert_close(found[1, :3], alone[0])
+
+
+def test_a_backward_layer_ends_with_the_first_step(x):
+    both = Bidirectional(GRUCell(4, 5))
+
+    found = gradient_flow(both, lambda: both(x)[0][:, 0, 5:].sum())
+
+    assert (found["backward_layer"] > 0).all()
+    assert not found["forward_layer"].any()
+
+
+def test_nothing_flows_past_the_window_of_truncated_backpropagation(x):
+    net = Truncated(DeepRNN(GRUCell, 4, 5, num_layers=2), 3)
+
+    found = gradient_flow(net, lambda: net(x)[0][:, -1].sum())
+
+    assert list(found) == ["layer.layers.0", "layer.layers.1"]
+    for norms in found.values():
+        assert (norms[:, :1] > 0).all()  # steps 0..2, 3..5 and 6 are windows
+        assert not norms[:, 1:].any()
+
+
+def test_nothing_of_the_model_changes(x):
+    net = DeepRNN(GRUCell, 4, 5, num_layers=2)
+    before = net(x)[0]
+
+    gradient_flow(net, lambda: net(x)[0].sum())
+
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert torch.equal(net(x)[0], before)
+    assert all("forward" not in vars(module) for module in net.modules())
+
+
+def test_a_model_without_recurrent_layers_is_refused(x):
+    model = nn.Linear(4, 5)
+
+    with pytest.raises(ConfigError, match="ran no recurrent layer of Linear"):
+        gradient_flow(model, lambda: model(x).sum())
