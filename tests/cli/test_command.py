@@ -240,6 +240,20 @@ def test_a_folder_of_configurations_may_have_a_space_in_its_name(seqnets, tmp_pa
     assert "seed: 1234567" in done.out
 
 
+@pytest.mark.parametrize("flag", ["--config-dir=conf", "--config-dir conf"])
+def test_keys_may_follow_the_folder_of_configurations_as_well_as_precede_it(
+    flag, seqnets, tmp_path
+):
+    option = tmp_path / "conf" / "experiment" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("# @package _global_\nseed: 1234567\n")
+
+    done = seqnets("train", "experiment=mine", *flag.split(), "--cfg", "job", "output=there")
+
+    assert "seed: 1234567" in done.out, done.err
+    assert "output: there" in done.out
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["list"], ["train", "--cfg", "job"], ["generate", "-h"]])
 def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):

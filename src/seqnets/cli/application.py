@@ -22,6 +22,7 @@ from seqnets.cli.arguments import (
     MULTIRUN,
     config_flags,
     config_folders,
+    overrides_first,
     parsed,
     quoted,
     swept_values,
@@ -97,9 +98,8 @@ class _Application:
         try:
             with _environment(_FULL_ERROR, "1"):  # otherwise Hydra would print errors and exit
                 check_arguments(self.verb, self.arguments)
-                # argparse accepts no flag between overrides
-                self.arguments.sort(key=MULTIRUN.__contains__)
-                self.base, self.arguments = _with_base(self.verb, self.arguments)
+                arguments = overrides_first(self.arguments)
+                self.base, self.arguments = _with_base(self.verb, arguments)
                 sys.argv = [f"{os.path.basename(self._program)} {self.verb}", *self.arguments]
                 hydra.main(str(configs()), self.base, version_base="1.3")(self._run_job)()
         except _JobEnded as over:

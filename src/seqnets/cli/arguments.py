@@ -15,6 +15,12 @@ from seqnets.cli.names import override
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""
 
+_VALUED = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
+)
+"""Hydra's flags that take the next argument as their value."""
+
 _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
 
@@ -69,6 +75,18 @@ def swept_values(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str
     fixed = {argument.partition("=")[0] for argument in arguments} - several
     pairs = (override.partition("=")[::2] for override in overrides)
     return {key: value for key, value in pairs if key not in fixed}
+
+
+def overrides_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with flags and their values last: argparse accepts none between overrides."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    before = ""
+    for argument in arguments:
+        is_flag = argument.startswith("-") or before in _VALUED
+        (flags if is_flag else overrides).append(argument)
+        before = "" if before in _VALUED else argument
+    return [*overrides, *flags]
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
