@@ -2,7 +2,6 @@
 
 from seqnets import cells
 from seqnets.cells.convolutional import ConvolutionalCell
-from tests.slow import mostly_slow
 
 ABSTRACT = (cells.Cell, cells.GatedCell, cells.MemoryCell)
 
@@ -17,27 +16,6 @@ FINAL_CELLS = [
 
 TRACED_CELLS = [cell for cell in FINAL_CELLS if not issubclass(cell, ConvolutionalCell)]
 """Cells whose step the engine can trace: all but convolutions."""
-
-LIKE_OTHERS = (
-    cells.ATRCell,
-    cells.BRCCell,
-    cells.CFNCell,
-    cells.LEMCell,
-    cells.LipschitzRNNCell,
-    cells.MinimalRNNCell,
-    cells.NASCell,
-    cells.NBRCCell,
-    cells.RANCell,
-    cells.STARCell,
-    cells.TGRUCell,
-    cells.TLSTMCell,
-    cells.TRNNCell,
-    cells.UnICORNNCell,
-)
-"""Cells whose step holds nothing that the loops do not meet in another cell's."""
-
-COMPILED_CELLS = mostly_slow(TRACED_CELLS, [c for c in TRACED_CELLS if c not in LIKE_OTHERS])
-"""Every traced cell, for tests that compile its loops: seconds each."""
 
 ONE_OF_EACH_KIND = (
     cells.ClockworkRNNCell,  # units that rest, and know the time

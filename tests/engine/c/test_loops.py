@@ -27,7 +27,7 @@ from seqnets.engine.request import make_request
 from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
-from tests.cells.final import COMPILED_CELLS, TRACED_CELLS, sized
+from tests.cells.final import TRACED_CELLS, sized
 from tests.engine.user_cells import (
     USER_CELLS,
     AttentiveCell,
@@ -57,7 +57,7 @@ SPLITS = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3)]
 
 
 @pytest.mark.parametrize("hidden_size", mostly_slow([1, 17], quick=[17]))
-@pytest.mark.parametrize("cell_cls", COMPILED_CELLS)
+@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
 def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, hidden_size):
     assert check_backend(sized(cell_cls, 3, hidden_size), "c", steps=(1, 17)) == {}
 

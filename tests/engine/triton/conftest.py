@@ -14,6 +14,31 @@ def interpreter():
         pytest.skip("on a GPU, scripts/gpu_checks.py checks the kernels")
 
 
+@pytest.fixture(autouse=True)
+def _replaced_once_a_launch(monkeypatch):
+    """The interpreter replaces Triton's language at a launch, and again at every call inside it."""
+    if not access.interpreted():
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    replace, replaced = interpreter._patch_lang, set()
+
+    def replace_once(fn):
+        seen = [value for value in fn.__globals__.values() if value is tl or value is tl.core]
+        parts = {part.__name__ for part in seen}
+        if parts <= replaced:
+            return None
+        scope = replace(fn)
+        if not replaced:
+            restore = scope.restore
+            scope.restore = lambda: (replaced.clear(), restore())
+        replaced.update(parts)
+        return scope
+
+    monkeypatch.setattr(interpreter, "_patch_lang", replace_once)
+
+
 @pytest.fixture
 def using(monkeypatch):
     """Let the backend use loops of one's own."""

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,22 @@ from seqnets.engine.triton import access
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
 from seqnets.testing.backend import VARIANTS
-from tests.cells.final import COMPILED_CELLS, TRACED_CELLS, sized
-from tests.engine.user_cells import USER_CELLS
+from tests.cells.final import ONE_OF_EACH_KIND, TRACED_CELLS, sized
+from tests.engine.user_cells import (
+    USER_CELLS,
+    AttentiveCell,
+    CrossedStatesCell,
+    HeadsCell,
+    NormedCell,
+    SelectiveCell,
+)
 from tests.slow import mostly_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy's
 
 MODES = ["rows", "step", "grid"]
+USERS_KINDS = (AttentiveCell, CrossedStatesCell, HeadsCell, NormedCell, SelectiveCell)
+KINDS = (*ONE_OF_EACH_KIND, *USERS_KINDS)
 ALL_AT_ONCE = [v for v in VARIANTS if v.resets and v.ragged and v.reverse]
 FLOAT32 = (torch.float32,)
 
@@ -63,8 +73,14 @@ def loops(mode, **cut):
     return made
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("cell_cls", COMPILED_CELLS)
+def in_modes(cells, *always):
+    """Cells and modes: quickly every cell in some modes, and one cell of each kind in the others."""
+    grid = [*product(cells, MODES)]
+    quick = [(cell, mode) for cell, mode in grid if mode in always or cell in KINDS]
+    return mostly_slow(grid, quick)
+
+
+@pytest.mark.parametrize(("cell_cls", "mode"), in_modes(TRACED_CELLS, "rows", "step"))
 def test_every_cell_agrees_with_the_reference(cell_cls, mode, using):
     using(loops(mode))
 
@@ -98,8 +114,7 @@ def test_no_state_before_is_zeros(mode, cut_short, using):
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("mode", mostly_slow(MODES, quick=["rows", "grid"]))
-@pytest.mark.parametrize("cell_cls", USER_CELLS)
+@pytest.mark.parametrize(("cell_cls", "mode"), in_modes(USER_CELLS, "rows"))
 def test_a_users_cell_agrees_with_the_reference_with_no_other_edit(cell_cls, mode, using):
     using(loops(mode))
 
