@@ -74,7 +74,7 @@ def loops(mode, **cut):
 
 
 def in_modes(cells, *always):
-    """Cells and modes: quickly every cell in some modes, and one cell of each kind in the others."""
+    """Cells and modes: quickly every cell in some modes, one of each kind in the others."""
     grid = [*product(cells, MODES)]
     quick = [(cell, mode) for cell, mode in grid if mode in always or cell in KINDS]
     return mostly_slow(grid, quick)
