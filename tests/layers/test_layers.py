@@ -518,6 +518,60 @@ def test_a_cell_class_instead_of_a_cell_is_refused(layer, given):
         layer(given)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: Recurrent(GRUCell, I, H), r"Make the cell first: Recurrent\(GRUCell\(4, 5\)\)"),
+        (
+            lambda: Recurrent(GRUCell, input_size=I, hidden_size=H),
+            r"cell first: Recurrent\(GRUCell\(input_size=4, hidden_size=5\)\)",
+        ),
+        (lambda: Bidirectional(GRUCell, I, H), r"cell first: Bidirectional\(GRUCell\(4, 5\)\)"),
+        (lambda: Zoneout(GRUCell, I, H), r"Make the cell first: Zoneout\(GRUCell\(4, 5\)\)"),
+        (lambda: Recurrent(GRUCell(I, H), bidirectional=True), "DeepRNN takes num_layers, bidir"),
+        (
+            lambda: DeepRNN(GRUCell, I, H, layers=2),
+            "keyword argument 'layers', expected num_layers",
+        ),
+        (lambda: GRUCell(I, H, batch_first=True), r"GRUCell: unexpected .*\n.*\(B, T, I\)"),
+        (
+            lambda: GRUCell(I),
+            r"GRUCell: missing .* expected GRUCell\(input_size, hidden_size, bias",
+        ),
+        (lambda: LSTMCell(I, H, 3), r"LSTMCell: too many .* expected LSTMCell\(input_size, hidden"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_told_what_fits(call, told):
+    with pytest.raises(TypeError, match=told):
+        call()
+
+
+def test_a_mistake_inside_a_constructor_is_not_taken_for_a_call_that_does_not_fit():
+    class Flawed(GRUCell):
+        def __init__(self, input_size, hidden_size):
+            super().__init__(input_size, hidden_size)
+            self.scale = hidden_size["scale"]
+
+    with pytest.raises(TypeError, match="not subscriptable"):
+        Flawed(I, H)
+
+
+@pytest.mark.parametrize("options", [Zoneout, ["zoneout"], [Zoneout(GRUCell(I, H))]])
+def test_options_that_take_no_cell_are_refused(options):
+    with pytest.raises(ConfigError, match=r"optioned: options has .*[\s\S]*\[LayerNorm, partial"):
+        optioned(I, H, cell=GRUCell, options=options)
+
+
+def test_lengths_in_the_place_of_a_state_are_told_their_name():
+    with pytest.raises(ShapeError, match=r"state is Tensor.*\n.*by name: lengths=lengths"):
+        Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), LENGTHS)
+
+
+def test_a_sequence_without_a_batch_is_told_how_to_become_one():
+    with pytest.raises(ShapeError, match=r"shape \(6, 4\), expected[\s\S]*x.unsqueeze\(0\)"):
+        Recurrent(GRUCell(I, H))(torch.zeros(T, I))
+
+
 WRAPPING = {
     "Reversed": Reversed,
     "Truncated": partial(Truncated, steps=4),
@@ -532,6 +586,8 @@ WRAPPING = {
 def test_a_cell_instead_of_a_layer_is_refused(name):
     with pytest.raises(ConfigError, match=rf"{name}: \w+ is GRUCell[\s\S]*Recurrent\(cell\)"):
         WRAPPING[name](GRUCell(I, I))
+    with pytest.raises(ConfigError, match=rf"{name}: \w+ is the class GRUCell"):
+        WRAPPING[name](GRUCell)
 
 
 @pytest.mark.parametrize("name", sorted(WRAPPING.keys() - {"Stream"}))

@@ -291,6 +291,18 @@ def test_a_reparametrised_weight_is_used_and_trained():
     assert ours.parametrizations.weight_hh_l0.original0.grad.abs().sum() > 0
 
 
+def test_a_module_moves_while_another_tensor_is_to_take_a_parameters_place():
+    theirs, ours = pair("LSTM")
+    for module in (theirs, ours):
+        weight = module.weight_hh_l0
+        del module.weight_hh_l0
+        module.float()
+        module.weight_hh_l0 = weight.detach().float() / 2
+    x = torch.randn(T, B, I)
+
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+
+
 def test_functional_call_replaces_the_parameters():
     theirs, ours = pair("LSTM")
     other = {name: torch.randn_like(p) for name, p in theirs.named_parameters()}

@@ -278,6 +278,8 @@ class Cell(nn.Module, metaclass=CellType):
                 f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
+                + "\n  x.unsqueeze(0) is a batch of one."
+                * (x.dim() == len(legend) - 1)
             )
         self._check_kind("input", x, self._like, "the parameters have")
 
@@ -302,6 +304,8 @@ class Cell(nn.Module, metaclass=CellType):
             raise ShapeError(
                 f"{self._name}: state is {type(state).__name__}, expected a tuple of "
                 f"{len(self.states)}: ({', '.join(self.states)}{',' * (len(self.states) == 1)})."
+                + "\n  Lengths are given by name: lengths=lengths."
+                * _counts(state)
             )
         if len(state) != len(self.states):
             raise ShapeError(
@@ -447,6 +451,11 @@ class Cell(nn.Module, metaclass=CellType):
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
+
+
+def _counts(given: Any) -> bool:
+    """Whether something is a tensor of integers."""
+    return isinstance(given, Tensor) and not (given.is_floating_point() or given.is_complex())
 
 
 def autocasts(x: Tensor) -> bool:

@@ -12,7 +12,7 @@ from functools import lru_cache, wraps
 from types import MethodType
 from typing import Any, TypeVar
 
-from seqnets.cells.checks import check_built
+from seqnets.cells.checks import check_built, check_call
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 """Top-level packages whose classes are assumed not to change."""
@@ -32,7 +32,11 @@ class CellType(ABCMeta):
 
     def __call__(cls: type[_Cell], *args: Any, **kwargs: Any) -> _Cell:
         """Make a cell, and check that its base was built."""
-        made: _Cell = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        try:
+            made: _Cell = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        except TypeError:
+            check_call(cls, args, kwargs)
+            raise
         check_built(made)
         return made
 

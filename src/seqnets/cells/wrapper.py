@@ -132,10 +132,21 @@ def optioned(
         >>> net = DeepRNN(partial(optioned, cell=LSTMCell, options=options), 8, 64, num_layers=2)
     """
     check_makes_cells("optioned", cell, "input_size", "hidden_size", *arguments)
+    listed: Any = list(options.values()) if isinstance(options, Mapping) else options
+    wrong = [options] if callable(options) else [o for o in listed if not _is_option(o)]
+    if wrong:
+        raise ConfigError(
+            f"optioned: options has {wrong[0]!r}, expected a list of what takes a cell: classes of "
+            f"options, or partials of them.\n  For example, [LayerNorm, partial(Zoneout, p=0.1)]."
+        )
     made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
-    for option in options.values() if isinstance(options, Mapping) else options:
+    for option in listed:
         made = option(made)
     return made
+
+
+def _is_option(given: Any) -> bool:
+    return callable(given) and not isinstance(given, Cell)
 
 
 def gated(owner: str, cell: Cell) -> GatedCell:

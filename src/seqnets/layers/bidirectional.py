@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import explained
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError, ShapeError, counted
@@ -34,6 +35,7 @@ class Reversed(nn.Module):
 
     reverse = True
 
+    @explained
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         check_is_layer("Reversed", layer)
@@ -119,6 +121,7 @@ class Bidirectional(nn.Module):
     forward_layer: Any
     backward_layer: Any
 
+    @explained
     def __init__(
         self,
         cell: nn.Module,

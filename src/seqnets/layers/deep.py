@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell, check_makes_cells
+from seqnets.cells.checks import check_is_cell, check_makes_cells, explained
 from seqnets.checks import check_choice, check_count, check_flags, check_probability
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import Bidirectional
@@ -59,6 +59,7 @@ class DeepRNN(nn.Module):
         >>> y, state = net(torch.randn(4, 100, 8))  # y: (4, 100, 64)
     """
 
+    @explained
     def __init__(
         self,
         cell: CellFactory | Sequence[CellFactory],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell
+from seqnets.cells.checks import check_is_cell, explained
 from seqnets.checks import check_flags
 from seqnets.engine import native
 from seqnets.engine.request import checked_resets, state_before
@@ -35,6 +35,7 @@ class Recurrent(nn.Module):
         >>> y, (h, c) = layer(torch.randn(4, 100, 8))  # y: (4, 100, 16)
     """
 
+    @explained
     def __init__(
         self, cell: Cell, *, reverse: bool = False, backend: str = "auto", memory: str = "full"
     ) -> None:

@@ -161,7 +161,7 @@ _STREAMED = (Recurrent, DeepRNN, TorchLike)
 
 def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
     """The cells of a layer, and the skip connection of each, or None."""
-    for part in layer.modules():
+    for part in layer.modules() if isinstance(layer, nn.Module) else ():
         own = next((kind for kind in _STREAMED if isinstance(part, kind)), None)
         if own is not None and type(part).forward is not own.forward:
             raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn
@@ -12,7 +11,7 @@ from torch import nn
 
 from seqnets import initializers
 from seqnets.cells import GatedCell
-from seqnets.cells.checks import not_scriptable
+from seqnets.cells.checks import check_keywords, not_scriptable, parameters_of
 from seqnets.errors import ConfigError
 
 Device = torch.device | str | None
@@ -61,14 +60,8 @@ class TorchBase(nn.Module):
 
     def _check_names(self, options: Iterable[str]) -> None:
         """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
-        known = {*_parameters_of(type(self)), *_parameters_of(self.cell_class)}
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
-                raise TypeError(
-                    f"{self._name}: unexpected keyword argument {name!r}, expected "
-                    f"{', '.join(near)}."
-                )
+        known = {*parameters_of(type(self)), *parameters_of(self.cell_class)}
+        check_keywords(self._name, known, options)
 
     def reset_parameters(self) -> None:
         """Draw all parameters uniformly in [-1/sqrt(H), 1/sqrt(H)], as torch.nn does.
@@ -114,7 +107,7 @@ class TorchBase(nn.Module):
         """The cell with this module's parameters; cached until one of them is replaced."""
         compiling = torch.compiler.is_compiling()
         bound = None if compiling else self._bound_cells.get(suffix)
-        if bound is None or not self._owns_parameters_of(bound, suffix):
+        if bound is None or not self._ownsparameters_of(bound, suffix):
             own = (*equation._parameters.items(), *equation._buffers.items())
             names = [name for name, tensor in own if tensor is not None]
             bound = equation.bind({name: getattr(self, name + suffix) for name in names})
@@ -123,7 +116,7 @@ class TorchBase(nn.Module):
         bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
         return bound
 
-    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
+    def _ownsparameters_of(self, bound: GatedCell, suffix: str) -> bool:
         """Whether all parameters of a bound cell are still this module's."""
         own = self._parameters
         for name, parameter in bound._parameters.items():  # at every call: all() takes longer
@@ -148,18 +141,6 @@ def leaf_call(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Pro
     return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
 
 
-def _parameters_of(cls: type) -> set[str]:
-    """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            taken = inspect.getfullargspec(base.__init__)  # type: ignore[misc]
-            names |= {*taken.args[1:], *taken.kwonlyargs}
-            if taken.varkw is None:
-                break
-    return names
-
-
 def _docstring_with_arguments(cls: type[TorchBase]) -> str:
     """The class's docstring, completed by its base's arguments unless it has its own."""
     cell = cls.cell_class
@@ -168,5 +149,5 @@ def _docstring_with_arguments(cls: type[TorchBase]) -> str:
     _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
     if "Args:" in own or not found:
         return own
-    beyond = ", ".join(sorted(_parameters_of(cell) - _parameters_of(cls))) or "nothing"
+    beyond = ", ".join(sorted(parameters_of(cell) - parameters_of(cls))) or "nothing"
     return f"{own}{found}{arguments.replace(_OPTIONS_DOC, f'{_OPTIONS_DOC}: {beyond}')}"

@@ -128,7 +128,10 @@ class TorchLike(TorchBase, Generic[Hidden]):
         Only on a GPU in float16; elsewhere this does nothing. Moving the module does it too,
         copying does not.
         """
-        cells, directions = self.bound_cells(), 1 + self.bidirectional
+        try:
+            cells, directions = self.bound_cells(), 1 + self.bidirectional
+        except AttributeError:  # a parameter was deleted, and has no successor yet
+            return
         if self.dropout:  # layers run one by one then
             for cell in cells:
                 native.flatten_parameters([cell])
