@@ -432,6 +432,36 @@ def test_packed_rows_in_place_of_a_tensor_are_told_how_to_unpack_them():
         Recurrent(GRUCell(I, H))(packed)
 
 
+class LastStep(nn.Module):
+    """A model around a layer, as fx traces it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, lengths=None, resets=None):
+        y, state = self.layer(x, None, lengths, resets)
+        return y[:, -1], state
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Recurrent(GRUCell(I, H), backend="reference"),
+        Bidirectional(GRUCell(I, H), backend="reference"),
+        DeepRNN(LSTMCell, I, H, 2, backend="reference"),
+    ],
+)
+def test_fx_records_a_layer_as_one_call(layer):
+    model, x = LastStep(layer), torch.randn(B, T, I)
+
+    traced = torch.fx.symbolic_trace(model)
+
+    assert [n.target for n in traced.graph.nodes if n.op == "call_module"] == ["layer"]
+    for lengths in (None, LENGTHS):
+        torch.testing.assert_close(traced(x, lengths), model(x, lengths))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("module", [Recurrent(GRUCell(I, H)), seqnets.GRU(I, H)])
 def test_a_model_that_is_scripted_is_told_what_to_do_in_its_place(module):

@@ -17,6 +17,7 @@ from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, chec
 from seqnets.layers.cuda_streams import run_concurrently
 from seqnets.layers.lengths import checked_lengths, resets_for_reverse, reverse_time
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.torch_base import leaf_call
 
 _MERGES = ("concat", "sum", "mean", "none")
 
@@ -179,6 +180,8 @@ class Bidirectional(nn.Module):
             resets: Where a new sequence begins inside a row, (B, T) boolean. Neither direction
                 carries anything across.
         """
+        if isinstance(x, torch.fx.Proxy):
+            return leaf_call(self, x, state, lengths, resets)
         forward_start, backward_start = _pair(state)
         backward_resets = resets_for_reverse(resets, lengths)
         (forward_y, forward_state), (backward_y, backward_state) = run_concurrently(

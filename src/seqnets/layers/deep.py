@@ -19,6 +19,7 @@ from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_for_reverse
 from seqnets.layers.linear import Linear
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.torch_base import leaf_call
 
 
 class CellFactory(Protocol):
@@ -131,6 +132,8 @@ class DeepRNN(nn.Module):
             resets: Where a new sequence begins inside a row, (B, T) boolean. No layer carries
                 anything across.
         """
+        if isinstance(x, torch.fx.Proxy):
+            return leaf_call(self, x, state, lengths, resets)
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):

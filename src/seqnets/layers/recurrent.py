@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -15,6 +16,7 @@ from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
 from seqnets.layers.checks import cannot_step, check_run_options
 from seqnets.layers.state import restarted
+from seqnets.layers.torch_base import leaf_call
 from seqnets.typing import State
 
 
@@ -79,6 +81,8 @@ class Recurrent(nn.Module):
             lengths: Valid steps of each row, (B,); all T if omitted.
             resets: Steps before which the state is reset, (B, T) boolean.
         """
+        if isinstance(x, torch.fx.Proxy):
+            return leaf_call(self, x, state, lengths, resets)
         return unroll(
             self.cell,
             x,

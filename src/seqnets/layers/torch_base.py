@@ -135,10 +135,10 @@ class TorchBase(nn.Module):
         return type(self).__name__
 
 
-def leaf_call(module: nn.Module, input: torch.fx.Proxy, hx: Any) -> torch.fx.Proxy:
+def leaf_call(module: nn.Module, input: torch.fx.Proxy, *further: Any) -> Any:
     """Record a call of the module as one node, as ``torch.fx`` does for torch.nn's modules."""
     tracer: Any = input.tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, *further), {})
 
 
 def _docstring_with_arguments(cls: type[TorchBase]) -> str:
