@@ -180,6 +180,57 @@ def test_what_seqnets_cannot_represent_is_refused(keras):
             from_keras(keras.Sequential([keras.Input((None, 3)), *layers]))
 
 
+def test_layers_of_a_model_that_do_not_follow_each_other_are_refused(keras):
+    L = keras.layers
+    x = keras.Input((None, 3))
+    encoded, h, c = L.LSTM(3, return_sequences=True, return_state=True)(x)
+    beside = L.Concatenate()([encoded, L.LSTM(3, return_sequences=True)(x)])
+    decoded = L.LSTM(3)(x, initial_state=[h, c])
+
+    class Swapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.second, self.first = L.LSTM(3), L.LSTM(3, return_sequences=True)
+
+        def call(self, x):
+            return self.second(self.first(x))
+
+    by_code = Swapped()
+    by_code(np.zeros((1, 2, 3), "f4"))
+    for model in (keras.Model(x, beside), keras.Model(x, decoded), by_code):
+        with pytest.raises(ConfigError, match=r"LSTM, LSTM.*that follow each other, with nothing"):
+            from_keras(model)
+
+
+def test_a_layer_without_weights_is_refused(keras):
+    with pytest.raises(ConfigError, match=r"LSTM has no weights yet[\s\S]*Call it"):
+        from_keras(keras.layers.LSTM(5))
+
+
+def test_a_model_inside_a_model_is_converted(keras):
+    L = keras.layers
+    x = keras.Input((None, 3))
+    inside = keras.Sequential([keras.Input((None, 3)), L.GRU(4, return_sequences=True), L.GRU(5)])
+    model = keras.Model(x, L.Dense(2)(inside(L.LayerNormalization()(x))))
+
+    assert difference(from_keras(model), partial(run, inside)) <= 1e-5
+
+
+def test_the_file_of_a_trained_functional_model_is_read(keras, tmp_path):
+    L = keras.layers
+    x = keras.Input((None, 3))
+    y = L.SpatialDropout1D(0.2)(L.LSTM(4, return_sequences=True)(L.BatchNormalization()(x)))
+    y = L.GlobalMaxPooling1D()(L.GRU(5, kernel_regularizer="l2", return_sequences=True)(y))
+    model = keras.Model(x, L.Dense(1)(y))
+    model.compile(optimizer="adam", loss="mse")
+    model.save(tmp_path / "net.keras")
+
+    net, found = read(tmp_path / "net.keras", "keras")
+
+    assert found <= 1e-5
+    assert [layer.output_size for layer in net.layers] == [4, 5]
+
+
 @pytest.mark.parametrize("cell", KINDS)
 def test_a_file_survives_the_round_trip(cell, keras, tmp_path):
     net = network(cell, 2, True)
@@ -218,6 +269,18 @@ def test_a_file_that_names_other_classes_is_not_loaded(keras, tmp_path):
 
     with pytest.raises(ConfigError, match=r"holds keras\.layers\.Lambda"):
         read(path, "keras")
+
+
+def test_a_file_with_a_registered_class_is_not_loaded(keras, tmp_path):
+    @keras.saving.register_keras_serializable("mine")
+    class Dense(keras.layers.Dense):
+        pass
+
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4), Dense(2)])
+    model.save(tmp_path / "net.keras")
+
+    with pytest.raises(ConfigError, match=r"holds .*Dense, expected only"):
+        read(tmp_path / "net.keras", "keras")
 
 
 def test_an_unreadable_file_is_refused(keras, tmp_path):

@@ -7,6 +7,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,9 +66,16 @@ _FUNCTIONS = {
     "gelu": "gelu",
     "identity": "linear",
 }
-_IGNORED = ("InputLayer", "Masking", "Embedding", "Dense", "Dropout")
 _RECURRENT = ("SimpleRNN", "GRU", "LSTM", "Bidirectional")
-_CONTAINERS = ("Sequential", "Functional", "DTypePolicy", "__keras_tensor__")
+_IDENTITIES = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise")  # in evaluation
+_IGNORED = (
+    *("InputLayer", "Masking", "Embedding", "Dense", "TimeDistributed", "Activation", *_IDENTITIES),
+    *("LayerNormalization", "BatchNormalization", "Conv1D", "MaxPooling1D", "AveragePooling1D"),
+    *("GlobalMaxPooling1D", "GlobalAveragePooling1D", "Flatten", "Reshape", "RepeatVector"),
+    *("Add", "Concatenate"),
+)
+_CONTAINERS = ("Sequential", "Functional", "DTypePolicy")
+_VALUES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 
 
 def to_keras(module: nn.Module) -> Any:
@@ -101,8 +109,8 @@ def from_keras(model: Any) -> DeepRNN:
     """Convert the recurrent layers of a Keras model, or one such layer, to a network.
 
     Raises:
-        ConfigError: There are no such layers, they do not follow each other, or seqnets has no
-            such cell.
+        ConfigError: There are no such layers, they do not follow each other or have no weights
+            yet, or seqnets has no such cell.
         AbsentError: Keras is not installed.
     """
     layers: Layers = [
@@ -170,10 +178,14 @@ def load(path: Path, cell: Any = None) -> Any:
             config = json.loads(archive.read("config.json"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: cannot be read as a .keras file: {error}.") from error
+    config.pop("compile_config", None)  # the loss and optimiser, which are not loaded
     for node in _classes(config):
+        if node["class_name"] == "__keras_tensor__":  # a shape, and the layer it comes from
+            continue
         module, name = str(node.get("module")), node["class_name"]
-        known = name in (*_IGNORED, *_RECURRENT, *_CONTAINERS) or module == "keras.initializers"
-        if not known or node.get("registered_name") or not module.startswith("keras"):
+        known = name in (*_IGNORED, *_RECURRENT, *_CONTAINERS) or module in _VALUES
+        own = node.get("registered_name") not in (None, name)  # somebody's own class
+        if not known or own or module.partition(".")[0] != "keras":
             raise ConfigError(
                 f"{path}: holds {module}.{name}, expected only {', '.join(_RECURRENT)} and, "
                 f"around them, {', '.join(_IGNORED)}.\n"
@@ -232,17 +244,49 @@ def _make_layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
 
 
 def _recurrent_layers(model: Any) -> list[Any]:
-    """Return a model's recurrent layers in order; a layer is returned itself."""
+    """Return the recurrent layers of a model, or of the one model inside that has some, in order.
+
+    A layer is returned itself.
+    """
     layers = getattr(model, "layers", [model])
-    names = [type(layer).__name__ for layer in layers]
-    indices = [index for index, name in enumerate(names) if name in _RECURRENT]
-    between = names[indices[0] : indices[-1] + 1] if indices else []
-    if not indices or any(name not in (*_RECURRENT, "Dropout") for name in between):
+    recurrent = [layer for layer in layers if type(layer).__name__ in _RECURRENT]
+    inside = [layer for layer in layers if _contains_recurrent(layer)]
+    if len(inside) == 1 and not recurrent:
+        return _recurrent_layers(inside[0])
+    chained = all(_producer(layer) is below for below, layer in pairwise(recurrent))
+    if inside or not recurrent or not chained:
+        names = ", ".join(type(layer).__name__ for layer in layers)
         raise ConfigError(
-            f"Keras: the layers are {', '.join(names)}, expected some of {', '.join(_RECURRENT)} "
-            f"that follow each other."
+            f"Keras: the layers are {names}, expected some of {', '.join(_RECURRENT)} that follow "
+            f"each other, with nothing but dropout between them.\n"
+            f"  Single layers can be converted one by one."
         )
-    return [layers[index] for index in indices]
+    for layer in recurrent:
+        if not layer.built:
+            raise ConfigError(
+                f"Keras: {type(layer).__name__} has no weights yet, expected a layer that was "
+                f"built.\n  Call it, or its model, on an input first."
+            )
+    return recurrent
+
+
+def _contains_recurrent(layer: Any) -> bool:
+    """Whether a layer is a model with recurrent layers."""
+    return any(
+        type(part).__name__ in _RECURRENT or _contains_recurrent(part)
+        for part in getattr(layer, "layers", ())
+    )
+
+
+def _producer(layer: Any) -> Any:
+    """Return the layer whose output a layer takes, through dropout; None if no graph tells it."""
+    try:
+        given = layer.input
+    except (AttributeError, ValueError):  # it was called by code alone, or not at all
+        return None
+    first = given[0] if isinstance(given, list) else given  # an initial state follows
+    producer = first._keras_history.operation
+    return _producer(producer) if type(producer).__name__ in _IDENTITIES else producer
 
 
 def _directions(layer: Any) -> list[Any]:
