@@ -171,13 +171,31 @@ def test_what_seqnets_cannot_represent_is_refused(keras):
     for layers, told in (
         ([L.LSTM(5, go_backwards=True)], "go_backwards=True"),
         ([L.GRU(5, activation="leaky_relu")], "'leaky_relu', expected one of"),
-        ([L.Bidirectional(L.GRU(5), merge_mode="sum")], "merge_mode is 'sum'"),
+        ([L.Bidirectional(L.GRU(5), merge_mode="mul")], "merge_mode is 'mul', expected one of"),
+        (
+            [
+                L.Bidirectional(L.GRU(5, return_sequences=True)),
+                L.Bidirectional(L.GRU(5), merge_mode="ave"),
+            ],
+            "the merge_mode 'ave' and 'concat', expected the same",
+        ),
         ([L.Dense(5)], "the layers are Dense"),
         ([L.GRU(5, return_sequences=True), L.Dense(4), L.GRU(5)], "follow each other"),
         ([L.RNN(L.LSTMCell(5))], "the layers are RNN"),
     ):
         with pytest.raises(ConfigError, match=told):
             from_keras(keras.Sequential([keras.Input((None, 3)), *layers]))
+
+
+@pytest.mark.parametrize("merge", ["sum", "mean"])
+def test_directions_that_are_added_go_both_ways(merge, keras):
+    net = drawn(DeepRNN(cells.GRUCell, 3, 5, 2, bidirectional=True, merge=merge)).eval()
+
+    model = to_keras(net)
+    back = from_keras(model)
+
+    assert difference(net, partial(run, model)) <= 1e-5
+    torch.testing.assert_close(back(inputs())[0], net(inputs())[0])
 
 
 def test_layers_of_a_model_that_do_not_follow_each_other_are_refused(keras):

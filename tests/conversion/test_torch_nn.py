@@ -120,7 +120,7 @@ def test_weight_drop_is_ignored():
         (DeepRNN(cells.GRUCell, 3, 5, 2, bidirectional=[True, False]), "differ in cell"),
         (DeepRNN(cells.GRUCell, 5, 5, 2, connection="residual"), "connection='none'"),
         (Bidirectional(cells.GRUCell(3, 5), merge="sum"), "merge is 'sum'"),
-        (Bidirectional(*(DeepRNN(cells.GRUCell, 3, 5) for _ in "12")), "'concat' of two cells"),
+        (Bidirectional(*(DeepRNN(cells.GRUCell, 3, 5) for _ in "12")), "DeepRNN layers, expected"),
         (Recurrent(cells.GRUCell(3, 5), reverse=True), "runs backwards only"),
         (Reversed(DeepRNN(cells.GRUCell, 3, 5)), "runs backwards only"),
         (DeepRNN(cells.GRUCell, 5, 5, 2, alternating=True), "runs backwards only"),

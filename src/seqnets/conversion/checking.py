@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqnets.conversion.parts import Array, layers_of, stack
+from seqnets.conversion.parts import Array, layers_of, merge_of, stack
 
 LIMIT = 1e-4
 """Largest difference of float32 outputs that rounding explains."""
@@ -30,7 +30,8 @@ def difference(module: nn.Module, run: Run) -> float:
         run: Its counterpart, for sequences of different lengths; outputs past the end are
             ignored.
     """
-    network = stack(layers_of(module)).to("cpu", torch.float32)
+    merge = merge_of(module)
+    network = stack(layers_of(module, merges=[merge]), merge).to("cpu", torch.float32)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(len(_STEPS), max(_STEPS), network.input_size, generator=generator)
     lengths = torch.tensor(_STEPS, dtype=torch.int32)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, OriginalGRUCell, RNNCell
+from seqnets.checks import check_choice
 from seqnets.conversion.parts import (
     DEFAULT_FUNCTIONS,
     Array,
@@ -27,6 +28,7 @@ from seqnets.conversion.parts import (
     layers_of,
     library,
     make_cell,
+    merge_of,
     stack,
     summed_bias,
 )
@@ -66,6 +68,9 @@ _FUNCTIONS = {
     "gelu": "gelu",
     "identity": "linear",
 }
+_MERGES = {"concat": "concat", "sum": "sum", "ave": "mean"}
+"""Ways to merge two directions: Keras' names, and those of ``Bidirectional``."""
+
 _RECURRENT = ("SimpleRNN", "GRU", "LSTM", "Bidirectional")
 _IDENTITIES = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise")  # in evaluation
 _IGNORED = (
@@ -86,7 +91,8 @@ def to_keras(module: nn.Module) -> Any:
         AbsentError: Keras is not installed.
     """
     keras = _keras()
-    layers = layers_of(module)
+    layers = layers_of(module, merges=tuple(_MERGES.values()))
+    merge = next(theirs for theirs, ours in _MERGES.items() if ours == merge_of(module))
     equations = [[equation_of(cell, _KINDS, "Keras") for cell in layer] for layer in layers]
     with keras.device("cpu"):
         model = keras.Sequential([keras.Input((None, layers[0][0].input_size))])
@@ -96,7 +102,7 @@ def to_keras(module: nn.Module) -> Any:
                 for position, equation in enumerate(layer)
             ]
             model.add(
-                keras.layers.Bidirectional(forward, backward_layer=backward[0])
+                keras.layers.Bidirectional(forward, merge, backward_layer=backward[0])
                 if backward
                 else forward
             )
@@ -113,10 +119,15 @@ def from_keras(model: Any) -> DeepRNN:
             yet, or seqnets has no such cell.
         AbsentError: Keras is not installed.
     """
-    layers: Layers = [
-        tuple(map(_make_cell, _directions(layer))) for layer in _recurrent_layers(model)
-    ]
-    return stack(layers)
+    found = _recurrent_layers(model)
+    layers: Layers = [tuple(map(_make_cell, _directions(layer))) for layer in found]
+    merges = {layer.merge_mode for layer in found if type(layer).__name__ == "Bidirectional"}
+    if len(merges) > 1:
+        raise ConfigError(
+            f"Keras: the layers have the merge_mode {' and '.join(map(repr, sorted(merges)))}, "
+            f"expected the same.\n  Single layers can be converted one by one."
+        )
+    return stack(layers, *(_MERGES[merge] for merge in merges))
 
 
 def weights_of(cell: GatedCell) -> list[Array]:
@@ -294,8 +305,7 @@ def _directions(layer: Any) -> list[Any]:
     if type(layer).__name__ != "Bidirectional":
         _check_direction(layer, backwards=False)
         return [layer]
-    if layer.merge_mode != "concat":
-        raise ConfigError(f"Keras: merge_mode is {layer.merge_mode!r}, expected 'concat'.")
+    check_choice("Keras", _MERGES, merge_mode=layer.merge_mode)
     _check_direction(layer.forward_layer, backwards=False)
     _check_direction(layer.backward_layer, backwards=True)
     return [layer.forward_layer, layer.backward_layer]

@@ -86,22 +86,38 @@ def library(name: str) -> Any:
         ) from error
 
 
-def layers_of(module: nn.Module) -> Layers:
+def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layers:
     """Return copies of a network's cells in evaluation mode, layer by layer.
 
     Args:
         module: A cell, a recurrent layer, a stack of layers, or a module that contains exactly one
             of these, such as a trained model.
+        merges: The ways to merge directions that the other library has, by their names here.
 
     Raises:
         ConfigError: The module contains none or several, or its layers have residual or dense
-            connections, merge directions other than by concatenation, or run backwards only.
+            connections, merge directions in another way, or run backwards only.
     """
+    merge = merge_of(module)
+    if merge not in merges:
+        raise ConfigError(
+            f"convert: merge is {merge!r}, expected {' or '.join(map(repr, merges))}."
+        )
     return [tuple(copy.deepcopy(cell).eval() for cell in layer) for layer in _iter_layers(module)]
 
 
-def stack(layers: Layers) -> DeepRNN:
+def merge_of(module: nn.Module) -> str:
+    """How a network merges its directions: "concat" also for one without."""
+    found = (part.merge for part in module.modules() if isinstance(part, Bidirectional))
+    return next(found, "concat")
+
+
+def stack(layers: Layers, merge: str = "concat") -> DeepRNN:
     """Stack layers of cells to a network in evaluation mode.
+
+    Args:
+        layers: The cells of each layer.
+        merge: How the network merges the directions of a layer.
 
     Raises:
         ShapeError: A layer's input size is not the output size of the layer below.
@@ -122,6 +138,7 @@ def stack(layers: Layers) -> DeepRNN:
         layers[0][0].input_size,
         [layer[0].hidden_size for layer in layers],
         bidirectional=[len(layer) == 2 for layer in layers],
+        merge=merge,
     ).eval()
 
 
@@ -268,10 +285,9 @@ def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
         yield from (tuple(cells[k : k + D]) for k in range(0, len(cells), D))
     elif isinstance(module, Bidirectional):
         pair = module.forward_layer, module.backward_layer
-        if module.merge != "concat" or not all(isinstance(layer, Recurrent) for layer in pair):
+        if not all(isinstance(layer, Recurrent) for layer in pair):
             raise ConfigError(
-                f"convert: merge is {module.merge!r} of two {type(pair[0]).__name__} layers, "
-                f"expected 'concat' of two cells."
+                f"convert: the directions are {type(pair[0]).__name__} layers, expected two cells."
             )
         yield tuple(layer.cell for layer in pair)
     elif getattr(module, "reverse", False):
