@@ -37,7 +37,7 @@ classes.
 - **Backends** are those that can run the cell on a CPU, besides the plain loop `reference`, which
   runs all of them.
 """
-SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12)]
+SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12), (3, 32)]
 TERMS = ("I·H", "H²", "H", "I", "1")
 
 

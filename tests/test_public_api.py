@@ -21,7 +21,7 @@ PUBLIC = {
         NOGLSTMCell NIAFLSTMCell NOAFLSTMCell CIFGLSTMCell FGRLSTMCell MultiplicativeLSTMCell
         JANETCell PhasedLSTMCell SLSTMCell ConvLSTMCell PeepholeConvLSTMCell ConvGRUCell
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
-        LRUCell HGRNCell RGLRUCell S5Cell TRNNCell TGRUCell TLSTMCell
+        LRUCell HGRNCell RGLRUCell S5Cell S6Cell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell BRCCell NBRCCell LEMCell UnICORNNCell
         SCRNCell LipschitzRNNCell NASCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import S5Cell
+from seqnets.cells import S5Cell, S6Cell
+from seqnets.engine.plans import plan_of
 from seqnets.errors import ConfigError
 from seqnets.testing import check_backend, check_cell, one_unit, step
 from seqnets.testing.laws import perturb
+
+from .plain import after
 
 XS = (2.0, -0.7, 0.4)
 
@@ -86,6 +89,66 @@ def test_s5_starts_at_the_eigenvalues_of_the_normal_part_of_hippo(size):
     np.testing.assert_allclose(arrays(cell)["omega"], np.sort(rates.imag[rates.imag > 0]))
 
 
+def softplus(a):
+    return math.log1p(math.exp(a))
+
+
+def test_s6_follows_its_paper():
+    w, b = (0.5, -0.3, 0.8, 0.9, 0.4, -0.7, 0.2, 0.6), (0.1, -0.4, 0.3, 0.6, 0.2, -0.1, 0.5, -0.2)
+    rates = {"weight_rank": 0.7, "weight_step": -1.3, "bias_step": 0.4}
+    alpha, s = (0.2, 0.9, -0.5, 1.1), (0.9, -0.2, 0.4, -1.3)
+    cell = one_unit(S6Cell, w=w, b=b, alpha=alpha, D=1.1, **rates)
+
+    for x in XS:
+        dt = softplus(-1.3 * 0.7 * x + 0.4)
+        into, out = ([w[n] * x + b[n] for n in part] for part in (range(4), range(4, 8)))
+        rate = [math.exp(-math.exp(a) * dt) for a in alpha]
+        before, s = s, [r * s_n + i * dt * x for r, s_n, i in zip(rate, s, into, strict=True)]
+        y = sum(o * s_n for o, s_n in zip(out, s, strict=True)) + 1.1 * x
+
+        assert after(cell, [x], [-1.5], before) == [pytest.approx([y]), pytest.approx(s)]
+
+
+@pytest.mark.parametrize(("inputs", "units"), [(3, 2), (4, 4)])
+def test_s6_of_several_units_follows_its_paper(inputs, units):
+    cell = S6Cell(inputs, units, state_size=3, rank=2, bias=False, dtype=torch.float64)
+    perturb(cell)
+    p, x = arrays(cell), np.random.default_rng(0).normal(size=(9, inputs))
+    A, s, expected = -np.exp(p["alpha"]), np.zeros((3, units)), []
+
+    for x_t in x:
+        B, C = np.split(p["weight_ih"] @ x_t, 2)
+        dt = np.log1p(np.exp(p["weight_step"] @ (p["weight_rank"] @ x_t) + p["bias_step"]))
+        enters = p["weight_x"] @ x_t if inputs == 3 else x_t
+        s = np.exp(dt * A) * s + np.outer(B, dt * enters)
+        expected.append(C @ s + p["D"] * enters)
+
+    np.testing.assert_allclose(outputs(cell, x), expected, rtol=0, atol=1e-12)
+
+
+def test_s6_starts_as_its_published_code_does():
+    cell = S6Cell(3, 800, state_size=3, dt_min=0.01, dt_max=0.5)
+    dt = torch.nn.functional.softplus(cell.bias_step)
+
+    assert cell.rank == 50
+    assert 0.0099 <= dt.min() < 0.011 < 0.45 < dt.max() <= 0.5001
+    torch.testing.assert_close(cell.alpha.exp(), torch.tensor([[1.0], [2.0], [3.0]]).expand(3, 800))
+    assert cell.D.eq(1).all()
+    assert 0.95 * 50**-0.5 < cell.weight_step.abs().max() <= 50**-0.5
+
+
+@pytest.mark.parametrize("backend", ["eager", "scan"])
+def test_s6_runs_on_every_backend(backend):
+    assert check_backend(S6Cell(3, 5, state_size=2), backend, steps=(1, 5)) == {}
+
+
+def test_a_memory_of_state_space_models_takes_no_product():
+    plan = plan_of(S6Cell(64, 256, state_size=16))
+
+    assert plan.pieces == (1, 16)
+    assert plan.program.step.products == ()
+
+
 def test_steps_of_state_space_models_start_uniform_in_their_logarithm():
     delta = S5Cell(3, 4, state_size=800, dt_min=0.01, dt_max=0.5).delta
 
@@ -93,15 +156,17 @@ def test_steps_of_state_space_models_start_uniform_in_their_logarithm():
     assert delta.mean().item() == pytest.approx((math.log(0.01) + math.log(0.5)) / 2, abs=0.15)
 
 
+@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
 @pytest.mark.parametrize("steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf)])
-def test_invalid_lengths_of_steps_are_refused(steps):
-    with pytest.raises(ConfigError, match=r"S5Cell: dt_min and dt_max are .*expected 0 < dt_min <"):
-        S5Cell(3, 4, dt_min=steps[0], dt_max=steps[1])
+def test_invalid_lengths_of_steps_are_refused(cell_cls, steps):
+    with pytest.raises(ConfigError, match=r": dt_min and dt_max are .*expected 0 < dt_min < dt_"):
+        cell_cls(3, 4, dt_min=steps[0], dt_max=steps[1])
 
 
-def test_states_of_no_size_are_refused():
-    with pytest.raises(ConfigError, match="S5Cell: state_size is 0, expected at least 1"):
-        S5Cell(3, 4, state_size=0)
+@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
+def test_states_of_no_size_are_refused(cell_cls):
+    with pytest.raises(ConfigError, match="Cell: state_size is 0, expected at least 1"):
+        cell_cls(3, 4, state_size=0)
 
 
 @pytest.mark.parametrize("backend", ["eager", "scan"])

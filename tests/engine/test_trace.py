@@ -11,6 +11,8 @@ from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell
 from seqnets.engine.evaluate import Values, replay
 from seqnets.engine.graph import Columns, Graph, Untraceable, step_from_text
+from seqnets.engine.pieces import cut, joined, pieces_of
+from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import derive, trace_step
 from seqnets.testing import check_backend
@@ -163,8 +165,9 @@ def read(cell, preparation):
 def test_a_traced_step_replayed_is_the_step(kind):
     cell, wx, state = example(CELLS[kind])
     step, preparation = trace_step(cell)
+    pieces = pieces_of(cell.state_sizes, step.state_sizes)
 
-    found = replay(step, wx, state, read(cell, preparation))
+    found = joined(replay(step, wx, cut(state, pieces), read(cell, preparation)), pieces)
 
     torch.testing.assert_close(found, cell.step(wx, state), rtol=0, atol=1e-12)
 
@@ -185,6 +188,7 @@ def test_a_step_written_down_and_read_again_is_equal(kind):
     cell, wx, state = example(CELLS[kind])
     step, preparation = trace_step(cell)
     tensors = read(cell, preparation)
+    state = cut(state, pieces_of(cell.state_sizes, step.state_sizes))
 
     again = step_from_text(step.to_text())
 
@@ -631,6 +635,58 @@ def test_sums_of_a_few_groups_take_no_product_for_each_number(units):
     cell = GroupedCell(4, units)
 
     assert len(trace_step(cell)[0].products) <= 3 * units + 4
+    assert check_backend(cell, "eager", steps=(3,), dtypes=(torch.float64,)) == {}
+
+
+class PiecewiseCell(GatedCell):
+    """A part in three pieces between two others, of which one is read in halves and written whole.
+
+    Attributes:
+        whole: Whether the part in pieces is read whole too.
+    """
+
+    gates = ("x",)
+    recurrent = ()
+    states = ("y", "s", "m")
+    whole = False
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, 3 * self.hidden_size, 2 * self.hidden_size
+
+    def add_parameters(self, parameter):
+        self.start = parameter(6 * self.hidden_size)
+
+    def initial_state(self, batch_size):
+        H = self.hidden_size
+        return self.start.expand(batch_size, -1).split([H, 3 * H, 2 * H], -1)
+
+    def step(self, wx, state):
+        y, s, m = state
+        a, b, c = s.chunk(3, -1)
+        low, high = m.chunk(2, -1)
+        a, b, c = torch.tanh(b + wx), 0.5 * a + y, c * high
+        added = s.mean(-1, keepdim=True) if self.whole else 0.1
+        return a - b + low, torch.cat([a, b, c], -1), 0.9 * m + added
+
+
+def test_a_state_that_is_read_and_written_in_pieces_takes_no_product():
+    cell = PiecewiseCell(3, 4)
+    torch.nn.init.normal_(cell.start)
+    plan = plan_of(cell)
+
+    assert plan.pieces == (1, 3, 1)
+    assert plan.step.state_sizes == (4, 4, 4, 4, 8)
+    assert {product.value.what.key for product in plan.step.products} == {4}
+    assert check_backend(cell, "eager", steps=(1, 4), dtypes=(torch.float64,)) == {}
+
+
+def test_a_state_that_is_also_read_whole_is_not_cut():
+    cell = PiecewiseCell(3, 4)
+    torch.nn.init.normal_(cell.start)
+    cell.whole = True
+
+    assert plan_of(cell).pieces == ()
     assert check_backend(cell, "eager", steps=(3,), dtypes=(torch.float64,)) == {}
 
 

@@ -66,7 +66,7 @@ from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.starting import chrono, initialize
-from seqnets.cells.state_space import S5Cell
+from seqnets.cells.state_space import S5Cell, S6Cell
 from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
@@ -142,6 +142,7 @@ __all__ = [
     "RecurrentDropout",
     "RecurrentHighwayCell",
     "S5Cell",
+    "S6Cell",
     "SCRNCell",
     "SLSTMCell",
     "SRUCell",

@@ -145,6 +145,140 @@ class S5Cell(GatedCell):
         return super().extra_repr() + sizes
 
 
+class S6Cell(GatedCell):
+    r"""Selective state space model, the recurrence of Mamba: its input says what to keep (S6).
+
+    .. math::
+        \Delta_t &= \mathrm{softplus}(W_\Delta W_r x_t + b_\Delta) \\
+        B_t &= W_B x_t + b_B, \qquad C_t = W_C x_t + b_C \\
+        s_{t,n} &= e^{\Delta_t \odot A_n} \odot s_{t-1,n} + B_{t,n}\, \Delta_t \odot x_t,
+        \qquad A = -e^{\alpha} \\
+        y_t &= \sum_n C_{t,n}\, s_{t,n} + D \odot x_t
+
+    Each unit keeps N numbers, and all units share what is written to and read from the n-th of
+    them, one number each. Where I is not H, a product :math:`W_x x_t` takes the place of
+    :math:`x_t` in the last two equations.
+
+    Differs from the paper in two places: there are no :math:`b_B` and :math:`b_C`, which start at
+    zero here; and, as in its published code, B enters by :math:`\Delta B` in place of
+    :math:`A^{-1}(e^{\Delta A} - 1) B`. What its block has around the cell, a convolution before
+    and a gated branch beside, is not part of it.
+
+    State: ``(y, s)``, (B, H) and (B, N*H), one n after the other; y is not read back. Output:
+    ``y``.
+
+    Attributes:
+        weight_ih: :math:`W_B` and :math:`W_C`, (2N, I).
+        weight_rank: :math:`W_r`, (R, I).
+        weight_step: :math:`W_\Delta`, (H, R).
+        bias_step: :math:`b_\Delta`, (H,).
+        alpha: (N, H).
+        D: (H,).
+        weight_x: :math:`W_x`, (H, I), or None if I is H.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        state_size: Numbers that each unit keeps, N. In the paper 16; time grows with it, and so
+            does that of the first call, which compiles.
+        rank: Of the product that makes :math:`\Delta`, R; H/16 rounded up if omitted.
+        dt_min: The least :math:`\mathrm{softplus}(b_\Delta)` at the start, above 0.
+        dt_max: The largest, above ``dt_min``.
+        options: ``bias``, of B and C, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: A size is below 1, or the lengths of steps are out of range.
+
+    References:
+        Gu & Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
+        arXiv:2312.00752.
+    """
+
+    gates = ("B", "C")
+    recurrent = ()
+    states = ("y", "s")
+    output_only = True
+    weight_rank: Tensor
+    weight_step: Tensor
+    bias_step: Tensor
+    alpha: Tensor
+    D: Tensor
+    weight_x: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        state_size: int = 4,
+        rank: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        **options: Any,
+    ) -> None:
+        rank = -(-check_size(self, "hidden_size", hidden_size) // 16) if rank is None else rank
+        check_steps(self._name, dt_min, dt_max)
+        # the base makes and draws the parameters, and then reads these
+        self.state_size = check_size(self, "state_size", state_size)
+        self.rank = check_size(self, "rank", rank)
+        self.dt_min, self.dt_max = dt_min, dt_max
+        super().__init__(input_size, hidden_size, **options)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The outputs, and N numbers for each unit."""
+        return self.hidden_size, self.state_size * self.hidden_size
+
+    def block_shape(self, features: int) -> tuple[int, ...]:
+        """Shape of the rows for B, and of those for C."""
+        return self.state_size, features
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The steps, the rates, and what enters the memory and passes beside it."""
+        H, I, R = self.hidden_size, self.input_size, self.rank
+        self.weight_rank, self.weight_step = parameter(R, I), parameter(H, R)
+        self.bias_step, self.D = parameter(H), parameter(H)
+        self.alpha = parameter(self.state_size, H)
+        self.register_parameter("weight_x", None if I == H else parameter(H, I))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, and the published code's start for steps, rates and D."""
+        super().reset_parameters()
+        for weight in (self.weight_rank, self.weight_x):
+            if weight is not None:
+                nn.init.xavier_uniform_(weight)
+        nn.init.uniform_(self.weight_step, -(self.rank**-0.5), self.rank**-0.5)
+        nn.init.ones_(self.D)
+        dt = torch.empty_like(self.bias_step, dtype=torch.float64)
+        dt.uniform_(math.log(self.dt_min), math.log(self.dt_max)).exp_()
+        self.bias_step.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+        self.alpha.copy_(torch.arange(1, self.state_size + 1).log()[:, None])
+
+    def project(self, x: Tensor) -> Tensor:
+        """``B``, ``C``, the argument of softplus, and what enters the memory."""
+        entering = x if self.weight_x is None else F.linear(x, self.weight_x)
+        step = F.linear(F.linear(x, self.weight_rank), self.weight_step, self.bias_step)
+        return torch.cat([super().project(x), step, entering], -1)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The equations above, one n after the other."""
+        N, H = self.state_size, self.hidden_size
+        B, C, dt, x = wx.split([N, N, H, H], -1)
+        dt, A = F.softplus(dt), -torch.exp(self.alpha)
+        y, written, after = self.D * x, dt * x, []
+        for n, s in enumerate(state[1].chunk(N, -1)):
+            s = torch.exp(dt * A[n]) * s + B[:, n : n + 1] * written
+            y = y + C[:, n : n + 1] * s
+            after.append(s)
+        return y, torch.cat(after, -1)
+
+    def extra_repr(self) -> str:
+        """The sizes and the lengths of steps."""
+        sizes = f", state_size={self.state_size}, rank={self.rank}"
+        return super().extra_repr() + sizes + f", dt_min={self.dt_min}, dt_max={self.dt_max}"
+
+
 def check_steps(name: str, dt_min: float, dt_max: float) -> None:
     """Raise ConfigError unless two lengths of steps are above 0, and in order."""
     if not 0 < dt_min < dt_max < math.inf:

@@ -20,6 +20,7 @@ from seqnets.engine.equation import loose_attributes, with_own_containers
 from seqnets.engine.evaluate import numbers, replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.meanings import Watcher
+from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.prepared import Preparation
 from seqnets.typing import State
 
@@ -151,7 +152,7 @@ class _Trial:
         def both(wx: Tensor, state: State) -> tuple[State, State]:
             with errors_as_untraceable():
                 own = cell.step(cell.project(wx) if self._project else wx, state)
-                return own, replay(step, wx, state, used)
+                return own, _replayed(cell, step, wx, state, used)
 
         for _ in range(steps):
             own, traced = both(self._numbers(_ROWS, width), state)
@@ -186,7 +187,7 @@ class _Trial:
                     "its gradient is not that of its operations: it has a function with a "
                     "backward pass of its own"
                 )
-            traced = replay(step, wx, state, used)
+            traced = _replayed(cell, step, wx, state, used)
             wanted = [wx, *state, *learned]
             ends = [self._numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
@@ -248,6 +249,14 @@ class _Draws(Watcher):
     ) -> Any:
         self.drew = self.drew or torch.Tag.nondeterministic_seeded in func.tags
         return func(*args, **(kwargs or {}))
+
+
+def _replayed(
+    cell: Cell, step: Step, wx: Tensor, state: State, used: dict[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """The cell's state after one traced step."""
+    pieces = pieces_of(cell.state_sizes, step.state_sizes)
+    return joined(replay(step, wx, cut(state, pieces), used), pieces)
 
 
 def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:

@@ -21,6 +21,7 @@ from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Kept, Loops, Order, make_order
 from seqnets.engine.modes import is_batched
+from seqnets.engine.pieces import cut, joined
 from seqnets.engine.program import Program
 from seqnets.engine.projection import make_projection, project, rows_inside
 from seqnets.engine.request import Request, parted
@@ -45,9 +46,10 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     program, order = request.program, _order(request, tensors[0])
     wx = project(loops, request, order.layout, tensors[0], parameters)
     used = numbers(program.step, parameters, wx.dtype)
-    state = request.given or ()
-    y, final, _ = loops.forward(program, wx, state, request.start, used, order, save=False)
-    return y, final
+    pieces = request.plan.pieces
+    state, start = cut(request.given or (), pieces), cut(request.start, pieces)
+    y, final, _ = loops.forward(program, wx, state, start, used, order, save=False)
+    return y, joined(final, pieces)
 
 
 def _order(request: Request, x: Tensor) -> Order:
@@ -90,7 +92,7 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        x, state, parameters = tensors[0], request.given or (), request.tensors
+        x, parameters, pieces = tensors[0], request.tensors, request.plan.pieces
         random = _random_state(x) if request.plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
@@ -99,8 +101,8 @@ class _Fused(torch.autograd.Function):
         y, final, kept = loops.forward(
             request.program,
             projection.project(x, parameters),
-            state,
-            projection.start,
+            cut(request.given or (), pieces),
+            cut(projection.start, pieces),
             used,
             order,
             save=True,
@@ -112,7 +114,7 @@ class _Fused(torch.autograd.Function):
         ctx.random, ctx.modes = random, _modes(request.cell)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, order.lengths, order.resets, *keep)
-        return y, *final
+        return y, *joined(final, pieces)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -134,9 +136,10 @@ class _Fused(torch.autograd.Function):
             kept = Kept.from_list(program, saved)
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
         order = Order(ctx.layout, lengths, resets, request.reverse)
-        found = ctx.loops.backward(program, kept, grad_y, grads[1:], used, order)
-        if request.given is None:
-            found.initial = ()
+        pieces = request.plan.pieces
+        found = ctx.loops.backward(program, kept, grad_y, cut(grads[1:], pieces), used, order)
+        found.initial = () if request.given is None else joined(found.initial, pieces)
+        found.start = joined(found.start, pieces)
         wanted = {name for name, need in zip(names[::-1], needed[::-1], strict=False) if need}
         of_parameters = parameter_gradients(program, found, kept, used, wanted, ctx.inside)
         here = (None, *found.initial, *(of_parameters.get(name) for name in names))

@@ -23,6 +23,7 @@ from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Kept, Loops, make_order
+from seqnets.engine.pieces import cut, joined
 from seqnets.engine.plans import plan_of, program_from_text, program_of
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
@@ -43,6 +44,11 @@ def text_of(cell: Cell) -> str:
 def parameters_used(cell: Cell) -> str:
     """The names of the parameters in a cell's step, comma-separated."""
     return ",".join(program_of(cell).step.parameters)
+
+
+def pieces_used(cell: Cell) -> str:
+    """The number of pieces of each part of a cell's state, comma-separated; see ``Plan``."""
+    return ",".join(map(str, plan_of(cell).pieces))
 
 
 _preparations: dict[str, Preparation] = {}
@@ -121,7 +127,8 @@ def run(request: Request) -> tuple[Tensor, State]:
         made = _made(preparation, list(everything), list(everything.values()))
         names = cell.origin.asked(made_names).split(",")
         everything |= dict(zip(names, made, strict=True))
-    state, start = list(request.state), list(request.start)
+    pieces = [int(count) for count in cell.origin.asked(pieces_used).split(",") if count]
+    state, start = cut(request.state, pieces), cut(request.start, pieces)
     x = request.clean_x
     wx = cell.check_projected(cell.project(x), x)
     cell.check_projected_dtype(wx, x)
@@ -138,7 +145,7 @@ def run(request: Request) -> tuple[Tensor, State]:
         save,
         cell.origin.asked(text_of),
     )
-    return y, tuple(rest[: len(state)])
+    return y, joined(rest[: len(state)], pieces)
 
 
 @torch.library.custom_op("seqnets::unroll", mutates_args=())

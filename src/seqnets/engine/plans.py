@@ -17,6 +17,7 @@ from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable, step_from_text
+from seqnets.engine.pieces import pieces_of
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.schedule import make_program
@@ -53,6 +54,7 @@ class Plan(NamedTuple):
         program: What the loop runs: the whole step, or the rest of it where ``ahead`` is not None.
         ahead: What is computed from inputs alone, before the loop and after the projection; None
             if there is nothing to compute.
+        pieces: The number of pieces of each part of the cell's state; empty if none is cut.
         projection: The names of weight and bias, if an affine map of the input is all that is
             computed from inputs before the loop; else None.
         draws: Whether the projection draws random numbers.
@@ -63,6 +65,7 @@ class Plan(NamedTuple):
     preparation: Preparation
     program: Program
     ahead: Ahead | None
+    pieces: tuple[int, ...]
     projection: tuple[str, str | None] | None
     draws: bool
     per_step: bool
@@ -93,7 +96,8 @@ def _plan(cell: Cell) -> Plan:
         ahead = computed_ahead(step, preparation.constants)
         program = _program(step if ahead is None else ahead.rest)
         projection = trace_projection(cell) if per_step and ahead is None else None
-        return Plan(step, preparation, program, ahead, projection, draws, per_step)
+        pieces = pieces_of(cell.state_sizes, step.state_sizes)
+        return Plan(step, preparation, program, ahead, pieces, projection, draws, per_step)
 
 
 def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:

@@ -19,6 +19,7 @@ from seqnets.engine.evaluate import numbers, values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
 from seqnets.engine.modes import refusal_of_operations
+from seqnets.engine.pieces import cut, joined, repeated
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.triton import access
@@ -37,9 +38,9 @@ def refusal(request: Request) -> str | None:
         return reason
     if reason := request.untraceable:
         return reason
-    if reason := _nonlinear(request.program, request.cell.states):
+    if reason := _nonlinear(request.program, _names(request)):
         return f"the step is not linear in the state: {reason}"
-    carried = linear_parts(request.program, request.cell.states)
+    carried = linear_parts(request.program, _names(request))
     real = torch.float32, torch.float64
     if request.x.dtype not in real and any(len(linear.parts) == 2 for linear in carried):
         return f"two state parts form a complex number, and {request.x.dtype} has none"
@@ -59,10 +60,11 @@ def run(request: Request) -> tuple[Tensor, State]:
     resets = None if request.resets is None else request.resets.unsqueeze(-1)
     if resets is not None and valid is not None:
         resets = resets & valid
-    state, start = request.state, request.start
+    pieces = request.plan.pieces
+    state, start = cut(request.state, pieces), cut(request.start, pieces)
     afters: dict[int, Tensor] = {}
 
-    for linear in linear_parts(request.program, request.cell.states):
+    for linear in linear_parts(request.program, _names(request)):
         first = _joined([state[p] for p in linear.parts])
         shape = (*wx.shape[:2], first.shape[1])
         a, b = (_joined([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
@@ -84,7 +86,12 @@ def run(request: Request) -> tuple[Tensor, State]:
             afters[p] = values[node].expand(*wx.shape[:2], step.state_sizes[p])
     final = tuple(_last(request, afters[p], part) for p, part in enumerate(state))
     y = afters[0].contiguous()
-    return (y if valid is None else y.masked_fill(~valid, 0)), final
+    return (y if valid is None else y.masked_fill(~valid, 0)), joined(final, pieces)
+
+
+def _names(request: Request) -> tuple[str, ...]:
+    """The name of each state part of the step."""
+    return repeated(request.cell.states, request.plan.pieces)
 
 
 def _within(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from seqnets.engine.graph import (
@@ -38,8 +38,8 @@ class Settler:
     Args:
         graph: The graph that owns the nodes.
         products: The products as recorded.
-        roots: The nodes that will be lowered.
-        state_sizes: Width of each state part; loops read them whole.
+        roots: The nodes that will be lowered: for each state part one, or one for each piece.
+        widths: Width of each state part, or of each of its pieces; loops read these whole.
         identity: The identity matrix of a size, whose rows select units.
 
     Attributes:
@@ -51,20 +51,22 @@ class Settler:
         self,
         graph: Graph,
         products: Sequence[Product],
-        roots: Sequence[Node],
-        state_sizes: Sequence[int],
+        roots: Sequence[Sequence[Node]],
+        widths: Sequence[int],
         identity: Callable[[int], Weight],
     ) -> None:
         self.graph = graph
         self.products: list[Product] = []
         self.reductions: list[Reduction] = []
         self._written = products
-        self._state_sizes, self._identity = state_sizes, identity
+        self._identity = identity
+        firsts = [sum(map(len, roots[:part])) for part in range(len(roots))]  # among the step's
+        self._state = list(zip(firsts, widths, strict=True))
         self._settled: dict[Node, Node] = {}
         self._spread: dict[tuple[Node, int], Node] = {}
-        everything = [*roots, *(product.value for product in products)]
-        self._read = _places(walk(everything))
-        self._read_alone = _places(walk(everything, _Those(REDUCTIONS)))
+        everything = [*chain(*roots), *(product.value for product in products)]
+        self._read = places_read(walk(everything))
+        self._read_alone = places_read(walk(everything, _Those(REDUCTIONS)))
 
     def settled(self, node: Node) -> Node:
         """The lowered form of a node that is not a concatenation."""
@@ -87,10 +89,14 @@ class Settler:
         source, key = leaf.what.source, leaf.what.key
         if source == "product":
             return self._product(leaf, self._written[key])
-        if source == "state" and leaf.width != (size := self._state_sizes[key]):
-            whole = self.graph.leaf(Columns("state", key), size)
-            return self._product(leaf, Product(whole, self._identity(size)))
-        return leaf
+        if source != "state":
+            return leaf
+        first, width = self._state[key]
+        if leaf.width == width:
+            part = first + (leaf.what.offset // width if width else 0)
+            return self.graph.leaf(Columns("state", part), width)
+        whole = self.graph.leaf(Columns("state", key), width)
+        return self._product(leaf, Product(whole, self._identity(width)))
 
     def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: split off as a product of their own if others differ in width.
@@ -174,7 +180,7 @@ class _Those:
         return isinstance(node, Node) and node.op in self._ops
 
 
-def _places(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
+def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
     """The pieces of each matrix that are leaves among some nodes, sorted."""
     read: dict[tuple[str, Any], set[_Place]] = {}
     for leaf in (node for node in nodes if node.op == "leaf"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from seqnets.cells import Cell
 from seqnets.engine.compare import OwnDerivative, compare, errors_as_untraceable
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
-from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable
+from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
+from seqnets.engine.pieces import pieces_written, repeated
 from seqnets.engine.placing import Placing
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
-from seqnets.engine.settling import Settler
+from seqnets.engine.settling import Settler, places_read
 from seqnets.engine.surrogate import Surrogates
 from seqnets.typing import State
 
@@ -71,25 +73,32 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
 
 def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     """What a recorder has seen of a step that gave a state, as a ``Step``."""
-    widths = cell.state_sizes
-    parts = zip(cell.states, after, widths, strict=True)
-    written = [_written(recorder, *part) for part in parts]
-    settler = Settler(recorder.graph, recorder.products, written, widths, recorder.identity)
-    nodes = tuple(map(settler.settled, written))
+    graph = recorder.graph
+    nodes = list(map(recorder.node, after))
+    read = places_read(walk([*nodes, *(product.value for product in recorder.products)]))
+    pieces = pieces_written(graph, nodes, [read.get(("state", p), []) for p in range(len(nodes))])
+    widths = [size // len(part) for part, size in zip(pieces, cell.state_sizes, strict=True)]
+    each = zip(cell.states, pieces, widths, strict=True)
+    written = [_written(recorder, *part) for part in each]
+    settler = Settler(graph, recorder.products, written, widths, recorder.identity)
+    roots = tuple(map(settler.settled, chain(*written)))
     products, reductions = tuple(settler.products), tuple(settler.reductions)
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()} | recorder.shapes
-    step = Step(recorder.graph, products, reductions, nodes, widths, wx_size, shapes)
+    sizes = repeated(widths, [len(part) for part in pieces])
+    step = Step(graph, products, reductions, roots, sizes, wx_size, shapes)
     return step.with_used_parameters()
 
 
-def _written(recorder: Placing, name: str, part: Tensor, size: int) -> Node:
-    """The node of a state part after the step, one number for each unit."""
-    node = recorder.node(part)
-    if node.op == "cat":
-        node = recorder.times(node, recorder.identity(size))
-    if not node.width:
-        raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
-    return recorder.graph.spread(node, size)
+def _written(recorder: Placing, name: str, pieces: Sequence[Node], width: int) -> list[Node]:
+    """The pieces of a state part after the step, one number for each unit of each."""
+    written = []
+    for node in pieces:
+        if node.op == "cat":
+            node = recorder.times(node, recorder.identity(width))
+        if not node.width and len(pieces) == 1:
+            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
+        written.append(recorder.graph.spread(node, width))
+    return written
 
 
 @contextmanager

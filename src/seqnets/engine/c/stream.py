@@ -12,6 +12,7 @@ from seqnets.engine.c.loops import Library, Settings, addresses, shares
 from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import numbers
 from seqnets.engine.loops import parameter_buffers
+from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import streaming_program_of
 
 
@@ -33,7 +34,8 @@ class CStream:
         self._program, preparation = streaming_program_of(cell)
         self._library = Library(self._program, x.dtype)
         B = x.shape[0]
-        sizes = cell.state_sizes
+        sizes = self._program.step.state_sizes
+        self._pieces = pieces_of(cell.state_sizes, sizes)
         self.y = x.new_zeros(B, sizes[0])
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
         with torch.no_grad():
@@ -66,10 +68,10 @@ class CStream:
 
     @property
     def state(self) -> tuple[Tensor, ...]:
-        """The state after the last step, each (B, H); the next step overwrites it."""
-        return self._states[self._now]
+        """The state after the last step, each (B, H); the next step may overwrite it."""
+        return joined(self._states[self._now], self._pieces)
 
     def set_state(self, state: Sequence[Tensor]) -> None:
         """Replace the state."""
-        for mine, given in zip(self.state, state, strict=True):
+        for mine, given in zip(self._states[self._now], cut(state, self._pieces), strict=True):
             mine.copy_(given)
