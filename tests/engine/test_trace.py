@@ -681,6 +681,32 @@ def test_a_state_that_is_read_and_written_in_pieces_takes_no_product():
     assert check_backend(cell, "eager", steps=(1, 4), dtypes=(torch.float64,)) == {}
 
 
+class DelayingCell(GatedCell):
+    """The last three inputs, of which the output is a convolution."""
+
+    gates = ("x",)
+    recurrent = ()
+    states = ("y", "v")
+
+    @property
+    def state_sizes(self):
+        return self.hidden_size, 3 * self.hidden_size
+
+    def step(self, wx, state):
+        window = (wx, *state[1].chunk(3, -1))
+        y = sum(part / (k + 1) for k, part in enumerate(window))
+        return y, torch.cat(window[:3], -1)
+
+
+@pytest.mark.parametrize("backend", ["eager", "scan"])
+def test_pieces_that_move_to_other_places_take_no_product(backend):
+    cell = DelayingCell(3, 4)
+
+    assert plan_of(cell).pieces == (1, 3)
+    assert plan_of(cell).step.products == ()
+    assert check_backend(cell, backend, steps=(1, 6), dtypes=(torch.float64,)) == {}
+
+
 def test_a_state_that_is_also_read_whole_is_not_cut():
     cell = PiecewiseCell(3, 4)
     torch.nn.init.normal_(cell.start)

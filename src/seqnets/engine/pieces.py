@@ -6,6 +6,7 @@ each unit, kept as one part (B, N*H) of the cell's state, are N parts (B, H) of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Graph, Node
+from seqnets.engine.graph import Graph, Node, walk
+from seqnets.engine.settling import Place, places_read
 from seqnets.typing import State
 
 _T = TypeVar("_T")
@@ -21,35 +23,35 @@ _MOST = 64  # a loop's text grows with their number, and so does the time to com
 
 
 def pieces_written(
-    graph: Graph, written: Sequence[Node], read: Sequence[Sequence[tuple[int, int]]]
+    graph: Graph, written: Sequence[Node], others: Sequence[Node]
 ) -> list[list[Node]]:
     """What a step writes to each state part: one node, or one for each of its equal pieces.
 
-    A part is cut if the step only ever reads pieces of it, of one width, and joins what it writes
-    from pieces of that width. The output, the first part, is not.
+    A part is cut if what the step writes is joined from such pieces, and all that it reads of the
+    part are pieces too. The output, the first part, is not.
 
     Args:
         graph: The graph that owns the nodes.
         written: What the step writes to each part.
-        read: The first column and width of each piece of each part that it reads.
+        others: What else it computes: the operands of its products.
     """
-    return [
-        (_pieces(graph, node, places) if part else None) or [node]
-        for part, (node, places) in enumerate(zip(written, read, strict=True))
-    ]
+    found = [[node] for node in written]
+    for part, node in enumerate(written):
+        if part and node.op == "cat":
+            numbers = (number for place in _read(part, found, others) for number in place)
+            width = math.gcd(node.width, *numbers)
+            if node.width <= _MOST * width:
+                pieces = [graph.part(node, at, width) for at in range(0, node.width, width)]
+                tried = [*found[:part], pieces, *found[part + 1 :]]
+                alike = {size for _, size in _read(part, tried, others)} == {width}
+                if alike and not any(piece.op == "cat" for piece in pieces):
+                    found = tried
+    return found
 
 
-def _pieces(graph: Graph, node: Node, places: Sequence[tuple[int, int]]) -> list[Node] | None:
-    widths = {width for _, width in places}
-    if node.op != "cat" or len(widths) != 1:
-        return None
-    (width,) = widths
-    if node.width % width or not 1 < node.width // width <= _MOST:
-        return None
-    if any(first % width for first, _ in places):
-        return None
-    pieces = [graph.part(node, first, width) for first in range(0, node.width, width)]
-    return None if any(piece.op == "cat" for piece in pieces) else pieces
+def _read(part: int, written: Sequence[Sequence[Node]], others: Sequence[Node]) -> list[Place]:
+    """The pieces of a state part that are read."""
+    return places_read(walk([*chain(*written), *others])).get(("state", part), [])
 
 
 def pieces_of(sizes: Sequence[int], step_sizes: Sequence[int]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from seqnets.engine.graph import (
     walk,
 )
 
-_Place = tuple[int, int]
+Place = tuple[int, int]
 """First column and width of a piece."""
 
 
@@ -146,7 +146,7 @@ class Settler:
         firsts = range(0, value.width, grain)
         return [self.graph.part(value, first, grain) for first in firsts]
 
-    def _read_beside(self, leaf: Node) -> list[_Place]:
+    def _read_beside(self, leaf: Node) -> list[Place]:
         """The places read of what a leaf is a piece of, as far as they have columns of it."""
         first, end = leaf.what.offset, leaf.what.offset + leaf.width
         places = self._read[_whole(leaf)]
@@ -180,20 +180,20 @@ class _Those:
         return isinstance(node, Node) and node.op in self._ops
 
 
-def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[_Place]]:
+def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[Place]]:
     """The pieces of each matrix that are leaves among some nodes, sorted."""
-    read: dict[tuple[str, Any], set[_Place]] = {}
+    read: dict[tuple[str, Any], set[Place]] = {}
     for leaf in (node for node in nodes if node.op == "leaf"):
         read.setdefault(_whole(leaf), set()).add((leaf.what.offset, leaf.width))
     return {whole: sorted(places) for whole, places in read.items()}
 
 
-def overlap(places: Sequence[_Place]) -> bool:
+def overlap(places: Sequence[Place]) -> bool:
     """Whether two of some sorted pieces overlap."""
     return any(first + width > after for (first, width), (after, _) in pairwise(places))
 
 
-def _width(places: Sequence[_Place]) -> int:
+def _width(places: Sequence[Place]) -> int:
     """The common width of disjoint pieces; 0 if they overlap or differ in width."""
     widths = {width for _, width in places}
     return widths.pop() if len(widths) == 1 and not overlap(places) else 0

@@ -19,12 +19,12 @@ from seqnets.cells import Cell
 from seqnets.engine.compare import OwnDerivative, compare, errors_as_untraceable
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.evaluate import Values
-from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable, walk
+from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Step, Untraceable
 from seqnets.engine.pieces import pieces_written, repeated
 from seqnets.engine.placing import Placing
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.recorder import Recorder
-from seqnets.engine.settling import Settler, places_read
+from seqnets.engine.settling import Settler
 from seqnets.engine.surrogate import Surrogates
 from seqnets.typing import State
 
@@ -75,8 +75,7 @@ def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     """What a recorder has seen of a step that gave a state, as a ``Step``."""
     graph = recorder.graph
     nodes = list(map(recorder.node, after))
-    read = places_read(walk([*nodes, *(product.value for product in recorder.products)]))
-    pieces = pieces_written(graph, nodes, [read.get(("state", p), []) for p in range(len(nodes))])
+    pieces = pieces_written(graph, nodes, [product.value for product in recorder.products])
     widths = [size // len(part) for part, size in zip(pieces, cell.state_sizes, strict=True)]
     each = zip(cell.states, pieces, widths, strict=True)
     written = [_written(recorder, *part) for part in each]
