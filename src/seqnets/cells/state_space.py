@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -287,6 +288,7 @@ def check_steps(name: str, dt_min: float, dt_max: float) -> None:
         )
 
 
+@cache
 def _frequencies(count: int) -> Tensor:
     """Positive imaginary parts of the eigenvalues of the normal part of HiPPO-LegS, ascending.
 
