@@ -199,6 +199,18 @@ def test_columns_that_are_left_out_are_no_features_and_new_files_may_lack_them(t
         ClassificationFiles(str(write_npz(tmp_path, True)), leave_out=["place"]).setup()
 
 
+def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
+    text = "sequence,label,day,x,town,y,sky\n1,a,monday,1,Rome,2,blue\n"
+
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+        table(text=text, leave_out=["day"]).setup()
+
+
+def test_a_number_instead_of_steps_points_to_the_column_that_tables_of_steps_need(table):
+    with pytest.raises(DataError, match=r"x is '1', .*\n.*one step, column sequence has to say"):
+        table(text="label,x\na,1\n").setup()
+
+
 @pytest.mark.parametrize("name", ["sequence", "split", "label"])
 def test_columns_that_are_never_features_cannot_be_left_out(table, name):
     with pytest.raises(DataError, match=f"line 2: leave_out has {name}, expected columns that wou"):

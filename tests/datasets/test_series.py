@@ -258,6 +258,13 @@ def test_a_gap_from_a_wrong_timestamp_is_not_filled(table):
         table(steps, time_gaps="fill", missing="forward").setup()
 
 
+def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
+    lines = ["day,a,town,b,sky", *(f"monday,{i},Rome,1,blue" for i in range(30))]
+
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+        table(lines, leave_out=["day"]).setup()
+
+
 def test_columns_may_be_named_or_left_out(table, tmp_path):
     lines = ["id,place,a", *(f"{name},roof,{i}" for name in "xy" for i in range(30))]
     data = table(lines, series="id", leave_out=["place"])

@@ -369,6 +369,13 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
         TaggingFiles("is not read").new(write("b.csv", "leg,ankle\n1,10\n"), known)
 
 
+def test_an_error_names_all_columns_of_words_beside_those_left_out(write):
+    path = write("a.csv", "day,label,a,town,sky\nmonday,up,1,Rome,blue\n")
+
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+        read_tagged(path, leave_out=["day"])
+
+
 def test_new_files_may_lack_what_is_left_out_and_training_files_may_not(write):
     path = str(write("a.csv", CSV.replace("ankle", "time")))
     data = TaggingFiles(path, path, path, leave_out=["time"])

@@ -15,7 +15,7 @@ from seqnets.checks import check_choice, check_fractions, is_number
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
-from seqnets.datasets.readers.tables import check_left_out, named
+from seqnets.datasets.readers.tables import check_left_out, leaving_out, named
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.errors import ConfigError, DataError, counted
 
@@ -194,7 +194,9 @@ def read_series(
                 )
             _add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
-        steps.values.append([_value(where, name, row.get(name), missing) for name in features])
+        steps.values.append(
+            [_value(where, name, row, features, columns, missing) for name in features]
+        )
     if gaps == "fill":
         found = {name: _insert_steps(path, steps, kind) for name, steps in found.items()}
     return _concatenate(path, features, found, missing)
@@ -228,16 +230,25 @@ def _check_columns(where: str, row: dict[str, Any], first: list[str], series: st
         raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
 
 
-def _value(where: str, column: str, cell: Any, missing: str) -> float:
+def _value(
+    where: str,
+    column: str,
+    row: dict[str, Any],
+    features: Sequence[str],
+    columns: Columns,
+    missing: str,
+) -> float:
     """Return a cell's number; NaN if it is missing and that is allowed."""
+    cell = row.get(column)
     if not is_missing(cell):
         try:
             return number(where, column, cell)
         except DataError as error:
+            option = leaving_out(column, row, features, columns.leave_out)
             raise DataError(
                 f"{error}\n"
                 f"  If the column is a timestamp: dataset.time={column}; a series: "
-                f"dataset.series={column}; not a feature: dataset.leave_out=[{column}]."
+                f"dataset.series={column}; not a feature: {option}."
             ) from None
     if missing == "error":
         raise DataError(

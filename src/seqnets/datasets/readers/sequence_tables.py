@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
-from seqnets.datasets.readers.tables import Row, check_left_out, named, need, read_rows, shown, text
+from seqnets.datasets.readers.tables import (
+    Row,
+    check_left_out,
+    leaving_out,
+    named,
+    need,
+    read_rows,
+    shown,
+    text,
+)
 from seqnets.errors import DataError, counted
 
 SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
@@ -83,19 +92,18 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
                     f"  Sequence {shown(last)} has that value since {current.where}."
                 )
-        steps[-1].append([_feature(where, name, row[name], wanted) for name in features])
+        steps[-1].append([_feature(where, name, row, features, wanted) for name in features])
     for record, values in zip(records, steps, strict=True):
         record.steps = np.array(values, np.float64)
     return Source(records, {"features": features})
 
 
-def _feature(where: str, column: str, cell: Any, wanted: Wanted) -> float:
+def _feature(where: str, column: str, row: Row, features: Sequence[str], wanted: Wanted) -> float:
     try:
-        return wanted.value(where, column, cell)
+        return wanted.value(where, column, row[column])
     except DataError as error:
-        raise DataError(
-            f"{error}\n  If the column is not a feature: dataset.leave_out=[{column}]."
-        ) from None
+        option = leaving_out(column, row, features, wanted.leave_out)
+        raise DataError(f"{error}\n  If it is not a feature: {option}.") from None
 
 
 def _rows_of_sequences(
@@ -116,7 +124,8 @@ def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
     """Return the steps in a cell, (T, I): a list of numbers, or of lists of I numbers each."""
     if not isinstance(cell, list) or not cell:
         raise DataError(
-            f"{where}: column {STEPS} is {shown(cell)}, expected a list of steps, at least one."
+            f"{where}: column {STEPS} is {shown(cell)}, expected a list of steps, at least one.\n"
+            f"  If a row is one step, column {SEQUENCE} has to say of which sequence."
         )
     size = len(cell[0]) if isinstance(cell[0], list) else None
     values = []

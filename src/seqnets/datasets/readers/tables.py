@@ -69,6 +69,25 @@ def check_left_out(where: str, names: Sequence[str], read: Sequence[str]) -> Non
             )
 
 
+def leaving_out(
+    column: str, row: Row, features: Iterable[str], left_out: Iterable[str] = ()
+) -> str:
+    """Return the option that leaves out a column, the row's other text, and what it does already.
+
+    Args:
+        column: The column.
+        row: The row in which the column is no number.
+        features: The columns that are read as numbers.
+        left_out: The columns that are left out now.
+    """
+    words = [name for name in features if name == column or _is_word(row.get(name))]
+    return f"dataset.leave_out=[{','.join([*left_out, *words])}]"
+
+
+def _is_word(cell: Any) -> bool:
+    return isinstance(cell, str) and not is_missing(cell) and math.isnan(parse_number(cell))
+
+
 def named(column: Any) -> str:
     """Return a column's name, quoted if surrounding blanks would be invisible."""
     name = str(column)

@@ -13,7 +13,7 @@ from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
 from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
-from seqnets.datasets.readers.tables import Row, check_left_out, named
+from seqnets.datasets.readers.tables import Row, check_left_out, leaving_out, named
 from seqnets.errors import DataError, counted
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
@@ -226,7 +226,7 @@ def _by_step(
                 f"{where}: split is {shown(split)}, expected {shown(current.split)}, "
                 f"which the sequence has since {current.where}."
             )
-        step = [_feature(where, column, row[column]) for column in features]
+        step = [_feature(where, column, row, features, leave_out) for column in features]
         current.add(where, step, _label(where, label, row.get(label)))
     if current is not None:
         yield current
@@ -244,13 +244,14 @@ def _numbers(where: str, column: str, value: Any) -> list[float]:
     ]
 
 
-def _feature(where: str, column: str, value: Any) -> float:
+def _feature(
+    where: str, column: str, row: Row, features: Sequence[str], left_out: Sequence[str]
+) -> float:
     try:
-        return number(where, column, value)
+        return number(where, column, row[column])
     except DataError as error:
-        raise DataError(
-            f"{error}\n  If the column is not a feature: dataset.leave_out=[{column}]."
-        ) from None
+        option = leaving_out(column, row, features, left_out)
+        raise DataError(f"{error}\n  If it is not a feature: {option}.") from None
 
 
 def _label(where: str, column: str, value: Any) -> str | None:
