@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from seqnets.cells import LSTMCell
-from seqnets.cli.assemble import make_trainer
+from seqnets.cli.assemble import make_model, make_trainer
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError
@@ -28,6 +28,22 @@ def test_a_partial_target_becomes_a_factory():
 
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_model_is_passed_the_sizes_of_the_data_whether_or_not_its_file_calls_it_partial():
+    model = {"_target_": "torch.nn.Linear", "out_features": 3}
+    config = {"model": model, "dataset": {"_target_": "mine.Data"}}
+
+    made = make_model(config, {"in_features": 2, "num_classes": 9}, [])
+
+    assert made.weight.shape == (3, 2)
+
+
+def test_what_lacks_an_option_may_be_meant_to_be_partial():
+    cell = {"_target_": "seqnets.cells.LSTMCell", "hidden_size": 3}
+
+    with pytest.raises(ConfigError, match=r"argument: 'input_size'\.\n.* _partial_: true, in its"):
+        build(cell, key="model.cell")
 
 
 def test_targets_are_built_inside_targets():

@@ -103,8 +103,14 @@ def check_new(key: str, path: Path | str, overwrite: bool) -> None:
         )
 
 
-def make_one(options: Any, allow: Sequence[str], key: str) -> Any:
+def make_one(options: Any, allow: Sequence[str], key: str, *, later: bool = False) -> Any:
     """Make the object that a group of a configuration describes.
+
+    Args:
+        options: The group's part of the configuration.
+        allow: Modules of the user's own that the configuration may name.
+        key: The group's key.
+        later: Whether to make a factory, which the caller passes what the data determine.
 
     Raises:
         ConfigError: The group names no class, or the class cannot be made; see :func:`build`.
@@ -114,7 +120,7 @@ def make_one(options: Any, allow: Sequence[str], key: str) -> Any:
             f"{key}: has no _target_, expected the class to make.\n"
             "  Name it in the group's file: _target_: MODULE.CLASS"
         )
-    return build(options, allow, key)
+    return build({**options, "_partial_": True} if later else options, allow, key)
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
@@ -130,9 +136,9 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
 
 def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:
     """Make a model for a dataset, given what it knows, with objective, optimizer and schedule."""
-    optimizer = make_one(config["optimizer"], allow, "optimizer")
+    optimizer = make_one(config["optimizer"], allow, "optimizer", later=True)
     schedule = config["scheduler"]
-    scheduler = make_one(schedule, allow, "scheduler") if schedule else None
+    scheduler = make_one(schedule, allow, "scheduler", later=True) if schedule else None
     _try_out(config, optimizer, scheduler)
     objective = make_one(config["objective"], allow, "objective")
     model = make_model(config, known["sizes"], allow)
@@ -164,7 +170,7 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: The model needs a size that the dataset does not have, or has no such option.
     """
-    factory: Callable[..., nn.Module] = make_one(config["model"], allow, "model")
+    factory: Callable[..., nn.Module] = make_one(config["model"], allow, "model", later=True)
     parameters = inspect.signature(factory).parameters.values()
     asked = {p.name for p in parameters}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):

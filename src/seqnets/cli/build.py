@@ -84,9 +84,10 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
     except TypeError as error:
         if not re.search(r"unexpected keyword|required .*argument", str(error)):
             raise
+        told = f"\n  If seqnets is to pass them: {_PARTIAL}: true, in its file."
         raise ConfigError(
             f"{key}: {node[_TARGET]} cannot be made from the options "
-            f"{', '.join(options) or 'none'}: {error}."
+            f"{', '.join(options) or 'none'}: {error}.{told if 'required' in str(error) else ''}"
         ) from error
     except (MisconfigurationException, ValueError) as error:
         if isinstance(error, SeqnetsError):
