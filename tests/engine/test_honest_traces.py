@@ -628,7 +628,15 @@ class MissingCell(BareCell):
         return (torch.tanh(both + state[0] @ self.weight_hh.T),)
 
 
-@pytest.mark.parametrize("cell_cls", [ViterbiCell, ForwardCell, MissingCell])
+class OverflowingCell(MissingCell):
+    """Divides its halves by one number each, which is infinite for large inputs."""
+
+    def step(self, wx, state):
+        divided = wx.unflatten(-1, (2, -1)) / wx[:, :2, None].exp()
+        return (torch.tanh(divided.flatten(1) + state[0] @ self.weight_hh.T),)
+
+
+@pytest.mark.parametrize("cell_cls", [ViterbiCell, ForwardCell, MissingCell, OverflowingCell])
 def test_what_is_no_number_does_not_spread_to_units_that_it_is_not_moved_to(cell_cls):
     cell, x = cell_cls(H, H), torch.randn(B, T, H)
     if cell_cls is MissingCell:

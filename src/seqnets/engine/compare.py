@@ -87,6 +87,7 @@ class _Trial:
         self._cell, self._project, self._functions = cell, project, functions
         self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
         self._finite = True  # whether the last outputs were finite
+        self._moves = False  # whether the trace has matrices of ones and zeros
         self._draw = torch.Generator().manual_seed(0)
         mean = dict(cell.origin.named_buffers()) | loose_attributes(cell.origin)
         self._kept: dict[str, Tensor] = {}  # not redrawn: periods, counts, masks
@@ -130,6 +131,7 @@ class _Trial:
         for given in (wx, *state):
             given.requires_grad_()
 
+        self._moves = bool(preparation.constants)
         self._compare(step, scale, bound, wx, state, used, learned)
         if scale == 1 and not self._finite:  # say, a square root of the state
             state = tuple(part.detach().abs().requires_grad_() for part in state)
@@ -196,6 +198,7 @@ class _Trial:
                     found += [slope / _STEEP for slope in _slopes(parts, ends, wanted, _STEEP)]
         are_alike = _are_both_finite if scale == _LARGE else _are_near
         if not all(map(are_alike, own, traced)):
+            self._check_spread(own, traced)
             raise Untraceable(
                 f"it gives something else than its recorded operations{_WHERE[scale]}, so it "
                 f"depends on more than tensors: a branch on their values, the number of rows, "
@@ -205,10 +208,17 @@ class _Trial:
         if self._project or not self._finite:
             return
         if not all(map(are_alike, *slopes)):
+            self._check_spread(*slopes)
             raise Untraceable(
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
             )
+
+    def _check_spread(self, own: Sequence[Tensor], traced: Sequence[Tensor]) -> None:
+        """Raise Untraceable if infinities, as of an overflow, may have reached other units."""
+        pairs = zip(own, traced, strict=True)
+        if self._moves and any((b.isnan() & a.isfinite()).any() for a, b in pairs):
+            raise Untraceable(_SPREADS.format("inf"))
 
     def watch_projection(self) -> tuple[bool, bool]:
         """See the function of the same name."""
