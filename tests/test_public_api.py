@@ -23,7 +23,8 @@ PUBLIC = {
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
         LRUCell HGRNCell RGLRUCell S5Cell S6Cell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell BRCCell NBRCCell LEMCell UnICORNNCell
-        SCRNCell LipschitzRNNCell NASCell
+        SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
+        ONLSTMCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork

@@ -1,4 +1,4 @@
-"""Recurrent highway networks against their paper, in plain floats."""
+"""Networks with highways against their papers, in plain floats."""
 
 import math
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from seqnets.cells import RecurrentHighwayCell, VariationalDropout
+from seqnets.cells import IntersectionRNNCell, RecurrentHighwayCell, VariationalDropout
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.testing import check_cell, one_unit, step
 
@@ -95,3 +95,23 @@ def test_dropout_reaches_the_product_of_every_layer():
 def test_invalid_depths_are_refused(depth, error, message):
     with pytest.raises(error, match=f"RecurrentHighwayCell: {message}"):
         RecurrentHighwayCell(3, 4, depth=depth)
+
+
+def test_intersection_network_follows_its_paper():
+    w, u = (0.5, -0.3, 0.8, 0.9), (0.7, 0.2, -0.6, 0.4)
+    b, d = (0.1, -0.4, 0.3, 0.6), (0.05, 0.4, -0.2, -0.1)
+    cell = one_unit(IntersectionRNNCell, w=w, u=u, b=b, d=d)
+    h = -1.5
+
+    for x in (2.0, -0.7):
+        p, n, g, k = (w[i] * x + b[i] + u[i] * h + d[i] for i in range(4))
+        y = sigmoid(g) * x + (1 - sigmoid(g)) * max(0.0, p)
+        new = sigmoid(k) * h + (1 - sigmoid(k)) * math.tanh(n)
+
+        assert step(cell, x, 0.3, h) == near((y, new))
+        h = new
+
+
+def test_the_input_that_an_intersection_network_carries_is_as_wide_as_its_output():
+    with pytest.raises(ConfigError, match="IntersectionRNNCell: input_size is 3, expected hidden"):
+        IntersectionRNNCell(3, 4)

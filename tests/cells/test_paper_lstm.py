@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from seqnets.cells import JANETCell, MultiplicativeLSTMCell, NASCell
+from seqnets.cells import JANETCell, MultiplicativeLSTMCell, NASCell, WMCLSTMCell
 from seqnets.errors import ConfigError
 from seqnets.testing import one_unit, step
 from seqnets.testing.laws import perturb
@@ -96,3 +96,44 @@ def test_cell_found_by_a_search_follows_its_paper():
 
         assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
         h, c = expected
+
+
+def test_lstm_with_working_memory_connections_follows_its_paper():
+    given = {key: values[:4] for key, values in NUMBERS.items()}
+    cell = one_unit(WMCLSTMCell, **given, weight_cg=(0.9, -1.3, 0.7), bias_cg=(0.2, -0.1, 0.3))
+    h, c = -1.5, 0.9
+
+    for x in (2.0, -0.7):
+        i = sigmoid(1.1 * x - 0.2 + 0.7 * h + 0.05 + math.tanh(0.9 * c + 0.2))
+        f = sigmoid(0.5 * x + 0.1 + 0.2 * h + 0.4 + math.tanh(-1.3 * c - 0.1))
+        g = math.tanh(-0.3 * x - 0.4 - 0.6 * h - 0.2)
+        memory = f * c + i * g
+        o = sigmoid(0.8 * x + 0.3 + 0.4 * h - 0.1 + math.tanh(0.7 * memory + 0.3))
+        expected = o * math.tanh(memory), memory
+
+        assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
+        h, c = expected
+
+
+def test_working_memory_connections_mix_units():
+    cell = WMCLSTMCell(1, 2, dtype=torch.float64)
+    perturb(cell)
+    matrix, x, h, c = numbers(cell), [1.3], [0.3, -0.8], [1.0, -0.5]
+
+    a = total(times(matrix["weight_ih"], x), times(matrix["weight_hh"], h))
+    a = total(a, matrix["bias_ih"], matrix["bias_hh"])
+
+    def gate(rows, seen, memory):
+        e = total(times(matrix["weight_cg"][seen], memory), matrix["bias_cg"][seen])
+        return each(lambda a, e: sigmoid(a + math.tanh(e)), a[rows], e)
+
+    i, f = gate(slice(0, 2), slice(0, 2), c), gate(slice(2, 4), slice(2, 4), c)
+    memory = [f[k] * c[k] + i[k] * math.tanh(a[4 + k]) for k in range(2)]
+    o = gate(slice(6, 8), slice(4, 6), memory)
+
+    assert after(cell, x, h, c)[1] == pytest.approx(memory, abs=1e-12)
+    assert after(cell, x, h, c)[0] == pytest.approx([o[k] * math.tanh(memory[k]) for k in range(2)])
+
+
+def test_working_memory_connections_without_biases_have_none():
+    assert WMCLSTMCell(3, 4, bias=False).bias_cg is None

@@ -26,8 +26,9 @@ from seqnets.cells.gru import (
     UGRNNCell,
 )
 from seqnets.cells.hgrn import HGRNCell
-from seqnets.cells.highway import RecurrentHighwayCell
+from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
 from seqnets.cells.lem import LEMCell
+from seqnets.cells.lmu import LMUCell
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
     CoupledLSTMCell,
@@ -37,6 +38,7 @@ from seqnets.cells.lstm import (
     MultiplicativeLSTMCell,
     NoForgetLSTMCell,
     PeepholeLSTMCell,
+    WMCLSTMCell,
 )
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
 from seqnets.cells.nas import NASCell
@@ -50,6 +52,7 @@ from seqnets.cells.odyssey import (
     NOGLSTMCell,
 )
 from seqnets.cells.options import Activations, AllStates, ClipState, LayerNorm, LearnedState
+from seqnets.cells.ordered import ONLSTMCell
 from seqnets.cells.orthogonal import ExpRNNCell, orthogonal
 from seqnets.cells.oscillator import CoRNNCell, UnICORNNCell
 from seqnets.cells.phased import PhasedLSTMCell
@@ -103,8 +106,10 @@ __all__ = [
     "IRNNCell",
     "IndRNNCell",
     "InputDropout",
+    "IntersectionRNNCell",
     "JANETCell",
     "LEMCell",
+    "LMUCell",
     "LRUCell",
     "LSTMCell",
     "LTCCell",
@@ -130,6 +135,7 @@ __all__ = [
     "NOAFLSTMCell",
     "NOGLSTMCell",
     "NoForgetLSTMCell",
+    "ONLSTMCell",
     "OriginalGRUCell",
     "PeepholeConvLSTMCell",
     "PeepholeLSTMCell",
@@ -153,6 +159,7 @@ __all__ = [
     "UGRNNCell",
     "UnICORNNCell",
     "VariationalDropout",
+    "WMCLSTMCell",
     "Wrapper",
     "Zoneout",
     "chrono",

@@ -1,4 +1,4 @@
-"""Recurrences with several layers in one step."""
+"""Recurrences with highways: through several layers in one step, and past a layer."""
 
 from __future__ import annotations
 
@@ -81,3 +81,44 @@ class RecurrentHighwayCell(GatedCell):
     def extra_repr(self) -> str:
         """The sizes, and the depth."""
         return f"{super().extra_repr()}, depth={self.depth}"
+
+
+class IntersectionRNNCell(GatedCell):
+    r"""Intersection network: gated in time and in depth, so that deep ones are easy to train.
+
+    .. math::
+        p_t &= \mathrm{ReLU}(W_p x_t + b_p + U_p h_{t-1} + d_p) \\
+        n_t &= \tanh(W_n x_t + b_n + U_n h_{t-1} + d_n) \\
+        g_t &= \sigma(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        k_t &= \sigma(W_k x_t + b_k + U_k h_{t-1} + d_k) \\
+        y_t &= g_t \odot x_t + (1 - g_t) \odot p_t \\
+        h_t &= k_t \odot h_{t-1} + (1 - k_t) \odot n_t
+
+    As in the paper, which calls it +RNN: :math:`y_t` carries the input itself, so that I must be H.
+
+    State: ``(y, h)``, (B, H) each; y is not read back. Output: ``y``.
+
+    References:
+        Collins et al., 2017, "Capacity and Trainability in Recurrent Neural Networks",
+        arXiv:1611.09913.
+    """
+
+    gates = ("p", "n", "g", "k")
+    states = ("y", "h")
+    output_only = True
+    square = True
+    keeping = ("k",)
+
+    def project(self, x: Tensor) -> Tensor:
+        """``W x + b`` by gate, then the input itself."""
+        return torch.cat([super().project(x), x], -1)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The equations above."""
+        _, h = state
+        gates, x = wx.split([wx.shape[-1] - self.hidden_size, self.hidden_size], -1)
+        w, u = self.split(gates), self.recur(h)
+        p = torch.relu(w.p + u.p)
+        n = self.candidate(w.n + u.n)
+        y = p + self.gate(w.g + u.g) * (x - p)
+        return y, n + self.gate(w.k + u.k) * (h - n)

@@ -184,6 +184,63 @@ class PeepholeLSTMCell(LSTMCell):
         return o * self.squash(c), c
 
 
+class WMCLSTMCell(LSTMCell):
+    r"""LSTM with working memory connections: its gates see all of the memory, squashed.
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i + \tanh(V_i c_{t-1} + e_i)) \\
+        f_t &= \sigma(W_f x_t + b_f + U_f h_{t-1} + d_f + \tanh(V_f c_{t-1} + e_f)) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o + \tanh(V_o c_t + e_o)) \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    As in the paper. Peepholes, which these replace, are diagonal and not squashed.
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    Attributes:
+        weight_cg: :math:`V_i`, :math:`V_f` and :math:`V_o`, (3H, H).
+        bias_cg: e, (3H,), or None.
+
+    References:
+        Landi et al., 2021, "Working Memory Connections for LSTM", arXiv:2109.00020.
+    """
+
+    gates = ("i", "f", "g", "o")
+    weight_cg: Tensor
+    bias_cg: Tensor | None
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The projection, if there is one, and what the gates see of the memory."""
+        super().add_parameters(parameter)
+        rows = 3 * self.hidden_size
+        self.weight_cg = parameter(rows, self.hidden_size)
+        biased = self.bias_ih is not None
+        self.register_parameter("bias_cg", parameter(rows) if biased else None)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every LSTM, and Xavier for what the gates see of the memory."""
+        super().reset_parameters()
+        initializers.xavier_(self.weight_cg, 3)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        split = 2 * self.hidden_size
+        seen_i, seen_f = self._seen(c, slice(split)).chunk(2, -1)
+        i = self.gate(wx.i + uh.i + seen_i)
+        f = self.gate(wx.f + uh.f + seen_f)
+        c = f * c + i * self.candidate(wx.g + uh.g)
+        o = self.gate(wx.o + uh.o + self._seen(c, slice(split, None)))
+        return o * self.squash(c), c
+
+    def _seen(self, c: Tensor, rows: slice) -> Tensor:
+        bias = None if self.bias_cg is None else self.bias_cg[rows]
+        return torch.tanh(F.linear(c, self.weight_cg[rows], bias))
+
+
 class CoupledLSTMCell(LSTMCell):
     r"""LSTM that writes exactly what it forgets: one gate for both, :math:`f = 1 - i` (CIFG).
 
