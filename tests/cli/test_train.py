@@ -30,7 +30,8 @@ AROUND = [
     f"{folder}={path.stem}"
     for folder in ("callbacks", "logger", "trainer")
     for path in sorted((CONFIGS / folder).glob("*.yaml"))
-    if path.stem not in ("gpu", "ddp")  # refused without a GPU; taken by two processes below
+    # refused without a GPU; taken by two processes below; not installed for the tests
+    if path.stem not in ("gpu", "ddp", "wandb", "mlflow")
 ]
 """Options of what stands around the training."""
 
@@ -390,10 +391,24 @@ def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path
     assert int(after[-1]["step"]) > int(before[-1]["step"])
 
 
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_says_how_to_get_it(name, seqnets, monkeypatch):
+    for module in ("wandb", "mlflow"):
+        monkeypatch.setattr(
+            f"lightning.pytorch.loggers.{module}._{module.upper()}_AVAILABLE", False
+        )
+
+    done = seqnets("train", *SMALL, "dataset=parity", f"logger=[csv,{name}]")
+
+    assert done.code == 1
+    assert f"ConfigError: logger.{name}: lightning.pytorch.loggers." in done.err
+    assert f"pip install 'seqnets[{name}]'" in done.err
+
+
 def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     seqnets, small_text, tmp_path
 ):
-    seqnets("train", *small_text, "trainer.max_epochs=2")
+    seqnets("train", *small_text, "trainer.max_epochs=2", "logger=many_loggers")
     folder = only_run(tmp_path)
     shutil.copy(folder / "checkpoints" / "last.ckpt", tmp_path / "of step 4")
     seqnets("train", f"resume={folder}", "trainer.max_epochs=6")
@@ -405,6 +420,8 @@ def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     events = EventAccumulator(str(folder)).Reload()
     steps = [event.step for event in events.Scalars("val/loss")]
     assert steps == [2, 4, 6, 8]
+    table = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    assert [int(row["step"]) for row in table if row["val/loss"]] == [2, 4, 6, 8]
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
 
 

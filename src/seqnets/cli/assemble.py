@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -40,6 +41,10 @@ SET = {
     "use_distributed_sampler": "Each process gets its share of the data.",
 }
 """Options of Lightning's Trainer that are not the user's to give, and what to do to train."""
+
+
+_LOGGER_EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+"""The extras of seqnets that bring what loggers need."""
 
 
 def plain(config: DictConfig) -> Config:
@@ -185,6 +190,46 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
         )
     with option_errors(config["model"], "model"):
         return factory(**{name: size for name, size in sizes.items() if name in asked})
+
+
+def make_loggers(group: Any, allow: Sequence[str], folder: Path) -> list[Logger]:
+    """Make the loggers of a run, by name in the group, or the one that the group itself describes.
+
+    Unless its options say otherwise, each keeps its files in the run's folder and calls the run by
+    that folder's name, so that a resumed run goes on in the same place.
+
+    Raises:
+        ConfigError: A logger cannot be made, or needs a package that is not installed.
+    """
+    group = group or {}
+    alone = not isinstance(group, dict) or "_target_" in group
+    named = {"logger": group} if alone else {f"logger.{name}": o for name, o in group.items()}
+    return [_make_logger(o, allow, folder, key) for key, o in named.items() if o is not None]
+
+
+def _make_logger(options: Any, allow: Sequence[str], folder: Path, key: str) -> Logger:
+    """Make a run's logger; see :func:`make_loggers`."""
+    later = {**options, "_partial_": True} if isinstance(options, dict) else options
+    factory = make_one(later, allow, key)
+    known = {"save_dir": str(folder), "version": folder.name, "run_name": folder.name}
+    parameters = inspect.signature(factory.func).parameters
+    missing = {
+        name: known[name] for name in known.keys() & parameters.keys() - factory.keywords.keys()
+    }
+    try:
+        with option_errors(options, key):
+            logger: Logger = factory(**missing)
+    except SeqnetsError:
+        raise
+    except Exception as error:  # of whatever library it belongs to
+        target = options["_target_"]
+        extra = _LOGGER_EXTRAS.get(target.rpartition(".")[2])
+        lacks = isinstance(error, ImportError) and extra
+        advice = f"\n  Install it: pip install 'seqnets[{extra}]'" if lacks else ""
+        raise ConfigError(
+            f"{key}: {target} cannot be made: {str(error).strip()}{advice}"
+        ) from error
+    return logger
 
 
 def make_trainer(

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from seqnets.cli.arguments import parsed
 from seqnets.cli.listing import configs
 
-LIST_GROUPS = ("model/option", "callbacks", "experiment")
+LIST_GROUPS = ("model/option", "callbacks", "logger", "experiment")
 """Config groups that accept several options at once: GROUP=[ONE,ANOTHER]."""
 
 

@@ -21,6 +21,7 @@ from seqnets.cli.assemble import (
     check_filled,
     check_seed,
     make_data,
+    make_loggers,
     make_module,
     make_one,
     make_trainer,
@@ -43,6 +44,7 @@ from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
 from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
 from seqnets.training.callbacks.tensorboard import purge_after, writer_of
+from seqnets.training.loggers import finish
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,11 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         terminal().print("resume=auto: there is no unfinished run, a new one starts.")
     with running(existing, options, choices.get("dataset") or "resumed") as current, quiet():
-        return _Training(options, current, command).run(checkpoint)
+        training = _Training(options, current, command)
+        try:
+            return training.run(checkpoint)
+        finally:
+            finish(training.trainer)
 
 
 def _check(options: Config) -> None:
@@ -159,19 +165,16 @@ class _Training:
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
 
     def _make_trainer(self) -> Trainer:
-        options, folder = self.options, str(self.folder)
+        options = self.options
         padding = LambdaCallback(on_train_start=self._report_padding)
         start = LambdaCallback(on_train_start=self._mark_started)
-        make_logger: Any = None
-        if options["logger"]:
-            make_logger = make_one(options["logger"], options["allow"], "logger")
         return make_trainer(
             options,
             options["allow"],
             [padding, *self.callbacks.values(), start],
             trains=True,
-            logger=make_logger(save_dir=folder) if make_logger else False,
-            default_root_dir=folder,
+            logger=make_loggers(options["logger"], options["allow"], self.folder),
+            default_root_dir=str(self.folder),
         )
 
     def run(self, checkpoint: Path | None) -> Trained:

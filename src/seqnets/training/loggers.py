@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import loggers
+from lightning.pytorch import Trainer, loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
@@ -23,6 +23,13 @@ class CSVLogger(loggers.CSVLogger):
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment
+
+
+def finish(trainer: Trainer) -> None:
+    """End a run of W&B, which would otherwise go on in the process's next run."""
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.WandbLogger) and trainer.is_global_zero:
+            logger.experiment.finish()
 
 
 class _AppendingWriter(ExperimentWriter):

@@ -1,10 +1,11 @@
-"""TensorBoard's HPARAMS tab."""
+"""The configuration beside the figures: TensorBoard's HPARAMS tab, and what others have for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from seqnets.training.callbacks.tensorboard import writer_of
@@ -15,6 +16,8 @@ _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
 class Hyperparameters(Callback):
     """Show the run's configuration beside its figures, so that runs can be compared.
 
+    In TensorBoard it is the HPARAMS tab; W&B, MLflow and the like have a place of their own.
+
     The figures are the scalars that the run logs anyway: validation and test, the loss and the
     objective's metric.
     """
@@ -24,12 +27,16 @@ class Hyperparameters(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the configuration and the names of the figures."""
+        flat = flatten(pl_module.card["config"])
+        for logger in trainer.loggers:
+            if not isinstance(logger, (TensorBoardLogger, CSVLogger)):  # whose runs have a file
+                logger.log_hyperparams(flat)
         writer = writer_of(trainer)
         if writer is None:
             return
         names = dict.fromkeys(("loss", pl_module.objective.metric))
         figures = {f"{part}/{name}": 0.0 for part in ("test", "val") for name in names}
-        experiment, start, self._end = hparams(flatten(pl_module.card["config"]), figures)
+        experiment, start, self._end = hparams(flat, figures)
         for summary in (experiment, start):
             writer._get_file_writer().add_summary(summary)
 
