@@ -62,7 +62,8 @@ PUBLIC = {
     """,
     "seqnets.training.callbacks": """
         CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters ModelCard
-        Monitor MovingAverage MusicSamples Pictures Progress RateByLength StopOnSignal TextSamples
+        Monitor MovingAverage MusicSamples Pictures Progress Pruning RateByLength StopOnSignal
+        TextSamples
     """,
 }
 

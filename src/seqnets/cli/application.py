@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ from seqnets.cli.repeated import without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+_SWEEP = "SEQNETS_SWEEP"
+"""Environment variable that tells jobs, also in processes of a launcher, which sweep is theirs."""
 
 _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """Variables Lightning sets for the processes it starts; where set, it starts no others."""
@@ -95,8 +99,11 @@ class _Application:
         Raises:
             UsageError: The configuration cannot be composed.
         """
+        named = os.environ.get(_SWEEP)
+        sweep_name = (named or f"sweep_{secrets.token_hex(4)}") if self.sweeps else named
         try:
-            with _environment(_FULL_ERROR, "1"):  # otherwise Hydra would print errors and exit
+            # otherwise Hydra would print errors and exit
+            with _environment(_FULL_ERROR, "1"), _environment(_SWEEP, sweep_name):
                 check_arguments(self.verb, self.arguments)
                 arguments = overrides_first(self.arguments)
                 self.base, self.arguments = _with_base(self.verb, arguments)

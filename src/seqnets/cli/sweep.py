@@ -38,6 +38,7 @@ class Trained(NamedTuple):
         mode: "min" or "max": the direction in which it improves.
         score: Its best value on the validation part; None without validation.
         test: Its value on the test part; None if the run was stopped before.
+        pruned: Whether the run was ended early because the sweep's others were better.
     """
 
     code: int
@@ -47,6 +48,7 @@ class Trained(NamedTuple):
     mode: str
     score: float | None
     test: float | None = None
+    pruned: bool = False
 
 
 class Job(NamedTuple):
@@ -232,7 +234,7 @@ def _figures(trained: Trained | None, alike: bool) -> list[str]:
     score = "none" if trained.score is None else f"{name}{rounded(trained.score)}"
     if trained.test is not None:
         return [score, f"{name}{rounded(trained.test)}"]
-    return [score, "stopped" if trained.code else "none"]
+    return [score, "stopped" if trained.code else "pruned" if trained.pruned else "none"]
 
 
 def _short(key: str, keys: Sequence[str]) -> str:

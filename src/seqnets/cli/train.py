@@ -42,7 +42,7 @@ from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import Trained
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
-from seqnets.training.callbacks import Checkpoints, StopOnSignal, TextSamples
+from seqnets.training.callbacks import Checkpoints, Pruning, StopOnSignal, TextSamples
 from seqnets.training.callbacks.tensorboard import purge_after, writer_of
 from seqnets.training.loggers import finish
 
@@ -205,6 +205,12 @@ class _Training:
                 "trainer: its limits let a new run make no step, expected at least one.\n"
                 "  They are max_epochs, max_steps, max_time and limit_train_batches."
             )
+        pruning = self._callback(Pruning)
+        if pruning is not None and pruning.reason is not None:
+            if self.trainer.is_global_zero:
+                runs.write_result(self.folder, {"pruned": pruning.reason})
+            self._report_stop(f"Pruned: {pruning.reason}", "to go on all the same:")
+            return trained._replace(pruned=True)
         try:
             self._conclude(trained)
         except Stopped as stopped:

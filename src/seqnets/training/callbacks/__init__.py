@@ -10,6 +10,7 @@ from seqnets.training.callbacks.monitor import Monitor
 from seqnets.training.callbacks.moving_average import MovingAverage
 from seqnets.training.callbacks.pictures import Pictures
 from seqnets.training.callbacks.progress import Progress
+from seqnets.training.callbacks.pruning import Pruning
 from seqnets.training.callbacks.rates import RateByLength
 from seqnets.training.callbacks.samples import MusicSamples, TextSamples
 from seqnets.training.callbacks.signals import StopOnSignal
@@ -28,6 +29,7 @@ __all__ = [
     "MusicSamples",
     "Pictures",
     "Progress",
+    "Pruning",
     "RateByLength",
     "StopOnSignal",
     "TextSamples",
