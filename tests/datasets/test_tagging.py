@@ -438,3 +438,11 @@ def test_motions_that_follow_each_other_are_told_apart_step_by_step(shared_data,
         outcome = objective(model.eval(), batch)
         f1.update(outcome.predictions, outcome.targets)
     assert float(f1.compute()) > data.baselines()["nearest mean"] + 0.2
+
+
+def test_columns_to_leave_out_of_a_table_with_a_row_per_sequence_are_refused(write):
+    rows = '{"x": [[1, 2], [3, 4]], "labels": ["a", "b"], "place": 1}\n' * 3
+    path = str(write("a.jsonl", rows))
+
+    with pytest.raises(DataError, match="leave_out is place, expected none: only a table"):
+        TaggingFiles(path, path, path, leave_out=["place"]).setup()

@@ -34,6 +34,12 @@ def test_generation_with_carried_state_equals_rereading_the_text(model):
     assert "ab" + written == CHARACTERS.decode(greedy(model, [1, 2], 12))
 
 
+def test_a_prompt_with_line_ends_of_windows_is_read_as_a_file_of_them_is(model):
+    texts = ["".join(generate(model, CHARACTERS, f"ab{end}", 9)) for end in ("\n", "\r\n")]
+
+    assert texts[0] == texts[1]
+
+
 def test_the_seed_decides_and_the_global_random_state_is_left_alone(model):
     before = torch.get_rng_state()
     texts = ["".join(generate(model, CHARACTERS, "a", 30, seed=seed)) for seed in (1, 1, 2)]

@@ -67,11 +67,14 @@ def check_options(who: str, length: int, temperature: float, top_k: int | None =
 
 
 def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
-    """Return the ids of a prompt, (T,) int64; of the beginning of a line if it is blank.
+    r"""Return the ids of a prompt, (T,) int64; of the beginning of a line if it is blank.
+
+    As in the files that a model is trained on, ``\r\n`` is ``\n``.
 
     Raises:
         DataError: The prompt has a character that is not in the vocabulary.
     """
+    prompt = prompt.replace("\r\n", "\n")
     if not (prompt.split() if vocabulary.unit == "words" else prompt):
         return vocabulary.encode(_default_prompt(vocabulary))
     ids = vocabulary.encode(prompt)

@@ -86,7 +86,7 @@ def read_tagged(
     Args:
         path: The file.
         label: The label column, if a row is a step.
-        leave_out: Columns to ignore, if a row is a step.
+        leave_out: Columns to ignore, of a table in which a row is a step.
         new: Whether the file is for prediction, in which ignored columns may be absent.
 
     Raises:
@@ -98,6 +98,11 @@ def read_tagged(
     elif suffix in SUFFIXES:
         rows = list(read_rows(path))
         whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
+        if whole and leave_out and not new:
+            raise DataError(
+                f"{path}: leave_out is {', '.join(leave_out)}, expected none: only a table with a "
+                "row per step has columns of features."
+            )
         if not (whole or new):
             advice = "dataset.leave_out names columns that are not features."
             need(*rows[0], *leave_out, advice=advice)

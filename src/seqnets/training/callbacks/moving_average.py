@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from seqnets.checks import check_count, check_probability
 
 
-class MovingAverage(EMAWeightAveraging):
+class MovingAverage(WeightAveraging):
     """Keep an exponential moving average of the weights; it is validated, kept and tested.
 
     Of the first steps it is nearly the mean, ``(1 + n) / (10 + n)`` being the decay of average n
@@ -44,14 +44,18 @@ class MovingAverage(EMAWeightAveraging):
         }
         check_count(who, least=0, **{name: n for name, n in starts.items() if n is not None})
         self.decay = decay
-        super().__init__(
-            device,
-            use_buffers=False,
-            update_every_n_steps=update_every_n_steps,
-            update_starting_at_step=update_starting_at_step,
-            update_starting_at_epoch=update_starting_at_epoch,
-        )
-        self._kwargs["avg_fn"] = self._average  # in place of one with a constant decay
+        self.update_every_n_steps = update_every_n_steps
+        self.update_starting_at_step = update_starting_at_step
+        self.update_starting_at_epoch = update_starting_at_epoch
+        super().__init__(device, use_buffers=False, avg_fn=self._average)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Whether there is one more average after a step, or after an epoch."""
+        if step_idx is not None:
+            first = self.update_starting_at_step or 0
+            return step_idx >= first and step_idx % self.update_every_n_steps == 0
+        first_epoch = self.update_starting_at_epoch
+        return None not in (epoch_idx, first_epoch) and epoch_idx >= first_epoch  # type: ignore[operator]
 
     def _average(self, average: Tensor, weight: Tensor, count: Tensor) -> Tensor:
         """Move an average towards a weight; ``count`` is how many averages there were, from 1."""
