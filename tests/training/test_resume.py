@@ -312,6 +312,21 @@ def test_a_finished_run_resumed_with_more_steps_goes_on(tmp_path):
     assert same(whole, resumed)
 
 
+def test_a_schedule_that_holds_the_number_of_steps_goes_on_for_more(tmp_path):
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+    make = partial(language_module, scheduler=schedule)
+    data = text_data(tmp_path)
+    fit(make, data, tmp_path, max_steps=6)
+
+    running, _ = fit(
+        make, data, tmp_path, resume=tmp_path / "checkpoints" / "last.ckpt", max_steps=10
+    )
+
+    (config,) = running.lr_scheduler_configs
+    assert running.global_step == config.scheduler.total_steps == 10
+    assert config.scheduler.get_last_lr()[0] < 0.01  # the end of its cycle
+
+
 def test_the_seed_decides_the_run(tmp_path):
     runs = [
         fit(language_module, text_data(tmp_path), tmp_path / name, seed=seed, max_steps=5)[1]

@@ -263,7 +263,13 @@ class SequenceModule(LightningModule):
         if isinstance(self.scheduler_factory, partial):
             make: Any = self.scheduler_factory.func
             if "total_steps" in inspect.signature(make).parameters:
-                make = partial(make, total_steps=_total_steps(self.trainer))
+                total = _total_steps(self.trainer)
+                totals = getattr(schedule, "total_steps", total), total
+                given = self.scheduler_factory.keywords  # all there is without a configuration
+                of_schedule = [
+                    {**(options or given), "total_steps": steps}
+                    for options, steps in zip(of_schedule, totals, strict=True)
+                ]
             retune_schedule(schedule, make, *of_schedule)
         retune_optimizer(optimizer, schedule, *of_optimizer)
 
