@@ -8,7 +8,7 @@ import torch
 
 import seqnets
 from seqnets.cells import GRUCell
-from seqnets.engine import native, runs, stack
+from seqnets.engine import native, preference, runs, stack
 
 B, T, I, H = 2, 5, 3, 4
 KINDS = {"LSTM": 5, "GRU": 3, "RNN": 5}
@@ -168,6 +168,18 @@ def test_a_layer_that_torchs_kernel_ran_is_one_call_from_then_on(kind, given, ca
         torch.testing.assert_close((a, b), (c, c), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_a_small_layer_is_one_call_where_loops_in_c_are_faster_than_unrolling_it(
+    kind, calls, monkeypatch
+):
+    monkeypatch.setattr(preference, "_speed", lambda *sizes: 0.0)
+    theirs, ours = pair(kind)
+    x = torch.randn(3, B, I)
+
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    assert calls == [1]
+
+
 def test_a_layer_with_more_steps_than_its_last_call_is_decided_anew():
     _, ours = pair("GRU")
     ours(torch.randn(1, B, I)), ours(torch.randn(1, B, I))
@@ -184,7 +196,7 @@ def test_larger_stacks_and_other_cells_run_layer_by_layer(calls):
         (seqnets.LSTM(I, H, 2), torch.randn(stack._FEW_NUMBERS // (B * H) + 1, B, I)),
         (seqnets.LSTM(I, H, 2).double(), torch.randn(T, B, I).double()),
         (seqnets.LSTM(I, H, 2, proj_size=2), torch.randn(T, B, I)),
-        (seqnets.GRU(I, H, 2), torch.randn(stack._FEW_STEPS[GRUCell][True] + 1, B, I)),
+        (seqnets.GRU(I, H, 2), torch.randn(stack._FEW_STEPS[GRUCell][True][1] + 1, B, I)),
         (seqnets.RNN(I, H, 2), torch.randn(5, stack._FEW_ROWS + 1, I)),
         (seqnets.PeepholeLSTM(I, H, 2), torch.randn(T, B, I)),
     ]

@@ -25,14 +25,14 @@ _last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
 
 _FEW_UNITS, _FEW_ROWS = 64, 32
 _FEW_NUMBERS = 10_000
-_FEW_STEPS: dict[type[GatedCell], dict[bool, int]] = {
-    GRUCell: {False: 5, True: 3},
-    RNNCell: {False: 15, True: 7},
+_FEW_STEPS: dict[type[GatedCell], dict[bool, tuple[int, int]]] = {
+    GRUCell: {False: (3, 5), True: (3, 3)},
+    RNNCell: {False: (10, 15), True: (7, 7)},
 }
-"""On a CPU one call for all layers of a stack is faster up to here.
+"""On a CPU one call of torch's kernels is faster up to here.
 
-Units; rows * steps * units of an LSTM; rows of the others, and their steps, without and with
-gradients.
+Units; rows * steps * units of a stack of LSTMs; rows of the others, and their steps without and
+with gradients, for one layer and for several.
 """
 
 
@@ -41,7 +41,7 @@ def run_layers(
 ) -> tuple[Tensor, State] | None:
     """Run a module's layers by one call of torch's kernels; None if they run one by one.
 
-    A single layer runs so if torch's kernel ran its last call.
+    A single layer runs so if it is small, or if torch's kernel ran its last call.
 
     Args:
         cells: One per layer and direction; of two directions, the second runs backwards.
@@ -57,7 +57,7 @@ def run_layers(
     if not is_plain(x):
         return None
     first = cells[0].origin
-    if len(cells) == 1 and recent.last_backend(first) != native.name:
+    if len(cells) == 1 and not _is_small(cells, x) and recent.last_backend(first) != native.name:
         return None
     known, as_one = _last.get(first, (None, False))
     if not as_one and known is not None and known == _size(x, dropout):
@@ -97,18 +97,19 @@ def _kinds(
     return kinds
 
 
-def _is_small(cell: GatedCell, x: Tensor) -> bool:
-    """Whether torch runs a stack of such cells, sooner than Python goes from layer to layer."""
+def _is_small(cells: Sequence[GatedCell], x: Tensor) -> bool:
+    """Whether torch runs such layers sooner than Python goes from layer to layer."""
+    cell, several = cells[0], len(cells) > 1
     (rows, steps, _), units = x.shape, cell.hidden_size
     if x.device.type != "cpu" or x.dtype != torch.float32 or units > _FEW_UNITS:
         return False
     if isinstance(cell, LSTMCell):
-        few = rows * steps * units <= _FEW_NUMBERS
+        few = several and rows * steps * units <= _FEW_NUMBERS
         return few and not cell.proj_size and torch.backends.mkldnn.is_available()
     known = family(cell)
     if known is None or rows > _FEW_ROWS:
         return False
-    return steps <= _FEW_STEPS[known][torch.is_grad_enabled()]
+    return steps <= _FEW_STEPS[known][torch.is_grad_enabled()][several]
 
 
 def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float) -> bool:
@@ -117,7 +118,7 @@ def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: flo
         return False
     if dropout and x.is_cuda:  # cuDNN's masks cannot be drawn again for second derivatives
         return False
-    small = len(cells) > 1 and _is_small(cells[0], x)
+    small = _is_small(cells, x)
     for place, cell in enumerate(cells):
         shape = (*x.shape[:2], x.shape[2] if place < directions else cell.input_size)
         request = make_request(cell, x.new_empty(shape), None, None, None, reverse=False)
