@@ -30,6 +30,9 @@ from seqnets.engine.graph import (
 
 Place = tuple[int, int]
 """First column and width of a piece."""
+_MOST_PIECES = 16
+"""The most pieces of one product: kernels in Triton cut tiles into so many, and more would not fit
+into a processor's registers."""
 
 
 class Settler:
@@ -101,13 +104,19 @@ class Settler:
     def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: split off as a product of their own if others differ in width.
 
-        Leaves that only reductions read are cut to fit, and do not count.
+        Leaves that only reductions read are cut to fit, and do not count. A product of very many
+        pieces is split into several, each as wide as is read of it.
         """
         offset, width = leaf.what.offset, leaf.width
         places = self._read_alone.get(_whole(leaf)) or self._read[_whole(leaf)]
         weight, grain = written.weight, _width(places)
         if grain != width or offset % width or weight.rows % width:
             weight, offset = weight.part(0, offset, width), 0
+        elif weight.rows > (most := _MOST_PIECES * width):
+            read = {offset, *(at for at, _ in places if at % width == 0)}
+            near = [at for at in read if at // most == offset // most]
+            weight = weight.part(0, min(near), max(near) + width - min(near))
+            offset -= min(near)
         place = _place(Product(self.settled(written.value), weight), self.products)
         return self.graph.leaf(Columns("product", place, offset), width)
 

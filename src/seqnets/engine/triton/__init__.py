@@ -40,8 +40,7 @@ def refusal(request: Request) -> str | None:
         return reason
     if torch.compiler.is_compiling():
         return operator.refusal(request)
-    reason = access.refusal_of_size(x) or request.untraceable
-    return reason or access.refusal_of_program(request.program)
+    return access.refusal_of_size(x) or request.untraceable
 
 
 def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, State]:

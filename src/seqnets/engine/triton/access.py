@@ -40,18 +40,6 @@ def refusal_of_size(like: Tensor) -> str | None:
     return None
 
 
-def refusal_of_program(program: Program) -> str | None:
-    """Why kernels cannot run a program; None if they can."""
-    blocks = max((p.blocks for stage in program.forward for p in stage.products), default=1)
-    if blocks > _MOST_BLOCKS:
-        return (
-            f"a product has {blocks} times the units that read it, and its kernels split at most "
-            f"{_MOST_BLOCKS}"
-        )
-    return None
-
-
-_MOST_BLOCKS = 16  # as gates_16 in library.py
 _MOST_ROWS = 8 * tiles.MOST_GROUPS  # a group has at least 8 rows
 
 
