@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from seqnets import Recurrent, explain, unroll
+from seqnets.cells import RNNCell
 from seqnets.engine import fused, plans
 from seqnets.engine.plans import plan_of
 from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
@@ -201,6 +202,27 @@ def test_the_compiler_sees_what_is_made_of_parameters(cell_cls):
         torch.testing.assert_close(*found)
         with torch.no_grad():
             inputs[0].mul_(0.5)
+
+
+class ChoosingCell(RNNCell):
+    """The largest unit, of those before the step and a parameter, is set to 1."""
+
+    def add_parameters(self, parameter):
+        self.shift = parameter(self.hidden_size)
+
+    def update(self, wx, uh, state):
+        largest = F.one_hot((state[0] + self.shift).argmax(-1), self.hidden_size)
+        return (torch.where(largest > 0, 1.0, torch.tanh(wx.h + uh.h)),)
+
+
+def test_a_parameter_that_only_an_index_depends_on_may_be_in_a_compiled_layer(request):
+    request.addfinalizer(torch._dynamo.reset)
+    layer = Recurrent(ChoosingCell(I, H))
+
+    y, _ = torch.compile(layer, backend="aot_eager", fullgraph=True)(torch.randn(B, T, I))
+    y.sum().backward()
+
+    assert not layer.cell.shift.grad.any()
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])

@@ -217,6 +217,8 @@ def unroll_backward(
     grads = order.layout.rows(grad_y), grad_final
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
     weights = parameter_gradients(program, found, everything, used, used)
+    for name in used.keys() - weights:  # what only a maximum or an index depends on
+        weights[name] = torch.zeros_like(used[name])
     return [
         order.layout.whole(found.wx),
         *found.initial,
