@@ -186,6 +186,23 @@ def test_units_in_other_places_are_a_product_by_ones_and_zeros(kind):
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
 
 
+class SummedCell(BareCell):
+    """A product by a matrix that is made of parameters and of ones, which are in their dtype."""
+
+    def make(self, input_size, hidden_size):
+        self.u = self.weight(2, hidden_size, hidden_size)
+
+    def step(self, x, state):
+        (h,) = state
+        return (torch.tanh(x[:, :1] + torch.einsum("bi,kij->bkj", h, self.u).sum(1)),)
+
+
+def test_matrices_made_of_parameters_may_be_half_precise():
+    plan = plan_of(SummedCell(I, H).bfloat16())
+
+    assert plan.preparation.made
+
+
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])
 def test_the_compiler_sees_what_is_made_of_parameters(cell_cls):
     cell = cell_cls(I, H)

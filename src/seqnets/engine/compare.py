@@ -119,7 +119,7 @@ class _Trial:
             tensors[name] = now.requires_grad_(learns and read)
         bound = with_own_containers(cell.bind(tensors))
         with errors_as_untraceable(), torch.enable_grad():
-            used = numbers(step, preparation.of(tensors), self._dtype)
+            used = numbers(step, preparation.of(tensors, self._dtype), self._dtype)
         learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         if scale == _LARGE and not self._project:  # within what it projects to, say 0 and more
             with errors_as_untraceable(), torch.no_grad():
@@ -146,7 +146,7 @@ class _Trial:
         tensors = {**self._kept, **self._drawn}
         cell = with_own_containers(self._cell.bind(tensors))
         with errors_as_untraceable():
-            used = numbers(step, preparation.of(tensors), self._dtype)
+            used = numbers(step, preparation.of(tensors, self._dtype), self._dtype)
             state = tuple([part.to(self._dtype) for part in cell.initial_state(_ROWS)])
             steps = _STEPS if any(part.isinf().any() for part in state) else 0
         width = cell.input_size if self._project else step.wx_size

@@ -127,13 +127,24 @@ class Preparation:
         """The keys that the loop or some calls read."""
         return {*dict(self.made).values()}.union(*(call.reads for call in calls))
 
-    def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A loop's parameters by name: a cell's tensors, and the results computed from them."""
+    def of(self, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """A loop's parameters by name: a cell's tensors, and the results computed from them.
+
+        Args:
+            tensors: The cell's tensors.
+            dtype: Their floating-point type, if it is not the one that was traced.
+        """
         if not self.made:
             return tensors
         device = next(iter(tensors.values())).device
         _, depending = self._parted
-        found = _run(depending, {**tensors, **self._constants_on(device)}, device)
+        constants = self._constants_on(device)
+        if dtype is not None:
+            constants = {
+                key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+                for key, tensor in constants.items()
+            }
+        found = _run(depending, {**tensors, **constants}, device)
         return tensors | {name: found[key] for name, key in self.made}
 
     @cached_property
