@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hydra._internal.hydra import Hydra
 
 from seqnets.cli.main import command
 
@@ -46,6 +49,18 @@ class Done(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _composed_once(monkeypatch):
+    """Hydra composes all of a configuration for ``hydra.mode`` alone, and then once more."""
+    whole = Hydra.get_mode
+
+    def get_mode(self, config_name, overrides):
+        given = any(override.lstrip("+").startswith("hydra.mode") for override in overrides)
+        return whole(self, config_name, overrides) if given else None
+
+    monkeypatch.setattr(Hydra, "get_mode", get_mode)
+
+
 @pytest.fixture
 def seqnets(tmp_path, monkeypatch, capsys):
     """Call the command with arguments, from an empty folder."""
@@ -77,13 +92,15 @@ def started(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         running.append(process)
         return process
 
     yield start
     for process in running:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
         process.communicate()
 
 
@@ -104,4 +121,5 @@ def small_text(text_file, tmp_path):
         f"dataset.cache={tmp_path / 'cache'}",
         "dataset.batch_size=2",
         "dataset.chunk_length=16",
+        "+callbacks.samples.length=20",
     ]
