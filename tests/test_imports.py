@@ -26,40 +26,39 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
     assert not loaded_by("import seqnets") & (set(HEAVY) - loaded_by("import torch"))
 
 
-def test_models_laws_benchmarks_and_conversion_need_only_torch():
-    parts = "seqnets.models, seqnets.testing, seqnets.benchmarking, seqnets.conversion"
-
-    assert not loaded_by(f"import {parts}") & (set(HEAVY) - loaded_by("import torch"))
-
-
-def test_every_part_is_there_once_seqnets_is_imported():
+def test_every_part_is_there_once_seqnets_is_imported_and_needs_no_hydra():
     own = {"atomic", "checks", "cli", "configs", "optional", "__main__"}
     parts = {module.name for module in pkgutil.iter_modules(seqnets.__path__)} - own
-    script = f"import seqnets; print(*(getattr(seqnets, p).__name__ for p in {sorted(parts)}))"
+    script = f"import seqnets, sys; all = [getattr(seqnets, p).__name__ for p in {sorted(parts)}]"
+    script += "; import seqnets.training.callbacks"
 
     said = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"{script}; print(*all, 'hydra' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
-    assert said.stdout.split() == [f"seqnets.{part}" for part in sorted(parts)], said.stderr
+    *found, hydra = said.stdout.split() or [said.stderr]
+    assert found == [f"seqnets.{part}" for part in sorted(parts)], said.stderr
+    assert hydra == "False", "training from Python needs no Hydra"
     assert parts <= set(dir(seqnets))
 
 
-@pytest.mark.parametrize(
-    "call", ["seqnets.GRU(2, 3)", "seqnets.Recurrent(seqnets.cells.MGUCell(2, 3), backend='eager')"]
-)
-def test_a_first_call_loads_no_algebra_which_takes_longer_than_to_trace(call):
-    call = f"import torch, seqnets; {call}(torch.zeros(4, 1, 2))[0].sum().backward()"
+def test_a_first_call_loads_no_algebra_which_takes_longer_than_to_trace():
+    cell = "seqnets.cells.MGUCell(2, 3)"
+    layers = ["seqnets.GRU(2, 3)", f"seqnets.Recurrent({cell}, backend='eager')"]
+    calls = [f"{layer}(torch.zeros(4, 1, 2))[0].sum().backward()" for layer in layers]
+    loaded = loaded_by("; ".join(["import torch, seqnets", *calls]))
 
-    assert not loaded_by(call) & ({"sympy", "networkx"} - loaded_by("import torch"))
-
-
-def test_importing_all_of_seqnets_needs_only_torch():
-    assert not loaded_by("from seqnets import *") & (set(HEAVY) - loaded_by("import torch"))
+    assert not loaded & ({"sympy", "networkx"} - loaded_by("import torch"))
 
 
-def test_training_needs_no_hydra():
-    assert "hydra" not in loaded_by("import seqnets.training.callbacks")
+def test_all_of_seqnets_models_laws_benchmarks_and_conversion_need_only_torch():
+    parts = "seqnets.models, seqnets.testing, seqnets.benchmarking, seqnets.conversion"
+    loaded = loaded_by(f"from seqnets import *; import {parts}")
+
+    assert not loaded & (set(HEAVY) - loaded_by("import torch"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqnets.cli.main import command as seqnets
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
@@ -70,7 +72,7 @@ def done(*arguments, folder):
     return ran.stdout
 
 
-def test_the_page_for_python_runs_from_top_to_bottom(tmp_path):
+def test_the_page_for_python_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "from-python.md").read_text(encoding="utf-8")
     first, own = re.findall(r"seqnets (train .*)", "\n".join(blocks(text, "bash")))
     python = blocks(text, "python")
@@ -79,13 +81,19 @@ def test_the_page_for_python_runs_from_top_to_bottom(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(config, encoding="utf-8")
 
-    done("-m", "seqnets", *shlex.split(first), "trainer=debug", folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    trained = seqnets([*shlex.split(first), "trainer=debug"])
     said = done("-c", "\n".join(python), folder=tmp_path)
-    told = done("-m", "seqnets", *shlex.split(own), "trainer=debug", folder=tmp_path)
+    trained_own = seqnets([*shlex.split(own), "trainer=debug"])
+
+    told = capsys.readouterr()
+    assert trained == trained_own == 0, told.err
 
     assert said.startswith("{'prediction': ")
     assert "test/accuracy" in said
-    assert "mae" in told
+    assert "mae" in told.out
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ TWINS = {
 }
 
 
-def small(pass_, cell="gru"):
-    return Case(cell, 2, 1 if pass_ == "step" else 5, 3, 6, pass_)
+def small(pass_, cell="gru", rows=None):
+    return Case(cell, 2, 1 if pass_ == "step" else 5, 3, 6, pass_, rows=rows)
 
 
 def workload(make, pass_):
@@ -71,7 +71,7 @@ def measure_with(monkeypatch):
 
     def call(backend, pass_="forward"):
         monkeypatch.setitem(BACKENDS, "wrong", backend)
-        return measure(small(pass_), cells.GRUCell, QUICK)
+        return measure(small(pass_, rows=("loop", "auto", "wrong")), cells.GRUCell, QUICK)
 
     return call
 
@@ -138,7 +138,9 @@ def test_a_failing_backend_is_reported_and_the_others_are_timed(measure_with):
 
 
 def test_a_backend_that_refuses_is_absent_with_its_reason():
-    found = measure(small("forward"), cells.PeepholeLSTMCell, QUICK)
+    case = small("forward", rows=("auto", "native"))
+
+    found = measure(case, cells.PeepholeLSTMCell, QUICK)
 
     assert found.absent["native"].startswith("torch has no kernel for PeepholeLSTMCell")
     assert not found.refused
@@ -225,8 +227,10 @@ def test_without_torch_nn_there_is_no_ratio_to_it(monkeypatch):
 
 
 def test_memory_is_measured_in_training_but_not_in_forward_passes():
-    training = measure(small("training"), cells.GRUCell, QUICK)
-    forward = measure(small("forward"), cells.GRUCell, QUICK)
+    training, forward = (
+        measure(small(pass_, rows=("floor", "loop")), cells.GRUCell, QUICK)
+        for pass_ in ("training", "forward")
+    )
 
     assert training.row("loop").mib > 0
     assert training.row("floor").mib is None
@@ -240,7 +244,7 @@ def test_memory_is_measured_in_training_but_not_in_forward_passes():
 def test_a_library_that_is_not_installed_is_absent_with_its_reason(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
 
-    found = measure(small("forward"), cells.GRUCell, QUICK)
+    found = measure(small("forward", rows=(name, "auto")), cells.GRUCell, QUICK)
 
     assert "pip install 'seqnets[" in found.absent[name]
     assert found.row("auto") is not None

@@ -182,6 +182,7 @@ def test_a_time_step_of_zero_does_not_change_ltc():
     torch.testing.assert_close(after, h)
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("make", TIMED)
 def test_steps_of_time_one_are_those_of_a_cell_without_times(make):
     timed, plain = make(4, 5, timed=True), make(3, 5)
@@ -193,6 +194,7 @@ def test_steps_of_time_one_are_those_of_a_cell_without_times(make):
     torch.testing.assert_close(y, unroll(plain, x)[0])
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", TIMED)
 def test_states_have_the_dtype_of_the_parameters(make, dtype):

@@ -11,6 +11,7 @@ from seqnets.conversion import difference, from_flax, read, to_flax, write
 from seqnets.conversion.flax import Network, params_of, run
 from seqnets.errors import ConfigError
 from tests.conversion.conftest import drawn, inputs, network, outputs
+from tests.slow import mostly_slow
 
 REASON = "needs Flax: pip install 'seqnets[convert]'"
 RELU = partial(cells.RNNCell, nonlinearity="relu")
@@ -60,7 +61,9 @@ def test_a_network_becomes_a_tree_for_flax_own_modules(cell, name, layers, both,
     np.testing.assert_allclose(y, outputs(net, x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("layers", "both"), [(2, False), (1, True)])
+@pytest.mark.parametrize(
+    ("layers", "both"), mostly_slow([(2, False), (1, True), (2, True)], quick=[(2, True)])
+)
 @pytest.mark.parametrize(("cell", "name"), KINDS)
 def test_a_tree_of_flax_becomes_a_network(cell, name, layers, both, linen):
     jax = pytest.importorskip("jax", reason=REASON)
@@ -142,7 +145,10 @@ def test_a_tree_of_another_cell_is_refused():
         from_flax(to_flax(cells.GRUCell(3, 5)), cells.LSTMCell)
 
 
-@pytest.mark.parametrize("cell", [cells.RNNCell, RELU, cells.GRUCell, cells.LSTMCell])
+@pytest.mark.parametrize(
+    "cell",
+    mostly_slow([cells.RNNCell, RELU, cells.GRUCell, cells.LSTMCell], quick=[RELU, cells.GRUCell]),
+)
 def test_a_file_survives_the_round_trip(cell, linen, tmp_path):
     net = network(cell, 2, True)
     path = tmp_path / "net.msgpack"

@@ -42,6 +42,7 @@ def copy_into(layer, module):
                 parameter.data.copy_(getattr(module, f"{name}_l{depth}{suffix}"))
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("cell", [c for c in WITH_MODULE if not c.square])
 def test_a_deep_bidirectional_module_equals_a_deep_network(cell):
     module = module_of(cell, TorchLike)(3, 4, 2, batch_first=True, bidirectional=True)
@@ -84,6 +85,7 @@ def test_a_module_is_initialised_like_torchs(cell):
     assert weights.std() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("cell", PROJECTING)
 def test_every_projecting_cell_has_proj_size_in_its_module(cell):
     y, (h, c) = module_of(cell, TorchLike)(3, 4, proj_size=2)(torch.randn(5, 2, 3))

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import pytest
@@ -76,13 +76,28 @@ TASKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    """The module and the figures of a task's run that never stopped; once for all of its stops."""
+
+    @cache
+    def run(task):
+        make_data, make_module, options = TASKS[task]
+        folder, figures = tmp_path_factory.mktemp("whole"), Figures()
+        return fit(make_module, make_data(folder), folder, figures, **options)[1], figures
+
+    return run
+
+
 @pytest.mark.parametrize("step", mostly_slow([1, 4, 7, 10, 13], quick=[1, 7, 13]))
 @pytest.mark.parametrize("task", TASKS)
-def test_stopped_by_a_signal_and_resumed_ends_with_the_same_weights(task, step, tmp_path):
+def test_stopped_by_a_signal_and_resumed_ends_with_the_same_weights(
+    task, step, never_stopped, tmp_path
+):
     make_data, make_module, options = TASKS[task]
-    whole_figures, resumed_figures = Figures(), Figures()
+    resumed_figures = Figures()
 
-    _, whole = fit(make_module, make_data(tmp_path), tmp_path / "a", whole_figures, **options)
+    whole, whole_figures = never_stopped(task)
     stopped, _ = fit(make_module, make_data(tmp_path), tmp_path / "b", SignalAt(step), **options)
     last = tmp_path / "b" / "checkpoints" / "last.ckpt"
     _, resumed = fit(
