@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,25 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 if not torch.cuda.is_available():  # Triton reads this on import
     os.environ["TRITON_INTERPRET"] = "1"
 
+_OPTIMISED = {}
+"""Loops in C by program and dtype, compiled with the flags of the package."""
+
 torch.set_num_threads(1)  # sizes are small, and pytest-xdist's workers share the cores
 
 # Keras and JAX log through absl, whose handler would close pytest's stream once Hydra logs.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+def pytest_configure(config):
+    if config.option.markexpr == "not slow":
+        _compile_quickly()
+
+
+def _compile_quickly():
+    """Loops in C take half the time to compile; where they are compared, ``optimised`` is used."""
+    from seqnets.engine.c import compiler
+
+    compiler.FLAGS = tuple("-Og" if flag == "-O3" else flag for flag in compiler.FLAGS)
 
 
 def pytest_collection_finish():
@@ -35,6 +51,17 @@ def _nothing_compiled_before():
     yield
     if compiler := sys.modules.get("torch._dynamo"):
         compiler.reset()
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """Loops in C are compiled as users have them, whatever other tests have compiled."""
+    from seqnets.engine.c import compiler, loops, products
+
+    flags = tuple("-O3" if flag == "-Og" else flag for flag in compiler.FLAGS)
+    monkeypatch.setattr(compiler, "FLAGS", flags)
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", _OPTIMISED)
+    monkeypatch.setattr(products, "_library", cache(products._library.__wrapped__))
 
 
 @pytest.fixture

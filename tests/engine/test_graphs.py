@@ -24,7 +24,10 @@ from tests.slow import mostly_slow
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
 
 
-@pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
+# torch sees one operator of any cell that is traced, or else the operations of its steps
+@pytest.mark.parametrize(
+    "cell_cls", mostly_slow(FINAL_CELLS, (ConvLSTMCell, LRUCell, LSTMCell, PeepholeLSTMCell))
+)
 def test_compile_makes_one_graph_of_a_cell(cell_cls):
     layer = Recurrent(sized(cell_cls, 3, 5))
     x = torch.randn(2, 6, layer.input_size)
