@@ -1,11 +1,13 @@
 """Whole runs: trained, tested, resumed, evaluated, sampled; small ones."""
 
 import csv
+import errno
 import json
 import re
 import shlex
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 from textwrap import dedent
@@ -18,6 +20,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqnets.cli.repeated import without_settled
+from seqnets.cli.running import running
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
@@ -856,6 +859,18 @@ def test_a_full_disk_is_told_without_a_traceback(seqnets):
 
     assert done.code == 1
     assert "ConfigError: output: the run's files cannot be written: File too large" in done.err
+
+
+def test_a_disk_that_is_full_for_a_thread_that_writes_is_told_once(tmp_path, capsys):
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with running(tmp_path, {}, "parity"):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_what_lightning_finds_wrong_with_its_options_is_told_cleanly(seqnets, small_text):

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,17 +125,28 @@ def _logged(run: Running, new: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _full_disk() -> Iterator[None]:
-    """Turn a full disk into a ConfigError, whichever file of the run could not be written."""
+    """Turn a full disk into a ConfigError, whichever file of the run could not be written.
+
+    TensorBoard writes in a thread, whose error reaches the run later: its traceback is not printed.
+    """
+    before = threading.excepthook
+    threading.excepthook = lambda raised: None if _is_full(raised.exc_value) else before(raised)
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if not _is_full(error):
             raise
         raise ConfigError(
             f"output: the run's files cannot be written: {error.strerror}.\n"
             "  Free some space or choose another folder (output=FOLDER). A run with a checkpoint "
             "can be resumed."
         ) from error
+    finally:
+        threading.excepthook = before
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 @contextlib.contextmanager
