@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import Cell, GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from seqnets.engine import BACKENDS, reference, runs
 from seqnets.errors import BackendError, ConfigError
-from seqnets.testing import check_backend
+from seqnets.testing import backend, check_backend
 
 NATIVE = [
     GRUCell(3, 5),
@@ -136,3 +136,27 @@ def test_what_only_makes_cells_is_refused(given):
 def test_an_unknown_backend_is_an_error(name):
     with pytest.raises(BackendError, match=f"check_backend: backend is '{name}', expected one of"):
         check_backend(GRUCell(3, 5), name)
+
+
+class DifferenceCell(Cell):
+    """The difference of two inputs, which loses what they have in common."""
+
+    input_size, hidden_size = 2, 1
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[1.0, -1.0]]))
+
+    def project(self, x):
+        return x @ self.weight.T
+
+    def step(self, wx, state):
+        return (wx,)
+
+
+def test_rounding_is_estimated_by_inputs_that_change_each_by_itself():
+    cell, x = DifferenceCell().double(), torch.full((3, 4, 2), 1e6, dtype=torch.float64)
+
+    rounded = backend._with_rounded_inputs(cell, (x, None, None, None), backend.Variant())
+
+    assert rounded["y"].abs().max() > 1e-10
