@@ -46,7 +46,7 @@ def _same_random_numbers():
 
 
 @pytest.fixture(autouse=True)
-def _nothing_compiled_before():
+def _nothing_compiled_is_left():
     """torch compiles a function a few times in a process, and then runs it as it stands."""
     yield
     if compiler := sys.modules.get("torch._dynamo"):

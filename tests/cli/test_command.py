@@ -240,7 +240,7 @@ def test_a_folder_of_configurations_may_have_a_space_in_its_name(seqnets, tmp_pa
     assert "seed: 1234567" in done.out
 
 
-@pytest.mark.parametrize("flag", ["--config-dir=conf", "--config-dir conf"])
+@pytest.mark.parametrize("flag", ["--config-dir=conf", "--config-dir conf", "--config-d conf"])
 def test_keys_may_follow_the_folder_of_configurations_as_well_as_precede_it(
     flag, seqnets, tmp_path
 ):

@@ -83,10 +83,17 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
     flags: list[str] = []
     before = ""
     for argument in arguments:
-        is_flag = argument.startswith("-") or before in _VALUED
-        (flags if is_flag else overrides).append(argument)
-        before = "" if before in _VALUED else argument
+        is_value = _takes_value(before)
+        (flags if argument.startswith("-") or is_value else overrides).append(argument)
+        before = "" if is_value else argument
     return [*overrides, *flags]
+
+
+def _takes_value(argument: str) -> bool:
+    """Whether an argument is a flag, which argparse lets be cut short, whose value comes next."""
+    if argument.startswith("--") and len(argument) > len("--"):
+        return any(flag.startswith(argument) for flag in _VALUED)
+    return argument in _VALUED
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
