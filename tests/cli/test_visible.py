@@ -24,7 +24,8 @@ def odd_run(seqnets, small_text, text_file, odd_text, tmp_path):
 
     def train(*more):
         text_file.write_text(odd_text, encoding="utf-8")
-        return seqnets("train", *small_text, "logger=none", *more)
+        long = "++callbacks.samples.length=300"
+        return seqnets("train", *small_text, long, "logger=none", *more)
 
     return train
 
