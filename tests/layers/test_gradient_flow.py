@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqnets.cells import GRUCell, LSTMCell
+from seqnets.cells import AllStates, GRUCell, LSTMCell, QRNNCell
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated, gradient_flow
 
@@ -30,6 +30,25 @@ def test_the_norms_are_those_of_a_loop_written_out(x):
     found = gradient_flow(layer, lambda: layer(x)[0][:, -1].square().sum())
 
     torch.testing.assert_close(found[""], expected.flip(1))
+
+
+def test_a_cell_that_outputs_all_its_states_is_looked_at_as_the_cell_itself(x):
+    cell = LSTMCell(4, 5)
+    layer, every = Recurrent(cell), Recurrent(AllStates(cell))
+
+    expected = gradient_flow(layer, lambda: layer(x)[0][:, -1].sum())
+    found = gradient_flow(every, lambda: every(x)[0][:, -1, :5].sum())
+
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_output_that_no_step_reads_does_not_count(x):
+    layer = Recurrent(QRNNCell(4, 5))  # h = o * c
+    _, (h, c, *_) = layer(x)
+
+    (found,) = gradient_flow(layer, lambda: layer(x)[0][:, -1].sum()).values()
+
+    torch.testing.assert_close(found[:, 0], (h / c).norm(dim=1))
 
 
 def test_each_row_counts_from_its_own_last_step(x):
@@ -65,6 +84,35 @@ def test_nothing_flows_past_the_window_of_truncated_backpropagation(x):
         assert not norms[:, 1:].any()
 
 
+def test_calls_of_a_layer_follow_each_other(x):
+    layer = Recurrent(GRUCell(4, 5))
+
+    def in_two_calls():
+        _, state = layer(x[:, :3])
+        return layer(x[:, 3:], state)[0][:, -1].sum()
+
+    torch.testing.assert_close(
+        gradient_flow(layer, in_two_calls),
+        gradient_flow(layer, lambda: layer(x)[0][:, -1].sum()),
+    )
+
+
+def test_calls_over_batches_of_different_sizes_are_refused(x):
+    layer = Recurrent(GRUCell(4, 5))
+
+    with pytest.raises(ConfigError, match=r"layer '' ran over batches of \[3, 2\] rows"):
+        gradient_flow(layer, lambda: layer(x)[0].sum() + layer(x[1:])[0].sum())
+
+
+def test_a_frozen_layer_has_the_norms_that_it_has_in_training(x):
+    net = DeepRNN(LSTMCell, 4, 5, num_layers=2)
+    expected = gradient_flow(net, lambda: net(x)[0][:, -1].sum())
+
+    net.requires_grad_(False)
+
+    torch.testing.assert_close(gradient_flow(net, lambda: net(x)[0][:, -1].sum()), expected)
+
+
 def test_nothing_of_the_model_changes(x):
     net = DeepRNN(GRUCell, 4, 5, num_layers=2)
     before = net(x)[0]
@@ -81,3 +129,10 @@ def test_a_model_without_recurrent_layers_is_refused(x):
 
     with pytest.raises(ConfigError, match="ran no recurrent layer of Linear"):
         gradient_flow(model, lambda: model(x).sum())
+
+
+def test_a_loop_of_single_steps_is_told_that_they_do_not_count(x):
+    layer = Recurrent(GRUCell(4, 5))
+
+    with pytest.raises(ConfigError, match=r"over a sequence.*\n.*Single steps"):
+        gradient_flow(layer, lambda: layer.step(x[:, 0])[0].sum())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import Activations, GRUCell, LSTMCell, RNNCell, Zoneout, optioned
+from seqnets.cells import Activations, AllStates, GRUCell, LSTMCell, RNNCell, Zoneout, optioned
 from seqnets.layers import Recurrent, watch
 from tests.cells.final import FINAL_CELLS, sized
 
@@ -47,6 +47,16 @@ def test_gates_come_in_the_order_of_the_equation(x):
     torch.testing.assert_close(c[:, 1:], f[:, 1:] * c[:, :-1] + i[:, 1:] * g[:, 1:])
     torch.testing.assert_close(h, o * shown)
     torch.testing.assert_close(shown, torch.tanh(c))
+
+
+def test_a_cell_that_outputs_all_its_states_is_watched(x):
+    cell = LSTMCell(I, H, dtype=torch.float64)
+
+    states, calls = watch(AllStates(cell), x)
+
+    expected = watch(cell, x)
+    torch.testing.assert_close(states.pop("all"), torch.cat(list(expected.states.values()), -1))
+    torch.testing.assert_close((states, calls), tuple(expected))
 
 
 def test_functions_that_an_equation_does_not_use_are_left_out(x):

@@ -39,7 +39,8 @@ class Wrapper(Cell):
             inside, outside = self._name, cell._name
             raise ConfigError(
                 f"{inside}: got {outside} inside, expected it outside: {outside}({inside}(cell)).\n"
-                f"  {outside} outputs what the options inside it make of the state."
+                f"  {outside} outputs what the options inside it make of the state. A wrapper that "
+                f"only looks on declares outermost = True."
             )
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size

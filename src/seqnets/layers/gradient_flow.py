@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells import Cell, Wrapper
-from seqnets.engine.request import make_request
-from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.watching import Recorder
 from seqnets.typing import State
 
 
@@ -24,19 +22,24 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
     :math:`\lVert \partial L / \partial s_{T-k} \rVert` tells how much the loss still depends on
     what a layer carried k steps before its last one: it vanishes or explodes with k where gradients
     do. A loss of the last step alone shows this most clearly; others also reach earlier states
-    directly. The layers run in the plain loop, and no ``grad`` of a parameter changes.
+    directly. The layers run in the plain loop, and no ``grad`` of a parameter changes. A layer that
+    takes single steps, as a decoder does, is not seen.
 
     Args:
         model: The model, or any other module around recurrent layers.
         loss: Runs the model, and returns a scalar.
 
     Returns:
-        A tensor (B, T) for each recurrent layer, by its name in the model. Column k is the L2 norm
-        of the gradient with respect to a row's state, all its parts, k steps before the row's last
-        one, in the direction in which the layer runs; NaN where a row has fewer steps.
+        A tensor (B, T) for each :class:`Recurrent` layer that is called over a sequence, by its
+        name in the model. Column k is the L2 norm of the gradient with respect to a row's state k
+        steps before the row's last one, in the direction in which the layer runs; NaN where a row
+        has fewer steps. All parts of the state count that a later step reads. Several calls of one
+        layer follow each other: T is the steps of all. Windows of :class:`Truncated` that overlap
+        are calls too, so that the steps which they share count again in each.
 
     Raises:
-        ConfigError: The loss runs no :class:`Recurrent` layer of the model.
+        ConfigError: The loss runs no :class:`Recurrent` layer of the model over a sequence, or it
+            runs one over batches of different sizes.
 
     Example:
         >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)
@@ -53,9 +56,13 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
         value = loss()
     if not runs:
         raise ConfigError(
-            f"gradient_flow: the loss ran no recurrent layer of {type(model).__name__}, expected "
-            "at least one.\n  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN."
+            f"gradient_flow: the loss ran no recurrent layer of {type(model).__name__} over a "
+            "sequence, expected at least one.\n"
+            "  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN. Single steps, by "
+            "layer.step, and modules with torch.nn's interface do not count."
         )
+    for name, of in runs.items():
+        _check_rows(name, of)
     states = [part for of in runs.values() for run in of for step in run.states for part in step]
     sought = [part for part in dict.fromkeys(states) if part.requires_grad]
     found = torch.autograd.grad(value, sought, allow_unused=True) if sought else ()
@@ -70,9 +77,9 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
 
 
 class _Run(NamedTuple):
-    """A layer's states after each of its steps, and which are steps of a row, (B, T).
+    """What a layer carries after each of its steps, and which are steps of a row, (B, T).
 
-    Both are in the order in which the layer runs.
+    Both are in the order in which the layer runs. An output that no step reads is left out.
     """
 
     states: list[State]
@@ -89,18 +96,12 @@ class _Run(NamedTuple):
         return torch.cat(norms, 1)
 
 
-class _Recorder(Wrapper):
-    """A cell that keeps the state after each of its steps."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__(cell)
-        self.states_after: list[State] = []
+class _Recorder(Recorder):
+    """A recorder whose states have gradients, even if the layer is frozen."""
 
     def step(self, wx: Tensor, state: State) -> State:
         """The cell's."""
-        after = self.cell.step(wx, state)
-        self.states_after.append(after)
-        return after
+        return super().step(wx if wx.requires_grad else wx.detach().requires_grad_(), state)
 
 
 @contextmanager
@@ -127,13 +128,21 @@ def _run(
 ) -> tuple[Tensor, State]:
     """A layer's forward pass in the plain loop, recorded."""
     recorder, reverse = _Recorder(layer.cell), layer.reverse
-    valid = make_request(layer.cell, x, state, lengths, resets, reverse).valid
-    if valid is None:
-        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    y, final = unroll(recorder, x, state, lengths, resets, reverse=reverse, backend="reference")
-    run = _Run(recorder.states_after, valid.flip(1) if reverse else valid)
-    runs.setdefault(name, []).append(run)
+    y, final, valid = recorder.run(x, state, lengths, resets, reverse)
+    states = [after[1:] if recorder.output_only else after for after in recorder.states_after]
+    runs.setdefault(name, []).append(_Run(states, valid.flip(1) if reverse else valid))
     return y, final
+
+
+def _check_rows(name: str, runs: Sequence[_Run]) -> None:
+    """Raise unless a layer's runs, which follow each other, are of the same rows."""
+    sizes = [len(run.valid) for run in runs]
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"gradient_flow: layer {name!r} ran over batches of {sizes} rows, expected one number "
+            "of rows.\n"
+            "  Calls of one layer follow each other in time; look at separate batches one by one."
+        )
 
 
 def _last_first(norms: Tensor, valid: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, Wrapper
+from seqnets.cells.checks import check_is_cell
 from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
 from seqnets.typing import State
@@ -48,14 +49,15 @@ def watch(
         >>> states, calls = layers.watch(cells.LSTMCell(8, 16), torch.randn(4, 100, 8))
         >>> memory, (i, f, o) = states["c"], calls["gate"]  # each (4, 100, 16)
     """
-    valid = make_request(cell, x, state, lengths, resets, reverse).valid
+    check_is_cell("watch", cell)
     watcher = _Watcher(cell)
-    unroll(watcher, x, state, lengths, resets, reverse=reverse, backend="reference")
-    steps = watcher.steps[::-1] if reverse else watcher.steps
+    _, _, valid = watcher.run(x, state, lengths, resets, reverse)
+    steps = list(zip(watcher.states_after, watcher.made, strict=True))
+    if reverse:
+        steps.reverse()
 
     def over_time(of_steps: Sequence[Tensor]) -> Tensor:
-        values = torch.stack(list(of_steps), -2)
-        return values if valid is None else torch.where(valid[..., None], values, 0)
+        return torch.where(valid[..., None], torch.stack(list(of_steps), -2), 0)
 
     if not steps:
         sizes = zip(cell.states, cell.state_sizes, strict=True)
@@ -70,20 +72,49 @@ def watch(
     return Watched(states, calls)
 
 
-class _Watcher(Wrapper):
-    """A cell that keeps the state after each of its steps, and the results of its functions."""
+class Recorder(Wrapper):
+    """A cell that keeps the state after each of its steps, in the order in which they run."""
 
     outermost = True
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        self.steps: list[tuple[State, dict[str, list[Tensor]]]] = []
+        self.states_after: list[State] = []
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The cell's."""
+        self.states_after.append(self.cell.step(wx, state))
+        return self.states_after[-1]
+
+    def run(
+        self,
+        x: Tensor,
+        state: State | None,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        reverse: bool,
+    ) -> tuple[Tensor, State, Tensor]:
+        """What ``unroll`` gives in the plain loop, and which steps are valid, (B, T)."""
+        valid = make_request(self.cell, x, state, lengths, resets, reverse).valid
+        if valid is None:
+            valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        y, final = unroll(self, x, state, lengths, resets, reverse=reverse, backend="reference")
+        return y, final, valid
+
+
+class _Watcher(Recorder):
+    """A recorder that keeps the results of the equation's functions too."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(cell)
+        self.made: list[dict[str, list[Tensor]]] = []
 
     def step(self, wx: Tensor, state: State) -> State:
         """The cell's."""
         made: dict[str, list[Tensor]] = {role: [] for role in _ROLES}
         after = self.cell.adapted(**{role: _kept(made[role]) for role in _ROLES}).step(wx, state)
-        self.steps.append((after, made))
+        self.states_after.append(after)
+        self.made.append(made)
         return after
 
 
