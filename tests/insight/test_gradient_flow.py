@@ -24,6 +24,27 @@ def test_a_norm_that_becomes_zero_counts_until_then():
     assert np.isnan(per_step(0 * HALVED))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("step", [0, 5, 11])
+def test_gradients_that_are_not_finite_have_no_reach(step, wrong):
+    assert np.isnan(reach(np.where(np.arange(12) == step, wrong, HALVED)))
+
+
+def test_without_a_gradient_there_is_no_reach():
+    assert np.isnan(reach(0 * HALVED))
+
+
+def test_rows_of_other_scales_and_lengths_count_alike():
+    lengths, scales = np.array([[12], [4], [2]]), np.array([[1], [1e3], [1e6]])
+    ragged = np.where(np.arange(12) < lengths, scales * HALVED, np.nan)
+    longer = np.pad(ragged, [(0, 0), (0, 2)], constant_values=np.nan)
+    and_none = np.concatenate([longer, np.zeros((4, 14))])  # rows without a gradient
+
+    for norms in (ragged, and_none):
+        assert per_step(norms) == pytest.approx(0.5)
+        assert reach(norms) == 7
+
+
 def test_the_picture_has_a_line_for_each_layer_that_ends_where_gradients_do():
     shorter = np.where(np.arange(12) < [[12], [8], [3]], HALVED, np.nan)
     cut = HALVED * (np.arange(12) < 4)
@@ -40,6 +61,7 @@ def test_the_picture_has_a_line_for_each_layer_that_ends_where_gradients_do():
     ]
 
 
-@pytest.mark.parametrize("norms", [np.zeros((2, 5)), np.full((1, 1), np.inf)])
-def test_gradients_that_are_zero_or_infinite_are_drawn(norms):
-    draw_gradient_flow({"layer": norms}).canvas.draw()
+@pytest.mark.parametrize("norm", [0, np.inf, np.nan])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5)])
+def test_gradients_that_are_zero_or_not_finite_are_drawn(shape, norm):
+    draw_gradient_flow({"layer": np.full(shape, float(norm))}).canvas.draw()

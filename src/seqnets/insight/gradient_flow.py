@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,19 @@ _SMALLEST = 1e-12
 """The lowest norm that is drawn, as a share of the highest."""
 
 
-def reach(norms: np.ndarray) -> int:
+def reach(norms: np.ndarray) -> float:
     """The steps until the median norm is below 1 % of that at the last one; all if it never is.
+
+    NaN if there is no gradient at the last step, or it is not finite at some step.
 
     Args:
         norms: Norms of gradients k steps before each row's last one, (B, T); NaN where none is.
+            Rows are compared as shares of their norms at the last step; those with none there are
+            left out.
     """
-    middle = np.nanmedian(norms, 0)
+    _, middle, _ = _quartiles(norms)
+    if not (middle[0] > 0 and np.isfinite(middle).all()):
+        return float("nan")
     below = np.flatnonzero(middle < 0.01 * middle[0])
     return int(below[0]) if len(below) else len(middle)
 
@@ -37,17 +44,37 @@ def per_step(norms: np.ndarray) -> float:
     Args:
         norms: As for :func:`reach`.
     """
-    middle = np.nanmedian(norms, 0)
+    _, middle, _ = _quartiles(norms)
     zeros = np.flatnonzero(middle == 0)
     last = (zeros[0] if len(zeros) else len(middle)) - 1
     return float((middle[last] / middle[0]) ** (1 / last)) if last > 0 else float("nan")
 
 
+def _quartiles(norms: np.ndarray) -> np.ndarray:
+    """The lower quartile, the median and the upper quartile of the rows' norms, (3, T).
+
+    Rows are first scaled to the same norm at their last steps, the median there: else what differs
+    between steps would also be which rows are long enough to have them. Rows without a gradient
+    there are left out, unless all are.
+    """
+    norms = norms.astype(np.float64)
+    first = norms[:, :1]
+    counted = (np.isfinite(first) & (first > 0))[:, 0]
+    if counted.any():
+        scaled = norms[counted] / first[counted] * np.median(first[counted])
+        # steps of the others alone; if no row has a number there, gradients are NaN
+        norms = scaled[:, ~np.isnan(scaled).all(0) | np.isnan(norms).all(0)]
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # between infinities: NaN
+        warnings.filterwarnings("ignore", "All-NaN slice")
+        return np.nanquantile(norms, [0.25, 0.5, 0.75], 0)
+
+
 def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     """Draw the norms of gradients with respect to earlier states: a line and a band per layer.
 
-    The line is the median over rows, and the band reaches from the lower to the upper quartile. A
-    norm that is zero, as beyond the reach of truncated backpropagation, ends the line.
+    The line is the median over rows, scaled to the same norm at their last steps, and the band
+    reaches from the lower to the upper quartile. A norm that is zero, as beyond the reach of
+    truncated backpropagation, ends the line.
 
     Args:
         layers: By name, norms of gradients k steps before each row's last one, (B, T); NaN where a
@@ -56,12 +83,11 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     figure, axis = new_figure(7.2, 4.2)
     names = _shortened(list(layers))
     for name, norms in zip(names, layers.values(), strict=True):
-        finite = np.minimum(norms, np.finfo(np.float32).max)
-        low, middle, high = np.nanquantile(finite, [0.25, 0.5, 0.75], 0)
-        steps, far = np.arange(len(middle)), reach(finite)
-        label = f"{name}: × {per_step(finite):.3g} a step"
+        low, middle, high = np.minimum(_quartiles(norms), np.finfo(np.float32).max)
+        steps, far = np.arange(len(middle)), reach(norms)
+        label = f"{name}: × {per_step(norms):.3g} a step"
         if far < len(middle):
-            label += f", below 1 % after {counted(far, 'step')}"
+            label += f", below 1 % after {counted(int(far), 'step')}"
         marker = "." if len(middle) < 40 else None
         shown = np.where(middle > 0, middle, np.nan)
         (line,) = axis.plot(steps, shown, marker=marker, label=label)
