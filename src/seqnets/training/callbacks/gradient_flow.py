@@ -31,10 +31,12 @@ class GradientFlow(Sparingly):
     ``gradient_flow/reach`` is the number of steps until the norm is below 1 % of that at the last
     step. ``gradient_flow/per_step`` is what it is multiplied with at each step back, on average:
     gradients vanish below 1 and explode above. All are medians over a sample of the validation
-    part.
+    part. A figure that is not a number is left out: no gradient, say, or one that overflows.
 
-    Of an objective with a target per step, the loss is that of each row's last target alone, unless
-    a layer runs backwards: gradients of others would enter at each step, and hide the decay.
+    Of language modelling, polyphony and tagging, the loss is that of each row's last target alone,
+    unless a layer runs backwards: gradients of others would enter at each step, and hide the decay.
+    They do enter in transduction and other objectives with several targets, and where the head
+    scores steps jointly, as a conditional random field does.
 
     Args:
         rows: Sequences of the sample that are looked at.
