@@ -228,6 +228,13 @@ def test_a_module_in_evaluation_has_a_cell_in_evaluation(module):
         torch.testing.assert_close(said, seqnets.unroll(cell, x)[0])
 
 
+def test_a_module_that_gets_memory_late_has_its_cells_buffers_once_it_is_reset():
+    module = seqnets.LMU(3, 4, device="meta").to_empty(device="cpu")
+    module.reset_parameters()
+
+    torch.testing.assert_close(module.A_l0, seqnets.cells.LMUCell(3, 4).A)
+
+
 def test_every_module_is_listed():
     listed = dir(seqnets)
     modules = [name.removesuffix("Cell") for name in (cell.__name__ for cell in WITH_MODULE)]

@@ -172,8 +172,8 @@ class STARCell(GatedCell):
         h_t &= \tanh((1 - k_t) \odot h_{t-1} + k_t \odot z_t)
 
     As in the paper. It draws the input's weights orthogonal, too, and the gate's bias by
-    :func:`chrono`: ``chrono(initialize(cell, weight_ih="orthogonal"), max_steps)``. In its authors'
-    code what is written and what is kept have gates that are a bias of 1 apart.
+    :func:`chrono`: ``chrono(initialize(cell, weight_ih="orthogonal"), max_steps)``. The authors'
+    code writes with :math:`\sigma(\tilde k + 1)` and keeps with :math:`1 - \sigma(\tilde k)`.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 

@@ -31,6 +31,7 @@ class RGLRUCell(GatedCell):
     State: ``(h,)``, (B, H). Output: ``h``.
 
     Attributes:
+        c: How much the gate can slow a unit's fading, 8 in the paper.
         Lambda: (H,).
         weight_x: :math:`W_x`, (H, I), or None if I is H.
 

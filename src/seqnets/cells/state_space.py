@@ -30,9 +30,11 @@ class S5Cell(GatedCell):
     takes the place of the last :math:`x_t`.
 
     Differs from the paper in two places: it has no b, which starts at zero here; and the real part
-    of :math:`\lambda`, which there is learned as it is, stays below zero. The start is the paper's:
+    of :math:`\lambda`, which there is learned as it is, stays below zero. At the start, as there,
     :math:`\lambda` are eigenvalues of the normal part of the HiPPO-LegS matrix of 2N by 2N, one of
-    each conjugate pair; :math:`\Delta` is uniform in its logarithm, and B, C and D are normal.
+    each conjugate pair, and :math:`\Delta` is uniform in its logarithm. B and C are normal, with
+    variances of 1/I and 1/N; the authors rotate theirs into the eigenbasis, scale B by N, and allow
+    several blocks.
 
     State: ``(y, re, im)``, (B, H), (B, N) and (B, N); y is not read back. Output: ``y``.
 
@@ -160,9 +162,9 @@ class S6Cell(GatedCell):
     them, one number each. Where I is not H, a product :math:`W_x x_t` takes the place of
     :math:`x_t` in the last two equations.
 
-    Differs from the paper in two places: there are no :math:`b_B` and :math:`b_C`, which start at
-    zero here; and, as in its published code, B enters by :math:`\Delta B` in place of
-    :math:`A^{-1}(e^{\Delta A} - 1) B`. What its block has around the cell, a convolution before
+    Differs from the paper in two places beside that: there are no :math:`b_B` and :math:`b_C`,
+    which start at zero here; and, as in its published code, B enters by :math:`\Delta B` in place
+    of :math:`A^{-1}(e^{\Delta A} - 1) B`. What its block has around the cell, a convolution before
     and a gated branch beside, is not part of it.
 
     State: ``(y, s)``, (B, H) and (B, N*H), one n after the other; y is not read back. Output:

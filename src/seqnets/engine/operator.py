@@ -218,7 +218,7 @@ def unroll_backward(
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
     weights = parameter_gradients(program, found, everything, used, used)
     for name in used.keys() - weights:  # what only a maximum or an index depends on
-        weights[name] = torch.zeros_like(used[name])
+        weights[name] = torch.zeros_like(used[name], memory_format=torch.contiguous_format)
     return [
         order.layout.whole(found.wx),
         *found.initial,

@@ -23,17 +23,17 @@ from seqnets.typing import State
 _last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
 """Per cell of a first layer: the kind of the stack's last call, and whether it was one call."""
 
-_FEW_UNITS, _FEW_ROWS = 64, 32
+# On a CPU one call of torch's kernels is faster up to here.
+_FEW_UNITS = 64
 _FEW_NUMBERS = 10_000
+"""Rows * steps * units of a stack of LSTMs."""
+_FEW_ROWS = 32
+"""Of GRUs and plain networks."""
 _FEW_STEPS: dict[type[GatedCell], dict[bool, tuple[int, int]]] = {
     GRUCell: {False: (3, 5), True: (3, 3)},
     RNNCell: {False: (10, 15), True: (7, 7)},
 }
-"""On a CPU one call of torch's kernels is faster up to here.
-
-Units; rows * steps * units of a stack of LSTMs; rows of the others, and their steps without and
-with gradients, for one layer and for several.
-"""
+"""Of theirs, without and with gradients, for one layer and for several."""
 
 
 def run_layers(

@@ -72,7 +72,8 @@ class TorchBase(nn.Module):
             initializers.torch_uniform_(self, self.hidden_size)
             return
         for suffix, make in self._cell_factories.items():
-            for name, drawn in make().named_parameters():
+            made = make()
+            for name, drawn in (*made.named_parameters(), *made.named_buffers()):
                 getattr(self, name + suffix).data.copy_(drawn.detach())
 
     def _declare(
@@ -107,7 +108,7 @@ class TorchBase(nn.Module):
         """The cell with this module's parameters; cached until one of them is replaced."""
         compiling = torch.compiler.is_compiling()
         bound = None if compiling else self._bound_cells.get(suffix)
-        if bound is None or not self._ownsparameters_of(bound, suffix):
+        if bound is None or not self._owns_parameters_of(bound, suffix):
             own = (*equation._parameters.items(), *equation._buffers.items())
             names = [name for name, tensor in own if tensor is not None]
             bound = equation.bind({name: getattr(self, name + suffix) for name in names})
@@ -116,7 +117,7 @@ class TorchBase(nn.Module):
         bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
         return bound
 
-    def _ownsparameters_of(self, bound: GatedCell, suffix: str) -> bool:
+    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
         """Whether all parameters of a bound cell are still this module's."""
         own = self._parameters
         for name, parameter in bound._parameters.items():  # at every call: all() takes longer

@@ -38,7 +38,7 @@ class RNN(TorchLike[Tensor], cell=cells.RNNCell):
         bidirectional: Whether each layer runs in both directions (D = 2).
         device: Where the parameters live.
         dtype: Their floating-point type.
-        options: None more: others are refused, with the closest name that is known.
+        options: Nothing else; an unknown name is refused, with the closest known one.
     """
 
     def __init__(
