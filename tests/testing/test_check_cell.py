@@ -38,6 +38,7 @@ class Decay(Cell):
         (wrong.InPlaceCell, "purity"),
         (wrong.DetachedCell, "gradients"),
         (wrong.OnceDifferentiableCell, "gradients"),
+        (wrong.InexactCell, "gradients"),
         (wrong.ForesightCell, "causality"),
         (wrong.CountingCell, "purity"),
         (wrong.UnregisteredCell, "state_dict"),

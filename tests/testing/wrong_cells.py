@@ -121,6 +121,27 @@ class _Tanh(torch.autograd.Function):
         return grad * (1 - ctx.y * ctx.y).detach()
 
 
+class InexactCell(RNNCell):
+    """Has a second derivative that is a thousandth too small, by one parameter."""
+
+    per_unit = ("scale",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(_Scale.apply(wx.h + uh.h, 1 + self.scale)),)
+
+
+class _Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, scale):
+        ctx.save_for_backward(a, scale)
+        return a * scale
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, scale = ctx.saved_tensors
+        return grad * (0.999 * scale + 0.001 * scale.detach()), (grad * a).sum(0)
+
+
 class EchoCell(LSTMCell):
     """A mean of its inputs, and an output that no step reads."""
 
