@@ -275,6 +275,37 @@ def test_constant_lengths_are_refused_unless_they_are_all_steps(lengths, steps, 
         from_onnx(model)
 
 
+@pytest.mark.parametrize("form", ["value_ints", "Cast", "Identity"])
+def test_constant_lengths_are_found_however_they_are_written(form):
+    helper, model = onnx.helper, to_onnx(network(cells.GRUCell))
+    if form == "value_ints":
+        nodes = [helper.make_node("Constant", [], ["lengths"], value_ints=[4, 2])]
+    else:
+        constant = onnx.numpy_helper.from_array(np.array([4, 2]))
+        to = {"to": onnx.TensorProto.INT32} if form == "Cast" else {}
+        nodes = [
+            helper.make_node("Constant", [], ["made"], value=constant),
+            helper.make_node(form, ["made"], ["lengths"], **to),
+        ]
+    given = [*nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(given)
+
+    with pytest.raises(ConfigError, match=r"constant sequence_lens \[4, 2\] for .* steps"):
+        from_onnx(model)
+
+
+def test_a_tensor_between_layers_may_be_an_output_of_the_model():
+    model = to_onnx(network(cells.GRUCell, 2))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    constant = onnx.numpy_helper.from_array(np.array([4, 4], np.int32), "lengths")
+    model.graph.initializer.append(constant)
+    between = onnx.helper.make_tensor_value_info("y_0", onnx.TensorProto.FLOAT, [4, "B", 5])
+    model.graph.output.append(between)
+
+    assert len(from_onnx(model).layers) == 2
+
+
 def test_layers_that_do_not_follow_each_other_are_refused():
     model = to_onnx(network(cells.GRUCell, 2))
     second = [node for node in model.graph.node if node.op_type == "GRU"][1]

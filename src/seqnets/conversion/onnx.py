@@ -96,6 +96,7 @@ _KINDS: dict[type[GatedCell], _Kind] = {
 }
 _INPUTS = ("x", "W", "R", "B", "lengths", "initial_h", "initial_c", "P")
 _SHAPE_OPERATORS = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
+_NUMBERS = ("value_int", "value_ints", "value_float", "value_floats")
 _PEEPHOLES = ("p_i", "p_o", "p_f")
 
 _FUNCTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -210,10 +211,7 @@ def nodes_of(model: Any) -> list[Node]:
     """
     onnx = library("onnx")
     graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    constants = _constants(onnx, graph)
     producers = {name: node for node in graph.node for name in node.output}
     operators = {kind.operator for kind in _KINDS.values()}
     found = [node for node in graph.node if not node.domain and node.op_type in operators]
@@ -229,6 +227,21 @@ def nodes_of(model: Any) -> list[Node]:
                 f"{below.name!r}, expected layers that follow each other."
             )
     return [_read_node(onnx, node, constants, model) for node in found]
+
+
+def _constants(onnx: Any, graph: Any) -> dict[str, Array]:
+    """Return the tensors of a graph that no input changes, by name; those of a cast uncast."""
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:  # each after those whose outputs it takes
+        if node.op_type == "Constant":
+            (attribute,) = node.attribute
+            if attribute.name == "value":
+                constants[node.output[0]] = onnx.numpy_helper.to_array(attribute.t)
+            elif attribute.name in _NUMBERS:
+                constants[node.output[0]] = np.array(onnx.helper.get_attribute_value(attribute))
+        elif node.op_type in ("Cast", "Identity") and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+    return constants
 
 
 def _read_node(onnx: Any, node: Any, constants: dict[str, Array], model: Any) -> Node:
@@ -269,7 +282,7 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array], model: Any) ->
 def _declared_steps(onnx: Any, model: Any, x: str, axis: int) -> int | None:
     """Return the size of a tensor's axis; None if the model leaves it open."""
     graph = onnx.shape_inference.infer_shapes(model).graph
-    for value in (*graph.input, *graph.value_info):
+    for value in (*graph.input, *graph.value_info, *graph.output):
         sizes = value.type.tensor_type.shape.dim
         if value.name == x and len(sizes) == 3:
             return sizes[axis].dim_value or None
