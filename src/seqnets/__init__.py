@@ -10,7 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqnets import benchmarking as benchmarking
     from seqnets import cells, engine, errors, layers
+    from seqnets import conversion as conversion
+    from seqnets import datasets as datasets
+    from seqnets import initializers as initializers
+    from seqnets import insight as insight
+    from seqnets import models as models
+    from seqnets import testing as testing
+    from seqnets import training as training
+    from seqnets import typing as typing
     from seqnets.cells import Cell, GatedCell
     from seqnets.engine import explain
     from seqnets.engine.unroll import unroll

@@ -3,6 +3,8 @@
 mypy reads this file with the package, and warns where an expected error does not come.
 """
 
+from functools import partial
+
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import assert_type
@@ -25,6 +27,19 @@ def calls(x: Tensor, packed: PackedSequence) -> None:
     assert_type(seqnets.SLSTM(3, 4)(x), tuple[Tensor, tuple[Tensor, ...]])
     assert_type(seqnets.MGUCell(3, 4)(x), Tensor)
     assert_type(seqnets.PeepholeLSTMCell(3, 4)(x, (x, x)), Pair)
+
+
+def calls_with_either(x: Tensor | PackedSequence, state: tuple[Tensor, ...]) -> None:
+    assert_type(seqnets.GRU(3, 4)(x), tuple[Tensor | PackedSequence, Tensor])
+    assert_type(seqnets.LSTM(3, 4)(x, state)[1], Pair)
+    assert_type(seqnets.LSTMCell(3, 4)(state[0], state), Pair)
+    assert_type(seqnets.LSTMCell(3, 4)(state[0], state if state else None), Pair)
+
+
+def parts(module: seqnets.training.SequenceModule, hx: seqnets.typing.State) -> None:
+    assert_type(hx, tuple[Tensor, ...])
+    seqnets.testing.check_cell(partial(cells.GRUCell, hidden_size=4))
+    seqnets.conversion.to_onnx(seqnets.models.Encoder(seqnets.Recurrent(cells.GRUCell(3, 4))))
 
 
 def wrong_calls(x: Tensor) -> None:

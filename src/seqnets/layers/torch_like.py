@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,11 @@ from seqnets.typing import State
 Hidden = TypeVar("Hidden", default=Any)
 """How a module takes and returns its state: a tensor, or a tuple of as many as it has parts."""
 
-Given = TypeVar("Given", Tensor, PackedSequence)
+Pair = tuple[Tensor, Tensor]
+"""A state of two parts. Type checkers let any tuple of tensors be given for it, since they do not
+know the length of ``tuple(part.detach() for part in hx)``."""
+
+Given = TypeVar("Given", Tensor, PackedSequence, Tensor | PackedSequence)
 """Sequences: those that are returned are of the kind of those that are given."""
 
 
@@ -140,7 +144,15 @@ class TorchLike(TorchBase, Generic[Hidden]):
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
 
-        def __call__(self, input: Given, hx: Hidden | None = None) -> tuple[Given, Hidden]:
+        @overload  # mypy compares the two as if Given were the union in one of them
+        def __call__(  # type: ignore[overload-overlap]
+            self: TorchLike[Pair], input: Given, hx: State
+        ) -> tuple[Given, Pair]: ...
+
+        @overload
+        def __call__(self, input: Given, hx: Hidden | None = None) -> tuple[Given, Hidden]: ...
+
+        def __call__(self, input: Any, hx: Any = None) -> Any:
             """As :meth:`forward`."""
 
     def forward(self, input: Given, hx: Hidden | None = None) -> tuple[Given, Hidden]:
@@ -416,7 +428,13 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
+        @overload
+        def __call__(self: TorchLikeCell[Pair], input: Tensor, hx: State) -> Pair: ...
+
+        @overload
+        def __call__(self, input: Tensor, hx: Hidden | None = None) -> Hidden: ...
+
+        def __call__(self, input: Any, hx: Any = None) -> Any:
             """As :meth:`forward`."""
 
     def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from seqnets.layers.torch_like import TorchLike, TorchLikeCell
-from seqnets.layers.torch_modules import Pair
+from seqnets.layers.torch_like import Pair, TorchLike, TorchLikeCell
 from seqnets.typing import State
 
 class ATR(TorchLike[Tensor]): ...

@@ -16,12 +16,10 @@ from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.computed import ComputedCell
 from seqnets.layers.torch_base import Device
-from seqnets.layers.torch_like import TorchLike, TorchLikeCell
+from seqnets.layers.torch_like import Pair, TorchLike, TorchLikeCell
 
 if TYPE_CHECKING:
     from seqnets.layers.torch_made import *  # noqa: F403
-
-Pair = tuple[Tensor, Tensor]
 
 
 class RNN(TorchLike[Tensor], cell=cells.RNNCell):
