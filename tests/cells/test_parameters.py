@@ -158,6 +158,30 @@ def test_all_but_weights_and_forget_bias_starts_at_zero(cell_cls):
     assert set(nonzero) <= {"weight_ih", "weight_hh"}
 
 
+class Copied(nn.Module):
+    """Computes a tensor that equals the learned one."""
+
+    def forward(self, learned):
+        return learned.clone()
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_a_parametrised_cell_draws_the_same_numbers_as_a_plain_one(cell_cls):
+    cell = sized(cell_cls, 3, 4)
+    names = [name for name, _ in cell.named_parameters(recurse=False)]
+
+    torch.manual_seed(5)
+    cell.reset_parameters()
+    plain = [getattr(cell, name).clone() for name in names]
+    for name in names:
+        parametrize.register_parametrization(cell, name, Copied())
+    torch.manual_seed(5)
+    cell.reset_parameters()
+
+    for name, drawn in zip(names, plain, strict=True):
+        assert torch.equal(getattr(cell, name), drawn), name
+
+
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_equal_seeds_draw_equal_parameters(cell_cls):
     torch.manual_seed(1)

@@ -108,7 +108,7 @@ class CFNCell(GatedCell):
         """As every gated cell, then the gates' biases."""
         super().reset_parameters()
         if self.bias_ih is not None:
-            bias = self.split(self.bias_ih)
+            bias = self.split(self.learned("bias_ih"))
             bias.theta.fill_(1.0)
             bias.eta.fill_(-1.0)
 
@@ -153,7 +153,7 @@ class MinimalRNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and Xavier for the gate's further matrix."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_z, 1)
+        initializers.xavier_(self.learned("weight_z"), 1)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

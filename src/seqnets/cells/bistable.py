@@ -43,8 +43,8 @@ class BRCCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the feedback."""
         super().reset_parameters()
-        self.w_a.fill_(1.0)
-        self.w_c.fill_(1.0)
+        self.learned("w_a").fill_(1.0)
+        self.learned("w_c").fill_(1.0)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

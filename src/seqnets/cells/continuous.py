@@ -157,11 +157,11 @@ class CfCCell(TimedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, Xavier for what follows its product, and A."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_head, self.HEADS[self.mode])
+        initializers.xavier_(self.learned("weight_head"), self.HEADS[self.mode])
         if self.deeper:
-            initializers.xavier_(self.weight_deep, self.deeper)
+            initializers.xavier_(self.learned("weight_deep"), self.deeper)
         if self.mode == "pure":
-            self.A.fill_(1.0)
+            self.learned("A").fill_(1.0)
 
     def advance(self, wx: Any, elapsed: Any, state: State) -> State:
         """The equations above."""
@@ -230,7 +230,7 @@ class LTCCell(TimedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and A."""
         super().reset_parameters()
-        self.A.uniform_(-1, 1)
+        self.learned("A").uniform_(-1, 1)
 
     def advance(self, wx: Any, elapsed: Any, state: State) -> State:
         """The equations above: a product for each sub-step."""

@@ -84,9 +84,9 @@ class SLSTMCell(LSTMCell):
     def reset_parameters(self) -> None:
         """As every LSTM, and orthogonal within each head."""
         super().reset_parameters()
-        for name, parameter in self.named_parameters():
-            if name == "parametrizations.weight_hh.original":
-                initializers.orthogonal_(parameter, len(self.recurrent) * self.num_heads)
+        weight = self.learned("weight_hh")
+        if weight.shape[1] < self.hidden_size:  # of the blocks, once they are declared
+            initializers.orthogonal_(weight, len(self.recurrent) * self.num_heads)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

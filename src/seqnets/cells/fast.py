@@ -43,8 +43,8 @@ class FastRNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the two weights."""
         super().reset_parameters()
-        self.alpha.fill_(-3.0)
-        self.beta.fill_(3.0)
+        self.learned("alpha").fill_(-3.0)
+        self.learned("beta").fill_(3.0)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -91,8 +91,8 @@ class FastGRNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the two weights."""
         super().reset_parameters()
-        self.zeta.fill_(1.0)
-        self.nu.fill_(-4.0)
+        self.learned("zeta").fill_(1.0)
+        self.learned("nu").fill_(-4.0)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

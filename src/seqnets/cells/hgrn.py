@@ -71,7 +71,7 @@ class HGRNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the bound."""
         super().reset_parameters()
-        self.beta.fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
+        self.learned("beta").fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
 
     def candidate(self, a: Tensor) -> Tensor:
         """SiLU."""

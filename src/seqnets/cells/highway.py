@@ -65,7 +65,8 @@ class RecurrentHighwayCell(GatedCell):
         """As every gated cell, then the transform gates' biases."""
         super().reset_parameters()
         if self.bias_hh is not None:
-            self.bias_hh.unflatten(0, (self.depth, 2, -1))[:, 1].fill_(self.transform_bias)
+            biases = self.learned("bias_hh").unflatten(0, (self.depth, 2, -1))
+            biases[:, 1].fill_(self.transform_bias)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above: a product for each layer."""

@@ -96,8 +96,8 @@ class LMUCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, Xavier for all but :math:`e_m`, and how the memory moves."""
         super().reset_parameters()
-        for weight in (self.weight_xu, self.weight_hu, self.weight_mh):
-            initializers.xavier_(weight, 1)
+        for name in ("weight_xu", "weight_hu", "weight_mh"):
+            initializers.xavier_(self.learned(name), 1)
         for buffer, moves in zip((self.A, self.B), _delay(self.order, self.theta), strict=True):
             buffer.copy_(moves)
 

@@ -95,14 +95,15 @@ class LRUCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, the ring, and normal for C with a variance of 1/H."""
         super().reset_parameters()
-        for weight in (self.weight_re, self.weight_im):
+        for weight in (self.learned("weight_re"), self.learned("weight_im")):
             nn.init.normal_(weight, std=self.hidden_size**-0.5)
         r_min, r_max, max_phase = self.ring
         tiny = torch.finfo(self.nu.dtype).eps  # 0 and 1 have no logarithms
-        squared = self.nu.uniform_(tiny, 1 - tiny) * (r_max**2 - r_min**2) + r_min**2
-        self.nu.copy_(torch.log(-0.5 * torch.log(squared)))
-        self.theta.uniform_(tiny, 1).mul_(max_phase).log_()
-        self.gamma.copy_(0.5 * torch.log(-torch.expm1(-2 * torch.exp(self.nu))))
+        nu, theta, gamma = map(self.learned, ("nu", "theta", "gamma"))
+        squared = nu.uniform_(tiny, 1 - tiny) * (r_max**2 - r_min**2) + r_min**2
+        nu.copy_(torch.log(-0.5 * torch.log(squared)))
+        theta.uniform_(tiny, 1).mul_(max_phase).log_()
+        gamma.copy_(0.5 * torch.log(-torch.expm1(-2 * torch.exp(nu))))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

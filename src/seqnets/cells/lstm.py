@@ -74,7 +74,7 @@ class MemoryCell(GatedCell):
         """As every gated cell, and Xavier for the projection."""
         super().reset_parameters()
         if self.proj_size:
-            initializers.xavier_(self.weight_hr, 1)
+            initializers.xavier_(self.learned("weight_hr"), 1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """One product, :meth:`update`, and the projection."""
@@ -130,7 +130,7 @@ class LSTMCell(MemoryCell):
         """As every memory cell, then the forget gate's bias."""
         super().reset_parameters()
         if self.bias_ih is not None:
-            self.set_forget_bias(self.split(self.bias_ih))
+            self.set_forget_bias(self.split(self.learned("bias_ih")))
 
     def set_forget_bias(self, bias: Any) -> None:
         """Fill the gate that forgets; ``bias`` holds each gate's rows, (H,)."""
@@ -223,7 +223,7 @@ class WMCLSTMCell(LSTMCell):
     def reset_parameters(self) -> None:
         """As every LSTM, and Xavier for what the gates see of the memory."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_cg, 3)
+        initializers.xavier_(self.learned("weight_cg"), 3)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -345,7 +345,7 @@ class MultiplicativeLSTMCell(LSTMCell):
     def reset_parameters(self) -> None:
         """As every LSTM, and orthogonal for V."""
         super().reset_parameters()
-        initializers.orthogonal_(self.weight_mh, 1)
+        initializers.orthogonal_(self.learned("weight_mh"), 1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The LSTM's step from ``m``."""

@@ -218,8 +218,8 @@ class FGRLSTMCell(_Odyssey, PeepholeLSTMCell):
     def reset_parameters(self) -> None:
         """As every LSTM, and orthogonal from gate to gate."""
         super().reset_parameters()
-        for weight in (self.weight_i, self.weight_f, self.weight_o):
-            initializers.orthogonal_(weight, 3)
+        for name in ("weight_i", "weight_f", "weight_o"):
+            initializers.orthogonal_(self.learned(name), 3)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

@@ -81,8 +81,8 @@ class ONLSTMCell(MemoryCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and Xavier for the master gates."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_xm, 2)
-        initializers.xavier_(self.weight_hm, 2)
+        initializers.xavier_(self.learned("weight_xm"), 2)
+        initializers.xavier_(self.learned("weight_hm"), 2)
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` by gate, then what the master gates see of the input."""

@@ -76,7 +76,7 @@ class CoRNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and orthogonal for the velocities' matrix too."""
         super().reset_parameters()
-        initializers.orthogonal_(self.weight_zh, 1)
+        initializers.orthogonal_(self.learned("weight_zh"), 1)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -146,8 +146,8 @@ class UnICORNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the weights of each unit."""
         super().reset_parameters()
-        self.w_y.uniform_(0, 1)
-        self.c.uniform_(-0.1, 0.1)
+        self.learned("w_y").uniform_(0, 1)
+        self.learned("c").uniform_(-0.1, 0.1)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""

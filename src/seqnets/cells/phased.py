@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqnets.cells.checks import check_size
 from seqnets.cells.lstm import PeepholeLSTMCell
@@ -111,8 +111,8 @@ class PhasedLSTMCell(PeepholeLSTMCell):
         """As every LSTM; periods between the bounds, shifts uniform within a period."""
         super().reset_parameters()
         shortest, longest = self.periods
-        nn.init.uniform_(self.log_tau, math.log(shortest), math.log(longest))
-        self.shift.copy_(torch.rand_like(self.shift) * self.log_tau.exp())
+        log_tau = self.learned("log_tau").uniform_(math.log(shortest), math.log(longest))
+        self.learned("shift").copy_(torch.rand_like(self.shift) * log_tau.exp())
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` by gate; then the time, once for each unit, where it is an input."""

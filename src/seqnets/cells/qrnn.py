@@ -52,7 +52,7 @@ class QRNNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and Xavier for the weights of the input before."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_before, len(self.inputs))
+        initializers.xavier_(self.learned("weight_before"), len(self.inputs))
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` by gate, then V x, which the next step needs."""

@@ -83,12 +83,12 @@ class RGLRUCell(GatedCell):
     def reset_parameters(self) -> None:
         """Normal for the weights, zero for the biases, and the paper's rates."""
         super().reset_parameters()
-        for weight in (self.weight_ih, self.weight_x):
+        for weight in (self.learned("weight_ih"), self.learned("weight_x")):
             if weight is not None:
                 nn.init.normal_(weight, std=self.input_size**-0.5)
         a = torch.empty_like(self.Lambda, dtype=torch.float64).uniform_(self.a_min, self.a_max)
         log_a = torch.log(a) / self.c
-        self.Lambda.copy_(log_a - torch.log(-torch.expm1(log_a)))
+        self.learned("Lambda").copy_(log_a - torch.log(-torch.expm1(log_a)))
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` by gate, then what enters the memory."""

@@ -84,7 +84,7 @@ class IRNNCell(RNNCell):
     def reset_parameters(self) -> None:
         """As every gated cell, but for the identity."""
         super().reset_parameters()
-        nn.init.eye_(self.weight_hh).mul_(self.scale)
+        nn.init.eye_(self.learned("weight_hh")).mul_(self.scale)
 
 
 class IndRNNCell(RNNCell):
@@ -127,7 +127,7 @@ class IndRNNCell(RNNCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the recurrent weights."""
         super().reset_parameters()
-        self.u_h.uniform_(0, 1)
+        self.learned("u_h").uniform_(0, 1)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equation above."""

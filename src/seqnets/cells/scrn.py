@@ -82,8 +82,8 @@ class SCRNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and Xavier for the matrices to and from the slow average."""
         super().reset_parameters()
-        initializers.xavier_(self.weight_xs, 1)
-        initializers.xavier_(self.weight_sh, 1)
+        initializers.xavier_(self.learned("weight_xs"), 1)
+        initializers.xavier_(self.learned("weight_sh"), 1)
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b``, then ``B x``."""

@@ -79,9 +79,9 @@ class SRUCell(GatedCell):
         """As every gated cell, Xavier for the highway's matrix, and its gate's bias."""
         super().reset_parameters()
         if self.weight_x is not None:
-            initializers.xavier_(self.weight_x, 1)
+            initializers.xavier_(self.learned("weight_x"), 1)
         if self.bias_ih is not None:
-            self.split(self.bias_ih).r.fill_(self.highway_bias)
+            self.split(self.learned("bias_ih")).r.fill_(self.highway_bias)
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` by gate, then what the highway carries."""

@@ -113,15 +113,15 @@ class S5Cell(GatedCell):
     def reset_parameters(self) -> None:
         """The paper's start, and Xavier for what takes the place of the input."""
         super().reset_parameters()
-        nn.init.normal_(self.weight_ih, std=(2 * self.input_size) ** -0.5)
-        for weight in (self.weight_re, self.weight_im):
+        nn.init.normal_(self.learned("weight_ih"), std=(2 * self.input_size) ** -0.5)
+        for weight in (self.learned("weight_re"), self.learned("weight_im")):
             nn.init.normal_(weight, std=(2 * self.state_size) ** -0.5)
-        nn.init.normal_(self.D)
+        nn.init.normal_(self.learned("D"))
         if self.weight_x is not None:
-            nn.init.xavier_uniform_(self.weight_x)
-        self.rho.fill_(math.log(0.5))
-        self.omega.copy_(_frequencies(self.state_size))
-        self.delta.uniform_(math.log(self.dt_min), math.log(self.dt_max))
+            nn.init.xavier_uniform_(self.learned("weight_x"))
+        self.learned("rho").fill_(math.log(0.5))
+        self.learned("omega").copy_(_frequencies(self.state_size))
+        self.learned("delta").uniform_(math.log(self.dt_min), math.log(self.dt_max))
 
     def project(self, x: Tensor) -> Tensor:
         """Re and Im of ``B x + b``, then what is shown of the input."""
@@ -248,15 +248,15 @@ class S6Cell(GatedCell):
     def reset_parameters(self) -> None:
         """Xavier, and the published code's start for steps, rates and D."""
         super().reset_parameters()
-        for weight in (self.weight_rank, self.weight_x):
+        for weight in (self.learned("weight_rank"), self.learned("weight_x")):
             if weight is not None:
                 nn.init.xavier_uniform_(weight)
-        nn.init.uniform_(self.weight_step, -(self.rank**-0.5), self.rank**-0.5)
-        nn.init.ones_(self.D)
+        nn.init.uniform_(self.learned("weight_step"), -(self.rank**-0.5), self.rank**-0.5)
+        nn.init.ones_(self.learned("D"))
         dt = torch.empty_like(self.bias_step, dtype=torch.float64)
         dt.uniform_(math.log(self.dt_min), math.log(self.dt_max)).exp_()
-        self.bias_step.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
-        self.alpha.copy_(torch.arange(1, self.state_size + 1).log()[:, None])
+        self.learned("bias_step").copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+        self.learned("alpha").copy_(torch.arange(1, self.state_size + 1).log()[:, None])
 
     def project(self, x: Tensor) -> Tensor:
         """``B``, ``C``, the argument of softplus, and what enters the memory."""
