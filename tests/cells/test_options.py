@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 import seqnets
-from seqnets import DeepRNN, Recurrent, unroll
+from seqnets import DeepRNN, Recurrent, cells, unroll
 from seqnets.cells import (
     Activations,
     AllStates,
     ClipState,
     CoupledLSTMCell,
+    Dilated,
     GatedCell,
     GRUCell,
     InputDropout,
@@ -62,6 +63,12 @@ OPTIONS = {
     "learned state": LearnedState,
 }
 QUICK = (GRUCell, LSTMCell, MinGRUCell, PhasedLSTMCell, SLSTMCell)
+PUBLIC = [getattr(cells, name) for name in cells.__all__]
+INSIDE_ALL_STATES = [
+    wrapper
+    for wrapper in PUBLIC
+    if isinstance(wrapper, type) and issubclass(wrapper, Wrapper) and wrapper is not AllStates
+]
 REPRESENTATIVE = (LSTMCell, GRUCell, OriginalGRUCell)
 
 
@@ -545,10 +552,12 @@ def test_all_states_of_an_optioned_cell_obey_the_laws_of_recurrence():
     check_cell(lambda input_size: AllStates(Zoneout(LSTMCell(input_size, 4).eval(), p=0.1)).eval())
 
 
-@pytest.mark.parametrize("option", [Zoneout, VariationalDropout, Mogrifier])
+@pytest.mark.parametrize("option", INSIDE_ALL_STATES)
 def test_an_option_around_all_states_is_told_to_go_inside(option):
+    required = {ClipState: (1.0,), Dilated: (2,)}.get(option, ())
+
     with pytest.raises(ConfigError, match=rf"expected it outside: AllStates\({option.__name__}\("):
-        option(AllStates(LSTMCell(3, 4)))
+        option(AllStates(LSTMCell(3, 4)), *required)
 
 
 def test_clipping_bounds_the_parts_of_the_state_it_names():
