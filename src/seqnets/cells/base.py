@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
-from seqnets.cells.changes import CellType, then_initialized
 from seqnets.cells.checks import check_names, not_scriptable
+from seqnets.cells.metaclass import CellType, then_initialized
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
@@ -47,8 +47,8 @@ class Cell(nn.Module, metaclass=CellType):
         super().__init_subclass__(**kwargs)
         check_names(cls, "states", "clocks")
         reset = getattr(cls, "reset_parameters", None)  # of the class, or of a mixin
-        if callable(reset) and not hasattr(reset, "then_initializes"):
-            cls.declare("reset_parameters", then_initialized(reset))
+        if callable(reset) and (followed := then_initialized(reset)) is not reset:
+            cls.declare("reset_parameters", followed)
         if cls.forward is not Cell.forward:
             raise ConfigError(
                 f"{cls.__name__}: defines forward, expected its equation in update or step.\n"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.changes import CellType, class_changes, is_counted, users_classes
+from seqnets.cells.metaclass import CellType, class_changes, is_counted, users_classes
 from seqnets.engine.graph import Untraceable
 
 

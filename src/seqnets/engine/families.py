@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.cells.changes import class_changes, is_counted
+from seqnets.cells.metaclass import class_changes, is_counted
 
 FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
 """The cells that torch.nn has."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.changes import class_changes
+from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of

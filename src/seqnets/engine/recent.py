@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.changes import class_changes, is_counted
+from seqnets.cells.metaclass import class_changes, is_counted
 from seqnets.engine.families import family, has_own_equation
 
 _Kind = tuple[Any, ...]
