@@ -215,14 +215,62 @@ def test_layers_of_a_model_that_do_not_follow_each_other_are_refused(keras):
 
     by_code = Swapped()
     by_code(np.zeros((1, 2, 3), "f4"))
-    for model in (keras.Model(x, beside), keras.Model(x, decoded), by_code):
-        with pytest.raises(ConfigError, match=r"LSTM, LSTM.*that follow each other, with nothing"):
+    again = L.LSTM(3, return_sequences=True)
+    for model, told in (
+        (keras.Model(x, beside), "LSTM takes something else"),
+        (keras.Model(x, decoded), "LSTM takes something else"),
+        (keras.Model(x, L.LSTM(3)(again(again(x)))), "LSTM is called 2 times"),
+        (by_code, "the model calls them by code"),
+    ):
+        with pytest.raises(ConfigError, match=rf"LSTM, LSTM.*follow each other.*{told}"):
+            from_keras(model)
+
+
+def test_a_layer_that_starts_from_the_state_of_another_is_refused(keras):
+    L = keras.layers
+    x, z = keras.Input((None, 3)), keras.Input((4,))
+    encoded, h, c = L.LSTM(4, return_sequences=True, return_state=True)(x)
+    h0 = L.Dense(4)(z)
+    for y, told in (
+        (L.LSTM(4)(encoded, initial_state=[h, c]), "state of LSTM comes from LSTM"),
+        (L.GRU(4)(x, h0), "state of GRU comes from Dense"),
+        (L.Bidirectional(L.GRU(4))(x, initial_state=[h0, z]), "Bidirectional comes from Dense"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            from_keras(keras.Model([x, z], y))
+
+
+def test_masks_and_states_that_are_inputs_of_a_model_are_no_obstacle(keras):
+    L = keras.layers
+    x, h = keras.Input((None,)), keras.Input((4,))
+    y = L.GRU(4, return_sequences=True)(L.Embedding(5, 3, mask_zero=True)(x), initial_state=h)
+    model = keras.Model([x, h], L.Bidirectional(L.GRU(2))(y))
+
+    net = from_keras(model)
+
+    assert [layer.output_size for layer in net.layers] == [4, 4]
+
+
+def test_recurrence_inside_other_layers_is_not_left_out(keras):
+    L = keras.layers
+    inside = keras.Sequential([keras.Input((None, 3)), L.LSTM(4)])
+    for layer, shape in (
+        (L.TimeDistributed(L.LSTM(4)), (None, None, 3)),
+        (L.TimeDistributed(inside), (None, None, 3)),
+        (L.RNN(L.GRUCell(4), return_sequences=True), (None, 3)),
+    ):
+        model = keras.Sequential([keras.Input(shape), layer, L.GRU(4)])
+        with pytest.raises(ConfigError, match=rf"{type(layer).__name__} has recurrence inside"):
             from_keras(model)
 
 
 def test_a_layer_without_weights_is_refused(keras):
     with pytest.raises(ConfigError, match=r"LSTM has no weights yet[\s\S]*Call it"):
         from_keras(keras.layers.LSTM(5))
+    with pytest.raises(ConfigError, match=r"LSTM has no weights yet[\s\S]*Call it"):
+        from_keras(
+            keras.Sequential([keras.layers.LSTM(5, return_sequences=True), keras.layers.LSTM(5)])
+        )
 
 
 def test_a_model_inside_a_model_is_converted(keras):
@@ -247,6 +295,15 @@ def test_the_file_of_a_trained_functional_model_is_read(keras, tmp_path):
 
     assert found <= 1e-5
     assert [layer.output_size for layer in net.layers] == [4, 5]
+
+
+def test_the_file_of_a_model_compiled_inside_another_is_refused(keras, tmp_path):
+    inside = keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4)])
+    inside.compile(optimizer="adam", loss="mse")
+    keras.Sequential([keras.Input((None, 3)), inside]).save(tmp_path / "net.keras")
+
+    with pytest.raises(ConfigError, match=r"a compiled Sequential inside[\s\S]*uncompiled"):
+        read(tmp_path / "net.keras", "keras")
 
 
 @pytest.mark.parametrize("cell", KINDS)

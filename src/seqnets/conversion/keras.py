@@ -7,7 +7,6 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,6 +190,12 @@ def load(path: Path, cell: Any = None) -> Any:
         raise ConfigError(f"{path}: cannot be read as a .keras file: {error}.") from error
     config.pop("compile_config", None)  # the loss and optimiser, which are not loaded
     for node in _classes(config):
+        if node.get("compile_config"):
+            raise ConfigError(
+                f"{path}: holds a compiled {node['class_name']} inside the model, expected only "
+                f"the outer one to be compiled.\n"
+                f"  Save the model with what is inside uncompiled."
+            )
         if node["class_name"] == "__keras_tensor__":  # a shape, and the layer it comes from
             continue
         module, name = str(node.get("module")), node["class_name"]
@@ -261,43 +266,78 @@ def _recurrent_layers(model: Any) -> list[Any]:
     """
     layers = getattr(model, "layers", [model])
     recurrent = [layer for layer in layers if type(layer).__name__ in _RECURRENT]
-    inside = [layer for layer in layers if _contains_recurrent(layer)]
-    if len(inside) == 1 and not recurrent:
-        return _recurrent_layers(inside[0])
-    chained = all(_producer(layer) is below for below, layer in pairwise(recurrent))
-    if inside or not recurrent or not chained:
-        names = ", ".join(type(layer).__name__ for layer in layers)
-        raise ConfigError(
-            f"Keras: the layers are {names}, expected some of {', '.join(_RECURRENT)} that follow "
-            f"each other, with nothing but dropout between them.\n"
-            f"  Single layers can be converted one by one."
-        )
+    others = [x for x in layers if type(x).__name__ not in _RECURRENT and _has_recurrence(x)]
+    if len(others) == 1 and not recurrent and hasattr(others[0], "layers"):
+        return _recurrent_layers(others[0])
     for layer in recurrent:
         if not layer.built:
             raise ConfigError(
                 f"Keras: {type(layer).__name__} has no weights yet, expected a layer that was "
                 f"built.\n  Call it, or its model, on an input first."
             )
+    obstacle = _obstacle(model, recurrent)
+    if others:
+        obstacle = f"{type(others[0]).__name__} has recurrence inside, which cannot be left out"
+    if obstacle:
+        names = ", ".join(type(layer).__name__ for layer in layers)
+        raise ConfigError(
+            f"Keras: the layers are {names}, expected some of {', '.join(_RECURRENT)} that follow "
+            f"each other, with nothing but dropout between them: {obstacle}.\n"
+            f"  Single layers can be converted one by one."
+        )
     return recurrent
 
 
-def _contains_recurrent(layer: Any) -> bool:
-    """Whether a layer is a model with recurrent layers."""
+def _has_recurrence(layer: Any) -> bool:
+    """Whether a layer, or any inside it, is recurrent: also of kinds that seqnets lacks."""
     return any(
-        type(part).__name__ in _RECURRENT or _contains_recurrent(part)
-        for part in getattr(layer, "layers", ())
+        base.__name__ in ("RNN", "Bidirectional")
+        for part in getattr(layer, "_flatten_layers", list)()
+        for base in type(part).__mro__
     )
 
 
-def _producer(layer: Any) -> Any:
-    """Return the layer whose output a layer takes, through dropout; None if no graph tells it."""
-    try:
-        given = layer.input
-    except (AttributeError, ValueError):  # it was called by code alone, or not at all
-        return None
-    first = given[0] if isinstance(given, list) else given  # an initial state follows
-    producer = first._keras_history.operation
-    return _producer(producer) if type(producer).__name__ in _IDENTITIES else producer
+def _obstacle(model: Any, layers: list[Any]) -> str:
+    """Say what keeps recurrent layers of a model from being a stack; nothing if they are one."""
+    if not layers:
+        return "none of them is recurrent"
+    graph = getattr(model, "_functional", model)  # where a Sequential has it
+    depths = getattr(graph, "_nodes_by_depth", {})  # none if layers are called by code
+    if not depths:
+        by_code = "no graph says in which order they run, as the model calls them by code"
+        return by_code if len(layers) > 1 else ""
+    below = None
+    for layer in layers:
+        name = type(layer).__name__
+        calls = [call for nodes in depths.values() for call in nodes if call.operation is layer]
+        if len(calls) != 1:
+            return f"{name} is called {len(calls)} times"
+        (call,) = calls
+        if below and _producer(call) is not below:
+            return f"{name} takes something else than the outputs of the one before"
+        sources = _state_sources(call) - {"InputLayer"}
+        if sources:
+            return (
+                f"the initial state of {name} comes from {', '.join(sorted(sources))}, and a "
+                f"network has no place for that"
+            )
+        below = call
+    return ""
+
+
+def _producer(call: Any) -> Any:
+    """Return the call of a layer whose output another call takes, through dropout."""
+    below = call.parent_nodes[0]  # a mask or an initial state may follow
+    return _producer(below) if type(below.operation).__name__ in _IDENTITIES else below
+
+
+def _state_sources(call: Any) -> set[str]:
+    """Return the classes of the layers, or of the values, that give a call its initial state."""
+    after_x, named = call.arguments.args[1:], call.arguments.kwargs
+    state = named.get("initial_state", after_x[0] if after_x else None)
+    given = [part for part in _keras().tree.flatten(state) if part is not None]
+    origins = [x._keras_history.operation if hasattr(x, "_keras_history") else x for x in given]
+    return {type(origin).__name__ for origin in origins}
 
 
 def _directions(layer: Any) -> list[Any]:
