@@ -20,6 +20,7 @@ from seqnets import (
     layers,
 )
 from seqnets.cells import (
+    Cell,
     GRUCell,
     InputDropout,
     LearnedState,
@@ -584,6 +585,31 @@ def test_a_mistake_inside_a_constructor_is_not_taken_for_a_call_that_does_not_fi
 
     with pytest.raises(TypeError, match="not subscriptable"):
         Flawed(I, H)
+
+
+class Scaled(GRUCell):
+    def __init__(self, input_size, hidden_size, **options):
+        self.scale = options.pop("scale")
+        super().__init__(input_size, hidden_size, **options)
+
+
+class Incomplete(Cell):
+    def __init__(self, input_size, hidden_size, **options):
+        self.scale = options.pop("scale")
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: Scaled(I, 4.5, scale=2), r"Scaled: hidden_size is 4\.5"),
+        (lambda: Incomplete(I, H, scale=2), "instantiate abstract class Incomplete"),
+        (lambda: Scaled(I, H, scale=2, bais=False), "unexpected keyword argument 'bais'"),
+    ],
+)
+def test_a_keyword_that_a_constructor_takes_out_of_its_options_is_not_called_unexpected(call, told):
+    with pytest.raises(TypeError, match=told):
+        call()
 
 
 @pytest.mark.parametrize("options", [Zoneout, ["zoneout"], [Zoneout(GRUCell(I, H))]])

@@ -15,7 +15,7 @@ from typing_extensions import ParamSpec
 
 import seqnets.cells
 from seqnets.checks import is_whole
-from seqnets.errors import BackendError, ConfigError, DtypeError
+from seqnets.errors import BackendError, ConfigError, DtypeError, SeqnetsError
 
 _P = ParamSpec("_P")
 
@@ -49,28 +49,37 @@ def explained(init: Callable[_P, None]) -> Callable[_P, None]:
     def build(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             init(*args, **kwargs)
-        except TypeError:
+        except TypeError as error:
             kind = next(k for k in type(args[0]).__mro__ if getattr(k, "__init__", None) is build)
-            check_call(kind, args[1:], kwargs)
+            check_call(kind, args[1:], kwargs, error)
             raise
 
     return build
 
 
-def check_call(kind: type[Any], given: Sequence[Any], named: Mapping[str, Any]) -> None:
-    """Raise TypeError, as Python does, unless a class takes these arguments, and say what to do."""
+def check_call(
+    kind: type[Any], given: Sequence[Any], named: Mapping[str, Any], error: TypeError
+) -> None:
+    """Raise TypeError, as Python does, unless a class takes these arguments, and say what to do.
+
+    A constructor may take names out of its ``**options``, so a name is unknown only if ``error``,
+    which the call raised, says so.
+    """
+    if isinstance(error, SeqnetsError):
+        return
     known = parameters_of(kind)
     advice = _MORE_THAN_A_STEP if named.keys() & _OF_LAYERS else ""
     if "cell" in known and "input_size" not in known and given and isinstance(given[0], type):
         sizes = [*map(repr, given[1:]), *(f"{k}={v!r}" for k, v in named.items() if k not in known)]
         called = f"{given[0].__name__}({', '.join(sizes) or 'input_size, hidden_size'})"
         advice = f"\n  Make the cell first: {kind.__name__}({called})."
-    check_keywords(kind.__name__, known, named, advice)
+    unknown = [k for k in named if f"unexpected keyword argument {k!r}" in str(error)]
+    check_keywords(kind.__name__, known, unknown, advice)
     try:
         inspect.signature(kind).bind(*given, **named)
-    except TypeError as error:
+    except TypeError as misfit:
         raise TypeError(
-            f"{kind.__name__}: {error}, expected {kind.__name__}({', '.join(known)}).{advice}"
+            f"{kind.__name__}: {misfit}, expected {kind.__name__}({', '.join(known)}).{advice}"
         ) from None
 
 

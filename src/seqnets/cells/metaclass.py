@@ -34,8 +34,8 @@ class CellType(ABCMeta):
         """Make a cell, and check that its base was built."""
         try:
             made: _Cell = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        except TypeError:
-            check_call(cls, args, kwargs)
+        except TypeError as error:
+            check_call(cls, args, kwargs, error)
             raise
         check_built(made)
         return made
