@@ -612,9 +612,15 @@ def test_a_keyword_that_a_constructor_takes_out_of_its_options_is_not_called_une
         call()
 
 
-@pytest.mark.parametrize("options", [Zoneout, ["zoneout"], [Zoneout(GRUCell(I, H))]])
+@pytest.mark.parametrize("options", [["zoneout"], [Zoneout(GRUCell(I, H))]])
 def test_options_that_take_no_cell_are_refused(options):
     with pytest.raises(ConfigError, match=r"optioned: options has .*[\s\S]*\[LayerNorm, partial"):
+        optioned(I, H, cell=GRUCell, options=options)
+
+
+@pytest.mark.parametrize("options", [Zoneout, "Zoneout", None, iter([Zoneout])])
+def test_options_that_are_no_list_are_refused(options):
+    with pytest.raises(ConfigError, match=r"optioned: options is .+, expected a list"):
         optioned(I, H, cell=GRUCell, options=options)
 
 

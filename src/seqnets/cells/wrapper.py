@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -133,11 +133,14 @@ def optioned(
         >>> net = DeepRNN(partial(optioned, cell=LSTMCell, options=options), 8, 64, num_layers=2)
     """
     check_makes_cells("optioned", cell, "input_size", "hidden_size", *arguments)
-    listed: Any = list(options.values()) if isinstance(options, Mapping) else options
-    wrong = [options] if callable(options) else [o for o in listed if not _is_option(o)]
+    listed: Any = options.values() if isinstance(options, Mapping) else options
+    if callable(listed) or not isinstance(listed, Iterable) or isinstance(listed, (str, Iterator)):
+        wrong = [f"is {listed!r}"]  # an iterator would serve the first cell alone
+    else:
+        wrong = [f"has {option!r}" for option in listed if not _is_option(option)]
     if wrong:
         raise ConfigError(
-            f"optioned: options has {wrong[0]!r}, expected a list of what takes a cell: classes of "
+            f"optioned: options {wrong[0]}, expected a list of what takes a cell: classes of "
             f"options, or partials of them.\n  For example, [LayerNorm, partial(Zoneout, p=0.1)]."
         )
     made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
