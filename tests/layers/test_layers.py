@@ -629,9 +629,21 @@ def test_lengths_in_the_place_of_a_state_are_told_their_name():
         Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), LENGTHS)
 
 
+def test_resets_in_the_place_of_a_state_are_told_their_name():
+    with pytest.raises(ShapeError, match=r"state is Tensor.*\n.*by name: resets=resets"):
+        Recurrent(GRUCell(I, H))(torch.zeros(B, T, I), torch.zeros(B, T, dtype=torch.bool))
+
+
 def test_a_sequence_without_a_batch_is_told_how_to_become_one():
-    with pytest.raises(ShapeError, match=r"shape \(6, 4\), expected[\s\S]*x.unsqueeze\(0\)"):
+    with pytest.raises(ShapeError, match=r"shape \(6, 4\), expected[\s\S]*0\) is one sequence, x"):
         Recurrent(GRUCell(I, H))(torch.zeros(T, I))
+
+
+def test_a_batch_without_features_is_not_told_to_become_a_sequence():
+    with pytest.raises(ShapeError, match=r"shape \(3, 6\), expected \(B, T, I\)") as error:
+        Recurrent(GRUCell(I, H))(torch.zeros(B, T))
+
+    assert "unsqueeze" not in str(error.value)
 
 
 WRAPPING = {

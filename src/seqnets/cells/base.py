@@ -278,8 +278,8 @@ class Cell(nn.Module, metaclass=CellType):
                 f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
-                + "\n  x.unsqueeze(0) is a batch of one."
-                * (x.dim() == len(legend) - 1)
+                + _how_to_batch(x, legend)
+                * (x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size)
             )
         self._check_kind("input", x, self._like, "the parameters have")
 
@@ -304,8 +304,7 @@ class Cell(nn.Module, metaclass=CellType):
             raise ShapeError(
                 f"{self._name}: state is {type(state).__name__}, expected a tuple of "
                 f"{len(self.states)}: ({', '.join(self.states)}{',' * (len(self.states) == 1)})."
-                + "\n  Lengths are given by name: lengths=lengths."
-                * _counts(state)
+                + _name_of_argument(state)
             )
         if len(state) != len(self.states):
             raise ShapeError(
@@ -453,9 +452,20 @@ class Cell(nn.Module, metaclass=CellType):
             )
 
 
-def _counts(given: Any) -> bool:
-    """Whether something is a tensor of integers."""
-    return isinstance(given, Tensor) and not (given.is_floating_point() or given.is_complex())
+def _how_to_batch(x: Tensor, legend: Sequence[str]) -> str:
+    """A line that says what ``x``, which lacks one dimension of the legend, can become."""
+    if "T" not in legend:
+        return "\n  x.unsqueeze(0) is a batch of one."
+    return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
+
+
+def _name_of_argument(given: Any) -> str:
+    """A line that says by which name lengths or resets, given as the state, are passed."""
+    if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
+        return ""
+    if given.dtype is torch.bool:
+        return "\n  Resets are given by name: resets=resets."
+    return "\n  Lengths are given by name: lengths=lengths."
 
 
 def autocasts(x: Tensor) -> bool:
