@@ -103,8 +103,11 @@ def test_how_the_memory_moves_is_not_learned_and_is_saved():
     ("option", "message"),
     [
         ({"order": 0}, "order is 0, expected at least 1"),
-        ({"theta": 0.0}, "theta is 0.0, expected steps above 0"),
-        ({"theta": float("nan")}, "theta is nan, expected steps above 0"),
+        ({"theta": 0.0}, "theta is 0.0, expected a finite number of steps above 0"),
+        ({"theta": float("nan")}, "theta is nan, expected a finite number"),
+        ({"theta": float("inf")}, "theta is inf, expected a finite number"),
+        ({"theta": True}, "theta is True, expected a finite number"),
+        ({"theta": "4"}, "theta is '4', expected a finite number"),
     ],
 )
 def test_invalid_spans_are_refused(option, message):

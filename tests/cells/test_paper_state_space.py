@@ -157,7 +157,9 @@ def test_steps_of_state_space_models_start_uniform_in_their_logarithm():
 
 
 @pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
-@pytest.mark.parametrize("steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf)])
+@pytest.mark.parametrize(
+    "steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf), (None, 0.1), (0.1, True)]
+)
 def test_invalid_lengths_of_steps_are_refused(cell_cls, steps):
     with pytest.raises(ConfigError, match=r": dt_min and dt_max are .*expected 0 < dt_min < dt_"):
         cell_cls(3, 4, dt_min=steps[0], dt_max=steps[1])

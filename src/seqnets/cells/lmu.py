@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
+from seqnets.checks import is_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -42,11 +44,11 @@ class LMUCell(GatedCell):
         input_size: Features of the input, I.
         hidden_size: Units, H.
         order: Coefficients, Q, at least 1: more of them hold finer details.
-        theta: Steps that the memory spans, above 0.
+        theta: Steps that the memory spans, above 0 and finite.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
     Raises:
-        ConfigError: ``order`` is below 1, or ``theta`` is not above 0.
+        ConfigError: ``order`` is below 1, or ``theta`` is no finite number above 0.
         DtypeError: ``order`` is no integer.
 
     References:
@@ -73,8 +75,10 @@ class LMUCell(GatedCell):
         **options: Any,
     ) -> None:
         self.order = check_size(self, "order", order)  # the base sizes states by it
-        if not theta > 0:
-            raise ConfigError(f"{self._name}: theta is {theta}, expected steps above 0.")
+        if not is_number(theta) or not 0 < theta < math.inf:
+            raise ConfigError(
+                f"{self._name}: theta is {theta!r}, expected a finite number of steps above 0."
+            )
         self.theta = theta
         super().__init__(input_size, hidden_size, **options)
 

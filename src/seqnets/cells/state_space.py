@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
+from seqnets.checks import is_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -283,10 +284,12 @@ class S6Cell(GatedCell):
 
 
 def check_steps(name: str, dt_min: float, dt_max: float) -> None:
-    """Raise ConfigError unless two lengths of steps are above 0, and in order."""
-    if not 0 < dt_min < dt_max < math.inf:
+    """Raise ConfigError unless two lengths of steps are finite numbers above 0, in order."""
+    numbers = is_number(dt_min) and is_number(dt_max)
+    if not numbers or not 0 < dt_min < dt_max < math.inf:
         raise ConfigError(
-            f"{name}: dt_min and dt_max are {dt_min} and {dt_max}, expected 0 < dt_min < dt_max."
+            f"{name}: dt_min and dt_max are {dt_min!r} and {dt_max!r}, "
+            f"expected 0 < dt_min < dt_max, both finite numbers."
         )
 
 
