@@ -24,6 +24,19 @@ def test_a_norm_that_becomes_zero_counts_until_then():
     assert np.isnan(per_step(0 * HALVED))
 
 
+@pytest.mark.parametrize("end", [0.1, 1, 5])
+def test_a_norm_that_falls_and_rises_again_counts_until_its_lowest_point(end):
+    both_ends = HALVED + end * HALVED[:, ::-1]  # below a bidirectional layer
+
+    assert per_step(both_ends) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_norm_that_explodes_after_a_dip_counts_to_the_end():
+    dipped = np.where(np.arange(12) == 1, 7, 1 / HALVED)
+
+    assert per_step(dipped) == pytest.approx(2)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("step", [0, 5, 11])
 def test_gradients_that_are_not_finite_have_no_reach(step, wrong):

@@ -39,7 +39,8 @@ def per_step(norms: np.ndarray) -> float:
     """By what the median norm is multiplied with each step back, on average (geometric mean).
 
     Below 1, gradients vanish; above, they explode. It counts until the norm is zero; NaN if that is
-    at once.
+    at once. A norm that falls and rises again, as where the loss also enters at early steps, counts
+    until its lowest point, unless it rises further above its start than it had fallen below.
 
     Args:
         norms: As for :func:`reach`.
@@ -47,7 +48,14 @@ def per_step(norms: np.ndarray) -> float:
     _, middle, _ = _quartiles(norms)
     zeros = np.flatnonzero(middle == 0)
     last = (zeros[0] if len(zeros) else len(middle)) - 1
-    return float((middle[last] / middle[0]) ** (1 / last)) if last > 0 else float("nan")
+    if last <= 0:
+        return float("nan")
+    with np.errstate(invalid="ignore"):  # between infinities: NaN
+        shares = middle[: last + 1] / middle[0]
+    lowest = shares.argmin()
+    if shares[lowest] * shares[last] < 1:
+        last = lowest
+    return float(shares[last] ** (1 / last))
 
 
 def _quartiles(norms: np.ndarray) -> np.ndarray:
