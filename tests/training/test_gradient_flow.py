@@ -5,7 +5,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqnets.training.callbacks import GradientFlow
-from seqnets.training.callbacks.gradient_flow import with_last_targets
+from seqnets.training.callbacks.gradient_flow import in_windows, with_last_targets
 from seqnets.typing import IGNORE, Batch
 
 from .runs import fit, language_module, parity_data, parity_module, text_data
@@ -34,6 +34,18 @@ def test_tensorboard_shows_how_far_gradients_reach_and_the_run_stays_the_same(tm
         assert torch.equal(a, b)
 
 
+def test_the_last_target_is_at_the_end_of_a_whole_window(tmp_path):
+    make = partial(language_module, scheduler=None, bptt_steps=15)
+    data = text_data(tmp_path)  # chunks of 32 steps
+
+    _, found = flow_of(make, data, tmp_path / "run", GradientFlow(rows=2), max_steps=1)
+
+    (event,) = found.Scalars("gradient_flow/per_step/encoder.recurrent.layer.layers.1")
+    assert 0 < event.value < 1
+    (event,) = found.Scalars("gradient_flow/reach/encoder.recurrent.layer.layers.1")
+    assert 2 < event.value <= 15
+
+
 def test_padded_sequences_with_one_target_are_shown_too(tmp_path):
     _, found = flow_of(parity_module, parity_data(), tmp_path, GradientFlow(), max_epochs=1)
 
@@ -50,3 +62,16 @@ def test_only_the_last_target_of_each_row_is_left():
 
     assert last.tolist() == [[IGNORE, IGNORE, 3], [IGNORE, 5, IGNORE], [IGNORE] * 3]
     assert torch.equal(of_several, last[..., None].repeat(1, 1, 2).float())
+
+
+def test_rows_are_cut_to_whole_windows_unless_they_are_shorter():
+    x, y = torch.zeros(3, 7), torch.arange(21).view(3, 7)
+    several = y[..., None].repeat(1, 1, 2).float()
+
+    cut = in_windows(Batch(x, y), 3)
+    ragged = in_windows(Batch(x, several, torch.tensor([7, 5, 2])), 3)
+
+    assert cut.x.shape == cut.y.shape == (3, 6)
+    assert in_windows(Batch(x, y), 8).y.shape == (3, 7)
+    assert ragged.lengths.tolist() == [6, 3, 2]
+    assert (ragged.y != IGNORE).all(-1).sum(1).tolist() == [6, 3, 2]

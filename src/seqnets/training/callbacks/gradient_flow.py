@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
-from seqnets.layers import Recurrent, gradient_flow
+from seqnets.layers import Recurrent, Truncated, gradient_flow
 from seqnets.training.callbacks.pictures import can_draw, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
@@ -36,7 +36,8 @@ class GradientFlow(Sparingly):
     Of language modelling, polyphony and tagging, the loss is that of each row's last target alone,
     unless a layer runs backwards: gradients of others would enter at each step, and hide the decay.
     They do enter in transduction and other objectives with several targets, and where the head
-    scores steps jointly, as a conditional random field does.
+    scores steps jointly, as a conditional random field does. With :class:`seqnets.layers.Truncated`
+    rows are cut to whole windows first, so that the last target is at the end of one.
 
     Args:
         rows: Sequences of the sample that are looked at.
@@ -59,7 +60,8 @@ class GradientFlow(Sparingly):
         with torch.inference_mode(False), evaluating(model):
             batch = _rows_of(sample_batch(trainer, pl_module), self.rows, self.steps)
             if isinstance(objective, _SCORES_STEPS) and not any(layer.reverse for layer in layers):
-                batch = with_last_targets(batch)
+                windows = [m.steps for m in model.modules() if isinstance(m, Truncated)]
+                batch = with_last_targets(in_windows(batch, max(windows, default=1)))
             precision = trainer.precision_plugin
             with precision.forward_context():
                 batch = precision.convert_input(batch)
@@ -71,6 +73,24 @@ class GradientFlow(Sparingly):
                     writer.add_scalar(f"gradient_flow/{figure}/{name}", value, trainer.global_step)
         if norms and can_draw():
             write(writer, "gradient_flow", draw_gradient_flow(norms), trainer.global_step)
+
+
+def in_windows(batch: Batch, steps: int) -> Batch:
+    """A batch whose rows end with a whole window of ``steps``; shorter rows stay as they are.
+
+    Targets are those of single steps, (B, T) or (B, T, K).
+    """
+    T = batch.x.shape[1]
+    lengths = batch.lengths
+    if lengths is not None:
+        lengths = torch.where(lengths < steps, lengths, lengths - lengths % steps)
+    elif T >= steps:
+        T -= T % steps
+    y = batch.y[:, :T]
+    if lengths is not None:
+        valid = torch.arange(T, device=y.device) < lengths[:, None]
+        y = torch.where(valid.view(*valid.shape, *[1] * (y.dim() - 2)), y, IGNORE)
+    return batch._replace(x=batch.x[:, :T], y=y, lengths=lengths)
 
 
 def with_last_targets(batch: Batch) -> Batch:
