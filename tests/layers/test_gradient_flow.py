@@ -124,6 +124,21 @@ def test_nothing_of_the_model_changes(x):
     assert all("forward" not in vars(module) for module in net.modules())
 
 
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda y: y[:, -1], r"of shape \(3, 5\)"),
+        (lambda y: y.sum().detach(), "a tensor without a gradient"),
+        (lambda y: y.sum().item(), "a float"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_with_a_gradient_is_refused(x, loss, got):
+    layer = Recurrent(GRUCell(4, 5))
+
+    with pytest.raises(ConfigError, match=f"the loss is {got}, expected a scalar tensor"):
+        gradient_flow(layer, lambda: loss(layer(x)[0]))
+
+
 def test_a_model_without_recurrent_layers_is_refused(x):
     model = nn.Linear(4, 5)
 

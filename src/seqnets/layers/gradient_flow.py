@@ -38,8 +38,8 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
         are calls too, so that the steps which they share count again in each.
 
     Raises:
-        ConfigError: The loss runs no :class:`Recurrent` layer of the model over a sequence, or it
-            runs one over batches of different sizes.
+        ConfigError: The loss runs no :class:`Recurrent` layer of the model over a sequence, it
+            runs one over batches of different sizes, or it is no scalar or has no gradient.
 
     Example:
         >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)
@@ -64,6 +64,8 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
     for name, of in runs.items():
         _check_rows(name, of)
     states = [part for of in runs.values() for run in of for step in run.states for part in step]
+    if states:
+        _check_loss(value)
     sought = [part for part in dict.fromkeys(states) if part.requires_grad]
     found = torch.autograd.grad(value, sought, allow_unused=True) if sought else ()
     gradients = dict(zip(sought, found, strict=True))
@@ -143,6 +145,21 @@ def _check_rows(name: str, runs: Sequence[_Run]) -> None:
             "of rows.\n"
             "  Calls of one layer follow each other in time; look at separate batches one by one."
         )
+
+
+def _check_loss(value: Tensor) -> None:
+    """Raise unless a loss is one number with a gradient."""
+    if not isinstance(value, Tensor):
+        got, remedy = f"a {type(value).__name__}", "Return the loss itself, without item()."
+    elif value.numel() != 1:
+        got, remedy = f"of shape {tuple(value.shape)}", "Take its sum or mean."
+    elif not value.requires_grad:
+        got, remedy = "a tensor without a gradient", "Leave out detach() and inference_mode."
+    else:
+        return
+    raise ConfigError(
+        f"gradient_flow: the loss is {got}, expected a scalar tensor with a gradient.\n  {remedy}"
+    )
 
 
 def _last_first(norms: Tensor, valid: Tensor) -> Tensor:
