@@ -1,3 +1,4 @@
+from csv import DictReader
 from functools import partial
 
 import torch
@@ -6,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqnets.training.callbacks import GradientFlow
 from seqnets.training.callbacks.gradient_flow import in_windows, with_last_targets
+from seqnets.training.loggers import CSVLogger
 from seqnets.typing import IGNORE, Batch
 
 from .runs import fit, language_module, parity_data, parity_module, text_data
@@ -51,6 +53,17 @@ def test_padded_sequences_with_one_target_are_shown_too(tmp_path):
 
     (reach,) = found.Scalars("gradient_flow/reach/encoder.recurrent.layers.0")
     assert 1 <= reach.value <= 6
+
+
+def test_other_loggers_get_the_scalars(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+
+    fit(parity_module, parity_data(), tmp_path, GradientFlow(), logger=logger, max_epochs=1)
+
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
+        found = [row["gradient_flow/reach/encoder.recurrent.layers.0"] for row in DictReader(file)]
+    (reach,) = filter(None, found)
+    assert 1 <= float(reach) <= 6
 
 
 def test_only_the_last_target_of_each_row_is_left():

@@ -1,4 +1,4 @@
-"""How far back in time gradients reach, in TensorBoard."""
+"""How far back in time gradients reach, in TensorBoard and other loggers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class GradientFlow(Sparingly):
     """Show after validations how strongly the loss depends on the states of earlier steps.
 
     For each recurrent layer: the norm of the loss's gradient with respect to the state k steps
-    before the last one (:func:`seqnets.layers.gradient_flow`), as a picture, and two scalars.
-    ``gradient_flow/reach`` is the number of steps until the norm is below 1 % of that at the last
-    step. ``gradient_flow/per_step`` is what it is multiplied with at each step back, on average:
-    gradients vanish below 1 and explode above. All are medians over a sample of the validation
-    part. A figure that is not a number is left out: no gradient, say, or one that overflows.
+    before the last one (:func:`seqnets.layers.gradient_flow`), as a picture in TensorBoard, and two
+    scalars in all loggers. ``gradient_flow/reach`` is the number of steps until the norm is below
+    1 % of that at the last step. ``gradient_flow/per_step`` is what it is multiplied with at each
+    step back, on average: gradients vanish below 1 and explode above. All are medians over a sample
+    of the validation part. A figure that is not a number is left out: no gradient, say, or one that
+    overflows.
 
     Of language modelling, polyphony and tagging, the loss is that of each row's last target alone,
     unless a layer runs backwards: gradients of others would enter at each step, and hide the decay.
@@ -51,7 +52,11 @@ class GradientFlow(Sparingly):
         check_count(type(self).__name__, rows=rows, steps=steps)
         self.rows, self.steps = rows, steps
 
-    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
+    def has_place(self, trainer: Trainer) -> bool:
+        """Any logger takes the scalars."""
+        return trainer.is_global_zero and bool(trainer.loggers)
+
+    def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter | None) -> None:
         """Run the sample forwards and backwards, draw and write."""
         model, objective = pl_module.model, pl_module.objective
         layers = [module for module in model.modules() if isinstance(module, Recurrent)]
@@ -67,11 +72,16 @@ class GradientFlow(Sparingly):
                 batch = precision.convert_input(batch)
                 flow = gradient_flow(model, lambda: objective(model, batch).loss)
         norms = {name: of.cpu().numpy() for name, of in flow.items() if of.numel()}
+        figures = {}
         for name, of in norms.items():
             for figure, value in (("reach", reach(of)), ("per_step", per_step(of))):
                 if math.isfinite(value):
-                    writer.add_scalar(f"gradient_flow/{figure}/{name}", value, trainer.global_step)
-        if norms and can_draw():
+                    figures[f"gradient_flow/{figure}/{name}"] = value
+        if figures:
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step=trainer.global_step)
+                logger.save()
+        if writer is not None and norms and can_draw():
             write(writer, "gradient_flow", draw_gradient_flow(norms), trainer.global_step)
 
 

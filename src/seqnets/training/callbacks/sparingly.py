@@ -30,6 +30,10 @@ class Sparingly(Callback):
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
         """Make and write it."""
 
+    def has_place(self, trainer: Trainer) -> bool:
+        """Whether this process can show it: in TensorBoard, unless a subclass knows more places."""
+        return writer_of(trainer) is not None
+
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show it if it is due."""
         if is_training(trainer) and time.monotonic() >= self._due:
@@ -42,9 +46,9 @@ class Sparingly(Callback):
                 self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: Any) -> None:
-        writer = writer_of(trainer)
-        if writer is None:
+        if not self.has_place(trainer):
             return
+        writer: Any = writer_of(trainer)
         began = time.monotonic()
         self.show(trainer, pl_module, writer)
         ended = time.monotonic()
