@@ -27,7 +27,7 @@ def run(folder, epochs=3, study="a", **options):
 def test_a_run_below_the_median_ends_and_says_why(tmp_path):
     others(tmp_path, [0.9, 1.0], [1.0, 1.0])
 
-    pruning, epochs = run(tmp_path)
+    pruning, epochs = run(tmp_path, epochs=3)
 
     assert epochs == 2  # the first is the warm-up
     assert pruning.reason.startswith("after 2 validations its best accuracy is 0.")
@@ -54,6 +54,15 @@ def test_other_runs_go_on(there, tmp_path):
 
     assert pruning.reason is None
     assert epochs == 2
+
+
+def test_a_run_at_its_last_validation_has_nothing_left_to_prune(tmp_path):
+    others(tmp_path, [1.0] * 9, [1.0] * 9)
+
+    pruning, _ = run(tmp_path, epochs=2)
+
+    assert pruning.reason is None
+    assert len(json.loads((tmp_path / "mine" / "validations.json").read_text())["best"]) == 2
 
 
 def test_outside_a_sweep_nothing_is_pruned(tmp_path):

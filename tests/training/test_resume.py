@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from seqnets.errors import CheckpointError
 from seqnets.training import callbacks
 from seqnets.training.callbacks import StopOnSignal
+from seqnets.training.retuning import retune_schedule
 from tests.slow import mostly_slow
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
@@ -340,6 +341,17 @@ def test_a_schedule_that_holds_the_number_of_steps_goes_on_for_more(tmp_path):
     (config,) = running.lr_scheduler_configs
     assert running.global_step == config.scheduler.total_steps == 10
     assert config.scheduler.get_last_lr()[0] < 0.01  # the end of its cycle
+
+
+def test_another_highest_rate_of_a_cycle_takes_effect_when_a_run_is_resumed(tmp_path):
+    before, now = ({"_target_": "OneCycleLR", "max_lr": rate} for rate in (0.1, 0.2))
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    make = partial(torch.optim.lr_scheduler.OneCycleLR, total_steps=10)
+    schedule = make(optimizer, max_lr=0.1)
+
+    retune_schedule(schedule, make, before, now)
+
+    assert optimizer.param_groups[0]["max_lr"] == 0.2
 
 
 def test_the_seed_decides_the_run(tmp_path):

@@ -99,7 +99,7 @@ class _Application:
         Raises:
             UsageError: The configuration cannot be composed.
         """
-        named = os.environ.get(_SWEEP)
+        named = os.environ.get(_SWEEP) or None
         sweep_name = (named or f"sweep_{secrets.token_hex(4)}") if self.sweeps else named
         try:
             # otherwise Hydra would print errors and exit

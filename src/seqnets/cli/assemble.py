@@ -213,9 +213,10 @@ def _make_logger(options: Any, allow: Sequence[str], folder: Path, key: str) -> 
     factory = make_one(later, allow, key)
     known = {"save_dir": str(folder), "version": folder.name, "run_name": folder.name}
     parameters = inspect.signature(factory.func).parameters
-    missing = {
-        name: known[name] for name in known.keys() & parameters.keys() - factory.keywords.keys()
-    }
+    asked = set(parameters)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        asked.add("save_dir")  # for the class that it derives from
+    missing = {name: known[name] for name in known.keys() & asked - factory.keywords.keys()}
     try:
         with option_errors(options, key):
             logger: Logger = factory(**missing)

@@ -86,7 +86,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     Raises:
         SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
     """
-    options = plain(config)
+    options = {"callbacks": None, "logger": None, **plain(config)}  # no key of an empty list
     _check(options)
     # an "auto" that found a run has been replaced by its checkpoint's path
     fresh = options["resume"] in (None, "auto")
@@ -97,11 +97,13 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         terminal().print("resume=auto: there is no unfinished run, a new one starts.")
     with running(existing, options, choices.get("dataset") or "resumed") as current, quiet():
-        training = _Training(options, current, command)
+        training, failed = _Training(options, current, command), True
         try:
-            return training.run(checkpoint)
+            trained = training.run(checkpoint)
+            failed = False
         finally:
-            finish(training.trainer)
+            finish(training.trainer, failed)
+        return trained
 
 
 def _check(options: Config) -> None:

@@ -99,7 +99,9 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
         marker = "." if len(middle) < 40 else None
         shown = np.where(middle > 0, middle, np.nan)
         (line,) = axis.plot(steps, shown, marker=marker, label=label)
-        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+        there = np.isfinite(shown)
+        color = line.get_color()
+        axis.fill_between(steps[there], low[there], high[there], color=color, alpha=0.18, lw=0)
     drawn = np.concatenate([line.get_ydata() for line in axis.lines])
     if np.isfinite(drawn).any():
         highest = np.nanmax(drawn)

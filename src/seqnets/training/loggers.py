@@ -25,11 +25,11 @@ class CSVLogger(loggers.CSVLogger):
         return self._experiment
 
 
-def finish(trainer: Trainer) -> None:
-    """End a run of W&B, which would otherwise go on in the process's next run."""
+def finish(trainer: Trainer, failed: bool) -> None:
+    """End a run of W&B, if one began: it would otherwise go on in the process's next run."""
     for logger in trainer.loggers:
-        if isinstance(logger, loggers.WandbLogger) and trainer.is_global_zero:
-            logger.experiment.finish()
+        if isinstance(logger, loggers.WandbLogger) and logger._experiment is not None:
+            logger.experiment.finish(exit_code=int(failed))
 
 
 class _AppendingWriter(ExperimentWriter):

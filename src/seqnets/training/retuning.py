@@ -5,7 +5,7 @@ Their saved states hold their options too, and loading these would undo the chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -50,8 +50,9 @@ def retune_optimizer(optimizer: Optimizer, schedule: Any, before: Options, now: 
 def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, now: Options) -> None:
     """Apply the changed options to a schedule whose state has been loaded.
 
-    Attributes that differ between schedules freshly built from the old and from the new options are
-    copied over, so progress is kept. The rate changes when the schedule next advances.
+    What differs between schedules freshly built from the old and from the new options is copied
+    over, attributes and numbers kept in the optimizer's groups, so progress is kept. The rate
+    changes when the schedule next advances.
 
     Args:
         schedule: Built from the new options, with the resumed run's state.
@@ -62,12 +63,24 @@ def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, no
     if not _changed(before, now):
         return
     old, new = (
-        vars(make(torch.optim.SGD([torch.zeros(1)], lr=1.0), **_options(given)))
+        make(torch.optim.SGD([torch.zeros(1)], lr=1.0), **_options(given))
         for given in (before, now)
     )
-    for name in new.keys() - {"optimizer"}:
+    for name, value in _different(vars(old), vars(new), but={"optimizer"}):
+        setattr(schedule, name, value)
+    before_it, after_it = (made.optimizer.param_groups[0] for made in (old, new))
+    for name, value in _different(before_it, after_it, but={"params", "lr"}):
+        for group in schedule.optimizer.param_groups:
+            group[name] = value
+
+
+def _different(
+    old: dict[str, Any], new: dict[str, Any], but: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """What is new or has another value."""
+    for name in new.keys() - but:
         if name not in old or old[name] != new[name]:
-            setattr(schedule, name, new[name])
+            yield name, new[name]
 
 
 def _options(given: Options) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Pruning(Callback):
     After each validation the run's best score so far, in the objective's metric, is compared with
     what the other runs had reached after as many. Runs tell each other their scores in a file in
     their folders, so that any sweeper and launcher will do, on one machine or on several that share
-    a disk. Runs outside a sweep, and resumed ones, are never pruned.
+    a disk. Runs outside a sweep, resumed ones, and those at their last validation are never pruned.
 
     Args:
         study: Which runs are compared; `seqnets train -m` gives each sweep a name of its own.
@@ -57,8 +58,9 @@ class Pruning(Callback):
         if not is_training(trainer) or self.study is None or self._resumed:
             return
         objective = pl_module.objective
-        score = float(trainer.callback_metrics.get(f"val/{objective.metric}", math.nan))
-        better = max if objective.mode == "max" else min
+        better, worst = (max, -math.inf) if objective.mode == "max" else (min, math.inf)
+        score = float(trainer.callback_metrics.get(f"val/{objective.metric}", worst))
+        score = worst if math.isnan(score) else score
         best = score if not self._scores else better(score, self._scores[-1])
         self._scores.append(best)
         reason = None
@@ -66,7 +68,8 @@ class Pruning(Callback):
             folder = Path(trainer.default_root_dir)
             self._tell(folder / _FILE, objective.metric)
             others = list(self._of_others(folder, objective.metric))
-            reason = self._verdict(best, others, objective.metric, objective.mode)
+            if not _ends(trainer):
+                reason = self._verdict(best, others, objective.metric, objective.mode)
         self.reason = trainer.strategy.broadcast(reason)
         trainer.should_stop = trainer.should_stop or self.reason is not None
 
@@ -80,8 +83,10 @@ class Pruning(Callback):
         for path in folder.parent.glob(f"*/{_FILE}"):
             if path.parent == folder:
                 continue
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if (told["study"], told["metric"]) == (self.study, metric):
+            told = {}
+            with suppress(FileNotFoundError):  # its folder may be deleted meanwhile
+                told = json.loads(path.read_text(encoding="utf-8"))
+            if (told.get("study"), told.get("metric")) == (self.study, metric):
                 yield from told["best"][len(self._scores) - 1 :][:1]
 
     def _verdict(self, best: float, others: list[float], metric: str, mode: str) -> str | None:
@@ -97,3 +102,12 @@ class Pruning(Callback):
             f"after {counted(done, 'validation')} its best {name} is {best:.4g}, and the median of "
             f"{counted(len(others), 'other run')} {median:.4g}"
         )
+
+
+def _ends(trainer: Trainer) -> bool:
+    """Whether training ends with this validation, so that nothing would be saved."""
+    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs
+    is_last = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
+    return is_last and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
