@@ -4,10 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
 from seqnets.cells import LSTMCell
-from seqnets.cli.assemble import make_model, make_trainer
+from seqnets.cli.assemble import make_loggers, make_model, make_trainer
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError
@@ -42,7 +43,7 @@ def test_a_model_is_passed_the_sizes_of_the_data_whether_or_not_its_file_calls_i
 def test_what_lacks_an_option_may_be_meant_to_be_partial():
     cell = {"_target_": "seqnets.cells.LSTMCell", "hidden_size": 3}
 
-    with pytest.raises(ConfigError, match=r"argument: 'input_size'\.\n.* _partial_: true, in its"):
+    with pytest.raises(ConfigError, match=r"argument: 'input_size', .*\)\.\n.* _partial_: true"):
         build(cell, key="model.cell")
 
 
@@ -238,3 +239,25 @@ def test_plain_values_stay_what_they_are():
 
 def test_a_factory_keeps_its_signature():
     assert isinstance(build({"_target_": "torch.nn.GELU", "_partial_": True}), partial)
+
+
+class Tagged(CSVLogger):
+    def __init__(self, tag, **options):
+        super().__init__(**options)
+        self.tag = tag
+
+
+def test_a_logger_of_ones_own_gets_the_runs_folder_with_its_other_options(tmp_path):
+    config = {"_target_": "tests.cli.test_build.Tagged", "tag": "mine"}
+
+    (logger,) = make_loggers({"mine": config}, ["tests"], tmp_path)
+
+    assert logger.tag == "mine"
+    assert logger.save_dir == str(tmp_path)
+
+
+def test_a_logger_among_others_must_have_a_name(tmp_path):
+    tagged = {"_target_": "tests.cli.test_build.Tagged", "tag": "mine"}
+
+    with pytest.raises(ConfigError, match=r"logger: names the class tests.*beside csv, expected"):
+        make_loggers({**tagged, "csv": tagged}, ["tests"], tmp_path)

@@ -47,6 +47,12 @@ def test_without_a_gradient_there_is_no_reach():
     assert np.isnan(reach(0 * HALVED))
 
 
+def test_a_layer_without_a_gradient_at_its_last_step_has_no_rate_in_the_picture():
+    (label,) = draw_gradient_flow({"back": 0 * HALVED}).axes[0].get_legend().get_texts()
+
+    assert label.get_text() == "back: no rate"
+
+
 def test_rows_of_other_scales_and_lengths_count_alike():
     lengths, scales = np.array([[12], [4], [2]]), np.array([[1], [1e3], [1e6]])
     ragged = np.where(np.arange(12) < lengths, scales * HALVED, np.nan)

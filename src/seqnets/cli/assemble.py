@@ -199,10 +199,19 @@ def make_loggers(group: Any, allow: Sequence[str], folder: Path) -> list[Logger]
     that folder's name, so that a resumed run goes on in the same place.
 
     Raises:
-        ConfigError: A logger cannot be made, or needs a package that is not installed.
+        ConfigError: A logger cannot be made, needs a package that is not installed, or has no name
+            among others.
     """
     group = group or {}
     alone = not isinstance(group, dict) or "_target_" in group
+    options = group.items() if isinstance(group, dict) else ()
+    others = [name for name, value in options if isinstance(value, dict) and "_target_" in value]
+    if alone and others:
+        raise ConfigError(
+            f"logger: names the class {group['_target_']} beside {', '.join(others)}, expected it "
+            f"under a name.\n  In your file, write the logger's name, and its options below it, as "
+            f"seqnets' own files do."
+        )
     named = {"logger": group} if alone else {f"logger.{name}": o for name, o in group.items()}
     return [_make_logger(o, allow, folder, key) for key, o in named.items() if o is not None]
 

@@ -84,10 +84,12 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
     except TypeError as error:
         if not re.search(r"unexpected keyword|required .*argument", str(error)):
             raise
-        told = f"\n  If seqnets is to pass them: {_PARTIAL}: true, in its file."
+        said = str(error).rstrip(".")
+        if "required" in said:
+            said += f".\n  If seqnets is to pass them: {_PARTIAL}: true, in its file"
         raise ConfigError(
             f"{key}: {node[_TARGET]} cannot be made from the options "
-            f"{', '.join(options) or 'none'}: {error}.{told if 'required' in str(error) else ''}"
+            f"{', '.join(options) or 'none'}: {said}."
         ) from error
     except (MisconfigurationException, ValueError) as error:
         if isinstance(error, SeqnetsError):

@@ -92,8 +92,8 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     names = _shortened(list(layers))
     for name, norms in zip(names, layers.values(), strict=True):
         low, middle, high = np.minimum(_quartiles(norms), np.finfo(np.float32).max)
-        steps, far = np.arange(len(middle)), reach(norms)
-        label = f"{name}: × {per_step(norms):.3g} a step"
+        steps, far, rate = np.arange(len(middle)), reach(norms), per_step(norms)
+        label = f"{name}: " + (f"× {rate:.3g} a step" if np.isfinite(rate) else "no rate")
         if far < len(middle):
             label += f", below 1 % after {counted(int(far), 'step')}"
         marker = "." if len(middle) < 40 else None

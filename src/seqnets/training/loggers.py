@@ -28,8 +28,9 @@ class CSVLogger(loggers.CSVLogger):
 def finish(trainer: Trainer, failed: bool) -> None:
     """End a run of W&B, if one began: it would otherwise go on in the process's next run."""
     for logger in trainer.loggers:
-        if isinstance(logger, loggers.WandbLogger) and logger._experiment is not None:
-            logger.experiment.finish(exit_code=int(failed))
+        run = logger._experiment if isinstance(logger, loggers.WandbLogger) else None
+        if run is not None:
+            run.finish(exit_code=int(failed))
 
 
 class _AppendingWriter(ExperimentWriter):
