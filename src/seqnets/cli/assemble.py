@@ -218,8 +218,7 @@ def make_loggers(group: Any, allow: Sequence[str], folder: Path) -> list[Logger]
 
 def _make_logger(options: Any, allow: Sequence[str], folder: Path, key: str) -> Logger:
     """Make a run's logger; see :func:`make_loggers`."""
-    later = {**options, "_partial_": True} if isinstance(options, dict) else options
-    factory = make_one(later, allow, key)
+    factory = make_one(options, allow, key, later=True)
     known = {"save_dir": str(folder), "version": folder.name, "run_name": folder.name}
     parameters = inspect.signature(factory.func).parameters
     asked = set(parameters)
