@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 import seqnets as package
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
-from seqnets.cli.names import near, override
+from seqnets.cli.names import near
+from seqnets.quoting import override
 
 
 def test_the_version_is_the_packages(seqnets):

@@ -202,7 +202,7 @@ def test_columns_that_are_left_out_are_no_features_and_new_files_may_lack_them(t
 def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
     text = "sequence,label,day,x,town,y,sky\n1,a,monday,1,Rome,2,blue\n"
 
-    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]'\."):
         table(text=text, leave_out=["day"]).setup()
 
 

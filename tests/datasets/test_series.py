@@ -261,8 +261,17 @@ def test_a_gap_from_a_wrong_timestamp_is_not_filled(table):
 def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
     lines = ["day,a,town,b,sky", *(f"monday,{i},Rome,1,blue" for i in range(30))]
 
-    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]'\."):
         table(lines, leave_out=["day"]).setup()
+
+
+def test_options_in_errors_quote_names_with_blanks_for_hydra_and_the_shell(table):
+    lines = ["my day,a", *(f"monday,{i}" for i in range(30))]
+
+    with pytest.raises(DataError) as caught:
+        table(lines).setup()
+    assert """timestamp: "dataset.time='my day'"; a""" in str(caught.value)
+    assert """not a feature: "dataset.leave_out=['my day']".""" in str(caught.value)
 
 
 def test_columns_may_be_named_or_left_out(table, tmp_path):

@@ -372,7 +372,7 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
 def test_an_error_names_all_columns_of_words_beside_those_left_out(write):
     path = write("a.csv", "day,label,a,town,sky\nmonday,up,1,Rome,blue\n")
 
-    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]\."):
+    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]'\."):
         read_tagged(path, leave_out=["day"])
 
 

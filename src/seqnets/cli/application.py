@@ -33,9 +33,10 @@ from seqnets.cli.console import terminal
 from seqnets.cli.help import help_of
 from seqnets.cli.hydra_errors import explained
 from seqnets.cli.listing import configs
-from seqnets.cli.names import UsageError, override, shell
+from seqnets.cli.names import UsageError
 from seqnets.cli.repeated import without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
+from seqnets.quoting import override, shell
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 

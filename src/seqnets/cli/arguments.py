@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from seqnets.cli.names import override
+from seqnets.quoting import override
 
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from seqnets.cli import report
 from seqnets.cli.assemble import Config
-from seqnets.cli.names import shell
+from seqnets.quoting import shell
 from seqnets.training import LanguageModelling, Objective
 from seqnets.training.callbacks import EarlyStopping
 from seqnets.training.callbacks.tensorboard import writer_of

@@ -10,7 +10,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from seqnets.cli.arguments import config_folders
 from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
 from seqnets.cli.listing import configs, options
-from seqnets.cli.names import UsageError, near, override, shell
+from seqnets.cli.names import UsageError, near
+from seqnets.quoting import override, shell
 
 # How Hydra says that a key got several values, does not exist, or is added although it exists.
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"

@@ -17,12 +17,13 @@ from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
-from seqnets.cli.names import UsageError, shell
+from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
+from seqnets.quoting import shell
 from seqnets.training import Objective
 
 _OWN = ("samples", "baselines")

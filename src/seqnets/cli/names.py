@@ -1,16 +1,12 @@
-"""What users type: mistyped names, and quoting."""
+"""Mistyped names on the command line."""
 
 from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterable
 
 from seqnets.errors import ConfigError
-
-_PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_/][\w./+-]*", re.ASCII | re.IGNORECASE)
-"""Values that Hydra's grammar reads as text without quotes: no number, boolean or null."""
 
 
 class UsageError(ConfigError):
@@ -41,18 +37,3 @@ def _parent(name: str) -> str:
 def _likeness(a: str, b: str) -> float:
     """How alike two names are, 0 to 1; parents that they share would make all names alike."""
     return difflib.SequenceMatcher(None, a, b).ratio()
-
-
-def override(key: str, value: object) -> str:
-    """An override of a key by a text, quoted for Hydra if necessary."""
-    text = str(value)
-    if not _PLAIN.fullmatch(text):
-        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-        text = f"'{escaped}'"
-    return f"{key}={text}"
-
-
-def shell(text: str) -> str:
-    """Quote an argument for a shell, in double quotes if it contains single ones (Hydra's)."""
-    doubly = "'" in text and not re.search(r'["$`\\!]', text)
-    return f'"{text}"' if doubly else shlex.quote(text)

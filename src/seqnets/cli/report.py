@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqnets.cli.names import override, shell
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
+from seqnets.quoting import override, shell
 from seqnets.training import Objective
 
 _WIDE = 50

@@ -18,6 +18,7 @@ from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
 from seqnets.datasets.readers.tables import check_left_out, leaving_out, named
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.errors import ConfigError, DataError, counted
+from seqnets.quoting import override, shell
 
 TIME, SERIES = "time", "series"
 
@@ -247,8 +248,8 @@ def _value(
             option = leaving_out(column, row, features, columns.leave_out)
             raise DataError(
                 f"{error}\n"
-                f"  If the column is a timestamp: dataset.time={column}; a series: "
-                f"dataset.series={column}; not a feature: {option}."
+                f"  If the column is a timestamp: {shell(override('dataset.time', column))}; a "
+                f"series: {shell(override('dataset.series', column))}; not a feature: {option}."
             ) from None
     if missing == "error":
         raise DataError(

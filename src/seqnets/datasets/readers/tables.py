@@ -14,6 +14,7 @@ from typing import Any
 from seqnets.datasets.files import LARGEST, check_text, parse_number
 from seqnets.errors import DataError, counted
 from seqnets.optional import optional
+from seqnets.quoting import override_list, shell
 
 Row = dict[str, Any]
 """The cells of a row, by column."""
@@ -81,7 +82,7 @@ def leaving_out(
         left_out: The columns that are left out now.
     """
     words = [name for name in features if name == column or _is_word(row.get(name))]
-    return f"dataset.leave_out=[{','.join([*left_out, *words])}]"
+    return shell(override_list("dataset.leave_out", [*left_out, *words]))
 
 
 def _is_word(cell: Any) -> bool:

@@ -1,0 +1,34 @@
+"""Overrides of a configuration as users type them: quoted for Hydra, then for the shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+_PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_/][\w./+-]*", re.ASCII | re.IGNORECASE)
+"""Values that Hydra's grammar reads as text without quotes: no number, boolean or null."""
+
+
+def override(key: str, value: object) -> str:
+    """An override of a key by a text, quoted for Hydra if necessary."""
+    return f"{key}={_text(value)}"
+
+
+def override_list(key: str, values: Iterable[object]) -> str:
+    """An override of a key by a list of texts, each quoted for Hydra if necessary."""
+    return f"{key}=[{','.join(map(_text, values))}]"
+
+
+def _text(value: object) -> str:
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def shell(text: str) -> str:
+    """Quote an argument for a shell, in double quotes if it contains single ones (Hydra's)."""
+    doubly = "'" in text and not re.search(r'["$`\\!]', text)
+    return f'"{text}"' if doubly else shlex.quote(text)
