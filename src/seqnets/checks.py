@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+from torch import nn
+from torch.nn.utils import parametrize
+
 from seqnets.errors import ConfigError, DtypeError
 
 
@@ -16,6 +19,11 @@ def is_whole(value: Any) -> TypeGuard[int]:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, whole or not: true and false are none."""
     return isinstance(value, float) or is_whole(value)
+
+
+def name_of(module: nn.Module) -> str:
+    """The name of a module's class: torch gives a module with computed weights another class."""
+    return parametrize.type_before_parametrizations(module).__name__
 
 
 def check_count(who: str, least: int = 1, **options: int) -> None:

@@ -17,6 +17,7 @@ from seqnets.cells import (
     IRNNCell,
     LipschitzRNNCell,
     SCRNCell,
+    chrono,
 )
 from seqnets.cells.wrapper import redraw
 from seqnets.errors import ConfigError
@@ -206,6 +207,14 @@ def test_a_lipschitz_network_starts_with_small_matrices():
     cell = LipschitzRNNCell(3, 200)
 
     assert cell.parametrizations.weight_hh.original.std().item() == pytest.approx(1 / 200, rel=0.02)
+
+
+def test_a_cell_with_a_computed_matrix_goes_by_its_own_name():
+    cell = LipschitzRNNCell(3, 4)
+
+    assert repr(cell).startswith("LipschitzRNNCell(")
+    with pytest.raises(ConfigError, match="chrono: LipschitzRNNCell has no biased gates"):
+        chrono(cell, 5)
 
 
 def test_structurally_constrained_network_follows_its_paper():

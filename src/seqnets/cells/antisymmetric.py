@@ -192,7 +192,7 @@ class _NearlyAntisymmetric(nn.Module):
 
 def _check_step(cell: Cell, epsilon: float, gamma: float) -> None:
     """Raise ConfigError unless a cell steps forward, and what it holds does not grow by itself."""
-    name = type(cell).__name__
+    name = cell._name
     if not epsilon > 0:
         raise ConfigError(f"{name}: epsilon is {epsilon}, expected a step above 0.")
     if not gamma >= 0:

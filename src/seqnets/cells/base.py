@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from seqnets.cells.checks import check_names, not_scriptable
 from seqnets.cells.metaclass import CellType, then_initialized
-from seqnets.checks import is_whole
+from seqnets.checks import is_whole, name_of
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
@@ -413,7 +413,10 @@ class Cell(nn.Module, metaclass=CellType):
 
     @property
     def _name(self) -> str:
-        return parametrize.type_before_parametrizations(self).__name__
+        return name_of(self)
+
+    def _get_name(self) -> str:  # nn.Module shows it in its repr
+        return self._name
 
     @property
     def _like(self) -> Tensor:

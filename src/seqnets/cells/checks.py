@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import ParamSpec
 
 import seqnets.cells
-from seqnets.checks import is_whole
+from seqnets.checks import is_whole, name_of
 from seqnets.errors import BackendError, ConfigError, DtypeError, SeqnetsError
 
 _P = ParamSpec("_P")
@@ -29,7 +29,7 @@ def check_is_cell(who: str, given: Any) -> None:
 def not_scriptable(module: nn.Module) -> BackendError:
     """The error for ``torch.jit.script`` of a cell or layer."""
     return BackendError(
-        f"{type(module).__name__}: torch.jit.script cannot compile it, expected another way.\n"
+        f"{name_of(module)}: torch.jit.script cannot compile it, expected another way.\n"
         f"  Use torch.export or torch.jit.trace, or script seqnets.conversion.to_torch(module) "
         f"where torch.nn has the module."
     )
@@ -37,7 +37,7 @@ def not_scriptable(module: nn.Module) -> BackendError:
 
 def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigError:
     """The error for an argument that is not the cell or layer that it should be."""
-    got = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+    got = f"the class {given.__name__}" if isinstance(given, type) else name_of(given)
     advice = (_cells_inside(given) if what == "cell" else "") or _advice(given)
     return ConfigError(f"{who}: {what} is {got}, expected {expected}.\n  {advice}")
 
@@ -186,13 +186,13 @@ def check_built(cell: Any) -> None:
     """Raise ConfigError if a new cell was not built by its base, or has no sizes."""
     if "_modules" not in vars(cell):
         raise ConfigError(
-            f"{type(cell).__name__}: __init__ does not call its base's, expected this first.\n"
+            f"{name_of(cell)}: __init__ does not call its base's, expected this first.\n"
             f"  Write super().__init__(input_size, hidden_size) before anything is set."
         )
     for size in ("input_size", "hidden_size"):
         if not hasattr(cell, size):
             raise ConfigError(
-                f"{type(cell).__name__}: has no {size}, expected a positive integer.\n"
+                f"{name_of(cell)}: has no {size}, expected a positive integer.\n"
                 f"  Set self.{size} in __init__."
             )
 
@@ -223,11 +223,11 @@ def check_size(cell: Any, name: str, value: int) -> int:
     """The value of a size; raise unless it is a positive integer."""
     if not is_whole(value):
         raise DtypeError(
-            f"{type(cell).__name__}: {name} is {value!r} ({type(value).__name__}), "
+            f"{name_of(cell)}: {name} is {value!r} ({type(value).__name__}), "
             f"expected a positive integer."
         )
     if value < 1:
-        raise ConfigError(f"{type(cell).__name__}: {name} is {value}, expected at least 1.")
+        raise ConfigError(f"{name_of(cell)}: {name} is {value}, expected at least 1.")
     return value
 
 

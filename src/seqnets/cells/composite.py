@@ -13,7 +13,7 @@ from seqnets import initializers
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, redraw
-from seqnets.checks import check_count
+from seqnets.checks import check_count, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -164,7 +164,7 @@ class DeepTransition(Wrapper):
             cell.check_parameters()
 
     def _check_other(self, k: int, other: Cell) -> None:
-        name = type(other).__name__
+        name = name_of(other)
         if not isinstance(other, GatedCell) or not _projects_plainly(type(other)):
             raise ConfigError(
                 f"DeepTransition: cell {k} is {name}, expected a GatedCell that projects its "
@@ -180,7 +180,7 @@ class DeepTransition(Wrapper):
         if ours != theirs:
             raise ConfigError(
                 f"DeepTransition: the state of cell {k}, {name}, is {theirs}, expected {ours}.\n"
-                f"  It continues from the state of {type(self.cell).__name__}."
+                f"  It continues from the state of {name_of(self.cell)}."
             )
 
 

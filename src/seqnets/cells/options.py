@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, gated, results_of_methods
-from seqnets.checks import check_choice, is_number
+from seqnets.checks import check_choice, is_number, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -133,7 +133,7 @@ class LayerNorm(Wrapper):
         inner = gated(self._name, self)
         if len(inner.weight_hh) != len(inner.recurrent) * inner.hidden_size:
             raise ConfigError(
-                f"LayerNorm: weight_hh of {type(inner).__name__} has {len(inner.weight_hh)} rows, "
+                f"LayerNorm: weight_hh of {name_of(inner)} has {len(inner.weight_hh)} rows, "
                 f"expected one for each unit and gate, "
                 f"{len(inner.recurrent) * inner.hidden_size}.\n"
                 f"  Gains and shifts belong to rows, which the positions of a frame would share."
@@ -141,7 +141,7 @@ class LayerNorm(Wrapper):
         wrapped: Cell = cell
         while isinstance(wrapped, Wrapper):
             if wrapped.projects_within:
-                name = type(wrapped).__name__
+                name = name_of(wrapped)
                 raise ConfigError(
                     f"LayerNorm: got {name} inside, which projects the input in the step, expected "
                     f"it outside.\n  LayerNorm normalises that product: {name}(LayerNorm(cell))."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
 from seqnets.cells.wrapper import Wrapper, draw, gated, sequence_mask
-from seqnets.checks import check_flags, check_probability
+from seqnets.checks import check_flags, check_probability, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -281,7 +281,7 @@ def weight_drop(cell: Cell, p: float = 0.5, *, weights: tuple[str, ...] = ("weig
     for name in weights:
         if not isinstance(getattr(inner, name, None), Tensor):
             raise ConfigError(
-                f"weight_drop: {type(inner).__name__} has no parameter {name!r}, expected one of "
+                f"weight_drop: {name_of(inner)} has no parameter {name!r}, expected one of "
                 f"{', '.join(inner.tensors())}."
             )
         compute(inner, name, _Dropped(p))

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import register_initializer
-from seqnets.checks import check_count, is_number
+from seqnets.checks import check_count, is_number, name_of
 from seqnets.errors import ConfigError
 
 RULES: dict[str, Callable[[Tensor], Any]] = {
@@ -82,7 +82,7 @@ def chrono(cell: Cell, max_steps: int) -> Cell:
     inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.keeping or inner.bias_ih is None:
         raise ConfigError(
-            f"chrono: {type(inner).__name__} has no biased gates that keep a memory, expected "
+            f"chrono: {name_of(inner)} has no biased gates that keep a memory, expected "
             f"some.\n"
             "  A cell declares them in `keeping`, and needs bias=True. LayerNorm removes biases: "
             "apply chrono before it."
@@ -117,7 +117,7 @@ def _apply_rule(cell: Cell, name: str, rule: Any) -> None:
     """Fill one parameter: all of it, or the rows of the gates that a rule names."""
     parameter = _filled(cell, name)
     heads = len(parameter[0]) if parameter.shape != getattr(cell, name).shape else None
-    blocks, what = _blocks(cell, name, parameter), f"{name} of {type(cell).__name__}"
+    blocks, what = _blocks(cell, name, parameter), f"{name} of {name_of(cell)}"
     rules = rule if isinstance(rule, Mapping) else dict.fromkeys(blocks, rule)
     for gate in rules:
         if gate not in blocks:
@@ -136,7 +136,7 @@ def _filled(cell: Cell, name: str) -> Tensor:
     parameter = getattr(cell, name, None)
     if not isinstance(parameter, Tensor):
         raise ConfigError(
-            f"initialize: {type(cell).__name__} has no parameter {name!r}, expected one of "
+            f"initialize: {name_of(cell)} has no parameter {name!r}, expected one of "
             f"{', '.join(cell.tensors())}."
         )
     if not parametrize.is_parametrized(cell, name):
@@ -144,7 +144,7 @@ def _filled(cell: Cell, name: str) -> Tensor:
     parts = cell.parametrizations[name]  # type: ignore[index]
     if not all(hasattr(part, "right_inverse") for part in parts):
         raise ConfigError(
-            f"initialize: {name} of {type(cell).__name__} is computed from other parameters, "
+            f"initialize: {name} of {name_of(cell)} is computed from other parameters, "
             f"expected one that is learned directly."
         )
     return cell.learned(name)

@@ -97,7 +97,7 @@ class Wrapper(Cell):
         results = results_of_methods(self.cell)
         if method not in results:
             raise ConfigError(
-                f"{self._name}: {type(self.innermost).__name__} {what}, so the option would have "
+                f"{self._name}: {self.innermost._name} {what}, so the option would have "
                 f"no effect.\n  Its equation must call self.{method}(...)."
             )
         return results[method]
@@ -174,7 +174,7 @@ def redraw(cell: Cell) -> None:
     reset = getattr(cell, "reset_parameters", None)
     if reset is None:
         raise ConfigError(
-            f"{type(cell).__name__}: its parameters cannot be drawn anew, expected a method "
+            f"{cell._name}: its parameters cannot be drawn anew, expected a method "
             f"reset_parameters."
         )
     reset()

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from seqnets.cells import Wrapper
+from seqnets.checks import name_of
 from seqnets.cli import report
 from seqnets.cli.assemble import check_new, check_truths, plain
 from seqnets.cli.build import build, option_errors
@@ -99,4 +100,4 @@ def _summary(module: nn.Module) -> str:
     cell = first.innermost if isinstance(first, Wrapper) else first
     many = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
     both = ", both directions" if len(layers[0]) == 2 else ""
-    return f"{many} of {type(cell).__name__}, {first.input_size} to {first.hidden_size} units{both}"
+    return f"{many} of {name_of(cell)}, {first.input_size} to {first.hidden_size} units{both}"

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
+from seqnets.checks import name_of
 from seqnets.conversion.parts import (
     Array,
     Layers,
@@ -124,7 +125,7 @@ def cell_of(params: Tree, cell: CellFactory) -> Cell:
     if set(params) != expected:
         raise ConfigError(
             f"Flax: the parameters are {', '.join(sorted(params))}, expected "
-            f"{', '.join(sorted(expected))} for {type(example).__name__}."
+            f"{', '.join(sorted(expected))} for {name_of(example)}."
         )
     order = [gate for gate, _ in names]
     W, U = (_concatenate(params, side, names, "kernel") for side in "ih")

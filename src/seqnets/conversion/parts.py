@@ -24,6 +24,7 @@ from seqnets.cells import (
     VariationalDropout,
     Wrapper,
 )
+from seqnets.checks import name_of
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
 from seqnets.layers.torch_like import TorchLike
@@ -254,7 +255,7 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
         expected = (len(order) * inner.hidden_size, *parameter.shape[1:])
         if given.shape != expected:
             raise ShapeError(
-                f"convert: {name} of {type(inner).__name__} has shape {given.shape}, expected "
+                f"convert: {name} of {name_of(inner)} has shape {given.shape}, expected "
                 f"{expected}: {counted(inner.hidden_size, 'row')} per gate."
             )
         blocks = dict(zip(order, np.split(np.asarray(given), len(order)), strict=True))

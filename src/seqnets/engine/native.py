@@ -12,6 +12,7 @@ from torch.backends.cudnn import rnn as cudnn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
+from seqnets.checks import name_of
 from seqnets.engine.families import FAMILIES, family
 from seqnets.engine.modes import under_transform
 from seqnets.engine.request import Request, at_steps
@@ -30,7 +31,7 @@ def refusal(request: Request) -> str | None:
     """Why these kernels cannot run the request; None if they can."""
     if family(request.cell) is None:
         known = ", ".join(family.__name__ for family in FAMILIES)
-        return f"torch has no kernel for {type(request.cell).__name__}, only for {known}"
+        return f"torch has no kernel for {name_of(request.cell)}, only for {known}"
     if request.memory == "lean":
         return "torch's kernels keep more than states"
     if request.resets is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.checks import explained
 from seqnets.cells.wrapper import redraw
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, name_of
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, check_run_options
 from seqnets.layers.cuda_streams import run_concurrently
@@ -228,12 +228,12 @@ def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Mod
     ]
     if given:
         raise ConfigError(
-            f"Bidirectional: got {' and '.join(given)} with {type(cell).__name__}, expected "
+            f"Bidirectional: got {' and '.join(given)} with {name_of(cell)}, expected "
             f"neither.\n  They are for cells; set them on the layers themselves."
         )
     if not runs_forward(cell):
         raise ConfigError(
-            f"Bidirectional: {type(cell).__name__} runs backwards or in both directions, expected "
+            f"Bidirectional: {name_of(cell)} runs backwards or in both directions, expected "
             f"a forward layer.\n  Bidirectional reverses the backward layer itself."
         )
     return Reversed(cell) if reverse else cell
@@ -243,9 +243,7 @@ def _redrawn(cell: nn.Module) -> nn.Module:
     other = copy.deepcopy(cell)
     try:
         if not isinstance(other, Cell):
-            raise ConfigError(
-                f"Bidirectional: got {type(cell).__name__} alone, expected two layers."
-            )
+            raise ConfigError(f"Bidirectional: got {name_of(cell)} alone, expected two layers.")
         redraw(other)
     except ConfigError as error:
         raise ConfigError(f"{error}\n  Give Bidirectional a backward_cell.") from error

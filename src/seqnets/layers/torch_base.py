@@ -12,6 +12,7 @@ from torch import nn
 from seqnets import initializers
 from seqnets.cells import GatedCell
 from seqnets.cells.checks import check_keywords, not_scriptable, parameters_of
+from seqnets.checks import name_of
 from seqnets.errors import ConfigError
 
 Device = torch.device | str | None
@@ -133,7 +134,7 @@ class TorchBase(nn.Module):
 
     @property
     def _name(self) -> str:
-        return type(self).__name__
+        return name_of(self)
 
 
 def leaf_call(module: nn.Module, input: torch.fx.Proxy, *further: Any) -> Any:

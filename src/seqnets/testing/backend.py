@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
+from seqnets.checks import name_of
 from seqnets.engine import BACKENDS, runs, unroll
 from seqnets.errors import BackendError
 from seqnets.testing.laws import agree, perturb
@@ -122,7 +123,7 @@ def check_backend(
                 ran.add(str(variant))
             except BackendError as error:
                 refused[str(variant)] = str(error).splitlines()[0]
-    name = f"{type(cell).__name__} on backend '{backend}'"
+    name = f"{name_of(cell)} on backend '{backend}'"
     if not ran:
         raise AssertionError(f"{name}: everything is refused: {refused}.")
     if sometimes := ran & refused.keys():
@@ -134,7 +135,7 @@ def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
     """Compare one call with the reference; raise AssertionError if anything differs."""
     arguments = arguments_for(cell, variant, T)
     dtype = arguments[0].dtype
-    where = f"{type(cell).__name__} on backend '{backend}', T={T}, {variant}, {dtype}"
+    where = f"{name_of(cell)} on backend '{backend}', T={T}, {variant}, {dtype}"
 
     before = runs[backend]
     with poisoned_memory():

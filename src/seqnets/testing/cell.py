@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_makes_cells
+from seqnets.checks import name_of
 from seqnets.engine import unroll
 from seqnets.testing.laws import LAWS, Example, Law, agree, example, obey, perturb, without
 from seqnets.typing import State
@@ -52,7 +53,7 @@ def check_cell(
         perturb(layer)
         laws: tuple[Law, ...] = (*LAWS, reversal, state_dict)
         data = example(layer, input_size, layer.cell.initial_state(4))
-        obey(without(laws, skip), layer, data, type(layer.cell).__name__)
+        obey(without(laws, skip), layer, data, name_of(layer.cell))
 
 
 def reversal(layer: Any, data: Example) -> None:

@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from seqnets.cells import Cell
+from seqnets.checks import name_of
 from seqnets.errors import ConfigError
 
 TOLERANCE = 1e-10  # far above rounding errors in float64 for a few steps and small sizes
@@ -199,7 +200,7 @@ def names(layer: nn.Module, data: Example) -> None:
     for name, module in layer.named_modules(remove_duplicate=False):
         if module in first and module._parameters:
             raise AssertionError(
-                f"{first[module]} and {name} are one {type(module).__name__}, expected one name "
+                f"{first[module]} and {name} are one {name_of(module)}, expected one name "
                 f"or two modules.\n"
                 f"  A second module may share the parameters of the first: "
                 f"copy.deepcopy(module, {{id(p): p for p in module.parameters()}})."

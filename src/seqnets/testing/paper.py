@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from seqnets.cells import GatedCell
+from seqnets.checks import name_of
 from seqnets.errors import ConfigError, counted
 
 
@@ -53,7 +54,7 @@ def one_unit(
         expected = parameters[name].numel() if name in parameters else 0
         if given.numel() != expected:
             raise ConfigError(
-                f"one_unit: {name} of {type(cell).__name__} got "
+                f"one_unit: {name} of {name_of(cell)} got "
                 f"{counted(given.numel(), 'number')}, expected {expected}."
             )
         if expected:

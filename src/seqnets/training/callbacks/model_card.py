@@ -8,6 +8,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from torch import nn
 
+from seqnets.checks import name_of
 from seqnets.training.callbacks.tensorboard import writer_of
 
 
@@ -42,7 +43,7 @@ def summary(model: nn.Module) -> str:
             shapes = ", ".join(f"{n} {'×'.join(map(str, p.shape))}" for n, p in own.items())
             count = sum(p.numel() for p in own.values() if p not in seen)
             seen.update(own.values())
-            rows.append(f"| {name or 'model'} | {type(module).__name__} | {shapes} | {count:,} |")
+            rows.append(f"| {name or 'model'} | {name_of(module)} | {shapes} | {count:,} |")
     total = sum(p.numel() for p in model.parameters())
     head = ["| layer | is | shapes | parameters |", "|---|---|---|---:|"]
-    return "\n".join([*head, *rows, f"| total | {type(model).__name__} | | {total:,} |"])
+    return "\n".join([*head, *rows, f"| total | {name_of(model)} | | {total:,} |"])
