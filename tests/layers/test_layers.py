@@ -196,6 +196,13 @@ def test_connections_lead_around_every_layer_after_the_first(connection, x):
     torch.testing.assert_close(net(x)[0], expected)
 
 
+def test_a_printed_stack_shows_its_connections_by_name():
+    shown = repr(DeepRNN(GRUCell, I, H, 2, connection="residual"))
+
+    assert "(0): NoConnection()" in shown
+    assert "(1): Residual()" in shown
+
+
 def test_layers_may_differ_in_cell_size_and_direction(x):
     cells = [LSTMCell, GRUCell, partial(RNNCell, nonlinearity="relu")]
     net = DeepRNN(cells, I, [7, 6, 5], bidirectional=[False, True, False]).double()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells, explained
 from seqnets.checks import check_choice, check_count, check_flags, check_probability
-from seqnets.errors import ConfigError, ShapeError, counted
+from seqnets.errors import ConfigError, counted
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.checks import cannot_step, check_parts, check_run_options
+from seqnets.layers.connections import CONNECTIONS, Dense, NoConnection, connect
 from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.lengths import resets_for_reverse
-from seqnets.layers.linear import Linear
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_base import leaf_call
 
@@ -79,7 +79,7 @@ class DeepRNN(nn.Module):
         memory: str = "full",
     ) -> None:
         super().__init__()
-        check_choice("DeepRNN", _CONNECTIONS, connection=connection)
+        check_choice("DeepRNN", CONNECTIONS, connection=connection)
         check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
         check_flags("DeepRNN", alternating=alternating, tied=tied, locked=locked)
@@ -107,9 +107,9 @@ class DeepRNN(nn.Module):
             backwards = alternating and depth % 2 == 1
             layer = _layer(pair, merge, reverse=backwards, backend=backend, memory=memory)
             self.layers.append(layer)
-            skip = _connection(connection, depth, L, width, layer.output_size)
+            skip = connect(connection, depth, L, width, layer.output_size)
             self.connections.append(skip)
-            width = layer.output_size + (width if isinstance(skip, _Dense) else 0)
+            width = layer.output_size + (width if isinstance(skip, Dense) else 0)
 
     @property
     def output_size(self) -> int:
@@ -169,7 +169,7 @@ class DeepRNN(nn.Module):
 
     def skip_connections(self) -> list[nn.Module | None]:
         """The skip connection of each layer, a function of its input and output, or None."""
-        return [None if type(c) is _NoConnection else c for c in self.connections]
+        return [None if type(c) is NoConnection else c for c in self.connections]
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         if state is None:
@@ -226,61 +226,6 @@ def _check_directions(bidirectional: Sequence[bool], alternating: bool, merge: s
             "DeepRNN: got alternating and bidirectional, expected one of the two.\n"
             "  A bidirectional layer has no direction to alternate."
         )
-
-
-class _NoConnection(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return y
-
-
-class _Residual(_NoConnection):
-    """He et al., 2016, "Deep Residual Learning", arXiv:1512.03385, over the layer's input."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
-
-
-class _Highway(nn.Module):
-    """Srivastava et al., 2015, "Highway Networks", arXiv:1505.00387: the gate starts closed."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gate = Linear(width, width)
-        nn.init.constant_(self.gate.bias, -2.0)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + torch.sigmoid(self.gate(x)) * (y - x)
-
-
-class _Dense(_NoConnection):
-    """Huang et al., 2017, "Densely Connected Convolutional Networks", arXiv:1608.06993."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([x, y], -1)
-
-
-_CONNECTIONS: dict[str, type[nn.Module]] = {
-    "none": _NoConnection,
-    "residual": _Residual,
-    "highway": _Highway,
-    "dense": _Dense,
-}
-
-
-def _connection(name: str, depth: int, num_layers: int, width: int, output_size: int) -> nn.Module:
-    """The connection of one layer; the first has none, and in a dense stack the last."""
-    skips = depth < num_layers - 1 if name == "dense" else depth > 0
-    kind = _CONNECTIONS[name] if skips else _NoConnection
-    if kind not in (_NoConnection, _Dense) and output_size != width:
-        raise ShapeError(
-            f"DeepRNN: layer {depth} takes {counted(width, 'feature')} and gives {output_size}, "
-            f"expected the same number.\n"
-            f"  connection={name!r} adds the two; change hidden_size or merge."
-        )
-    return kind(width)
 
 
 def _runs_backwards(layer: nn.Module) -> bool:
