@@ -1,6 +1,10 @@
 import json
+import math
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from seqnets.training.callbacks import Pruning
 
@@ -17,10 +21,11 @@ def others(folder, *histories, study="a", metric="accuracy"):
         )
 
 
-def run(folder, epochs=3, study="a", **options):
+def run(folder, epochs=3, study="a", max_time=None, **options):
     """A run's pruning, and the epochs it was trained for."""
     pruning = Pruning(study, **{"least_runs": 2, **options})
-    trainer, _ = fit(parity_module, parity_data(), folder / "mine", pruning, max_epochs=epochs)
+    limits = {"max_epochs": epochs, "max_time": max_time}
+    trainer, _ = fit(parity_module, parity_data(), folder / "mine", pruning, **limits)
     return pruning, trainer.global_step // 5
 
 
@@ -63,6 +68,28 @@ def test_a_run_at_its_last_validation_has_nothing_left_to_prune(tmp_path):
 
     assert pruning.reason is None
     assert len(json.loads((tmp_path / "mine" / "validations.json").read_text())["best"]) == 2
+
+
+def test_a_run_whose_time_ends_with_a_validation_has_nothing_left_to_prune(tmp_path, monkeypatch):
+    others(tmp_path, [1.0] * 9, [1.0] * 9)
+    monkeypatch.setattr(Timer, "time_remaining", lambda self: -1.0)
+
+    pruning, epochs = run(tmp_path, epochs=3, max_time={"hours": 1})
+
+    assert pruning.reason is None
+    assert epochs == 3
+
+
+def test_a_score_that_is_no_number_is_the_worst(tmp_path, monkeypatch):
+    others(tmp_path, [0.1] * 9, [0.1] * 9)
+    monkeypatch.setattr(Trainer, "callback_metrics", {"val/accuracy": torch.tensor(math.nan)})
+
+    pruning, epochs = run(tmp_path, epochs=3)
+
+    assert epochs == 2
+    assert pruning.reason == (
+        "after 2 validations its best accuracy is -inf, and the median of 2 other runs 0.1"
+    )
 
 
 def test_outside_a_sweep_nothing_is_pruned(tmp_path):

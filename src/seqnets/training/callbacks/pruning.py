@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from seqnets.atomic import atomic
 from seqnets.checks import check_count
@@ -104,10 +105,17 @@ class Pruning(Callback):
         )
 
 
-def _ends(trainer: Trainer) -> bool:
+def _ends(trainer: Any) -> bool:
     """Whether training ends with this validation, so that nothing would be saved."""
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step or _is_late(trainer):
         return True
     epochs = trainer.max_epochs
     is_last = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
-    return is_last and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return bool(is_last and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+
+
+def _is_late(trainer: Any) -> bool:
+    """Whether a time limit was reached during the validation, which the next step would find."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    left = [timer.time_remaining() for timer in timers]
+    return any(seconds is not None and seconds <= 0 for seconds in left)
