@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,9 @@ def test_the_help_of_completion_says_what_to_do_with_it(seqnets):
     done = seqnets("completion", "--help")
 
     assert done.code == 0
-    assert 'eval "$(seqnets completion bash)"' in done.out
+    assert '~/.bashrc: eval "$(seqnets completion bash)"' in done.out
+    assert '~/.zshrc: eval "$(seqnets completion zsh)"' in done.out
+    assert "config.fish: seqnets completion fish | source" in done.out
 
 
 def test_the_composed_configuration_can_be_seen(seqnets):
@@ -121,7 +124,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["evaluate"], "checkpoint: is not given"),
         (["list", "cels"], "Did you mean cells"),
         (["list", "--config-dir", "nowhere"], "expected a folder"),
-        (["completion", "fish"], "expected bash"),
+        (["completion", "csh"], "expected one of bash, zsh, fish"),
         (["train", "seed=abc"], "seed: is 'abc', expected a whole number"),
         (["train", "seed=-1"], "seed: is -1, expected a whole number"),
         (["train", "seed=99999999999"], "seed: is 99999999999, expected a whole number"),
@@ -356,21 +359,40 @@ def test_completion_says_what_may_follow(line, words, seqnets, monkeypatch, tmp_
     assert words <= set(done.out.split())
 
 
-def test_bash_completes_by_the_script(tmp_path):
-    fake = tmp_path / "seqnets"
-    fake.write_text(f'#!/bin/sh\nexec {sys.executable} -m seqnets "$@"\n')
-    fake.chmod(0o755)
-    script = """
+COMPLETING = {
+    "bash": """
         eval "$(seqnets completion bash)"
         COMP_LINE="seqnets train model/cell=gr"; COMP_POINT=${#COMP_LINE}
         COMP_WORDS=(seqnets train model/cell=gr); COMP_CWORD=2
         compopt() { :; }  # works only while a line is being typed
         _seqnets seqnets
         echo "${COMPREPLY[@]}"
-    """
+    """,
+    "zsh": """
+        compdef() { :; }  # as if completion were set up already
+        compadd() { while [[ "$1" != -- ]]; do shift; done; shift; print -l -- "$@"; }
+        eval "$(seqnets completion zsh)"
+        LBUFFER="seqnets train model/cell=gr" words=(seqnets train model/cell=gr)
+        _seqnets
+    """,
+    "fish": """
+        seqnets completion fish | source
+        complete -C "seqnets train model/cell=gr"
+    """,
+}
+
+
+@pytest.mark.parametrize("shell", COMPLETING)
+def test_shells_complete_by_their_scripts(shell, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    fake = tmp_path / "seqnets"
+    fake.write_text(f'#!/bin/sh\nexec {sys.executable} -m seqnets "$@"\n')
+    fake.chmod(0o755)
+    unconfigured = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[shell]
 
     done = subprocess.run(
-        ["bash", "--norc", "-c", script],
+        [shell, unconfigured, "-c", COMPLETING[shell]],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""``seqnets completion``: tab completion in bash, by Hydra's own engine."""
+"""``seqnets completion``: tab completion in bash, zsh and fish, by Hydra's own engine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,47 @@ COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o nospace -o default -F _seqnets seqnets
 """  # noqa: E501
 
+_ZSH = r"""_seqnets() {
+    local -a found
+    found=(${=$(COMP_LINE="$LBUFFER" "$words[1]" completion query 2>/dev/null)})
+    (( $#found )) || { _files; return }
+    compadd -S '' -- ${(M)found:#*[=./]}
+    compadd -- ${found:#*[=./]}
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _seqnets seqnets
+"""
 
-_BASHRC = '  Put this into ~/.bashrc: eval "$(seqnets completion bash)"'
+_FISH = r"""function __seqnets
+    set -l words (commandline --current-process --tokenize --cut-at-cursor)
+    set -lx COMP_LINE (commandline --current-process --cut-at-cursor)
+    set -l found ($words[1] completion query 2>/dev/null | string split --no-empty ' ')
+    if set -q found[1]
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline --current-token --cut-at-cursor)
+    end
+end
+complete --command seqnets --no-files --arguments '(__seqnets)'
+"""
+
+_SHELLS = {
+    "bash": (_BASH, '~/.bashrc: eval "$(seqnets completion bash)"'),
+    "zsh": (_ZSH, '~/.zshrc: eval "$(seqnets completion zsh)"'),
+    "fish": (_FISH, "~/.config/fish/config.fish: seqnets completion fish | source"),
+}
+"""The script of each shell, and what a user puts into which file to run it."""
+
+_ADVICE = "\n".join(f"  Put this into {line}" for _, line in _SHELLS.values())
 
 _HELP = f"""\
-seqnets completion bash: print the script by which bash completes verbs and keys.
-{_BASHRC}
+seqnets completion SHELL: print the script by which bash, zsh or fish completes verbs and keys.
+{_ADVICE}
 """
 
 
 def complete(arguments: Sequence[str]) -> None:
-    """Print the script for a shell (``bash``), or the completions of ``COMP_LINE`` (``query``).
+    """Print the script for a shell, or the completions of ``COMP_LINE`` (``query``).
 
     Raises:
         UsageError: The shell is not supported.
@@ -35,12 +65,15 @@ def complete(arguments: Sequence[str]) -> None:
     asked = " ".join(arguments)
     if asked in ("--help", "-h"):
         print(_HELP, end="")
-    elif asked == "bash":
-        print(_BASH, end="")
+    elif asked in _SHELLS:
+        print(_SHELLS[asked][0], end="")
     elif asked == "query":
         _query(os.environ.get("COMP_LINE", ""))
     else:
-        raise UsageError(f"completion: is for {asked or 'no shell'}, expected bash.\n{_BASHRC}")
+        expected = ", ".join(_SHELLS)
+        raise UsageError(
+            f"completion: is for {asked or 'no shell'}, expected one of {expected}.\n{_ADVICE}"
+        )
 
 
 def _query(line: str) -> None:

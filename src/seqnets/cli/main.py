@@ -22,7 +22,7 @@ VERBS = {
     "benchmark": "time cells against other implementations and the hardware limit",
     "convert": "convert weights to and from torch.nn, Keras, Flax and ONNX",
     "list": "list models, cells, datasets, experiments, ...",
-    "completion": "print a script for tab completion in bash",
+    "completion": "print a script for tab completion in bash, zsh or fish",
 }
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
