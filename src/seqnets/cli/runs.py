@@ -198,6 +198,12 @@ def write_result(folder: Path, figures: dict[str, Any]) -> None:
         partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
+def is_tested(folder: Path) -> bool:
+    """Return whether a run is finished, with figures of its test part."""
+    result = folder / _RESULT
+    return result.exists() and "test" in json.loads(result.read_text(encoding="utf-8"))
+
+
 def mark_unfinished(folder: Path) -> None:
     """Remove the mark of a finished run, because it continues."""
     (folder / _RESULT).unlink(missing_ok=True)

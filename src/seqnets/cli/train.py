@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,6 +139,16 @@ def _check_epochs(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
             "epoch of the checkpoint.\n"
             "  Epochs are counted from the beginning of the run."
         )
+
+
+@contextmanager
+def _without_loggers(trainer: Trainer) -> Iterator[None]:
+    """Log nothing meanwhile, since it has been logged already."""
+    loggers, trainer.loggers = trainer.loggers, []
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers
 
 
 class _Training:
@@ -283,7 +294,8 @@ class _Training:
                 self.console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
                 runs.write_result(self.folder, {})
             return kept
-        trainer.test(self.module, self.data, verbose=False)
+        with _without_loggers(trainer) if runs.is_tested(self.folder) else nullcontext():
+            trainer.test(self.module, self.data, verbose=False)
         if trainer.is_global_zero:
             figures = report.figures(trainer, "test")
             baselines = objective.in_metric(self.data.baselines(), self.module.card["data"])
