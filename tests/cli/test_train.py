@@ -735,6 +735,16 @@ def test_figures_of_the_test_part_stand_at_the_last_step_though_nothing_was_left
     assert [event.step for event in events.Scalars("test/loss")] == [1], "once for both runs"
 
 
+def test_empty_lists_mean_no_callbacks_and_no_loggers(seqnets, tmp_path):
+    data = ["dataset=parity", "dataset.train_size=64", "dataset.test_size=32"]
+    done = seqnets("train", *SMALL[:-1], *data, "callbacks=[]", "logger=[]")
+
+    assert done.code == 0, done.err
+    left = {path.name for path in only_run(tmp_path).rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "result.json", "run.lock", "run.log"}
+    assert done.out.endswith("\nThere is no checkpoint: no callback has written one.\n")
+
+
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
     done = seqnets("train", "-m", *small_text, "seed=1,2", "logger=none")
 

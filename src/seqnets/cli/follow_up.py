@@ -25,7 +25,7 @@ def resuming(folder: Path, command: str) -> str:
 
 def follow_ups(
     folder: Path,
-    kept: Path,
+    kept: Path | None,
     trainer: Trainer,
     objective: Objective,
     longer: Sequence[str],
@@ -35,17 +35,19 @@ def follow_ups(
 
     Args:
         folder: The run's folder.
-        kept: The checkpoint of the model to use.
+        kept: The checkpoint of the model to use; None if there is none.
         trainer: The run's trainer.
         objective: What the model was trained for.
         longer: Overrides that extend the run.
         command: Shell-quoted options that commands on this run need as well.
     """
-    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
     commands = {}
     if writer_of(trainer) is not None:
         all_runs = shell(report.shown(folder.parent.parent))
         commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
+    if kept is None:
+        return commands
+    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
     if isinstance(objective, LanguageModelling):
         commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{command}"
     elif type(objective).rows is not Objective.rows:

@@ -275,20 +275,26 @@ class _Training:
             samples = self._callback(TextSamples) or TextSamples()
             passage = samples.passage(module.model, vocabulary)
             report.show(console, "A sampled passage:", passage.strip())
-        report.show(console, "Checkpoint:", report.shown(kept))
+        if kept is None:
+            console.print("\nThere is no checkpoint: no callback has written one.")
+        else:
+            report.show(console, "Checkpoint:", report.shown(kept))
         longer = extended_limits(self.options, trainer, early, idle)
         commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.command)
-        report.show(console, f"{', '.join(commands).capitalize()}:", "\n".join(commands.values()))
+        if commands:
+            purposes = ", ".join(commands).capitalize()
+            report.show(console, f"{purposes}:", "\n".join(commands.values()))
 
-    def _test(self, trained: Trained) -> Path:
-        """Test the best weights, unless disabled; return the checkpoint that holds them."""
+    def _test(self, trained: Trained) -> Path | None:
+        """Test the best weights, unless disabled; return the checkpoint that holds them, if any."""
         trainer, objective = self.trainer, self.module.objective
         best, step = Checkpoints.folder(trainer) / "best.ckpt", trainer.global_step
         if best.exists():
             checkpoint = load_checkpoint(best)
             load_weights(self.module, checkpoint, best)
             step = checkpoint["global_step"]
-        kept = best if best.exists() else best.with_name("last.ckpt")
+        written = (path for path in (best, best.with_name("last.ckpt")) if path.exists())
+        kept = next(written, None)
         if not trainer.limit_test_batches:
             if trainer.is_global_zero:
                 self.console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
