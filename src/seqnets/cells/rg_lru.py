@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.gated import GatedCell
+from seqnets.cells.fitting import FittingCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
-class RGLRUCell(GatedCell):
+class RGLRUCell(FittingCell):
     r"""Real-gated linear recurrent unit: each unit fades at its own rate, and a gate slows it down.
 
     .. math::
@@ -55,7 +55,6 @@ class RGLRUCell(GatedCell):
     per_unit = ("Lambda",)
     c = 8.0
     Lambda: Tensor
-    weight_x: Tensor | None
 
     def __init__(
         self,
@@ -74,11 +73,6 @@ class RGLRUCell(GatedCell):
         self.a_min, self.a_max = a_min, a_max  # the base draws the parameters, and then reads them
         super().__init__(input_size, hidden_size, **options)
 
-    def add_parameters(self, parameter: Any) -> None:
-        """What takes the place of the input, where that is not as wide as the output."""
-        H, I = self.hidden_size, self.input_size
-        self.register_parameter("weight_x", None if I == H else parameter(H, I))
-
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Normal for the weights, zero for the biases, and the paper's rates."""
@@ -89,11 +83,6 @@ class RGLRUCell(GatedCell):
         a = torch.empty_like(self.Lambda, dtype=torch.float64).uniform_(self.a_min, self.a_max)
         log_a = torch.log(a) / self.c
         self.learned("Lambda").copy_(log_a - torch.log(-torch.expm1(log_a)))
-
-    def project(self, x: Tensor) -> Tensor:
-        """``W x + b`` by gate, then what enters the memory."""
-        entering = x if self.weight_x is None else F.linear(x, self.weight_x)
-        return torch.cat([super().project(x), entering], -1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above."""

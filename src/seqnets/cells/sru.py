@@ -6,16 +6,14 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets import initializers
-from seqnets.cells.gated import GatedCell
+from seqnets.cells.fitting import FittingCell
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
-class SRUCell(GatedCell):
+class SRUCell(FittingCell):
     r"""Simple recurrent unit: a forget gate for the memory, and a highway around it.
 
     .. math::
@@ -57,7 +55,6 @@ class SRUCell(GatedCell):
     states = ("h", "c")
     output_only = True
     keeping = ("f",)
-    weight_x: Tensor | None
 
     def __init__(
         self, input_size: int, hidden_size: int, *, highway_bias: float = 0.0, **options: Any
@@ -69,24 +66,12 @@ class SRUCell(GatedCell):
         self.highway_bias = highway_bias  # the base draws the parameters, and then reads this
         super().__init__(input_size, hidden_size, **options)
 
-    def add_parameters(self, parameter: Any) -> None:
-        """The highway's matrix, where the input is not as wide as the output."""
-        H, I = self.hidden_size, self.input_size
-        self.register_parameter("weight_x", None if I == H else parameter(H, I))
-
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As every gated cell, Xavier for the highway's matrix, and its gate's bias."""
+        """Xavier for the weights, and the bias of the highway's gate."""
         super().reset_parameters()
-        if self.weight_x is not None:
-            initializers.xavier_(self.learned("weight_x"), 1)
         if self.bias_ih is not None:
             self.split(self.learned("bias_ih")).r.fill_(self.highway_bias)
-
-    def project(self, x: Tensor) -> Tensor:
-        """``W x + b`` by gate, then what the highway carries."""
-        highway = x if self.weight_x is None else F.linear(x, self.weight_x)
-        return torch.cat([super().project(x), highway], -1)
 
     def squash(self, a: Tensor) -> Tensor:
         """The memory is shown as it is."""

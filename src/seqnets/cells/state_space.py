@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.checks import check_size
-from seqnets.cells.gated import GatedCell
+from seqnets.cells.fitting import FittingCell
 from seqnets.checks import is_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
-class S5Cell(GatedCell):
+class S5Cell(FittingCell):
     r"""Simplified state space layer: damped oscillators that all see the whole input (S5).
 
     .. math::
@@ -75,7 +75,6 @@ class S5Cell(GatedCell):
     omega: Tensor
     delta: Tensor
     D: Tensor
-    weight_x: Tensor | None
 
     def __init__(
         self,
@@ -104,30 +103,23 @@ class S5Cell(GatedCell):
 
     def add_parameters(self, parameter: Any) -> None:
         """The oscillators, and what is shown of them and of the input."""
-        N, H, I = self.state_size, self.hidden_size, self.input_size
+        N, H = self.state_size, self.hidden_size
         self.weight_re, self.weight_im = parameter(H, N), parameter(H, N)
         self.rho, self.omega, self.delta = parameter(N), parameter(N), parameter(N)
         self.D = parameter(H)
-        self.register_parameter("weight_x", None if I == H else parameter(H, I))
+        super().add_parameters(parameter)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """The paper's start, and Xavier for what takes the place of the input."""
+        """The paper's start, and Xavier for what fits the input."""
         super().reset_parameters()
         nn.init.normal_(self.learned("weight_ih"), std=(2 * self.input_size) ** -0.5)
         for weight in (self.learned("weight_re"), self.learned("weight_im")):
             nn.init.normal_(weight, std=(2 * self.state_size) ** -0.5)
         nn.init.normal_(self.learned("D"))
-        if self.weight_x is not None:
-            nn.init.xavier_uniform_(self.learned("weight_x"))
         self.learned("rho").fill_(math.log(0.5))
         self.learned("omega").copy_(_frequencies(self.state_size))
         self.learned("delta").uniform_(math.log(self.dt_min), math.log(self.dt_max))
-
-    def project(self, x: Tensor) -> Tensor:
-        """Re and Im of ``B x + b``, then what is shown of the input."""
-        shown = x if self.weight_x is None else F.linear(x, self.weight_x)
-        return torch.cat([super().project(x), shown], -1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above, in real numbers."""
@@ -149,7 +141,7 @@ class S5Cell(GatedCell):
         return super().extra_repr() + sizes
 
 
-class S6Cell(GatedCell):
+class S6Cell(FittingCell):
     r"""Selective state space model, the recurrence of Mamba: its input says what to keep (S6).
 
     .. math::
@@ -207,7 +199,6 @@ class S6Cell(GatedCell):
     bias_step: Tensor
     alpha: Tensor
     D: Tensor
-    weight_x: Tensor | None
 
     def __init__(
         self,
@@ -243,15 +234,13 @@ class S6Cell(GatedCell):
         self.weight_rank, self.weight_step = parameter(R, I), parameter(H, R)
         self.bias_step, self.D = parameter(H), parameter(H)
         self.alpha = parameter(self.state_size, H)
-        self.register_parameter("weight_x", None if I == H else parameter(H, I))
+        super().add_parameters(parameter)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Xavier, and the published code's start for steps, rates and D."""
         super().reset_parameters()
-        for weight in (self.learned("weight_rank"), self.learned("weight_x")):
-            if weight is not None:
-                nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(self.learned("weight_rank"))
         nn.init.uniform_(self.learned("weight_step"), -(self.rank**-0.5), self.rank**-0.5)
         nn.init.ones_(self.learned("D"))
         dt = torch.empty_like(self.bias_step, dtype=torch.float64)
@@ -260,10 +249,10 @@ class S6Cell(GatedCell):
         self.learned("alpha").copy_(torch.arange(1, self.state_size + 1).log()[:, None])
 
     def project(self, x: Tensor) -> Tensor:
-        """``B``, ``C``, the argument of softplus, and what enters the memory."""
-        entering = x if self.weight_x is None else F.linear(x, self.weight_x)
+        """``B``, ``C``, the argument of softplus, and the fitted input."""
         step = F.linear(F.linear(x, self.weight_rank), self.weight_step, self.bias_step)
-        return torch.cat([super().project(x), step, entering], -1)
+        gates = self.product(x, self.weight_ih, self.bias_ih)
+        return torch.cat([gates, step, self.fitted(x)], -1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above, one n after the other."""
