@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         Truncated,
         Video,
     )
-    from seqnets.layers.torch_like import TorchLike, TorchLikeCell
+    from seqnets.layers.torch_like import TorchLike
+    from seqnets.layers.torch_like_cell import TorchLikeCell
     from seqnets.layers.torch_made import *  # noqa: F403
     from seqnets.layers.torch_modules import (
         GRU,
@@ -103,7 +104,7 @@ _HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell":
 _HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOutput"), "layers")
 _HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
 _HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")
-_HOMES |= dict.fromkeys(("TorchLike", "TorchLikeCell"), "layers.torch_like")
+_HOMES |= {"TorchLike": "layers.torch_like", "TorchLikeCell": "layers.torch_like_cell"}
 
 
 def _load(name: str) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from seqnets import initializers
 from seqnets.cells import GatedCell
@@ -16,6 +17,13 @@ from seqnets.checks import name_of
 from seqnets.errors import ConfigError
 
 Device = torch.device | str | None
+
+Hidden = TypeVar("Hidden", default=Any)
+"""How a module takes and returns its state: a tensor, or a tuple of as many as it has parts."""
+
+Pair = tuple[Tensor, Tensor]
+"""A state of two parts. Type checkers let any tuple of tensors be given for it, since they do not
+know the length of ``tuple(part.detach() for part in hx)``."""
 
 _OPTIONS_DOC = "What the cell takes beyond these"
 """How the classes below begin the description of ``options``, which each cell's then completes."""

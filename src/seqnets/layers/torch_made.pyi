@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from seqnets.layers.torch_like import Pair, TorchLike, TorchLikeCell
+from seqnets.layers.torch_base import Pair
+from seqnets.layers.torch_like import TorchLike
+from seqnets.layers.torch_like_cell import TorchLikeCell
 from seqnets.typing import State
 
 class ATR(TorchLike[Tensor]): ...

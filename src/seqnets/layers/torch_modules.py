@@ -15,8 +15,9 @@ from torch import Tensor
 from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.computed import ComputedCell
-from seqnets.layers.torch_base import Device
-from seqnets.layers.torch_like import Pair, TorchLike, TorchLikeCell
+from seqnets.layers.torch_base import Device, Pair
+from seqnets.layers.torch_like import TorchLike
+from seqnets.layers.torch_like_cell import TorchLikeCell
 
 if TYPE_CHECKING:
     from seqnets.layers.torch_made import *  # noqa: F403
