@@ -8,7 +8,7 @@ import torch
 
 from seqnets import cells
 from seqnets.conversion import AbsentError, difference, from_onnx, parts, read, to_onnx, write
-from seqnets.conversion.onnx import run
+from seqnets.conversion.onnx_graph import run
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 from tests.conversion.conftest import drawn, inputs, network, outputs
@@ -354,7 +354,7 @@ def test_without_onnx_runtime_nothing_is_checked_and_the_result_says_so(tmp_path
             raise AbsentError("not there")
         return parts.import_module(name)
 
-    monkeypatch.setattr("seqnets.conversion.onnx.library", absent)
+    monkeypatch.setattr("seqnets.conversion.onnx_graph.library", absent)
 
     assert write(network(cells.GRUCell), tmp_path / "net.onnx", "onnx") is None
     assert (tmp_path / "net.onnx").exists()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seqnets.atomic import atomic
-from seqnets.conversion import flax, keras, onnx, torch_nn
+from seqnets.conversion import flax, keras, onnx, onnx_graph, torch_nn
 from seqnets.conversion.checking import LIMIT, difference
 from seqnets.conversion.parts import AbsentError, Array
 from seqnets.errors import ConfigError
@@ -56,7 +56,14 @@ FORMATS = {
         lambda module: flax.Network(flax.to_flax(module), module),
         flax.run,
     ),
-    "onnx": Format((".onnx",), onnx.load, onnx.save, onnx.from_onnx, onnx.to_onnx, onnx.run),
+    "onnx": Format(
+        (".onnx",),
+        onnx_graph.load,
+        onnx_graph.save,
+        onnx.from_onnx,
+        onnx.to_onnx,
+        onnx_graph.run,
+    ),
 }
 
 
