@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqnets.checks import check_choice, check_fractions, is_number
+from seqnets.checks import check_choice, check_fractions
 from seqnets.datasets.base import Part
-from seqnets.datasets.files import parse_number
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
 from seqnets.datasets.readers.tables import check_left_out, leaving_out, named
 from seqnets.datasets.series import Series, SeriesData
-from seqnets.errors import ConfigError, DataError, counted
+from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
+from seqnets.errors import ConfigError, DataError
 from seqnets.quoting import override, shell
 
 TIME, SERIES = "time", "series"
 
 MISSING = ("error", "forward", "linear")
 GAPS = ("error", "fill", "ignore")
-
-_NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
-
-_SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
 
 
 class SeriesTable(SeriesData):
@@ -138,21 +132,6 @@ class Columns(NamedTuple):
         return self.time, self.series, *self.leave_out
 
 
-@dataclass
-class _Steps:
-    """The steps of one series, in file order.
-
-    Attributes:
-        values: Features of each step, NaN where missing.
-        times: Timestamp of each step, as text.
-        seconds: Timestamp of each step, in seconds or the units of a numeric column.
-    """
-
-    values: list[list[float]] = field(default_factory=list)
-    times: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
 def read_series(
     path: Path,
     columns: Columns,
@@ -176,7 +155,7 @@ def read_series(
     first: list[str] = []
     features: list[str] = []
     kind = ""
-    found: dict[str, _Steps] = {}
+    found: dict[str, Steps] = {}
     for where, row in read_rows(path):
         if not first:
             first, features = list(row), _features(where, row, columns, new)
@@ -184,22 +163,22 @@ def read_series(
                 need(where, row, columns.time, advice="It shows where a step is missing.")
         _check_columns(where, row, first, columns.series)
         steps = found.setdefault(
-            str(row[columns.series]) if columns.series in first else "", _Steps()
+            str(row[columns.series]) if columns.series in first else "", Steps()
         )
         if columns.time in first:
-            seconds, found_kind = _parse_time(where, columns.time, row.get(columns.time))
+            seconds, found_kind = parse_time(where, columns.time, row.get(columns.time))
             kind = kind or found_kind
             if found_kind != kind:
                 raise DataError(
                     f"{where}: {columns.time} is {found_kind}, expected {kind}, as before."
                 )
-            _add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
+            add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
         steps.values.append(
             [_value(where, name, row, features, columns, missing) for name in features]
         )
     if gaps == "fill":
-        found = {name: _insert_steps(path, steps, kind) for name, steps in found.items()}
+        found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     return _concatenate(path, features, found, missing)
 
 
@@ -259,110 +238,7 @@ def _value(
     return math.nan
 
 
-def _parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
-    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp."""
-    if is_number(cell) and math.isfinite(cell):
-        return float(cell), _NUMBER
-    if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
-        return value, _NUMBER
-    moment = cell
-    if isinstance(cell, str):
-        try:
-            moment = datetime.fromisoformat(cell.strip().replace("Z", "+00:00"))
-        except ValueError:
-            moment = None
-    elif isinstance(cell, date) and not isinstance(cell, datetime):
-        moment = datetime.combine(cell, time())
-    if not isinstance(moment, datetime):
-        raise DataError(
-            f"{where}: {column} is {shown(cell)}, expected a time such as 2026-01-31 or "
-            "2026-01-31 12:00:00, or a number."
-        )
-    if moment.tzinfo is None:
-        return moment.replace(tzinfo=timezone.utc).timestamp(), _BARE
-    return moment.timestamp(), _ZONED
-
-
-def _add_time(where: str, steps: _Steps, seconds: float, kind: str, time: str, gaps: str) -> None:
-    """Append a timestamp, after checking that time increases, and evenly unless that may vary."""
-    before = steps.times[-1] if steps.times else None
-    steps.seconds.append(seconds)
-    if before is None:
-        return
-    length = seconds - steps.seconds[-2]
-    if length == 0:
-        raise DataError(f"{where}: got time {time} twice, expected each once.\n{_SERIES_ADVICE}")
-    if length < 0:
-        raise DataError(
-            f"{where}: got time {time} after {before}, expected a later one.\n"
-            f"  Sort the file by time.\n{_SERIES_ADVICE}"
-        )
-    step = steps.seconds[1] - steps.seconds[0]
-    if gaps == "error" and abs(length - step) > _tolerance(step, seconds):
-        raise DataError(
-            f"{where}: got time {time} after {before}, a step of {_duration(length, kind)}, "
-            f"expected {_duration(step, kind)}, the length of the first step.\n"
-            "  dataset.time_gaps=fill inserts the missing steps, dataset.time_gaps=ignore treats "
-            "all steps as equal."
-        )
-
-
-_MAX_FILL = 100
-"""Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
-
-
-def _tolerance(step: float, seconds: float) -> float:
-    """Return by how much steps may differ, as timestamps such as 0.1 s are not exact in binary."""
-    return 1e-6 * step + 4 * math.ulp(seconds)
-
-
-def _duration(length: float, kind: str) -> str:
-    """Return the length of a step as text."""
-    return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
-
-
-def _insert_steps(path: Path, steps: _Steps, kind: str) -> _Steps:
-    """Insert the missing steps of a series, whose shortest step is the sampling interval."""
-    seconds, lengths = steps.seconds, np.diff(steps.seconds)
-    if not len(lengths):
-        return steps
-    step = float(lengths.min())
-    counts = np.rint(lengths / step)
-    uneven = np.abs(lengths - counts * step) > _tolerance(step, seconds[-1]) * counts
-    if uneven.any():
-        index = int(uneven.argmax())
-        raise DataError(
-            f"{path}: got time {steps.times[index + 1]} after {steps.times[index]}, a step of "
-            f"{_duration(float(lengths[index]), kind)}, expected a multiple of the shortest, "
-            f"{_duration(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
-            "  Correct the wrong one, or treat all steps as equal: dataset.time_gaps=ignore."
-        )
-    indices = np.concatenate([[0], counts.cumsum()]).astype(int)
-    if indices[-1] >= _MAX_FILL * len(seconds):
-        index = int(counts.argmax())
-        raise DataError(
-            f"{path}: {counted(len(seconds), 'row')} would become {indices[-1] + 1:,} steps of "
-            f"{_duration(step, kind)}, expected at most {_MAX_FILL} times as many.\n"
-            f"  The longest gap is after {steps.times[index]}. Correct wrong times, or treat all "
-            "steps as equal: dataset.time_gaps=ignore."
-        )
-    values = np.full((indices[-1] + 1, len(steps.values[0])), np.nan)
-    values[indices] = steps.values
-    times = [_format_time(seconds[0] + step * index, kind) for index in range(len(values))]
-    for index, time_in_file in zip(indices.tolist(), steps.times, strict=True):
-        times[index] = time_in_file
-    return _Steps(values.tolist(), times)
-
-
-def _format_time(seconds: float, kind: str) -> str:
-    """Return the timestamp of an inserted step as text."""
-    if kind == _NUMBER:
-        return f"{seconds:.15g}"
-    when = datetime.fromtimestamp(seconds, timezone.utc)
-    return str(when if kind == _ZONED else when.replace(tzinfo=None))
-
-
-def _concatenate(path: Path, columns: list[str], found: dict[str, _Steps], missing: str) -> Series:
+def _concatenate(path: Path, columns: list[str], found: dict[str, Steps], missing: str) -> Series:
     """Concatenate series, with their missing values filled in."""
     pieces = []
     for name, steps in found.items():

@@ -1,0 +1,138 @@
+"""Timestamps of the steps of a series: reading them, and how even they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqnets.checks import is_number
+from seqnets.datasets.files import parse_number
+from seqnets.datasets.readers import shown
+from seqnets.errors import DataError, counted
+
+_NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
+
+_SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
+
+
+@dataclass
+class Steps:
+    """The steps of one series, in file order.
+
+    Attributes:
+        values: Features of each step, NaN where missing.
+        times: Timestamp of each step, as text.
+        seconds: Timestamp of each step, in seconds or the units of a numeric column.
+    """
+
+    values: list[list[float]] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
+    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp."""
+    if is_number(cell) and math.isfinite(cell):
+        return float(cell), _NUMBER
+    if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
+        return value, _NUMBER
+    moment = cell
+    if isinstance(cell, str):
+        try:
+            moment = datetime.fromisoformat(cell.strip().replace("Z", "+00:00"))
+        except ValueError:
+            moment = None
+    elif isinstance(cell, date) and not isinstance(cell, datetime):
+        moment = datetime.combine(cell, time())
+    if not isinstance(moment, datetime):
+        raise DataError(
+            f"{where}: {column} is {shown(cell)}, expected a time such as 2026-01-31 or "
+            "2026-01-31 12:00:00, or a number."
+        )
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=timezone.utc).timestamp(), _BARE
+    return moment.timestamp(), _ZONED
+
+
+def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gaps: str) -> None:
+    """Append a timestamp, after checking that time increases, and evenly unless that may vary."""
+    before = steps.times[-1] if steps.times else None
+    steps.seconds.append(seconds)
+    if before is None:
+        return
+    length = seconds - steps.seconds[-2]
+    if length == 0:
+        raise DataError(f"{where}: got time {time} twice, expected each once.\n{_SERIES_ADVICE}")
+    if length < 0:
+        raise DataError(
+            f"{where}: got time {time} after {before}, expected a later one.\n"
+            f"  Sort the file by time.\n{_SERIES_ADVICE}"
+        )
+    step = steps.seconds[1] - steps.seconds[0]
+    if gaps == "error" and abs(length - step) > _tolerance(step, seconds):
+        raise DataError(
+            f"{where}: got time {time} after {before}, a step of {_duration(length, kind)}, "
+            f"expected {_duration(step, kind)}, the length of the first step.\n"
+            "  dataset.time_gaps=fill inserts the missing steps, dataset.time_gaps=ignore treats "
+            "all steps as equal."
+        )
+
+
+_MAX_FILL = 100
+"""Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
+
+
+def _tolerance(step: float, seconds: float) -> float:
+    """Return by how much steps may differ, as timestamps such as 0.1 s are not exact in binary."""
+    return 1e-6 * step + 4 * math.ulp(seconds)
+
+
+def _duration(length: float, kind: str) -> str:
+    """Return the length of a step as text."""
+    return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
+
+
+def insert_steps(path: Path, steps: Steps, kind: str) -> Steps:
+    """Insert the missing steps of a series, whose shortest step is the sampling interval."""
+    seconds, lengths = steps.seconds, np.diff(steps.seconds)
+    if not len(lengths):
+        return steps
+    step = float(lengths.min())
+    counts = np.rint(lengths / step)
+    uneven = np.abs(lengths - counts * step) > _tolerance(step, seconds[-1]) * counts
+    if uneven.any():
+        index = int(uneven.argmax())
+        raise DataError(
+            f"{path}: got time {steps.times[index + 1]} after {steps.times[index]}, a step of "
+            f"{_duration(float(lengths[index]), kind)}, expected a multiple of the shortest, "
+            f"{_duration(step, kind)} before {steps.times[int(lengths.argmin()) + 1]}.\n"
+            "  Correct the wrong one, or treat all steps as equal: dataset.time_gaps=ignore."
+        )
+    indices = np.concatenate([[0], counts.cumsum()]).astype(int)
+    if indices[-1] >= _MAX_FILL * len(seconds):
+        index = int(counts.argmax())
+        raise DataError(
+            f"{path}: {counted(len(seconds), 'row')} would become {indices[-1] + 1:,} steps of "
+            f"{_duration(step, kind)}, expected at most {_MAX_FILL} times as many.\n"
+            f"  The longest gap is after {steps.times[index]}. Correct wrong times, or treat all "
+            "steps as equal: dataset.time_gaps=ignore."
+        )
+    values = np.full((indices[-1] + 1, len(steps.values[0])), np.nan)
+    values[indices] = steps.values
+    times = [_format_time(seconds[0] + step * index, kind) for index in range(len(values))]
+    for index, time_in_file in zip(indices.tolist(), steps.times, strict=True):
+        times[index] = time_in_file
+    return Steps(values.tolist(), times)
+
+
+def _format_time(seconds: float, kind: str) -> str:
+    """Return the timestamp of an inserted step as text."""
+    if kind == _NUMBER:
+        return f"{seconds:.15g}"
+    when = datetime.fromtimestamp(seconds, timezone.utc)
+    return str(when if kind == _ZONED else when.replace(tzinfo=None))
