@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
@@ -26,7 +24,9 @@ from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome, Row
+from seqnets.training.processes import gather, mean_over_processes
 from seqnets.training.retuning import retune_optimizer, retune_schedule
+from seqnets.training.trainers import is_time_to_log, is_training, total_steps
 from seqnets.typing import Batch, Known
 
 FORMAT = 1
@@ -127,7 +127,7 @@ class SequenceModule(LightningModule):
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
         outcome = self._run(batch, state, "train")
-        self.last_loss = self._mean_so_far(_mean_over_processes(outcome.loss.detach()))
+        self.last_loss = self._mean_so_far(mean_over_processes(outcome.loss.detach()))
         return outcome.total
 
     def _mean_so_far(self, loss: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class SequenceModule(LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
-            total = _total_steps(self.trainer)
+            total = total_steps(self.trainer)
             if total is None:
                 raise ConfigError(
                     "scheduler: needs total_steps, expected a run of known length.\n"
@@ -263,7 +263,7 @@ class SequenceModule(LightningModule):
         if isinstance(self.scheduler_factory, partial):
             make: Any = self.scheduler_factory.func
             if "total_steps" in inspect.signature(make).parameters:
-                total = _total_steps(self.trainer)
+                total = total_steps(self.trainer)
                 totals = getattr(schedule, "total_steps", total), total
                 given = self.scheduler_factory.keywords  # all there is without a configuration
                 of_schedule = [
@@ -311,7 +311,7 @@ class SequenceModule(LightningModule):
             "format": FORMAT,
             "version": seqnets.__version__,
             **self.card,
-            "processes": _gather(mine),
+            "processes": gather(mine),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -383,50 +383,3 @@ def _collection(metrics: Iterable[Metric]) -> MetricCollection:
     """
     indexed = {str(index): metric for index, metric in enumerate(metrics)}
     return MetricCollection({**indexed}, compute_groups=False)
-
-
-def is_training(trainer: Trainer) -> bool:
-    """Whether a trainer is in ``fit``, its sanity check aside."""
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def is_time_to_log(trainer: Trainer) -> bool:
-    """Whether the next optimizer step is a logging step."""
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return bool(every) and trainer.global_step % every == 0
-
-
-def _mean_over_processes(mine: Tensor) -> Tensor:
-    if not _is_distributed():
-        return mine
-    mean = mine / dist.get_world_size()
-    dist.all_reduce(mean)
-    return mean
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
-    if not _is_distributed():
-        return [mine]
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, mine)
-    return gathered
-
-
-def _total_steps(trainer: Trainer) -> int | None:
-    """Optimizer steps of the whole run; None if only time limits it.
-
-    Lightning's ``estimated_stepping_batches`` would set up the data so early that, on resume, the
-    loader would not learn its position in the epoch.
-    """
-    longest = None if trainer.max_steps == -1 else trainer.max_steps
-    if trainer.max_epochs in (None, -1):
-        return longest
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * max(trainer.max_epochs, 1)
-    return steps if longest is None else min(steps, longest)

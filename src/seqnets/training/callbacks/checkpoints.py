@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.checks import check_count
-from seqnets.training.module import is_training
+from seqnets.training.trainers import is_training
 
 
 class Checkpoints(Checkpoint):

@@ -12,7 +12,7 @@ from seqnets.checks import check_count
 from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.deferred import Deferred
-from seqnets.training.module import is_training
+from seqnets.training.trainers import is_training
 
 
 class DivergenceGuard(Callback):

@@ -15,7 +15,7 @@ from seqnets.checks import check_count
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
-from seqnets.training.module import is_time_to_log
+from seqnets.training.trainers import is_time_to_log
 from seqnets.typing import Batch
 
 _BINS = 64

@@ -16,7 +16,7 @@ from rich.text import Text
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.throughput import Throughput
-from seqnets.training.module import is_training
+from seqnets.training.trainers import is_training
 from seqnets.typing import Batch
 
 _REFRESH = 0.2  # seconds between two updates

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from seqnets.atomic import atomic
 from seqnets.checks import check_count
 from seqnets.errors import counted
-from seqnets.training.module import is_training
+from seqnets.training.trainers import is_training
 
 _FILE = "validations.json"
 

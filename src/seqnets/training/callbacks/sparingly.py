@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training.callbacks.tensorboard import writer_of
-from seqnets.training.module import is_training
+from seqnets.training.trainers import is_training
 
 SHARE = 0.01
 """The share of a run's time that each such callback may take."""
