@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
-from typing_extensions import Self
 
+from seqnets.cells.bindable import Bindable
 from seqnets.cells.checks import check_names, not_scriptable
 from seqnets.cells.metaclass import CellType, then_initialized
 from seqnets.checks import is_whole, name_of
@@ -19,7 +18,7 @@ from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, cou
 from seqnets.typing import State
 
 
-class Cell(nn.Module, metaclass=CellType):
+class Cell(Bindable, metaclass=CellType):
     """One step of a recurrence: from an input and a state to the next state.
 
     A step has two parts: :meth:`project` depends on the input alone, so that an engine can compute
@@ -135,116 +134,8 @@ class Cell(nn.Module, metaclass=CellType):
         after = self.check_after(self.step(self.project(x), state), state)
         return after[0], after
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name, with parametrised ones computed.
-
-        Those of submodules follow, prefixed by the submodule's name: "cell.weight_hh".
-        """
-        names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
-        if self._is_parametrised:
-            names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
-        names |= self._parameters | self._buffers  # only their names
-        found = {}
-        for name in names:
-            tensor = self._tensor(name)
-            if tensor is not None:
-                found[name] = tensor
-        for child, module in self._modules.items():
-            if child != "parametrizations" and module is not None:
-                inside = module.tensors() if isinstance(module, Cell) else _tensors_of(module)
-                found |= {f"{child}.{name}": tensor for name, tensor in inside.items()}
-        return found
-
-    def learned(self, name: str) -> Tensor:
-        """The tensor that is learned: the parameter itself, or what it is computed from."""
-        if parametrize.is_parametrized(self, name):
-            return self.parametrizations[name].original  # type: ignore[index,union-attr]
-        found: Tensor = getattr(self, name)
-        return found
-
-    @property
-    def parametrised(self) -> bool:
-        """Whether any tensor is computed by ``torch.nn.utils.parametrize``."""
-        return self._is_parametrised or any(
-            isinstance(cell, Cell) and cell.parametrised for cell in self._modules.values()
-        )
-
-    def compute_weights(self, x: Tensor) -> None:
-        """Run the forward pre-hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``).
-
-        Calling the cell would run them, but loops over time call only its step.
-        """
-        for hook in self._forward_pre_hooks.values():
-            if type(hook).__module__.startswith("torch.nn.utils"):
-                hook(self, (x,))
-        for module in self._modules.values():
-            if isinstance(module, Cell):
-                module.compute_weights(x)
-
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module
-
-    def bind(self, parameters: Mapping[str, Tensor]) -> Self:
-        """A copy of this cell that reads other tensors in place of its own.
-
-        Args:
-            parameters: A tensor for each name in :meth:`tensors`.
-        """
-        given, nested = _by_module(parameters)
-        own = {**dict.fromkeys((*self._parameters, *self._buffers)), **given}
-        bound_modules = {name: _bound(self._modules[name], part) for name, part in nested.items()}
-        modules = {k: v for k, v in self._modules.items() if k != "parametrizations"}
-        bound = self._copy(parametrize.type_before_parametrizations(self), own)
-        bound.__dict__["_parameters"], bound.__dict__["_buffers"] = own, {}
-        bound.__dict__["_modules"] = {**modules, **bound_modules}
-        bound.__dict__["_origin"] = self.origin
-        return bound
-
-    def adapted(self, **around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Self:
-        """A copy of this cell with some of its methods decorated, for one step.
-
-        Args:
-            around: A decorator for each method, by name.
-
-        Example:
-            >>> halved = cell.adapted(candidate=lambda f: lambda a: f(a) / 2)
-        """
-        copy = self._copy(type(self))
-        for name, make in around.items():
-            copy.__dict__[name] = make(getattr(self, name))
-        copy.__dict__["_around"] = (*self.__dict__.get("_around", ()), *around)
-        return copy
-
-    def _copy(self, kind: type[Any], without: Iterable[str] = ()) -> Self:
-        """A cell of class ``kind`` with the same attributes, except for those in ``without``."""
-        copy: Self = object.__new__(kind)
-        if _READS_ALL_ATTRIBUTES or not torch.compiler.is_compiling():
-            copy.__dict__.update(self.__dict__)
-            for name in without:
-                copy.__dict__.pop(name, None)
-            return copy
-        names = self.origin.asked(_names_of_attributes).split()
-        for name in (*names, *self.__dict__.get("_around", ())):
-            if name not in without:
-                copy.__dict__[name] = getattr(self, name)
-        copy.__dict__["_around"] = self.__dict__.get("_around", ())
-        copy.__dict__["_origin"] = self.origin
-        return copy
-
-    def asked(self, question: Callable[..., Any], *further: Any) -> Any:
-        """A function of this cell whose result ``torch.compile`` treats as a constant.
-
-        Further arguments are plain values; the result is a number or a string.
-        """
-        return question(self, *further)
-
-    # torch.compiler.assume_constant_result does only this, but imports the whole compiler
-    asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-    @property
-    def origin(self) -> Cell:
-        """The cell that this one was copied from by :meth:`bind`; else the cell itself."""
-        return self.__dict__.get("_origin", self)
 
     def check_parameters(self) -> None:
         """Raise if a parameter was replaced by one of another dtype or device.
@@ -407,11 +298,6 @@ class Cell(nn.Module, metaclass=CellType):
         return f"{self.input_size}, {self.hidden_size}"
 
     @property
-    def _is_parametrised(self) -> bool:
-        """Whether the cell itself is, submodules aside; torch's check is slow if it is not."""
-        return "parametrizations" in self._modules and parametrize.is_parametrized(self)
-
-    @property
     def _name(self) -> str:
         return name_of(self)
 
@@ -434,11 +320,6 @@ class Cell(nn.Module, metaclass=CellType):
                 f'  For example, call self.register_buffer("like", torch.zeros(())) in __init__.'
             )
         return found
-
-    def _tensor(self, name: str) -> Any:
-        """A parameter by name, faster than by ``nn.Module.__getattr__``."""
-        found = self._parameters.get(name)
-        return getattr(self, name) if found is None else found
 
     def _check_kind(self, what: str, tensor: Tensor, like: Tensor, source: str) -> None:
         if tensor.device != like.device:
@@ -476,54 +357,3 @@ def autocasts(x: Tensor) -> bool:
     if not torch._C._is_any_autocast_enabled():  # the usual case, and a cheap check
         return False
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
-
-
-_READS_ALL_ATTRIBUTES = torch.__version__ >= "2.13"  # a TorchVersion, which compares by number
-"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``."""
-
-
-def _names_of_attributes(cell: Cell) -> str:
-    return " ".join(cell.__dict__)
-
-
-def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, of a module other than a cell."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-
-
-def _by_module(
-    tensors: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """A module's own tensors, and those of each submodule by their names there."""
-    own: dict[str, Tensor] = {}
-    nested: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        child, dot, rest = name.partition(".")
-        if dot:
-            nested.setdefault(child, {})[rest] = tensor
-        else:
-            own[name] = tensor
-    return own, nested
-
-
-def _bound(module: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """A copy of a module that reads other tensors in place of its own; see :meth:`Cell.bind`."""
-    if isinstance(module, Cell):
-        return module.bind(tensors)
-    own, nested = _by_module(tensors)
-    copy: Any = object.__new__(type(module))
-    copy.__dict__.update(module.__dict__)
-    bound_modules = {name: _bound(module._modules[name], part) for name, part in nested.items()}
-    copy.__dict__.update(
-        _parameters={name: own.get(name) for name in module._parameters},
-        _buffers={name: own.get(name) for name in module._buffers},
-        _modules={**module._modules, **bound_modules},
-    )
-    if isinstance(module, nn.RNNBase):  # it holds its weights in a second list
-        copy.__dict__["_flat_weights"] = [
-            getattr(copy, name) for name in module._flat_weights_names
-        ]
-    return copy
