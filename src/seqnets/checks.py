@@ -35,6 +35,29 @@ def check_count(who: str, least: int = 1, **options: int) -> None:
             )
 
 
+def check_number(
+    who: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    **options: float,
+) -> None:
+    """Raise ConfigError unless each option is a number within the bounds that are given."""
+    bounds = {"above": above, "of at least": least, "of at most": most, "below": below}
+    expected = " and ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
+    for name, value in options.items():
+        inside = is_number(value) and (
+            (above is None or value > above)
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+            and (below is None or value < below)
+        )
+        if not inside:
+            raise ConfigError(f"{who}: {name} is {value!r}, expected a number {expected}.")
+
+
 def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:
     """Raise ConfigError unless each option is one of the choices."""
     known = list(choices)
@@ -61,9 +84,7 @@ def check_probability(who: str, **options: float) -> None:
 
 def check_fractions(who: str, **fractions: float) -> None:
     """Raise ConfigError unless each fraction is above 0 and all leave something for training."""
-    for name, value in fractions.items():
-        if not is_number(value) or not 0 < value < 1:
-            raise ConfigError(f"{who}: {name} is {value!r}, expected a number between 0 and 1.")
+    check_number(who, above=0, below=1, **fractions)
     if sum(fractions.values()) >= 1:
         raise ConfigError(
             f"{who}: {' + '.join(fractions)} is {sum(fractions.values()):g}, expected below 1.\n"

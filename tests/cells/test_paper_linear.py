@@ -219,7 +219,7 @@ def test_the_lower_bound_is_an_option():
 
 @pytest.mark.parametrize("bound", [-0.1, 0, 1, float("nan")])
 def test_lower_bounds_out_of_range_are_refused(bound):
-    with pytest.raises(ConfigError, match=r"HGRNCell: lower_bound is .* between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"HGRNCell: lower_bound is .* above 0 and below 1"):
         HGRNCell(3, 4, lower_bound=bound)
 
 
@@ -273,7 +273,7 @@ def test_invalid_rings_are_refused(ring):
 
 @pytest.mark.parametrize("max_phase", [0, -1.0, float("nan")])
 def test_invalid_angles_are_refused(max_phase):
-    with pytest.raises(ConfigError, match=r"LRUCell: max_phase is .* an angle above 0"):
+    with pytest.raises(ConfigError, match=r"LRUCell: max_phase is .* a number above 0"):
         LRUCell(3, 4, max_phase=max_phase)
 
 

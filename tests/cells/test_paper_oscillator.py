@@ -147,12 +147,12 @@ def test_the_output_of_long_expressive_memory_mixes_units_of_the_new_memory():
 @pytest.mark.parametrize(
     ("cell_cls", "option", "message"),
     [
-        (CoRNNCell, {"dt": 0.0}, "dt is 0.0, expected a time above 0"),
-        (CoRNNCell, {"gamma": -1.0}, "gamma is -1.0, expected at least 0"),
-        (CoRNNCell, {"epsilon": float("nan")}, "epsilon is nan, expected at least 0"),
-        (UnICORNNCell, {"dt": 0.0}, "dt is 0.0, expected a time above 0"),
-        (UnICORNNCell, {"alpha": -1.0}, "alpha is -1.0, expected at least 0"),
-        (LEMCell, {"dt": -1.0}, "dt is -1.0, expected a time above 0"),
+        (CoRNNCell, {"dt": 0.0}, "dt is 0.0, expected a number above 0"),
+        (CoRNNCell, {"gamma": -1.0}, "gamma is -1.0, expected a number of at least 0"),
+        (CoRNNCell, {"epsilon": float("nan")}, "epsilon is nan, expected a number of at least 0"),
+        (UnICORNNCell, {"dt": 0.0}, "dt is 0.0, expected a number above 0"),
+        (UnICORNNCell, {"alpha": -1.0}, "alpha is -1.0, expected a number of at least 0"),
+        (LEMCell, {"dt": -1.0}, "dt is -1.0, expected a number above 0"),
     ],
 )
 def test_invalid_options_of_oscillators_are_refused(cell_cls, option, message):

@@ -127,9 +127,9 @@ def test_a_phased_lstm_proposes_the_step_of_its_base_cell():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"open_ratio": 0.0}, "open_ratio is 0.0, expected a share"),
-        ({"open_ratio": 1.0}, "open_ratio is 1.0, expected a share"),
-        ({"leak": -0.1}, r"leak is -0.1, expected a number in \[0, 1\)"),
+        ({"open_ratio": 0.0}, "open_ratio is 0.0, expected a number above 0 and below 1"),
+        ({"open_ratio": 1.0}, "open_ratio is 1.0, expected a number above 0 and below 1"),
+        ({"leak": -0.1}, "leak is -0.1, expected a number of at least 0 and below 1"),
         ({"periods": (0.0, 5.0)}, r"periods are \(0.0, 5.0\), expected the shortest above 0"),
         ({"periods": (6.0, 5.0)}, r"periods are \(6.0, 5.0\), expected the shortest above 0"),
         ({"proj_size": 2}, "proj_size is 2, expected 0"),

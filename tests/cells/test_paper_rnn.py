@@ -156,9 +156,9 @@ def test_copies_and_pickles_of_a_computed_matrix_learn_apart(cell_cls):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon is 0.0, expected a step above 0"),
-        ({"epsilon": float("nan")}, "epsilon is nan, expected a step above 0"),
-        ({"gamma": -0.1}, "gamma is -0.1, expected at least 0"),
+        ({"epsilon": 0.0}, "epsilon is 0.0, expected a number above 0"),
+        ({"epsilon": float("nan")}, "epsilon is nan, expected a number above 0"),
+        ({"gamma": -0.1}, "gamma is -0.1, expected a number of at least 0"),
     ],
 )
 def test_unstable_antisymmetric_networks_are_refused(cell_cls, option, message):
@@ -241,9 +241,9 @@ def test_the_slow_average_has_a_width_of_its_own_and_reads_the_input_alone():
     assert cell.state_sizes == (2, 4)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan")])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan"), "0.5"])
 def test_a_slow_average_neither_stands_still_nor_forgets_at_once(alpha):
-    with pytest.raises(ConfigError, match=f"SCRNCell: alpha is {alpha}, expected a number between"):
+    with pytest.raises(ConfigError, match=f"SCRNCell: alpha is {alpha!r}, expected a number above"):
         SCRNCell(3, 4, alpha=alpha)
 
 

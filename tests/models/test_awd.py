@@ -213,7 +213,7 @@ def test_training_minimises_loss_and_penalty_and_reports_the_loss():
 
 @pytest.mark.parametrize(("alpha", "beta"), [(-1.0, 0.0), (0.0, -0.5)])
 def test_a_negative_weight_is_refused(alpha, beta):
-    with pytest.raises(ConfigError, match=r"LanguageModelling: alpha is .* expected at least 0"):
+    with pytest.raises(ConfigError, match=r"LanguageModelling: .* is -.*, expected a number of at"):
         LanguageModelling("words", alpha, beta)
 
 

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -54,7 +53,8 @@ class AntisymmetricRNNCell(ComputedCell):
         gamma: float = 0.01,
         **options: Any,
     ) -> None:
-        _check_step(self, epsilon, gamma)
+        check_number(self._name, above=0, epsilon=epsilon)
+        check_number(self._name, least=0, gamma=gamma)
         self.epsilon, self.gamma = epsilon, gamma  # the base asks for the parametrization
         super().__init__(input_size, hidden_size, **options)
 
@@ -142,9 +142,9 @@ class LipschitzRNNCell(ComputedCell):
         gamma: float = 0.001,
         **options: Any,
     ) -> None:
-        _check_step(self, epsilon, gamma)
-        if not 0 <= beta <= 1:
-            raise ConfigError(f"{self._name}: beta is {beta}, expected a number from 0 to 1.")
+        check_number(self._name, above=0, epsilon=epsilon)
+        check_number(self._name, least=0, gamma=gamma)
+        check_number(self._name, least=0, most=1, beta=beta)
         self.epsilon, self.beta, self.gamma = epsilon, beta, gamma
         super().__init__(input_size, hidden_size, **options)
 
@@ -188,12 +188,3 @@ class _NearlyAntisymmetric(nn.Module):
         mixed = (1 - self.beta) * (square + turned) + self.beta * (square - turned)
         identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
         return (mixed - self.gamma * identity).flatten(0, 1)
-
-
-def _check_step(cell: Cell, epsilon: float, gamma: float) -> None:
-    """Raise ConfigError unless a cell steps forward, and what it holds does not grow by itself."""
-    name = cell._name
-    if not epsilon > 0:
-        raise ConfigError(f"{name}: epsilon is {epsilon}, expected a step above 0.")
-    if not gamma >= 0:
-        raise ConfigError(f"{name}: gamma is {gamma}, expected at least 0.")

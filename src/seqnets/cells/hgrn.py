@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -60,10 +60,7 @@ class HGRNCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
     ) -> None:
-        if not 0 < lower_bound < 1:
-            raise ConfigError(
-                f"{self._name}: lower_bound is {lower_bound}, expected a number between 0 and 1."
-            )
+        check_number(self._name, above=0, below=1, lower_bound=lower_bound)
         self.lower_bound = lower_bound  # the base draws the parameters, and then reads this
         super().__init__(input_size, hidden_size, **options)
 

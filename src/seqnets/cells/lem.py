@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -45,8 +45,7 @@ class LEMCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, dt: float = 1.0, **options: Any
     ) -> None:
-        if not dt > 0:
-            raise ConfigError(f"{self._name}: dt is {dt}, expected a time above 0.")
+        check_number(self._name, above=0, dt=dt)
         super().__init__(input_size, hidden_size, **options)
         self.dt = dt
 

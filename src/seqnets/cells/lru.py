@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.gated import GatedCell
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -81,8 +82,7 @@ class LRUCell(GatedCell):
                 f"{self._name}: r_min and r_max are {r_min} and {r_max}, expected "
                 f"0 <= r_min < r_max <= 1."
             )
-        if not max_phase > 0:
-            raise ConfigError(f"{self._name}: max_phase is {max_phase}, expected an angle above 0.")
+        check_number(self._name, above=0, max_phase=max_phase)
         self.ring = r_min, r_max, max_phase  # the base draws the parameters, and then reads this
         super().__init__(input_size, hidden_size, **options)
 

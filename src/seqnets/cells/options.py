@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, gated, results_of_methods
-from seqnets.checks import check_choice, is_number, name_of
+from seqnets.checks import check_choice, check_number, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -247,8 +247,7 @@ class ClipState(Wrapper):
 
     def __init__(self, cell: Cell, limit: float, *, states: Sequence[str] | None = None) -> None:
         super().__init__(cell)
-        if not is_number(limit) or not limit > 0:
-            raise ConfigError(f"ClipState: limit is {limit!r}, expected a number above 0.")
+        check_number("ClipState", above=0, limit=limit)
         free = [name for name in self.states if name not in self.clocks]
         for name in states or ():
             if name not in free:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqnets import initializers
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -60,11 +60,8 @@ class CoRNNCell(GatedCell):
         epsilon: float = 4.7,
         **options: Any,
     ) -> None:
-        if not dt > 0:
-            raise ConfigError(f"{self._name}: dt is {dt}, expected a time above 0.")
-        for name, value in (("gamma", gamma), ("epsilon", epsilon)):
-            if not value >= 0:
-                raise ConfigError(f"{self._name}: {name} is {value}, expected at least 0.")
+        check_number(self._name, above=0, dt=dt)
+        check_number(self._name, least=0, gamma=gamma, epsilon=epsilon)
         super().__init__(input_size, hidden_size, **options)
         self.dt, self.gamma, self.epsilon = dt, gamma, epsilon
 
@@ -135,10 +132,8 @@ class UnICORNNCell(GatedCell):
         alpha: float = 13.0,
         **options: Any,
     ) -> None:
-        if not dt > 0:
-            raise ConfigError(f"{self._name}: dt is {dt}, expected a time above 0.")
-        if not alpha >= 0:
-            raise ConfigError(f"{self._name}: alpha is {alpha}, expected at least 0.")
+        check_number(self._name, above=0, dt=dt)
+        check_number(self._name, least=0, alpha=alpha)
         super().__init__(input_size, hidden_size, **options)
         self.dt, self.alpha = dt, alpha
 

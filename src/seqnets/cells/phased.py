@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqnets.cells.checks import check_size
 from seqnets.cells.lstm import PeepholeLSTMCell
-from seqnets.checks import check_flags
+from seqnets.checks import check_flags, check_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -86,13 +86,8 @@ class PhasedLSTMCell(PeepholeLSTMCell):
                 f"{self._name}: input_size is {input_size}, expected at least 2 with timed=True.\n"
                 f"  The last feature is the time stamp, and there has to be another one."
             )
-        if not 0 < open_ratio < 1:
-            raise ConfigError(
-                f"{self._name}: open_ratio is {open_ratio}, expected a share of the period in "
-                f"(0, 1)."
-            )
-        if not 0 <= leak < 1:
-            raise ConfigError(f"{self._name}: leak is {leak}, expected a number in [0, 1).")
+        check_number(self._name, above=0, below=1, open_ratio=open_ratio)
+        check_number(self._name, least=0, below=1, leak=leak)
         shortest, longest = periods
         if not 0 < shortest <= longest:
             raise ConfigError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -61,8 +61,7 @@ class SCRNCell(GatedCell):
         alpha: float = 0.95,
         **options: Any,
     ) -> None:
-        if not 0 < alpha < 1:
-            raise ConfigError(f"{self._name}: alpha is {alpha}, expected a number between 0 and 1.")
+        check_number(self._name, above=0, below=1, alpha=alpha)
         size = hidden_size if context_size is None else context_size
         self.context_size = check_size(self, "context_size", size)  # the base sizes states by it
         self.alpha = alpha

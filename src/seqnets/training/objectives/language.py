@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice, is_number
+from seqnets.checks import check_choice, check_number, is_number
 from seqnets.datasets.codecs import UNITS
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
@@ -57,10 +57,7 @@ class LanguageModelling(Objective):
 
     def __init__(self, unit: str = "characters", alpha: float = 0.0, beta: float = 0.0) -> None:
         check_choice("LanguageModelling", UNITS, unit=unit)
-        if min(alpha, beta) < 0:
-            raise ConfigError(
-                f"LanguageModelling: alpha is {alpha} and beta {beta}, expected at least 0."
-            )
+        check_number("LanguageModelling", least=0, alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
         self.unit = unit
         self.metric = "perplexity" if unit == "words" else "bits_per_character"

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice, check_count, check_probability
+from seqnets.checks import check_choice, check_count, check_number, check_probability
 from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.text_pairs import METRICS
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
@@ -71,10 +71,7 @@ class Transduction(Objective):
         check_choice("Transduction", METRICS, metric=metric)
         check_probability("Transduction", label_smoothing=label_smoothing)
         check_count("Transduction", beam_size=beam_size)
-        if length_penalty < 0:
-            raise ConfigError(
-                f"Transduction: length_penalty is {length_penalty}, expected at least 0."
-            )
+        check_number("Transduction", least=0, length_penalty=length_penalty)
         if max_length is not None:
             check_count("Transduction", max_length=max_length)
         self.metric = metric
