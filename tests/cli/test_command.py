@@ -209,6 +209,14 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["dataset=parity", "optimizer.lr=abc"], "optimizer.lr: is 'abc', expected a number."),
         (["dataset=parity", "scheduler=plateau", "scheduler.factor=2"], "scheduler: torch"),
         (["dataset=parity", "+scheduler.floor=7"], "scheduler: Cosine: warmup is 0.02 and floor 7"),
+        (
+            ["dataset=parity", "+param_groups.slow={params: *bias*, lr: -1}"],
+            "param_groups.slow: torch.optim.AdamW refuses its options: Invalid learning rate: -1",
+        ),
+        (
+            ["dataset=parity", "+param_groups.slow={params: *bais*, lr: 1}"],
+            "param_groups.slow: '*bais*' matches no parameter that no earlier group has, expected",
+        ),
     ],
 )
 def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tmp_path):

@@ -27,6 +27,7 @@ from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
+from seqnets.training.param_groups import ParamGroups, check_groups, options_of
 from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
@@ -144,19 +145,27 @@ def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceM
     optimizer = make_one(config["optimizer"], allow, "optimizer", later=True)
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler", later=True) if schedule else None
-    _try_out(config, optimizer, scheduler)
+    groups = config.get("param_groups") or {}
+    check_groups(groups)
+    _try_out(config, optimizer, scheduler, groups)
     objective = make_one(config["objective"], allow, "objective")
     model = make_model(config, known["sizes"], allow)
-    return SequenceModule(model, objective, known, optimizer, scheduler)
+    return SequenceModule(model, objective, known, optimizer, scheduler, groups)
 
 
 def _try_out(
-    config: Config, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None
+    config: Config,
+    optimizer: Callable[..., Any],
+    scheduler: Callable[..., Any] | None,
+    groups: ParamGroups,
 ) -> None:
     """Raise ConfigError now if the classes refuse their options, and not when training starts."""
     key = "optimizer"
     try:
         tried = optimizer([nn.Parameter(torch.zeros(1))])
+        for name in groups:
+            key = f"param_groups.{name}"
+            optimizer([nn.Parameter(torch.zeros(1))], **options_of(groups, name))
         key = "scheduler"
         if scheduler is not None:
             counts = "total_steps" in inspect.signature(scheduler).parameters
@@ -164,7 +173,7 @@ def _try_out(
     except (TypeError, ValueError) as error:
         if isinstance(error, SeqnetsError):
             raise ConfigError(f"{key}: {error}") from error
-        target = config[key]["_target_"]
+        target = config["scheduler" if key == "scheduler" else "optimizer"]["_target_"]
         why = str(error).rstrip(".")
         raise ConfigError(f"{key}: {target} refuses its options: {why}.") from error
 

@@ -24,6 +24,16 @@ from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome, Row
+from seqnets.training.param_groups import (
+    ParamGroups,
+    check_groups,
+    check_options,
+    check_rates,
+    check_same,
+    named_by_group,
+    options_of_group,
+    to_optimize,
+)
 from seqnets.training.processes import gather, mean_over_processes
 from seqnets.training.retuning import retune_optimizer, retune_schedule
 from seqnets.training.trainers import is_time_to_log, is_training, total_steps
@@ -54,6 +64,9 @@ class SequenceModule(LightningModule):
         scheduler: Builds the learning-rate schedule from the optimizer; constant if omitted. One
             that takes ``total_steps`` receives the run's optimizer steps and advances each step;
             ReduceLROnPlateau follows the validation loss; others advance each epoch.
+        param_groups: Options for some parameters, by names of groups: under "params" a pattern of
+            their names in the model, or several ("*bias*"), and the optimizer's options for them.
+            The first group that matches a parameter has it.
 
     Attributes:
         card: Plain values saved in checkpoints: the resolved "config", and ``known`` as "data".
@@ -72,12 +85,15 @@ class SequenceModule(LightningModule):
         known: Known,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
+        param_groups: ParamGroups | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
+        check_groups(param_groups or {})
+        self.param_groups: ParamGroups = param_groups or {}
         self.card: dict[str, Any] = {"config": {}, "data": known}
         self.last_loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
@@ -201,23 +217,16 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule with the interval at which it advances."""
-        optimizer = self.optimizer_factory(self.model.parameters())
+        optimizer = self.optimizer_factory(to_optimize(self.model, self.param_groups))
+        check_options(optimizer, self.param_groups)
         self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
         if self._averaging is not None:
             self._require_validation("NonMonotonicASGD")
         if self.scheduler_factory is None:
             return optimizer
-        if "total_steps" in inspect.signature(self.scheduler_factory).parameters:
-            total = total_steps(self.trainer)
-            if total is None:
-                raise ConfigError(
-                    "scheduler: needs total_steps, expected a run of known length.\n"
-                    "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
-                    "scheduler=constant."
-                )
-            schedule = self.scheduler_factory(optimizer, total_steps=total)
-            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-        schedule = self.scheduler_factory(optimizer)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        schedule, interval = self._make_schedule(optimizer)
+        check_rates(optimizer, rates, schedule)
         if isinstance(schedule, ReduceLROnPlateau):
             if schedule.mode != "min":
                 raise ConfigError(
@@ -228,7 +237,21 @@ class SequenceModule(LightningModule):
             # Lightning would advance it only after checkpoints are written
             self._plateau = schedule
             return optimizer
-        return [optimizer], [{"scheduler": schedule, "interval": "epoch"}]
+        return [optimizer], [{"scheduler": schedule, "interval": interval}]
+
+    def _make_schedule(self, optimizer: torch.optim.Optimizer) -> tuple[Any, str]:
+        """The learning-rate schedule, and the interval at which it advances."""
+        make: Any = self.scheduler_factory
+        if "total_steps" not in inspect.signature(make).parameters:
+            return make(optimizer), "epoch"
+        total = total_steps(self.trainer)
+        if total is None:
+            raise ConfigError(
+                "scheduler: needs total_steps, expected a run of known length.\n"
+                "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
+                "scheduler=constant."
+            )
+        return make(optimizer, total_steps=total), "step"
 
     def _require_validation(self, who: str) -> None:
         """Raise ConfigError if the run has no validations."""
@@ -256,10 +279,8 @@ class SequenceModule(LightningModule):
         """Apply options of optimizer and schedule that were changed for the resumed run."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self._plateau or self.lr_schedulers()
-        of_optimizer, of_schedule = (
-            [config.get(key) or {} for config in (self._config_before, self.card["config"])]
-            for key in ("optimizer", "scheduler")
-        )
+        before, now = self._config_before, self.card["config"]
+        of_schedule = [config.get("scheduler") or {} for config in (before, now)]
         if isinstance(self.scheduler_factory, partial):
             make: Any = self.scheduler_factory.func
             if "total_steps" in inspect.signature(make).parameters:
@@ -271,7 +292,11 @@ class SequenceModule(LightningModule):
                     for options, steps in zip(of_schedule, totals, strict=True)
                 ]
             retune_schedule(schedule, make, *of_schedule)
-        retune_optimizer(optimizer, schedule, *of_optimizer)
+        of_groups = [
+            (options_of_group(before, group), options_of_group(now, group))
+            for group in optimizer.param_groups
+        ]
+        retune_optimizer(optimizer, schedule, of_groups)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
@@ -311,6 +336,7 @@ class SequenceModule(LightningModule):
             "format": FORMAT,
             "version": seqnets.__version__,
             **self.card,
+            "param_groups": named_by_group(self.model, self.param_groups),
             "processes": gather(mine),
         }
 
@@ -334,6 +360,8 @@ class SequenceModule(LightningModule):
         if self.trainer.state.fn != "fit":
             return
         check_data(ours["data"], self.card["data"], path, ("metric",))
+        groups = named_by_group(self.model, self.param_groups)
+        check_same(ours.get("param_groups", {}), groups, path)
         processes = ours["processes"]
         if len(processes) != self.trainer.world_size:
             raise CheckpointError(

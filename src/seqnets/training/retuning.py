@@ -5,7 +5,7 @@ Their saved states hold their options too, and loading these would undo the chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,36 +15,40 @@ Options = Mapping[str, Any]
 """The configuration of an optimizer or schedule: its class, and its options by name."""
 
 
-def retune_optimizer(optimizer: Optimizer, schedule: Any, before: Options, now: Options) -> None:
+def retune_optimizer(
+    optimizer: Optimizer, schedule: Any, options: Sequence[tuple[Options, Options]]
+) -> None:
     """Apply the changed options to an optimizer whose state has been loaded.
 
-    The learning rate is scaled along its schedule, as if the new one had been set from the first
+    A learning rate is scaled along its schedule, as if the new one had been set from the first
     step.
 
     Args:
         optimizer: Built from the new options, with the resumed run's state.
         schedule: Its schedule, with its state; None if there is none.
-        before: The options of the run so far.
-        now: The new options.
+        options: Of each parameter group, those of the run so far and the new ones.
     """
-    names = _changed(before, now) & optimizer.defaults.keys()
-    for group in optimizer.param_groups:
-        for name in names - {"lr"}:
-            group[name] = optimizer.defaults[name]
-    if "lr" not in names:
-        return
-    (first, *_) = optimizer.param_groups
-    old, new = before.get("lr", first.get("initial_lr", first["lr"])), optimizer.defaults["lr"]
-
-    def scaled(rate: float) -> float:
-        return new if rate == old or not old else rate * (new / old)
-
-    for group in optimizer.param_groups:
-        for name in {"lr", "initial_lr"} & group.keys():
-            group[name] = scaled(group[name])
+    defaults, (first, *_) = optimizer.defaults, optimizer.param_groups
+    begun = first.get("initial_lr", first["lr"])
     of_schedule = {} if schedule is None else vars(schedule)
-    for name in {"base_lrs", "_last_lr"} & of_schedule.keys():
-        of_schedule[name] = [scaled(rate) for rate in of_schedule[name]]
+    for place, group in enumerate(optimizer.param_groups):
+        before, now = options[place]
+        names = _changed(before, now) & defaults.keys()
+        for name in names - {"lr"}:
+            group[name] = now.get(name, defaults[name])
+        if "lr" not in names:
+            continue
+        old, new = before.get("lr", begun), now.get("lr", defaults["lr"])
+        for name in {"lr", "initial_lr"} & group.keys():
+            group[name] = _scaled(group[name], old, new)
+        for name in {"base_lrs", "_last_lr"} & of_schedule.keys():
+            of_schedule[name] = rates = list(of_schedule[name])
+            rates[place] = _scaled(rates[place], old, new)
+
+
+def _scaled(rate: float, old: float, new: float) -> float:
+    """A rate of a schedule that began at ``old``, as if it had begun at ``new``."""
+    return new if rate == old or not old else rate * (new / old)
 
 
 def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, now: Options) -> None:
@@ -62,16 +66,19 @@ def retune_schedule(schedule: Any, make: Callable[..., Any], before: Options, no
     """
     if not _changed(before, now):
         return
-    old, new = (
-        make(torch.optim.SGD([torch.zeros(1)], lr=1.0), **_options(given))
-        for given in (before, now)
-    )
+    groups = schedule.optimizer.param_groups
+    old, new = (make(_stand_in(len(groups)), **_options(given)) for given in (before, now))
     for name, value in _different(vars(old), vars(new), but={"optimizer"}):
         setattr(schedule, name, value)
-    before_it, after_it = (made.optimizer.param_groups[0] for made in (old, new))
-    for name, value in _different(before_it, after_it, but={"params", "lr"}):
-        for group in schedule.optimizer.param_groups:
+    of_groups = zip(groups, old.optimizer.param_groups, new.optimizer.param_groups, strict=True)
+    for group, before_it, after_it in of_groups:
+        for name, value in _different(before_it, after_it, but={"params", "lr"}):
             group[name] = value
+
+
+def _stand_in(groups: int) -> Optimizer:
+    """An optimizer with so many parameter groups."""
+    return torch.optim.SGD([{"params": [torch.zeros(1)]} for _ in range(groups)], lr=1.0)
 
 
 def _different(

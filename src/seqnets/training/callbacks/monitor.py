@@ -15,6 +15,7 @@ from seqnets.checks import check_count
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.param_groups import rates_by_name
 from seqnets.training.trainers import is_time_to_log
 from seqnets.typing import Batch
 
@@ -24,8 +25,9 @@ _BINS = 64
 class Monitor(Callback):
     """Log loss, learning rate, gradient norms, throughput, and histograms of all parameters.
 
-    Norms are taken before clipping: ``gradient_norm/total`` and one per layer. Throughput is in
-    time steps per second, B * T. Everything but histograms is computed and logged every
+    Norms are taken before clipping: ``gradient_norm/total`` and one per layer. Parameter groups
+    with a learning rate of their own have it as ``learning_rate/GROUP``. Throughput is in time
+    steps per second, B * T. Everything but histograms is computed and logged every
     ``trainer.log_every_n_steps`` steps. To avoid synchronisation, a device's numbers are written
     one step later, under the step that they belong to.
 
@@ -64,10 +66,7 @@ class Monitor(Callback):
             norms = _norms(pl_module.model)
             named |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
             numbers = Deferred(torch.stack([value.float() for value in named.values()]))
-            known = {
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "epoch": trainer.current_epoch,
-            }
+            known = {**dict(rates_by_name(optimizer)), "epoch": trainer.current_epoch}
             rate = self._throughput.read()
             if rate:  # at least one batch has ended since the last reading
                 known["throughput/time_steps_per_second"] = rate
