@@ -127,6 +127,15 @@ def test_the_hparams_tab_has_the_config_and_its_metrics_are_logged(watched):
     assert {"val/loss", "val/bits_per_character"} <= metrics & set(found.Tags()["scalars"])
 
 
+def test_the_hparams_tab_first_shows_what_runs_are_compared_by(watched):
+    found, _ = watched
+    raw = found.PluginTagToContent(metadata.PLUGIN_NAME)
+    experiment = metadata.parse_experiment_plugin_data(raw[metadata.EXPERIMENT_TAG])
+
+    first = {info.name for info in experiment.hparam_infos if info.differs}
+    assert first == {"model.hidden_size"}
+
+
 def test_monitoring_changes_no_number_of_the_run(tmp_path, watched):
     _, watched_module = watched
     _, alone = fit(

@@ -87,7 +87,9 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     Raises:
         SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
     """
-    options = {"callbacks": None, "logger": None, **plain(config)}  # no key of an empty list
+    options = plain(config)
+    for group in ("callbacks", "logger"):  # of an empty list there is no key
+        options.setdefault(group, None)
     _check(options)
     # an "auto" that found a run has been replaced by its checkpoint's path
     fresh = options["resume"] in (None, "auto")

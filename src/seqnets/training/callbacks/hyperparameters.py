@@ -6,11 +6,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from seqnets.training.callbacks.tensorboard import writer_of
 
 _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
+
+_COMPARED = ("model.cell", "model.hidden_size", "model.num_layers", "optimizer.lr", "seed")
+"""Those that the table shows unasked; TensorBoard shows five, its first ones."""
 
 
 class Hyperparameters(Callback):
@@ -37,6 +41,7 @@ class Hyperparameters(Callback):
         names = dict.fromkeys(("loss", pl_module.objective.metric))
         figures = {f"{part}/{name}": 0.0 for part in ("test", "val") for name in names}
         experiment, start, self._end = hparams(flat, figures)
+        _show_first(experiment, _COMPARED)
         for summary in (experiment, start):
             writer._get_file_writer().add_summary(summary)
 
@@ -45,6 +50,15 @@ class Hyperparameters(Callback):
         writer = writer_of(trainer)
         if writer is not None and self._end is not None:
             writer._get_file_writer().add_summary(self._end)
+
+
+def _show_first(experiment: Any, names: tuple[str, ...]) -> None:
+    """Have TensorBoard show hyperparameters before others, as it does with those that differ."""
+    content = experiment.value[0].metadata.plugin_data
+    data = HParamsPluginData.FromString(content.content)
+    for info in data.experiment.hparam_infos:
+        info.differs = info.name in names
+    content.content = data.SerializeToString()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int]:
