@@ -35,3 +35,12 @@ def test_tokens_are_labels_and_long_ones_are_cut():
     assert bar.get_ylabel() == "attention"
     assert axes.get_xticklabels()[1].get_text() == "x" * 23 + "…"
     assert figure.get_size_inches()[1] < 5
+
+
+def test_short_tokens_stay_upright():
+    short, long = (
+        draw_alignment(np.eye(2), [token] * 2, ["ein", "haus"]).axes[0].get_xticklabels()[0]
+        for token in ("7", "small")
+    )
+
+    assert (short.get_rotation(), long.get_rotation()) == (0, 90)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain
+from seqnets.insight.canvas import new_figure, plain, tilt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def draw_alignment(weights: np.ndarray, read: Sequence[str], written: Sequence[s
     high = CELL * len(written) + LETTER * max(map(len, read)) + 0.6
     figure, axes = new_figure(wide, high)
     shown = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(read)), read, rotation=90)
+    axes.set_xticks(range(len(read)), read, rotation=tilt(read))
     axes.set_yticks(range(len(written)), written)
     axes.set(xlabel="read", ylabel="written")
     axes.xaxis.set_label_position("top")

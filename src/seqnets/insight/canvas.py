@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
@@ -29,6 +30,9 @@ class Sound:
 _MAX_LETTERS = 24
 """Maximum letters of a name that are drawn."""
 
+_UPRIGHT = 2
+"""Maximum letters of names that fit side by side."""
+
 Picture = Union["Figure", Sound, str]
 """A figure, a sound, or a text."""
 
@@ -40,6 +44,11 @@ def plain(text: str) -> str:
     """
     cut = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
     return cut.replace("$", r"\$")
+
+
+def tilt(names: Sequence[str]) -> int:
+    """The rotation at which names fit side by side, in degrees: short ones stay upright."""
+    return 0 if max(map(len, names)) <= _UPRIGHT else 90
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, plain
+from seqnets.insight.canvas import new_figure, plain, tilt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     suffix = "" if classes <= _READABLE else ", by the class's number"
     axes.set(xlabel=f"prediction{suffix}", ylabel=f"target{suffix}")
     if classes <= _READABLE:
-        axes.set_xticks(range(classes), names, rotation=90)
+        axes.set_xticks(range(classes), names, rotation=tilt(names))
         axes.set_yticks(range(classes), names)
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
