@@ -884,10 +884,20 @@ def test_a_disk_that_is_full_for_a_thread_that_writes_is_told_once(tmp_path, cap
 
 
 def test_what_lightning_finds_wrong_with_its_options_is_told_cleanly(seqnets, small_text):
-    done = seqnets("train", *small_text, "trainer.val_check_interval=1000")
+    done = seqnets("train", *small_text, "trainer.devices=0")
 
     assert done.code == 1
     assert "ConfigError: trainer: Lightning does not take these options" in done.err
+
+
+def test_an_epoch_that_ends_before_its_first_validation_is_told_with_its_batches(
+    seqnets, small_text
+):
+    done = seqnets("train", *small_text, "trainer.val_check_interval=1000")
+
+    assert done.code == 1
+    assert re.search(r"val_check_interval: is 1000 batches, expected at most the \d+ of", done.err)
+    assert "trainer.check_val_every_n_epoch=null" in done.err
 
 
 def test_several_checkpoints_are_scored_in_one_sweep(seqnets, small_text, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,9 @@ SET = {
 }
 """Options of Lightning's Trainer that are not the user's to give, and what to do to train."""
 
+
+_LATE = r"`val_check_interval` \((\d+)\) must be .* training batches \((\d+)\)"
+"""How Lightning says that an epoch ends before its first validation."""
 
 _LOGGER_EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 """The extras of seqnets that bring what loggers need."""
@@ -320,6 +324,11 @@ def trainer_errors() -> Iterator[None]:
             raise error.__cause__ from None
         if isinstance(error, SeqnetsError) or not raised[-1].startswith("lightning."):
             raise
+        if late := re.search(_LATE, str(error)):
+            raise ConfigError(
+                f"trainer.val_check_interval: is {late[1]} batches, expected at most the {late[2]} "
+                "of an epoch.\n  trainer.check_val_every_n_epoch=null counts over epochs."
+            ) from error
         raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
 
 
