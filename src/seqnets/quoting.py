@@ -12,15 +12,16 @@ _PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_/][\w./+-]*", re.ASCI
 
 def override(key: str, value: object) -> str:
     """An override of a key by a text, quoted for Hydra if necessary."""
-    return f"{key}={_text(value)}"
+    return f"{key}={value_of(value)}"
 
 
 def override_list(key: str, values: Iterable[object]) -> str:
     """An override of a key by a list of texts, each quoted for Hydra if necessary."""
-    return f"{key}=[{','.join(map(_text, values))}]"
+    return f"{key}=[{','.join(map(value_of, values))}]"
 
 
-def _text(value: object) -> str:
+def value_of(value: object) -> str:
+    """The value that means this text, quoted for Hydra if necessary."""
     text = str(value)
     if _PLAIN.fullmatch(text):
         return text

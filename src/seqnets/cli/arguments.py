@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from seqnets.quoting import override
+from seqnets.quoting import override, value_of
 
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""
@@ -23,6 +23,9 @@ _VALUED = (
 
 _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
+
+_LIST = re.compile(r"""(?!-)([+\w@./:-]+)=\[([^\[\]{}'"]+)\]""", re.ASCII)
+"""An override by a list, whose entries may be meant literally."""
 
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
@@ -44,10 +47,13 @@ def key_and_root(argument: str) -> tuple[str, str]:
 def quoted(argument: str) -> str:
     """The argument, quoted for Hydra if its value is meant literally.
 
-    That is a prompt, and a value that Hydra's grammar cannot read, such as ``Straße.csv``. What is
-    quoted already stays as it is, and so do lists, mappings, calls and several values.
+    That is a prompt, and what Hydra's grammar cannot read: a value such as ``Straße.csv``, alone or
+    in a list. What is quoted already stays as it is, and so do mappings, calls and several values.
     """
     key, _, text = argument.partition("=")
+    if (listed := _LIST.fullmatch(argument)) and not _is_read(argument):
+        entries = [entry.strip() for entry in listed[2].split(",")]
+        return f"{key}=[{','.join(e if _is_read(f'e={e}') else value_of(e) for e in entries)}]"
     if key == "prompt":
         literal = not re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
     else:

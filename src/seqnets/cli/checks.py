@@ -21,14 +21,27 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     """Check a command line before its configuration is composed.
 
     Raises:
-        UsageError: It would hide a file of the user's, remove what the verb needs, change what a
-            checkpoint determines, give a group no name or too many, or sweep over no values.
+        UsageError: It gives a key as a flag, would hide a file of the user's, remove what the verb
+            needs, change what a checkpoint determines, give a group no name or too many, give a
+            name to a key in place of its group, or sweep over no values.
     """
+    _check_no_key_is_a_flag(verb, arguments)
     _check_no_file_is_hidden(arguments)
     _check_nothing_needed_is_removed(verb, arguments)
     _check_checkpoint_is_not_contradicted(verb, arguments)
     _check_groups_are_named(verb, arguments)
     _check_sweeps_have_values(arguments)
+
+
+def _check_no_key_is_a_flag(verb: str, arguments: Sequence[str]) -> None:
+    keys, groups = own_of(verb)
+    for argument in arguments:
+        key, root = key_and_root(argument.lstrip("-"))
+        if argument.startswith("--") and root in keys | groups:
+            raise UsageError(
+                f"{argument}: is no flag, expected {key}=VALUE, without the dashes.\n"
+                f"  `seqnets {verb} --help` explains the keys."
+            )
 
 
 def _check_no_file_is_hidden(arguments: Sequence[str]) -> None:
@@ -70,6 +83,9 @@ def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -
 def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
     for o in parsed(arguments):
         group = o.key_or_group
+        if "." in group and o.value() in [*options(group.replace(".", "/"), [configs()])]:
+            meant = f"{group.replace('.', '/')}={o.value()}"
+            raise UsageError(f"{o.input_line}: names an option of a group, expected {meant}.")
         if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
             continue
         value = o.value()
