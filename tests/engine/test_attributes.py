@@ -39,7 +39,8 @@ class Branching(Annealed):
 def made(monkeypatch):
     """The steps of which programs are made from here on."""
     found, make = [], plans.make_program
-    monkeypatch.setattr(plans, "_known", {})
+    monkeypatch.setattr(plans, "_by_equation", {})
+    monkeypatch.setattr(plans, "_programs", {})
     monkeypatch.setattr(plans, "make_program", lambda step: found.append(step) or make(step))
     return found
 
@@ -146,7 +147,7 @@ def test_a_number_may_change_in_training_and_in_evaluation(made):
 def test_a_count_of_calls_that_no_step_reads_costs_nothing(monkeypatch):
     cell, x, traced = cells.MGUCell(I, H), torch.randn(B, T, I), []
     trace = plans.trace_step
-    monkeypatch.setattr(plans, "_known", {})
+    monkeypatch.setattr(plans, "_by_equation", {})
     monkeypatch.setattr(plans, "trace_step", lambda *args: traced.append(args) or trace(*args))
     for calls in range(6):
         cell.calls = calls

@@ -530,7 +530,7 @@ def test_the_gradient_of_a_number_has_room_for_the_widest_stage_that_reads_it():
 def test_a_step_that_was_written_down_is_read_where_it_was_never_traced(monkeypatch):
     cell = made_by(NUMBERS["a reflection"])(I, H)
     text = plan_of(cell).step.to_text()
-    monkeypatch.setattr(plans, "_known", {})
+    monkeypatch.setattr(plans, "_programs", {})
 
     assert plans.program_from_text(text).step.state_sizes == (H,)
 

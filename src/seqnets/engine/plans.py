@@ -24,7 +24,10 @@ from seqnets.engine.schedule import make_program
 from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
-_known: dict[Any, Any] = {}
+_programs: dict[str, Program] = {}
+"""By a step's text: one for equal steps, as most cells have in training and evaluation."""
+_by_equation: dict[Any, Any] = {}
+"""What was made of each equation, or why nothing could be, after the ``class_changes`` by then."""
 _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 """The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
@@ -109,17 +112,17 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
 
 def program_from_text(text: str) -> Program:
     """The program of a step that ``Step.to_text`` wrote."""
-    if ("text", text) not in _known:  # written anew, its nodes may be in another order
-        _known["text", text] = _in_own_thread(lambda: _program(step_from_text(text)))
-    return _known["text", text]
+    if text not in _programs:  # written anew, its nodes may be in another order
+        _programs[text] = _in_own_thread(lambda: _program(step_from_text(text)))
+    return _programs[text]
 
 
 def _program(step: Step) -> Program:
-    """A step's program: one for equal steps, as most cells have in training and evaluation."""
-    key = "text", step.to_text()
-    if key not in _known:
-        _known[key] = make_program(step)
-    return _known[key]
+    """A step's program."""
+    text = step.to_text()
+    if text not in _programs:
+        _programs[text] = make_program(step)
+    return _programs[text]
 
 
 def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
@@ -129,7 +132,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
         key = (what, kinds, *equation_of(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared
         return _each_time(cell, (what, kinds, cell.training, now), make)
-    changes, found = _known.get(key, (None, None))
+    changes, found = _by_equation.get(key, (None, None))
     if changes is None:
         _count_equation(cell)
     if changes != now:  # the equation may read attributes of a class
@@ -137,7 +140,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
             found = _in_own_thread(partial(make, cell))
         except Untraceable as reason:
             found = reason
-        _known[key] = now, found
+        _by_equation[key] = now, found
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
