@@ -10,6 +10,7 @@ from seqnets import Recurrent, explain, unroll
 from seqnets.cells import RNNCell
 from seqnets.engine import fused, plans
 from seqnets.engine.plans import plan_of
+from seqnets.engine.serialised import step_to_text
 from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
 
 B, T, I, H = 3, 6, 4, 8
@@ -529,7 +530,7 @@ def test_the_gradient_of_a_number_has_room_for_the_widest_stage_that_reads_it():
 
 def test_a_step_that_was_written_down_is_read_where_it_was_never_traced(monkeypatch):
     cell = made_by(NUMBERS["a reflection"])(I, H)
-    text = plan_of(cell).step.to_text()
+    text = step_to_text(plan_of(cell).step)
     monkeypatch.setattr(plans, "_programs", {})
 
     assert plans.program_from_text(text).step.state_sizes == (H,)

@@ -10,10 +10,11 @@ from torch import nn
 from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell
 from seqnets.engine.evaluate import Values, replay
-from seqnets.engine.graph import Columns, Graph, Untraceable, step_from_text
+from seqnets.engine.graph import Columns, Graph, Untraceable
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
+from seqnets.engine.serialised import step_from_text, step_to_text
 from seqnets.engine.trace import derive, trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -190,7 +191,7 @@ def test_a_step_written_down_and_read_again_is_equal(kind):
     tensors = read(cell, preparation)
     state = cut(state, pieces_of(cell.state_sizes, step.state_sizes))
 
-    again = step_from_text(step.to_text())
+    again = step_from_text(step_to_text(step))
 
     expected = replay(step, wx, state, tensors)
     torch.testing.assert_close(replay(again, wx, state, tensors), expected, rtol=0, atol=0)
@@ -383,7 +384,7 @@ def test_a_step_that_cannot_be_traced_says_why(case):
 def test_half_precision_may_be_computed_in_single(dtype):
     cell = with_function(lambda h: F.silu(h) + h.float().tanh().to(h.dtype))(I, H)
 
-    assert trace_step(cell.to(dtype))[0].to_text() == trace_step(cell.float())[0].to_text()
+    assert step_to_text(trace_step(cell.to(dtype))[0]) == step_to_text(trace_step(cell.float())[0])
 
 
 DIGITS = {
@@ -507,7 +508,7 @@ def test_an_outer_product_by_matrices_is_the_same_as_by_numbers():
     kinds = [type("By", (Outer,), {"by": by}) for by in (torch.bmm, torch.mul)]
     one, other = (trace_step(kind(H, H))[0] for kind in kinds)
 
-    assert one.to_text() == other.to_text()
+    assert step_to_text(one) == step_to_text(other)
 
 
 def test_gaps_may_be_filled():

@@ -7,7 +7,6 @@ device, batch size or number of steps.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -323,47 +322,6 @@ class Step:
         shapes = {name: shape for name, shape in self.parameters.items() if name in used}
         return replace(self, parameters=shapes)
 
-    def to_text(self) -> str:
-        """Serialise the step; ``step_from_text`` reads it in any process."""
-        place = {node: i for i, node in enumerate(walk(self.roots))}
-        return json.dumps(
-            {
-                "nodes": [
-                    [n.op, [place[a] for a in n.args], _plain(n.what), n.width] for n in place
-                ],
-                "products": [[place[p.value], *vars(p.weight).values()] for p in self.products],
-                "reductions": [[place[r.value], r.op, r.width] for r in self.reductions],
-                "state": [place[node] for node in self.state],
-                "state_sizes": self.state_sizes,
-                "wx_size": self.wx_size,
-                "parameters": self.parameters,
-            },
-            separators=(",", ":"),
-        )
-
-
-def step_from_text(text: str) -> Step:
-    """Deserialise a step written by ``Step.to_text``."""
-    data = json.loads(text)
-    graph = Graph()
-    nodes: list[Node] = []
-    for op, args, what, width in data["nodes"]:
-        if op == "leaf":
-            nodes.append(graph.leaf(Columns(*what), width))
-        elif op == "const":
-            nodes.append(graph.const(float(what)))
-        else:
-            nodes.append(graph.apply(op, *(nodes[arg] for arg in args)))
-    return Step(
-        graph,
-        tuple(Product(nodes[value], Weight(*weight)) for value, *weight in data["products"]),
-        tuple(Reduction(nodes[value], *rest) for value, *rest in data["reductions"]),
-        tuple(nodes[i] for i in data["state"]),
-        tuple(data["state_sizes"]),
-        data["wx_size"],
-        {name: tuple(shape) for name, shape in data["parameters"].items()},
-    )
-
 
 def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
     """Offsets and widths of the coarsest pieces that cross no concatenation boundary of a node."""
@@ -386,11 +344,6 @@ def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
         return None
     after = Columns(a.what.source, a.what.key, a.what.offset + a.width)
     return (a.what, a.width + b.width) if b.what == after else None
-
-
-def _plain(what: Any) -> Any:
-    """A leaf's columns or a constant for JSON, which cannot represent infinity."""
-    return [what.source, what.key, what.offset] if isinstance(what, Columns) else repr(what)
 
 
 def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:

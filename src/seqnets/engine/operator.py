@@ -28,6 +28,7 @@ from seqnets.engine.plans import plan_of, program_from_text, program_of
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
+from seqnets.engine.serialised import step_to_text
 from seqnets.engine.triton import access
 from seqnets.errors import ShapeError
 from seqnets.typing import State
@@ -36,7 +37,7 @@ from seqnets.typing import State
 def text_of(cell: Cell) -> str:
     """A cell's step as text; empty if it cannot be traced."""
     try:
-        return program_of(cell).step.to_text()
+        return step_to_text(program_of(cell).step)
     except Untraceable:
         return ""
 

@@ -16,11 +16,12 @@ from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
-from seqnets.engine.graph import Step, Untraceable, step_from_text
+from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.prepared import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.schedule import make_program
+from seqnets.engine.serialised import step_from_text, step_to_text
 from seqnets.engine.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
@@ -111,7 +112,7 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
 
 
 def program_from_text(text: str) -> Program:
-    """The program of a step that ``Step.to_text`` wrote."""
+    """The program of a step that ``step_to_text`` wrote."""
     if text not in _programs:  # written anew, its nodes may be in another order
         _programs[text] = _in_own_thread(lambda: _program(step_from_text(text)))
     return _programs[text]
@@ -119,7 +120,7 @@ def program_from_text(text: str) -> Program:
 
 def _program(step: Step) -> Program:
     """A step's program."""
-    text = step.to_text()
+    text = step_to_text(step)
     if text not in _programs:
         _programs[text] = make_program(step)
     return _programs[text]
