@@ -11,10 +11,10 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from seqnets.engine.derivative import derive
 from seqnets.engine.graph import Node, Step, Untraceable, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.saving import nodes_to_save, states_to_save
-from seqnets.engine.trace import derive
 
 
 def make_program(step: Step, *, backward: bool = True) -> Program:
