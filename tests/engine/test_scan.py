@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from seqnets import unroll
 from seqnets.cells import GatedCell, GRUCell, LRUCell, LSTMCell, QRNNCell
-from seqnets.engine import runs, scan
+from seqnets.engine import linear_scan, runs, scan
 from seqnets.engine.dispatch import BACKENDS
 from seqnets.engine.linear import linear_parts
 from seqnets.engine.plans import program_of
@@ -33,7 +33,7 @@ def _known_to_unroll(monkeypatch):
 
 @pytest.fixture(params=["in chunks", "step by step"])
 def _way(request, monkeypatch):
-    monkeypatch.setattr(scan, "_ENOUGH", 2**30 if request.param == "in chunks" else 0)
+    monkeypatch.setattr(linear_scan, "_ENOUGH", 2**30 if request.param == "in chunks" else 0)
 
 
 @pytest.mark.usefixtures("_way")
@@ -61,7 +61,7 @@ def test_a_scan_is_the_loop(steps, dtype, reverse):
     a, b = torch.randn(2, B, steps, H, dtype=dtype)
     first = torch.randn(B, H, dtype=dtype)
 
-    found = scan.linear_scan(a, b, first, reverse=reverse)
+    found = linear_scan.linear_scan(a, b, first, reverse=reverse)
 
     torch.testing.assert_close(found, loop(a, b, first, reverse))
 
@@ -74,7 +74,7 @@ def test_its_first_and_second_derivatives_are_right(dtype, reverse):
     first = torch.randn(2, 3, dtype=dtype, requires_grad=True)
 
     def function(a, b, first):
-        return scan.linear_scan(a, b, first, reverse=reverse)
+        return linear_scan.linear_scan(a, b, first, reverse=reverse)
 
     assert gradcheck(function, (a, b, first))
     assert gradgradcheck(function, (a, b, first))
@@ -87,7 +87,7 @@ def test_what_decays_to_nothing_and_what_is_forgotten_at_once_stay_exact():
     first = torch.full((1, 2), 1e30)
 
     torch.testing.assert_close(
-        scan.linear_scan(a, b, first), loop(a, b, first, False), rtol=1e-6, atol=0
+        linear_scan.linear_scan(a, b, first), loop(a, b, first, False), rtol=1e-6, atol=0
     )
 
 

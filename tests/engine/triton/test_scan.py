@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from seqnets.cells import LRUCell
-from seqnets.engine import scan
+from seqnets.engine import linear_scan
 from seqnets.engine.triton import access, tiles
 from seqnets.engine.triton import scan as kernels
 from seqnets.testing import check_backend
@@ -57,7 +57,7 @@ def asked(monkeypatch):
             return getattr(kernels, name)
 
     found = Counting()
-    monkeypatch.setattr(scan, "_kernels", lambda like: found)
+    monkeypatch.setattr(linear_scan, "_kernels", lambda like: found)
     return counts
 
 
@@ -169,7 +169,7 @@ def test_second_derivatives_are_right(dtype, reverse, asked):
         norm = sum((g.abs() ** 2).sum() for g in found)
         return torch.autograd.grad(norm, wanted)
 
-    found = second(scan.linear_scan(*given, reverse=reverse), given)
+    found = second(linear_scan.linear_scan(*given, reverse=reverse), given)
 
     expected = tuple(g.to(dtype) for g in second(loop(*exact, reverse), exact))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
