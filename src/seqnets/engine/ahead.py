@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.evaluate import numbers, values_of
-from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step
+from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step, overlap
 from seqnets.engine.linear import read_parts
-from seqnets.engine.settling import overlap
 
 
 @dataclass(frozen=True)

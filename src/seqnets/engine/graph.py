@@ -365,3 +365,25 @@ def reached_among(known: Mapping[Node, Any], roots: Sequence[Node]) -> list[Node
     """The known nodes at which a walk from the roots stops, in the order of ``known``."""
     reached = {arg for node in walk(list(roots), known) for arg in node.args} | set(roots)
     return [node for node in known if node in reached]
+
+
+Place = tuple[int, int]
+"""First column and width of a piece of a matrix."""
+
+
+def whole_of(leaf: Node) -> tuple[str, Any]:
+    """The matrix of which a leaf reads columns: its source and key."""
+    return leaf.what.source, leaf.what.key
+
+
+def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[Place]]:
+    """The pieces of each matrix that are leaves among some nodes, sorted."""
+    read: dict[tuple[str, Any], set[Place]] = {}
+    for leaf in (node for node in nodes if node.op == "leaf"):
+        read.setdefault(whole_of(leaf), set()).add((leaf.what.offset, leaf.width))
+    return {whole: sorted(places) for whole, places in read.items()}
+
+
+def overlap(places: Sequence[Place]) -> bool:
+    """Whether two of some sorted pieces overlap."""
+    return any(first + width > after for (first, width), (after, _) in pairwise(places))

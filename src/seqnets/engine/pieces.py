@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Graph, Node, walk
-from seqnets.engine.settling import Place, places_read
+from seqnets.engine.graph import Graph, Node, Place, places_read, walk
 from seqnets.typing import State
 
 _T = TypeVar("_T")

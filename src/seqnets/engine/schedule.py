@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 from seqnets.engine.derivative import derive
-from seqnets.engine.graph import Node, Step, Untraceable, walk
+from seqnets.engine.graph import Node, Step, Untraceable, overlap, places_read, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.saving import nodes_to_save, states_to_save
 
@@ -227,16 +226,9 @@ class _Planner:
 
 def _refuse_overlaps(roots: Sequence[Node]) -> None:
     """Raise if leaves overlap, so that a column's gradient would be split between two stores."""
-    pieces: dict[Any, list[tuple[int, int]]] = {}
-    for node in walk(roots):
-        if node.op == "leaf" and node.what.source in ("wx", "product"):
-            source, key, offset = node.what.source, node.what.key, node.what.offset
-            pieces.setdefault((source, key), []).append((offset, offset + node.width))
-    for places in pieces.values():
-        places.sort()
-        for (_, end), (begin, _) in pairwise(places):
-            if begin < end:
-                raise Untraceable("pieces of a product that overlap")
+    for (source, _), places in places_read(walk(roots)).items():
+        if source in ("wx", "product") and overlap(places):
+            raise Untraceable("pieces of a product that overlap")
 
 
 def _is_computed(node: Node) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 from seqnets.engine.graph import (
@@ -22,14 +22,16 @@ from seqnets.engine.graph import (
     Columns,
     Graph,
     Node,
+    Place,
     Product,
     Reduction,
     Weight,
+    overlap,
+    places_read,
     walk,
+    whole_of,
 )
 
-Place = tuple[int, int]
-"""First column and width of a piece."""
 _MOST_PIECES = 16
 """The most pieces of one product: kernels in Triton cut tiles into so many, and more would not fit
 into a processor's registers."""
@@ -108,7 +110,7 @@ class Settler:
         pieces is split into several, each as wide as is read of it.
         """
         offset, width = leaf.what.offset, leaf.width
-        places = self._read_alone.get(_whole(leaf)) or self._read[_whole(leaf)]
+        places = self._read_alone.get(whole_of(leaf)) or self._read[whole_of(leaf)]
         weight, grain = written.weight, _width(places)
         if grain != width or offset % width or weight.rows % width:
             weight, offset = weight.part(0, offset, width), 0
@@ -158,7 +160,7 @@ class Settler:
     def _read_beside(self, leaf: Node) -> list[Place]:
         """The places read of what a leaf is a piece of, as far as they have columns of it."""
         first, end = leaf.what.offset, leaf.what.offset + leaf.width
-        places = self._read[_whole(leaf)]
+        places = self._read[whole_of(leaf)]
         return [place for place in places if place[0] < end and first < sum(place)]
 
 
@@ -175,10 +177,6 @@ def _is_of_reductions(node: Node) -> bool:
     return not any(n.width and n.op in ("leaf", "spread") for n in inside)
 
 
-def _whole(leaf: Node) -> tuple[str, Any]:
-    return leaf.what.source, leaf.what.key
-
-
 class _Those:
     """The set of all nodes with some operations, at which ``walk`` stops."""
 
@@ -187,19 +185,6 @@ class _Those:
 
     def __contains__(self, node: object) -> bool:
         return isinstance(node, Node) and node.op in self._ops
-
-
-def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[Place]]:
-    """The pieces of each matrix that are leaves among some nodes, sorted."""
-    read: dict[tuple[str, Any], set[Place]] = {}
-    for leaf in (node for node in nodes if node.op == "leaf"):
-        read.setdefault(_whole(leaf), set()).add((leaf.what.offset, leaf.width))
-    return {whole: sorted(places) for whole, places in read.items()}
-
-
-def overlap(places: Sequence[Place]) -> bool:
-    """Whether two of some sorted pieces overlap."""
-    return any(first + width > after for (first, width), (after, _) in pairwise(places))
 
 
 def _width(places: Sequence[Place]) -> int:
