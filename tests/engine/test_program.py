@@ -21,7 +21,7 @@ from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer
 from seqnets.engine.saving import FlowNetwork
 from seqnets.engine.schedule import make_program
-from seqnets.engine.trace import trace_step
+from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells

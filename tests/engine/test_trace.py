@@ -16,7 +16,7 @@ from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
-from seqnets.engine.trace import trace_step
+from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
 from tests.engine import user_cells

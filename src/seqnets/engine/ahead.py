@@ -2,8 +2,8 @@
 
 A cell may multiply ``[x, h]`` inside its step. The input's products and reductions leave the loop,
 which then reads their results in place of the projected input. They have a row for each step, and
-are nodes of the traced step; ``prepared.py`` hoists what depends on parameters alone, which is the
-same at all steps and may be any operation of torch.
+are nodes of the traced step; ``preparation.py`` hoists what depends on parameters alone, which is
+the same at all steps and may be any operation of torch.
 """
 
 from __future__ import annotations

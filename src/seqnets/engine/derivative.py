@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqnets.engine.evaluate import Values
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node
-from seqnets.engine.recorder import Recorder
+from seqnets.engine.tracing.recorder import Recorder
 
 
 def derive(

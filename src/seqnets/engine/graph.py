@@ -1,6 +1,6 @@
 """The intermediate representation of one step: hash-consed nodes, products and reductions.
 
-``trace.py`` builds it and ``schedule.py`` schedules it. Leaves are columns of inputs, of the state,
+``tracing`` builds it and ``schedule.py`` schedules it. Leaves are columns of inputs, of the state,
 of matrix products and of row reductions; all other nodes are pointwise. Nothing here depends on
 device, batch size or number of steps.
 """

@@ -25,7 +25,7 @@ from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Kept, Loops, make_order
 from seqnets.engine.pieces import cut, joined
 from seqnets.engine.plans import plan_of, program_from_text, program_of
-from seqnets.engine.prepared import Preparation
+from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.serialised import step_to_text

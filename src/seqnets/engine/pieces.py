@@ -2,11 +2,11 @@
 
 A loop's units read the same unit of a state part, and others only by products. So N numbers for
 each unit, kept as one part (B, N*H) of the cell's state, are N parts (B, H) of the step's.
+``tracing/settling.py`` decides which parts are cut.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -14,43 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Graph, Node, Place, places_read, walk
 from seqnets.typing import State
 
 _T = TypeVar("_T")
-_MOST = 64  # a loop's text grows with their number, and so does the time to compile it
-
-
-def pieces_written(
-    graph: Graph, written: Sequence[Node], others: Sequence[Node]
-) -> list[list[Node]]:
-    """What a step writes to each state part: one node, or one for each of its equal pieces.
-
-    A part is cut if what the step writes is joined from such pieces, and all that it reads of the
-    part are pieces too. The output, the first part, is not.
-
-    Args:
-        graph: The graph that owns the nodes.
-        written: What the step writes to each part.
-        others: What else it computes: the operands of its products.
-    """
-    found = [[node] for node in written]
-    for part, node in enumerate(written):
-        if part and node.op == "cat":
-            numbers = (number for place in _read(part, found, others) for number in place)
-            width = math.gcd(node.width, *numbers)
-            if node.width <= _MOST * width:
-                pieces = [graph.part(node, at, width) for at in range(0, node.width, width)]
-                tried = [*found[:part], pieces, *found[part + 1 :]]
-                alike = {size for _, size in _read(part, tried, others)} == {width}
-                if alike and not any(piece.op == "cat" for piece in pieces):
-                    found = tried
-    return found
-
-
-def _read(part: int, written: Sequence[Sequence[Node]], others: Sequence[Node]) -> list[Place]:
-    """The pieces of a state part that are read."""
-    return places_read(walk([*chain(*written), *others])).get(("state", part), [])
 
 
 def pieces_of(sizes: Sequence[int], step_sizes: Sequence[int]) -> tuple[int, ...]:

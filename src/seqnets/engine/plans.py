@@ -14,15 +14,15 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
-from seqnets.engine.compare import watch_projection
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.pieces import pieces_of
-from seqnets.engine.prepared import Preparation
+from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
-from seqnets.engine.trace import trace_projection, trace_step
+from seqnets.engine.tracing.compare import watch_projection
+from seqnets.engine.tracing.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
 _programs: dict[str, Program] = {}

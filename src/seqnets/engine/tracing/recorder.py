@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.engine.composed import COMPOSED, INSTEAD
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Product, Untraceable, Weight
-from seqnets.engine.meanings import UNWRITTEN, Meanings, Operation, described
-from seqnets.engine.pointwise import (
+from seqnets.engine.tracing.composed import COMPOSED, INSTEAD
+from seqnets.engine.tracing.meanings import UNWRITTEN, Meanings, Operation, described
+from seqnets.engine.tracing.pointwise import (
     ARITHMETIC,
     FILLS,
     LOGICAL,
@@ -26,8 +26,8 @@ from seqnets.engine.pointwise import (
     pointwise,
     whole_quotient,
 )
-from seqnets.engine.reductions import NORMALISED, REDUCED, normalised, reduced
-from seqnets.engine.views import (
+from seqnets.engine.tracing.reductions import NORMALISED, REDUCED, normalised, reduced
+from seqnets.engine.tracing.views import (
     JOINED,
     RESHAPED,
     SLICED,

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seqnets.engine.composed import INSTEAD
 from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Untraceable
-from seqnets.engine.meanings import Operation
+from seqnets.engine.tracing.composed import INSTEAD
+from seqnets.engine.tracing.meanings import Operation
 
 if TYPE_CHECKING:
-    from seqnets.engine.recorder import Recorder
+    from seqnets.engine.tracing.recorder import Recorder
 
 _Function = Callable[..., Node]
 """From a recorder and an operation's arguments to the node of its result."""

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.compare import OwnDerivative, compare, errors_as_untraceable
 from seqnets.engine.equation import with_own_containers
 from seqnets.engine.graph import Columns, Graph, Node, Step, Untraceable
-from seqnets.engine.pieces import pieces_written, repeated
-from seqnets.engine.placing import Placing
-from seqnets.engine.prepared import Preparation
-from seqnets.engine.settling import Settler
-from seqnets.engine.surrogate import Surrogates
+from seqnets.engine.pieces import repeated
+from seqnets.engine.preparation import Preparation
+from seqnets.engine.tracing.compare import OwnDerivative, compare, errors_as_untraceable
+from seqnets.engine.tracing.placing import Placing
+from seqnets.engine.tracing.settling import Settler, pieces_written
+from seqnets.engine.tracing.surrogate import Surrogates
 from seqnets.typing import State
 
 _ROWS = 173  # not close to a round number, as 101 is: a step creates other sizes too

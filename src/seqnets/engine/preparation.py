@@ -1,7 +1,7 @@
 """Hoisting of what depends on the parameters alone: run by torch once a call, before the loop.
 
 A masked, antisymmetric or factorised weight is the same at all steps. Any operation of torch may
-make it, so it is no node of the graph: ``preparing.py`` records its operations in a
+make it, so it is no node of the graph: ``tracing/preparing.py`` records its operations in a
 ``Preparation``, and the step reads the result as one more parameter, whose gradient goes back to
 the cell's parameters through autograd. ``ahead.py`` hoists what depends on the input alone.
 """

@@ -1,6 +1,6 @@
 """Recording of what a step computes from its parameters alone, apart from the step.
 
-``prepared.py`` says what becomes of it.
+``preparation.py`` says what becomes of it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight, number_of
-from seqnets.engine.meanings import memory_of
-from seqnets.engine.pointwise import FILLS
-from seqnets.engine.prepared import Call, OwnGradient, Place, Preparation, listed
-from seqnets.engine.recorder import POINTWISE, Recorder
-from seqnets.engine.views import VIEWS
+from seqnets.engine.preparation import Call, OwnGradient, Place, Preparation, listed
+from seqnets.engine.tracing.meanings import memory_of
+from seqnets.engine.tracing.pointwise import FILLS
+from seqnets.engine.tracing.recorder import POINTWISE, Recorder
+from seqnets.engine.tracing.views import VIEWS
 
 
 class Preparing(Recorder):

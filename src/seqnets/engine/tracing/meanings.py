@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets.engine.graph import Columns, Graph, Node, Untraceable, Weight
-from seqnets.engine.units import Units
+from seqnets.engine.tracing.units import Units
 
 UNWRITTEN = "memory that nothing was written to"
 """The meaning of what ``torch.empty`` returns."""

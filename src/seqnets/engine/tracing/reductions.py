@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seqnets.engine.graph import Node, Untraceable
-from seqnets.engine.meanings import Operation
+from seqnets.engine.tracing.meanings import Operation
 
 if TYPE_CHECKING:
-    from seqnets.engine.recorder import Recorder
+    from seqnets.engine.tracing.recorder import Recorder
 
 REDUCED = {"sum", "mean", "amax"}
 NORMALISED = {"_softmax", "_log_softmax"}

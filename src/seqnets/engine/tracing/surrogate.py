@@ -16,7 +16,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_iter
 
 from seqnets.engine.graph import Columns, Node, Untraceable, walk
-from seqnets.engine.placing import Placing
+from seqnets.engine.tracing.placing import Placing
 
 
 class Surrogates(Placing):

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
-from seqnets.engine.prepared import listed
-from seqnets.engine.preparing import Preparing
-from seqnets.engine.recorder import POINTWISE
-from seqnets.engine.reductions import NORMALISED
-from seqnets.engine.views import VIEWS
+from seqnets.engine.preparation import listed
+from seqnets.engine.tracing.preparing import Preparing
+from seqnets.engine.tracing.recorder import POINTWISE
+from seqnets.engine.tracing.reductions import NORMALISED
+from seqnets.engine.tracing.views import VIEWS
 
 _KNOWN = (VIEWS - {"_to_copy", "lift_fresh"}) | {"mm", "bmm", "sum", "mean"}
 _LINEAR = _KNOWN | {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Untraceable
-from seqnets.engine.moving import Moving
+from seqnets.engine.tracing.moving import Moving
 
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
 """Operations that compute indices or read them."""

@@ -19,9 +19,9 @@ from seqnets.cells import Cell
 from seqnets.engine.equation import loose_attributes, with_own_containers
 from seqnets.engine.evaluate import numbers, replay
 from seqnets.engine.graph import Step, Untraceable
-from seqnets.engine.meanings import Watcher
 from seqnets.engine.pieces import cut, joined, pieces_of
-from seqnets.engine.prepared import Preparation
+from seqnets.engine.preparation import Preparation
+from seqnets.engine.tracing.meanings import Watcher
 from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced

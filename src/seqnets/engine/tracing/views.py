@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Node, Untraceable, Weight
-from seqnets.engine.meanings import UNWRITTEN, Operation, described
-from seqnets.engine.units import sizes_of
+from seqnets.engine.tracing.meanings import UNWRITTEN, Operation, described
+from seqnets.engine.tracing.units import sizes_of
 
 if TYPE_CHECKING:
-    from seqnets.engine.recorder import Recorder
+    from seqnets.engine.tracing.recorder import Recorder
 
 RESHAPED = {
     "alias", "clone", "lift_fresh", "contiguous", "view", "_unsafe_view", "expand",

@@ -1,0 +1,11 @@
+"""Tracing: how a cell's ``step`` becomes the graph of a ``Step``.
+
+``trace.py`` runs the step on stand-ins under a recorder. Each class of recorders extends another:
+``Meanings`` (what is known of tensors), ``Recorder`` (arithmetic, products and reductions),
+``Preparing`` (what parameters alone determine), ``Moving`` (units), ``Placing`` (indices) and
+``Surrogates`` (custom gradients).
+
+What an operation of torch means is told by ``views.py``, ``pointwise.py``, ``reductions.py``, and
+``composed.py`` for those made of others. ``settling.py`` lowers what was recorded, and
+``compare.py`` checks it against the step itself.
+"""
