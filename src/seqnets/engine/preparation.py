@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 
 @dataclass(frozen=True)
-class Place:
+class Operand:
     """A reference to a tensor in a call: a parameter's name, or an index among all results."""
 
     key: str | int
@@ -37,11 +37,11 @@ class Call:
     @property
     def reads(self) -> set[str | int]:
         """The keys of its operands."""
-        return {part.key for part in tree_iter((self.args, self.kwargs)) if type(part) is Place}
+        return {part.key for part in tree_iter((self.args, self.kwargs)) if type(part) is Operand}
 
 
 _Found = dict[Any, Tensor]
-"""Tensors by the keys of ``Place``."""
+"""Tensors by the keys of ``Operand``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class _WithGradient(torch.autograd.Function):
 def _run(calls: Iterable[Call], found: _Found, device: torch.device) -> _Found:
     """Run calls, adding their results to ``found``, from which they read."""
     for call in calls:
-        args, kwargs = tree_map_only(Place, lambda p: found[p.key], (call.args, call.kwargs))
+        given = call.args, call.kwargs
+        args, kwargs = tree_map_only(Operand, lambda operand: found[operand.key], given)
         if kwargs.get("device") is not None:  # the stand-ins' device
             kwargs["device"] = device
         found.update(zip(call.results, listed(call.func(*args, **kwargs)), strict=True))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight, number_of
-from seqnets.engine.preparation import Call, OwnGradient, Place, Preparation, listed
+from seqnets.engine.preparation import Call, Operand, OwnGradient, Preparation, listed
 from seqnets.engine.tracing.meanings import memory_of
 from seqnets.engine.tracing.pointwise import FILLS
 from seqnets.engine.tracing.recorder import POINTWISE, Recorder
@@ -108,7 +108,7 @@ class Preparing(Recorder):
 
     def _write(self, func: Any, args: Any, kwargs: Any, results: Sequence[Tensor]) -> None:
         """Add a call to the preparation."""
-        args, kwargs = tree_map_only(Tensor, lambda t: Place(self._keys[id(t)]), (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, lambda t: Operand(self._keys[id(t)]), (args, kwargs))
         places = tuple(itertools.islice(self._numbers, len(results)))
         self._calls.append(Call(func, args, kwargs, places))
         self._keys.update(zip(map(id, results), places, strict=True))
@@ -217,8 +217,8 @@ class Preparing(Recorder):
         inside = {place}.union(*(call.results for call in calls))
         reads = {key: None for call in calls for key in call.reads - inside}
         own = OwnGradient(calls, place, tuple(reads), keys)
-        tensors = (Place(self._key_of(tensor)) for tensor in (made, *given))
-        self._write(own, (*tensors, *map(Place, reads)), {}, [made])
+        tensors = (Operand(self._key_of(tensor)) for tensor in (made, *given))
+        self._write(own, (*tensors, *map(Operand, reads)), {}, [made])
         self.name(made, None)
 
     def _key_of(self, tensor: Tensor) -> str | int:
@@ -244,7 +244,7 @@ def _check_linear(calls: Sequence[Call], grad: int, results: Sequence[Any]) -> N
     for call in calls:
         name = getattr(call.func, "__name__", "another function").split(".")[0]
         parts = [*tree_iter(call.args)]
-        keys = [part.key if type(part) is Place else None for part in parts]
+        keys = [part.key if type(part) is Operand else None for part in parts]
         moved = {place for place, key in enumerate(keys) if key in linear}
         fixed = {place for place, part in enumerate(parts) if part == 0 or keys[place] in zeros}
         together = {*_LINEAR.get(name, ())}
