@@ -87,36 +87,48 @@ class Recorder(Meanings):
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        in_place = name.endswith("_") and not name.endswith("__")
         if torch.Tag.nondeterministic_seeded in func.tags and name not in COMPOSED:
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
         if name in _EMPTY:
             result = func(*args, **kwargs)
             self.name(result, UNWRITTEN)
             return result
-        if in_place and not self._in_place:
+        if _is_in_place(name) and not self._in_place:
             if (apart := _out_of_place(func)) is not None:
                 return self._replaced(func, apart, args, kwargs)
             self.change(name, args[0])
-        if name in COMPOSED:  # of simpler operations, recorded one by one
+        composed = self._composed(func, name, args, kwargs)
+        if composed is not NotImplemented:
+            return composed
+        return self._recorded(func, name, args, kwargs)
+
+    def _composed(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The result of an operation by simpler ones, recorded one by one.
+
+        NotImplemented for an operation that has a meaning of its own, or no decomposition.
+        """
+        if name in COMPOSED:
             with self:
                 return COMPOSED[name](*args, **kwargs)
-        if name.removesuffix("_") not in _KNOWN:
-            try:
-                with self:
-                    composed = _decomposed(func, args, kwargs)
-            except Untraceable as part:  # report the operation that the step calls
-                inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
-                raise Untraceable(f"aten.{name}{inside}{instead(name)}") from part
-            if composed is not NotImplemented:
-                return composed
+        if name.removesuffix("_") in _KNOWN:
+            return NotImplemented
+        try:
+            with self:
+                return _decomposed(func, args, kwargs)
+        except Untraceable as part:  # report the operation that the step calls
+            inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
+            raise Untraceable(f"aten.{name}{inside}{instead(name)}") from part
+
+    def _recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run an operation on stand-ins, and set the meaning of its result, or results."""
         if name in _PRODUCTS:  # values are never read
             result = args[-2].new_empty(*args[-2].shape[:-1], args[-1].shape[-1])
         else:
             result = func(*args, **kwargs)
-        self._check_dtypes(name.removesuffix("_"), args, result)
-        meanings = self._meanings(name.removesuffix("_"), args, dict(kwargs), result)
-        if in_place:
+        plain = name.removesuffix("_")
+        self._check_dtypes(plain, args, result)
+        meanings = self._meanings(plain, args, dict(kwargs), result)
+        if _is_in_place(name):
             self.name(args[0], meanings)
         elif isinstance(result, (list, tuple)):
             for tensor, meaning in zip(result, meanings, strict=True):
@@ -239,6 +251,11 @@ _FAMILIES: dict[str, Callable[[Recorder, Operation], Any]] = {
     **dict.fromkeys(NORMALISED, normalised),
 }
 """What tells the meaning of an operation's result; all others are methods of the recorder."""
+
+
+def _is_in_place(name: str) -> bool:
+    """Whether an operation of this name changes its first argument; "__and__" is none."""
+    return name.endswith("_") and not name.endswith("__")
 
 
 def _decomposed(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
