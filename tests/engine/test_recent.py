@@ -9,12 +9,13 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 import seqnets
 from seqnets import Recurrent, unroll
-from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell
-from seqnets.engine import dispatch, native, runs
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, weight_drop
+from seqnets.engine import dispatch, native, plans, runs
 from seqnets.errors import BackendError, DeviceError, DtypeError, ShapeError
 
 B, T, I, H = 2, 5, 3, 4
@@ -238,6 +239,53 @@ def test_nothing_is_kept_of_a_cell_that_is_gone_or_is_written_down():
     del cell
     gc.collect()
     assert gone() is None
+
+
+class Referring(GRUCell):
+    """One with a function of its own, which refers to it."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.function = lambda a: torch.tanh(a / self.hidden_size)
+
+    def candidate(self, a):
+        return self.function(a)
+
+
+class Multiplying(GRUCell):
+    """One that cannot be traced."""
+
+    def candidate(self, a):
+        return a.cumprod(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        (Referring, "eager"),
+        (Multiplying, "auto"),
+        (lambda *sizes: weight_drop(GRUCell(*sizes)), "native"),
+    ],
+    ids=["a function of its own", "untraceable", "weights dropped"],
+)
+def test_a_cell_is_gone_when_its_user_drops_it(kind, backend):
+    cell, x = make(kind)
+    Recurrent(cell, backend=backend)(x)
+
+    gone = weakref.ref(cell)
+    del cell
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_weight_that_is_computed_from_now_on_is_no_new_equation_of_other_cells(monkeypatch):
+    cell, x = make(OriginalGRUCell)
+    unroll(cell, x, backend="eager")
+    monkeypatch.setattr(plans, "trace_step", None)
+    other = weight_drop(GRUCell(I, H))
+    unroll(cell, x, backend="eager")
+    parametrize.remove_parametrizations(other, "weight_hh")
+    unroll(cell, x, backend="eager")
 
 
 def make_face():

@@ -12,6 +12,8 @@ from functools import lru_cache, wraps
 from types import MethodType
 from typing import Any, TypeVar
 
+from torch.nn.utils import parametrize
+
 from seqnets.cells.checks import check_built, check_call
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
@@ -49,12 +51,14 @@ class CellType(ABCMeta):
         if name == "reset_parameters" and callable(value):
             value = then_initialized(value)
         super().__setattr__(name, value)
-        if not _is_internal(name):
+        if not _is_internal(name) and not _computes_a_tensor(value):
             CellType.changes += 1
 
     def __delattr__(cls, name: str) -> None:
+        value = cls.__dict__.get(name)
         super().__delattr__(name)
-        CellType.changes += 1
+        if not _computes_a_tensor(value):
+            CellType.changes += 1
 
     def declare(cls, name: str, value: Any) -> None:
         """Set an attribute of a class under construction; not counted as a change."""
@@ -101,3 +105,9 @@ def users_classes(kind: type[Any]) -> list[type[Any]]:
 def _is_internal(name: str) -> bool:
     """Whether Python sets the attribute of this name on classes by itself."""
     return name.startswith(("__", "_abc_"))
+
+
+def _computes_a_tensor(value: Any) -> bool:
+    """Whether it is the property of a parametrised tensor, in a class made for one cell alone."""
+    getter = value.fget if isinstance(value, property) else None
+    return getattr(getter, "__module__", None) == parametrize.__name__

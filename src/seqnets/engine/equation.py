@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
 from seqnets.cells.metaclass import CellType, class_changes, is_counted, users_classes
@@ -23,6 +25,8 @@ from seqnets.engine.graph import Untraceable
 
 def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     """A key of a cell's equation: class, code, mode and attributes, of modules inside too.
+
+    It keeps no class or function alive, since these may refer to a cell.
 
     Raises:
         TypeError: An attribute cannot be compared.
@@ -36,7 +40,10 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
                 raise Untraceable(f"{name} has hooks, which are called at every step")
             inside.append((name, *equation_of(module)))
     kind, attributes = type(cell), _frozen(attributes_of(cell), owners)
-    return kind, _code(kind), cell.training, attributes, *inside
+    written = kind  # or what torch derived a class from, for this module alone, which it refers to
+    if "parametrizations" in cell._modules:
+        written = parametrize.type_before_parametrizations(cell)
+    return weakref.ref(kind), _code(written), cell.training, attributes, *inside
 
 
 def _code(kind: Any) -> tuple[Any, ...]:
@@ -95,6 +102,8 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
         if _PLAIN.issuperset(kinds):  # as with most cells
             numbers = tuple(value.values())
             return tuple(value), kinds, numbers, _signs(numbers) if 0 in numbers else ()
+    if isinstance(value, FunctionType):
+        return FunctionType, weakref.ref(value)
     if isinstance(value, _COMPARED):
         return type(value), value, _signs([value]) if value == 0 else ()
     if isinstance(value, partial):
@@ -102,8 +111,8 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
         return type(value), tuple(_frozen(part, owners) for part in inside)
     if isinstance(value, MethodType):
         if any(value.__self__ is owner for owner in owners):
-            return MethodType, value.__func__
-        return MethodType, value.__func__, _frozen(value.__self__, owners)
+            return MethodType, weakref.ref(value.__func__)
+        return MethodType, weakref.ref(value.__func__), _frozen(value.__self__, owners)
     if isinstance(value, Mapping):
         parts = tuple((name, _frozen(part, owners)) for name, part in value.items())
         return type(value), parts
@@ -120,7 +129,7 @@ def _signs(values: Sequence[Any]) -> tuple[float, ...]:
 
 
 _PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
-_COMPARED = (*_PLAIN, type, FunctionType, BuiltinFunctionType)
+_COMPARED = (*_PLAIN, type, BuiltinFunctionType)
 """Types whose values are compared directly."""
 
 

@@ -26,7 +26,9 @@ def family(cell: Cell) -> type[GatedCell] | None:
         return None if cell.asked(has_own_equation) else _family(kind)
     if has_own_equation(cell):
         return None
-    return _known_family(kind, class_changes()) if is_counted(kind) else _family(kind)
+    if cell._is_parametrised or not is_counted(kind):  # the class of the former refers to the cell
+        return _family(kind)
+    return _known_family(kind, class_changes())
 
 
 def has_own_equation(cell: Cell) -> bool:

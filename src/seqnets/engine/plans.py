@@ -140,7 +140,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
         try:
             found = _in_own_thread(partial(make, cell))
         except Untraceable as reason:
-            found = reason
+            found = Untraceable(str(reason))  # the one raised refers to the cell by its traceback
         _by_equation[key] = now, found
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
