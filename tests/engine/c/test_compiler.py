@@ -2,9 +2,12 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,35 @@ def test_what_is_on_disk_is_loaded_without_starting_anything(monkeypatch):
 
 def test_a_process_loads_a_text_once():
     assert compiler.load(SOURCE) is compiler.load(SOURCE)
+
+
+def test_threads_that_need_the_same_text_compile_it_once(tmp_path, monkeypatch):
+    script, log = _logged_compiler(tmp_path)
+    monkeypatch.setenv("CC", str(script))
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(compiler.load, [SOURCE] * 4))
+
+    assert len(log.read_text().splitlines()) == 1
+    assert all(library is loaded[0] for library in loaded)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_while_another_thread_compiles_can_compile(monkeypatch):
+    compiling, done = threading.Event(), threading.Event()
+    monkeypatch.setattr(compiler, "_load", lambda *_: compiling.set() or done.wait(20))
+    thread = threading.Thread(target=compiler.load, args=(SOURCE,))
+    thread.start()
+    assert compiling.wait(5)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)  # it would wait for ever
+        done.set()
+        compiler.load(SOURCE)
+        os._exit(0)
+    done.set()
+    thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_cc_may_carry_arguments(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,9 @@ _DIGEST = hashlib.sha256().digest_size
 _STALE = 24 * 3600.0  # seconds after which a build folder is abandoned
 _loaded: dict[str, ctypes.CDLL] = {}
 _refused: dict[str, str] = {}  # by key: reasons; a failed compilation is not retried
+_locks: dict[str, threading.RLock] = {}  # by key: threads that need the same library make it once
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_locks.clear)  # no thread of a forked process holds them
 
 
 class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mistake
@@ -65,15 +69,16 @@ def load(source: str) -> ctypes.CDLL:
             raise
         return kept
     key = _key(source, command)
-    if key in _refused:
-        raise NoCompiler(_refused[key])
-    if key not in _loaded:
-        try:
-            _loaded[key] = _load(key, source, command)
-        except NoCompiler as reason:
-            _refused[key] = str(reason)
-            raise
-    return _loaded[key]
+    with _locks.setdefault(key, threading.RLock()):
+        if key in _refused:
+            raise NoCompiler(_refused[key])
+        if key not in _loaded:
+            try:
+                _loaded[key] = _load(key, source, command)
+            except NoCompiler as reason:
+                _refused[key] = str(reason)
+                raise
+        return _loaded[key]
 
 
 def _kept(source: str) -> ctypes.CDLL | None:
