@@ -169,6 +169,12 @@ def test_documents_in_one_row_are_independent_in_both_directions(lengths, x):
     torch.testing.assert_close(y, torch.cat(parts, 1))
 
 
+def test_both_directions_take_resets_of_no_steps():
+    y, _ = Bidirectional(GRUCell(I, H))(torch.zeros(B, 0, I), resets=torch.zeros(B, 0).bool())
+
+    assert y.shape == (B, 0, 2 * H)
+
+
 def test_a_reset_on_padding_changes_nothing(x):
     layer = Bidirectional(double(GRUCell, I, H))
     given = tuple((torch.randn(B, H, dtype=torch.float64),) for _ in range(2))

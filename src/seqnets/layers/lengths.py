@@ -61,7 +61,7 @@ def resets_for_reverse(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
         return None
     if lengths is not None:
         resets = resets & valid_steps(resets, lengths)
-    return F.pad(resets[:, 1:], (0, 1))
+    return F.pad(resets, (0, 1))[:, 1:]  # padded first, since there may be no steps
 
 
 def strided_lengths(lengths: Tensor | None, stride: int) -> Tensor | None:
