@@ -114,6 +114,15 @@ def test_what_is_not_kept_is_computed_again(kind, time_major):
     torch.testing.assert_close(found, everything(cell, x, state, LENGTHS, resets, reference.run))
 
 
+def test_chunks_of_lean_memory_do_not_each_make_a_gradient_as_large_as_the_input():
+    cell, x = GRUCell(I, H), torch.randn(2, 3 * 64, I, requires_grad=True)
+    total = unroll(cell, x, backend="eager", memory="lean")[0].sum()
+    with torch.profiler.profile() as profile:
+        total.backward()
+
+    assert not [event for event in profile.events() if event.name == "aten::slice_backward"]
+
+
 @pytest.mark.parametrize("kind", ["GRUCell", "projected", "NormedCell"])
 def test_inputs_may_have_time_first_in_memory(kind):
     cell, x, state, resets = make(kind)

@@ -64,10 +64,10 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
     """Run chunk by chunk, so that the backward pass recomputes one chunk at a time."""
     state = request.given
     outputs: list[Tensor] = []
-    chunks = range(0, request.x.shape[1], _LEAN_STEPS)
-    for first in reversed(chunks) if request.reverse else chunks:
-        steps = slice(first, first + _LEAN_STEPS)
-        x, lengths, resets = request.x[:, steps], request.lengths, request.resets
+    chunks = list(enumerate(request.x.split(_LEAN_STEPS, 1)))  # slices would each have a gradient
+    for place, x in reversed(chunks) if request.reverse else chunks:  # as large as the input's
+        first = place * _LEAN_STEPS
+        steps, lengths, resets = slice(first, first + _LEAN_STEPS), request.lengths, request.resets
         chunk = replace(
             request,
             x=x,
