@@ -7,6 +7,9 @@ of a gate independent of how many gates its cell has.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,3 +61,35 @@ def torch_uniform_(module: nn.Module, hidden_size: int) -> None:
     bound = 1.0 / math.sqrt(hidden_size) if hidden_size > 0 else 0.0
     for parameter in module.parameters():
         nn.init.uniform_(parameter, -bound, bound)
+
+
+@contextmanager
+def whole(module: nn.Module) -> Iterator[None]:
+    """Hold parameters whole that ``fully_shard`` has split; split them again at the end.
+
+    What is written to a block of a split matrix is lost, since the block is a copy. Of what is
+    drawn, all processes take the numbers of the first.
+    """
+    split: list[tuple[dict[str, Any], str, Any]] = [
+        (inside._parameters, name, parameter)
+        for inside in module.modules()
+        for name, parameter in inside._parameters.items()
+        if hasattr(parameter, "device_mesh") and not parameter.is_meta
+    ]
+    for parameters, name, parameter in split:
+        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+        parameters[name] = nn.Parameter(empty)
+    try:
+        yield
+    finally:
+        for parameters, name, parameter in split:
+            drawn, parameters[name] = parameters[name], parameter
+            _split_into(parameter, drawn)
+
+
+@torch.no_grad()
+def _split_into(parameter: Any, drawn: Tensor) -> None:
+    """Give each process its part of a tensor that the first has drawn."""
+    from torch.distributed.tensor import distribute_tensor  # slow to import, and here already
+
+    parameter.copy_(distribute_tensor(drawn, parameter.device_mesh, parameter.placements))

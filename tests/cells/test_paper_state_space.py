@@ -156,6 +156,13 @@ def test_steps_of_state_space_models_start_uniform_in_their_logarithm():
     assert delta.mean().item() == pytest.approx((math.log(0.01) + math.log(0.5)) / 2, abs=0.35)
 
 
+def test_a_cell_that_was_made_under_the_meta_device_leaves_later_ones_whole():
+    with torch.device("meta"):
+        S5Cell(3, 4, state_size=9)
+
+    assert S5Cell(3, 4, state_size=9).omega.isfinite().all()
+
+
 @pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
 @pytest.mark.parametrize(
     "steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf), (None, 0.1), (0.1, True)]

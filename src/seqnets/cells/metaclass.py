@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from torch.nn.utils import parametrize
 
+from seqnets import initializers
 from seqnets.cells.checks import check_built, check_call
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
@@ -72,14 +73,15 @@ def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(reset)
     def reset_parameters(self: Any, *args: Any, **kwargs: Any) -> Any:
-        initializers = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
+        initial = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
         try:
-            result = reset(self, *args, **kwargs)
-            for initializer in initializers:
-                initializer(self)
+            with initializers.whole(self):
+                result = reset(self, *args, **kwargs)
+                for initializer in initial:
+                    initializer(self)
         finally:
-            if initializers:
-                self.__dict__["_initial"] = (*initializers, *self.__dict__.get("_initial", ()))
+            if initial:
+                self.__dict__["_initial"] = (*initial, *self.__dict__.get("_initial", ()))
         return result
 
     reset_parameters.__dict__["then_initializes"] = True

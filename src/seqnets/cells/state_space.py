@@ -289,6 +289,7 @@ def _frequencies(count: int) -> Tensor:
     That matrix, of 2N by 2N, is -1/2 on the diagonal, and skew-symmetric besides; its singular
     values without the diagonal are the imaginary parts, each twice.
     """
-    root = torch.sqrt(torch.arange(2 * count, dtype=torch.float64) + 0.5)
+    numbers = torch.arange(2 * count, dtype=torch.float64, device="cpu")  # never "meta", by context
+    root = torch.sqrt(numbers + 0.5)
     skew = torch.outer(root, root)
     return torch.linalg.svdvals(skew.triu(1) - skew.tril(-1)).flip(0)[::2]

@@ -80,10 +80,11 @@ class TorchBase(nn.Module):
         if self.starts_as_torch:
             initializers.torch_uniform_(self, self.hidden_size)
             return
-        for suffix, make in self._cell_factories.items():
-            made = make()
-            for name, drawn in (*made.named_parameters(), *made.named_buffers()):
-                getattr(self, name + suffix).data.copy_(drawn.detach())
+        with initializers.whole(self):
+            for suffix, make in self._cell_factories.items():
+                made = make()
+                for name, drawn in (*made.named_parameters(), *made.named_buffers()):
+                    getattr(self, name + suffix).data.copy_(drawn.detach())
 
     def _declare(
         self,
