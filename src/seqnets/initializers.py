@@ -70,10 +70,11 @@ def whole(module: nn.Module) -> Iterator[None]:
     What is written to a block of a split matrix is lost, since the block is a copy. Of what is
     drawn, all processes take the numbers of the first.
     """
-    split: list[tuple[dict[str, Any], str, Any]] = [
-        (inside._parameters, name, parameter)
-        for inside in module.modules()
-        for name, parameter in inside._parameters.items()
+    owners: list[dict[str, Any]] = [inside._parameters for inside in module.modules()]
+    split = [
+        (parameters, name, parameter)
+        for parameters in owners
+        for name, parameter in parameters.items()
         if hasattr(parameter, "device_mesh") and not parameter.is_meta
     ]
     for parameters, name, parameter in split:

@@ -196,6 +196,15 @@ def test_copies_and_pickles_of_a_clockwork_network_keep_mask_and_periods():
         assert torch.equal(twin.weight_hh == 0, cell.weight_hh == 0)
 
 
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_cell_that_was_made_without_memory_has_its_periods_once_it_is_loaded(name):
+    with torch.device("meta"):
+        made = WRAPPED[name](3, 4)
+    made.load_state_dict(WRAPPED[name](3, 4).state_dict(), assign=True)
+
+    assert not any(tensor.is_meta for tensor in (*made.parameters(), *made.buffers()))
+
+
 def test_reset_parameters_draws_another_masked_matrix():
     cell = ClockworkRNNCell(3, 8)
     before = cell.weight_hh

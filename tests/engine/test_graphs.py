@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
 
 import seqnets
@@ -9,7 +10,9 @@ from seqnets import Hierarchical, Recurrent, Reversed, models
 from seqnets.cells import (
     ConvLSTMCell,
     DeepTransition,
+    GatedCell,
     GRUCell,
+    JANETCell,
     LRUCell,
     LSTMCell,
     MinGRUCell,
@@ -35,6 +38,39 @@ def test_compile_makes_one_graph_of_a_cell(cell_cls):
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
 
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_equal_layers_share_what_is_compiled():
+    layers, x = [Recurrent(PeepholeLSTMCell(3, 5)) for _ in range(3)], torch.randn(2, 6, 3)
+    graphs = CompileCounter()
+
+    for layer in layers:
+        compiled = torch.compile(layer, fullgraph=True, backend=graphs)
+        torch.testing.assert_close(compiled(x), layer(x))
+
+    assert graphs.frame_count == 1
+
+
+class Scaled(GatedCell):
+    gates = ("n",)
+    scale = 1.0
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.n + self.scale * uh.n),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [(JANETCell, "beta", 2.0), (PeepholeLSTMCell, "squash", torch.relu), (Scaled, "scale", 2.0)],
+)
+def test_a_layer_whose_cell_got_an_attribute_of_its_own_is_compiled_anew(kind, name, value):
+    layer, other, x = Recurrent(kind(3, 5)), Recurrent(kind(3, 5)), torch.randn(2, 6, 3)
+    torch.compile(layer, fullgraph=True, backend="eager")(x)
+
+    for changed in (other, layer):
+        setattr(changed.cell, name, value)
+        compiled = torch.compile(changed, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), changed(x))
 
 
 def test_compile_makes_one_graph_of_a_step_of_several_updates():

@@ -156,6 +156,11 @@ def test_lengths_of_a_small_type_may_be_below_a_t_that_it_cannot_hold(dtype):
     torch.testing.assert_close(unroll(cell, x, lengths=lengths), expected)
 
 
+def test_parameters_without_memory_are_told_to_be_given_some():
+    with pytest.raises(DeviceError, match="Tensors on meta hold no values: load some"):
+        unroll(LSTMCell(3, 4, device="meta"), torch.zeros(2, 5, 3))
+
+
 def test_messages_name_a_cell_as_it_was_written():
     cell = weight_drop(LSTMCell(I, H))
 

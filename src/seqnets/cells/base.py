@@ -323,10 +323,11 @@ class Cell(Bindable, metaclass=CellType):
 
     def _check_kind(self, what: str, tensor: Tensor, like: Tensor, source: str) -> None:
         if tensor.device != like.device:
+            move = f"Move it there with .to({str(like.device)!r})."
             raise DeviceError(
                 f"{self._name}: {what} is on {tensor.device}, expected {like.device}.\n"
                 f"  {like.device} is the device {source}.\n"
-                f"  Move it there with .to({str(like.device)!r})."
+                f"  {_NO_VALUES if like.is_meta else move}"
             )
         if tensor.dtype != like.dtype and not autocasts(tensor):
             raise DtypeError(
@@ -334,6 +335,15 @@ class Cell(Bindable, metaclass=CellType):
                 f"  {like.dtype} is the dtype {source}.\n"
                 f"  Convert it with .to({like.dtype})."
             )
+
+
+_NO_VALUES = (
+    "Tensors on meta hold no values: load some with load_state_dict(…, assign=True), or draw them "
+    "after to_empty(device=…).\n"
+    "  A library that keeps the weights elsewhere must be given whole layers: accelerate takes "
+    "preload_module_classes=['Recurrent']."
+)
+"""What to do where the parameters are on meta."""
 
 
 def _how_to_batch(x: Tensor, legend: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class ClockworkRNNCell(ComputedCell):
         self.group_periods = _checked(self._name, periods)  # the base asks for the parametrization
         super().__init__(input_size, hidden_size, **options)
         periods_of_units = _spread(self.group_periods, self.hidden_size, self._like)
-        self.register_buffer("periods", periods_of_units, persistent=False)
+        self.register_buffer("periods", periods_of_units)
 
     def parametrization(self) -> nn.Module:
         """What lets no unit read from faster ones."""
@@ -121,7 +121,7 @@ class Clockwork(Wrapper):
         self.phases = tuple(f"phase_{place}" for place in places)
         for phase, size in zip(self.phases, self.widths, strict=True):
             periods_of_units = _spread(self.group_periods, size, cell._like)
-            self.register_buffer(f"periods_of_{phase}", periods_of_units, persistent=False)
+            self.register_buffer(f"periods_of_{phase}", periods_of_units)
         self.states += self.phases
         self.clocks += self.phases
 
@@ -170,7 +170,7 @@ class _Masked(nn.Module):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask)
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight * self.mask

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.cells.metaclass import users_classes
 from seqnets.engine import eager, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
@@ -80,9 +81,11 @@ def made_names(cell: Cell) -> str:
 def plain_attributes(cell: Cell) -> str:
     """Names of a cell's attributes that the compiler can guard, comma-separated.
 
-    The training flag, numbers and strings; those of nested cells with a path: "beta,cell.training".
+    The training flag, numbers and strings, also those that are the class's until the cell has its
+    own; those of nested cells with a path: "beta,cell.training".
     """
-    plain = (n for n, value in attributes_of(cell).items() if isinstance(value, _PLAIN))
+    everything = {name: getattr(cell, name) for name in _of_classes(cell)} | attributes_of(cell)
+    plain = (n for n, value in everything.items() if isinstance(value, _PLAIN))
     names = ["training", *plain]
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):
@@ -98,16 +101,53 @@ def value_of(cell: Cell, path: str) -> Any:
     return attrgetter(path)(cell)
 
 
+def replaceable(cell: Cell) -> str:
+    """Names of all other attributes that are the class's until the cell has its own.
+
+    Comma-separated; empty if only the cell's identity tells it from others: if it is of a user's
+    class, or has attributes that are neither plain nor cells.
+    """
+    attributes = attributes_of(cell).values()
+    if users_classes(type(cell)) or not all(isinstance(value, _PLAIN) for value in attributes):
+        return ""
+    names = [n for n in _of_classes(cell) if not isinstance(getattr(cell, n), _PLAIN)]
+    for child, module in cell._modules.items():
+        within = replaceable(module) if isinstance(module, Cell) else ""
+        if not within:
+            return ""
+        names += [f"{child}.{name}" for name in within.split(",")]
+    return ",".join(names)
+
+
+def _of_classes(cell: Cell) -> list[str]:
+    """Names of what a step may read from a cell's class, properties aside."""
+    kind = type(cell)
+    bases = [base for base in kind.__mro__ if issubclass(base, Cell)]
+    names = dict.fromkeys(name for base in bases for name in base.__dict__ if name[0] != "_")
+    return [name for name in names if not isinstance(getattr(kind, name), property)]
+
+
 def _stays(cell: Cell) -> bool:
-    """Whether the attributes are those of the trace; the compiler turns the reads into guards."""
-    id(cell)  # guards on the cell's identity
+    """Whether the attributes are those of the trace; the compiler turns the reads into guards.
+
+    A guard on the identity compiles each of many equal layers anew, up to torch's limit of eight.
+    """
+    others = cell.asked(replaceable)
+    if not others:
+        id(cell)  # guards on the cell's identity
+    for path in filter(None, others.split(",")):
+        _read(cell, path)
     for path in filter(None, cell.asked(plain_attributes).split(",")):
-        value: Any = cell
-        for name in path.split("."):
-            value = getattr(value, name)
-        if value != cell.asked(value_of, path):
+        if _read(cell, path) != cell.asked(value_of, path):
             return False
     return True
+
+
+def _read(cell: Cell, path: str) -> Any:
+    value: Any = cell
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def refusal(request: Request) -> str | None:

@@ -117,7 +117,7 @@ class EncoderDecoder(nn.Module):
         self.encoder = Encoder(cell, input_size=task.input_size, **options)
         self.decoder = Encoder(cell, vocab_size=task.steps, **options)
         self.output = nn.Linear(self.decoder.output_size, task.output_size)
-        self.register_buffer("places", torch.arange(task.steps), persistent=False)
+        self.register_buffer("places", torch.arange(task.steps))
         self.places: Tensor
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
