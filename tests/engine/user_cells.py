@@ -540,3 +540,6 @@ USER_CELLS = tuple(
     if isinstance(cell, type) and issubclass(cell, Cell) and cell.__module__ == __name__
     if cell not in (LinearCell, BareCell)
 )
+
+SHARING = (AttentiveCell, CrossedStatesCell, HeadsCell, NormedCell)
+"""Cells of which threads wait for each other's units."""

@@ -1,7 +1,6 @@
-"""The loops in C against the reference: every cell of the package, and users' cells."""
+"""The loops in C against the reference: sizes, options, threads, layouts and memory."""
 
 from functools import partial
-from itertools import product
 
 import pytest
 import torch
@@ -10,10 +9,8 @@ import seqnets
 from seqnets import Recurrent, unroll
 from seqnets.cells import (
     GRUCell,
-    IRNNCell,
     JANETCell,
     LayerNorm,
-    LightGRUCell,
     LSTMCell,
     OriginalGRUCell,
     PeepholeLSTMCell,
@@ -28,17 +25,13 @@ from seqnets.engine.request import make_request
 from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
-from tests.cells.final import ONE_OF_EACH_KIND, TRACED_CELLS, sized
 from tests.engine.user_cells import (
+    SHARING,
     USER_CELLS,
-    AttentiveCell,
     AveragingCell,
     BareCell,
-    CrossedStatesCell,
-    HeadsCell,
     LeakyCell,
     MGUCell,
-    NormedCell,
     ZoneoutCell,
 )
 from tests.slow import mostly_slow
@@ -53,23 +46,7 @@ OPTIONS = {
     "without bias": partial(LSTMCell, bias=False),
     "relu": partial(RNNCell, nonlinearity="relu"),
 }
-SHARING = (AttentiveCell, CrossedStatesCell, HeadsCell, NormedCell)  # what threads wait for
 SPLITS = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3)]
-
-
-GRID = [*product(TRACED_CELLS, (1, 17), (torch.float32, torch.float64))]
-QUICK = [
-    (cell_cls, hidden_size, dtype)
-    for cell_cls, hidden_size, dtype in GRID
-    if hidden_size == 17 and (dtype == torch.float32 or cell_cls in ONE_OF_EACH_KIND)
-]
-
-
-@pytest.mark.parametrize(("cell_cls", "hidden_size", "dtype"), mostly_slow(GRID, QUICK))
-def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, hidden_size, dtype):
-    cell = sized(cell_cls, 3, hidden_size)
-
-    assert check_backend(cell, "c", steps=(1, 17), dtypes=(dtype,)) == {}
 
 
 @pytest.mark.parametrize(
@@ -78,22 +55,6 @@ def test_every_cell_agrees_with_the_reference_and_nothing_is_refused(cell_cls, h
 )
 def test_widths_and_times_of_all_kinds_agree_with_the_reference(cell_cls, hidden_size, steps):
     assert check_backend(cell_cls(3, hidden_size), "c", steps=(1, steps)) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("hidden_size", [1, 3, 17, 64, 257])
-@pytest.mark.parametrize("cell_cls", TRACED_CELLS)
-def test_every_cell_agrees_with_the_reference_at_every_width_and_time(cell_cls, hidden_size):
-    # over many steps gradients through ReLUs of any weights grow to 1e16, and rounding with them
-    steps = {"steps": (1, 2, 19)} if cell_cls in (IRNNCell, LightGRUCell) else {}
-    assert check_backend(sized(cell_cls, 3, hidden_size), "c", **steps) == {}
-
-
-@pytest.mark.parametrize("hidden_size", mostly_slow([1, 17, 40], quick=[17]))
-@pytest.mark.parametrize("cell_cls", USER_CELLS)
-def test_a_users_cell_agrees_with_the_reference_with_no_other_edit(cell_cls, hidden_size):
-    cell = cell_cls(3, hidden_size)
-    assert check_backend(cell, "c", steps=(1, 17), dtypes=(torch.float64,)) == {}
 
 
 @pytest.mark.parametrize("options", OPTIONS)
