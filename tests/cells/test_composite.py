@@ -77,7 +77,6 @@ def test_layers_of_it_obey_the_laws_of_recurrence(name):
     check_layer(DeepRNN(make, I, H, 2, connection="residual"))
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", mostly_slow(COMPOSITES, QUICK))
 def test_it_runs_inside_the_loops_and_is_chosen_there(name):
     cell = COMPOSITES[name](LSTMCell(3, 17))
@@ -97,7 +96,6 @@ def test_it_runs_inside_the_loops_around_any_cell(name, cell_cls, sizes):
     assert check_backend(cell, "c", steps=(1, 2, 63)) == {}
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("wrap", [Mogrifier, partial(Dilated, dilation=2)])
 def test_it_runs_inside_the_loops_around_a_projection(wrap):
     cell = wrap(LSTMCell(3, 9, proj_size=4))

@@ -97,7 +97,6 @@ def test_an_option_leaves_the_laws_of_recurrence_as_they_are(option, cell_cls):
     check_cell(lambda input_size: OPTIONS[option](cell_cls(input_size, 4)).eval())
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("cell_cls", mostly_slow(REPRESENTATIVE, quick=(LSTMCell,)))
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_runs_inside_the_loops_in_training(option, cell_cls):

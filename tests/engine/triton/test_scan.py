@@ -1,6 +1,7 @@
 """The scan as kernels, in Triton's interpreter or on a GPU: what the plain loop computes."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -17,7 +18,12 @@ from tests.slow import mostly_slow
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-STEPS = (1, 2, *mostly_slow([63, 257, 1000], quick=[257]))
+GRID = [*product((1, 2, 63, 257, 1000), EXACT, (False, True))]
+QUICK = [
+    (steps, dtype, reverse)
+    for steps, dtype, reverse in GRID
+    if steps <= 2 or (steps == 257 and dtype.is_complex == reverse)
+]
 
 
 @pytest.fixture(params=["whole", "in pieces"])
@@ -69,9 +75,7 @@ def numbers(B, T, H, dtype):
 
 
 @pytest.mark.usefixtures("_way")
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("dtype", EXACT)
-@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(("steps", "dtype", "reverse"), mostly_slow(GRID, QUICK))
 def test_kernels_are_the_loop_and_its_gradients(steps, dtype, reverse):
     a, b, first, grad = numbers(1 if steps > 100 else 3, steps, 5, dtype)
     exact = [tensor.to(EXACT[dtype]).requires_grad_() for tensor in (a, b, first)]
