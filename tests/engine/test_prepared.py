@@ -240,7 +240,8 @@ def test_a_parameter_that_only_an_index_depends_on_may_be_in_a_compiled_layer(re
     y, _ = torch.compile(layer, backend="aot_eager", fullgraph=True)(torch.randn(B, T, I))
     y.sum().backward()
 
-    assert not layer.cell.shift.grad.any()
+    gradient = layer.cell.shift.grad
+    assert gradient is None or not gradient.any()  # torch 2.11 leaves it out
 
 
 @pytest.mark.parametrize("cell_cls", [PreparedCell, HeadsCell, OrderedCell])

@@ -21,6 +21,7 @@ _UNORDERED = (
     "the places of topk, which has no order among equals; instead: x >= topk(x, k)[0][..., -1:]"
 )
 _END = "the first and the last place"  # F.one_hot reads both
+_ENDS = {"aminmax", "min", "max"}  # the latter two in torch 2.11
 _PLACES = 8  # the most indices per row, each read by a reduction
 _FOUND = 4  # the most that topk finds, each by two reductions
 
@@ -32,9 +33,9 @@ class Placing(Moving):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
-        if name == "aminmax" and args[0].dtype == torch.int64:
-            result = func(*args, **kwargs)
-            for end in result:
+        if name in _ENDS and len(args) == 1 and not kwargs and args[0].dtype == torch.int64:
+            result = func(*args)
+            for end in (result,) if isinstance(result, Tensor) else result:
                 self.name(end, _END)
             return result
         if name == "_local_scalar_dense" and self._meaning.get(id(args[0])) == _END:
