@@ -555,7 +555,15 @@ MISTAKES = {
     ),
     "a model of steps for whole sequences": (
         ["model=language_model"],
-        (1, r"got 32 targets for a batch, expected \(32, \d+\), one for each"),
+        (1, r"targets have shape \(32,\) and predictions \(32, \d+, 2\), expected \(B,\) and"),
+    ),
+    "an objective of steps for whole sequences": (
+        ["objective=language_modelling"],
+        (1, r"targets have shape \(32,\) and predictions \(32, 2\), expected \(B, T\) and"),
+    ),
+    "an objective for other data": (
+        ["objective=transduction"],
+        (1, "objective: Transduction asks for 'target', which these data do not have"),
     ),
     "a published number alone": (
         ["published=3"],

@@ -100,9 +100,8 @@ class SequenceModule(LightningModule):
         self.graphs: BatchGraphs | None = None
         self._has_gradients = False
         self._accumulated: list[Tensor] = []
-        objective.prepare(known)
-        self.losses = Metrics({part: MeanLoss() for part in ("val", "test")})
-        scored = {part: objective.metrics(known) for part in ("val", "test")}
+        scored = _metrics_of_parts(objective, known)
+        self.losses = Metrics({part: MeanLoss() for part in scored})
         self.scores = Metrics(
             {part: _collection(metrics.values()) for part, metrics in scored.items()}
         )
@@ -401,6 +400,26 @@ class SequenceModule(LightningModule):
         loss.reset()
         scores.reset()
         return mean
+
+
+def _metrics_of_parts(objective: Objective, known: Known) -> dict[str, dict[str, Metric]]:
+    """Prepare an objective, and return its metrics for validation and test.
+
+    Raises:
+        ConfigError: It needs something of the data that they do not have.
+    """
+    try:
+        objective.prepare(known)
+        return {part: objective.metrics(known) for part in ("val", "test")}
+    except KeyError as error:
+        (missing,) = error.args
+        if missing in known or missing in known["sizes"]:
+            raise  # it is missing elsewhere
+        raise ConfigError(
+            f"objective: {type(objective).__name__} asks for {missing!r}, which these data do not "
+            f"have.\n  They have {', '.join([*known['sizes'], *known])}. Choose an objective for "
+            f"such data: `seqnets list objectives`."
+        ) from error
 
 
 def _collection(metrics: Iterable[Metric]) -> MetricCollection:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.errors import ConfigError, DataError, counted
+from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
 from seqnets.models.heads import invalid_targets, upcast
@@ -171,6 +171,7 @@ def score_steps(model: nn.Module, batch: Batch, state: Any) -> Outcome:
     output = getattr(model, "output", None)
     if not isinstance(output, Head):
         logits, state = model(batch.x, state, batch.lengths)
+        check_logits(logits, batch.y, of_steps=True)
         return cross_entropy(logits.flatten(0, 1), batch.y.flatten(), state)
     y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
     return score_features(output, y, batch, state)
@@ -199,15 +200,8 @@ def cross_entropy(
     With weights, (C,), each target's loss is multiplied by that of its class before the mean.
 
     Raises:
-        DataError: A target is not a class, or the number of targets is not that of the logits.
+        DataError: A target is not a class.
     """
-    if logits.shape[:-1] != targets.shape:
-        raise DataError(
-            f"Objective: got {counted(targets.numel(), 'target')} for a batch, expected "
-            f"{tuple(logits.shape[:-1])}, one for each prediction.\n"
-            "  A model that predicts every step does not fit targets of whole sequences, and vice "
-            "versa."
-        )
     check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
     total = F.cross_entropy(upcast(logits), targets, weights, ignore_index=IGNORE, reduction="sum")
@@ -217,6 +211,17 @@ def cross_entropy(
 def perplexity(loss: float) -> float:
     """Perplexity of a mean loss in nats."""
     return math.exp(min(loss, 700.0))  # beyond that a float overflows
+
+
+def check_logits(logits: Tensor, targets: Tensor, *, of_steps: bool) -> None:
+    """Raise DataError unless there are logits (B, T, C), or (B, C), with a target for each C."""
+    expected = "(B, T) and (B, T, C)" if of_steps else "(B,) and (B, C)"
+    if targets.dim() != 1 + of_steps or logits.shape[:-1] != targets.shape:
+        raise DataError(
+            f"Objective: targets have shape {tuple(targets.shape)} and predictions "
+            f"{tuple(logits.shape)}, expected {expected}.\n"
+            "  What predicts every step does not fit targets of whole sequences, and vice versa."
+        )
 
 
 def check_shape(objective: Objective, predicted: Tensor, targets: Tensor) -> None:

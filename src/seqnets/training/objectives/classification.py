@@ -19,6 +19,7 @@ from seqnets.training.objectives.base import (
     Objective,
     Outcome,
     Row,
+    check_logits,
     class_names,
     class_numbers,
     cross_entropy,
@@ -71,6 +72,7 @@ class Classification(Objective):
         logits, state = model(batch.x, state, batch.lengths)
         if self._weights is not None:
             self._weights = self._weights.to(logits.device)
+        check_logits(logits, batch.y, of_steps=False)
         return cross_entropy(logits, batch.y, state, self._weights)
 
     def metrics(self, known: Known) -> dict[str, Metric]:

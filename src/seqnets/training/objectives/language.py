@@ -23,6 +23,7 @@ from seqnets.training.objectives.base import (
     Objective,
     Outcome,
     Row,
+    check_logits,
     check_targets,
     entries,
     perplexity,
@@ -179,6 +180,7 @@ def _nats_of_each(model: nn.Module, batch: Batch, state: Any) -> Outcome:
         nats, likeliest = output.score(y, batch.y)
     else:
         logits, state = model(batch.x, state, batch.lengths)
+        check_logits(logits, batch.y, of_steps=True)
         check_targets(batch.y, logits.shape[-1])
         nats = F.cross_entropy(
             upcast(logits).flatten(0, 1), batch.y.flatten(), ignore_index=IGNORE, reduction="none"
