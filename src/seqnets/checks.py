@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, TypeGuard
 
-from torch import nn
 from torch.nn.utils import parametrize
 
 from seqnets.errors import ConfigError, DtypeError
@@ -18,12 +18,12 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, whole or not: true and false are none."""
-    return isinstance(value, float) or is_whole(value)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def name_of(module: nn.Module) -> str:
-    """The name of a module's class: torch gives a module with computed weights another class."""
-    return parametrize.type_before_parametrizations(module).__name__
+def name_of(given: Any) -> str:
+    """The name of a thing's class: torch gives a module with computed weights another class."""
+    return parametrize.type_before_parametrizations(given).__name__
 
 
 def check_count(who: str, least: int = 1, **options: int) -> None:
@@ -46,7 +46,8 @@ def check_number(
 ) -> None:
     """Raise ConfigError unless each option is a number within the bounds that are given."""
     bounds = {"above": above, "of at least": least, "of at most": most, "below": below}
-    expected = " and ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
+    told = " and ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
+    told = told if least is None or most is None else f"from {least} to {most}"
     for name, value in options.items():
         inside = is_number(value) and (
             (above is None or value > above)
@@ -55,7 +56,7 @@ def check_number(
             and (below is None or value < below)
         )
         if not inside:
-            raise ConfigError(f"{who}: {name} is {value!r}, expected a number {expected}.")
+            raise ConfigError(f"{who}: {name} is {value!r}, expected a number {told}.")
 
 
 def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:

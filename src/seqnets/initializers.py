@@ -77,20 +77,21 @@ def whole(module: nn.Module) -> Iterator[None]:
         for name, parameter in parameters.items()
         if hasattr(parameter, "device_mesh") and not parameter.is_meta
     ]
+    joined = {p: nn.Parameter(p.detach().full_tensor().clone()) for *_, p in split}
     for parameters, name, parameter in split:
-        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
-        parameters[name] = nn.Parameter(empty)
+        parameters[name] = joined[parameter]
     try:
         yield
+        for parameter, whole_one in joined.items():
+            _split_into(parameter, whole_one)
     finally:
         for parameters, name, parameter in split:
-            drawn, parameters[name] = parameters[name], parameter
-            _split_into(parameter, drawn)
+            parameters[name] = parameter
 
 
 @torch.no_grad()
-def _split_into(parameter: Any, drawn: Tensor) -> None:
-    """Give each process its part of a tensor that the first has drawn."""
+def _split_into(parameter: Any, tensor: Tensor) -> None:
+    """Give each process its part of the tensor that the first one has."""
     from torch.distributed.tensor import distribute_tensor  # slow to import, and here already
 
-    parameter.copy_(distribute_tensor(drawn, parameter.device_mesh, parameter.placements))
+    parameter.copy_(distribute_tensor(tensor, parameter.device_mesh, parameter.placements))

@@ -25,8 +25,8 @@ def value_of(value: object) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text):
         return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"  # Hydra reads backslashes before a quote and at the end twice, no others
 
 
 def shell(text: str) -> str:

@@ -234,3 +234,12 @@ def test_reset_parameters_draws_another_masked_matrix():
 def test_invalid_periods_are_refused(make, periods, message):
     with pytest.raises(ConfigError, match=f"Clockwork(RNNCell)?: {message}"):
         make(periods)
+
+
+def test_periods_that_are_not_the_cells_are_refused_on_loading():
+    message = r"the saved periods are \[1, 8\], expected \[1, 2\]"
+    for make in (ClockworkRNNCell, lambda *sizes, **own: Clockwork(GRUCell(*sizes), **own)):
+        saved = make(3, 4, periods=(1, 8)).state_dict()
+        with pytest.raises(ConfigError, match=message):
+            make(3, 4, periods=(1, 2)).load_state_dict(saved)
+        make(3, 4, periods=(1, 8)).load_state_dict(saved)

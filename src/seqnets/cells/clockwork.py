@@ -68,6 +68,10 @@ class ClockworkRNNCell(ComputedCell):
         periods_of_units = _spread(self.group_periods, self.hidden_size, self._like)
         self.register_buffer("periods", periods_of_units)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        _check_saved(self, state_dict.get(f"{prefix}periods"))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def parametrization(self) -> nn.Module:
         """What lets no unit read from faster ones."""
         return _Masked(_slower(_spread(self.group_periods, self.hidden_size, self._like)))
@@ -124,6 +128,11 @@ class Clockwork(Wrapper):
             self.register_buffer(f"periods_of_{phase}", periods_of_units)
         self.states += self.phases
         self.clocks += self.phases
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        for phase in self.phases:
+            _check_saved(self, state_dict.get(f"{prefix}periods_of_{phase}"))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -190,6 +199,18 @@ def _checked(owner: str, periods: Sequence[int]) -> tuple[int, ...]:
                 f"{owner}: a period is {period!r}, expected an integer in 1..256, in steps."
             )
     return periods
+
+
+def _check_saved(cell: ClockworkRNNCell | Clockwork, saved: Tensor | None) -> None:
+    """Raise ConfigError if periods that are to be loaded are not the cell's."""
+    if saved is None or saved.dim() != 1 or saved.is_meta:
+        return
+    expected = _spread(cell.group_periods, len(saved), saved)
+    if not torch.equal(saved, expected):
+        raise ConfigError(
+            f"{cell._name}: the saved periods are {saved.int().unique().tolist()}, expected "
+            f"{sorted(cell.group_periods)}.\n  Make the cell with the saved ones: periods=(…)."
+        )
 
 
 def _spread(periods: tuple[int, ...], size: int, like: Tensor) -> Tensor:

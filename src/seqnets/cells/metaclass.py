@@ -67,7 +67,10 @@ class CellType(ABCMeta):
 
 
 def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
-    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered."""
+    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered.
+
+    Both see parameters whole that ``fully_shard`` has split.
+    """
     if hasattr(reset, "then_initializes"):
         return reset
 

@@ -26,7 +26,7 @@ from seqnets.engine.graph import Untraceable
 def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     """A key of a cell's equation: class, code, mode and attributes, of modules inside too.
 
-    It keeps no class or function alive, since these may refer to a cell.
+    It refers weakly to functions and to the class, since these may refer to the cell.
 
     Raises:
         TypeError: An attribute cannot be compared.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.metaclass import users_classes
+from seqnets.cells.metaclass import CellType, class_changes, users_classes
 from seqnets.engine import eager, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
@@ -94,6 +94,8 @@ def plain_attributes(cell: Cell) -> str:
 
 
 _PLAIN = (bool, int, float, str)
+_OTHERS = ("torch", "builtins", "abc", "typing")
+"""Libraries whose classes have nothing that a step reads."""
 
 
 def value_of(cell: Cell, path: str) -> Any:
@@ -122,9 +124,19 @@ def replaceable(cell: Cell) -> str:
 def _of_classes(cell: Cell) -> list[str]:
     """Names of what a step may read from a cell's class, properties aside."""
     kind = type(cell)
-    bases = [base for base in kind.__mro__ if issubclass(base, Cell)]
-    names = dict.fromkeys(name for base in bases for name in base.__dict__ if name[0] != "_")
-    return [name for name in names if not isinstance(getattr(kind, name), property)]
+    bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] not in _OTHERS]
+    names = dict.fromkeys(name for base in bases for name in base.__dict__)
+    return [name for name in names if _is_read(name, getattr(kind, name))]
+
+
+def _is_read(name: str, value: Any) -> bool:
+    """Whether a step may read a class's attribute from the cell, rather than compute it."""
+    return not name.startswith(("__", "_abc_")) and not isinstance(value, property)
+
+
+def _changes(cell: Cell) -> int:
+    """How often a class of cells was changed, of which instances alone show nothing."""
+    return class_changes()
 
 
 def _stays(cell: Cell) -> bool:
@@ -132,6 +144,8 @@ def _stays(cell: Cell) -> bool:
 
     A guard on the identity compiles each of many equal layers anew, up to torch's limit of eight.
     """
+    if CellType.changes != cell.asked(_changes):
+        return False
     others = cell.asked(replaceable)
     if not others:
         id(cell)  # guards on the cell's identity

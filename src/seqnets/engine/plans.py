@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 _programs: dict[str, Program] = {}
 """By a step's text: one for equal steps, as most cells have in training and evaluation."""
 _by_equation: dict[Any, Any] = {}
-"""What was made of each equation, or why nothing could be, after the ``class_changes`` by then."""
+"""For each equation the ``class_changes`` so far, and what was made of it, or why nothing was."""
 _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 """The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()

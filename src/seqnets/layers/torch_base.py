@@ -78,7 +78,8 @@ class TorchBase(nn.Module):
         Modules generated for cells without a counterpart in torch.nn start as the cell does.
         """
         if self.starts_as_torch:
-            initializers.torch_uniform_(self, self.hidden_size)
+            with initializers.whole(self):
+                initializers.torch_uniform_(self, self.hidden_size)
             return
         with initializers.whole(self):
             for suffix, make in self._cell_factories.items():
@@ -144,6 +145,9 @@ class TorchBase(nn.Module):
     @property
     def _name(self) -> str:
         return name_of(self)
+
+    def _get_name(self) -> str:  # nn.Module shows it in its repr
+        return self._name
 
 
 def leaf_call(module: nn.Module, input: torch.fx.Proxy, *further: Any) -> Any:
