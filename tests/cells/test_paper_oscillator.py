@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,3 +159,7 @@ def test_the_output_of_long_expressive_memory_mixes_units_of_the_new_memory():
 def test_invalid_options_of_oscillators_are_refused(cell_cls, option, message):
     with pytest.raises(ConfigError, match=f"{cell_cls.__name__}: {message}"):
         cell_cls(3, 4, **option)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert LEMCell(3, 4, dt=np.float32(0.5)).dt == 0.5

@@ -14,6 +14,7 @@ from lightning.fabric.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 import seqnets as package
+from seqnets.cli.arguments import parsed
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
 from seqnets.cli.names import near
@@ -360,6 +361,13 @@ def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):
         ("seqnets inspect dataset=par", {"dataset=parity"}),
     ],
 )
+@pytest.mark.parametrize("text", [r"a\b", r"C:\data\x", "a\\", r"it's \'", "\\\\ü", "a b"])
+def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
+    (read,) = parsed([override("key", text)])
+
+    assert read.value() == text
+
+
 def test_completion_says_what_may_follow(line, words, seqnets, monkeypatch, tmp_path):
     folder = tmp_path / "conf" / "model" / "cell"
     folder.mkdir(parents=True)

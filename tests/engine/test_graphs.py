@@ -51,17 +51,25 @@ def test_equal_layers_share_what_is_compiled():
     assert graphs.frame_count == 1
 
 
-class Scaled(GatedCell):
+class Shared:
+    shared = 1.0
+
+
+class Scaled(Shared, GatedCell):
     gates = ("n",)
-    scale = 1.0
+    scale = _scale = 1.0
 
     def update(self, wx, uh, state):
-        return (torch.tanh(wx.n + self.scale * uh.n),)
+        return (torch.tanh(wx.n + self.scale * self._scale * self.shared * uh.n),)
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
-    [(JANETCell, "beta", 2.0), (PeepholeLSTMCell, "squash", torch.relu), (Scaled, "scale", 2.0)],
+    [
+        (JANETCell, "beta", 2.0),
+        (PeepholeLSTMCell, "squash", torch.relu),
+        *((Scaled, name, 2.0) for name in ("scale", "_scale", "shared")),
+    ],
 )
 def test_a_layer_whose_cell_got_an_attribute_of_its_own_is_compiled_anew(kind, name, value):
     layer, other, x = Recurrent(kind(3, 5)), Recurrent(kind(3, 5)), torch.randn(2, 6, 3)
@@ -71,6 +79,15 @@ def test_a_layer_whose_cell_got_an_attribute_of_its_own_is_compiled_anew(kind, n
         setattr(changed.cell, name, value)
         compiled = torch.compile(changed, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), changed(x))
+
+
+def test_a_layer_that_is_compiled_after_a_change_of_its_cells_class_shows_it(monkeypatch):
+    layer, other, x = Recurrent(LSTMCell(3, 5)), Recurrent(LSTMCell(3, 5)), torch.randn(2, 6, 3)
+    torch.compile(layer, fullgraph=True, backend="eager")(x)
+
+    monkeypatch.setattr(LSTMCell, "squash", lambda self, a: torch.relu(a))
+    compiled = torch.compile(other, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), other(x))
 
 
 def test_compile_makes_one_graph_of_a_step_of_several_updates():
