@@ -233,6 +233,13 @@ def test_what_cannot_work_ends_before_any_long_work(arguments, told, seqnets, tm
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("text", [r"a\b", r"C:\data\x", "a\\", r"it's \'", "\\\\ü", "a b"])
+def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
+    (read,) = parsed([override("key", text)])
+
+    assert read.value() == text
+
+
 @pytest.mark.parametrize(
     "name", ["Größe (1).csv", "it's 5 o'clock.csv", "a=b#c[1].csv", "日本.csv"]
 )
@@ -361,13 +368,6 @@ def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):
         ("seqnets inspect dataset=par", {"dataset=parity"}),
     ],
 )
-@pytest.mark.parametrize("text", [r"a\b", r"C:\data\x", "a\\", r"it's \'", "\\\\ü", "a b"])
-def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
-    (read,) = parsed([override("key", text)])
-
-    assert read.value() == text
-
-
 def test_completion_says_what_may_follow(line, words, seqnets, monkeypatch, tmp_path):
     folder = tmp_path / "conf" / "model" / "cell"
     folder.mkdir(parents=True)
