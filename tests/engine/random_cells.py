@@ -130,7 +130,7 @@ OF_A_BUFFER = (
     "torch.where(self.{b} > 0, {a}, 0.5 * {a})",
     "{a} * self.{b}",
     "{a} + 0.3 * self.{b}.to({a}.dtype)",
-    "{a}.masked_fill(self.{b}.bool(), 0.2)",
+    "{a}.masked_fill(self.{b}.bool() & ({a} < -0.2), 0.2)",  # not all: norms of equals are noise
 )
 """Functions of a value and of a buffer: one number a unit, or one for all."""
 
