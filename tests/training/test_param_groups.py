@@ -7,13 +7,14 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR
 
 from seqnets.cells import GRUCell
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.models import SequenceClassifier
 from seqnets.training import Classification, Cosine, SequenceModule
 from seqnets.training.callbacks import Monitor
+from seqnets.training.param_groups import rates_by_name
 from seqnets.training.retuning import retune_optimizer
 
 from .runs import fit, parity_data
@@ -77,6 +78,7 @@ def test_all_parameters_may_be_in_groups():
         ({"slow": {"params": "*bias*", "momentum": 0}}, "slow: has momentum, expected .*AdamW: am"),
         ({"slow": {"lr": 1.0}}, "slow: is {'lr': 1.0}, expected params, a pattern or several"),
         ({"slow": ["*bias*"]}, "slow: is .*, expected params"),
+        ({"slow": {"params": [], "lr": 1.0}}, "slow: is .*, expected params"),
         ({"slow": {"params": [1]}}, "slow: is .*, expected params"),
         (["*bias*"], "param_groups: is .*, expected groups by name"),
     ],
@@ -101,15 +103,34 @@ def test_a_schedule_scales_the_rate_of_each_group(tmp_path):
     assert "learning_rate/biases" not in logged[0]  # the same
 
 
-def test_a_schedule_that_sets_one_rate_for_all_groups_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("groups", "option"),
+    [
+        (GROUPS, "lr"),
+        ({"all": {"params": "*", "lr": 1e-4}}, "lr"),
+        ({"biases": {"params": "*bias*", "betas": [0.5, 0.6]}}, "betas"),
+    ],
+)
+def test_a_schedule_that_sets_what_groups_have_of_their_own_is_refused(groups, option, tmp_path):
     cycle = partial(OneCycleLR, max_lr=0.1)
-    with pytest.raises(ConfigError, match=r"OneCycleLR sets one(?s:.*) lists of 3 rates"):
-        fit(module_with(GROUPS, scheduler=cycle), parity_data(), tmp_path, max_epochs=1)
+    with pytest.raises(ConfigError, match=f"OneCycleLR sets {option} for all parameters, expected"):
+        fit(module_with(groups, scheduler=cycle), parity_data(), tmp_path, max_epochs=1)
 
+
+def test_a_schedule_may_set_rates_group_by_group(tmp_path):
     each = partial(OneCycleLR, max_lr=[0.1, 0.1, 0.01])
     running, _ = fit(module_with(GROUPS, scheduler=each), parity_data(), tmp_path, max_epochs=1)
     first, _, slow = running.optimizers[0].param_groups
     assert first["lr"] == pytest.approx(10 * slow["lr"])
+
+
+def test_a_groups_rate_is_logged_to_the_end_though_rates_meet():
+    optimizer = SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr": 0.1}], lr=1.0)
+    CosineAnnealingLR(optimizer, T_max=2)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+
+    assert dict(rates_by_name(optimizer)) == {"learning_rate": 0.0, "learning_rate/1": 0.0}
 
 
 def test_a_run_with_groups_resumes_with_the_same_weights(tmp_path):
@@ -130,9 +151,11 @@ def test_a_run_whose_groups_have_other_parameters_does_not_resume(tmp_path):
     last = tmp_path / "checkpoints" / "last.ckpt"
 
     other = {**GROUPS, "slow": {"params": "*.weight_ih", "lr": 1e-3}}
-    message = r"has the param_groups biases \(\d parameters\), slow \(2.*, expected .*slow \(1 par"
-    for groups in (other, {}):
-        with pytest.raises(CheckpointError, match=message if groups else "expected none"):
+    for groups, message in (
+        (other, "slow: .*weight_hh, output.weight(?s:.*)expected .*slow: .*weight_ih$"),
+        ({}, "expected none$"),
+    ):
+        with pytest.raises(CheckpointError, match=f"(?m){message}"):
             fit(module_with(groups), parity_data(), tmp_path, resume=last, max_epochs=2)
 
 

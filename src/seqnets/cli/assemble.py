@@ -168,13 +168,14 @@ def _try_out(
     try:
         tried = optimizer([nn.Parameter(torch.zeros(1))])
         for name in groups:
-            key = f"param_groups.{name}"
-            optimizer([nn.Parameter(torch.zeros(1))], **options_of(groups, name))
+            key, options = f"param_groups.{name}", options_of(groups, name)
+            optimizer([nn.Parameter(torch.zeros(1))], **options)  # torch checks none of groups
+            optimizer([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
         key = "scheduler"
         if scheduler is not None:
             counts = "total_steps" in inspect.signature(scheduler).parameters
             scheduler(tried, **({"total_steps": 1} if counts else {}))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, SeqnetsError):
             raise ConfigError(f"{key}: {error}") from error
         target = config["scheduler" if key == "scheduler" else "optimizer"]["_target_"]

@@ -27,8 +27,8 @@ from seqnets.training.objectives import Objective, Outcome, Row
 from seqnets.training.param_groups import (
     ParamGroups,
     check_groups,
+    check_kept,
     check_options,
-    check_rates,
     check_same,
     named_by_group,
     options_of_group,
@@ -223,9 +223,8 @@ class SequenceModule(LightningModule):
             self._require_validation("NonMonotonicASGD")
         if self.scheduler_factory is None:
             return optimizer
-        rates = [group["lr"] for group in optimizer.param_groups]
         schedule, interval = self._make_schedule(optimizer)
-        check_rates(optimizer, rates, schedule)
+        check_kept(optimizer, self.param_groups, schedule)
         if isinstance(schedule, ReduceLROnPlateau):
             if schedule.mode != "min":
                 raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from seqnets.errors import CheckpointError, ConfigError, counted
+from seqnets.errors import CheckpointError, ConfigError
 
 ParamGroups = Mapping[str, Mapping[str, Any]]
 """By name: "params", a pattern of parameters' names or several, and options of the optimizer."""
@@ -20,9 +20,10 @@ def check_groups(groups: Any) -> None:
     if not isinstance(groups, Mapping):
         raise ConfigError(f"param_groups: is {groups!r}, expected groups by name.")
     for group, asked in groups.items():
-        patterns = asked.get("params") if isinstance(asked, Mapping) else None
+        patterns: Any = asked.get("params") if isinstance(asked, Mapping) else None
         listed = [patterns] if isinstance(patterns, str) else patterns
-        if not isinstance(listed, list | tuple) or not all(isinstance(p, str) for p in listed):
+        several = isinstance(listed, list | tuple) and bool(listed)
+        if not several or not all(isinstance(pattern, str) for pattern in listed):
             raise ConfigError(
                 f"param_groups.{group}: is {asked!r}, expected params, a pattern or several, and "
                 "options of the optimizer.\n  For example: {params: '*bias*', weight_decay: 0}"
@@ -55,7 +56,7 @@ def _unmatched(group: str, pattern: str, left: list[str]) -> str:
     return (
         f"param_groups.{group}: {pattern!r} matches no parameter that no earlier group has, "
         f"expected one of {listed or 'none: all are in groups'}.\n"
-        "  * stands for any characters."
+        "  * stands for any characters. Shared parameters go by their first name."
     )
 
 
@@ -99,22 +100,36 @@ def check_options(optimizer: Optimizer, groups: ParamGroups) -> None:
             )
 
 
-def check_rates(optimizer: Optimizer, rates: list[float], schedule: Any) -> None:
-    """Raise ConfigError if a schedule has given all groups one learning rate.
+def check_kept(optimizer: Optimizer, groups: ParamGroups, schedule: Any) -> None:
+    """Raise ConfigError if a schedule has set options that groups have of their own.
 
-    Args:
-        optimizer: Whose groups the schedule has changed.
-        rates: Those of the groups before.
-        schedule: The schedule.
+    Learning rates that it sets group by group are meant.
     """
-    begun = {group.get("initial_lr", group["lr"]) for group in optimizer.param_groups}
-    if len(set(rates)) > 1 and len(begun) == 1:
-        name = type(schedule).__name__
-        raise ConfigError(
-            f"scheduler: {name} sets one learning rate, expected one for each of param_groups: it "
-            f"would undo their lr.\n"
-            f"  Give {name} lists of {len(rates)} rates, or take another schedule."
-        )
+    begun = {_begun(group) for group in optimizer.param_groups}
+    for group in optimizer.param_groups:
+        for option, asked in options_of(groups, group.get("name", "")).items():
+            if option == "lr":
+                kept = len(begun) > 1 or _begun(group) == asked
+            else:
+                kept = _plain(group[option]) == _plain(asked)
+            if not kept:
+                name, count = type(schedule).__name__, len(optimizer.param_groups)
+                raise ConfigError(
+                    f"scheduler: {name} sets {option} for all parameters, expected it to keep "
+                    f"param_groups.{group['name']}.{option}.\n"
+                    f"  Give {name} lists of {count} rates, set cycle_momentum=False against other "
+                    f"options, or take another schedule."
+                )
+
+
+def _begun(group: Mapping[str, Any]) -> float:
+    """The learning rate that a group's schedule begins with."""
+    rate: float = group.get("initial_lr", group["lr"])
+    return rate
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_same(saved: Mapping[str, list[str]], now: Mapping[str, list[str]], path: str) -> None:
@@ -128,21 +143,22 @@ def check_same(saved: Mapping[str, list[str]], now: Mapping[str, list[str]], pat
     if list(saved.items()) == list(now.items()):
         return
     raise CheckpointError(
-        f"Checkpoint {path}: has the param_groups {_listed(saved)}, expected {_listed(now)}.\n"
+        f"Checkpoint {path}: has other param_groups than this run.\n"
+        f"  got      {_listed(saved)}\n"
+        f"  expected {_listed(now)}\n"
         "  The optimizer's state is saved by group. A resumed run may change a group's options, "
         "not its parameters."
     )
 
 
 def _listed(groups: Mapping[str, list[str]]) -> str:
-    each = (f"{name} ({counted(len(names), 'parameter')})" for name, names in groups.items())
-    return ", ".join(each) or "none"
+    return "; ".join(f"{name}: {', '.join(names)}" for name, names in groups.items()) or "none"
 
 
 def rates_by_name(optimizer: Optimizer) -> Iterator[tuple[str, float]]:
-    """The learning rates, for loggers: the first group's, and those of others that differ."""
+    """The learning rates, for loggers: the first group's, and those of others that begin apart."""
     first, *others = optimizer.param_groups
     yield "learning_rate", first["lr"]
     for place, group in enumerate(others, 1):
-        if group["lr"] != first["lr"]:
+        if _begun(group) != _begun(first):
             yield f"learning_rate/{group.get('name', place)}", group["lr"]

@@ -29,7 +29,6 @@ def retune_optimizer(
         options: Of each parameter group, those of the run so far and the new ones.
     """
     defaults, (first, *_) = optimizer.defaults, optimizer.param_groups
-    begun = first.get("initial_lr", first["lr"])
     of_schedule = {} if schedule is None else vars(schedule)
     for place, group in enumerate(optimizer.param_groups):
         before, now = options[place]
@@ -38,7 +37,9 @@ def retune_optimizer(
             group[name] = now.get(name, defaults[name])
         if "lr" not in names:
             continue
-        old, new = before.get("lr", begun), now.get("lr", defaults["lr"])
+        usual = group if "name" in group else first
+        old = before.get("lr", usual.get("initial_lr", usual["lr"]))
+        new = now.get("lr", defaults["lr"])
         for name in {"lr", "initial_lr"} & group.keys():
             group[name] = _scaled(group[name], old, new)
         for name in {"base_lrs", "_last_lr"} & of_schedule.keys():
