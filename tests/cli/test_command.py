@@ -14,7 +14,7 @@ from lightning.fabric.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 import seqnets as package
-from seqnets.cli.arguments import parsed
+from seqnets.cli.arguments import parsed, quoted
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
 from seqnets.cli.names import near
@@ -103,11 +103,14 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "dataset=text"], "dataset.path: is not given"),
         (["train", "dataset=text", "dataset.path='√"], "is quoted twice"),
         (["train", "dataset={"], "seqnets train"),
+        (["train", "dataset.targets=[ä,]"], "dataset.targets=[ä,] cannot be read"),
         (["train", "dataset.paths=[my book=1.txt"], "\"dataset.paths='[my book=1.txt'\""),
         (["train", "dataset.paths=[my book=1.txt]"], "dataset.paths: is no key"),
         (["train", "--resume", "last"], "--resume: is no flag, expected resume=VALUE"),
         (["train", "--trainer.max_steps=9"], "is no flag, expected trainer.max_steps=VALUE"),
         (["train", "model.cell=lstm"], "names an option of a group, expected model/cell=lstm."),
+        (["train", "-m", "model.cell=lstm,gru"], "of a group, expected model/cell=lstm,gru."),
+        (["train", "param_groups={a: {params: x}}"], "one by one.\n  +param_groups.NAME=VALUE"),
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),
         (["train", "modle/cell=gru"], "Did you mean model/cell or model.cell?"),
@@ -241,6 +244,20 @@ def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
 
 
 @pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("prompt=[ä, b]", "[ä, b]"),
+        ("dataset.paths=[ä.csv, b.csv]", ["ä.csv", "b.csv"]),
+        (r"dataset.targets=[a\,ü,b\,c]", ["a,ü", "b,c"]),
+    ],
+)
+def test_what_hydra_cannot_read_is_taken_as_it_stands(argument, value):
+    (read,) = parsed([quoted(argument)])
+
+    assert read.value() == value
+
+
+@pytest.mark.parametrize(
     "name", ["Größe (1).csv", "it's 5 o'clock.csv", "a=b#c[1].csv", "日本.csv"]
 )
 def test_a_name_of_a_file_is_taken_as_it_stands(name, seqnets, tmp_path):
@@ -248,10 +265,10 @@ def test_a_name_of_a_file_is_taken_as_it_stands(name, seqnets, tmp_path):
     (tmp_path / name).write_text("\n".join(["sequence,label,x", *rows]))
 
     done = seqnets("inspect", "dataset=classification", f"dataset.path={name}")
-    quoted = seqnets("inspect", "dataset=classification", override("dataset.path", name))
+    named = seqnets("inspect", "dataset=classification", override("dataset.path", name))
 
-    assert done.code == quoted.code == 0, done.err + quoted.err
-    assert done.out == quoted.out
+    assert done.code == named.code == 0, done.err + named.err
+    assert done.out == named.out
 
 
 def test_a_folder_of_configurations_may_have_a_space_in_its_name(seqnets, tmp_path):
@@ -392,7 +409,7 @@ COMPLETING = {
         compdef() { :; }  # as if completion were set up already
         compadd() { while [[ "$1" != -- ]]; do shift; done; shift; print -l -- "$@"; }
         eval "$(seqnets completion zsh)"
-        LBUFFER="seqnets train model/cell=gr" words=(seqnets train model/cell=gr)
+        words=(seqnets train model/cell=gr) CURRENT=3 PREFIX=model/cell=gr
         _seqnets
     """,
     "fish": """

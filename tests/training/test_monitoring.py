@@ -41,7 +41,13 @@ def watched(tmp_path):
 
     def with_card(data):
         module = make(data)
-        module.card["config"] = {"model": {"hidden_size": 8}, "allow": ["a", "b"], "resume": None}
+        module.card["config"] = {
+            "seed": 1,
+            "model": {"cell": {"_target_": "a.LSTMCell"}, "hidden_size": 8, "num_layers": 2},
+            "optimizer": {"lr": 0.01, "weight_decay": 0.0},
+            "allow": ["a", "b"],
+            "resume": None,
+        }
         return module
 
     _, module = fit(
@@ -133,7 +139,8 @@ def test_the_hparams_tab_first_shows_what_runs_are_compared_by(watched):
     experiment = metadata.parse_experiment_plugin_data(raw[metadata.EXPERIMENT_TAG])
 
     first = {info.name for info in experiment.hparam_infos if info.differs}
-    assert first == {"model.hidden_size"}
+    sizes = {"model.hidden_size", "model.num_layers"}
+    assert first == {"model.cell", "optimizer.lr", "seed", *sizes}
 
 
 def test_monitoring_changes_no_number_of_the_run(tmp_path, watched):

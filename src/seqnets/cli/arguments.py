@@ -27,6 +27,12 @@ _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 _LIST = re.compile(r"""(?!-)([+\w@./:-]+)=\[([^\[\]{}'"]+)\]""", re.ASCII)
 """An override by a list, whose entries may be meant literally."""
 
+_ENTRY = re.compile(r"(?:\\.|[^,])+", re.DOTALL)
+"""An entry of a list: commas after a backslash belong to it."""
+
+_ESCAPED = re.compile(r"\\([\\():=,\s])")
+"""A character that Hydra's grammar reads without the backslash before it."""
+
 
 def parsed(arguments: Sequence[str]) -> list[Override]:
     """The overrides of a command line, by Hydra's grammar.
@@ -51,14 +57,21 @@ def quoted(argument: str) -> str:
     in a list. What is quoted already stays as it is, and so do mappings, calls and several values.
     """
     key, _, text = argument.partition("=")
-    if (listed := _LIST.fullmatch(argument)) and not _is_read(argument):
-        entries = [entry.strip() for entry in listed[2].split(",")]
-        return f"{key}=[{','.join(e if _is_read(f'e={e}') else value_of(e) for e in entries)}]"
     if key == "prompt":
-        literal = not re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
-    else:
-        literal = bool(_LITERAL.fullmatch(argument)) and not _is_read(argument)
-    return override(key, text) if literal else argument
+        is_quoted = re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
+        return argument if is_quoted else override(key, text)
+    if _is_read(argument):
+        return argument
+    if listed := _LIST.fullmatch(argument):
+        literal = f"{key}=[{_ENTRY.sub(_quoted_entry, listed[2])}]"
+        return literal if _is_read(literal) else argument
+    return override(key, text) if _LITERAL.fullmatch(argument) else argument
+
+
+def _quoted_entry(match: re.Match[str]) -> str:
+    """An entry of a list, quoted if Hydra's grammar cannot read it."""
+    entry = match[0].strip()
+    return entry if _is_read(f"e={entry}") else value_of(_ESCAPED.sub(r"\1", entry))
 
 
 def _is_read(argument: str) -> bool:

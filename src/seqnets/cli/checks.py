@@ -83,12 +83,16 @@ def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -
 def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
     for o in parsed(arguments):
         group = o.key_or_group
-        if "." in group and o.value() in [*options(group.replace(".", "/"), [configs()])]:
-            meant = f"{group.replace('.', '/')}={o.value()}"
-            raise UsageError(f"{o.input_line}: names an option of a group, expected {meant}.")
+        value = o.value()
+        if "." in group:
+            known = [*options(meant := group.replace(".", "/"), [configs()])]
+            if any(name in known for name in getattr(value, "list", [value])):  # a sweep's or one
+                given = (o.input_line or "").partition("=")[2]
+                raise UsageError(
+                    f"{o.input_line}: names an option of a group, expected {meant}={given}."
+                )
         if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
             continue
-        value = o.value()
         if isinstance(value, list) and group not in LIST_GROUPS:  # Hydra would take the last one
             raise UsageError(
                 f"{group}: got several, {', '.join(map(str, value))}, expected one.\n"

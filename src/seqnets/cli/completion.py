@@ -19,7 +19,8 @@ complete -o nospace -o default -F _seqnets seqnets
 
 _ZSH = r"""_seqnets() {
     local -a found
-    found=(${=$(COMP_LINE="$LBUFFER" "$words[1]" completion query 2>/dev/null)})
+    local line="${(j: :)words[1,CURRENT-1]} $IPREFIX$PREFIX"
+    found=(${=$(COMP_LINE="$line" ${~words[1]} completion query 2>/dev/null)})
     (( $#found )) || { _files; return }
     compadd -S '' -- ${(M)found:#*[=./]}
     compadd -- ${found:#*[=./]}

@@ -89,6 +89,11 @@ def _unknown_key(
             f"  The dataset picks a {outer}; {outer}=NAME takes another."
         )
     keys = list(known_keys(verb, base, arguments))
+    if to_set and key in keys:
+        return UsageError(
+            f"{key}: has no such keys yet, expected them to be added one by one.\n"
+            f"  +{key}.NAME=VALUE adds one."
+        )
     how_to_add = ""
     if to_set and key.rpartition(".")[0] in keys:
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
