@@ -258,13 +258,6 @@ def test_a_gap_from_a_wrong_timestamp_is_not_filled(table):
         table(steps, time_gaps="fill", missing="forward").setup()
 
 
-def test_an_option_with_a_blank_in_it_can_be_pasted_into_a_shell(table):
-    lines = ["day,out side", *(f"{i},wet" for i in range(30))]
-
-    with pytest.raises(DataError, match=r"'dataset.leave_out=\[out side\]'"):
-        table(lines).setup()
-
-
 def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
     lines = ["day,a,town,b,sky", *(f"monday,{i},Rome,1,blue" for i in range(30))]
 
