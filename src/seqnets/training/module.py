@@ -411,8 +411,8 @@ def _metrics_of_parts(objective: Objective, known: Known) -> dict[str, dict[str,
         objective.prepare(known)
         return {part: objective.metrics(known) for part in ("val", "test")}
     except KeyError as error:
-        (missing,) = error.args
-        if missing in known or missing in known["sizes"]:
+        missing = error.args[0] if error.args else None
+        if missing is None or missing in known or missing in known["sizes"]:
             raise  # it is missing elsewhere
         raise ConfigError(
             f"objective: {type(objective).__name__} asks for {missing!r}, which these data do not "
