@@ -105,11 +105,11 @@ def check_kept(optimizer: Optimizer, groups: ParamGroups, schedule: Any) -> None
 
     Learning rates that it sets group by group are meant.
     """
-    begun = {_begun(group) for group in optimizer.param_groups}
+    begun = {first_rate(group) for group in optimizer.param_groups}
     for group in optimizer.param_groups:
         for option, asked in options_of(groups, group.get("name", "")).items():
             if option == "lr":
-                kept = len(begun) > 1 or _begun(group) == asked
+                kept = len(begun) > 1 or first_rate(group) == asked
             else:
                 kept = _plain(group[option]) == _plain(asked)
             if not kept:
@@ -122,8 +122,8 @@ def check_kept(optimizer: Optimizer, groups: ParamGroups, schedule: Any) -> None
                 )
 
 
-def _begun(group: Mapping[str, Any]) -> float:
-    """The learning rate that a group's schedule begins with."""
+def first_rate(group: Mapping[str, Any]) -> float:
+    """The learning rate with which a group's schedule begins."""
     rate: float = group.get("initial_lr", group["lr"])
     return rate
 
@@ -160,5 +160,5 @@ def rates_by_name(optimizer: Optimizer) -> Iterator[tuple[str, float]]:
     first, *others = optimizer.param_groups
     yield "learning_rate", first["lr"]
     for place, group in enumerate(others, 1):
-        if _begun(group) != _begun(first):
+        if first_rate(group) != first_rate(first):
             yield f"learning_rate/{group.get('name', place)}", group["lr"]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from seqnets.training.param_groups import first_rate
+
 Options = Mapping[str, Any]
 """The configuration of an optimizer or schedule: its class, and its options by name."""
 
@@ -38,7 +40,7 @@ def retune_optimizer(
         if "lr" not in names:
             continue
         usual = group if "name" in group else first
-        old = before.get("lr", usual.get("initial_lr", usual["lr"]))
+        old = before.get("lr", first_rate(usual))
         new = now.get("lr", defaults["lr"])
         for name in {"lr", "initial_lr"} & group.keys():
             group[name] = _scaled(group[name], old, new)
