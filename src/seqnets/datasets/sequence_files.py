@@ -22,7 +22,7 @@ from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import ids_of, part_of
-from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.readers.tables import Row, refuse_left_out
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
@@ -227,11 +227,8 @@ class SequenceFiles(SequenceData):
         for own, name in self.paths.items():
             path = Path(name).expanduser()
             source = read_source(path, self._wanted())
-            if self.leave_out and not isinstance(source.facts["features"], list):
-                raise DataError(
-                    f"{path}: leave_out is {', '.join(self.leave_out)}, expected none: only a "
-                    "table with a row per step has columns of features."
-                )
+            if not isinstance(source.facts["features"], list):
+                refuse_left_out(str(path), self.leave_out)
             facts = facts or source.facts
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:

@@ -187,9 +187,7 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
     renamed = {columns.time, columns.series} - {TIME, SERIES}
     need(where, row, *sorted(renamed))
     if not new:
-        advice = "dataset.leave_out names columns that are not features."
-        need(where, row, *columns.leave_out, advice=advice)
-        check_left_out(where, columns.leave_out, (columns.time, columns.series))
+        check_left_out(where, row, columns.leave_out, (columns.time, columns.series))
     features = [name for name in row if name not in columns.all]
     if not features:
         raise DataError(

@@ -42,9 +42,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     kinds = [column for column in (SEQUENCE, TEXT, STEPS) if column in first]
     if SEQUENCE in kinds:
         if not wanted.new:
-            advice = "dataset.leave_out names columns that are not features."
-            need(where, first, *wanted.leave_out, advice=advice)
-            check_left_out(where, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
+            check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
         return _rows_of_steps(rows, first, wanted)
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))

@@ -60,14 +60,24 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
         )
 
 
-def check_left_out(where: str, names: Sequence[str], read: Sequence[str]) -> None:
-    """Raise DataError for a column to leave out that is read for something else than a feature."""
+def check_left_out(where: str, row: Row, names: Sequence[str], read: Sequence[str]) -> None:
+    """Raise DataError for a column to leave out that a row lacks, or that is read otherwise."""
+    need(where, row, *names, advice="dataset.leave_out names columns that are not features.")
     for name in names:
         if name in read:
             raise DataError(
                 f"{where}: leave_out has {named(name)}, expected columns that would be features.\n"
                 f"  {', '.join(map(named, read))} are never features."
             )
+
+
+def refuse_left_out(where: str, names: Sequence[str]) -> None:
+    """Raise DataError if there are columns to leave out of what has no columns of features."""
+    if names:
+        raise DataError(
+            f"{where}: leave_out is {', '.join(names)}, expected none: only a table with a row per "
+            "step has columns of features."
+        )
 
 
 def leaving_out(

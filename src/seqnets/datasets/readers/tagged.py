@@ -13,7 +13,13 @@ from seqnets.datasets.files import check_text
 from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
 from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
-from seqnets.datasets.readers.tables import Row, check_left_out, leaving_out, named
+from seqnets.datasets.readers.tables import (
+    Row,
+    check_left_out,
+    leaving_out,
+    named,
+    refuse_left_out,
+)
 from seqnets.errors import DataError, counted
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
@@ -98,15 +104,11 @@ def read_tagged(
     elif suffix in SUFFIXES:
         rows = list(read_rows(path))
         whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
-        if whole and leave_out and not new:
-            raise DataError(
-                f"{path}: leave_out is {', '.join(leave_out)}, expected none: only a table with a "
-                "row per step has columns of features."
-            )
-        if not (whole or new):
-            advice = "dataset.leave_out names columns that are not features."
-            need(*rows[0], *leave_out, advice=advice)
-            check_left_out(rows[0][0], leave_out, (SEQUENCE, SPLIT, label))
+        if not new:
+            if whole:
+                refuse_left_out(str(path), leave_out)
+            else:
+                check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label))
         found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
     else:
         raise DataError(
