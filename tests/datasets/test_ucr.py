@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import TimeSeriesFiles
+from seqnets.datasets import LabelledData, Sequences, Splits, TimeSeriesFiles
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training.checkpoint import check_data
 
@@ -50,6 +51,27 @@ def test_features_with_a_large_offset_are_standardised_before_they_are_rounded(t
 
     assert x.dtype == torch.float32
     assert (x[:, 0].view(-1, 3).diff() > 0).all()
+
+
+class Offset(LabelledData):
+    """Two sequences far from 0, as a user's own data."""
+
+    def read_splits(self):
+        x = np.array([[[1e9], [1e9 + 1]], [[1e9 + 2], [1e9 + 3]]])
+        part = Sequences.stacked(x, torch.tensor([0, 1]))
+        return Splits({"train": part, "val": part, "test": part}, ["low", "high"])
+
+
+def test_a_dataset_of_ones_own_is_standardised_unless_it_is_not_asked_for():
+    data, plain = Offset(), Offset(standardise=False)
+    data.setup()
+    x, scaling = data.part("train").x, data.describe()["scaling"]["x"]
+
+    assert x.dtype == plain.part("train").x.dtype == torch.float32
+    assert x.flatten().tolist() == pytest.approx([-1.34164, -0.44721, 0.44721, 1.34164], abs=1e-5)
+    assert scaling["mean"] == [1e9 + 1.5]
+    assert plain.part("train").x[0].item() == 1e9
+    assert plain.describe()["scaling"]["x"] is None
 
 
 @pytest.mark.parametrize("other", [{"standardise": False}, {"seed": 1}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
@@ -40,11 +39,7 @@ class Adding(SyntheticData):
         markers = np.zeros_like(values)
         np.put_along_axis(markers, marked, 1, axis=1)
         sums = np.take_along_axis(values, marked, axis=1).sum(1, keepdims=True)
-        return Sequences(
-            torch.from_numpy(np.stack([values, markers], axis=2).reshape(-1, 2)),
-            torch.full((count,), self.length),
-            torch.from_numpy(sums),
-        )
+        return Sequences.stacked(np.stack([values, markers], axis=2), sums)
 
     def baselines(self) -> dict[str, float]:
         """Return the mean squared error of always predicting 1 on the test part."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from seqnets.checks import check_fractions
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.sequences import SequenceData
+from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequences import SequenceData, Splits
 from seqnets.typing import Sizes
 
 
@@ -14,7 +17,8 @@ class LabelledData(SequenceData):
     """Feature sequences with one label each, which a subclass's ``read_splits`` returns.
 
     Args:
-        standardise: Whether to standardise each feature over the steps of the training part.
+        standardise: Whether to standardise each feature over the steps of the training part; one
+            that is constant there is only centred.
         validation_fraction: Fraction of each class's training sequences to use for validation.
         batch_size: Sequences in a batch of each process.
         seed: Determines which sequences are held out, and the order of the others in each epoch.
@@ -32,6 +36,17 @@ class LabelledData(SequenceData):
         super().__init__(batch_size, seed, bucket_batches)
         check_fractions(type(self).__name__, validation_fraction=validation_fraction)
         self.standardise, self.validation_fraction = standardise, validation_fraction
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The sequences, read on first access: float32, standardised if asked for."""
+        splits = self.read_splits()
+        scaling = Scaling.of(splits.parts["train"].x) if self.standardise else None
+        parts = {
+            name: replace(part, x=part.x.float() if scaling is None else scaling(part.x))
+            for name, part in splits.parts.items()
+        }
+        return replace(splits, parts=parts, scaling=scaling)
 
     @property
     def sizes(self) -> Sizes:

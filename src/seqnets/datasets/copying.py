@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from seqnets.checks import check_count
 from seqnets.datasets.sequences import Sequences
@@ -52,10 +51,7 @@ class Copy(SyntheticData):
         x[:, -self.copied - 1] = self.symbols + 1
         y = np.full((count, steps), IGNORE)
         y[:, -self.copied :] = symbols
-        lengths = torch.full((count,), steps)
-        return Sequences(
-            torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y.ravel()), stepwise=True
-        )
+        return Sequences.stacked(x, y, stepwise=True)
 
     def baselines(self) -> dict[str, float]:
         """Return the accuracy of a model without memory."""

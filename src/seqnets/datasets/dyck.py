@@ -76,10 +76,7 @@ class Dyck(SyntheticData):
             depth += np.where(opens, 1, -1)
             asked = ~opens & (depth > 0)
             y[asked, step] = stack[rows[asked], depth[asked] - 1]
-        lengths = torch.full((count,), self.length)
-        return Sequences(
-            torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y.ravel()), stepwise=True
-        )
+        return Sequences.stacked(x, y, stepwise=True)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first words and, below each scored step, the kind that is open."""

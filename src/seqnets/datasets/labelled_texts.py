@@ -10,9 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
-
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.baselines.counting import majority_baseline
@@ -136,9 +133,4 @@ class LabelledTexts(SequenceData):
 
 
 def _encode(vocabulary: Vocabulary, tokens: Sequence[Sequence[str]], y: Sequence[int]) -> Sequences:
-    ids = [vocabulary.index(each) for each in tokens]
-    return Sequences(
-        torch.from_numpy(np.concatenate(ids)),
-        torch.tensor([len(each) for each in ids]),
-        torch.tensor(y),
-    )
+    return Sequences.of([vocabulary.index(each) for each in tokens], y)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
@@ -148,7 +147,7 @@ class MovingDigits(DigitVideos):
         places = starts[:, None] + np.arange(self.length)[:, None] * velocities[:, None]
         frames = np.zeros((count, self.length, self.side, self.side), np.float32)
         draw(frames, pictures[random.integers(len(pictures), size=count)], places)
-        return Sequences(*_videos(frames), torch.from_numpy(labels))
+        return Sequences.stacked(frames[:, :, None], labels)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return two frames of a part's first videos, and their directions."""
@@ -194,8 +193,8 @@ class MovingDigitsNext(DigitVideos):
             # Back and forth: positions on a circle of twice the room, folded in half.
             places = room - abs(room - travelled % max(1, 2 * room))
             draw(frames, pictures[random.integers(len(pictures), size=count)], places)
-        x, lengths = _videos(frames)
-        return NextSteps(x, lengths, x, stepwise=True)
+        videos = frames[:, :, None]  # one channel
+        return NextSteps.stacked(videos, videos, stepwise=True)
 
     def baselines(self) -> dict[str, float]:
         """Return the mean squared test errors of three constant predictions.
@@ -229,9 +228,3 @@ def draw(frames: np.ndarray, pictures: np.ndarray, places: np.ndarray) -> None:
     columns = (places[..., 1, None, None] + here[1]) % frame[1]
     where = np.arange(N)[:, None, None, None], np.arange(T)[:, None, None], rows, columns
     frames[where] = np.maximum(frames[where], pictures[:, None])
-
-
-def _videos(frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return frames (N, T, height, width) concatenated, with one channel, and the lengths."""
-    N, T = frames.shape[:2]
-    return torch.from_numpy(frames).flatten(0, 1)[:, None], torch.full((N,), T)

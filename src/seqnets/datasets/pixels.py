@@ -12,7 +12,7 @@ import torch
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.examples import show_picture
-from seqnets.datasets.sequences import Sequences, Splits, standardise
+from seqnets.datasets.sequences import Sequences, Splits
 
 
 class Pictures(NamedTuple):
@@ -67,8 +67,7 @@ class PixelSequences(LabelledData):
     def read_splits(self) -> Splits:
         """Return the images of all parts as sequences."""
         parts = {part: self._sequences(*self.pictures[part]) for part in PARTS}
-        splits = Splits(parts, [str(digit) for digit in range(10)])
-        return standardise(splits) if self.standardise else splits
+        return Splits(parts, [str(digit) for digit in range(10)])
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first images of a part, drawn in characters."""
@@ -95,8 +94,4 @@ class PixelSequences(LabelledData):
         T = int(np.prod(frame))
         order = np.random.default_rng(0).permutation(T) if self.permuted else np.arange(T)
         x = pixels.reshape(N, T)[:, order].astype(np.float32) / self.brightest
-        return Sequences(
-            torch.from_numpy(x.reshape(-1, 1)),
-            torch.full((N,), T),
-            torch.from_numpy(y.astype(np.int64)),
-        )
+        return Sequences.stacked(x[..., None], y.astype(np.int64))

@@ -62,9 +62,7 @@ class Recall(SyntheticData):
         x[:, :-2:2], x[:, 1:-2:2] = keys, self.keys + values
         x[:, -2] = self.keys + self.values
         x[:, -1:] = np.take_along_axis(keys, asked, axis=1)
-        y = np.take_along_axis(values, asked, axis=1)[:, 0]
-        lengths = torch.full((count,), x.shape[1])
-        return Sequences(torch.from_numpy(x.ravel()), lengths, torch.from_numpy(y))
+        return Sequences.stacked(x, np.take_along_axis(values, asked, axis=1)[:, 0])
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first sequences, with keys as k0, k1, ... and values by number."""

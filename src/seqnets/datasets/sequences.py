@@ -45,21 +45,19 @@ class Sequences:
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, sequences: Sequence[np.ndarray], labels: Sequence[int], dtype: type = np.float32
-    ) -> Sequences:
-        """Concatenate labelled sequences, each (T, I).
+    def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
+        """Concatenate sequences, each (T,) or (T, I), with a class number each."""
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        return cls(torch.from_numpy(np.concatenate(sequences)), lengths, torch.tensor(labels))
 
-        Args:
-            sequences: Their steps.
-            labels: Their classes, by number.
-            dtype: Type of the steps; float64 if they are standardised later.
-        """
-        return cls(
-            torch.from_numpy(np.concatenate(sequences).astype(dtype)),
-            torch.tensor([len(sequence) for sequence in sequences]),
-            torch.tensor(labels),
-        )
+    @classmethod
+    def stacked(
+        cls, x: np.ndarray | Tensor, y: np.ndarray | Tensor, *, stepwise: bool = False
+    ) -> Sequences:
+        """Return sequences of one length: x (N, T, ...), y (N, ...) or, stepwise, (N, T, ...)."""
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
+        lengths = torch.full(x.shape[:1], x.shape[1])
+        return cls(x.flatten(0, 1), lengths, y.flatten(0, 1) if stepwise else y, stepwise)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -130,7 +128,7 @@ class Splits:
 class NextSteps(Sequences):
     """Sequences as their own targets: each step is predicted from those before it.
 
-    ``y`` is ``x`` itself, without a copy. A batch has one step less than its sequences.
+    ``y`` has the memory of ``x``. A batch has one step less than its sequences.
     """
 
     def batch(self, rows: Tensor) -> Batch:
@@ -271,13 +269,3 @@ def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
     if values.is_floating_point():
         return ~values.isfinite(), "finite numbers"
     return (values < 0) | (values >= (classes or 0)), f"0 to {(classes or 0) - 1}"
-
-
-def standardise(splits: Splits) -> Splits:
-    """Standardise each feature over all steps of the training part.
-
-    A feature that is constant there is only centred.
-    """
-    scaling = Scaling.of(splits.parts["train"].x)
-    parts = {name: replace(part, x=scaling(part.x)) for name, part in splits.parts.items()}
-    return replace(splits, parts=parts, scaling=scaling)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.dealing import deal
 from seqnets.datasets.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
-from seqnets.datasets.sequences import Sequences, Splits, standardise
+from seqnets.datasets.sequences import Sequences, Splits
 from seqnets.errors import DataError
 
 
@@ -51,16 +50,13 @@ class TimeSeriesFiles(LabelledData):
                     f"TimeSeriesFiles: {self.problem}_TEST.ts has the {what} {second}, "
                     f"expected {first} as in {self.problem}_TRAIN.ts."
                 )
-        dtype = np.float64 if self.standardise else np.float32
-        known, asked = (_sequences(series, dtype) for series in (train, test))
+        known, asked = (_sequences(series) for series in (train, test))
         dealt = deal(self.problem, known.y.numpy(), {"val": self.validation_fraction}, self.seed)
         parts = {part: known.select(torch.from_numpy(rows)) for part, rows in dealt.items()}
-        parts["test"] = asked
-        splits = Splits(parts, train.labels)
-        return standardise(splits) if self.standardise else splits
+        return Splits({**parts, "test": asked}, train.labels)
 
 
-def _sequences(series: TimeSeries, dtype: type) -> Sequences:
+def _sequences(series: TimeSeries) -> Sequences:
     arrays = [steps for _, steps, _ in series.cases]
     labels = [series.labels.index(label) for _, _, label in series.cases]
-    return Sequences.of(arrays, labels, dtype)
+    return Sequences.of(arrays, labels)
