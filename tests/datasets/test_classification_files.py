@@ -269,6 +269,15 @@ def test_examples_show_labels_and_how_sequences_begin(path):
     assert all(example["begins"] and int(example["steps"]) > 0 for example in examples)
 
 
+def test_examples_are_in_the_units_of_the_file_and_mark_what_is_not_shown(tmp_path):
+    x = np.arange(4 * 4 * 7).reshape(4, 4, 7)  # four sequences of four steps and seven features
+    np.savez(tmp_path / "mine.npz", x=x, y=[0, 0, 1, 1], split=["train", "val", "test", "train"])
+    (example,) = ClassificationFiles(str(tmp_path / "mine.npz")).examples("train", 1)
+
+    steps = ["0 1 2 3 4 5 ...", "7 8 9 10 11 12 ...", "14 15 16 17 18 19 ...", "..."]
+    assert example["begins"] == " | ".join(steps)
+
+
 def test_a_column_that_is_refused_for_its_blanks_shows_them(tmp_path):
     (tmp_path / "mine.csv").write_text(ROWS.replace(",", " , "))
 

@@ -19,17 +19,21 @@ SHADES = " .:-=+*#%@"
 """From dark to bright."""
 
 
-def show_steps(x: Tensor, vocabulary: Vocabulary | None = None) -> str:
+def show_steps(
+    x: Tensor, vocabulary: Vocabulary | None = None, scaling: Scaling | None = None
+) -> str:
     """Return the beginning of a sequence as text.
 
     Args:
         x: Tokens, (T,) int64, or features, (T, ...).
         vocabulary: The vocabulary of the tokens; ids are shown if omitted.
+        scaling: How features were standardised, if they were; they are shown in original units.
     """
     if x.is_floating_point():
         features = x[:STEPS].flatten(1)
         more = " ..." if features.shape[1] > FEATURES else ""
-        steps = [" ".join(f"{v:.3g}" for v in step[:FEATURES]) + more for step in features.tolist()]
+        rows = features.tolist() if scaling is None else map(scaling.shown, features)
+        steps = [" ".join(f"{v:.4g}" for v in row[:FEATURES]) + more for row in rows]
         return " | ".join(steps + ["..."] * (len(x) > STEPS))
     numbers = x[:TOKENS].tolist()
     ends = " ..." if len(x) > TOKENS else ""

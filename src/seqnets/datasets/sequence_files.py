@@ -17,7 +17,7 @@ from torch import Tensor
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal
-from seqnets.datasets.examples import show_features
+from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
 from seqnets.datasets.readers.folders import check_facts
@@ -193,27 +193,19 @@ class SequenceFiles(SequenceData):
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the targets and beginnings of a part's first sequences."""
-        sequences = self.part(part)
+        sequences, inputs = self.part(part), self.contents.inputs
         shown = []
         for start, length, target in zip(
             sequences.starts[:count].tolist(), sequences.lengths.tolist(), sequences.y, strict=False
         ):
-            target_columns = self.show_target(target)
             steps = sequences.x[start : start + length]
-            shown.append({**target_columns, "steps": str(length), "begins": self._show(steps)})
+            begins = show_steps(steps, inputs.vocabulary, inputs.scaling)
+            shown.append({**self.show_target(target), "steps": str(length), "begins": begins})
         return shown
 
     @abstractmethod
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return a target as written in a file, by column."""
-
-    def _show(self, steps: Tensor) -> str:
-        """Return the beginning of a sequence as text."""
-        if self.vocabulary is not None:
-            return self.vocabulary.decode(steps[:60])
-        scaling = self.contents.inputs.scaling
-        values = [step.tolist() if scaling is None else scaling.shown(step) for step in steps[:3]]
-        return " | ".join(" ".join(f"{v:.4g}" for v in step[:6]) for step in values)
 
     def _wanted(self, new: bool = False) -> Wanted:
         """Return what to read from a file."""

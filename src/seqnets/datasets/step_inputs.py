@@ -124,8 +124,3 @@ def read_inputs(known: Known) -> Inputs | None:
     if known.get("words") is not None:
         return Words.restore(known)
     return Numbers.restore(known) if known.get("numbers") is not None else None
-
-
-def concatenate(sequences: Sequence[np.ndarray]) -> torch.Tensor:
-    """Concatenate sequences over time."""
-    return torch.from_numpy(np.concatenate(sequences))

@@ -28,7 +28,7 @@ from seqnets.datasets.scores.tags import (
 )
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
-from seqnets.datasets.step_inputs import Inputs, Numbers, Words, concatenate, read_inputs
+from seqnets.datasets.step_inputs import Inputs, Numbers, Words, read_inputs
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
@@ -133,7 +133,7 @@ class TaggedData(SequenceData):
                 _check_sequence(part, sequence, train[0], labels)
         odd = next((label for label in labels if not is_bio(label)), labels[0])
         check_labels(places[odd], self.metric, labels)
-        parts = {part: self._encode(self.parts[part], labels) for part in PARTS}
+        parts = {part: _encode(self.inputs, self.parts[part], labels) for part in PARTS}
         return Splits(parts, labels)
 
     def new(self, path: Path, known: Known) -> Loader:
@@ -149,15 +149,8 @@ class TaggedData(SequenceData):
                 f"{found[0].where}: got {', '.join(found[0].features) or 'words'}, expected "
                 f"{', '.join(expected) or 'words'}, as the model was trained on."
             )
-        x = [inputs.encode(sequence.steps) for sequence in found]
-        lengths = torch.tensor([len(steps) for steps in x])
-        numbers = {label: number for number, label in enumerate(known["labels"])}
-        y = torch.tensor([numbers.get(label, IGNORE) for s in found for label in s.labels])
-        return SequenceLoader(
-            Sequences(concatenate(x), lengths, y, stepwise=True, ids=ids_of(found)),
-            self.batch_size,
-            name=str(path),
-        )
+        sequences = _encode(inputs, found, known["labels"])
+        return SequenceLoader(sequences, self.batch_size, name=str(path))
 
     def read_file(self, path: Path) -> list[Tagged]:
         """Return the sequences of a file of new data."""
@@ -228,17 +221,17 @@ class TaggedData(SequenceData):
             return sequences
         return [piece for sequence in sequences for piece in sequence.windows(self.window)]
 
-    def _encode(self, sequences: list[Tagged], labels: list[str]) -> Sequences:
-        """Convert sequences to inputs and class numbers."""
-        numbers: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
-        numbers[None] = IGNORE
-        return Sequences(
-            concatenate([self.inputs.encode(sequence.steps) for sequence in sequences]),
-            torch.tensor([len(sequence.steps) for sequence in sequences]),
-            torch.tensor([numbers[label] for s in sequences for label in s.labels]),
-            stepwise=True,
-            ids=ids_of(sequences),
-        )
+
+def _encode(inputs: Inputs, sequences: list[Tagged], labels: list[str]) -> Sequences:
+    """Convert sequences to inputs and class numbers, ``IGNORE`` for labels that are not listed."""
+    numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)}
+    return Sequences(
+        torch.from_numpy(np.concatenate([inputs.encode(s.steps) for s in sequences])),
+        torch.tensor([len(s.steps) for s in sequences]),
+        torch.tensor([numbers.get(label, IGNORE) for s in sequences for label in s.labels]),
+        stepwise=True,
+        ids=ids_of(sequences),
+    )
 
 
 def _check_sequence(part: Part, sequence: Tagged, first: Tagged, labels: list[str]) -> None:
