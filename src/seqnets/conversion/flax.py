@@ -22,6 +22,7 @@ from seqnets.conversion.parts import (
     gate_rows,
     layers_of,
     library,
+    need_cell,
     stack,
     summed_bias,
 )
@@ -96,10 +97,8 @@ def params_of(cell: Cell) -> dict[str, dict[str, Array]]:
     """
     equation = equation_of(cell, _NAMES, "Flax")
     equation.check_functions("Flax")
-    inner = equation.cell
-    if getattr(inner, "proj_size", 0):
-        raise ConfigError(f"Flax: proj_size is {inner.proj_size}, expected 0: no projection.")
-    params = {}
+    equation.check_projection("Flax")
+    inner, params = equation.cell, {}
     for gate, name in _gate_names(inner):
         w = {"kernel": gate_rows(inner, "weight_ih", [gate]).T}
         u = {"kernel": gate_rows(inner, "weight_hh", [gate]).T}
@@ -151,12 +150,7 @@ def load(path: Path, cell: CellFactory | None) -> Network:
         raise ConfigError(f"{path}: cannot be read as Flax' msgpack: {error}.") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: holds {type(params).__name__}, expected a tree of parameters.")
-    if cell is None:
-        raise ConfigError(
-            f"{path}: holds weights only, and does not say of which cell.\n"
-            f"  Name the cell: model/cell=lstm, model/cell=gru or model/cell=rnn."
-        )
-    return Network(params, from_flax(params, cell))
+    return Network(params, from_flax(params, need_cell(path, cell)))
 
 
 def save(network: Network, path: Path) -> None:

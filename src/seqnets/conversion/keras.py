@@ -243,8 +243,7 @@ def _make_layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
             f"Keras: {equation.kind.__name__} has the activations {functions}, expected one for "
             f"candidate and squash, and only these: {', '.join(_FUNCTIONS)}."
         )
-    if getattr(cell, "proj_size", 0):
-        raise ConfigError(f"Keras: proj_size is {cell.proj_size}, expected 0: no projection.")
+    equation.check_projection("Keras")
     kind = _KINDS[equation.kind]
     options = dict(kind.options)
     if kind.name != "SimpleRNN":

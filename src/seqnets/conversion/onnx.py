@@ -188,8 +188,7 @@ def _make_node(equations: Sequence[Equation]) -> Node:
     """Create the operator of a layer from its equation in each direction."""
     first = equations[0]
     kind = _KINDS[first.kind]
-    if getattr(first.cell, "proj_size", 0):
-        raise ConfigError(f"ONNX: proj_size is {first.cell.proj_size}, expected 0: no projection.")
+    first.check_projection("ONNX")
     tensors = {
         name: [gate_rows(e.cell, weight, kind.order) for e in equations]
         for name, weight in (("W", "weight_ih"), ("R", "weight_hh"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from seqnets.cells import (
 )
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers import Bidirectional, DeepRNN, Recurrent
+from seqnets.layers import Bidirectional, CellFactory, DeepRNN, Recurrent
 from seqnets.layers.torch_like import TorchLike
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,6 +64,11 @@ class Equation(NamedTuple):
         """The cell's class."""
         return parametrize.type_before_parametrizations(self.cell)
 
+    def check_projection(self, owner: str) -> None:
+        """Raise ConfigError if the cell projects its output."""
+        if proj_size := getattr(self.cell, "proj_size", 0):
+            raise ConfigError(f"{owner}: proj_size is {proj_size}, expected 0: no projection.")
+
     def check_functions(self, owner: str) -> None:
         """Raise ConfigError if the activation functions are not the cell's default ones."""
         if self.functions != _default_functions(self.cell):
@@ -85,6 +91,20 @@ def library(name: str) -> Any:
             f"convert: needs {name.partition('.')[0]}, which cannot be imported ({error}).\n"
             f"  pip install 'seqnets[convert]'"
         ) from error
+
+
+def need_cell(path: Path, cell: CellFactory | None) -> CellFactory:
+    """Return the cell factory for a file that does not store the cell's type.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if cell is None:
+        raise ConfigError(
+            f"{path}: holds weights only, and does not say of which cell.\n"
+            "  Name the cell: model/cell=lstm, model/cell=gru, ..."
+        )
+    return cell
 
 
 def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layers:

@@ -24,7 +24,7 @@ from seqnets.cells import (
     RNNCell,
     Wrapper,
 )
-from seqnets.conversion.parts import Array, Equation, equation_of, layers_of
+from seqnets.conversion.parts import Array, Equation, equation_of, layers_of, need_cell
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
 from seqnets.layers.torch_like import TorchLike
@@ -118,12 +118,7 @@ def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
         ConfigError: The file cannot be read, holds more than tensors, or does not fit the cell.
     """
     weights = _read(path)
-    if cell is None:
-        raise ConfigError(
-            f"{path}: holds weights only, and does not say of which cell.\n"
-            f"  Name the cell: model/cell=lstm, model/cell=gru, ..."
-        )
-    example: Any = cell(input_size=1, hidden_size=1)
+    example: Any = need_cell(path, cell)(input_size=1, hidden_size=1)
     if isinstance(example, Wrapper):
         raise ConfigError(
             f"{path}: the cell is {type(example).__name__}, expected one without options."
