@@ -239,9 +239,7 @@ def clock(device: torch.device) -> float:
 def random_words(folder: Path) -> Path:
     """Write files like the PTB's of random words, all of which occur in the training file."""
     random = np.random.default_rng(0)
-    names = np.array(
-        ["<unk>", *(f"w{n}" for n in range(V - 2))]
-    )  # V - 1, as the line end is a word too
+    names = np.array(["<unk>", *(f"w{n}" for n in range(V - 2))])  # the line end is a word too
     for file, number in WORDS.items():
         words = names[random.integers(len(names), size=number)]
         words[: len(names)] = names

@@ -89,6 +89,5 @@ def _from_flax(cell: Any, gradients: Any) -> Outcome:
 
 def _batch_first(array: Any) -> Tensor:
     """Return an array (T, B, ...) as a tensor (B, T, ...)."""
-    return torch.from_numpy(np.array(array)).transpose(
-        0, 1
-    )  # a copy, as JAX's arrays are read-only
+    copied = np.array(array)  # JAX's arrays are read-only
+    return torch.from_numpy(copied).transpose(0, 1)

@@ -58,9 +58,8 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Python, seqnets and the packages that may be involved."""
     found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
-    found["torch"] = str(
-        torch.__version__
-    )  # with the build, such as +cu128, which the package metadata may lack
+    # with the build, such as +cu128, which the package metadata may lack
+    found["torch"] = str(torch.__version__)
     for name in _PACKAGES:
         try:
             found[name] = version(name)

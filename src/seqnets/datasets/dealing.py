@@ -51,9 +51,7 @@ def _choose(who: str, labels: np.ndarray, fraction: float, seed: int) -> np.ndar
     Raises:
         DataError: No class has two sequences.
     """
-    random = np.random.default_rng(
-        (seed, 0, 2)
-    )  # independent of the shuffling, seeded by (seed, epoch)
+    random = np.random.default_rng((seed, 0, 2))  # shuffling is seeded by (seed, epoch)
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))

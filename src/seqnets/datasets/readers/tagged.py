@@ -148,9 +148,8 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
                 sentence = None
                 continue
             where = f"{path}, line {place}"
-            cells = [
-                cell.strip(" ") for cell in line.split("\t")
-            ]  # a word may contain other spaces
+            # A word may contain other spaces.
+            cells = [cell.strip(" ") for cell in line.split("\t")]
             if len(cells) == 1:
                 cells = [cell for cell in line.split(" ") if cell]
             word, label = cells[0], cells[-1] if len(cells) > 1 else None
