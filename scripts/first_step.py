@@ -1,6 +1,8 @@
 """Report the time from `import seqnets` to the first training step, as a median over processes.
 
-For the plain loop, and for the loops in C, compiled and cached by an earlier process.
+For the plain loop, and for the loops in C, compiled and cached by an earlier process; and of the
+imports alone: names are imported on first use, so a layer costs more than the bare import. torch is
+imported before.
 
 python scripts/first_step.py [REPEATS]
 """
@@ -9,26 +11,29 @@ import statistics
 import subprocess
 import sys
 
-TIMED = """
-import time, torch
-start = time.perf_counter()
+STEP = """
 import seqnets
-layer = seqnets.Recurrent(seqnets.cells.PeepholeLSTMCell(8, 64), backend={backend!r})
+layer = seqnets.Recurrent(seqnets.cells.PeepholeLSTMCell(8, 64), backend={!r})
 layer(torch.randn(4, 2, 8))[0].sum().backward()
-print(time.perf_counter() - start)
 """
+TIMED = {
+    "import seqnets": "import seqnets",
+    "import a layer": "import seqnets; seqnets.LSTM",
+    "plain loop": STEP.format("reference"),
+    "loops in C": STEP.format("c"),
+}
 
 
-def seconds(backend: str) -> float:
-    """Return the time in a fresh process."""
-    command = [sys.executable, "-c", TIMED.format(backend=backend)]
+def seconds(statements: str) -> float:
+    """Return the time of some statements in a fresh process."""
+    start, end = "import time, torch; start = time.perf_counter()", "time.perf_counter() - start"
+    command = [sys.executable, "-c", f"{start}\n{statements}\nprint({end})"]
     return float(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 if __name__ == "__main__":
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    seconds("c")  # compiles, unless the cache has it
-    pairs = [(seconds("reference"), seconds("c")) for _ in range(repeats)]
-    plain, fused = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-    print(f"plain loop   {plain:6.1f} ms")
-    print(f"loops in C   {fused:6.1f} ms, {fused - plain:+.1f} ms")
+    seconds(TIMED["loops in C"])  # compiles, unless the cache has it
+    rounds = [[seconds(statements) for statements in TIMED.values()] for _ in range(repeats)]
+    for name, times in zip(TIMED, zip(*rounds, strict=True), strict=True):
+        print(f"{name:15} {statistics.median(times) * 1e3:6.1f} ms")

@@ -41,14 +41,8 @@ SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12), (3,
 TERMS = ("I·H", "H²", "H", "I", "1")
 
 
-def make(name: str) -> Any:
-    """Return the cell factory with this name."""
-    return build(OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml"), key=name)
-
-
-def class_of(name: str) -> tuple[type[Cell], list[str]]:
+def class_of(config: Any) -> tuple[type[Cell], list[str]]:
     """Return the class of a cell, and the names of the options around it."""
-    config = OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml")
     around = [option._target_.rpartition(".")[2] for option in config.get("options", [])]
     target = config.cell._target_ if around else config._target_
     return getattr(cells, target.removeprefix("seqnets.cells.")), around
@@ -112,16 +106,12 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("``", "`").split())
 
 
-def inherited_doc(kind: type[Cell]) -> str:
-    """Return a class's docstring, or that of the class whose equation it inherits."""
-    return inspect.getdoc(kind) or ""
-
-
 def entry(name: str, comment: str) -> tuple[str, str]:
     """Return a cell's row of the table, and its section."""
-    maker = make(name)
-    kind, around = class_of(name)
-    parts = sections(inherited_doc(kind))
+    config = OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml")
+    maker = build(config, key=name)
+    kind, around = class_of(config)
+    parts = sections(inspect.getdoc(kind) or "")  # inherited together with the equation
     cell = maker(input_size=4, hidden_size=4)
     count = parameters(maker, getattr(kind, "square", False))
     able = backends(maker)

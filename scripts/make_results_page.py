@@ -224,7 +224,7 @@ def waiting(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
             continue
         p = config.published
         lines.append(
-            f"| `{path.stem}` | {titles[path.stem]} | {p.metric.replace('_', ' ')} | {p.value:g} | "
+            f"| `{path.stem}` | {titles[path.stem]} | {named(p.metric)} | {p.value:g} | "
             f"{p.source} |\n"
         )
     return NOT_RUN + "".join(lines) if lines else ""

@@ -171,7 +171,7 @@ def better(objective: Objective, score: float, than: float) -> bool:
 def cell_factory(name: str) -> Any:
     """Return the cell factory of a file in configs/model/cell."""
     path = ROOT / "configs" / "model" / "cell" / f"{name}.yaml"
-    return build(OmegaConf.to_container(OmegaConf.load(path)), [], f"model/cell={name}")
+    return build(OmegaConf.load(path), key=f"model/cell={name}")
 
 
 def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]]:

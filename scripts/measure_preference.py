@@ -25,7 +25,7 @@ from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Workload, backend, make_workload
 from seqnets.benchmarking.precision import precision
-from seqnets.benchmarking.surroundings import commit, machine, versions
+from seqnets.benchmarking.surroundings import surroundings
 from seqnets.benchmarking.timer import race
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
 from seqnets.engine.c.products import multiply
@@ -116,14 +116,14 @@ def main() -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     tables = json.loads(TABLE.read_text(encoding="utf-8"))
-    surroundings = {"machine": machine(), "versions": versions(), "commit": commit()}
+    before = surroundings()
     kind = "products" if args.products else args.device
     if kind == "cpu" and torch.get_num_threads() == 1:
         kind = "cpu_alone"
     if kind != "cuda":
         kind = of_processor(kind)
     found = products() if args.products else {"speed_of_native": measured(args.device)}
-    tables[kind] = surroundings | found
+    tables[kind] = before | found
     text = json.dumps(tables, indent=1)
     text = re.sub(
         r"\[\s+([\d.]+),\s+([\d.]+),\s+([\d.]+),\s+([\d.]+)\s+\]", r"[\1, \2, \3, \4]", text

@@ -1,6 +1,6 @@
 """Plot a language model's run: the learning curves, and the surprise at each test character.
 
-    python scripts/picture.py RUN_FOLDER PICTURE.png
+    python scripts/picture.py RUN_FOLDER docs/images/python_docs.png    # of `make train`
 
 Needs matplotlib (pip install 'seqnets[plot]').
 """

@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from seqnets.benchmarking.surroundings import commit, machine, now, versions
+from seqnets.benchmarking.surroundings import surroundings
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `seqnets train`")
     args = parser.parse_args()
     published = published_by(args.name)
-    load = machine()["load"]
+    before = surroundings()  # the load is that of other programs
     with tempfile.TemporaryDirectory() as output:
         command = ["train", f"experiment={args.name}", *args.overrides]
         started = time.monotonic()
@@ -55,10 +55,7 @@ def main() -> None:
         "seconds": round(seconds),
         "command": f"seqnets {' '.join(map(without_folder, command))}",
         "config": without_folders(OmegaConf.to_container(config)),
-        "machine": {**machine(), "load": load},
-        "versions": versions(),
-        "commit": commit(),
-        "date": now(),
+        **before,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     suffix = f"_seed{config.seed}" if config.seed else ""
@@ -80,10 +77,8 @@ def published_by(name: str) -> dict[str, Any] | None:
 
 def without_folder(argument: str) -> str:
     """Return an override with any folder replaced by a placeholder."""
-    key, _, value = argument.partition("=")
-    return (
-        f"{key}=FOLDER" if key.endswith((".root", ".cache")) else f"{key}={value}" if value else key
-    )
+    key = argument.partition("=")[0]
+    return f"{key}=FOLDER" if key.endswith((".root", ".cache")) else argument
 
 
 def without_folders(config: Any) -> Any:

@@ -27,10 +27,14 @@ _ALLOCATOR = (
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
     """Write a script's results as JSON, with machine, versions, revision and date."""
-    content = {**results, "machine": machine(), "versions": versions(), "commit": commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**content, "date": now()}, indent=1, ensure_ascii=False)
+    text = json.dumps({**results, **surroundings()}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def surroundings() -> dict[str, Any]:
+    """Return machine, versions, revision and date."""
+    return {"machine": machine(), "versions": versions(), "commit": commit(), "date": now()}
 
 
 def machine() -> dict[str, Any]:
