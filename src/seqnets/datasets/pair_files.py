@@ -11,7 +11,7 @@ from seqnets.checks import check_fractions
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers import need, read_rows
 from seqnets.datasets.readers.records import split_of
-from seqnets.datasets.text_pairs import Aligned, TextPairs, by_part, read_aligned, read_side
+from seqnets.datasets.text_pairs import Aligned, TextPairs, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError, counted
 
 
@@ -89,7 +89,7 @@ class PairFiles(TextPairs):
         if self.table is None:
             found = {name: read_aligned(*paths) for name, paths in self.files.items()}
         else:
-            found = {n: texts for n, texts in _read_table(self.table).items() if texts[0]}
+            found = _read_table(self.table)
         return self._hold_out(found)
 
     def _hold_out(self, found: dict[Part, Aligned]) -> dict[Part, Aligned]:
@@ -112,11 +112,11 @@ class PairFiles(TextPairs):
 
 
 def _read_table(path: Path) -> dict[Part, Aligned]:
-    """Read the pairs of a table, by part."""
-    rows: list[tuple[Part, str, str]] = []
+    """Read the pairs of a table, of each part that it has."""
+    found: dict[Part, Aligned] = {}
     for where, row in read_rows(path):
         need(where, row, "source", "target")
-        part = split_of(where, row) or "train"
-        source, target = (read_side(where, side, row[side]) for side in ("source", "target"))
-        rows.append((part, source, target))
-    return by_part(rows)
+        pair = found.setdefault(split_of(where, row) or "train", ([], []))
+        for side, texts in zip(("source", "target"), pair, strict=True):
+            texts.append(read_side(where, side, row[side]))
+    return found

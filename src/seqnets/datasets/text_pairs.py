@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.checks import check_choice, check_count
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.files import read_lines
@@ -206,14 +206,3 @@ def read_side(where: str, column: str, value: Any) -> str:
     if not found.strip():
         raise DataError(f"{where}: column {column} is {found!r}, expected a text.")
     return found
-
-
-def by_part(rows: Sequence[tuple[Part, str, str]]) -> dict[Part, Aligned]:
-    """Group pairs by part."""
-    return {
-        name: (
-            [source for part, source, _ in rows if part == name],
-            [target for part, _, target in rows if part == name],
-        )
-        for name in PARTS
-    }

@@ -17,6 +17,9 @@ from seqnets.errors import DataError, counted
 
 _NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
 
+_MAX_FILL = 100
+"""Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
+
 _SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
 
 
@@ -81,10 +84,6 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
             "  dataset.time_gaps=fill inserts the missing steps, dataset.time_gaps=ignore treats "
             "all steps as equal."
         )
-
-
-_MAX_FILL = 100
-"""Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
 
 
 def _tolerance(step: float, seconds: float) -> float:
