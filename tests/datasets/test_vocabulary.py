@@ -37,8 +37,8 @@ def test_words_stand_in_the_order_of_their_frequency_after_the_unknown_word():
 def test_characters_have_an_unknown_token_only_where_something_is_left_out():
     counts = Counter("aab")
 
-    assert Vocabulary.build(counts, "characters", others={"a"}).tokens == ["a", "b"]
-    assert Vocabulary.build(counts, "characters", others={"z"}).tokens == ["<unk>", "a", "b"]
+    assert Vocabulary.build(counts, "characters", unknown=False).tokens == ["a", "b"]
+    assert Vocabulary.build(counts, "characters", unknown=True).tokens == ["<unk>", "a", "b"]
     assert Vocabulary.build(counts, "characters", max_size=2).tokens == ["a", "b"]
     assert Vocabulary.build(Counter("aabc"), "characters", max_size=2).tokens == ["<unk>", "a"]
 

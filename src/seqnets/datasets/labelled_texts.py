@@ -85,7 +85,7 @@ class LabelledTexts(SequenceData):
         """``<unk>``, and the tokens of the training part."""
         counts = Counter(token for tokens in self.texts.parts["train"].tokens for token in tokens)
         kept = Counter({token: n for token, n in counts.items() if n >= self.min_count})
-        return Vocabulary.build(kept, self.token, others=("",))  # "" adds <unk>
+        return Vocabulary.build(kept, self.token, unknown=True)
 
     @property
     def sizes(self) -> Sizes:

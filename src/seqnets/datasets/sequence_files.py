@@ -245,12 +245,8 @@ class SequenceFiles(SequenceData):
             counts = Counter[str]()
             for text in texts:
                 counts.update(split(text, self.token_unit))
-            # "" is in no text: this adds <unk>, as new texts may have any character
             vocabulary = Vocabulary.build(
-                counts,
-                self.token_unit,
-                others=("",),
-                max_size=self.max_vocabulary,
+                counts, self.token_unit, unknown=True, max_size=self.max_vocabulary
             )
             return FileInputs(vocabulary, None, forward), []
         steps = torch.from_numpy(np.concatenate([record.steps for record in train]))

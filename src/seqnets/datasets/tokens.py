@@ -85,7 +85,8 @@ def build_tokens(
         counts.update(block[:inside])
         others.update(block[inside:])
         position += len(block)
-    vocabulary = Vocabulary.build(counts, unit, others=others, max_size=max_vocabulary)
+    unknown = not counts.keys() >= others
+    vocabulary = Vocabulary.build(counts, unit, unknown=unknown, max_size=max_vocabulary)
 
     ids = store(total, np.min_scalar_type(len(vocabulary) - 1))
     position = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -70,26 +70,25 @@ class Vocabulary:
         counts: Counter[str],
         unit: str,
         *,
-        others: Collection[str] = (),
+        unknown: bool = False,
         max_size: int | None = None,
     ) -> Vocabulary:
         """Build a vocabulary from the tokens of a training text.
 
         Characters are sorted by code point, words by frequency. Words always have ``<unk>``, as
-        id 0; characters have it only if needed: for one of ``others``, or if ``max_size`` is
-        exceeded.
+        id 0; characters have it only if asked for, or if ``max_size`` is exceeded.
 
         Args:
             counts: How often each token occurs in the training text.
             unit: Unit of a token.
-            others: Tokens of the validation and test texts.
+            unknown: Whether other texts may have other characters.
             max_size: Maximum number of tokens, ``<unk>`` included; the most frequent are kept.
         """
         by_frequency = sorted(counts, key=lambda token: (-counts[token], token))
         kept = [token for token in by_frequency if token != UNKNOWN]
         cut = max_size is not None and len(kept) > max_size
         special: list[str] = []
-        if unit == "words" or cut or not counts.keys() >= set(others):
+        if unit == "words" or cut or unknown:
             special = [UNKNOWN]
             kept = kept if max_size is None else kept[: max_size - 1]
         return cls(special + (sorted(kept) if unit == "characters" else kept), unit)
