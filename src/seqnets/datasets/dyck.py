@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import Part
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.errors import ConfigError
@@ -78,21 +77,16 @@ class Dyck(SyntheticData):
             y[asked, step] = stack[rows[asked], depth[asked] - 1]
         return Sequences.stacked(x, y, stepwise=True)
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first words and, below each scored step, the kind that is open."""
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return a word and, below each scored step, the kind that is open."""
         further = range(len(OPENING), self.kinds)
         opening = [*OPENING[: self.kinds], *(f"({kind}" for kind in further)]
         closing = [*CLOSING[: self.kinds], *(f"{kind})" for kind in further)]
         signs = opening + closing
-        sequences = self.part(part)
-        batch = sequences.batch(torch.arange(min(count, len(sequences))))
-        return [
-            {
-                "word": "".join(signs[token] for token in word),
-                "open": "".join("." if kind == IGNORE else signs[kind] for kind in kinds),
-            }
-            for word, kinds in zip(batch.x.tolist(), batch.y.tolist(), strict=True)
-        ]
+        return {
+            "word": "".join(signs[token] for token in x.tolist()),
+            "open": "".join("." if kind == IGNORE else signs[kind] for kind in y.tolist()),
+        }
 
     def baselines(self) -> dict[str, float]:
         """Return the accuracy of a model without memory."""

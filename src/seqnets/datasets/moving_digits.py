@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
@@ -105,16 +105,11 @@ class DigitVideos(SequenceData):
             parts[part] = self.film(np.random.default_rng((self.seed, number, 1)), count, pool)
         return Splits(parts)
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return first and last frame of a part's first videos, drawn in characters."""
-        videos = self.part(part)
-        x = videos.batch(torch.arange(min(count, len(videos)))).x.numpy()
-        frames = {"first frame": 0, "last frame": -1}
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return first and last frame of a video, drawn in characters."""
+        frames = {"first frame": x[0, 0], "last frame": x[-1, 0]}
         # Every other row, as characters are about twice as high as wide.
-        return [
-            {name: show_picture(video[frame, 0, ::2]) for name, frame in frames.items()}
-            for video in x
-        ]
+        return {name: show_picture(frame[::2].numpy()) for name, frame in frames.items()}
 
 
 class MovingDigits(DigitVideos):
@@ -149,13 +144,9 @@ class MovingDigits(DigitVideos):
         draw(frames, pictures[random.integers(len(pictures), size=count)], places)
         return Sequences.stacked(frames[:, :, None], labels)
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return two frames of a part's first videos, and their directions."""
-        shown = super().examples(part, count)
-        return [
-            {**example, "direction": self.labels[label]}
-            for example, label in zip(shown, self.part(part).y.tolist(), strict=False)
-        ]
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return two frames of a video, and its direction."""
+        return {**super().example(x, y), "direction": self.labels[int(y)]}
 
     def baselines(self) -> dict[str, float]:
         """Return the test accuracy of the most frequent direction."""

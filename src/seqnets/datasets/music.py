@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.files import find_folder
@@ -65,15 +66,10 @@ class PolyphonicMusic(SequenceData):
         rolls = read_rolls(self._file())
         return Splits({part: _next_step_pairs(pieces) for part, pieces in rolls.items()})
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first chords of a few pieces, as MIDI numbers."""
-        pieces = self.part(part)
-        rows = []
-        for start, length in zip(pieces.starts[:count], pieces.lengths[:count], strict=True):
-            chords = [chord(step) for step in pieces.x[start : start + min(int(length), 6)]]
-            shown = "  ".join("-".join(map(str, keys)) or "rest" for keys in chords)
-            rows.append({"steps": str(int(length)), "begins (MIDI numbers)": shown})
-        return rows
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return the first chords of a piece, as MIDI numbers."""
+        shown = "  ".join("-".join(map(str, chord(step))) or "rest" for step in x[:6])
+        return {"steps": str(len(x)), "begins (MIDI numbers)": shown}
 
     def baselines(self) -> dict[str, float]:
         """Return the test part's nats per step of two models with independent keys.
@@ -157,12 +153,12 @@ def chord(step: Any) -> list[int]:
     return [LOWEST + int(key) for key in np.flatnonzero(np.asarray(step) > 0.5)]
 
 
-def _rate(sounding: torch.Tensor, steps: Any) -> torch.Tensor:
+def _rate(sounding: Tensor, steps: Any) -> Tensor:
     """Return the rate at which each key sounds, (88,), with add-one smoothing."""
     return (sounding + 1) / (steps + 2)
 
 
-def _nats_per_step(rate: torch.Tensor, y: torch.Tensor) -> float:
+def _nats_per_step(rate: Tensor, y: Tensor) -> float:
     """Return the mean cross entropy of a step's keys, each a Bernoulli variable."""
     nats = torch.where(y > 0, rate, 1 - rate).log().sum(-1)
     return -float(nats.double().mean())

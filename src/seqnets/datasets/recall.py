@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import Part
 from seqnets.datasets.sequences import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.errors import ConfigError
@@ -64,16 +64,11 @@ class Recall(SyntheticData):
         x[:, -1:] = np.take_along_axis(keys, asked, axis=1)
         return Sequences.stacked(x, np.take_along_axis(values, asked, axis=1)[:, 0])
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first sequences, with keys as k0, k1, ... and values by number."""
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return a sequence, with keys as k0, k1, ... and values by number."""
         signs = [f"k{key}" for key in range(self.keys)]
         signs += [str(value) for value in range(self.values)] + ["?"]
-        sequences = self.part(part)
-        batch = sequences.batch(torch.arange(min(count, len(sequences))))
-        return [
-            {"sequence": " ".join(signs[token] for token in tokens), "value": str(value)}
-            for tokens, value in zip(batch.x.tolist(), batch.y.tolist(), strict=True)
-        ]
+        return {"sequence": " ".join(signs[token] for token in x.tolist()), "value": str(int(y))}
 
     def baselines(self) -> dict[str, float]:
         """Return the accuracy of guessing, and the test accuracy of the last value."""

@@ -191,17 +191,10 @@ class SequenceFiles(SequenceData):
         """Return each feature's statistics in the training part; none for text."""
         return self.contents.statistics
 
-    def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the targets and beginnings of a part's first sequences."""
-        sequences, inputs = self.part(part), self.contents.inputs
-        shown = []
-        for start, length, target in zip(
-            sequences.starts[:count].tolist(), sequences.lengths.tolist(), sequences.y, strict=False
-        ):
-            steps = sequences.x[start : start + length]
-            begins = show_steps(steps, inputs.vocabulary, inputs.scaling)
-            shown.append({**self.show_target(target), "steps": str(length), "begins": begins})
-        return shown
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return the target, length and beginning of a sequence, in the units of the file."""
+        begins = show_steps(x, self.vocabulary, self.contents.inputs.scaling)
+        return {**self.show_target(y), "steps": str(len(x)), "begins": begins}
 
     @abstractmethod
     def show_target(self, target: Tensor) -> dict[str, str]:

@@ -203,16 +203,18 @@ class SequenceData(DataModule):
         return x.bincount(minlength=tokens).numpy()
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the beginnings and targets of a part's first sequences."""
+        """Return the :meth:`example` of each of a part's first sequences."""
         found, rows = self.part(part), []
         for number in range(min(count, len(found))):
-            start, length = int(found.starts[number]), int(found.lengths[number])
-            steps = slice(start, start + length)
-            begins = show_steps(found.x[steps], self.vocabulary)
-            target = found.y[steps if found.stepwise else number]
-            shown = {"begins": begins, "target": show_target(target, self.labels)}
-            rows.append({"steps": str(length), **shown})
+            start = int(found.starts[number])
+            steps = slice(start, start + int(found.lengths[number]))
+            rows.append(self.example(found.x[steps], found.y[steps if found.stepwise else number]))
         return rows
+
+    def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
+        """Return the length, beginning and target of a sequence, for display."""
+        target = show_target(y, self.labels)
+        return {"steps": str(len(x)), "begins": show_steps(x, self.vocabulary), "target": target}
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data and check lengths, values, tokens and labels against ``sizes``."""
