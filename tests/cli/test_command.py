@@ -111,6 +111,8 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "model.cell=lstm"], "names an option of a group, expected model/cell=lstm."),
         (["train", "-m", "model.cell=lstm,gru"], "of a group, expected model/cell=lstm,gru."),
         (["train", "param_groups={a: {params: x}}"], "one by one.\n  +param_groups.NAME=VALUE"),
+        (["train", "param_groups.a.lr=1"], "expected it to be added.\n  +param_groups.a.lr=VALUE"),
+        (["train", "-m", "model/cell=gru,4"], "model/cell: is 4, expected a name.\n  There are: "),
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),
         (["train", "modle/cell=gru"], "Did you mean model/cell or model.cell?"),
@@ -220,6 +222,17 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (
             ["dataset=parity", "+param_groups.slow={params: *bias*, lr: -1}"],
             "param_groups.slow: torch.optim.AdamW refuses its options: Invalid learning rate: -1",
+        ),
+        (
+            ["dataset=parity", "+param_groups.slow={params: *bias*, weight_decay: abc}"],
+            "ConfigError: param_groups.slow.weight_decay: is 'abc', expected a number.",
+        ),
+        (
+            [
+                *("dataset=parity", "+param_groups.slow={params: *bias*, lr: 1}"),
+                *("optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay"),
+            ],
+            "param_groups: torch.optim.LBFGS refuses its options: LBFGS doesn't support per-param",
         ),
         (
             ["dataset=parity", "+param_groups.slow={params: *bais*, lr: 1}"],

@@ -844,9 +844,20 @@ def test_a_run_that_fails_after_a_step_keeps_its_folder_and_its_log_says_why(
 
 
 def test_a_run_that_fails_before_a_step_leaves_no_folder(seqnets, small_text, tmp_path):
+    before = set(tmp_path.iterdir())
+
     done = seqnets("train", *small_text, "callbacks.samples.prompt=√")
+
     assert done.code != 0
-    assert not list(tmp_path.glob("runs/*/*"))
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_fails_before_a_step_leaves_those_beside_it(seqnets, small_text, tmp_path):
+    beside = tmp_path / "runs" / "text" / "another"
+    beside.mkdir(parents=True)
+
+    assert seqnets("train", *small_text, "callbacks.samples.prompt=√").code != 0
+    assert list(beside.parent.iterdir()) == [beside]
 
 
 @pytest.mark.parametrize("limit", ["max_steps=0", "limit_train_batches=0", "max_time=00:00:00:00"])

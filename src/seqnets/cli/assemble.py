@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from seqnets.checks import check_count, is_whole
+from seqnets.cli import kinds
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, SequenceModule
-from seqnets.training.param_groups import ParamGroups, check_groups, options_of
+from seqnets.training.param_groups import ParamGroups, options_of
 from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
@@ -149,28 +151,35 @@ def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceM
     optimizer = make_one(config["optimizer"], allow, "optimizer", later=True)
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler", later=True) if schedule else None
-    groups = config.get("param_groups") or {}
-    check_groups(groups)
-    _try_out(config, optimizer, scheduler, groups)
     objective = make_one(config["objective"], allow, "objective")
     model = make_model(config, known["sizes"], allow)
-    return SequenceModule(model, objective, known, optimizer, scheduler, groups)
+    groups = config.get("param_groups") or {}
+    module = SequenceModule(model, objective, known, optimizer, scheduler, groups)
+    _try_out(config, optimizer, scheduler, groups)
+    return module
 
 
 def _try_out(
     config: Config,
-    optimizer: Callable[..., Any],
+    optimizer: partial[Any],
     scheduler: Callable[..., Any] | None,
     groups: ParamGroups,
 ) -> None:
     """Raise ConfigError now if the classes refuse their options, and not when training starts."""
+    taken = kinds.options_of(optimizer.func)
+    for name in groups:
+        for option, value in options_of(groups, name).items():
+            if option in taken:
+                kinds.check_kind(f"param_groups.{name}.{option}", value, taken[option])
     key = "optimizer"
     try:
         tried = optimizer([nn.Parameter(torch.zeros(1))])
+        if groups:
+            key = "param_groups"
+            optimizer([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
         for name in groups:
             key, options = f"param_groups.{name}", options_of(groups, name)
             optimizer([nn.Parameter(torch.zeros(1))], **options)  # torch checks none of groups
-            optimizer([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
         key = "scheduler"
         if scheduler is not None:
             counts = "total_steps" in inspect.signature(scheduler).parameters

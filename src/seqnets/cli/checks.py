@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from seqnets.cli.arguments import config_folders, key_and_root, parsed
@@ -91,7 +91,13 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
                 raise UsageError(
                     f"{o.input_line}: names an option of a group, expected {meant}={given}."
                 )
-        if not (configs() / group).is_dir() or o.is_delete() or o.is_sweep_override():
+        if not (configs() / group).is_dir() or o.is_delete():
+            continue
+        if o.is_sweep_override():
+            names = value.list if isinstance(value, ChoiceSweep) else []
+            wrong = [name for name in names if not isinstance(name, (str, list, QuotedString))]
+            if wrong:
+                raise _not_a_name(group, wrong[0])
             continue
         if isinstance(value, list) and group not in LIST_GROUPS:  # Hydra would take the last one
             raise UsageError(
@@ -99,8 +105,12 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
                 f"  A run with each: seqnets {verb} -m {group}={','.join(map(str, value))}"
             )
         if not isinstance(value, (str, list)):
-            there = ", ".join(options(group, [configs()]))
-            raise UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
+            raise _not_a_name(group, value)
+
+
+def _not_a_name(group: str, value: object) -> UsageError:
+    there = ", ".join(options(group, [configs()]))
+    return UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
 
 
 def _check_sweeps_have_values(arguments: Sequence[str]) -> None:

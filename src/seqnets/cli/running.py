@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,23 +100,33 @@ def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator
             )
         yield Running(Path(os.environ[FOLDER_VARIABLE]))
         return
+    made = runs.absent_parents(options["output"], dataset)
     run = Running(existing or runs.new_folder(options["output"], dataset))
-    with _logged(run, new=existing is None), runs.locked(run.folder):
+    with _logged(run, None if existing else made), runs.locked(run.folder):
         yield run
 
 
 @contextlib.contextmanager
-def _logged(run: Running, new: bool) -> Iterator[None]:
-    """Log how the run ends; remove the folder of a new run that fails before its first step."""
+def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
+    """Log how the run ends; remove the folder of a new run that fails before its first step.
+
+    Args:
+        run: The run.
+        made: Folders that were made for a new run's folder to be in, inner ones first; they are
+            removed with it, unless other runs are there. None for a run that is resumed.
+    """
     os.environ[FOLDER_VARIABLE] = str(run.folder)
     try:
         yield
     except BaseException as error:
         trace = None if isinstance(error, SeqnetsError | Stopped) else error
         logger.info("ended by %s: %s", type(error).__name__, error, exc_info=trace)
-        if new and (run.trainer is None or run.trainer.global_step == 0):
+        if made is not None and (run.trainer is None or run.trainer.global_step == 0):
             _close_log()
             shutil.rmtree(run.folder)
+            with contextlib.suppress(OSError):
+                for parent in made:
+                    parent.rmdir()
         raise
     finally:
         del os.environ[FOLDER_VARIABLE]

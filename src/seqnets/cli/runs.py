@@ -36,9 +36,7 @@ def new_folder(output: Path | str, dataset: str) -> Path:
     parent = Path(output).expanduser() / dataset
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        (parent / name).mkdir()
-        (parent / name / _CHECKPOINTS).mkdir()
+        (parent / name / _CHECKPOINTS).mkdir(parents=True)
     except OSError as error:
         raise ConfigError(
             f"output: is {str(output)!r}, expected a folder that can be written to: "
@@ -46,6 +44,12 @@ def new_folder(output: Path | str, dataset: str) -> Path:
             f"  Runs are kept there. Choose another with output=FOLDER."
         ) from error
     return parent / name
+
+
+def absent_parents(output: Path | str, dataset: str) -> list[Path]:
+    """The folders that a new run's folder will be in and that do not exist, inner ones first."""
+    parent = Path(output).expanduser() / dataset
+    return [folder for folder in (parent, *parent.parents) if not os.path.exists(folder)]
 
 
 @contextlib.contextmanager
