@@ -10,6 +10,7 @@ import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from seqnets.cli.sweep import Job, Trained, show
@@ -186,6 +187,14 @@ def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
     assert done.code == 0, done.err
     assert found == [(False, None)] * 2
     assert not dist.is_initialized()
+
+
+def test_a_job_knows_which_keys_its_sweep_varies(seqnets, tmp_path):
+    seqnets("train", "-m", *PARITY, "model.dropout=0.1", "model/cell=gru,lstm")
+
+    configs = [OmegaConf.load(path) for path in (tmp_path / "runs").glob("*/*/config.yaml")]
+    compared = [config.callbacks.hyperparameters.compared for config in configs]
+    assert compared == [["model.cell"]] * 2
 
 
 def test_one_run_has_no_table_of_a_sweep(seqnets):

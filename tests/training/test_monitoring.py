@@ -57,7 +57,7 @@ def watched(tmp_path):
         Monitor(histograms_every_n_steps=4),
         TextSamples(length=40),
         ModelCard(),
-        Hyperparameters(),
+        Hyperparameters(compared=["optimizer.weight_decay", "unknown"]),
         logger=TensorBoardLogger(tmp_path / "run", name="", version="", default_hp_metric=False),
         max_steps=12,
         log_every_n_steps=3,
@@ -140,7 +140,7 @@ def test_the_hparams_tab_first_shows_what_runs_are_compared_by(watched):
 
     first = {info.name for info in experiment.hparam_infos if info.differs}
     sizes = {"model.hidden_size", "model.num_layers"}
-    assert first == {"model.cell", "optimizer.lr", "seed", *sizes}
+    assert first == {"model.cell", "optimizer.lr", "optimizer.weight_decay", *sizes}
 
 
 def test_monitoring_changes_no_number_of_the_run(tmp_path, watched):

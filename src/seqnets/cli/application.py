@@ -23,6 +23,7 @@ from seqnets.cli.arguments import (
     MULTIRUN,
     config_flags,
     config_folders,
+    key_and_root,
     overrides_first,
     parsed,
     quoted,
@@ -42,6 +43,9 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 _SWEEP = "SEQNETS_SWEEP"
 """Environment variable that tells jobs, also in processes of a launcher, which sweep is theirs."""
+
+_SWEPT = "SEQNETS_SWEPT"
+"""Environment variable that tells a job, as a list, in which keys it may differ from others."""
 
 _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """Variables Lightning sets for the processes it starts; where set, it starts no others."""
@@ -130,8 +134,10 @@ class _Application:
         # Processes that Lightning starts must run this job only, not the whole sweep.
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
+        keys = ",".join(key_and_root(key)[0].replace("/", ".") for key in swept)
         try:
-            ended = self._run_verb(config)
+            with _environment(_SWEPT, f"[{keys}]"):
+                ended = self._run_verb(config)
         except BaseException as error:
             self.jobs.append(sweep.Job(swept, None))
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -13,8 +14,11 @@ from seqnets.training.callbacks.tensorboard import writer_of
 
 _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
 
-_COMPARED = ("model.cell", "model.hidden_size", "model.num_layers", "optimizer.lr", "seed")
-"""Those that the table shows unasked; TensorBoard shows five, its first ones."""
+_COMPARED = ("model.cell", "model.hidden_size", "optimizer.lr", "model.num_layers", "seed")
+"""Those that the table shows unasked, after those that are asked for."""
+
+_COLUMNS = 5
+"""The hyperparameters that TensorBoard's table shows: its first ones."""
 
 
 class Hyperparameters(Callback):
@@ -24,9 +28,14 @@ class Hyperparameters(Callback):
 
     The figures are the scalars that the run logs anyway: validation and test, the loss and the
     objective's metric.
+
+    Args:
+        compared: Keys of the configuration, such as "model.dropout", that the tab's table shows
+            before others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compared: Sequence[str] | None = None) -> None:
+        self.compared = tuple(compared or ())
         self._end: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -41,7 +50,8 @@ class Hyperparameters(Callback):
         names = dict.fromkeys(("loss", pl_module.objective.metric))
         figures = {f"{part}/{name}": 0.0 for part in ("test", "val") for name in names}
         experiment, start, self._end = hparams(flat, figures)
-        _show_first(experiment, _COMPARED)
+        shown = [name for name in dict.fromkeys((*self.compared, *_COMPARED)) if name in flat]
+        _show_first(experiment, shown[:_COLUMNS])
         for summary in (experiment, start):
             writer._get_file_writer().add_summary(summary)
 
@@ -52,7 +62,7 @@ class Hyperparameters(Callback):
             writer._get_file_writer().add_summary(self._end)
 
 
-def _show_first(experiment: Any, names: tuple[str, ...]) -> None:
+def _show_first(experiment: Any, names: Sequence[str]) -> None:
     """Have TensorBoard show hyperparameters before others, as it does with those that differ."""
     content = experiment.value[0].metadata.plugin_data
     data = HParamsPluginData.FromString(content.content)
