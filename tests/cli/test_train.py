@@ -7,8 +7,10 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from textwrap import dedent
 
@@ -20,7 +22,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqnets.cli.repeated import without_settled
-from seqnets.cli.running import running
+from seqnets.cli.running import _end_with, running
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
@@ -1006,6 +1008,20 @@ def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeyp
 
     assert done.code == 1
     assert done.err.startswith("SeqnetsError: Training: another of its processes has ended")
+
+
+@pytest.mark.parametrize("in_group", [False, True])
+def test_a_process_waits_for_no_group_whose_first_process_has_ended(in_group, monkeypatch, capsys):
+    looks = iter([False, False, False, in_group])
+    parents = iter([7, 7, 7, 1])
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: next(looks))
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    monkeypatch.setattr("os._exit", sys.exit)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    with nullcontext() if in_group else pytest.raises(SystemExit):
+        _end_with(7)
+    assert ("another of its processes has ended" in capsys.readouterr().err) != in_group
 
 
 def test_the_share_of_padding_is_told_when_all_processes_are_there(seqnets, monkeypatch):

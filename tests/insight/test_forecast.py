@@ -36,6 +36,17 @@ def test_levels_that_are_not_as_far_from_the_median_are_no_band():
     assert list(band.get_paths()[0].vertices[1:6, 1]) == [0, 0, 1, 2, 3]
 
 
+def test_a_single_forecast_of_one_step_has_a_legend_within_it_and_whole_steps():
+    one = Forecast(np.arange(9.0), np.ones(1), np.arange(3.0)[None])
+    figure = draw_forecasts(["OT"], [[one]], [0.1, 0.5, 0.9])
+    figure.draw_without_rendering()
+
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
 def test_each_series_has_a_row():
     figure = draw_forecasts(["a", "b"], [[forecast(1)] * 3] * 2)
 

@@ -84,3 +84,20 @@ def test_the_picture_has_a_line_for_each_layer_that_ends_where_gradients_do():
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5)])
 def test_gradients_that_are_zero_or_not_finite_are_drawn(shape, norm):
     draw_gradient_flow({"layer": np.full(shape, float(norm))}).canvas.draw()
+
+
+def test_the_picture_ends_where_norms_are_too_small_to_be_drawn():
+    (axis,) = draw_gradient_flow({"a": 0.5 ** np.arange(400.0)[None]}).axes
+
+    assert 40 <= axis.get_xlim()[1] < 60
+
+
+def test_a_legend_of_many_layers_lies_below_the_lines():
+    layers = {f"layers.{place}": np.full((1, 9), 1.0 + place) for place in range(12)}
+    figure = draw_gradient_flow(layers)
+    figure.draw_without_rendering()
+
+    (axis,), (legend,) = figure.axes, figure.legends
+    assert len(legend.get_texts()) == 12
+    assert 0 <= legend.get_window_extent().y0
+    assert legend.get_window_extent().y1 <= axis.get_tightbbox().y0

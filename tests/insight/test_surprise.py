@@ -21,8 +21,23 @@ def test_each_token_is_coloured_by_its_nats_except_context():
     found, paper = lines(figure)
 
     assert found == {0: ["a", "bc", "d"]}
-    assert paper.tolist() == [[None, 2.0, 2.0, 1.0, None, None]]
+    assert paper[0].tolist() == [None, 2.0, 2.0, 1.0, None, None]
     assert [axes.get_ylabel() for axes in figure.axes] == ["", "nats"]
+
+
+def test_a_token_of_infinite_surprisal_has_the_darkest_colour():
+    (image,) = draw_surprise([(["a", "b"], [1.0, math.inf])], columns=4).axes[0].images
+
+    assert image.get_clim() == (0, 1)
+    assert image.norm(image.get_array())[0, 1] > 1
+
+
+def test_a_short_text_leaves_room_for_the_colour_bar():
+    axes, bar = draw_surprise([(["a"], [1.0])]).axes
+    axes.figure.draw_without_rendering()
+
+    label = bar.get_yticklabels()[0].get_window_extent()
+    assert bar.get_window_extent().height > 4 * label.height
 
 
 def test_a_line_ends_with_the_texts_or_where_the_next_token_does_not_fit():
@@ -55,7 +70,7 @@ def test_wide_letters_take_two_columns():
     found, paper = lines(draw_surprise([(["日本", "a", "語🙂"], [1.0, 2.0, 3.0])], columns=6))
 
     assert found == {0: ["日本", "a"], 1: ["語🙂"]}
-    assert paper.tolist() == [[1.0] * 4 + [2.0, None], [3.0] * 4 + [None, None]]
+    assert paper[:2].tolist() == [[1.0] * 4 + [2.0, None], [3.0] * 4 + [None, None]]
 
 
 def test_letters_fill_their_columns():

@@ -35,6 +35,20 @@ def test_the_legend_names_the_labels_that_occur():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["walk", "freeze"]
 
 
+def test_the_background_is_the_most_common_label_of_what_is_drawn():
+    target = np.repeat([0, 1, 2, 1], [60, 30, 10, 500])
+    (axis,) = draw_timeline({"target": target}, LABELS, steps=100).axes
+
+    assert next(colour for *_, colour in strips(axis)) == "#d9d9d9"
+
+
+def test_a_single_step_is_drawn_and_marked():
+    features, strip = draw_timeline({"target": np.zeros(1, int)}, ["a"], np.ones((1, 2))).axes
+
+    assert [line.get_marker() for line in features.lines] == [".", "."]
+    assert [tick for tick in strip.get_xticks() if -0.5 < tick < 0.5] == [0]
+
+
 def test_features_are_drawn_above_and_long_series_are_cut():
     signal = np.random.default_rng(0).normal(size=(900, 20))
     figure = draw_timeline({"target": np.zeros(900, int)}, ["a"], signal, steps=100)

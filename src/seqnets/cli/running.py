@@ -9,10 +9,12 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
@@ -28,8 +30,19 @@ logger = logging.getLogger(__name__)
 FOLDER_VARIABLE = "SEQNETS_RUN_FOLDER"
 """Environment variable that passes the run folder to the processes Lightning starts."""
 
-_PEER_LOST = ("closed by peer", "reset by peer", "remote process exited")
+_FIRST_VARIABLE = "SEQNETS_RUN_PROCESS"
+"""Environment variable that passes the number of the run's first process to those it starts."""
+
+_PEER_LOST = ("closed by peer", "reset by peer", "remote process exited", "remote server shutdown")
 """Fragments of the Gloo and NCCL errors raised when a peer process has exited."""
+
+_LOST = (
+    "Training: another of its processes has ended, expected all to go on.\n"
+    "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
+    "checkpoint can be resumed."
+)
+
+_POLL = 0.5  # seconds between two looks at the first process
 
 
 @dataclass
@@ -98,6 +111,8 @@ def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator
                 "trainer: another program started the processes, expected seqnets to.\n"
                 "  Call `seqnets train` once; trainer.devices says how many there are."
             )
+        first = int(os.environ[_FIRST_VARIABLE])
+        threading.Thread(target=_end_with, args=(first,), daemon=True).start()
         yield Running(Path(os.environ[FOLDER_VARIABLE]))
         return
     made = runs.absent_parents(options["output"], dataset)
@@ -115,7 +130,8 @@ def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
         made: Folders that were made for a new run's folder to be in, inner ones first; they are
             removed with it, unless other runs are there. None for a run that is resumed.
     """
-    os.environ[FOLDER_VARIABLE] = str(run.folder)
+    variables = {FOLDER_VARIABLE: str(run.folder), _FIRST_VARIABLE: str(os.getpid())}
+    os.environ.update(variables)
     try:
         yield
     except BaseException as error:
@@ -129,7 +145,8 @@ def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
                     parent.rmdir()
         raise
     finally:
-        del os.environ[FOLDER_VARIABLE]
+        for name in variables:
+            del os.environ[name]
         _close_log()
 
 
@@ -167,8 +184,17 @@ def _lost_peers() -> Iterator[None]:
     except RuntimeError as error:
         if not any(text in str(error) for text in _PEER_LOST):
             raise
-        raise SeqnetsError(
-            "Training: another of its processes has ended, expected all to go on.\n"
-            "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
-            "checkpoint can be resumed."
-        ) from error
+        raise SeqnetsError(_LOST) from error
+
+
+def _end_with(first: int) -> None:
+    """End this process when the first one has ended, until both are in a group.
+
+    The wait for a group ends with torch's timeout only; within one, the loss of a process is an
+    error.
+    """
+    while not (dist.is_available() and dist.is_initialized()):
+        if os.getppid() != first:
+            print(f"{SeqnetsError.__name__}: {_LOST}", file=sys.stderr, flush=True)
+            os._exit(1)  # the main thread waits in torch
+        time.sleep(_POLL)

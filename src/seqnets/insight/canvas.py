@@ -51,6 +51,14 @@ def tilt(names: Sequence[str]) -> int:
     return 0 if max(map(len, names)) <= _UPRIGHT else 90
 
 
+def whole_steps(axis: Any) -> None:
+    """Have an axis of time steps marked at whole numbers only, however few there are."""
+    from matplotlib.ticker import MaxNLocator
+
+    steps = [1, 2, 2.5, 5, 10]
+    axis.set_major_locator(MaxNLocator("auto", steps=steps, integer=True, min_n_ticks=1))
+
+
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
     """Return a figure and its axes, independent of any GUI backend.
 

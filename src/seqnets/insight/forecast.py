@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain
+from seqnets.insight.canvas import new_figure, plain, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +58,10 @@ def draw_forecasts(
         line[0].set_ylabel(plain(name))
     for axis in axes[-1]:
         axis.set_xlabel("steps from now")
+        whole_steps(axis.xaxis)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    beside = min(len(labels), 3 * columns)
+    figure.legend(handles, labels, loc="outside upper left", ncols=beside, frameon=False)
     return figure
 
 

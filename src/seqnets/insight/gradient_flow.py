@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMALLEST = 1e-12
 """The lowest norm that is drawn, as a share of the highest."""
+
+_INSIDE = 6
+"""Maximum number of layers whose legend has room among the lines."""
 
 
 def reach(norms: np.ndarray) -> float:
@@ -105,13 +108,21 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     drawn = np.concatenate([line.get_ydata() for line in axis.lines])
     if np.isfinite(drawn).any():
         highest = np.nanmax(drawn)
+        lowest = max(np.nanmin(drawn), _SMALLEST * highest) / 2
         axis.set_yscale("log")
-        axis.set_ylim(max(np.nanmin(drawn), _SMALLEST * highest) / 2, 2 * highest)
+        axis.set_ylim(lowest, 2 * highest)
+        last = max(np.flatnonzero(line.get_ydata() > lowest).max(initial=0) for line in axis.lines)
+        axis.set_xlim(-0.04 * max(last, 1), 1.04 * max(last, 1))
     axis.set(xlabel="steps before the last one", ylabel="norm of the loss's gradient")
+    whole_steps(axis.xaxis)
     axis.grid(color="0.92", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(loc="best", frameon=False, fontsize="small")
+    if len(names) <= _INSIDE:
+        axis.legend(loc="best", frameon=False, fontsize="small")
+    else:
+        figure.set_figheight(4.2 + 0.09 * len(names))
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize="small")
     return figure
 
 

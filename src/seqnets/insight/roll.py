@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import Sound, new_figure
+from seqnets.insight.canvas import Sound, new_figure, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
         axis.set_yticks(octaves, [f"C{key // 12 - 1}" for key in octaves])
         axis.set_title(name, loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("step")
+    whole_steps(axes[-1, 0].xaxis)
     figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="probability")
     return figure
 

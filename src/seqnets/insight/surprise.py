@@ -20,6 +20,9 @@ Passage = tuple[Sequence[str], Sequence[float]]
 _COLUMN, _LINE = 0.088, 0.2
 """Inches per letter and per line."""
 
+_LINES = 4
+"""Minimum number of lines, for which the colour bar has room."""
+
 _SIZE = 11.0
 """Font size in points, at which a letter is one column wide."""
 
@@ -38,12 +41,12 @@ def draw_surprise(passages: Sequence[Passage], columns: int = 96, lines: int = 3
     page = list(_wrapped(passages, columns))[:lines]
     while page and not page[-1]:
         page.pop()
-    known = [cost for line in page for *_, cost in line if not math.isnan(cost)]
+    known = [cost for line in page for *_, cost in line if math.isfinite(cost)]
     highest = max(float(np.quantile(known, 0.99)) if known else 0.0, 1e-3)
-    paper = np.full((max(len(page), 1), columns), np.nan)
+    paper = np.full((max(len(page), _LINES), columns), np.nan)
     for row, line in enumerate(page):
         for column, text, cost in line:
-            paper[row, column : column + _width(text)] = cost
+            paper[row, column : column + _width(text)] = min(cost, 2 * highest)
     figure, axes = new_figure(_COLUMN * columns + 1.2, _LINE * len(paper) + 0.2)
     shown = axes.imshow(paper, cmap="YlOrRd", vmin=0, vmax=highest, aspect="auto")
     axes.set_axis_off()

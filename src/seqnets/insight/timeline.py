@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain
+from seqnets.insight.canvas import new_figure, plain, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def draw_timeline(
     """
     shown = {name: track[:steps] for name, track in tracks.items()}
     length = max(len(track) for track in shown.values())
-    first = next(iter(tracks.values()))
+    first = next(iter(shown.values()))
     order = np.argsort(-np.bincount(first[first >= 0], minlength=len(labels)), kind="stable")
     colours = {
         int(label): _COLOURS[min(place, len(_COLOURS) - 1)] for place, label in enumerate(order)
@@ -52,7 +52,8 @@ def draw_timeline(
     )  # fmt: skip
     if signal is not None:
         for feature in signal[:steps].T[:8]:
-            axes[0, 0].plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6)
+            marker = "." if length == 1 else None  # a line needs two steps
+            axes[0, 0].plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6, marker=marker)
         axes[0, 0].spines[["top", "right"]].set_visible(False)
         axes[0, 0].set_ylabel("features")
     for axis, (name, track) in zip(axes[-len(shown) :, 0], shown.items(), strict=True):
@@ -67,6 +68,7 @@ def draw_timeline(
         axis.spines[:].set_visible(False)
     axes[-1, 0].set_xlim(-0.5, length - 0.5)
     axes[-1, 0].set_xlabel("step")
+    whole_steps(axes[-1, 0].xaxis)
     _legend(figure, shown, labels, colours)
     return figure
 
