@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
+from seqnets.insight.fonts import give_fonts
 from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast
 from seqnets.training.callbacks.sparingly import Sparingly
@@ -70,4 +71,5 @@ def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None
         samples = torch.from_numpy(picture.samples)[None]
         writer.add_audio(name, samples, step, sample_rate=picture.rate)
     else:
+        give_fonts(picture)
         writer.add_figure(name, picture, step)
