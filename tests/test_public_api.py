@@ -62,6 +62,7 @@ PUBLIC = {
     """,
     "seqnets.training.callbacks": """
         CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters ModelCard
+        ModelGraph
         Monitor MovingAverage MusicSamples Pictures Progress Pruning RateByLength StopOnSignal
         TextSamples
     """,

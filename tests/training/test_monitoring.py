@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.hparams import metadata
 
 from seqnets.cells import GRUCell
@@ -16,6 +17,7 @@ from seqnets.training import Classification
 from seqnets.training.callbacks import (
     Hyperparameters,
     ModelCard,
+    ModelGraph,
     Monitor,
     Progress,
     TextSamples,
@@ -57,6 +59,7 @@ def watched(tmp_path):
         Monitor(histograms_every_n_steps=4),
         TextSamples(length=40),
         ModelCard(),
+        ModelGraph(),
         Hyperparameters(compared=["optimizer.weight_decay", "unknown"]),
         logger=TensorBoardLogger(tmp_path / "run", name="", version="", default_hp_metric=False),
         max_steps=12,
@@ -119,6 +122,20 @@ def test_the_text_tab_has_samples_the_model_and_the_config(watched):
     assert len(text("sample")) == 2
     assert "| total | LanguageModel | |" in text("model")[0]
     assert "hidden_size: 8" in text("config")[0]
+
+
+def test_the_graphs_tab_has_the_layers_with_their_sizes(watched):
+    found, module = watched
+    graph = GraphDef.FromString(found.Graph().SerializeToString())
+
+    nodes = {node.name: node for node in graph.node}
+    sizes = [dim.size for dim in nodes["output"].attr["_output_shapes"].list.shape[0].dim]
+    layers = [f"encoder/recurrent/layers/{place}" for place in (0, 1)]
+    assert list(nodes) == ["input", "encoder/embedding", *layers, "output"]
+    assert list(nodes["encoder/embedding"].input) == ["input"]
+    assert list(nodes["output"].input) == [layers[1]]
+    assert (sizes[0], sizes[-1]) == (2, module.model.output.out_features)
+    assert nodes["output"].attr["parameters"].i == module.model.output.weight.numel() + sizes[-1]
 
 
 def test_the_hparams_tab_has_the_config_and_its_metrics_are_logged(watched):

@@ -6,6 +6,7 @@ from seqnets.training.callbacks.gradient_flow import GradientFlow
 from seqnets.training.callbacks.graphs import CUDAGraphs
 from seqnets.training.callbacks.hyperparameters import Hyperparameters
 from seqnets.training.callbacks.model_card import ModelCard
+from seqnets.training.callbacks.model_graph import ModelGraph
 from seqnets.training.callbacks.monitor import Monitor
 from seqnets.training.callbacks.moving_average import MovingAverage
 from seqnets.training.callbacks.pictures import Pictures
@@ -24,6 +25,7 @@ __all__ = [
     "GradientFlow",
     "Hyperparameters",
     "ModelCard",
+    "ModelGraph",
     "Monitor",
     "MovingAverage",
     "MusicSamples",

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
 from seqnets.layers import Recurrent, Truncated, gradient_flow
-from seqnets.training.callbacks.pictures import can_draw, sample_batch, write
+from seqnets.training.callbacks.pictures import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import LanguageModelling, Polyphony, Tagging
@@ -63,7 +62,9 @@ class GradientFlow(Sparingly):
         if not layers:
             return
         with torch.inference_mode(False), evaluating(model):
-            batch = _rows_of(sample_batch(trainer, pl_module), self.rows, self.steps)
+            batch = sample_batch(trainer, pl_module)
+            count = max(1, min(self.rows, self.steps // max(1, batch.x.shape[1])))
+            batch = first_rows(batch, count)
             if isinstance(objective, _SCORES_STEPS) and not any(layer.reverse for layer in layers):
                 windows = [m.steps for m in model.modules() if isinstance(m, Truncated)]
                 batch = with_last_targets(in_windows(batch, max(windows, default=1)))
@@ -110,13 +111,3 @@ def with_last_targets(batch: Batch) -> Batch:
     later = scored.flip(1).cumsum(1).flip(1)  # targets from a step on
     last = scored & (later == 1)
     return batch._replace(y=torch.where(last.view(*last.shape, *[1] * (y.dim() - 2)), y, IGNORE))
-
-
-def _rows_of(batch: Batch, rows: int, steps: int) -> Batch:
-    """The first rows of a batch: as many as given, fewer if long, but at least one."""
-    count = max(1, min(rows, steps // max(1, batch.x.shape[1])))
-
-    def first(tensor: Tensor) -> Tensor:
-        return tensor[:count]
-
-    return batch.map(first)

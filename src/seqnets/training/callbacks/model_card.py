@@ -15,8 +15,7 @@ from seqnets.training.callbacks.tensorboard import writer_of
 class ModelCard(Callback):
     """Write the model's layers and the run's configuration into TensorBoard's TEXT tab.
 
-    There is no graph: TensorBoard supports only ``torch.jit.trace``, which is deprecated and fails
-    its own checks on these models.
+    :class:`ModelGraph` draws which layers feed which.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -58,6 +58,15 @@ def sample_batch(trainer: Trainer, pl_module: Any) -> Batch:
     return batch
 
 
+def first_rows(batch: Batch, count: int) -> Batch:
+    """The first rows of a batch, at most so many."""
+
+    def first(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[:count]
+
+    return batch.map(first)
+
+
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
