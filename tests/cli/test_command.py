@@ -505,6 +505,46 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
     assert done.code == again.code == 0, done.err + again.err
 
 
+def test_lightnings_data_modules_are_no_datasets(seqnets, tmp_path):
+    folder = tmp_path / "conf" / "dataset"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        "_target_: lightning.pytorch.demos.boring_classes.BoringDataModule"
+    )
+
+    allowed = "allow=[lightning.pytorch.demos]"
+    done = seqnets("inspect", "--config-dir", "conf", "dataset=mine", allowed)
+
+    assert done.code == 1
+    assert "is no DataModule, expected a class that derives from seqnets.datasets" in done.err
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "told"),
+    [
+        ("dataset.train_sizes=9", "Did you mean dataset.train_size"),
+        ("dataset.batch_size=9", "is added by +dataset.batch_size=VALUE"),
+        ("callbacks.told.evry=3", "Did you mean callbacks.told.every"),
+    ],
+)
+def test_keys_close_to_a_mistyped_one_are_those_of_the_files_of_ones_own(
+    mistyped, told, seqnets, tmp_path
+):
+    for name, lines in {
+        "dataset/mine": ["_target_: seqnets.datasets.Parity", "train_size: 64"],
+        "callbacks/mine": ["told:", "  every: 3"],
+    }.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(lines))
+
+    choices = ["dataset=mine", "callbacks=[default,mine]"]
+    done = seqnets("train", "--config-dir", "conf", *choices, mistyped)
+
+    assert done.code == 2
+    assert told in done.err
+
+
 @pytest.mark.parametrize(
     ("group", "lines", "told"),
     [
@@ -513,6 +553,24 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
         ("optimizer", ["lr: 3"], "optimizer: has no _target_"),
         ("logger", ["name: a"], "logger.name: has no _target_"),
         ("callbacks", ["mine:", "  every: 3"], "callbacks.mine: has no _target_"),
+        (
+            "callbacks",
+            ["mine:", "  _target_: torch.nn.Identity"],
+            "callbacks.mine: torch.nn.Identity is no Callback, expected a class that derives from "
+            "lightning.pytorch.Callback.",
+        ),
+        (
+            "objective",
+            ["_target_: torch.nn.Identity"],
+            "objective: torch.nn.Identity is no Objective, expected a class that derives from "
+            "seqnets.training.Objective.",
+        ),
+        (
+            "model",
+            ["_target_: torch.optim.SGD", "_partial_: true"],
+            "model: torch.optim.SGD is no Module, expected a class that derives from "
+            "torch.nn.Module.",
+        ),
         (
             "model",
             ["_target_: seqnets.models.SequenceClassifier", "hidden_size: ${nothing.there}"],

@@ -753,6 +753,8 @@ def test_empty_lists_mean_no_callbacks_and_no_loggers(seqnets, tmp_path):
     left = {path.name for path in only_run(tmp_path).rglob("*") if path.is_file()}
     assert left == {"config.yaml", "result.json", "run.lock", "run.log"}
     assert done.out.endswith("\nThere is no checkpoint: no callback has written one.\n")
+    before, _, _ = done.out.partition("Figures of the test part")
+    assert "None of the callbacks writes checkpoints" in before, "when that can still be changed"
 
 
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from seqnets.quoting import override, value_of
+from seqnets.quoting import override, override_list, value_of
 
 MULTIRUN = ("-m", "--multirun")
 """The flags that ask for a sweep."""
@@ -128,3 +128,8 @@ def config_flags(arguments: Sequence[str]) -> list[str]:
 def config_folders(arguments: Sequence[str]) -> list[Path]:
     """The folder of the user's own configurations; empty if the command line names none."""
     return [Path(flag.removeprefix("--config-dir=")) for flag in config_flags(arguments)[-1:]]
+
+
+def search_path(folders: Sequence[Path]) -> str:
+    """The override by which Hydra finds configurations in these folders too."""
+    return override_list("hydra.searchpath", (f"file://{folder.absolute()}" for folder in folders))

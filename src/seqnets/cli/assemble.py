@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
@@ -29,7 +30,7 @@ from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
-from seqnets.training import AtomicCheckpointIO, SequenceModule
+from seqnets.training import AtomicCheckpointIO, Objective, SequenceModule
 from seqnets.training.param_groups import ParamGroups, options_of
 from seqnets.typing import Known, Sizes
 
@@ -115,24 +116,36 @@ def check_new(key: str, path: Path | str, overwrite: bool) -> None:
         )
 
 
-def make_one(options: Any, allow: Sequence[str], key: str, *, later: bool = False) -> Any:
+def make_one(
+    options: Any, allow: Sequence[str], key: str, kind: type = object, *, later: bool = False
+) -> Any:
     """Make the object that a group of a configuration describes.
 
     Args:
         options: The group's part of the configuration.
         allow: Modules of the user's own that the configuration may name.
         key: The group's key.
+        kind: The class that the object, or that of a factory, has to be one of.
         later: Whether to make a factory, which the caller passes what the data determine.
 
     Raises:
-        ConfigError: The group names no class, or the class cannot be made; see :func:`build`.
+        ConfigError: The group names no class, the class cannot be made (see :func:`build`), or it
+            is of another kind.
     """
     if not isinstance(options, dict) or "_target_" not in options:
         raise ConfigError(
             f"{key}: has no _target_, expected the class to make.\n"
             "  Name it in the group's file: _target_: MODULE.CLASS"
         )
-    return build({**options, "_partial_": True} if later else options, allow, key)
+    made = build({**options, "_partial_": True} if later else options, allow, key)
+    target = get_object(options["_target_"])
+    if isinstance(target, type) and not issubclass(target, kind):  # a function may make anything
+        public = ".".join(kind.__module__.split(".")[:2])
+        raise ConfigError(
+            f"{key}: {options['_target_']} is no {kind.__name__}, expected a class that derives "
+            f"from {public}.{kind.__name__}."
+        )
+    return made
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
@@ -140,7 +153,7 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     options = config["dataset"]
     paths = [key for key in options if key.rpartition("_")[2] in ("path", "root", "cache")]
     check_filled(**{f"dataset.{key}": options[key] for key in paths})
-    data: DataModule = make_one(config["dataset"], allow, "dataset")
+    data: DataModule = make_one(config["dataset"], allow, "dataset", DataModule)
     data.prepare_data()
     data.setup()
     return data
@@ -151,7 +164,7 @@ def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceM
     optimizer = make_one(config["optimizer"], allow, "optimizer", later=True)
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler", later=True) if schedule else None
-    objective = make_one(config["objective"], allow, "objective")
+    objective = make_one(config["objective"], allow, "objective", Objective)
     model = make_model(config, known["sizes"], allow)
     groups = config.get("param_groups") or {}
     module = SequenceModule(model, objective, known, optimizer, scheduler, groups)
@@ -198,7 +211,9 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: The model needs a size that the dataset does not have, or has no such option.
     """
-    factory: Callable[..., nn.Module] = make_one(config["model"], allow, "model", later=True)
+    factory: Callable[..., nn.Module] = make_one(
+        config["model"], allow, "model", nn.Module, later=True
+    )
     parameters = inspect.signature(factory).parameters.values()
     asked = {p.name for p in parameters}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):

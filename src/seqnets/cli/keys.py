@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from seqnets.cli.arguments import parsed
+from seqnets.cli.arguments import config_folders, parsed, search_path
 from seqnets.cli.listing import configs
 
 LIST_GROUPS = ("model/option", "callbacks", "logger", "experiment")
@@ -49,19 +49,21 @@ def known_keys(verb: str, base: str, arguments: Sequence[str]) -> Iterator[str]:
         base: The configuration that is composed: the verb's, or a checkpoint's.
         arguments: The command line, whose choices from groups decide which keys there are.
     """
-    groups = groups_of(verb, [configs()])
+    folders = config_folders(arguments)
+    groups = groups_of(verb, [configs(), *folders])
     yield from groups
     chosen = [
         str(o.input_line)
         for o in parsed(arguments)
-        if o.key_or_group in groups and isinstance(o.value(), str)
+        if o.key_or_group in groups and isinstance(o.value(), (str, list))
     ]
+    own = search_path(folders)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
         try:
-            composed = hydra.compose(base, overrides=chosen)
+            composed = hydra.compose(base, overrides=[*chosen, own])
         except HydraException:  # a choice may be what is wrong
-            composed = hydra.compose(base)
+            composed = hydra.compose(base, overrides=[own])
     yield from _flat(OmegaConf.to_container(composed, resolve=False))
 
 

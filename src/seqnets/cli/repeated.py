@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqnets.cli.arguments import config_flags, config_folders
+from seqnets.cli.arguments import config_flags, config_folders, search_path
 from seqnets.cli.keys import groups_of
 from seqnets.cli.listing import configs
 
@@ -66,11 +66,10 @@ def _key(argument: str) -> str:
 
 def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     """The configuration of a command; None if it cannot be composed."""
-    places = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
-            config = hydra.compose(verb, overrides=[*overrides, f"hydra.searchpath=[{places}]"])
+            config = hydra.compose(verb, overrides=[*overrides, search_path(folders)])
     except (HydraException, OmegaConfBaseException):
         return None
     OmegaConf.set_struct(config, False)

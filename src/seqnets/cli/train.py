@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, LambdaCallback
+from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
 from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
@@ -170,7 +170,7 @@ class _Training:
         self.module = make_module(options, self.data.describe(), allow)
         self.module.card["config"] = {**options, "resume": None}
         self.callbacks: dict[str, Callback] = {
-            name: make_one(callback, allow, f"callbacks.{name}")
+            name: make_one(callback, allow, f"callbacks.{name}", Callback)
             for name, callback in (options["callbacks"] or {}).items()
             if callback is not None
         }
@@ -204,6 +204,7 @@ class _Training:
             self._mark_started()
         self.console.print(f"Run folder: {report.shown(self.folder)}", soft_wrap=True)
         self.console.print(f"The model has {counted(self.parameters, 'parameter')}.")
+        self._report_lack_of_checkpoints()
 
         path: Any = checkpoint
         with trainer_errors():
@@ -235,6 +236,18 @@ class _Training:
 
     def _mark_started(self, *_: Any) -> None:
         mark_started(self.options, self.folder, self.trainer)
+
+    def _report_lack_of_checkpoints(self) -> None:
+        """Say before a run, and not after days, that it will leave no weights."""
+        if any(isinstance(callback, Checkpoint) for callback in self.callbacks.values()):
+            return
+        message = "None of the callbacks writes checkpoints: the weights will be lost at the end."
+        self.console.print(
+            f"{message}\nTo add seqnets' own, begin your file in callbacks/ with the lines\n"
+            "defaults:\n  - default",
+            soft_wrap=True,
+        )
+        logger.warning(message)
 
     def _report_padding(self, *_: Any) -> None:
         """Report the fraction of padding in the training batches, if any.
