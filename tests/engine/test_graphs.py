@@ -10,14 +10,17 @@ from seqnets import Hierarchical, Recurrent, Reversed, models
 from seqnets.cells import (
     ConvLSTMCell,
     DeepTransition,
+    Dilated,
     GatedCell,
     GRUCell,
     JANETCell,
     LRUCell,
     LSTMCell,
+    MGUCell,
     MinGRUCell,
     PeepholeLSTMCell,
     RNNCell,
+    Zoneout,
 )
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
@@ -40,8 +43,16 @@ def test_compile_makes_one_graph_of_a_cell(cell_cls):
     torch.testing.assert_close(compiled(x), layer(x))
 
 
-def test_equal_layers_share_what_is_compiled():
-    layers, x = [Recurrent(PeepholeLSTMCell(3, 5)) for _ in range(3)], torch.randn(2, 6, 3)
+SHARING = {
+    "gates": lambda: PeepholeLSTMCell(3, 5),
+    "a tuple": lambda: LRUCell(3, 5),
+    "options": lambda: Zoneout(Dilated(MGUCell(3, 5), 2), 0.1),
+}
+
+
+@pytest.mark.parametrize("kind", SHARING)
+def test_equal_layers_share_what_is_compiled(kind):
+    layers, x = [Recurrent(SHARING[kind]()).eval() for _ in range(3)], torch.randn(2, 6, 3)
     graphs = CompileCounter()
 
     for layer in layers:
@@ -79,6 +90,16 @@ def test_a_layer_whose_cell_got_an_attribute_of_its_own_is_compiled_anew(kind, n
         setattr(changed.cell, name, value)
         compiled = torch.compile(changed, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), changed(x))
+
+
+def test_a_layer_whose_options_or_inner_cell_changed_is_compiled_anew():
+    cells, x = [SHARING["options"]() for _ in range(3)], torch.randn(2, 6, 3)
+    cells[1].probabilities = (0.5, 0.5)
+    cells[2].cell.cell.candidate = torch.relu
+
+    for layer in [Recurrent(cell).eval() for cell in cells]:
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_a_layer_that_is_compiled_after_a_change_of_its_cells_class_shows_it(monkeypatch):

@@ -113,7 +113,8 @@ class Bindable(nn.Module):
     def asked(self, question: Callable[..., Any], *further: Any) -> Any:
         """A function of this cell whose result ``torch.compile`` treats as a constant.
 
-        Further arguments are plain values; the result is a number or a string.
+        Further arguments are plain values; the result is a number, a string, or a
+        tuple of them.
         """
         return question(self, *further)
 

@@ -81,16 +81,20 @@ def made_names(cell: Cell) -> str:
 def plain_attributes(cell: Cell) -> str:
     """Names of a cell's attributes that the compiler can guard, comma-separated.
 
-    The training flag, numbers and strings, also those that are the class's until the cell has its
-    own; those of nested cells with a path: "beta,cell.training".
+    The training flag, numbers, strings and tuples of them, also those that are the class's until
+    the cell has its own; those of nested cells with a path: "beta,cell.training".
     """
     everything = {name: getattr(cell, name) for name in _of_classes(cell)} | attributes_of(cell)
-    plain = (n for n, value in everything.items() if isinstance(value, _PLAIN))
-    names = ["training", *plain]
+    names = ["training", *(name for name, value in everything.items() if _is_plain(value))]
     for child, inside in cell._modules.items():
         if isinstance(inside, Cell):
             names += [f"{child}.{name}" for name in plain_attributes(inside).split(",") if name]
     return ",".join(names)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an attribute is a number, a string, or a tuple of them."""
+    return isinstance(value, _PLAIN) or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 _PLAIN = (bool, int, float, str)
@@ -109,10 +113,9 @@ def replaceable(cell: Cell) -> str:
     Comma-separated; empty if only the cell's identity tells it from others: if it is of a user's
     class, or has attributes that are neither plain nor cells.
     """
-    attributes = attributes_of(cell).values()
-    if users_classes(type(cell)) or not all(isinstance(value, _PLAIN) for value in attributes):
+    if users_classes(type(cell)) or not all(map(_is_plain, attributes_of(cell).values())):
         return ""
-    names = [n for n in _of_classes(cell) if not isinstance(getattr(cell, n), _PLAIN)]
+    names = [name for name in _of_classes(cell) if not _is_plain(getattr(cell, name))]
     for child, module in cell._modules.items():
         within = replaceable(module) if isinstance(module, Cell) else ""
         if not within:
