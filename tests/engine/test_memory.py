@@ -5,6 +5,7 @@ import mmap
 import os
 import signal
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -81,6 +82,37 @@ def test_what_is_used_in_turns_is_all_kept(pieces):
     for _ in range(3):
         addresses = {room(LIKE, count * N).data_ptr() for count in (1, 2, 3)}
     assert {room(LIKE, count * N).data_ptr() for count in (1, 2, 3)} == addresses
+
+
+@pytest.mark.parametrize("inside", ["move_to_end", "setdefault"])
+def test_memory_may_be_given_back_while_other_memory_is_taken_or_given_back(pieces, inside):
+    dropped = []
+
+    def collect(self, *args):  # as a garbage collection may, which runs anywhere
+        result = getattr(OrderedDict, inside)(self, *args)
+        dropped.clear()
+        return result
+
+    pieces._free = type("Collecting", (OrderedDict,), {inside: collect})()
+    room(LIKE, N)
+    dropped += [room(LIKE, 2 * N) for _ in range(9)]  # more than is kept
+    tensor = room(LIKE, N)
+    dropped += [room(LIKE, 2 * N) for _ in range(9)]
+    del tensor
+    dropped.clear()
+
+    assert sum(len(kept) * size for size, kept in pieces._free.items()) == pieces._kept
+    assert 0 < pieces._kept <= pieces.limit
+
+
+def test_memory_that_is_asked_for_while_other_memory_is_taken_is_new(pieces):
+    with pieces._lock:
+        tensor = room(LIKE, N)
+        del tensor
+
+    assert not pieces._free
+    room(LIKE, N)
+    assert pieces._free
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

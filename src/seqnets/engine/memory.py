@@ -13,7 +13,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -27,6 +27,10 @@ _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)  
 class _Pieces:
     """Free blocks by size, evicted least recently used first.
 
+    A garbage collection may call ``give_back`` in the middle of any method. Nothing waits for the
+    lock, therefore: a block that is given back meanwhile is sorted in by whoever holds it, and one
+    that is asked for is new.
+
     Attributes:
         limit: The most bytes that are kept.
     """
@@ -35,31 +39,43 @@ class _Pieces:
         self.limit = limit
         self._free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # in order of last use
         self._kept = 0
-        self._lock = threading.RLock()  # finalizers run anywhere
+        self._returned: deque[mmap.mmap] = deque()  # not sorted in yet
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> mmap.mmap:
         """A block of memory, reused or new."""
-        with self._lock:
-            if size in self._free:
-                self._free.move_to_end(size)
-                return self._let_go(size)
-        piece = mmap.mmap(-1, size, flags=_PRIVATE)
-        if hasattr(mmap, "MADV_HUGEPAGE"):  # pages of 2 MiB take a quarter of the time
-            with suppress(OSError):  # not supported by every kernel
-                piece.madvise(mmap.MADV_HUGEPAGE)
-        return piece
+        piece = None
+        if self._lock.acquire(blocking=False):
+            try:
+                if size in self._free:
+                    self._free.move_to_end(size)
+                    piece = self._let_go(size)
+            finally:
+                self._lock.release()
+            self._sort_in()
+        return _new(size) if piece is None else piece
 
     def give_back(self, piece: mmap.mmap) -> None:
         """Keep a block for reuse, evicting others beyond the limit."""
+        if len(piece) <= self.limit:
+            self._returned.append(piece)
+            self._sort_in()
+
+    def _sort_in(self) -> None:
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                while self._returned:
+                    self._keep(self._returned.popleft())
+            finally:
+                self._lock.release()
+
+    def _keep(self, piece: mmap.mmap) -> None:
         size = len(piece)
-        if size > self.limit:
-            return
-        with self._lock:
-            self._free.setdefault(size, []).append(piece)
-            self._free.move_to_end(size)
-            self._kept += size
-            while self._kept > self.limit:
-                self._let_go(next(iter(self._free)))
+        self._free.setdefault(size, []).append(piece)
+        self._free.move_to_end(size)
+        self._kept += size
+        while self._kept > self.limit:
+            self._let_go(next(iter(self._free)))
 
     def _let_go(self, size: int) -> mmap.mmap:
         pieces = self._free[size]
@@ -70,14 +86,20 @@ class _Pieces:
         return piece
 
 
+def _new(size: int) -> mmap.mmap:
+    piece = mmap.mmap(-1, size, flags=_PRIVATE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # pages of 2 MiB take a quarter of the time
+        with suppress(OSError):  # not supported by every kernel
+            piece.madvise(mmap.MADV_HUGEPAGE)
+    return piece
+
+
 _pieces = _Pieces(2**28)
 
 
 def _forget() -> None:
-    """Reset the cache in a forked process, where the lock's holder does not exist."""
-    _pieces._lock = threading.RLock()
-    _pieces._free.clear()
-    _pieces._kept = 0
+    """Empty the cache in a forked process, where the lock's holder does not exist."""
+    _pieces.__init__(_pieces.limit)  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
