@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqnets
 from seqnets import (
@@ -259,6 +260,26 @@ def test_truncation_goes_around_what_treats_every_step_on_its_own(x):
     net = Fronted(ConvFront1d(I, I, kernel_size=1).double(), Recurrent(cell))
 
     torch.testing.assert_close(Truncated(net, 2)(x, None, LENGTHS), net(x, None, LENGTHS))
+
+
+@pytest.mark.parametrize("stride", [4, 2])
+def test_gradients_of_a_windows_input_are_no_longer_than_the_window(stride):
+    layer = Truncated(Recurrent(GRUCell(I, H)), 4, stride)
+    x = torch.randn(B, 40, I, requires_grad=True)
+    y, _ = layer(x)
+
+    class Long(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            self.count += getattr(result, "shape", None) == x.shape
+            return result
+
+    with Long() as long:
+        y.sum().backward()
+
+    assert long.count <= 2  # the gradient, and its copy for whoever keeps it
 
 
 AROUND = {

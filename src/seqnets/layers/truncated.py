@@ -94,13 +94,19 @@ class Truncated(nn.Module):
         if T <= self.stride or not torch.is_grad_enabled():
             return self.layer(x, state, lengths, resets)
 
+        pieces = None
+        if x.requires_grad:  # the gradient of each slice would be as long as x
+            pieces = x.split(self.stride, 1)
         outputs = []
         states = {0: state}  # the state before each step at which a window may begin
         for begin in range(0, T, self.stride):
             first = max(0, begin + self.stride - self.steps)
             end = min(begin + self.stride, T)
+            window = x[:, first:end]
+            if pieces is not None:
+                window = torch.cat(pieces[first // self.stride : begin // self.stride + 1], 1)
             y, state = self.layer(
-                x[:, first:end],
+                window,
                 states[first],
                 None if lengths is None else (lengths - first).clamp(0, end - first),
                 None if resets is None else resets[:, first:end],
