@@ -1,5 +1,7 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell
+from seqnets.engine import plans
 from seqnets.engine.plans import program_of
 from seqnets.errors import BackendError, DtypeError, ShapeError
 
@@ -486,6 +489,23 @@ def test_an_equation_first_met_while_anomalies_are_looked_for_is_traced():
         unroll(Fresh(I, H), torch.randn(B, T, I))
 
     assert explain(Fresh(I, H), torch.randn(B, T, I)).chosen == "c"
+
+
+def test_anomalies_are_looked_for_again_after_several_threads_have_traced_at_once():
+    def trace(begun, done):
+        plans._in_own_thread(lambda: (begun.set(), done.wait(5)))
+
+    events = [(threading.Event(), threading.Event()) for _ in range(2)]
+    threads = [threading.Thread(target=trace, args=both) for both in events]
+    with torch.autograd.set_detect_anomaly(True):
+        for thread, (begun, _) in zip(threads, events, strict=True):
+            thread.start()
+            assert begun.wait(5)
+        for thread, (_, done) in zip(threads, events, strict=True):
+            done.set()
+            thread.join()
+
+        assert torch.is_anomaly_enabled()
 
 
 def test_random_numbers_inside_a_step_are_the_reason():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -179,10 +181,32 @@ def _in_own_thread(make: Callable[[], _T]) -> _T:
     Tracing needs gradients, which are off inside a custom operator and in inference mode, and real
     tensors, which are fake ones under a compiler.
     """
-    watched = torch.is_anomaly_enabled()  # a mode of all threads
-    torch.set_anomaly_enabled(False, torch.is_anomaly_check_nan_enabled())
+    with _unwatched(), ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Look for no anomalies within the context, since what looks reads stand-ins' numbers.
+
+    It is a mode of the whole process: the last of several threads turns it on again.
+    """
+    global _inside, _watched
+    with _lock:
+        _inside += 1
+        if torch.is_anomaly_enabled():
+            _watched = True
+            torch.set_anomaly_enabled(False, torch.is_anomaly_check_nan_enabled())
     try:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(make).result()
+        yield
     finally:
-        torch.set_anomaly_enabled(watched, torch.is_anomaly_check_nan_enabled())
+        with _lock:
+            _inside -= 1
+            if _watched and not _inside:
+                _watched = False
+                torch.set_anomaly_enabled(True, torch.is_anomaly_check_nan_enabled())
+
+
+_lock = threading.Lock()
+_inside = 0  # threads in ``_unwatched``
+_watched = False  # whether it was on when the first of them came
