@@ -14,6 +14,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 if not torch.cuda.is_available():  # Triton reads this on import
     os.environ["TRITON_INTERPRET"] = "1"
+# JAX compiles every loop of Flax for one call; it reads this on import.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 _OPTIMISED = {}
 """Loops in C by program and dtype, compiled with the flags of the package."""
@@ -38,6 +40,7 @@ def _compile_quickly():
 
 def pytest_collection_finish():
     gc.freeze()  # what tests and libraries are made of stays: each collection need not look at it
+    gc.set_threshold(10_000, 20, 50)  # nor at what compilers and plots leave, every few tests
 
 
 @pytest.fixture(autouse=True)

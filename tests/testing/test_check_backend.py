@@ -16,6 +16,7 @@ NATIVE = [
     RNNCell(3, 1),
     RNNCell(3, 5, nonlinearity="relu"),
 ]
+FEW = (1, 2, 63)  # torch's kernels do nothing else later; one cell takes all steps, as by default
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def add_backend(monkeypatch):
 
 @pytest.mark.parametrize("cell", NATIVE, ids=repr)
 def test_native_agrees_with_the_reference(cell):
-    refused = check_backend(cell, "native")
+    fewer = {} if cell is NATIVE[0] else {"steps": FEW}
+
+    refused = check_backend(cell, "native", **fewer)
 
     assert list(refused) == [
         "B=5, resets",
@@ -42,7 +45,7 @@ def test_native_agrees_with_the_reference(cell):
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_native_agrees_with_the_reference_on_projections():
-    check_backend(LSTMCell(3, 5, proj_size=3), "native")
+    check_backend(LSTMCell(3, 5, proj_size=3), "native", steps=FEW)
 
 
 def test_the_reference_agrees_with_itself_and_refuses_nothing():
