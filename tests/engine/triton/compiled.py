@@ -1,8 +1,11 @@
 """Compile the kernels of some cells for an H200, wherever this runs; fail if many registers spill.
 
-python -m tests.engine.triton.compiled LSTMCell GRUCell ...
+python -m tests.engine.triton.compiled LSTMCell GRUCell ... [--few MinGRUCell ...]
+
+Cells after ``--few`` are compiled in two of the sizes: in each mode once, and in each dtype once.
 """
 
+import argparse
 import itertools
 import re
 import subprocess
@@ -25,6 +28,7 @@ from tests.engine import user_cells
 
 H200 = Device(132, 232448)
 SIZES = [(64, 64, "bf16"), (64, 64, "fp32"), (257, 33, "fp32"), (512, 64, "bf16")]  # H, B
+FEW = SIZES[::2]
 SPILLS = 32  # bytes of a thread; so much sine and cosine take for large angles
 NOT_STORED = (
     "state_", "reduced_", "carries_", "grad_sum_", "grad_units", "grad_start", "dcross",
@@ -60,11 +64,11 @@ def resources(kernel):
     return int(registers), int(stack), kernel.metadata.shared
 
 
-def main(names):
+def main(names, few=()):
     """Compile all, print what they take, and say whether nothing spills."""
     good = True
-    for name in names:
-        for H, B, dtype in SIZES:
+    for name, sizes in [*((name, SIZES) for name in names), *((name, FEW) for name in few)]:
+        for H, B, dtype in sizes:
             cell_cls = getattr(cells, name, None) or getattr(user_cells, name)
             program = plan_of(cell_cls(H, H)).program
             ways = [(printer, None), *([(over_time, "time")] if recurrences(program) else [])]
@@ -84,4 +88,8 @@ def main(names):
 
 
 if __name__ == "__main__":
-    sys.exit(not main(sys.argv[1:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--few", nargs="*", default=[])
+    given = parser.parse_args()
+    sys.exit(not main(given.names, given.few))
