@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -80,6 +81,36 @@ def test_a_small_stack_is_one_call_with_torchs_numbers(kind, options, given, cal
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
     assert calls == [cells, cells]
+
+
+def nodes_of(y):
+    """The names of the nodes of a graph, and how many have each."""
+    found, ahead = set(), [y.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            ahead += [before for before, _ in node.next_functions]
+    return Counter(node.name() for node in found)
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_graph_has_torchs_nodes_and_no_more(kind, options):
+    x = torch.randn(3, 3, I)
+
+    ours, theirs = (nodes_of(module(x)[0]) for module in pair(kind, **options))
+    assert ours == theirs
+
+
+def test_an_order_of_dimensions_that_is_changed_is_read_at_the_next_call():
+    theirs, ours = pair("GRU", num_layers=2)
+    x = torch.randn(3, 3, I)
+    first, _ = ours(x)
+    theirs.batch_first = ours.batch_first = True
+
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    assert not torch.allclose(ours(x)[0], first)
 
 
 @pytest.mark.parametrize("options", [{}, *SHAPES[:3]], ids=str)
@@ -190,7 +221,8 @@ def test_a_layer_with_more_steps_than_its_last_call_is_decided_anew():
     assert "native" not in runs - before
 
 
-def test_larger_stacks_and_other_cells_run_layer_by_layer(calls):
+def test_larger_stacks_and_other_cells_run_layer_by_layer(calls, monkeypatch):
+    monkeypatch.setattr(preference, "_speed", lambda *sizes: 0.0)
     stacks = [
         (seqnets.LSTM(I, stack._FEW_UNITS + 1, 2), torch.randn(T, B, I)),
         (seqnets.LSTM(I, H, 2), torch.randn(stack._FEW_NUMBERS // (B * H) + 1, B, I)),

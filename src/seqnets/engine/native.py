@@ -68,7 +68,11 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def _weights(cell: GatedCell) -> list[Any]:
     """A cell's weights, in the order in which torch's kernels take them."""
-    return [cell._tensor(name) for name in cell.parameter_shapes]
+    own = cell._parameters
+    try:
+        return [own[name] for name in cell.parameter_shapes]
+    except KeyError:  # some are computed from others
+        return [cell._tensor(name) for name in cell.parameter_shapes]
 
 
 def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
@@ -101,32 +105,41 @@ def _before(request: Request) -> list[Tensor]:
     """The state before the first step, each (1, B, H)."""
     if request.given is not None:
         return [part.unsqueeze(0) for part in request.given]
-    return _zeros(request.cell, request.x, 1)
+    return _zeros(request.cell, request.x, 1, request.x.shape[0])
 
 
-def _zeros(cell: Cell, x: Tensor, layers: int) -> list[Tensor]:
+def _zeros(cell: Cell, x: Tensor, layers: int, rows: int) -> list[Tensor]:
     """A state of zeros, each part (layers, B, H)."""
     size, *others = cell.state_sizes
-    h = x.new_zeros(layers, x.shape[0], size)  # never written to, so that parts may share it
-    return [h, *(h if n == size else x.new_zeros(layers, x.shape[0], n) for n in others)]
+    h = x.new_zeros(layers, rows, size)  # never written to, so that parts may share it
+    return [h, *[h if n == size else x.new_zeros(layers, rows, n) for n in others]]
 
 
 def run_layers(
-    cells: Sequence[GatedCell], x: Tensor, state: State | None, *, directions: int, dropout: float
+    cells: Sequence[GatedCell],
+    x: Tensor,
+    state: State | None,
+    directions: int,
+    dropout: float,
+    batch_first: bool,
 ) -> tuple[Tensor, State]:
-    """All layers of a stack in one call: outputs (B, T, D*H), and the state after the last step.
+    """All layers of a stack in one call: outputs, laid out like ``x``, and the state after them.
 
     Args:
         cells: One cell for each layer and direction, directions of a layer next to each other; all
             of one family.
-        x: Inputs, (B, T, I).
+        x: Inputs, (B, T, I), or (T, B, I) unless ``batch_first``.
         state: The state before the first step, each (L*D, B, H); zeros if omitted.
         directions: D, 1 or 2.
         dropout: Probability with which outputs between layers are dropped in this call.
+        batch_first: Whether rows come before steps.
     """
-    before = _zeros(cells[0], x, len(cells)) if state is None else [*state]
-    weights = [weight for cell in cells for weight in _weights(cell)]
-    y, *after = _call(cells, x, before, weights, directions, dropout)
+    rows = x.shape[0 if batch_first else 1]
+    before = _zeros(cells[0], x, len(cells), rows) if state is None else [*state]
+    weights: list[Any] = []
+    for cell in cells:
+        weights += _weights(cell)
+    y, *after = _call(cells, x, before, weights, directions, dropout, batch_first)
     return y, tuple(after)
 
 
@@ -137,16 +150,17 @@ def _call(
     weights: list[Tensor],
     directions: int = 1,
     dropout: float = 0.0,
+    batch_first: bool = True,
 ) -> tuple[Tensor, ...]:
-    cell = cells[0]
+    cell, bidirectional = cells[0], directions > 1
     hx: Tensor | list[Tensor] = state if len(state) > 1 else state[0]
     # A kernel can be differentiated only if it ran in training mode. torch.jit.trace runs a module
     # with and without gradients, and both runs must look the same.
     train = torch.is_grad_enabled() if torch._C._get_tracing_state() is None else cell.training
-    # (has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    layers = len(cells) // directions
-    options = "bias_ih" in cell.parameter_shapes, layers, dropout, train or dropout > 0
-    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options, directions > 1, True)
+    train = train or dropout > 0
+    biases, layers = "bias_ih" in cell.parameter_shapes, len(cells) // directions
+    options = biases, layers, dropout, train, bidirectional, batch_first
+    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options)
     if found[0].requires_grad and not torch.compiler.is_compiling():
         let_derive_twice(cells, directions, found[1])
     return found

@@ -6,6 +6,8 @@ every call is like the one before. ``unroll`` skips both if the key of a call is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,35 +20,32 @@ from seqnets.engine.families import family, has_own_equation
 
 _Kind = tuple[Any, ...]
 _last: WeakKeyDictionary[Cell, tuple[_Kind, str]] = WeakKeyDictionary()
+_kind_of_tensor = attrgetter("shape", "dtype", "device")
 
 
-def kind_of(cell: Cell, x: Tensor, *options: Any) -> _Kind | None:
+def kind_of(cells: Sequence[Cell], x: Tensor, *options: Any) -> _Kind | None:
     """A key of all that the checks of a call and the choice of a backend depend on.
 
-    None if they may depend on more, or may fail: for cells with hooks or modules inside, and where
-    a parameter's shape is not the cell's or its dtype or device is not the input's.
+    None if they may depend on more: for cells with hooks, buffers or modules inside.
 
     Args:
-        cell: The recurrence.
+        cells: What the call runs.
         x: Inputs, (B, T, I), for which ``is_plain`` holds.
         options: The call's other arguments.
     """
-    shapes: Any = getattr(cell, "parameter_shapes", None)
-    if not shapes or cell._modules or cell._buffers or cell._forward_pre_hooks:
-        return None
-    own, dtype, device = cell._parameters, x.dtype, x.device
-    for name, shape in shapes.items():
-        tensor = own.get(name)
-        if tensor is None or tensor.shape != shape:
+    parameters: list[Any] = []
+    for cell in cells:
+        names, own = cell.__dict__.get("parameter_shapes"), cell._parameters
+        if not names or cell._modules or cell._buffers or cell._forward_pre_hooks:
             return None
-        if tensor.dtype is not dtype or tensor.device != device:
+        try:
+            parameters += len(own), *map(_kind_of_tensor, map(own.get, names))
+        except AttributeError:  # one of them is None
             return None
     return (
         *options,
-        x.shape,
-        dtype,
-        device,
-        len(own),
+        parameters,
+        _kind_of_tensor(x),
         torch.is_grad_enabled(),
         torch.get_num_threads(),
         torch._C._get_cudnn_allow_tf32(),

@@ -37,7 +37,13 @@ _FEW_STEPS: dict[type[GatedCell], dict[bool, tuple[int, int]]] = {
 
 
 def run_layers(
-    cells: Sequence[GatedCell], x: Tensor, state: State | None, *, directions: int, dropout: float
+    cells: Sequence[GatedCell],
+    x: Tensor,
+    state: State | None,
+    *,
+    directions: int,
+    dropout: float,
+    batch_first: bool,
 ) -> tuple[Tensor, State] | None:
     """Run a module's layers by one call of torch's kernels; None if they run one by one.
 
@@ -45,56 +51,63 @@ def run_layers(
 
     Args:
         cells: One per layer and direction; of two directions, the second runs backwards.
-        x: Inputs, (B, T, I).
+        x: Inputs, (B, T, I), or (T, B, I) unless ``batch_first``.
         state: The state before the first step, each (L*D, B, H); zeros if omitted.
         directions: D, 1 or 2.
         dropout: Probability of dropping an output between layers, 0 in evaluation.
+        batch_first: Whether rows come before steps.
 
     Returns:
-        Outputs (B, T, D*H), and the state after the last step of each layer and direction, each
-        (L*D, B, H).
+        Outputs with D*H features, laid out like ``x``, and the state after the last step of each
+        layer and direction, each (L*D, B, H).
     """
-    if not is_plain(x):
+    if not is_plain(x) or not _is_one_call(cells, x, state, directions, dropout, batch_first):
         return None
-    first = cells[0].origin
-    if len(cells) == 1 and not _is_small(cells, x) and recent.last_backend(first) != native.name:
-        return None
-    known, as_one = _last.get(first, (None, False))
-    if not as_one and known is not None and known == _size(x, dropout):
-        return None
-    kinds = _kinds(cells, x, state, dropout)
-    if kinds is None:
-        return None
-    if not as_one or known != kinds:
-        as_one = _as_one(cells, x, directions, dropout)
-        _last[first] = (kinds if as_one else _size(x, dropout)), as_one
-        if not as_one:
-            return None
     runs[native.name] += len(cells)
-    return native.run_layers(cells, x, state, directions=directions, dropout=dropout)
+    return native.run_layers(cells, x, state, directions, dropout, batch_first)
 
 
-def _size(x: Tensor, dropout: float) -> tuple[Any, ...]:
+def _is_one_call(
+    cells: Sequence[GatedCell],
+    x: Tensor,
+    state: State | None,
+    directions: int,
+    dropout: float,
+    batch_first: bool,
+) -> bool:
+    """Whether the layers run by one call; decided once for calls of one kind."""
+    first = cells[0].origin
+    known, as_one = _last.get(first, (None, False))
+    if not as_one and known is not None and known == _size(x, dropout, batch_first):
+        return False
+    kind = _kind(cells, x, state, dropout > 0, batch_first)
+    if kind is None or (as_one and known == kind):
+        return kind is not None
+    rows = x if batch_first else x.transpose(0, 1)
+    if len(cells) == 1 and not _is_small(cells, rows) and recent.last_backend(first) != native.name:
+        return False
+    as_one = _as_one(cells, rows, directions, dropout)
+    _last[first] = (kind if as_one else _size(x, dropout, batch_first)), as_one
+    return as_one
+
+
+def _size(x: Tensor, dropout: float, batch_first: bool) -> tuple[Any, ...]:
     """Part of what the choice depends on, quick to find.
 
     It recognises stacks whose layers run one by one. A wrong match costs time, never correctness.
     """
-    return x.shape, x.dtype, x.device, torch.is_grad_enabled(), torch.get_num_threads(), dropout > 0
+    how = dropout > 0, batch_first, torch.is_grad_enabled(), torch.get_num_threads()
+    return x.shape, x.dtype, x.device, *how
 
 
-def _kinds(
-    cells: Sequence[GatedCell], x: Tensor, state: State | None, dropout: float
-) -> list[Any] | None:
+def _kind(cells: Sequence[GatedCell], x: Tensor, state: State | None, *options: Any) -> Any:
     """All that the choice depends on; None if it may depend on more, or the state is invalid."""
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
-    kinds = []
     for cell in cells:
-        kind = recent.kind_of(cell, x, dropout > 0)
-        if kind is None or has_own_equation(cell):
+        if has_own_equation(cell):
             return None
-        kinds.append(kind)
-    return kinds
+    return recent.kind_of(cells, x, *options)
 
 
 def _is_small(cells: Sequence[GatedCell], x: Tensor) -> bool:

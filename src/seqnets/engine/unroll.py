@@ -56,7 +56,7 @@ def unroll(
     check_is_cell("unroll", cell)
     kind = None
     if lengths is None and resets is None and type(reverse) is bool and is_plain(x):
-        kind = recent.kind_of(cell, x, state is None, reverse, memory, backend)
+        kind = recent.kind_of((cell,), x, state is None, reverse, memory, backend)
     chosen = recent.backend_of(cell, kind)
     if chosen is None:
         request = make_request(cell, x, state, lengths, resets, reverse, memory)

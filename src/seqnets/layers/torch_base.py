@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -42,7 +43,7 @@ class TorchBase(nn.Module):
     starts_as_torch: ClassVar[bool] = True
     hidden_size: int
     _cell_factories: dict[str, Callable[..., GatedCell]]
-    _bound_cells: dict[str, GatedCell]
+    _bound_cells: dict[str, tuple[GatedCell, list[str]]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,24 +118,23 @@ class TorchBase(nn.Module):
 
     def _bound(self, equation: GatedCell, suffix: str) -> GatedCell:
         """The cell with this module's parameters; cached until one of them is replaced."""
-        compiling = torch.compiler.is_compiling()
-        bound = None if compiling else self._bound_cells.get(suffix)
-        if bound is None or not self._owns_parameters_of(bound, suffix):
-            own = (*equation._parameters.items(), *equation._buffers.items())
-            names = [name for name, tensor in own if tensor is not None]
-            bound = equation.bind({name: getattr(self, name + suffix) for name in names})
-            if not compiling and all(type(bound._parameters[n]) is nn.Parameter for n in names):
-                self._bound_cells[suffix] = bound
+        if torch.compiler.is_compiling():
+            bound = self._bind(equation, suffix)
+        else:
+            bound, names = self._bound_cells.get(suffix, (None, []))
+            mine = map(self._parameters.get, names)
+            if bound is None or not all(map(is_, mine, bound._parameters.values())):
+                bound = self._bind(equation, suffix)
+                if all(type(tensor) is nn.Parameter for tensor in bound.tensors().values()):
+                    names = [name + suffix for name in bound._parameters]
+                    self._bound_cells[suffix] = bound, names
         bound.__dict__["training"] = self.training  # not a submodule, so train() does not reach it
         return bound
 
-    def _owns_parameters_of(self, bound: GatedCell, suffix: str) -> bool:
-        """Whether all parameters of a bound cell are still this module's."""
-        own = self._parameters
-        for name, parameter in bound._parameters.items():  # at every call: all() takes longer
-            if own.get(name + suffix) is not parameter:
-                return False
-        return True
+    def _bind(self, equation: GatedCell, suffix: str) -> GatedCell:
+        own = (*equation._parameters.items(), *equation._buffers.items())
+        names = [name for name, tensor in own if tensor is not None]
+        return equation.bind({name: getattr(self, name + suffix) for name in names})
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module

@@ -169,22 +169,20 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
             return leaf_call(self, input, hx)
-        if not isinstance(input, Tensor) or input.dim() not in (2, 3):
-            got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
+        dims = input.dim() if isinstance(input, Tensor) else None
+        if dims not in (2, 3):
+            got = type(input).__name__ if dims is None else f"{dims}D"
             raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
         self._check_features(input)
-        unbatched = input.dim() == 2
+        unbatched = dims == 2
         x = input.unsqueeze(0) if unbatched else input
-        if not (unbatched or self.batch_first):
-            x = x.transpose(0, 1)
-        if x.shape[1] == 0:
+        batch_first = unbatched or self.batch_first
+        if x.shape[1 if batch_first else 0] == 0:
             raise ShapeError(f"{self._name}: Expected sequence length to be larger than 0.")
         state = self._state(hx, unbatched)
-        y, state = self._run(x, state, None)
+        y, state = self._run(x, state, None, batch_first=batch_first)
         if unbatched:
             y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
-        elif not self.batch_first:
-            y = y.transpose(0, 1)
         return y, self._as_torch(state)
 
     def extra_repr(self) -> str:
@@ -230,9 +228,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
         """
         tracing = torch.jit.is_tracing()
         if not tracing and sizes[-1] == sizes[0]:  # all rows are equally long
-            x = data.reshape(len(sizes), int(sizes[0]), -1).transpose(0, 1)
-            y, state = self._run(x, state, None)
-            return y.transpose(0, 1).flatten(0, 1), sizes, state
+            x = data.reshape(len(sizes), int(sizes[0]), -1)
+            y, state = self._run(x, state, None, batch_first=False)
+            return y.flatten(0, 1), sizes, state
         if not tracing and (is_ragged(sizes) or (self.training and self.dropout)):
             # torch.nn draws its dropout masks without padding, too
             y, state = self._in_dtype(data, *self._run_rows(data, sizes, state))
@@ -251,8 +249,37 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
         return y, state
 
-    def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """Run over a padded batch, (B, T, I)."""
+    def _run(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, *, batch_first: bool = True
+    ) -> tuple[Tensor, State]:
+        """Run over a padded batch, (B, T, I), or (T, B, I) unless ``batch_first``."""
+        self._check_sizes()
+        self._check_batch(state, x.shape[0 if batch_first else 1])
+        cells = self.bound_cells()
+        if lengths is None:
+            dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+            found = run_layers(
+                cells,
+                x,
+                state,
+                directions=1 + self.bidirectional,
+                dropout=dropout,
+                batch_first=batch_first,
+            )
+            if found is not None:
+                return found
+        x = x if batch_first else x.transpose(0, 1)
+        y, state = self._run_padded(cells, x, state, lengths)
+        return y if batch_first else y.transpose(0, 1), state
+
+    def _run_padded(
+        self,
+        cells: Sequence[GatedCell],
+        x: Tensor,
+        state: State | None,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        """Run over a padded batch, (B, T, I), layer by layer."""
 
         def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
             y, final = unroll(cell, x, state, lengths, reverse=reverse)
@@ -261,15 +288,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
         def concatenate(outputs: list[Tensor]) -> Tensor:
             return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
 
-        self._check_sizes()
-        self._check_batch(state, x.shape[0])
-        cells = self.bound_cells()
-        if lengths is None:
-            dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-            directions = 1 + self.bidirectional
-            found = run_layers(cells, x, state, directions=directions, dropout=dropout)
-            if found is not None:
-                return found
         return self._run_layers(cells, _time_first(x), state, run_cell, concatenate)
 
     def _run_rows(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
