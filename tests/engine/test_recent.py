@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import seqnets
 from seqnets import Recurrent, unroll
-from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, weight_drop
+from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, RNNCell, weight_drop
 from seqnets.engine import dispatch, native, plans, runs
 from seqnets.errors import BackendError, DeviceError, DtypeError, ShapeError
 
@@ -54,6 +54,26 @@ def test_a_backend_is_chosen_once_for_calls_of_one_kind(decisions):
 
     assert decisions == ["auto"]
     torch.testing.assert_close(found[2], unroll(cell, x, state, backend="reference"))
+
+
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell, RNNCell])
+def test_an_equation_is_looked_up_once_for_calls_of_one_kind(kind, monkeypatch):
+    cell, x = make(kind)
+    first, _ = unroll(cell, x, backend="eager")
+    monkeypatch.setattr(plans, "_once", None)
+
+    second, _ = unroll(cell, x, backend="eager")
+    assert torch.equal(first, second)
+
+
+def test_an_attribute_of_the_equation_that_is_changed_after_a_call_is_read_again():
+    cell, x = make(RNNCell)
+    first, _ = unroll(cell, x, backend="eager")
+    cell.nonlinearity = "relu"
+
+    second, _ = unroll(cell, x, backend="eager")
+    torch.testing.assert_close(second, unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(first, second)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +306,30 @@ def test_a_weight_that_is_computed_from_now_on_is_no_new_equation_of_other_cells
     unroll(cell, x, backend="eager")
     parametrize.remove_parametrizations(other, "weight_hh")
     unroll(cell, x, backend="eager")
+
+
+@pytest.mark.parametrize("step", [False, True], ids=["over time", "one step"])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda m, name: setattr(m, name, nn.Parameter(torch.zeros(3 * H, H - 1))), ShapeError),
+        (lambda m, name: setattr(m, name, nn.Parameter(torch.zeros(3 * H, H).half())), DtypeError),
+        (lambda m, name: setattr(getattr(m, name), "data", torch.zeros(3 * H, 1)), ShapeError),
+        (
+            lambda m, name: setattr(getattr(m, name), "data", torch.zeros(3 * H, H).half()),
+            DtypeError,
+        ),
+    ],
+    ids=["another shape", "another dtype", "reshaped", "converted"],
+)
+def test_a_face_that_has_run_refuses_a_parameter_of_another_kind(step, change, error):
+    face = seqnets.GRUCell(I, H) if step else seqnets.GRU(I, H)
+    x = torch.randn(B, I) if step else torch.randn(1, B, I)
+    face(x), face(x)
+
+    change(face, "weight_hh" if step else "weight_hh_l0")
+    with pytest.raises(error, match="weight_hh"):
+        face(x)
 
 
 def make_face():

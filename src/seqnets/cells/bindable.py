@@ -25,10 +25,9 @@ class Bindable(nn.Module):
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
         if self._is_parametrised:
             names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
-        names |= self._parameters | self._buffers  # only their names
         found = {}
-        for name in names:
-            tensor = self._tensor(name)
+        for name, own in (names | self._parameters | self._buffers).items():
+            tensor = getattr(self, name) if own is None else own
             if tensor is not None:
                 found[name] = tensor
         for child, module in self._modules.items():

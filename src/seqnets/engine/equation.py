@@ -157,7 +157,8 @@ def with_own_containers(cell: Cell) -> Cell:
 
 def attributes_of(module: nn.Module) -> dict[str, Any]:
     """A module's attributes other than tensors and modules."""
-    return {name: value for name, value in module.__dict__.items() if name not in _MODULE}
+    own = module.__dict__
+    return {name: own[name] for name in sorted(own.keys() - _MODULE)}
 
 
 def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
@@ -168,7 +169,7 @@ def loose_attributes(cell: Cell) -> dict[str, Tensor | int | float]:
     kind = type(cell)
     found = {
         name: value
-        for name, value in cell.__dict__.items()
+        for name, value in attributes_of(cell).items()
         if type(value) in _LOOSE and not hasattr(kind, name)
     }
     for child, inside in cell._modules.items():

@@ -28,7 +28,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
         return None
     if cell._is_parametrised or not is_counted(kind):  # the class of the former refers to the cell
         return _family(kind)
-    return _known_family(kind, class_changes())
+    return family_of_class(kind, class_changes())
 
 
 def has_own_equation(cell: Cell) -> bool:
@@ -49,6 +49,9 @@ _AS_WRITTEN = {one: {part: getattr(one, part) for part in _EQUATIONS} for one in
 
 
 @lru_cache(maxsize=1024)
-def _known_family(kind: type[Cell], changes: int) -> type[GatedCell] | None:
-    """``_family``, cached until a class changes."""
+def family_of_class(kind: type[Cell], changes: int) -> type[GatedCell] | None:
+    """The family of cells of a class, if they have no equation of their own.
+
+    It is cached until a class changes: only for classes whose changes are counted.
+    """
     return _family(kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class _Fused(torch.autograd.Function):
             save=True,
         )
         assert kept is not None  # it was asked for
-        keep = kept.befores.values() if request.memory == "lean" else kept.to_list()
+        keep = kept.befores.values() if request.memory == "lean" else kept.tensors
         ctx.loops, ctx.request, ctx.names, ctx.projection = loops, request, names, projection
         ctx.layout, ctx.inside = order.layout, inside
         ctx.random, ctx.modes = random, _modes(request.cell)
@@ -133,16 +134,16 @@ class _Fused(torch.autograd.Function):
                 ctx.loops, program, ctx.projection.project(x, parameters), used, saved
             )
         else:
-            kept = Kept.from_list(program, saved)
+            kept = Kept(program, saved)
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
         order = Order(ctx.layout, lengths, resets, request.reverse)
         pieces = request.plan.pieces
         found = ctx.loops.backward(program, kept, grad_y, cut(grads[1:], pieces), used, order)
         found.initial = () if request.given is None else joined(found.initial, pieces)
         found.start = joined(found.start, pieces)
-        wanted = {name for name, need in zip(names[::-1], needed[::-1], strict=False) if need}
+        wanted = {*compress(names, needed[count - len(names) :])}
         of_parameters = parameter_gradients(program, found, kept, used, wanted, ctx.inside)
-        here = (None, *found.initial, *(of_parameters.get(name) for name in names))
+        here = (None, *found.initial, *map(of_parameters.get, names))
         through = ctx.projection.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)
 
@@ -206,4 +207,4 @@ def _computed_again(
     once = Order(Layout(len(wx), 1))
     _, _, again = loops.forward(program, wx, state, (), used, once, save=True)
     assert again is not None  # it was asked for
-    return Kept(befores, again.values, again.saved)
+    return Kept(program, [*saved, *again.tensors[len(saved) :]])

@@ -41,11 +41,12 @@ def parameter_gradients(
     gradients = {
         name: parts.together(found) for name, parts in _parts(program).items() if name in wanted
     }
+    befores, values = kept.befores, kept.values
     for k, weight in enumerate(each.weight for each in program.step.products):
         if weight.name not in wanted:
             continue
         part = program.part_of(k)
-        value = kept.values[k] if part is None else kept.befores[part]
+        value = values[k] if part is None else befores[part]
         grad = found.wx if k in program.shared else found.products[k]
         left, right = picked(grad, inside).T, picked(value, inside)
         parameter = parameters[weight.name]

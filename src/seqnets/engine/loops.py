@@ -48,30 +48,31 @@ class Kept:
     """What the forward pass keeps for the backward pass.
 
     Attributes:
-        befores: State parts before each step, (B*T, H), by index in the state.
-        values: Operands of the products in ``Program.values``, (B*T, columns), by product.
-        saved: The program's ``saved``, concatenated, (B*T, saved_size); at least one column, since
-            it carries dtype and device.
+        program: The program.
+        tensors: ``befores``, ``values`` and ``saved``, in this order.
     """
 
-    befores: dict[int, Tensor]
-    values: dict[int, Tensor]
-    saved: Tensor
+    program: Program
+    tensors: Sequence[Tensor]
 
-    def to_list(self) -> list[Tensor]:
-        """The tensors alone."""
-        return [*self.befores.values(), *self.values.values(), self.saved]
+    @property
+    def befores(self) -> dict[int, Tensor]:
+        """State parts before each step, (B*T, H), by index in the state."""
+        return dict(zip(self.program.befores, self.tensors, strict=False))
 
-    @staticmethod
-    def from_list(program: Program, tensors: Sequence[Tensor]) -> Kept:
-        """The inverse of ``to_list``."""
-        befores, values = program.befores, program.values
-        middle = len(befores)
-        return Kept(
-            dict(zip(befores, tensors[:middle], strict=True)),
-            dict(zip(values, tensors[middle:-1], strict=True)),
-            tensors[-1],
-        )
+    @property
+    def values(self) -> dict[int, Tensor]:
+        """Operands of the products in ``Program.values``, (B*T, columns), by product."""
+        others = self.tensors[len(self.program.befores) : -1]
+        return dict(zip(self.program.values, others, strict=True))
+
+    @property
+    def saved(self) -> Tensor:
+        """The program's ``saved``, concatenated, (B*T, saved_size).
+
+        At least one column, since it carries dtype and device.
+        """
+        return self.tensors[-1]
 
 
 @dataclass
@@ -169,7 +170,7 @@ def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]
 
 def kept_buffers(program: Program, kept: Kept) -> dict[str, Tensor]:
     """What is kept, by buffer name."""
-    return dict(zip(_kept_names(program), kept.to_list(), strict=True))
+    return dict(zip(_kept_names(program), kept.tensors, strict=True))
 
 
 @lru_cache(maxsize=1024)
@@ -222,7 +223,8 @@ def backward_buffers(
 
 def room_for_kept(program: Program, wx: Tensor) -> Kept:
     """Uninitialised buffers for what the forward pass keeps."""
-    return Kept.from_list(program, [room(wx, wx.shape[0], size) for size in program.kept_sizes])
+    rows = wx.shape[0]
+    return Kept(program, [room(wx, rows, size) for size in program.kept_sizes])
 
 
 def room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:

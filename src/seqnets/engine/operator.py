@@ -242,7 +242,7 @@ def unroll(
         order,
         save,
     )
-    return [y, *final, *([] if kept is None else kept.to_list())]
+    return [y, *final, *([] if kept is None else kept.tensors)]
 
 
 @unroll.register_fake
@@ -270,7 +270,7 @@ def unroll_backward(
     """Gradients of the projected input, each initial state, each reset state, each parameter."""
     program = program_from_text(text)
     used = _used(program, parameters)
-    everything = Kept.from_list(program, [tensor.contiguous() for tensor in kept])
+    everything = Kept(program, [tensor.contiguous() for tensor in kept])
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), grad_final
     found = _loops(program, grad_y).backward(program, everything, *grads, used, order)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from seqnets.engine.tracing.compare import watch_projection
 from seqnets.engine.tracing.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
+_kind_of_tensor = attrgetter("shape", "dtype")
 _programs: dict[str, Program] = {}
 """By a step's text: one for equal steps, as most cells have in training and evaluation."""
 _by_equation: dict[Any, Any] = {}
@@ -129,7 +131,7 @@ def _program(step: Step) -> Program:
 
 
 def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
-    kinds = tuple([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
+    kinds = *tensors, *map(_kind_of_tensor, tensors.values())
     now = class_changes()
     try:
         key = (what, kinds, *equation_of(cell))

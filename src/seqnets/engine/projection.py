@@ -157,7 +157,7 @@ class _AffineProjection:
                 everywhere = through.new_zeros(len(found.wx), through.shape[1])
                 through = everywhere.index_copy_(0, self.inside, through)
             grad_x = self.layout.whole(through)
-        return grad_x, *(None,) * states, *(gradients.get(name) for name in self.names)
+        return grad_x, *(None,) * states, *map(gradients.get, self.names)
 
 
 class _RecordedProjection:

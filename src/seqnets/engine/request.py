@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +36,7 @@ class Request:
         reverse: Whether time runs backwards.
         memory: "full", or "lean" if the forward pass is to keep inputs and states alone.
         obstacle: Why the step cannot be traced even with its plain tensors as buffers, if so.
+        known_plan: ``plan``, once it is known; of an equal call before, perhaps.
     """
 
     cell: Cell
@@ -47,6 +47,9 @@ class Request:
     reverse: bool = False
     memory: str = "full"
     obstacle: str | None = None
+    known_plan: Plan | None = field(default=None, init=False, repr=False)
+    _own: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+    _tensors: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
 
     @property
     def program(self) -> Program:
@@ -82,27 +85,32 @@ class Request:
             )
         return wx if ahead is None else ahead.of(wx, self.tensors)
 
-    @cached_property
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """The program's parameters by name: the cell's tensors, and those prepared from them.
 
         Raises:
             Untraceable: As for the program.
         """
-        return self.plan.preparation.of(self._own)
+        if self._tensors is None:  # a cached_property takes a lock
+            self._tensors = self.plan.preparation.of(self._own_tensors())
+        return self._tensors
 
-    @cached_property
-    def _own(self) -> dict[str, Tensor]:
-        return self.cell.tensors()
+    def _own_tensors(self) -> dict[str, Tensor]:
+        if self._own is None:
+            self._own = self.cell.tensors()
+        return self._own
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
         """How the cell is run over time.
 
         Raises:
             Untraceable: As for the program.
         """
-        return plan_of(self.cell, self._own)
+        if self.known_plan is None:
+            self.known_plan = plan_of(self.cell, self._own_tensors())
+        return self.known_plan
 
     @property
     def dtype(self) -> torch.dtype:

@@ -57,12 +57,13 @@ def unroll(
     kind = None
     if lengths is None and resets is None and type(reverse) is bool and is_plain(x):
         kind = recent.kind_of((cell,), x, state is None, reverse, memory, backend)
-    chosen = recent.backend_of(cell, kind)
+    chosen, plan = recent.found_for(cell, kind)
     if chosen is None:
         request = make_request(cell, x, state, lengths, resets, reverse, memory)
         chosen = choose(request, backend)
-        recent.remember(cell, kind, chosen)
+        recent.remember(cell, kind, request, chosen)
     else:
         given = None if state is None else cell.check_state(state, x)
         request = Request(cell, x, given, reverse=reverse, memory=memory)
+        request.known_plan = plan
     return run(request, chosen)

@@ -121,9 +121,9 @@ class TorchBase(nn.Module):
         if torch.compiler.is_compiling():
             bound = self._bind(equation, suffix)
         else:
-            bound, names = self._bound_cells.get(suffix, (None, []))
+            bound, names = self._bound_cells.get(suffix, (equation, []))
             mine = map(self._parameters.get, names)
-            if bound is None or not all(map(is_, mine, bound._parameters.values())):
+            if not (names and all(map(is_, mine, bound._parameters.values()))):
                 bound = self._bind(equation, suffix)
                 if all(type(tensor) is nn.Parameter for tensor in bound.tensors().values()):
                     names = [name + suffix for name in bound._parameters]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 import torch
 from torch import Tensor
 
+from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.errors import ShapeError
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
 from seqnets.typing import State
+
+_kind_of_tensor = attrgetter("shape", "dtype", "device")
 
 
 class TorchLikeCell(TorchBase, Generic[Hidden]):
@@ -49,6 +53,7 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
         self._cell_factories = {}
         make = partial(self.cell_class, input_size, hidden_size, bias=bias, **options)
         self._equation = [self._declare(make, "", device, dtype)]  # in a list: not a submodule
+        self._checked_kinds: list[Any] = []
         self.reset_parameters()
 
     if TYPE_CHECKING:
@@ -82,7 +87,7 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
             got = f"{input.dim()}D" if isinstance(input, Tensor) else type(input).__name__
             raise ShapeError(f"{self._name}: Expected input to be 1D or 2D, got {got} instead.")
         cell = self._bound(self._equation[0], "")
-        cell.check_parameters()
+        self._check_parameters(cell)
         unbatched = input.dim() == 1
         single = len(cell.states) == 1
         state: Any = (hx,) if single and hx is not None else hx
@@ -98,6 +103,17 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+    def _check_parameters(self, cell: GatedCell) -> None:
+        """Raise as the cell does; parameters of kinds that were checked are not checked again."""
+        if torch.compiler.is_compiling():
+            cell.check_parameters()
+            return
+        own = cell._parameters.values()
+        kinds = [_kind_of_tensor(tensor) for tensor in own if tensor is not None]
+        if kinds != self._checked_kinds:
+            cell.check_parameters()
+            self._checked_kinds = kinds
 
     def _row(self, part: Any) -> Any:
         if not isinstance(part, Tensor):

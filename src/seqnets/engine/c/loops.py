@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -68,33 +69,38 @@ class Library:
         names = *SETTINGS, *sizes, *source.pointers
         self._struct = ctypes.c_int64 * len(names)
         self._places = {name: place for place, name in enumerate(names)}
+        self._buffers, self._first = source.pointers, len(names) - len(source.pointers)
 
     def call(self, name: str, settings: Settings, values: _Values, like: Tensor) -> None:
         """Run a pass, with a workspace of its own."""
         function, members, scratch = _ready(self, name, settings)
-        call = self.members(members, values)
         memory = room(like, scratch)
-        call[self._places["scratch"]] = memory.data_ptr()
-        function(call)
+        values["scratch"] = memory.data_ptr()
+        function(self.members(members, values))
 
     def members(self, like: ctypes.Array[Any], values: _Values) -> ctypes.Array[ctypes.c_int64]:
-        """A copy of a ``Call`` struct with some members replaced.
+        """A copy of a ``Call`` struct with the addresses of a call's buffers.
 
         Values without a member are ignored: the program does not read these buffers.
         """
         call, places = self._struct.from_buffer_copy(like), self._places
-        for name, value in values.items():
-            if name in places:
-                call[places[name]] = value
+        call[self._first :] = [*map(values.get, self._buffers, repeat(0))]
+        for name in _SET_BY_CALLS.intersection(values):
+            call[places[name]] = values[name]
         return call
 
     def ready(self, name: str, settings: Settings) -> _Ready:
         """What calls of a pass with these settings share."""
         function, scratch = getattr(self._library, name), getattr(self._library, f"{name}_scratch")
         function.restype, scratch.restype = None, ctypes.c_int64
-        members = self.members(self._struct(), self._fixed | settings._asdict())
+        members = self._struct()
+        for member, value in (self._fixed | settings._asdict()).items():
+            members[self._places[member]] = value
         return function, members, scratch(members)
 
+
+_SET_BY_CALLS = frozenset(["lengths", "resets", "scratch", "packed"])
+"""The members besides buffers that may differ between calls with equal settings."""
 
 _Ready = tuple[Any, ctypes.Array[ctypes.c_int64], int]
 """A pass, its ``Call`` struct without addresses, and the number of elements of its workspace."""
@@ -237,7 +243,7 @@ class CLoops:
 
 def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:
     """The addresses of buffers, lengths and resets, by member name."""
-    found = {name: tensor.data_ptr() for name, tensor in buffers.items()}
+    found = dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
     if order is not None and order.lengths is not None:
         found["lengths"] = order.lengths.data_ptr()
     if order is not None and order.resets is not None:

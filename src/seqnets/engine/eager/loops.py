@@ -103,7 +103,7 @@ class _Loops:
             for whole, part in zip(outs, hoisted.valid(out).split(sizes, -1), strict=True):
                 whole[chunk].copy_(part)
         final = tuple(carried["state", p].clone() for p in range(len(step.state_sizes)))
-        return y, final, Kept.from_list(program, kept) if save else None
+        return y, final, Kept(program, kept) if save else None
 
     def backward(
         self,
