@@ -6,7 +6,7 @@ and buffers; nothing of cells, autograd or requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import NamedTuple, Protocol
@@ -145,6 +145,11 @@ def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
 @cache
 def _numbered(name: str, count: int) -> list[str]:
     return [f"{name}_{i}" for i in range(count)]
+
+
+def addresses_of(buffers: Mapping[str, Tensor]) -> dict[str, int]:
+    """The address of each buffer, by name."""
+    return dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
 
 
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from seqnets.engine.loops import (
     Gradients,
     Kept,
     Order,
+    addresses_of,
     backward_buffers,
     forward_buffers,
     numbered,
@@ -243,7 +244,7 @@ class CLoops:
 
 def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:
     """The addresses of buffers, lengths and resets, by member name."""
-    found = dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
+    found = addresses_of(buffers)
     if order is not None and order.lengths is not None:
         found["lengths"] = order.lengths.data_ptr()
     if order is not None and order.resets is not None:

@@ -6,6 +6,8 @@ import linecache
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from seqnets.engine.loops import addresses_of
 from seqnets.engine.triton import functions, library
 from seqnets.engine.triton.access import interpreted
 from seqnets.engine.triton.kernel import Kernel, Numbers
@@ -20,8 +23,8 @@ from seqnets.engine.triton.tiles import Tiles
 
 INTERPRETED = interpreted()
 
-Buffers = dict[str, Tensor | None]
-"""Tensors by the names of a kernel's pointers."""
+Buffers = dict[str, Tensor]
+"""Tensors by the names of a kernel's pointers, which are None where there is no tensor."""
 
 Constants = tuple[bool, bool, str]
 """The arguments SAVE, REVERSE and PRECISION of every kernel."""
@@ -97,25 +100,25 @@ class Pass:
         constants: Constants,
         grid: tuple[int, ...] = (),
     ) -> None:
-        tensors = [buffers.get(pointer) for pointer in self._pointers[name]]
-        rest = *numbers, *constants
+        pointers, rest = self._pointers[name], (*numbers, *constants)
         grid = grid or (self.tiles.programs, self.tiles.groups, 1)
         if INTERPRETED:
-            self.functions[name][grid](*tensors, *rest)
+            self.functions[name][grid](*map(buffers.get, pointers), *rest)
             return
         # A launch cache by Triton's own specialisation key, since Triton's lookup takes longer than
         # a launch. One buffer's dtype determines all, and raw addresses skip checks of tensors.
-        places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-        kind = tuple([None if place is None else place % 16 for place in places])
-        saved = buffers["saved"]
-        assert saved is not None
-        key = name, saved.dtype, kind, constants, torch.cuda.current_device()
+        places = addresses_of(buffers)
+        aligned = reduce(or_, places.values()) % 16 == 0  # as torch's allocator does
+        kind = () if aligned else tuple([place % 16 for place in places.values()])
+        dtype, device = buffers["saved"].dtype, torch.cuda.current_device()
+        key = name, dtype, tuple(places), kind, constants, device
         if key in self._compiled:
-            self._compiled[key][grid](*places, *rest)
+            self._compiled[key][grid](*map(places.get, pointers), *rest)
             return
         options: dict[str, Any] = {"num_warps": self.tiles.warps}
         if self.tiles.mode == "grid":
             options["launch_cooperative_grid"] = True  # fails rather than deadlocks
+        tensors = map(buffers.get, pointers)
         self._compiled[key] = self.functions[name][grid](*tensors, *rest, **options)
 
     @property

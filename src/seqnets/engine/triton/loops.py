@@ -150,7 +150,9 @@ class TritonLoops:
             make(pieces, B, size, dtype=torch.float32, device=like.device)
             for size in (() if order.resets is None else step.state_sizes)
         ]
-        buffers: Buffers = {**shared, **_order(order), "grad_units": units}
+        buffers: Buffers = {**shared, **_order(order)}
+        if units is not None:
+            buffers["grad_units"] = units
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
         incoming = _carries if steps else _final_gradients
         buffers |= incoming(program, like, B, grad_final)
@@ -169,8 +171,7 @@ class TritonLoops:
         )
 
     def _run(self, run: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool) -> None:
-        like = buffers["saved"]
-        assert like is not None  # every pass has it
+        like = buffers["saved"]  # every pass has it
         if run.tiles.mode == "grid":
             counters = 32 * run.tiles.groups  # each in its own cache line
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
@@ -226,7 +227,7 @@ def _final_gradients(
 ) -> Buffers:
     """Buffers of the gradients of the final state."""
     parts = enumerate(grad_final)
-    return {f"grad_final_{p}": None if grad is None else grad.contiguous() for p, grad in parts}
+    return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}
 
 
 def _carries(
@@ -266,11 +267,10 @@ def _float(like: Tensor, *shape: int) -> Tensor:
 
 
 def _order(order: Order) -> Buffers:
-    resets = order.resets
-    return {
-        "lengths": order.lengths,
-        "resets": None if resets is None else resets.view(torch.uint8),
-    }
+    found: Buffers = {} if order.lengths is None else {"lengths": order.lengths}
+    if order.resets is not None:
+        found["resets"] = order.resets.view(torch.uint8)
+    return found
 
 
 def _numbers(order: Order, kept_b: int, kept_t: int, turn_t: int) -> Numbers:
