@@ -90,8 +90,9 @@ class Trial:
 
 @cache
 def makers() -> dict[str, Callable[[int], cells.Cell]]:
-    """Return factories, given H, of all cells but convolutions, and of two with layer norm."""
+    """Return factories, given H, of all cells that are traced, and of two with layer norm."""
     abstract = cells.Cell, cells.GatedCell, cells.MemoryCell
+    others = cells.Wrapper, ConvolutionalCell, cells.MatrixMemoryCell
     known = {
         name: partial(_sized, found)
         for name, found in vars(cells).items()
@@ -99,7 +100,7 @@ def makers() -> dict[str, Callable[[int], cells.Cell]]:
         and isinstance(found, type)
         and issubclass(found, cells.Cell)
         and found not in abstract
-        and not issubclass(found, (cells.Wrapper, ConvolutionalCell))
+        and not issubclass(found, others)
     }
     normed = [cells.LSTMCell, cells.GRUCell]
     return known | {f"LayerNorm({c.__name__})": partial(_normed, c) for c in normed}

@@ -3,7 +3,7 @@
 from seqnets import cells
 from seqnets.cells.convolutional import ConvolutionalCell
 
-ABSTRACT = (cells.Cell, cells.GatedCell, cells.MemoryCell)
+ABSTRACT = (cells.Cell, cells.GatedCell, cells.MatrixMemoryCell, cells.MemoryCell)
 
 FINAL_CELLS = [
     cell
@@ -14,8 +14,14 @@ FINAL_CELLS = [
     and not issubclass(cell, cells.Wrapper)
 ]
 
-TRACED_CELLS = [cell for cell in FINAL_CELLS if not issubclass(cell, ConvolutionalCell)]
-"""Cells whose step the engine can trace: all but convolutions."""
+MATRIX_CELLS = [cell for cell in FINAL_CELLS if issubclass(cell, cells.MatrixMemoryCell)]
+
+TRACED_CELLS = [
+    cell
+    for cell in FINAL_CELLS
+    if not issubclass(cell, (ConvolutionalCell, cells.MatrixMemoryCell))
+]
+"""Cells whose step the engine traces: all but convolutions and those that keep matrices."""
 
 ONE_OF_EACH_KIND = (
     cells.ClockworkRNNCell,  # units that rest, and know the time
@@ -23,6 +29,7 @@ ONE_OF_EACH_KIND = (
     cells.GRUCell,
     cells.LRUCell,  # linear in its state, complex numbers
     cells.LSTMCell,  # two states
+    cells.MLSTMCell,  # a matrix, for which no loop is compiled
     cells.MinGRUCell,  # linear in its state
     cells.OriginalGRUCell,  # a product of a product
     cells.PeepholeLSTMCell,  # diagonal weights

@@ -12,6 +12,7 @@ from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
+from seqnets.cells.delta import DeltaNetCell, GatedDeltaNetCell
 from seqnets.cells.exponential import SLSTMCell
 from seqnets.cells.fast import FastGRNNCell, FastRNNCell
 from seqnets.cells.gated import GatedCell
@@ -28,6 +29,7 @@ from seqnets.cells.gru import (
 from seqnets.cells.hgrn import HGRNCell
 from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
 from seqnets.cells.lem import LEMCell
+from seqnets.cells.linear_attention import GatedLinearAttentionCell
 from seqnets.cells.lmu import LMUCell
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
@@ -40,7 +42,9 @@ from seqnets.cells.lstm import (
     PeepholeLSTMCell,
     WMCLSTMCell,
 )
+from seqnets.cells.matrix_memory import MatrixMemoryCell
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
+from seqnets.cells.mlstm import MLSTMCell
 from seqnets.cells.nas import NASCell
 from seqnets.cells.odyssey import (
     CIFGLSTMCell,
@@ -64,6 +68,7 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
+from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.scrn import SCRNCell
@@ -92,6 +97,7 @@ __all__ = [
     "ConvLSTMCell",
     "CoupledLSTMCell",
     "DeepTransition",
+    "DeltaNetCell",
     "Dilated",
     "ExpRNNCell",
     "FGRLSTMCell",
@@ -101,6 +107,8 @@ __all__ = [
     "GRUCell",
     "GatedAntisymmetricRNNCell",
     "GatedCell",
+    "GatedDeltaNetCell",
+    "GatedLinearAttentionCell",
     "HGRNCell",
     "IFOPoolQRNNCell",
     "IRNNCell",
@@ -118,9 +126,11 @@ __all__ = [
     "LightGRUCell",
     "LipschitzRNNCell",
     "MGUCell",
+    "MLSTMCell",
     "MUT1Cell",
     "MUT2Cell",
     "MUT3Cell",
+    "MatrixMemoryCell",
     "MemoryCell",
     "MinGRUCell",
     "MinLSTMCell",
@@ -147,6 +157,7 @@ __all__ = [
     "RNNCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
+    "RetentionCell",
     "S5Cell",
     "S6Cell",
     "SCRNCell",

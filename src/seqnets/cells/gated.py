@@ -73,11 +73,11 @@ class GatedCell(Cell):
             cls.declare("inputs", cls.__dict__.get("inputs", cls.gates))
             cls.declare("recurrent", cls.__dict__.get("recurrent", cls.gates))
         if "inputs" in cls.__dict__:
-            cls._input_gates = _named(cls.inputs)
+            cls._input_gates = named(cls.inputs)
         if "recurrent" in cls.__dict__:  # all at once: torch.compile cannot trace a new class
             ends = combinations(range(len(cls.recurrent) + 1), 2)
             some = [cls.recurrent[first:last] for first, last in ends]
-            cls._recurrent_gates = {names: _named(names) for names in [cls.recurrent, *some]}
+            cls._recurrent_gates = {names: named(names) for names in [cls.recurrent, *some]}
 
     def __init__(
         self,
@@ -224,6 +224,6 @@ class GatedCell(Cell):
 
 
 @cache
-def _named(gates: tuple[str, ...]) -> type[Any]:
+def named(gates: tuple[str, ...]) -> type[Any]:
     """A class of named tuples with a field for each gate."""
     return namedtuple("Gates", gates)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from seqnets.cells import Cell
+from seqnets.cells import Cell, MatrixMemoryCell
 from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.equation import equation_of
@@ -98,6 +98,8 @@ def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
 
 
 def _plan(cell: Cell) -> Plan:
+    if matrix := _matrix_memory(cell):
+        raise Untraceable(f"{matrix._name} keeps matrices, too many numbers for a loop to compile")
     draws, per_step = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # keep the caller's random state
         step, preparation = trace_step(cell)
@@ -109,10 +111,24 @@ def _plan(cell: Cell) -> Plan:
 
 
 def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
+    numbers = sum(cell.state_sizes) if _matrix_memory(cell) else 0
+    if numbers > _MOST_OF_MATRICES:
+        raise Untraceable(
+            f"{numbers} numbers of its state would be unrolled, expected {_MOST_OF_MATRICES} at "
+            f"most: more took a minute to compile"
+        )
     draws, _ = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):
         step, preparation = trace_step(cell, project=True)
         return make_program(step, backward=False), preparation
+
+
+_MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 15 s
+
+
+def _matrix_memory(cell: Cell) -> MatrixMemoryCell | None:
+    """The first cell inside whose memory is a matrix; None if there is none."""
+    return next((one for one in cell.modules() if isinstance(one, MatrixMemoryCell)), None)
 
 
 def program_from_text(text: str) -> Program:

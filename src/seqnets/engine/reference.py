@@ -36,7 +36,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
     projected = cell.check_projected(cell.project(x), x)
     lengths, inside = request.lengths, request.valid
     if lengths is not None and inside is not None:
-        projected = _without_padding(projected, lengths, inside)
+        projected = without_padding(projected, lengths, inside)
     wx = projected.unbind(1)
     valid = None if inside is None else inside.unbind(1)
     resets = None if request.resets is None else request.resets.unbind(1)
@@ -59,7 +59,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
 
 
-def _without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
+def without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
     """The same with what the longest row holds, at its last steps if need be, in place of padding.
 
     A step's derivative may be infinite where its input is zero, and infinity times the zeros that

@@ -1,5 +1,7 @@
 """Backend ``scan``: cells linear in their state, h_t = a_t h_{t-1} + b_t, parallel over time.
 
+Those whose memory is a matrix run by ``matrix_memory.py``.
+
 On a GPU a step without products and reductions is printed as one Triton kernel with its scan. All
 others, and all on a CPU, run by torch's operations on all steps at once, around a scan.
 """
@@ -12,7 +14,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from seqnets.engine import triton
+from seqnets.engine import matrix_memory, triton
 from seqnets.engine.evaluate import numbers, values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
@@ -29,6 +31,8 @@ name = "scan"
 
 def refusal(request: Request) -> str | None:
     """Why it cannot run the request; None if it can."""
+    if matrix_memory.memory_of(request.cell) is not None:
+        return matrix_memory.refusal(request)
     if request.memory == "lean":
         return "it keeps what each of its operations needs, and can keep no less"
     if _is_printed(request):
@@ -48,6 +52,8 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
+    if (cell := matrix_memory.memory_of(request.cell)) is not None:
+        return matrix_memory.run(request, cell)
     if _is_printed(request):
         return triton.run(request, access.loops_over_time())
     step = request.program.step

@@ -1,0 +1,136 @@
+"""The delta rule: a matrix memory that replaces what it holds under a key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
+
+
+class DeltaNetCell(MatrixMemoryCell):
+    r"""Linear attention by the delta rule: a value takes the place of the one under the same key.
+
+    .. math::
+        q_t &= \mathrm{unit}(W_q x_t + b_q) / \sqrt K, \qquad k_t = \mathrm{unit}(W_k x_t + b_k) \\
+        v_t &= W_v x_t + b_v, \qquad \beta_t = \sigma(w_\beta^\top x_t + b_\beta) \\
+        S_t &= S_{t-1} + \beta_t\, k_t (v_t - S_{t-1}^\top k_t)^\top \\
+        h_t &= S_t^\top q_t
+
+    for each head, with :math:`\mathrm{unit}(a) = u / \sqrt{u^\top u + 10^{-6}}` and :math:`u =
+    a\,\sigma(a)`.
+
+    Differs from the paper in two places: the biases, which start at zero; and what its block has
+    around the cell, convolutions of q, k and v before and a norm behind, is not part of it. The
+    factor of q and the :math:`10^{-6}` are those of the published code.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: Of v, (H, I).
+        weight_qk: Of q and k, (2*N*K, I).
+        weight_heads: :math:`w_\beta`, (N, I).
+        bias_heads: :math:`b_\beta`, (N,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted.
+        options: ``bias``, of q, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
+
+    References:
+        Yang et al., 2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence
+        Length", arXiv:2406.06484; Schlag et al., 2021, "Linear Transformers Are Secretly Fast
+        Weight Programmers", arXiv:2102.11174.
+    """
+
+    gates = ("v",)
+    head_gates: ClassVar[tuple[str, ...]] = ("beta",)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k, v and what is replaced; nothing fades."""
+        at = self.parts(wx)
+        q, rate = _unit(at.q) * self.key_size**-0.5, self.gate(at.beta)
+        return Access(q, _unit(at.k), at.v, torch.zeros_like(rate), rate=rate)
+
+
+class GatedDeltaNetCell(DeltaNetCell):
+    r"""Delta rule with a gate: what a matrix memory holds is replaced key by key, and fades.
+
+    .. math::
+        q_t &= \mathrm{unit}(W_q x_t + b_q) / \sqrt K, \qquad k_t = \mathrm{unit}(W_k x_t + b_k) \\
+        v_t &= W_v x_t + b_v, \qquad \beta_t = \sigma(w_\beta^\top x_t + b_\beta) \\
+        \alpha_t &= \exp(-e^A\, \mathrm{softplus}(w_\alpha^\top x_t + b_\alpha)) \\
+        S_t &= \alpha_t\, S_{t-1} + \beta_t\, k_t (v_t - \alpha_t\, S_{t-1}^\top k_t)^\top \\
+        h_t &= S_t^\top q_t
+
+    for each head, with :math:`\mathrm{unit}(a) = u / \sqrt{u^\top u + 10^{-6}}` and :math:`u =
+    a\,\sigma(a)`.
+
+    Differs from the paper in two places: the biases but :math:`b_\alpha`, which start at zero; and
+    what its block has around the cell, convolutions of q, k and v before, a norm behind and a gated
+    branch beside, is not part of it. The factor of q, the :math:`10^{-6}`, and the start of A and
+    :math:`b_\alpha` are those of the published code: :math:`e^A` is uniform up to 16, and
+    :math:`\mathrm{softplus}(b_\alpha)` between 0.001 and 0.1, uniform in its logarithm.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: Of v, (H, I).
+        weight_qk: Of q and k, (2*N*K, I).
+        weight_heads: :math:`w_\beta` and :math:`w_\alpha`, (2N, I).
+        bias_heads: :math:`b_\beta` and :math:`b_\alpha`, (2N,).
+        A: (N,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; H/N if omitted. Half of that in the paper.
+        options: ``bias``, of q, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
+
+    References:
+        Yang et al., 2024, "Gated Delta Networks: Improving Mamba2 with Delta Rule",
+        arXiv:2412.06464.
+    """
+
+    head_gates = ("beta", "alpha")
+    A: Tensor
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries, keys, the heads' gates, and how fast a head fades."""
+        super().add_parameters(parameter)
+        self.A = parameter(self.num_heads)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, zero for the biases, and the published code's start of what fades."""
+        super().reset_parameters()
+        drawn = torch.empty_like(self.A, dtype=torch.float64)
+        self.learned("A").copy_(drawn.uniform_(0, 16).clamp(min=1e-4).log())
+        dt = drawn.uniform_(math.log(0.001), math.log(0.1)).exp()
+        self.bias_of("alpha").copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k, v, what is replaced and what fades."""
+        fades = torch.exp(self.A)[:, None] * F.softplus(self.parts(wx).alpha)
+        return super().access(wx)._replace(log_decay=-fades)
+
+
+def _unit(a: Tensor) -> Tensor:
+    """Vectors of length 1, or less where they are nearly zero."""
+    u = F.silu(a)
+    return u * torch.rsqrt((u * u).sum(-1, keepdim=True) + 1e-6)

@@ -1,0 +1,97 @@
+"""Gated linear attention: a matrix memory in which each key fades by a gate of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqnets.cells.checks import check_size
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
+
+
+class GatedLinearAttentionCell(MatrixMemoryCell):
+    r"""Gated linear attention: the input says how fast each row of a matrix memory fades (GLA).
+
+    .. math::
+        q_t &= (W_q x_t + b_q) / \sqrt K, \qquad k_t = W_k x_t + b_k, \qquad v_t = W_v x_t + b_v \\
+        \alpha_t &= \sigma(W_\alpha W_r x_t + b_\alpha)^{1/\tau}, \qquad \tau = 16 \\
+        S_t &= \mathrm{diag}(\alpha_t)\, S_{t-1} + k_t v_t^\top \\
+        h_t &= S_t^\top q_t
+
+    for each head.
+
+    Differs from the paper in two places: the biases of q, k and v, which start at zero; and what
+    its block has around the cell, a norm behind and a gated branch beside, is not part of it. The
+    factor of q is that of the published code.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        tau: How much slower than the gate the memory fades, 16 in the paper.
+        weight_ih: Of v, (H, I).
+        weight_qk: Of q and k, (2*N*K, I).
+        weight_rank: :math:`W_r`, (R, I).
+        weight_alpha: :math:`W_\alpha`, (N*K, R).
+        bias_alpha: :math:`b_\alpha`, (N*K,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; H/N if omitted. Half of that in the paper.
+        rank: Of the product that makes :math:`\alpha`, R, 16 in the paper.
+        options: ``bias``, of q, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or another size is below 1.
+
+    References:
+        Yang et al., 2023, "Gated Linear Attention Transformers with Hardware-Efficient Training",
+        arXiv:2312.06635.
+    """
+
+    gates = ("v",)
+    key_gates = ("alpha",)
+    tau = 16.0
+    weight_rank: Tensor
+    weight_alpha: Tensor
+    bias_alpha: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, rank: int = 16, **options: Any
+    ) -> None:
+        self.rank = check_size(self, "rank", rank)  # the base makes the parameters by it
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries, keys, and how fast they fade."""
+        super().add_parameters(parameter)
+        keys = self.num_heads * self.key_size
+        self.weight_rank = parameter(self.rank, self.input_size)
+        self.weight_alpha, self.bias_alpha = parameter(keys, self.rank), parameter(keys)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, and zero for the biases."""
+        super().reset_parameters()
+        for name in ("weight_rank", "weight_alpha"):
+            nn.init.xavier_uniform_(self.learned(name))
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the base projects, and the argument of the gates."""
+        alpha = F.linear(F.linear(x, self.weight_rank), self.weight_alpha, self.bias_alpha)
+        return torch.cat([super().project(x), alpha], -1)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k, v and the decay."""
+        at = self.parts(wx)
+        decay = F.logsigmoid(at.alpha) / self.tau
+        return Access(at.q * self.key_size**-0.5, at.k, at.v, decay)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{super().extra_repr()}, rank={self.rank}"

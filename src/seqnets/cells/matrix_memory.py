@@ -1,0 +1,258 @@
+"""The base of cells whose memory is a matrix for each head: values written and found by keys."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets import initializers
+from seqnets.cells.checks import check_names, check_size
+from seqnets.cells.gated import GatedCell, named
+from seqnets.errors import ConfigError
+from seqnets.typing import State
+
+
+class Access(NamedTuple):
+    """What steps ask of a matrix memory and write to it, by head: from the input alone.
+
+    Attributes:
+        q: By what the memory is read, (..., N, K).
+        k: By what it is written, (..., N, K).
+        v: What is written, (..., N, V).
+        log_decay: Logarithm of what is kept of the memory: (..., N, 1), or (..., N, K) where each
+            key has its own.
+        log_write: Logarithm of the weight of what is written, (..., N, 1), where the cell is
+            ``normalised``.
+        rate: How much of what the memory holds under ``k`` is replaced by ``v``, (..., N, 1); None
+            if ``v`` is added to it.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor
+    log_write: Tensor | None = None
+    rate: Tensor | None = None
+
+
+class MatrixMemoryCell(GatedCell):
+    r"""A gated cell that keeps a matrix for each of N heads, and reads it once a step.
+
+    .. math::
+        S_t &= \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top \\
+        h_t &= S_t^\top q_t
+
+    or, where the memory takes a new value in place of the old one under the same key,
+
+    .. math::
+        S_t = \mathrm{diag}(a_t)\, S_{t-1}
+        + \beta_t\, k_t \left(v_t - (\mathrm{diag}(a_t)\, S_{t-1})^\top k_t\right)^\top
+
+    A subclass declares its gates and writes :meth:`access`, in which queries, keys, values and
+    decays follow from the input alone, and :meth:`readout` if the output is more than what is
+    found. :meth:`step` follows from these, and so do all steps at once: backend ``scan`` computes
+    them in chunks by products of matrices. It does so only for classes that leave :meth:`step`
+    as it is.
+
+    A memory that is ``normalised`` weights what it writes by :math:`i_t`, sums the weighted keys,
+    and divides what it finds by the sum; both are kept as multiples of :math:`\exp(m_t)`, so that
+    no weight overflows:
+
+    .. math::
+        m_t &= \max(\log a_t + m_{t-1}, \log i_t, 0) \\
+        C_t &= e^{\log a_t + m_{t-1} - m_t}\, C_{t-1} + e^{\log i_t - m_t}\, k_t v_t^\top \\
+        n_t &= e^{\log a_t + m_{t-1} - m_t}\, n_{t-1} + e^{\log i_t - m_t}\, k_t \\
+        h_t &= C_t^\top q_t \,/\, \max(|n_t^\top q_t|, e^{-m_t})
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V), row by row for each head; or ``(h, C, n, m)``, the
+    last two (B, N*K) and (B, N). h is not read back. Output: ``h``.
+
+    Attributes:
+        gates: Parts of the projected input with a number for each unit: the values ``v``, and what
+            else the equation needs. Queries ``q`` and keys ``k`` need no mention.
+        head_gates: Parts with one number for each head.
+        key_gates: Parts with one number for each key of each head, which a subclass appends to
+            what :meth:`project` gives.
+        normalised: Whether the memory is.
+        weight_ih: (G*H, I).
+        weight_qk: Of queries and keys, (2*N*K, I).
+        bias_qk: (2*N*K,), or None.
+        weight_heads: One block of rows for each of ``head_gates``, (G*N, I).
+        bias_heads: (G*N,), whatever ``bias`` is.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H: the values of all heads, N*V.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; V if omitted.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
+    """
+
+    recurrent = ()
+    output_only = True
+    head_gates: ClassVar[tuple[str, ...]] = ()
+    key_gates: ClassVar[tuple[str, ...]] = ()
+    normalised: ClassVar[bool] = False
+    states: tuple[str, ...] = ("h", "S")
+    weight_qk: Tensor
+    bias_qk: Tensor | None
+    weight_heads: Tensor
+    bias_heads: Tensor
+    _parts: ClassVar[type[Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_names(cls, "head_gates", "key_gates")
+        if "recurrent" not in cls.__dict__ or cls.recurrent:  # GatedCell takes them from the gates
+            cls.declare("recurrent", ())
+        if hasattr(cls, "gates"):
+            cls.declare("_parts", named((*cls.gates, "q", "k", *cls.head_gates, *cls.key_gates)))
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_heads: int = 1,
+        key_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        if check_size(self, "hidden_size", hidden_size) % check_size(self, "num_heads", num_heads):
+            raise ConfigError(
+                f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
+                f"{hidden_size}."
+            )
+        # the base makes and draws the parameters, and then reads these
+        self.num_heads, self.value_size = num_heads, hidden_size // num_heads
+        key_size = self.value_size if key_size is None else key_size
+        self.key_size = check_size(self, "key_size", key_size)
+        super().__init__(input_size, hidden_size, **options)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The outputs, the matrices, and where the memory is normalised what divides them."""
+        N, K, V = self.num_heads, self.key_size, self.value_size
+        return (N * V, N * K * V, N * K, N) if self.normalised else (N * V, N * K * V)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries, keys, and the heads' gates."""
+        I, keys = self.input_size, 2 * self.num_heads * self.key_size
+        self.weight_qk = parameter(keys, I)
+        self.register_parameter("bias_qk", None if self.bias_ih is None else parameter(keys))
+        if self.head_gates:
+            rows = len(self.head_gates) * self.num_heads
+            self.weight_heads, self.bias_heads = parameter(rows, I), parameter(rows)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, Xavier for queries, keys and the heads' gates."""
+        super().reset_parameters()
+        initializers.xavier_(self.learned("weight_qk"), 2)
+        if self.head_gates:
+            initializers.xavier_(self.learned("weight_heads"), len(self.head_gates))
+
+    def bias_of(self, gate: str) -> Tensor:
+        """The bias of one of ``head_gates``, a number for each head: a view to fill, (N,)."""
+        return self.learned("bias_heads").chunk(len(self.head_gates))[self.head_gates.index(gate)]
+
+    def project(self, x: Tensor) -> Tensor:
+        """``W x + b`` of the gates, of queries and keys, and of the heads' gates."""
+        made = [super().project(x), F.linear(x, self.weight_qk, self.bias_qk)]
+        if self.head_gates:
+            made.append(F.linear(x, self.weight_heads, self.bias_heads))
+        return torch.cat(made, -1)
+
+    def parts(self, wx: Tensor) -> Any:
+        """Name the parts of the projected input: ``parts(wx).v`` is (..., N, V)."""
+        N, K, V = self.num_heads, self.key_size, self.value_size
+        widths = [V] * len(self.gates) + [K, K]
+        widths += [1] * len(self.head_gates) + [K] * len(self.key_gates)
+        split = wx.split([N * width for width in widths], -1)
+        each = zip(split, widths, strict=True)
+        return self._parts(*[part.unflatten(-1, (N, width)) for part, width in each])
+
+    def access(self, wx: Tensor) -> Access:
+        """What steps do to the memory.
+
+        Args:
+            wx: The projected input of one step or of many, (..., columns).
+        """
+        raise NotImplementedError(f"{self._name} does not say how it uses its memory: no access.")
+
+    def readout(self, found: Tensor, wx: Tensor) -> Tensor:
+        """The output of steps, (..., H): by default what is found.
+
+        Args:
+            found: What the queries find, (..., N, V).
+            wx: The projected input, (..., columns).
+        """
+        return found.flatten(-2)
+
+    def step(self, wx: Tensor, state: State) -> State:
+        """The equations above."""
+        at, m = self.access(wx), None
+        if at.log_write is not None:
+            m = torch.maximum(at.log_decay + state[3][..., None], at.log_write).clamp(min=0)
+            at = scaled(at, state[3][..., None], m)
+        memory = torch.exp(at.log_decay)[..., None] * self.memory(state)
+        v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
+        memory = memory + at.k[..., None] * v[..., None, :]
+        found = recall(memory, at.q)
+        return self.readout(found if m is None else divided(found, m), wx), *self.carried(memory, m)
+
+    def memory(self, state: State) -> Tensor:
+        """The matrices of a state, (B, N, K, V); if normalised, the sum of keys as last column."""
+        sizes = self.num_heads, self.key_size
+        S = state[1].unflatten(-1, (*sizes, self.value_size))
+        return torch.cat([S, state[2].unflatten(-1, (*sizes, 1))], -1) if self.normalised else S
+
+    def carried(self, memory: Tensor, m: Tensor | None) -> State:
+        """The inverse of :meth:`memory`: all of the state but the output.
+
+        Args:
+            memory: The matrices, (B, N, K, V), or (B, N, K, V+1).
+            m: Logarithms of their scales, (B, N, 1), if the memory is normalised.
+        """
+        if m is None:
+            return (memory.flatten(-3),)
+        S, n = memory.split([self.value_size, 1], -1)
+        return S.flatten(-3), n.flatten(-3), m.flatten(-2)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{super().extra_repr()}, num_heads={self.num_heads}, key_size={self.key_size}"
+
+
+def recall(memory: Tensor, key: Tensor) -> Tensor:
+    """What matrices (..., K, V) hold under keys (..., K): (..., V)."""
+    return (key.unsqueeze(-2) @ memory).squeeze(-2)
+
+
+def scaled(at: Access, before: Tensor, m: Tensor) -> Access:
+    """What steps do to a normalised memory, which holds values and a sum of keys as last column.
+
+    Args:
+        at: What they do to one without scale.
+        before: Logarithms of the scale before each step, (..., N, 1).
+        m: Those after it.
+    """
+    assert at.log_write is not None  # the memory is normalised
+    v = torch.cat([at.v, torch.ones_like(at.v[..., :1])], -1) * torch.exp(at.log_write - m)
+    return at._replace(v=v, log_decay=at.log_decay + before - m)
+
+
+def divided(found: Tensor, m: Tensor) -> Tensor:
+    """What a normalised memory holds, (..., N, V), from what is found in it, (..., N, V+1).
+
+    Args:
+        found: What the queries find: values, and the sum of keys.
+        m: Logarithms of the scales, (..., N, 1).
+    """
+    values, total = found[..., :-1], found[..., -1:]
+    return values / torch.maximum(total.abs(), torch.exp(-m))

@@ -1,0 +1,112 @@
+"""Cells with a matrix memory, all steps at once: a part of backend ``scan``.
+
+Torch's operations do all of it, so that it runs under function transforms, compilers and autocast,
+and can be differentiated to any order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from seqnets.cells import Cell, Wrapper
+from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
+from seqnets.engine import chunks
+from seqnets.engine.modes import is_plain
+from seqnets.engine.reference import without_padding
+from seqnets.engine.request import Request, at_steps
+from seqnets.typing import State
+
+
+def memory_of(cell: Cell) -> MatrixMemoryCell | None:
+    """The cell whose memory a step reads and writes as its base does; None if there is none.
+
+    Wrappers around it may change the projection and the initial state alone.
+    """
+    while isinstance(cell, Wrapper) and _steps_as(cell, Wrapper):
+        cell = cell.cell
+    known = isinstance(cell, MatrixMemoryCell) and _steps_as(cell, MatrixMemoryCell)
+    return cell if known else None  # type: ignore[return-value]
+
+
+def _steps_as(cell: Cell, kind: type[Cell]) -> bool:
+    """Whether a cell has the step of a class."""
+    return type(cell).step is kind.step and not cell.asked(_has_own_step)
+
+
+def _has_own_step(cell: Cell) -> bool:
+    return "step" in cell.__dict__
+
+
+def refusal(request: Request) -> str | None:
+    """Why not all steps can run at once; None if they can."""
+    if not request.x.dtype.is_floating_point:
+        return f"it computes in real numbers, not in {request.x.dtype}"
+    if 0 in request.x.shape[:2]:
+        return "there is nothing to run: no rows or no steps"
+    return None
+
+
+def run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
+    """Outputs (B, T, H), and the state after each row's last valid step."""
+    if request.memory == "lean" and torch.is_grad_enabled() and is_plain(request.x):
+        found: tuple[Tensor, State] = checkpoint(_run, request, cell, use_reentrant=False)
+        return found  # all but inputs and parameters is computed again
+    return _run(request, cell)
+
+
+def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
+    x = request.clean_x
+    wx = request.cell.check_projected(request.cell.project(x), x)
+    inside, lengths = request.valid, request.lengths
+    if inside is not None and lengths is not None:
+        wx = without_padding(wx, lengths, inside)
+    with torch.autocast(x.device.type, enabled=False):
+        y, final = _all_steps(request, cell, wx.float() if wx.dtype in _HALF else wx)
+    if inside is not None:
+        y = y.masked_fill(~inside[..., None], 0)
+    final = tuple([part.to(x.dtype) for part in final])
+    return y.to(wx.dtype), final
+
+
+_HALF = torch.float16, torch.bfloat16
+
+
+def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Tensor, State]:
+    """The same, computed in the dtype of the projected input; outputs of padding are anything."""
+    valid, resets = request.valid, request.resets
+    if resets is not None and valid is not None:
+        resets = resets & valid
+    if request.reverse:
+        wx, (valid, resets) = wx.flip(1), (t if t is None else t.flip(1) for t in (valid, resets))
+    counts = None if valid is None else valid[..., None, None]
+    initial = tuple([part.to(wx.dtype) for part in request.state])
+    start = tuple([part.to(wx.dtype) for part in request.start])
+
+    at, m = cell.access(wx), None
+    if counts is not None:
+        k, decay = torch.where(counts, at.k, 0), torch.where(counts, at.log_decay, 0)
+        at = at._replace(k=k, log_decay=decay)
+    begins = None if resets is None else resets[..., None, None]
+    if cell.normalised:
+        anew = None if begins is None else (begins, start[3][..., None])
+        at, m = chunks.stabilised(at, initial[3][..., None], counts, anew)
+    begin = None
+    if begins is not None:
+        zero = request.cell.starts_at_zero
+        begin = chunks.Begin(begins, None if zero else cell.memory(start))
+    found, memory = chunks.run(at, cell.memory(initial), begin)
+    y = cell.readout(found if m is None else divided(found, m), wx)
+
+    last, m = _last(request, y), None if m is None else m[:, -1]
+    if request.lengths is not None:
+        last = torch.where((request.lengths > 0)[:, None], last, initial[0])
+    return y.flip(1) if request.reverse else y, (last, *cell.carried(memory, m))
+
+
+def _last(request: Request, y: Tensor) -> Tensor:
+    """The output that ran last of each row, (B, H), not a view; those of rows without are any."""
+    if request.lengths is None or request.reverse:
+        return y[:, -1].clone()
+    return at_steps(y, (request.lengths - 1).clamp(min=0)[:, None]).squeeze(1)

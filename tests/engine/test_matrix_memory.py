@@ -1,0 +1,276 @@
+"""Cells with a matrix memory, all steps at once: what the plain loop computes."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.func import jvp, vmap
+
+from seqnets import Recurrent, Stream, explain, unroll
+from seqnets.cells import (
+    AllStates,
+    DeltaNetCell,
+    GatedDeltaNetCell,
+    InputDropout,
+    LearnedState,
+    MatrixMemoryCell,
+    MLSTMCell,
+    RetentionCell,
+    Zoneout,
+)
+from seqnets.cells.matrix_memory import Access
+from seqnets.engine import chunks, runs
+from seqnets.errors import BackendError
+from seqnets.testing import check_backend
+from seqnets.testing.laws import perturb
+from tests.cells.final import MATRIX_CELLS
+
+B, T, I = 3, 11, 3
+FLOAT64 = (torch.float64,)
+
+
+@pytest.fixture
+def _short_chunks(monkeypatch):
+    monkeypatch.setattr(chunks, "_STEPS", 4)
+    monkeypatch.setattr(chunks, "_STEPS_BY_KEY", 3)
+
+
+def make(cell_cls, dtype=torch.float64, **options):
+    cell = cell_cls(I, 6, num_heads=2, key_size=4, dtype=dtype, **options)
+    perturb(cell)
+    return cell
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_all_steps_at_once_are_the_plain_loop_and_nothing_is_refused(cell_cls):
+    before = runs["scan"]
+
+    assert check_backend(make(cell_cls), "scan", steps=(1, 3, 4, 9), dtypes=FLOAT64) == {}
+    assert runs["scan"] > before
+
+
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell])
+def test_in_float32_they_are_as_precise_as_the_plain_loop(cell_cls):
+    assert check_backend(make(cell_cls), "scan", steps=(33,), dtypes=(torch.float32,)) == {}
+
+
+class FadingCell(MatrixMemoryCell):
+    """The input is a value, a query, a key and the logarithm of what is kept, as they are."""
+
+    gates = ("v",)
+    key_gates = ("decay",)
+
+    def project(self, x):
+        return x
+
+    def access(self, wx):
+        at = self.parts(wx)
+        return Access(at.q, at.k, at.v, at.decay)
+
+
+class FadingHeadsCell(FadingCell):
+    """All keys of a head fade alike."""
+
+    key_gates = ()
+    head_gates = ("decay",)
+
+
+@pytest.mark.parametrize(("cell_cls", "rates"), [(FadingCell, 4), (FadingHeadsCell, 2)])
+@pytest.mark.parametrize("least", [0.0, 1e-9, 1e-3, 1e2, float("inf")])
+def test_decays_from_nearly_nothing_to_nearly_all_stay_exact(cell_cls, rates, least):
+    cell = cell_cls(14 + rates, 6, num_heads=2, key_size=2, dtype=torch.float64)
+    fades = -torch.rand(1, 300, rates, dtype=torch.float64)
+    fades[:, ::7] = -least
+    parts = torch.randn(1, 300, 14, dtype=torch.float64)
+    x = torch.cat([parts, fades], -1).requires_grad_()
+
+    found, expected = (unroll(cell, x, backend=b) for b in ("scan", "reference"))
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y, _ in (found, expected)]
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_two_thousand_steps_stay_exact(cell_cls):
+    cell, x = make(cell_cls), 3 * torch.randn(1, 2000, I, dtype=torch.float64)
+
+    with torch.no_grad():
+        found, expected = (unroll(cell, x, backend=b) for b in ("scan", "reference"))
+
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_a_learned_start_and_its_gradient_are_those_of_the_plain_loop(cell_cls, reverse):
+    cell = LearnedState(make(cell_cls))
+    perturb(cell)
+    x, lengths = torch.randn(B, T, I, dtype=torch.float64), torch.tensor([T, 0, 7])
+    resets = torch.rand(B, T) < 0.4
+
+    def results(backend):
+        y, state = unroll(cell, x, None, lengths, resets, reverse=reverse, backend=backend)
+        total = y.square().sum() + sum(part.sin().sum() for part in state)
+        wanted = tuple(cell.parameters())
+        return y, state, torch.autograd.grad(total, wanted, materialize_grads=True)
+
+    torch.testing.assert_close(results("scan"), results("reference"))
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_gradients_can_be_differentiated_again(cell_cls):
+    cell = make(cell_cls)
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    lengths, resets = torch.tensor([T, 0, 7]), torch.rand(B, T) < 0.3
+    wanted = (x, *cell.parameters())
+
+    seconds = []
+    for backend in ("scan", "reference"):
+        y, _ = unroll(cell, x, None, lengths, resets, backend=backend)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), wanted, materialize_grads=True))
+
+    torch.testing.assert_close(*seconds)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # inside torch's jvp
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_function_transforms_go_through(cell_cls):
+    cell = make(cell_cls)
+    x, along = torch.randn(2, 4, B, T, I, dtype=torch.float64)
+
+    def outputs(x, backend="scan"):
+        return unroll(cell, x, backend=backend)[0]
+
+    torch.testing.assert_close(vmap(outputs)(x), torch.stack([*map(outputs, x)]))
+    found, expected = (
+        jvp(partial(outputs, backend=b), (x[0],), (along[0],)) for b in ("scan", "reference")
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_half_precision_adds_up_in_single_precision(cell_cls):
+    cell, x = make(cell_cls, torch.bfloat16), torch.randn(2, 300, I).bfloat16()
+    wide = cell_cls(I, 6, num_heads=2, key_size=4)
+    wide.load_state_dict(cell.state_dict())
+
+    y, state = unroll(cell, x, backend="scan")
+    expected, _ = unroll(wide, x.float())
+
+    assert {y.dtype, *(part.dtype for part in state)} == {torch.bfloat16}
+    assert (y - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_under_autocast_only_the_products_before_are_rounded(cell_cls):
+    cell, x = make(cell_cls, torch.float32), torch.randn(2, 40, I)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = unroll(cell, x, backend="scan")
+    expected, final = unroll(cell, x)
+
+    assert (y.dtype, state[1].dtype) == (torch.bfloat16, torch.float32)
+    assert (y - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert (state[1] - final[1]).abs().mean() < 0.05 * final[1].abs().mean()
+
+
+def kept(cell, x, memory="full"):
+    """Return how many numbers a forward pass keeps for the backward pass."""
+    sizes = {}
+
+    def pack(tensor):
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = unroll(cell, x, backend="scan", memory=memory)
+    assert result[0].requires_grad
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, RetentionCell, DeltaNetCell, GatedDeltaNetCell])
+def test_no_matrix_is_kept_for_each_step(cell_cls):
+    cell = cell_cls(3, 64)
+
+    assert kept(cell, torch.randn(2, 128, 3)) < 2 * 128 * 64 * 64 / 2
+
+
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_lean_memory_gives_the_same_and_keeps_little(cell_cls):
+    cell, x = make(cell_cls), torch.randn(B, 70, I, dtype=torch.float64, requires_grad=True)
+    wanted = (x, *cell.parameters())
+
+    def gradients(memory):
+        y, state = unroll(cell, x, memory=memory)
+        total = y.square().sum() + state[1].sum()
+        return torch.autograd.grad(total, wanted, materialize_grads=True)
+
+    assert str(explain(cell, x, memory="lean")).startswith("scan: chosen")
+    torch.testing.assert_close(gradients("lean"), gradients("full"))
+    assert kept(cell, x, "lean") < kept(cell, x) / 10
+
+
+def test_it_is_chosen_and_explained():
+    found = explain(MLSTMCell(3, 128, num_heads=4), torch.randn(2, 20, 3))
+
+    assert (found.chosen, found.slower) == ("scan", ("reference",))
+    assert "MLSTMCell keeps matrices, too many numbers for a loop" in found.refusals["c"]
+
+
+@pytest.mark.parametrize("around", [LearnedState, partial(InputDropout, p=0.5)])
+def test_options_that_leave_the_step_alone_go_through(around):
+    cell = around(MLSTMCell(3, 4))
+
+    assert explain(cell, torch.randn(2, 5, 3)).chosen == "scan"
+
+
+@pytest.mark.parametrize("around", [AllStates, partial(Zoneout, p=0.5)])
+def test_options_that_change_the_step_run_in_the_plain_loop(around):
+    cell = around(MLSTMCell(3, 4))
+
+    assert explain(cell, torch.randn(2, 5, 3)).chosen == "reference"
+    with pytest.raises(BackendError, match="'scan' refuses: the step cannot be traced: MLSTMCell "):
+        unroll(cell, torch.randn(2, 5, 3), backend="scan")
+
+
+class HalvedCell(RetentionCell):
+    """Retention that halves its output in a step of its own."""
+
+    def step(self, wx, state):
+        h, *memory = super().step(wx, state)
+        return h / 2, *memory
+
+
+def test_a_step_that_is_overridden_runs():
+    cell = HalvedCell(3, 4)
+    whole = RetentionCell(3, 4)
+    whole.load_state_dict(cell.state_dict())
+    x = torch.randn(2, 5, 3)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(whole, x)[0] / 2)
+
+
+def test_a_step_set_on_one_cell_runs():
+    cell, x = RetentionCell(3, 4), torch.randn(2, 5, 3)
+    whole = unroll(cell, x)[0]
+    step = cell.step
+    cell.step = lambda wx, state: tuple(part / 2 for part in step(wx, state))
+
+    assert not torch.allclose(unroll(cell, x)[0], whole)
+
+
+@pytest.mark.parametrize(("units", "backend"), [(4, "c"), (32, "reference")])
+def test_streams_of_small_memories_run_in_c(units, backend):
+    layer, x = Recurrent(RetentionCell(3, units)), torch.randn(2, 4, 3)
+
+    stream = Stream(layer, batch_size=2)
+    outputs = [stream(x_t).clone() for x_t in x.unbind(1)]
+
+    torch.testing.assert_close(torch.stack(outputs, 1), layer(x)[0])
+    assert stream.backend == backend
+    assert backend == "c" or "1056 numbers of its state would be unrolled" in stream.reason
