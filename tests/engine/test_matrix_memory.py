@@ -32,7 +32,6 @@ FLOAT64 = (torch.float64,)
 @pytest.fixture
 def _short_chunks(monkeypatch):
     monkeypatch.setattr(chunks, "_STEPS", 4)
-    monkeypatch.setattr(chunks, "_STEPS_BY_KEY", 3)
 
 
 def make(cell_cls, dtype=torch.float64, **options):
@@ -274,3 +273,21 @@ def test_streams_of_small_memories_run_in_c(units, backend):
     torch.testing.assert_close(torch.stack(outputs, 1), layer(x)[0])
     assert stream.backend == backend
     assert backend == "c" or "1056 numbers of its state would be unrolled" in stream.reason
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gates_that_would_overflow_in_padding_spoil_nothing(reverse):
+    cell = MLSTMCell(3, 4)
+    with torch.no_grad():
+        cell.weight_heads[0] = 100.0
+    x = torch.ones(2, 6, 3, requires_grad=True)
+    state = tuple(torch.zeros(2, size) for size in cell.state_sizes[:3])
+    m = torch.full((2, 1), -300.0, requires_grad=True)
+
+    results = []
+    for backend in ("scan", "reference"):
+        lengths = torch.tensor([6, 0])
+        y, final = unroll(cell, x, (*state, m), lengths, reverse=reverse, backend=backend)
+        results.append((y, final, torch.autograd.grad(y.sum() + final[3].sum(), (x, m))))
+
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)  # of logarithms of 300

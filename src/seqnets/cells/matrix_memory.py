@@ -255,4 +255,4 @@ def divided(found: Tensor, m: Tensor) -> Tensor:
         m: Logarithms of the scales, (..., N, 1).
     """
     values, total = found[..., :-1], found[..., -1:]
-    return values / torch.maximum(total.abs(), torch.exp(-m))
+    return values / torch.maximum(total.abs(), torch.exp(-m.clamp(min=0)))  # as m is after a step

@@ -8,6 +8,8 @@ nothing is subtracted, so that they neither overflow nor cancel; that of minus i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +19,7 @@ from torch import Tensor
 from seqnets.cells.matrix_memory import Access, scaled
 
 _STEPS = 32
-"""Steps in a chunk: the work within it grows with their number, that between chunks shrinks."""
-_STEPS_BY_KEY = 16  # where each key decays by itself: each pair of steps takes a number for each
+"""Steps in a chunk, a power of 2: work within it grows with them, that between chunks shrinks."""
 
 
 class Begin(NamedTuple):
@@ -41,28 +42,26 @@ def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor
         memory: The memory before the first step, (B, N, K, W).
         begin: How rows begin anew; None if none does.
     """
-    T, whole = at.q.shape[1], at.log_decay
-    size = min(T, _STEPS if whole.shape[-1] == 1 else _STEPS_BY_KEY)
-    decay = whole if begin is None else whole.masked_fill(begin.at, -math.inf)
+    T, decay = at.q.shape[1], at.log_decay
+    size = min(_STEPS, 1 << (T - 1).bit_length())
+    if begin is not None:
+        decay = decay.masked_fill(begin.at, -math.inf)
     q, k, v, decay = (_in_chunks(part, size) for part in (at.q, at.k, at.v, decay))
-    between, since = _between(decay), decay.cumsum(-2).exp()
-    start = None if begin is None or begin.memory is None else begin.memory.unsqueeze(2)
-    anew = between[..., 0, :]  # of no meaning without a start
-    if begin is not None and start is not None:
-        first = _in_chunks(torch.where(begin.at, whole.exp(), 0), size)
-        anew = (between * first.unsqueeze(-3)).sum(-2)  # what is left of it
-        v = v if at.rate is None else v - (k * anew) @ start
+    since, lasts, seen = decay.cumsum(-2).exp(), _after(decay).exp(), _seen_within(decay)
+    start = None if begin is None else _start(begin, at.log_decay, decay)
 
-    moves, into = since[..., -1, :, None], (k * between[..., -1, :, :]).mT
+    moves, into = since[..., -1, :, None], (k * lasts).mT
     follows = None
     if at.rate is not None:
         rate = _in_chunks(at.rate, size)
-        held = rate * _seen(k, k, between).tril(-1)
-        v, follows = _solved(held, rate * torch.cat([v, k * since], -1), v.shape[-1])
+        if start is not None:
+            v = v - (k * start.left) @ start.memory
+        given = rate * torch.cat([v, k * since], -1)
+        v, follows = _solved(rate * seen(k, k).tril(-1), given, v.shape[-1])
         moves = torch.diag_embed(moves.squeeze(-1).expand_as(k[..., 0, :])) - into @ follows
     adds = into @ v
     if start is not None:
-        adds = adds + anew[..., -1, :, None] * start
+        adds = adds + start.left[..., -1, :, None] * start.memory
 
     befores = []
     for move, add in zip(moves.unbind(2), adds.unbind(2), strict=True):
@@ -70,33 +69,82 @@ def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor
         memory = add + (move * memory if follows is None else move @ memory)
     before = torch.stack(befores, 2)
 
-    found = _seen(q, k, between) @ (v if follows is None else v - follows @ before)
+    found = seen(q, k) @ (v if follows is None else v - follows @ before)
     found = found + (q * since) @ before
     if start is not None:
-        found = found + (q * anew) @ start
+        found = found + (q * start.left) @ start.memory
     return found.flatten(2, 3)[:, :, :T].transpose(1, 2), memory
 
 
-def _in_chunks(part: Tensor, size: int) -> Tensor:
-    """Steps (B, T, N, ·) by chunk, (B, N, chunks, size, ·); zeros follow the last."""
+class _Start(NamedTuple):
+    """What rows begin with anew in a chunk.
+
+    Attributes:
+        left: What is left of it at each step, (B, N, chunks, steps, 1 or K).
+        memory: The memory, (B, N, 1, K, W).
+    """
+
+    left: Tensor
+    memory: Tensor
+
+
+def _start(begin: Begin, whole: Tensor, decay: Tensor) -> _Start | None:
+    """What rows begin with anew, if it is not zero.
+
+    Args:
+        begin: How they do.
+        whole: Logarithms of what steps keep, (B, T, N, ·).
+        decay: The same by chunk, minus infinity where rows begin anew.
+    """
+    if begin.memory is None:
+        return None
+    at = _in_chunks(whole.masked_fill(~begin.at, -math.inf), decay.shape[-2], -math.inf)
+    return _Start(_most(at, decay)[0].exp(), begin.memory.unsqueeze(2))
+
+
+def _in_chunks(part: Tensor, size: int, fill: float = 0) -> Tensor:
+    """Steps (B, T, N, ·) by chunk, (B, N, chunks, size, ·); others of ``fill`` follow the last."""
     rest = -part.shape[1] % size
-    return F.pad(part.transpose(1, 2), (0, 0, 0, rest)).unflatten(2, (-1, size))
+    return F.pad(part.transpose(1, 2), (0, 0, 0, rest), value=fill).unflatten(2, (-1, size))
 
 
-def _between(decay: Tensor) -> Tensor:
-    """What the steps after step s leave at step t: (..., t, s, 1 or K); zero where t < s."""
-    size = decay.shape[-2]
-    steps = torch.arange(size, device=decay.device)
-    later = (steps[:, None] > steps)[..., None]
-    sums = torch.where(later, decay.unsqueeze(-2), 0).cumsum(-3)
-    return sums.exp().masked_fill((steps[:, None] < steps)[..., None], 0)
+def _after(decay: Tensor) -> Tensor:
+    """The sum over the steps that follow each one, (..., steps, ·)."""
+    return F.pad(decay[..., 1:, :], (0, 0, 0, 1)).flip(-2).cumsum(-2).flip(-2)
 
 
-def _seen(q: Tensor, k: Tensor, between: Tensor) -> Tensor:
-    """How much of what step s writes is found at step t, (..., t, s)."""
-    if between.shape[-1] == 1:
-        return (q @ k.mT) * between.squeeze(-1)
-    return ((between * k.unsqueeze(-3)) @ q.unsqueeze(-1)).squeeze(-1)
+def _seen_within(decay: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """How much of what step s writes is found at step t, (..., t, s), from queries and keys.
+
+    Args:
+        decay: Logarithms of what is kept, (..., steps, 1), or (..., steps, K) for each key.
+    """
+    if decay.shape[-1] > 1:
+        return partial(_seen_by_key, decay)
+    steps = torch.arange(decay.shape[-2], device=decay.device)
+    sums = torch.where(steps[:, None] > steps, decay, 0).cumsum(-2)
+    between = sums.exp().tril()
+    return lambda q, k: (q @ k.mT) * between
+
+
+def _seen_by_key(decay: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    """The same where each key fades by itself.
+
+    Steps are joined to blocks of 2, 4, 8, …: between two of them, all of what fades does so either
+    after s in the former or up to t in the latter, and both factors are at most 1.
+    """
+    seen = (q * k).sum(-1)[..., None, None]
+    width = 1
+    while width < q.shape[-2]:
+        (_, q2), (k1, _), (fades, faded) = (
+            part.unflatten(-2, (-1, 2, width)).unbind(-3) for part in (q, k, decay)
+        )
+        across = (q2 * faded.cumsum(-2).exp()) @ (k1 * _after(fades).exp()).mT
+        former, latter = seen.unflatten(-3, (-1, 2)).unbind(-3)
+        above = torch.cat([former, torch.zeros_like(across)], -1)
+        seen = torch.cat([above, torch.cat([across, latter], -1)], -2)
+        width *= 2
+    return seen.squeeze(-3)
 
 
 def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
@@ -111,35 +159,41 @@ def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
     return found[..., :values], found[..., values:]
 
 
-def stabilised(
-    at: Access, m: Tensor, valid: Tensor | None, anew: tuple[Tensor, Tensor] | None
-) -> tuple[Access, Tensor]:
+def stabilised(at: Access, m: Tensor, anew: tuple[Tensor, Tensor] | None) -> tuple[Access, Tensor]:
     """What steps do to a normalised memory, and the logarithms of its scale, (B, T, N, 1).
 
-    The scale is a maximum of sums, and such maxima are joined for all steps in log2(T) operations.
-
     Args:
-        at: What they do to one without scale, (B, T, N, ·).
+        at: What they do to one without scale, (B, T, N, ·); those of padding write nothing.
         m: Logarithms of the scale before the first step, (B, N, 1).
-        valid: Which steps count, (B, T, 1, 1); None if all do.
         anew: Before which steps it is reset, (B, T, 1, 1), and to what, (B, N, 1).
     """
     assert at.log_write is not None  # the memory is normalised
-    m, decay, most = m.unsqueeze(1), at.log_decay, at.log_write.clamp(min=0)
-    if valid is not None:
-        most = most.masked_fill(~valid, -math.inf)
+    m, decay = m.unsqueeze(1), at.log_decay
+    most = torch.where(at.log_write == -math.inf, at.log_write, at.log_write.clamp(min=0))
     if anew is not None:
         resets, start = anew[0], anew[1].unsqueeze(1)
         most = torch.where(resets, torch.maximum(most, decay + start), most)
         decay = decay.masked_fill(resets, -math.inf)
-    span = 1
-    while span < decay.shape[1]:
-        ahead = (0, 0, 0, 0, span, 0)
-        most = torch.maximum(most, decay + F.pad(most[:, :-span], ahead, value=-math.inf))
-        decay = decay + F.pad(decay[:, :-span], ahead)
-        span *= 2
+    most, decay = (
+        part.transpose(1, 2) for part in _most(most.transpose(1, 2), decay.transpose(1, 2))
+    )
     after = torch.maximum(most, decay + m)
     before = torch.cat([m, after[:, :-1]], 1)
     if anew is not None:
         before = torch.where(resets, start, before)
     return scaled(at, before, after), after
+
+
+def _most(most: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of what is added at any step so far, with what it lost since, and all losses.
+
+    Maxima of sums join like sums do: in log2(T) operations on all steps, (..., T, ·).
+    """
+    span = 1
+    while span < decay.shape[-2]:
+        ahead = (0, 0, span, 0)
+        earlier = F.pad(most[..., :-span, :], ahead, value=-math.inf)
+        most = torch.maximum(most, decay + earlier)
+        decay = decay + F.pad(decay[..., :-span, :], ahead)
+        span *= 2
+    return most, decay

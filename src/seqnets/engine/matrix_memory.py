@@ -6,12 +6,16 @@ and can be differentiated to any order.
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from seqnets.cells import Cell, Wrapper
-from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
+from seqnets.cells.base import autocasts
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, divided
 from seqnets.engine import chunks
 from seqnets.engine.modes import is_plain
 from seqnets.engine.reference import without_padding
@@ -62,7 +66,7 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     inside, lengths = request.valid, request.lengths
     if inside is not None and lengths is not None:
         wx = without_padding(wx, lengths, inside)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext():
         y, final = _all_steps(request, cell, wx.float() if wx.dtype in _HALF else wx)
     if inside is not None:
         y = y.masked_fill(~inside[..., None], 0)
@@ -86,12 +90,11 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
 
     at, m = cell.access(wx), None
     if counts is not None:
-        k, decay = torch.where(counts, at.k, 0), torch.where(counts, at.log_decay, 0)
-        at = at._replace(k=k, log_decay=decay)
+        at = _without_padding(at, counts)
     begins = None if resets is None else resets[..., None, None]
     if cell.normalised:
         anew = None if begins is None else (begins, start[3][..., None])
-        at, m = chunks.stabilised(at, initial[3][..., None], counts, anew)
+        at, m = chunks.stabilised(at, initial[3][..., None], anew)
     begin = None
     if begins is not None:
         zero = request.cell.starts_at_zero
@@ -103,6 +106,20 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     if request.lengths is not None:
         last = torch.where((request.lengths > 0)[:, None], last, initial[0])
     return y.flip(1) if request.reverse else y, (last, *cell.carried(memory, m))
+
+
+def _without_padding(at: Access, counts: Tensor) -> Access:
+    """What steps do to the memory where those of padding do nothing.
+
+    Args:
+        at: What they do, (B, T, N, ·).
+        counts: Which steps are no padding, (B, T, 1, 1).
+    """
+    k, decay = torch.where(counts, at.k, 0), torch.where(counts, at.log_decay, 0)
+    write = at.log_write
+    if write is not None:
+        write = torch.where(counts, write, -math.inf)
+    return at._replace(k=k, log_decay=decay, log_write=write)
 
 
 def _last(request: Request, y: Tensor) -> Tensor:
