@@ -57,7 +57,7 @@ def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor
         if start is not None:
             v = v - (k * start.left) @ start.memory
         given = rate * torch.cat([v, k * since], -1)
-        v, follows = _solved(rate * seen(k, k).tril(-1), given, v.shape[-1])
+        v, follows = _solved(rate * seen(k, k), given, v.shape[-1])
         moves = torch.diag_embed(moves.squeeze(-1).expand_as(k[..., 0, :])) - into @ follows
     adds = into @ v
     if start is not None:
@@ -151,7 +151,8 @@ def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
     """What steps write in place of what they find, and how that falls with the memory before them.
 
     Args:
-        held: How much of what earlier steps of the chunk wrote is found, (..., t, s).
+        held: How much of what earlier steps of the chunk wrote is found, (..., t, s); the diagonal
+            and what is above it are not read.
         given: The values beside the keys that find the memory before the chunk.
         values: The number of values.
     """
