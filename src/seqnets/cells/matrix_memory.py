@@ -94,7 +94,6 @@ class MatrixMemoryCell(GatedCell):
         ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
     """
 
-    recurrent = ()
     output_only = True
     head_gates: ClassVar[tuple[str, ...]] = ()
     key_gates: ClassVar[tuple[str, ...]] = ()
@@ -107,10 +106,10 @@ class MatrixMemoryCell(GatedCell):
     _parts: ClassVar[type[Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "gates" in cls.__dict__ and "recurrent" not in cls.__dict__:
+            cls.declare("recurrent", ())  # which are all gates otherwise
         super().__init_subclass__(**kwargs)
         check_names(cls, "head_gates", "key_gates")
-        if "recurrent" not in cls.__dict__ or cls.recurrent:  # GatedCell takes them from the gates
-            cls.declare("recurrent", ())
         if hasattr(cls, "gates"):
             cls.declare("_parts", named((*cls.gates, "q", "k", *cls.head_gates, *cls.key_gates)))
 
