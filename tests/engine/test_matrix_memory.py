@@ -291,3 +291,16 @@ def test_gates_that_would_overflow_in_padding_spoil_nothing(reverse):
         results.append((y, final, torch.autograd.grad(y.sum() + final[3].sum(), (x, m))))
 
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)  # of logarithms of 300
+
+
+def test_lean_memory_under_autocast_gives_the_same_and_keeps_little():
+    cell, x = make(MLSTMCell, torch.float32), torch.randn(B, 70, I, requires_grad=True)
+
+    def gradients(memory):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, _ = unroll(cell, x, memory=memory)
+        return y, *torch.autograd.grad(y.square().sum(), (x, *cell.parameters()))
+
+    torch.testing.assert_close(gradients("lean"), gradients("full"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kept(cell, x, "lean") < kept(cell, x) / 10

@@ -17,7 +17,7 @@ from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, divided
 from seqnets.engine import chunks
-from seqnets.engine.modes import is_plain
+from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.reference import without_padding
 from seqnets.engine.request import Request, at_steps
 from seqnets.typing import State
@@ -54,7 +54,9 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
-    if request.memory == "lean" and torch.is_grad_enabled() and is_plain(request.x):
+    lean = request.memory == "lean" and torch.is_grad_enabled()
+    compiled = torch.compiler.is_compiling()  # by what decides itself
+    if lean and not compiled and refusal_of_one_operation(request.x) is None:
         found: tuple[Tensor, State] = checkpoint(_run, request, cell, use_reentrant=False)
         return found  # all but inputs and parameters is computed again
     return _run(request, cell)
