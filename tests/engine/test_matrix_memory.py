@@ -20,7 +20,7 @@ from seqnets.cells import (
 )
 from seqnets.cells.matrix_memory import Access
 from seqnets.engine import chunks, runs
-from seqnets.errors import BackendError
+from seqnets.errors import BackendError, ConfigError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
@@ -304,3 +304,16 @@ def test_lean_memory_under_autocast_gives_the_same_and_keeps_little():
     torch.testing.assert_close(gradients("lean"), gradients("full"))
     with torch.autocast("cpu", torch.bfloat16):
         assert kept(cell, x, "lean") < kept(cell, x) / 10
+
+
+class ForgetfulCell(MLSTMCell):
+    """A normalised memory without the weight of what is written."""
+
+    def access(self, wx):
+        return super().access(wx)._replace(log_write=None)
+
+
+@pytest.mark.parametrize("backend", ["scan", "reference"])
+def test_a_normalised_memory_needs_the_weight_of_what_is_written(backend):
+    with pytest.raises(ConfigError, match="ForgetfulCell: access gives no log_write, expected one"):
+        unroll(ForgetfulCell(3, 4), torch.randn(2, 5, 3), backend=backend)

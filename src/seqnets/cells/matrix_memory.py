@@ -184,6 +184,18 @@ class MatrixMemoryCell(GatedCell):
         """
         raise NotImplementedError(f"{self._name} does not say how it uses its memory: no access.")
 
+    def checked_access(self, wx: Tensor) -> Access:
+        """The same; raise unless it weights what is written where the memory is normalised."""
+        at = self.access(wx)
+        if (at.log_write is not None) != self.normalised:
+            gives, expected = ("no", "one") if self.normalised else ("a", "none")
+            raise ConfigError(
+                f"{self._name}: access gives {gives} log_write, expected {expected}.\n"
+                f"  Its class says normalised = {self.normalised}, and normalised memories alone "
+                f"weight what is written."
+            )
+        return at
+
     def readout(self, found: Tensor, wx: Tensor) -> Tensor:
         """The output of steps, (..., H): by default what is found.
 
@@ -195,7 +207,7 @@ class MatrixMemoryCell(GatedCell):
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above."""
-        at, m = self.access(wx), None
+        at, m = self.checked_access(wx), None
         if at.log_write is not None:
             m = torch.maximum(at.log_decay + state[3][..., None], at.log_write).clamp(min=0)
             at = scaled(at, state[3][..., None], m)

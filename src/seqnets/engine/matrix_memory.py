@@ -90,7 +90,7 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     initial = tuple([part.to(wx.dtype) for part in request.state])
     start = tuple([part.to(wx.dtype) for part in request.start])
 
-    at, m = cell.access(wx), None
+    at, m = cell.checked_access(wx), None
     if counts is not None:
         at = _without_padding(at, counts)
     begins = None if resets is None else resets[..., None, None]
