@@ -318,6 +318,26 @@ def test_early_stopping_resumes_its_count(tmp_path):
     assert same(a, b)
 
 
+def test_a_run_stopped_with_the_validation_that_ends_it_early_goes_no_further(tmp_path):
+    def patience():
+        return callbacks.EarlyStopping("val/loss", patience=3, min_delta=10.0)
+
+    fit(parity_module, parity_data(), tmp_path, patience(), SignalAt(20), max_epochs=10)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    early = patience()
+    ended, _ = fit(parity_module, parity_data(), tmp_path, early, resume=last, max_epochs=10)
+
+    assert ended.global_step == 20
+    assert early.reason == "val/loss has not fallen for 3 validations"
+
+
+def test_a_run_without_patience_begins(tmp_path):
+    hasty = callbacks.EarlyStopping("val/loss", patience=0)
+
+    ended, _ = fit(parity_module, parity_data(), tmp_path, hasty, max_epochs=1)
+    assert ended.global_step == 5
+
+
 def test_a_finished_run_resumed_with_more_steps_goes_on(tmp_path):
     make = partial(language_module, scheduler=None)
     _, whole = fit(make, text_data(tmp_path), tmp_path / "a", max_steps=20)

@@ -14,7 +14,8 @@ class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's early stopping, with checks before training and a reason for stopping.
 
     It runs after validations, not after epochs: at the end of its first epoch a resumed run may not
-    have validated yet. A resumed run uses the configured patience, not the checkpoint's.
+    have validated yet. A resumed run uses the configured patience, not the checkpoint's,
+    and stops at once if that is exhausted.
 
     Raises:
         ConfigError: At the start of the run: ``monitor`` is not a logged figure, or ``mode`` is the
@@ -52,6 +53,12 @@ class EarlyStopping(callbacks.EarlyStopping):
         self.patience = patience
         self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         self.stopping_reason_message = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Stop a resumed run if its last validation was one too many."""
+        if self.wait_count >= max(1, self.patience):
+            trainer.should_stop = True
+            self.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
 
     @property
     def reason(self) -> str | None:
