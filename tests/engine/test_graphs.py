@@ -22,6 +22,7 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
+from seqnets.layers import Truncated
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.cells.test_options import with_all
@@ -164,6 +165,14 @@ def test_torchs_equations_are_exported_for_any_number_of_steps_where_it_is_asked
     exported = torch.export.export(layer, (torch.randn(2, 6, 3),), dynamic_shapes=(shapes,))
 
     torch.testing.assert_close(exported.module()(other), layer(other))
+
+
+def test_windows_are_exported_for_any_number_of_steps_where_no_gradient_is_asked_for():
+    layer, other = Truncated(Recurrent(MGUCell(3, 5)), steps=4), torch.randn(3, 9, 3)
+
+    with torch.no_grad():
+        exported = torch.export.export(layer, (torch.randn(2, 6, 3),), dynamic_shapes=(SIZES,))
+        torch.testing.assert_close(exported.module()(other), layer(other))
 
 
 def test_a_stack_that_ran_is_exported_for_any_number_of_rows():

@@ -91,7 +91,7 @@ class Truncated(nn.Module):
         """
         lengths = checked_lengths("Truncated", lengths, x)
         T = x.shape[1]
-        if T <= self.stride or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or T <= self.stride:
             return self.layer(x, state, lengths, resets)
 
         pieces = None
