@@ -272,6 +272,34 @@ class Referring(GRUCell):
         return self.function(a)
 
 
+class Ruled(GRUCell):
+    """One with a rule of a class of its own, which refers to it."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        cell = self
+
+        class Rule:
+            def __call__(self, a):
+                return torch.tanh(a / cell.hidden_size)
+
+        self.rule = Rule()
+
+    def candidate(self, a):
+        return self.rule(a)
+
+
+class RuledByAClass(Ruled):
+    """One with the class itself."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.rule = type(self.rule)
+
+    def candidate(self, a):
+        return self.rule()(a)
+
+
 class Multiplying(GRUCell):
     """One that cannot be traced."""
 
@@ -283,10 +311,18 @@ class Multiplying(GRUCell):
     ("kind", "backend"),
     [
         (Referring, "eager"),
+        (Ruled, "eager"),
+        (RuledByAClass, "eager"),
         (Multiplying, "auto"),
         (lambda *sizes: weight_drop(GRUCell(*sizes)), "native"),
     ],
-    ids=["a function of its own", "untraceable", "weights dropped"],
+    ids=[
+        "a function of its own",
+        "an object of its own class",
+        "a class of its own",
+        "untraceable",
+        "weights dropped",
+    ],
 )
 def test_a_cell_is_gone_when_its_user_drops_it(kind, backend):
     cell, x = make(kind)

@@ -26,7 +26,7 @@ from seqnets.engine.graph import Untraceable
 def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     """A key of a cell's equation: class, code, mode and attributes, of modules inside too.
 
-    It refers weakly to functions and to the class, since these may refer to the cell.
+    It refers weakly to functions and classes, since these may refer to the cell.
 
     Raises:
         TypeError: An attribute cannot be compared.
@@ -104,23 +104,26 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
             return tuple(value), kinds, numbers, _signs(numbers) if 0 in numbers else ()
     if isinstance(value, FunctionType):
         return FunctionType, weakref.ref(value)
+    if isinstance(value, type):
+        return type, weakref.ref(value)
     if isinstance(value, _COMPARED):
         return type(value), value, _signs([value]) if value == 0 else ()
+    kind = weakref.ref(type(value))
     if isinstance(value, partial):
         inside = value.func, value.args, value.keywords, vars(value)
-        return type(value), tuple(_frozen(part, owners) for part in inside)
+        return kind, tuple(_frozen(part, owners) for part in inside)
     if isinstance(value, MethodType):
         if any(value.__self__ is owner for owner in owners):
             return MethodType, weakref.ref(value.__func__)
         return MethodType, weakref.ref(value.__func__), _frozen(value.__self__, owners)
     if isinstance(value, Mapping):
         parts = tuple((name, _frozen(part, owners)) for name, part in value.items())
-        return type(value), parts
+        return kind, parts
     if isinstance(value, Sequence):
-        return type(value), tuple(_frozen(part, owners) for part in value)
+        return kind, tuple(_frozen(part, owners) for part in value)
     if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
         raise TypeError(f"{type(value).__name__} is not compared")
-    return type(value), _frozen(vars(value), owners)
+    return kind, _frozen(vars(value), owners)
 
 
 def _signs(values: Sequence[Any]) -> tuple[float, ...]:
@@ -129,7 +132,7 @@ def _signs(values: Sequence[Any]) -> tuple[float, ...]:
 
 
 _PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
-_COMPARED = (*_PLAIN, type, BuiltinFunctionType)
+_COMPARED = (*_PLAIN, BuiltinFunctionType)
 """Types whose values are compared directly."""
 
 
