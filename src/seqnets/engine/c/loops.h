@@ -14,6 +14,10 @@
 #define UNROLL_TWICE
 #endif
 
+/* A function that is called once a panel, a tile or a step: copies of it in its callers would take
+ * time to compile, and save none. */
+#define APART static __attribute__((noinline, unused))
+
 /* The distance of two rows of n numbers in the workspace: whole vectors, and not a power of two,
  * since rows at such distances compete for the same cache lines. */
 #define ROW(n) (((n) + LANES - 1) / LANES * LANES + LANES)
@@ -23,8 +27,7 @@
 
 /* The product (R, V vectors) of R rows of K numbers, `stride` apart, and a panel (K, V vectors). */
 #define PRODUCT(V, R)                                                                            \
-    static __attribute__((noinline)) void product_##V##_##R(                                     \
-        const real *a, long stride, const real *w, long K, real *z) {                            \
+    APART void product_##V##_##R(const real *a, long stride, const real *w, long K, real *z) {   \
         enum { S = SPLIT(V * R) };                                                               \
         vec sum[S][R][V];                                                                        \
         UNROLL for (int s = 0; s < S; s++)                                                       \
@@ -57,8 +60,8 @@
 typedef void (*Product)(const real *, long, const real *, long, real *);
 
 /* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block. */
-static void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
-                      real *panel) {
+APART void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
+                     real *panel) {
     for (int g = 0; g < blocks; g++)
         for (int lane = 0; lane < vectors * LANES; lane++) {
             real *to = panel + g * vectors * LANES + lane;
@@ -69,7 +72,7 @@ static void pack_rows(const real *w, long K, long width, int blocks, int vectors
 }
 
 /* Pack a panel of a weight (K, width), not transposed. */
-static void pack_columns(const real *w, long K, long width, int vectors, long unit, real *panel) {
+APART void pack_columns(const real *w, long K, long width, int vectors, long unit, real *panel) {
     for (long k = 0; k < K; k++)
         for (int v = 0; v < vectors; v++) {
             const long left = width - unit - v * LANES;
@@ -96,7 +99,7 @@ static inline int all_zeros(const real *row, long vectors) {
 /* Move the rows of a panel that are not all zeros to its beginning. The others add nothing to a
  * product, so that a block-diagonal matrix, or one that only moves units, is not multiplied as if
  * it were dense. */
-static void keep_rows(real *panel, long K, long wide, int32_t *kept) {
+APART void keep_rows(real *panel, long K, long wide, int32_t *kept) {
     const long size = wide * LANES;
     int32_t *places = kept + 2;
     long many = 0;
@@ -114,9 +117,8 @@ static void keep_rows(real *panel, long K, long wide, int32_t *kept) {
 }
 
 /* The product of rows of numbers and a panel of which a few rows are kept that are not adjacent. */
-static __attribute__((noinline)) void times_few(Product product, const real *a, long stride,
-                                                long rows, const real *panel, long many,
-                                                const int32_t *places, real *z) {
+APART void times_few(Product product, const real *a, long stride, long rows, const real *panel,
+                     long many, const int32_t *places, real *z) {
     real few[TALLEST * FEW];
     for (long r = 0; r < rows; r++)
         for (long k = 0; k < many; k++) few[r * FEW + k] = a[r * stride + places[k]];
@@ -178,7 +180,7 @@ typedef struct {
     _Alignas(64) atomic_long turn;
 } Meeting;
 
-static void meet(Meeting *place, long threads) {
+APART void meet(Meeting *place, long threads) {
     if (threads == 1) return;
     const long turn = atomic_load_explicit(&place->turn, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&place->arrived, 1, memory_order_acq_rel) + 1 == threads) {

@@ -25,6 +25,7 @@ class PassPrinter:
         source: C expression of the other step that a stage's products may read.
         stages: The program's stages of this pass.
         widths: Vectors in a panel, of each product.
+        linkage: How a stage's function is declared.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PassPrinter:
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)
         self.widths = {wide_of(p, s) for s in stages for p in s.products}
+        self.linkage = "APART" if len(stages) > 1 else "static"  # one alone is best inside the loop
 
     # What the passes differ in.
 
@@ -146,7 +148,7 @@ class PassPrinter:
 
     def _write_pack(self) -> None:
         products = [(stage, p) for stage in self.stages for p in stage.products]
-        with self.text.function(f"static void {self.name}_pack({self.arguments})"):
+        with self.text.function(f"APART void {self.name}_pack({self.arguments})"):
             self.line("(void)c, (void)m, (void)s;")
             for stage, p in products:
                 panel, kept = self._packed(p, stage)
