@@ -26,6 +26,12 @@ def benchmark(seqnets, tmp_path):
     return call
 
 
+@pytest.fixture(autouse=True)
+def _as_users_without_a_gpu(monkeypatch):
+    """Triton refuses to run here: to time its interpreter would take most of the time."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
 @pytest.fixture
 def pretended(monkeypatch):
     """Measure nothing; the cases that were asked for, with the factories of their cells."""
