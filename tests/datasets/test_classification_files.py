@@ -183,6 +183,20 @@ def test_the_same_file_as_new_data_gives_the_same_inputs_and_the_labels_that_it_
     assert sorted(labels) == [IGNORE] * 10 if path.is_dir() else [0] * 10 + [1] * 10
 
 
+@pytest.mark.parametrize("write", [write_text, write_sound, write_image])
+def test_one_file_of_a_folder_is_new_data_as_the_folder_is(write, tmp_path):
+    path = write_folder(tmp_path, write)
+    data = ClassificationFiles(str(path), batch_size=100)
+    data.setup()
+    first, *_ = sorted(file for file in (path / "up").iterdir() if file.name[0] != ".")
+
+    (all_of_them,) = data.new(path / "up", data.describe())
+    (alone,) = data.new(first, data.describe())
+
+    assert len(alone.x) == 1
+    assert torch.equal(alone.x[0], all_of_them.x[0, : alone.x.shape[1]])
+
+
 def test_columns_that_are_left_out_are_no_features_and_new_files_may_lack_them(tmp_path):
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
     old.write_text(ROWS.replace(",b\n", ",b,place\n").replace("0\n", "0,roof\n"))

@@ -211,6 +211,21 @@ def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message
         RegressionFiles(str(path), targets=["last", "sum"]).setup()
 
 
+def test_a_target_that_is_a_word_is_told_to_be_one_of_classification(tmp_path):
+    (tmp_path / "data.csv").write_text("sequence,my kind,value\n0,up,1\n")
+
+    told = "is 'up', .*\\n  If it is .* dataset=classification \"dataset.label='my kind'\""
+    with pytest.raises(DataError, match=told):
+        RegressionFiles(str(tmp_path / "data.csv"), targets=["my kind"]).setup()
+
+
+def test_an_array_of_several_targets_without_their_names_is_told_how_to_name_them(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.ones((3, 2)), y=np.ones((3, 2)))
+
+    with pytest.raises(DataError, match=r"\(3, 2\), expected \(3, 1\) .*\n.*dataset.targets=\["):
+        RegressionFiles(str(tmp_path / "data.npz")).setup()
+
+
 def test_a_folder_of_classes_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
 

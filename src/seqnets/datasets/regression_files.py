@@ -12,10 +12,11 @@ from torch import Tensor
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.readers import Record, need, number
-from seqnets.datasets.readers.tables import Row
+from seqnets.datasets.readers.tables import Row, is_missing
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_files import SequenceFiles
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, DataError
+from seqnets.quoting import override, shell
 from seqnets.typing import Known, Sizes
 
 
@@ -48,7 +49,7 @@ class RegressionFiles(SequenceFiles):
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
         """Return a row's target values."""
         need(where, row, *self.columns, advice="dataset.targets=[COLUMN] names others.")
-        return tuple(number(where, column, row[column]) for column in self.columns)
+        return tuple(_value(where, column, row[column]) for column in self.columns)
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
         """Return the same class for all records."""
@@ -87,3 +88,16 @@ class RegressionFiles(SequenceFiles):
         """Return the mean squared test error of predicting the mean of the training part."""
         train, test = self.part("train").y, self.part("test").y
         return {"mean": float((test - train.mean(0)).square().mean())}
+
+
+def _value(where: str, column: str, cell: Any) -> float:
+    """Return a target value; the error for a word says what words are for."""
+    try:
+        return number(where, column, cell)
+    except DataError as error:
+        if not isinstance(cell, str) or is_missing(cell):
+            raise
+        option = shell(override("dataset.label", column))
+        raise DataError(
+            f"{error}\n  If it is the name of a class: dataset=classification {option}."
+        ) from None

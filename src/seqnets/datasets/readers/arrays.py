@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.files import LARGEST
-from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
+from seqnets.datasets.readers.records import (
+    LABEL,
+    SPLIT,
+    Names,
+    Record,
+    Source,
+    Wanted,
+    split_of,
+)
 from seqnets.errors import DataError, counted
 
 _KEYS = {"x", "lengths", "y", "ids", "split"}
@@ -36,7 +44,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             "optionally lengths, y, ids, split."
         )
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
-    if wanted.target is not None and not wanted.new and "y" not in arrays:
+    if wanted.needs_targets and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
     rows: list[dict[str, Any]] = [{} for _ in sequences]
     names = Names()
@@ -47,10 +55,12 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
         size, expected = len(columns[key]), (len(sequences), len(columns[key]))
         values = arrays[key]
         if values.shape != expected and (size > 1 or values.shape != expected[:1]):
+            several = key == "y" and wanted.columns != (LABEL,) and values.ndim == 2
             raise DataError(
                 f"{path}: {key} has shape {values.shape}, expected {expected}"
                 f"{'' if size > 1 else f' or {expected[:1]}'}: x has "
                 f"{counted(len(sequences), 'sequence')}."
+                + ("\n  'dataset.targets=[NAME,...]' names the columns of y." if several else "")
             )
         for row, of_row in zip(rows, values.reshape(expected).tolist(), strict=True):
             row.update(zip(columns[key], of_row, strict=True))

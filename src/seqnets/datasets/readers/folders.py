@@ -25,7 +25,7 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
     Raises:
         DataError: The folder has another layout, or a file is damaged or unlike the others.
     """
-    if wanted.target is None or wanted.new:
+    if not wanted.needs_targets:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(

@@ -71,6 +71,11 @@ class Wanted:
     audio: LogMel = field(default_factory=LogMel)
     leave_out: tuple[str, ...] = ()
 
+    @property
+    def needs_targets(self) -> bool:
+        """Whether a file without targets is an error."""
+        return self.target is not None and not self.new
+
     def target_of(self, where: str, row: Row) -> Any:
         """Return a row's target; None if unknown."""
         if self.target is None:

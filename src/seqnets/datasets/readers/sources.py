@@ -32,7 +32,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         source = read_npz(path, wanted)
     elif suffix == ".ts":
         source = read_ts_records(path, wanted)
-    elif suffix in KINDS and wanted.target is None:
+    elif suffix in KINDS and not wanted.needs_targets:
         source = read_files([path], wanted)
     else:
         raise DataError(
