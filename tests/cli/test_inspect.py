@@ -2,6 +2,7 @@
 
 import pytest
 
+from seqnets.cli import assemble
 from seqnets.cli.inspect import _features
 
 
@@ -39,6 +40,28 @@ def test_sequences_show_sizes_lengths_classes_tokens_padding_and_samples(seqnets
     assert "Training sample 4" not in lines
     assert "What simple baselines reach" not in done.out
     assert "\x1b" not in done.out
+
+
+def test_data_that_take_long_to_read_are_said_to_be_read(seqnets, write_module, monkeypatch):
+    lines = (
+        "import time",
+        "from seqnets.datasets import Parity",
+        "class Slow(Parity):",
+        "    def setup(self, stage=None):",
+        "        time.sleep(0.2)",
+        "        super().setup(stage)",
+    )
+    write_module("slow_data", *lines)
+    monkeypatch.setattr(assemble, "PATIENCE", 0.02)
+    options = ["dataset.train_size=20", "dataset.test_size=20", "allow=[slow_data]"]
+
+    slow = seqnets("inspect", "dataset=parity", "dataset._target_=slow_data.Slow", *options)
+    monkeypatch.setattr(assemble, "PATIENCE", 60.0)
+    quick = seqnets("inspect", "dataset=parity", "dataset._target_=slow_data.Slow", *options)
+
+    assert slow.code == quick.code == 0, slow.err + quick.err
+    assert slow.err == "Reading the data ...\n"
+    assert quick.err == ""
 
 
 def test_a_checkpoint_is_an_option_that_it_does_not_have(seqnets):

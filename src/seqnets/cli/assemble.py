@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,7 @@ from torch import nn
 from seqnets.checks import check_count, is_whole
 from seqnets.cli import kinds
 from seqnets.cli.build import build, option_errors
+from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
@@ -47,6 +49,9 @@ SET = {
 }
 """Options of Lightning's Trainer that are not the user's to give, and what to do to train."""
 
+
+PATIENCE = 5.0
+"""Seconds of reading data after which a command says what it is doing."""
 
 _LATE = r"`val_check_interval` \((\d+)\) must be .* training batches \((\d+)\)"
 """How Lightning says that an epoch ends before its first validation."""
@@ -154,9 +159,22 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     paths = [key for key in options if key.rpartition("_")[2] in ("path", "root", "cache")]
     check_filled(**{f"dataset.{key}": options[key] for key in paths})
     data: DataModule = make_one(config["dataset"], allow, "dataset", DataModule)
-    data.prepare_data()
-    data.setup()
+    with told_if_slow():
+        data.prepare_data()
+        data.setup()
     return data
+
+
+@contextlib.contextmanager
+def told_if_slow() -> Iterator[None]:
+    """Say on standard error that data are being read, once that has taken :data:`PATIENCE`."""
+    timer = threading.Timer(PATIENCE, terminal(stderr=True).print, ["Reading the data ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config, make_data, make_module
+from seqnets.cli.assemble import Config, make_data, make_module, told_if_slow
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.datasets import DataModule
@@ -80,7 +80,8 @@ def new_data(module: SequenceModule, options: Config, file: Path) -> Loader:
         DataError: The file is malformed, or does not fit what the model was trained on.
     """
     data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
-    return data.new(file, module.card["data"])
+    with told_if_slow():
+        return data.new(file, module.card["data"])
 
 
 def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule:
