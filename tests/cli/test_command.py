@@ -505,6 +505,17 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
     assert done.code == again.code == 0, done.err + again.err
 
 
+def test_a_model_that_no_memory_can_hold_is_told_in_one_clean_error(seqnets, monkeypatch):
+    done = seqnets("train", "dataset=parity", "model.hidden_size=4000000")
+
+    assert done.code == 1
+    assert done.err.startswith("seqnets: the memory is not enough: ")
+    assert "A smaller model or batch needs less" in done.err
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        seqnets("train", "dataset=parity", "model.hidden_size=4000000")
+
+
 def test_lightnings_data_modules_are_no_datasets(seqnets, tmp_path):
     folder = tmp_path / "conf" / "dataset"
     folder.mkdir(parents=True)

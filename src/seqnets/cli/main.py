@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -93,7 +94,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run a verb; print an error of seqnets, and return its exit code."""
+    """Run a verb; print an error of seqnets or a lack of memory, and return its exit code."""
     try:
         return _dispatch(arguments)
     except SeqnetsError as error:
@@ -101,6 +102,22 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2 if type(error).__name__ == "UsageError" else 1
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
+            raise
+        told = str(error).partition("\n")[0] or "Python got none"
+        print(
+            f"seqnets: the memory is not enough: {told}\n"
+            "  A smaller model or batch needs less; HYDRA_FULL_ERROR=1 shows where it ended.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether Python, or torch on some device, got no memory."""
+    said = re.search(r"(can't allocate|not enough|out of) memory", str(error))
+    return isinstance(error, MemoryError) or said is not None
 
 
 def _drop_output() -> None:
