@@ -7,7 +7,6 @@ every call is like the one before. ``unroll`` skips both if the key of a call is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,37 +21,41 @@ from seqnets.engine.request import Request
 
 _Kind = tuple[Any, ...]
 _last: WeakKeyDictionary[Cell, tuple[_Kind, str, Plan | None]] = WeakKeyDictionary()
-_kind_of_tensor = attrgetter("shape", "dtype", "device")
 
 
 def kind_of(cells: Sequence[Cell], x: Tensor, *options: Any) -> _Kind | None:
     """A key of all that the checks of a call and the choice of a backend depend on.
 
-    None if they may depend on more: for cells whose class does not tell their equation, and for
-    those with hooks, buffers or modules inside.
+    None if they may depend on more, or may fail: for cells whose class does not tell their
+    equation, for those with hooks, buffers or modules inside, and where a parameter's shape is not
+    the cell's or its dtype or device is not the input's.
 
     Args:
         cells: What the call runs.
         x: Inputs, (B, T, I), for which ``is_plain`` holds.
         options: The call's other arguments.
     """
-    parameters: list[Any] = []
-    changes = class_changes()
+    dtype, device, changes = x.dtype, x.device, class_changes()
+    kinds: list[Any] = []
     for cell in cells:
-        names, own = cell.__dict__.get("parameter_shapes"), cell._parameters
-        if not names or cell._modules or cell._buffers or cell._forward_pre_hooks:
+        shapes, own = cell.__dict__.get("parameter_shapes"), cell._parameters
+        if not shapes or cell._modules or cell._buffers or cell._forward_pre_hooks:
             return None
         if not is_counted(type(cell)) or family_of_class(type(cell), changes) is None:
             return None
-        try:
-            parameters += len(own), *map(_kind_of_tensor, map(own.get, names))
-            parameters.append(cell.__dict__.get("nonlinearity"))  # of plain networks
-        except AttributeError:  # one of them is None
-            return None
+        for name, shape in shapes.items():  # at every call: a tuple of all takes longer
+            tensor = own.get(name)
+            if tensor is None or tensor.shape != shape:
+                return None
+            if tensor.dtype is not dtype or tensor.device != device:
+                return None
+        kinds += len(own), cell.__dict__.get("nonlinearity")  # the latter of plain networks
     return (
         *options,
-        parameters,
-        _kind_of_tensor(x),
+        x.shape,
+        dtype,
+        device,
+        kinds,
         torch.is_grad_enabled(),
         torch.get_num_threads(),
         torch._C._get_cudnn_allow_tf32(),
