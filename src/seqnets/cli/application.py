@@ -136,7 +136,7 @@ class _Application:
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_and_root(key)[0].replace("/", ".") for key in swept)
         try:
-            with _environment(_SWEPT, f"[{keys}]"):
+            with _environment(_SWEPT, f"[{keys}]" if keys else None):
                 ended = self._run_verb(config)
         except BaseException as error:
             self.jobs.append(sweep.Job(swept, None))

@@ -115,9 +115,9 @@ def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator
         threading.Thread(target=_end_with, args=(first,), daemon=True).start()
         yield Running(Path(os.environ[FOLDER_VARIABLE]))
         return
-    made = runs.absent_parents(options["output"], dataset)
+    made = None if existing else runs.absent_parents(options["output"], dataset)
     run = Running(existing or runs.new_folder(options["output"], dataset))
-    with _logged(run, None if existing else made), runs.locked(run.folder):
+    with _logged(run, made), runs.locked(run.folder):
         yield run
 
 
