@@ -1,7 +1,7 @@
 """Measure where torch's kernels are faster than seqnets', for engine/preference.json.
 
     python scripts/measure_preference.py --products       # matrix products: first, in a minute
-    python scripts/measure_preference.py                  # the loops in C, about 5 minutes
+    python scripts/measure_preference.py                  # the loops in C, about 10 minutes
     python scripts/measure_preference.py --threads 1      # the same on one core, a separate table
     python scripts/measure_preference.py --device cuda    # the kernels in Triton
 
