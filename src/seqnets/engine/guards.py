@@ -1,0 +1,103 @@
+"""Guards of ``torch.compile``: what it must compare at each call of a compiled cell.
+
+A trace holds for the attributes that its cell had. The compiler guards what it sees read, but not
+what the engine asks a cell outside of its sight (``Cell.asked``): ``stays`` reads all of it anew.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+from seqnets.cells import Cell
+from seqnets.cells.metaclass import CellType, class_changes, users_classes
+from seqnets.engine.equation import attributes_of
+
+
+def stays(cell: Cell) -> bool:
+    """Whether the attributes are those of the trace; the compiler turns the reads into guards.
+
+    A guard on the identity compiles each of many equal layers anew, up to torch's limit of eight.
+    """
+    if CellType.changes != cell.asked(_changes):
+        return False
+    others = cell.asked(_replaceable)
+    if not others:
+        id(cell)  # guards on the cell's identity
+    for path in filter(None, others.split(",")):
+        _read(cell, path)
+    for path in filter(None, cell.asked(_plain_attributes).split(",")):
+        if _read(cell, path) != cell.asked(_value_of, path):
+            return False
+    return True
+
+
+def _changes(cell: Cell) -> int:
+    """How often a class of cells was changed, of which instances alone show nothing."""
+    return class_changes()
+
+
+def _read(cell: Cell, path: str) -> Any:
+    value: Any = cell
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _plain_attributes(cell: Cell) -> str:
+    """Names of a cell's attributes that the compiler can guard, comma-separated.
+
+    The training flag, numbers, strings and tuples of them, also those that are the class's until
+    the cell has its own; those of nested cells with a path: "beta,cell.training".
+    """
+    everything = {name: getattr(cell, name) for name in _of_classes(cell)} | attributes_of(cell)
+    names = ["training", *(name for name, value in everything.items() if _is_plain(value))]
+    for child, inside in cell._modules.items():
+        if isinstance(inside, Cell):
+            names += [f"{child}.{name}" for name in _plain_attributes(inside).split(",") if name]
+    return ",".join(names)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an attribute is a number, a string, or a tuple of them."""
+    return isinstance(value, _PLAIN) or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+_PLAIN = (bool, int, float, str)
+_OTHERS = ("torch", "builtins", "abc", "typing")
+"""Libraries whose classes have nothing that a step reads."""
+
+
+def _value_of(cell: Cell, path: str) -> Any:
+    """An attribute of a cell or of a nested one, as a constant."""
+    return attrgetter(path)(cell)
+
+
+def _replaceable(cell: Cell) -> str:
+    """Names of all other attributes that are the class's until the cell has its own.
+
+    Comma-separated; empty if only the cell's identity tells it from others: if it is of a user's
+    class, or has attributes that are neither plain nor cells.
+    """
+    if users_classes(type(cell)) or not all(map(_is_plain, attributes_of(cell).values())):
+        return ""
+    names = [name for name in _of_classes(cell) if not _is_plain(getattr(cell, name))]
+    for child, module in cell._modules.items():
+        within = _replaceable(module) if isinstance(module, Cell) else ""
+        if not within:
+            return ""
+        names += [f"{child}.{name}" for name in within.split(",")]
+    return ",".join(names)
+
+
+def _of_classes(cell: Cell) -> list[str]:
+    """Names of what a step may read from a cell's class, properties aside."""
+    kind = type(cell)
+    bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] not in _OTHERS]
+    names = dict.fromkeys(name for base in bases for name in base.__dict__)
+    return [name for name in names if _is_read(name, getattr(kind, name))]
+
+
+def _is_read(name: str, value: Any) -> bool:
+    """Whether a step may read a class's attribute from the cell, rather than compute it."""
+    return not name.startswith(("__", "_abc_")) and not isinstance(value, property)
