@@ -15,7 +15,7 @@ from seqnets.cells import (
     PeepholeLSTMCell,
     QRNNCell,
 )
-from seqnets.engine import runs
+from seqnets.engine import native, runs
 from seqnets.testing import check_backend
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -186,6 +186,37 @@ def test_a_gradient_can_be_differentiated_again(backend):
         seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
 
     torch.testing.assert_close(*seconds, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [3, 5], ids=["fewer rows than steps", "as many"])
+@pytest.mark.parametrize("batch_first", [True, False], ids=["rows first", "time first"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_stacks_gradient_can_be_differentiated_again_in_both_layouts(kind, batch_first, rows):
+    torch.manual_seed(0)
+    module = getattr(seqnets, kind)(4, 8, 2, bidirectional=True).cuda()
+    cells = module.bound_cells()
+    x = numbers(rows, 5, 4).requires_grad_()
+    given = x if batch_first else x.transpose(0, 1)
+    y, _ = native.run_layers(cells, given, None, 2, 0.0, batch_first)
+    outputs = [y if batch_first else y.transpose(0, 1), one_after_the_other(cells, x)]
+    seconds = []
+    for y in outputs:
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*seconds, rtol=1e-3, atol=1e-4)
+
+
+def one_after_the_other(cells, x):
+    """A stack of both directions by the plain loop; all is (B, T, ...)."""
+    for ahead, back in zip(cells[::2], cells[1::2], strict=True):
+        both = [
+            unroll(cell, x, reverse=reverse, backend="reference")[0]
+            for cell, reverse in ((ahead, False), (back, True))
+        ]
+        x = torch.cat(both, -1)
+    return x
 
 
 def test_auto_takes_the_kernels_for_a_cell_that_torch_does_not_know():

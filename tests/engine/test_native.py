@@ -117,8 +117,9 @@ def test_it_keeps_nothing_alive_that_torch_does_not():
 class _CuDNN:
     """What torch keeps of a call of cuDNN, as its names are."""
 
-    def __init__(self, module, x, state):
+    def __init__(self, module, x, state, batch_first=True):
         self._saved_input, self._saved_weight = x, list(module.parameters())
+        self._saved_batch_first = batch_first
         self._saved_hx, self._saved_cx = [*state, None][:2]
         self.next_functions = ()
 
@@ -149,21 +150,34 @@ def test_the_gradient_of_cudnn_is_replaced_in_the_order_of_its_arguments(kind, m
     torch.testing.assert_close(list(found[: len(had)]), had)
 
 
+@pytest.mark.parametrize("name", ["CudnnRnnBackward0", "MiopenRnnBackward0"])
+def test_torch_keeps_what_is_read_of_a_kernel_that_cannot_run_here(name):
+    read = [name for name in vars(_CuDNN(GRUCell(I, H), None, [None])) if name != "next_functions"]
+
+    assert set(read) <= set(dir(getattr(torch._C._functions, name)))
+
+
+@pytest.mark.parametrize("rows", [B, T], ids=["fewer rows than steps", "as many"])
+@pytest.mark.parametrize("batch_first", [True, False], ids=["rows first", "time first"])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_the_gradient_of_a_stack_by_cudnn_is_replaced_too(kind, directions, monkeypatch):
-    face = getattr(seqnets, kind)(I, H, 2, bidirectional=directions == 2, batch_first=True).double()
+def test_the_gradient_of_a_stack_by_cudnn_is_replaced_too(
+    kind, directions, batch_first, rows, monkeypatch
+):
+    options = {"bidirectional": directions == 2, "batch_first": batch_first}
+    face = getattr(seqnets, kind)(I, H, 2, **options).double()
     cells = face.bound_cells()
-    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    shape = (rows, T) if batch_first else (T, rows)
+    x = torch.randn(*shape, I, dtype=torch.float64, requires_grad=True)
     state = [
-        torch.randn(len(cells), B, H, dtype=torch.float64, requires_grad=True)
+        torch.randn(len(cells), rows, H, dtype=torch.float64, requires_grad=True)
         for _ in cells[0].states
     ]
     y, after = face(x, tuple(state) if kind == "LSTM" else state[0])
     outputs = [y, *(after if kind == "LSTM" else [after])]
     grads = [torch.randn_like(part) for part in outputs]
     expected = torch.autograd.grad(outputs, (x, *face.parameters(), *state), grads)
-    node = _CuDNN(face, x, state)
+    node = _CuDNN(face, x, state, batch_first)
     monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
     second_derivative.let_derive_twice(cells, directions, SimpleNamespace(grad_fn=node))
 

@@ -66,7 +66,10 @@ def _again_by_the_plain_loop(
         x, state, weights = given[0], given[1 : 1 + parts], given[1 + parts :]
         if node.name() == _ONEDNN:
             return _run_layer(cells[0], x, state, weights, node._saved_reverse)
-        return _run_layers(cells, directions, x, state, weights)
+        if node._saved_batch_first:
+            return _run_layers(cells, directions, x, state, weights)
+        y, after = _run_layers(cells, directions, x.transpose(0, 1), state, weights)
+        return y.transpose(0, 1), after
 
     wanted = found[0], *found[-2:][:parts], *found[1 : 1 + count]
     again = reference.gradients_of(
@@ -122,7 +125,10 @@ def _run_layers(
 
 
 def _saved(node: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The input, state and weights that torch saved for a kernel's gradient."""
+    """The input, state and weights that torch saved for a kernel's gradient.
+
+    The input is laid out as the kernel took it: (T, B, I) for oneDNN, either way for the others.
+    """
     if node.name() == _ONEDNN:
         weights = [getattr(node, f"_saved_weight{i}") for i in range(4)]
         return node._saved_input, [node._saved_hx_, node._saved_cx_], weights
