@@ -147,6 +147,14 @@ def test_a_module_of_a_cell_unlike_torchs_is_initialised_by_the_cell():
     assert type(pickle.loads(pickle.dumps(module))) is seqnets.IRNN
 
 
+def test_a_module_pickled_before_it_remembered_its_checks_takes_a_step():
+    module, x = seqnets.LSTMCell(3, 4), torch.randn(2, 3)
+    expected = module(x)
+    vars(module).pop("_checked_kinds")
+
+    assert all(map(torch.equal, pickle.loads(pickle.dumps(module))(x), expected))
+
+
 class ScaledCell(seqnets.GatedCell):
     """A buffer, and a parameter that is made after the others."""
 

@@ -28,7 +28,7 @@ from seqnets.engine.tracing.compare import watch_projection
 from seqnets.engine.tracing.trace import trace_projection, trace_step
 
 _T = TypeVar("_T")
-_kind_of_tensor = attrgetter("shape", "dtype")
+_shape_and_dtype = attrgetter("shape", "dtype")
 _programs: dict[str, Program] = {}
 """By a step's text: one for equal steps, as most cells have in training and evaluation."""
 _by_equation: dict[Any, Any] = {}
@@ -147,7 +147,7 @@ def _program(step: Step) -> Program:
 
 
 def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
-    kinds = *tensors, *map(_kind_of_tensor, tensors.values())
+    kinds = *tensors, *map(_shape_and_dtype, tensors.values())
     now = class_changes()
     try:
         key = (what, kinds, *equation_of(cell))

@@ -15,7 +15,7 @@ from seqnets.errors import ShapeError
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
 from seqnets.typing import State
 
-_kind_of_tensor = attrgetter("shape", "dtype", "device")
+_what_is_checked = attrgetter("shape", "dtype", "device")
 
 
 class TorchLikeCell(TorchBase, Generic[Hidden]):
@@ -36,6 +36,8 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
         TypeError: An option is unknown.
     """
 
+    _checked_kinds: tuple[Any, ...] = ()  # the class's for modules pickled by earlier versions
+
     def __init__(
         self,
         input_size: int,
@@ -53,7 +55,6 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
         self._cell_factories = {}
         make = partial(self.cell_class, input_size, hidden_size, bias=bias, **options)
         self._equation = [self._declare(make, "", device, dtype)]  # in a list: not a submodule
-        self._checked_kinds: list[Any] = []
         self.reset_parameters()
 
     if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
             cell.check_parameters()
             return
         own = cell._parameters.values()
-        kinds = [_kind_of_tensor(tensor) for tensor in own if tensor is not None]
+        kinds = tuple([_what_is_checked(tensor) for tensor in own if tensor is not None])
         if kinds != self._checked_kinds:
             cell.check_parameters()
             self._checked_kinds = kinds
