@@ -9,7 +9,7 @@ import torch
 
 import seqnets
 from seqnets.cells import GRUCell
-from seqnets.engine import native, preference, runs, stack
+from seqnets.engine import native, preference, recent, runs, stack
 
 B, T, I, H = 2, 5, 3, 4
 KINDS = {"LSTM": 5, "GRU": 3, "RNN": 5}
@@ -219,6 +219,21 @@ def test_a_layer_with_more_steps_than_its_last_call_is_decided_anew():
     ours(torch.randn(100, B, I))
 
     assert "native" not in runs - before
+
+
+def test_a_layer_that_torchs_kernels_do_not_run_has_its_parameters_compared_once_a_call(
+    monkeypatch,
+):
+    module, x = seqnets.LSTM(I, H), torch.randn(T, B, I)
+    module(x)
+    compared, kind_of = [], recent.kind_of
+    monkeypatch.setattr(
+        recent, "kind_of", lambda cells, *args: compared.append(cells) or kind_of(cells, *args)
+    )
+
+    module(x)
+
+    assert len(compared) == 1
 
 
 def test_larger_stacks_and_other_cells_run_layer_by_layer(calls, monkeypatch):

@@ -80,11 +80,14 @@ def _is_one_call(
     known, as_one = _last.get(first, (None, False))
     if not as_one and known is not None and known == _size(x, dropout, batch_first):
         return False
-    kind = _kind(cells, x, state, dropout > 0, batch_first)
-    if kind is None or (as_one and known == kind):
-        return kind is not None
+    options = dropout > 0, batch_first
+    if as_one and known == _kind(cells, x, state, *options):
+        return True
     rows = x if batch_first else x.transpose(0, 1)
     if len(cells) == 1 and not _is_small(cells, rows) and recent.last_backend(first) != native.name:
+        return False
+    kind = _kind(cells, x, state, *options)
+    if kind is None:
         return False
     as_one = _as_one(cells, rows, directions, dropout)
     _last[first] = (kind if as_one else _size(x, dropout, batch_first)), as_one
