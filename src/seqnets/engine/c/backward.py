@@ -66,7 +66,7 @@ class BackwardPrinter(PassPrinter):
 
     def write_stage(self, n: int, stage: Stage) -> None:
         """Print the function of a stage."""
-        head = f"{self.linkage} void backward_{n}({self.arguments}, long t, long after, long now)"
+        head = f"{self.declared} void backward_{n}({self.arguments}, long t, long after, long now)"
         with self.text.function(head):
             self.line("const long then = after < 0 ? t : t + t - after;")
             for k in stage.reductions:
@@ -91,7 +91,7 @@ class BackwardPrinter(PassPrinter):
         """Print the function for the gradient of the state before the first step."""
         parts = [p for p in stage.products if self.program.part_of(p.product) is not None]
         ending = Stage(stage.width, parts, state=stage.state)
-        head = f"{self.linkage} void backward_end_{n}({self.arguments}, long after, long now)"
+        head = f"{self.declared} void backward_end_{n}({self.arguments}, long after, long now)"
         with self.text.function(head):
             self.line("const long t = after, then = after;")
             with self.units_of_rows(ending, self._multiplied(ending)):

@@ -66,7 +66,7 @@ class ForwardPrinter(PassPrinter):
     def write_stage(self, n: int, stage: Stage) -> None:
         """Print the function of a stage."""
         rows = {p.product: self._multiplied(p) for p in stage.products}
-        head = f"{self.linkage} void forward_{n}({self.arguments}, long t, long next, long now)"
+        head = f"{self.declared} void forward_{n}({self.arguments}, long t, long next, long now)"
         with self.text.function(head):
             self.line("const long then = next < 0 ? t : next;")
             for k in stage.reductions:

@@ -25,7 +25,7 @@ class PassPrinter:
         source: C expression of the other step that a stage's products may read.
         stages: The program's stages of this pass.
         widths: Vectors in a panel, of each product.
-        linkage: How a stage's function is declared.
+        declared: How a stage's function is declared.
     """
 
     name: str
@@ -37,7 +37,7 @@ class PassPrinter:
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)
         self.widths = {wide_of(p, s) for s in stages for p in s.products}
-        self.linkage = "APART" if len(stages) > 1 else "static"  # one alone is best inside the loop
+        self.declared = "APART" if len(stages) > 1 else "static"  # one alone: in the loop
 
     # What the passes differ in.
 
