@@ -1,5 +1,6 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
+import os
 import threading
 
 import numpy as np
@@ -506,6 +507,28 @@ def test_anomalies_are_looked_for_again_after_several_threads_have_traced_at_onc
             thread.join()
 
         assert torch.is_anomaly_enabled()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_while_a_thread_traces_looks_for_anomalies():
+    begun, done = threading.Event(), threading.Event()
+
+    def trace():
+        plans._in_own_thread(lambda: (begun.set(), done.wait(5)))
+
+    thread = threading.Thread(target=trace)
+    with torch.autograd.set_detect_anomaly(True):
+        thread.start()
+        assert begun.wait(5)
+        child = os.fork()
+        if child == 0:
+            before = torch.is_anomaly_enabled()
+            plans._in_own_thread(lambda: None)
+            os._exit(not (before and torch.is_anomaly_enabled()))
+        done.set()
+        thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_random_numbers_inside_a_step_are_the_reason():

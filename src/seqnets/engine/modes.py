@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -74,3 +79,48 @@ def refusal_of_operations(x: Tensor) -> str | None:
     if 0 in x.shape[:2]:
         return "there is nothing to run: no rows or no steps"
     return None
+
+
+class _AnomalyMode:
+    """torch's anomaly mode, which is one of the whole process; off while a thread wants it off."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of the two below
+        self._threads = 0  # that want it off
+        self._was_on = False  # when the first of them came
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Turn it off within the context; the last of several threads turns it on again."""
+        with self._lock:
+            self._threads += 1
+            if torch.is_anomaly_enabled():
+                self._was_on = True
+                _look_for_anomalies(False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    self._turn_on_again()
+
+    def begin_anew(self) -> None:
+        """Turn it on again in a forked process, where none of the threads exists."""
+        self._turn_on_again()
+        self.__init__()  # type: ignore[misc]
+
+    def _turn_on_again(self) -> None:
+        if self._was_on:
+            _look_for_anomalies(True)  # first: a process may be forked in between
+            self._was_on = False
+
+
+def _look_for_anomalies(on: bool) -> None:
+    torch.set_anomaly_enabled(on, torch.is_anomaly_check_nan_enabled())
+
+
+anomaly_mode = _AnomalyMode()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=anomaly_mode.begin_anew)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +17,7 @@ from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.modes import anomaly_mode
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
@@ -197,34 +196,7 @@ def _in_own_thread(make: Callable[[], _T]) -> _T:
     """Call a function in a thread of its own, where none of the caller's torch modes is on.
 
     Tracing needs gradients, which are off inside a custom operator and in inference mode, and real
-    tensors, which are fake ones under a compiler.
+    tensors, which are fake ones under a compiler. Anomaly mode would read stand-ins' numbers.
     """
-    with _unwatched(), ThreadPoolExecutor(1) as thread:
+    with anomaly_mode.off(), ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
-
-
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    """Look for no anomalies within the context, since what looks reads stand-ins' numbers.
-
-    It is a mode of the whole process: the last of several threads turns it on again.
-    """
-    global _inside, _watched
-    with _lock:
-        _inside += 1
-        if torch.is_anomaly_enabled():
-            _watched = True
-            torch.set_anomaly_enabled(False, torch.is_anomaly_check_nan_enabled())
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _watched and not _inside:
-                _watched = False
-                torch.set_anomaly_enabled(True, torch.is_anomaly_check_nan_enabled())
-
-
-_lock = threading.Lock()
-_inside = 0  # threads in ``_unwatched``
-_watched = False  # whether it was on when the first of them came
