@@ -1,4 +1,4 @@
-"""The checks of `make gpu`, as far as possible without a GPU."""
+"""The scripts that are for a GPU, as far as possible without one."""
 
 import json
 import os
@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seqnets import unroll
+from seqnets.cells import GRUCell
 from seqnets.engine import BACKENDS, native, reference
 from tests.cells.final import TRACED_CELLS
 
@@ -167,3 +169,16 @@ def test_acceptance_runs_all_parts_even_if_one_fails_and_ends_with_a_table(tmp_p
     assert ends["checks"] == "FAILED: 7"
     assert (ends["benchmark"], ends["training"]) == ("passed", "passed")
     assert "suite=cuda" in (tmp_path / "out" / "benchmark.log").read_text(encoding="utf-8")
+
+
+def test_the_time_of_torchs_kernels_is_measured_without_the_hook_of_second_derivatives(monkeypatch):
+    script = runpy.run_path(str(SCRIPTS / "measure_host.py"))
+    hooked = []
+    monkeypatch.setattr(native, "let_derive_twice", lambda *call: hooked.append(call))
+    cell, x = GRUCell(3, 4), torch.randn(2, 5, 3)
+
+    script["once"](lambda: unroll(cell, x, backend="native"))
+    assert not hooked
+
+    unroll(cell, x, backend="native")
+    assert hooked
