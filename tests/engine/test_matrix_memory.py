@@ -20,7 +20,7 @@ from seqnets.cells import (
 )
 from seqnets.cells.matrix_memory import Access
 from seqnets.engine import chunks, runs
-from seqnets.errors import BackendError, ConfigError
+from seqnets.errors import BackendError, ConfigError, ShapeError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
@@ -152,16 +152,25 @@ def test_function_transforms_go_through(cell_cls):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
-def test_half_precision_adds_up_in_single_precision(cell_cls):
-    cell, x = make(cell_cls, torch.bfloat16), torch.randn(2, 300, I).bfloat16()
-    wide = cell_cls(I, 6, num_heads=2, key_size=4)
+class ObservedCell(RetentionCell):
+    """Retention that remembers in which dtype it is computed."""
+
+    def access(self, wx):
+        self.seen = wx.dtype
+        return super().access(wx)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_adds_up_in_single_precision(dtype):
+    cell, x = make(ObservedCell, dtype), torch.randn(2, 300, I).to(dtype)
+    wide = RetentionCell(I, 6, num_heads=2, key_size=4)
     wide.load_state_dict(cell.state_dict())
 
     y, state = unroll(cell, x, backend="scan")
     expected, _ = unroll(wide, x.float())
 
-    assert {y.dtype, *(part.dtype for part in state)} == {torch.bfloat16}
+    assert cell.seen == torch.float32
+    assert {y.dtype, *(part.dtype for part in state)} == {dtype}
     assert (y - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
@@ -223,9 +232,19 @@ def test_it_is_chosen_and_explained():
 
 @pytest.mark.parametrize("around", [LearnedState, partial(InputDropout, p=0.5)])
 def test_options_that_leave_the_step_alone_go_through(around):
-    cell = around(MLSTMCell(3, 4))
+    cell = around(make(MLSTMCell))
+    x = torch.randn(2, 40, I, dtype=torch.float64, requires_grad=True)
 
-    assert explain(cell, torch.randn(2, 5, 3)).chosen == "scan"
+    results = []
+    for backend, memory in (("scan", "full"), ("scan", "lean"), ("reference", "full")):
+        torch.manual_seed(0)
+        y, _ = unroll(cell, x, backend=backend, memory=memory)
+        wanted = (x, *cell.parameters())
+        results.append((y, torch.autograd.grad(y.sum(), wanted, materialize_grads=True)))
+
+    assert explain(cell, x).chosen == "scan"
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2])
 
 
 @pytest.mark.parametrize("around", [AllStates, partial(Zoneout, p=0.5)])
@@ -317,3 +336,119 @@ class ForgetfulCell(MLSTMCell):
 def test_a_normalised_memory_needs_the_weight_of_what_is_written(backend):
     with pytest.raises(ConfigError, match="ForgetfulCell: access gives no log_write, expected one"):
         unroll(ForgetfulCell(3, 4), torch.randn(2, 5, 3), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [("weight_qk", "MLSTMCell: its input, state or parameters were changed"), ("x", "in ?place")],
+)
+def test_what_changes_before_a_lean_backward_pass_is_told(changed, told):
+    cell, x = make(MLSTMCell), torch.randn(B, 5, I, dtype=torch.float64, requires_grad=True)
+    y, _ = unroll(cell, x, backend="scan", memory="lean")
+
+    with torch.no_grad():
+        (x if changed == "x" else cell.get_parameter(changed)).mul_(2)
+
+    with pytest.raises(RuntimeError, match=told):
+        y.sum().backward()
+
+
+def test_a_lean_backward_pass_runs_in_the_mode_of_the_forward_pass():
+    cell = InputDropout(make(RetentionCell), p=0.5)
+    x = torch.randn(B, 5, I, dtype=torch.float64, requires_grad=True)
+
+    gradients = []
+    for memory in ("full", "lean"):
+        torch.manual_seed(0)
+        y, _ = unroll(cell.train(), x, backend="scan", memory=memory)
+        cell.eval()
+        gradients.append(torch.autograd.grad(y.sum(), x))
+
+    torch.testing.assert_close(*gradients)
+
+
+class WeightsGivenCell(FadingHeadsCell):
+    """A normalised memory that fades and writes by logarithms which the input holds."""
+
+    head_gates = ("decay", "weight")
+    states = ("h", "S", "n", "m")
+    normalised = True
+
+    def access(self, wx):
+        at = self.parts(wx)
+        return Access(at.q, at.k, at.v, at.decay, at.weight)
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([9, 4])])
+def test_a_normalised_memory_may_write_nothing(lengths):
+    cell = WeightsGivenCell(8, 2, key_size=2, dtype=torch.float64)
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    x[..., 6], x[:, 3, 6], x[:, 2:5, 7] = -0.1, -torch.inf, -torch.inf
+    state = tuple(torch.ones(2, size, dtype=torch.float64) for size in cell.state_sizes[:3])
+    m = torch.full((2, 1), -5.0, dtype=torch.float64)
+    x.requires_grad_()
+
+    results = []
+    for backend in ("scan", "reference"):
+        y, final = unroll(cell, x, (*state, m), lengths, backend=backend)
+        results.append((y, final, torch.autograd.grad(y.sum(), x)))
+
+    assert results[1][0].isfinite().all()
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_a_reset_before_the_first_step_drops_an_infinite_state(cell_cls):
+    cell, x = make(cell_cls), torch.randn(1, 9, I, dtype=torch.float64, requires_grad=True)
+    state = [torch.full((1, n), torch.inf, dtype=torch.float64) for n in cell.state_sizes]
+    resets = (torch.arange(9) == 0)[None]
+
+    results = []
+    for backend in ("scan", "reference"):
+        y, final = unroll(cell, x, tuple(state), resets=resets, backend=backend)
+        results.append((y, final, torch.autograd.grad(y.sum(), x)))
+
+    assert results[0][0].isfinite().all()
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("cell_cls", [RetentionCell, GatedDeltaNetCell])
+def test_a_reset_ends_what_is_no_number_from_the_next_chunk_on(cell_cls):
+    cell, x = make(cell_cls), torch.randn(1, 12, I, dtype=torch.float64)
+    x[:, 1] = torch.nan
+    resets = (torch.arange(12) == 5)[None]
+
+    (y, state), (expected, final) = (
+        unroll(cell, x, resets=resets, backend=backend) for backend in ("scan", "reference")
+    )
+
+    assert not y[:, :5].isfinite().any()
+    torch.testing.assert_close((y[:, 8:], state), (expected[:, 8:], final))
+
+
+class FlatDecayCell(RetentionCell):
+    """Its decay has no last dimension."""
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(log_decay=at.log_decay.squeeze(-1))
+
+
+class FadingKeysCell(MLSTMCell):
+    """A normalised memory whose keys fade one by one."""
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(log_decay=at.log_decay.expand_as(at.k))
+
+
+@pytest.mark.parametrize("backend", ["scan", "reference"])
+def test_what_access_gives_is_checked(backend):
+    x = torch.randn(2, 5, 3)
+
+    with pytest.raises(ShapeError, match=r"FlatDecayCell: access gives log_decay of shape \(2, "):
+        unroll(FlatDecayCell(3, 4), x, backend=backend)
+    with pytest.raises(ConfigError, match="FadingKeysCell: access gives a log_decay for each of 4"):
+        unroll(FadingKeysCell(3, 4), x, backend=backend)

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_names, check_size
 from seqnets.cells.gated import GatedCell, named
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import State
 
 
@@ -185,7 +185,7 @@ class MatrixMemoryCell(GatedCell):
         raise NotImplementedError(f"{self._name} does not say how it uses its memory: no access.")
 
     def checked_access(self, wx: Tensor) -> Access:
-        """The same; raise unless it weights what is written where the memory is normalised."""
+        """The same; raise unless all has the shapes of :class:`Access`, and the weight is there."""
         at = self.access(wx)
         if (at.log_write is not None) != self.normalised:
             gives, expected = ("no", "one") if self.normalised else ("a", "none")
@@ -193,6 +193,26 @@ class MatrixMemoryCell(GatedCell):
                 f"{self._name}: access gives {gives} log_write, expected {expected}.\n"
                 f"  Its class says normalised = {self.normalised}, and normalised memories alone "
                 f"weight what is written."
+            )
+        K = self.key_size
+        by_key = at.log_decay.shape[-1:] == (K,) and K > 1
+        sizes = {"K": K, "V": self.value_size, "1": 1}
+        letters = "K", "K", "V", "K" if by_key else "1", "1", "1"
+        for name, part, letter in zip(Access._fields, at, letters, strict=True):
+            expected = (*wx.shape[:-1], self.num_heads, sizes[letter])
+            if part is not None and part.shape != expected:
+                raise ShapeError(
+                    f"{self._name}: access gives {name} of shape {tuple(part.shape)}, expected "
+                    f"(..., N, {letter}) = {expected}.\n"
+                    f"  ... come from wx, shape {tuple(wx.shape)}, and N is num_heads; parts(wx) "
+                    f"has such shapes."
+                )
+        if by_key and self.normalised:
+            raise ConfigError(
+                f"{self._name}: access gives a log_decay for each of {K} keys, expected one for "
+                f"each head.\n"
+                f"  Its class says normalised = True, and the keys of a normalised memory share "
+                f"their scale."
             )
         return at
 
@@ -210,7 +230,7 @@ class MatrixMemoryCell(GatedCell):
         at, m = self.checked_access(wx), None
         if at.log_write is not None:
             m = torch.maximum(at.log_decay + state[3][..., None], at.log_write).clamp(min=0)
-            at = scaled(at, state[3][..., None], m)
+            at = scaled(at, at.log_write, state[3][..., None], m)
         memory = torch.exp(at.log_decay)[..., None] * self.memory(state)
         v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
         memory = memory + at.k[..., None] * v[..., None, :]
@@ -245,16 +265,16 @@ def recall(memory: Tensor, key: Tensor) -> Tensor:
     return (key.unsqueeze(-2) @ memory).squeeze(-2)
 
 
-def scaled(at: Access, before: Tensor, m: Tensor) -> Access:
+def scaled(at: Access, log_write: Tensor, before: Tensor, m: Tensor) -> Access:
     """What steps do to a normalised memory, which holds values and a sum of keys as last column.
 
     Args:
         at: What they do to one without scale.
+        log_write: Logarithms of the weights of what they write, (..., N, 1).
         before: Logarithms of the scale before each step, (..., N, 1).
         m: Those after it.
     """
-    assert at.log_write is not None  # the memory is normalised
-    v = torch.cat([at.v, torch.ones_like(at.v[..., :1])], -1) * torch.exp(at.log_write - m)
+    v = torch.cat([at.v, torch.ones_like(at.v[..., :1])], -1) * torch.exp(log_write - m)
     return at._replace(v=v, log_decay=at.log_decay + before - m)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,10 +50,10 @@ class RetentionCell(MatrixMemoryCell):
     gates = ("v",)
     log_gamma: Tensor
 
-    def add_parameters(self, parameter: object) -> None:
+    def add_parameters(self, parameter: Any) -> None:
         """What makes queries and keys, and how each head fades."""
         super().add_parameters(parameter)
-        self.register_buffer("log_gamma", torch.empty_like(self.weight_ih[: self.num_heads, 0]))
+        self.register_buffer("log_gamma", self.weight_ih.new_empty(self.num_heads))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -51,7 +51,9 @@ def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor
     start = None if begin is None else _start(begin, at.log_decay, decay)
 
     moves, into = since[..., -1, :, None], (k * lasts).mT
-    follows = None
+    follows, drops = None, None
+    if begin is not None:  # what is dropped may be no number
+        memory, drops = torch.where(begin.at[:, :1], 0, memory), moves == 0
     if at.rate is not None:
         rate = _in_chunks(at.rate, size)
         if start is not None:
@@ -64,8 +66,10 @@ def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor
         adds = adds + start.left[..., -1, :, None] * start.memory
 
     befores = []
-    for move, add in zip(moves.unbind(2), adds.unbind(2), strict=True):
+    for chunk, (move, add) in enumerate(zip(moves.unbind(2), adds.unbind(2), strict=True)):
         befores.append(memory)
+        if drops is not None:
+            memory = torch.where(drops[:, :, chunk], 0, memory)
         memory = add + (move * memory if follows is None else move @ memory)
     before = torch.stack(befores, 2)
 
@@ -160,19 +164,28 @@ def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
     return found[..., :values], found[..., values:]
 
 
-def stabilised(at: Access, m: Tensor, anew: tuple[Tensor, Tensor] | None) -> tuple[Access, Tensor]:
+def stabilised(
+    at: Access,
+    log_write: Tensor,
+    m: Tensor,
+    anew: tuple[Tensor, Tensor] | None,
+    counts: Tensor | None,
+) -> tuple[Access, Tensor]:
     """What steps do to a normalised memory, and the logarithms of its scale, (B, T, N, 1).
 
     Args:
-        at: What they do to one without scale, (B, T, N, ·); those of padding write nothing.
+        at: What they do to one without scale, (B, T, N, ·); those of padding do nothing.
+        log_write: Logarithms of the weights of what they write, (B, T, N, 1).
         m: Logarithms of the scale before the first step, (B, N, 1).
         anew: Before which steps it is reset, (B, T, 1, 1), and to what, (B, N, 1).
+        counts: Which steps are no padding, (B, T, 1, 1); None if all are.
     """
-    assert at.log_write is not None  # the memory is normalised
-    m, decay = m.unsqueeze(1), at.log_decay
-    most = torch.where(at.log_write == -math.inf, at.log_write, at.log_write.clamp(min=0))
+    m, decay, most = m.unsqueeze(1), at.log_decay, log_write.clamp(min=0)
+    if counts is not None:
+        most = torch.where(counts, most, -math.inf)
     if anew is not None:
         resets, start = anew[0], anew[1].unsqueeze(1)
+        m = torch.where(resets[:, :1], start, m)
         most = torch.where(resets, torch.maximum(most, decay + start), most)
         decay = decay.masked_fill(resets, -math.inf)
     most, decay = (
@@ -182,7 +195,7 @@ def stabilised(at: Access, m: Tensor, anew: tuple[Tensor, Tensor] | None) -> tup
     before = torch.cat([m, after[:, :-1]], 1)
     if anew is not None:
         before = torch.where(resets, start, before)
-    return scaled(at, before, after), after
+    return scaled(at, log_write, before, after), after
 
 
 def _most(most: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:

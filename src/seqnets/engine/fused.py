@@ -112,7 +112,7 @@ class _Fused(torch.autograd.Function):
         keep = kept.befores.values() if request.memory == "lean" else kept.tensors
         ctx.loops, ctx.request, ctx.names, ctx.projection = loops, request, names, projection
         ctx.layout, ctx.inside = order.layout, inside
-        ctx.random, ctx.modes = random, _modes(request.cell)
+        ctx.random, ctx.modes = random, modes_of(request.cell)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, order.lengths, order.resets, *keep)
         return y, *joined(final, pieces)
@@ -124,7 +124,7 @@ class _Fused(torch.autograd.Function):
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            with _drawn_again(ctx.random, tensors[0]), _in_modes(request.cell, ctx.modes):
+            with _drawn_again(ctx.random, tensors[0]), in_modes(request.cell, ctx.modes):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
         x, _, parameters = parted(request, names, tensors)
@@ -167,7 +167,7 @@ def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
         yield
 
 
-def _modes(cell: Cell) -> list[bool]:
+def modes_of(cell: Cell) -> list[bool]:
     """The training flags of a cell's modules."""
     return [module.training for module in _modules(cell)]
 
@@ -178,7 +178,7 @@ def _modules(cell: Cell) -> Iterable[nn.Module]:
 
 
 @contextmanager
-def _in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
+def in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
     """Restore the training flags of the forward pass within the context, for recomputation."""
     modules = list(_modules(cell))
     now = [module.training for module in modules]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,9 +18,11 @@ from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, divided
 from seqnets.engine import chunks
+from seqnets.engine.fused import in_modes, modes_of
 from seqnets.engine.modes import refusal_of_one_operation
-from seqnets.engine.reference import without_padding
+from seqnets.engine.reference import versions_of, without_padding
 from seqnets.engine.request import Request, at_steps
+from seqnets.errors import BackendError
 from seqnets.typing import State
 
 
@@ -30,8 +33,9 @@ def memory_of(cell: Cell) -> MatrixMemoryCell | None:
     """
     while isinstance(cell, Wrapper) and _steps_as(cell, Wrapper):
         cell = cell.cell
-    known = isinstance(cell, MatrixMemoryCell) and _steps_as(cell, MatrixMemoryCell)
-    return cell if known else None  # type: ignore[return-value]
+    if isinstance(cell, MatrixMemoryCell) and _steps_as(cell, MatrixMemoryCell):
+        return cell
+    return None
 
 
 def _steps_as(cell: Cell, kind: type[Cell]) -> bool:
@@ -55,11 +59,34 @@ def refusal(request: Request) -> str | None:
 def run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     lean = request.memory == "lean" and torch.is_grad_enabled()
-    compiled = torch.compiler.is_compiling()  # by what decides itself
+    compiled = torch.compiler.is_compiling()  # a compiler decides itself what is kept
     if lean and not compiled and refusal_of_one_operation(request.x) is None:
-        found: tuple[Tensor, State] = checkpoint(_run, request, cell, use_reentrant=False)
-        return found  # all but inputs and parameters is computed again
+        return _run_lean(request, cell)
     return _run(request, cell)
+
+
+def _run_lean(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
+    """The same, of which the backward pass computes all but inputs and parameters again."""
+    optional = (*(request.given or ()), request.lengths, request.resets)
+    read = (*(t for t in optional if t is not None), *request.cell.tensors().values())
+    modes = modes_of(request.cell)
+    versions: list[int] = []
+
+    def run_from(x: Tensor) -> tuple[Tensor, State]:
+        if versions and versions != versions_of((x, *read)):
+            raise BackendError(
+                f"{cell._name}: its input, state or parameters were changed in place before the "
+                f"backward pass.\n"
+                f'  memory="lean" computes the forward pass again from them: change them after '
+                f"it, or copies of them."
+            )
+        with in_modes(request.cell, modes):
+            return _run(replace(request, x=x), cell)
+
+    # given x, it restores the random numbers of its device
+    found: tuple[Tensor, State] = checkpoint(run_from, request.x, use_reentrant=False)
+    versions += versions_of((request.x, *read))
+    return found
 
 
 def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
@@ -94,9 +121,9 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     if counts is not None:
         at = _without_padding(at, counts)
     begins = None if resets is None else resets[..., None, None]
-    if cell.normalised:
+    if at.log_write is not None:
         anew = None if begins is None else (begins, start[3][..., None])
-        at, m = chunks.stabilised(at, initial[3][..., None], anew)
+        at, m = chunks.stabilised(at, at.log_write, initial[3][..., None], anew, counts)
     begin = None
     if begins is not None:
         zero = request.cell.starts_at_zero

@@ -76,10 +76,10 @@ def without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
 
 def _first_step(cell: Cell, wx: Tensor, before: State) -> State:
     """A step; raise unless it gives a state and leaves alone what it is given."""
-    versions = _versions((wx, *before))
+    versions = versions_of((wx, *before))
     after = cell.step(wx, before)
     cell.check_after(after, before)
-    if _versions((wx, *before)) != versions:
+    if versions_of((wx, *before)) != versions:
         raise ConfigError(
             f"{cell._name}: its step changes its input or state in place, expected new tensors.\n"
             f"  Other steps and whoever gave the state read them: write h = h * z, not h *= z."
@@ -87,7 +87,7 @@ def _first_step(cell: Cell, wx: Tensor, before: State) -> State:
     return after
 
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
+def versions_of(tensors: Sequence[Tensor]) -> list[int]:
     """How often tensors were changed, where somebody counts."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return []
