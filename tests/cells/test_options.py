@@ -25,6 +25,7 @@ from seqnets.cells import (
     LRUCell,
     LSTMCell,
     MinGRUCell,
+    MLSTMCell,
     Mogrifier,
     OriginalGRUCell,
     PhasedLSTMCell,
@@ -665,6 +666,20 @@ def test_a_rule_for_the_sum_of_biases_holds_where_there_is_one_alone():
     cell = initialize(MinGRUCell(3, 4), bias={"z": 1.5})
 
     assert (cell.split(cell.bias_ih).z == 1.5).all()
+
+
+def test_rules_reach_every_gate_of_a_cell_that_keeps_matrices():
+    bias, weights = {"f": 1.5, "o": -0.5, "k": 0.25}, {"q": "zeros"}
+    cell = initialize(MLSTMCell(3, 4, num_heads=2), bias=bias, weight_qk=weights)
+    heads = initialize(MLSTMCell(3, 4), bias=2.0, bias_heads={"i": -1.0})
+
+    assert (cell.bias_of("f") == 1.5).all()
+    assert cell.bias_of("i").any()
+    assert cell.bias_ih.tolist() == [0.0] * 4 + [-0.5] * 4
+    assert cell.bias_qk.tolist() == [0.0] * 4 + [0.25] * 4
+    assert [part.any().item() for part in cell.weight_qk.chunk(2)] == [False, True]
+    assert heads.bias_heads.tolist() == [-1.0, 2.0]
+    assert torch.cat([heads.bias_ih, heads.bias_qk]).eq(2.0).all()
 
 
 def test_rules_hold_for_a_cell_that_is_drawn_anew():

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
+from seqnets.cells.matrix_memory import MatrixMemoryCell
 from seqnets.cells.wrapper import register_initializer
 from seqnets.checks import check_count, is_number, name_of
 from seqnets.errors import ConfigError
@@ -42,7 +43,8 @@ def initialize(cell: Cell, **rules: Rule | Mapping[str, Rule]) -> Cell:
         rules: For each parameter's name, a name in ``RULES``, a number to fill it with, or a
             function that fills a tensor in place; or a mapping from gates to these, which leaves
             the other gates unchanged. "bias" stands for the sum of both biases: the rule applies
-            to ``bias_ih``, and ``bias_hh`` becomes zero.
+            to ``bias_ih``, and ``bias_hh`` becomes zero. In a cell that keeps matrices it applies
+            to ``bias_qk`` and ``bias_heads`` as well, which have gates of their own.
 
     Returns:
         The cell itself.
@@ -108,9 +110,32 @@ def _apply_rules(cell: Cell, rules: Mapping[str, Any]) -> None:
     for name, rule in rules.items():
         if name == "bias":
             other = {} if getattr(cell, "bias_hh", None) is None else {"bias_hh": "zeros"}
-            _apply_rules(cell, {**other, "bias_ih": rule})
+            _apply_rules(cell, {**other, **_of_biases(cell, rule)})
         else:
             _apply_rule(cell, name, rule)
+
+
+def _of_biases(cell: Cell, rule: Any) -> dict[str, Any]:
+    """A rule for the bias of each gate, by the parameters that hold them."""
+    sides = {side: gates for side, gates in _gates(cell).items() if side != "hh"}
+    if not isinstance(rule, Mapping):
+        held = [name for side in sides if getattr(cell, name := f"bias_{side}", None) is not None]
+        return dict.fromkeys(held or ["bias_ih"], rule)
+    rules: dict[str, Any] = {}
+    for gate, its in rule.items():
+        side = next((side for side, gates in sides.items() if gate in gates), "ih")
+        rules.setdefault(f"bias_{side}", {})[gate] = its
+    return rules
+
+
+def _gates(cell: Cell) -> dict[str, tuple[str, ...]]:
+    """The gates whose rows a cell's weights and biases hold, by the end of their names."""
+    if not isinstance(cell, GatedCell):
+        return {}
+    gates = {"ih": cell.inputs, "hh": cell.recurrent}
+    if isinstance(cell, MatrixMemoryCell):
+        gates |= {"qk": ("q", "k"), "heads": cell.head_gates}
+    return gates
 
 
 def _apply_rule(cell: Cell, name: str, rule: Any) -> None:
@@ -152,9 +177,8 @@ def _filled(cell: Cell, name: str) -> Tensor:
 
 def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
     """The rows of each gate by name; of a parameter without gates, all rows under its own name."""
-    side = name.rpartition("_")[2]
-    if isinstance(cell, GatedCell) and name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        gates = cell.inputs if side == "ih" else cell.recurrent
+    kind, _, side = name.partition("_")
+    if kind in ("weight", "bias") and (gates := _gates(cell).get(side)):
         return dict(zip(gates, parameter.chunk(len(gates)), strict=True))
     return {name: parameter}
 
