@@ -21,7 +21,7 @@ PUBLIC = {
         NOGLSTMCell NIAFLSTMCell NOAFLSTMCell CIFGLSTMCell FGRLSTMCell MultiplicativeLSTMCell
         JANETCell PhasedLSTMCell SLSTMCell ConvLSTMCell PeepholeConvLSTMCell ConvGRUCell
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
-        MatrixMemoryCell MLSTMCell RetentionCell GatedLinearAttentionCell DeltaNetCell
+        MatrixMemoryCell Access MLSTMCell RetentionCell GatedLinearAttentionCell DeltaNetCell
         GatedDeltaNetCell
         LRUCell HGRNCell RGLRUCell S5Cell S6Cell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell BRCCell NBRCCell LEMCell UnICORNNCell

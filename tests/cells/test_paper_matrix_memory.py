@@ -115,7 +115,7 @@ def test_each_head_of_retention_fades_at_its_rate():
 
 def test_gated_linear_attention_follows_its_paper():
     into, out = [0.1 * r - 0.4 for r in range(16)], [0.3 - 0.2 * r for r in range(16)]
-    fades = {"weight_rank": into, "weight_alpha": out, "bias_alpha": 0.4}
+    fades = {"weight_r": into, "weight_alpha": out, "bias_alpha": 0.4}
     cell = one_unit(GatedLinearAttentionCell, w=(0.5,), b=(0.1,), **KEYS, **fades)
     s = 0.9
 
@@ -142,7 +142,7 @@ def test_delta_net_follows_its_paper():
 
 
 def test_gated_delta_net_follows_its_paper():
-    heads = {"weight_heads": (0.9, 0.6), "bias_heads": (0.5, -1.2), "A": 0.3}
+    heads = {"weight_heads": (0.9, 0.6), "bias_heads": (0.5, -1.2), "A_log": 0.3}
     cell = one_unit(GatedDeltaNetCell, w=(0.5,), b=(0.1,), **KEYS, **heads)
     s = 0.9
 
@@ -157,7 +157,7 @@ def test_gated_delta_net_follows_its_paper():
 
 def test_gated_delta_net_starts_as_its_published_code_does():
     cell = GatedDeltaNetCell(3, 800, num_heads=800)
-    dt, rate = torch.nn.functional.softplus(cell.bias_of("alpha")), cell.A.exp()
+    dt, rate = torch.nn.functional.softplus(cell.bias_of("alpha")), cell.A_log.exp()
 
     assert 0.0009 <= dt.min() < 0.0012 < 0.09 < dt.max() <= 0.1001
     assert 0 < rate.min() < 0.5 < 15.5 < rate.max() <= 16
@@ -199,12 +199,12 @@ def matrices(cell, x):
         if kind is RetentionCell:
             kept, k = (1 - 2.0 ** (-5 - np.arange(N)))[:, None], k / np.sqrt(K)
         elif kind is GatedLinearAttentionCell:
-            alpha = p["weight_alpha"] @ (p["weight_rank"] @ x_t) + p["bias_alpha"]
+            alpha = p["weight_alpha"] @ (p["weight_r"] @ x_t) + p["bias_alpha"]
             kept, q = (1 / (1 + np.exp(-alpha))).reshape(N, K) ** (1 / 16), q / np.sqrt(K)
         else:
             q, k, kept = normed(q) / np.sqrt(K), normed(k), np.ones((N, 1))
             if kind is GatedDeltaNetCell:
-                kept = np.exp(-np.exp(p["A"]) * np.log1p(np.exp(heads[1])))[:, None]
+                kept = np.exp(-np.exp(p["A_log"]) * np.log1p(np.exp(heads[1])))[:, None]
         C = C * kept[:, None, :]
         if kind in (DeltaNetCell, GatedDeltaNetCell):
             beta = 1 / (1 + np.exp(-heads[0]))

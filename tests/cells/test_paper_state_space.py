@@ -96,7 +96,7 @@ def softplus(a):
 
 def test_s6_follows_its_paper():
     w, b = (0.5, -0.3, 0.8, 0.9, 0.4, -0.7, 0.2, 0.6), (0.1, -0.4, 0.3, 0.6, 0.2, -0.1, 0.5, -0.2)
-    rates = {"weight_rank": 0.7, "weight_step": -1.3, "bias_step": 0.4}
+    rates = {"weight_r": 0.7, "weight_step": -1.3, "bias_step": 0.4}
     alpha, s = (0.2, 0.9, -0.5, 1.1), (0.9, -0.2, 0.4, -1.3)
     cell = one_unit(S6Cell, w=w, b=b, alpha=alpha, D=1.1, **rates)
 
@@ -119,7 +119,7 @@ def test_s6_of_several_units_follows_its_paper(inputs, units):
 
     for x_t in x:
         B, C = np.split(p["weight_ih"] @ x_t, 2)
-        dt = np.log1p(np.exp(p["weight_step"] @ (p["weight_rank"] @ x_t) + p["bias_step"]))
+        dt = np.log1p(np.exp(p["weight_step"] @ (p["weight_r"] @ x_t) + p["bias_step"]))
         enters = p["weight_x"] @ x_t if inputs == 3 else x_t
         s = np.exp(dt * A) * s + np.outer(B, dt * enters)
         expected.append(C @ s + p["D"] * enters)

@@ -42,7 +42,7 @@ from seqnets.cells.lstm import (
     PeepholeLSTMCell,
     WMCLSTMCell,
 )
-from seqnets.cells.matrix_memory import MatrixMemoryCell
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
 from seqnets.cells.mlstm import MLSTMCell
 from seqnets.cells.nas import NASCell
@@ -80,6 +80,7 @@ from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
 __all__ = [
     "ATRCell",
+    "Access",
     "Activations",
     "AllStates",
     "AntisymmetricRNNCell",

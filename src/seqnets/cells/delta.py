@@ -69,7 +69,7 @@ class GatedDeltaNetCell(DeltaNetCell):
     .. math::
         q_t &= \mathrm{unit}(W_q x_t + b_q) / \sqrt K, \qquad k_t = \mathrm{unit}(W_k x_t + b_k) \\
         v_t &= W_v x_t + b_v, \qquad \beta_t = \sigma(w_\beta^\top x_t + b_\beta) \\
-        \alpha_t &= \exp(-e^A\, \mathrm{softplus}(w_\alpha^\top x_t + b_\alpha)) \\
+        \alpha_t &= \exp(-A\, \mathrm{softplus}(w_\alpha^\top x_t + b_\alpha)) \\
         S_t &= \alpha_t\, S_{t-1} + \beta_t\, k_t (v_t - \alpha_t\, S_{t-1}^\top k_t)^\top \\
         h_t &= S_t^\top q_t
 
@@ -79,7 +79,7 @@ class GatedDeltaNetCell(DeltaNetCell):
     Differs from the paper in two places: the biases but :math:`b_\alpha`, which start at zero; and
     what its block has around the cell, convolutions of q, k and v before, a norm behind and a gated
     branch beside, is not part of it. The factor of q, the :math:`10^{-6}`, and the start of A and
-    :math:`b_\alpha` are those of the published code: :math:`e^A` is uniform up to 16, and
+    :math:`b_\alpha` are those of the published code: :math:`A` is uniform up to 16, and
     :math:`\mathrm{softplus}(b_\alpha)` between 0.001 and 0.1, uniform in its logarithm.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
@@ -89,7 +89,7 @@ class GatedDeltaNetCell(DeltaNetCell):
         weight_qk: Of q and k, (2*N*K, I).
         weight_heads: :math:`w_\beta` and :math:`w_\alpha`, (2N, I).
         bias_heads: :math:`b_\beta` and :math:`b_\alpha`, (2N,).
-        A: (N,).
+        A_log: :math:`\log A`, (N,).
 
     Args:
         input_size: Features of the input, I.
@@ -108,25 +108,25 @@ class GatedDeltaNetCell(DeltaNetCell):
     """
 
     head_gates = ("beta", "alpha")
-    A: Tensor
+    A_log: Tensor
 
     def add_parameters(self, parameter: Any) -> None:
         """What makes queries, keys, the heads' gates, and how fast a head fades."""
         super().add_parameters(parameter)
-        self.A = parameter(self.num_heads)
+        self.A_log = parameter(self.num_heads)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Xavier, zero for the biases, and the published code's start of what fades."""
         super().reset_parameters()
-        drawn = torch.empty_like(self.A, dtype=torch.float64)
-        self.learned("A").copy_(drawn.uniform_(0, 16).clamp(min=1e-4).log())
+        drawn = torch.empty_like(self.A_log, dtype=torch.float64)
+        self.learned("A_log").copy_(drawn.uniform_(0, 16).clamp(min=1e-4).log())
         dt = drawn.uniform_(math.log(0.001), math.log(0.1)).exp()
         self.bias_of("alpha").copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
 
     def access(self, wx: Tensor) -> Access:
         """The equations of q, k, v, what is replaced and what fades."""
-        fades = torch.exp(self.A)[:, None] * F.softplus(self.parts(wx).alpha)
+        fades = torch.exp(self.A_log)[:, None] * F.softplus(self.parts(wx).alpha)
         return super().access(wx)._replace(log_decay=-fades)
 
 

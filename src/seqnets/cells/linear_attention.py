@@ -33,7 +33,7 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
         tau: How much slower than the gate the memory fades, 16 in the paper.
         weight_ih: Of v, (H, I).
         weight_qk: Of q and k, (2*N*K, I).
-        weight_rank: :math:`W_r`, (R, I).
+        weight_r: :math:`W_r`, (R, I).
         weight_alpha: :math:`W_\alpha`, (N*K, R).
         bias_alpha: :math:`b_\alpha`, (N*K,).
 
@@ -57,7 +57,7 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
     gates = ("v",)
     key_gates = ("alpha",)
     tau = 16.0
-    weight_rank: Tensor
+    weight_r: Tensor
     weight_alpha: Tensor
     bias_alpha: Tensor
 
@@ -71,19 +71,19 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
         """What makes queries, keys, and how fast they fade."""
         super().add_parameters(parameter)
         keys = self.num_heads * self.key_size
-        self.weight_rank = parameter(self.rank, self.input_size)
+        self.weight_r = parameter(self.rank, self.input_size)
         self.weight_alpha, self.bias_alpha = parameter(keys, self.rank), parameter(keys)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Xavier, and zero for the biases."""
         super().reset_parameters()
-        for name in ("weight_rank", "weight_alpha"):
+        for name in ("weight_r", "weight_alpha"):
             nn.init.xavier_uniform_(self.learned(name))
 
     def project(self, x: Tensor) -> Tensor:
         """What the base projects, and the argument of the gates."""
-        alpha = F.linear(F.linear(x, self.weight_rank), self.weight_alpha, self.bias_alpha)
+        alpha = F.linear(F.linear(x, self.weight_r), self.weight_alpha, self.bias_alpha)
         return torch.cat([super().project(x), alpha], -1)
 
     def access(self, wx: Tensor) -> Access:

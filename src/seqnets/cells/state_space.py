@@ -165,7 +165,7 @@ class S6Cell(FittingCell):
 
     Attributes:
         weight_ih: :math:`W_B` and :math:`W_C`, (2N, I).
-        weight_rank: :math:`W_r`, (R, I).
+        weight_r: :math:`W_r`, (R, I).
         weight_step: :math:`W_\Delta`, (H, R).
         bias_step: :math:`b_\Delta`, (H,).
         alpha: (N, H).
@@ -194,7 +194,7 @@ class S6Cell(FittingCell):
     recurrent = ()
     states = ("y", "s")
     output_only = True
-    weight_rank: Tensor
+    weight_r: Tensor
     weight_step: Tensor
     bias_step: Tensor
     alpha: Tensor
@@ -231,7 +231,7 @@ class S6Cell(FittingCell):
     def add_parameters(self, parameter: Any) -> None:
         """The steps, the rates, and what enters the memory and passes beside it."""
         H, I, R = self.hidden_size, self.input_size, self.rank
-        self.weight_rank, self.weight_step = parameter(R, I), parameter(H, R)
+        self.weight_r, self.weight_step = parameter(R, I), parameter(H, R)
         self.bias_step, self.D = parameter(H), parameter(H)
         self.alpha = parameter(self.state_size, H)
         super().add_parameters(parameter)
@@ -240,7 +240,7 @@ class S6Cell(FittingCell):
     def reset_parameters(self) -> None:
         """Xavier, and the published code's start for steps, rates and D."""
         super().reset_parameters()
-        nn.init.xavier_uniform_(self.learned("weight_rank"))
+        nn.init.xavier_uniform_(self.learned("weight_r"))
         nn.init.uniform_(self.learned("weight_step"), -(self.rank**-0.5), self.rank**-0.5)
         nn.init.ones_(self.learned("D"))
         dt = torch.empty_like(self.bias_step, dtype=torch.float64)
@@ -250,7 +250,7 @@ class S6Cell(FittingCell):
 
     def project(self, x: Tensor) -> Tensor:
         """``B``, ``C``, the argument of softplus, and the fitted input."""
-        step = F.linear(F.linear(x, self.weight_rank), self.weight_step, self.bias_step)
+        step = F.linear(F.linear(x, self.weight_r), self.weight_step, self.bias_step)
         gates = self.product(x, self.weight_ih, self.bias_ih)
         return torch.cat([gates, step, self.fitted(x)], -1)
 
