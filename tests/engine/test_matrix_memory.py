@@ -8,6 +8,7 @@ from torch.func import jvp, vmap
 
 from seqnets import Recurrent, Stream, explain, unroll
 from seqnets.cells import (
+    Access,
     AllStates,
     DeltaNetCell,
     GatedDeltaNetCell,
@@ -18,7 +19,6 @@ from seqnets.cells import (
     RetentionCell,
     Zoneout,
 )
-from seqnets.cells.matrix_memory import Access
 from seqnets.engine import chunks, runs
 from seqnets.errors import BackendError, ConfigError, ShapeError
 from seqnets.testing import check_backend

@@ -196,16 +196,15 @@ class MatrixMemoryCell(GatedCell):
             )
         K = self.key_size
         by_key = at.log_decay.shape[-1:] == (K,) and K > 1
-        sizes = {"K": K, "V": self.value_size, "1": 1}
+        sizes, rows = {"K": K, "V": self.value_size, "1": 1}, (*wx.shape[:-1], self.num_heads)
         letters = "K", "K", "V", "K" if by_key else "1", "1", "1"
         for name, part, letter in zip(Access._fields, at, letters, strict=True):
-            expected = (*wx.shape[:-1], self.num_heads, sizes[letter])
-            if part is not None and part.shape != expected:
+            if part is not None and part.shape != (*rows, sizes[letter]):
                 raise ShapeError(
                     f"{self._name}: access gives {name} of shape {tuple(part.shape)}, expected "
-                    f"(..., N, {letter}) = {expected}.\n"
-                    f"  ... come from wx, shape {tuple(wx.shape)}, and N is num_heads; parts(wx) "
-                    f"has such shapes."
+                    f"(..., N, {letter}) = {(*rows, sizes[letter])}.\n"
+                    f"  The first sizes come from wx, shape {tuple(wx.shape)}; N is num_heads, K "
+                    f"key_size, V value_size."
                 )
         if by_key and self.normalised:
             raise ConfigError(
