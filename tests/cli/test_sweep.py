@@ -10,11 +10,11 @@ import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from seqnets.cli.sweep import Job, Trained, show
 from seqnets.insight.rounded import rounded
+from seqnets.training.callbacks import Hyperparameters
 
 from .conftest import SMALL
 
@@ -189,12 +189,33 @@ def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
     assert not dist.is_initialized()
 
 
-def test_a_job_knows_which_keys_its_sweep_varies(seqnets, tmp_path):
-    seqnets("train", "-m", *PARITY, "model.dropout=0.1", "model/cell=gru,lstm")
+def test_the_table_of_hyperparameters_begins_with_what_a_sweep_varies(
+    seqnets, tmp_path, monkeypatch
+):
+    compared = []
+    write = Hyperparameters.on_train_start
+    monkeypatch.setattr(
+        Hyperparameters,
+        "on_train_start",
+        lambda self, *run: compared.append(self.compared) or write(self, *run),
+    )
+    own = "+callbacks.hyperparameters.compared=[model.num_layers]"
 
-    configs = [OmegaConf.load(path) for path in (tmp_path / "runs").glob("*/*/config.yaml")]
-    compared = [config.callbacks.hyperparameters.compared for config in configs]
-    assert compared == [["model.cell"]] * 2
+    seqnets("train", "-m", *PARITY, "model.dropout=0.1", "model/cell=gru,lstm", "seed=1", own)
+    seqnets("train", *PARITY)
+
+    assert compared == [("model.cell", "model.num_layers")] * 2 + [()]
+
+
+def test_a_job_that_a_sweep_began_goes_on_by_a_command_of_its_own(seqnets, tmp_path):
+    seqnets("train", "-m", *PARITY, "model/cell=gru,lstm")
+    for path in (tmp_path / "runs").glob("*/*/result.json"):
+        path.unlink()
+
+    done = seqnets("train", *PARITY, "model/cell=lstm", "resume=auto", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    assert "a new one starts" not in done.out
 
 
 def test_one_run_has_no_table_of_a_sweep(seqnets):

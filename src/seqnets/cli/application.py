@@ -44,9 +44,6 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _SWEEP = "SEQNETS_SWEEP"
 """Environment variable that tells jobs, also in processes of a launcher, which sweep is theirs."""
 
-_SWEPT = "SEQNETS_SWEPT"
-"""Environment variable that tells a job, as a list, in which keys it may differ from others."""
-
 _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """Variables Lightning sets for the processes it starts; where set, it starts no others."""
 
@@ -136,7 +133,7 @@ class _Application:
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_and_root(key)[0].replace("/", ".") for key in swept)
         try:
-            with _environment(_SWEPT, f"[{keys}]" if keys else None):
+            with _environment(sweep.SWEPT_VARIABLE, keys or None):
                 ended = self._run_verb(config)
         except BaseException as error:
             self.jobs.append(sweep.Job(swept, None))

@@ -20,6 +20,9 @@ from seqnets.cli.names import UsageError
 from seqnets.errors import ConfigError, SeqnetsError, counted
 from seqnets.insight.rounded import rounded
 
+SWEPT_VARIABLE = "SEQNETS_SWEPT"
+"""Environment variable that tells a job in which keys it may differ from others."""
+
 _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
 _KEY = "hydra.sweeper.direction"

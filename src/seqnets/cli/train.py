@@ -40,10 +40,16 @@ from seqnets.cli.follow_up import (
 from seqnets.cli.names import UsageError
 from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log, running
 from seqnets.cli.stopping import Stopped
-from seqnets.cli.sweep import Trained
+from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
-from seqnets.training.callbacks import Checkpoints, Pruning, StopOnSignal, TextSamples
+from seqnets.training.callbacks import (
+    Checkpoints,
+    Hyperparameters,
+    Pruning,
+    StopOnSignal,
+    TextSamples,
+)
 from seqnets.training.callbacks.tensorboard import purge_after, writer_of
 from seqnets.training.loggers import finish
 
@@ -174,10 +180,17 @@ class _Training:
             for name, callback in (options["callbacks"] or {}).items()
             if callback is not None
         }
+        self._compare_what_is_swept()
         self.trainer = running.trainer = self._make_trainer()
         self.console = terminal()
         self.console.quiet = not self.trainer.is_global_zero
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
+
+    def _compare_what_is_swept(self) -> None:
+        """Have the table of hyperparameters begin with the keys that a sweep varies, if any."""
+        shown = self._callback(Hyperparameters)
+        if shown is not None and (keys := os.environ.get(SWEPT_VARIABLE)):
+            shown.compared = (*keys.split(","), *shown.compared)
 
     def _make_trainer(self) -> Trainer:
         options = self.options
