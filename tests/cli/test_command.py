@@ -89,6 +89,13 @@ def test_the_composed_configuration_can_be_seen(seqnets):
     assert "_target_: seqnets.cells.GRUCell" in done.out
 
 
+@pytest.mark.parametrize("option", ["hydra.job.name=mine", "hydra/job_logging=disabled"])
+def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
+    done = seqnets("evaluate", "checkpoint=nowhere", option)
+
+    assert "Checkpoint nowhere: is not there" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -112,6 +119,7 @@ def test_the_composed_configuration_can_be_seen(seqnets):
         (["train", "-m", "model.cell=lstm,gru"], "of a group, expected model/cell=lstm,gru."),
         (["train", "param_groups={a: {params: x}}"], "one by one.\n  +param_groups.NAME=VALUE"),
         (["train", "param_groups.a.lr=1"], "expected it to be added.\n  +param_groups.a.lr=VALUE"),
+        (["train", "seed.x=1"], "seed.x: is no key or group of `seqnets train`.\n  There are: "),
         (["train", "-m", "model/cell=gru,4"], "model/cell: is 4, expected a name.\n  There are: "),
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),

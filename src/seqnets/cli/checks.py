@@ -73,7 +73,8 @@ def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -
         return
     for argument in arguments:
         key, root = key_and_root(argument)
-        if "=" in argument and (configs() / root).is_dir() and root not in keys | groups:
+        own = root in keys | groups or root == "hydra"  # of its options some are in configs/
+        if "=" in argument and (configs() / root).is_dir() and not own:
             raise UsageError(
                 f"{key}: is determined by the checkpoint, expected no override.\n"
                 f"  `seqnets {verb}` takes {', '.join(sorted(keys | groups))}."

@@ -88,18 +88,18 @@ def _unknown_key(
             f"{key}: this {outer} has no {inner}, expected one that has: {', '.join(choosers)}.\n"
             f"  The dataset picks a {outer}; {outer}=NAME takes another."
         )
-    keys = list(known_keys(verb, base, arguments))
+    keys = known_keys(verb, base, arguments)
     if to_set and key in keys:
         return UsageError(
             f"{key}: has no such keys yet, expected them to be added one by one.\n"
             f"  +{key}.NAME=VALUE adds one."
         )
-    if to_set and any(_is_empty(outer, keys) for outer in _around(key)):
+    if to_set and any(keys.get(outer, "") in (None, {}) for outer in _around(key)):
         return UsageError(
             f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
         )
     how_to_add = ""
-    if to_set and key.rpartition(".")[0] in keys:
+    if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
     return UsageError(
         f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{how_to_add}"
@@ -111,11 +111,6 @@ def _around(key: str) -> list[str]:
     """The keys that a key is within, outermost first."""
     parts = key.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _is_empty(key: str, keys: Sequence[str]) -> bool:
-    """Whether there is such a key, and none within it."""
-    return key in keys and not any(other.startswith(f"{key}.") for other in keys)
 
 
 def _several_values(verb: str, argument: str, ambiguous: bool) -> UsageError:

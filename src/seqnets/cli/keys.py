@@ -41,8 +41,10 @@ def choosers_of(group: str) -> list[str]:
     return [path.stem for path in files if choice.search(path.read_text(encoding="utf-8"))]
 
 
-def known_keys(verb: str, base: str, arguments: Sequence[str]) -> Iterator[str]:
+def known_keys(verb: str, base: str, arguments: Sequence[str]) -> dict[str, Any]:
     """All keys and groups that overrides could set, as far as the configuration can be composed.
+
+    The values are theirs, or the names of groups that are not in the configuration.
 
     Args:
         verb: The verb, whose groups come first.
@@ -51,7 +53,6 @@ def known_keys(verb: str, base: str, arguments: Sequence[str]) -> Iterator[str]:
     """
     folders = config_folders(arguments)
     groups = groups_of(verb, [configs(), *folders])
-    yield from groups
     chosen = [
         str(o.input_line)
         for o in parsed(arguments)
@@ -64,12 +65,13 @@ def known_keys(verb: str, base: str, arguments: Sequence[str]) -> Iterator[str]:
             composed = hydra.compose(base, overrides=[*chosen, own])
         except HydraException:  # a choice may be what is wrong
             composed = hydra.compose(base, overrides=[own])
-    yield from _flat(OmegaConf.to_container(composed, resolve=False))
+    values = _flat(OmegaConf.to_container(composed, resolve=False))
+    return {**{group: group for group in groups}, **dict(values)}
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all keys in nested mappings."""
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted names of all keys in nested mappings, with their values."""
     for name, child in node.items() if isinstance(node, dict) else ():
         if name not in ("_target_", "_partial_"):
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", child
             yield from _flat(child, f"{prefix}{name}.")
