@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from seqnets.cells import LSTMCell
 from seqnets.insight.model_graph import layers_of
@@ -44,6 +45,28 @@ def test_modules_without_parameters_and_those_that_call_others_are_passed_throug
     assert list(layers) == names
     assert [layer.sources for layer in layers.values()] == [[], *([name] for name in names[:-1])]
     assert layers[names[1]].shapes == [(2, 3, 4), (2, 4), (2, 4)]
+
+
+def test_layers_whose_weights_are_computed_are_shown_as_others_are():
+    model = Branches()
+    weight_norm(model.left)
+    layers = layers_of(model, lambda: model(torch.ones(5, 3)))
+
+    assert list(layers) == ["left", "right", "join"]
+    assert layers["left"].kind == "Linear"
+    assert layers["join"].sources == ["right", "left"]
+
+
+def test_what_frozen_layers_feed_is_shown_and_they_stay_frozen():
+    model = Branches()
+    model.left.requires_grad_(False)
+    layers = layers_of(model, lambda: model(torch.ones(5, 3)))
+    with pytest.raises(RuntimeError):
+        layers_of(model, lambda: model(torch.ones(5, 4)))
+
+    assert layers["join"].sources == ["right", "left"]
+    thawed = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert thawed == {"right", "idle", "join"}
 
 
 def test_a_model_keeps_no_hook_though_its_call_fails():

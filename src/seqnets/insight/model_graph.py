@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from seqnets.checks import name_of
 
@@ -42,16 +43,24 @@ def layers_of(model: nn.Module, call: Callable[[], Any]) -> dict[str, Layer]:
         call: Calls it.
     """
     watch = _Watch()
+    lists = [m for m in model.modules() if isinstance(m, parametrize.ParametrizationList)]
+    computing = {part for each in lists for part in each.modules()}  # weights of layers
+    floats = [p for p in model.parameters() if p.is_floating_point()]
+    frozen = [parameter for parameter in floats if not parameter.requires_grad]
     handles = []
     for name, module in model.named_modules():
-        if name and any(True for _ in module.parameters()):
+        if name and module not in computing and any(True for _ in module.parameters()):
             before, after = watch.hooks(name)
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after))
     try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         with torch.enable_grad():
             call()
     finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         for handle in handles:
             handle.remove()
     return {name: layer for name, layer in watch.layers.items() if name not in watch.outer}
