@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,20 @@ def test_runs_started_in_the_same_second_have_folders_of_their_own(tmp_path):
 
     assert len(set(folders)) == 200
     assert all(folder.parent == tmp_path / "text" for folder in folders)
+
+
+def test_a_folder_that_another_run_removes_in_between_is_made_again(tmp_path, monkeypatch):
+    mkdir, removed = Path.mkdir, []
+
+    def after_another(folder, *options, **named):
+        if folder.parent.name == "text" and folder.parent.exists() and len(removed) < 3:
+            removed.append(folder.parent.rmdir())
+        mkdir(folder, *options, **named)
+
+    monkeypatch.setattr(Path, "mkdir", after_another)
+
+    assert (runs.new_folder(tmp_path, "text") / "checkpoints").is_dir()
+    assert len(removed) == 3
 
 
 def test_an_output_that_is_a_file_is_an_error(tmp_path):

@@ -36,7 +36,7 @@ def new_folder(output: Path | str, dataset: str) -> Path:
     parent = Path(output).expanduser() / dataset
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
     try:
-        (parent / name / _CHECKPOINTS).mkdir(parents=True)
+        _make(parent / name / _CHECKPOINTS)
     except OSError as error:
         raise ConfigError(
             f"output: is {str(output)!r}, expected a folder that can be written to: "
@@ -44,6 +44,14 @@ def new_folder(output: Path | str, dataset: str) -> Path:
             f"  Runs are kept there. Choose another with output=FOLDER."
         ) from error
     return parent / name
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and its parents, which another run that fails may remove in between."""
+    for _ in range(9):
+        with contextlib.suppress(FileNotFoundError):
+            return folder.mkdir(parents=True)
+    return folder.mkdir(parents=True)
 
 
 def absent_parents(output: Path | str, dataset: str) -> list[Path]:
