@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,7 +115,7 @@ class Given(SequenceData):
 
     def __init__(self, x=(0, 1, 1), lengths=(1, 2), y=(0, 1), **options):
         super().__init__()
-        arrays = [torch.tensor(values) for values in (x, lengths, y)]
+        arrays = [torch.as_tensor(values) for values in (x, lengths, y)]
         self.given = Sequences(*arrays, **options)
 
     @property
@@ -123,6 +124,15 @@ class Given(SequenceData):
 
     def read_splits(self):
         return Splits({"train": self.given, "val": self.given, "test": self.given})
+
+
+def test_numbers_of_a_dataset_of_ones_own_become_float32_and_whole_ones_stay():
+    doubles, tokens = Given(np.ones((3, 2)), y=np.ones(2)), Given()
+
+    dtypes = {
+        data: (data.part("val").x.dtype, data.part("val").y.dtype) for data in (doubles, tokens)
+    }
+    assert dtypes == {doubles: (torch.float32,) * 2, tokens: (torch.int64,) * 2}
 
 
 @pytest.mark.parametrize(

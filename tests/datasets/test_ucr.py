@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seqnets.datasets import LabelledData, Sequences, Splits, TimeSeriesFiles
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training.checkpoint import check_data
 
@@ -72,6 +73,26 @@ def test_a_dataset_of_ones_own_is_standardised_unless_it_is_not_asked_for():
     assert scaling["mean"] == [1e9 + 1.5]
     assert plain.part("train").x[0].item() == 1e9
     assert plain.describe()["scaling"]["x"] is None
+
+
+class Bytes(Offset):
+    """The same as whole numbers, whose scaling is known."""
+
+    def read_splits(self):
+        part = Sequences.stacked(np.array([[[1], [2]], [[3], [4]]], np.uint8), torch.tensor([0, 1]))
+        scaling = Scaling(torch.zeros(1), torch.full((1,), 9.0))
+        return Splits({"train": part, "val": part, "test": part}, ["low", "high"], scaling)
+
+
+def test_features_may_be_whole_numbers_and_a_scaling_that_was_read_is_kept():
+    data, plain = Bytes(), Bytes(standardise=False)
+    data.setup()
+
+    x, scaling = data.part("train").x, data.describe()["scaling"]["x"]
+    assert x.flatten().tolist() == pytest.approx([-1.34164, -0.44721, 0.44721, 1.34164], abs=1e-5)
+    assert scaling["mean"] == [2.5]
+    assert plain.part("train").x.flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert plain.describe()["scaling"]["x"] == {"mean": [0.0], "deviation": [9.0]}
 
 
 @pytest.mark.parametrize("other", [{"standardise": False}, {"seed": 1}])

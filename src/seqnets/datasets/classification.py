@@ -18,7 +18,8 @@ class LabelledData(SequenceData):
 
     Args:
         standardise: Whether to standardise each feature over the steps of the training part; one
-            that is constant there is only centred.
+            that is constant there is only centred. If not, the features and their scaling are as
+            ``read_splits`` returns them.
         validation_fraction: Fraction of each class's training sequences to use for validation.
         batch_size: Sequences in a batch of each process.
         seed: Determines which sequences are held out, and the order of the others in each epoch.
@@ -41,11 +42,12 @@ class LabelledData(SequenceData):
     def splits(self) -> Splits:
         """The sequences, read on first access: float32, standardised if asked for."""
         splits = self.read_splits()
-        scaling = Scaling.of(splits.parts["train"].x) if self.standardise else None
-        parts = {
-            name: replace(part, x=part.x.float() if scaling is None else scaling(part.x))
-            for name, part in splits.parts.items()
-        }
+        if not self.standardise:
+            parts = {name: replace(part, x=part.x.float()) for name, part in splits.parts.items()}
+            return replace(splits, parts=parts)
+        x = splits.parts["train"].x
+        scaling = Scaling.of(x if x.is_floating_point() else x.double())
+        parts = {name: replace(part, x=scaling(part.x)) for name, part in splits.parts.items()}
         return replace(splits, parts=parts, scaling=scaling)
 
     @property

@@ -159,8 +159,9 @@ class SequenceData(DataModule):
 
     @cached_property
     def splits(self) -> Splits:
-        """The sequences, read on first access."""
-        return self.read_splits()
+        """The sequences, read on first access: float32, or whole numbers."""
+        splits = self.read_splits()
+        return replace(splits, parts={name: _single(part) for name, part in splits.parts.items()})
 
     def part(self, name: Part) -> Sequences:
         """Return the sequences of one part."""
@@ -228,6 +229,15 @@ class SequenceData(DataModule):
         return SequenceLoader(
             self.part(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
         )
+
+
+def _single(sequences: Sequences) -> Sequences:
+    """The sequences with features and targets as float32, unless they are whole numbers."""
+    x, y = sequences.x, sequences.y
+    if not {x.dtype, y.dtype} & {torch.float64, torch.float16, torch.bfloat16}:
+        return sequences
+    x, y = (values.float() if values.is_floating_point() else values for values in (x, y))
+    return replace(sequences, x=x, y=y)
 
 
 def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
