@@ -754,7 +754,10 @@ def test_empty_lists_mean_no_callbacks_and_no_loggers(seqnets, tmp_path):
     assert left == {"config.yaml", "result.json", "run.lock", "run.log"}
     assert done.out.endswith("\nThere is no checkpoint: no callback has written one.\n")
     before, _, _ = done.out.partition("Figures of the test part")
-    assert "None of the callbacks writes checkpoints" in before, "when that can still be changed"
+    lost = "None of the callbacks writes checkpoints"
+    assert lost in before, "when that can still be changed"
+    assert (done.out + done.err).count(lost) == 1
+    assert lost in (only_run(tmp_path) / "run.log").read_text()
 
 
 def test_a_sweep_makes_one_run_for_each_value(seqnets, small_text, tmp_path):
@@ -1024,6 +1027,21 @@ def test_a_process_waits_for_no_group_whose_first_process_has_ended(in_group, mo
     with nullcontext() if in_group else pytest.raises(SystemExit):
         _end_with(7)
     assert ("another of its processes has ended" in capsys.readouterr().err) != in_group
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_a_process_looks_for_the_first_one_where_that_is_its_parent(
+    platform, monkeypatch, tmp_path
+):
+    looked = threading.Event()
+    monkeypatch.setattr("seqnets.cli.running._end_with", lambda first: looked.set())
+    monkeypatch.setattr(sys, "platform", platform)
+    known = {"LOCAL_RANK": "1", "SEQNETS_RUN_FOLDER": str(tmp_path), "SEQNETS_RUN_PROCESS": "7"}
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+
+    with running(None, {}, "parity"):
+        assert looked.wait(0.1 if platform == "win32" else 10) == (platform != "win32")
 
 
 def test_the_share_of_padding_is_told_when_all_processes_are_there(seqnets, monkeypatch):

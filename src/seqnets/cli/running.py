@@ -111,8 +111,9 @@ def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator
                 "trainer: another program started the processes, expected seqnets to.\n"
                 "  Call `seqnets train` once; trainer.devices says how many there are."
             )
-        first = int(os.environ[_FIRST_VARIABLE])
-        threading.Thread(target=_end_with, args=(first,), daemon=True).start()
+        if sys.platform != "win32":  # where a process's parent may be a launcher of Python's
+            first = int(os.environ[_FIRST_VARIABLE])
+            threading.Thread(target=_end_with, args=(first,), daemon=True).start()
         yield Running(Path(os.environ[FOLDER_VARIABLE]))
         return
     made = None if existing else runs.absent_parents(options["output"], dataset)

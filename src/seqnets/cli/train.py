@@ -252,7 +252,8 @@ class _Training:
 
     def _report_lack_of_checkpoints(self) -> None:
         """Say before a run, and not after days, that it will leave no weights."""
-        if any(isinstance(callback, Checkpoint) for callback in self.callbacks.values()):
+        there = any(isinstance(callback, Checkpoint) for callback in self.callbacks.values())
+        if there or not self.trainer.is_global_zero:
             return
         message = "None of the callbacks writes checkpoints: the weights will be lost at the end."
         self.console.print(
@@ -260,7 +261,7 @@ class _Training:
             "defaults:\n  - default",
             soft_wrap=True,
         )
-        logger.warning(message)
+        logger.info(message)
 
     def _report_padding(self, *_: Any) -> None:
         """Report the fraction of padding in the training batches, if any.
