@@ -513,12 +513,19 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
     assert done.code == again.code == 0, done.err + again.err
 
 
+def test_options_of_training_are_tried_out_before_the_model_is_made(seqnets):
+    impossible = ["dataset=parity", "model.hidden_size=4000000"]
+
+    assert "Invalid learning rate: -1" in seqnets("train", *impossible, "optimizer.lr=-1").err
+    assert "scheduler: Cosine" in seqnets("train", *impossible, "+scheduler.floor=7").err
+
+
 def test_a_model_that_no_memory_can_hold_is_told_in_one_clean_error(seqnets, monkeypatch):
     done = seqnets("train", "dataset=parity", "model.hidden_size=4000000")
 
     assert done.code == 1
-    assert done.err.startswith("seqnets: the memory is not enough: ")
-    assert "A smaller model or batch needs less" in done.err
+    assert re.match("seqnets: the memory is not enough: [\\w' ]+ memory: ", done.err), done.err
+    assert "A smaller model, batch or dataset needs less" in done.err
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(RuntimeError, match="allocate memory"):
         seqnets("train", "dataset=parity", "model.hidden_size=4000000")
@@ -577,6 +584,11 @@ def test_keys_close_to_a_mistyped_one_are_those_of_the_files_of_ones_own(
             ["mine:", "  _target_: torch.nn.Identity"],
             "callbacks.mine: torch.nn.Identity is no Callback, expected a class that derives from "
             "lightning.pytorch.Callback.",
+        ),
+        (
+            "callbacks",
+            ["mine:", "  _target_: torch.nn.Linear"],  # which needs options
+            "callbacks.mine: torch.nn.Linear is no Callback",
         ),
         (
             "objective",

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,14 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from seqnets.checks import check_count, is_whole
-from seqnets.cli import kinds
 from seqnets.cli.build import build, option_errors
-from seqnets.cli.console import terminal
+from seqnets.cli.console import told_if_slow
+from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError
 from seqnets.training import AtomicCheckpointIO, Objective, SequenceModule
-from seqnets.training.param_groups import ParamGroups, options_of
+from seqnets.training.param_groups import ParamGroups, own_options
 from seqnets.typing import Known, Sizes
 
 Config = dict[str, Any]
@@ -49,9 +48,6 @@ SET = {
 }
 """Options of Lightning's Trainer that are not the user's to give, and what to do to train."""
 
-
-PATIENCE = 5.0
-"""Seconds of reading data after which a command says what it is doing."""
 
 _LATE = r"`val_check_interval` \((\d+)\) must be .* training batches \((\d+)\)"
 """How Lightning says that an epoch ends before its first validation."""
@@ -142,7 +138,7 @@ def make_one(
             f"{key}: has no _target_, expected the class to make.\n"
             "  Name it in the group's file: _target_: MODULE.CLASS"
         )
-    made = build({**options, "_partial_": True} if later else options, allow, key)
+    build({"_target_": options["_target_"], "_partial_": True}, allow, key)  # is it allowed?
     target = get_object(options["_target_"])
     if isinstance(target, type) and not issubclass(target, kind):  # a function may make anything
         public = ".".join(kind.__module__.split(".")[:2])
@@ -150,7 +146,7 @@ def make_one(
             f"{key}: {options['_target_']} is no {kind.__name__}, expected a class that derives "
             f"from {public}.{kind.__name__}."
         )
-    return made
+    return build({**options, "_partial_": True} if later else options, allow, key)
 
 
 def make_data(config: Config, allow: Sequence[str]) -> DataModule:
@@ -165,60 +161,53 @@ def make_data(config: Config, allow: Sequence[str]) -> DataModule:
     return data
 
 
-@contextlib.contextmanager
-def told_if_slow() -> Iterator[None]:
-    """Say on standard error that data are being read, once that has taken :data:`PATIENCE`."""
-    timer = threading.Timer(PATIENCE, terminal(stderr=True).print, ["Reading the data ..."])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceModule:
     """Make a model for a dataset, given what it knows, with objective, optimizer and schedule."""
     optimizer = make_one(config["optimizer"], allow, "optimizer", later=True)
     schedule = config["scheduler"]
     scheduler = make_one(schedule, allow, "scheduler", later=True) if schedule else None
     objective = make_one(config["objective"], allow, "objective", Objective)
+    _try_out(config, optimizer, scheduler)
     model = make_model(config, known["sizes"], allow)
     groups = config.get("param_groups") or {}
     module = SequenceModule(model, objective, known, optimizer, scheduler, groups)
-    _try_out(config, optimizer, scheduler, groups)
+    _try_out_groups(config["optimizer"]["_target_"], optimizer, groups)
     return module
 
 
-def _try_out(
-    config: Config,
-    optimizer: partial[Any],
-    scheduler: Callable[..., Any] | None,
-    groups: ParamGroups,
-) -> None:
+def _try_out(config: Config, optimizer: partial[Any], scheduler: Callable[..., Any] | None) -> None:
     """Raise ConfigError now if the classes refuse their options, and not when training starts."""
-    taken = kinds.options_of(optimizer.func)
-    for name in groups:
-        for option, value in options_of(groups, name).items():
-            if option in taken:
-                kinds.check_kind(f"param_groups.{name}.{option}", value, taken[option])
-    key = "optimizer"
-    try:
+    with _refusals("optimizer", config["optimizer"]["_target_"]):
         tried = optimizer([nn.Parameter(torch.zeros(1))])
-        if groups:
-            key = "param_groups"
-            optimizer([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
-        for name in groups:
-            key, options = f"param_groups.{name}", options_of(groups, name)
-            optimizer([nn.Parameter(torch.zeros(1))], **options)  # torch checks none of groups
-        key = "scheduler"
-        if scheduler is not None:
+    if scheduler is not None:
+        with _refusals("scheduler", config["scheduler"]["_target_"]):
             counts = "total_steps" in inspect.signature(scheduler).parameters
             scheduler(tried, **({"total_steps": 1} if counts else {}))
+
+
+def _try_out_groups(target: str, optimizer: partial[Any], groups: ParamGroups) -> None:
+    """Raise ConfigError now if the optimizer takes no groups, or refuses one's options."""
+    taken = options_of(optimizer.func)
+    for name in groups:
+        for option, value in own_options(groups, name).items():
+            if option in taken:
+                check_kind(f"param_groups.{name}.{option}", value, taken[option])
+    if groups:
+        with _refusals("param_groups", target):
+            optimizer([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
+    for name in groups:
+        with _refusals(f"param_groups.{name}", target):  # torch checks no options of groups
+            optimizer([nn.Parameter(torch.zeros(1))], **own_options(groups, name))
+
+
+@contextlib.contextmanager
+def _refusals(key: str, target: str) -> Iterator[None]:
+    """Turn a class's refusal of its options into a ConfigError."""
+    try:
+        yield
     except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, SeqnetsError):
             raise ConfigError(f"{key}: {error}") from error
-        target = config["scheduler" if key == "scheduler" else "optimizer"]["_target_"]
         why = str(error).rstrip(".")
         raise ConfigError(f"{key}: {target} refuses its options: {why}.") from error
 

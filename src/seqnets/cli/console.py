@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 
 from rich.console import Console
+
+SLOW = 5.0
+"""Seconds of reading data after which a command says what it is doing."""
 
 _NEEDLESS = (
     r".*does not have many workers.*",  # the loaders read from memory
@@ -26,6 +31,22 @@ _NEEDLESS = (
 def terminal(stderr: bool = False) -> Console:
     """Return a console that prints brackets and colons as they are, not as markup or emoji."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextlib.contextmanager
+def told_if_slow() -> Iterator[None]:
+    """Say on standard error that data are being read, once that has taken :data:`SLOW`.
+
+    Of the processes of a run, the first one says it.
+    """
+    timer = threading.Timer(SLOW, terminal(stderr=True).print, ["Reading the data ..."])
+    timer.daemon = True
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

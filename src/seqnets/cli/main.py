@@ -105,10 +105,12 @@ def _run(arguments: Sequence[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
             raise
-        told = str(error).partition("\n")[0] or "Python got none"
+        said = str(error).partition("\n")[0] or "Python got none"
+        told = re.sub(r"^\[enforce fail at .*?\] .*?: ", "", said)  # where in torch's source
         print(
             f"seqnets: the memory is not enough: {told}\n"
-            "  A smaller model or batch needs less; HYDRA_FULL_ERROR=1 shows where it ended.",
+            "  A smaller model, batch or dataset needs less; HYDRA_FULL_ERROR=1 shows where it "
+            "ended.",
             file=sys.stderr,
         )
         return 1

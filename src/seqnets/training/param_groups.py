@@ -74,25 +74,25 @@ def to_optimize(model: nn.Module, groups: ParamGroups) -> Iterable[Any]:
     made: list[dict[str, Any]] = [{"params": others}] if others else []
     for group, names in found.items():
         params = [named[name] for name in names]
-        made.append({**options_of(groups, group), "params": params, "name": group})
+        made.append({**own_options(groups, group), "params": params, "name": group})
     return made
 
 
-def options_of(groups: ParamGroups, name: str) -> dict[str, Any]:
+def own_options(groups: ParamGroups, name: str) -> dict[str, Any]:
     """The options of a group's own; none if there is no such group."""
     return {key: value for key, value in groups.get(name, {}).items() if key != "params"}
 
 
 def options_of_group(config: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a configuration has for one of an optimizer's groups."""
-    own = options_of(config.get("param_groups") or {}, group.get("name", ""))
+    own = own_options(config.get("param_groups") or {}, group.get("name", ""))
     return {**(config.get("optimizer") or {}), **own}
 
 
 def check_options(optimizer: Optimizer, groups: ParamGroups) -> None:
     """Raise ConfigError if the optimizer has no such options; torch would ignore them."""
     for group in groups:
-        unknown = sorted(options_of(groups, group).keys() - optimizer.defaults.keys())
+        unknown = sorted(own_options(groups, group).keys() - optimizer.defaults.keys())
         if unknown:
             raise ConfigError(
                 f"param_groups.{group}: has {', '.join(unknown)}, expected options of "
@@ -107,7 +107,7 @@ def check_kept(optimizer: Optimizer, groups: ParamGroups, schedule: Any) -> None
     """
     begun = {first_rate(group) for group in optimizer.param_groups}
     for group in optimizer.param_groups:
-        for option, asked in options_of(groups, group.get("name", "")).items():
+        for option, asked in own_options(groups, group.get("name", "")).items():
             if option == "lr":
                 kept = len(begun) > 1 or first_rate(group) == asked
             else:
