@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from seqnets.cells import GRUCell
-from seqnets.datasets import RegressionFiles
+from seqnets.datasets import ClassificationFiles, RegressionFiles
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import SequenceRegressor
 from seqnets.training import Regression
@@ -224,6 +224,9 @@ def test_an_array_of_several_targets_without_their_names_is_told_how_to_name_the
 
     with pytest.raises(DataError, match=r"\(3, 2\), expected \(3, 1\) .*\n.*dataset.targets=\["):
         RegressionFiles(str(tmp_path / "data.npz")).setup()
+    with pytest.raises(DataError) as error:
+        ClassificationFiles(str(tmp_path / "data.npz"), label="kind").setup()
+    assert "dataset.targets" not in str(error.value), "which it does not have"
 
 
 def test_a_folder_of_classes_is_refused(tmp_path):

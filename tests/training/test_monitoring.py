@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import metadata
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import Parity
+from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 from seqnets.training import Classification
 from seqnets.training.callbacks import (
@@ -158,6 +159,11 @@ def test_the_hparams_tab_first_shows_what_runs_are_compared_by(watched):
     first = {info.name for info in experiment.hparam_infos if info.differs}
     sizes = {"model.hidden_size", "model.num_layers"}
     assert first == {"model.cell", "optimizer.lr", "optimizer.weight_decay", *sizes}
+
+
+def test_keys_to_compare_by_are_a_list():
+    with pytest.raises(ConfigError, match="compared is 'seed', expected a list of keys"):
+        Hyperparameters(compared="seed")
 
 
 def test_monitoring_changes_no_number_of_the_run(tmp_path, watched):

@@ -32,6 +32,8 @@ class RegressionFiles(SequenceFiles):
         ConfigError: There is no target, or one is listed twice.
     """
 
+    several_targets = True
+
     def __init__(self, path: str, targets: Sequence[str] = ("target",), **files: Any) -> None:
         super().__init__(path, **files)
         names = [targets] if isinstance(targets, str) else [str(target) for target in targets]

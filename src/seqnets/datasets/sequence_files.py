@@ -60,6 +60,9 @@ class SequenceFiles(SequenceData):
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
+    several_targets = False
+    """Whether the user may ask for several target columns."""
+
     def __init__(
         self,
         path: str,
@@ -203,7 +206,8 @@ class SequenceFiles(SequenceData):
     def _wanted(self, new: bool = False) -> Wanted:
         """Return what to read from a file."""
         missing = self.missing != "error"
-        return Wanted(self.columns, self.read_target, new, missing, self.audio, self.leave_out)
+        reads = (self.columns, self.read_target, new, missing, self.audio, self.leave_out)
+        return Wanted(*reads, self.several_targets)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and distribute their sequences among the parts."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from seqnets.datasets.files import LARGEST
 from seqnets.datasets.readers.records import (
-    LABEL,
     SPLIT,
     Names,
     Record,
@@ -55,7 +54,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
         size, expected = len(columns[key]), (len(sequences), len(columns[key]))
         values = arrays[key]
         if values.shape != expected and (size > 1 or values.shape != expected[:1]):
-            several = key == "y" and wanted.columns != (LABEL,) and values.ndim == 2
+            several = key == "y" and wanted.several and values.ndim == 2
             raise DataError(
                 f"{path}: {key} has shape {values.shape}, expected {expected}"
                 f"{'' if size > 1 else f' or {expected[:1]}'}: x has "

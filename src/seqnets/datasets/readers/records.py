@@ -62,6 +62,7 @@ class Wanted:
         missing: Whether a feature may be missing.
         audio: Feature extractor for sound.
         leave_out: Columns that are not features, where a row is a step.
+        several: Whether the user may ask for several targets.
     """
 
     columns: tuple[str, ...]
@@ -70,6 +71,7 @@ class Wanted:
     missing: bool = False
     audio: LogMel = field(default_factory=LogMel)
     leave_out: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def needs_targets(self) -> bool:

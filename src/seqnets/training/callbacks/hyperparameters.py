@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
+from seqnets.errors import ConfigError
 from seqnets.training.callbacks.tensorboard import writer_of
 
 _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
@@ -31,10 +32,17 @@ class Hyperparameters(Callback):
 
     Args:
         compared: Keys of the configuration, such as "model.dropout", that the tab's table shows
-            before others.
+            before others; in a sweep, after those that it varies.
+
+    Raises:
+        ConfigError: The keys are a text.
     """
 
     def __init__(self, compared: Sequence[str] | None = None) -> None:
+        if isinstance(compared, str):
+            raise ConfigError(
+                f"Hyperparameters: compared is {compared!r}, expected a list of keys."
+            )
         self.compared = tuple(compared or ())
         self._end: Any = None
 
