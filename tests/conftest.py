@@ -40,7 +40,7 @@ def _compile_quickly():
 
 def pytest_collection_finish():
     gc.freeze()  # what tests and libraries are made of stays: each collection need not look at it
-    gc.set_threshold(10_000, 20, 50)  # nor at what compilers and plots leave, every few tests
+    gc.set_threshold(10_000, 20, 50)  # collect rarely: compilers and plots leave much
 
 
 @pytest.fixture(autouse=True)
