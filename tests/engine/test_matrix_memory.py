@@ -24,6 +24,7 @@ from seqnets.errors import BackendError, ConfigError, ShapeError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
+from tests.engine.derivatives import second_derivatives
 
 B, T, I = 3, 11, 3
 FLOAT64 = (torch.float64,)
@@ -125,13 +126,8 @@ def test_gradients_can_be_differentiated_again(cell_cls):
     cell = make(cell_cls)
     x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
     lengths, resets = torch.tensor([T, 0, 7]), torch.rand(B, T) < 0.3
-    wanted = (x, *cell.parameters())
-
-    seconds = []
-    for backend in ("scan", "reference"):
-        y, _ = unroll(cell, x, None, lengths, resets, backend=backend)
-        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        seconds.append(torch.autograd.grad(first.square().sum(), wanted, materialize_grads=True))
+    given = cell, x, lengths, resets
+    seconds = [second_derivatives(*given, backend) for backend in ("scan", "reference")]
 
     torch.testing.assert_close(*seconds)
 

@@ -12,6 +12,7 @@ from seqnets.engine.linear import linear_parts
 from seqnets.engine.plans import program_of
 from seqnets.errors import BackendError
 from seqnets.testing import check_backend
+from tests.engine.derivatives import second_derivatives
 from tests.engine.user_cells import (
     CascadeCell,
     LeakyCell,
@@ -97,13 +98,8 @@ def test_its_gradient_can_be_differentiated_again(cell_cls):
     x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
     lengths = torch.tensor([4, 0, 7, 1, 7])
     resets = torch.rand(B, T) < 0.3
-    wanted = (x, *cell.parameters())
-
-    seconds = []
-    for backend in ("scan", "reference"):
-        y, _ = unroll(cell, x, None, lengths, resets, backend=backend)
-        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        seconds.append(torch.autograd.grad(first.square().sum(), wanted, materialize_grads=True))
+    given = cell, x, lengths, resets
+    seconds = [second_derivatives(*given, backend) for backend in ("scan", "reference")]
 
     torch.testing.assert_close(*seconds)
 
