@@ -61,7 +61,7 @@ def test_a_token_longer_than_a_line_goes_on_in_the_next():
     }
 
 
-@pytest.mark.parametrize("passages", [[], [(["a"], [NAN])], [(["$x", "_{$", "\t\x00"], [0.0] * 3)]])
+@pytest.mark.parametrize("passages", [[], [(["a"], [NAN])], [(["$x_{$", "\t\x00"], [0.0] * 2)]])
 def test_text_without_surprisal_or_like_a_formula_is_drawn(passages, tmp_path):
     draw_surprise(passages).savefig(tmp_path / "surprise.png")
 
