@@ -76,6 +76,18 @@ def test_an_attribute_of_the_equation_that_is_changed_after_a_call_is_read_again
     assert not torch.allclose(first, second)
 
 
+def test_an_equation_of_a_cells_own_is_forgotten_once_it_is_removed():
+    cell, x = make()
+    update = cell.update
+    cell.update = lambda wx, uh, state: tuple(part / 2 for part in update(wx, uh, state))
+    own, _ = unroll(cell, x)
+    del cell.update
+
+    y, _ = unroll(cell, x)
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(y, own)
+
+
 @pytest.mark.parametrize(
     "change",
     [
