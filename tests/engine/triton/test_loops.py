@@ -48,6 +48,7 @@ USERS_KINDS = (AttentiveCell, CrossedStatesCell, HeadsCell, NormedCell, Selectiv
 KINDS = (*ONE_OF_EACH_KIND, *USERS_KINDS)
 ALL_AT_ONCE = [v for v in VARIANTS if v.resets and v.ragged and v.reverse]
 FLOAT32 = (torch.float32,)
+SHARES = 8  # of all cells; some three quarters of a minute each
 
 
 def loops(mode, **cut):
@@ -414,8 +415,10 @@ def test_kernels_compile_for_a_gpu_and_nothing_spills():
 
 
 @pytest.mark.slow
-def test_kernels_of_every_cell_compile_for_a_gpu_and_nothing_spills():
+@pytest.mark.parametrize("share", range(SHARES))
+def test_kernels_of_every_cell_compile_for_a_gpu_and_nothing_spills(share):
     users = "TimeAwareLSTMCell", "LegendreCell", "TorchCell", "PreparedCell", "HeadsCell"
-    done = compiled(*(cell.__name__ for cell in TRACED_CELLS), *users)
+    every = [*(cell.__name__ for cell in TRACED_CELLS), *users]
+    done = compiled(*every[share::SHARES])
 
     assert done.returncode == 0, done.stdout + done.stderr
