@@ -28,6 +28,18 @@ def test_a_part_of_a_vector_is_the_words_and_the_rest_its_spellings():
     assert not torch.equal(same[:4], unknown[:4])
 
 
+def test_a_spelling_is_the_largest_answer_of_each_filter_to_three_bytes_in_a_row():
+    made = embedding()
+    numbers = word(2, "abcdef")
+    rows = torch.nn.functional.pad(made.bytes.weight[numbers[1:]], (0, 0, 1, 1))
+    kernel = made.convolution.weight.unbind(-1)
+
+    answers = [sum(w @ row for w, row in zip(kernel, rows[t:], strict=False)) for t in range(6)]
+    expected = torch.stack(answers).amax(0) + made.convolution.bias
+
+    torch.testing.assert_close(made(torch.tensor([[numbers]]))[0, 0, 4:], expected)
+
+
 def test_words_become_unknown_while_training_alone():
     made = embedding(dropout=0.5)
     x = torch.tensor([[word(2, "a")]]).expand(1, 400, 7)
