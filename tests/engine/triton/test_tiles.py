@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from seqnets.cells import GRUCell, IndRNNCell, LSTMCell
+from seqnets.cells import (
+    GRUCell,
+    IFOPoolQRNNCell,
+    IndRNNCell,
+    LSTMCell,
+    MinGRUCell,
+    NASCell,
+    S6Cell,
+)
 from seqnets.engine.plans import plan_of, program_of
 from seqnets.engine.triton.tiles import Device, choose, tiles_of_a_piece
 from tests.engine.user_cells import BareCell, TorchCell
@@ -68,6 +76,21 @@ def test_weights_of_several_products_leave_room_on_chip_for_what_each_multiplies
     program = plan_of(TorchCell(64, 64)).program
 
     assert choose(program, "backward", 32, size, H200).mode == mode
+
+
+@pytest.mark.parametrize(("cell_cls", "mode"), [(LSTMCell, "rows"), (NASCell, "grid")])
+def test_weights_of_a_wide_product_leave_room_on_chip_for_its_backward_pass(cell_cls, mode):
+    program = of(cell_cls, 64)
+
+    assert choose(program, "forward", 64, 4, H200).mode == "rows"
+    assert choose(program, "backward", 64, 4, H200).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "steps"), [(MinGRUCell, 32), (IFOPoolQRNNCell, 16), (S6Cell, 8)]
+)
+def test_the_more_numbers_a_step_has_the_fewer_steps_are_side_by_side(cell_cls, steps):
+    assert choose(of(cell_cls, 64), "backward", 64, 4, H200, "time").rows == steps
 
 
 def test_weights_stay_on_chip_where_they_fit():

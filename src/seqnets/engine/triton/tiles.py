@@ -99,9 +99,10 @@ _FULL, _ENOUGH, _MOST = 1024, 2048, 256
 _NUMBERS = 512
 """Elements of a tile of steps and units: a program is one warp, since warps scan serially.
 
-Half as many where a step has more than ``_LIGHT`` numbers per unit, so that they fit in registers.
+Half as many where a step has more than ``_LIGHT`` numbers per unit, and a quarter where it has more
+than ``_HEAVIER``, so that they fit in registers.
 """
-_LIGHT = 6
+_LIGHT, _HEAVIER = 6, 18
 
 _Product = tuple[int, int, int]
 """A product's units, gates, and number of terms."""
@@ -129,7 +130,7 @@ def choose(
     alone = not program.step.products and not program.step.reductions
     if alone and mode in (None, "rows"):
         return _without_products(widths, B, device)
-    if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device)):
+    if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device, pass_)):
         kept = program.saved_size + sum(program.step.state_sizes)
         light = len(products) == 1 and kept <= 6 * widths[-1]
         fewer = light and pass_ == "backward" and size == 2
@@ -143,7 +144,7 @@ _NARROW = 64  # units: a step of so few is faster than a synchronisation (measur
 
 
 def _fits_a_program(
-    widths: Sequence[int], products: Sequence[_Product], size: int, device: Device
+    widths: Sequence[int], products: Sequence[_Product], size: int, device: Device, pass_: str
 ) -> bool:
     """Whether rows are narrow, and the weights fit on chip beside the operands."""
     weights = sum(
@@ -151,6 +152,8 @@ def _fits_a_program(
         for width, gates, reach in products
     )
     beside = _OPERAND * (1 if len(products) == 1 else size)  # as measured on compiled kernels
+    if len(products) == 1 and pass_ == "backward":
+        beside = max(beside, weights)  # also measured
     fits = weights + beside <= device.memory or not device.processors
     return not products or (widths[-1] <= _NARROW and fits)
 
@@ -195,7 +198,8 @@ def _over_time(program: Program, width: int) -> Tiles:
     units = min(16, power_of_two(width))
     tiles = ((width, units),)
     of_a_step = program.step.wx_size + program.saved_size + width * len(program.befores)
-    steps = (_NUMBERS if of_a_step <= _LIGHT * width else _NUMBERS // 2) // units
+    share = 1 if of_a_step <= _LIGHT * width else 2 if of_a_step <= _HEAVIER * width else 4
+    steps = _NUMBERS // share // units
     return Tiles("time", steps, tiles, _parts(width, units), 1, 1, 0, True, 1)
 
 
