@@ -17,8 +17,8 @@ if not torch.cuda.is_available():  # Triton reads this on import
 # JAX compiles every loop of Flax for one call; it reads this on import.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-_OPTIMISED = {}
-"""Loops in C by program and dtype, compiled with the flags of the package."""
+_LIBRARIES = {"-O0": {}, "-O3": {}}
+"""Loops in C by program and dtype, for each level of optimisation that a test asks for."""
 
 torch.set_num_threads(1)  # sizes are small, and pytest-xdist's workers share the cores
 
@@ -59,11 +59,21 @@ def _nothing_compiled_is_left():
 @pytest.fixture
 def optimised(monkeypatch):
     """Loops in C are compiled as users have them, whatever other tests have compiled."""
+    _compile_at("-O3", monkeypatch)
+
+
+@pytest.fixture
+def unoptimised(monkeypatch):
+    """Loops in C are compiled quickly, by ``make test-slow`` too: for many that are alike."""
+    _compile_at("-O0", monkeypatch)
+
+
+def _compile_at(level, monkeypatch):
     from seqnets.engine.c import compiler, loops, products
 
-    flags = tuple("-O3" if flag == "-O0" else flag for flag in compiler.FLAGS)
+    flags = tuple(level if flag in _LIBRARIES else flag for flag in compiler.FLAGS)
     monkeypatch.setattr(compiler, "FLAGS", flags)
-    monkeypatch.setattr(loops.C_LOOPS, "_libraries", _OPTIMISED)
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", _LIBRARIES[level])
     monkeypatch.setattr(products, "_library", cache(products._library.__wrapped__))
 
 

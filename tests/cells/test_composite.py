@@ -87,6 +87,7 @@ def test_it_runs_inside_the_loops_and_is_chosen_there(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("sizes", [(3, 17), (3, 1), (5, 5)])
 @pytest.mark.parametrize("cell_cls", CELLS)
 @pytest.mark.parametrize("name", COMPOSITES)

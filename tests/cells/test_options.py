@@ -126,6 +126,7 @@ def test_all_options_that_apply_to_a_cell_run_inside_the_loops(cell_cls):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_every_option_over_every_cell_obeys_the_laws_and_runs_inside_the_loops(cell_cls, option):
