@@ -506,7 +506,22 @@ def test_anomalies_are_looked_for_again_after_several_threads_have_traced_at_onc
             done.set()
             thread.join()
 
-        assert torch.is_anomaly_enabled()
+        assert torch.is_anomaly_check_nan_enabled()
+
+
+def test_an_anomaly_mode_that_is_left_while_a_thread_traces_stays_off():
+    begun, done = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=lambda: plans._in_own_thread(lambda: (begun.set(), done.wait(5)))
+    )
+
+    with torch.autograd.set_detect_anomaly(True):
+        thread.start()
+        assert begun.wait(5)
+    done.set()
+    thread.join()
+
+    assert not torch.is_anomaly_enabled()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -522,9 +537,9 @@ def test_a_process_that_is_forked_while_a_thread_traces_looks_for_anomalies():
         assert begun.wait(5)
         child = os.fork()
         if child == 0:
-            before = torch.is_anomaly_enabled()
+            before = torch.is_anomaly_check_nan_enabled()
             plans._in_own_thread(lambda: None)
-            os._exit(not (before and torch.is_anomaly_enabled()))
+            os._exit(not (before and torch.is_anomaly_check_nan_enabled()))
         done.set()
         thread.join()
 

@@ -82,42 +82,42 @@ def refusal_of_operations(x: Tensor) -> str | None:
 
 
 class _AnomalyMode:
-    """torch's anomaly mode, which is one of the whole process; off while a thread wants it off."""
+    """torch's anomaly mode, one of the whole process; blind to NaN while a thread wants it so.
+
+    It stays on meanwhile: whether it is on belongs to the user, who may leave it at any time.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of the two below
-        self._threads = 0  # that want it off
-        self._was_on = False  # when the first of them came
+        self._threads = 0  # that want it blind
+        self._was_looking = False  # when the first of them came
 
     @contextmanager
-    def off(self) -> Iterator[None]:
-        """Turn it off within the context; the last of several threads turns it on again."""
+    def blind(self) -> Iterator[None]:
+        """Let it look for no NaN within the context; the last of several threads ends this."""
         with self._lock:
             self._threads += 1
-            if torch.is_anomaly_enabled():
-                self._was_on = True
-                _look_for_anomalies(False)
+            if torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled():
+                self._was_looking = True
+                torch.set_anomaly_enabled(True, check_nan=False)
         try:
             yield
         finally:
             with self._lock:
                 self._threads -= 1
                 if not self._threads:
-                    self._turn_on_again()
+                    self._look_again()
 
     def begin_anew(self) -> None:
-        """Turn it on again in a forked process, where none of the threads exists."""
-        self._turn_on_again()
+        """Let it look again in a forked process, where none of the threads exists."""
+        self._look_again()
         self.__init__()  # type: ignore[misc]
 
-    def _turn_on_again(self) -> None:
-        if self._was_on:
-            _look_for_anomalies(True)  # first: a process may be forked in between
-            self._was_on = False
-
-
-def _look_for_anomalies(on: bool) -> None:
-    torch.set_anomaly_enabled(on, torch.is_anomaly_check_nan_enabled())
+    def _look_again(self) -> None:
+        if self._was_looking:
+            if torch.is_anomaly_enabled():
+                torch.set_anomaly_enabled(True)  # first: a process may be forked in between
+            self._was_looking = False
 
 
 anomaly_mode = _AnomalyMode()

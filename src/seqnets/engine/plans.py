@@ -198,5 +198,5 @@ def _in_own_thread(make: Callable[[], _T]) -> _T:
     Tracing needs gradients, which are off inside a custom operator and in inference mode, and real
     tensors, which are fake ones under a compiler. Anomaly mode would read stand-ins' numbers.
     """
-    with anomaly_mode.off(), ThreadPoolExecutor(1) as thread:
+    with anomaly_mode.blind(), ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
