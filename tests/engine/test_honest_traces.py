@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from seqnets import Recurrent, explain, unroll
-from seqnets.cells import GatedCell, LSTMCell
+from seqnets.cells import GatedCell, LSTMCell, Zoneout
 from seqnets.engine import plans
 from seqnets.engine.plans import program_of
 from seqnets.errors import BackendError, DtypeError, ShapeError
@@ -714,6 +714,19 @@ def test_units_that_are_moved_run_in_loops_where_all_are_numbers():
         initial_state = BareCell.initial_state
 
     assert explain(Rolled(H, H), torch.randn(B, T, H)).chosen != "reference"
+
+
+def test_units_that_are_moved_run_in_loops_where_a_mask_hides_some_that_are_no_numbers():
+    class Moved(BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight(H, H)
+
+        def step(self, wx, state):
+            return (torch.tanh(wx.roll(1, -1) + state[0] @ self.weight_hh.T),)
+
+    cell = Zoneout(Moved(H, H), 0.3).train()
+
+    assert explain(cell, torch.randn(B, T, H)).chosen != "reference"
 
 
 class Unsized:

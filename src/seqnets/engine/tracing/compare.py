@@ -26,7 +26,7 @@ from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced
 _LARGE, _STEEP = 100, 1e5
-_COLUMNS = 32  # the most inputs that are NaN in turn
+_COLUMNS, _DRAWS = 32, 16  # the most inputs that are NaN in turn, and how often
 _SPREADS = (
     "it moves units to other places or reads some of them, where others are {0}: loops do so by a "
     "product, and 0 times {0} is no number"
@@ -161,15 +161,21 @@ class _Trial:
             if not all(map(_are_near, own, traced)):
                 raise Untraceable(_SPREADS.format("inf"))
             state = own
-        lacking = min(width, _COLUMNS)
-        if not lacking:
+        if not width:
             return
-        wx = self._numbers(lacking, width)
-        wx[range(lacking), range(0, width // lacking * lacking, width // lacking)] = torch.nan
-        own, traced = both(wx, tuple(self._numbers(lacking, n) for n in cell.state_sizes))
-        whole = torch.stack([part.isfinite().all(-1) for part in own]).all(0)
-        if not all(_are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
-            raise Untraceable(_SPREADS.format("nan"))
+        columns = torch.arange(0, width, max(1, width // _COLUMNS))[:_COLUMNS]
+        for draws in (1, _DRAWS):  # more where chance, such as a mask, may have hidden what is NaN
+            lacking = columns.repeat_interleave(draws)
+            wx = self._numbers(len(lacking), width)
+            wx[range(len(lacking)), lacking] = torch.nan
+            own, traced = both(wx, tuple(self._numbers(len(lacking), n) for n in cell.state_sizes))
+            finite = torch.stack([part.isfinite().all(-1) for part in own]).all(0)
+            always = finite.view(-1, draws).all(1)
+            whole = always.repeat_interleave(draws)
+            if all(_are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
+                return
+            columns = columns[always]
+        raise Untraceable(_SPREADS.format("nan"))
 
     def _compare(
         self,
