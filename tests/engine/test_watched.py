@@ -161,3 +161,18 @@ def test_the_operators_gradient_can_be_differentiated_again():
         seconds.append(torch.autograd.grad(first.square().sum(), x))
 
     torch.testing.assert_close(*seconds)
+
+
+@pytest.mark.parametrize("backend", ["c", "eager", "reference"])
+def test_a_profiler_shows_the_names_of_cell_and_backend(backend):
+    layer, x = Recurrent(PeepholeLSTMCell(3, 4), backend=backend), numbers()
+    layer(x)
+
+    with torch.profiler.profile() as watched:
+        y, _ = layer(x)
+        y.sum().backward()
+
+    names = {event.name for event in watched.events()}
+    assert f"PeepholeLSTMCell ({backend})" in names
+    assert ("PeepholeLSTMCellBackward" in names) == (backend != "reference")
+    assert not any("_Fused" in name for name in names)

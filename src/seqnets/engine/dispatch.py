@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
 
 from seqnets.cells import Cell
 from seqnets.engine import c, eager, native, reference, scan, triton
@@ -89,9 +90,10 @@ def choose(request: Request, backend: str) -> str:
 
 
 def run(request: Request, backend: str) -> tuple[Tensor, State]:
-    """Run a request on the backend of this name, which does not refuse it."""
-    if not torch.compiler.is_compiling():  # a changing counter would recompile
-        runs[backend] += 1
+    """Run a request on the backend of this name, which does not refuse it.
+
+    Profilers show it by the names of cell and backend.
+    """
     if backend == reference.name and torch.jit.is_tracing():
         warnings.warn(
             f"{request.cell._name}: torch.jit.trace writes down all T = {request.x.shape[1]} steps "
@@ -99,7 +101,13 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
             torch.jit.TracerWarning,
             stacklevel=2,
         )
-    return BACKENDS[backend].run(request)
+    if torch.compiler.is_compiling():  # a changing counter would recompile
+        return BACKENDS[backend].run(request)
+    runs[backend] += 1
+    if not profiler._is_profiler_enabled:
+        return BACKENDS[backend].run(request)
+    with profiler.record_function(f"{request.cell._name} ({backend})"):
+        return BACKENDS[backend].run(request)
 
 
 def explain(
