@@ -262,3 +262,13 @@ def test_a_stack_is_counted_by_its_cells_and_can_be_copied():
 
     assert runs - before == {"native": 4}
     assert torch.equal(copy.deepcopy(ours)(x)[0], y)
+
+
+def test_what_a_choice_depends_on_is_found_once_in_a_call_of_another_kind(monkeypatch):
+    module, found, kind_of = seqnets.LSTM(I, H, 2), [], recent.kind_of
+    module(torch.randn(T, B, I))
+    monkeypatch.setattr(recent, "kind_of", lambda *args: found.append(1) or kind_of(*args))
+
+    module(torch.randn(T + 1, B, I))
+
+    assert len(found) == 1

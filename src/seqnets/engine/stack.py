@@ -76,34 +76,32 @@ def _is_one_call(
     batch_first: bool,
 ) -> bool:
     """Whether the layers run by one call; decided once for calls of one kind."""
-    first = cells[0].origin
+    first, options = cells[0].origin, (dropout > 0, batch_first)
     known, as_one = _last.get(first, (None, False))
-    if not as_one and known is not None and known == _size(x, dropout, batch_first):
-        return False
-    options = dropout > 0, batch_first
-    if as_one and known == _kind(cells, x, state, *options):
-        return True
+    kind = _kind(cells, x, state, *options) if as_one else None
+    if known is not None and known == (kind if as_one else _size(x, *options)):
+        return as_one
     rows = x if batch_first else x.transpose(0, 1)
     if len(cells) == 1 and not _is_small(cells, rows) and recent.last_backend(first) != native.name:
         return False
-    kind = _kind(cells, x, state, *options)
+    kind = kind if as_one else _kind(cells, x, state, *options)
     if kind is None:
         return False
     as_one = _as_one(cells, rows, directions, dropout)
-    _last[first] = (kind if as_one else _size(x, dropout, batch_first)), as_one
+    _last[first] = (kind if as_one else _size(x, *options)), as_one
     return as_one
 
 
-def _size(x: Tensor, dropout: float, batch_first: bool) -> tuple[Any, ...]:
+def _size(x: Tensor, *options: bool) -> tuple[Any, ...]:
     """Part of what the choice depends on, quick to find.
 
     It recognises stacks whose layers run one by one. A wrong match costs time, never correctness.
     """
-    how = dropout > 0, batch_first, torch.is_grad_enabled(), torch.get_num_threads()
-    return x.shape, x.dtype, x.device, *how
+    how = torch.is_grad_enabled(), torch.get_num_threads()
+    return x.shape, x.dtype, x.device, *options, *how
 
 
-def _kind(cells: Sequence[GatedCell], x: Tensor, state: State | None, *options: Any) -> Any:
+def _kind(cells: Sequence[GatedCell], x: Tensor, state: State | None, *options: bool) -> Any:
     """All that the choice depends on; None if it may depend on more, or the state is invalid."""
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
