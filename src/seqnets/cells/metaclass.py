@@ -25,13 +25,7 @@ _Cell = TypeVar("_Cell")
 
 
 class CellType(ABCMeta):
-    """Checks new cells, counts changes to attributes, and lets initialisers follow draws.
-
-    Attributes:
-        changes: Attributes set or deleted so far, over all classes of cells.
-    """
-
-    changes = 0
+    """Checks new cells, counts changes to attributes, and lets initialisers follow draws."""
 
     def __call__(cls: type[_Cell], *args: Any, **kwargs: Any) -> _Cell:
         """Make a cell, and check that its base was built."""
@@ -53,13 +47,13 @@ class CellType(ABCMeta):
             value = then_initialized(value)
         super().__setattr__(name, value)
         if not _is_internal(name) and not _computes_a_tensor(value):
-            CellType.changes += 1
+            _count_change()
 
     def __delattr__(cls, name: str) -> None:
         value = cls.__dict__.get(name)
         super().__delattr__(name)
         if not _computes_a_tensor(value):
-            CellType.changes += 1
+            _count_change()
 
     def declare(cls, name: str, value: Any) -> None:
         """Set an attribute of a class under construction; not counted as a change."""
@@ -91,9 +85,17 @@ def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
     return reset_parameters
 
 
+_changes = 0  # no attribute of a class, which torch.compile does not guard before torch 2.13
+
+
+def _count_change() -> None:
+    global _changes
+    _changes += 1
+
+
 def class_changes() -> int:
     """How often an attribute of any class of cells has been changed so far."""
-    return CellType.changes
+    return _changes
 
 
 @lru_cache(maxsize=1024)  # called at every step

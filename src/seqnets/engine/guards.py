@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from seqnets.cells import Cell
-from seqnets.cells.metaclass import CellType, class_changes, users_classes
+from seqnets.cells.metaclass import class_changes, users_classes
 from seqnets.engine.equation import attributes_of
 
 
@@ -19,17 +19,15 @@ def stays(cell: Cell) -> bool:
 
     A guard on the identity compiles each of many equal layers anew, up to torch's limit of eight.
     """
-    if CellType.changes != cell.asked(_changes):
+    if class_changes() != cell.asked(_changes):
         return False
     others = cell.asked(_replaceable)
     if not others:
         id(cell)  # guards on the cell's identity
     for path in filter(None, others.split(",")):
         _read(cell, path)
-    for path in filter(None, cell.asked(_plain_attributes).split(",")):
-        if _read(cell, path) != cell.asked(_value_of, path):
-            return False
-    return True
+    plain = cell.asked(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
+    return all(_read(cell, path) == cell.asked(_value_of, path) for path in plain)
 
 
 def _changes(cell: Cell) -> int:
