@@ -26,6 +26,8 @@ def xavier_(weight: Tensor, gates: int) -> Tensor:
         Glorot & Bengio, 2010, "Understanding the difficulty of training deep feedforward neural
         networks".
     """
+    if weight.is_meta:  # torch < 2.13 would load its compiler
+        return weight
     for block in weight.chunk(gates):
         nn.init.xavier_uniform_(block)
     return weight
@@ -42,6 +44,8 @@ def orthogonal_(weight: Tensor, gates: int) -> Tensor:
         Saxe et al., 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear
         neural networks", arXiv:1312.6120.
     """
+    if weight.is_meta:
+        return weight
     for block in weight.chunk(gates):
         if block.dtype in (torch.float16, torch.bfloat16):  # torch has no decomposition for these
             precise = torch.empty(block.shape, device=block.device)
