@@ -149,7 +149,7 @@ def test_an_image_of_16_bits_is_refused(tmp_path):
     images = pytest.importorskip("PIL.Image")
     images.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a.png")
 
-    with pytest.raises(DataError, match="its mode is I;16, expected one of"):
+    with pytest.raises(DataError, match=r"its mode is I(;16)?, expected one of"):
         read_image(tmp_path / "a.png")
 
 
