@@ -132,7 +132,6 @@ def test_gradients_can_be_differentiated_again(cell_cls):
     torch.testing.assert_close(*seconds)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # inside torch's jvp
 @pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
 def test_function_transforms_go_through(cell_cls):
     cell = make(cell_cls)

@@ -251,7 +251,6 @@ def test_a_subclass_with_the_same_equation_keeps_the_kernel():
     assert "native" not in seqnets.explain(Same(I, H), torch.randn(B, T, I)).refusals
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # inside torch's jvp
 def test_functional_transforms_leave_for_the_plain_loop():
     cell, x, _ = make("LSTM")
     layer = Recurrent(cell)

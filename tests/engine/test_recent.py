@@ -128,7 +128,6 @@ def test_it_is_chosen_anew_in_other_circumstances(around, decisions):
     assert len(decisions) == 2
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_it_is_chosen_anew_while_a_module_is_traced(decisions):
     cell, x = make()

@@ -15,8 +15,6 @@ from seqnets import Recurrent, explain, unroll
 from seqnets.cells import PeepholeLSTMCell, SRUCell
 from seqnets.engine import operator
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
-
 LAYERS = {
     "LSTM": lambda: seqnets.LSTM(3, 4, batch_first=True),
     "GRU": lambda: seqnets.GRU(3, 4, batch_first=True),

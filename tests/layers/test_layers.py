@@ -497,7 +497,6 @@ def test_fx_records_a_layer_as_one_call(layer):
         torch.testing.assert_close(traced(x, lengths), model(x, lengths))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("module", [Recurrent(GRUCell(I, H)), seqnets.GRU(I, H)])
 def test_a_model_that_is_scripted_is_told_what_to_do_in_its_place(module):
     with pytest.raises(BackendError, match=r"torch.jit.script cannot[\s\S]*torch.export"):

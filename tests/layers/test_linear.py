@@ -100,7 +100,6 @@ def test_gradients_have_gradients_and_may_be_asked_for_many_at_once(whose):
     )
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # inside jvp too
 @pytest.mark.parametrize(
     "way",
     [

@@ -270,7 +270,7 @@ def forward_mode(layer: nn.Module, data: Example) -> None:
     v = tuple(torch.randn_like(tensor) for tensor in tensors)
 
     with warnings.catch_warnings():  # torch's first call uses torch.jit, which warns
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.")
         outputs, Jv, *_ = jvp(function, tensors, v)
     u = tuple(torch.randn_like(y) for y in outputs)
     uJ = vjp(function, *tensors)[1](u)
