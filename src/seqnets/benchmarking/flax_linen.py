@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ def flax(work: Workload) -> Contestant:
         from flax import linen
     except ImportError as error:
         raise Absent(f"not installed ({error.name}): pip install 'seqnets[flax]'") from error
+    logging.getLogger("jax").setLevel(logging.WARNING)  # JAX 0.6 tells of missing TPUs
     if work.x.device.type != "cpu" or work.x.dtype != torch.float32:
         raise Absent("it is compared in float32 on the CPU")
     cell: Any = work.cell
