@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +76,47 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     return Source(records)
 
 
+def read_npy(path: Path, wanted: Wanted) -> np.ndarray:
+    """Read the steps of one sequence, an array (T, I) or (T,), rejecting pickled objects.
+
+    Returns:
+        Features, (T, I).
+
+    Raises:
+        DataError: The file is damaged, or is no such array.
+    """
+    with _reading(path, "array"), path.open("rb") as file:
+        steps = np.load(file, allow_pickle=False)
+        if not isinstance(steps, np.ndarray):
+            raise ValueError("it is an archive of arrays")
+    if steps.dtype.kind not in "fiu" or steps.ndim not in (1, 2) or not steps.size:
+        raise DataError(
+            f"{path}: is {steps.dtype} of shape {steps.shape}, expected numbers, (T, I) or (T,)."
+        )
+    steps = steps.reshape(len(steps), -1)
+    steps = steps if steps.dtype == np.float32 else steps.astype(np.float64)
+    _check_values(str(path), steps, wanted)
+    return steps
+
+
 def _load(path: Path) -> dict[str, np.ndarray]:
+    # given a path, NumPy would leak the handle of a damaged file
+    with _reading(path, "archive"), path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it is a single array")
+        return {name: archive[name] for name in archive.files}
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turn NumPy's errors about a file into a DataError."""
     try:
-        with path.open("rb") as file:  # given a path, NumPy would leak the handle of a damaged file
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is a single array")
-            return {name: archive[name] for name in archive.files}
+        yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path}: cannot be read as a NumPy archive without pickled objects: {reason}."
+            f"{path}: cannot be read as a NumPy {what} without pickled objects: {reason}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Folders of sound, images or text, with one subfolder per class."""
+"""Files of sound, images, arrays or text, alone and in folders with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from seqnets.datasets.files import read_text
 from seqnets.datasets.readers import audio, images
+from seqnets.datasets.readers.arrays import read_npy
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.errors import DataError
 
@@ -57,16 +58,32 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
                 f"{file}: got a folder, expected files there.\n"
                 "  If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
             )
-        read = KINDS.get(file.suffix.lower())
-        if read is None:
-            raise DataError(
-                f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
-            )
-        steps, found = read(file, wanted)
+        steps, found = read_file(file, wanted)
         facts = facts or found
         check_facts(str(file), found, str(files[0]), facts)
         records.append(Record(str(file), steps, id=str(file)))
-    return Source(records, {name: fact for name, fact in facts.items() if name != "kind"})
+    return Source(records, without_kind(facts))
+
+
+def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, Any]]:
+    """Return the steps of a file, (T, I), or its text, and the facts about it.
+
+    Raises:
+        DataError: The file is missing, damaged or of an unknown kind.
+    """
+    read = KINDS.get(file.suffix.lower())
+    if read is None:
+        raise DataError(
+            f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
+        )
+    if not file.is_file():
+        raise DataError(f"{file}: no such file.")
+    return read(file, wanted)
+
+
+def without_kind(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts that new files must share; they need not be of the same kind."""
+    return {name: fact for name, fact in facts.items() if name != "kind"}
 
 
 def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str, Any]) -> None:
@@ -95,6 +112,10 @@ def _read_image(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]
     return rows, {"kind": "image", "mode": mode, "width": rows.shape[1] // len(mode)}
 
 
+def _read_frames(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
+    return read_npy(path, wanted), {"kind": "array"}
+
+
 def _read_text(path: Path, wanted: Wanted) -> tuple[str, dict[str, Any]]:
     text = "".join(read_text(path))
     if not text:
@@ -107,6 +128,7 @@ def _kinds() -> Iterator[tuple[str, Read]]:
     for suffixes, read in (
         (audio.SUFFIXES, _read_sound),
         (images.SUFFIXES, _read_image),
+        ((".npy",), _read_frames),
         ((".txt",), _read_text),
     ):
         yield from ((suffix, read) for suffix in suffixes)

@@ -28,7 +28,7 @@ class Record:
             float64 until they are standardised, or float32 if stored in no higher precision.
         target: Its target; None if unknown.
         split: The part it belongs to, if the file says so.
-        id: Its identifier, or its file's name in a folder; None if it has none.
+        id: Its identifier, or its file's name in a folder or table; None if it has none.
     """
 
     where: str

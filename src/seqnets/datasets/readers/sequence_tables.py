@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
 from seqnets.datasets.readers.tables import (
     Row,
@@ -22,7 +23,7 @@ from seqnets.datasets.readers.tables import (
 )
 from seqnets.errors import DataError, counted
 
-SEQUENCE, TEXT, STEPS, ID = "sequence", "text", "x", "id"
+SEQUENCE, TEXT, STEPS, FILE, ID = "sequence", "text", "x", "file", "id"
 
 
 def read_table(path: Path, wanted: Wanted) -> Source:
@@ -32,6 +33,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
       split; all other columns are features, but those to leave out.
     - ``text``: one row per sequence, which is the text.
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
+    - ``file``, without any of these: one row per sequence, which is in a file of its own.
 
     Raises:
         DataError: The table is malformed or has another layout; the message says in which line.
@@ -46,9 +48,11 @@ def read_table(path: Path, wanted: Wanted) -> Source:
         return _rows_of_steps(rows, first, wanted)
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
+    if not kinds and FILE in first:
+        return _rows_of_files(path, rows, wanted)
     raise DataError(
         f"{where}: got the columns {', '.join(map(named, first)) or 'none'}, expected one of "
-        f"{SEQUENCE} (a row per step), {TEXT} or {STEPS} (a row per sequence).\n"
+        f"{SEQUENCE} (a row per step), {TEXT}, {STEPS} or {FILE} (a row per sequence).\n"
         "  docs/data.md shows each kind."
     )
 
@@ -116,6 +120,27 @@ def _rows_of_sequences(
         steps = text(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
         target, split = wanted.target_of(where, row), split_of(where, row)
         yield Record(where, steps, target, split, row.get(ID))
+
+
+def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) -> Source:
+    """Read a table whose rows name a file each, relative to the table's folder."""
+    names = Names()
+    records: list[Record] = []
+    facts: dict[str, Any] = {}
+    for where, row in rows:
+        need(where, row, FILE)
+        name = text(where, FILE, row[FILE])
+        if ID in row:
+            names.add(where, row[ID])
+        try:
+            steps, found = read_file(path.parent / Path(name).expanduser(), wanted)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        target, split = wanted.target_of(where, row), split_of(where, row)
+        records.append(Record(where, steps, target, split, row.get(ID, name)))
+        facts = facts or found
+        check_facts(f"{where}, {name}", found, records[0].where, facts)
+    return Source(records, without_kind(facts))
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
