@@ -103,6 +103,7 @@ def _plain(text: str) -> str:
     """Convert docstring markup to Markdown, on one line."""
     text = re.sub(r":math:`([^`]*)`", r"$\1$", text)
     text = re.sub(r":(?:class|meth|func):`~?([^`]*)`", r"`\1`", text)
+    text = re.sub(r"(?<=\w)\*(?=\w)", "·", text)  # asterisks are emphasis
     return " ".join(text.replace("``", "`").split())
 
 
@@ -138,7 +139,8 @@ def page() -> str:
         "|---|---|---|---|---|",
         *(row for row, _ in entries),
     ]
-    return "\n\n".join([HEAD.strip(), "\n".join(table), *(text for _, text in entries)]) + "\n"
+    texts = [text for _, text in entries]
+    return "\n\n".join([HEAD.strip(), "\n".join(table), "## Each cell", *texts]) + "\n"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ HEAD = """\
 Each row is one run of `python scripts/reproduce.py NAME`. The script trains `experiment=NAME`,
 scores the weights that were best on the validation part on the test part, and records the metrics,
 seed, wall time, configuration, machine, versions and revision in
-[benchmarks/results/experiments](../benchmarks/results/experiments). `scripts/make_results_page.py`
+`benchmarks/results/experiments`. `scripts/make_results_page.py`
 generates this page from those files, so every number on it comes from a run. Wall times are from
 machines that were doing other work as well.
 """

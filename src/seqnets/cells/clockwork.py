@@ -22,7 +22,7 @@ class ClockworkRNNCell(ComputedCell):
     .. math::
         \tilde h_t &= \tanh(W x_t + b + U h_{t-1} + d) \\
         h_t &= \tilde h_t \text{ where } t \bmod T = 0, \quad h_{t-1} \text{ elsewhere},
-        \qquad t = 0, 1, \dots
+        \qquad t = 0, 1, \ldots
 
     Each unit has the period :math:`T` of its group, and reads from groups with equal or longer
     periods: the other entries of :math:`U` are zero. Units are split evenly, as far as their number

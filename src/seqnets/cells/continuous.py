@@ -80,10 +80,10 @@ class CfCCell(TimedCell):
     .. math::
         k_t &= \lambda(W x_t + b + U h_{t-1} + d), \qquad \lambda(a) = 1.7159 \tanh(0.666\, a) \\
         g_t &= \tanh(W_g k_t + b_g), \qquad n_t = \tanh(W_n k_t + b_n) \\
-        s_t &= \sigma\big((W_a k_t + b_a)\, \Delta t + W_b k_t + b_b\big) \\
+        s_t &= \sigma\bigl((W_a k_t + b_a)\, \Delta t + W_b k_t + b_b\bigr) \\
         h_t &= (1 - s_t) \odot g_t + s_t \odot n_t \quad\text{("default")} \\
         h_t &= g_t + s_t \odot n_t \quad\text{("no_gate")} \\
-        h_t &= A \odot \big(1 - f_t \odot e^{-(|\rho| + |f_t|)\, \Delta t}\big),
+        h_t &= A \odot \bigl(1 - f_t \odot e^{-(|\rho| + |f_t|)\, \Delta t}\bigr),
         \qquad f_t = W_f k_t + b_f \quad\text{("pure")}
 
     More layers of the backbone are :math:`k \leftarrow \lambda(W_\ell k + b_\ell)`.
@@ -184,7 +184,7 @@ class LTCCell(TimedCell):
     r"""Liquid time-constant network: neurons whose time constants depend on what they see.
 
     .. math::
-        \frac{dh}{dt} &= -\Big(\frac{1}{\tau} + f\Big) \odot h + f \odot A,
+        \frac{dh}{dt} &= -\Bigl(\frac{1}{\tau} + f\Bigr) \odot h + f \odot A,
         \qquad f = \sigma(W x_t + b + U h + d) \\
         h &\leftarrow \frac{h + \delta\, f \odot A}{1 + \delta\, (1 / \tau + f)},
         \qquad \delta = \Delta t / N, \quad N \text{ times in a step}

@@ -166,7 +166,7 @@ class GatedCell(Cell):
             gates: The gates to compute, adjacent in ``recurrent``; all by default.
 
         Returns:
-            A named tuple of these gates, in their order: ``recur(h, "r", "z").r``. A plain tuple
+            These gates by name, in their order, as in ``recur(h, "r", "z").r``. A plain tuple
             if the cell gave itself other recurrent gates than its class has.
         """
         if not self.recurrent:

@@ -65,6 +65,7 @@ FORMATS = {
         onnx_graph.run,
     ),
 }
+"""The formats of files by name, in the order in which a suffix is looked up."""
 
 
 def read(

@@ -78,7 +78,7 @@ class Stream:
             x: Input, (B, I).
 
         Returns:
-            Output, (B, H): a buffer that the next call overwrites.
+            Output, (B, H), in a buffer that the next call overwrites.
 
         Raises:
             ShapeError: ``x`` is not (B, I).

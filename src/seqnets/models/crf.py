@@ -14,7 +14,7 @@ from seqnets.typing import IGNORE
 class ConditionalRandomField(Head):
     r"""Linear-chain conditional random field: scores of steps plus scores of transitions.
 
-    A sequence of classes :math:`y_1 \dots y_T` has the score
+    A sequence of classes :math:`y_1 \ldots y_T` has the score
 
     .. math::
         s(y) = a_{y_1} + \sum_{t=1}^T (W x_t + b)_{y_t} + \sum_{t=2}^T A_{y_{t-1}, y_t} + z_{y_T}

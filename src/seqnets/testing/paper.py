@@ -72,7 +72,7 @@ def step(cell: GatedCell, x: float, *state: float) -> Any:
         state: The state before the step, in the order of ``states``.
 
     Returns:
-        The state after the step: a float if it has one part, otherwise a tuple.
+        The state after the step, a float if it has one part and otherwise a tuple.
     """
     before = tuple(torch.tensor([[part]], dtype=torch.float64) for part in state)
     _, after = cell(torch.tensor([[x]], dtype=torch.float64), before)
