@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready
+DOCUMENTED := $(VENV)/.documented
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow gpu check lint types floors format clean
+.PHONY: help train test test-slow gpu docs check lint types floors format clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ test-slow: $(READY)  ## Run the whole test suite, slow tests included
 
 gpu: $(READY)  ## Check and measure the engine on this machine's GPU, in less than 10 minutes
 	PYTHON=$(BIN)/python scripts/gpu_acceptance.sh
+
+docs: $(DOCUMENTED)  ## Build the documentation as a site, build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/docs
 
 check: lint types floors test  ## Check style, types, layering and tests
 
@@ -53,3 +57,7 @@ $(USABLE): pyproject.toml constraints.txt
 $(READY): $(USABLE)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $(READY)
+
+$(DOCUMENTED): $(USABLE)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $(DOCUMENTED)
