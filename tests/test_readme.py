@@ -103,6 +103,15 @@ def test_the_python_in_the_page_of_benchmarks_runs(tmp_path):
     assert float(done("-c", "\n".join(blocks(text, "python")), folder=tmp_path).split()[0]) > 0
 
 
+def test_the_first_tables_of_benchmarks_repeat_what_the_targets_below_reached():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    first, _, below = text.partition("**What was missed.**")
+    told = re.findall(r"\| ([\d.]+) \| ([\d.]+) \|$", first, re.MULTILINE)
+
+    assert len(told) == 10
+    assert not [pair for pair in told if f"| {', '.join(pair)} |" not in below]
+
+
 def test_the_page_of_options_names_them_all():
     named = set(re.findall(r"^\| `(\w+)`", OPTIONS, re.MULTILINE))
 
