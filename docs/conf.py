@@ -124,7 +124,12 @@ def reference(module: str) -> str:
 
 
 def complete(page: str, text: str) -> str:
-    """Return the source of a page with what only the site has: references and navigation."""
+    """Return the source of a page with what only the site has: references and navigation.
+
+    A page of measurements, whose title says no more than that, has the name of its file.
+    """
+    if page.startswith("benchmarks/"):
+        text = re.sub("^# .*", f"# {Path(page).name}", text)
     text = re.sub(r"```\{reference\} (.*)\n```", lambda found: reference(found[1]), text)
     for heading, pages in NAVIGATION.get(page, {}).items():
         options = [":hidden:", ":glob:", f":caption: {heading}" if heading else ":maxdepth: 1"]

@@ -71,6 +71,10 @@ def test_a_name_of_the_package_is_described_by_its_own_module_alone(name, module
     assert (f":: seqnets.{name}\n" in page) == (name == "LSTMCell")  # as torch.nn's, another class
 
 
+def test_pages_of_measurements_have_titles_of_their_own():
+    assert SITE["complete"]("benchmarks/results/cpu", "# Benchmark\n\nfirst") == "# cpu\n\nfirst"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, as `make docs` builds it."""
