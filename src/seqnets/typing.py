@@ -24,6 +24,10 @@ IGNORE = -100
 END = 0
 """The token that ends a written sequence, and that a decoder is given before the first one."""
 
+BLANK = 0
+"""The class "no label here" of a transcription's frames: its labels are 1..C-1, and
+``known["labels"][BLANK]`` is the empty text."""
+
 
 class Batch(NamedTuple):
     """What every dataset yields and every objective takes.
@@ -33,8 +37,8 @@ class Batch(NamedTuple):
             float32, or frames, (B, T, C, height, width) float32.
         y: Next tokens or a label a step, (B, T) int64, ``IGNORE`` where none is; one label a
             sequence, (B,) int64; values, (B, K) float32; values or a frame a step, (B, T, K) or
-            as ``x``, float32, ``IGNORE`` where none are; or the tokens of another sequence,
-            (B, U) int64.
+            as ``x``, float32, ``IGNORE`` where none are; or the tokens of another sequence, or the
+            labels of a whole sequence, (B, U) int64, padded with ``IGNORE``; (B, 0) if unknown.
         lengths: Valid steps of each row, (B,) int64; all T if omitted.
         carry: Whether each row continues the same row of the batch before.
     """
