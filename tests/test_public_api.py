@@ -51,6 +51,7 @@ PUBLIC = {
         SoftmaxHead FusedSoftmax AdaptiveSoftmax DroppedEmbedding
         SequenceToSequence Decoder Decoded Attention BahdanauAttention LuongAttention
         beam_search greedy
+        Transcriber ctc_loss best_path prefix_beam_search
         ConditionalRandomField WordEmbedding
         VideoClassifier FramePredictor
         Forecaster Direct Recursive EncoderDecoder Parallel

@@ -15,6 +15,7 @@ from seqnets.models import (
     SequenceClassifier,
     SequenceRegressor,
     SequenceToSequence,
+    Transcriber,
 )
 from seqnets.models import SequenceTagger as Tagger
 from seqnets.models.classifier import POOLINGS
@@ -198,6 +199,7 @@ SIZES = {
     "SequenceClassifier: num_classes": lambda size: SequenceClassifier(GRUCell, size, input_size=3),
     "SequenceRegressor: output_size": lambda size: SequenceRegressor(GRUCell, size, input_size=3),
     "SequenceTagger: num_classes": lambda size: Tagger(GRUCell, size, input_size=3),
+    "Transcriber: num_classes": lambda size: Transcriber(GRUCell, size, input_size=3),
     "Forecaster: input_size": lambda size: Forecaster(GRUCell, size, 1, 4),
     "Forecaster: output_size": lambda size: Forecaster(GRUCell, 2, size, 4),
     "Forecaster: horizon": lambda size: Forecaster(GRUCell, 2, 1, size),

@@ -3,6 +3,7 @@
 from seqnets.models.attention import Attention, BahdanauAttention, LuongAttention
 from seqnets.models.classifier import SequenceClassifier, SequenceRegressor
 from seqnets.models.crf import ConditionalRandomField
+from seqnets.models.ctc import best_path, ctc_loss, prefix_beam_search
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.decoder import Decoder
 from seqnets.models.dropped_embedding import DroppedEmbedding
@@ -15,6 +16,7 @@ from seqnets.models.number_heads import GaussianHead, NumberHead, PointHead, Qua
 from seqnets.models.sequence_to_sequence import SequenceToSequence
 from seqnets.models.softmax import AdaptiveSoftmax, FusedSoftmax, SoftmaxHead
 from seqnets.models.tagger import SequenceTagger
+from seqnets.models.transcriber import Transcriber
 from seqnets.models.video import FramePredictor, VideoClassifier
 from seqnets.models.words import WordEmbedding
 
@@ -46,8 +48,12 @@ __all__ = [
     "SequenceTagger",
     "SequenceToSequence",
     "SoftmaxHead",
+    "Transcriber",
     "VideoClassifier",
     "WordEmbedding",
     "beam_search",
+    "best_path",
+    "ctc_loss",
     "greedy",
+    "prefix_beam_search",
 ]

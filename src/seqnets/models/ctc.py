@@ -1,0 +1,251 @@
+"""Connectionist temporal classification: labels of a sequence without their places in it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqnets.checks import check_count
+from seqnets.errors import DataError, ShapeError, counted
+from seqnets.layers.lengths import valid_steps
+from seqnets.models.heads import upcast
+from seqnets.typing import BLANK, IGNORE
+
+
+def ctc_loss(logits: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+    r"""The negative log-probability of the targets, summed over the rows, in nats.
+
+    A frame has a label or none (``BLANK``). An alignment is one such choice for each frame; it
+    spells the labels that are left once repetitions and then blanks are dropped, so that between
+    two labels that are the same there is a blank. Frames are independent, and the probability of a
+    target is the sum over all its alignments:
+
+    .. math::
+        p(y \mid x) = \sum_{\pi \to y} \prod_{t=1}^T p_t(\pi_t)
+
+    Everything after the logits is computed in float32 at least. On a GPU the gradient is summed in
+    no fixed order, unless ``torch.use_deterministic_algorithms(True)``: then on the CPU.
+
+    Args:
+        logits: Logits of the classes of each frame, (B, T, C); class ``BLANK`` is no label.
+        targets: Labels, 1..C-1, (B, U) int64; ``IGNORE`` past the end. A target may be empty.
+        lengths: Valid frames of each row, (B,); all T if omitted.
+
+    Raises:
+        ShapeError: Logits and targets differ in their number of rows.
+        DataError: A target is not a label, or has more labels than its row's frames can spell
+            (:func:`frames_needed`), so that its probability is 0; checked on CPUs only.
+
+    References:
+        Graves et al., 2006, "Connectionist Temporal Classification: Labelling Unsegmented Sequence
+        Data with Recurrent Neural Networks".
+    """
+    B, T, C = logits.shape
+    if targets.dim() != 2 or len(targets) != B:
+        raise ShapeError(
+            f"ctc_loss: targets have shape {tuple(targets.shape)}, expected ({B}, U), a row of "
+            f"labels for each of logits {tuple(logits.shape)}."
+        )
+    frames = _frames(logits, lengths)
+    if targets.device.type == "cpu":  # elsewhere this would synchronise
+        _check_labels(targets, C)
+        _check_room(targets, frames)
+    if not T:  # and no labels
+        return upcast(logits).sum()
+    log_probs, known = upcast(logits).log_softmax(-1).transpose(0, 1), targets != IGNORE
+    inputs = log_probs, targets.masked_fill(~known, BLANK), frames, known.sum(1)
+    place = "cpu" if torch.are_deterministic_algorithms_enabled() else logits.device
+    log_probs, labels, frames, sizes = (tensor.to(place) for tensor in inputs)
+    loss = F.ctc_loss(log_probs, labels, frames, sizes, blank=BLANK, reduction="sum")
+    return loss.to(logits.device)
+
+
+def frames_needed(targets: Tensor) -> Tensor:
+    """The fewest frames that can spell each target, (N,): its labels, and a blank where two repeat.
+
+    Args:
+        targets: Labels, (N, U); ``IGNORE`` past the end.
+    """
+    known = targets != IGNORE
+    repeats = (targets[:, 1:] == targets[:, :-1]) & known[:, 1:]
+    return known.sum(1) + repeats.sum(1)
+
+
+@torch.no_grad()
+def best_path(logits: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Decode by the likeliest class of each frame.
+
+    Args:
+        logits: Logits of the classes of each frame, (B, T, C).
+        lengths: Valid frames of each row, (B,); all T if omitted.
+
+    Returns:
+        Labels, (B, U) int64, ``IGNORE`` past the end, and the log-probability of this one
+        alignment, (B,).
+    """
+    scores, path = _certain_past_the_end(logits, lengths).max(-1)
+    before = F.pad(path, (1, 0), value=BLANK)[:, :-1]
+    written = (path != BLANK) & (path != before)
+    places = written.cumsum(1) - 1
+    labels = path.new_full((len(path), int(places.max()) + 1 if path.numel() else 0), IGNORE)
+    rows, frames = written.nonzero(as_tuple=True)
+    labels[rows, places[rows, frames]] = path[rows, frames]
+    return labels, scores.sum(1)
+
+
+@torch.no_grad()
+def prefix_beam_search(
+    logits: Tensor, lengths: Tensor | None = None, beam_size: int = 10
+) -> tuple[Tensor, Tensor]:
+    """Decode by the likeliest labels, whose alignments are counted together.
+
+    Frame by frame, the likeliest beginnings of a labelling are kept, each with the probability of
+    all its alignments so far. Those of a beginning that was dropped are lost: the more are kept,
+    the nearer is the result to the likeliest labelling and its probability.
+
+    Args:
+        logits: Logits of the classes of each frame, (B, T, C).
+        lengths: Valid frames of each row, (B,); all T if omitted.
+        beam_size: Beginnings kept at each frame, K.
+
+    Returns:
+        Labels, (B, U) int64, ``IGNORE`` past the end, and their log-probability, (B,), summed over
+        the alignments found.
+
+    Raises:
+        ConfigError: ``beam_size`` is not positive.
+
+    References:
+        Graves et al., 2006, 3.2, for prefix search; Hannun et al., 2014, "First-Pass Large
+        Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs",
+        arXiv:1408.2873, for its beam, here without a language model.
+    """
+    check_count("prefix_beam_search", beam_size=beam_size)
+    log_probs = _certain_past_the_end(logits, lengths)
+    beams = _Prefixes(log_probs, beam_size)
+    for frame in log_probs.unbind(1):
+        beams.read(frame)
+    return beams.best()
+
+
+class _Prefixes:
+    """The K likeliest beginnings of each row's labelling after the frames so far.
+
+    Args:
+        log_probs: Log-probabilities of all frames, (B, T, C).
+        beam_size: Beginnings of a row, K.
+
+    Attributes:
+        labels: The labels of each, (B, K, U), ``IGNORE`` past the end.
+        size: How many there are, (B, K).
+        last: The last label of each, (B, K); ``BLANK`` of the empty one.
+        blank: Log-probability of its alignments that end with a blank, (B, K).
+        label: Log-probability of those that end with its last label, (B, K).
+    """
+
+    def __init__(self, log_probs: Tensor, beam_size: int) -> None:
+        B, T, C = log_probs.shape
+        self.classes = torch.arange(C, device=log_probs.device)
+        self.size = torch.zeros(B, beam_size, dtype=torch.int64, device=log_probs.device)
+        self.last = torch.full_like(self.size, BLANK)
+        self.labels = torch.full((B, beam_size, T), IGNORE, device=log_probs.device)
+        self.blank = log_probs.new_full(self.size.shape, -torch.inf)
+        self.blank[:, 0] = 0  # one empty beginning; the others are none yet
+        self.label = torch.full_like(self.blank, -torch.inf)
+
+    def read(self, frame: Tensor) -> None:
+        """Keep the best K of all beginnings with one more frame or label.
+
+        Args:
+            frame: Log-probabilities of the classes, (B, C).
+        """
+        C, total = frame.shape[1], torch.logaddexp(self.blank, self.label)
+        # The same label again is a new one only after a blank
+        repeats = self.last[..., None] == self.classes
+        longer = torch.where(repeats, self.blank[..., None], total[..., None]) + frame[:, None]
+        again = self.label + frame.gather(1, self.last)
+
+        # A beginning that is one label longer than another has that one's alignments, too
+        extends = self._extends() & (total > -torch.inf)[:, None]
+        gained = longer.gather(2, self.last[:, None].expand_as(extends))
+        again = torch.logaddexp(again, gained.masked_fill(~extends, -torch.inf).amax(1))
+        counted_there = (extends.to(frame.dtype) @ repeats.to(frame.dtype)) > 0
+        longer = longer.masked_fill(counted_there, -torch.inf)
+
+        rests = total + frame[:, BLANK, None]
+        longer[..., BLANK] = torch.logaddexp(rests, again)  # no further label
+        kept, best = longer.flatten(1).topk(self.size.shape[1], 1)  # (B, K), best first
+        parents, added = best // C, best % C
+        stays = added == BLANK
+        self.blank = rests.gather(1, parents).masked_fill(~stays, -torch.inf)
+        self.label = torch.where(stays, again.gather(1, parents), kept)
+        self._append(parents, added, stays)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The likeliest labels of each row, (B, U), and their log-probability, (B,)."""
+        scores, place = torch.logaddexp(self.blank, self.label).max(1)
+        rows = torch.arange(len(place), device=place.device)
+        longest = int(self.size[rows, place].max()) if len(place) else 0
+        return self.labels[rows, place, :longest], scores
+
+    def _extends(self) -> Tensor:
+        """Whether the second beginning is the first and one more label, (B, K, K)."""
+        written = self.labels[..., : int(self.size.max())] if self.size.numel() else self.labels
+        ends = (self.size[..., None] - 1).clamp(min=0)
+        shorter = written.scatter(2, ends, IGNORE) if written.shape[2] else written
+        same = (written[:, :, None] == shorter[:, None]).all(-1)
+        return same & (self.size[:, :, None] + 1 == self.size[:, None])
+
+    def _append(self, parents: Tensor, added: Tensor, stays: Tensor) -> None:
+        """Continue these beginnings, each by a label unless it stays as it is."""
+        self.last = torch.where(stays, self.last.gather(1, parents), added)
+        size = self.size.gather(1, parents)
+        labels = self.labels.gather(1, parents[..., None].expand_as(self.labels))
+        there = size[..., None] == torch.arange(labels.shape[2], device=size.device)
+        self.labels = torch.where(there & ~stays[..., None], added[..., None], labels)
+        self.size = size + (~stays).long()
+
+
+def _frames(logits: Tensor, lengths: Tensor | None) -> Tensor:
+    """The valid frames of each row, (B,) int64."""
+    B, T, _ = logits.shape
+    if lengths is None:
+        return torch.full((B,), T, device=logits.device)
+    return torch.as_tensor(lengths, device=logits.device)
+
+
+def _certain_past_the_end(logits: Tensor, lengths: Tensor | None) -> Tensor:
+    """Log-probabilities of the classes, (B, T, C); past a row's end a blank is certain."""
+    log_probs = upcast(logits).log_softmax(-1)
+    if lengths is None:
+        return log_probs
+    certain = log_probs.new_full(logits.shape[-1:], -torch.inf)
+    certain[BLANK] = 0
+    return torch.where(valid_steps(logits, lengths)[..., None], log_probs, certain)
+
+
+def _check_labels(targets: Tensor, classes: int) -> None:
+    known = targets != IGNORE
+    wrong = known & ((targets <= BLANK) | (targets >= classes))
+    wrong[:, 1:] |= known[:, 1:] & ~known[:, :-1]
+    if wrong.any():
+        row, place = wrong.nonzero()[0].tolist()
+        raise DataError(
+            f"ctc_loss: label {place} of row {row} is {int(targets[row, place])}, expected "
+            f"1..{classes - 1}, and {IGNORE} past the last one."
+        )
+
+
+def _check_room(targets: Tensor, frames: Tensor) -> None:
+    needed = frames_needed(targets)
+    short = needed > frames
+    if short.any():
+        row = int(short.nonzero()[0, 0])
+        raise DataError(
+            f"ctc_loss: row {row} has {counted(int(frames[row]), 'frame')}, expected at least "
+            f"{int(needed[row])}, which its "
+            f"{counted(int((targets[row] != IGNORE).sum()), 'label')} need: one for each, and one "
+            f"more between two that are the same.\n"
+            "  Convolutions with a smaller stride leave more frames."
+        )
