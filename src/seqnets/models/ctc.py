@@ -86,12 +86,7 @@ def best_path(logits: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Te
     """
     scores, path = _certain_past_the_end(logits, lengths).max(-1)
     before = F.pad(path, (1, 0), value=BLANK)[:, :-1]
-    written = (path != BLANK) & (path != before)
-    places = written.cumsum(1) - 1
-    labels = path.new_full((len(path), int(places.max()) + 1 if path.numel() else 0), IGNORE)
-    rows, frames = written.nonzero(as_tuple=True)
-    labels[rows, places[rows, frames]] = path[rows, frames]
-    return labels, scores.sum(1)
+    return _closed_up(path.masked_fill((path == BLANK) | (path == before), IGNORE)), scores.sum(1)
 
 
 @torch.no_grad()
@@ -137,25 +132,26 @@ class _Prefixes:
         beam_size: Beginnings of a row, K.
 
     Attributes:
-        labels: The labels of each, (B, K, U), ``IGNORE`` past the end.
-        size: How many there are, (B, K).
         last: The last label of each, (B, K); ``BLANK`` of the empty one.
         blank: Log-probability of its alignments that end with a blank, (B, K).
         label: Log-probability of those that end with its last label, (B, K).
+        code: A 64-bit hash of its labels, (B, K).
+        stem: The same without the last one.
+        steps: For each frame, the beginnings that were continued and the new labels, (B, K).
     """
 
     def __init__(self, log_probs: Tensor, beam_size: int) -> None:
-        B, T, C = log_probs.shape
+        B, _, C = log_probs.shape
         self.classes = torch.arange(C, device=log_probs.device)
-        self.size = torch.zeros(B, beam_size, dtype=torch.int64, device=log_probs.device)
-        self.last = torch.full_like(self.size, BLANK)
-        self.labels = torch.full((B, beam_size, T), IGNORE, device=log_probs.device)
-        self.blank = log_probs.new_full(self.size.shape, -torch.inf)
+        self.last = torch.full((B, beam_size), BLANK, device=log_probs.device)
+        self.blank = log_probs.new_full(self.last.shape, -torch.inf)
         self.blank[:, 0] = 0  # one empty beginning; the others are none yet
         self.label = torch.full_like(self.blank, -torch.inf)
+        self.code, self.stem = torch.zeros_like(self.last), torch.full_like(self.last, -1)
+        self.steps: list[tuple[Tensor, Tensor]] = []
 
     def read(self, frame: Tensor) -> None:
-        """Keep the best K of all beginnings with one more frame or label.
+        """Keep the best K of all beginnings with one more frame.
 
         Args:
             frame: Log-probabilities of the classes, (B, C).
@@ -166,45 +162,50 @@ class _Prefixes:
         longer = torch.where(repeats, self.blank[..., None], total[..., None]) + frame[:, None]
         again = self.label + frame.gather(1, self.last)
 
-        # A beginning that is one label longer than another has that one's alignments, too
-        extends = self._extends() & (total > -torch.inf)[:, None]
+        # A beginning that is another and one more label, (B, K, K), has that one's alignments, too
+        extends = (self.stem[:, None] == self.code[..., None]) & (total > -torch.inf)[:, None]
         gained = longer.gather(2, self.last[:, None].expand_as(extends))
         again = torch.logaddexp(again, gained.masked_fill(~extends, -torch.inf).amax(1))
-        counted_there = (extends.to(frame.dtype) @ repeats.to(frame.dtype)) > 0
+        counted_there = extends.to(frame.dtype) @ repeats.to(frame.dtype) > 0
         longer = longer.masked_fill(counted_there, -torch.inf)
 
         rests = total + frame[:, BLANK, None]
         longer[..., BLANK] = torch.logaddexp(rests, again)  # no further label
-        kept, best = longer.flatten(1).topk(self.size.shape[1], 1)  # (B, K), best first
-        parents, added = best // C, best % C
+        best, places = longer.flatten(1).topk(self.last.shape[1], 1)  # (B, K), best first
+        parents, added = places // C, places % C
         stays = added == BLANK
         self.blank = rests.gather(1, parents).masked_fill(~stays, -torch.inf)
-        self.label = torch.where(stays, again.gather(1, parents), kept)
-        self._append(parents, added, stays)
+        self.label = torch.where(stays, again.gather(1, parents), best)
+
+        code, stem, last = (each.gather(1, parents) for each in (self.code, self.stem, self.last))
+        self.code = torch.where(stays, code, _hashed(code, added))
+        self.stem, self.last = torch.where(stays, stem, code), torch.where(stays, last, added)
+        self.steps.append((parents, added.masked_fill(stays, IGNORE)))
 
     def best(self) -> tuple[Tensor, Tensor]:
         """The likeliest labels of each row, (B, U), and their log-probability, (B,)."""
-        scores, place = torch.logaddexp(self.blank, self.label).max(1)
-        rows = torch.arange(len(place), device=place.device)
-        longest = int(self.size[rows, place].max()) if len(place) else 0
-        return self.labels[rows, place, :longest], scores
+        scores, place = torch.logaddexp(self.blank, self.label).max(1, keepdim=True)
+        written = []
+        for parents, added in reversed(self.steps):
+            written.append(added.gather(1, place))
+            place = parents.gather(1, place)
+        return _closed_up(torch.cat([place[:, :0], *reversed(written)], 1)), scores[:, 0]
 
-    def _extends(self) -> Tensor:
-        """Whether the second beginning is the first and one more label, (B, K, K)."""
-        written = self.labels[..., : int(self.size.max())] if self.size.numel() else self.labels
-        ends = (self.size[..., None] - 1).clamp(min=0)
-        shorter = written.scatter(2, ends, IGNORE) if written.shape[2] else written
-        same = (written[:, :, None] == shorter[:, None]).all(-1)
-        return same & (self.size[:, :, None] + 1 == self.size[:, None])
 
-    def _append(self, parents: Tensor, added: Tensor, stays: Tensor) -> None:
-        """Continue these beginnings, each by a label unless it stays as it is."""
-        self.last = torch.where(stays, self.last.gather(1, parents), added)
-        size = self.size.gather(1, parents)
-        labels = self.labels.gather(1, parents[..., None].expand_as(self.labels))
-        there = size[..., None] == torch.arange(labels.shape[2], device=size.device)
-        self.labels = torch.where(there & ~stays[..., None], added[..., None], labels)
-        self.size = size + (~stays).long()
+def _hashed(code: Tensor, label: Tensor) -> Tensor:
+    """The code of labels and one more; two sequences share one by a chance of about 1 in 2^64."""
+    mixed = (code + label) * 0x5851F42D4C957F2D  # overflows on purpose
+    return mixed ^ (mixed >> 32 & 0xFFFFFFFF)
+
+
+def _closed_up(written: Tensor) -> Tensor:
+    """The labels of each row, (B, U), of (B, T) in which some entries are ``IGNORE``."""
+    places = (written != IGNORE).cumsum(1) - 1
+    longest = int(places.max()) + 1 if places.numel() else 0
+    labels = written.new_full((len(written), longest), IGNORE)
+    rows, frames = (written != IGNORE).nonzero(as_tuple=True)
+    labels[rows, places[rows, frames]] = written[rows, frames]
+    return labels
 
 
 def _frames(logits: Tensor, lengths: Tensor | None) -> Tensor:
