@@ -12,6 +12,7 @@ from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.classification_files import ClassificationFiles
 from seqnets.datasets.codecs import BytePairCodec, Codec, TokenCodec, read_codec
 from seqnets.datasets.copying import Copy
+from seqnets.datasets.digit_strings import DigitStrings
 from seqnets.datasets.digits import Digits
 from seqnets.datasets.dyck import Dyck
 from seqnets.datasets.etth import ETTh1
@@ -62,6 +63,7 @@ __all__ = [
     "Codec",
     "Copy",
     "DataModule",
+    "DigitStrings",
     "DigitVideos",
     "Digits",
     "Dyck",

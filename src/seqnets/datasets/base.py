@@ -120,6 +120,10 @@ class DataModule(LightningDataModule, ABC):
         """Return how often each class occurs in a part, (C,); None if there are no classes."""
         return None
 
+    def target_lengths(self, part: Part) -> np.ndarray | None:
+        """Return the number of labels in each transcript of a part, (N,), if targets are such."""
+        return None
+
     def features(self) -> list[dict[str, str]]:
         """Return a table row for each named feature, by column, for display."""
         return []

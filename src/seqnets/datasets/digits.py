@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from seqnets.checks import check_fractions
-from seqnets.datasets.base import Part
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.dealing import deal
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.optional import optional
+
+SIDE = 8
+"""Height and width of an image."""
 
 
 class Digits(PixelSequences):
@@ -61,3 +66,16 @@ def read_digits() -> Pictures:
         from sklearn.datasets import load_digits
     digits = load_digits()
     return Pictures(digits.images, digits.target)
+
+
+def pool_digits(seed: int) -> dict[Part, Pictures]:
+    """Return scikit-learn's digits in 0..1: 80 % for training, 10 % each for the other parts.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+    """
+    pixels, y = read_digits()
+    pictures = Pictures((pixels / 16).astype(np.float32), y)
+    order = np.random.default_rng((seed, 0, 3)).permutation(len(y))
+    pools = np.split(order, [share * len(y) // 10 for share in (8, 9)])
+    return {part: pictures.select(rows) for part, rows in zip(PARTS, pools, strict=True)}

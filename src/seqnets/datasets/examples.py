@@ -66,16 +66,17 @@ def show_picture(picture: np.ndarray, letters: int = 1) -> str:
     return "\n".join("".join(letters * SHADES[shade] for shade in row) for row in shades)
 
 
-def show_target(y: Tensor, labels: Sequence[str] | None = None) -> str:
+def show_target(y: Tensor, labels: Sequence[str] | None = None, joiner: str = " ") -> str:
     """Return a target as text: one class or one per step, one row of values or one per step.
 
     Args:
         y: Classes, () or (T,) int64, with ``IGNORE`` shown as a dot; or values, (K,) or (T, ...).
         labels: The class names; class numbers are shown if omitted.
+        joiner: The text between two classes.
     """
     if y.is_floating_point():
         return show_steps(y) if y.dim() > 1 else " ".join(f"{v:.4g}" for v in y.tolist())
     numbers = y.reshape(-1)[:TOKENS].tolist()
     ends = " ..." if y.numel() > TOKENS else ""
     names = ["·" if n == IGNORE else labels[n] if labels else str(n) for n in numbers]
-    return " ".join(names) + ends
+    return joiner.join(names) + ends

@@ -11,13 +11,10 @@ from torch import Tensor
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.digits import read_digits
+from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.typing import Sizes
-
-SIDE = 8
-"""Height and width of a digit's image."""
 
 DIRECTIONS = {
     "north": (-1, 0),
@@ -95,14 +92,13 @@ class DigitVideos(SequenceData):
         Raises:
             ConfigError: scikit-learn is not installed.
         """
-        shades = (read_digits().pixels / 16).astype(np.float32)
-        pictures = np.random.default_rng((self.seed, 0, 3)).permutation(shades)
-        pools = np.split(pictures, [share * len(pictures) // 10 for share in (8, 9)])
+        pools = pool_digits(self.seed)
         parts: dict[Part, Sequences] = {}
-        for number, (part, pool) in enumerate(zip(PARTS, pools, strict=True)):
+        for number, part in enumerate(PARTS):
             count = self.train_size if part == "train" else self.test_size
             # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
-            parts[part] = self.film(np.random.default_rng((self.seed, number, 1)), count, pool)
+            random = np.random.default_rng((self.seed, number, 1))
+            parts[part] = self.film(random, count, pools[part].pixels)
         return Splits(parts)
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:

@@ -18,7 +18,7 @@ from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.errors import DataError, counted
-from seqnets.typing import IGNORE, Batch, Sizes
+from seqnets.typing import BLANK, IGNORE, Batch, Sizes
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Sequences:
         x: All their steps: features (steps, I) float32, frames (steps, C, height, width) float32,
             or tokens (steps,) int64, with their spelling (steps, 1 + bytes).
         lengths: Length of each sequence, (N,) int64, at least 1.
-        y: Targets: a label per sequence (N,) int64, values (N, K) float32, or, if ``stepwise``, a
-            label per step (steps,) int64, or values or a frame per step, as in ``x``; ``IGNORE``
-            where there is none.
+        y: Targets: a label per sequence (N,) int64; values (N, K) float32; a transcript's labels
+            (N, U) int64, from 1, padded with ``IGNORE``; or, if ``stepwise``, a label per step
+            (steps,) int64, or values or a frame per step, as in ``x``; ``IGNORE`` where there is
+            none.
         stepwise: Whether each step has its own target.
         ids: Identifiers from the file, plain values; None if it has none.
         texts: Verbatim texts from the file, by column, such as "source".
@@ -77,8 +78,18 @@ class Sequences:
         """Whether the lengths differ."""
         return bool((self.lengths != self.lengths[0]).any())
 
+    @property
+    def transcribed(self) -> bool:
+        """Whether each target is a transcript: labels in order, but without their places."""
+        return self.y.dim() > 1 and not self.stepwise and not self.y.is_floating_point()
+
+    @cached_property
+    def target_lengths(self) -> Tensor:
+        """Number of labels in each transcript, (N,) int64."""
+        return (self.y != IGNORE).sum(1)
+
     def batch(self, rows: Tensor) -> Batch:
-        """Return a batch of sequences, zero-padded to the longest of them.
+        """Return a batch of sequences, padded to the longest of them, with 0 and ``IGNORE``.
 
         Args:
             rows: Indices of the sequences, (B,) int64.
@@ -92,6 +103,8 @@ class Sequences:
         y = self.y[positions] if self.stepwise else self.y[rows]
         if self.stepwise:
             y[outside] = IGNORE
+        elif self.transcribed:
+            y = y[:, : max([1, *self.target_lengths[rows].tolist()])]
         return Batch(x, y, lengths if self.ragged else None)
 
     def select(self, rows: Tensor) -> Sequences:
@@ -196,6 +209,12 @@ class SequenceData(DataModule):
             return None
         return y[y != IGNORE].bincount(minlength=classes).numpy()
 
+    def target_lengths(self, part: Part) -> np.ndarray | None:
+        """Return the number of labels in each transcript of a part, (N,)."""
+        found = self.part(part)
+        transcribed = isinstance(found, Sequences) and found.transcribed
+        return found.target_lengths.numpy() if transcribed else None
+
     def token_counts(self, part: Part) -> np.ndarray | None:
         """Return how often each token occurs in a part, (V,)."""
         x, tokens = self.part(part).x, self.sizes.get("vocab_size")
@@ -209,7 +228,8 @@ class SequenceData(DataModule):
         for number in range(min(count, len(found))):
             start = int(found.starts[number])
             steps = slice(start, start + int(found.lengths[number]))
-            rows.append(self.example(found.x[steps], found.y[steps if found.stepwise else number]))
+            y = found.y[steps if found.stepwise else number]
+            rows.append(self.example(found.x[steps], y[y != IGNORE] if found.transcribed else y))
         return rows
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
@@ -261,8 +281,14 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         )
     numbers = x if x.is_floating_point() or x.dim() == 1 else x[:, :1]  # and not the spelling
     bad_x, expected_x = _out_of_range(numbers, sizes.get("vocab_size"))
-    scored = y.masked_fill(y == IGNORE, 0) if sequences.stepwise else y
-    bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"))
+    scored, least = y, 0
+    if sequences.stepwise:
+        scored = y.masked_fill(y == IGNORE, least)
+    elif sequences.transcribed:
+        least = BLANK + 1
+        outside = torch.arange(y.shape[1]) >= sequences.target_lengths[:, None]
+        scored = y.masked_fill(outside & (y == IGNORE), least)
+    bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"), least)
     for what, values, bad, of_step, expected in (
         ("value of x", x, bad_x, True, expected_x),
         ("target", y, bad_y, sequences.stepwise, expected_y),
@@ -277,7 +303,8 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
             )
 
 
-def _out_of_range(values: Tensor, classes: int | None) -> tuple[Tensor, str]:
+def _out_of_range(values: Tensor, classes: int | None, least: int = 0) -> tuple[Tensor, str]:
     if values.is_floating_point():
         return ~values.isfinite(), "finite numbers"
-    return (values < 0) | (values >= (classes or 0)), f"0 to {(classes or 0) - 1}"
+    most = (classes or 0) - 1
+    return (values < least) | (values > most), f"{least} to {most}"
