@@ -59,7 +59,7 @@ PUBLIC = {
     """,
     "seqnets.training": """
         SequenceModule Objective Outcome Row Classification Forecasting FramePrediction
-        LanguageModelling Polyphony Regression Tagging Transduction
+        LanguageModelling Polyphony Regression Tagging Transcription Transduction
         Cosine DelayedExponential NonMonotonicASGD
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,

@@ -28,7 +28,7 @@ class Sound:
 
 
 _MAX_LETTERS = 24
-"""Maximum letters of a name that are drawn."""
+"""Maximum letters of a name that are drawn, by default."""
 
 _UPRIGHT = 2
 """Maximum letters of names that fit side by side."""
@@ -37,12 +37,12 @@ Picture = Union["Figure", Sound, str]
 """A figure, a sound, or a text."""
 
 
-def plain(text: str) -> str:
-    """Return a user's name for matplotlib to draw literally, truncated if long.
+def plain(text: str, letters: int = _MAX_LETTERS) -> str:
+    """Return a user's text for matplotlib to draw literally, truncated if long.
 
     Dollar signs are escaped, so that nothing is parsed as a formula.
     """
-    cut = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
+    cut = text if len(text) <= letters else f"{text[: letters - 1]}…"
     return cut.replace("$", r"\$")
 
 

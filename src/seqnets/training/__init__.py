@@ -19,6 +19,7 @@ from seqnets.training.objectives import (
     Regression,
     Row,
     Tagging,
+    Transcription,
     Transduction,
 )
 from seqnets.training.schedules import Cosine, DelayedExponential
@@ -39,6 +40,7 @@ __all__ = [
     "Row",
     "SequenceModule",
     "Tagging",
+    "Transcription",
     "Transduction",
     "load_checkpoint",
     "load_weights",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric
 from typing_extensions import Self
 
+from seqnets.datasets.scores.edits import Items, edit_distances
 from seqnets.datasets.scores.tags import count_entities, f1_score
 from seqnets.typing import IGNORE
 
@@ -104,6 +105,55 @@ class OwnError(MeanAbsoluteError):
     def compute(self) -> Tensor:
         """Return the error."""
         return super().compute() * self.unit
+
+
+class SequenceScore(Mean):
+    """A score of whole sequences against their targets, among those with a target.
+
+    Args:
+        items: Maps a sequence's ids to what is compared, such as words.
+    """
+
+    def __init__(self, items: Callable[[list[int]], Items] = list) -> None:
+        super().__init__()
+        self.items = items
+
+    def pairs(self, predictions: Tensor, targets: Tensor) -> tuple[list[Items], list[Items]]:
+        """Return the items of predictions and targets, ids (B, U') and (B, U), each padded.
+
+        Targets of shape (B, 0) are unknown.
+        """
+        if not targets.shape[1]:
+            return [], []
+        written, right = (
+            [self.items([number for number in row if number != IGNORE]) for row in ids.tolist()]
+            for ids in (predictions, targets)
+        )
+        return written, right
+
+
+class EditRate(SequenceScore):
+    """Edits per item of the targets: insertions, deletions and substitutions."""
+
+    higher_is_better = False
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add ids, (B, U') and (B, U), ``IGNORE`` past each end."""
+        written, right = self.pairs(predictions, targets)
+        self.total += int(edit_distances(written, right).sum())
+        self.scored += sum(map(len, right))
+
+
+class SequenceMatch(SequenceScore):
+    """The share of correct sequences."""
+
+    higher_is_better = True
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add ids, (B, U') and (B, U), ``IGNORE`` past each end."""
+        written, right = self.pairs(predictions, targets)
+        self.total += sum(w == r for w, r in zip(written, right, strict=True))
+        self.scored += len(right)
 
 
 class BitsPerCharacter(Metric):

@@ -132,6 +132,12 @@ class SequenceModule(LightningModule):
         """Call the model: (x, state, lengths) to (output, state)."""
         return self.model(*args, **kwargs)
 
+    def on_fit_start(self) -> None:
+        """Have the objective check the data before anything is computed."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            self.objective.check(self.model, data)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         state, replayed = self._carried_state(batch, "train"), None

@@ -8,6 +8,7 @@ from seqnets.training.objectives.language import LanguageModelling
 from seqnets.training.objectives.polyphony import Polyphony
 from seqnets.training.objectives.regression import Regression
 from seqnets.training.objectives.tagging import Tagging
+from seqnets.training.objectives.transcription import Transcription
 from seqnets.training.objectives.transduction import Transduction
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Regression",
     "Row",
     "Tagging",
+    "Transcription",
     "Transduction",
 ]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
@@ -63,6 +64,9 @@ class Objective(ABC):
 
     def prepare(self, known: Known) -> None:  # noqa: B027 (most need nothing)
         """Take what is needed of the dataset's description of itself, before anything is scored."""
+
+    def check(self, model: nn.Module, data: DataModule) -> None:  # noqa: B027 (most need nothing)
+        """Raise DataError for data that the model cannot learn, before it is trained on them."""
 
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
@@ -130,6 +134,20 @@ def entries(rows: Sequence[Row], key: str) -> list[Any]:
             raise DataError(
                 f"Row {number}: {key!r} is {'null' if key in row else 'missing'}, expected a value."
                 f"\n  The keys are {', '.join(row) or 'none'}."
+            )
+    return [row[key] for row in rows]
+
+
+def written_texts(rows: Sequence[Row], key: str) -> list[str]:
+    """The text of each row under a key.
+
+    Raises:
+        DataError: A row has none.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get(key), str):
+            raise DataError(
+                f"Row {number}: {key} is {row.get(key)!r}, expected a text to be scored."
             )
     return [row[key] for row in rows]
 

@@ -16,7 +16,6 @@ from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.text_pairs import METRICS
-from seqnets.errors import DataError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import unmarked
@@ -29,6 +28,7 @@ from seqnets.training.objectives.base import (
     check_targets,
     lengths_of,
     perplexity,
+    written_texts,
 )
 from seqnets.typing import END, IGNORE, Batch, Known
 
@@ -153,12 +153,14 @@ class Transduction(Objective):
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """Predicted and target texts as ids, (N, U): ``END`` last, then ``IGNORE``."""
         codec = read_codec(known["target"])
-        predictions, targets = (_ids(codec, _texts(rows, c)) for c in ("prediction", "target"))
+        predictions, targets = (
+            _ids(codec, written_texts(rows, c)) for c in ("prediction", "target")
+        )
         return predictions, targets
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The metrics of the texts themselves, independent of the model's vocabulary."""
-        predictions, targets = _texts(rows, "prediction"), _texts(rows, "target")
+        predictions, targets = written_texts(rows, "prediction"), written_texts(rows, "target")
         found = {"exact_match": exact_match(predictions, targets)}
         if self.metric == "bleu":
             bleu, how = corpus_bleu(predictions, targets, known.get("tokenize", "13a"))
@@ -281,15 +283,6 @@ def _decoded(codec: Codec, predictions: Tensor, targets: Tensor) -> list[tuple[s
 
 def _sources(batch: Batch) -> list[list[int]]:
     return [x[:length] for x, length in zip(batch.x.tolist(), lengths_of(batch), strict=True)]
-
-
-def _texts(rows: Sequence[Row], column: str) -> list[str]:
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get(column), str):
-            raise DataError(
-                f"Row {number}: {column} is {row.get(column)!r}, expected a text to be scored."
-            )
-    return [row[column] for row in rows]
 
 
 def _ids(codec: Codec, texts: Sequence[str]) -> Tensor:

@@ -1,0 +1,251 @@
+"""Transcription: the labels of an unsegmented sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from seqnets.checks import check_count
+from seqnets.datasets import DataModule, SequenceData
+from seqnets.datasets.base import PARTS
+from seqnets.datasets.scores.edits import edit_rate
+from seqnets.datasets.scores.exact import exact_match
+from seqnets.errors import ConfigError, DataError, counted
+from seqnets.insight.canvas import Picture
+from seqnets.insight.transcription import draw_transcription
+from seqnets.insight.visible import unmarked
+from seqnets.models.ctc import best_path, ctc_loss, frames_needed, prefix_beam_search
+from seqnets.models.heads import upcast
+from seqnets.training.metrics import EditRate, SequenceMatch
+from seqnets.training.objectives.base import (
+    Objective,
+    Outcome,
+    Row,
+    class_names,
+    lengths_of,
+    written_texts,
+)
+from seqnets.typing import BLANK, IGNORE, Batch, Known
+
+PICTURES, EXAMPLES = 3, 12
+"""Sequences of a batch that are drawn, and that are listed as text."""
+
+
+class Frames(NamedTuple):
+    """What a model says of each frame.
+
+    Attributes:
+        probabilities: Probabilities of the classes, (B, frames, C).
+        of_steps: The frame of each step of the input, (T,).
+    """
+
+    probabilities: Tensor
+    of_steps: Tensor
+
+
+class Transcription(Objective):
+    """Connectionist temporal classification; compared by errors per label.
+
+    The loss is in nats per label of the targets. The model gives logits of each frame,
+    (B, frames, C); if frames are fewer than steps, it has a method ``lengths_after(lengths)``, as
+    :class:`~seqnets.models.Transcriber` has.
+
+    Metrics are ``cer``, the edits (insertions, deletions, substitutions) per label of the targets,
+    which are characters in most tasks; ``wer``, the same of words, if one of the labels is a space
+    between words; and ``exact_match``, the share of sequences without an error.
+
+    Args:
+        beam_size: Beam width of decoding; 1 takes the likeliest class of each frame.
+
+    Raises:
+        ConfigError: ``beam_size`` is not positive.
+
+    References:
+        Graves et al., 2006, "Connectionist Temporal Classification: Labelling Unsegmented Sequence
+        Data with Recurrent Neural Networks".
+    """
+
+    metric = "cer"
+    mode = "min"
+
+    def __init__(self, beam_size: int = 1) -> None:
+        check_count("Transcription", beam_size=beam_size)
+        self.beam_size = beam_size
+
+    def prepare(self, known: Known) -> None:
+        """Check that a text can be taken apart into its labels.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        joiner = known["joiner"]
+        expected = f"a text without {joiner!r}" if joiner else "a single character"
+        for number, label in enumerate(_labels(known)[1:], start=1):
+            if not label or (joiner in label if joiner else len(label) > 1):
+                raise ConfigError(
+                    f"Transcription: label {number} is {label!r}, expected {expected}, since "
+                    f"{joiner!r} stands between labels."
+                )
+
+    def check(self, model: nn.Module, data: DataModule) -> None:
+        """Raise DataError if a target has more labels than the model's frames can spell."""
+        if not isinstance(data, SequenceData):
+            return
+        for part in PARTS:
+            sequences = data.part(part)
+            if sequences.y.dim() != 2:  # as __call__ says
+                return
+            frames = _frames(model, sequences.lengths)
+            needed = frames_needed(sequences.y)
+            short = (needed > frames).nonzero()[:, 0].tolist()
+            if short:
+                first = short[0]
+                labels = int((sequences.y[first] != IGNORE).sum())
+                raise DataError(
+                    f"Transcription: sequence {first} of the {part} part has "
+                    f"{counted(labels, 'label')} and {counted(int(frames[first]), 'frame')} of "
+                    f"{counted(int(sequences.lengths[first]), 'step')}, expected at least "
+                    f"{counted(int(needed[first]), 'frame')}: one for each label, and one more "
+                    f"between two that are the same.\n"
+                    f"  Give the model's convolutions a smaller stride, or leave such sequences "
+                    f"out: there are {len(short):,} among {len(sequences):,}."
+                )
+
+    def __call__(self, model: Any, batch: Batch, state: Any = None) -> Outcome:
+        """Score the labels of each sequence; in evaluation also decode them.
+
+        Predictions are labels (B, U), in training none. The ``details`` of an evaluation are
+        ``Frames``.
+        """
+        logits, state = model(batch.x, state, batch.lengths)
+        if logits.dim() != 3 or batch.y.dim() != 2 or batch.y.is_floating_point():
+            raise DataError(
+                f"Transcription: targets have shape {tuple(batch.y.shape)} and predictions "
+                f"{tuple(logits.shape)}, expected labels (B, U) and logits (B, frames, C)."
+            )
+        lengths = None if batch.lengths is None else _frames(model, batch.lengths)
+        count = (batch.y != IGNORE).sum()
+        total = self._nats(logits, batch.y, lengths, model.training)
+        loss = total / count.clamp(min=1)
+        if model.training:
+            return Outcome(loss, count, torch.full_like(batch.y, IGNORE), batch.y, state)
+        if self.beam_size == 1:
+            labels, _ = best_path(logits, lengths)
+        else:
+            labels, _ = prefix_beam_search(logits, lengths, self.beam_size)
+        steps = torch.arange(1, batch.x.shape[1] + 1, device=logits.device)
+        frames = Frames(upcast(logits).softmax(-1), _frames(model, steps) - 1)
+        return Outcome(loss, count, labels, batch.y, state, frames)
+
+    def _nats(self, logits: Tensor, targets: Tensor, lengths: Any, training: bool) -> Tensor:
+        if not training:  # where what cannot be learned can be scored
+            frames = logits.shape[1] if lengths is None else lengths
+            if not targets.shape[1]:
+                return logits.new_zeros(())
+            if (frames_needed(targets) > frames).any():
+                return logits.new_tensor(torch.inf)
+        return ctc_loss(logits, targets, lengths)
+
+    def metrics(self, known: Known) -> dict[str, Metric]:
+        """Errors per label, and per word if words are spelled, and the share of correct texts."""
+        found: dict[str, Metric] = {"cer": EditRate()}
+        if _spells_words(known):
+            found["wer"] = EditRate(partial(_words, _labels(known)))
+        return {**found, "exact_match": SequenceMatch()}
+
+    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
+        """A row per sequence: the text of its labels, and the right one if known."""
+        known_targets = outcome.targets.shape[1] > 0
+        pairs = zip(outcome.predictions.tolist(), outcome.targets.tolist(), strict=True)
+        return [
+            {
+                "prediction": _text(written, known),
+                "target": _text(right, known) if known_targets else None,
+            }
+            for written, right in pairs
+        ]
+
+    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
+        """The labels of predicted and target texts, (N, U') and (N, U), ``IGNORE`` past the end."""
+        numbers = {label: number for number, label in enumerate(_labels(known))}
+        predictions, targets = (
+            _numbered(_taken_apart(rows, column, known), column, numbers)
+            for column in ("prediction", "target")
+        )
+        return predictions, targets
+
+    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
+        """The metrics of the texts themselves, whose labels the model need not know."""
+        written, right = (_taken_apart(rows, c, known) for c in ("prediction", "target"))
+        found = {"cer": edit_rate(written, right)}
+        texts = [written_texts(rows, column) for column in ("prediction", "target")]
+        if _spells_words(known):
+            found["wer"] = edit_rate(*([text.split() for text in side] for side in texts))
+        return {**found, "exact_match": exact_match(*texts)}
+
+    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
+        """Where labels fire in the first sequences of a batch, and a table of transcripts."""
+        rows = self.rows(outcome, batch, known)
+        lines = ["| written | right |", "|---|---|"]
+        for row in rows[:EXAMPLES]:
+            cells = (unmarked(row[column] or "") for column in ("prediction", "target"))
+            lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
+        found: dict[str, Picture] = {"written": "\n".join(lines)}
+        frames: Frames = outcome.details
+        for number, (row, length) in enumerate(zip(rows, lengths_of(batch), strict=True)):
+            if number == PICTURES:
+                break
+            by_step = frames.probabilities[number, frames.of_steps[:length]].cpu().numpy()
+            signal = batch.x[number, :length].cpu().numpy() if batch.x.dim() == 3 else None
+            found[f"labels/{number}"] = draw_transcription(
+                by_step, _labels(known), signal, row["prediction"], row["target"]
+            )
+        return found
+
+
+def _frames(model: nn.Module, lengths: Tensor) -> Tensor:
+    """The frames of rows of so many steps."""
+    after = getattr(model, "lengths_after", None)
+    return lengths if after is None else after(lengths)
+
+
+def _labels(known: Known) -> list[str]:
+    """The labels by class, ``BLANK`` first; numbers as text if they have no names."""
+    return list(map(str, class_names(known)))
+
+
+def _spells_words(known: Known) -> bool:
+    """Whether words are made of several labels."""
+    return not known["joiner"] and " " in _labels(known)
+
+
+def _text(ids: Sequence[int], known: Known) -> str:
+    labels = _labels(known)
+    return known["joiner"].join(labels[number] for number in ids if number != IGNORE)
+
+
+def _words(labels: Sequence[str], ids: Sequence[int]) -> list[str]:
+    return "".join(labels[number] for number in ids).split()
+
+
+def _taken_apart(rows: Sequence[Row], column: str, known: Known) -> list[list[str]]:
+    """The labels of each row's text."""
+    joiner, texts = known["joiner"], written_texts(rows, column)
+    return [text.split(joiner) if joiner and text else list(text) for text in texts]
+
+
+def _numbered(texts: Sequence[Sequence[str]], column: str, numbers: dict[str, int]) -> Tensor:
+    """The labels of texts by number, (N, U), ``IGNORE`` past the end."""
+    for row, labels in enumerate(texts, start=1):
+        for label in labels:
+            if numbers.get(label, BLANK) == BLANK:
+                raise DataError(
+                    f"Row {row}: {column} has {label!r}, expected labels that the model knows."
+                )
+    ids = [torch.tensor([numbers[label] for label in labels]).long() for labels in texts]
+    return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=IGNORE)

@@ -1,0 +1,283 @@
+"""The objective of transcription: loss, scores, rows, pictures and what cannot be learned."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from seqnets.cells import GRUCell
+from seqnets.datasets import SequenceData, Sequences, Splits
+from seqnets.errors import ConfigError, DataError
+from seqnets.models import Transcriber, ctc_loss
+from seqnets.models.ctc import frames_needed
+from seqnets.training import SequenceModule, Transcription
+from seqnets.training.metrics import MeanLoss
+from seqnets.training.predict import predict
+from seqnets.typing import IGNORE, Batch
+
+LABELS = ["", "a", "b", " "]
+KNOWN = {"sizes": {"num_classes": 4}, "labels": LABELS, "joiner": ""}
+
+
+class Says(nn.Module):
+    """A model that is sure of one class a frame."""
+
+    def __init__(self, classes, sure=20.0):
+        super().__init__()
+        self.logits = sure * nn.functional.one_hot(torch.tensor(classes), len(LABELS)).float()
+
+    def forward(self, x, state=None, lengths=None):
+        return self.logits, state
+
+
+def batch_of(y, frames=5, lengths=None):
+    lengths = None if lengths is None else torch.tensor(lengths)
+    return Batch(torch.zeros(len(y), frames, 1), torch.tensor(y).long(), lengths)
+
+
+SAID = [[1, 0, 1, 1, 2], [1, 3, 3, 2, 0], [0, 0, 1, 2, 2]]  # "aab", "a b" and, of 2 frames, ""
+RIGHT = [[1, 1, 2, IGNORE], [1, 3, 2, 2], [IGNORE] * 4]  # "aab", "a bb", ""
+BATCH = batch_of(RIGHT, lengths=[5, 5, 2])
+
+
+def scored(objective, model, batch):
+    outcome = objective(model.eval(), batch)
+    figures = objective.metrics(KNOWN)
+    for metric in figures.values():
+        metric.update(outcome.predictions, outcome.targets)
+    return {name: float(metric.compute()) for name, metric in figures.items()}
+
+
+def test_figures_are_edits_per_label_and_word_and_the_share_of_correct_sequences():
+    assert scored(Transcription(), Says(SAID), BATCH) == {
+        "cer": pytest.approx(1 / 7),
+        "wer": pytest.approx(1 / 3),  # "b" for "bb"
+        "exact_match": pytest.approx(2 / 3),
+    }
+
+
+def test_without_spaces_between_words_there_is_no_rate_of_words():
+    assert list(Transcription().metrics({**KNOWN, "labels": LABELS[:3]})) == ["cer", "exact_match"]
+    assert list(Transcription().metrics({**KNOWN, "joiner": "|"})) == ["cer", "exact_match"]
+
+
+def test_the_loss_is_in_nats_per_label_however_sequences_are_batched():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 4)
+    model = Says(SAID)
+    model.logits = logits
+    together = Transcription()(model.eval(), BATCH)
+    mean = MeanLoss()
+
+    for rows in ([0], [1, 2]):
+        model.logits = logits[rows]
+        outcome = Transcription()(model, BATCH.map(lambda each, rows=rows: each[rows]))
+        mean.update(outcome.loss, outcome.scored)
+
+    expected = ctc_loss(logits, BATCH.y, BATCH.lengths) / 7
+    assert int(together.scored) == 7
+    torch.testing.assert_close(together.loss, expected)
+    torch.testing.assert_close(mean.compute(), expected)
+
+
+def test_a_beam_finds_labels_that_the_likeliest_class_of_each_frame_misses():
+    model = Says([[0, 0]])
+    model.logits = torch.tensor([[[0.6, 0.4, 0, 0], [0.6, 0.4, 0, 0]]]).log()
+    batch = batch_of([[1]], frames=2)
+
+    assert scored(Transcription(), model, batch)["cer"] == 1
+    assert scored(Transcription(beam_size=4), model, batch)["cer"] == 0
+
+
+def test_rows_are_texts_and_score_as_the_model_did():
+    objective = Transcription()
+    outcome = objective(Says(SAID).eval(), BATCH)
+
+    rows = json.loads(json.dumps(objective.rows(outcome, BATCH, KNOWN)))
+
+    assert rows == [
+        {"prediction": "aab", "target": "aab"},
+        {"prediction": "a b", "target": "a bb"},
+        {"prediction": "", "target": ""},
+    ]
+    assert objective.scores(rows, KNOWN) == pytest.approx(scored(objective, Says(SAID), BATCH))
+    predictions, targets = objective.read(rows, KNOWN)
+    assert targets.tolist() == RIGHT
+    assert predictions.tolist() == [row[:3] for row in outcome.predictions.tolist()]
+
+
+def test_labels_of_several_letters_are_joined_and_taken_apart_again():
+    known = {**KNOWN, "labels": ["", "one", "two", "three"], "joiner": " "}
+    objective = Transcription()
+    objective.prepare(known)
+
+    rows = objective.rows(objective(Says(SAID).eval(), BATCH), BATCH, known)
+
+    assert [row["target"] for row in rows] == ["one one two", "one three two two", ""]
+    assert objective.read(rows, known)[1].tolist() == RIGHT
+    assert objective.scores(rows, known) == pytest.approx({"cer": 1 / 7, "exact_match": 2 / 3})
+
+
+def test_a_target_with_labels_that_the_model_lacks_is_scored_as_it_stands():
+    rows = [{"prediction": "ab", "target": "aß"}]
+
+    assert Transcription().scores(rows, KNOWN)["cer"] == 0.5
+    with pytest.raises(DataError, match="Row 1: target has 'ß', expected labels that the model"):
+        Transcription().read(rows, KNOWN)
+
+
+@pytest.mark.parametrize("row", [{"prediction": "a", "target": None}, {"prediction": "a"}])
+def test_a_row_without_a_text_is_reported(row):
+    with pytest.raises(DataError, match="Row 2: target is None, expected a text"):
+        Transcription().scores([{"prediction": "a", "target": ""}, row], KNOWN)
+
+
+def test_unknown_targets_cost_and_count_nothing():
+    batch = batch_of([[], [], []])
+    objective = Transcription()
+    outcome = objective(Says(SAID).eval(), batch)
+
+    assert (float(outcome.loss), int(outcome.scored)) == (0, 0)
+    assert [row["target"] for row in objective.rows(outcome, batch, KNOWN)] == [None] * 3
+    assert all(map(math.isnan, scored(objective, Says(SAID), batch).values()))
+
+
+def test_what_is_too_long_to_be_spelled_costs_infinitely_in_evaluation_and_is_refused_in_training():
+    batch = batch_of([[1, 1, 1, 1], [1, IGNORE, IGNORE, IGNORE], [IGNORE] * 4])
+
+    assert float(Transcription()(Says(SAID).eval(), batch).loss) == math.inf
+    with pytest.raises(DataError, match="row 0 has 5 frames, expected at least 7"):
+        Transcription()(Says(SAID).train(), batch)
+
+
+@pytest.mark.parametrize(
+    ("logits", "y"),
+    [
+        (torch.zeros(2, 5), torch.ones(2, 1, dtype=torch.int64)),
+        (torch.zeros(2, 5, 4), torch.ones(2, dtype=torch.int64)),
+        (torch.zeros(2, 5, 4), torch.ones(2, 5)),
+    ],
+)
+def test_predictions_and_targets_of_other_tasks_are_refused(logits, y):
+    model = Says(SAID)
+    model.logits = logits
+
+    with pytest.raises(DataError, match=r"expected labels \(B, U\) and logits \(B, frames, C\)"):
+        Transcription()(model, Batch(torch.zeros(2, 5, 1), y))
+
+
+@pytest.mark.parametrize(
+    ("labels", "joiner", "message"),
+    [
+        (["", "a", "ch"], "", "label 2 is 'ch', expected a single character"),
+        (["", "a", ""], "", "label 2 is '', expected a single character"),
+        (["", "a", "b c"], " ", "label 2 is 'b c', expected a text without ' '"),
+        (["", "", "b"], " ", "label 1 is '', expected a text without ' '"),
+        (None, "", "label 10 is '10', expected a single character"),
+    ],
+)
+def test_labels_that_a_text_would_not_show_are_refused(labels, joiner, message):
+    known = {"sizes": {"num_classes": 11}, "labels": labels, "joiner": joiner}
+
+    with pytest.raises(ConfigError, match=message):
+        Transcription().prepare(known)
+
+
+def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():
+    pytest.importorskip("matplotlib")
+    model, objective = Says(SAID), Transcription()
+    model.lengths_after = lambda lengths: (lengths + 1) // 2  # two steps a frame
+    batch = Batch(torch.zeros(3, 9, 2), torch.tensor(RIGHT), torch.tensor([9, 9, 3]))
+
+    pictures = objective.pictures(objective(model.eval(), batch), batch, KNOWN)
+
+    assert sorted(pictures) == ["labels/0", "labels/1", "labels/2", "written"]
+    axis, below = pictures["labels/0"].axes
+    assert sorted((text.xy[0], text.get_text()) for text in axis.texts) == [
+        (0.5, "a"), (5.5, "a"), (8, "b"),
+    ]  # fmt: skip
+    assert len(below.lines) == 2
+    assert pictures["labels/2"].axes[1].get_xlim() == (-0.5, 2.5)
+    assert pictures["written"].splitlines()[2:] == ["| aab | aab |", "| a b | a bb |", "|  |  |"]
+
+
+class Strokes(SequenceData):
+    """Labels drawn as one or two steps of a feature each, with a pause of as many before them."""
+
+    def __init__(self, longest=2):
+        super().__init__(batch_size=16)
+        self.longest = longest
+
+    @property
+    def sizes(self):
+        return {"input_size": 3, "num_classes": 4}
+
+    def describe(self):
+        return {**super().describe(), "labels": LABELS, "joiner": ""}
+
+    def read_splits(self):
+        random = torch.Generator().manual_seed(0)
+        return Splits({part: self.draw(random, 96) for part in ("train", "val", "test")})
+
+    def draw(self, random, count):
+        sequences, targets = [], torch.full((count, 4), IGNORE)
+        for row in range(count):
+            size = int(torch.randint(1, 5, (), generator=random))
+            targets[row, :size] = labels = torch.randint(1, 4, (size,), generator=random)
+            steps = torch.stack([torch.zeros_like(labels), labels], 1).flatten()
+            times = torch.randint(1, self.longest + 1, steps.shape, generator=random)
+            steps = steps.repeat_interleave(times)
+            sequences.append(nn.functional.one_hot(steps, 4)[:, 1:].float())
+        lengths = torch.tensor([len(each) for each in sequences])
+        return Sequences(torch.cat(sequences), lengths, targets)
+
+
+def module_of(data, **options):
+    torch.manual_seed(0)
+    model = Transcriber(GRUCell, **data.sizes, hidden_size=16, bidirectional=True, **options)
+    optimizer = partial(torch.optim.Adam, lr=2e-2)
+    return SequenceModule(model, Transcription(), data.describe(), optimizer)
+
+
+def trainer_of(folder, **options):
+    return Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+
+
+def test_labels_without_places_are_learned_with_their_places(tmp_path):
+    data = Strokes()
+    module, trainer = module_of(data), trainer_of(tmp_path, max_epochs=8)
+
+    trainer.fit(module, data)
+
+    (figures,) = trainer.test(module, data, verbose=False)
+    assert figures["test/cer"] < 0.05
+    rows = list(
+        predict(module.model, module.objective, data.loader("test").in_order(), module.card["data"])
+    )
+    assert module.objective.scores(rows, KNOWN)["cer"] == pytest.approx(figures["test/cer"])
+
+
+def test_targets_that_are_too_long_for_the_frames_are_found_before_training(tmp_path):
+    data = Strokes(longest=1)
+    module = module_of(data, filters=[8], stride=3)
+
+    with pytest.raises(DataError) as refused:
+        trainer_of(tmp_path, max_epochs=1).fit(module, data)
+
+    train = data.part("train")
+    needed, frames = frames_needed(train.y), (train.lengths + 2) // 3
+    first = int((needed > frames).nonzero()[0, 0])
+    labels, steps = int((train.y[first] != IGNORE).sum()), int(train.lengths[first])
+    assert str(refused.value).startswith(
+        f"Transcription: sequence {first} of the train part has {labels} labels and "
+        f"{frames[first]} frames of {steps} steps, expected at least {needed[first]} frames: "
+    )
+    assert f"there are {int((needed > frames).sum())} among 96." in str(refused.value)
+    assert module.trainer.global_step == 0
