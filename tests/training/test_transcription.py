@@ -197,9 +197,8 @@ def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():
 
     assert sorted(pictures) == ["labels/0", "labels/1", "labels/2", "written"]
     axis, below = pictures["labels/0"].axes
-    assert sorted((text.xy[0], text.get_text()) for text in axis.texts) == [
-        (0.5, "a"), (5.5, "a"), (8, "b"),
-    ]  # fmt: skip
+    names = {(text.xy[0], text.get_text()) for text in axis.texts if len(text.get_text()) == 1}
+    assert names == {(0.5, "a"), (5.5, "a"), (8, "b")}
     assert len(below.lines) == 2
     assert pictures["labels/2"].axes[1].get_xlim() == (-0.5, 2.5)
     assert pictures["written"].splitlines()[2:] == ["| aab | aab |", "| a b | a bb |", "|  |  |"]

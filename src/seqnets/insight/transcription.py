@@ -18,6 +18,8 @@ _COLOURS = (
 )  # fmt: skip
 """Labels beyond the last begin again: each peak has its name."""
 
+_GREY = "#888888"
+
 _SEEN = 0.1
 """The probability from which a label is drawn."""
 
@@ -56,22 +58,30 @@ def draw_transcription(
         9.0, sum(heights) + 0.9, nrows=len(heights), sharex=True, squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
-    axis = axes[0, 0]
-    over_time = np.arange(len(shown))
-    style: dict[str, Any] = {"drawstyle": "steps-mid", "linewidth": 1.2}
-    axis.plot(over_time, shown[:, BLANK], color="#999999", linestyle=":", label="none", **style)
+    from matplotlib.patheffects import withStroke  # installed, since there is a figure
+
+    halo = withStroke(linewidth=2.5, foreground="white")
+    axis, edges = axes[0, 0], np.arange(len(shown) + 1) - 0.5
+    blank = shown[:, BLANK]
+    axis.stairs(blank, edges, baseline=None, color=_GREY, linestyle=":", linewidth=1.2)
+    if len(shown):
+        axis.annotate(
+            "no label", (1, blank[-1]), (3, 0), xycoords=("axes fraction", "data"), color=_GREY,
+            textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
     for number in np.flatnonzero(shown.max(0, initial=0) >= _SEEN).tolist():
         if number == BLANK:
             continue
         colour, curve = _COLOURS[(number - 1) % len(_COLOURS)], shown[:, number]
-        axis.plot(over_time, curve, color=colour, **style)
-        axis.fill_between(over_time, curve, step="mid", color=colour, alpha=0.25, linewidth=0)
+        axis.stairs(curve, edges, color=colour, linewidth=1.2)
+        axis.stairs(curve, edges, color=colour, alpha=0.25, fill=True)
         name = "␣" if labels[number] == " " else plain(labels[number])
         for peak in _peaks(curve):
-            axis.annotate(
+            label = axis.annotate(
                 name, (peak, curve[int(peak)]), (0, 2), color=colour, fontsize=9,
                 textcoords="offset points", ha="center", va="bottom",
             )  # fmt: skip
+            label.set_path_effects([halo])
     axis.set(ylim=(0, 1.15), ylabel="probability", yticks=[0, 0.5, 1])
     axis.spines[["top", "right"]].set_visible(False)
     texts = {"written": written, "right": right}

@@ -98,14 +98,14 @@ class Transcription(Objective):
             return
         for part in PARTS:
             sequences = data.part(part)
-            if sequences.y.dim() != 2:  # as __call__ says
+            if not sequences.transcribed:  # as __call__ says
                 return
             frames = _frames(model, sequences.lengths)
             needed = frames_needed(sequences.y)
             short = (needed > frames).nonzero()[:, 0].tolist()
             if short:
                 first = short[0]
-                labels = int((sequences.y[first] != IGNORE).sum())
+                labels = int(sequences.target_lengths[first])
                 raise DataError(
                     f"Transcription: sequence {first} of the {part} part has "
                     f"{counted(labels, 'label')} and {counted(int(frames[first]), 'frame')} of "
