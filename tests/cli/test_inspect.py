@@ -1,5 +1,6 @@
 """A dataset is looked at before a model does."""
 
+import numpy as np
 import pytest
 
 from seqnets.cli import console
@@ -193,3 +194,32 @@ def test_a_users_own_statistics_of_features_need_no_mean():
     table = _features([{"": "height", "unit": "m"}])
 
     assert [column.justify for column in table.columns] == ["left", "right"]
+
+
+def test_transcripts_show_their_labels_and_how_many_there_are_per_step(seqnets, tmp_path):
+    texts = [("ab a", "train"), ("b", "train"), ("a", "val"), ("b", "test")]
+    rows = ["file,text,split"]
+    for n, (text, split) in enumerate(texts):
+        np.save(tmp_path / f"{n}.npy", np.arange(8.0 + n))
+        rows.append(f"{n}.npy,{text},{split}")
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+
+    done = seqnets("inspect", "dataset=transcription", "dataset.path=a.csv", "baselines=true")
+
+    lines = lines_of(done.out)
+    assert done.code == 0, done.err
+    assert lines[lines.index("Transcripts") + 1 :][:8] == [
+        "train val test",
+        "labels 5 1 1",
+        "shortest 1 1 1",
+        "median 1 1 1",
+        "95 % 1 1 1",
+        "longest 4 1 1",
+        "labels per step 0.294 0.100 0.091",
+        "most 0.500 0.100 0.091",
+    ]
+    shown = lines[lines.index("Labels, 3") + 2 :][:3]
+    assert [" ".join(line.split()[:4]) for line in shown] == ["space 1 0 0", "a 2 1 0", "b 2 0 1"]
+    assert "text ab a" in lines
+    assert "What simple baselines reach in cer" in lines
+    assert "commonest label, repeated 1.000" in lines

@@ -77,6 +77,11 @@ def regression(folder: Path) -> list[str]:
     return table(folder, "target", lambda n, step: n / 10)
 
 
+@stand_in("transcription")
+def transcription(folder: Path) -> list[str]:
+    return table(folder, "text", lambda n, step: ["ab", "b", "ba"][n % 3])
+
+
 @stand_in("tagging")
 def tagging(folder: Path) -> list[str]:
     return table(folder, "label", lambda n, step: "xyz"[step % 3])

@@ -26,6 +26,7 @@ FITTING = {
     "copy": ("SequenceTagger", "Tagging"),
     "etth1": ("Forecaster", "Forecasting"),
     "forecasting": ("Forecaster", "Forecasting"),
+    "digit_strings": ("Transcriber", "Transcription"),
     "digits": ("SequenceClassifier", "Classification"),
     "mnist": ("SequenceClassifier", "Classification"),
     "moving_digits": ("VideoClassifier", "Classification"),
@@ -46,6 +47,7 @@ FITTING = {
     "sst": ("SequenceClassifier", "Classification"),
     "tagging": ("SequenceTagger", "Tagging"),
     "text": ("LanguageModel", "LanguageModelling"),
+    "transcription": ("Transcriber", "Transcription"),
     "ucr": ("SequenceClassifier", "Classification"),
     "wnut17": ("SequenceTagger", "Tagging"),
 }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import DigitStrings, Pictures
+from seqnets.datasets import DigitStrings, Pictures, Sequences
+from seqnets.datasets.baselines.transcripts import nearest_pictures
 from seqnets.datasets.digits import pool_digits, read_digits
 from seqnets.errors import ConfigError
 from seqnets.typing import IGNORE
@@ -114,6 +115,37 @@ def test_examples_show_the_digits_and_draw_how_the_string_begins():
 
     assert example["digits"] == "444444444"
     assert example["begins"].splitlines() == [" .-=+*%@" * 7 + " .-="] * 8
+
+
+def test_pieces_of_even_strings_are_read_by_their_mean_pictures():
+    shapes = np.zeros((2, 8, 8), np.float32)
+    shapes[0, :, ::7] = 1  # two upright lines
+    shapes[1, ::7] = 1  # two level ones
+    data = DigitStrings(4, overlap=0, gap=0, **SMALL)
+    for part in ("train", "test"):
+        random = np.random.default_rng(len(part))
+        data.splits.parts[part] = data.write(random, 20, Pictures(shapes, np.array([3, 7])))
+
+    assert data.baselines()["nearest mean picture, cut evenly"] == 0
+
+
+def test_a_string_cut_too_often_and_one_without_ink_checked_by_hand():
+    train = Sequences(torch.ones(4, 1), torch.tensor([2, 2]), torch.tensor([[3, IGNORE], [3, 3]]))
+    test = Sequences(
+        torch.tensor([[0.0], [1], [1], [1], [1], [0], [0]]),
+        torch.tensor([6, 1]),
+        torch.tensor([[3, 4], [3, IGNORE]]),
+    )
+
+    # A training piece is 4/3 columns wide, so that four columns are cut into three 3s
+    assert nearest_pictures(train, test) == {"nearest mean picture, cut evenly": (2 + 1) / 3}
+
+
+def test_baselines_of_strings_are_worse_than_no_error():
+    data = DigitStrings(3, **SMALL)
+
+    assert all(0 < error < 1.2 for error in data.baselines().values())
+    assert len(data.baselines()) == 2
 
 
 @pytest.mark.parametrize(

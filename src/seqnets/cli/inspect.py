@@ -25,6 +25,7 @@ from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.quoting import shell
 from seqnets.training import Objective
+from seqnets.typing import BLANK
 
 _OWN = ("samples", "baselines")
 _ROWS, _BAR, _BINS = 12, 24, 10
@@ -85,9 +86,17 @@ def _sections(
     if lengths and lengths["train"].min() < lengths["train"].max():
         yield "Steps of the training sequences", _histogram(lengths["train"])
         yield "Padding", Text(_padding(data))
+    targets = {part: found for part in PARTS if (found := data.target_lengths(part)) is not None}
+    if targets:
+        yield "Transcripts", _transcripts(targets, lengths)
     classes = {part: found for part in PARTS if (found := data.class_counts(part)) is not None}
     if classes:
-        yield f"Classes, {len(classes['train']):,}", _classes(classes, data.labels)
+        names = data.labels or [str(number) for number in range(len(classes["train"]))]
+        what = "Classes"
+        if targets:  # the blank is no label
+            what, names = "Labels", names[BLANK + 1 :]
+            classes = {part: counts[BLANK + 1 :] for part, counts in classes.items()}
+        yield f"{what}, {len(names):,}", _classes(classes, names)
     tokens = data.token_counts("train")
     if tokens is not None:
         yield f"Tokens, {len(tokens):,} in the vocabulary", _tokens(tokens, data)
@@ -114,11 +123,25 @@ def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
     counts = data.counts()
     table.add_row(data.unit, *(f"{counts[part]:,}" for part in PARTS))
     if lengths:
-        table.add_row("steps", *(f"{lengths[part].sum():,}" for part in PARTS))
-        for name, share in (("shortest", 0), ("median", 0.5), ("95 %", 0.95), ("longest", 1)):
-            found = (np.quantile(lengths[part], share, method="lower") for part in PARTS)
-            table.add_row(f"  {name}", *(f"{steps:,}" for steps in found))
+        _add_lengths(table, "steps", lengths)
     return table
+
+
+def _transcripts(targets: Mapping[Part, np.ndarray], lengths: Mapping[Part, np.ndarray]) -> Table:
+    """How many labels transcripts have, for each and for each step of their sequences."""
+    table = _grid("", *PARTS)
+    _add_lengths(table, "labels", targets)
+    table.add_row("labels per step", *(f"{targets[p].sum() / lengths[p].sum():.3f}" for p in PARTS))
+    table.add_row("  most", *(f"{(targets[p] / lengths[p]).max():.3f}" for p in PARTS))
+    return table
+
+
+def _add_lengths(table: Table, what: str, lengths: Mapping[Part, np.ndarray]) -> None:
+    """Add the total of some lengths, and their distribution."""
+    table.add_row(what, *(f"{lengths[part].sum():,}" for part in PARTS))
+    for name, share in (("shortest", 0), ("median", 0.5), ("95 %", 0.95), ("longest", 1)):
+        found = (np.quantile(lengths[part], share, method="lower") for part in PARTS)
+        table.add_row(f"  {name}", *(f"{length:,}" for length in found))
 
 
 def _features(features: Sequence[Mapping[str, str]]) -> Table:
@@ -158,7 +181,7 @@ def _padding(data: DataModule) -> str:
     return f"{told}; {without:.1%} if lengths were not put together (bucket_batches {kept})."
 
 
-def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -> Table:
+def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str]) -> Table:
     """How often each class occurs in each part; only the commonest if there are many."""
     train = classes["train"]
     table = _grid("", *PARTS, "share of training")
@@ -169,7 +192,7 @@ def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str] | None) -
     for number in shown.tolist():
         share = train[number] / max(1, train.sum())
         bar = _bar(train[number] / max(1, train.max())) + Text(f" {share:.1%}")
-        name = Text(_short(labels[number] if labels else str(number), 24))
+        name = Text(_named(labels[number]))
         table.add_row(name, *(f"{classes[part][number]:,}" for part in PARTS), bar)
     if len(shown) < len(train):
         rest = (f"{np.delete(classes[part], shown).sum():,}" for part in PARTS)
@@ -186,9 +209,13 @@ def _tokens(counts: np.ndarray, data: DataModule) -> Table:
         name = repr(data.token_name(number))[1:-1]
         bar = _bar(counts[number] / max(1, counts.max()))
         share = Text(f" {counts[number] / max(1, counts.sum()):.1%}")
-        shown = "space" if name == " " else _short(name, 24)
-        table.add_row(Text(shown), f"{counts[number]:,}", bar + share)
+        table.add_row(Text(_named(name)), f"{counts[number]:,}", bar + share)
     return table
+
+
+def _named(text: str) -> str:
+    """The name of a class or token; a space is said in words."""
+    return "space" if text == " " else _short(text, 24)
 
 
 def _sample(sample: Mapping[str, str]) -> Table:

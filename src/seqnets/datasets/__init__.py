@@ -48,6 +48,7 @@ from seqnets.datasets.tagging_files import TaggingFiles
 from seqnets.datasets.text import TextFiles
 from seqnets.datasets.text_pairs import TextPairs
 from seqnets.datasets.tokens import Tokens
+from seqnets.datasets.transcription_files import TranscriptionFiles
 from seqnets.datasets.ucr import TimeSeriesFiles
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.datasets.windows import Windows
@@ -115,6 +116,7 @@ __all__ = [
     "TokenCodec",
     "Tokens",
     "TrainingStream",
+    "TranscriptionFiles",
     "Vocabulary",
     "Windows",
     "read_codec",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.readers import Record, need, shown
+from seqnets.datasets.readers import Record, few, need, shown
 from seqnets.datasets.readers.records import LABEL
 from seqnets.datasets.readers.tables import Row
 from seqnets.datasets.sequence_files import SequenceFiles
@@ -76,7 +76,7 @@ class ClassificationFiles(SequenceFiles):
                 if record.target not in numbers:
                     raise DataError(
                         f"{record.where}: got label {shown(record.target)} in the {part} part, "
-                        f"expected one of the training part: {_abbreviated(labels)}."
+                        f"expected one of the training part: {few(labels)}."
                     )
         encoded = {
             part: torch.tensor([numbers[record.target] for record in records])
@@ -102,8 +102,3 @@ class ClassificationFiles(SequenceFiles):
     def baselines(self) -> dict[str, float]:
         """Return the test accuracy of the most frequent label."""
         return majority_baseline(self.part("train").y, self.part("test").y)
-
-
-def _abbreviated(labels: Sequence[str | int]) -> str:
-    """Return the first ten labels as text."""
-    return ", ".join(map(str, labels[:10])) + (", ..." if len(labels) > 10 else "")

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.baselines.transcripts import nearest_pictures, repeated_label
 from seqnets.datasets.digits import SIDE, pool_digits
-from seqnets.datasets.examples import show_picture, show_target
+from seqnets.datasets.examples import show_columns, show_target
 from seqnets.datasets.pixels import Pictures
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.errors import ConfigError
 from seqnets.typing import BLANK, IGNORE, Sizes
-
-_SHOWN = 60
-"""Columns of an example that are drawn at most."""
 
 
 class DigitStrings(SequenceData):
@@ -143,4 +141,9 @@ class DigitStrings(SequenceData):
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
         """Return a string's digits, and its beginning drawn in characters."""
         digits = show_target(y, self.labels, self.joiner)
-        return {"digits": digits, "begins": show_picture(x[:_SHOWN].T.numpy())}
+        return {"digits": digits, "begins": show_columns(x.numpy())}
+
+    def baselines(self) -> dict[str, float]:
+        """Return the test errors per digit of a constant, and of the nearest mean picture."""
+        train, test = self.part("train"), self.part("test")
+        return {**repeated_label(train.y, test.y), **nearest_pictures(train, test)}

@@ -15,6 +15,9 @@ from seqnets.typing import IGNORE
 TOKENS, STEPS, FEATURES = 60, 3, 6
 """What is shown of a sequence at most."""
 
+COLUMNS, ROWS = 60, 20
+"""What is shown at most of a picture that is read by columns."""
+
 SHADES = " .:-=+*#%@"
 """From dark to bright."""
 
@@ -64,6 +67,19 @@ def show_picture(picture: np.ndarray, letters: int = 1) -> str:
     """
     shades = (picture * (len(SHADES) - 1)).round().astype(int).tolist()
     return "\n".join("".join(letters * SHADES[shade] for shade in row) for row in shades)
+
+
+def show_columns(columns: np.ndarray) -> str:
+    """Return the left of a picture drawn in characters, dark on light as light on dark.
+
+    Args:
+        columns: Brightness in 0..1, (T, height).
+    """
+    side = -(-columns.shape[1] // ROWS)  # of the squares that are a character each
+    T, height = (size // side for size in columns[: COLUMNS * side].shape)
+    squares = columns[: T * side, : height * side].reshape(T, side, height, side)
+    picture = squares.mean((1, 3)).clip(0, 1).T
+    return show_picture(1 - picture if np.median(columns) > 0.5 else picture)
 
 
 def show_target(y: Tensor, labels: Sequence[str] | None = None, joiner: str = " ") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,9 @@ class SequenceFiles(SequenceData):
 
     several_targets = False
     """Whether the user may ask for several target columns."""
+
+    transcribed = False
+    """Whether the targets are transcripts, which decides how images and folders are read."""
 
     def __init__(
         self,
@@ -187,8 +190,17 @@ class SequenceFiles(SequenceData):
             self.missing == "forward",
         )
         targets = self.encode_new(source.records, known)
-        sequences = Sequences(*inputs(source.records), targets, ids=ids_of(source.records))
+        sequences = Sequences(
+            *inputs(source.records),
+            targets,
+            ids=ids_of(source.records),
+            texts=self.verbatim(source.records),
+        )
         return SequenceLoader(sequences, self.batch_size)
+
+    def verbatim(self, records: Sequence[Record]) -> Mapping[str, Sequence[str | None]]:
+        """Return texts of new data, by column, that take the place of what a model says of them."""
+        return {}
 
     def features(self) -> list[dict[str, str]]:
         """Return each feature's statistics in the training part; none for text."""
@@ -207,7 +219,7 @@ class SequenceFiles(SequenceData):
         """Return what to read from a file."""
         missing = self.missing != "error"
         reads = (self.columns, self.read_target, new, missing, self.audio, self.leave_out)
-        return Wanted(*reads, self.several_targets)
+        return Wanted(*reads, self.several_targets, self.transcribed)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and distribute their sequences among the parts."""

@@ -5,6 +5,7 @@ from seqnets.datasets.readers.records import Record, Source, Wanted
 from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.readers.tables import (
     SUFFIXES,
+    few,
     is_missing,
     need,
     number,
@@ -19,6 +20,7 @@ __all__ = [
     "Record",
     "Source",
     "Wanted",
+    "few",
     "is_missing",
     "need",
     "number",

@@ -14,6 +14,9 @@ from seqnets.datasets.readers.arrays import read_npy
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.errors import DataError
 
+TRANSCRIPT = ".txt"
+"""Suffix of a file with the transcript of the file beside it."""
+
 Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
 
 
@@ -21,11 +24,13 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
     """Read a folder with one subfolder per class or, for new data, a flat folder of files.
 
     All files are of one kind, given by their suffixes; hidden files are ignored. Each file is a
-    sequence.
+    sequence. If targets are transcripts, the folder is flat, and that of ``a.wav`` is in ``a.txt``.
 
     Raises:
         DataError: The folder has another layout, or a file is damaged or unlike the others.
     """
+    if wanted.transcribed:
+        return _read_transcribed(path, wanted)
     if not wanted.needs_targets:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
@@ -41,6 +46,32 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
     source = read_files(files, wanted)
     for record, file in zip(source.records, files, strict=True):
         record.target = wanted.target_of(record.where, {LABEL: file.parent.name})
+    return source
+
+
+def _read_transcribed(path: Path, wanted: Wanted) -> Source:
+    """Read a flat folder of files, with their transcripts beside them."""
+    entries = _visible(path)
+    files = [entry for entry in entries if entry.suffix.lower() != TRANSCRIPT]
+    texts = {entry.stem: entry for entry in entries if entry not in files}
+    for file in files:
+        known = file.suffix.lower() in KINDS and file.is_file()
+        if known and file.stem not in texts and wanted.needs_targets:
+            raise DataError(
+                f"{file}: got no transcript of it, expected {file.stem}{TRANSCRIPT} beside it."
+            )
+    alone = texts.keys() - {file.stem for file in files}
+    if alone:
+        raise DataError(
+            f"{texts[min(alone)]}: is a transcript of nothing, expected {min(alone)}.wav or the "
+            "like beside it."
+        )
+    source = read_files(files, wanted)
+    for record, file in zip(source.records, files, strict=True):
+        if file.stem in texts:
+            transcript = texts[file.stem]
+            row = dict.fromkeys(wanted.columns, "".join(read_text(transcript)))
+            record.target = wanted.target_of(str(transcript), row)
     return source
 
 
@@ -109,7 +140,10 @@ def _read_sound(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]
 
 def _read_image(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
     rows, mode = images.read_image(path)
-    return rows, {"kind": "image", "mode": mode, "width": rows.shape[1] // len(mode)}
+    facts = {"kind": "image", "mode": mode}
+    if wanted.transcribed:
+        return images.columns_of(rows, len(mode)), {**facts, "height": len(rows)}
+    return rows, {**facts, "width": rows.shape[1] // len(mode)}
 
 
 def _read_frames(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Images as sequences, with one row of pixels per step."""
+"""Images as sequences, with one row or column of pixels per step."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image: {error}.") from None
     return pixels.reshape(len(pixels), -1) / 255, mode
+
+
+def columns_of(rows: np.ndarray, channels: int) -> np.ndarray:
+    """Return an image's columns, (width, height x channels), from its rows."""
+    pixels = rows.reshape(len(rows), -1, channels)
+    return np.ascontiguousarray(pixels.swapaxes(0, 1)).reshape(pixels.shape[1], -1)

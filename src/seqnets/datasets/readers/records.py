@@ -63,6 +63,8 @@ class Wanted:
         audio: Feature extractor for sound.
         leave_out: Columns that are not features, where a row is a step.
         several: Whether the user may ask for several targets.
+        transcribed: Whether targets are transcripts: steps of an image are then its columns, along
+            the text, and a folder has a text beside each file.
     """
 
     columns: tuple[str, ...]
@@ -72,6 +74,7 @@ class Wanted:
     audio: LogMel = field(default_factory=LogMel)
     leave_out: tuple[str, ...] = ()
     several: bool = False
+    transcribed: bool = False
 
     @property
     def needs_targets(self) -> bool:

@@ -35,13 +35,16 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
     - ``file``, without any of these: one row per sequence, which is in a file of its own.
 
+    A column of targets is none of these.
+
     Raises:
         DataError: The table is malformed or has another layout; the message says in which line.
     """
     rows = read_rows(path)
     where, first = next(rows)
     rows = chain([(where, first)], rows)
-    kinds = [column for column in (SEQUENCE, TEXT, STEPS) if column in first]
+    layouts = [name for name in (SEQUENCE, TEXT, STEPS) if name not in wanted.columns]
+    kinds = [column for column in layouts if column in first]
     if SEQUENCE in kinds:
         if not wanted.new:
             check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
@@ -52,7 +55,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
         return _rows_of_files(path, rows, wanted)
     raise DataError(
         f"{where}: got the columns {', '.join(map(named, first)) or 'none'}, expected one of "
-        f"{SEQUENCE} (a row per step), {TEXT}, {STEPS} or {FILE} (a row per sequence).\n"
+        f"{SEQUENCE} (a row per step), {', '.join(layouts[1:])} or {FILE} (a row per sequence).\n"
         "  docs/data.md shows each kind."
     )
 

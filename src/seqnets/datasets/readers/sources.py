@@ -8,7 +8,7 @@ import numpy as np
 
 from seqnets.datasets.readers import tables
 from seqnets.datasets.readers.arrays import read_npz
-from seqnets.datasets.readers.folders import KINDS, read_files, read_folder
+from seqnets.datasets.readers.folders import KINDS, TRANSCRIPT, read_files, read_folder
 from seqnets.datasets.readers.records import Record, Source, Wanted
 from seqnets.datasets.readers.sequence_tables import read_table
 from seqnets.datasets.readers.ts import read_ts_records
@@ -30,15 +30,18 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         source = read_table(path, wanted)
     elif suffix == ".npz":
         source = read_npz(path, wanted)
-    elif suffix == ".ts":
+    elif suffix == ".ts" and not wanted.transcribed:
         source = read_ts_records(path, wanted)
     elif suffix in KINDS and not wanted.needs_targets:
         source = read_files([path], wanted)
     else:
+        folder, last = "one folder per class", ", .npz or .ts"
+        if wanted.transcribed:
+            folder, last = f"NAME{TRANSCRIPT} beside each file", " or .npz"
         raise DataError(
             f"{path}: {'a file of no kind that can be read' if path.exists() else 'no such file'}, "
-            "expected a folder with one folder per class, or a name that ends with "
-            f"{', '.join(tables.SUFFIXES)}, .npz or .ts."
+            f"expected a folder with {folder}, or a name that ends with "
+            f"{', '.join(tables.SUFFIXES)}{last}."
         )
     return Source(source.records, {"features": _features(source.records), **source.facts})
 

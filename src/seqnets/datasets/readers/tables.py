@@ -156,6 +156,11 @@ def shown(value: Any) -> str:
     return full if len(full) <= 60 else f"{full[:57]}..."
 
 
+def few(values: Sequence[Any]) -> str:
+    """Format the first ten of some values for error messages."""
+    return ", ".join(map(shown, values[:10])) + (", ..." if len(values) > 10 else "")
+
+
 def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a CSV or TSV file."""
     check_text(path)
