@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+"""The dtypes of half precision."""
 
 State = tuple[Tensor, ...]
 """What a cell carries from step to step, each (B, H); the first is its output."""

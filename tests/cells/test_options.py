@@ -182,7 +182,7 @@ def slope_of(cell):
 @pytest.mark.parametrize("option", DRAWING)
 def test_gradients_of_samples_see_a_mask_each_if_asked_to(option):
     torch.manual_seed(0)
-    cell, x = OPTIONS[option](LSTMCell(3, 5)), torch.randn(6, 3).expand(4, 6, 3)
+    cell, x = OPTIONS[option](LSTMCell(32, 32)), torch.randn(6, 32).expand(4, 6, 32)
 
     slopes = torch.func.vmap(slope_of(cell), randomness="different")(x)
 

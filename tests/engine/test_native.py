@@ -10,7 +10,7 @@ import torch
 import seqnets
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
-from seqnets.engine import native, second_derivative
+from seqnets.engine import c, native, second_derivative
 from seqnets.errors import BackendError
 
 B, T, I, H = 5, 7, 3, 4
@@ -335,7 +335,7 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, lengths):
     with torch.autocast("cpu", torch.bfloat16):
         if reason := native._refusal_of_autocast(cell):  # on many laptops
             pytest.skip(reason)
-        y, state = unroll(cell, x, lengths=lengths)
+        y, state = unroll(cell, x, lengths=lengths, backend="native")
         expected, _ = getattr(torch.nn, kind)(I, H, batch_first=True)(x)
 
     assert {y.dtype, *(part.dtype for part in state)} == {expected.dtype}
@@ -343,7 +343,8 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, lengths):
 
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell, RNNCell])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_dtype_that_onednn_cannot_compute_in_is_left_to_who_can(cell, dtype, monkeypatch):
+def test_without_a_compiler_others_run_what_onednn_cannot_compute_in(cell, dtype, monkeypatch):
+    monkeypatch.setattr(c, "refusal", lambda request: "there is no compiler")
     for ask in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, ask, lambda: False)
     layer, x = Recurrent(cell(I, H)), torch.randn(B, T, I)

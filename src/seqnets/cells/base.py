@@ -329,7 +329,7 @@ class Cell(Bindable, metaclass=CellType):
                 f"  {like.device} is the device {source}.\n"
                 f"  {_NO_VALUES if like.is_meta else move}"
             )
-        if tensor.dtype != like.dtype and not autocasts(tensor):
+        if tensor.dtype != like.dtype and not (autocasts(tensor) and autocasts(like)):
             raise DtypeError(
                 f"{self._name}: {what} is {tensor.dtype}, expected {like.dtype}.\n"
                 f"  {like.dtype} is the dtype {source}.\n"
@@ -363,7 +363,11 @@ def _name_of_argument(given: Any) -> str:
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is enabled on a tensor's device; never on "meta"."""
+    """Whether autocast acts on a tensor: enabled on its device, which "meta" never is.
+
+    It leaves float64 as it is.
+    """
     if not torch._C._is_any_autocast_enabled():  # the usual case, and a cheap check
         return False
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+    kept = x.is_meta or x.dtype is torch.float64
+    return not kept and torch.is_autocast_enabled(x.device.type)

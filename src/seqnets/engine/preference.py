@@ -11,10 +11,11 @@ from functools import lru_cache
 import torch
 
 from seqnets.cells import GatedCell, GRUCell, RNNCell
-from seqnets.engine import scan
+from seqnets.engine import native, scan
 from seqnets.engine.families import family
 from seqnets.engine.measured import for_processor, nearest, table
 from seqnets.engine.request import Request
+from seqnets.typing import HALF
 
 _ORDER = {
     "cpu": ("c", "scan", "native", "eager", "reference"),  # triton's interpreter only by name
@@ -38,6 +39,8 @@ def preference(request: Request) -> tuple[str, ...]:
         return _ORDER[device]
     if known is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
+    if device == "cpu" and request.dtype in HALF:
+        return (_NATIVE_FIRST if native.computes_in_half(request) else _ORDER)[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes
     B, T, _ = request.x.shape

@@ -164,6 +164,22 @@ def rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -
     return replace(request, cell=request.cell.bind(own), x=x, given=given)
 
 
+def converted(request: Request, dtype: torch.dtype) -> Request:
+    """The request in another dtype; through the conversion, gradients reach what it had."""
+    cell = request.cell
+    return replace(
+        request,
+        cell=cell.bind(
+            {
+                name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+                for name, tensor in cell.tensors().items()
+            }
+        ),
+        x=request.x.to(dtype),
+        given=request.given and tuple([part.to(dtype) for part in request.given]),
+    )
+
+
 def make_request(
     cell: Cell,
     x: Tensor,

@@ -18,6 +18,7 @@ from typing_extensions import Self, TypeVar
 
 from seqnets import cells
 from seqnets.cells import GatedCell
+from seqnets.cells.base import autocasts
 from seqnets.engine import native
 from seqnets.engine.stack import run_layers
 from seqnets.engine.unroll import unroll
@@ -233,19 +234,27 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return y.flatten(0, 1), sizes, state
         if not tracing and (is_ragged(sizes) or (self.training and self.dropout)):
             # torch.nn draws its dropout masks without padding, too
-            y, state = self._in_dtype(data, *self._run_rows(data, sizes, state))
+            y, state = self._in_dtype(data, *self._run_rows(data, sizes, state), packed=True)
             return y, sizes, state
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)
-        y, state = self._in_dtype(x, *self._run(x, state, lengths))
+        y, state = self._in_dtype(x, *self._run(x, state, lengths), packed=True)
         packed = pack_padded_sequence(y, lengths, batch_first=True)
         return packed.data, packed.batch_sizes, state
 
-    def _in_dtype(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
-        """Outputs of packed sequences in the dtype of torch.nn's LSTM under autocast on a CPU.
+    def _in_dtype(
+        self, x: Tensor, y: Tensor, state: State, *, packed: bool = False
+    ) -> tuple[Tensor, State]:
+        """Outputs and state under autocast on a CPU in torch.nn's dtypes.
 
-        It keeps the input's dtype for packed sequences, but not for padded ones.
+        Those of torch.nn's RNNs and projected LSTMs are autocast's, but for the memory; those of
+        its packed LSTMs are the input's.
         """
-        if len(state) > 1 and not self.proj_size and x.is_cpu:
+        if not x.is_cpu or not autocasts(x):
+            return y, state
+        if self.proj_size or issubclass(self.cell_class, cells.RNNCell):
+            dtype = torch.get_autocast_dtype("cpu")
+            return y.to(dtype), (state[0].to(dtype), *state[1:])
+        if packed:
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
         return y, state
 
@@ -269,7 +278,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
             if found is not None:
                 return found
         x = x if batch_first else x.transpose(0, 1)
-        y, state = self._run_padded(cells, x, state, lengths)
+        y, state = self._in_dtype(x, *self._run_padded(cells, x, state, lengths))
         return y if batch_first else y.transpose(0, 1), state
 
     def _run_padded(

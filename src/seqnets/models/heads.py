@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from seqnets.errors import ShapeError
 from seqnets.layers.lengths import valid_steps
-from seqnets.typing import IGNORE
-
-HALF = (torch.float16, torch.bfloat16)
+from seqnets.typing import HALF, IGNORE
 
 
 class Head(nn.Module, ABC):

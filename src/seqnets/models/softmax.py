@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers import Linear
-from seqnets.models.heads import HALF, Head, upcast
-from seqnets.typing import IGNORE
+from seqnets.models.heads import Head, upcast
+from seqnets.typing import HALF, IGNORE
 
 
 class SoftmaxHead(Head):

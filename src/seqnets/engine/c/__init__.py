@@ -17,7 +17,7 @@ from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.modes import refusal_of_one_operation
-from seqnets.engine.request import Request
+from seqnets.engine.request import Request, converted
 from seqnets.typing import State
 
 name = "c"
@@ -28,10 +28,8 @@ def refusal(request: Request) -> str | None:
     x = request.x
     if not x.is_cpu:
         return f"it runs on cpu, not on {x.device}"
-    if x.dtype not in (torch.float32, torch.float64):
-        return f"it computes in float32 and float64, not in {x.dtype}"
-    if autocasts(x):
-        return "it does not compute in mixed precision"
+    if not x.dtype.is_floating_point:
+        return f"it computes in real numbers, not in {x.dtype}"
     if 0 in x.shape[:2]:
         return "it needs at least one row and one step"
     if reason := refusal_of_one_operation(x):
@@ -41,7 +39,7 @@ def refusal(request: Request) -> str | None:
     if reason := request.untraceable:
         return reason
     try:
-        C_LOOPS.library(request.program, x.dtype)
+        C_LOOPS.library(request.program, _dtype(x))
     except NoCompiler as reason:
         _say_once(str(reason))
         return str(reason)
@@ -62,7 +60,23 @@ def _say_once(reason: str) -> None:
 
 
 def run(request: Request) -> tuple[Tensor, State]:
-    """Outputs (B, T, H), and the state after each row's last valid step."""
-    if torch.compiler.is_compiling():
-        return operator.run(request)
+    """Outputs (B, T, H), and the state after each row's last valid step.
+
+    In half and mixed precision, the loops compute in float32; results have the inputs' dtype.
+    """
+    x, runs = request.x, operator.run if torch.compiler.is_compiling() else _run
+    dtype = _dtype(x)
+    if x.dtype is dtype and not autocasts(x):
+        return runs(request)
+    with torch.autocast("cpu", enabled=False):
+        y, state = runs(converted(request, dtype))
+    return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
+
+
+def _run(request: Request) -> tuple[Tensor, State]:
     return fused.run(C_LOOPS, request)
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """The dtype that the loops compute in for inputs of another."""
+    return x.dtype if x.dtype is torch.float64 else torch.float32

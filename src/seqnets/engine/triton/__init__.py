@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
 from seqnets.engine.modes import refusal_of_one_operation
-from seqnets.engine.request import Request
+from seqnets.engine.request import Request, converted
 from seqnets.engine.triton import access
 from seqnets.typing import State
 
@@ -55,7 +54,7 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
     loops = loops or access.printed_loops()
     if not autocasts(request.x):
         return fused.run(loops, request)
-    request = _in(request.dtype, request)
+    request = converted(request, request.dtype)
     with torch.autocast(request.x.device.type, enabled=False):
         return fused.run(loops, request)
 
@@ -65,22 +64,6 @@ def detail(request: Request, loops: TritonLoops | None = None) -> str:
     loops = loops or access.printed_loops()
     like = request.x.to(request.dtype)
     return loops.tiles(request.program, "forward", like, len(like)).why
-
-
-def _in(dtype: torch.dtype, request: Request) -> Request:
-    """The request in another dtype."""
-    cell = request.cell
-    return replace(
-        request,
-        cell=cell.bind(
-            {
-                name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-                for name, tensor in cell.tensors().items()
-            }
-        ),
-        x=request.x.to(dtype),
-        given=request.given and tuple(part.to(dtype) for part in request.given),
-    )
 
 
 @cache
