@@ -110,6 +110,54 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "dataset=text"], "dataset.path: is not given"),
         (["train", "dataset=text", "dataset.path='√"], "is quoted twice"),
         (["train", "dataset={"], "seqnets train"),
+        (["train", "dataset.path='abc"], "is quoted twice: "),
+        (
+            ["train", "+key"],
+            "+key cannot be read, expected KEY=VALUE.\n  +key=VALUE gives a value.",
+        ),
+        (["train", "dataset", "parity"], "  dataset=VALUE gives a value."),
+        (["train", ""], "'': names no key, expected KEY=VALUE."),
+        (["train", "+=3"], "'+=3': names no key, expected KEY=VALUE."),
+        (["train", "~"], "'~': names no key, expected KEY=VALUE."),
+        (["train", "-m", "seed=1,"], "seed=ONE,ANOTHER, none of them empty."),
+        (["train", "schlüssel=1"], "'schlüssel' is no name of a key"),
+        (["train", " seed=1"], "' seed' is no name of a key"),
+        (["train", "output=${nothing}"], "UsageError: output: Interpolation key 'nothing' not fo"),
+        (["train", "--flags"], "--flags: is no flag of `seqnets train`.\n  Did you mean"),
+        (["train", "-x"], "-x: is no flag of `seqnets train`.\n  There are: --cfg, --config-dir,"),
+        (
+            ["train", "--config-name"],
+            "is no flag of `seqnets train`.\n  A file of your own is conf/e",
+        ),
+        (["train", "--config-name=mine"], "called by --config-dir conf experiment=NAME."),
+        (["train", "--config-path", "."], "--config-dir FOLDER adds your own."),
+        (["train", "--experimental-rerun", "a.pickle"], "resume=RUN continues a run."),
+        (["train", "--version"], "`seqnets --version` prints it."),
+        (
+            ["train", "--c", "job"],
+            "--c: may be --cfg or --config-dir, expected one of them in full.",
+        ),
+        (["train", "--config-dir"], "--config-dir: has no value, expected a folder."),
+        (["train", "-cd", "--cfg", "job"], "--config-dir: has no value, expected a folder."),
+        (["train", "-cd", "a", "-cd", "b"], "--config-dir: is a and b, expected one of the two."),
+        (["train", "--cfg"], "--cfg: has no value, expected job, hydra or all."),
+        (["train", "--cfg", "jbo"], "--cfg: is 'jbo'.\n  Did you mean job?"),
+        (["train", "--cfg", "job", "-m"], "--cfg: came with --multirun, expected one of the two."),
+        (
+            ["train", "--cfg", "job", "-p", "modle"],
+            "--package: modle is no key.\n  Did you mean mo",
+        ),
+        (
+            ["train", "--package", "model"],
+            "came without --cfg, expected both.\n  `seqnets train --cf",
+        ),
+        (
+            ["train", "--resolve"],
+            "  `seqnets train --cfg job --resolve` prints a configuration and",
+        ),
+        (["train", "--multirun=2", "seed=1"], "--multirun: is '2', expected no value."),
+        (["train", "-m", "-m"], "--multirun: got no values to try, expected those of one key or"),
+        (["train", "--info", "odd"], "odd cannot be read"),
         (["train", "dataset.targets=[ä,]"], "dataset.targets=[ä,] cannot be read"),
         (["train", "dataset.paths=[my book=1.txt"], "\"dataset.paths='[my book=1.txt'\""),
         (["train", "dataset.paths=[my book=1.txt]"], "dataset.paths: is no key"),
@@ -188,6 +236,7 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
 
     assert done.code == 2
     assert told in done.err
+    assert "Error executing job" not in done.err, "Hydra says nothing of its own"
     assert "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
 
@@ -302,7 +351,9 @@ def test_a_folder_of_configurations_may_have_a_space_in_its_name(seqnets, tmp_pa
     assert "seed: 1234567" in done.out
 
 
-@pytest.mark.parametrize("flag", ["--config-dir=conf", "--config-dir conf", "--config-d conf"])
+@pytest.mark.parametrize(
+    "flag", ["--config-dir=conf", "--config-dir conf", "--config-d conf", "-cd conf", "-cd=conf"]
+)
 def test_keys_may_follow_the_folder_of_configurations_as_well_as_precede_it(
     flag, seqnets, tmp_path
 ):

@@ -12,6 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from rich.console import Console
 
+from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import Job, Trained, show
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks import Hyperparameters
@@ -157,8 +158,56 @@ def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
     first, second = (row for row in rows(done.out) if row)
     assert done.code == 1
     assert first[4] in results(tmp_path)
-    assert second[:4] == ["1", "fast", "", "failed"]
+    assert second == ["1", "fast", "", "failed", ""], "it failed before its first step"
+    assert "\n#1 optimizer.lr: is 'fast', expected a number.\n" in done.out
     assert "optimizer.lr: is 'fast'" in done.err
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_a_job_that_fails_after_a_step_tells_its_folder_and_why(
+    columns, seqnets, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    wild = ["dataset=adding", "logger=none", "optimizer=sgd", "scheduler=constant"]
+
+    done = seqnets("train", "-m", *SMALL, *wild, "optimizer.lr=0.1,1e30")
+
+    end = done.out[done.out.index("Sweep of") :]
+    (left,) = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/*/*")} - {
+        *results(tmp_path)
+    }
+    assert done.code == 1
+    assert [row[3] for row in rows(done.out) if row][1] == "failed"
+    assert left in ([row for row in rows(done.out) if row][1] if columns == 200 else end)
+    assert (f"\n#1 {left}\n" in end) == (columns == 60)
+    assert re.search(r"^#1 Training: the (validation )?loss is ", end, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("error", "cell", "told"),
+    [
+        (Stopped(15), "stopped", "Stopped by SIGTERM"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+        (MemoryError(), "failed", "MemoryError"),
+        (RuntimeError("shapes\x1b[2J\ndiffer"), "failed", "RuntimeError: shapes\\u001b[2J"),
+        (KeyError("x" * 300), "failed", f"KeyError: '{'x' * 186}..."),
+    ],
+)
+def test_whatever_ends_a_job_is_told_in_a_line(error, cell, told, seqnets, monkeypatch, capsys):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr("seqnets.cli.train.run", run)
+
+    if isinstance(error, Stopped | MemoryError | KeyboardInterrupt):
+        out = seqnets("train", "-m", "seed=1,2").out
+    else:
+        with pytest.raises(type(error)):
+            seqnets("train", "-m", "seed=1,2")
+        out = capsys.readouterr().out
+
+    assert f"\n#0 {told}\n" in out
+    assert [row[-2] for row in rows(out) if row] == [cell]
 
 
 def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqnets, tmp_path):

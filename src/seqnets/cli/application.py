@@ -20,17 +20,22 @@ from yaml import YAMLError
 
 from seqnets.cli import sweep
 from seqnets.cli.arguments import (
-    MULTIRUN,
     config_flags,
     config_folders,
     key_and_root,
-    overrides_first,
     parsed,
     quoted,
     swept_values,
 )
-from seqnets.cli.checks import check_added_keys, check_arguments, check_keys_of_files
+from seqnets.cli.checks import (
+    check_added_keys,
+    check_arguments,
+    check_keys_of_files,
+    check_package,
+)
 from seqnets.cli.console import terminal
+from seqnets.cli.failing import failure
+from seqnets.cli.flags import MULTIRUN, arranged
 from seqnets.cli.help import help_of
 from seqnets.cli.hydra_errors import explained
 from seqnets.cli.listing import configs
@@ -82,7 +87,7 @@ class _Application:
     Attributes:
         verb: The verb.
         base: The configuration that is overridden: the verb's, or a checkpoint's.
-        arguments: The command line, without the verb.
+        arguments: The command line, without the verb, its flags last and by their full names.
         sweeps: Whether the command line asks for a sweep.
         jobs: The jobs that have ended.
     """
@@ -90,8 +95,8 @@ class _Application:
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self.verb = verb
         self.base = verb
-        self.arguments = [quoted(argument) for argument in arguments]
-        self.sweeps = bool(set(MULTIRUN) & set(arguments))
+        self.arguments = [quoted(argument) for argument in arranged(verb, arguments)]
+        self.sweeps = MULTIRUN in self.arguments
         self.jobs: list[sweep.Job] = []
         self._program = sys.argv[0]
 
@@ -107,8 +112,8 @@ class _Application:
             # otherwise Hydra would print errors and exit
             with _environment(_FULL_ERROR, "1"), _environment(_SWEEP, sweep_name):
                 check_arguments(self.verb, self.arguments)
-                arguments = overrides_first(self.arguments)
-                self.base, self.arguments = _with_base(self.verb, arguments)
+                self.base, self.arguments = _with_base(self.verb, self.arguments)
+                check_package(self.verb, self.base, self.arguments)
                 sys.argv = [f"{os.path.basename(self._program)} {self.verb}", *self.arguments]
                 hydra.main(str(configs()), self.base, version_base="1.3")(self._run_job)()
         except _JobEnded as over:
@@ -127,7 +132,7 @@ class _Application:
 
     def _run_job(self, config: DictConfig) -> float | None:
         """Run and record one job; return its score, which an optimising sweeper goes by."""
-        overrides, sweeper = HydraConfig.get().overrides.task, HydraConfig.get().sweeper
+        overrides, sweeper = _overrides_of_job(), HydraConfig.get().sweeper
         # Processes that Lightning starts must run this job only, not the whole sweep.
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
@@ -136,7 +141,7 @@ class _Application:
             with _environment(sweep.SWEPT_VARIABLE, keys or None):
                 ended = self._run_verb(config)
         except BaseException as error:
-            self.jobs.append(sweep.Job(swept, None))
+            self.jobs.append(sweep.Job(swept, None, failure(error)))
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
                 return sweep.worst(sweeper)  # a search may go on after divergence
@@ -164,6 +169,16 @@ class _Application:
         return ended
 
 
+def _overrides_of_job() -> list[str]:
+    """The overrides of the job that runs, as typed if the job will find that it lacks a value."""
+    given = HydraConfig.get().overrides.task
+    try:
+        return list(given)
+    except OmegaConfBaseException:
+        as_typed: Any = OmegaConf.to_container(given, resolve=False)
+        return list(as_typed)
+
+
 class _JobEnded(BaseException):
     """Raised when a job failed or was stopped, so that Hydra starts no further job of the sweep.
 
@@ -180,7 +195,7 @@ def _with_base(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
     """The configuration to override, the verb's or a checkpoint's, and the overrides of it."""
     if not any(argument.startswith(("resume=", "checkpoint=")) for argument in arguments):
         return verb, arguments
-    if verb == "train" and set(MULTIRUN) & set(arguments):
+    if verb == "train" and MULTIRUN in arguments:
         raise UsageError("resume: continues one run, but -m asks for several.")
     given = {o.key_or_group: o.value() for o in parsed(arguments) if not o.is_sweep_override()}
     own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))

@@ -12,15 +12,6 @@ from hydra.errors import HydraException
 
 from seqnets.quoting import override, override_list, value_of
 
-MULTIRUN = ("-m", "--multirun")
-"""The flags that ask for a sweep."""
-
-_VALUED = (
-    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
-)
-"""Hydra's flags that take the next argument as their value."""
-
 _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
 
@@ -60,21 +51,21 @@ def quoted(argument: str) -> str:
     if key == "prompt":
         is_quoted = re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
         return argument if is_quoted else override(key, text)
-    if _is_read(argument):
+    if is_read(argument):
         return argument
     if listed := _LIST.fullmatch(argument):
         literal = f"{key}=[{_ENTRY.sub(_quoted_entry, listed[2])}]"
-        return literal if _is_read(literal) else argument
+        return literal if is_read(literal) else argument
     return override(key, text) if _LITERAL.fullmatch(argument) else argument
 
 
 def _quoted_entry(match: re.Match[str]) -> str:
     """An entry of a list, quoted if Hydra's grammar cannot read it."""
     entry = match[0].strip()
-    return entry if _is_read(f"e={entry}") else value_of(_ESCAPED.sub(r"\1", entry))
+    return entry if is_read(f"e={entry}") else value_of(_ESCAPED.sub(r"\1", entry))
 
 
-def _is_read(argument: str) -> bool:
+def is_read(argument: str) -> bool:
     """Whether Hydra's grammar can read an override."""
     try:
         OverridesParser.create().parse_override(argument)
@@ -94,25 +85,6 @@ def swept_values(overrides: Sequence[str], arguments: Sequence[str]) -> dict[str
     fixed = {argument.partition("=")[0] for argument in arguments} - several
     pairs = (override.partition("=")[::2] for override in overrides)
     return {key: value for key, value in pairs if key not in fixed}
-
-
-def overrides_first(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with flags and their values last: argparse accepts none between overrides."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    before = ""
-    for argument in arguments:
-        is_value = _takes_value(before)
-        (flags if argument.startswith("-") or is_value else overrides).append(argument)
-        before = "" if is_value else argument
-    return [*overrides, *flags]
-
-
-def _takes_value(argument: str) -> bool:
-    """Whether an argument is a flag, which argparse lets be cut short, whose value comes next."""
-    if argument.startswith("--") and len(argument) > len("--"):
-        return any(flag.startswith(argument) for flag in _VALUED)
-    return argument in _VALUED
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:

@@ -21,11 +21,11 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     """Check a command line before its configuration is composed.
 
     Raises:
-        UsageError: It gives a key as a flag, would hide a file of the user's, remove what the verb
+        UsageError: It names no key, would hide a file of the user's, remove what the verb
             needs, change what a checkpoint determines, give a group no name or too many, give a
             name to a key in place of its group, or sweep over no values.
     """
-    _check_no_key_is_a_flag(verb, arguments)
+    _check_keys_have_names(arguments)
     _check_no_file_is_hidden(arguments)
     _check_nothing_needed_is_removed(verb, arguments)
     _check_checkpoint_is_not_contradicted(verb, arguments)
@@ -33,15 +33,10 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     _check_sweeps_have_values(arguments)
 
 
-def _check_no_key_is_a_flag(verb: str, arguments: Sequence[str]) -> None:
-    keys, groups = own_of(verb)
+def _check_keys_have_names(arguments: Sequence[str]) -> None:
     for argument in arguments:
-        key, root = key_and_root(argument.lstrip("-"))
-        if argument.startswith("--") and root in keys | groups:
-            raise UsageError(
-                f"{argument}: is no flag, expected {key}=VALUE, without the dashes.\n"
-                f"  `seqnets {verb} --help` explains the keys."
-            )
+        if argument[:1] != "-" and not argument.lstrip("+~").partition("=")[0].partition("@")[0]:
+            raise UsageError(f"{argument!r}: names no key, expected KEY=VALUE.")
 
 
 def _check_no_file_is_hidden(arguments: Sequence[str]) -> None:
@@ -130,6 +125,16 @@ def _check_sweeps_have_values(arguments: Sequence[str]) -> None:
             raise UsageError(
                 f"{o.input_line}: matches nothing, expected at least one value to try.\n  {advice}"
             )
+
+
+def check_package(verb: str, base: str, arguments: Sequence[str]) -> None:
+    """Raise UsageError if there is no such part of the configuration as is to be printed."""
+    for argument in arguments:
+        flag, _, package = argument.partition("=")
+        if flag == "--package" and "--cfg=job" in arguments:
+            keys = known_keys(verb, base, arguments)
+            if package not in keys:
+                raise UsageError(f"{flag}: {package} is no key.\n  {near(package, keys)}")
 
 
 def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from seqnets.cli.arguments import config_folders
+from seqnets.cli.arguments import config_folders, is_read
 from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
@@ -41,11 +41,7 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
         key = unknown[2].split("@")[0]
         return _unknown_key(verb, base, arguments, key, to_set=unknown[1] == "override")
     if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        return UsageError(
-            f"seqnets {verb}: {error.override} cannot be read, expected KEY=VALUE.\n"
-            f"  A value with special characters is quoted twice: \"{key}='{value}'\"."
-        )
+        return _unreadable(verb, error.override)
     if "BasicSweeper does not support" in text:
         return UsageError(
             f"seqnets {verb} -m: got an interval, expected values to be tried one by one.\n"
@@ -58,6 +54,22 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
+
+
+def _unreadable(verb: str, argument: str) -> UsageError:
+    """The error for an override that Hydra's grammar does not allow."""
+    key, equals, value = argument.partition("=")
+    proposed = override(key, value)
+    if not equals:
+        advice = f"{shell(f'{key}=VALUE')} gives a value." if is_read(f"{key}=1") else ""
+    elif re.search(r"(^|,)\s*(,|$)", value):
+        advice = f"Several values are given as {key}=ONE,ANOTHER, none of them empty."
+    elif is_read(proposed):
+        advice = f"A value with special characters is quoted twice: {shell(proposed)}"
+    else:
+        advice = f"{key!r} is no name of a key: `seqnets {verb} --cfg job` prints them all."
+    said = f"seqnets {verb}: {argument or repr(argument)} cannot be read, expected KEY=VALUE."
+    return UsageError("\n  ".join(filter(None, [said, advice])))
 
 
 def _unknown_option(group: str, option: str, known: Sequence[str]) -> UsageError:

@@ -19,8 +19,9 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 import seqnets
-from seqnets.cli import runs
+from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config
+from seqnets.cli.failing import leave
 from seqnets.cli.main import FULL
 from seqnets.cli.stopping import Stopped
 from seqnets.errors import ConfigError, SeqnetsError
@@ -126,6 +127,8 @@ def _in_folder(existing: Path | None, options: Config, dataset: str) -> Iterator
 def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
     """Log how the run ends; remove the folder of a new run that fails before its first step.
 
+    The error that ends it names a folder that stays.
+
     Args:
         run: The run.
         made: Folders that were made for a new run's folder to be in, inner ones first; they are
@@ -144,6 +147,8 @@ def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 for parent in made:
                     parent.rmdir()
+        else:
+            leave(error, report.shown(run.folder))
         raise
     finally:
         for name in variables:

@@ -54,16 +54,38 @@ class Trained(NamedTuple):
     pruned: bool = False
 
 
+class Failed(NamedTuple):
+    """How a job ended that has no result.
+
+    Attributes:
+        reason: Why, in a line.
+        folder: The folder that its run left, as printed; None if it left none.
+        stopped: Whether a signal ended it, and not a mistake.
+    """
+
+    reason: str
+    folder: str | None = None
+    stopped: bool = False
+
+
 class Job(NamedTuple):
     """A job of a sweep.
 
     Attributes:
         swept: The values in which it may differ from other jobs, by key.
         trained: Its result; None if it failed.
+        failed: How it failed; None if it did not.
     """
 
     swept: dict[str, str]
     trained: Trained | None
+    failed: Failed | None = None
+
+    @property
+    def folder(self) -> str | None:
+        """The run's folder; None if there is none."""
+        ended = self.trained or self.failed
+        return None if ended is None else ended.folder
 
 
 class Direction(Callback):
@@ -137,17 +159,18 @@ def _direction(config: DictConfig) -> str | None:
 def show(console: Console, jobs: Sequence[Job]) -> None:
     """Print a table of the jobs' results, the best one marked, and one of means over seeds.
 
-    Folders are listed below the table if it would be too wide with them.
+    Below the table stands why jobs failed, and the folders if it would be too wide with them.
     """
     table = _table(jobs, folders=True)
     wide = console.options.update(max_width=10_000)
     beside = Measurement.get(console, wide, table).maximum <= console.width
     console.print()
     console.print(table if beside else _table(jobs, folders=False))
-    if not beside:
-        for number, (_, trained) in enumerate(jobs):
-            if trained is not None:
-                console.print(f"#{number} {trained.folder}", soft_wrap=True)
+    for number, job in enumerate(jobs):
+        if job.folder is not None and not beside:
+            console.print(f"#{number} {job.folder}", soft_wrap=True)
+        if job.failed is not None:
+            console.print(f"#{number} {job.failed.reason}", soft_wrap=True)
     means = _means(jobs)
     if means is not None:
         console.print()
@@ -174,13 +197,13 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     if folders:
         table.add_column("folder", no_wrap=True)
-    for number, (swept, trained) in enumerate(jobs):
+    for number, job in enumerate(jobs):
         marked = number == best
         row = [f"{number} *" if marked else str(number)]
-        row += [_brief(swept.get(key, "")) for key in keys]
-        row += [f"{trained.parameters:,}" if trained else ""] * sized
-        row += _figures(trained, alike=len(metrics) == 1)
-        row += [trained.folder if trained else ""] * folders
+        row += [_brief(job.swept.get(key, "")) for key in keys]
+        row += [f"{job.trained.parameters:,}" if job.trained else ""] * sized
+        row += _figures(job, alike=len(metrics) == 1)
+        row += [job.folder or ""] * folders
         table.add_row(*row, style="bold" if marked else None)
     return table
 
@@ -188,7 +211,7 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
 def _means(jobs: Sequence[Job]) -> Table | None:
     """Means over jobs that differ only in their seeds, with deviations; None without such jobs."""
     alike: dict[tuple[tuple[str, str], ...], list[Trained]] = {}
-    for swept, trained in jobs:
+    for swept, trained, _ in jobs:
         if trained is not None and _SEED in swept:
             others = tuple((key, value) for key, value in swept.items() if key != _SEED)
             alike.setdefault(others, []).append(trained)
@@ -229,10 +252,11 @@ def _best(jobs: Sequence[Job], mode: str) -> int | None:
     return choose(there, key=there.__getitem__, default=None)
 
 
-def _figures(trained: Trained | None, alike: bool) -> list[str]:
+def _figures(job: Job, alike: bool) -> list[str]:
     """A job's cells of "val" and "test"; named by the metric unless all jobs have the same."""
+    trained = job.trained
     if trained is None:
-        return ["", "failed"]
+        return ["", "stopped" if job.failed and job.failed.stopped else "failed"]
     name = "" if alike else f"{trained.metric.replace('_', ' ')} "
     score = "none" if trained.score is None else f"{name}{rounded(trained.score)}"
     if trained.test is not None:
