@@ -1,5 +1,7 @@
 """A dataset is looked at before a model does."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -223,3 +225,13 @@ def test_transcripts_show_their_labels_and_how_many_there_are_per_step(seqnets, 
     assert "text ab a" in lines
     assert "What simple baselines reach in cer" in lines
     assert "commonest label, repeated 1.000" in lines
+
+
+def test_blanks_around_a_class_are_seen(seqnets, tmp_path):
+    rows = [f"{n},{' '.join(('', '')) if n % 2 else 'up'},{n}" for n in range(40)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x", *rows]))
+
+    done = seqnets("inspect", "dataset=classification", "dataset.path=mine.csv", "samples=0")
+
+    assert done.code == 0, done.err
+    assert re.search(r"^space +12 +4 +4 ", done.out, re.MULTILINE), done.out

@@ -8,6 +8,7 @@ import shlex
 import sys
 from textwrap import dedent
 
+import numpy as np
 import pytest
 
 from seqnets.cli.main import command
@@ -250,6 +251,26 @@ def test_what_is_wrong_with_standard_input_is_told(text, told, seqnets, classifi
 
     assert (done.code, done.out) == (1, "")
     assert told in done.err
+
+
+def test_names_of_files_in_standard_input_lead_from_the_working_folder(
+    seqnets, tmp_path, monkeypatch
+):
+    (tmp_path / "data" / "walks").mkdir(parents=True)
+    for n in range(20):
+        np.save(tmp_path / "data" / "walks" / f"{n}.npy", np.full((3, 2), n % 2, np.float32))
+    rows = "".join(f"walks/{n}.npy,{'ab'[n % 2]}\n" for n in range(20))
+    (tmp_path / "data" / "mine.csv").write_text(f"file,label\n{rows}")
+    trained = seqnets("train", *SMALL, "dataset=classification", "dataset.path=data/mine.csv")
+    said = []
+    for names in ("file\ndata/walks/7.npy\n", "file\nwalks/7.npy\n"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
+        said.append(seqnets("predict", f"checkpoint={only_run(tmp_path)}", "input=-", "to=-"))
+
+    assert trained.code == 0, trained.err
+    assert json.loads(said[0].out)["id"] == "data/walks/7.npy"
+    assert (said[1].code, said[1].out) == (1, "")
+    assert "DataError: standard input, line 2: walks/7.npy: no such file.\n" in said[1].err
 
 
 def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path):

@@ -831,3 +831,11 @@ def test_a_missing_file_is_refused(tmp_path, name, message):
 def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         ClassificationFiles("data.csv", **options)
+
+
+def test_labels_that_differ_in_blanks_alone_are_refused(tmp_path):
+    rows = [f"{n},{('up', 'down', 'up ')[n % 3]},{n}" for n in range(60)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x", *rows]))
+
+    with pytest.raises(DataError, match="has the labels 'up' and 'up ', expected one spelling"):
+        ClassificationFiles(str(tmp_path / "mine.csv")).setup()

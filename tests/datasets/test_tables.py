@@ -110,6 +110,9 @@ def test_a_time_of_parquet_that_no_calendar_has_is_refused(tmp_path):
         ("a.csv", b"x,y\n1,caf\xe9\n", r"byte 9 \(line 2\) is 0xe9, expected UTF-8"),
         ("a.csv", "caf\u00e9\n".encode() + b"caf\xe9\n", r"byte 9 \(line 2\) is 0xe9"),
         ("a.csv", "x,y\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff(.|\n)*iconv -f utf-16"),
+        ("a.csv", "x,y\n1,2\n\n3,\0\n", "line 4: has a NUL character(.|\n)*iconv -f utf-16le"),
+        ("a.csv", "x,y\n1,2\n".encode("utf-16le"), "line 1: has a NUL character"),
+        ("a.csv", "sep=;\nx;y\n1,5;2\n", "line 1: got one column 'sep=;'(.|\n)* point and noth"),
         ("a.csv", "", "the file is empty"),
         ("a.csv", "x,y\n", "got no row"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n', "line 2, column 7: not JSON: Expecting value"),
@@ -209,6 +212,33 @@ def test_values_that_are_not_finite_numbers_are_refused_with_the_column(value):
         DataError, match=r"a.csv, line 3: column x is .* expected a finite float32 number"
     ):
         number("a.csv, line 3", "x", value)
+
+
+@pytest.mark.parametrize("value", ["1,5", "-1.234,5", "12,345.6", "1 234", "1\u00a0234", "1'234"])
+def test_a_number_with_thousands_or_a_decimal_comma_is_refused_with_how_to_write_it(value):
+    with pytest.raises(DataError, match=r"a decimal point and nothing between thousands: 1234\.5"):
+        number("here", "x", value)
+
+
+@pytest.mark.parametrize("value", ["", "one", "2024-01-31", "1,b"])
+def test_what_is_no_number_at_all_is_not_told_how_to_write_numbers(value):
+    with pytest.raises(DataError) as error:
+        number("here", "x", value)
+
+    assert "decimal point" not in str(error.value)
+
+
+@pytest.mark.parametrize("broken", ["1,2\n", "x0" + ",1" * 2_999 + "\n"])
+def test_errors_of_a_wide_table_are_short(broken, file):
+    columns = [f"x{n}" for n in range(3_000)]
+
+    with pytest.raises(DataError) as error:
+        read(
+            file("a.csv", ",".join([*columns, "x0"][: 3_000 + (broken[0] == "x")]) + f"\n{broken}")
+        )
+
+    assert "x18, x19, ... (3,00" in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_text_is_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def test_a_table_of_files_has_the_sequences_in_them(table, monkeypatch, tmp_path
     assert loader.ids == [f"walks/{n}.npy" for n in range(len(STEPS))]
     for row, steps in zip(batch.x, STEPS, strict=True):
         assert torch.equal(row[: len(steps)], torch.from_numpy(steps).float())
+
+
+def test_names_in_new_data_may_lead_from_another_folder(table, monkeypatch, tmp_path):
+    data = ClassificationFiles(str(table))
+    data.setup()
+    (tmp_path / "elsewhere").mkdir()
+    new = tmp_path / "elsewhere" / "new.jsonl"
+    new.write_text('{"file": "walks/3.npy"}\n')
+
+    with pytest.raises(DataError, match=r"elsewhere/walks/3\.npy: no such file"):
+        data.new(new, data.describe())
+    monkeypatch.chdir(tmp_path)
+    data.folder_of_new = Path()
+
+    assert data.new(new, data.describe()).ids == ["walks/3.npy"]
 
 
 def test_numbers_of_sequences_in_files_can_be_predicted(table):

@@ -103,7 +103,8 @@ def _loader(module: SequenceModule, options: Config, path: Path, file: Path | No
     """The batches of a part in its order, or of a file, for which no training data are read."""
     if file is None:
         return load_data(module, options, path).loader(options["part"]).in_order()
-    return new_data(module, options, file)
+    folder = Path() if options["input"] == standard_input.NAME else None
+    return new_data(module, options, file, folder)
 
 
 def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:

@@ -73,13 +73,22 @@ def dataset_of(module: SequenceModule, options: Config) -> Config:
     return {**module.card["config"]["dataset"], **options["dataset"]}
 
 
-def new_data(module: SequenceModule, options: Config, file: Path) -> Loader:
+def new_data(
+    module: SequenceModule, options: Config, file: Path, folder: Path | None = None
+) -> Loader:
     """The batches of a file of new data; the training data are not needed.
+
+    Args:
+        module: The model.
+        options: What is changed of its dataset, and modules of the user's own.
+        file: The file.
+        folder: Where names of files in a table lead from; the table's folder if omitted.
 
     Raises:
         DataError: The file is malformed, or does not fit what the model was trained on.
     """
     data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
+    data.folder_of_new = folder
     with told_if_slow():
         return data.new(file, module.card["data"])
 

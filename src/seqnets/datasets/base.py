@@ -41,6 +41,9 @@ class DataModule(LightningDataModule, ABC):
     :class:`~seqnets.errors.DataError` there.
     """
 
+    folder_of_new: Path | None = None
+    """Where names of files in a table of new data lead from; the table's folder if None."""
+
     @property
     @abstractmethod
     def sizes(self) -> Sizes:

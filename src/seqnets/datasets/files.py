@@ -130,10 +130,19 @@ def read_texts(paths: Sequence[Path]) -> Iterator[str]:
             last = block[-1:] or last
 
 
-def check_text(path: Path) -> None:
-    """Raise DataError if a file is missing, empty or not UTF-8."""
-    has_text = [bool(block.strip()) for block in read_text(path)]  # all are read, and so checked
-    if not any(has_text):
+def check_text(path: Path, nul: bool = False) -> None:
+    """Raise DataError if a file is missing, empty, not UTF-8, or, unless allowed, has NULs."""
+    line, has_text = 1, False
+    for block in read_text(path):  # all are read, and so checked
+        has_text = has_text or bool(block.strip())
+        if not nul and "\0" in block:
+            line += block.count("\n", 0, block.index("\0"))
+            raise DataError(
+                f"{path}, line {line:,}: has a NUL character, expected text.\n"
+                "  If the file is UTF-16, convert it first: iconv -f utf-16le -t utf-8"
+            )
+        line += block.count("\n")
+    if not has_text:
         raise DataError(f"{path}: the file is empty.")
 
 

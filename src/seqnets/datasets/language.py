@@ -150,7 +150,7 @@ class LanguageData(DataModule):
             DataError: The file is missing, empty or not UTF-8, or has a character that the model
                 does not know; the message says in which line.
         """
-        check_text(path)
+        check_text(path, nul=True)
         text, vocabulary = "".join(read_text(path)), read_vocabulary(known)
         if vocabulary.unit == "characters" and vocabulary.unknown is None:
             _check_characters(path, text, set(vocabulary.tokens))

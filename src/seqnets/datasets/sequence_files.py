@@ -219,7 +219,8 @@ class SequenceFiles(SequenceData):
         """Return what to read from a file."""
         missing = self.missing != "error"
         reads = (self.columns, self.read_target, new, missing, self.audio, self.leave_out)
-        return Wanted(*reads, self.several_targets, self.transcribed)
+        folder = self.folder_of_new if new else None
+        return Wanted(*reads, self.several_targets, self.transcribed, folder)
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and distribute their sequences among the parts."""

@@ -12,7 +12,7 @@ import numpy as np
 from seqnets.checks import check_choice, check_fractions
 from seqnets.datasets.base import Part
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
-from seqnets.datasets.readers.tables import check_left_out, leaving_out, named
+from seqnets.datasets.readers.tables import check_left_out, leaving_out, listed
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError
@@ -190,10 +190,7 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
         check_left_out(where, row, columns.leave_out, (columns.time, columns.series))
     features = [name for name in row if name not in columns.all]
     if not features:
-        raise DataError(
-            f"{where}: got the columns {', '.join(map(named, row))}, expected one or "
-            "more of numbers."
-        )
+        raise DataError(f"{where}: got the columns {listed(row)}, expected one or more of numbers.")
     return features
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +66,7 @@ class Wanted:
         several: Whether the user may ask for several targets.
         transcribed: Whether targets are transcripts: steps of an image are then its columns, along
             the text, and a folder has a text beside each file.
+        folder: Where names of files in a table lead from; the table's folder if None.
     """
 
     columns: tuple[str, ...]
@@ -75,6 +77,7 @@ class Wanted:
     leave_out: tuple[str, ...] = ()
     several: bool = False
     transcribed: bool = False
+    folder: Path | None = None
 
     @property
     def needs_targets(self) -> bool:

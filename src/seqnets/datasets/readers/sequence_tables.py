@@ -15,6 +15,7 @@ from seqnets.datasets.readers.tables import (
     Row,
     check_left_out,
     leaving_out,
+    listed,
     named,
     need,
     read_rows,
@@ -54,7 +55,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     if not kinds and FILE in first:
         return _rows_of_files(path, rows, wanted)
     raise DataError(
-        f"{where}: got the columns {', '.join(map(named, first)) or 'none'}, expected one of "
+        f"{where}: got the columns {listed(first)}, expected one of "
         f"{SEQUENCE} (a row per step), {', '.join(layouts[1:])} or {FILE} (a row per sequence).\n"
         "  docs/data.md shows each kind."
     )
@@ -74,11 +75,11 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
             more = next(column for column in row if column not in first)
             raise DataError(
                 f"{where}: got column {named(more)}, expected those of the first row: "
-                f"{', '.join(map(named, first))}."
+                f"{listed(first)}."
             )
         if not features:
             raise DataError(
-                f"{where}: got the columns {', '.join(map(named, first))}, expected one or more "
+                f"{where}: got the columns {listed(first)}, expected one or more "
                 "features beside them."
             )
         target, split = wanted.target_of(where, row), split_of(where, row)
@@ -126,7 +127,8 @@ def _rows_of_sequences(
 
 
 def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) -> Source:
-    """Read a table whose rows name a file each, relative to the table's folder."""
+    """Read a table whose rows name a file each, relative to the table's folder or another."""
+    folder = path.parent if wanted.folder is None else wanted.folder
     names = Names()
     records: list[Record] = []
     facts: dict[str, Any] = {}
@@ -136,7 +138,7 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
         if ID in row:
             names.add(where, row[ID])
         try:
-            steps, found = read_file(path.parent / Path(name).expanduser(), wanted)
+            steps, found = read_file(folder / Path(name).expanduser(), wanted)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -18,6 +19,14 @@ from seqnets.quoting import override_list, shell
 
 Row = dict[str, Any]
 """The cells of a row, by column."""
+
+_LISTED = 20
+"""The most columns that an error message names."""
+
+_GROUPED = re.compile(r"[-+]?\d+(?:[.,'\s]\d+)+")
+"""A number with a decimal comma, or with something between its thousands."""
+
+_AS_NUMBERS = "Numbers have a decimal point and nothing between thousands: 1234.5."
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -55,8 +64,8 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
-            f"{where}: got the columns {', '.join(map(named, row)) or 'none'}, expected "
-            f"{', '.join(absent)} too." + (f"\n  {advice}" if advice else "")
+            f"{where}: got the columns {listed(row)}, expected {', '.join(absent)} too."
+            + (f"\n  {advice}" if advice else "")
         )
 
 
@@ -67,7 +76,7 @@ def check_left_out(where: str, row: Row, names: Sequence[str], read: Sequence[st
         if name in read:
             raise DataError(
                 f"{where}: leave_out has {named(name)}, expected columns that would be features.\n"
-                f"  {', '.join(map(named, read))} are never features."
+                f"  {listed(read)} are never features."
             )
 
 
@@ -105,6 +114,13 @@ def named(column: Any) -> str:
     return name if name == name.strip() else repr(name)
 
 
+def listed(columns: Iterable[Any]) -> str:
+    """Return the names of columns for error messages: the first ones, and how many there are."""
+    names = [*map(named, columns)]
+    first = ", ".join(names[:_LISTED]) or "none"
+    return first if len(names) <= _LISTED else f"{first}, ... ({len(names):,} in all)"
+
+
 def is_missing(value: Any) -> bool:
     """Return whether a cell marks a missing value: empty, null, NaN, ``NA`` or ``?``."""
     if isinstance(value, str):
@@ -126,6 +142,7 @@ def number(where: str, column: str, value: Any) -> float:
     if math.isnan(found):
         raise DataError(
             f"{where}: column {column} is {shown(value)}, expected a finite float32 number."
+            + (f"\n  {_AS_NUMBERS}" if _GROUPED.fullmatch(str(value).strip()) else "")
         )
     return found
 
@@ -178,7 +195,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
                 if len(cells) != len(columns):
                     raise DataError(
                         f"{where}: got {counted(len(cells), 'cell')}, expected {len(columns)}: "
-                        f"{', '.join(columns)}."
+                        f"{listed(columns)}."
                     )
                 yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
         except csv.Error as error:
@@ -199,14 +216,14 @@ def _check_names(where: str, columns: list[str]) -> None:
     if twice is not None or "" in columns:
         problem = "one without a name" if "" in columns else f"{twice!r} twice"
         raise DataError(
-            f"{where}: got the columns {', '.join(columns)}, {problem}, expected each name once.\n"
+            f"{where}: got the columns {listed(columns)}, {problem}, expected each name once.\n"
             "  The first line names the columns."
         )
     other = next((mark for mark in ";\t," if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
         raise DataError(
-            f"{where}: got one column {columns[0]!r}, expected several.\n"
-            "  Columns are separated by commas in .csv, by tabs in .tsv."
+            f"{where}: got one column {shown(columns[0])}, expected several.\n"
+            f"  Columns are separated by commas in .csv, by tabs in .tsv. {_AS_NUMBERS}"
         )
 
 
@@ -259,8 +276,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
             twice = find_twice(names)
             if twice is not None:
                 raise DataError(
-                    f"{path}: got the columns {', '.join(names)}, {twice!r} twice, expected each "
-                    "name once."
+                    f"{path}: got the columns {listed(names)}, {twice!r} twice, expected each name "
+                    "once."
                 )
             times = {
                 place: pyarrow.timestamp("us", column.type.tz)

@@ -17,7 +17,7 @@ from seqnets.datasets.readers.tables import (
     Row,
     check_left_out,
     leaving_out,
-    named,
+    listed,
     refuse_left_out,
 )
 from seqnets.errors import DataError, counted
@@ -212,8 +212,8 @@ def _by_step(
     features = tuple(column for column in columns if column not in others)
     if not features:
         raise DataError(
-            f"{where}: got the columns {', '.join(map(named, columns))}, expected "
-            f"{', '.join(map(named, others))} and one or more features.\n"
+            f"{where}: got the columns {listed(columns)}, expected "
+            f"{listed(others)} and one or more features.\n"
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."
         )
