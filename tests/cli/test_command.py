@@ -256,6 +256,7 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
         (["dataset=parity", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0"),
         (["dataset=parity", "trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch is 0"),
         (["dataset=parity", "trainer.val_check_interval=0"], "val_check_interval is 0, expected"),
+        (["dataset=parity", "trainer.max_epochs=null"], "max_epochs is null beside no other limit"),
         (["dataset=parity", "trainer.max_time=5"], "max_time is 5, expected days, hours, minutes"),
         (["dataset=parity", "trainer.gradient_clip_val=-1"], "gradient_clip_val is -1, expected"),
         (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),

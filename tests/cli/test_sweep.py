@@ -256,6 +256,31 @@ def test_the_table_of_hyperparameters_begins_with_what_a_sweep_varies(
     assert compared == [("model.cell", "model.num_layers")] * 2 + [()]
 
 
+@pytest.mark.parametrize("given", [["-m"], ["hydra.mode=MULTIRUN"], []])
+def test_a_file_may_say_what_a_sweep_tries(given, seqnets, tmp_path, monkeypatch):
+    path = tmp_path / "conf" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    tried = ["hydra:", "  sweeper:", "    params:", "      optimizer.lr: 0.1,0.2"]
+    path.write_text("\n".join(["# @package _global_", *tried]))
+    names = []
+
+    def run(*_):
+        names.append(os.environ.get("SEQNETS_SWEEP"))
+        return Trained(0, "runs/a", 7, "loss", "min", 1.0)
+
+    monkeypatch.setattr("seqnets.cli.train.run", run)
+
+    done = seqnets("train", *given, "--config-dir=conf", "experiment=mine", "dataset=parity")
+
+    assert done.code == 0, done.err
+    if given:
+        assert [row[1] for row in rows(done.out) if row] == ["0.1", "0.2"]
+        assert names[0] == names[1] is not None
+    else:
+        assert "Sweep" not in done.out
+        assert names == [None]
+
+
 def test_a_job_that_a_sweep_began_goes_on_by_a_command_of_its_own(seqnets, tmp_path):
     seqnets("train", "-m", *PARITY, "model/cell=gru,lstm")
     for path in (tmp_path / "runs").glob("*/*/result.json"):

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +14,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -88,7 +89,8 @@ class _Application:
         verb: The verb.
         base: The configuration that is overridden: the verb's, or a checkpoint's.
         arguments: The command line, without the verb, its flags last and by their full names.
-        sweeps: Whether the command line asks for a sweep.
+        sweeps: Whether the command line asks for a sweep, or a file by ``hydra.mode``.
+        sweep: The name of the sweep, if it is one.
         jobs: The jobs that have ended.
     """
 
@@ -97,6 +99,7 @@ class _Application:
         self.base = verb
         self.arguments = [quoted(argument) for argument in arranged(verb, arguments)]
         self.sweeps = MULTIRUN in self.arguments
+        self.sweep = os.environ.get(_SWEEP) or f"sweep_{secrets.token_hex(4)}"
         self.jobs: list[sweep.Job] = []
         self._program = sys.argv[0]
 
@@ -106,11 +109,9 @@ class _Application:
         Raises:
             UsageError: The configuration cannot be composed.
         """
-        named = os.environ.get(_SWEEP) or None
-        sweep_name = (named or f"sweep_{secrets.token_hex(4)}") if self.sweeps else named
         try:
             # otherwise Hydra would print errors and exit
-            with _environment(_FULL_ERROR, "1"), _environment(_SWEEP, sweep_name):
+            with _environment(_FULL_ERROR, "1"), self._in_sweep():
                 check_arguments(self.verb, self.arguments)
                 self.base, self.arguments = _with_base(self.verb, self.arguments)
                 check_package(self.verb, self.base, self.arguments)
@@ -130,15 +131,20 @@ class _Application:
             raise UsageError(f"hydra/sweeper: {error}") from error
         return 0
 
+    def _in_sweep(self) -> AbstractContextManager[None]:
+        """Tell jobs, also in other processes, which sweep is theirs."""
+        return _environment(_SWEEP, self.sweep) if self.sweeps else nullcontext()
+
     def _run_job(self, config: DictConfig) -> float | None:
         """Run and record one job; return its score, which an optimising sweeper goes by."""
         overrides, sweeper = _overrides_of_job(), HydraConfig.get().sweeper
+        self.sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
         # Processes that Lightning starts must run this job only, not the whole sweep.
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_and_root(key)[0].replace("/", ".") for key in swept)
         try:
-            with _environment(sweep.SWEPT_VARIABLE, keys or None):
+            with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
                 ended = self._run_verb(config)
         except BaseException as error:
             self.jobs.append(sweep.Job(swept, None, failure(error)))

@@ -375,6 +375,11 @@ def _check_limits(options: Config) -> None:
             f"trainer: gradient_clip_val is {clip!r}, expected a number of at least 0.\n"
             "  0 or null clips nothing."
         )
+    if not {"max_epochs", "max_time"} & given.keys() and given.get("max_steps", -1) == -1:
+        raise ConfigError(
+            "trainer: max_epochs is null beside no other limit, expected one: Lightning would take "
+            "it for 1000 epochs.\n  -1 is no limit."
+        )
     longest = given.get("max_time")
     if isinstance(longest, (int, float)):
         raise ConfigError(
