@@ -19,7 +19,7 @@ NAVIGATION = {  # of a page: headings of the sidebar, and the pages below them, 
     "README": {
         "Training": ["docs/training", "docs/data", "docs/from-python", "docs/results"],
         "Networks": ["docs/layers", "docs/cells", "docs/options", "docs/writing-a-cell"],
-        "Engine": ["docs/engine", "docs/kernels", "docs/benchmarks"],
+        "Engine": ["docs/engine", "docs/benchmarks", "docs/inside-the-engine", "docs/kernels"],
         "Reference": ["docs/api/README", "docs/conversion"],
         "Project": ["docs/decisions/README", "CONTRIBUTING", "CHANGELOG"],
     },

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
+INSIDE = (ROOT / "docs" / "inside-the-engine.md").read_text(encoding="utf-8")
 ELSEWHERE = ("benchmarks", "from-python", "writing-a-cell", "kernels")  # see below; printed
 PAGES = [
     path.stem
@@ -96,20 +97,33 @@ def test_the_page_for_python_runs_from_top_to_bottom(tmp_path, monkeypatch, caps
     assert "mae" in told.out
 
 
+def test_the_page_inside_the_engine_names_its_files_and_no_others():
+    engine = ROOT / "src" / "seqnets" / "engine"
+    files = {path.name for kind in ("py", "h", "json") for path in engine.rglob(f"*.{kind}")}
+    named = re.findall(r"`((?:[\w-]+/)*)(\w+\.(?:py|h|json))`", INSIDE)
+
+    assert {name for _, name in named} >= files - {"__init__.py"}
+    for folder, name in named:
+        assert list(engine.rglob(folder + name)) or (ROOT / folder / name).is_file(), folder + name
+
+
+def test_the_page_inside_the_engine_shows_c_that_is_printed():
+    from seqnets.cells import MGUCell
+    from seqnets.engine.c.printer import print_program
+    from seqnets.engine.plans import program_of
+
+    printed = {line.strip() for line in print_program(program_of(MGUCell(8, 64))).text.splitlines()}
+
+    shown = "".join(blocks(INSIDE, "c")).splitlines()
+    assert shown
+    assert set(shown) <= printed
+
+
 @pytest.mark.slow
 def test_the_python_in_the_page_of_benchmarks_runs(tmp_path):
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
     assert float(done("-c", "\n".join(blocks(text, "python")), folder=tmp_path).split()[0]) > 0
-
-
-def test_the_first_tables_of_benchmarks_repeat_what_the_targets_below_reached():
-    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    first, _, below = text.partition("**What was missed.**")
-    told = re.findall(r"\| ([\d.]+) \| ([\d.]+) \|$", first, re.MULTILINE)
-
-    assert len(told) == 10
-    assert not [pair for pair in told if f"| {', '.join(pair)} |" not in below]
 
 
 def test_the_page_of_options_names_them_all():
