@@ -31,11 +31,6 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(verb):
-    lines = "\n".join(blocks(README, "bash")).splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.startswith(f"seqnets {verb}")]
-
-
 @pytest.mark.parametrize("page", [README, GUIDE], ids=["readme", "writing_a_cell"])
 def test_the_python_in_the_pages_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     script = "\n".join(["import torch, seqnets", *blocks(page, "python")])
@@ -169,23 +164,6 @@ def test_the_page_of_kernels_is_up_to_date():
     assert made == (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8"), (
         "run scripts/make_kernels_page.py"
     )
-
-
-@pytest.mark.parametrize("command", [c for c in commands("train") if "resume" not in c])
-def test_every_training_command_of_the_readme_composes(command, tmp_path):
-    arguments = [a for a in shlex.split(command)[2:] if a != "-m"]
-    arguments = [a if "[" in a else a.split(",")[0] for a in arguments]  # a sweep's first job
-
-    done = subprocess.run(
-        [sys.executable, "-m", "seqnets", "train", *arguments, "--cfg", "job"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "_target_: seqnets." in done.stdout
 
 
 def made(target, folder):
