@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from seqnets.cli.main import command as seqnets
+from seqnets.datasets import ClassificationFiles
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,6 +126,27 @@ def test_the_page_of_options_names_them_all():
     named = set(re.findall(r"^\| `(\w+)`", OPTIONS, re.MULTILINE))
 
     assert named == {path.stem for path in (ROOT / "configs" / "model" / "option").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "begin", "labels", "lengths"),
+    [
+        ("steps.csv", "text", "sequence,", ["up", "down"], [2, 1]),
+        ("rows.jsonl", "json", "", ["up", "down"], [2, 1]),
+        ("texts.csv", "text", "text,", ["1", "0"], [16, 11]),
+    ],
+)
+def test_the_tables_of_the_page_of_data_are_read(name, language, begin, labels, lengths, tmp_path):
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (table,) = (block for block in blocks(text, language) if block.startswith(begin))
+    (tmp_path / name).write_text(table, encoding="utf-8")
+
+    path = str(tmp_path / name)
+    data = ClassificationFiles(path, validation_path=path, test_path=path)
+    train = data.part("train")
+
+    assert [data.show_target(y)["label"] for y in train.y] == labels
+    assert train.lengths.tolist() == lengths
 
 
 def test_the_page_of_data_covers_every_experiment():
