@@ -64,6 +64,13 @@ def test_a_command_of_a_page_is_understood(arguments, run, tmp_path, monkeypatch
     assert code == 0, capsys.readouterr().err
 
 
+def test_the_benchmark_of_a_cell_with_an_option_has_sizes_that_go_together(tmp_path, monkeypatch):
+    (found,) = (each for each in commands(PAGES["benchmarks.md"]) if "model/cell=lstm" in each)
+    monkeypatch.chdir(tmp_path)
+
+    assert seqnets([*found, "rows=[loop]", "time_limit=0.001", "plot=false"]) == 0
+
+
 def write_cells(folder):
     """The reader's own cell, as a module with a folder of configurations and as a package."""
     (folder / "mycells" / "conf").mkdir(parents=True)
