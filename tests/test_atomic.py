@@ -69,3 +69,15 @@ def test_partial_files_of_dead_processes_are_removed_and_other_files_kept(tmp_pa
         partial.touch()
 
     assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", *others}
+
+
+def test_no_process_is_signalled_where_that_would_interrupt_it(tmp_path, gone, monkeypatch):
+    left = tmp_path / f".{gone}-0123abcd.partial.csv"
+    left.touch()
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("Ctrl-C on Windows"))
+
+    with atomic(tmp_path / "said.csv") as partial:
+        partial.touch()
+
+    assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", left}

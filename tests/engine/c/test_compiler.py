@@ -166,6 +166,13 @@ def test_cc_that_is_no_command_is_told(monkeypatch):
         compiler.load(SOURCE)
 
 
+def test_on_windows_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(compiler.sys, "platform", "win32")
+
+    with pytest.raises(NoCompiler, match="on Linux and macOS, not on Windows"):
+        compiler.load(SOURCE)
+
+
 def test_a_path_without_compiler_is_told(tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

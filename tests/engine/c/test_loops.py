@@ -340,6 +340,17 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     assert "there-is-no-such-compiler" in explanation.refusals["c"]
 
 
+def test_on_windows_linux_is_advised(tmp_path, monkeypatch):
+    monkeypatch.setattr(loops.compiler.sys, "platform", "win32")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
+    monkeypatch.setattr(loops.compiler, "_loaded", {})
+    seqnets.engine.c._say_once.cache_clear()
+
+    with pytest.warns(UserWarning, match="not on Windows. Linux makes them fast, in WSL"):
+        seqnets.explain(RNNCell(3, 4, nonlinearity="relu", bias=False), torch.randn(2, 5, 3))
+
+
 def test_where_a_compiler_fails_another_is_advised(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "false")  # a program that does nothing, and fails
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))

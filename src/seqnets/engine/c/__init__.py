@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import cache
 
@@ -53,6 +54,8 @@ def _say_once(reason: str) -> None:
         advice = f"Another C compiler than {command} may make them fast: set CC."
     except NoCompiler:
         advice = "A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC."
+        if sys.platform == "win32":
+            advice = "Linux makes them fast, in WSL for instance."
     warnings.warn(
         f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. {advice}",
         stacklevel=2,

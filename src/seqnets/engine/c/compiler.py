@@ -110,8 +110,10 @@ def compiler() -> tuple[str, ...]:
     """The compiler's command: ``CC`` with its arguments, or else cc, gcc or clang.
 
     Raises:
-        NoCompiler: None is found.
+        NoCompiler: None is found, or this is Windows.
     """
+    if sys.platform == "win32":  # files have no mode there, and processes no group
+        raise NoCompiler("code is compiled on Linux and macOS, not on Windows")
     named = os.environ.get("CC", "").strip()
     try:
         commands = [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]
