@@ -18,6 +18,7 @@ import hydra
 import pytest
 import torch
 from lightning.pytorch.strategies import Strategy
+from lightning_utilities.core.imports import RequirementCache
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -399,15 +400,15 @@ def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_says_how_to_get_it(name, seqnets, monkeypatch):
     for module in ("wandb", "mlflow"):
-        monkeypatch.setattr(
-            f"lightning.pytorch.loggers.{module}._{module.upper()}_AVAILABLE", False
-        )
+        available = f"lightning.pytorch.loggers.{module}._{module.upper()}_AVAILABLE"
+        monkeypatch.setattr(available, RequirementCache(f"{module}>=999"))
 
     done = seqnets("train", *SMALL, "dataset=parity", f"logger=[csv,{name}]")
 
     assert done.code == 1
     assert f"ConfigError: logger.{name}: lightning.pytorch.loggers." in done.err
     assert f"pip install 'seqnets[{name}]'" in done.err
+    assert done.err.count("pip install") == 1
 
 
 def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(

@@ -278,11 +278,10 @@ def _make_logger(options: Any, allow: Sequence[str], folder: Path, key: str) -> 
     except Exception as error:  # of whatever library it belongs to
         target = options["_target_"]
         extra = _LOGGER_EXTRAS.get(target.rpartition(".")[2])
-        lacks = isinstance(error, ImportError) and extra
-        advice = f"\n  Install it: pip install 'seqnets[{extra}]'" if lacks else ""
-        raise ConfigError(
-            f"{key}: {target} cannot be made: {str(error).strip()}{advice}"
-        ) from error
+        said = str(error).strip()
+        if isinstance(error, ImportError) and extra:  # Lightning advises another way
+            said = f"{said.partition(' HINT:')[0]}\n  Install it: pip install 'seqnets[{extra}]'"
+        raise ConfigError(f"{key}: {target} cannot be made: {said}") from error
     return logger
 
 
