@@ -1,6 +1,7 @@
 """Weights in one block of memory, as cuDNN reads them in float16, with a stand-in for cuDNN."""
 
 import copy
+from importlib import import_module
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def calls(monkeypatch):
     monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", flatten)
     monkeypatch.setattr(torch, "_use_cudnn_rnn_flatten_weight", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda tensor: True)
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "get_cudnn_mode", MODES.__getitem__)
+    cudnn = import_module("torch.backends.cudnn.rnn")  # torch 2.10 has an option of this name
+    monkeypatch.setattr(cudnn, "get_cudnn_mode", MODES.__getitem__)
     return asked
 
 

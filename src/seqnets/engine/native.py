@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from torch import _VF, Tensor, nn
-from torch.backends.cudnn import rnn as cudnn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
@@ -235,9 +234,12 @@ def _may_move(weight: Tensor) -> bool:
 
 def _mode(cell: GatedCell) -> int:
     """The number by which cuDNN knows a cell's equation."""
+    # In torch 2.10, the import hides an option of the same name, so it waits until it is needed.
+    from torch.backends.cudnn.rnn import get_cudnn_mode
+
     if isinstance(cell, RNNCell):
-        return cudnn.get_cudnn_mode(f"RNN_{cell.nonlinearity.upper()}")
-    return cudnn.get_cudnn_mode("LSTM" if isinstance(cell, LSTMCell) else "GRU")
+        return get_cudnn_mode(f"RNN_{cell.nonlinearity.upper()}")
+    return get_cudnn_mode("LSTM" if isinstance(cell, LSTMCell) else "GRU")
 
 
 def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
