@@ -35,7 +35,8 @@ PUBLIC = {
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
         Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
-        Linear Watched watch gradient_flow
+        Linear Watched WatchedLayer watch watch_layers names_of_calls
+        FixedPoints fixed_points gradient_flow
     """,
     "seqnets.conversion": """
         to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx
@@ -45,7 +46,7 @@ PUBLIC = {
     "seqnets.benchmarking": """
         PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot
     """,
-    "seqnets.insight": "Sound new_figure",
+    "seqnets.insight": "Sound new_figure draw_states draw_fixed_points",
     "seqnets.models": """
         LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
         SoftmaxHead FusedSoftmax AdaptiveSoftmax DroppedEmbedding
@@ -64,8 +65,8 @@ PUBLIC = {
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
-        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters ModelCard
-        ModelGraph
+        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters
+        ModelCard ModelGraph
         Monitor MovingAverage MusicSamples Pictures Progress Pruning RateByLength StopOnSignal
         TextSamples
     """,

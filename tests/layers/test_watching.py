@@ -6,8 +6,30 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import Activations, AllStates, GRUCell, LSTMCell, RNNCell, Zoneout, optioned
-from seqnets.layers import Recurrent, watch
+from seqnets.cells import (
+    Activations,
+    AllStates,
+    GRUCell,
+    JANETCell,
+    LayerNorm,
+    LSTMCell,
+    MGUCell,
+    MLSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    Zoneout,
+    optioned,
+)
+from seqnets.errors import ConfigError
+from seqnets.layers import (
+    Bidirectional,
+    DeepRNN,
+    Hierarchical,
+    Recurrent,
+    names_of_calls,
+    watch,
+    watch_layers,
+)
 from tests.cells.final import FINAL_CELLS, sized
 
 B, T, I, H = 3, 5, 2, 4
@@ -98,3 +120,89 @@ def test_no_steps_have_states_of_no_steps(x):
 
     assert states["c"].shape == (B, 0, H)
     assert calls == {}
+
+
+def test_gates_by_heads_are_laid_flat(x):
+    cell = MLSTMCell(I, H, num_heads=2, dtype=torch.float64)
+
+    states, calls = watch(cell, x, lengths=LENGTHS)
+
+    (o,) = calls["gate"]
+    assert o.shape == (B, T, H)
+    assert (o[1] == 0).all()
+    torch.testing.assert_close(o[0], torch.sigmoid(cell.parts(cell.project(x)[0]).o).flatten(1))
+    assert states["C"].shape == (B, T, H * H // 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (LSTMCell, {"gate": "ifo", "candidate": "g", "squash": [None]}),
+        (PeepholeLSTMCell, {"gate": "ifo", "candidate": "g", "squash": [None]}),
+        (GRUCell, {"gate": "rz", "candidate": "n"}),
+        (MGUCell, {"gate": "f", "candidate": "n"}),
+        (JANETCell, {"gate": ["f", "2"], "candidate": "g"}),
+        (partial(optioned, cell=GRUCell, options=[LayerNorm]), {"gate": "rz", "candidate": "n"}),
+        (partial(MLSTMCell, num_heads=2), {"gate": [None]}),
+    ],
+)
+def test_calls_have_the_names_of_the_gates_that_they_are(make, names):
+    named = names_of_calls(make(I, H).eval())
+
+    assert named == {
+        role: [role if name is None else f"{role} {name}" for name in of]
+        for role, of in names.items()
+    }
+
+
+def test_naming_calls_draws_no_random_numbers():
+    cell, before = LSTMCell(I, H), torch.get_rng_state()
+
+    names_of_calls(cell)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_layers_of_a_model_are_watched_as_they_run(x):
+    net = DeepRNN(LSTMCell, I, H, num_layers=2, bidirectional=True).double()
+    expected = net(x, lengths=LENGTHS)
+    outputs = []
+
+    seen = watch_layers(net, lambda: outputs.append(net(x, lengths=LENGTHS)))
+
+    torch.testing.assert_close(outputs, [expected])
+    names = [f"layers.{n}.{way}_layer" for n in (0, 1) for way in ("forward", "backward")]
+    assert list(seen) == names
+    below = torch.cat([seen[name].states["h"] for name in names[:2]], -1)
+    for name in names[2:]:
+        layer = seen[name]
+        torch.testing.assert_close(layer.x, below)
+        assert layer.valid.sum(1).tolist() == LENGTHS.tolist()
+        again = watch(layer.layer.cell, below, None, LENGTHS, reverse=layer.layer.reverse)
+        torch.testing.assert_close((layer.states, layer.calls), tuple(again))
+    torch.testing.assert_close(net(x, lengths=LENGTHS), expected)
+    assert not any("forward" in part.__dict__ for part in net.modules())
+
+
+def test_layers_that_run_at_another_pace_have_their_own_steps(x):
+    net = Hierarchical(*(Recurrent(GRUCell(size, H)) for size in (I, H)), stride=2).double()
+
+    seen = watch_layers(net, lambda: net(x, lengths=LENGTHS))
+
+    assert seen["lower"].valid.sum(1).tolist() == [5, 0, 3]
+    assert seen["upper"].valid.sum(1).tolist() == [3, 0, 2]
+
+
+def test_of_several_calls_the_first_one_is_seen(x):
+    net = Bidirectional(GRUCell(I, H)).double()
+
+    seen = watch_layers(net, lambda: (net(x), net(-x)))
+
+    torch.testing.assert_close(seen["forward_layer"].x, x)
+
+
+def test_a_model_without_recurrent_layers_has_nothing_to_watch(x):
+    layer = Recurrent(GRUCell(I, H, dtype=torch.float64))
+
+    with pytest.raises(ConfigError, match="watch_layers: the call ran no recurrent layer"):
+        watch_layers(layer, lambda: layer.step(x[:, 0]))

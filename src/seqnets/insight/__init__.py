@@ -1,5 +1,7 @@
 """Figures and sounds that show what a model does, made from plain arrays."""
 
 from seqnets.insight.canvas import Sound, new_figure
+from seqnets.insight.fixed_points import draw_fixed_points
+from seqnets.insight.states import draw_states
 
-__all__ = ["Sound", "new_figure"]
+__all__ = ["Sound", "draw_fixed_points", "draw_states", "new_figure"]

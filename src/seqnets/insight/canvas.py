@@ -51,6 +51,14 @@ def tilt(names: Sequence[str]) -> int:
     return 0 if max(map(len, names)) <= _UPRIGHT else 90
 
 
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names of modules without the parents that they share, but one: layers.0, layers.1."""
+    parents = [name.split(".")[:-1] for name in names]
+    alike = [len(set(level)) == 1 for level in zip(*parents, strict=False)]
+    shared = (*alike, False).index(False)
+    return [".".join(name.split(".")[max(0, shared - 1) :]) for name in names]
+
+
 def whole_steps(axis: Any) -> None:
     """Have an axis of time steps marked at whole numbers only, however few there are."""
     from matplotlib.ticker import MaxNLocator

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, whole_steps
+from seqnets.insight.canvas import new_figure, shortened, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
             row has no such step.
     """
     figure, axis = new_figure(7.2, 4.2)
-    names = _shortened(list(layers))
+    names = shortened(list(layers))
     for name, norms in zip(names, layers.values(), strict=True):
         low, middle, high = np.minimum(_quartiles(norms), np.finfo(np.float32).max)
         steps, far, rate = np.arange(len(middle)), reach(norms), per_step(norms)
@@ -124,11 +124,3 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
         figure.set_figheight(4.2 + 0.09 * len(names))
         figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize="small")
     return figure
-
-
-def _shortened(names: Sequence[str]) -> list[str]:
-    """Names of modules without the parents that they share, but one: layers.0, layers.1."""
-    parents = [name.split(".")[:-1] for name in names]
-    alike = [len(set(level)) == 1 for level in zip(*parents, strict=False)]
-    shared = (*alike, False).index(False)
-    return [".".join(name.split(".")[max(0, shared - 1) :]) for name in names]

@@ -1,9 +1,11 @@
 """Layers: modules over batches of sequences."""
 
 from seqnets.layers.bidirectional import Bidirectional, Reversed
+from seqnets.layers.call_names import names_of_calls
 from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
 from seqnets.layers.dropout import LockedDropout
+from seqnets.layers.fixed_points import FixedPoints, fixed_points
 from seqnets.layers.gradient_flow import gradient_flow
 from seqnets.layers.hierarchical import Hierarchical
 from seqnets.layers.linear import Linear
@@ -13,7 +15,7 @@ from seqnets.layers.serving import Stream
 from seqnets.layers.state import detach, map_state
 from seqnets.layers.truncated import Truncated
 from seqnets.layers.video import Video
-from seqnets.layers.watching import Watched, watch
+from seqnets.layers.watching import Watched, WatchedLayer, watch, watch_layers
 
 __all__ = [
     "Bidirectional",
@@ -22,6 +24,7 @@ __all__ = [
     "ConvFront2d",
     "DeepOutput",
     "DeepRNN",
+    "FixedPoints",
     "Fronted",
     "Hierarchical",
     "Linear",
@@ -32,8 +35,12 @@ __all__ = [
     "Truncated",
     "Video",
     "Watched",
+    "WatchedLayer",
     "detach",
+    "fixed_points",
     "gradient_flow",
     "map_state",
+    "names_of_calls",
     "watch",
+    "watch_layers",
 ]

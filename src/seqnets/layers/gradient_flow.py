@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.watching import Recorder
+from seqnets.layers.watching import Recorder, ran_none, running
 from seqnets.typing import State
 
 
@@ -52,15 +51,11 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
         arXiv:1211.5063.
     """
     runs: dict[str, list[_Run]] = {}
-    with torch.enable_grad(), _recording(model, runs):
+    recorded = running(model, lambda name, layer: partial(_run, layer, runs, name))
+    with torch.enable_grad(), recorded:
         value = loss()
     if not runs:
-        raise ConfigError(
-            f"gradient_flow: the loss ran no recurrent layer of {type(model).__name__} over a "
-            "sequence, expected at least one.\n"
-            "  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN. Single steps, by "
-            "layer.step, and modules with torch.nn's interface do not count."
-        )
+        raise ran_none("gradient_flow", "the loss", model)
     for name, of in runs.items():
         _check_rows(name, of)
     states = [part for of in runs.values() for run in of for step in run.states for part in step]
@@ -104,19 +99,6 @@ class _Recorder(Recorder):
     def step(self, wx: Tensor, state: State) -> State:
         """The cell's."""
         return super().step(wx if wx.requires_grad else wx.detach().requires_grad_(), state)
-
-
-@contextmanager
-def _recording(model: nn.Module, runs: dict[str, list[_Run]]) -> Iterator[None]:
-    """Append what the model's recurrent layers do to ``runs``, by their names."""
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Recurrent)]
-    for name, layer in layers:
-        layer.__dict__["forward"] = partial(_run, layer, runs, name)
-    try:
-        yield
-    finally:
-        for _, layer in layers:
-            del layer.__dict__["forward"]
 
 
 def _run(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
+from seqnets.errors import ConfigError
+from seqnets.layers.recurrent import Recurrent
 from seqnets.typing import State
 
-_ROLES = ("gate", "candidate", "squash")
+ROLES = ("gate", "candidate", "squash")
+"""The functions that equations apply their nonlinearities through."""
 
 
 class Watched(NamedTuple):
@@ -24,9 +29,27 @@ class Watched(NamedTuple):
         states: Each part of the state after every step, by its name: (B, T, H).
         calls: What the equation's ``gate``, ``candidate`` and ``squash`` returned, by these names:
             one (B, T, H) for each call, in the order of the equation. Roles that it does not use
-            are left out.
+            are left out, and results by heads are laid flat.
     """
 
+    states: dict[str, Tensor]
+    calls: dict[str, list[Tensor]]
+
+
+class WatchedLayer(NamedTuple):
+    """The inside of a model's layer at every step of a batch.
+
+    Attributes:
+        layer: The layer.
+        x: Its inputs, (B, T, I).
+        valid: Which steps are a row's, and not past its end, (B, T) boolean.
+        states: As of :class:`Watched`.
+        calls: As of :class:`Watched`.
+    """
+
+    layer: Recurrent
+    x: Tensor
+    valid: Tensor
     states: dict[str, Tensor]
     calls: dict[str, list[Tensor]]
 
@@ -52,24 +75,84 @@ def watch(
     check_is_cell("watch", cell)
     watcher = _Watcher(cell)
     _, _, valid = watcher.run(x, state, lengths, resets, reverse)
-    steps = list(zip(watcher.states_after, watcher.made, strict=True))
-    if reverse:
-        steps.reverse()
+    return watcher.over_time(valid, reverse)
 
-    def over_time(of_steps: Sequence[Tensor]) -> Tensor:
-        return torch.where(valid[..., None], torch.stack(list(of_steps), -2), 0)
 
-    if not steps:
-        sizes = zip(cell.states, cell.state_sizes, strict=True)
-        return Watched({name: x.new_zeros(len(x), 0, size) for name, size in sizes}, {})
-    parts = zip(*(after for after, _ in steps), strict=True)
-    states = {name: over_time(part) for name, part in zip(cell.states, parts, strict=True)}
-    calls = {
-        role: [over_time(call) for call in zip(*(made[role] for _, made in steps), strict=True)]
-        for role in _ROLES
-        if steps[0][1][role]
-    }
-    return Watched(states, calls)
+def watch_layers(model: nn.Module, call: Callable[[], Any]) -> dict[str, WatchedLayer]:
+    """Run a model, and keep what its recurrent layers compute at every step.
+
+    The layers run in the plain loop. Of several calls of a layer the first one is kept. A layer
+    that takes single steps, as a decoder does, is not seen.
+
+    Args:
+        model: The model, or any other module around recurrent layers.
+        call: Runs it.
+
+    Returns:
+        The inside of each :class:`Recurrent` layer that is called over a sequence, by its name in
+        the model, in the order of the calls.
+
+    Raises:
+        ConfigError: No :class:`Recurrent` layer of the model is called over a sequence.
+
+    Example:
+        >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)
+        >>> seen = layers.watch_layers(net, lambda: net(x))
+        >>> seen["layers.1"].states["c"]  # (4, 100, 16)
+    """
+    seen: dict[str, WatchedLayer] = {}
+    with running(model, lambda name, layer: partial(_watch, seen, name, layer)):
+        call()
+    if not seen:
+        raise ran_none("watch_layers", "the call", model)
+    return seen
+
+
+def _watch(
+    seen: dict[str, WatchedLayer],
+    name: str,
+    layer: Recurrent,
+    x: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """A layer's forward pass in the plain loop, watched."""
+    watcher = _Watcher(layer.cell)
+    y, final, valid = watcher.run(x, state, lengths, resets, layer.reverse)
+    if name not in seen:
+        seen[name] = WatchedLayer(layer, x, valid, *watcher.over_time(valid, layer.reverse))
+    return y, final
+
+
+@contextmanager
+def running(
+    model: nn.Module, make: Callable[[str, Recurrent], Callable[..., tuple[Tensor, State]]]
+) -> Iterator[None]:
+    """Have the model's recurrent layers run by other functions.
+
+    Args:
+        model: The model.
+        make: Gives what takes the place of a layer's ``forward``, from its name and the layer.
+    """
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Recurrent)]
+    for name, layer in layers:
+        layer.__dict__["forward"] = make(name, layer)
+    try:
+        yield
+    finally:
+        for _, layer in layers:
+            del layer.__dict__["forward"]
+
+
+def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
+    """The error for something that runs no recurrent layer of a model over a sequence."""
+    return ConfigError(
+        f"{who}: {what} ran no recurrent layer of {type(model).__name__} over a sequence, expected "
+        "at least one.\n"
+        "  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN. Single steps, by "
+        "layer.step, and modules with torch.nn's interface do not count."
+    )
 
 
 class Recorder(Wrapper):
@@ -111,11 +194,40 @@ class _Watcher(Recorder):
 
     def step(self, wx: Tensor, state: State) -> State:
         """The cell's."""
-        made: dict[str, list[Tensor]] = {role: [] for role in _ROLES}
-        after = self.cell.adapted(**{role: _kept(made[role]) for role in _ROLES}).step(wx, state)
+        after, made = step_with_calls(self.cell, wx, state)
         self.states_after.append(after)
         self.made.append(made)
         return after
+
+    def over_time(self, valid: Tensor, reverse: bool) -> Watched:
+        """All that was kept, from the first step to the last; zero at those that are not valid."""
+        steps = list(zip(self.states_after, self.made, strict=True))
+        if reverse:
+            steps.reverse()
+        if not steps:
+            sizes = zip(self.states, self.state_sizes, strict=True)
+            none = self._like.new_zeros
+            return Watched({name: none(len(valid), 0, size) for name, size in sizes}, {})
+
+        def stacked(of_steps: Sequence[Tensor]) -> Tensor:
+            flat = torch.stack([step.flatten(1) for step in of_steps], 1)
+            return torch.where(valid[..., None], flat, 0)
+
+        parts = zip(*(after for after, _ in steps), strict=True)
+        states = {name: stacked(part) for name, part in zip(self.states, parts, strict=True)}
+        calls = {
+            role: [stacked(call) for call in zip(*(made[role] for _, made in steps), strict=True)]
+            for role in ROLES
+            if steps[0][1][role]
+        }
+        return Watched(states, calls)
+
+
+def step_with_calls(cell: Cell, wx: Tensor, state: State) -> tuple[State, dict[str, list[Tensor]]]:
+    """The state after one step, and what the equation's functions returned, by their names."""
+    made: dict[str, list[Tensor]] = {role: [] for role in ROLES}
+    after = cell.adapted(**{role: _kept(made[role]) for role in ROLES}).step(wx, state)
+    return after, made
 
 
 def _kept(results: list[Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

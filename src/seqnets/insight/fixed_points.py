@@ -1,0 +1,182 @@
+"""Trajectories of a layer's state, and where they come to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqnets.errors import counted
+from seqnets.insight.canvas import new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARGINAL = 1e-4
+"""How near to 1 the magnitude of an eigenvalue counts as 1: a factor of e takes 10,000 steps."""
+
+KINDS = {
+    "stable": {"marker": "o", "facecolor": "black", "edgecolor": "white"},
+    "marginal": {"marker": "s", "facecolor": "#7F7F7F", "edgecolor": "white"},
+    "unstable": {"marker": "D", "facecolor": "white", "edgecolor": "#D55E00"},
+    "slow": {"marker": "X", "facecolor": "#56B4E9", "edgecolor": "white"},
+}
+"""How the points of each kind are drawn."""
+
+_ROOM = 0.3
+"""Around the trajectories, as a share of their range; points far away would make them small."""
+
+
+def kinds_of(eigenvalues: np.ndarray, fixed: np.ndarray) -> list[str]:
+    """What each point is: "stable", "marginal" or "unstable", or "slow" if the state moves there.
+
+    Args:
+        eigenvalues: Those of the step's Jacobian at each point, (K, S).
+        fixed: Whether it is a fixed point, (K,).
+    """
+    largest = np.abs(eigenvalues).max(-1, initial=0)
+    unstable, stable = largest > 1 + MARGINAL, largest < 1 - MARGINAL
+    kinds = np.where(unstable, "unstable", np.where(stable, "stable", "marginal"))
+    return np.where(fixed, kinds, "slow").tolist()
+
+
+def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
+    """The steps in which a direction shrinks or grows by a factor of e: 1 / |ln |λ||."""
+    with np.errstate(divide="ignore"):
+        return 1 / np.abs(np.log(np.abs(eigenvalues)))
+
+
+def draw_fixed_points(
+    paths: Sequence[np.ndarray],
+    points: np.ndarray,
+    eigenvalues: np.ndarray,
+    fixed: np.ndarray,
+    values: Sequence[np.ndarray] | None = None,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw where a layer's state goes, where it could stay, and what happens around there.
+
+    On the left, trajectories and fixed points in the first two principal components of the states;
+    on the right, the eigenvalues of the points against the unit circle.
+
+    Args:
+        paths: States of each sequence, in the order in which the layer runs, (T, S) each.
+        points: Points where the state is slow or stays, slowest first, (K, S).
+        eigenvalues: Those of the step's Jacobian at each point, (K, S).
+        fixed: Whether the state stays at a point, rather than being slow there, (K,).
+        values: For each sequence, what the colours of its steps tell, (T,): classes as whole
+            numbers, negative where there is none, or numbers, NaN where there is none. Without
+            them, colours tell the time.
+        labels: Names of the classes.
+        title: What the input is that stays the same.
+    """
+    figure, (left, right) = new_figure(10, 4.6, ncols=2, gridspec_kw={"width_ratios": [1.35, 1]})
+    states = np.concatenate(paths)
+    centre = states.mean(0)
+    _, lengths, directions = np.linalg.svd(states - centre, full_matrices=False)
+    shares = lengths**2 / max(float((lengths**2).sum()), 1e-30)
+    shares, directions = np.pad(shares, (0, 2))[:2], directions[:2]
+
+    def plane(s: np.ndarray) -> np.ndarray:
+        flat = (s - centre) @ directions.T
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+    _draw_paths(figure, left, [plane(path) for path in paths], values, labels)
+    left.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
+    left.set_ylabel(f"second ({shares[1]:.0%})")
+    kinds = np.array(kinds_of(eigenvalues, fixed))
+    _draw_circle(right)
+    for kind, look in KINDS.items():
+        of = kinds == kind
+        if not of.any():
+            continue
+        name = {"unstable": "unstable", "slow": "slow, not fixed"}.get(kind, kind)
+        at = plane(points[of])
+        outside = int((~_within(left, at)).sum())
+        label = f"{of.sum()} {name}" + f", {outside} of them outside" * bool(outside)
+        left.scatter(*at.T, s=62, lw=1.2, zorder=4, label=label, **look)
+        found = eigenvalues[of].reshape(-1)
+        colour = look["edgecolor"] if kind == "unstable" else look["facecolor"]
+        right.scatter(found.real, found.imag, s=13, color=colour, lw=0, alpha=0.7, zorder=3)
+    _tell_slowest(right, eigenvalues[:1])
+    if not len(points):
+        left.scatter([], [], s=0, label="no fixed or slow points")
+    left.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
+    if title is not None:
+        left.set_title(title, fontsize="small", parse_math=False)
+    left.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_paths(
+    figure: Figure,
+    axis: Any,
+    paths: Sequence[np.ndarray],
+    values: Sequence[np.ndarray] | None,
+    labels: Sequence[str] | None,
+) -> None:
+    """Trajectories as thin lines, with a dot for each step in the colour of its value."""
+    from matplotlib.collections import LineCollection
+
+    axis.add_collection(LineCollection(paths, colors="0.75", linewidths=0.6, alpha=0.5, zorder=1))
+    dots = np.concatenate(paths)
+    told = "step" if values is None else "target"
+    if values is None:
+        values = [np.arange(len(path), dtype=float) for path in paths]
+    colours = np.concatenate(values)
+    told_of = (colours >= 0) if np.issubdtype(colours.dtype, np.integer) else np.isfinite(colours)
+    size = 9 if told_of.mean() > 0.2 else 20
+    if np.issubdtype(colours.dtype, np.integer):
+        axis.scatter(*dots[colours < 0].T, s=4, color="0.8", lw=0, zorder=2)
+        for number in np.unique(colours[colours >= 0]):
+            of = colours == number
+            name = plain(labels[number]) if labels else str(number)
+            axis.scatter(
+                *dots[of].T, s=size, color=f"C{number % 10}", lw=0, alpha=0.8, zorder=2, label=name
+            )
+    else:
+        there = np.isfinite(colours)
+        axis.scatter(*dots[~there].T, s=4, color="0.8", lw=0, zorder=2)
+        shown = axis.scatter(
+            *dots[there].T, c=colours[there], s=size, cmap="viridis", lw=0, alpha=0.8, zorder=2
+        )
+        bar = figure.colorbar(shown, ax=axis, pad=0.01, aspect=30, label=told)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(length=0)
+    low, high = dots.min(0), dots.max(0)
+    room = _ROOM * np.maximum(high - low, 1e-6)
+    axis.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+
+
+def _within(axis: Any, at: np.ndarray) -> np.ndarray:
+    """Which places (K, 2) lie within the axes, (K,)."""
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    return (left < at[:, 0]) & (at[:, 0] < right) & (bottom < at[:, 1]) & (at[:, 1] < top)
+
+
+def _draw_circle(axis: Any) -> None:
+    """The unit circle, and that of directions which are forgotten in ten steps."""
+    turn = np.linspace(0, 2 * np.pi, 361)
+    looks = {1.0: {"color": "0.4", "lw": 1}, np.exp(-0.1): {"color": "0.75", "lw": 0.8, "ls": "--"}}
+    for radius, look in looks.items():
+        axis.plot(radius * np.cos(turn), radius * np.sin(turn), zorder=1, **look)
+    axis.text(0, -np.exp(-0.1) + 0.04, "10 steps", color="0.55", fontsize="x-small", ha="center")
+    axis.axhline(0, color="0.9", lw=0.8, zorder=0)
+    axis.axvline(0, color="0.9", lw=0.8, zorder=0)
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.set(xlabel="eigenvalues, real part", ylabel="imaginary part")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _tell_slowest(axis: Any, eigenvalues: np.ndarray) -> None:
+    """Name the time constant of what is forgotten most slowly around a point."""
+    inside = eigenvalues[np.abs(eigenvalues) < 1 - MARGINAL]
+    if inside.size:
+        slowest = inside[np.argmax(np.abs(inside))]
+        steps = float(time_constants(slowest))
+        told = f"slowest to be forgotten: {counted(round(steps), 'step')}"
+        if abs(slowest.imag) > 1e-6:
+            told += f", turns once in {2 * np.pi / abs(np.angle(slowest)):.3g}"
+        axis.set_title(told, fontsize="small")

@@ -1,0 +1,176 @@
+"""What the units of a layer hold over time."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqnets.insight.canvas import new_figure, plain, whole_steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_WIDTH = 10.0
+"""Width of the figure in inches."""
+
+_LETTERS, _WORDS = 110, 44
+"""Maximum number of single letters, and of longer tokens, that are written beside each other."""
+
+_CURVES = 6
+"""Maximum number of features whose curves can be told apart; more are a heat map."""
+
+_BRIGHT = 0.97
+"""The share of numbers within the scale of colours: a unit that counts would make others pale."""
+
+_CURVE, _ROW = 0.9, 0.035
+"""Height of curves, and of a unit, in inches."""
+
+
+def draw_states(
+    parts: Mapping[str, np.ndarray],
+    x: Sequence[str] | np.ndarray | None = None,
+    features: Sequence[str] | None = None,
+    units: int = 48,
+) -> Figure:
+    """Draw what each unit of a layer holds at each step: a heat map for each part.
+
+    Numbers from 0 to 1, as gates have them, are drawn from white to dark; others are red if
+    positive and blue if negative. Units are the same rows in all parts of one width: those that
+    vary most, with those that behave alike beside each other.
+
+    Args:
+        parts: What the units hold, by its name, such as "state h" and "gate f", each (T, H).
+        x: The input: the text of each step's token, written below, or features, (T, I), drawn
+            above. If the layer has another number of steps than the input, its own are stretched.
+        features: Names of the features.
+        units: Maximum number of units to draw.
+    """
+    texts = None if x is None or isinstance(x, np.ndarray) else list(x)
+    curves = x if isinstance(x, np.ndarray) and x.shape[1] <= _CURVES else None
+    if texts is not None:
+        steps = len(texts)
+        texts = texts[: _LETTERS if _are_letters(texts) else _WORDS]
+        share = len(texts) / max(1, steps)
+        parts = {name: part[: round(share * len(part))] for name, part in parts.items()}
+    T = len(next(iter(parts.values()))) if x is None else len(x if texts is None else texts)
+    together = list(parts.values())
+    rows = {width: _rows(together, width, units) for width in {p.shape[1] for p in together}}
+    shown = {name: part[:, rows[part.shape[1]]] for name, part in parts.items()}
+    if isinstance(x, np.ndarray) and curves is None:
+        shown = {"input": x, **shown}
+    heights = [max(0.5, _ROW * part.shape[1]) for part in shown.values()]
+    heights = [_CURVE] * (curves is not None) + heights
+    figure, axes = new_figure(
+        _WIDTH, sum(heights) + 0.22 * len(heights) + 0.7, nrows=len(heights), sharex=True,
+        squeeze=False, gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    axes = axes[:, 0]
+    if curves is not None:
+        _draw_curves(axes[0], curves, features)
+    for axis, (name, part) in zip(axes[-len(shown) :], shown.items(), strict=True):
+        image = _draw_part(axis, part, T)
+        all_units = parts[name].shape[1] if name in parts else part.shape[1]
+        few = f", {part.shape[1]} of {all_units:,} units" if part.shape[1] < all_units else ""
+        axis.set_title(f"{name}{few}", loc="left", fontsize="small", pad=3)
+        bar = figure.colorbar(image, ax=axis, pad=0.008, aspect=9, fraction=0.05)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(length=0, labelsize="x-small")
+        bar.ax.locator_params(nbins=3)
+    _write_steps(axes[-1], texts, T)
+    return figure
+
+
+def _are_letters(texts: Sequence[str]) -> bool:
+    return max(map(len, texts), default=0) <= 1
+
+
+def _rows(parts: Sequence[np.ndarray], width: int, most: int) -> np.ndarray:
+    """The units to draw of parts with so many, from top to bottom.
+
+    Their order is that of the second eigenvector of the Laplacian of their likeness (spectral
+    seriation: Atkins et al., 1998, "A Spectral Algorithm for Seriation and the Consecutive Ones
+    Problem").
+    """
+    alike = [
+        np.nan_to_num(part, nan=0, posinf=0, neginf=0)
+        for part in parts
+        if part.shape[1] == width and len(part)
+    ]
+    if not alike:
+        return np.arange(min(width, most))
+    spread = [part.std(0) for part in alike]
+    varying = np.sum([each / max(each.mean(), 1e-12) for each in spread], axis=0)
+    chosen = np.sort(np.argsort(-varying, kind="stable")[:most])
+    curves = np.concatenate(
+        [
+            (part[:, chosen] - part[:, chosen].mean(0)) / np.maximum(deviation[chosen], 1e-12)
+            for part, deviation in zip(alike, spread, strict=True)
+        ]
+    )
+    likeness = 1 + curves.T @ curves / len(curves)
+    laplacian = np.diag(likeness.sum(0)) - likeness
+    order = np.argsort(np.linalg.eigh(laplacian)[1][:, min(1, len(chosen) - 1)], kind="stable")
+    if chosen[order[0]] > chosen[order[-1]]:  # an eigenvector has no sign
+        order = order[::-1]
+    return chosen[order]
+
+
+def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
+    """A heat map of a part, (T', units), over T steps."""
+    known = part[np.isfinite(part)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    if low >= 0 and high <= 1:
+        options: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1}
+    else:
+        limit = max(float(np.quantile(np.abs(known), _BRIGHT)), 1e-6)
+        options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    image = axis.imshow(
+        part.T, aspect="auto", interpolation="none", extent=(-0.5, T - 0.5, part.shape[1], 0),
+        **options,
+    )  # fmt: skip
+    axis.set_yticks([])
+    axis.spines[:].set_color("0.8")
+    axis.tick_params(length=0)
+    return image
+
+
+def _draw_curves(axis: Any, x: np.ndarray, names: Sequence[str] | None) -> None:
+    for number, curve in enumerate(x.T):
+        name = None if names is None else plain(names[number])
+        axis.plot(curve, linewidth=0.9, label=name, marker="." if len(x) < 40 else None)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize="x-small")
+    axis.set_title("input", loc="left", fontsize="small", pad=3)
+    if names is not None:
+        axis.legend(
+            loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(names), frameon=False,
+            fontsize="x-small", borderaxespad=0,
+        )  # fmt: skip
+
+
+def _write_steps(axis: Any, texts: Sequence[str] | None, T: int) -> None:
+    """Label the time axis with tokens, or count steps."""
+    axis.set_xlim(-0.5, T - 0.5)
+    if texts is None:
+        axis.set_xlabel("step")
+        axis.tick_params(length=3)
+        whole_steps(axis.xaxis)
+        return
+    shown = [_printable(text) for text in texts]
+    letters = _are_letters(shown)
+    axis.set_xticks(
+        range(T), shown, family="monospace", rotation=0 if letters else 90,
+        fontsize=8.5 if letters else 8, parse_math=False,
+    )  # fmt: skip
+    axis.tick_params(axis="x", length=0, pad=2)
+
+
+def _printable(text: str) -> str:
+    """A token with visible line ends, without what cannot be printed, and cut if long."""
+    shown = text.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
+    signs = (sign for sign in shown if sign.isprintable() and not unicodedata.combining(sign))
+    shown = "".join(signs)
+    return shown if len(shown) <= 16 else f"{shown[:15]}…"
