@@ -20,7 +20,6 @@ from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
-from seqnets.datasets.readers.tables import named
 from seqnets.datasets.sequences import SequenceData
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
@@ -216,7 +215,7 @@ def _tokens(counts: np.ndarray, data: DataModule) -> Table:
 
 def _named(text: str) -> str:
     """The name of a class or token; a space is said in words."""
-    return "space" if text == " " else _short(named(text), 24)
+    return "space" if text == " " else _short(text, 24)
 
 
 def _sample(sample: Mapping[str, str]) -> Table:
