@@ -379,12 +379,29 @@ def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
     assert (done.returncode, done.stderr) == (1, told)
 
 
+def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
+    rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")
+    command = [sys.executable, "-m", "seqnets", "inspect", "dataset=classification"]
+
+    done = subprocess.run(
+        [*command, "dataset.path=mine.csv", "samples=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert rb"gr\xf6\xdfer" in done.stdout
+    assert b"To train:" in done.stdout
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(seqnets):
     done = seqnets("train", "trainer=gpu")
 
     assert done.code == 1
-    assert "DeviceError" in done.err
+    assert "DeviceError: trainer.accelerator: is 'gpu' with 1 device, expected" in done.err
     assert "trainer=cpu" in done.err
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from seqnets.cli.main import command
 from seqnets.cli.prediction_table import write_table
+from seqnets.cli.predictions import _write
 from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
 from seqnets.training import Classification
@@ -140,6 +141,20 @@ def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
     assert len(table) == len(rows)
     assert table[0]["prediction"] == first["prediction"]
     assert float(table[0]["probabilities.a"]) == first["probabilities"]["a"]
+
+
+def test_json_lines_are_ascii_where_the_output_is_not_utf_8():
+    row = {"prediction": "größer"}
+    files = [io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("utf-8", "latin1")]
+
+    for file in files:
+        assert _write([row], file) == (1, 0)
+        file.flush()
+
+    written = [file.buffer.getvalue().decode(file.encoding) for file in files]
+    assert [json.loads(text) for text in written] == [row, row]
+    assert ["größer" in text for text in written] == [True, False]
+    assert written[1].isascii()
 
 
 def test_a_table_has_a_line_for_each_step_that_is_predicted():

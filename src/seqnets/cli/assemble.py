@@ -30,7 +30,7 @@ from seqnets.cli.console import told_if_slow
 from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import UsageError
 from seqnets.datasets import DataModule
-from seqnets.errors import ConfigError, DeviceError, SeqnetsError
+from seqnets.errors import ConfigError, DeviceError, SeqnetsError, counted
 from seqnets.training import AtomicCheckpointIO, Objective, SequenceModule
 from seqnets.training.param_groups import ParamGroups, own_options
 from seqnets.typing import Known, Sizes
@@ -403,7 +403,7 @@ def check_device(options: Config) -> None:
     asked = devices if isinstance(devices, int) and devices > 0 else 1
     if asked > there:
         raise DeviceError(
-            f"trainer.accelerator: is {accelerator!r} with {asked} devices, expected at most the "
-            f"{there} that this machine has.\n"
+            f"trainer.accelerator: is {accelerator!r} with {counted(asked, 'device')}, expected at "
+            f"most the {there} that this machine has.\n"
             f"  Use trainer=cpu, or trainer=auto, which takes CUDA if it is there."
         )

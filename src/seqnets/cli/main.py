@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import re
 import sys
@@ -47,8 +48,12 @@ def main() -> None:
 
     Unless the user's environment says otherwise, waiting threads soon sleep instead of spinning
     (docs/decisions/0008), and freed memory is kept (0015). A benchmark changes neither, so that it
-    measures what other PyTorch code would see.
+    measures what other PyTorch code would see. Characters that the output's encoding lacks are
+    written as escapes, since no run should end for a table's rules.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] != ["benchmark"]:
         if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which happens later
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -68,8 +69,9 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
 def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     count = targets = 0
     seen = visible if file.isatty() else str
+    escaped = codecs.lookup(file.encoding or "utf-8").name != "utf-8"
     for count, row in enumerate(rows, start=1):
-        file.write(f"{seen(_line(count, row))}\n")
+        file.write(f"{seen(_line(count, row, escaped))}\n")
         targets += row.get("target") is not None
     return count, targets
 
@@ -82,9 +84,10 @@ def _tabulate(rows: Iterable[Row], file: IO[str], delimiter: str) -> tuple[int, 
     return len(kept), sum(row.get("target") is not None for row in kept)
 
 
-def _line(number: int, row: Row) -> str:
+def _line(number: int, row: Row, escaped: bool = False) -> str:
+    """A row as JSON; escaped, its characters are those of ASCII."""
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+        return json.dumps(row, ensure_ascii=escaped, allow_nan=False)
     except ValueError as error:
         raise DataError(
             f"Row {number}: a number is infinite or NaN, expected finite ones.\n"
