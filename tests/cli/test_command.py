@@ -379,6 +379,34 @@ def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
     assert (done.returncode, done.stderr) == (1, told)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are others there")
+@pytest.mark.parametrize(
+    ("arguments", "ended"),
+    [
+        (["list"], (0, "")),
+        (["inspect", "dataset=parity"], (0, "")),
+        (["train", "--cfg", "job"], (0, "")),
+        (["train", "dataset=parity", "trainer=debug"], (141, "Stopped by SIGPIPE.\n")),
+    ],
+)
+def test_a_run_whose_output_nobody_reads_has_failed_and_no_other_command(
+    arguments, ended, tmp_path
+):
+    read, write = os.pipe()
+    os.close(read)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "seqnets", *arguments],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == ended
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
     rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")

@@ -85,7 +85,9 @@ def command(arguments: Sequence[str]) -> int:
     except Stopped as stop:
         print(f"{stop}.", file=sys.stderr)
         return stop.code
-    except BrokenPipeError:  # the reader has closed the pipe
+    except (BrokenPipeError, SystemExit) as end:
+        if not is_unread(end):
+            raise
         _drop_output()
         return 0
     except OSError as error:
@@ -125,6 +127,11 @@ def _lacks_memory(error: Exception) -> bool:
     """Whether Python, or torch on some device, got no memory."""
     said = re.search(r"(can't allocate|not enough|out of) memory", str(error))
     return isinstance(error, MemoryError) or said is not None
+
+
+def is_unread(end: BaseException) -> bool:
+    """Whether a command ended since the reader of its output has closed the pipe."""
+    return isinstance(end.__context__ if isinstance(end, SystemExit) else end, BrokenPipeError)
 
 
 def _drop_output() -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ import seqnets
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import Config
 from seqnets.cli.failing import leave
-from seqnets.cli.main import FULL
+from seqnets.cli.main import FULL, is_unread
 from seqnets.cli.stopping import Stopped
 from seqnets.errors import ConfigError, SeqnetsError
 
@@ -62,8 +63,14 @@ def running(existing: Path | None, options: Config, dataset: str) -> Iterator[Ru
         ConfigError: The folder cannot be used, its disk is full, or processes were started by
             another program.
         SeqnetsError: Another process of the run has ended.
+        Stopped: Nobody reads the output any more.
     """
-    with _full_disk(), _in_folder(existing, options, dataset) as run, _lost_peers():
+    with (
+        _full_disk(),
+        _in_folder(existing, options, dataset) as run,
+        _lost_peers(),
+        _unread_output(),
+    ):
         yield run
 
 
@@ -180,6 +187,17 @@ def _full_disk() -> Iterator[None]:
 
 def _is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
+
+
+@contextlib.contextmanager
+def _unread_output() -> Iterator[None]:
+    """End a run whose output's reader has gone as SIGPIPE would have, since it is not done."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as end:
+        if not is_unread(end) or sys.platform == "win32":
+            raise
+        raise Stopped(signal.SIGPIPE) from end
 
 
 @contextlib.contextmanager
