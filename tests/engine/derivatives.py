@@ -5,9 +5,9 @@ import torch
 from seqnets import unroll
 
 
-def second_derivatives(cell, x, lengths, resets, backend):
+def second_derivatives(cell, x, lengths, resets, backend, run=unroll):
     """Of the squared gradient of the squared outputs, by the input and each parameter."""
-    y, _ = unroll(cell, x, None, lengths, resets, backend=backend)
+    y, _ = run(cell, x, None, lengths, resets, backend=backend)
     (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     wanted = (x, *cell.parameters())
     return torch.autograd.grad(first.square().sum(), wanted, materialize_grads=True)

@@ -408,21 +408,6 @@ def test_a_reset_before_the_first_step_drops_an_infinite_state(cell_cls):
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.usefixtures("_short_chunks")
-@pytest.mark.parametrize("cell_cls", [RetentionCell, GatedDeltaNetCell])
-def test_a_reset_ends_what_is_no_number_from_the_next_chunk_on(cell_cls):
-    cell, x = make(cell_cls), torch.randn(1, 12, I, dtype=torch.float64)
-    x[:, 1] = torch.nan
-    resets = (torch.arange(12) == 5)[None]
-
-    (y, state), (expected, final) = (
-        unroll(cell, x, resets=resets, backend=backend) for backend in ("scan", "reference")
-    )
-
-    assert not y[:, :5].isfinite().any()
-    torch.testing.assert_close((y[:, 8:], state), (expected[:, 8:], final))
-
-
 class FlatDecayCell(RetentionCell):
     """Its decay has no last dimension."""
 

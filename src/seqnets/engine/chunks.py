@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.cells.matrix_memory import Access, scaled
+from seqnets.engine.carry import Chunks
 
 _STEPS = 32
 """Steps in a chunk, a power of 2: work within it grows with them, that between chunks shrinks."""
@@ -34,58 +35,58 @@ class Begin(NamedTuple):
     memory: Tensor | None
 
 
-def run(at: Access, memory: Tensor, begin: Begin | None) -> tuple[Tensor, Tensor]:
-    """What each step's query finds, (B, T, N, W), and the memory after the last step.
+def in_chunks(at: Access, begin: Begin | None) -> Chunks:
+    """What steps do, chunk by chunk.
 
     Args:
-        at: What steps do, (B, T, N, ·).
-        memory: The memory before the first step, (B, N, K, W).
+        at: What they do, (B, T, N, ·).
         begin: How rows begin anew; None if none does.
     """
     T, decay = at.q.shape[1], at.log_decay
     size = min(_STEPS, 1 << (T - 1).bit_length())
     if begin is not None:
         decay = decay.masked_fill(begin.at, -math.inf)
-    q, k, v, decay = (_in_chunks(part, size) for part in (at.q, at.k, at.v, decay))
+    q, k, v, decay = (by_chunk(part, size) for part in (at.q, at.k, at.v, decay))
     since, lasts, seen = decay.cumsum(-2).exp(), _after(decay).exp(), _seen_within(decay)
     start = None if begin is None else _start(begin, at.log_decay, decay)
 
-    moves, into = since[..., -1, :, None], (k * lasts).mT
-    follows, drops = None, None
-    if begin is not None:  # what is dropped may be no number
-        memory, drops = torch.where(begin.at[:, :1], 0, memory), moves == 0
+    follows, adds, shows = None, None, None
     if at.rate is not None:
-        rate = _in_chunks(at.rate, size)
+        rate = by_chunk(at.rate, size)
         if start is not None:
             v = v - (k * start.left) @ start.memory
         given = rate * torch.cat([v, k * since], -1)
         v, follows = _solved(rate * seen(k, k), given, v.shape[-1])
-        moves = torch.diag_embed(moves.squeeze(-1).expand_as(k[..., 0, :])) - into @ follows
-    adds = into @ v
     if start is not None:
-        adds = adds + start.left[..., -1, :, None] * start.memory
+        adds = start.left[..., -1, :, None] * start.memory
+        shows = (q * start.left) @ start.memory
+    moves = since[..., -1, :, None]
+    return Chunks(seen(q, k), q * since, k * lasts, v, moves, follows, adds, shows)
 
-    befores = []
-    for chunk, (move, add) in enumerate(zip(moves.unbind(2), adds.unbind(2), strict=True)):
-        befores.append(memory)
-        if drops is not None:
-            memory = torch.where(drops[:, :, chunk], 0, memory)
-        memory = add + (move * memory if follows is None else move @ memory)
-    before = torch.stack(befores, 2)
 
-    found = seen(q, k) @ (v if follows is None else v - follows @ before)
-    found = found + (q * since) @ before
-    if start is not None:
-        found = found + (q * start.left) @ start.memory
-    return found.flatten(2, 3)[:, :, :T].transpose(1, 2), memory
+def count_of(T: int) -> int:
+    """How many chunks there are of T steps."""
+    return (T + _STEPS - 1) // _STEPS
+
+
+def by_chunk(part: Tensor, size: int, fill: float = 0) -> Tensor:
+    """Steps (B, T, N, ·) by chunk, (chunks, B, N, size, ·); others of ``fill`` follow the last."""
+    if rest := -part.shape[1] % size:
+        part = F.pad(part, (0, 0, 0, 0, 0, rest), value=fill)
+    return part.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
+
+
+def by_step(found: Tensor, T: int) -> Tensor:
+    """The inverse: (B, T, N, ·)."""
+    return found.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :T]
 
 
 class _Start(NamedTuple):
     """What rows begin with anew in a chunk.
 
     Attributes:
-        left: What is left of it at each step, (B, N, chunks, steps, 1 or K).
-        memory: The memory, (B, N, 1, K, W).
+        left: What is left of it at each step, (chunks, B, N, steps, 1 or K).
+        memory: The memory, (B, N, K, W).
     """
 
     left: Tensor
@@ -102,14 +103,8 @@ def _start(begin: Begin, whole: Tensor, decay: Tensor) -> _Start | None:
     """
     if begin.memory is None:
         return None
-    at = _in_chunks(whole.masked_fill(~begin.at, -math.inf), decay.shape[-2], -math.inf)
-    return _Start(_most(at, decay)[0].exp(), begin.memory.unsqueeze(2))
-
-
-def _in_chunks(part: Tensor, size: int, fill: float = 0) -> Tensor:
-    """Steps (B, T, N, ·) by chunk, (B, N, chunks, size, ·); others of ``fill`` follow the last."""
-    rest = -part.shape[1] % size
-    return F.pad(part.transpose(1, 2), (0, 0, 0, rest), value=fill).unflatten(2, (-1, size))
+    at = by_chunk(whole.masked_fill(~begin.at, -math.inf), decay.shape[-2], -math.inf)
+    return _Start(_most(at, decay)[0].exp(), begin.memory)
 
 
 def _after(decay: Tensor) -> Tensor:
@@ -127,8 +122,8 @@ def _seen_within(decay: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         return partial(_seen_by_key, decay)
     steps = torch.arange(decay.shape[-2], device=decay.device)
     sums = torch.where(steps[:, None] > steps, decay, 0).cumsum(-2)
-    between = sums.exp().tril()
-    return lambda q, k: (q @ k.mT) * between
+    between = sums.exp()
+    return lambda q, k: ((q @ k.mT) * between).tril()
 
 
 def _seen_by_key(decay: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -1,12 +1,10 @@
 """Cells with a matrix memory, all steps at once: a part of backend ``scan``.
 
-Torch's operations do all of it, so that it runs under function transforms, compilers and autocast,
-and can be differentiated to any order.
+It runs under function transforms, compilers and autocast, and can be differentiated to any order.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -16,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
-from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, divided
-from seqnets.engine import chunks
+from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
 from seqnets.engine.fused import in_modes, modes_of
-from seqnets.engine.modes import refusal_of_one_operation
+from seqnets.engine.modes import refusal_of_one_operation, under_transform
 from seqnets.engine.reference import versions_of, without_padding
+from seqnets.engine.remember import Task, as_operator, remembered
 from seqnets.engine.request import Request, at_steps
 from seqnets.errors import BackendError
 from seqnets.typing import State
@@ -113,22 +111,13 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
         resets = resets & valid
     if request.reverse:
         wx, (valid, resets) = wx.flip(1), (t if t is None else t.flip(1) for t in (valid, resets))
-    counts = None if valid is None else valid[..., None, None]
     initial = tuple([part.to(wx.dtype) for part in request.state])
     start = tuple([part.to(wx.dtype) for part in request.start])
 
-    at, m = cell.checked_access(wx), None
-    if counts is not None:
-        at = _without_padding(at, counts)
-    begins = None if resets is None else resets[..., None, None]
-    if at.log_write is not None:
-        anew = None if begins is None else (begins, start[3][..., None])
-        at, m = chunks.stabilised(at, at.log_write, initial[3][..., None], anew, counts)
-    begin = None
-    if begins is not None:
-        zero = request.cell.starts_at_zero
-        begin = chunks.Begin(begins, None if zero else cell.memory(start))
-    found, memory = chunks.run(at, cell.memory(initial), begin)
+    m, start_m = (s[3][..., None] if cell.normalised and s else None for s in (initial, start))
+    anew = cell.memory(start) if start and not request.cell.starts_at_zero else None
+    task = Task(cell.checked_access(wx), cell.memory(initial), m, anew, start_m, valid, resets)
+    found, memory, m = as_operator(task) if _is_operator() else remembered(task)
     y = cell.readout(found if m is None else divided(found, m), wx)
 
     last, m = _last(request, y), None if m is None else m[:, -1]
@@ -137,18 +126,10 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     return y.flip(1) if request.reverse else y, (last, *cell.carried(memory, m))
 
 
-def _without_padding(at: Access, counts: Tensor) -> Access:
-    """What steps do to the memory where those of padding do nothing.
-
-    Args:
-        at: What they do, (B, T, N, ·).
-        counts: Which steps are no padding, (B, T, 1, 1).
-    """
-    k, decay = torch.where(counts, at.k, 0), torch.where(counts, at.log_decay, 0)
-    write = at.log_write
-    if write is not None:
-        write = torch.where(counts, write, -math.inf)
-    return at._replace(k=k, log_decay=decay, log_write=write)
+def _is_operator() -> bool:
+    """Whether a compiler is to see one operator, which neither ONNX nor vmap know."""
+    compiling = torch.compiler.is_compiling() and not under_transform()
+    return compiling and not torch.onnx.is_in_onnx_export()
 
 
 def _last(request: Request, y: Tensor) -> Tensor:

@@ -190,11 +190,11 @@ def unroll_backward(
         order.layout.whole(found.wx),
         *found.initial,
         *found.start,
-        *_unaliased(weights[name] for name in used),
+        *unaliased(weights[name] for name in used),
     ]
 
 
-def _unaliased(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+def unaliased(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
     """Clone tensors that share storage: an operator's results must not alias."""
     taken = set()
     for tensor in tensors:

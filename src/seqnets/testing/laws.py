@@ -113,11 +113,13 @@ def rows(layer: nn.Module, data: Example) -> None:
 
 
 def causality(layer: nn.Module, data: Example) -> None:
-    """An output does not depend on later inputs."""
-    future = data.x.clone()
-    future[:, 3:] += 1
+    """An output does not depend on later inputs, even NaN."""
+    expected = layer(data.x, data.state)[0][:, :3]
 
-    agree(layer(future, data.state)[0][:, :3], layer(data.x, data.state)[0][:, :3], "steps 0 to 2")
+    for added in (1.0, float("nan")):
+        future = data.x.clone()
+        future[:, 3:] += added
+        agree(layer(future, data.state)[0][:, :3], expected, f"steps 0 to 2, {added} added to 3")
 
 
 def lengths(layer: nn.Module, data: Example) -> None:

@@ -1,0 +1,126 @@
+"""Matrix memories under compilers: one operator, whatever the number of steps."""
+
+import pytest
+import torch
+from torch.export import Dim
+
+from seqnets import Recurrent, unroll
+from seqnets.cells import (
+    DeltaNetCell,
+    GatedDeltaNetCell,
+    GatedLinearAttentionCell,
+    LearnedState,
+    MLSTMCell,
+)
+from seqnets.engine import matrix_memory, remember
+from seqnets.testing.laws import perturb
+from tests.cells.final import MATRIX_CELLS
+from tests.engine.derivatives import second_derivatives
+from tests.slow import mostly_slow
+
+B, T, I = 3, 40, 3
+
+
+def make(cell_cls):
+    cell = LearnedState(cell_cls(I, 6, num_heads=2, key_size=4, dtype=torch.float64))
+    perturb(cell)
+    return cell
+
+
+def call(T):
+    """Inputs, lengths and resets."""
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    return x, torch.tensor([T, 0, T - 3]), torch.rand(B, T) < 0.2
+
+
+class Graphs:
+    """A compiler that runs graphs as they are, and remembers what they call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, module, inputs):
+        nodes = module.graph.nodes
+        self.calls.append([str(node.target) for node in nodes if node.op.startswith("call")])
+        return module.forward
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (MLSTMCell,)))
+def test_two_graphs_of_one_operator_serve_any_number_of_steps(cell_cls):
+    layer, graphs = Recurrent(cell_cls(I, 6, num_heads=2)), Graphs()
+    compiled = torch.compile(layer, fullgraph=True, backend=graphs)
+
+    for steps in (16, 40, 256, 100, 31, 3):
+        x = torch.randn(2, steps, I)
+        torch.testing.assert_close(compiled(x), layer(x))
+
+    assert [sum("remember" in name for name in calls) for calls in graphs.calls] == [1, 1]
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (GatedDeltaNetCell,)))
+def test_a_compiled_training_step_gives_what_the_plain_loop_gives(cell_cls):
+    cell, compiled = make(cell_cls), torch.compile(unroll, fullgraph=True, backend="aot_eager")
+
+    for steps, reverse in ((7, True), (T, False)):
+        x, lengths, resets = call(steps)
+        results = []
+        for run, backend in ((compiled, "auto"), (unroll, "reference")):
+            y, state = run(cell, x, None, lengths, resets, reverse=reverse, backend=backend)
+            total = y.square().sum() + sum(part.sin().sum() for part in state)
+            wanted = (x, *cell.parameters())
+            gradients = torch.autograd.grad(total, wanted, materialize_grads=True)
+            results.append((y, state, gradients))
+        torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (GatedLinearAttentionCell,)))
+def test_an_export_is_one_operator_for_any_number_of_rows_and_steps(cell_cls):
+    layer = Recurrent(cell_cls(I, 6, num_heads=2))
+    sizes = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
+
+    exported = torch.export.export(layer, (torch.randn(2, 6, I),), dynamic_shapes=(sizes,))
+
+    calls = [str(node.target) for node in exported.graph.nodes]
+    assert sum("seqnets.remember" in name for name in calls) == 1
+    for shape in ((5, 70, I), (1, 2, I)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(exported.module()(x), layer(x))
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (DeltaNetCell,)))
+def test_gradients_of_the_operator_can_be_differentiated_again(cell_cls):
+    cell, given = make(cell_cls), call(T)
+    compiled = torch.compile(unroll, fullgraph=True, backend="eager")  # which leaves autograd alone
+
+    torch.testing.assert_close(
+        second_derivatives(cell, *given, "auto", run=compiled),
+        second_derivatives(cell, *given, "reference"),
+    )
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (MLSTMCell,)))
+def test_the_operator_keeps_what_torch_asks_of_operators(cell_cls, monkeypatch):
+    x, lengths, resets = call(T)
+    tasks = []
+
+    def remembered(task):
+        tasks.append(task)
+        return remember.remembered(task)
+
+    monkeypatch.setattr(matrix_memory, "remembered", remembered)
+    unroll(make(cell_cls), x, None, lengths, resets)
+
+    (task,) = tasks
+    parts = {name: part.detach().requires_grad_() for name, part in remember._parts(task).items()}
+    given = [*parts.values()], ",".join(parts), task.valid, task.resets, True
+    torch.library.opcheck(torch.ops.seqnets.remember.default, given)
+
+
+def test_a_compiled_layer_goes_through_vmap():
+    layer, x = Recurrent(MLSTMCell(I, 4)), torch.randn(4, 2, 5, I)
+
+    compiled = torch.compile(
+        lambda x: torch.vmap(lambda rows: layer(rows)[0])(x), fullgraph=True, backend="eager"
+    )
+
+    torch.testing.assert_close(compiled(x), torch.stack([layer(rows)[0] for rows in x]))
