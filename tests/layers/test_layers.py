@@ -1,4 +1,3 @@
-import doctest
 from functools import partial
 
 import pytest
@@ -18,7 +17,6 @@ from seqnets import (
     Reversed,
     Stream,
     Truncated,
-    layers,
 )
 from seqnets.cells import (
     Cell,
@@ -528,20 +526,6 @@ def test_a_wrong_cell_is_reported_by_its_argument_name(given, came):
 def test_a_torch_like_module_instead_of_a_cell_class_is_reported(make):
     with pytest.raises(ConfigError, match=r"You passed seqnets\.GRU \(torch\.nn's interface\)"):
         make(seqnets.GRU(I, H))
-
-
-EXAMPLES = [name for name in layers.__all__ if ">>>" in getattr(layers, name).__doc__]
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_layer_runs_with_the_names_of_seqnets(name):
-    known = {n: getattr(seqnets, n) for n in seqnets.__all__}
-    known |= {"torch": torch, "partial": partial, "x": torch.randn(1, 5, 8)}
-    layer = getattr(layers, name)
-    texts = [layer.__doc__, *(m.__doc__ for m in vars(layer).values() if hasattr(m, "__doc__"))]
-    examples = doctest.DocTestParser().get_examples("\n".join(filter(None, texts)))
-
-    exec("".join(example.source for example in examples), known)
 
 
 @pytest.mark.parametrize(

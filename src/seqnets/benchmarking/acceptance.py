@@ -120,7 +120,12 @@ class Verdict:
 
 
 def judge(limit: Limit, measured: Sequence[Measured]) -> Verdict:
-    """Compare measurements with a limit; cases without both rows do not count."""
+    """Compare measurements with a limit; cases without both rows do not count.
+
+    Args:
+        limit: What is asked of some cells, passes and sizes.
+        measured: Cases of any kind; the limit takes those that it concerns.
+    """
     ratios = {}
     for entry in measured:
         case, row, other = entry.case, entry.row(limit.row), entry.row(limit.against)

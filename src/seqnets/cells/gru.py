@@ -173,7 +173,7 @@ class _MutatedCell(GatedCell):
 
 
 class MUT1Cell(_MutatedCell):
-    r"""The first of the three architectures that a search over ten thousand found.
+    r"""MUT1, the first of three architectures that a search over ten thousand found.
 
     .. math::
         z_t &= \sigma(W_z x_t + b_z) \\
@@ -205,7 +205,7 @@ class MUT1Cell(_MutatedCell):
 
 
 class MUT2Cell(_MutatedCell):
-    r"""The second: its reset gate sees the input itself.
+    r"""MUT2, the second of that search: its reset gate sees the input itself.
 
     .. math::
         z_t &= \sigma(W_z x_t + b_z + U_z h_{t-1} + d_z) \\
@@ -235,7 +235,7 @@ class MUT2Cell(_MutatedCell):
 
 
 class MUT3Cell(_MutatedCell):
-    r"""The third: its update gate sees the output squashed.
+    r"""MUT3, the third of that search: its update gate sees the output squashed.
 
     .. math::
         z_t &= \sigma(W_z x_t + b_z + U_z \tanh(h_{t-1}) + d_z) \\

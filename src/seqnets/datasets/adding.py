@@ -15,6 +15,7 @@ class Adding(SyntheticData):
     Each step holds a number, uniform in [0, 1), and a marker: 1 at one random step of the first
     half and one of the second, 0 elsewhere. The target is the sum of the two marked numbers.
     Predicting 1 always has a mean squared error of 1/6 = 0.167 (the literature prints 0.1767).
+    The arguments are those of :class:`SyntheticData`.
 
     References:
         Hochreiter and Schmidhuber, 1997, "Long Short-Term Memory", Neural Computation 9(8).

@@ -36,7 +36,12 @@ class Texts(NamedTuple):
 
 
 class TextSplits(NamedTuple):
-    """The three parts of a dataset of texts, and the names of its labels."""
+    """The three parts of a dataset of texts, and the names of its labels.
+
+    Attributes:
+        parts: The texts of each part, with their labels.
+        labels: The names of the labels, by number.
+    """
 
     parts: dict[Part, Texts]
     labels: list[str]

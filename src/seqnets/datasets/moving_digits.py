@@ -113,10 +113,7 @@ class MovingDigits(DigitVideos):
 
     A digit that leaves the frame on one side enters on the other. In a single frame, all positions
     are equally likely for every direction, so a model that does not compare frames must guess.
-
-    Args:
-        length: Frames of a video.
-        **data: The other arguments of :class:`DigitVideos`.
+    The arguments are those of :class:`DigitVideos`.
     """
 
     @property

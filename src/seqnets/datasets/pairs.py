@@ -89,7 +89,10 @@ class Pairs(Sequences):
 
 
 class PairLoader(SequenceLoader):
-    """Batches of whole pairs, optionally grouped by the length of the longer side."""
+    """Batches of whole pairs, optionally grouped by the length of the longer side.
+
+    The arguments are those of :class:`SequenceLoader`.
+    """
 
     @property
     def _sides(self) -> list[np.ndarray]:
@@ -102,7 +105,7 @@ class PairData(SequenceData):
     """Pairs that a subclass's ``read_splits`` returns as :class:`Pairs`, decoded by ``codecs``.
 
     A checkpoint stores both codecs, "source" and "target", so that text can be decoded without
-    the data.
+    the data. The arguments are those of :class:`SequenceData`.
     """
 
     @property

@@ -65,7 +65,10 @@ class Rewriting(PairData, SyntheticData):
 
 
 class Sort(Rewriting):
-    """Sorting: the decoder has to find the smallest symbol that it has not yet written."""
+    """Sorting: the decoder has to find the smallest symbol that it has not yet written.
+
+    The arguments are those of :class:`Rewriting`.
+    """
 
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
         """Return the symbols in ascending order."""

@@ -141,7 +141,8 @@ class Splits:
 class NextSteps(Sequences):
     """Sequences as their own targets: each step is predicted from those before it.
 
-    ``y`` has the memory of ``x``. A batch has one step less than its sequences.
+    ``y`` has the memory of ``x``. A batch has one step less than its sequences. The arguments are
+    those of :class:`Sequences`.
     """
 
     def batch(self, rows: Tensor) -> Batch:

@@ -142,7 +142,7 @@ class EvaluationStream(Stream):
 
     Rows differ by at most one step in length. Only the last batch is ragged: it has ``lengths``,
     and ``IGNORE`` where a row has ended. It may be one step longer than ``chunk_length``, so that
-    no row of it is empty.
+    no row of it is empty. The arguments are those of :class:`Stream`.
     """
 
     def __len__(self) -> int:

@@ -18,6 +18,9 @@ class LockedDropout(nn.Dropout):
         Neural Networks", arXiv:1512.05287.
     """
 
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (B, T, I) after dropout."""
         if not self.training or not self.p:

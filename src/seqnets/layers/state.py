@@ -15,6 +15,13 @@ from seqnets.typing import State
 def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
     """Apply a function to every tensor of a state; None stays None.
 
+    Args:
+        function: Takes a tensor.
+        state: Of a cell or a layer: tensors in tuples, however deeply nested.
+
+    Returns:
+        What the function returned, in tuples as the state has them.
+
     Raises:
         ShapeError: The state contains anything else.
     """

@@ -50,7 +50,13 @@ class Strategy(Protocol):
 
 
 class Direct(nn.Module):
-    """Predict all steps at once from the final output, each with its own weights."""
+    """Predict all steps at once from the final output, each with its own weights.
+
+    Args:
+        cell: A cell's class or a partial of it, for the stack's cells.
+        task: Sizes of inputs and predictions, and how many steps to predict.
+        **options: The other arguments of :class:`Encoder`.
+    """
 
     def __init__(self, cell: CellFactory, task: Task, **options: Any) -> None:
         super().__init__()
@@ -68,6 +74,7 @@ class Recursive(nn.Module):
     """Predict the next step, feed it back as input, and so on.
 
     Predictions are fed back in training, too, so that the model learns from errors that accumulate.
+    The arguments are those of :class:`Direct`.
 
     Raises:
         ConfigError: Not all features of a step are predicted, or a layer runs backwards or in both
@@ -101,7 +108,7 @@ class EncoderDecoder(nn.Module):
     """A second stack continues from the state of the first, over a learned vector per step.
 
     It reads the position of each step rather than the prediction before it, so that errors are not
-    fed back and all steps run as one sequence.
+    fed back and all steps run as one sequence. The arguments are those of :class:`Direct`.
 
     Raises:
         ConfigError: A layer runs backwards, or in both directions.
@@ -129,6 +136,8 @@ class EncoderDecoder(nn.Module):
 
 class Parallel(EncoderDecoder):
     """For every step the decoder takes one step from the encoder's state, all in parallel.
+
+    The arguments are those of :class:`Direct`.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series

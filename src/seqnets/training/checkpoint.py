@@ -106,6 +106,11 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
 def load_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:
     """Load a checkpoint's weights into a module.
 
+    Args:
+        module: What was trained, or one that is built alike.
+        checkpoint: What :func:`load_checkpoint` returned.
+        path: The file that it came from, for errors.
+
     Raises:
         CheckpointError: The weights differ in name or shape from the module's.
     """

@@ -17,6 +17,11 @@ class EarlyStopping(callbacks.EarlyStopping):
     have validated yet. A resumed run uses the configured patience, not the checkpoint's,
     and stops at once if that is exhausted.
 
+    Args:
+        monitor: The figure that should improve: ``val/loss``, or a metric such as ``val/accuracy``.
+        check_on_train_epoch_end: Whether to check at the end of an epoch instead.
+        **options: Lightning's own, such as ``patience`` (validations) and ``mode`` ("min", "max").
+
     Raises:
         ConfigError: At the start of the run: ``monitor`` is not a logged figure, or ``mode`` is the
             wrong direction for it.
