@@ -65,7 +65,7 @@ PUBLIC = {
         AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
     """,
     "seqnets.training.callbacks": """
-        CUDAGraphs Checkpoints DivergenceGuard EarlyStopping GradientFlow Hyperparameters
+        CUDAGraphs Checkpoints DivergenceGuard Dynamics EarlyStopping GradientFlow Hyperparameters
         ModelCard ModelGraph
         Monitor MovingAverage MusicSamples Pictures Progress Pruning RateByLength StopOnSignal
         TextSamples

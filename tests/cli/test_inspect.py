@@ -70,14 +70,6 @@ def test_data_that_take_long_to_read_are_said_to_be_read(seqnets, write_module, 
     assert second.err == quick.err == ""
 
 
-def test_a_checkpoint_is_an_option_that_it_does_not_have(seqnets):
-    done = seqnets("inspect", "dataset=parity", "checkpoint=runs/last")
-
-    assert done.code == 2
-    assert "checkpoint" in done.err
-    assert "Traceback" not in done.err
-
-
 def test_a_text_shows_its_tokens_and_how_it_begins(seqnets, tmp_path):
     (tmp_path / "book.txt").write_text("aab\tb \n" * 500)
 

@@ -40,7 +40,7 @@ def test_points_far_from_the_trajectories_are_counted_and_do_not_shrink_them():
     moved = np.concatenate([POINTS[:1] + 1e3, POINTS[1:]])
     far = draw_fixed_points(PATHS, moved, EIGENVALUES, FIXED)
 
-    assert legend_of(far)[0] == "1 stable, 1 of them outside"
+    assert legend_of(far)[0] == "1 stable, outside"
     assert far.axes[0].get_xlim() == near.axes[0].get_xlim()
 
 

@@ -1,4 +1,4 @@
-"""``seqnets inspect``: show a dataset as a model would see it."""
+"""``seqnets inspect``: show a dataset as a model would see it, or the inside of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from seqnets.cli import report
 from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
+from seqnets.cli.inspect_model import inspect_model
 from seqnets.cli.names import UsageError
+from seqnets.cli.trained import with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
@@ -37,8 +39,21 @@ _CHARACTERS, _LINES = 240, 30
 """The most characters and lines of a sample's text."""
 
 
+def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
+    """The verb's configuration with the checkpoint's dataset and objective, and no other groups."""
+    found = with_its_task(given, own)
+    if found is None:
+        return None
+    config, settled = found
+    groups = ("dataset", "model", "objective")
+    defaults = [entry for entry in own["defaults"] if not set(groups) & set(entry)]
+    return {**config, "defaults": defaults}, settled
+
+
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     """Print a dataset's description, sizes, statistics, samples and baselines.
+
+    With a checkpoint, draw the inside of its model instead.
 
     Args:
         config: The configuration composed by Hydra.
@@ -49,6 +64,9 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         SeqnetsError: An option or the data are faulty.
     """
     options = plain(config)
+    if options["checkpoint"] is not None:
+        inspect_model(options)
+        return 0
     _check(options)
     data = make_data(options, options["allow"])
     objective: Objective = build(options["objective"], options["allow"], "objective")

@@ -41,10 +41,16 @@ def kinds_of(eigenvalues: np.ndarray, fixed: np.ndarray) -> list[str]:
     return np.where(fixed, kinds, "slow").tolist()
 
 
-def time_constants(eigenvalues: np.ndarray) -> np.ndarray:
+def time_constants(eigenvalues: np.ndarray | complex) -> np.ndarray:
     """The steps in which a direction shrinks or grows by a factor of e: 1 / |ln |λ||."""
     with np.errstate(divide="ignore"):
-        return 1 / np.abs(np.log(np.abs(eigenvalues)))
+        return np.asarray(1 / np.abs(np.log(np.abs(eigenvalues))))
+
+
+def slowest_of(eigenvalues: np.ndarray) -> complex | None:
+    """The eigenvalue of largest magnitude of those that are below 1; None if there is none."""
+    inside = eigenvalues[np.abs(eigenvalues) < 1 - MARGINAL]
+    return complex(inside[np.argmax(np.abs(inside))]) if inside.size else None
 
 
 def draw_fixed_points(
@@ -95,12 +101,14 @@ def draw_fixed_points(
         name = {"unstable": "unstable", "slow": "slow, not fixed"}.get(kind, kind)
         at = plane(points[of])
         outside = int((~_within(left, at)).sum())
-        label = f"{of.sum()} {name}" + f", {outside} of them outside" * bool(outside)
+        label = f"{of.sum()} {name}"
+        if outside:
+            label += ", outside" if outside == of.sum() else f", {outside} outside"
         left.scatter(*at.T, s=62, lw=1.2, zorder=4, label=label, **look)
         found = eigenvalues[of].reshape(-1)
         colour = look["edgecolor"] if kind == "unstable" else look["facecolor"]
         right.scatter(found.real, found.imag, s=13, color=colour, lw=0, alpha=0.7, zorder=3)
-    _tell_slowest(right, eigenvalues[:1])
+    _tell_slowest(right, eigenvalues[:1].reshape(-1))
     if not len(points):
         left.scatter([], [], s=0, label="no fixed or slow points")
     left.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
@@ -171,12 +179,10 @@ def _draw_circle(axis: Any) -> None:
 
 
 def _tell_slowest(axis: Any, eigenvalues: np.ndarray) -> None:
-    """Name the time constant of what is forgotten most slowly around a point."""
-    inside = eigenvalues[np.abs(eigenvalues) < 1 - MARGINAL]
-    if inside.size:
-        slowest = inside[np.argmax(np.abs(inside))]
-        steps = float(time_constants(slowest))
-        told = f"slowest to be forgotten: {counted(round(steps), 'step')}"
+    """Tell how long what is forgotten most slowly is remembered around a point, and if it turns."""
+    slowest = slowest_of(eigenvalues)
+    if slowest is not None:
+        told = f"slowest to be forgotten: {counted(round(float(time_constants(slowest))), 'step')}"
         if abs(slowest.imag) > 1e-6:
             told += f", turns once in {2 * np.pi / abs(np.angle(slowest)):.3g}"
         axis.set_title(told, fontsize="small")

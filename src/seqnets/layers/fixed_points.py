@@ -55,7 +55,7 @@ def fixed_points(
     x: Tensor,
     starts: State,
     *,
-    steps: int = 1000,
+    steps: int = 500,
     slowest: float = 0.01,
     apart: float = 0.05,
     most: int = 32,
@@ -206,7 +206,7 @@ def _descended(step: Step, s: Tensor, steps: int, spread: float) -> Tensor:
     """States from which Adam has led down q, each by itself."""
     with torch.enable_grad():
         s = s.clone().requires_grad_()
-        rate = 0.02 * spread / math.sqrt(s.shape[1])
+        rate = 0.03 * spread / math.sqrt(s.shape[1])
         optimizer = torch.optim.Adam([s], rate)
         for number in range(steps):
             q = (step(s) - s).square().sum() / 2
@@ -231,7 +231,7 @@ def _polished(step: Step, s: Tensor, enough: float) -> Tensor:
         scale = curvature.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12) * damping[rows]
         new = before - torch.linalg.solve(curvature + scale[:, None, None] * eye, slope)[..., 0]
         q_new = _speeds(step, new)
-        better, settles = q_new < q[rows], q_new > 0.999 * q[rows]
+        better, settles = q_new < q[rows], q_new > 0.99 * q[rows]
         s[rows] = torch.where(better[:, None], new, before)
         q[rows] = torch.where(better, q_new, q[rows])
         damping[rows] *= torch.where(better, 0.1, 10.0)

@@ -2,6 +2,7 @@
 
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.divergence import DivergenceGuard
+from seqnets.training.callbacks.dynamics import Dynamics
 from seqnets.training.callbacks.gradient_flow import GradientFlow
 from seqnets.training.callbacks.graphs import CUDAGraphs
 from seqnets.training.callbacks.hyperparameters import Hyperparameters
@@ -21,6 +22,7 @@ __all__ = [
     "CUDAGraphs",
     "Checkpoints",
     "DivergenceGuard",
+    "Dynamics",
     "EarlyStopping",
     "GradientFlow",
     "Hyperparameters",

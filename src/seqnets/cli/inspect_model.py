@@ -1,0 +1,153 @@
+"""``seqnets inspect checkpoint=…``: the inside of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from seqnets.atomic import atomic
+from seqnets.checks import is_whole
+from seqnets.cli import report
+from seqnets.cli.assemble import Config, check_filled, check_truths
+from seqnets.cli.console import terminal
+from seqnets.cli.names import UsageError, near
+from seqnets.cli.trained import find_checkpoint, load_data, load_module
+from seqnets.datasets.base import PARTS
+from seqnets.datasets.loader import Loader
+from seqnets.errors import ConfigError, counted
+from seqnets.insight.canvas import new_figure, shortened
+from seqnets.insight.fixed_points import KINDS, kinds_of, slowest_of, time_constants
+from seqnets.insight.fonts import give_fonts
+from seqnets.layers import WatchedLayer, watch_layers
+from seqnets.training import SequenceModule
+from seqnets.training.dynamics import Rest, draw_seen, rest_of
+from seqnets.typing import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STEPS = 8192
+"""Time steps, rows times length, beyond which fewer trajectories are drawn."""
+
+_ROWS, _DPI = 32, 130
+"""Maximum number of trajectories, and pixels of an inch."""
+
+
+def inspect_model(options: Config) -> None:
+    """Draw what a model's layers hold and where they come to rest, and print a table.
+
+    Args:
+        options: The verb's configuration, with a checkpoint.
+
+    Raises:
+        SeqnetsError: An option, the data or the checkpoint are faulty, pictures are there already,
+            matplotlib is missing, or the model has no recurrent layer.
+    """
+    folder = _check(options)
+    path = find_checkpoint(options["checkpoint"])
+    module = load_module(path, options["allow"], options["objective"])
+    loader = load_data(module, options, path).loader(options["part"])
+    row, sample = _row(loader, options), loader.sample()
+    count = max(1, min(_ROWS, _STEPS // max(1, sample.x.shape[1])))
+    sample = sample.map(itemgetter(slice(count)))
+    console, known = terminal(), module.card["data"]
+    with console.status("Looking into the model ..."):
+        states = draw_seen(_seen(module, row), row, known)
+        seen = _seen(module, sample)
+        rests = {name: rest_of(layer, sample, known, options["at"]) for name, layer in seen.items()}
+    names = dict(zip(seen, shortened(list(seen)), strict=True))
+    console.print(_table(seen, rests, names))
+    points = {name: figure for name, rest in rests.items() if (figure := rest.draw(known))}
+    for kind, figures in (("states", states), ("fixed_points", points)):
+        for name, figure in figures.items():
+            _save(figure, folder / f"{kind}.{names[name]}.png")
+    drawn = counted(len(states) + len(points), "picture")
+    console.print(f"\n{drawn} written to {report.shown(folder)}.", soft_wrap=True)
+
+
+def _check(options: Config) -> Path:
+    """Raise for invalid options before the model runs; return the folder for pictures."""
+    if options["part"] not in PARTS:
+        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
+    if not is_whole(options["row"]) or options["row"] < 0:
+        raise UsageError(f"row: is {options['row']!r}, expected a whole number of at least 0.")
+    if options["at"] is not None:
+        options["at"] = str(options["at"])  # tokens may be digits
+    if not isinstance(options["to"], str):
+        raise UsageError(f"to: is {options['to']!r}, expected a folder.")
+    check_filled(to=options["to"])
+    check_truths(overwrite=options["overwrite"])
+    folder = Path(options["to"]).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"to: {folder} is a file, expected a folder.")
+    if folder.exists() and any(folder.glob("*.png")) and not options["overwrite"]:
+        raise ConfigError(
+            f"to: {folder} has pictures already, expected a new folder.\n"
+            "  Name another with to=FOLDER, or set overwrite=true."
+        )
+    new_figure()  # raises if matplotlib is missing
+    return folder
+
+
+def _row(loader: Loader, options: Config) -> Batch:
+    """The batch of the row to look at alone, counted as `seqnets predict` writes them."""
+    left = options["row"]
+    for batch in loader.in_order():
+        if batch.carry:
+            break
+        if left < len(batch.x):
+            return batch.map(itemgetter(slice(left, left + 1)))
+        left -= len(batch.x)
+    raise UsageError(
+        f"row: is {options['row']}, expected a number below {options['row'] - left}, the sequences "
+        f"of the {options['part']} part."
+    )
+
+
+@torch.no_grad()
+def _seen(module: SequenceModule, batch: Batch) -> Mapping[str, WatchedLayer]:
+    model = module.model.eval()
+    return watch_layers(model, lambda: module.objective(model, batch))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    give_fonts(figure)
+    try:
+        with atomic(path) as partial:
+            figure.savefig(partial, dpi=_DPI, format="png")
+    except OSError as error:
+        raise ConfigError(f"to: {path} cannot be written: {error.strerror}.") from error
+
+
+def _table(
+    seen: Mapping[str, WatchedLayer], rests: Mapping[str, Rest], names: Mapping[str, str]
+) -> Table:
+    """A line for each layer: how many points of each kind, and how long its memory is there."""
+    table = Table(title="Where layers come to rest", box=None, pad_edge=False, header_style="dim")
+    for heading in ("layer", "cell"):
+        table.add_column(heading)
+    for heading in (*KINDS, "forgets in"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, rest in rests.items():
+        cells = [names[name], seen[name].layer.cell.innermost._name]
+        table.add_row(*map(Text, [*cells, *_figures(rest)]))
+        if rest.refusal is not None:
+            table.add_row(Text(f"  {rest.refusal}", "dim"))
+    return table
+
+
+def _figures(rest: Rest) -> Iterator[str]:
+    if rest.points is None:
+        yield from "-" * (len(KINDS) + 1)
+        return
+    eigenvalues, fixed = rest.points.eigenvalues.numpy(), rest.points.fixed.numpy()
+    kinds = kinds_of(eigenvalues, fixed)
+    yield from (str(kinds.count(kind)) for kind in KINDS)
+    slowest = slowest_of(eigenvalues[:1].reshape(-1))
+    yield "-" if slowest is None else counted(round(float(time_constants(slowest))), "step")

@@ -1,0 +1,197 @@
+"""The inside of a model's layers, drawn from what was seen of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.datasets.step_texts import feature_names, step_texts
+from seqnets.errors import ConfigError, DataError
+from seqnets.insight.fixed_points import draw_fixed_points
+from seqnets.insight.states import draw_states
+from seqnets.layers import FixedPoints, WatchedLayer, fixed_points, names_of_calls
+from seqnets.typing import IGNORE, Batch, Known
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LARGEST = 1024
+"""Maximum numbers of a state whose fixed points are sought; the time grows with their cube."""
+
+_CLASSES = 10
+"""Maximum number of classes that colours tell apart."""
+
+
+def draw_seen(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> dict[str, Figure]:
+    """Draw the states and calls of each layer over the steps of a batch's first row.
+
+    Args:
+        seen: What :func:`seqnets.layers.watch_layers` found in the model, in evaluation mode.
+        batch: The batch that it ran over.
+        known: What the dataset says of itself.
+
+    Returns:
+        A figure for each layer that has steps, by its name.
+    """
+    length = batch.x.shape[1] if batch.lengths is None else int(batch.lengths[0])
+    x = batch.x[0, :length]
+    shown = step_texts(x, known) or x.flatten(1).float().cpu().numpy()
+    figures = {}
+    for name, layer in seen.items():
+        steps = layer.valid[0]
+        parts = {f"state {part}": values for part, values in layer.states.items()}
+        names = names_of_calls(layer.layer.cell)
+        for role, calls in layer.calls.items():
+            if role != "squash":  # which shows a state once more
+                parts |= dict(zip(names[role], calls, strict=True))
+        of_row = {part: _plain(values[0, steps]) for part, values in parts.items()}
+        if steps.any():
+            figures[name] = draw_states(of_row, shown, feature_names(known))
+    return figures
+
+
+class Rest(NamedTuple):
+    """Where a layer's state comes to rest if its input stays the same.
+
+    Attributes:
+        points: The layer's fixed and slow points; None if they were not sought.
+        refusal: Why not.
+        repeated: What the input is.
+        paths: The layer's states along each row of the batch, in the order in which they run, as
+            the points have them, (T, S) each.
+        told: What the targets tell of each row's steps, (T,) each, as :func:`draw_fixed_points`
+            takes it; None if nothing that colours could show.
+    """
+
+    points: FixedPoints | None
+    refusal: str | None
+    repeated: str | None
+    paths: list[np.ndarray]
+    told: list[np.ndarray] | None
+
+    def draw(self, known: Known) -> Figure | None:
+        """Draw the paths and the points; None if these were not sought."""
+        if self.points is None:
+            return None
+        states, _, fixed, _, eigenvalues = (part.numpy() for part in self.points)
+        labels = known.get("labels")
+        return draw_fixed_points(
+            self.paths, states, eigenvalues, fixed, self.told, labels, self.repeated
+        )
+
+
+def rest_of(
+    layer: WatchedLayer,
+    batch: Batch,
+    known: Known,
+    at: str | None = None,
+    *,
+    starts: int = 64,
+    largest: int = LARGEST,
+) -> Rest:
+    """Search for the fixed points of a layer from states that it has visited.
+
+    The input that stays the same is one that occurs: that of a step which is nearest to the mean of
+    all steps. Of tokens, a mean would be no input that the layer knows; of features, it would
+    blur marks that are there or not.
+
+    Args:
+        layer: What was seen of it, in evaluation mode.
+        batch: The batch that the model ran over.
+        known: What the dataset says of itself.
+        at: A token, as the dataset writes it: the input is taken from the steps that read it.
+        starts: Maximum number of states to search from, evenly spread over those that were visited;
+            the initial state is another one.
+        largest: Maximum numbers in a state whose fixed points are sought.
+
+    Raises:
+        DataError: No step of the batch reads the token.
+    """
+    cell = layer.layer.cell
+    flat = torch.cat([layer.states[name] for name in cell.states[int(cell.output_only) :]], -1)
+    values = _told(batch, layer, known)
+    paths, told = [], []
+    order = -1 if layer.layer.reverse else 1
+    for row, (states, steps) in enumerate(zip(flat, layer.valid, strict=True)):
+        if steps.any():
+            paths.append(_plain(states[steps])[::order])
+            if values is not None:
+                told.append(values[row, steps.cpu().numpy()][::order])
+    rest = Rest(None, None, None, paths, told if values is not None else None)
+    size = flat.shape[-1]
+    if size > largest:
+        return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {largest:,}")
+    if not paths:
+        return rest._replace(refusal="it has run over no steps")
+    x, repeated = _repeated(layer, batch, known, at)
+    try:
+        found = fixed_points(cell, x, _starts(layer, cell, starts))
+    except ConfigError as error:
+        refusal = str(error).partition(": ")[2].partition(", expected")[0]
+        return rest._replace(refusal=refusal)
+    return rest._replace(points=found, repeated=repeated)
+
+
+def _repeated(
+    layer: WatchedLayer, batch: Batch, known: Known, at: str | None
+) -> tuple[Tensor, str | None]:
+    """The input that stays the same, (I,), and what it is."""
+    texts = None
+    if layer.valid.shape == batch.x.shape[:2]:
+        texts = [step_texts(row, known) for row in batch.x]
+    chosen = layer.valid
+    if at is not None:
+        same = [[text == at for text in row or [""] * chosen.shape[1]] for row in texts or []]
+        chosen = chosen & torch.tensor(same or False, device=chosen.device)
+        if not chosen.any():
+            raise DataError(
+                f"at: none of the steps that were looked at reads {at!r}, expected a token of "
+                "them.\n  Leave it out for an input that is near to the mean."
+            )
+    x = layer.x[chosen]
+    place = int((x - x.mean(0)).float().square().sum(1).argmin())
+    row, step = chosen.nonzero()[place].tolist()
+    of_row = None if texts is None else texts[row]
+    repeated = None if of_row is None else f"if the input stays that of {of_row[step]!r}"
+    return x[place].to(layer.layer.cell._like.dtype), repeated
+
+
+def _starts(layer: WatchedLayer, cell: Cell, count: int) -> tuple[Tensor, ...]:
+    """The initial state, and so many that were visited."""
+    visited = [part[layer.valid] for part in layer.states.values()]
+    places = torch.linspace(0, len(visited[0]) - 1, min(count, len(visited[0]))).round().long()
+    chosen = [part[places.to(part.device)] for part in visited]
+    first = cell.checked_start(1)
+    return tuple(torch.cat([a, b.to(a.dtype)]) for a, b in zip(first, chosen, strict=True))
+
+
+def _told(batch: Batch, layer: WatchedLayer, known: Known) -> np.ndarray | None:
+    """The target of each step, (B, T); that of a sequence is at the last step that runs."""
+    y = batch.y
+    B, T = layer.valid.shape
+    if not y.is_floating_point() and known["sizes"].get("num_classes", _CLASSES + 1) > _CLASSES:
+        return None
+    if y.is_floating_point() and y.shape[-1] == 1:
+        y = y[..., 0]
+    if y.shape == (B, T) and batch.x.shape[1] == T:
+        return _plain(y) if y.is_floating_point() else y.cpu().numpy()
+    if y.shape != (B,):
+        return None
+    none = float("nan") if y.is_floating_point() else IGNORE
+    of_steps = y.new_full((B, T), none)
+    last = layer.valid.long().cumsum(1).argmax(1)
+    if layer.layer.reverse:
+        last = layer.valid.long().argmax(1)
+    of_steps[torch.arange(B, device=y.device), last] = y
+    return of_steps.cpu().numpy()
+
+
+def _plain(values: Tensor) -> np.ndarray:
+    """As an array; NumPy has no bfloat16."""
+    found: np.ndarray = values.detach().float().cpu().numpy()
+    return found

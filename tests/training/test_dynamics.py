@@ -1,0 +1,164 @@
+"""The inside of layers in TensorBoard, and what is drawn of a batch."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seqnets.cells import ConvLSTMCell, GRUCell, LSTMCell, MLSTMCell, PhasedLSTMCell
+from seqnets.errors import ConfigError, DataError
+from seqnets.layers import Bidirectional, DeepRNN, Recurrent, watch_layers
+from seqnets.training.callbacks import Dynamics
+from seqnets.training.dynamics import draw_seen, rest_of
+from seqnets.typing import IGNORE, Batch
+
+from .runs import fit, language_module, parity_data, parity_module, text_data
+
+BITS = {"sizes": {"vocab_size": 2, "num_classes": 2}, "unit": "sequences", "vocabulary": None}
+FEATURES = {**BITS, "sizes": {"input_size": 2, "num_classes": 2}}
+
+
+def events_of(make, data, folder, *callbacks, **options):
+    """A run's module, and its events."""
+    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    _, module = fit(make, data, folder, *callbacks, logger=logger, **options)
+    return module, EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+
+
+def seen_of(layer, x, lengths=None):
+    return watch_layers(layer, lambda: layer(x, None, lengths))
+
+
+def test_tensorboard_shows_the_inside_and_the_run_stays_the_same(tmp_path):
+    make = partial(language_module, scheduler=None)
+    data, options = text_data(tmp_path), {"max_steps": 2, "val_check_interval": 1}
+
+    watched, found = events_of(make, data, tmp_path / "run", Dynamics(rows=2), **options)
+    _, alone = fit(make, data, tmp_path / "alone", **options)
+
+    layers = [f"encoder.recurrent.layers.{n}" for n in (0, 1)]
+    tags = [f"{kind}/{name}" for kind in ("states", "fixed_points") for name in layers]
+    assert sorted(found.Tags()["images"]) == sorted(tags)
+    assert all([event.step for event in found.Images(tag)] == [1, 2] for tag in tags)
+    for a, b in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_padded_sequences_are_shown_and_large_states_have_no_fixed_points(tmp_path):
+    callback = Dynamics(largest=7)  # the layer has 8 units
+
+    _, found = events_of(parity_module, parity_data(), tmp_path, callback, max_epochs=1)
+
+    assert found.Tags()["images"] == ["states/encoder.recurrent.layers.0"]
+
+
+def test_a_model_without_a_layer_over_a_sequence_is_trained_all_the_same(tmp_path, caplog):
+    def make(data):
+        module = parity_module(data)
+        module.model.unused = module.model.encoder.recurrent
+        step = module.model.encoder.recurrent.layers[0].step
+        module.model.encoder.run = lambda x, state, lengths: stepped(module, step, x)
+        return module
+
+    def stepped(module, step, x):
+        state, outputs = None, []
+        for x_t in module.model.encoder.embedding(x).unbind(1):
+            y, state = step(x_t, state)
+            outputs.append(y)
+        return torch.stack(outputs, 1), (state,)
+
+    _, found = events_of(make, parity_data(), tmp_path, Dynamics(), max_epochs=1)
+
+    assert found.Tags()["images"] == []
+    assert "No pictures of recurrent layers" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"rows": 0}, {"steps": 1.5}, {"largest": -1}])
+def test_arguments_that_are_no_counts_are_refused(options):
+    with pytest.raises(ConfigError, match=f"Dynamics: {next(iter(options))} is"):
+        Dynamics(**options)
+
+
+def test_each_layer_and_direction_has_a_picture_with_its_tokens():
+    net = DeepRNN(LSTMCell, 2, 4, num_layers=2, bidirectional=True).eval()
+    batch = Batch(torch.tensor([[0, 1, 1, 0]]), torch.tensor([1]), torch.tensor([3]))
+    seen = seen_of(net, torch.randn(1, 4, 2), batch.lengths)
+
+    figures = draw_seen(seen, batch, BITS)
+
+    assert list(figures) == list(seen)
+    for figure in figures.values():
+        titles = [axis.get_title(loc="left") for axis in figure.axes if axis.images]
+        parts = ["state h", "state c", "gate i", "gate f", "gate o", "candidate g"]
+        assert [title for title in titles if title] == parts
+        labels = [label.get_text() for label in figure.axes[5].get_xticklabels()]
+        assert labels == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "refusal"),
+    [
+        (PhasedLSTMCell(3, 4), "counts time in its state t"),
+        (MLSTMCell(2, 64), "a state has 4,161 numbers"),
+        (ConvLSTMCell(16, 1024, frame=(4, 4)), "a state has 2,048 numbers"),
+    ],
+)
+def test_cells_without_fixed_points_are_drawn_over_time_and_say_why(cell, refusal):
+    layer, x = Recurrent(cell).eval(), torch.randn(2, 3, cell.input_size)
+    batch = Batch(x, torch.tensor([0, 1]))
+    seen = seen_of(layer, x)
+
+    rest = rest_of(seen[""], batch, FEATURES)
+
+    assert refusal in rest.refusal
+    assert rest.draw(FEATURES) is None
+    assert list(draw_seen(seen, batch, FEATURES)) == [""]
+
+
+def test_the_target_of_a_sequence_colours_the_step_at_which_a_layer_ends():
+    net, x = Bidirectional(GRUCell(2, 3)).eval(), torch.randn(2, 4, 2)
+    batch = Batch(x, torch.tensor([1, 0]), torch.tensor([4, 2]))
+
+    for layer in seen_of(net, x, batch.lengths).values():
+        rest = rest_of(layer, batch, FEATURES)
+        assert [told.tolist() for told in rest.told] == [[IGNORE] * 3 + [1], [IGNORE, 0]]
+        order = slice(None, None, -1 if layer.layer.reverse else 1)
+        np.testing.assert_allclose(rest.paths[1], layer.states["h"][1, :2].detach().numpy()[order])
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (torch.tensor([[0, IGNORE, 1]]), [[0, IGNORE, 1]]),  # a label a step
+        (torch.tensor([[0.5]]), [[np.nan, np.nan, 0.5]]),  # a number a sequence
+        (torch.zeros(1, 6, 2), None),  # a forecast
+    ],
+)
+def test_targets_of_other_kinds_are_told_where_colours_can(y, told):
+    layer, x = Recurrent(GRUCell(2, 3)).eval(), torch.randn(1, 3, 2)
+
+    rest = rest_of(seen_of(layer, x)[""], Batch(x, y), FEATURES)
+
+    np.testing.assert_equal(None if rest.told is None else [t.tolist() for t in rest.told], told)
+
+
+def test_the_input_that_stays_the_same_is_one_that_occurs_or_the_token_that_is_asked_for():
+    layer, embedded = Recurrent(GRUCell(2, 3)).eval(), torch.randn(2, 2)
+    batch = Batch(torch.tensor([[0, 0, 1], [0, 1, 0]]), torch.tensor([0, 1]))
+    seen = seen_of(layer, embedded[batch.x])[""]
+
+    typical, asked = (rest_of(seen, batch, BITS, at) for at in (None, "1"))
+
+    assert typical.repeated == "if the input stays that of '0'"  # there are more of them
+    assert asked.repeated == "if the input stays that of '1'"
+    for rest, x in ((typical, embedded[0]), (asked, embedded[1])):
+        (s,) = rest.points.states.float()
+        torch.testing.assert_close(layer.cell(x[None], (s[None],))[0], s[None])
+    with pytest.raises(DataError, match="reads '2'"):
+        rest_of(seen, batch, BITS, "2")
+    features = torch.ones(2, 3, 2)
+    with pytest.raises(DataError, match="reads '1'"):
+        rest_of(seen_of(layer, features)[""], Batch(features, batch.y), FEATURES, "1")
