@@ -216,7 +216,7 @@ def test_transcripts_show_their_labels_and_how_many_there_are_per_step(seqnets, 
     assert [" ".join(line.split()[:4]) for line in shown] == ["space 1 0 0", "a 2 1 0", "b 2 0 1"]
     assert "text ab a" in lines
     assert "What simple baselines reach in cer" in lines
-    assert "commonest label, repeated 1.000" in lines
+    assert "commonest label repeated 1.000" in lines
 
 
 def test_blanks_around_a_class_are_seen(seqnets, tmp_path):

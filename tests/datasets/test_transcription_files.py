@@ -307,5 +307,5 @@ def test_the_best_constant_transcript_checked_by_hand(tmp_path):
 
     # "aa" is best in training: edits 1, 0 and 1; in the test 1, 2 and 2, of 4 labels
     assert TranscriptionFiles(str(tmp_path / "a.jsonl")).baselines() == {
-        "commonest label, repeated": 5 / 4
+        "commonest label repeated": 5 / 4
     }

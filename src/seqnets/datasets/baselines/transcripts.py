@@ -27,7 +27,7 @@ def repeated_label(train: Tensor, test: Tensor) -> dict[str, float]:
     labels = (test != IGNORE).sum()
     if not labels:
         return {}
-    return {"commonest label, repeated": float(_edits(test, label, best[None]).sum() / labels)}
+    return {"commonest label repeated": float(_edits(test, label, best[None]).sum() / labels)}
 
 
 def _edits(y: Tensor, label: Tensor, times: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def nearest_pictures(train: Sequences, test: Sequences) -> dict[str, float]:
         distances = np.square(asked[:, None] - means).sum((2, 3))
         written.append(known[distances.argmin(1)].tolist())
         right.append(row[row != IGNORE].tolist())
-    return {"nearest mean picture, cut evenly": edit_rate(written, right)}
+    return {"nearest mean picture": edit_rate(written, right)}
 
 
 def _pictures(sequences: Sequences) -> list[tuple[np.ndarray, np.ndarray]]:
