@@ -99,6 +99,7 @@ SHOWN = (
     "multi30k",
     "names",
     "wnut17",
+    "digit_strings",
     "nottingham_lstm",
     "etth1",
     "moving_digits_next",
