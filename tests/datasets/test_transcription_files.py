@@ -241,11 +241,15 @@ def test_an_empty_cell_is_a_missing_transcript_not_one_without_labels(tmp_path):
         TranscriptionFiles(str(tmp_path / "a.csv")).setup()
 
 
-def test_data_without_any_label_are_refused(tmp_path):
-    rows = [json.dumps({"text": " ", "x": [1]})] * 8
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_part_without_any_label_is_refused(tmp_path, part):
+    rows = [
+        json.dumps({"text": " " if split == part else "a", "x": [1], "split": split})
+        for split in ("train", "val", "test")
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
 
-    with pytest.raises(DataError, match=r"a\.jsonl: no training transcript has a label, expected"):
+    with pytest.raises(DataError, match=rf"a\.jsonl: no transcript of the {part} part has a label"):
         TranscriptionFiles(str(tmp_path / "a.jsonl")).setup()
 
 

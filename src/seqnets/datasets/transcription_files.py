@@ -85,12 +85,13 @@ class TranscriptionFiles(SequenceFiles):
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
         """Return each part's labels, (N, U) int64, and the names of the classes."""
         found = sorted({label for record in parts["train"] for label in self._labels(record)})
-        if not found:
-            raise DataError(
-                f"{self.paths['train']}: no training transcript has a label, expected some."
-            )
         known = set(found)
         for part, records in parts.items():
+            if not any(self._labels(record) for record in records):
+                path = self.paths.get(part, self.paths["train"])
+                raise DataError(
+                    f"{path}: no transcript of the {part} part has a label, expected some."
+                )
             for record in records:
                 labels = self._labels(record)
                 foreign = next((label for label in labels if label not in known), None)
