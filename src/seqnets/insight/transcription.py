@@ -66,8 +66,8 @@ def draw_transcription(
     axis.stairs(blank, edges, baseline=None, color=_GREY, linestyle=":", linewidth=1.2)
     if len(shown):
         axis.annotate(
-            "no label", (1, blank[-1]), (3, 0), xycoords=("axes fraction", "data"), color=_GREY,
-            textcoords="offset points", va="center", fontsize=8,
+            "no label", (1, float(np.median(blank))), (3, 0), color=_GREY, fontsize=8, va="center",
+            xycoords=("axes fraction", "data"), textcoords="offset points",
         )  # fmt: skip
     for number in np.flatnonzero(shown.max(0, initial=0) >= _SEEN).tolist():
         if number == BLANK:
