@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import seqnets as package
 from seqnets.cli.arguments import parsed, quoted
+from seqnets.cli.hydra_errors import _unknown_key
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
 from seqnets.cli.names import near
@@ -461,6 +462,12 @@ def test_the_list_says_what_each_thing_is(seqnets):
 
 def test_what_was_typed_is_never_what_is_proposed():
     assert near("model/head", ["model/head", "model/heads"]) == "Did you mean model/heads?"
+
+
+def test_a_key_of_a_group_that_a_checkpoint_determines_is_proposed_with_dots():
+    error = _unknown_key("train", "train_from_checkpoint", [], "model/cell", to_set=True)
+
+    assert "Single keys can be changed: model.cell.KEY=VALUE." in str(error)
 
 
 def test_names_are_not_alike_for_a_parent_that_they_share():

@@ -604,6 +604,19 @@ def test_a_run_goes_on_in_its_own_folder_and_in_no_other(seqnets, small_text, tm
     assert "output: came with a run to resume" in done.err
 
 
+def test_a_run_whose_data_have_another_vocabulary_is_told_of_the_data(
+    seqnets, small_text, text_file, tmp_path
+):
+    seqnets("train", *small_text)
+    text_file.write_text(text_file.read_text(encoding="utf-8").replace("lost", "LOST"), "utf-8")
+
+    done = seqnets("train", f"resume={only_run(tmp_path)}", "trainer.max_epochs=2")
+
+    assert done.code == 1
+    assert "the dataset's vocabulary differs from the model's" in done.err
+    assert "'L', 'O', 'S', 'T'" in done.err
+
+
 def test_a_path_that_was_relative_to_another_folder_is_told_so(
     seqnets, small_text, tmp_path, monkeypatch
 ):
@@ -615,9 +628,11 @@ def test_a_path_that_was_relative_to_another_folder_is_told_so(
     monkeypatch.chdir(elsewhere)
 
     done = seqnets("evaluate", f"checkpoint={only_run(tmp_path)}")
+    resumed = seqnets("train", f"resume={only_run(tmp_path)}", "trainer.max_epochs=2")
 
-    assert done.code == 1
+    assert done.code == resumed.code == 1
     assert "relative to where it was trained" in done.err
+    assert "relative to where it was trained" in resumed.err
     assert (
         seqnets("evaluate", f"checkpoint={only_run(tmp_path)}", "dataset.path=../book.txt").code
         == 0

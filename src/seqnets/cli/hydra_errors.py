@@ -91,7 +91,7 @@ def _unknown_key(
     if base != verb and (configs() / key).is_dir():
         return UsageError(
             f"{key}: is determined by the checkpoint, expected no other.\n"
-            f"  Single keys can be changed: {key}.KEY=VALUE."
+            f"  Single keys can be changed: {key.replace('/', '.')}.KEY=VALUE."
         )
     choosers = choosers_of(key)
     if choosers:

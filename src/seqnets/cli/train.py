@@ -41,6 +41,7 @@ from seqnets.cli.names import UsageError
 from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log, running
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
+from seqnets.cli.trained import moved
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
 from seqnets.training.callbacks import (
@@ -106,7 +107,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
     if options["resume"] == "auto":
         terminal().print("resume=auto: there is no unfinished run, a new one starts.")
     with running(existing, options, choices.get("dataset") or "resumed") as current, quiet():
-        training, failed = _Training(options, current, command), True
+        with nullcontext() if fresh else moved():
+            training, failed = _Training(options, current, command), True
         try:
             trained = training.run(checkpoint)
             failed = False

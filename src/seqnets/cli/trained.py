@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def new_data(
         return data.new(file, module.card["data"])
 
 
+@contextmanager
+def moved() -> Iterator[None]:
+    """Say, where a checkpoint's data cannot be read, that they may have moved."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            f"{error}\n  The checkpoint's path is relative to where it was trained, or has moved "
+            "since; dataset.path=… and the like name another."
+        ) from error
+
+
 def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule:
     """Read the checkpoint's dataset, or one like it.
 
@@ -100,13 +113,8 @@ def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule
         CheckpointError: The data have another vocabulary, other classes, features or scales than
             those that the model knows.
     """
-    try:
+    with moved():
         data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
-    except DataError as error:
-        raise DataError(
-            f"{error}\n  The checkpoint's path is relative to where it was trained, or has moved "
-            "since; dataset.path=… and the like name another."
-        ) from error
     try:
         check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
     except CheckpointError as error:

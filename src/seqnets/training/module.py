@@ -358,12 +358,14 @@ class SequenceModule(LightningModule):
                 f"Checkpoint {path}: has format {ours['format']}, expected {FORMAT}.\n"
                 f"  It was written by seqnets {ours['version']}."
             )
+        trains = self.trainer.state.fn == "fit"
+        if trains:  # before the weights, whose shapes follow from the data
+            check_data(ours["data"], self.card["data"], path, ("metric",))
         check_weights(self, checkpoint, path)
         # Lightning would load the weights first, and round those of float64
         self.trainer.precision_plugin.convert_module(self)
-        if self.trainer.state.fn != "fit":
+        if not trains:
             return
-        check_data(ours["data"], self.card["data"], path, ("metric",))
         groups = named_by_group(self.model, self.param_groups)
         check_same(ours.get("param_groups", {}), groups, path)
         processes = ours["processes"]
