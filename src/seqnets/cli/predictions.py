@@ -69,7 +69,7 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
 def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     count = targets = 0
     seen = visible if file.isatty() else str
-    escaped = codecs.lookup(file.encoding or "utf-8").name != "utf-8"
+    escaped = codecs.lookup(getattr(file, "encoding", None) or "utf-8").name != "utf-8"
     for count, row in enumerate(rows, start=1):
         file.write(f"{seen(_line(count, row, escaped))}\n")
         targets += row.get("target") is not None
