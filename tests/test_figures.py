@@ -106,6 +106,18 @@ def test_the_page_of_benchmarks_tells_what_the_targets_reached(head, column, nam
         assert is_told(worst, [verdict["worst"]]), verdict["what"]
 
 
+def test_the_page_of_benchmarks_tells_what_the_targets_reached_on_a_gpu():
+    _, _, text = page("docs/benchmarks.md").partition("### What was reached on a GPU")
+    told = [NUMBER.findall(row[1]) for row in table(text, "target |")]
+    pairs = [pair for pair in told if len(pair) == 2]
+    verdicts = result("cuda")["verdicts"]
+
+    assert len(pairs) == len(verdicts) == 7
+    for verdict in verdicts:
+        both = [verdict["mean"]], [verdict["worst"]]
+        assert any(all(map(is_told, pair, both)) for pair in pairs), verdict["what"]
+
+
 def test_the_first_tables_of_benchmarks_repeat_what_the_targets_below_reached():
     first, _, below = page("docs/benchmarks.md").partition("**What was missed.**")
     told = re.findall(r"\| ([\d.]+) \| ([\d.]+) \|$", first, re.MULTILINE)
