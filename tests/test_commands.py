@@ -3,6 +3,7 @@
 import inspect
 import re
 import shlex
+import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -48,15 +49,37 @@ def run(tmp_path_factory):
     return found
 
 
+@pytest.fixture
+def with_own_cells(tmp_path, monkeypatch):
+    """Work where the reader's own cell is: a configuration in a folder, and in a package."""
+    (tmp_path / "mycells" / "conf").mkdir(parents=True)
+    (tmp_path / "mycells" / "__init__.py").write_text("from seqnets.cells import MGUCell")
+    (tmp_path / "mycells" / "conf" / "__init__.py").touch()
+    for conf in (tmp_path / "conf", tmp_path / "mycells" / "conf"):
+        (conf / "model" / "cell").mkdir(parents=True)
+        config = "_target_: mycells.MGUCell\n_partial_: true\n"
+        (conf / "model" / "cell" / "my_mgu.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    forget("mycells")  # other tests' modules of this name
+    yield
+    forget("mycells")
+
+
+def forget(package):
+    """Let a package be imported anew."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
 @pytest.mark.parametrize(
     "arguments",
     dict.fromkeys(each for text in PAGES.values() for each in commands(text)),
     ids=" ".join,
 )
-def test_a_command_of_a_page_is_understood(arguments, run, tmp_path, monkeypatch, capsys):
-    write_cells(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.mark.usefixtures("with_own_cells")
+def test_a_command_of_a_page_is_understood(arguments, run, capsys):
     given = [re.sub("^(checkpoint|resume)=.*", rf"\1={run}", each) for each in arguments]
 
     code = seqnets([*given, *([] if "--cfg" in given else ["--cfg", "job"])])
@@ -69,17 +92,6 @@ def test_the_benchmark_of_a_cell_with_an_option_has_sizes_that_go_together(tmp_p
     monkeypatch.chdir(tmp_path)
 
     assert seqnets([*found, "rows=[loop]", "time_limit=0.001", "plot=false"]) == 0
-
-
-def write_cells(folder):
-    """The reader's own cell, as a module with a folder of configurations and as a package."""
-    (folder / "mycells" / "conf").mkdir(parents=True)
-    (folder / "mycells" / "__init__.py").write_text("from seqnets.cells import MGUCell")
-    (folder / "mycells" / "conf" / "__init__.py").touch()
-    for conf in (folder / "conf", folder / "mycells" / "conf"):
-        (conf / "model" / "cell").mkdir(parents=True)
-        config = "_target_: mycells.MGUCell\n_partial_: true\n"
-        (conf / "model" / "cell" / "my_mgu.yaml").write_text(config)
 
 
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
