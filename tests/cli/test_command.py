@@ -1,5 +1,6 @@
 """What is typed: verbs, help, mistyped names, lists, completion."""
 
+import argparse
 import os
 import platform
 import re
@@ -45,6 +46,24 @@ def test_memory_of_a_step_is_kept_for_the_next_unless_the_user_says_otherwise(gi
 
     assert done.returncode == 0, done.stderr
     assert (int(done.stdout) < 12_288) == kept  # the pages of one step in ten
+
+
+def test_hydras_options_are_declared_where_python_reads_the_help_of_each(seqnets, monkeypatch):
+    declare = argparse.ArgumentParser.add_argument
+
+    def read(self, action):  # as Python 3.14 does; Hydra has a help that is no text
+        assert "%" not in (action.help or "")
+
+    def declare_and_read(self, *names, **options):
+        action = declare(self, *names, **options)
+        self._check_help(action)
+        return action
+
+    monkeypatch.setattr(argparse.ArgumentParser, "_check_help", read, raising=False)
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", declare_and_read)
+
+    assert seqnets("train", "--cfg", "job").code == 0
+    assert argparse.ArgumentParser._check_help is read
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import secrets
 import sys
@@ -111,7 +112,7 @@ class _Application:
         """
         try:
             # otherwise Hydra would print errors and exit
-            with _environment(_FULL_ERROR, "1"), self._in_sweep():
+            with _help_unread(), _environment(_FULL_ERROR, "1"), self._in_sweep():
                 check_arguments(self.verb, self.arguments)
                 self.base, self.arguments = _with_base(self.verb, self.arguments)
                 check_package(self.verb, self.base, self.arguments)
@@ -239,6 +240,24 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+@contextmanager
+def _help_unread() -> Iterator[None]:
+    """Let Hydra 1.3 declare its options: from Python 3.14 on, argparse reads the help of each.
+
+    One of Hydra's becomes text only when it is printed, and seqnets prints its own help.
+    """
+    parser: Any = argparse.ArgumentParser
+    check = getattr(parser, "_check_help", None)
+    if check is None:
+        yield
+        return
+    parser._check_help = lambda self, action: None
+    try:
+        yield
+    finally:
+        parser._check_help = check
 
 
 @contextmanager
