@@ -197,5 +197,5 @@ def backward(
 def _moved(before: Tensor, grad: Tensor, like: Tensor) -> Tensor:
     """The gradient of what is left of memories, from theirs after each chunk."""
     if like.shape[-2] > 1:
-        return (before * grad).sum(-1, keepdim=True)
-    return before.flatten(-2)[..., None, :] @ grad.flatten(-2)[..., None]
+        return torch.linalg.vecdot(before, grad)[..., None]
+    return torch.linalg.vecdot(before.flatten(-2), grad.flatten(-2))[..., None, None]

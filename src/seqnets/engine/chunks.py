@@ -8,8 +8,6 @@ nothing is subtracted, so that they neither overflow nor cancel; that of minus i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -47,7 +45,7 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
     if begin is not None:
         decay = decay.masked_fill(begin.at, -math.inf)
     q, k, v, decay = (by_chunk(part, size) for part in (at.q, at.k, at.v, decay))
-    since, lasts, seen = decay.cumsum(-2).exp(), _after(decay).exp(), _seen_within(decay)
+    fade = _fade_by_key if decay.shape[-1] > 1 else _fade
     start = None if begin is None else _start(begin, at.log_decay, decay)
 
     follows, adds, shows = None, None, None
@@ -55,13 +53,13 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
         rate = by_chunk(at.rate, size)
         if start is not None:
             v = v - (k * start.left) @ start.memory
-        given = rate * torch.cat([v, k * since], -1)
-        v, follows = _solved(rate * seen(k, k), given, v.shape[-1])
+        held, given, _, _ = fade(decay, k, k)
+        v, follows = _solved(rate * held, rate * torch.cat([v, given], -1), v.shape[-1])
     if start is not None:
         adds = start.left[..., -1, :, None] * start.memory
         shows = (q * start.left) @ start.memory
-    moves = since[..., -1, :, None]
-    return Chunks(seen(q, k), q * since, k * lasts, v, moves, follows, adds, shows)
+    seen, q, k, moves = fade(decay, q, k)
+    return Chunks(seen, q, k, v, moves, follows, adds, shows)
 
 
 def count_of(T: int) -> int:
@@ -112,38 +110,48 @@ def _after(decay: Tensor) -> Tensor:
     return F.pad(decay[..., 1:, :], (0, 0, 0, 1)).flip(-2).cumsum(-2).flip(-2)
 
 
-def _seen_within(decay: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """How much of what step s writes is found at step t, (..., t, s), from queries and keys.
+def _fade(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What fades within chunks, where all keys of a head fade alike.
 
     Args:
-        decay: Logarithms of what is kept, (..., steps, 1), or (..., steps, K) for each key.
+        decay: Logarithms of what steps keep, (..., C, 1).
+        q: Queries, (..., C, K).
+        k: Keys, (..., C, K).
+
+    Returns:
+        How much of what step s writes is found at step t, (..., C, C); queries of the memory before
+        the chunk, and keys of the one behind it, (..., C, K); and what is left of the former in the
+        latter, (..., 1, 1).
     """
-    if decay.shape[-1] > 1:
-        return partial(_seen_by_key, decay)
     steps = torch.arange(decay.shape[-2], device=decay.device)
-    sums = torch.where(steps[:, None] > steps, decay, 0).cumsum(-2)
-    between = sums.exp()
-    return lambda q, k: ((q @ k.mT) * between).tril()
+    between = torch.where(steps[:, None] > steps, decay, 0).cumsum(-2).exp()
+    since, lasts = decay.cumsum(-2).exp(), _after(decay).exp()
+    return ((q @ k.mT) * between).tril(), q * since, k * lasts, since[..., -1:, :]
 
 
-def _seen_by_key(decay: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    """The same where each key fades by itself.
+def _fade_by_key(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same where each key fades by itself: decays, and what is left, are (..., C or K, K or 1).
 
     Steps are joined to blocks of 2, 4, 8, …: between two of them, all of what fades does so either
-    after s in the former or up to t in the latter, and both factors are at most 1.
+    after s in the former or up to t in the latter. Queries hold what faded since their block began,
+    keys what fades until theirs ends, and all factors are at most 1.
     """
-    seen = (q * k).sum(-1)[..., None, None]
-    width = 1
+    seen, kept, width = (q * k).sum(-1)[..., None, None], decay.exp(), 1
+    q = q * kept
     while width < q.shape[-2]:
-        (_, q2), (k1, _), (fades, faded) = (
-            part.unflatten(-2, (-1, 2, width)).unbind(-3) for part in (q, k, decay)
-        )
-        across = (q2 * faded.cumsum(-2).exp()) @ (k1 * _after(fades).exp()).mT
+        q, k = (part.unflatten(-2, (-1, 2, width)) for part in (q, k))
+        across = q[..., 1, :, :] @ k[..., 0, :, :].mT
         former, latter = seen.unflatten(-3, (-1, 2)).unbind(-3)
         above = torch.cat([former, torch.zeros_like(across)], -1)
         seen = torch.cat([above, torch.cat([across, latter], -1)], -2)
+
+        former, latter = kept.unflatten(-2, (-1, 2)).unbind(-2)
+        one = torch.ones_like(former)
+        q = (q * torch.stack([one, former], -2).unsqueeze(-2)).flatten(-4, -2)
+        k = (k * torch.stack([latter, one], -2).unsqueeze(-2)).flatten(-4, -2)
+        kept = former * latter
         width *= 2
-    return seen.squeeze(-3)
+    return seen.squeeze(-3), q, k, kept.mT
 
 
 def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
