@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seqnets.engine.memory import room
 from seqnets.engine.modes import is_batched
 from seqnets.engine.reference import gradients_of
 from seqnets.typing import State
@@ -64,11 +65,11 @@ def plain(chunks: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:
     befores = []
     for one in _each(chunks):
         befores.append(memory)
-        memory = one.moves * memory + one.k.mT @ _written(one, memory)
+        memory = one.moves * memory + one.k.mT @ written_by(one, memory)
         if one.adds is not None:
             memory = memory + one.adds
     before = torch.stack(befores)
-    found = chunks.seen @ _written(chunks, before) + chunks.q @ before
+    found = chunks.seen @ written_by(chunks, before) + chunks.q @ before
     return found if chunks.shows is None else found + chunks.shows, memory
 
 
@@ -79,7 +80,7 @@ def _each(chunks: Chunks) -> list[Chunks]:
     return [*map(Chunks._make, zip(*each, strict=True))]
 
 
-def _written(chunks: Chunks, before: Tensor) -> Tensor:
+def written_by(chunks: Chunks, before: Tensor) -> Tensor:
     """What is written, given the memories before."""
     return chunks.v if chunks.follows is None else chunks.v - chunks.follows @ before
 
@@ -89,17 +90,19 @@ class _Carry(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, memory: Tensor, *parts: Tensor | None) -> tuple[Tensor, Tensor]:
-        found, memories = forward(Chunks._make(parts), memory)
-        ctx.save_for_backward(memories, memory, *parts)
+        chunks = Chunks._make(parts)
+        memories = room(memory, len(chunks.v) + 1, *memory.shape)
+        found, written = forward(chunks, memory, memories)
+        ctx.save_for_backward(memories, written, memory, *parts)
         return found, memories[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        memories, *tensors = ctx.saved_tensors
+        memories, written, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
             return tuple(_again(tensors, grads, ctx.needs_input_grad))
         moves = ctx.needs_input_grad[1 + Chunks._fields.index("moves")]
-        return backward(Chunks._make(tensors[1:]), memories, *grads, moves=moves)
+        return backward(Chunks._make(tensors[1:]), memories, written, *grads, moves=moves)
 
 
 def _again(
@@ -124,12 +127,15 @@ def with_gaps(parts: Iterable[Any], there: Iterable[bool]) -> list[Any]:
     return [next(rest) if is_there else None for is_there in there]
 
 
-def forward(chunks: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """What is found, and the memories before each chunk and after the last, from 0 to ``chunks``.
+def forward(chunks: Chunks, memory: Tensor, memories: Tensor) -> tuple[Tensor, Tensor]:
+    """What is found, (chunks, B, N, C, W), and what is written, likewise.
 
-    Those are (chunks + 1, B, N, K, W).
+    Args:
+        chunks: The chunks.
+        memory: The memory before the first.
+        memories: Is filled with those before each and after the last, (chunks + 1, B, N, K, W).
     """
-    v, memories = chunks.v, memory.new_empty(len(chunks.v) + 1, *memory.shape)
+    v = chunks.v
     written = v if chunks.follows is None else v.new_empty(v.shape)
     memories[0] = memory
     each = zip(_each(_flat(chunks)), written.flatten(1, 2), *_pairs(memories), strict=True)
@@ -144,7 +150,7 @@ def forward(chunks: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:
     found.flatten(0, 2).baddbmm_(chunks.q.flatten(0, 2), memories[:-1].flatten(0, 2))
     if chunks.shows is not None:
         found += chunks.shows
-    return found, memories
+    return found, written
 
 
 def _flat(chunks: Chunks) -> Chunks:
@@ -159,19 +165,26 @@ def _pairs(memories: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    chunks: Chunks, memories: Tensor, grad_found: Tensor, grad_after: Tensor, *, moves: bool
+    chunks: Chunks,
+    memories: Tensor,
+    written: Tensor,
+    grad_found: Tensor,
+    grad_after: Tensor,
+    *,
+    moves: bool,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the memory and of all parts of the chunks.
 
     Args:
         chunks: The chunks.
         memories: Those before each chunk and after the last.
+        written: What is written.
         grad_found: The gradient of what is found.
         grad_after: The gradient of the memory after the last.
         moves: Whether that of ``moves`` is wanted.
     """
-    befores, grads = memories[:-1], torch.empty_like(memories)
-    written, grad_v = _written(chunks, befores), chunks.seen.mT @ grad_found
+    befores, grads = memories[:-1], room(memories, *memories.shape)
+    grad_v = chunks.seen.mT @ grad_found
     grads[-1] = grad_after
     parts = _each(_flat(chunks)), grad_found.flatten(1, 2), grad_v.flatten(1, 2)
     for one, found, v, before, after in reversed([*zip(*parts, *_pairs(grads), strict=True)]):
@@ -191,7 +204,7 @@ def backward(
         "adds": None if chunks.adds is None else afters,
         "shows": None if chunks.shows is None else grad_found,
     }
-    return grads[0], *map(of_chunks.get, Chunks._fields)
+    return grads[0].clone(), *map(of_chunks.get, Chunks._fields)
 
 
 def _moved(before: Tensor, grad: Tensor, like: Tensor) -> Tensor:

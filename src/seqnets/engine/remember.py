@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqnets.cells.matrix_memory import Access
 from seqnets.engine import chunks, reach
-from seqnets.engine.carry import Chunks, backward, carried, forward, plain, with_gaps
+from seqnets.engine.carry import Chunks, backward, carried, forward, plain, with_gaps, written_by
 from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.operator import unaliased
 from seqnets.engine.reference import gradients_of
@@ -161,7 +161,8 @@ def remember(
     kept: list[Tensor] = []
 
     def keeping(parts: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:
-        found, memories = forward(parts, memory)
+        memories = memory.new_empty(len(parts.v) + 1, *memory.shape)
+        found, _ = forward(parts, memory, memories)
         kept[:] = [memories]
         return found, memories[-1].clone()
 
@@ -204,7 +205,9 @@ def remember_backward(
         made, pull = torch.func.vjp(prepare, *parts)
         steps = Chunks._make(with_gaps(made[: sum(there)], there))
         found = chunks.by_chunk(grads[0], steps.v.shape[-2])
-        of_memory, *of_chunks = backward(steps, memories, found, grads[1], moves=True)
+        of_memory, *of_chunks = backward(
+            steps, memories, written_by(steps, memories[:-1]), found, grads[1], moves=True
+        )
         results = pull((*compress(of_chunks, there), *grads[2:]))
     named = dict(zip(names.split(","), results, strict=True)) | {"memory": of_memory}
     return [*unaliased(grad.contiguous() for grad in named.values())]
