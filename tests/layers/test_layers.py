@@ -465,6 +465,17 @@ def test_packed_rows_in_place_of_a_tensor_are_told_how_to_unpack_them():
         Recurrent(GRUCell(I, H))(packed)
 
 
+@pytest.mark.parametrize("layer", [Recurrent(GRUCell(I, H)), Bidirectional(GRUCell(I, H))])
+def test_a_nested_tensor_is_told_how_to_become_a_padded_one(layer):
+    rows = [torch.randn(4, I), torch.randn(2, I)]
+    nested = torch.nested.nested_tensor(rows, layout=torch.jagged)
+    with pytest.raises(DtypeError, match=r"a nested tensor, expected.*\n.*x\.to_padded_tensor\(0"):
+        layer(nested)
+
+    padded, lengths = nested.to_padded_tensor(0.0), nested.offsets().diff()  # as it says
+    torch.testing.assert_close(layer(padded, None, lengths)[0][1:, :2], layer(rows[1][None])[0])
+
+
 class LastStep(nn.Module):
     """A model around a layer, as fx traces it."""
 

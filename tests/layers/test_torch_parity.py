@@ -4,17 +4,23 @@ import copy
 import inspect
 import itertools
 import pickle
+from abc import ABC, abstractmethod
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+)
 
 import seqnets
 from seqnets.engine import native
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, ShapeError
 
 I, H, T, B, P = 3, 4, 5, 3, 2
 KINDS = {
@@ -272,6 +278,51 @@ def test_code_written_for_torchs_modules_works():
     assert ours.weight_hh_l0.grad is not None
 
 
+def forget_biases_by_private_names(lstm):
+    for names in lstm._all_weights:
+        for name in filter(lambda name: "bias" in name, names):
+            getattr(lstm, name).data[H : 2 * H].fill_(1.0)
+
+
+def xavier_by_private_names(lstm):
+    torch.manual_seed(3)
+    for name in lstm._flat_weights_names:
+        if "weight" in name:
+            nn.init.xavier_uniform_(lstm._parameters[name])
+
+
+def halved_by_private_list(lstm):
+    with torch.no_grad():
+        for weight in lstm._flat_weights:
+            weight.mul_(0.5)
+    lstm._flat_weights = [getattr(lstm, name, None) for name in lstm._flat_weights_names]
+
+
+@pytest.mark.parametrize(
+    "start", [forget_biases_by_private_names, xavier_by_private_names, halved_by_private_list]
+)
+def test_initial_values_are_set_by_torchs_private_names_too(start):
+    theirs, ours = pair("LSTM, projected", num_layers=2, bidirectional=True)
+    before = ours.state_dict()["bias_ih_l0"].clone(), ours.weight_ih_l0.clone()
+    start(theirs), start(ours)
+
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], weight), name
+    after = ours.bias_ih_l0, ours.weight_ih_l0
+    assert not all(map(torch.equal, before, after))
+
+
+def test_a_weight_that_is_listed_anew_takes_the_place_of_the_one_before():
+    _, ours = pair("GRU")
+    weights = ours._flat_weights
+    weights[1] = nn.Parameter(torch.zeros_like(weights[1]))
+    ours._flat_weights = weights
+    ours._flat_weights = ours._flat_weights  # as code does after it has replaced a weight
+
+    assert ours.weight_hh_l0 is weights[1]
+    assert ours(torch.randn(T, B, I, dtype=torch.float64))[0].requires_grad
+
+
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 def test_a_module_says_its_mode_as_torchs_does(nonlinearity):
     assert seqnets.LSTM(2, 3).mode == nn.LSTM(2, 3).mode
@@ -477,3 +528,86 @@ def test_layers_that_were_counted_afterwards_are_told_to_be_fixed(change):
 
     with pytest.raises(ConfigError, match=r"LSTM: num_layers and bidirectional are .* 2 cells"):
         module(torch.randn(T, B, I))
+
+
+def test_a_nested_tensor_is_refused_with_the_way_to_pack_it():
+    rows = [torch.randn(4, I), torch.randn(2, I)]
+    nested = torch.nested.nested_tensor(rows, layout=torch.jagged)
+    ours = seqnets.GRU(I, H, batch_first=True)
+
+    with pytest.raises(ShapeError, match=r"got NestedTensor instead.\n.*pack_sequence\(input"):
+        ours(nested)
+    packed = pack_sequence(nested.unbind(), enforce_sorted=False)  # as it says
+    torch.testing.assert_close(ours(packed)[1][:, 1], ours(rows[1])[1])
+
+
+class Abstract(ABC, seqnets.TorchLike):
+    """A base class of networks that differ in their states, as forecasting libraries have."""
+
+    @abstractmethod
+    def masked(self, final, keep):
+        """The final state, zero in some rows."""
+
+    def forward(self, input, hx=None, lengths=None):
+        packed = pack_padded_sequence(input, lengths, batch_first=True, enforce_sorted=False)
+        y, final = super().forward(packed, hx)
+        return pad_packed_sequence(y, batch_first=True)[0], self.masked(final, lengths > 2)
+
+
+class MaskedLSTM(Abstract, seqnets.LSTM):
+    def masked(self, final, keep):
+        return tuple(part * keep[:, None] for part in final)
+
+
+def test_a_torch_like_module_is_the_base_of_abstract_classes_where_rnnbase_is():
+    theirs, _ = pair("LSTM", num_layers=2, batch_first=True)
+    ours = MaskedLSTM(I, H, num_layers=2, batch_first=True).double()
+    ours.load_state_dict(theirs.state_dict())
+    x, lengths = torch.randn(B, T, I, dtype=torch.float64), torch.tensor([5, 1, 3])
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+    y, (h, c) = ours(x, lengths=lengths)
+    expected, (h_theirs, c_theirs) = theirs(packed)
+    torch.testing.assert_close(y, pad_packed_sequence(expected, batch_first=True)[0])
+    torch.testing.assert_close(h[:, ::2], h_theirs[:, ::2])
+    torch.testing.assert_close(c[:, ::2], c_theirs[:, ::2])
+    assert not h[:, 1].any()
+    assert isinstance(ours, seqnets.TorchLike)
+
+
+def test_a_step_of_a_users_class_has_parameters_of_its_own_which_are_drawn_like_the_others():
+    def subclass(base):
+        class WithMemory(base):
+            def __init__(self, *sizes):
+                super().__init__(*sizes)
+                self.weight_ch = nn.Parameter(torch.empty(H, H))
+                self.register_buffer("blank", torch.zeros(H))
+                self.reset_parameters()
+
+            def forward(self, x, hx):
+                h, c = super().forward(x, hx)
+                return h + c @ self.weight_ch, c
+
+        torch.manual_seed(0)
+        return WithMemory(I, H)
+
+    theirs, ours = subclass(nn.LSTMCell), subclass(seqnets.LSTMCell)
+    state = torch.randn(B, H), torch.randn(B, H)
+
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    torch.testing.assert_close(ours(X[0], state), theirs(X[0], state))
+
+
+def test_a_replica_computes_with_the_tensors_that_it_is_given():
+    theirs, ours = pair("LSTM", num_layers=2)
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    results = []
+    for module in (theirs, ours):
+        module(x)
+        replica = module._replicate_for_data_parallel()
+        for name, parameter in module.named_parameters():
+            setattr(replica, name, parameter * 0.5)  # a copy on another device in DataParallel
+        y = replica(x)[0]
+        results.append((y, torch.autograd.grad(y.sum(), list(module.parameters()))))
+
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-12)

@@ -156,13 +156,11 @@ class Cell(Bindable, metaclass=CellType):
 
     def check_input(self, x: Tensor, *legend: str) -> None:
         """Raise unless ``x`` has the legend's rank, I features, and the parameters' dtype."""
-        if not isinstance(x, Tensor):
-            packed = isinstance(x, PackedSequence)
+        if not isinstance(x, Tensor) or x.is_nested:
+            came = "a nested tensor" if isinstance(x, Tensor) else type(x).__name__
             raise DtypeError(
-                f"{self._name}: input is {type(x).__name__}, expected a tensor "
-                f"({', '.join(legend)})."
-                + "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
-                * packed
+                f"{self._name}: input is {came}, expected a tensor ({', '.join(legend)})."
+                + _how_to_pad(x)
             )
         if x.dim() != len(legend) or x.shape[-1] != self.input_size:
             raise ShapeError(
@@ -351,6 +349,15 @@ def _how_to_batch(x: Tensor, legend: Sequence[str]) -> str:
     if "T" not in legend:
         return "\n  x.unsqueeze(0) is a batch of one."
     return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
+
+
+def _how_to_pad(x: Any) -> str:
+    """A line that says how sequences of other kinds are padded, and where their lengths are."""
+    if isinstance(x, PackedSequence):
+        return "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
+    if isinstance(x, Tensor):
+        return "\n  x.to_padded_tensor(0.0) is one; its lengths are x.offsets().diff()."
+    return ""
 
 
 def _name_of_argument(given: Any) -> str:

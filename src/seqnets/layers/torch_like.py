@@ -115,10 +115,32 @@ class TorchLike(TorchBase, Generic[Hidden]):
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:
         """The parameters of each layer and direction, as torch.nn lists them."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    # Private in torch.nn, but by these names much code sets initial values: loops over
+    # ``lstm._all_weights`` are older than ``all_weights``, and books teach ``_flat_weights_names``.
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
         return [
-            [getattr(self, name + suffix) for name, _ in equation.named_parameters()]
+            [name + suffix for name, _ in equation.named_parameters()]
             for equation, suffix in zip(self._equations, self._suffixes, strict=True)
         ]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Any]:
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: Sequence[Any]) -> None:
+        names, before = self._flat_weights_names, self._flat_weights
+        for name, old, new in zip(names, before, weights, strict=True):
+            if new is not old:
+                setattr(self, name, new)
 
     def flatten_parameters(self) -> None:
         """Move the weights of each cell that cuDNN implements into one contiguous block.
@@ -170,10 +192,14 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
             return leaf_call(self, input, hx)
-        dims = input.dim() if isinstance(input, Tensor) else None
+        dims = input.dim() if isinstance(input, Tensor) and not input.is_nested else None
         if dims not in (2, 3):
             got = type(input).__name__ if dims is None else f"{dims}D"
-            raise ShapeError(f"{self._name}: Expected input to be 2D or 3D, got {got} instead.")
+            pack = "\n  Pack it by pack_sequence(input.unbind(), enforce_sorted=False)."
+            raise ShapeError(
+                f"{self._name}: Expected input to be 2D or 3D, got {got} instead."
+                + pack * getattr(input, "is_nested", False)
+            )
         self._check_features(input)
         unbatched = dims == 2
         x = input.unsqueeze(0) if unbatched else input
