@@ -184,6 +184,18 @@ def test_an_image_is_read_along_its_width_and_all_are_of_one_height(tmp_path):
         TranscriptionFiles(str(tmp_path)).setup()
 
 
+def test_a_picture_narrower_than_it_is_sampled_is_drawn_in_its_colours_alone(tmp_path):
+    images = pytest.importorskip("PIL.Image")
+    for n in range(8):
+        pixels = np.zeros((64, 3, 2), np.uint8)
+        pixels[:3, :, 0] = pixels[..., 1] = 255
+        images.fromarray(pixels, "LA").save(tmp_path / f"{n}.png")
+        (tmp_path / f"{n}.txt").write_text("ab")
+    (example,) = TranscriptionFiles(str(tmp_path)).examples("train", 1)
+
+    assert example["begins"].splitlines() == ["@"] + [" "] * 20
+
+
 @pytest.mark.parametrize("standardise", [True, False])
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255)])
 def test_the_left_of_an_image_is_drawn_whatever_the_colour_of_its_paper(

@@ -75,7 +75,7 @@ def show_columns(columns: np.ndarray) -> str:
     Args:
         columns: Brightness in 0..1, (T, height).
     """
-    side = -(-columns.shape[1] // ROWS)  # of the squares that are a character each
+    side = min(-(-columns.shape[1] // ROWS), len(columns))  # of squares, each a character
     T, height = (size // side for size in columns[: COLUMNS * side].shape)
     squares = columns[: T * side, : height * side].reshape(T, side, height, side)
     picture = squares.mean((1, 3)).clip(0, 1).T

@@ -125,7 +125,8 @@ class TranscriptionFiles(SequenceFiles):
             scaling = self.contents.inputs.scaling
             columns = x if scaling is None else scaling.undo(x)
             pixels = columns.unflatten(1, (facts["height"], -1))
-            example["begins"] = show_columns(pixels.mean(2).numpy())
+            colours = len(facts["mode"].removesuffix("A"))  # without how opaque they are
+            example["begins"] = show_columns(pixels[..., :colours].mean(2).numpy())
         return example
 
     @property
