@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import seqnets
+from seqnets import cells
 from seqnets.cells import GRUCell
 from seqnets.engine import native, preference, recent, runs, stack
 
@@ -182,7 +183,7 @@ def test_changes_of_a_layer_apply_to_the_next_call(change, one_by_one):
 @pytest.mark.parametrize("kind", ["GRU", "RNN"])
 def test_a_layer_that_torchs_kernel_ran_is_one_call_from_then_on(kind, given, calls, monkeypatch):
     theirs, ours = pair(kind)
-    x, h = torch.randn(1, B, I, requires_grad=True), torch.randn(1, B, H, requires_grad=True)
+    x, h = torch.randn(2, B, I, requires_grad=True), torch.randn(1, B, H, requires_grad=True)
     state = h if given else None
     first = results(ours, x, state)
     unrolled = []
@@ -272,3 +273,46 @@ def test_what_a_choice_depends_on_is_found_once_in_a_call_of_another_kind(monkey
     module(torch.randn(T + 1, B, I))
 
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["from zeros", "from a state"])
+@pytest.mark.parametrize("options", [{}, *SHAPES], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_step_is_a_step_of_each_cell_with_torchs_numbers(kind, options, given, calls):
+    units = 70  # more than a small stack has
+    theirs, ours = (
+        getattr(library, kind)(I, units, **options).double() for library in (torch.nn, seqnets)
+    )
+    ours.load_state_dict(theirs.state_dict())
+    cells = len(ours.bound_cells())
+    x = torch.randn(*((40, 1) if ours.batch_first else (1, 40)), I).double().requires_grad_()
+    h, c = (torch.randn(cells, 40, units).double().requires_grad_() for _ in range(2))
+    state = ((h, c) if kind == "LSTM" else h) if given else None
+    before = runs.copy()
+
+    for _ in range(2):  # the second is a call like the one before
+        found, expected = (results(module, x, state) for module in (ours, theirs))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    assert not calls
+    assert runs - before == {"native": 2 * cells}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_single_step_returns_can_be_changed_in_place(kind):
+    layer, module = seqnets.Recurrent(getattr(cells, f"{kind}Cell")(I, H)), pair(kind)[1]
+
+    for found in (layer(torch.randn(B, 1, I)), module(torch.randn(1, B, I))):
+        y, state = found[0].detach(), found[1]
+        h = (state[0] if isinstance(state, tuple) else state).detach()
+        before = y.clone()
+        h.zero_()
+        assert torch.equal(y, before)
+
+
+def test_a_single_step_has_second_derivatives_and_runs_under_transforms():
+    module, x = pair("GRU")[1].double(), torch.randn(1, B, I).double().requires_grad_()
+
+    assert torch.autograd.gradgradcheck(lambda x: module(x)[0], (x,))
+    each = torch.func.vmap(lambda row: module(row[:, None])[0][:, 0], 1, 1)(x)
+    torch.testing.assert_close(each, module(x)[0])

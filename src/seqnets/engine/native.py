@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import _VF, Tensor, nn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
 from seqnets.checks import name_of
 from seqnets.engine.families import FAMILIES, family
-from seqnets.engine.modes import under_transform
+from seqnets.engine.modes import is_plain, under_transform
 from seqnets.engine.request import Request, at_steps
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
@@ -98,6 +99,9 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
     Each state part is (1, B, H): torch's kernels have a dimension for layers first.
     """
     weights, lengths, before = _weights(cell), request.lengths, _before(request)
+    if lengths is None and (kernel := one_step_kernel(cell, request.x)):
+        after = _stepped(kernel, request.x[:, 0], [part[0] for part in before], weights)
+        return after[0].clone().unsqueeze(1), *[part.unsqueeze(0) for part in after]
     if lengths is None and not request.reverse:
         return _call([cell], request.x, before, weights)
     x, valid = request.clean_x, request.valid
@@ -153,11 +157,38 @@ def run_layers(
     """
     rows = x.shape[0 if batch_first else 1]
     before = _zeros(cells[0], x, len(cells), rows) if state is None else [*state]
+    one_step = x.is_cpu and x.shape[1 if batch_first else 0] == 1
+    if one_step and (kernel := _step_kernel(cells[0])):
+        return _step_layers(kernel, cells, x, before, directions, dropout, batch_first)
     weights: list[Any] = []
     for cell in cells:
         weights += _weights(cell)
     y, *after = _call(cells, x, before, weights, directions, dropout, batch_first)
     return y, tuple(after)
+
+
+def _step_layers(
+    kernel: Any,
+    cells: Sequence[GatedCell],
+    x: Tensor,
+    state: list[Tensor],
+    directions: int,
+    dropout: float,
+    batch_first: bool,
+) -> tuple[Tensor, State]:
+    """As ``run_layers``, for a single step."""
+    time = 1 if batch_first else 0
+    y = x.squeeze(time)
+    afters: list[State] = []
+    for layer in range(0, len(cells), directions):
+        if dropout and layer:
+            y = F.dropout(y, dropout)
+        for place in range(layer, layer + directions):
+            before = [part[place] for part in state]
+            afters.append(_stepped(kernel, y, before, _weights(cells[place])))
+        found = [after[0] for after in afters[layer:]]
+        y = found[0] if directions == 1 else torch.cat(found, -1)
+    return y.unsqueeze(time), tuple([torch.stack(part) for part in zip(*afters, strict=True)])
 
 
 def _call(
@@ -263,11 +294,25 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
         state = (x.new_zeros(x.shape[0], cell.hidden_size),) * len(cell.states)
     else:
         state = cell.check_state(state, x)
-    weights = _weights(cast(GatedCell, cell))
-    if len(weights) == 2:
-        weights += [None, None]
+    after = _stepped(kernel, x, state, _weights(cast(GatedCell, cell)))
+    return after[0], after
+
+
+def one_step_kernel(cell: Cell, x: Tensor) -> Any:
+    """Torch's function for a step of such a cell, if inputs are a single one on a CPU; else None.
+
+    It takes less time than torch's kernels for sequences, and than our loops.
+    """
+    if x.shape[1] != 1 or not x.is_cpu or not is_plain(x):
+        return None
+    return _step_kernel(cell)
+
+
+def _stepped(kernel: Any, x: Tensor, state: Sequence[Tensor], weights: list[Any]) -> State:
+    """The state after one step, by torch's function."""
+    weights = weights if len(weights) > 2 else [*weights, None, None]
     after = kernel(x, state if len(state) > 1 else state[0], *weights)
-    return (after, (after,)) if isinstance(after, Tensor) else (after[0], after)
+    return (after,) if isinstance(after, Tensor) else after
 
 
 _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # in the order of a cell's shapes

@@ -43,6 +43,8 @@ def preference(request: Request) -> tuple[str, ...]:
         return (_NATIVE_FIRST if native.computes_in_half(request) else _ORDER)[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes
+    if native.one_step_kernel(request.cell, request.x):
+        return _NATIVE_FIRST[device]
     B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     if request.x.is_cuda:
