@@ -320,6 +320,16 @@ def test_lean_memory_under_autocast_gives_the_same_and_keeps_little():
         assert kept(cell, x, "lean") < kept(cell, x) / 10
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, DeltaNetCell])
+def test_torch_jit_trace_writes_down_the_plain_loop(cell_cls):
+    layer, x, other = Recurrent(cell_cls(I, 4)), torch.randn(2, 6, I), torch.randn(2, 6, I)
+
+    traced = torch.jit.trace(layer, (x,))
+
+    torch.testing.assert_close(traced(other), layer(other))
+
+
 class ForgetfulCell(MLSTMCell):
     """A normalised memory without the weight of what is written."""
 

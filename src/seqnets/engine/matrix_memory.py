@@ -51,6 +51,10 @@ def refusal(request: Request) -> str | None:
         return f"it computes in real numbers, not in {request.x.dtype}"
     if 0 in request.x.shape[:2]:
         return "there is nothing to run: no rows or no steps"
+    if torch.onnx.is_in_onnx_export():
+        return "ONNX has no such operator"
+    if not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace hides the number of steps, by which it makes chunks"
     return None
 
 
@@ -117,19 +121,14 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     m, start_m = (s[3][..., None] if cell.normalised and s else None for s in (initial, start))
     anew = cell.memory(start) if start and not request.cell.starts_at_zero else None
     task = Task(cell.checked_access(wx), cell.memory(initial), m, anew, start_m, valid, resets)
-    found, memory, m = as_operator(task) if _is_operator() else remembered(task)
+    one = torch.compiler.is_compiling() and not under_transform()
+    found, memory, m = as_operator(task) if one else remembered(task)
     y = cell.readout(found if m is None else divided(found, m), wx)
 
     last, m = _last(request, y), None if m is None else m[:, -1]
     if request.lengths is not None:
         last = torch.where((request.lengths > 0)[:, None], last, initial[0])
     return y.flip(1) if request.reverse else y, (last, *cell.carried(memory, m))
-
-
-def _is_operator() -> bool:
-    """Whether a compiler is to see one operator, which neither ONNX nor vmap know."""
-    compiling = torch.compiler.is_compiling() and not under_transform()
-    return compiling and not torch.onnx.is_in_onnx_export()
 
 
 def _last(request: Request, y: Tensor) -> Tensor:
