@@ -46,7 +46,7 @@ PUBLIC = {
     "seqnets.benchmarking": """
         PASSES Case Limit Measured Report Row Settings Verdict cases_of judge markdown measure plot
     """,
-    "seqnets.insight": "Sound new_figure draw_states draw_fixed_points",
+    "seqnets.insight": "Sound new_figure draw_states draw_units draw_fixed_points",
     "seqnets.models": """
         LanguageModel SequenceClassifier SequenceRegressor SequenceTagger Encoder Head
         SoftmaxHead FusedSoftmax AdaptiveSoftmax DroppedEmbedding

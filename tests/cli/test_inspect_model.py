@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from seqnets.cli.main import command
+from seqnets.training import dynamics
 
 from .conftest import SMALL, only_run
 
@@ -66,11 +67,11 @@ def test_pictures_are_replaced_only_if_asked_to(seqnets, classifier, tmp_path):
 def test_a_language_model_is_drawn_with_its_text(seqnets, small_text, tmp_path):
     assert seqnets("train", *small_text, "logger=none").code == 0
 
-    done = seqnets("inspect", "checkpoint=last", "part=val", "row=1", "at=e")
+    done = seqnets("inspect", "checkpoint=last", "part=train", "row=1", "at=e")
 
     assert done.code == 0, done.err
     assert "Checkpoint: " in done.err
-    assert len(list((tmp_path / "insight").glob("*.layers.0.png"))) == 2
+    assert len(list((tmp_path / "insight").glob("*.layers.0.png"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def test_a_language_model_is_drawn_with_its_text(seqnets, small_text, tmp_path):
         (["row=-1"], 2, "row: is -1, expected a whole number of at least 0"),
         (["row=20"], 2, "row: is 20, expected a number below 20, the sequences of the test part"),
         (["to="], 2, "to: is empty"),
+        ([f"to={__file__}/pictures"], 1, "pictures', expected a folder that can be written to"),
         (["overwrite=no"], 2, "overwrite: is 'no'"),
         (["at=2"], 1, "at: none of the steps that were looked at reads '2'"),
         (["dataset=adding"], 2, "dataset: is determined by the checkpoint"),
@@ -94,3 +96,16 @@ def test_what_cannot_be_looked_into_is_told(arguments, code, told, seqnets, clas
     assert told in done.err
     assert "Traceback" not in done.err
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_state_that_is_too_large_for_fixed_points_is_said_to_be(
+    seqnets, classifier, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(dynamics, "LARGEST", 3)
+
+    done = seqnets("inspect", f"checkpoint={classifier}")
+
+    told = "0.forward_layer has no fixed points: a state has 4 numbers, expected at most 3."
+    assert done.code == 0, done.err
+    assert told in done.out.splitlines()
+    assert sorted(path.name[:6] for path in (tmp_path / "insight").iterdir()) == ["states"] * 2

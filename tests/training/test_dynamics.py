@@ -12,7 +12,7 @@ from seqnets.cells import ConvLSTMCell, GRUCell, LSTMCell, MLSTMCell, PhasedLSTM
 from seqnets.errors import ConfigError, DataError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, watch_layers
 from seqnets.training.callbacks import Dynamics
-from seqnets.training.dynamics import draw_seen, rest_of
+from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.typing import IGNORE, Batch
 
 from .runs import fit, language_module, parity_data, parity_module, text_data
@@ -96,6 +96,23 @@ def test_each_layer_and_direction_has_a_picture_with_its_tokens():
         assert [title for title in titles if title] == parts
         labels = [label.get_text() for label in figure.axes[5].get_xticklabels()]
         assert labels == ["0", "1", "1"]
+
+
+def test_a_text_is_written_as_units_see_it_before_their_output_gates():
+    layer, x = Recurrent(LSTMCell(2, 3)).eval(), torch.randn(1, 120, 2)
+    known = {"sizes": {"vocab_size": 2}, "unit": "characters", "vocabulary": ["a", "\n"]}
+    tokens = (torch.arange(120) % 40 == 39).long()[None]
+    seen = seen_of(layer, x)
+
+    (figure,) = draw_read(seen, Batch(tokens, tokens), known).values()
+
+    axes = figure.axes[0]
+    unit = int(axes.texts[0].get_text().removeprefix("unit "))
+    memory = torch.tanh(seen[""].states["c"][0, :40, unit])
+    np.testing.assert_allclose(axes.images[0].get_array()[1, :40], memory.detach(), rtol=1e-6)
+    assert axes.texts[40].get_text() == "↵"
+    assert draw_read(seen, Batch(tokens[:, :99], tokens), known) == {}
+    assert draw_read(seen, Batch(x, tokens), FEATURES) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from seqnets.atomic import atomic
 from seqnets.checks import is_whole
@@ -26,7 +28,7 @@ from seqnets.insight.fixed_points import KINDS, kinds_of, slowest_of, time_const
 from seqnets.insight.fonts import give_fonts
 from seqnets.layers import WatchedLayer, watch_layers
 from seqnets.training import SequenceModule
-from seqnets.training.dynamics import Rest, draw_seen, rest_of
+from seqnets.training.dynamics import Rest, draw_read, draw_seen, rest_of
 from seqnets.typing import Batch
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _STEPS = 8192
 
 _ROWS, _DPI = 32, 130
 """Maximum number of trajectories, and pixels of an inch."""
+
+_TEXT = 500
+"""The fewest steps of a text that are read, if it has so many."""
 
 
 def inspect_model(options: Config) -> None:
@@ -58,16 +63,20 @@ def inspect_model(options: Config) -> None:
     sample = sample.map(itemgetter(slice(count)))
     console, known = terminal(), module.card["data"]
     with console.status("Looking into the model ..."):
-        states = draw_seen(_seen(module, row), row, known)
+        seen = _seen(module, row)
+        states, units = draw_seen(seen, row, known), draw_read(seen, row, known)
         seen = _seen(module, sample)
         rests = {name: rest_of(layer, sample, known, options["at"]) for name, layer in seen.items()}
     names = dict(zip(seen, shortened(list(seen)), strict=True))
     console.print(_table(seen, rests, names))
+    for name, rest in rests.items():
+        if rest.refusal is not None:
+            console.print(f"{names[name]} has no fixed points: {rest.refusal}.", soft_wrap=True)
     points = {name: figure for name, rest in rests.items() if (figure := rest.draw(known))}
-    for kind, figures in (("states", states), ("fixed_points", points)):
+    for kind, figures in (("states", states), ("units", units), ("fixed_points", points)):
         for name, figure in figures.items():
             _save(figure, folder / f"{kind}.{names[name]}.png")
-    drawn = counted(len(states) + len(points), "picture")
+    drawn = counted(len(states) + len(units) + len(points), "picture")
     console.print(f"\n{drawn} written to {report.shown(folder)}.", soft_wrap=True)
 
 
@@ -84,8 +93,9 @@ def _check(options: Config) -> Path:
     check_filled(to=options["to"])
     check_truths(overwrite=options["overwrite"])
     folder = Path(options["to"]).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"to: {folder} is a file, expected a folder.")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"to: is {options['to']!r}, expected a folder that can be written to.")
     if folder.exists() and any(folder.glob("*.png")) and not options["overwrite"]:
         raise ConfigError(
             f"to: {folder} has pictures already, expected a new folder.\n"
@@ -96,18 +106,32 @@ def _check(options: Config) -> Path:
 
 
 def _row(loader: Loader, options: Config) -> Batch:
-    """The batch of the row to look at alone, counted as `seqnets predict` writes them."""
-    left = options["row"]
-    for batch in loader.in_order():
+    """The row to look at, alone, counted as `seqnets predict` writes them."""
+    left, batches = options["row"], iter(loader.in_order())
+    for batch in batches:
         if batch.carry:
             break
         if left < len(batch.x):
-            return batch.map(itemgetter(slice(left, left + 1)))
+            return _continued(batch, batches, itemgetter(slice(left, left + 1)))
         left -= len(batch.x)
     raise UsageError(
         f"row: is {options['row']}, expected a number below {options['row'] - left}, the sequences "
         f"of the {options['part']} part."
     )
+
+
+def _continued(first: Batch, later: Iterable[Batch], row: Callable[[Tensor], Tensor]) -> Batch:
+    """A row of a batch, and, where batches are chunks of a text, what follows it there."""
+    chunks = [first.map(row)]
+    for batch in later:
+        read = sum(chunk.x.shape[1] for chunk in chunks)
+        if not batch.carry or batch.lengths is not None or read >= _TEXT:
+            break
+        chunks.append(batch.map(row))
+    if len(chunks) == 1:
+        return chunks[0]
+    x, y = (torch.cat(parts, 1) for parts in zip(*((c.x, c.y) for c in chunks), strict=True))
+    return Batch(x, y)
 
 
 @torch.no_grad()
@@ -131,14 +155,12 @@ def _table(
     """A line for each layer: how many points of each kind, and how long its memory is there."""
     table = Table(title="Where layers come to rest", box=None, pad_edge=False, header_style="dim")
     for heading in ("layer", "cell"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in (*KINDS, "forgets in"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, rest in rests.items():
         cells = [names[name], seen[name].layer.cell.innermost._name]
         table.add_row(*map(Text, [*cells, *_figures(rest)]))
-        if rest.refusal is not None:
-            table.add_row(Text(f"  {rest.refusal}", "dim"))
     return table
 
 

@@ -14,6 +14,7 @@ from seqnets.datasets.step_texts import feature_names, step_texts
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.fixed_points import draw_fixed_points
 from seqnets.insight.states import draw_states
+from seqnets.insight.units import draw_units
 from seqnets.layers import FixedPoints, WatchedLayer, fixed_points, names_of_calls
 from seqnets.typing import IGNORE, Batch, Known
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 LARGEST = 1024
 """Maximum numbers of a state whose fixed points are sought; the time grows with their cube."""
+
+_TEXT = 100
+"""The fewest tokens of a text that is written."""
 
 _CLASSES = 10
 """Maximum number of classes that colours tell apart."""
@@ -52,6 +56,31 @@ def draw_seen(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> d
         of_row = {part: _plain(values[0, steps]) for part, values in parts.items()}
         if steps.any():
             figures[name] = draw_states(of_row, shown, feature_names(known))
+    return figures
+
+
+def draw_read(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> dict[str, Figure]:
+    """Write the text that a batch's first row reads on the colours of what single units hold.
+
+    They are drawn as they are before an output gate, where a cell has one: of an LSTM, tanh(c).
+
+    Args:
+        seen: What :func:`seqnets.layers.watch_layers` found in the model.
+        batch: The batch that it ran over.
+        known: What the dataset says of itself.
+
+    Returns:
+        A figure for each layer that takes a step for each token, by its name; none if the row is no
+        text of several lines.
+    """
+    texts = step_texts(batch.x[0], known) or []
+    if len(texts) < _TEXT:
+        return {}
+    figures = {}
+    for name, layer in seen.items():
+        part = layer.calls.get("squash", list(layer.states.values()))[0][0, layer.valid[0]]
+        if layer.valid.shape[1] == len(texts):
+            figures[name] = draw_units(texts[: len(part)], _plain(part))
     return figures
 
 
@@ -92,7 +121,7 @@ def rest_of(
     at: str | None = None,
     *,
     starts: int = 64,
-    largest: int = LARGEST,
+    largest: int | None = None,
 ) -> Rest:
     """Search for the fixed points of a layer from states that it has visited.
 
@@ -107,7 +136,7 @@ def rest_of(
         at: A token, as the dataset writes it: the input is taken from the steps that read it.
         starts: Maximum number of states to search from, evenly spread over those that were visited;
             the initial state is another one.
-        largest: Maximum numbers in a state whose fixed points are sought.
+        largest: Maximum numbers in a state whose fixed points are sought; 1,024 if omitted.
 
     Raises:
         DataError: No step of the batch reads the token.
@@ -123,9 +152,9 @@ def rest_of(
             if values is not None:
                 told.append(values[row, steps.cpu().numpy()][::order])
     rest = Rest(None, None, None, paths, told if values is not None else None)
-    size = flat.shape[-1]
-    if size > largest:
-        return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {largest:,}")
+    size, limit = flat.shape[-1], LARGEST if largest is None else largest
+    if size > limit:
+        return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {limit:,}")
     if not paths:
         return rest._replace(refusal="it has run over no steps")
     x, repeated = _repeated(layer, batch, known, at)

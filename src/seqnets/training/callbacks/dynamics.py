@@ -15,7 +15,7 @@ from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent, WatchedLayer, watch_layers
 from seqnets.training.callbacks.pictures import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
-from seqnets.training.dynamics import draw_seen, rest_of
+from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.training.evaluating import evaluating
 from seqnets.typing import Batch
 
@@ -26,8 +26,9 @@ class Dynamics(Sparingly):
     """Show after validations what recurrent layers hold over time, and where they come to rest.
 
     For each layer a heat map of its states, gates and candidates over the steps of one sequence of
-    the validation part, and the trajectories of several, with the fixed points of the layer and
-    their eigenvalues (:func:`seqnets.layers.fixed_points`). Without matplotlib nothing is drawn.
+    the validation part, or its text as single units see it; and the trajectories of several, with
+    the fixed points of the layer and their eigenvalues (:func:`seqnets.layers.fixed_points`).
+    Without matplotlib nothing is drawn.
 
     Args:
         rows: Sequences whose trajectories are drawn.
@@ -56,8 +57,9 @@ class Dynamics(Sparingly):
             except ConfigError as error:  # of a model that takes single steps, say
                 logger.warning("No pictures of recurrent layers: %s", error)
                 return
-            for name, figure in draw_seen(seen, batch, known).items():
-                write(writer, f"states/{name}", figure, trainer.global_step)
+            for kind, draw in (("states", draw_seen), ("units", draw_read)):
+                for name, figure in draw(seen, batch, known).items():
+                    write(writer, f"{kind}/{name}", figure, trainer.global_step)
             for name, layer in seen.items():
                 drawn = rest_of(layer, batch, known, largest=self.largest).draw(known)
                 if drawn is not None:
