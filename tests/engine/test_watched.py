@@ -166,7 +166,7 @@ def test_a_profiler_shows_the_names_of_cell_and_backend(backend):
     layer, x = Recurrent(PeepholeLSTMCell(3, 4), backend=backend), numbers()
     layer(x)
 
-    with torch.profiler.profile() as watched:
+    with torch.profiler.profile(acc_events=True) as watched:
         y, _ = layer(x)
         y.sum().backward()
 
