@@ -1,18 +1,30 @@
 """The contents of the wheel, which works without the source tree."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
 import zipfile
+from itertools import chain
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 import pytest
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
+OTHER_NAMES = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Libraries by the name that is imported, where it is not the one that is installed."""
 
 
 def call(*command, cwd):
@@ -23,6 +35,19 @@ def call(*command, cwd):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def oldest(lines, relation):
+    """The versions that some requirements admit at least, or are pinned to, by library."""
+    found = [re.match(rf"([\w.-]+){relation}([\d.]+)", line) for line in lines]
+    return {canonicalize_name(one[1]): Version(one[2]) for one in found if one}
+
+
+def admitted():
+    """The oldest version of each library that pyproject.toml admits."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    return oldest([*project["dependencies"], *extras], ">=")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +71,9 @@ def scripts(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("an environment") / "venv"
     venv.create(home, with_pip=False, symlinks=True)
     places = {"base": str(home), "platbase": str(home)}
-    packages = Path(sysconfig.get_path("purelib", "venv", places))
-    scripts = Path(sysconfig.get_path("scripts", "venv", places))
+    scheme = "venv" if sys.version_info >= (3, 11) else "posix_prefix"
+    packages = Path(sysconfig.get_path("purelib", scheme, places))
+    scripts = Path(sysconfig.get_path("scripts", scheme, places))
     call(
         sys.executable, "-m", "pip", "--python", scripts / "python",
         "install", "--no-index", "--no-deps", wheel, cwd=home,
@@ -140,3 +166,20 @@ def test_an_installed_wheel_trains_a_cell_of_the_users_own_in_another_folder(scr
 
     (last,) = home.glob("the runs, all/text/*/checkpoints/last.ckpt")
     assert last.stat().st_size > 0
+
+
+def test_the_oldest_versions_are_tested_that_the_project_admits():
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+
+    assert oldest(lines, "==") == admitted()
+
+
+def test_every_library_that_is_imported_is_a_dependency():
+    trees = [ast.parse(path.read_bytes()) for path in (ROOT / "src").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    libraries = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"seqnets"}
+
+    assert "torch" in libraries
+    assert {canonicalize_name(OTHER_NAMES.get(name, name)) for name in libraries} <= {*admitted()}

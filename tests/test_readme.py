@@ -208,6 +208,15 @@ def test_training_sets_up_no_more_than_it_needs_and_tests_the_rest(tmp_path):
     assert "-e '.[test]'" in made("test", venv)
 
 
+def test_the_oldest_libraries_are_installed_beside_the_others():
+    said = subprocess.run(
+        ["make", "-n", "test-oldest"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert ".venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt" in said
+    assert ".venv-oldest/bin/python -m pytest" in said
+
+
 def test_the_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
