@@ -126,7 +126,7 @@ def test_python_docs_keep_each_paragraph_once_so_that_no_test_text_was_trained_o
     data.setup()
     train, test = (set(decoded(data, part).split("\n\n")) for part in ("train", "test"))
 
-    assert 300_000 < sum(data.counts().values()) < 500_000  # 373,102 in Python 3.11, 475,227 in 3.14
+    assert 300_000 < sum(data.counts().values()) < 500_000  # 373,102 in 3.11, 475,227 in 3.14
     assert not {" ".join(p.split()) for p in train} & {" ".join(p.split()) for p in test}
 
 
