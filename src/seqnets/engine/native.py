@@ -54,7 +54,7 @@ def _refusal_of_autocast(cell: Cell) -> str:
     """
     dtype = torch.get_autocast_dtype("cpu")
     fails = _is_onednns(cell) and not _has_onednn(dtype)
-    return f"oneDNN has no LSTM in {dtype} here" if fails else ""
+    return f"oneDNN has no such LSTM in {dtype} here" if fails else ""
 
 
 def computes_in_half(request: Request) -> bool:
@@ -72,10 +72,10 @@ def _is_onednns(cell: Cell) -> bool:
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN supports a half-precision dtype on this processor."""
-    ask = "_is_mkldnn_fp16_supported" if dtype is torch.float16 else "_is_mkldnn_bf16_supported"
-    supported: bool = getattr(torch.ops.mkldnn, ask)()
-    return supported
+    """Whether oneDNN's LSTM supports a half-precision dtype on this processor; it trains in one."""
+    if dtype is torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()) and not torch.is_grad_enabled()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def run(request: Request) -> tuple[Tensor, State]:

@@ -39,13 +39,15 @@ def preference(request: Request) -> tuple[str, ...]:
         return _ORDER[device]
     if known is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
+    B, T, _ = request.x.shape
     if device == "cpu" and request.dtype in HALF:
-        return (_NATIVE_FIRST if native.computes_in_half(request) else _ORDER)[device]
+        converts = request.cell._like.dtype in HALF
+        few = converts and T * _UNITS_A_STEP < request.cell.hidden_size
+        return (_NATIVE_FIRST if few or native.computes_in_half(request) else _ORDER)[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes
     if native.one_step_kernel(request.cell, request.x):
         return _NATIVE_FIRST[device]
-    B, T, _ = request.x.shape
     sizes = max(B, 1), max(T, 1), request.cell.hidden_size
     if request.x.is_cuda:
         if not _in_one_launch(known, request):
@@ -55,6 +57,11 @@ def preference(request: Request) -> tuple[str, ...]:
         kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     faster = _speed(kind, known.__name__, torch.is_grad_enabled(), sizes) >= 1
     return (_NATIVE_FIRST if faster else _ORDER)[device]
+
+
+_UNITS_A_STEP = 48
+"""Units of a half-precision layer for each of its steps from which converting its weights to
+float32, for the loops, takes longer than the steps by torch's operations."""
 
 
 def _leaves_time_open(request: Request) -> bool:

@@ -272,15 +272,15 @@ class TorchLike(TorchBase, Generic[Hidden]):
     ) -> tuple[Tensor, State]:
         """Outputs and state under autocast on a CPU in torch.nn's dtypes.
 
-        Those of torch.nn's RNNs and projected LSTMs are autocast's, but for the memory; those of
-        its packed LSTMs are the input's.
+        Those of its GRUs and packed LSTMs are the input's; of its RNNs and projected LSTMs
+        autocast's, but for the memory.
         """
         if not x.is_cpu or not autocasts(x):
             return y, state
         if self.proj_size or issubclass(self.cell_class, cells.RNNCell):
             dtype = torch.get_autocast_dtype("cpu")
-            return y.to(dtype), (state[0].to(dtype), *state[1:])
-        if packed:
+            return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
+        if packed or issubclass(self.cell_class, cells.GRUCell):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
         return y, state
 

@@ -8,7 +8,15 @@ from torch import nn
 
 import seqnets
 from seqnets import Bidirectional, DeepRNN, unroll
-from seqnets.cells import GRUCell, LSTMCell, MinGRUCell, PeepholeLSTMCell, RNNCell, Zoneout
+from seqnets.cells import (
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    PeepholeLSTMCell,
+    PhasedLSTMCell,
+    RNNCell,
+    Zoneout,
+)
 from seqnets.engine import native, runs
 from seqnets.engine.c import compiler
 from seqnets.errors import DtypeError
@@ -100,7 +108,8 @@ def test_in_mixed_precision_inputs_of_layers_before_keep_their_dtype():
     with torch.autocast("cpu", torch.bfloat16):
         y, state = unroll(cell, before(x), start)
 
-    assert {y.dtype, *(part.dtype for part in state)} == {torch.bfloat16}
+    assert y.dtype == torch.bfloat16
+    assert {part.dtype for part in state} == {torch.float32}  # as the loop carries it
     expected, _ = unroll(cell, before(x), tuple(part.float() for part in start))
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
 
@@ -130,6 +139,43 @@ def test_only_an_lstm_that_onednn_computes_in_half_precision_is_left_to_it(suppo
         ]
 
     assert chosen == ["native" if supported else "c"] * 2 + ["c"] * 6
+
+
+def test_in_mixed_precision_a_clock_counts_on_from_window_to_window():
+    cell, x = PhasedLSTMCell(I, H), torch.randn(1, 300, I).bfloat16()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, _ = unroll(cell, x)
+        state, steps = None, []
+        for step in x.split(1, 1):
+            y, state = unroll(cell, step, state)
+            steps.append(y)
+
+    assert state[cell.states.index("t")].unique().tolist() == [300]
+    torch.testing.assert_close(torch.cat(steps, 1), whole)
+
+
+def test_an_lstm_is_trained_in_float16_by_who_can(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)
+    cell, x = LSTMCell(I, H), torch.randn(B, T, I)
+
+    with torch.autocast("cpu", torch.float16):
+        assert seqnets.explain(cell, x).chosen == "c"
+        assert "oneDNN" in seqnets.explain(cell, x).refusals["native"]
+        with torch.no_grad():
+            assert seqnets.explain(cell, x).chosen == "native"
+        unroll(cell, x)[0].sum().backward()
+
+    assert seqnets.explain(cell.half(), x.half()).chosen == "c"
+
+
+@pytest.mark.parametrize(("steps", "chosen"), [(1, "native"), (8, "native"), (64, "c")])
+def test_few_steps_of_many_units_are_not_worth_converting_the_weights(steps, chosen):
+    cell, x = GRUCell(I, 512).bfloat16(), torch.randn(B, steps, I).bfloat16()
+
+    assert seqnets.explain(cell, x).chosen == chosen
+    with torch.autocast("cpu", torch.bfloat16):
+        assert seqnets.explain(cell.float(), x).chosen == "c"  # which need none
 
 
 def test_networks_train_in_mixed_precision():

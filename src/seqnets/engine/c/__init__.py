@@ -65,15 +65,16 @@ def _say_once(reason: str) -> None:
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step.
 
-    In half and mixed precision, the loops compute in float32; results have the inputs' dtype.
+    In half and mixed precision, the loops compute in float32. Outputs have the inputs' dtype; so
+    has the state, but in mixed precision, where it is carried on as it is.
     """
     x, runs = request.x, operator.run if torch.compiler.is_compiling() else _run
-    dtype = _dtype(x)
-    if x.dtype is dtype and not autocasts(x):
+    dtype, mixed = _dtype(x), autocasts(x)
+    if x.dtype is dtype and not mixed:
         return runs(request)
     with torch.autocast("cpu", enabled=False):
         y, state = runs(converted(request, dtype))
-    return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
+    return y.to(x.dtype), state if mixed else tuple([part.to(x.dtype) for part in state])
 
 
 def _run(request: Request) -> tuple[Tensor, State]:
