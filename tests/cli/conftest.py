@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -70,10 +71,14 @@ def seqnets(tmp_path, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["seqnets", *map(str, arguments)])
+        handlers, level = logging.root.handlers[:], logging.root.level
         try:
             code = command([str(argument) for argument in arguments])
         except SystemExit as ended:  # argparse's and Hydra's own
             code = ended.code or 0
+        finally:  # Hydra sets up logging for a process, to streams that are this test's alone
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
         return Done(code, *capsys.readouterr())
 
     return call

@@ -63,7 +63,7 @@ def test_targets_are_built_inside_targets():
 @pytest.mark.parametrize("several", [True, False])
 def test_a_trainer_has_the_plugins_that_it_is_given(several):
     plugin = {"_target_": "lightning.pytorch.plugins.DoublePrecision"}
-    options = {"accelerator": "cpu", "plugins": [plugin] if several else plugin}
+    options = {"accelerator": "cpu", "max_epochs": 1, "plugins": [plugin] if several else plugin}
     config = {"trainer": {"_target_": "lightning.pytorch.Trainer", **options}}
 
     trainer = make_trainer(config, [], [], logger=False)

@@ -293,7 +293,6 @@ def test_masks_come_with_the_projection_and_act_inside_the_loop():
 
 
 REFUSED = {
-    "half precision": (lambda x: x.half(), "float32 and float64"),
     "no rows": (lambda x: x[:0], "at least one row"),
     "no steps": (lambda x: x[:, :0], "at least one row and one step"),
 }
