@@ -102,18 +102,18 @@ def test_the_benchmark_of_a_cell_with_an_option_has_sizes_that_go_together(tmp_p
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 KEY = re.compile(rf"(?<![\w./])\+*((?:{'|'.join(GROUPS)})(?:\.[a-z]\w*)+)(?![\w/(])")
 CHOICE = re.compile(rf"(?<![\w./])((?:{'|'.join(GROUPS)})(?:/\w+)*)=([a-z_]\w*)(?![\w(])")
-OTHERS = (  # of Python; files; what a configuration may add; what an option names; of a template
+OTHERS = (  # of Python; files; what a configuration may add; what an option names
     *("model.encoder", "model.eval", "trainer.fit"),
     *("model.keras", "model.msgpack", "model.onnx", "model.pt"),
     *("callbacks.mine", "callbacks.hyperparameters.compared", "logger.wandb.entity"),
     "model.cell_options",
-    *("callbacks.model_checkpoint", "model.compile"),
 )
 OWN = "my_mgu", "means", "convolutions", "absolute", "parity_search"
 
 
 def inline(text):
-    """The code within a page's sentences, and its commands."""
+    """The code within a page's sentences, and its commands, without those of another project."""
+    text = re.sub(r"(?<=\| there \| here \|\n)(\|.*\n)+", "", text)
     blocks = re.compile(r"```(\w*)\n.*?```", re.DOTALL)
     commands = [block[0] for block in blocks.finditer(text) if block[1] == "bash"]
     return "\n".join([*commands, *re.findall(r"`[^`\n]+`", blocks.sub("", text))])
