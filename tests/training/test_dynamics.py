@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seqnets.cells import ConvLSTMCell, GRUCell, LSTMCell, MLSTMCell, PhasedLSTMCell
+from seqnets.cells import ConvLSTMCell, GRUCell, IRNNCell, LSTMCell, MLSTMCell, PhasedLSTMCell
 from seqnets.errors import ConfigError, DataError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, watch_layers
 from seqnets.training.callbacks import Dynamics
@@ -74,6 +74,18 @@ def test_a_model_without_a_layer_over_a_sequence_is_trained_all_the_same(tmp_pat
 
     assert found.Tags()["images"] == []
     assert "No pictures of recurrent layers" in caplog.text
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch, caplog):
+    def failing(*arguments, **options):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("seqnets.training.callbacks.dynamics.rest_of", failing)
+
+    module, _ = events_of(parity_module, parity_data(), tmp_path, Dynamics(), max_epochs=1)
+
+    assert module.trainer.global_step > 0
+    assert "No pictures of recurrent layers: SVD did not converge" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"rows": 0}, {"steps": 1.5}, {"largest": -1}])
@@ -144,6 +156,45 @@ def test_the_target_of_a_sequence_colours_the_step_at_which_a_layer_ends():
         assert [told.tolist() for told in rest.told] == [[IGNORE] * 3 + [1], [IGNORE, 0]]
         order = slice(None, None, -1 if layer.layer.reverse else 1)
         np.testing.assert_allclose(rest.paths[1], layer.states["h"][1, :2].detach().numpy()[order])
+
+
+def doubling():
+    """A layer whose states double at each step."""
+    cell = IRNNCell(2, 3)
+    with torch.no_grad():
+        cell.weight_hh.copy_(2 * torch.eye(3))
+        cell.weight_ih.fill_(1)
+    return Recurrent(cell).eval()
+
+
+@pytest.mark.parametrize("number", [1.0, np.inf, np.nan])
+def test_steps_that_are_not_finite_are_left_out(number):
+    layer, x = doubling(), torch.zeros(2, 150, 2)
+    x[0, 2:] = number  # 1 overflows in time
+    batch = Batch(x, torch.tensor([1, 0]))
+    seen = seen_of(layer, x)
+
+    rest = rest_of(seen[""], batch, FEATURES)
+
+    last = int(seen[""].states["h"][0].isfinite().all(1).sum())
+    assert list(map(len, rest.paths)) == list(map(len, rest.told)) == [last, 150]
+    assert last == (128 if number == 1 else 2)
+    assert rest.told[0].max() == IGNORE
+    assert rest.told[1][-1] == 0
+    assert rest.points.states.tolist() == [[0, 0, 0]]
+    rest.draw(FEATURES).draw_without_rendering()
+    draw_seen(seen, batch, FEATURES)[""].draw_without_rendering()
+
+
+def test_where_no_step_is_finite_nothing_is_drawn_of_where_a_layer_rests():
+    layer, x = Recurrent(GRUCell(2, 3)).eval(), torch.randn(2, 3, 2)
+    torch.nn.init.constant_(layer.cell.weight_hh, np.nan)
+
+    rest = rest_of(seen_of(layer, x)[""], Batch(x, torch.tensor([1, 0])), FEATURES)
+
+    assert rest.refusal == "none of its states is finite"
+    assert rest.paths == rest.told == []
+    assert rest.draw(FEATURES) is None
 
 
 @pytest.mark.parametrize(

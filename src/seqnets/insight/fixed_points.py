@@ -79,7 +79,7 @@ def draw_fixed_points(
         title: What the input is that stays the same.
     """
     figure, (left, right) = new_figure(10, 4.6, ncols=2, gridspec_kw={"width_ratios": [1.35, 1]})
-    states = np.concatenate(paths)
+    states = np.concatenate(paths).astype(np.float64)  # squares of large ones are beyond float32
     centre = states.mean(0)
     _, lengths, directions = np.linalg.svd(states - centre, full_matrices=False)
     shares = lengths**2 / max(float((lengths**2).sum()), 1e-30)

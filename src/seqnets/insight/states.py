@@ -95,7 +95,7 @@ def _rows(parts: Sequence[np.ndarray], width: int, most: int) -> np.ndarray:
     Problem").
     """
     alike = [
-        np.nan_to_num(part, nan=0, posinf=0, neginf=0)
+        np.nan_to_num(part.astype(np.float64), nan=0, posinf=0, neginf=0)
         for part in parts
         if part.shape[1] == width and len(part)
     ]

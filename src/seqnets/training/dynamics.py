@@ -92,7 +92,7 @@ class Rest(NamedTuple):
         refusal: Why not.
         repeated: What the input is.
         paths: The layer's states along each row of the batch, in the order in which they run, as
-            the points have them, (T, S) each.
+            the points have them, (T, S) each; without steps that are not finite.
         told: What the targets tell of each row's steps, (T,) each, as :func:`draw_fixed_points`
             takes it; None if nothing that colours could show.
     """
@@ -144,6 +144,8 @@ def rest_of(
     cell = layer.layer.cell
     flat = torch.cat([layer.states[name] for name in cell.states[int(cell.output_only) :]], -1)
     values = _told(batch, layer, known)
+    finite = flat.float().isfinite().all(-1) & layer.x.flatten(2).isfinite().all(-1)
+    ran, layer = layer.valid.any(), layer._replace(valid=layer.valid & finite)
     paths, told = [], []
     order = -1 if layer.layer.reverse else 1
     for row, (states, steps) in enumerate(zip(flat, layer.valid, strict=True)):
@@ -156,7 +158,8 @@ def rest_of(
     if size > limit:
         return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {limit:,}")
     if not paths:
-        return rest._replace(refusal="it has run over no steps")
+        refusal = "none of its states is finite" if ran else "it has run over no steps"
+        return rest._replace(refusal=refusal)
     x, repeated = _repeated(layer, batch, known, at)
     try:
         found = fixed_points(cell, x, _starts(layer, cell, starts))

@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
-from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent, WatchedLayer, watch_layers
 from seqnets.training.callbacks.pictures import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
@@ -54,16 +53,15 @@ class Dynamics(Sparingly):
         with evaluating(pl_module.model):
             try:
                 seen = self._seen(trainer, pl_module, batch)
-            except ConfigError as error:  # of a model that takes single steps, say
+                for kind, draw in (("states", draw_seen), ("units", draw_read)):
+                    for name, figure in draw(seen, batch, known).items():
+                        write(writer, f"{kind}/{name}", figure, trainer.global_step)
+                for name, layer in seen.items():
+                    drawn = rest_of(layer, batch, known, largest=self.largest).draw(known)
+                    if drawn is not None:
+                        write(writer, f"fixed_points/{name}", drawn, trainer.global_step)
+            except Exception as error:  # of a model that takes single steps, say; training goes on
                 logger.warning("No pictures of recurrent layers: %s", error)
-                return
-            for kind, draw in (("states", draw_seen), ("units", draw_read)):
-                for name, figure in draw(seen, batch, known).items():
-                    write(writer, f"{kind}/{name}", figure, trainer.global_step)
-            for name, layer in seen.items():
-                drawn = rest_of(layer, batch, known, largest=self.largest).draw(known)
-                if drawn is not None:
-                    write(writer, f"fixed_points/{name}", drawn, trainer.global_step)
 
     def _seen(self, trainer: Trainer, pl_module: Any, batch: Batch) -> Mapping[str, WatchedLayer]:
         """The inside of the layers, in the trainer's precision."""
