@@ -184,6 +184,24 @@ def test_the_layers_of_a_model_are_watched_as_they_run(x):
     assert not any("forward" in part.__dict__ for part in net.modules())
 
 
+def test_what_runs_a_layer_already_runs_it_again_afterwards(x):
+    net = DeepRNN(GRUCell, I, H, num_layers=2).double()
+    lower = net.layers[0]
+    lower.forward = mine = lambda *arguments: Recurrent.forward(lower, *arguments)
+    inner = {}
+
+    def call():
+        inner.update(watch_layers(lower, lambda: lower(x)))
+        return net(x)
+
+    seen = watch_layers(net, call)
+
+    assert list(seen) == ["layers.0", "layers.1"]
+    torch.testing.assert_close(inner[""].states, seen["layers.0"].states)
+    assert lower.forward is mine
+    assert "forward" not in net.layers[1].__dict__
+
+
 def test_layers_that_run_at_another_pace_have_their_own_steps(x):
     net = Hierarchical(*(Recurrent(GRUCell(size, H)) for size in (I, H)), stride=2).double()
 

@@ -129,20 +129,24 @@ def _watch(
 def running(
     model: nn.Module, make: Callable[[str, Recurrent], Callable[..., tuple[Tensor, State]]]
 ) -> Iterator[None]:
-    """Have the model's recurrent layers run by other functions.
+    """Have the model's recurrent layers run by other functions, and then as before.
 
     Args:
         model: The model.
         make: Gives what takes the place of a layer's ``forward``, from its name and the layer.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Recurrent)]
+    before = [layer.__dict__.get("forward") for _, layer in layers]  # a user's, or another watch's
     for name, layer in layers:
         layer.__dict__["forward"] = make(name, layer)
     try:
         yield
     finally:
-        for _, layer in layers:
-            del layer.__dict__["forward"]
+        for (_, layer), forward in zip(layers, before, strict=True):
+            if forward is None:
+                del layer.__dict__["forward"]
+            else:
+                layer.__dict__["forward"] = forward
 
 
 def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
