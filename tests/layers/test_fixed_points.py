@@ -20,7 +20,7 @@ from seqnets.cells import (
     Zoneout,
     optioned,
 )
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.layers import fixed_points, watch
 from tests.cells.final import ONE_OF_EACH_KIND, sized
 
@@ -222,3 +222,28 @@ def test_arguments_of_other_shapes_are_refused():
         fixed_points(cell, torch.zeros(2), (torch.zeros(3, 2),))
     with pytest.raises(ShapeError, match="no starts"):
         fixed_points(cell, torch.zeros(2), (torch.zeros(0, H),))
+
+
+def test_numbers_that_are_not_finite_are_refused_by_their_name():
+    cell, starts = GRUCell(2, H), (torch.randn(3, H),)
+
+    with pytest.raises(DtypeError, match=r"x is torch\.int64, expected a floating-point tensor"):
+        fixed_points(cell, torch.ones(2, dtype=torch.long), starts)
+    with pytest.raises(ConfigError, match="x is not finite"):
+        fixed_points(cell, torch.tensor([0, math.inf]), starts)
+    torch.nn.init.constant_(cell.weight_hh, math.nan)
+    with pytest.raises(ConfigError, match="the step of GRUCell leads from all starts to numbers"):
+        fixed_points(cell, torch.zeros(2), starts)
+
+
+def test_starts_from_which_no_finite_step_leads_do_not_count():
+    class Root(Linear):
+        def step(self, wx, state):
+            return (wx + state[0].sqrt(),)
+
+    starts = torch.tensor([[-1.0], [0.5], [2.0]])
+
+    found = fixed_points(Root(torch.eye(1)), torch.zeros(1), (starts,))
+
+    assert found.fixed.all()
+    assert (found.states[:, 0] - 1).abs().min() < 1e-6

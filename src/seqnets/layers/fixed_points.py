@@ -12,7 +12,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.checks import check_count, check_number
-from seqnets.errors import ConfigError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.typing import State
 
 _AT_REST = 1e-6
@@ -87,7 +87,8 @@ def fixed_points(
 
     Raises:
         ConfigError: The cell counts time in its state, so that no state stays as it is; its step is
-            random; or an argument is out of range.
+            random, or not finite from any start; or an argument is out of range.
+        DtypeError: ``x`` is not floating-point.
         ShapeError: ``x`` is not (I,), or the starts are not a state.
 
     Example:
@@ -110,6 +111,10 @@ def fixed_points(
             f"fixed_points: x is {got}, expected (I,) = ({cell.input_size},): one input that stays "
             "the same."
         )
+    if not x.is_floating_point():
+        raise DtypeError(f"fixed_points: x is {x.dtype}, expected a floating-point tensor.")
+    if not x.isfinite().all():
+        raise ConfigError("fixed_points: x is not finite, expected numbers.")
     step = _step_of(cell, x)
     first = int(cell.output_only)
     like = starts[0].new_zeros(len(starts[0]), cell.input_size) if len(starts) else x[None]
@@ -118,6 +123,12 @@ def fixed_points(
     s = s[s.isfinite().all(1)]
     if not s.numel():
         raise ShapeError("fixed_points: got no starts, expected at least one that is finite.")
+    s = s[step(s).isfinite().all(1)]
+    if not s.numel():
+        raise ConfigError(
+            f"fixed_points: the step of {cell._name} leads from all starts to numbers that are not "
+            "finite, expected finite ones.\n  Its parameters may be NaN: training has diverged."
+        )
     _check_repeats(cell, step, x, s[:1])
     _check_no_clock(cell, step, s[:1])
 
