@@ -174,6 +174,10 @@ def test_it_fits_a_terminal_of_80_columns(seqnets, monkeypatch):
         (["dataset=text", "dataset.path=nowhere.txt"], 1, "nowhere.txt"),
         (["samples=-1"], 2, "samples: is -1"),
         (["baselines=3"], 2, "baselines: is 3"),
+        *(
+            ([f"{key}={value}"], 2, f"{key}: is about a trained model, expected checkpoint=")
+            for key, value in {"part": "val", "row": 0, "at": "x", "to": 3, "overwrite": 7}.items()
+        ),
     ],
 )
 def test_what_cannot_be_looked_at_is_told(arguments, code, told, seqnets):
@@ -227,3 +231,12 @@ def test_blanks_around_a_class_are_seen(seqnets, tmp_path):
 
     assert done.code == 0, done.err
     assert re.search(r"^space +12 +4 +4 ", done.out, re.MULTILINE), done.out
+
+
+def test_the_command_to_train_leaves_out_what_only_inspect_knows(seqnets):
+    data = ["dataset=adding", "dataset.train_size=50", "dataset.test_size=10", "seed=3"]
+
+    done = seqnets("inspect", *data, "++samples=1", "baselines=false", "checkpoint=null")
+
+    assert done.code == 0, done.err
+    assert done.out.rstrip().endswith(f"train {' '.join(data)}")

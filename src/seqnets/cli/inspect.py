@@ -14,6 +14,7 @@ from rich.text import Text
 
 from seqnets.checks import is_whole
 from seqnets.cli import report
+from seqnets.cli.arguments import key_and_root
 from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
@@ -30,6 +31,9 @@ from seqnets.training import Objective
 from seqnets.typing import BLANK
 
 _OWN = ("samples", "baselines")
+_OF_DATA, _OF_MODEL = (*_OWN, "seed"), ("part", "row", "at", "to", "overwrite")
+"""Keys that act only where a dataset is shown, and only where a model is drawn."""
+
 _ROWS, _BAR, _BINS = 12, 24, 10
 """The most lines of a table, characters of a bar, and bars of a histogram."""
 
@@ -64,6 +68,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         SeqnetsError: An option or the data are faulty.
     """
     options = plain(config)
+    _check_mode(options)
     if options["checkpoint"] is not None:
         inspect_model(options)
         return 0
@@ -79,10 +84,26 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     for title, shown in _sections(data, objective, options):
         console.print(f"\n{title}", style="bold")
         console.print(shown)
-    given = [argument for argument in sys.argv[2:] if argument.partition("=")[0] not in _OWN]
+    own = (*_OWN, "checkpoint")
+    given = [argument for argument in sys.argv[2:] if key_and_root(argument)[0] not in own]
     command = " ".join([report.called("seqnets"), "train", *map(shell, given)])
     report.show(console, "To train:", command)
     return 0
+
+
+def _check_mode(options: Config) -> None:
+    """Raise UsageError for a key that would not act, since it belongs to the other mode."""
+    for key, _ in map(key_and_root, sys.argv[2:]):
+        if options["checkpoint"] is None and key in _OF_MODEL:
+            raise UsageError(
+                f"{key}: is about a trained model, expected checkpoint=PATH beside it.\n"
+                f"  Of a dataset, what is shown depends on {', '.join(_OF_DATA)}."
+            )
+        if options["checkpoint"] is not None and key in _OF_DATA:
+            raise UsageError(
+                f"{key}: is about a dataset, expected no checkpoint beside it.\n"
+                f"  Of a model, what is drawn depends on {', '.join(_OF_MODEL)}."
+            )
 
 
 def _check(options: Config) -> None:

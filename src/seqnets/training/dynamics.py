@@ -139,7 +139,7 @@ def rest_of(
         largest: Maximum numbers in a state whose fixed points are sought; 1,024 if omitted.
 
     Raises:
-        DataError: No step of the batch reads the token.
+        DataError: No step of the batch reads the token, or none reads a token at all.
     """
     cell = layer.layer.cell
     flat = torch.cat([layer.states[name] for name in cell.states[int(cell.output_only) :]], -1)
@@ -178,8 +178,13 @@ def _repeated(
         texts = [step_texts(row, known) for row in batch.x]
     chosen = layer.valid
     if at is not None:
+        if all(row is None for row in texts or []):
+            raise DataError(
+                f"at: is {at!r}, expected none: the steps that were looked at read no tokens.\n"
+                "  Leave it out for an input that is near to the mean."
+            )
         same = [[text == at for text in row or [""] * chosen.shape[1]] for row in texts or []]
-        chosen = chosen & torch.tensor(same or False, device=chosen.device)
+        chosen = chosen & torch.tensor(same, device=chosen.device)
         if not chosen.any():
             raise DataError(
                 f"at: none of the steps that were looked at reads {at!r}, expected a token of "
