@@ -155,12 +155,17 @@ def test_calls_have_the_names_of_the_gates_that_they_are(make, names):
     }
 
 
-def test_naming_calls_draws_no_random_numbers():
-    cell, before = LSTMCell(I, H), torch.get_rng_state()
+@pytest.mark.parametrize("options", [[], [Zoneout]])
+def test_naming_calls_leaves_generators_of_random_numbers_as_they_are(options, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeds.append)
+    cell = optioned(I, H, cell=LSTMCell, options=options)
+    before = torch.get_rng_state()
 
     names_of_calls(cell)
 
     assert torch.equal(torch.get_rng_state(), before)
+    assert seeds == []
 
 
 def test_the_layers_of_a_model_are_watched_as_they_run(x):

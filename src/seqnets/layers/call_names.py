@@ -22,11 +22,14 @@ def names_of_calls(cell: Cell) -> dict[str, list[str]]:
     Args:
         cell: The recurrence, in evaluation mode; where it draws noise calls have numbers.
     """
-    like = cell._like
-    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
-        torch.manual_seed(0)
-        wx = torch.randn_like(cell.project(like.new_zeros(1, cell.input_size)))
-        state = tuple(like.new_empty(1, size).normal_() for size in cell.state_sizes)
+    like, generator = cell._like, torch.Generator("cpu").manual_seed(0)
+
+    def drawn(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device="cpu").to(like)
+
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):  # cells may draw
+        wx = drawn(cell.project(like.new_zeros(1, cell.input_size)))
+        state = tuple(drawn(like.new_empty(1, size)) for size in cell.state_sizes)
         _, made = step_with_calls(cell, wx, state)
         roles = [role for role, results in made.items() for _ in results]
         inner = cell.innermost
