@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -273,6 +274,8 @@ def test_a_part_without_any_label_is_refused(tmp_path, part):
         (lambda f: (f / "03.txt").write_bytes(b"\xff"), "03.txt: byte 0 (line 1) is 0xff, expecte"),
         (lambda f: (f / "03.txt").write_bytes(b"a\0"), "03.txt: character 2 of column text is"),
         (lambda f: (f / "notes.md").touch(), "notes.md: cannot be read, expected a name that ends"),
+        (lambda f: (f / "03.wav").touch(), "03.wav: has the same name as 03.npy, expected one fi"),
+        (lambda f: (f / "03.TXT").touch(), "03.txt: has the same name as 03.TXT, expected one fi"),
         (lambda f: (f / "test").mkdir(), "test: got a folder, expected files there.\n  If each p"),
     ],
 )
@@ -284,6 +287,29 @@ def test_a_faulty_folder_is_reported_with_the_file(tmp_path, spoil, message):
         TranscriptionFiles(str(folder)).setup()
 
     assert f"{folder}/{message}" in str(caught.value)
+
+
+def test_new_files_of_one_name_are_read_while_they_have_no_transcript(tmp_path):
+    folder = write_folder(tmp_path)
+    data = TranscriptionFiles(str(folder))
+    known = data.describe()
+    (folder / "03.npy").rename(folder / "03.NPY")
+    np.save(folder / "03.npy", STEPS[3])
+
+    with pytest.raises(DataError, match=r"03\.npy: has the same name as 03\.NPY"):
+        data.new(folder, known)
+    (folder / "03.txt").unlink()
+    assert len(data.new(folder, known).ids) == 19
+
+
+def test_files_of_a_folder_are_not_compared_with_each_other(tmp_path, monkeypatch):
+    folder, compared = write_folder(tmp_path), []
+    equals = PurePath.__eq__
+    monkeypatch.setattr(PurePath, "__eq__", lambda *two: compared.append(two) or equals(*two))
+
+    TranscriptionFiles(str(folder)).setup()
+
+    assert len(compared) < len(STEPS)
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.wav", "none"])

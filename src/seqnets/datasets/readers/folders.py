@@ -51,12 +51,19 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
 
 def _read_transcribed(path: Path, wanted: Wanted) -> Source:
     """Read a flat folder of files, with their transcripts beside them."""
-    entries = _visible(path)
-    files = [entry for entry in entries if entry.suffix.lower() != TRANSCRIPT]
-    texts = {entry.stem: entry for entry in entries if entry not in files}
+    files: list[Path] = []
+    texts: dict[str, Path] = {}
+    for entry in _visible(path):
+        if entry.suffix.lower() != TRANSCRIPT:
+            files.append(entry)
+        else:
+            _check_alone(entry, texts.setdefault(entry.stem, entry))
+    read: dict[str, Path] = {}
     for file in files:
         known = file.suffix.lower() in KINDS and file.is_file()
-        if known and file.stem not in texts and wanted.needs_targets:
+        if known and file.stem in texts:
+            _check_alone(file, read.setdefault(file.stem, file))
+        elif known and wanted.needs_targets:
             raise DataError(
                 f"{file}: got no transcript of it, expected {file.stem}{TRANSCRIPT} beside it."
             )
@@ -73,6 +80,15 @@ def _read_transcribed(path: Path, wanted: Wanted) -> Source:
             row = dict.fromkeys(wanted.columns, "".join(read_text(transcript)))
             record.target = wanted.target_of(str(transcript), row)
     return source
+
+
+def _check_alone(file: Path, first: Path) -> None:
+    """Raise DataError if another file, of a sequence or a transcript, comes first by its name."""
+    if file is not first:
+        raise DataError(
+            f"{file}: has the same name as {first.name}, expected one file of a sequence and one "
+            "transcript of it.\n  Give each sequence a name of its own."
+        )
 
 
 def read_files(files: list[Path], wanted: Wanted) -> Source:
