@@ -51,8 +51,9 @@ class Frames(NamedTuple):
 class Transcription(Objective):
     """Connectionist temporal classification; compared by errors per label.
 
-    The loss is in nats per label of the targets. The model gives logits of each frame,
-    (B, frames, C); if frames are fewer than steps, it has a method ``lengths_after(lengths)``, as
+    The loss is in nats per label of the targets, where one without labels counts as one label, so
+    that it does not depend on the batches. The model gives logits of each frame, (B, frames, C); if
+    frames are fewer than steps, it has a method ``lengths_after(lengths)``, as
     :class:`~seqnets.models.Transcriber` has.
 
     Metrics are ``cer``, the edits (insertions, deletions, substitutions) per label of the targets,
@@ -129,7 +130,8 @@ class Transcription(Objective):
                 f"{tuple(logits.shape)}, expected labels (B, U) and logits (B, frames, C)."
             )
         lengths = None if batch.lengths is None else _frames(model, batch.lengths)
-        count = (batch.y != IGNORE).sum()
+        least = min(1, batch.y.shape[1])  # targets of shape (B, 0) are unknown
+        count = (batch.y != IGNORE).sum(1).clamp(min=least).sum()
         total = self._nats(logits, batch.y, lengths, model.training)
         loss = total / count.clamp(min=1)
         if model.training:
