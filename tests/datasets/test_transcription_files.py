@@ -104,7 +104,7 @@ def test_a_file_of_every_format_has_its_sequences_and_transcripts(path):
 
     assert known["labels"] == ["", " ", "a", "b"]
     assert known["sizes"] == {"input_size": 2, "num_classes": 4}
-    assert data.counts() == {"train": 10, "val": 4, "test": 4}
+    assert data.counts() == {"train": 12, "val": 3, "test": 3}
     assert spelled(batch, known) == loader.texts["target"] == SAID
     for row, steps in zip(batch.x, STEPS, strict=True):
         assert torch.equal(row[: len(steps)], torch.from_numpy(steps).float())
@@ -231,7 +231,7 @@ def test_the_left_of_an_image_is_drawn_whatever_the_colour_of_its_paper(
         (
             {"text": "ac", "x": [1, 2], "split": "test"},
             "13: got 'c' in a transcript of the test part, expected characters of the training "
-            "part: 'a', 'b'.",
+            "part.\n  1 character that it lacks in 1 transcript: 'c'\n  Leave these transcripts ",
         ),
         ({"text": "aa", "x": [1, 2], "split": "val"}, "13: got 2 steps for 2 labels, expected at"),
     ],
@@ -241,6 +241,30 @@ def test_a_faulty_transcript_is_reported_with_its_line(table, row, message):
         table(row).setup()
 
     assert f"a.jsonl, line {message}" in str(caught.value)
+
+
+def test_labels_that_training_lacks_are_counted_over_all_parts(table):
+    rows = [("val", "c"), ("test", "cde"), ("test", "ab"), ("val", "")]
+    data = table(*({"text": text, "x": [1] * 3, "split": part} for part, text in rows))
+
+    with pytest.raises(
+        DataError,
+        match=r"13: got 'c' .* of the val part(.|\n)*3 characters that it"
+        " lacks in 2 transcripts: 'c', 'd', 'e'",
+    ):
+        data.setup()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("unit", ["characters", "words"])
+def test_what_is_held_out_has_no_label_that_training_lacks(tmp_path, unit, seed):
+    texts = ["a b", "c", "a c", "d", "b d", "c e", "e"] + ["b", "a", "c", "d", "e"] * 4
+    rows = [json.dumps({"text": text, "x": [1] * 3}) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    data = TranscriptionFiles(str(tmp_path / "a.jsonl"), unit=unit, seed=seed)
+
+    assert len(data.describe()["labels"]) == (7 if unit == "characters" else 6)
+    assert data.counts() == {"train": 18, "val": 4, "test": 5}
 
 
 def test_a_transcript_as_long_as_its_sequence_fits(table):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence, Set
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,9 @@ class TranscriptionFiles(SequenceFiles):
 
     A transcript is text: the labels of a sequence in their order, without their places. A label is
     a character or a word of it, numbered in sorted order; any white space is one space, and none at
-    the ends. A step of an image is a column of its pixels. In a folder, ``a.txt`` is the transcript
-    of ``a.wav``.
+    the ends. The first sequence with a label is not held out, so that training has all labels. A
+    step of an image is a column of its pixels. In a folder, ``a.txt`` is the transcript of
+    ``a.wav``.
 
     Args:
         path: File or folder of the training sequences.
@@ -79,28 +80,31 @@ class TranscriptionFiles(SequenceFiles):
         return " ".join(transcript.split())
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return the same class for all records."""
-        return np.zeros(len(records), np.int64)
+        """Return a class of its own for the first record of a label, and one for all others.
+
+        So the first one stays in the training part, which has every label.
+        """
+        found: set[str] = set()
+        strata = np.zeros(len(records), np.int64)
+        for row, record in enumerate(records):
+            labels = set(self._labels(record))
+            if not labels <= found:
+                strata[row] = row + 1
+                found |= labels
+        return strata
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
         """Return each part's labels, (N, U) int64, and the names of the classes."""
         found = sorted({label for record in parts["train"] for label in self._labels(record)})
-        known = set(found)
         for part, records in parts.items():
             if not any(self._labels(record) for record in records):
                 path = self.paths.get(part, self.paths["train"])
                 raise DataError(
                     f"{path}: no transcript of the {part} part has a label, expected some."
                 )
-            for record in records:
-                labels = self._labels(record)
-                foreign = next((label for label in labels if label not in known), None)
-                if foreign is not None:
-                    raise DataError(
-                        f"{record.where}: got {shown(foreign)} in a transcript of the {part} part, "
-                        f"expected {self.label_unit} of the training part: {few(found)}."
-                    )
-                _check_room(record, labels)
+        self._check_known(parts, set(found))
+        for record in chain.from_iterable(parts.values()):
+            _check_room(record, self._labels(record))
         names = ["", *found]
         return {part: self._encode(records, names) for part, records in parts.items()}, {
             "labels": names
@@ -146,6 +150,25 @@ class TranscriptionFiles(SequenceFiles):
         """The labels of a transcript."""
         transcript = record.target or ""
         return transcript.split() if self.label_unit == "words" else list(transcript)
+
+    def _check_known(self, parts: Mapping[Part, Sequence[Record]], known: Set[str]) -> None:
+        """Raise DataError if a part has labels that the training part lacks."""
+        lacking = [
+            (part, record, foreign)
+            for part, records in parts.items()
+            for record in records
+            if (foreign := [label for label in self._labels(record) if label not in known])
+        ]
+        if lacking:
+            part, first, (label, *_) = lacking[0]
+            unknown = {label for _, _, foreign in lacking for label in foreign}
+            raise DataError(
+                f"{first.where}: got {shown(label)} in a transcript of the {part} part, expected "
+                f"{self.label_unit} of the training part.\n"
+                f"  {counted(len(unknown), self.label_unit.removesuffix('s'))} that it lacks in "
+                f"{counted(len(lacking), 'transcript')}: {few(sorted(unknown))}\n"
+                "  Leave these transcripts out, or add some like them to the training part."
+            )
 
     def _encode(self, records: Sequence[Record], names: Sequence[str]) -> Tensor:
         """Labels by number, (N, U), padded; none of a transcript with one that has no name."""
