@@ -207,9 +207,9 @@ def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():
 class Strokes(SequenceData):
     """Labels drawn as one or two steps of a feature each, with a pause of as many before them."""
 
-    def __init__(self, longest=2):
+    def __init__(self, longest=2, named=False):
         super().__init__(batch_size=16)
-        self.longest = longest
+        self.longest, self.named = longest, named
 
     @property
     def sizes(self):
@@ -232,7 +232,8 @@ class Strokes(SequenceData):
             steps = steps.repeat_interleave(times)
             sequences.append(nn.functional.one_hot(steps, 4)[:, 1:].float())
         lengths = torch.tensor([len(each) for each in sequences])
-        return Sequences(torch.cat(sequences), lengths, targets)
+        ids = [f"line {row}" for row in range(1, count + 1)] if self.named else None
+        return Sequences(torch.cat(sequences), lengths, targets, ids=ids)
 
 
 def module_of(data, **options):
@@ -263,8 +264,9 @@ def test_labels_without_places_are_learned_with_their_places(tmp_path):
     assert module.objective.scores(rows, KNOWN)["cer"] == pytest.approx(figures["test/cer"])
 
 
-def test_targets_that_are_too_long_for_the_frames_are_found_before_training(tmp_path):
-    data = Strokes(longest=1)
+@pytest.mark.parametrize("named", [False, True])
+def test_targets_that_are_too_long_for_the_frames_are_found_before_training(tmp_path, named):
+    data = Strokes(longest=1, named=named)
     module = module_of(data, filters=[8], stride=3)
 
     with pytest.raises(DataError) as refused:
@@ -274,8 +276,9 @@ def test_targets_that_are_too_long_for_the_frames_are_found_before_training(tmp_
     needed, frames = frames_needed(train.y), (train.lengths + 2) // 3
     first = int((needed > frames).nonzero()[0, 0])
     labels, steps = int((train.y[first] != IGNORE).sum()), int(train.lengths[first])
+    name = f" (line {first + 1})" if named else ""
     assert str(refused.value).startswith(
-        f"Transcription: sequence {first} of the train part has {labels} labels and "
+        f"Transcription: sequence {first}{name} of the train part has {labels} labels and "
         f"{frames[first]} frames of {steps} steps, expected at least {needed[first]} frames: "
     )
     assert f"there are {int((needed > frames).sum())} among 96." in str(refused.value)

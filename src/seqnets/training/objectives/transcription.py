@@ -106,9 +106,11 @@ class Transcription(Objective):
             short = (needed > frames).nonzero()[:, 0].tolist()
             if short:
                 first = short[0]
+                own = None if sequences.ids is None else sequences.ids[first]
+                name = "" if own is None else f" ({own})"
                 labels = int(sequences.target_lengths[first])
                 raise DataError(
-                    f"Transcription: sequence {first} of the {part} part has "
+                    f"Transcription: sequence {first}{name} of the {part} part has "
                     f"{counted(labels, 'label')} and {counted(int(frames[first]), 'frame')} of "
                     f"{counted(int(sequences.lengths[first]), 'step')}, expected at least "
                     f"{counted(int(needed[first]), 'frame')}: one for each label, and one more "
