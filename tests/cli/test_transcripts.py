@@ -26,3 +26,16 @@ def test_transcripts_of_new_data_are_written_and_scored_as_they_stand(seqnets, t
     assert [row["target"] for row in written] == ["b a", "bäh", "", None, "ab" * 9, "b"]
     assert all(isinstance(row["prediction"], str) for row in written)
     assert "Figures of 5 rows" in scored.out
+
+
+def test_models_whose_labels_are_words_are_compared_by_errors_per_word(seqnets, tmp_path):
+    write(tmp_path / "mine.jsonl", ["one two", "two", "b one"] * 5)
+    data = ["dataset=transcription", "dataset.path=mine.jsonl", "dataset.unit=words"]
+
+    inspected = seqnets("inspect", *data, "samples=0", "baselines=true")
+    trained = seqnets("train", *SMALL, *data)
+
+    assert inspected.code == trained.code == 0, inspected.err + trained.err
+    assert "What simple baselines reach in wer" in inspected.out
+    assert " wer " in trained.out
+    assert " cer " not in trained.out

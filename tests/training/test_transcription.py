@@ -112,14 +112,16 @@ def test_rows_are_texts_and_score_as_the_model_did():
 
 def test_labels_of_several_letters_are_joined_and_taken_apart_again():
     known = {**KNOWN, "labels": ["", "one", "two", "three"], "joiner": " "}
-    objective = Transcription()
+    objective = Transcription(unit="words")
     objective.prepare(known)
 
     rows = objective.rows(objective(Says(SAID).eval(), BATCH), BATCH, known)
 
     assert [row["target"] for row in rows] == ["one one two", "one three two two", ""]
     assert objective.read(rows, known)[1].tolist() == RIGHT
-    assert objective.scores(rows, known) == pytest.approx({"cer": 1 / 7, "exact_match": 2 / 3})
+    assert objective.scores(rows, known) == pytest.approx({"wer": 1 / 7, "exact_match": 2 / 3})
+    assert list(objective.metrics(known)) == ["wer", "exact_match"]
+    assert objective.metric == "wer"
 
 
 def test_a_target_with_labels_that_the_model_lacks_is_scored_as_it_stands():
@@ -184,7 +186,16 @@ def test_labels_that_a_text_would_not_show_are_refused(labels, joiner, message):
     known = {"sizes": {"num_classes": 11}, "labels": labels, "joiner": joiner}
 
     with pytest.raises(ConfigError, match=message):
-        Transcription().prepare(known)
+        Transcription(unit="words" if joiner else "characters").prepare(known)
+
+
+@pytest.mark.parametrize(
+    ("unit", "joiner", "expected"),
+    [("characters", " ", "words"), ("words", "", "characters"), ("words", "|", "characters")],
+)
+def test_figures_are_not_named_after_another_unit(unit, joiner, expected):
+    with pytest.raises(ConfigError, match=f"unit is '{unit}', expected '{expected}', since '"):
+        Transcription(unit=unit).prepare({**KNOWN, "joiner": joiner})
 
 
 def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():

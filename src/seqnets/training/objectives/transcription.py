@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_count
+from seqnets.checks import check_choice, check_count
 from seqnets.datasets import DataModule, SequenceData
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.scores.edits import edit_rate
 from seqnets.datasets.scores.exact import exact_match
+from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
@@ -56,35 +57,44 @@ class Transcription(Objective):
     frames are fewer than steps, it has a method ``lengths_after(lengths)``, as
     :class:`~seqnets.models.Transcriber` has.
 
-    Metrics are ``cer``, the edits (insertions, deletions, substitutions) per label of the targets,
-    which are characters in most tasks; ``wer``, the same of words, if one of the labels is a space
-    between words; and ``exact_match``, the share of sequences without an error.
+    Metrics are edits (insertions, deletions, substitutions) per label of the targets: ``cer``, or
+    ``wer`` if labels are words; ``wer`` also if words are spelled, since one of the characters is a
+    space; and ``exact_match``, the share of sequences without an error.
 
     Args:
         beam_size: Beam width of decoding; 1 takes the likeliest class of each frame.
+        unit: Unit of a label: "characters", or "words", between which a text has a space.
 
     Raises:
-        ConfigError: ``beam_size`` is not positive.
+        ConfigError: ``beam_size`` is not positive, or ``unit`` is unknown.
 
     References:
         Graves et al., 2006, "Connectionist Temporal Classification: Labelling Unsegmented Sequence
         Data with Recurrent Neural Networks".
     """
 
-    metric = "cer"
     mode = "min"
 
-    def __init__(self, beam_size: int = 1) -> None:
+    def __init__(self, beam_size: int = 1, unit: Unit = "characters") -> None:
         check_count("Transcription", beam_size=beam_size)
+        check_choice("Transcription", PLAIN_UNITS, unit=unit)
         self.beam_size = beam_size
+        self.unit = unit
+        self.metric = "wer" if unit == "words" else "cer"
 
     def prepare(self, known: Known) -> None:
         """Check that a text can be taken apart into its labels.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It cannot, or its labels are of another unit.
         """
         joiner = known["joiner"]
+        unit = "words" if joiner == " " else "characters"
+        if self.unit != unit:
+            raise ConfigError(
+                f"Transcription: unit is {self.unit!r}, expected {unit!r}, since {joiner!r} stands "
+                "between labels."
+            )
         expected = f"a text without {joiner!r}" if joiner else "a single character"
         for number, label in enumerate(_labels(known)[1:], start=1):
             if not label or (joiner in label if joiner else len(label) > 1):
@@ -157,7 +167,7 @@ class Transcription(Objective):
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Errors per label, and per word if words are spelled, and the share of correct texts."""
-        found: dict[str, Metric] = {"cer": EditRate()}
+        found: dict[str, Metric] = {self.metric: EditRate()}
         if _spells_words(known):
             found["wer"] = EditRate(partial(_words, _labels(known)))
         return {**found, "exact_match": SequenceMatch()}
@@ -186,7 +196,7 @@ class Transcription(Objective):
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The metrics of the texts themselves, whose labels the model need not know."""
         written, right = (_taken_apart(rows, c, known) for c in ("prediction", "target"))
-        found = {"cer": edit_rate(written, right)}
+        found = {self.metric: edit_rate(written, right)}
         texts = [written_texts(rows, column) for column in ("prediction", "target")]
         if _spells_words(known):
             found["wer"] = edit_rate(*([text.split() for text in side] for side in texts))
