@@ -11,7 +11,7 @@ from torch import nn
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import SequenceData, Sequences, Splits
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, ShapeError
 from seqnets.models import Transcriber, ctc_loss
 from seqnets.models.ctc import frames_needed
 from seqnets.training import SequenceModule, Transcription
@@ -170,6 +170,19 @@ def test_predictions_and_targets_of_other_tasks_are_refused(logits, y):
 
     with pytest.raises(DataError, match=r"expected labels \(B, U\) and logits \(B, frames, C\)"):
         Transcription()(model, Batch(torch.zeros(2, 5, 1), y))
+
+
+@pytest.mark.parametrize("lengths", [None, [9, 9, 3]])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_that_does_not_say_how_it_shortens_time_is_refused(lengths, training):
+    model = Says(SAID).train(training)
+    batch = batch_of(RIGHT, 9, lengths)
+
+    with pytest.raises(ShapeError, match=r"gives 5 frames of 9 steps, expected 9\.\n.*lengths_aft"):
+        Transcription()(model, batch)
+    model.lengths_after = lambda lengths: lengths // 3
+    with pytest.raises(ShapeError, match=r"gives 5 frames of 9 steps, expected 3\.\n"):
+        Transcription()(model, batch)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from seqnets.datasets.base import PARTS
 from seqnets.datasets.scores.edits import edit_rate
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
-from seqnets.errors import ConfigError, DataError, counted
+from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
 from seqnets.insight.visible import unmarked
@@ -141,6 +141,7 @@ class Transcription(Objective):
                 f"Transcription: targets have shape {tuple(batch.y.shape)} and predictions "
                 f"{tuple(logits.shape)}, expected labels (B, U) and logits (B, frames, C)."
             )
+        _check_frames(model, batch.x.shape[1], logits.shape[1])
         lengths = None if batch.lengths is None else _frames(model, batch.lengths)
         least = min(1, batch.y.shape[1])  # targets of shape (B, 0) are unknown
         count = (batch.y != IGNORE).sum(1).clamp(min=least).sum()
@@ -226,6 +227,17 @@ def _frames(model: nn.Module, lengths: Tensor) -> Tensor:
     """The frames of rows of so many steps."""
     after = getattr(model, "lengths_after", None)
     return lengths if after is None else after(lengths)
+
+
+def _check_frames(model: nn.Module, steps: int, frames: int) -> None:
+    expected = int(_frames(model, torch.tensor([steps])))
+    if frames != expected:
+        raise ShapeError(
+            f"Transcription: the model gives {counted(frames, 'frame')} of "
+            f"{counted(steps, 'step')}, expected {expected:,}.\n"
+            "  A model whose frames are fewer than its steps has a method lengths_after(lengths), "
+            "which maps steps to frames."
+        )
 
 
 def _labels(known: Known) -> list[str]:
