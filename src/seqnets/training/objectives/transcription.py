@@ -31,7 +31,7 @@ from seqnets.training.objectives.base import (
     lengths_of,
     written_texts,
 )
-from seqnets.typing import BLANK, IGNORE, Batch, Known
+from seqnets.typing import IGNORE, Batch, Known
 
 PICTURES, EXAMPLES = 3, 12
 """Sequences of a batch that are drawn, and that are listed as text."""
@@ -185,15 +185,6 @@ class Transcription(Objective):
             for written, right in pairs
         ]
 
-    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """The labels of predicted and target texts, (N, U') and (N, U), ``IGNORE`` past the end."""
-        numbers = {label: number for number, label in enumerate(_labels(known))}
-        predictions, targets = (
-            _numbered(_taken_apart(rows, column, known), column, numbers)
-            for column in ("prediction", "target")
-        )
-        return predictions, targets
-
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The metrics of the texts themselves, whose labels the model need not know."""
         written, right = (_taken_apart(rows, c, known) for c in ("prediction", "target"))
@@ -263,15 +254,3 @@ def _taken_apart(rows: Sequence[Row], column: str, known: Known) -> list[list[st
     """The labels of each row's text."""
     joiner, texts = known["joiner"], written_texts(rows, column)
     return [text.split(joiner) if joiner and text else list(text) for text in texts]
-
-
-def _numbered(texts: Sequence[Sequence[str]], column: str, numbers: dict[str, int]) -> Tensor:
-    """The labels of texts by number, (N, U), ``IGNORE`` past the end."""
-    for row, labels in enumerate(texts, start=1):
-        for label in labels:
-            if numbers.get(label, BLANK) == BLANK:
-                raise DataError(
-                    f"Row {row}: {column} has {label!r}, expected labels that the model knows."
-                )
-    ids = [torch.tensor([numbers[label] for label in labels]).long() for labels in texts]
-    return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=IGNORE)
