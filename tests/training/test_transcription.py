@@ -126,6 +126,13 @@ def test_a_target_with_labels_that_the_model_lacks_is_scored_as_it_stands():
     assert Transcription().scores(rows, KNOWN)["cer"] == 0.5
 
 
+def test_white_space_between_words_is_one_space_in_what_is_scored():
+    known = {**KNOWN, "joiner": " "}
+    rows = [{"prediction": " a  b\n", "target": "a b"}, {"prediction": "b", "target": "\tb"}]
+
+    assert Transcription(unit="words").scores(rows, known) == {"wer": 0, "exact_match": 1}
+
+
 @pytest.mark.parametrize("row", [{"prediction": "a", "target": None}, {"prediction": "a"}])
 def test_a_row_without_a_text_is_reported(row):
     with pytest.raises(DataError, match="Row 2: target is None, expected a text"):

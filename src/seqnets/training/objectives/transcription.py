@@ -189,7 +189,7 @@ class Transcription(Objective):
         """The metrics of the texts themselves, whose labels the model need not know."""
         written, right = (_taken_apart(rows, c, known) for c in ("prediction", "target"))
         found = {self.metric: edit_rate(written, right)}
-        texts = [written_texts(rows, column) for column in ("prediction", "target")]
+        texts = [[known["joiner"].join(labels) for labels in side] for side in (written, right)]
         if _spells_words(known):
             found["wer"] = edit_rate(*([text.split() for text in side] for side in texts))
         return {**found, "exact_match": exact_match(*texts)}
@@ -253,4 +253,5 @@ def _words(labels: Sequence[str], ids: Sequence[int]) -> list[str]:
 def _taken_apart(rows: Sequence[Row], column: str, known: Known) -> list[list[str]]:
     """The labels of each row's text."""
     joiner, texts = known["joiner"], written_texts(rows, column)
-    return [text.split(joiner) if joiner and text else list(text) for text in texts]
+    between = None if joiner == " " else joiner  # any white space between words is one space
+    return [text.split(between) if joiner and text else list(text) for text in texts]
