@@ -107,6 +107,21 @@ def test_rows_are_texts_and_score_as_the_model_did():
     assert objective.scores(rows, KNOWN) == pytest.approx(scored(objective, Says(SAID), BATCH))
 
 
+def test_labels_are_named_once_for_all_rows_of_a_batch():
+    named = []
+
+    class Names(list):
+        def __iter__(self):
+            named.append(self)
+            return super().__iter__()
+
+    objective = Transcription()
+    outcome = objective(Says(SAID).eval(), BATCH)
+
+    assert len(objective.rows(outcome, BATCH, {**KNOWN, "labels": Names(LABELS)})) == 3
+    assert len(named) == 1
+
+
 def test_labels_of_several_letters_are_joined_and_taken_apart_again():
     known = {**KNOWN, "labels": ["", "one", "two", "three"], "joiner": " "}
     objective = Transcription(unit="words")

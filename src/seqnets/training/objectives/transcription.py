@@ -175,12 +175,12 @@ class Transcription(Objective):
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the text of its labels, and the right one if known."""
-        known_targets = outcome.targets.shape[1] > 0
+        known_targets, labels = outcome.targets.shape[1] > 0, _labels(known)
         pairs = zip(outcome.predictions.tolist(), outcome.targets.tolist(), strict=True)
         return [
             {
-                "prediction": _text(written, known),
-                "target": _text(right, known) if known_targets else None,
+                "prediction": _text(written, labels, known),
+                "target": _text(right, labels, known) if known_targets else None,
             }
             for written, right in pairs
         ]
@@ -241,8 +241,7 @@ def _spells_words(known: Known) -> bool:
     return not known["joiner"] and " " in _labels(known)
 
 
-def _text(ids: Sequence[int], known: Known) -> str:
-    labels = _labels(known)
+def _text(ids: Sequence[int], labels: Sequence[str], known: Known) -> str:
     return known["joiner"].join(labels[number] for number in ids if number != IGNORE)
 
 
