@@ -239,9 +239,19 @@ def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():
     axis, below = pictures["labels/0"].axes
     names = {(text.xy[0], text.get_text()) for text in axis.texts if len(text.get_text()) == 1}
     assert names == {(0.5, "a"), (5.5, "a"), (8, "b")}
+    assert all(0.9 < text.xy[1] <= 1 for text in axis.texts if len(text.get_text()) == 1)
     assert len(below.lines) == 2
     assert pictures["labels/2"].axes[1].get_xlim() == (-0.5, 2.5)
     assert pictures["written"].splitlines()[2:] == ["| aab | aab |", "| a b | a bb |", "|  |  |"]
+
+
+def test_the_logits_of_all_frames_are_kept_for_pictures_and_not_copied():
+    model = Says(SAID)
+
+    details = Transcription()(model.eval(), BATCH).details
+
+    assert details.logits.data_ptr() == model.logits.data_ptr()
+    assert details.of_steps.tolist() == [0, 1, 2, 3, 4]
 
 
 class Strokes(SequenceData):

@@ -41,11 +41,11 @@ class Frames(NamedTuple):
     """What a model says of each frame.
 
     Attributes:
-        probabilities: Probabilities of the classes, (B, frames, C).
+        logits: Logits of the classes, (B, frames, C).
         of_steps: The frame of each step of the input, (T,).
     """
 
-    probabilities: Tensor
+    logits: Tensor
     of_steps: Tensor
 
 
@@ -154,7 +154,7 @@ class Transcription(Objective):
         else:
             labels, _ = prefix_beam_search(logits, lengths, self.beam_size)
         steps = torch.arange(1, batch.x.shape[1] + 1, device=logits.device)
-        frames = Frames(upcast(logits).softmax(-1), _frames(model, steps) - 1)
+        frames = Frames(logits.detach(), _frames(model, steps) - 1)
         return Outcome(loss, count, labels, batch.y, state, frames)
 
     def _nats(self, logits: Tensor, targets: Tensor, lengths: Any, training: bool) -> Tensor:
@@ -206,7 +206,8 @@ class Transcription(Objective):
         for number, (row, length) in enumerate(zip(rows, lengths_of(batch), strict=True)):
             if number == PICTURES:
                 break
-            by_step = frames.probabilities[number, frames.of_steps[:length]].cpu().numpy()
+            probabilities = upcast(frames.logits[number]).softmax(-1)
+            by_step = probabilities[frames.of_steps[:length]].cpu().numpy()
             signal = batch.x[number, :length].cpu().numpy() if batch.x.dim() == 3 else None
             found[f"labels/{number}"] = draw_transcription(
                 by_step, _labels(known), signal, row["prediction"], row["target"]
