@@ -1,5 +1,6 @@
 """Connectionist temporal classification against all alignments, counted one by one."""
 
+import functools
 import itertools
 import math
 from collections import defaultdict
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from seqnets.errors import ConfigError, DataError, ShapeError
+from seqnets.errors import ConfigError, DataError, DtypeError, ShapeError
 from seqnets.models import best_path, ctc_loss, prefix_beam_search
 from seqnets.models.ctc import frames_needed
 from seqnets.typing import IGNORE
@@ -69,6 +70,35 @@ def test_without_frames_only_the_empty_target_is_possible(labels):
 
     assert ctc_loss(draw(2, 0), empty).item() == 0
     assert ctc_loss(draw(2, 3), empty, torch.tensor([0, 0])).item() == 0
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_no_rows_cost_nothing(labels):
+    logits = draw(0, 4).requires_grad_()
+
+    loss = ctc_loss(logits, torch.full((0, labels), IGNORE))
+    loss.backward()
+
+    assert loss.item() == 0
+    assert logits.grad.shape == (0, 4, C)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        ([3, 5], ShapeError, r"lengths\[1\] is 5, expected 0\.\.T = 0\.\.4"),
+        ([-1, 4], ShapeError, r"lengths\[0\] is -1, expected"),
+        ([4], ShapeError, r"lengths have shape \(1,\), expected \(B,\) = \(2,\)"),
+        ([4.0, 3.0], DtypeError, "lengths are torch.float32, expected integers"),
+    ],
+)
+def test_lengths_beyond_the_frames_are_refused(lengths, error, message):
+    loss = functools.partial(ctc_loss, targets=torch.tensor([[1], [IGNORE]]))
+    functions = {"ctc_loss": loss, "best_path": best_path, "prefix_beam_search": prefix_beam_search}
+
+    for name, function in functions.items():
+        with pytest.raises(error, match=f"{name}: {message}"):
+            function(draw(2, 4), lengths=torch.tensor(lengths))
 
 
 RAGGED = draw(4, 6), torch.tensor([6, 2, 4, 1]), [(1, 1, 2), (2,), (), (1,)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.errors import DataError, ShapeError, counted
-from seqnets.layers.lengths import valid_steps
+from seqnets.layers.lengths import checked_lengths, valid_steps
 from seqnets.models.heads import upcast
 from seqnets.typing import BLANK, IGNORE
 
@@ -33,7 +33,7 @@ def ctc_loss(logits: Tensor, targets: Tensor, lengths: Tensor | None = None) -> 
         lengths: Valid frames of each row, (B,); all T if omitted.
 
     Raises:
-        ShapeError: Logits and targets differ in their number of rows.
+        ShapeError: Logits and targets differ in their number of rows, or a length is outside 0..T.
         DataError: A target is not a label, or has more labels than its row's frames can spell
             (:func:`frames_needed`), so that its probability is 0; checked on CPUs only.
 
@@ -47,11 +47,13 @@ def ctc_loss(logits: Tensor, targets: Tensor, lengths: Tensor | None = None) -> 
             f"ctc_loss: targets have shape {tuple(targets.shape)}, expected ({B}, U), a row of "
             f"labels for each of logits {tuple(logits.shape)}."
         )
-    frames = _frames(logits, lengths)
+    frames = checked_lengths("ctc_loss", lengths, logits)
+    if frames is None:
+        frames = torch.full((B,), T, device=logits.device)
     if targets.device.type == "cpu":  # elsewhere this would synchronise
         _check_labels(targets, C)
         _check_room(targets, frames)
-    if not T:  # and no labels
+    if not (B and T):  # and no labels
         return upcast(logits).sum()
     log_probs, known = upcast(logits).log_softmax(-1).transpose(0, 1), targets != IGNORE
     inputs = log_probs, targets.masked_fill(~known, BLANK), frames, known.sum(1)
@@ -83,8 +85,11 @@ def best_path(logits: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Te
     Returns:
         Labels, (B, U) int64, ``IGNORE`` past the end, and the log-probability of this one
         alignment, (B,).
+
+    Raises:
+        ShapeError: A length is outside 0..T.
     """
-    scores, path = _certain_past_the_end(logits, lengths).max(-1)
+    scores, path = _certain_past_the_end("best_path", logits, lengths).max(-1)
     before = F.pad(path, (1, 0), value=BLANK)[:, :-1]
     return _closed_up(path.masked_fill((path == BLANK) | (path == before), IGNORE)), scores.sum(1)
 
@@ -110,6 +115,7 @@ def prefix_beam_search(
 
     Raises:
         ConfigError: ``beam_size`` is not positive.
+        ShapeError: A length is outside 0..T.
 
     References:
         Graves et al., 2006, 3.2, for prefix search; Hannun et al., 2014, "First-Pass Large
@@ -117,7 +123,7 @@ def prefix_beam_search(
         arXiv:1408.2873, for its beam, here without a language model.
     """
     check_count("prefix_beam_search", beam_size=beam_size)
-    log_probs = _certain_past_the_end(logits, lengths)
+    log_probs = _certain_past_the_end("prefix_beam_search", logits, lengths)
     beams = _Prefixes(log_probs, beam_size)
     for frame in log_probs.unbind(1):
         beams.read(frame)
@@ -208,16 +214,9 @@ def _closed_up(written: Tensor) -> Tensor:
     return labels
 
 
-def _frames(logits: Tensor, lengths: Tensor | None) -> Tensor:
-    """The valid frames of each row, (B,) int64."""
-    B, T, _ = logits.shape
-    if lengths is None:
-        return torch.full((B,), T, device=logits.device)
-    return torch.as_tensor(lengths, device=logits.device)
-
-
-def _certain_past_the_end(logits: Tensor, lengths: Tensor | None) -> Tensor:
+def _certain_past_the_end(who: str, logits: Tensor, lengths: Tensor | None) -> Tensor:
     """Log-probabilities of the classes, (B, T, C); past a row's end a blank is certain."""
+    lengths = checked_lengths(who, lengths, logits)
     log_probs = upcast(logits).log_softmax(-1)
     if lengths is None:
         return log_probs
