@@ -11,6 +11,7 @@ from seqnets.cells import (
     GatedLinearAttentionCell,
     LearnedState,
     MLSTMCell,
+    PeepholeLSTMCell,
 )
 from seqnets.engine import matrix_memory, remember
 from seqnets.testing.laws import perturb
@@ -114,6 +115,22 @@ def test_the_operator_keeps_what_torch_asks_of_operators(cell_cls, monkeypatch):
     parts = {name: part.detach().requires_grad_() for name, part in remember._parts(task).items()}
     given = [*parts.values()], ",".join(parts), task.valid, task.resets, True
     torch.library.opcheck(torch.ops.seqnets.remember.default, given)
+
+
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, PeepholeLSTMCell])  # both operators
+def test_what_was_exported_under_no_grad_can_be_trained(cell_cls):
+    layer, x = Recurrent(cell_cls(I, 4)), torch.randn(2, 40, I)
+    with torch.no_grad():
+        exported = torch.export.export(layer, (x,)).module()
+
+    for module in (layer, exported):
+        y, state = module(x)
+        (y.square().sum() + state[0].sum()).backward()
+
+    found, expected = (dict(module.named_parameters()) for module in (exported, layer))
+    assert found.keys() == expected.keys()
+    for name, parameter in expected.items():
+        torch.testing.assert_close(found[name].grad, parameter.grad)
 
 
 def test_a_compiled_layer_goes_through_vmap():

@@ -226,7 +226,7 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grads):
-    lengths, resets, reverse, _, text = ctx.options
+    lengths, resets, reverse, saved, text = ctx.options
     places = iter(ctx.saved_tensors)
     wx = next(places)
     given, kept = ([next(places) for _ in range(n)] for n in ctx.counts)
@@ -239,7 +239,7 @@ def _differentiate(ctx, grads):
         wx.new_zeros(shape) if grad is None else grad.contiguous()
         for grad, shape in zip(grads, shapes, strict=False)
     ]
-    if torch.is_grad_enabled():  # create_graph=True: by the plain loop
+    if torch.is_grad_enabled() or not saved:  # create_graph=True, or traced under no_grad
 
         def run(given):
             return _plain(step, given[0], given[1:], lengths, resets, reverse)

@@ -219,7 +219,7 @@ def _(grads, memories, parts, names, valid, resets):
 
 
 def _save(ctx, inputs, output) -> None:
-    parts, names, valid, resets, _ = inputs
+    parts, names, valid, resets, ctx.saved = inputs
     count = 3 if "m" in names.split(",") else 2
     ctx.names, ctx.count, ctx.shapes = names, len(parts), [part.shape for part in output[:count]]
     ctx.options = [option is not None for option in (valid, resets)]
@@ -229,13 +229,14 @@ def _save(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, grads):
     saved = iter(ctx.saved_tensors)
-    parts, memories = [next(saved) for _ in range(ctx.count)], next(saved)
+    parts = [next(saved) for _ in range(ctx.count)]
+    memories = next(saved) if ctx.saved else None
     valid, resets = (next(saved) if is_ else None for is_ in ctx.options)
     grads = [
-        memories.new_zeros(shape) if grad is None else grad.contiguous()
+        parts[0].new_zeros(shape) if grad is None else grad.contiguous()
         for grad, shape in zip(grads, ctx.shapes, strict=False)
     ]
-    if torch.is_grad_enabled():  # create_graph=True: by torch's operations
+    if torch.is_grad_enabled() or memories is None:  # create_graph=True, or traced under no_grad
 
         def run(parts):
             first, *others = _with_reach(_task(parts, ctx.names, valid, resets), plain, looks=False)
