@@ -19,7 +19,7 @@ from seqnets.cells import (
     RetentionCell,
     Zoneout,
 )
-from seqnets.engine import chunks, runs
+from seqnets.engine import carry, chunks, remember, runs
 from seqnets.errors import BackendError, ConfigError, ShapeError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import perturb
@@ -52,7 +52,7 @@ def test_all_steps_at_once_are_the_plain_loop_and_nothing_is_refused(cell_cls):
 
 @pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell])
 def test_in_float32_they_are_as_precise_as_the_plain_loop(cell_cls):
-    assert check_backend(make(cell_cls), "scan", steps=(33,), dtypes=(torch.float32,)) == {}
+    assert check_backend(make(cell_cls), "scan", steps=(33, 70), dtypes=(torch.float32,)) == {}
 
 
 class FadingCell(MatrixMemoryCell):
@@ -171,7 +171,7 @@ def test_half_precision_adds_up_in_single_precision(dtype):
 
 @pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
 def test_under_autocast_only_the_products_before_are_rounded(cell_cls):
-    cell, x = make(cell_cls, torch.float32), torch.randn(2, 40, I)
+    cell, x = make(cell_cls, torch.float32), torch.randn(2, 70, I)
 
     with torch.autocast("cpu", torch.bfloat16):
         y, state = unroll(cell, x, backend="scan")
@@ -216,6 +216,31 @@ def test_lean_memory_gives_the_same_and_keeps_little(cell_cls):
     assert str(explain(cell, x, memory="lean")).startswith("scan: chosen")
     torch.testing.assert_close(gradients("lean"), gradients("full"))
     assert kept(cell, x, "lean") < kept(cell, x) / 10
+
+
+@pytest.mark.parametrize(("steps", "times"), [(1, 0), (64, 0), (65, 1)])
+def test_a_backward_pass_of_its_own_is_for_many_steps_alone(steps, times, monkeypatch):
+    calls = []
+
+    def carried(*given):
+        calls.append(given)
+        return carry.carried(*given)
+
+    monkeypatch.setattr(remember, "carried", carried)
+    unroll(RetentionCell(I, 4), torch.randn(2, steps, I))
+
+    assert len(calls) == times
+
+
+@pytest.mark.parametrize("steps", [1, 33, 70])
+def test_without_gradients_it_finds_the_same(steps):
+    cell, x = make(GatedDeltaNetCell), torch.randn(2, steps, I, dtype=torch.float64)
+
+    with torch.no_grad():
+        found = unroll(cell, x)
+
+    assert not any(part.requires_grad for part in (found[0], *found[1]))
+    torch.testing.assert_close(found, unroll(cell, x))
 
 
 def test_it_is_chosen_and_explained():

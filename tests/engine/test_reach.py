@@ -17,7 +17,7 @@ NONE = [float("nan"), float("inf"), -float("inf")]
 
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch):
-    monkeypatch.setattr(chunks, "_STEPS", 8)
+    monkeypatch.setattr(chunks, "_STEPS", 4)
 
 
 def make(cell_cls):

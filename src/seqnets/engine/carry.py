@@ -1,8 +1,8 @@
 """Matrix memories from one chunk of steps to the next, with a backward pass of its own.
 
 The products within chunks are for all of them at once; one after the other, a chunk costs a product
-or two, which write into memory that is there. Second derivatives and function transforms take
-``plain``, of torch's operations alone.
+or two, which write into memory that is there. Few chunks, second derivatives and function
+transforms take ``plain``, of torch's operations alone.
 """
 
 from __future__ import annotations
@@ -56,8 +56,12 @@ def carried(chunks: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:
         chunks: What they do, (chunks, B, N, ...).
         memory: The memory before the first, (B, N, K, W).
     """
-    found, after = _Carry.apply(memory, *chunks)
-    return found, after
+    if torch.is_grad_enabled():
+        found, after = _Carry.apply(memory, *chunks)
+        return found, after
+    memories = memory.new_empty(len(chunks.v) + 1, *memory.shape)
+    found, _ = forward(chunks, memory, memories)
+    return found, memories[-1].clone()
 
 
 def plain(chunks: Chunks, memory: Tensor) -> tuple[Tensor, Tensor]:

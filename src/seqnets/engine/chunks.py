@@ -49,16 +49,17 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
     start = None if begin is None else _start(begin, at.log_decay, decay)
 
     follows, adds, shows = None, None, None
-    if at.rate is not None:
-        rate = by_chunk(at.rate, size)
-        if start is not None:
-            v = v - (k * start.left) @ start.memory
-        held, given, _, _ = fade(decay, k, k)
-        v, follows = _solved(rate * held, rate * torch.cat([v, given], -1), v.shape[-1])
     if start is not None:
         adds = start.left[..., -1, :, None] * start.memory
         shows = (q * start.left) @ start.memory
-    seen, q, k, moves = fade(decay, q, k)
+    if at.rate is None:
+        seen, q, k, moves = fade(decay, q, k)
+    else:  # keys find what is there, too
+        if start is not None:
+            v = v - (k * start.left) @ start.memory
+        (seen, held), (q, given), k, moves = fade(decay, torch.stack([q, k]), k)
+        rate = by_chunk(at.rate, size)
+        v, follows = _solved(rate * held, rate * torch.cat([v, given], -1), v.shape[-1])
     return Chunks(seen, q, k, v, moves, follows, adds, shows)
 
 

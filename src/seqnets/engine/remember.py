@@ -58,13 +58,17 @@ class Found(NamedTuple):
     m: Tensor | None
 
 
+_FEW = 2
+"""Chunks that torch's operations carry as fast: a backward pass of its own has more to prepare."""
+
 Carry = Callable[[Chunks, Tensor], tuple[Tensor, Tensor]]
 
 
 def remembered(task: Task) -> Found:
     """Run a task by torch's operations, or by a backward pass of its own where one may be."""
     alone = refusal_of_one_operation(task.at.q) is None
-    return _with_reach(task, carried if alone else plain, looks=alone and task.at.q.is_cpu)
+    carry = carried if alone and chunks.count_of(task.at.q.shape[1]) > _FEW else plain
+    return _with_reach(task, carry, looks=alone and task.at.q.is_cpu)
 
 
 def _with_reach(task: Task, carry: Carry, *, looks: bool) -> Found:
@@ -78,7 +82,7 @@ def _with_reach(task: Task, carry: Carry, *, looks: bool) -> Found:
         looks: Whether to see first, by the result, if there is any; this waits for a GPU.
     """
     task = _without_padding(task)
-    if looks and (done := _run(task, carry)).found.detach().sum().isfinite():
+    if looks and math.isfinite((done := _run(task, carry)).found.detach().sum()):
         return done
     clean, spoilt = reach.parted(task)
     done = _run(clean, carry)
