@@ -132,6 +132,33 @@ def test_gradients_can_be_differentiated_again(cell_cls):
     torch.testing.assert_close(*seconds)
 
 
+@pytest.mark.usefixtures("_short_chunks")
+def test_batches_of_gradients_go_through():
+    cell, x = make(GatedDeltaNetCell), torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    y, _ = unroll(cell, x)
+    grads = torch.randn(4, *y.shape, dtype=torch.float64)
+
+    (found,) = torch.autograd.grad(y, x, grads, retain_graph=True, is_grads_batched=True)
+
+    each = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
+    torch.testing.assert_close(found, torch.stack(each))
+
+
+@pytest.mark.usefixtures("_short_chunks")
+def test_a_final_memory_and_the_gradient_of_the_first_hold_no_others():
+    cell = make(GatedDeltaNetCell)
+    state = [torch.zeros(B, n, dtype=torch.float64, requires_grad=True) for n in cell.state_sizes]
+    x = torch.randn(B, T, I, dtype=torch.float64)
+
+    y, (_, memory) = unroll(cell, x, tuple(state))
+    (grad,) = torch.autograd.grad(y.sum(), state[1])
+    with torch.no_grad():
+        _, (_, other) = unroll(cell, x, tuple(state))
+
+    for part in (memory, grad, other):
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+
+
 @pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
 def test_function_transforms_go_through(cell_cls):
     cell = make(cell_cls)
