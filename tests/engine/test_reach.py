@@ -5,7 +5,7 @@ import torch
 from torch.func import vmap
 
 from seqnets import unroll
-from seqnets.cells import LearnedState, MLSTMCell
+from seqnets.cells import GatedDeltaNetCell, LearnedState, MLSTMCell
 from seqnets.engine import chunks
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
@@ -152,3 +152,22 @@ def test_gradients_of_what_is_no_number_are_none(cell_cls):
 
     assert not grad[0].isfinite().any()
     assert grad[1].isfinite().all()
+
+
+@pytest.mark.parametrize("way", [alone, compiled])
+def test_gradients_go_to_no_other_row_and_no_later_chunk(way):
+    cell, x = make(GatedDeltaNetCell), torch.randn(2, T, I, dtype=torch.float64)
+    x[0, 1] = torch.nan
+    x.requires_grad_()
+    resets = (torch.arange(T) == 3).expand(2, T)
+
+    def numbers_of(run, **options):
+        y, _ = run(cell, x, resets=resets, **options)
+        (grad,) = torch.autograd.grad(y[:, 3:].square().sum(), x)
+        return grad.isfinite().all(-1)
+
+    found, plain = numbers_of(way), numbers_of(unroll, backend="reference")
+
+    assert (plain >= found).all()
+    assert found[1].all()
+    assert found[0, 4:].all()

@@ -99,22 +99,49 @@ def test_gradients_of_the_operator_can_be_differentiated_again(cell_cls):
     )
 
 
+@pytest.fixture
+def of_operator(monkeypatch):
+    """Return what the operator is given for a cell, but for what it saves."""
+
+    def given(cell):
+        (x, lengths, resets), tasks = call(T), []
+
+        def remembered(task):
+            tasks.append(task)
+            return remember.remembered(task)
+
+        monkeypatch.setattr(matrix_memory, "remembered", remembered)
+        unroll(cell, x.to(next(cell.parameters()).dtype), None, lengths, resets)
+
+        (task,) = tasks
+        parts = {
+            name: part.detach().requires_grad_() for name, part in remember._parts(task).items()
+        }
+        return [*parts.values()], ",".join(parts), task.valid, task.resets
+
+    return given
+
+
 @pytest.mark.parametrize("cell_cls", mostly_slow(MATRIX_CELLS, (MLSTMCell,)))
-def test_the_operator_keeps_what_torch_asks_of_operators(cell_cls, monkeypatch):
-    x, lengths, resets = call(T)
-    tasks = []
+def test_the_operator_keeps_what_torch_asks_of_operators(cell_cls, of_operator):
+    given = of_operator(make(cell_cls))
 
-    def remembered(task):
-        tasks.append(task)
-        return remember.remembered(task)
+    torch.library.opcheck(torch.ops.seqnets.remember.default, (*given, True))
 
-    monkeypatch.setattr(matrix_memory, "remembered", remembered)
-    unroll(make(cell_cls), x, None, lengths, resets)
 
-    (task,) = tasks
-    parts = {name: part.detach().requires_grad_() for name, part in remember._parts(task).items()}
-    given = [*parts.values()], ",".join(parts), task.valid, task.resets, True
-    torch.library.opcheck(torch.ops.seqnets.remember.default, given)
+@pytest.mark.parametrize("save", [True, False])
+def test_autocast_leaves_the_operator_and_its_gradients_alone(save, of_operator):
+    given = of_operator(GatedDeltaNetCell(I, 8, num_heads=2))
+
+    def results():
+        found = torch.ops.seqnets.remember(*given, save)[:2]
+        total = sum(part.square().sum() for part in found)
+        return *found, *torch.autograd.grad(total, given[0], materialize_grads=True)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        under = results()
+
+    torch.testing.assert_close(under, results())
 
 
 @pytest.mark.parametrize("cell_cls", [MLSTMCell, PeepholeLSTMCell])  # both operators
@@ -131,6 +158,32 @@ def test_what_was_exported_under_no_grad_can_be_trained(cell_cls):
     assert found.keys() == expected.keys()
     for name, parameter in expected.items():
         torch.testing.assert_close(found[name].grad, parameter.grad)
+
+
+WAYS = {
+    "eager": lambda layer, x: layer,
+    "compiled": lambda layer, x: torch.compile(layer, fullgraph=True, backend="eager"),
+    "exported": lambda layer, x: torch.export.export(layer, (x,)).module(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_and_their_backward_pass_run_under_autocast(way):
+    layer, x = Recurrent(GatedDeltaNetCell(I, 8, num_heads=2)), torch.randn(2, 100, I)
+    module = WAYS[way](layer, x)
+
+    def gradients(module):
+        y, state = module(x)
+        (y.float().square().sum() + state[1].square().sum()).backward()
+        grads = {name.removeprefix("_orig_mod."): p.grad for name, p in module.named_parameters()}
+        module.zero_grad()
+        return grads
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(module)
+
+    for name, expected in gradients(layer).items():  # the projections are rounded
+        assert (found[name] - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
 def test_a_compiled_layer_goes_through_vmap():

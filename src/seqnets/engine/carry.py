@@ -103,10 +103,11 @@ class _Carry(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         memories, written, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            return tuple(_again(tensors, grads, ctx.needs_input_grad))
-        moves = ctx.needs_input_grad[1 + Chunks._fields.index("moves")]
-        return backward(Chunks._make(tensors[1:]), memories, written, *grads, moves=moves)
+        with torch.autocast(memories.device.type, enabled=False):
+            if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
+                return tuple(_again(tensors, grads, ctx.needs_input_grad))
+            moves = ctx.needs_input_grad[1 + Chunks._fields.index("moves")]
+            return backward(Chunks._make(tensors[1:]), memories, written, *grads, moves=moves)
 
 
 def _again(

@@ -2,6 +2,9 @@
 
 What is no number is set aside before chunks of steps are computed by products, and spoils what it
 reaches: all that the same column of the memory gives from that step on, until the row begins anew.
+
+This holds of values. Gradients are NaN wherever they are in the plain loop, and may be so at other
+steps of the same row: at those of the same chunk that follow where the row begins anew.
 """
 
 from __future__ import annotations

@@ -246,7 +246,8 @@ def _differentiate(ctx, grads):
             first, *others = _with_reach(_task(parts, ctx.names, valid, resets), plain, looks=False)
             return first, [part for part in others if part is not None]
 
-        found = gradients_of(run, parts, grads, [part.requires_grad for part in parts])
+        with torch.autocast(parts[0].device.type, enabled=False):
+            found = gradients_of(run, parts, grads, [part.requires_grad for part in parts])
     else:
         found = torch.ops.seqnets.remember_backward(
             grads, memories, parts, ctx.names, valid, resets
