@@ -94,6 +94,7 @@ def test_the_readme_compares_single_steps_as_measured():
         ("target |", 1, "cpu"),
         ("| Zen 3 | Zen 4", 1, "cpu_zen3"),
         ("| Zen 3 | Zen 4", 2, "cpu_zen4"),
+        ("| Zen 3 | Zen 4", 3, "cpu_intel"),
     ],
 )
 def test_the_page_of_benchmarks_tells_what_the_targets_reached(head, column, name):
@@ -179,6 +180,23 @@ def test_the_page_of_benchmarks_tells_how_fast_matrix_memories_are():
     for name, number in shown.items():
         case = ms["training", "float32", names[name], 8, 512, 128]
         assert is_told(number, [case["loop"] / case["scan"]]), name
+
+
+def test_the_page_of_benchmarks_tells_what_single_steps_and_half_precision_take():
+    text = " ".join(page("docs/benchmarks.md").split())
+    of_lstm = re.search(r"against `nn.LSTM`, ([\d.]+) to ([\d.]+) times", text).groups()
+    of_others = re.search(r"shorter than ours, ([\d.]+) to ([\d.]+) times", text).groups()
+    of_half = re.search(r"GRUs and RNNs are ([\d.]+) to ([\d.]+) times", text).groups()
+
+    for told, name, cells in (
+        (of_lstm, "one_step", {"lstm"}),
+        (of_others, "one_step", {"gru", "rnn"}),
+        (of_half, "half", {"gru", "rnn"}),
+    ):
+        measured = times(name).items()
+        speeds = sorted(ms["torch.nn"] / ms["auto"] for case, ms in measured if case[2] in cells)
+        assert is_told(told[0], [speeds[0]]), (name, cells)
+        assert is_told(told[1], [speeds[-1]]), (name, cells)
 
 
 def test_the_page_of_the_engine_tells_what_was_measured_of_memory():

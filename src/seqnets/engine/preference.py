@@ -43,7 +43,8 @@ def preference(request: Request) -> tuple[str, ...]:
     if device == "cpu" and request.dtype in HALF:
         converts = request.cell._like.dtype in HALF
         few = converts and T * _UNITS_A_STEP < request.cell.hidden_size
-        return (_NATIVE_FIRST if few or native.computes_in_half(request) else _ORDER)[device]
+        gains = native.computes_in_half(request) and (B > 1 or not torch.is_grad_enabled())
+        return (_NATIVE_FIRST if few or gains else _ORDER)[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes
     if native.one_step_kernel(request.cell, request.x):

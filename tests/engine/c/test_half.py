@@ -138,7 +138,10 @@ def test_only_an_lstm_that_onednn_computes_in_half_precision_is_left_to_it(suppo
             for lengths in (None, LENGTHS)
         ]
 
+        of_a_row = seqnets.explain(LSTMCell(I, H), x[:1]).chosen
+
     assert chosen == ["native" if supported else "c"] * 2 + ["c"] * 6
+    assert of_a_row == "c"  # whose products are too small to gain
 
 
 def test_in_mixed_precision_a_clock_counts_on_from_window_to_window():
