@@ -41,9 +41,10 @@ def preference(request: Request) -> tuple[str, ...]:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     B, T, _ = request.x.shape
     if device == "cpu" and request.dtype in HALF:
-        converts = request.cell._like.dtype in HALF
-        few = converts and T * _UNITS_A_STEP < request.cell.hidden_size
-        gains = native.computes_in_half(request) and (B > 1 or not torch.is_grad_enabled())
+        half = request.cell._like.dtype in HALF  # else there are no weights to convert
+        few = half and T * _UNITS_A_STEP < request.cell.hidden_size
+        one_row = half and B == 1 and torch.is_grad_enabled()
+        gains = native.computes_in_half(request) and not one_row
         return (_NATIVE_FIRST if few or gains else _ORDER)[device]
     if device == "cpu" and request.lengths is not None:
         return _ORDER[device]  # the loops skip padding, which torch's kernel computes

@@ -138,7 +138,7 @@ def test_only_an_lstm_that_onednn_computes_in_half_precision_is_left_to_it(suppo
             for lengths in (None, LENGTHS)
         ]
 
-        of_a_row = seqnets.explain(LSTMCell(I, H), x[:1]).chosen
+    of_a_row = seqnets.explain(LSTMCell(I, H).bfloat16(), x[:1].bfloat16()).chosen
 
     assert chosen == ["native" if supported else "c"] * 2 + ["c"] * 6
     assert of_a_row == "c"  # whose products are too small to gain
