@@ -21,7 +21,7 @@ from seqnets.engine.reference import versions_of, without_padding
 from seqnets.engine.remember import Task, as_operator, remembered
 from seqnets.engine.request import Request, at_steps
 from seqnets.errors import BackendError
-from seqnets.typing import State
+from seqnets.typing import HALF, State
 
 
 def memory_of(cell: Cell) -> MatrixMemoryCell | None:
@@ -98,14 +98,11 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     if inside is not None and lengths is not None:
         wx = without_padding(wx, lengths, inside)
     with torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext():
-        y, final = _all_steps(request, cell, wx.float() if wx.dtype in _HALF else wx)
+        y, final = _all_steps(request, cell, wx.float() if wx.dtype in HALF else wx)
     if inside is not None:
         y = y.masked_fill(~inside[..., None], 0)
     final = tuple([part.to(x.dtype) for part in final])
     return y.to(wx.dtype), final
-
-
-_HALF = torch.float16, torch.bfloat16
 
 
 def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Tensor, State]:
