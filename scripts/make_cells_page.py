@@ -8,6 +8,7 @@ several sizes, and the backends from what the engine refuses.
 
 import inspect
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,20 @@ classes.
   runs all of them.
 """
 SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12), (3, 32)]
-TERMS = ("I·H", "H²", "H", "I", "1")
+TERMS = ("I·H", "H²", "I²", "H", "I", "1")
+PURPOSES = {
+    "a first try": "lstm gru",
+    "training that is unstable, or deep stacks": "layer_norm_lstm layer_norm_gru star rru",
+    "few parameters": "mgu light_gru light_ru min_gru fast_grnn atr",
+    "long sequences, in parallel over time": "lru s5 s6 rg_lru hgrn min_gru min_lstm sru qrnn",
+    "recall of many things seen once": "mlstm delta_net gated_delta_net gated_linear_attention",
+    "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
+    "time that passes unevenly": "ltc cfc phased_lstm",
+    "frames of video": "conv_lstm conv_gru peephole_conv_lstm",
+    "characters": "multiplicative_lstm recurrent_highway on_lstm",
+    "a study of the LSTM's parts": "odyssey_vanilla odyssey_cifg no_forget_lstm janet",
+}
+"""Cells by what they are good for: where to begin, not all that there are."""
 
 
 def class_of(config: Any) -> tuple[type[Cell], list[str]]:
@@ -53,11 +67,11 @@ def parameters(maker: Any, square: bool) -> str:
     rows, counts = [], []
     for I, H in [(H, H) for _, H in SIZES] if square else SIZES:
         cell = maker(input_size=I, hidden_size=H)
-        rows.append([I * H, H * H, H, I, 1])
+        rows.append([I * H, H * H, I * I, H, I, 1])
         counts.append(sum(p.numel() for p in cell.parameters()))
     table = np.array(rows, float)
     if square:  # I is H
-        table[:, [0, 3]] = 0
+        table[:, [0, 2, 4]] = 0
     found = np.linalg.lstsq(table, np.array(counts, float), rcond=None)[0]
     whole = [round(float(n), 2) for n in found]
     if np.abs(table @ np.array(whole) - counts).max() > 0.5:
@@ -70,13 +84,13 @@ def parameters(maker: Any, square: bool) -> str:
     return " + ".join(part.strip() for part in parts).replace("+ -", "− ")
 
 
-def backends(maker: Any) -> str:
-    """Return the backends that run a cell and, if the loops in C do not, the reason."""
+def backends(maker: Any) -> tuple[str, str]:
+    """Return the backends that run a cell, and why the loops in C do not if they do not."""
     cell = maker(input_size=4, hidden_size=4)
     refusals = seqnets.explain(cell, torch.zeros(2, 3, 4)).refusals
     able = [f"`{name}`" for name in ("c", "scan", "native", "eager") if name not in refusals]
     reason = f" (c: {refusals['c']})" if "c" in refusals else ""
-    return (", ".join(able) or "none") + reason
+    return ", ".join(able) or "none", reason
 
 
 def sections(doc: str) -> dict[str, str]:
@@ -115,7 +129,7 @@ def entry(name: str, comment: str) -> tuple[str, str]:
     parts = sections(inspect.getdoc(kind) or "")  # inherited together with the equation
     cell = maker(input_size=4, hidden_size=4)
     count = parameters(maker, getattr(kind, "square", False))
-    able = backends(maker)
+    able, reason = backends(maker)
     row = f"| [`{name}`](#{name}) | {comment} | {', '.join(cell.states)} | {count} | {able} |"
     text = [f"### {name}", "", f"`seqnets.cells.{kind.__name__}`. {parts['what']}", ""]
     if around:
@@ -125,7 +139,7 @@ def entry(name: str, comment: str) -> tuple[str, str]:
         body = "\\begin{aligned}\n" + body + "\n\\end{aligned}" if "\\\\" in body else body
         text += ["```math", body, "```", ""]
     state = parts["state"] or f"State: `({', '.join(cell.states)})`."
-    text += [f"- {state}", f"- Parameters: {count}.", f"- Backends: {able}."]
+    text += [f"- {state}", f"- Parameters: {count}.", f"- Backends: {able}{reason}."]
     text += [f"- {parts[part]}" for part in ("differs", "paper") if parts[part]]
     return row, "\n".join(text)
 
@@ -140,7 +154,19 @@ def page() -> str:
         *(row for row, _ in entries),
     ]
     texts = [text for _, text in entries]
-    return "\n\n".join([HEAD.strip(), "\n".join(table), "## Each cell", *texts]) + "\n"
+    parts = [HEAD.strip(), *where_to_begin(comments), "## All cells", "\n".join(table)]
+    return "\n\n".join([*parts, "## Each cell", *texts]) + "\n"
+
+
+def where_to_begin(known: Collection[str]) -> list[str]:
+    """Return a table of cells by purpose, under its title."""
+    rows = ["| for | cells |", "|---|---|"]
+    for purpose, names in PURPOSES.items():
+        if unknown := set(names.split()) - set(known):
+            raise KeyError(f"make_cells_page: no cells {sorted(unknown)}, expected names of files")
+        links = ", ".join(f"[`{name}`](#{name})" for name in names.split())
+        rows.append(f"| {purpose} | {links} |")
+    return ["## Where to begin", "\n".join(rows)]
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ PUBLIC = {
         MatrixMemoryCell Access MLSTMCell RetentionCell GatedLinearAttentionCell DeltaNetCell
         GatedDeltaNetCell
         LRUCell HGRNCell RGLRUCell S5Cell S6Cell TRNNCell TGRUCell TLSTMCell
-        RANCell ATRCell CFNCell MinimalRNNCell STARCell BRCCell NBRCCell LEMCell UnICORNNCell
-        SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
-        ONLSTMCell
+        RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
+        UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
+        ONLSTMCell RRUCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork

@@ -11,6 +11,7 @@ from seqnets.cells import (
     Activations,
     ATRCell,
     CFNCell,
+    LightRUCell,
     MinimalRNNCell,
     RANCell,
     STARCell,
@@ -135,6 +136,18 @@ def test_the_gate_of_a_minimal_network_sees_all_units_of_memory_and_mapped_input
     expected = each(lambda u, h, z: sigmoid(u) * h + (1 - sigmoid(u)) * z, u, h, z)
 
     assert after(cell, x, h)[0] == near(expected)
+
+
+def test_light_recurrent_unit_follows_its_paper():
+    cell = one_unit(LightRUCell, **TWO_AND_ONE)
+    h = -1.5
+
+    for x in XS:
+        f = sigmoid(0.5 * x + 0.1 + 0.7 * h + 0.05)
+        expected = (1 - f) * h + f * math.tanh(-0.3 * x - 0.4)
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
 
 
 def test_stackable_unit_follows_its_paper():

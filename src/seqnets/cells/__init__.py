@@ -1,6 +1,13 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
-from seqnets.cells.additive import ATRCell, CFNCell, MinimalRNNCell, RANCell, STARCell
+from seqnets.cells.additive import (
+    ATRCell,
+    CFNCell,
+    LightRUCell,
+    MinimalRNNCell,
+    RANCell,
+    STARCell,
+)
 from seqnets.cells.antisymmetric import (
     AntisymmetricRNNCell,
     GatedAntisymmetricRNNCell,
@@ -68,6 +75,7 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
+from seqnets.cells.residual import RRUCell
 from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
@@ -125,6 +133,7 @@ __all__ = [
     "LayerNorm",
     "LearnedState",
     "LightGRUCell",
+    "LightRUCell",
     "LipschitzRNNCell",
     "MGUCell",
     "MLSTMCell",
@@ -156,6 +165,7 @@ __all__ = [
     "RANCell",
     "RGLRUCell",
     "RNNCell",
+    "RRUCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
     "RetentionCell",

@@ -163,6 +163,35 @@ class MinimalRNNCell(GatedCell):
         return (z + u * (h - z),)
 
 
+class LightRUCell(GatedCell):
+    r"""Light recurrent unit: one gate writes a value of the input over the memory.
+
+    .. math::
+        f_t &= \sigma(W_f x_t + b_f + U_f h_{t-1} + d_f) \\
+        n_t &= \tanh(W_n x_t + b_n) \\
+        h_t &= (1 - f_t) \odot h_{t-1} + f_t \odot n_t
+
+    As in the paper, but for :math:`b_n`, which starts at zero here. An open gate f forgets.
+
+    State: ``(h,)``, (B, H). Output: ``h``.
+
+    References:
+        Ye et al., 2024, "Light Recurrent Unit: Towards an Interpretable Recurrent Neural Network
+        for Modeling Long-Range Dependency", Electronics 13(16), 3204.
+    """
+
+    gates = ("f", "n")
+    recurrent = ("f",)
+    keeping = ("-f",)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        (h,) = state
+        f = self.gate(wx.f + uh.f)
+        n = self.candidate(wx.n)
+        return (h + f * (n - h),)
+
+
 class STARCell(GatedCell):
     r"""Stackable recurrent unit: gradients that keep their size through many layers.
 
