@@ -19,6 +19,31 @@ def is_time_to_log(trainer: Trainer) -> bool:
     return bool(every) and trainer.global_step % every == 0
 
 
+def was_last_batch(trainer: Trainer) -> bool:
+    """Whether a run has reached its maximum of steps or epochs with the batch that has ended."""
+    return 0 <= trainer.max_steps <= trainer.global_step or (
+        trainer.max_epochs is not None and 0 <= trainer.max_epochs <= _epochs(trainer)
+    )
+
+
+def minimum_reached(trainer: Trainer) -> bool:
+    """Whether a run has reached its minimum of steps and epochs with the batch that has ended."""
+    loop = trainer.fit_loop
+    steps, epochs = loop.min_steps or 0, loop.min_epochs or 0
+    return trainer.global_step >= steps and _epochs(trainer) >= epochs
+
+
+def _epochs(trainer: Trainer) -> int:
+    """How many epochs are complete after the batch that has ended."""
+    return trainer.current_epoch + bool(trainer.is_last_batch)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch that has ended."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
 def total_steps(trainer: Trainer) -> int | None:
     """Optimizer steps of the whole run; None if only time limits it.
 

@@ -10,7 +10,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.checks import check_count
-from seqnets.training.trainers import is_training
+from seqnets.training.trainers import (
+    is_training,
+    minimum_reached,
+    validation_follows,
+    was_last_batch,
+)
 
 
 class Checkpoints(Checkpoint):
@@ -108,28 +113,3 @@ class Checkpoints(Checkpoint):
         module: Any = trainer.lightning_module
         with module.as_validated():
             trainer.save_checkpoint(self.folder(trainer) / name, weights_only=False)
-
-
-def was_last_batch(trainer: Trainer) -> bool:
-    """Whether the run has reached its maximum of steps or epochs."""
-    return 0 <= trainer.max_steps <= trainer.global_step or (
-        trainer.max_epochs is not None and 0 <= trainer.max_epochs <= _epochs(trainer)
-    )
-
-
-def minimum_reached(trainer: Trainer) -> bool:
-    """Whether the run has reached its minimum of steps and epochs."""
-    loop = trainer.fit_loop
-    steps, epochs = loop.min_steps or 0, loop.min_epochs or 0
-    return trainer.global_step >= steps and _epochs(trainer) >= epochs
-
-
-def _epochs(trainer: Trainer) -> int:
-    """How many epochs are complete after the batch that has just ended."""
-    return trainer.current_epoch + bool(trainer.is_last_batch)
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Whether the loop validates after the batch that has just ended."""
-    loop = trainer.fit_loop
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from seqnets.atomic import atomic
 from seqnets.checks import check_count
 from seqnets.errors import counted
-from seqnets.training.trainers import is_training
+from seqnets.training.trainers import is_training, was_last_batch
 
 _FILE = "validations.json"
 
@@ -105,13 +105,9 @@ class Pruning(Callback):
         )
 
 
-def _ends(trainer: Any) -> bool:
+def _ends(trainer: Trainer) -> bool:
     """Whether training ends with this validation, so that nothing would be saved."""
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step or _is_late(trainer):
-        return True
-    epochs = trainer.max_epochs
-    is_last = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
-    return bool(is_last and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+    return trainer.should_stop or was_last_batch(trainer) or _is_late(trainer)
 
 
 def _is_late(trainer: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.training.callbacks.checkpoints import validation_follows, was_last_batch
+from seqnets.training.trainers import validation_follows, was_last_batch
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
