@@ -12,7 +12,7 @@ from seqnets.cli.assemble import Config
 from seqnets.quoting import shell
 from seqnets.training import LanguageModelling, Objective
 from seqnets.training.callbacks import EarlyStopping
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.loggers import writer_of
 
 _MIN_PATIENCE = 5
 """Minimum patience, in validations, suggested for resuming a run that stopped early."""

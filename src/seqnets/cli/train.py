@@ -51,8 +51,7 @@ from seqnets.training.callbacks import (
     StopOnSignal,
     TextSamples,
 )
-from seqnets.training.callbacks.tensorboard import purge_after, writer_of
-from seqnets.training.loggers import finish
+from seqnets.training.loggers import finish, purge_after, writer_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,19 @@
-"""Loggers that write metrics to files."""
+"""What runs ask of their loggers, beside what Lightning's do by themselves."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from seqnets.atomic import atomic
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class CSVLogger(loggers.CSVLogger):
@@ -25,12 +28,32 @@ class CSVLogger(loggers.CSVLogger):
         return self._experiment
 
 
+def purge_after(trainer: Trainer, step: int) -> None:
+    """Make loggers drop what a killed run wrote after ``step``, since those steps run again.
+
+    Entries of the step itself, such as a validation, are kept. Call this before anything is logged.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.TensorBoardLogger):
+            logger._kwargs["purge_step"] = step + 1
+        elif isinstance(logger, CSVLogger):
+            logger.experiment.purge_after(step)
+
+
 def finish(trainer: Trainer, failed: bool) -> None:
     """End a run of W&B, if one began: it would otherwise go on in the process's next run."""
     for logger in trainer.loggers:
         run = logger._experiment if isinstance(logger, loggers.WandbLogger) else None
         if run is not None:
             run.finish(exit_code=int(failed))
+
+
+def writer_of(trainer: Trainer) -> SummaryWriter | None:
+    """This process's TensorBoard writer; None if it has none."""
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.TensorBoardLogger) and trainer.is_global_zero:
+            return logger.experiment
+    return None
 
 
 class _AppendingWriter(ExperimentWriter):

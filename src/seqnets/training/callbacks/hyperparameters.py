@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from seqnets.errors import ConfigError
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.loggers import writer_of
 
 _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
 

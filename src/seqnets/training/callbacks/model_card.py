@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from seqnets.checks import name_of
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.loggers import writer_of
 
 
 class ModelCard(Callback):

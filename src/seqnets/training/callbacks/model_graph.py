@@ -11,8 +11,8 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from seqnets.insight.model_graph import Layer, layers_of
 from seqnets.training.callbacks.pictures import first_rows, sample_batch
-from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
+from seqnets.training.loggers import writer_of
 
 _INPUT = "input"
 

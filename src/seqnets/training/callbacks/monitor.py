@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.training.callbacks.deferred import Deferred
-from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.loggers import writer_of
 from seqnets.training.param_groups import rates_by_name
 from seqnets.training.trainers import is_time_to_log
 from seqnets.typing import Batch

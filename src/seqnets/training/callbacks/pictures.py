@@ -17,8 +17,8 @@ from seqnets.insight.fonts import give_fonts
 from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast
 from seqnets.training.callbacks.sparingly import Sparingly
-from seqnets.training.callbacks.tensorboard import writer_of
 from seqnets.training.evaluating import evaluating
+from seqnets.training.loggers import writer_of
 from seqnets.typing import Batch
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from seqnets.training.callbacks.tensorboard import writer_of
+from seqnets.training.loggers import writer_of
 from seqnets.training.trainers import is_training
 
 SHARE = 0.01
