@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.layers import Recurrent, WatchedLayer, watch_layers
-from seqnets.training.callbacks.pictures import can_draw, first_rows, sample_batch, write
+from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.training.evaluating import evaluating
@@ -48,8 +48,8 @@ class Dynamics(Sparingly):
         """Run the sample, draw and write."""
         if not can_draw() or not any(isinstance(m, Recurrent) for m in pl_module.model.modules()):
             return
-        batch, known = sample_batch(trainer, pl_module), pl_module.card["data"]
-        batch = first_rows(batch, max(1, min(self.rows, self.steps // max(1, batch.x.shape[1]))))
+        batch = first_rows(sample_batch(trainer, pl_module), self.rows, self.steps)
+        known = pl_module.card["data"]
         with evaluating(pl_module.model):
             try:
                 seen = self._seen(trainer, pl_module, batch)

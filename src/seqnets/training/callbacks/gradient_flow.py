@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
 from seqnets.layers import Recurrent, Truncated, gradient_flow
-from seqnets.training.callbacks.pictures import can_draw, first_rows, sample_batch, write
+from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import LanguageModelling, Polyphony, Tagging
@@ -62,9 +62,7 @@ class GradientFlow(Sparingly):
         if not layers:
             return
         with torch.inference_mode(False), evaluating(model):
-            batch = sample_batch(trainer, pl_module)
-            count = max(1, min(self.rows, self.steps // max(1, batch.x.shape[1])))
-            batch = first_rows(batch, count)
+            batch = first_rows(sample_batch(trainer, pl_module), self.rows, self.steps)
             if isinstance(objective, _SCORES_STEPS) and not any(layer.reverse for layer in layers):
                 windows = [m.steps for m in model.modules() if isinstance(m, Truncated)]
                 batch = with_last_targets(in_windows(batch, max(windows, default=1)))

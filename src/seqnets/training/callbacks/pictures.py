@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,15 +10,11 @@ from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from seqnets.insight import Sound
-from seqnets.insight.canvas import Picture
-from seqnets.insight.fonts import give_fonts
-from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast
+from seqnets.training.callbacks.showing import can_draw, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
 from seqnets.training.loggers import writer_of
-from seqnets.typing import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -48,37 +43,3 @@ class Pictures(Sparingly):
         pictures = pl_module.objective.pictures(outcome, batch, pl_module.card["data"])
         for name, picture in pictures.items():
             write(writer, name, picture, trainer.global_step)
-
-
-def sample_batch(trainer: Trainer, pl_module: Any) -> Batch:
-    """A batch sampled from the whole validation part, on the module's device."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    sample = data.val_dataloader().sample()
-    batch: Batch = data.transfer_batch_to_device(sample, pl_module.device, 0)
-    return batch
-
-
-def first_rows(batch: Batch, count: int) -> Batch:
-    """The first rows of a batch, at most so many."""
-
-    def first(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor[:count]
-
-    return batch.map(first)
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
-
-
-def write(writer: SummaryWriter, name: str, picture: Picture, step: int) -> None:
-    """Write a picture to TensorBoard as an image, audio or text."""
-    if isinstance(picture, str):
-        writer.add_text(name, visible(picture), step)
-    elif isinstance(picture, Sound):
-        samples = torch.from_numpy(picture.samples)[None]
-        writer.add_audio(name, samples, step, sample_rate=picture.rate)
-    else:
-        give_fonts(picture)
-        writer.add_figure(name, picture, step)

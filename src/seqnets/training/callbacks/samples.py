@@ -14,7 +14,7 @@ from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast
-from seqnets.training.callbacks.pictures import can_draw, sample_batch, write
+from seqnets.training.callbacks.showing import can_draw, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
