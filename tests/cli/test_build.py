@@ -8,9 +8,10 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
 from seqnets.cells import LSTMCell
-from seqnets.cli.assemble import make_loggers, make_model, make_trainer
+from seqnets.cli.assemble import make_model
 from seqnets.cli.build import build
 from seqnets.cli.names import UsageError
+from seqnets.cli.trainers import make_loggers, make_trainer
 from seqnets.errors import ConfigError
 from seqnets.training import AtomicCheckpointIO
 

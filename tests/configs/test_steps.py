@@ -10,7 +10,8 @@ import pytest
 import torch
 from omegaconf import ListConfig, OmegaConf
 
-from seqnets.cli.assemble import make_data, make_module, plain
+from seqnets.cli.assemble import make_data, make_module
+from seqnets.cli.options import plain
 from seqnets.training.metrics import MeanLoss
 from seqnets.training.predict import predict
 from tests.configs.stand_ins import STAND_INS

@@ -39,10 +39,10 @@ from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.checks import is_number, is_whole
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, check_truths, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
+from seqnets.cli.options import Config, check_truths, plain
 from seqnets.errors import ConfigError, DataError, DeviceError
 
 _CELLS = "model/cell"

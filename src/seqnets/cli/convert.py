@@ -13,10 +13,10 @@ from torch import nn
 from seqnets.cells import Wrapper
 from seqnets.checks import name_of
 from seqnets.cli import report
-from seqnets.cli.assemble import check_new, check_truths, plain
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
+from seqnets.cli.options import check_new, check_truths, plain
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of

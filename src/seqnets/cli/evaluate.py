@@ -11,13 +11,14 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
-from seqnets.cli.names import UsageError, near
+from seqnets.cli.names import UsageError
+from seqnets.cli.options import Config, check_filled, check_part, plain
 from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
+from seqnets.cli.trainers import check_device, make_trainer
 from seqnets.datasets import DataModule
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.base import Part
 from seqnets.errors import counted
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic import dynamically
@@ -38,8 +39,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             data have a vocabulary or classes that the model does not know.
     """
     options = plain(config)
-    if options["part"] not in PARTS:
-        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
+    check_part(options["part"])
     check_filled(predictions=options["predictions"])
     path = find_checkpoint(options["checkpoint"])
     learns = options["dynamic"]["lr"] is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.cli import report
-from seqnets.cli.assemble import Config
+from seqnets.cli.options import Config
 from seqnets.quoting import shell
 from seqnets.training import LanguageModelling, Objective
 from seqnets.training.callbacks import EarlyStopping

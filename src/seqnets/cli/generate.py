@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seqnets.cli.assemble import check_seed, plain
+from seqnets.cli.options import check_seed, plain
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError

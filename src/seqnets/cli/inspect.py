@@ -15,11 +15,12 @@ from rich.text import Text
 from seqnets.checks import is_whole
 from seqnets.cli import report
 from seqnets.cli.arguments import key_and_root
-from seqnets.cli.assemble import Config, check_seed, check_truths, make_data, plain
+from seqnets.cli.assemble import make_data
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.cli.inspect_model import inspect_model
 from seqnets.cli.names import UsageError
+from seqnets.cli.options import Config, check_seed, check_truths, plain
 from seqnets.cli.trained import with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part

@@ -16,11 +16,10 @@ from torch import Tensor
 from seqnets.atomic import atomic
 from seqnets.checks import is_whole
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, check_filled, check_truths
 from seqnets.cli.console import terminal
-from seqnets.cli.names import UsageError, near
+from seqnets.cli.names import UsageError
+from seqnets.cli.options import Config, check_filled, check_part, check_truths
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
-from seqnets.datasets.base import PARTS
 from seqnets.datasets.loader import Loader
 from seqnets.errors import ConfigError, counted
 from seqnets.insight.canvas import new_figure, shortened
@@ -82,8 +81,7 @@ def inspect_model(options: Config) -> None:
 
 def _check(options: Config) -> Path:
     """Raise for invalid options before the model runs; return the folder for pictures."""
-    if options["part"] not in PARTS:
-        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
+    check_part(options["part"])
     if not is_whole(options["row"]) or options["row"] < 0:
         raise UsageError(f"row: is {options['row']!r}, expected a whole number of at least 0.")
     if options["at"] is not None:

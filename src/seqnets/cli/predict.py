@@ -12,9 +12,9 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from seqnets.cli import report, standard_input
-from seqnets.cli.assemble import Config, check_device, check_filled, make_trainer, plain
 from seqnets.cli.console import quiet, terminal
-from seqnets.cli.names import UsageError, near
+from seqnets.cli.names import UsageError
+from seqnets.cli.options import Config, check_filled, check_part, plain
 from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
 from seqnets.cli.trained import (
     dataset_of,
@@ -24,7 +24,7 @@ from seqnets.cli.trained import (
     new_data,
     with_its_task,
 )
-from seqnets.datasets.base import PARTS
+from seqnets.cli.trainers import check_device, make_trainer
 from seqnets.datasets.loader import Loader
 from seqnets.errors import counted
 from seqnets.training import Row, SequenceModule
@@ -63,8 +63,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 
 def _check(options: Config) -> None:
     """Raise for invalid options before the model runs."""
-    if options["part"] not in PARTS:
-        raise UsageError(f"part: is {options['part']!r}.\n  {near(str(options['part']), PARTS)}")
+    check_part(options["part"])
     for key in ("to", "input"):
         if not isinstance(options[key], str) and not (key == "input" and options[key] is None):
             raise UsageError(f"{key}: is {options[key]!r}, expected a file.")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from seqnets.atomic import atomic
-from seqnets.cli.assemble import check_new
 from seqnets.cli.names import UsageError
+from seqnets.cli.options import check_new
 from seqnets.cli.prediction_table import DELIMITERS, write_table
 from seqnets.datasets.readers import read_rows
 from seqnets.errors import ConfigError, DataError

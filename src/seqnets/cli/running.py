@@ -21,9 +21,9 @@ from omegaconf import OmegaConf
 
 import seqnets
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config
 from seqnets.cli.failing import leave
 from seqnets.cli.main import FULL, is_unread
+from seqnets.cli.options import Config
 from seqnets.cli.stopping import Stopped
 from seqnets.errors import ConfigError, SeqnetsError
 

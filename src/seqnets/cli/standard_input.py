@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seqnets.cli.assemble import Config
+from seqnets.cli.options import Config
 from seqnets.errors import DataError
 
 NAME = "-"

@@ -15,20 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
 from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import (
-    SET,
-    Config,
-    check_device,
-    check_filled,
-    check_seed,
-    make_data,
-    make_loggers,
-    make_module,
-    make_one,
-    make_trainer,
-    plain,
-    trainer_errors,
-)
+from seqnets.cli.assemble import make_data, make_module, make_one
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.follow_up import (
     early_stopping,
@@ -38,10 +25,12 @@ from seqnets.cli.follow_up import (
     resuming,
 )
 from seqnets.cli.names import UsageError
+from seqnets.cli.options import Config, check_filled, check_seed, plain
 from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log, running
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
 from seqnets.cli.trained import moved
+from seqnets.cli.trainers import RESERVED, check_device, make_loggers, make_trainer, trainer_errors
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
 from seqnets.training.callbacks import (
@@ -77,7 +66,7 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
         return None
     saved = runs.saved_config(path)
     # earlier versions let a run have options that are the command's own
-    trainer = {name: value for name, value in saved["trainer"].items() if name not in SET}
+    trainer = {name: value for name, value in saved["trainer"].items() if name not in RESERVED}
     ours = {key: own[key] for key in ("allow", "output", "resume")}
     return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.cli import report, runs
-from seqnets.cli.assemble import Config, make_data, make_module
+from seqnets.cli.assemble import make_data, make_module
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal, told_if_slow
+from seqnets.cli.options import Config
 from seqnets.datasets import DataModule
 from seqnets.datasets.loader import Loader
 from seqnets.errors import CheckpointError, DataError
