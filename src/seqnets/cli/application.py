@@ -24,7 +24,7 @@ from seqnets.cli import sweep
 from seqnets.cli.arguments import (
     config_flags,
     config_folders,
-    key_and_root,
+    key_of,
     parsed,
     quoted,
     swept_values,
@@ -143,7 +143,7 @@ class _Application:
         # Processes that Lightning starts must run this job only, not the whole sweep.
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
-        keys = ",".join(key_and_root(key)[0].replace("/", ".") for key in swept)
+        keys = ",".join(key_of(key).replace("/", ".") for key in swept)
         try:
             with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
                 ended = self._run_verb(config)

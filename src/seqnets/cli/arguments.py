@@ -35,10 +35,14 @@ def parsed(arguments: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(given)
 
 
-def key_and_root(argument: str) -> tuple[str, str]:
-    """The key or group that an override sets, and the first part of its name."""
-    key = argument.lstrip("+").partition("=")[0].partition("@")[0]
-    return key, re.split("[./]", key)[0]
+def key_of(argument: str) -> str:
+    """The key or group that an override sets, adds or removes."""
+    return argument.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def root_of(key: str) -> str:
+    """The first part of a key's or group's name."""
+    return re.split("[./]", key)[0]
 
 
 def quoted(argument: str) -> str:

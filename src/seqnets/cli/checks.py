@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from seqnets.cli.arguments import config_folders, key_and_root, parsed
+from seqnets.cli.arguments import config_folders, key_of, parsed, root_of
 from seqnets.cli.keys import LIST_GROUPS, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
@@ -35,7 +35,7 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
 
 def _check_keys_have_names(arguments: Sequence[str]) -> None:
     for argument in arguments:
-        if argument[:1] != "-" and not argument.lstrip("+~").partition("=")[0].partition("@")[0]:
+        if argument[:1] != "-" and not key_of(argument):
             raise UsageError(f"{argument!r}: names no key, expected KEY=VALUE.")
 
 
@@ -67,7 +67,8 @@ def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -
     if "checkpoint" not in keys:
         return
     for argument in arguments:
-        key, root = key_and_root(argument)
+        key = key_of(argument)
+        root = root_of(key)
         own = root in keys | groups or root == "hydra"  # of its options some are in configs/
         if "=" in argument and (configs() / root).is_dir() and not own:
             raise UsageError(
@@ -140,10 +141,11 @@ def check_package(verb: str, base: str, arguments: Sequence[str]) -> None:
 def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
     """Raise UsageError if an added key is read neither by the verb nor, as ${KEY}, by another."""
     keys, groups = own_of(verb)
-    known = {key_and_root(name)[1] for name in (*keys, *groups, "hydra")}
+    known = {root_of(name) for name in (*keys, *groups, "hydra")}
     text = OmegaConf.to_yaml(config)
     for argument in arguments:
-        key, root = key_and_root(argument)
+        key = key_of(argument)
+        root = root_of(key)
         if argument[:1] == "+" and root not in known and f"${{{root}" not in text:
             raise UsageError(
                 f"+{key}: nothing reads it, expected a key or group of `seqnets {verb}`.\n"
@@ -155,7 +157,7 @@ def check_keys_of_files(verb: str, arguments: Sequence[str], config: DictConfig)
     """Raise UsageError if a file of the user's sets a key that nothing reads."""
     keys, groups = own_of(verb)
     added = [argument for argument in arguments if argument[:1] == "+"]  # checked on their own
-    known = {key_and_root(name)[1] for name in (*keys, *groups, *added)}
+    known = {root_of(key_of(name)) for name in (*keys, *groups, *added)}
     text = OmegaConf.to_yaml(config)
     for key in map(str, config):
         misplaced = key in _ROOTED and OmegaConf.is_dict(config[key])

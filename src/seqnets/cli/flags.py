@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from seqnets.cli.arguments import key_and_root
+from seqnets.cli.arguments import key_of, root_of
 from seqnets.cli.keys import own_of
 from seqnets.cli.names import UsageError, near
 
@@ -89,8 +89,8 @@ def _full_name(verb: str, given: str, argument: str) -> str:
     if given in _FLAGS:
         return given
     keys, groups = own_of(verb)
-    key, root = key_and_root(argument.lstrip("-"))
-    if given.startswith("--") and root in keys | groups:
+    key = key_of(argument.lstrip("-"))
+    if given.startswith("--") and root_of(key) in keys | groups:
         raise UsageError(
             f"{argument}: is no flag, expected {key}=VALUE, without the dashes.\n"
             f"  `seqnets {verb} --help` explains the keys."

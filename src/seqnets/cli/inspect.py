@@ -14,7 +14,7 @@ from rich.text import Text
 
 from seqnets.checks import is_whole
 from seqnets.cli import report
-from seqnets.cli.arguments import key_and_root
+from seqnets.cli.arguments import key_of
 from seqnets.cli.assemble import make_data
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal
@@ -86,7 +86,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
         console.print(f"\n{title}", style="bold")
         console.print(shown)
     own = (*_OWN, "checkpoint")
-    given = [argument for argument in sys.argv[2:] if key_and_root(argument)[0] not in own]
+    given = [argument for argument in sys.argv[2:] if key_of(argument) not in own]
     command = " ".join([report.called("seqnets"), "train", *map(shell, given)])
     report.show(console, "To train:", command)
     return 0
@@ -94,7 +94,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 
 def _check_mode(options: Config) -> None:
     """Raise UsageError for a key that would not act, since it belongs to the other mode."""
-    for key, _ in map(key_and_root, sys.argv[2:]):
+    for key in map(key_of, sys.argv[2:]):
         if options["checkpoint"] is None and key in _OF_MODEL:
             raise UsageError(
                 f"{key}: is about a trained model, expected checkpoint=PATH beside it.\n"

@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from seqnets.cli.arguments import config_folders, parsed, search_path
 from seqnets.cli.listing import configs
@@ -58,15 +58,25 @@ def known_keys(verb: str, base: str, arguments: Sequence[str]) -> dict[str, Any]
         for o in parsed(arguments)
         if o.key_or_group in groups and isinstance(o.value(), (str, list))
     ]
-    own = search_path(folders)
+    try:
+        config = composed(base, chosen, folders)
+    except HydraException:  # a choice may be what is wrong
+        config = composed(base, [], folders)
+    values = _flat(OmegaConf.to_container(config, resolve=False))
+    return {**{group: group for group in groups}, **dict(values)}
+
+
+def composed(base: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """Compose a configuration beside the one that Hydra runs.
+
+    Args:
+        base: The configuration to override: a verb's, or a checkpoint's.
+        overrides: The overrides.
+        folders: Folders of the user's own configurations.
+    """
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
-        try:
-            composed = hydra.compose(base, overrides=[*chosen, own])
-        except HydraException:  # a choice may be what is wrong
-            composed = hydra.compose(base, overrides=[own])
-    values = _flat(OmegaConf.to_container(composed, resolve=False))
-    return {**{group: group for group in groups}, **dict(values)}
+        return hydra.compose(base, overrides=[*overrides, search_path(folders)])
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import seqnets
-from seqnets.cli.names import near
+from seqnets.cli.names import UsageError, near
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.errors import SeqnetsError
 
@@ -108,7 +108,7 @@ def _run(arguments: Sequence[str]) -> int:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if type(error).__name__ == "UsageError" else 1
+        return 2 if isinstance(error, UsageError) else 1
     except (MemoryError, RuntimeError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
             raise

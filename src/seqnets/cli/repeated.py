@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqnets.cli.arguments import config_flags, config_folders, search_path
-from seqnets.cli.keys import groups_of
+from seqnets.cli.arguments import config_flags, config_folders, key_of
+from seqnets.cli.keys import composed, groups_of
 from seqnets.cli.listing import configs
 
 _EACH_TIMES_OWN = ("allow", "output", "resume")
@@ -35,21 +32,24 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     groups = groups_of(verb, [configs(), *folders])
     flags = config_flags(arguments)
     overrides = [a for a in arguments if a not in flags and _is_override(a)]
-    settled = [a for a in overrides if _key(a) in groups or a[0] in "+~"]
+    settled = [a for a in overrides if key_of(a) in groups or a[0] in "+~"]
     if not settled:
         return list(arguments)
-    composed, theirs = _composed(verb, overrides, folders), OmegaConf.create(saved)
-    if composed is None:
+    theirs = OmegaConf.create(saved)
+    try:
+        ours = composed(verb, overrides, folders)
+    except (HydraException, OmegaConfBaseException):  # Hydra says why
         return list(arguments)
-    absent = {a for a in overrides if a[0] == "~" and OmegaConf.select(theirs, _key(a)) is None}
-    for key in map(_key, overrides):
+    OmegaConf.set_struct(ours, False)
+    absent = {a for a in overrides if a[0] == "~" and OmegaConf.select(theirs, key_of(a)) is None}
+    for key in map(key_of, overrides):
         if key not in groups:
-            value = OmegaConf.select(composed, key)
-            _set(composed, key, value)
+            value = OmegaConf.select(ours, key)
+            _set(ours, key, value)
             _set(theirs, key, value)
-    if _plain(composed) != _plain(theirs):
+    if _plain(ours) != _plain(theirs):
         return list(arguments)
-    dropped = {a for a in settled if _key(a) in groups} | absent
+    dropped = {a for a in settled if key_of(a) in groups} | absent
     kept = [a for a in arguments if a not in dropped]
     return ["++" + a.lstrip("+") if a in settled and a[0] == "+" else a for a in kept]
 
@@ -57,23 +57,7 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
 def _is_override(argument: str) -> bool:
     """Whether an argument sets or removes a key of the configuration, and no option of Hydra's."""
     is_one = argument[:1] == "~" or (argument[:1] != "-" and "=" in argument)
-    return is_one and not _key(argument).startswith("hydra")
-
-
-def _key(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0].partition("@")[0]
-
-
-def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
-    """The configuration of a command; None if it cannot be composed."""
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
-            config = hydra.compose(verb, overrides=[*overrides, search_path(folders)])
-    except (HydraException, OmegaConfBaseException):
-        return None
-    OmegaConf.set_struct(config, False)
-    return config
+    return is_one and not key_of(argument).startswith("hydra")
 
 
 def _set(config: Any, key: str, value: Any) -> None:

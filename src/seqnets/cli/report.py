@@ -1,4 +1,4 @@
-"""The report printed at the end of a run."""
+"""What commands print: figures in a table, titled passages, and commands to go on with."""
 
 from __future__ import annotations
 
