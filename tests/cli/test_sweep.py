@@ -13,7 +13,8 @@ from hydra.plugins.sweeper import Sweeper
 from rich.console import Console
 
 from seqnets.cli.stopping import Stopped
-from seqnets.cli.sweep import Job, Trained, show
+from seqnets.cli.sweep import Job, Trained
+from seqnets.cli.sweep_table import show
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks import Hyperparameters
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from seqnets.cli import sweep
+from seqnets.cli import sweep, sweep_table
 from seqnets.cli.arguments import (
     config_flags,
     config_folders,
@@ -75,7 +75,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     finally:
         sys.argv = command
         if verb == "train" and application.sweeps and application.jobs:
-            sweep.show(terminal(), application.jobs)
+            sweep_table.show(terminal(), application.jobs)
     if isinstance(end, OmegaConfBaseException):  # from a value that the job resolved
         raise UsageError(f"{end.full_key}: {str(end).splitlines()[0]}") from end
     if isinstance(end, BaseException):
