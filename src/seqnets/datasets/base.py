@@ -72,6 +72,10 @@ class DataModule(LightningDataModule, ABC):
     def unit(self) -> str:
         """The unit in which parts are counted: characters, words or sequences."""
 
+    def name_of(self, part: Part) -> str:
+        """Return what messages call a part."""
+        return f"{type(self).__name__}, {part} part"
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data and check that every part yields batches."""
         for part in PARTS:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.baselines.transcripts import nearest_pictures, repeated_label
 from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_columns, show_target
 from seqnets.datasets.pixels import Pictures
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+from seqnets.datasets.synthetic import random_parts
 from seqnets.errors import ConfigError
 from seqnets.typing import BLANK, IGNORE, Sizes
 
@@ -110,13 +110,10 @@ class DigitStrings(SequenceData):
             ConfigError: scikit-learn is not installed.
         """
         pools = pool_digits(self.seed)
-        parts: dict[Part, Sequences] = {}
-        for number, part in enumerate(PARTS):
-            count = self.train_size if part == "train" else self.test_size
-            # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
-            random = np.random.default_rng((self.seed, number, 1))
-            parts[part] = self.write(random, count, pools[part])
-        return Splits(parts)
+        draws = random_parts(self.train_size, self.test_size, self.seed)
+        return Splits(
+            {part: self.write(random, count, pools[part]) for part, random, count in draws}
+        )
 
     def write(self, random: np.random.Generator, count: int, digits: Pictures) -> Sequences:
         """Return ``count`` random strings of some of these digits."""

@@ -119,8 +119,8 @@ class LanguageData(DataModule):
 
     def loader(self, part: Part) -> Stream:
         """Return a new loader of one part: random offsets for training, every token otherwise."""
-        name = f"{type(self).__name__}, {part} part"
-        ids, sizes = self.tokens.part(part), (self.batch_size, self.chunk_length)
+        ids, name = self.tokens.part(part), self.name_of(part)
+        sizes = self.batch_size, self.chunk_length
         if part == "train":
             return TrainingStream(ids, *sizes, self.seed, name, spread=self.chunk_spread)
         return EvaluationStream(ids, *sizes, name=name)

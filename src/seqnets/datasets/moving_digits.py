@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
+from seqnets.datasets.synthetic import random_parts
 from seqnets.typing import Sizes
 
 DIRECTIONS = {
@@ -93,13 +93,10 @@ class DigitVideos(SequenceData):
             ConfigError: scikit-learn is not installed.
         """
         pools = pool_digits(self.seed)
-        parts: dict[Part, Sequences] = {}
-        for number, part in enumerate(PARTS):
-            count = self.train_size if part == "train" else self.test_size
-            # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
-            random = np.random.default_rng((self.seed, number, 1))
-            parts[part] = self.film(random, count, pools[part].pixels)
-        return Splits(parts)
+        draws = random_parts(self.train_size, self.test_size, self.seed)
+        return Splits(
+            {part: self.film(random, count, pools[part].pixels) for part, random, count in draws}
+        )
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
         """Return first and last frame of a video, drawn in characters."""

@@ -133,18 +133,18 @@ class PairData(SequenceData):
     def setup(self, stage: str | None = None) -> None:
         """Read the data and check the lengths and tokens of both sides."""
         DataModule.setup(self, stage)
-        for name in PARTS:
-            pairs = self.pairs(name)
+        for part in PARTS:
+            pairs = self.pairs(part)
             for side, sequences, codec in zip(
                 ("source", "target"), (pairs.source, pairs.target), self.codecs, strict=True
             ):
                 sizes = {"vocab_size": len(codec), "num_classes": 1}
-                check_sequences(f"{type(self).__name__}, {name} part, {side}", sequences, sizes)
+                check_sequences(f"{self.name_of(part)}, {side}", sequences, sizes)
             ends = pairs.target_lengths.cumsum(0) - 1
             if bool((pairs.y[ends] != END).any()) or int((pairs.y == END).sum()) != len(pairs):
                 raise DataError(
-                    f"{type(self).__name__}, {name} part: a target does not end with its only "
-                    f"token {END}, expected each to."
+                    f"{self.name_of(part)}: a target does not end with its only token {END}, "
+                    "expected each to."
                 )
 
     def describe(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class PairData(SequenceData):
 
     def loader(self, part: Part) -> PairLoader:
         """Return a new loader of one part, shuffled for training."""
-        name = f"{type(self).__name__}, {part} part"
+        name = self.name_of(part)
         return PairLoader(
             self.pairs(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
         )

@@ -217,10 +217,17 @@ class SequenceFiles(SequenceData):
 
     def _wanted(self, new: bool = False) -> Wanted:
         """Return what to read from a file."""
-        missing = self.missing != "error"
-        reads = (self.columns, self.read_target, new, missing, self.audio, self.leave_out)
-        folder = self.folder_of_new if new else None
-        return Wanted(*reads, self.several_targets, self.transcribed, folder)
+        return Wanted(
+            columns=self.columns,
+            target=self.read_target,
+            new=new,
+            missing=self.missing != "error",
+            audio=self.audio,
+            leave_out=self.leave_out,
+            several=self.several_targets,
+            transcribed=self.transcribed,
+            folder=self.folder_of_new if new else None,
+        )
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
         """Read all files, and distribute their sequences among the parts."""

@@ -213,8 +213,7 @@ class SequenceData(DataModule):
     def target_lengths(self, part: Part) -> np.ndarray | None:
         """Return the number of labels in each transcript of a part, (N,)."""
         found = self.part(part)
-        transcribed = isinstance(found, Sequences) and found.transcribed
-        return found.target_lengths.numpy() if transcribed else None
+        return found.target_lengths.numpy() if found.transcribed else None
 
     def token_counts(self, part: Part) -> np.ndarray | None:
         """Return how often each token occurs in a part, (V,)."""
@@ -241,12 +240,12 @@ class SequenceData(DataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the data and check lengths, values, tokens and labels against ``sizes``."""
         super().setup(stage)
-        for name in PARTS:
-            check_sequences(f"{type(self).__name__}, {name} part", self.part(name), self.sizes)
+        for part in PARTS:
+            check_sequences(self.name_of(part), self.part(part), self.sizes)
 
     def loader(self, part: Part) -> SequenceLoader:
         """Return a new loader of one part, shuffled for training."""
-        name = f"{type(self).__name__}, {part} part"
+        name = self.name_of(part)
         return SequenceLoader(
             self.part(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
         )

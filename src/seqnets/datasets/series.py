@@ -220,8 +220,8 @@ class SeriesData(DataModule):
 
     def loader(self, part: Part) -> SequenceLoader:
         """Return a new loader of one part, shuffled for training."""
-        name = f"{type(self).__name__}, {part} part"
-        return SequenceLoader(self.windows[part], self.batch_size, part == "train", self.seed, name)
+        windows, shuffle = self.windows[part], part == "train"
+        return SequenceLoader(windows, self.batch_size, shuffle, self.seed, self.name_of(part))
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, including scaling and lookback."""

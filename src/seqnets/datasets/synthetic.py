@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import PARTS
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 
 
@@ -45,11 +46,21 @@ class SyntheticData(SequenceData):
 
     def read_splits(self) -> Splits:
         """Draw the sequences of all parts."""
-        sizes = (self.train_size, self.test_size, self.test_size)
+        draws = random_parts(self.train_size, self.test_size, self.seed)
+        return Splits({part: self.draw(random, count) for part, random, count in draws})
+
+
+def random_parts(
+    train_size: int, test_size: int, seed: int
+) -> Iterator[tuple[Part, np.random.Generator, int]]:
+    """Yield each part with random numbers of its own, and how many sequences to draw from them.
+
+    Args:
+        train_size: Number of training sequences.
+        test_size: Number of validation sequences, and of test sequences.
+        seed: Determines the random numbers.
+    """
+    for number, part in enumerate(PARTS):
         # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).
-        return Splits(
-            {
-                name: self.draw(np.random.default_rng((self.seed, number, 1)), size)
-                for number, (name, size) in enumerate(zip(PARTS, sizes, strict=True))
-            }
-        )
+        random = np.random.default_rng((seed, number, 1))
+        yield part, random, train_size if part == "train" else test_size

@@ -106,9 +106,8 @@ class TranscriptionFiles(SequenceFiles):
         for record in chain.from_iterable(parts.values()):
             _check_room(record, self._labels(record))
         names = ["", *found]
-        return {part: self._encode(records, names) for part, records in parts.items()}, {
-            "labels": names
-        }
+        encoded = {part: self._encode(records, names) for part, records in parts.items()}
+        return encoded, {"labels": names}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
         """Return labels, (N, U) int64; a transcript with one that is not known has none."""
