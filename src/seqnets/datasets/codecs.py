@@ -11,7 +11,7 @@ import numpy as np
 
 from seqnets.checks import check_choice
 from seqnets.datasets.bpe import BytePairEncoding
-from seqnets.datasets.vocabulary import LINE_END, UNKNOWN, Vocabulary, split
+from seqnets.datasets.vocabulary import LINE_END, UNKNOWN, Vocabulary, by_frequency, split
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import END
 
@@ -78,8 +78,7 @@ class TokenCodec(Codec):
         """
         end = _end(unit)
         counts = Counter(token for text in texts for token in split(text, unit))
-        kept = [t for t, n in counts.items() if n >= min_count and t not in (end, UNKNOWN)]
-        kept.sort(key=lambda token: (-counts[token], token))
+        kept = [t for t in by_frequency(counts, min_count) if t not in (end, UNKNOWN)]
         return cls([end, UNKNOWN, *(kept if size is None else kept[: size - 2])], unit)
 
     def __len__(self) -> int:

@@ -89,8 +89,7 @@ class LabelledTexts(SequenceData):
     def vocabulary(self) -> Vocabulary:
         """``<unk>``, and the tokens of the training part."""
         counts = Counter(token for tokens in self.texts.parts["train"].tokens for token in tokens)
-        kept = Counter({token: n for token, n in counts.items() if n >= self.min_count})
-        return Vocabulary.build(kept, self.token, unknown=True)
+        return Vocabulary.build(counts, self.token, unknown=True, min_count=self.min_count)
 
     @property
     def sizes(self) -> Sizes:

@@ -32,8 +32,8 @@ class Words:
     ) -> Words:
         """Build the vocabulary from all words that occur at least ``min_count`` times."""
         counts = Counter(w.lower() if lowercase else w for words in texts for w in words)
-        kept = Counter({word: count for word, count in counts.items() if count >= min_count})
-        return cls(Vocabulary.build(kept, "words"), characters, lowercase)
+        vocabulary = Vocabulary.build(counts, "words", min_count=min_count)
+        return cls(vocabulary, characters, lowercase)
 
     @classmethod
     def restore(cls, known: Known) -> Words:

@@ -35,6 +35,12 @@ def split(text: str, unit: str) -> Sequence[str]:
     return text.replace("\n", f" {LINE_END} ").split() if unit == "words" else text
 
 
+def by_frequency(counts: Counter[str], min_count: int = 1) -> list[str]:
+    """Return the tokens that occur often enough, the most frequent first, then by code points."""
+    kept = (token for token, count in counts.items() if count >= min_count)
+    return sorted(kept, key=lambda token: (-counts[token], token))
+
+
 class Vocabulary:
     """The tokens a model knows; a token's id is its index in the list.
 
@@ -72,6 +78,7 @@ class Vocabulary:
         *,
         unknown: bool = False,
         max_size: int | None = None,
+        min_count: int = 1,
     ) -> Vocabulary:
         """Build a vocabulary from the tokens of a training text.
 
@@ -83,9 +90,9 @@ class Vocabulary:
             unit: Unit of a token.
             unknown: Whether other texts may have other characters.
             max_size: Maximum number of tokens, ``<unk>`` included; the most frequent are kept.
+            min_count: How often a token must occur to be kept.
         """
-        by_frequency = sorted(counts, key=lambda token: (-counts[token], token))
-        kept = [token for token in by_frequency if token != UNKNOWN]
+        kept = [token for token in by_frequency(counts, min_count) if token != UNKNOWN]
         cut = max_size is not None and len(kept) > max_size
         special: list[str] = []
         if unit == "words" or cut or unknown:
