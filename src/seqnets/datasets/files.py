@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import codecs
 import glob
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from seqnets.errors import DataError
 
 BLOCK = 1 << 20
 """Bytes of a file that are read at a time."""
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Largest magnitude of a number in a data file."""
 
 
 def find_files(path: str | Path) -> list[Path]:
@@ -144,20 +138,6 @@ def check_text(path: Path, nul: bool = False) -> None:
         line += block.count("\n")
     if not has_text:
         raise DataError(f"{path}: the file is empty.")
-
-
-def parse_number(text: str) -> float:
-    """Return a number in decimal notation, or NaN if the text is not one or exceeds float32.
-
-    What only Python reads as a number is not one: ``1_000``, or digits of other scripts.
-    """
-    if "_" in text or not text.isascii():
-        return math.nan
-    try:
-        number = float(text)
-    except ValueError:
-        return math.nan
-    return number if abs(number) <= LARGEST else math.nan
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:

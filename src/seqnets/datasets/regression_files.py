@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.readers import Record, need, number
-from seqnets.datasets.readers.tables import Row, is_missing
+from seqnets.datasets.readers.cells import Row, is_missing
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import ConfigError, DataError

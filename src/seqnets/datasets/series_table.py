@@ -12,7 +12,7 @@ import numpy as np
 from seqnets.checks import check_choice, check_fractions
 from seqnets.datasets.base import Part
 from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
-from seqnets.datasets.readers.tables import check_left_out, leaving_out, listed
+from seqnets.datasets.readers.cells import check_left_out, leaving_out, listed
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError

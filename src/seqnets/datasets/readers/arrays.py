@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.files import LARGEST
+from seqnets.datasets.readers.cells import LARGEST
 from seqnets.datasets.readers.records import (
     SPLIT,
     Names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +173,10 @@ def _read_text(path: Path, wanted: Wanted) -> tuple[str, dict[str, Any]]:
     return text, {"kind": "text"}
 
 
-def _kinds() -> Iterator[tuple[str, Read]]:
-    """Yield every suffix with the reader of its files."""
-    for suffixes, read in (
-        (audio.SUFFIXES, _read_sound),
-        (images.SUFFIXES, _read_image),
-        ((".npy",), _read_frames),
-        ((".txt",), _read_text),
-    ):
-        yield from ((suffix, read) for suffix in suffixes)
-
-
-KINDS: dict[str, Read] = dict(_kinds())
+KINDS: dict[str, Read] = {
+    **dict.fromkeys(audio.SUFFIXES, _read_sound),
+    **dict.fromkeys(images.SUFFIXES, _read_image),
+    ".npy": _read_frames,
+    ".txt": _read_text,
+}
 """The reader of each file suffix."""

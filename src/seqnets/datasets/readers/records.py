@@ -12,7 +12,7 @@ import numpy as np
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
-from seqnets.datasets.readers.tables import Row, is_missing, number, shown
+from seqnets.datasets.readers.cells import Row, is_missing, number, shown
 from seqnets.errors import DataError
 
 LABEL, SPLIT = "label", "split"

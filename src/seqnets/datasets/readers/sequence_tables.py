@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
-from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
-from seqnets.datasets.readers.tables import (
+from seqnets.datasets.readers.cells import (
     Row,
     check_left_out,
-    leaving_out,
+    features_of,
     listed,
     named,
     need,
-    read_rows,
     shown,
     text,
 )
+from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
+from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
+from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError, counted
 
 SEQUENCE, TEXT, STEPS, FILE, ID = "sequence", "text", "x", "file", "id"
@@ -98,18 +98,10 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
                     f"  Sequence {shown(last)} has that value since {current.where}."
                 )
-        steps[-1].append([_feature(where, name, row, features, wanted) for name in features])
+        steps[-1].append(features_of(where, row, features, wanted.leave_out, wanted.value))
     for record, values in zip(records, steps, strict=True):
         record.steps = np.array(values, np.float64)
     return Source(records, {"features": features})
-
-
-def _feature(where: str, column: str, row: Row, features: Sequence[str], wanted: Wanted) -> float:
-    try:
-        return wanted.value(where, column, row[column])
-    except DataError as error:
-        option = leaving_out(column, row, features, wanted.leave_out)
-        raise DataError(f"{error}\n  If it is not a feature: {option}.") from None
 
 
 def _rows_of_sequences(

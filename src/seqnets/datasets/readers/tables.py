@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.files import LARGEST, check_text, parse_number
+from seqnets.datasets.files import check_text
+from seqnets.datasets.readers.cells import AS_NUMBERS, Row, listed, shown
 from seqnets.errors import DataError, counted
 from seqnets.optional import optional
-from seqnets.quoting import override_list, shell
-
-Row = dict[str, Any]
-"""The cells of a row, by column."""
-
-_LISTED = 20
-"""The most columns that an error message names."""
-
-_GROUPED = re.compile(r"[-+]?\d+(?:[.,'\s]\d+)+")
-"""A number with a decimal comma, or with something between its thousands."""
-
-_AS_NUMBERS = "Numbers have a decimal point and nothing between thousands: 1234.5."
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -57,125 +43,6 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
         yield row
     if row is None:
         raise DataError(f"{path}: got no row, expected at least one.")
-
-
-def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
-    """Raise DataError, with some advice, if a row lacks one of these columns."""
-    absent = [column for column in columns if column not in row]
-    if absent:
-        raise DataError(
-            f"{where}: got the columns {listed(row)}, expected {', '.join(absent)} too."
-            + (f"\n  {advice}" if advice else "")
-        )
-
-
-def check_left_out(where: str, row: Row, names: Sequence[str], read: Sequence[str]) -> None:
-    """Raise DataError for a column to leave out that a row lacks, or that is read otherwise."""
-    need(where, row, *names, advice="dataset.leave_out names columns that are not features.")
-    for name in names:
-        if name in read:
-            raise DataError(
-                f"{where}: leave_out has {named(name)}, expected columns that would be features.\n"
-                f"  {listed(read)} are never features."
-            )
-
-
-def refuse_left_out(where: str, names: Sequence[str]) -> None:
-    """Raise DataError if there are columns to leave out of what has no columns of features."""
-    if names:
-        raise DataError(
-            f"{where}: leave_out is {', '.join(names)}, expected none: only a table with a row per "
-            "step has columns of features."
-        )
-
-
-def leaving_out(
-    column: str, row: Row, features: Iterable[str], left_out: Iterable[str] = ()
-) -> str:
-    """Return the option that leaves out a column, the row's other text, and what it does already.
-
-    Args:
-        column: The column.
-        row: The row in which the column is no number.
-        features: The columns that are read as numbers.
-        left_out: The columns that are left out now.
-    """
-    words = [name for name in features if name == column or _is_word(row.get(name))]
-    return shell(override_list("dataset.leave_out", [*left_out, *words]))
-
-
-def _is_word(cell: Any) -> bool:
-    return isinstance(cell, str) and not is_missing(cell) and math.isnan(parse_number(cell))
-
-
-def named(column: Any) -> str:
-    """Return a column's name, quoted if surrounding blanks would be invisible."""
-    name = str(column)
-    return name if name == name.strip() else repr(name)
-
-
-def listed(columns: Iterable[Any]) -> str:
-    """Return the names of columns for error messages: the first ones, and how many there are."""
-    names = [*map(named, columns)]
-    first = ", ".join(names[:_LISTED]) or "none"
-    return first if len(names) <= _LISTED else f"{first}, ... ({len(names):,} in all)"
-
-
-def is_missing(value: Any) -> bool:
-    """Return whether a cell marks a missing value: empty, null, NaN, ``NA`` or ``?``."""
-    if isinstance(value, str):
-        return value.strip().lower() in ("", "na", "nan", "null", "?")
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def number(where: str, column: str, value: Any) -> float:
-    """Return a cell's number.
-
-    Raises:
-        DataError: The cell is not a number (a boolean is not), or exceeds float32.
-    """
-    found = math.nan
-    if isinstance(value, str):
-        found = parse_number(value)
-    elif isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-        found = float(value) if -LARGEST <= value <= LARGEST else math.nan
-    if math.isnan(found):
-        raise DataError(
-            f"{where}: column {column} is {shown(value)}, expected a finite float32 number."
-            + (f"\n  {_AS_NUMBERS}" if _GROUPED.fullmatch(str(value).strip()) else "")
-        )
-    return found
-
-
-def text(where: str, column: str, value: Any) -> str:
-    """Return a cell's text.
-
-    Raises:
-        DataError: The cell is not text, is empty, or cannot be encoded as UTF-8.
-    """
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: column {column} is {shown(value)}, expected text.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: column {column} has a lone surrogate, {value[error.start]!r}, at position "
-            f"{error.start}, expected Unicode text."
-        ) from None
-    return value
-
-
-def shown(value: Any) -> str:
-    """Format a value for error messages: text is quoted, long values are shortened."""
-    if value is None:
-        return "missing"
-    full = repr(value)
-    return full if len(full) <= 60 else f"{full[:57]}..."
-
-
-def few(values: Sequence[Any]) -> str:
-    """Format the first ten of some values for error messages."""
-    return ", ".join(map(shown, values[:10])) + (", ..." if len(values) > 10 else "")
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
@@ -223,7 +90,7 @@ def _check_names(where: str, columns: list[str]) -> None:
     if other is not None:
         raise DataError(
             f"{where}: got one column {shown(columns[0])}, expected several.\n"
-            f"  Columns are separated by commas in .csv, by tabs in .tsv. {_AS_NUMBERS}"
+            f"  Columns are separated by commas in .csv, by tabs in .tsv. {AS_NUMBERS}"
         )
 
 

@@ -10,16 +10,20 @@ from typing import Any
 from seqnets.checks import is_whole
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import check_text
-from seqnets.datasets.readers import SUFFIXES, need, number, read_rows, shown, text
-from seqnets.datasets.readers.records import SPLIT, Names, split_of
-from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
-from seqnets.datasets.readers.tables import (
+from seqnets.datasets.readers.cells import (
     Row,
     check_left_out,
-    leaving_out,
+    features_of,
     listed,
+    need,
+    number,
     refuse_left_out,
+    shown,
+    text,
 )
+from seqnets.datasets.readers.records import SPLIT, Names, split_of
+from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
+from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.errors import DataError, counted
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
@@ -232,7 +236,7 @@ def _by_step(
                 f"{where}: split is {shown(split)}, expected {shown(current.split)}, "
                 f"which the sequence has since {current.where}."
             )
-        step = [_feature(where, column, row, features, leave_out) for column in features]
+        step = features_of(where, row, features, leave_out)
         current.add(where, step, _label(where, label, row.get(label)))
     if current is not None:
         yield current
@@ -248,16 +252,6 @@ def _numbers(where: str, column: str, value: Any) -> list[float]:
     return [
         number(where, f"{column}[{i}]", cell) for i, cell in enumerate(_list(where, column, value))
     ]
-
-
-def _feature(
-    where: str, column: str, row: Row, features: Sequence[str], left_out: Sequence[str]
-) -> float:
-    try:
-        return number(where, column, row[column])
-    except DataError as error:
-        option = leaving_out(column, row, features, left_out)
-        raise DataError(f"{error}\n  If it is not a feature: {option}.") from None
 
 
 def _label(where: str, column: str, value: Any) -> str | None:

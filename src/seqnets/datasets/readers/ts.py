@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.datasets.files import check_text, parse_number
+from seqnets.datasets.files import check_text
+from seqnets.datasets.readers.cells import is_missing, parse_number
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
-from seqnets.datasets.readers.tables import is_missing
 from seqnets.errors import DataError, counted
 
 
