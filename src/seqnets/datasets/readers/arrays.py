@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.readers.cells import LARGEST
+from seqnets.datasets.readers.cells import LARGEST, Row
 from seqnets.datasets.readers.records import (
     SPLIT,
     Names,
@@ -47,24 +46,8 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
     if wanted.needs_targets and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
-    rows: list[dict[str, Any]] = [{} for _ in sequences]
+    rows = _rows(path, arrays, len(sequences), wanted)
     names = Names()
-    columns = {"y": wanted.columns, "ids": ("ids",), "split": (SPLIT,)}
-    for key in columns.keys() & arrays.keys():
-        if key == "y" and wanted.target is None:
-            continue
-        size, expected = len(columns[key]), (len(sequences), len(columns[key]))
-        values = arrays[key]
-        if values.shape != expected and (size > 1 or values.shape != expected[:1]):
-            several = key == "y" and wanted.several and values.ndim == 2
-            raise DataError(
-                f"{path}: {key} has shape {values.shape}, expected {expected}"
-                f"{'' if size > 1 else f' or {expected[:1]}'}: x has "
-                f"{counted(len(sequences), 'sequence')}."
-                + ("\n  'dataset.targets=[NAME,...]' names the columns of y." if several else "")
-            )
-        for row, of_row in zip(rows, values.reshape(expected).tolist(), strict=True):
-            row.update(zip(columns[key], of_row, strict=True))
     records = []
     for place, (steps, row) in enumerate(zip(sequences, rows, strict=True), start=1):
         where = f"{path}, sequence {place}"
@@ -106,6 +89,27 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         if isinstance(archive, np.ndarray):
             raise ValueError("it is a single array")
         return {name: archive[name] for name in archive.files}
+
+
+def _rows(path: Path, arrays: Mapping[str, np.ndarray], count: int, wanted: Wanted) -> list[Row]:
+    """Return the targets, identifier and split of each sequence, as far as there are any."""
+    columns: dict[str, tuple[str, ...]] = {"ids": ("ids",), "split": (SPLIT,)}
+    if wanted.target is not None:
+        columns["y"] = wanted.columns
+    rows: list[Row] = [{} for _ in range(count)]
+    for key in (key for key in columns if key in arrays):
+        values, size = arrays[key], len(columns[key])
+        expected = (count, size)
+        if values.shape != expected and (size > 1 or values.shape != expected[:1]):
+            several = key == "y" and wanted.several and values.ndim == 2
+            raise DataError(
+                f"{path}: {key} has shape {values.shape}, expected {expected}"
+                f"{'' if size > 1 else f' or {expected[:1]}'}: x has {counted(count, 'sequence')}."
+                + ("\n  'dataset.targets=[NAME,...]' names the columns of y." if several else "")
+            )
+        for row, of_row in zip(rows, values.reshape(expected).tolist(), strict=True):
+            row.update(zip(columns[key], of_row, strict=True))
+    return rows
 
 
 @contextmanager
