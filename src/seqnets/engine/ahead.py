@@ -53,7 +53,7 @@ def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
     """
     rest = _Rest(step, constants)
     state = tuple(map(rest.of, step.state))
-    places = sorted((n.what.offset, n.width) for n in rest.columns if n.what.source == "wx")
+    places = sorted((n.what.offset, n.width) for n in rest.columns if n.source == "wx")
     if len(places) == len(rest.columns) and not overlap(places):
         return None
     made = tuple(rest.products.values()), tuple(rest.reductions.values())

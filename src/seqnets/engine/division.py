@@ -45,9 +45,9 @@ class Division:
         """The stage that computes a node: the first of its width with all operands available."""
         if node not in self._of_node:
             found = max(map(self.computed_in, node.args), default=0)
-            if node.op == "leaf" and node.what.source == "product":
+            if node.source == "product":
                 found = self._product_of_width(node.what.key, node.width)
-            elif node.op == "leaf" and node.what.source == "reduction":
+            elif node.source == "reduction":
                 found = self.reduction_in(node.what.key)
             elif node.op != "leaf" and node.width:
                 found = self._of_width(node.width, found)
@@ -86,7 +86,7 @@ class Division:
 
     def _is_input(self, node: Node) -> bool:
         """Whether a node is the whole input, in a step that includes the projection."""
-        return node.op == "leaf" and node.what.source == "x" and node.width == self.step.wx_size
+        return node.source == "x" and node.width == self.step.wx_size
 
     def _read_later(self) -> list[Node]:
         """Nodes that a later stage reads."""
@@ -106,7 +106,7 @@ class Division:
             raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
         (width,) = widths
         for leaf in walk(nodes):
-            if leaf.op == "leaf" and leaf.what.source == "product" and self.computed_in(leaf) == n:
+            if leaf.source == "product" and self.computed_in(leaf) == n:
                 rows = self.step.products[leaf.what.key].weight.rows
                 if rows % width or leaf.what.offset % width:
                     raise Untraceable(f"a part of a product {rows} wide for {width} units")
@@ -121,6 +121,4 @@ def _refuse_overlaps(roots: Sequence[Node]) -> None:
 
 
 def _is_computed(node: Node) -> bool:
-    if node.op == "leaf":
-        return node.what.source in ("product", "reduction")
-    return node.op != "const"
+    return node.source in ("product", "reduction") or node.op not in ("leaf", "const")

@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Step, walk
+from seqnets.engine.graph import (
+    BINARY,
+    COMPARISONS,
+    UNARY,
+    Node,
+    Place,
+    Step,
+    overlap,
+    places_read,
+    walk,
+)
 
 
 class Values(dict[Hashable, Tensor]):
@@ -136,17 +146,16 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _cut(wx: Tensor, step: Step) -> dict[tuple[int, int], Tensor]:
+def _cut(wx: Tensor, step: Step) -> dict[Place, Tensor]:
     """The columns of each leaf of the input, by offset and width; empty if leaves overlap.
 
     One split gives them all, so that autograd concatenates their gradients once.
     """
-    leaves = (node for node in walk(step.roots) if node.op == "leaf" and node.what.source == "wx")
-    columns = sorted({(node.what.offset, node.width) for node in leaves})
+    places = places_read(walk(step.roots)).get(("wx", None), [])
+    if overlap(places):
+        return {}
     sizes: list[int] = []
-    for offset, width in columns:
-        if offset < sum(sizes):
-            return {}
+    for offset, width in places:
         sizes += [offset - sum(sizes), width]
     pieces = wx.split([*sizes, wx.shape[-1] - sum(sizes)], -1)
-    return dict(zip(columns, pieces[1::2], strict=True))
+    return dict(zip(places, pieces[1::2], strict=True))

@@ -48,6 +48,11 @@ class Node:
     width: int
     serial: int
 
+    @property
+    def source(self) -> str | None:
+        """What a leaf reads columns of, see ``Columns``; None for any other node."""
+        return self.what.source if self.op == "leaf" else None
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -220,11 +225,9 @@ class Graph:
         if node.op == "spread":
             return self.spread(node.args[0], width)
         if node.op == "leaf":
-            columns = node.what
-            if columns.source in ("reduction", "grad"):
-                raise Untraceable(f"a part of a {columns.source}")
-            place = Columns(columns.source, columns.key, columns.offset + offset)
-            return self.leaf(place, width)
+            if node.source in ("reduction", "grad"):
+                raise Untraceable(f"a part of a {node.source}")
+            return self.leaf(replace(node.what, offset=node.what.offset + offset), width)
         if node.op == "cat":
             pieces, last = [], offset + width
             ends = accumulate(piece.width for piece in node.args)
@@ -310,14 +313,13 @@ class Step:
 
     def whole_state(self, node: Node) -> int | None:
         """The state part, as a whole, that a node is before the step; None if it is none."""
-        if node.op != "leaf" or node.what.source != "state":
+        if node.source != "state":
             return None
         return node.what.key if node.width == self.state_sizes[node.what.key] else None
 
     def with_used_parameters(self) -> Step:
         """The same step without unused parameters."""
-        leaves = {node.what for node in walk(self.roots) if node.op == "leaf"}
-        used = {leaf.key for leaf in leaves if leaf.source == "parameter"}
+        used = {node.what.key for node in walk(self.roots) if node.source == "parameter"}
         used |= {product.weight.name for product in self.products}
         shapes = {name: shape for name, shape in self.parameters.items() if name in used}
         return replace(self, parameters=shapes)
@@ -340,9 +342,9 @@ def number_of(node: Node) -> Node:
 
 def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
     """The leaf that two adjacent leaves form; None if they are not adjacent."""
-    if a.op != "leaf" or b.op != "leaf" or a.what.source in ("reduction", "grad"):
+    if a.source in (None, "reduction", "grad"):
         return None
-    after = Columns(a.what.source, a.what.key, a.what.offset + a.width)
+    after = replace(a.what, offset=a.what.offset + a.width)
     return (a.what, a.width + b.width) if b.what == after else None
 
 

@@ -116,8 +116,8 @@ def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:
 
 def _parts_among(nodes: Sequence[Node], source: str) -> set[int]:
     """State parts whose value before a step, or gradient after it, some nodes read."""
-    leaves = [n.what for n in walk(nodes) if n.op == "leaf" and n.what.source == source]
-    return {leaf.key if source == "state" else leaf.key[1] for leaf in leaves}
+    keys = [node.what.key for node in walk(nodes) if node.source == source]
+    return {key if source == "state" else key[1] for key in keys}
 
 
 def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequence[str]) -> Linear:

@@ -26,7 +26,7 @@ def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
                 network.add((node, "before"), (arg, "after"))
         if node in needed:
             network.add("needed", (node, "after"))
-        if node.op == "leaf" and node.what.source in ("wx", "product", "reduction"):
+        if node.source in ("wx", "product", "reduction"):
             network.add((node, "before"), "had")
     near = network.near_side("needed", "had")
     cut = [n for n in early if (n, "after") in near and (n, "before") not in near]
@@ -38,7 +38,7 @@ def _needed(stages: Sequence[Stage]) -> set[Node]:
     stored = {store.node for stage in stages for store in stage.stores if store.node is not None}
     late: set[Node] = set()  # what depends on an incoming gradient
     for node in walk([*stored]):
-        if _is_of(node, "grad") or late.intersection(node.args):
+        if node.source == "grad" or late.intersection(node.args):
             late.add(node)
     read = stored.union(*(node.args for node in late))
     return {node for node in read if node.width} - late
@@ -53,13 +53,9 @@ def states_to_save(step: Step, stages: Sequence[Stage]) -> list[int]:
     needed = [store.node for stage in stages for store in stage.stores if store.node]
     needed += [product.value for product in step.products]
     for k, reduction in reversed(list(enumerate(step.reductions))):
-        if any(_is_of(node, "reduction") and node.what.key == k for node in walk(needed)):
+        if any(node.source == "reduction" and node.what.key == k for node in walk(needed)):
             needed.append(reduction.value)
-    return sorted({node.what.key for node in walk(needed) if _is_of(node, "state")})
-
-
-def _is_of(node: Node, source: str) -> bool:
-    return node.op == "leaf" and node.what.source == source
+    return sorted({node.what.key for node in walk(needed) if node.source == "state"})
 
 
 class FlowNetwork:

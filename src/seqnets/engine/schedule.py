@@ -95,9 +95,9 @@ class _Passes:
                 node = graph.const(0) if gradient is None else gradient
                 if self._is_of_an_earlier(leaf, n):
                     store(stage, Buffer("dcross"), self.crossing[leaf], node)
-                elif leaf.what.source == "state":
+                elif leaf.source == "state":
                     carried[leaf.what.key] = gradient
-                elif leaf.what.source == "parameter":
+                elif leaf.source == "parameter":
                     units[leaf] = max(units.get(leaf, 0), stage.width)  # a scalar has any stage's
                     store(stage, Buffer("unit", list(units).index(leaf)), 0, node)
                 elif not self._is_largest(leaf):
@@ -114,8 +114,7 @@ class _Passes:
 
     def _is_largest(self, leaf: Node) -> bool:
         """Whether a leaf is a maximum, which has no gradient."""
-        found = leaf.what.source == "reduction"
-        return found and self.step.reductions[leaf.what.key].op == "max"
+        return leaf.source == "reduction" and self.step.reductions[leaf.what.key].op == "max"
 
     def _outputs(self, n: int, stage: Stage) -> dict[Any, Node]:
         """Nodes of a stage with an incoming gradient, by the key of ``Columns("grad", …)``."""
@@ -144,8 +143,7 @@ class _Passes:
         found: dict[Node, None] = {}
 
         def visit(node: Node) -> None:
-            is_state = node.op == "leaf" and node.what.source == "state"
-            if is_state and self.step.whole_state(node) is None:
+            if node.source == "state" and self.step.whole_state(node) is None:
                 raise Untraceable("a part of a state")
             if node.op == "leaf" or self._is_of_an_earlier(node, n):
                 found[node] = None

@@ -69,7 +69,7 @@ class Instructions:
         self.uses = Counter(roots)
         for node in walk(roots):
             self.uses.update(node.args)
-            if (node.op == "leaf" and node.what.source in sources) or self.late & {*node.args}:
+            if node.source in sources or self.late & {*node.args}:
                 self.late.add(node)
         self._slots: dict[Hashable, int] = {}  # all values of a step
         self._inputs: dict[Hashable, int] = {}  # slots filled before the step
@@ -179,7 +179,7 @@ class Forward(Instructions):
             (leaf,) = {*leaf.args} - hoisted
             if self.uses[leaf] > 1:
                 return super().late_node(node)
-        if leaf.op != "leaf" or (addends and leaf.what.source != "product"):
+        if leaf.op != "leaf" or (addends and leaf.source != "product"):
             return super().late_node(node)
         source, key, step = leaf.what.source, leaf.what.key, self.program.step
         if source == "state":

@@ -233,7 +233,7 @@ class BackwardPrinter(PassPrinter):
         roots = [root for stage in stages for root in self.roots(stage)]
         self.load_saved(roots, self.program.saved, row, when)
         for node in walk(roots, self.names):
-            if node.op == "leaf" and node.what.source == "state":
+            if node.source == "state":
                 self.names[node] = self.before(node.what.key, row, when)
 
     def before(self, p: int, row: str, when: str = "") -> str:

@@ -163,7 +163,7 @@ class ForwardPrinter(PassPrinter):
         """Print loads that need no synchronisation."""
         roots = [root for stage in self.stages for root in self.roots(stage)]
         for node in walk(roots, self.names):
-            if node.op == "leaf" and node.what.source == "wx":
+            if node.source == "wx":
                 self.names[node] = self.leaf(node, self.stages[0])
         self.load_fresh()
 

@@ -251,7 +251,7 @@ class _Forward(_OverTime, ForwardPrinter):
         return f"T - 1 - {step} if REVERSE else {step}"
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        if node.what.source == "state":
+        if node.source == "state":
             return self.coming(node.what.key)
         return super().leaf(node, stage)
 
@@ -293,7 +293,7 @@ class _Backward(_OverTime, BackwardPrinter):
         return f"{step} if REVERSE else T - 1 - {step}"
 
     def leaf(self, node: Node, stage: Stage) -> str:
-        if node.what.source == "grad":
+        if node.source == "grad":
             return self.coming(node.what.key[1])
         return super().leaf(node, stage)
 

@@ -275,7 +275,7 @@ class PassPrinter:
 def _of_rows(node: Node) -> bool:
     """Whether a node's expression is known to have the shape of a full tile."""
     if node.op == "leaf":
-        return bool(node.width) and node.what.source not in ("parameter", "reduction", "grad")
+        return bool(node.width) and node.source not in ("parameter", "reduction", "grad")
     return any(map(_of_rows, node.args))
 
 
