@@ -82,6 +82,11 @@ class Stage:
     stores: list[Store] = field(default_factory=list)
     state: dict[int, Node] = field(default_factory=dict)
 
+    @property
+    def stored(self) -> list[Node]:
+        """The values that it writes; in the backward pass, all expressions that it computes."""
+        return [store.node for store in self.stores if store.node is not None]
+
 
 @dataclass(eq=False)
 class Program:

@@ -35,7 +35,7 @@ def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
 
 def _needed(stages: Sequence[Stage]) -> set[Node]:
     """The nodes of the forward pass that a backward pass reads."""
-    stored = {store.node for stage in stages for store in stage.stores if store.node is not None}
+    stored = {node for stage in stages for node in stage.stored}
     late: set[Node] = set()  # what depends on an incoming gradient
     for node in walk([*stored]):
         if node.source == "grad" or late.intersection(node.args):
@@ -50,7 +50,7 @@ def _serial(node: Node) -> int:
 
 def states_to_save(step: Step, stages: Sequence[Stage]) -> list[int]:
     """The state parts whose values before each step to save; see ``Program.befores``."""
-    needed = [store.node for stage in stages for store in stage.stores if store.node]
+    needed = [node for stage in stages for node in stage.stored]
     needed += [product.value for product in step.products]
     for k, reduction in reversed(list(enumerate(step.reductions))):
         if any(node.source == "reduction" and node.what.key == k for node in walk(needed)):

@@ -80,8 +80,8 @@ class BackwardPrinter(PassPrinter):
                     y = loaded(self.at("grad_y", self.step.state_sizes[0]))
                     self.line(f"if (c->grad_y) g_0 += {y};")
                     self.prefetch(self.at("grad_y", self.step.state_sizes[0], row="soon"))
-                roots = [store.node for store in stage.stores if store.node is not None]
-                name = self.compute(stage, roots, self.load_saved(roots, self.program.saved))
+                kept = self.load_saved(stage.stored, self.program.saved)
+                name = self.compute(stage, stage.stored, kept)
                 for store in stage.stores:
                     self._store(store, name)
         if stage.state:

@@ -76,7 +76,7 @@ class ForwardPrinter(PassPrinter):
                 with self.text.block("if (!valid)"):
                     self._pass_by(stage)
                     self.line("continue;")
-                roots = [*stage.state.values(), *(s.node for s in stage.stores if s.node)]
+                roots = [*stage.state.values(), *stage.stored]
                 earlier = self.program.crossing_into(stage)
                 name = self.compute(stage, roots, self.load_saved(roots, earlier))
                 self._store(stage, name)

@@ -230,7 +230,7 @@ class BackwardPrinter(PassPrinter):
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
                 size = self.step.state_sizes[0]
                 self.kernel.line(f"y_0 = {self.load('grad_y', row, size, 0, size, when)}")
-        roots = [root for stage in stages for root in self.roots(stage)]
+        roots = [node for stage in stages for node in stage.stored]
         self.load_saved(roots, self.program.saved, row, when)
         for node in walk(roots, self.names):
             if node.source == "state":
@@ -241,10 +241,6 @@ class BackwardPrinter(PassPrinter):
         size = self.step.state_sizes[p]
         return self.variable(f"b_{p}", self.load(f"before_{p}", row, size, 0, size, when))
 
-    def roots(self, stage: Stage) -> list[Node]:
-        """The expressions that a stage computes."""
-        return [store.node for store in stage.stores if store.node is not None]
-
     def write_stage(self, stage: Stage) -> None:
         """Print the expressions of a stage's gradients."""
         for p in sorted(stage.state):
@@ -252,7 +248,7 @@ class BackwardPrinter(PassPrinter):
         if 0 in stage.state:
             with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
                 self.kernel.line("g_0 = g_0 + tl.where(valid, y_0, 0.0)")
-        self.compute(self.roots(stage), stage)
+        self.compute(stage.stored, stage)
 
     def keep(self, store: Store, stage: Stage) -> None:
         """Print the assignment, and where needed the store, of a gradient."""

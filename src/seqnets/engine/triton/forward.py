@@ -140,7 +140,7 @@ class ForwardPrinter(PassPrinter):
 
     def roots(self, stage: Stage) -> list[Node]:
         """The expressions that a stage computes."""
-        return [*stage.state.values(), *(s.node for s in stage.stores if s.node is not None)]
+        return [*stage.state.values(), *stage.stored]
 
     def write_places(self) -> None:
         """Print the step's time, and its row in each buffer."""

@@ -331,9 +331,8 @@ class _Backward(_OverTime, BackwardPrinter):
 
     def write_tile(self) -> None:
         (stage,) = self.stages
-        roots = [store.node for store in stage.stores if store.node is not None]
-        self.load_saved(roots, self.program.saved, "row")
-        self.compute(roots, stage)
+        self.load_saved(stage.stored, self.program.saved, "row")
+        self.compute(stage.stored, stage)
         self.last("length - 1 if REVERSE else 0")
         for store in stage.stores:
             self.keep(store, stage)
