@@ -132,9 +132,8 @@ class BackwardPrinter(PassPrinter):
         """Print what precedes the loop: incoming gradients, sums, and the first loads."""
         for p, size in enumerate(self.step.state_sizes):
             self.kernel.line(f"carry_{p} = {self.zeros(size)}")
-            place = self.kernel.pointer(f"grad_final_{p}")
-            with self.kernel.block(f"if {place} is not None:"):
-                self.kernel.line(f"carry_{p} = {self.load(place, 'b', size, 0, size)}")
+            with self.kernel.given(f"grad_final_{p}"):
+                self.kernel.line(f"carry_{p} = {self.load(f'grad_final_{p}', 'b', size, 0, size)}")
             self.kernel.line(f"start_{p} = {self.zeros(size)}")
         for k, width in enumerate(self.program.units.values()):
             self.kernel.line(f"unit_{k} = {self.zeros(width)}")
@@ -182,7 +181,7 @@ class BackwardPrinter(PassPrinter):
             turn = "((i % 2) * B + b)"
             self.kernel.line(f"carry_{p} = {self.load(f'carries_{p}', turn, size, 0, size)}")
             self.kernel.line(f"start_{p} = {self.zeros(size)}")
-            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            with self.kernel.given("resets"):
                 self.kernel.line(f"start_{p} = {self.load(f'grad_start_{p}', 'b', size, 0, size)}")
         with self.kernel.block("if i > 0:"):
             self.kernel.line("later = t - 1 if REVERSE else t + 1")
@@ -193,7 +192,7 @@ class BackwardPrinter(PassPrinter):
         """In mode "step": print stores of the gradients of the state after a reset."""
         for p in parts:
             size = self.step.state_sizes[p]
-            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            with self.kernel.given("resets"):
                 self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")
 
     def write_places(self) -> None:
@@ -207,7 +206,7 @@ class BackwardPrinter(PassPrinter):
 
     def load_fresh(self, time: str) -> None:
         """Print the load of a step's resets."""
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             self.kernel.line(f"fresh = {self.resets(time, f'{time} < length')}")
 
     def write_between(self, row: str, parts: Sequence[int]) -> None:
@@ -217,7 +216,7 @@ class BackwardPrinter(PassPrinter):
                 if self.program.part_of(k) == p:
                     z = self.through(k, self.step.state_sizes[p], row)
                     self.kernel.line(f"carry_{p} = carry_{p} + {z}")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             for p in parts:
                 self.kernel.line(
                     f"start_{p} = start_{p} + tl.where(fresh, carry_{p}, 0.0)",
@@ -227,7 +226,7 @@ class BackwardPrinter(PassPrinter):
     def load_kept(self, stages: Sequence[Stage], row: str, when: str = "") -> None:
         """Print loads of what stages need of the forward pass, and of the output's gradient."""
         if any(0 in stage.state for stage in stages):
-            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+            with self.kernel.given("grad_y"):
                 size = self.step.state_sizes[0]
                 self.kernel.line(f"y_0 = {self.load('grad_y', row, size, 0, size, when)}")
         roots = [node for stage in stages for node in stage.stored]
@@ -246,7 +245,7 @@ class BackwardPrinter(PassPrinter):
         for p in sorted(stage.state):
             self.kernel.line(f"g_{p} = carry_{p}")
         if 0 in stage.state:
-            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+            with self.kernel.given("grad_y"):
                 self.kernel.line("g_0 = g_0 + tl.where(valid, y_0, 0.0)")
         self.compute(stage.stored, stage)
 
@@ -278,5 +277,5 @@ class BackwardPrinter(PassPrinter):
         """Print stores of the gradients of the initial state, and of the state after a reset."""
         for p, size in enumerate(self.step.state_sizes):
             self.store(f"grad_initial_{p}", "b", size, 0, size, f"carry_{p}")
-            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            with self.kernel.given("resets"):
                 self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")

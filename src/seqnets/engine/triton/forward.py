@@ -102,11 +102,10 @@ class ForwardPrinter(PassPrinter):
         sizes = list(enumerate(self.step.state_sizes))
         for p, size in sizes:
             self.kernel.line(f"s_{p} = {self.zeros(size)}")
-            place = self.kernel.pointer(f"initial_{p}")
-            with self.kernel.block(f"if {place} is not None:"):
-                self.kernel.line(f"s_{p} = {self.load(place, 'b', size, 0, size)}")
+            with self.kernel.given(f"initial_{p}"):
+                self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size, 0, size)}")
         self.kernel.line("t = T - 1 if REVERSE else 0")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             self.kernel.line(f"fresh = {self.resets('t', 't < length')}")
             for p, size in sizes:
                 start = self.load(f"start_{p}", "b", size, 0, size)
@@ -169,7 +168,7 @@ class ForwardPrinter(PassPrinter):
 
     def load_fresh(self) -> None:
         """Print the load of the next step's resets."""
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             within = "(then < length) & (then >= 0) & (then < T)"
             self.kernel.line(f"fresh = {self.resets('then', within)}")
 
@@ -240,7 +239,7 @@ class ForwardPrinter(PassPrinter):
             self.kernel.line(f"after_{p} = tl.where(valid, {after}, {self.state(p)})")
         for p in parts:
             self.kernel.line(f"s_{p} = after_{p}")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             for p in parts:
                 size = self.step.state_sizes[p]
                 start = self.load(f"start_{p}", "b", size, 0, size, "fresh")

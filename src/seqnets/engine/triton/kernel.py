@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 
@@ -66,6 +66,10 @@ class Kernel:
         yield
         self._depth -= 1
         self._ended = head, self._depth, len(self._lines)
+
+    def given(self, name: str) -> AbstractContextManager[None]:
+        """Enclose the lines of the context in a block for a buffer that callers may leave out."""
+        return self.block(f"if {self.pointer(name)} is not None:")
 
     def once(self, name: str, value: str) -> str:
         """Hoist a value: compute it once, before the first step."""

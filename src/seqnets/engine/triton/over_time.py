@@ -104,7 +104,6 @@ class _OverTime(PassPrinter):
     def begin_row(self, name: str) -> None:
         """Begin a kernel with the row, units and piece of time of a program."""
         self.kernel = Kernel(name)
-        lengths = self.kernel.pointer("lengths")
         programs, units = self.tiles.programs, self.units[self.width]
         self.kernel.line(
             f"b = (tl.program_id(0) // {programs}).to(tl.int64)",
@@ -112,8 +111,8 @@ class _OverTime(PassPrinter):
             f"u_0 = tl.program_id(0) % {programs} * {units} + tl.arange(0, {units})",
             "length = T",
         )
-        with self.kernel.block(f"if {lengths} is not None:"):
-            self.kernel.line(f"length = tl.load({lengths} + b)")
+        with self.kernel.given("lengths"):
+            self.kernel.line("length = tl.load(lengths + b)")
         self.kernel.line(f"begin = {self.first}")
 
     @contextmanager
@@ -173,7 +172,7 @@ class _OverTime(PassPrinter):
         self.variable("row", f"b * row_b + {t} * row_t")
         self.variable("valid", f"({there} & ({t} < length))[:, None]")
         self.variable("begins", f"({step} == begin)[:, None]")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             self.variable("fresh", self.resets(t, f"{there} & ({t} < length)"))
 
     def value(self, node: Node, shift: int) -> str:
@@ -260,7 +259,7 @@ class _Forward(_OverTime, ForwardPrinter):
         new, factor = self.of_step_before(p)
         begins, first = self.own("begins"), self.row("initial", p)
         self.kernel.line(f"{new} = tl.where({begins}, {first}, {new})")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             fresh, start = self.own("fresh"), self.row("start", p)
             self.kernel.line(f"{new} = tl.where({fresh}, {start}, {new})")
             if factor is not None:
@@ -302,13 +301,13 @@ class _Backward(_OverTime, BackwardPrinter):
         begins, final = self.own("begins"), self.row("grad_final", p)
         new = self.variable(f"g_{p}", f"tl.where({begins}, {final}, 0.0)")
         if p == 0:
-            with self.kernel.block(f"if {self.kernel.pointer('grad_y')} is not None:"):
+            with self.kernel.given("grad_y"):
                 value = self.load("grad_y", "row", self.width, 0, self.width)
                 self.kernel.line(f"{new} = {new} + tl.where({self.own('valid')}, {value}, 0.0)")
         if p not in self.linear:
             return new
         more, factor = self.of_step_before(p)
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             for found in filter(None, (more, factor)):
                 self.kernel.line(
                     f"{found} = tl.where({self.own('fresh', self.shift + 1)}, 0.0, {found})"
@@ -346,7 +345,7 @@ class _Backward(_OverTime, BackwardPrinter):
             self.kernel.line(f"unit_{k} += tl.sum({self.inside(tile, self.width)}, 0)[None, :]")
         else:
             self.kernel.line(f"next_{k} = {tile}")
-            with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+            with self.kernel.given("resets"):
                 self.kernel.line(
                     f"start_{k} += tl.sum(tl.where(fresh, next_{k}, 0.0), 0)[None, :]",
                     f"next_{k} = tl.where(fresh, 0.0, next_{k})",
@@ -359,6 +358,6 @@ class _Backward(_OverTime, BackwardPrinter):
         for k in range(len(self.program.units)):
             place, _, columns, first = self.place("unit", k, 0)
             self.store_row(place, f"(c * B + b) * {columns} + {first}", f"unit_{k}")
-        with self.kernel.block(f"if {self.kernel.pointer('resets')} is not None:"):
+        with self.kernel.given("resets"):
             for p in range(len(self.step.state)):
                 self.store_row(f"grad_start_{p}", f"(c * B + b) * {self.width}", f"start_{p}")

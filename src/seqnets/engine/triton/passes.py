@@ -101,7 +101,7 @@ class PassPrinter:
             "rows = b < B",
             "length = tl.where(rows, T, 0)",
         )
-        with self.kernel.block(f"if {lengths} is not None:"):
+        with self.kernel.given("lengths"):
             self.kernel.line(f"length = tl.load({lengths} + b, mask=rows, other=0)")
         self.kernel.line("b = b.to(tl.int64)")
         for width in widths:
