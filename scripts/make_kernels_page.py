@@ -7,8 +7,7 @@ from pathlib import Path
 
 from seqnets.cells import GRUCell, MinGRUCell
 from seqnets.engine.plans import program_of
-from seqnets.engine.triton import over_time
-from seqnets.engine.triton.printer import print_backward, print_forward
+from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Device, choose
 
 PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
@@ -54,11 +53,12 @@ def page() -> str:
     program = program_of(GRUCell(512, 512))
     tiles = {name: choose(program, name, 64, 2, H200) for name in ("forward", "backward")}
     text = [HEAD.format(why=tiles["forward"].why)]
-    for name, printed in (("forward", print_forward), ("backward", print_backward)):
-        (kernel,) = printed(program, tiles[name])
+    for name in tiles:
+        (kernel,) = print_pass(program, name, tiles[name])
         text.append(f"## {name.title()}\n\n```python\n{kernel.text()}```\n")
     program = program_of(MinGRUCell(512, 512))
-    _, kernel = over_time.print_forward(program, choose(program, "forward", 16, 2, H200, "time"))
+    in_parallel = choose(program, "forward", 16, 2, H200, "time")
+    _, kernel = print_pass(program, "forward", in_parallel)
     text.append(f"{OVER_TIME}\n```python\n{kernel.text()}```\n")
     return "\n".join(text)
 

@@ -120,6 +120,10 @@ class Program:
     gaps: set[Buffer] = field(default_factory=set)
     befores: list[int] = field(default_factory=list)
 
+    def stages(self, name: str) -> list[Stage]:
+        """The stages of the pass "forward" or "backward", in order."""
+        return self.forward if name == "forward" else self.backward
+
     @cached_property
     def saved_size(self) -> int:
         """Total width of ``saved``."""

@@ -20,9 +20,9 @@ from triton.compiler import ASTSource
 from seqnets import cells
 from seqnets.engine.linear import recurrences
 from seqnets.engine.plans import plan_of
-from seqnets.engine.triton import over_time, printer
 from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.loops import Pass
+from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Device, choose
 from tests.engine import user_cells
 
@@ -71,10 +71,10 @@ def main(names, few=()):
         for H, B, dtype in sizes:
             cell_cls = getattr(cells, name, None) or getattr(user_cells, name)
             program = plan_of(cell_cls(H, H)).program
-            ways = [(printer, None), *([(over_time, "time")] if recurrences(program) else [])]
-            for (writer, mode), pass_ in itertools.product(ways, ("forward", "backward")):
+            modes = [None, *(["time"] if recurrences(program) else [])]
+            for mode, pass_ in itertools.product(modes, ("forward", "backward")):
                 tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200, mode)
-                kernels = getattr(writer, f"print_{pass_}")(program, tiles)
+                kernels = print_pass(program, pass_, tiles)
                 functions = Pass(kernels, tiles).functions
                 for kernel in kernels:
                     options = {"num_warps": tiles.warps}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from seqnets.engine.c.passes import ZERO, PassPrinter, loaded, stored, vectors_of
-from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node
-from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
+from seqnets.engine.program import Buffer, Stage, StageProduct, Store
 
 
 class BackwardPrinter(PassPrinter):
@@ -15,9 +14,6 @@ class BackwardPrinter(PassPrinter):
 
     name = "backward"
     source = "after"
-
-    def __init__(self, program: Program, text: Text) -> None:
-        super().__init__(program, text, program.backward)
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""

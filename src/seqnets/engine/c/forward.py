@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from seqnets.engine.c.passes import ZERO, PassPrinter, loaded, stored, vectors_of
-from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node
-from seqnets.engine.program import Program, Stage, StageProduct, Store
+from seqnets.engine.program import Stage, StageProduct, Store
 
 
 class ForwardPrinter(PassPrinter):
@@ -15,9 +14,6 @@ class ForwardPrinter(PassPrinter):
 
     name = "forward"
     source = "t"
-
-    def __init__(self, program: Program, text: Text) -> None:
-        super().__init__(program, text, program.forward)
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""

@@ -31,8 +31,9 @@ class PassPrinter:
     name: str
     source: str
 
-    def __init__(self, program: Program, text: Text, stages: Sequence[Stage]) -> None:
-        self.program, self.step, self.text, self.stages = program, program.step, text, stages
+    def __init__(self, program: Program, text: Text) -> None:
+        self.program, self.step, self.text = program, program.step, text
+        self.stages = stages = program.stages(self.name)
         self.line, self.size, self.pointer = text.line, text.size, text.pointer
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)

@@ -1,7 +1,7 @@
 """Backend ``triton``: programs printed as Triton kernels, most often one for all steps of a pass.
 
-``tiles.py`` chooses how a pass is divided, ``printer.py`` and ``over_time.py`` print it,
-``launch.py`` compiles and launches it, and ``loops.py`` gives it the tensors.
+``tiles.py`` chooses how a pass is divided, ``printer.py`` prints it, ``launch.py`` compiles and
+launches it, and ``loops.py`` gives it the tensors.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from seqnets.engine.loops import (
     numbered,
 )
 from seqnets.engine.program import Program
-from seqnets.engine.triton import over_time, printer
 from seqnets.engine.triton.access import device_of
 from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.launch import Buffers, Pass, Resources, on_device
+from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Tiles, choose
 from seqnets.typing import State
 
@@ -78,8 +78,7 @@ class TritonLoops:
     def _pass(self, program: Program, name: str, tiles: Tiles) -> Pass:
         key = program, name, tiles
         if key not in self._passes:
-            writer = over_time if tiles.mode == "time" else printer
-            self._passes[key] = Pass(getattr(writer, f"print_{name}")(program, tiles), tiles)
+            self._passes[key] = Pass(print_pass(program, name, tiles), tiles)
         return self._passes[key]
 
     @property

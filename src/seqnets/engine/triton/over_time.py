@@ -12,7 +12,7 @@ what the backward pass needs), backward 4 and 2; with pieces, 2 more reads in ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from seqnets.engine.graph import Columns, Node
@@ -23,16 +23,6 @@ from seqnets.engine.triton.forward import ForwardPrinter
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.passes import PassPrinter
 from seqnets.engine.triton.tiles import Tiles
-
-
-def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The forward pass: the kernel that summarises pieces, and the pass itself."""
-    return _Forward(program, tiles, program.forward).kernels()
-
-
-def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The backward pass: likewise two kernels."""
-    return _Backward(program, tiles, program.backward).kernels()
 
 
 class _OverTime(PassPrinter):
@@ -47,8 +37,8 @@ class _OverTime(PassPrinter):
     linear: dict[int, Linear]
     shift: int = 0
 
-    def __init__(self, program: Program, tiles: Tiles, stages: Sequence[Stage]) -> None:
-        super().__init__(program, tiles, stages)
+    def __init__(self, program: Program, tiles: Tiles) -> None:
+        super().__init__(program, tiles)
         found = recurrences(program)
         assert found is not None  # else this mode is not chosen
         self.linear = getattr(found, self.name)
@@ -243,13 +233,17 @@ class _OverTime(PassPrinter):
         )
 
 
-class _Forward(_OverTime, ForwardPrinter):
+class ForwardOverTime(_OverTime, ForwardPrinter):
+    """Prints the forward pass: outputs, states, and what is kept."""
+
     first = "T - length if REVERSE else 0"
 
     def time_of(self, step: str) -> str:
+        """The time of a step of the pass."""
         return f"T - 1 - {step} if REVERSE else {step}"
 
     def leaf(self, node: Node, stage: Stage) -> str:
+        """The variable of a leaf; the state comes from a scan."""
         if node.source == "state":
             return self.coming(node.what.key)
         return super().leaf(node, stage)
@@ -267,6 +261,7 @@ class _Forward(_OverTime, ForwardPrinter):
         return new if factor is None else self.scanned(p, factor, new)
 
     def write_tile(self) -> None:
+        """Print the computation of a tile, and its stores."""
         self.kernel.line("kept = b * kept_b + t * kept_t")
         self.write_stage(self.stages[0])
         self.keep_all(self.stages[0], told=False)
@@ -285,13 +280,17 @@ class _Forward(_OverTime, ForwardPrinter):
             self.store(f"final_{p}", "(b + step * 0)", self.width, 0, self.width, value, "last")
 
 
-class _Backward(_OverTime, BackwardPrinter):
+class BackwardOverTime(_OverTime, BackwardPrinter):
+    """Prints the backward pass: gradients, from the last step to the first."""
+
     first = "0 if REVERSE else T - length"
 
     def time_of(self, step: str) -> str:
+        """The time of a step of the pass."""
         return f"{step} if REVERSE else T - 1 - {step}"
 
     def leaf(self, node: Node, stage: Stage) -> str:
+        """The variable of a leaf; incoming gradients come from a scan."""
         if node.source == "grad":
             return self.coming(node.what.key[1])
         return super().leaf(node, stage)
@@ -316,6 +315,7 @@ class _Backward(_OverTime, BackwardPrinter):
         return new if factor is None else self.scanned(p, factor, new)
 
     def write_beginning(self) -> None:
+        """Print the sums over a piece, before its first tile."""
         if self.summarises:
             return
         for k in range(len(self.program.units)):
@@ -329,6 +329,7 @@ class _Backward(_OverTime, BackwardPrinter):
         return f"tl.zeros([1, {self.units[self.width]}], tl.float32)"
 
     def write_tile(self) -> None:
+        """Print the computation of a tile, and its stores."""
         (stage,) = self.stages
         self.load_saved(stage.stored, self.program.saved, "row")
         self.compute(stage.stored, stage)
@@ -337,6 +338,7 @@ class _Backward(_OverTime, BackwardPrinter):
             self.keep(store, stage)
 
     def keep(self, store: Store, stage: Stage) -> None:
+        """Print the store of a gradient, or its addition to a sum over the piece."""
         kind, k, tile = store.buffer.kind, store.buffer.key, self.whole(store.node, self.width)
         tile = f"tl.where(valid, {tile}, 0.0)"
         if kind == "dwx":
@@ -355,6 +357,7 @@ class _Backward(_OverTime, BackwardPrinter):
             self.store(initial, "(b + step * 0)", self.width, 0, self.width, value, "last")
 
     def write_last(self) -> None:
+        """Print the stores of what was summed over a piece."""
         for k in range(len(self.program.units)):
             place, _, columns, first = self.place("unit", k, 0)
             self.store_row(place, f"(c * B + b) * {columns} + {first}", f"unit_{k}")

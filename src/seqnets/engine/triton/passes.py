@@ -32,9 +32,10 @@ class PassPrinter:
     name: str
     layout: str
 
-    def __init__(self, program: Program, tiles: Tiles, stages: Sequence[Stage]) -> None:
-        self.program, self.step, self.tiles, self.stages = program, program.step, tiles, stages
-        self.widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
+    def __init__(self, program: Program, tiles: Tiles) -> None:
+        self.program, self.step, self.tiles = program, program.step, tiles
+        self.stages = program.stages(self.name)
+        self.widths = sorted({*self.step.state_sizes, *(stage.width for stage in self.stages)})
         self.units = dict(tiles.units)
         self.alone = tiles.mode == "rows"  # programs are independent
         self.steps = tiles.mode == "step"

@@ -1,7 +1,8 @@
-"""Prints a program as sequential Triton kernels, for tiles of rows and units.
+"""Prints a pass of a program as Triton kernels, for tiles of rows and units.
 
-A pass is one kernel that runs over all steps, or in mode "step" one kernel for each stage. In mode
-"rows" a program keeps whole rows in registers; otherwise programs exchange data through memory.
+A sequential pass is one kernel that runs over all steps, or in mode "step" one kernel for each
+stage. In mode "rows" a program keeps whole rows in registers; otherwise programs exchange data
+through memory. In mode "time" steps run in parallel.
 """
 
 from __future__ import annotations
@@ -10,14 +11,25 @@ from seqnets.engine.program import Program
 from seqnets.engine.triton.backward import BackwardPrinter
 from seqnets.engine.triton.forward import ForwardPrinter
 from seqnets.engine.triton.kernel import Kernel
+from seqnets.engine.triton.over_time import BackwardOverTime, ForwardOverTime
+from seqnets.engine.triton.passes import PassPrinter
 from seqnets.engine.triton.tiles import Tiles
 
+_SEQUENTIAL: dict[str, type[PassPrinter]] = {
+    "forward": ForwardPrinter,
+    "backward": BackwardPrinter,
+}
+_OVER_TIME: dict[str, type[PassPrinter]] = {
+    "forward": ForwardOverTime,
+    "backward": BackwardOverTime,
+}
 
-def print_forward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The forward pass: one kernel, or in mode "step" one for each stage."""
-    return ForwardPrinter(program, tiles, program.forward).kernels()
 
+def print_pass(program: Program, name: str, tiles: Tiles) -> list[Kernel]:
+    """The kernels of the pass "forward" or "backward", in the order in which they are launched.
 
-def print_backward(program: Program, tiles: Tiles) -> list[Kernel]:
-    """The backward pass; in mode "step" the last kernel is for the state before the first step."""
-    return BackwardPrinter(program, tiles, program.backward).kernels()
+    In mode "step" there is one for each stage, and in the backward pass a last one for the state
+    before the first step. In mode "time" the first of two summarises pieces of time for the other.
+    """
+    printers = _OVER_TIME if tiles.mode == "time" else _SEQUENTIAL
+    return printers[name](program, tiles).kernels()

@@ -122,7 +122,7 @@ def choose(
         device: The device.
         mode: A mode to use instead of the best.
     """
-    stages = program.forward if pass_ == "forward" else program.backward
+    stages = program.stages(pass_)
     widths = sorted({*program.step.state_sizes, *(stage.width for stage in stages)})
     products = _products(program, pass_)
     if mode == "time":
