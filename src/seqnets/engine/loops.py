@@ -152,6 +152,11 @@ def addresses_of(buffers: Mapping[str, Tensor]) -> dict[str, int]:
     return dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
 
 
+def parameter_buffer(name: str) -> str:
+    """The name of the buffer of a parameter, which may be a nested cell's: "cell.weight_hh"."""
+    return f"p_{name}".replace(".", "_of_")
+
+
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters, and each product's block of its weight, by buffer name; all contiguous."""
     return {
@@ -165,7 +170,7 @@ def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]
     """Each buffer's name, its parameter, and the block of that; None if it is the whole."""
     step = program.step
     found: list[tuple[str, str, Weight | None]] = [
-        (f"p_{name}".replace(".", "_of_"), name, None) for name in step.parameters
+        (parameter_buffer(name), name, None) for name in step.parameters
     ]
     for k, weight in enumerate(product.weight for product in step.products):
         whole = not weight.turned and weight.covers(step.parameters[weight.name])
@@ -224,6 +229,12 @@ def backward_buffers(
     if grad_y is not None:
         buffers["grad_y"] = grad_y.contiguous()
     return dwx, products, buffers
+
+
+def final_gradients(grad_final: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The gradients of the state after the last step, by buffer name; those of zero are absent."""
+    parts = enumerate(grad_final)
+    return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}
 
 
 def room_for_kept(program: Program, wx: Tensor) -> Kept:

@@ -23,6 +23,7 @@ from seqnets.engine.loops import (
     Order,
     addresses_of,
     backward_buffers,
+    final_gradients,
     forward_buffers,
     numbered,
 )
@@ -226,9 +227,8 @@ class CLoops:
         start: State = ()
         if order.resets is not None:
             start = tuple([like.new_zeros(told.B, size) for size in sizes])
-        final = [None if grad is None else grad.contiguous() for grad in grad_final]
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
-        buffers |= {f"grad_final_{p}": grad for p, grad in enumerate(final) if grad is not None}
+        buffers |= final_gradients(grad_final)
 
         values = addresses(buffers, order)
         if sums is not None:

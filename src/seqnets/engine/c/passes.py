@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node, reached_among, walk
+from seqnets.engine.loops import parameter_buffer
 from seqnets.engine.program import Program, Stage, StageProduct
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -58,7 +59,7 @@ class PassPrinter:
         """A leaf of an expression."""
         columns = node.what
         assert columns.source == "parameter", columns  # subclasses handle the others
-        name = self.pointer(f"p_{columns.key}")
+        name = self.pointer(parameter_buffer(columns.key))
         return (
             loaded(f"{name} + {self.column(columns.offset)}") if node.width else f"v_set({name}[0])"
         )

@@ -71,7 +71,6 @@ class Text:
 
     def pointer(self, name: str) -> str:
         """The member that points to one of the caller's buffers."""
-        name = name.replace(".", "_of_")  # a nested cell's parameter
         if name not in self.pointers:
             self.pointers.append(name)
         return f"c->{name}"

@@ -20,7 +20,7 @@ from seqnets.engine.eager.instructions import (
 from seqnets.engine.evaluate import columns_of
 from seqnets.engine.graph import COMPARISONS
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Kept, Order
+from seqnets.engine.loops import Gradients, Kept, Order, room_for_kept
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State
@@ -89,8 +89,8 @@ class _Loops:
             given["weight", k] = given["weight", k].t().contiguous()
         code = _forward(program, save, VALID in given, FRESH in given)
         y = layout.empty(wx, step.state_sizes[0])
-        kept = [room(wx, len(wx), size) for size in program.kept_sizes] if save else []
-        outs = [y.transpose(0, 1), *map(layout.by_step, kept)]
+        kept = room_for_kept(program, wx) if save else None
+        outs = [y.transpose(0, 1), *map(layout.by_step, () if kept is None else kept.tensors)]
         sizes = [out.shape[2] for out in outs]
         zeros = (wx.new_zeros(layout.B, size) for size in step.state_sizes)
         carried = named("state", enumerate(initial or zeros))
@@ -103,7 +103,7 @@ class _Loops:
             for whole, part in zip(outs, hoisted.valid(out).split(sizes, -1), strict=True):
                 whole[chunk].copy_(part)
         final = tuple(carried["state", p].clone() for p in range(len(step.state_sizes)))
-        return y, final, Kept(program, kept) if save else None
+        return y, final, kept
 
     def backward(
         self,

@@ -82,7 +82,6 @@ class Kernel:
 
     def pointer(self, name: str) -> str:
         """The argument for one of the caller's buffers."""
-        name = name.replace(".", "_of_")  # a nested cell's parameter
         self.pointers[name] = None
         return name
 

@@ -15,6 +15,7 @@ from seqnets.engine.loops import (
     Kept,
     Order,
     backward_buffers,
+    final_gradients,
     forward_buffers,
     numbered,
 )
@@ -153,8 +154,7 @@ class TritonLoops:
         if units is not None:
             buffers["grad_units"] = units
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
-        incoming = _carries if steps else _final_gradients
-        buffers |= incoming(program, like, B, grad_final)
+        buffers |= _carries(program, like, B, grad_final) if steps else final_gradients(grad_final)
         buffers |= {
             f"grad_sum_{k}": _float(like, B, reduction.width)
             for k, reduction in enumerate(step.reductions)
@@ -219,14 +219,6 @@ def _keep_first(buffers: Buffers, states: list[Tensor], order: Order, save: bool
 def _first_step(order: Order) -> int:
     """The step that runs first."""
     return order.layout.T - 1 if order.reverse else 0
-
-
-def _final_gradients(
-    program: Program, like: Tensor, B: int, grad_final: Sequence[Tensor | None]
-) -> Buffers:
-    """Buffers of the gradients of the final state."""
-    parts = enumerate(grad_final)
-    return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}
 
 
 def _carries(

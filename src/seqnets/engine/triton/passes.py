@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from seqnets.engine.graph import COMPARISONS, Node, reached_among, walk
+from seqnets.engine.loops import parameter_buffer
 from seqnets.engine.program import Program, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.tiles import Tiles, power_of_two
@@ -82,7 +83,7 @@ class PassPrinter:
         """The variable of a leaf."""
         columns = node.what
         assert columns.source == "parameter", columns  # subclasses handle the others
-        place = self.kernel.pointer(f"p_{columns.key}")
+        place = self.kernel.pointer(parameter_buffer(columns.key))
         name = f"v{place[1:]}_{columns.offset}_{node.width}"  # no pointer's name begins like this
         if not node.width:
             return self.kernel.once(name, f"tl.load({place}).to(tl.float32)")
