@@ -117,17 +117,35 @@ def test_it_keeps_nothing_alive_that_torch_does_not():
 class _CuDNN:
     """What torch keeps of a call of cuDNN, as its names are."""
 
-    def __init__(self, module, x, state, batch_first=True):
-        self._saved_input, self._saved_weight = x, list(module.parameters())
-        self._saved_batch_first = batch_first
+    def __init__(self, cells, x, state, directions=1, batch_first=True):
+        own = list(cells[0].parameters())
+        self._saved_input, self._saved_batch_first = x, batch_first
+        self._saved_weight = [p for cell in cells for p in cell.parameters()]
+        self._saved_weight_stride0, self._saved_bidirectional = len(own), directions == 2
         self._saved_hx, self._saved_cx = [*state, None][:2]
+        self._saved_hidden_size = cells[0].hidden_size
+        self._saved_mode = {LSTMCell: 2, GRUCell: 3}.get(type(cells[0]), 0)  # 0 is ReLU's
         self.next_functions = ()
 
     def name(self):
         return "CudnnRnnBackward0"
 
+    def _register_hook_dict(self, tensor):
+        self.before = tensor._backward_hooks.values()
+
     def register_hook(self, hook):
-        self.hook = hook
+        self.after = [hook]
+        return SimpleNamespace(remove=self.after.clear)
+
+    def gradients(self, found, grads):
+        """What a pass gives that finds these gradients, and got those."""
+        self.after = []
+        for hook in self.before:
+            hook(grads[0])
+        for hook in [*self.after]:
+            found = hook(found, grads)
+        assert not self.after
+        return found
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "ReLU", "without bias"])
@@ -137,14 +155,14 @@ def test_the_gradient_of_cudnn_is_replaced_in_the_order_of_its_arguments(kind, m
     y, after = unroll(cell, x, state, backend="reference")
     grads = [torch.randn_like(part) for part in (y, *after)]
     expected = torch.autograd.grad((y, *after), (x, *cell.parameters(), *inputs[1:]), grads)
-    node = _CuDNN(cell, x, [part[None] for part in state])
+    node = _CuDNN([cell], x, [part[None] for part in state])
     monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
-    second_derivative.let_derive_twice([cell], 1, SimpleNamespace(grad_fn=node))
+    second_derivative.let_derive_twice(SimpleNamespace(grad_fn=node))
 
     missing = [None] * (2 - len(state))  # a memory, and what only its backward pass reads
     had = [*expected[: len(expected) - len(state)], *(g[None] for g in expected[-len(state) :])]
     came = [grads[0], *(grad[None] for grad in grads[1:]), *missing, None, None]
-    found = node.hook([*had, *missing], came)
+    found = node.gradients([*had, *missing], came)
 
     assert len(found) == len(had) + len(missing)
     torch.testing.assert_close(list(found[: len(had)]), had)
@@ -152,9 +170,9 @@ def test_the_gradient_of_cudnn_is_replaced_in_the_order_of_its_arguments(kind, m
 
 @pytest.mark.parametrize("name", ["CudnnRnnBackward0", "MiopenRnnBackward0"])
 def test_torch_keeps_what_is_read_of_a_kernel_that_cannot_run_here(name):
-    read = [name for name in vars(_CuDNN(GRUCell(I, H), None, [None])) if name != "next_functions"]
+    read = {*vars(_CuDNN([GRUCell(I, H)], None, [None])), "_register_hook_dict"}
 
-    assert set(read) <= set(dir(getattr(torch._C._functions, name)))
+    assert read <= set(dir(getattr(torch._C._functions, name)))
 
 
 @pytest.mark.parametrize("rows", [B, T], ids=["fewer rows than steps", "as many"])
@@ -177,14 +195,32 @@ def test_the_gradient_of_a_stack_by_cudnn_is_replaced_too(
     outputs = [y, *(after if kind == "LSTM" else [after])]
     grads = [torch.randn_like(part) for part in outputs]
     expected = torch.autograd.grad(outputs, (x, *face.parameters(), *state), grads)
-    node = _CuDNN(face, x, state, batch_first)
+    node = _CuDNN(cells, x, state, directions, batch_first)
     monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
-    second_derivative.let_derive_twice(cells, directions, SimpleNamespace(grad_fn=node))
+    second_derivative.let_derive_twice(SimpleNamespace(grad_fn=node))
 
     missing = [None] * (2 - len(state))
-    found = node.hook([*expected, *missing], [*grads, *missing, None, None])
+    found = node.gradients([*expected, *missing], [*grads, *missing, None, None])
 
     torch.testing.assert_close(list(found[: len(expected)]), list(expected))
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["the state alone", "the outputs too"])
+def test_a_gradient_is_replaced_in_passes_that_are_derived_again_and_in_no_other(keep, monkeypatch):
+    cell, x, _ = make("LSTM", torch.float32)
+    made, replace = [], second_derivative._again_by_the_plain_loop
+    monkeypatch.setattr(
+        second_derivative,
+        "_again_by_the_plain_loop",
+        lambda *gradients: made.append(1) or replace(*gradients),
+    )
+    y, (_, c) = unroll(cell, x, backend="native")
+    total = c.sum() + y.sum() if keep else c.sum()
+    weights = tuple(cell.parameters())
+
+    for again, replaced in ((False, 0), (True, 1), (False, 1), (True, 2)):
+        torch.autograd.grad(total, weights, retain_graph=True, create_graph=again)
+        assert len(made) == replaced
 
 
 def test_backward_twice_through_one_graph_gives_the_same_gradient_twice():

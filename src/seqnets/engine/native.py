@@ -210,7 +210,7 @@ def _call(
     options = biases, layers, dropout, train, bidirectional, batch_first
     found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options)
     if found[0].requires_grad and not torch.compiler.is_compiling():
-        let_derive_twice(cells, directions, found[1])
+        let_derive_twice(found[1])
     return found
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqnets.cells import GatedCell
+from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import reference
 from seqnets.engine.request import Request
 from seqnets.typing import State
@@ -19,48 +19,53 @@ _KERNELS = {_ONEDNN, "CudnnRnnBackward0", "MiopenRnnBackward0"}
 """The names of their gradients in autograd."""
 
 
-def let_derive_twice(cells: Sequence[GatedCell], directions: int, h: Tensor) -> None:
+def let_derive_twice(h: Tensor) -> None:
     """Let a kernel's gradient be derived again, by the plain loop.
 
     Args:
-        cells: The cells whose steps the kernel ran, one for each layer and direction.
-        directions: D, 1 or 2.
         h: The first state part after the last step, which the kernel returned second.
     """
     node = h.grad_fn
     if node is None:
         return
-    if node.name() in _KERNELS:  # all layers in one
-        node.register_hook(partial(_again_by_the_plain_loop, cells, directions))
-    elif node.name() == "StackBackward0":
-        for cell, (layer, _) in zip(cells, node.next_functions, strict=True):
-            if layer is not None and layer.name() in _KERNELS:  # else it ran operations
-                layer.register_hook(partial(_again_by_the_plain_loop, [cell], 1))
+    nodes = [(node, 0)] if node.name() != "StackBackward0" else node.next_functions  # of layers
+    for kernel, _ in nodes:
+        if kernel is not None and kernel.name() in _KERNELS:  # else it ran operations
+            kernel._register_hook_dict(_HOOKED)
+
+
+def _hook(_: Tensor | None) -> None:
+    """A hook that runs before a kernel's gradient: replace it, if somebody derives it again."""
+    if not torch.is_grad_enabled():
+        return
+
+    def replace(*gradients: Any) -> tuple[Tensor | None, ...]:
+        handle.remove()  # this hook registers it again before the next pass
+        return _again_by_the_plain_loop(*gradients)
+
+    handle = torch._C._current_autograd_node().register_hook(replace)
+
+
+_HOOKED = torch.empty(0, device="cpu")
+"""A tensor with that hook: to lend its hooks to a node is quicker than to register one."""
+
+_HOOKED._backward_hooks = OrderedDict({0: _hook})
 
 
 def _again_by_the_plain_loop(
-    cells: Sequence[GatedCell],
-    directions: int,
-    found: Sequence[Tensor | None],
-    grads: Sequence[Tensor | None],
-) -> tuple[Tensor | None, ...] | None:
-    """A hook of a kernel's node in autograd: gradients that can be derived again.
+    found: Sequence[Tensor | None], grads: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Gradients in place of a kernel's, that can be derived again; None where nobody does.
 
     Args:
-        cells: The cells whose steps the kernel ran.
-        directions: The number of cells of each layer.
         found: The kernel's gradients: of its input, of each weight, and of two state parts.
         grads: The incoming gradients: of the outputs, and of the state after the last step.
-
-    Returns:
-        Gradients in place of the kernel's; None where nobody derives them again.
     """
-    if not torch.is_grad_enabled():
-        return None
     node: Any = torch._C._current_autograd_node()
     x, state, weights = _saved(node)
-    parts, count = len(cells[0].states), len(cells) * len(cells[0].parameter_shapes)
-    state, weights = state[:parts], weights[:count]
+    cells, directions = _cells(node, weights)
+    parts, count = len(cells[0].states), len(weights)
+    state = state[:parts]
 
     def run(given: Sequence[Tensor]) -> tuple[Tensor, State]:
         x, state, weights = given[0], given[1 : 1 + parts], given[1 + parts :]
@@ -78,6 +83,28 @@ def _again_by_the_plain_loop(
     of_x, of_state, of_weights = again[0], again[1 : 1 + parts], again[1 + parts :]
     others = [None] * (len(found) - 3 - count)
     return of_x, *of_weights, *others, *of_state, *[None] * (2 - parts)
+
+
+def _cells(node: Any, weights: Sequence[Tensor]) -> tuple[list[GatedCell], int]:
+    """Cells with the equations that a kernel ran, one for each layer and direction; and D, 1 or 2.
+
+    Their own parameters hold nothing.
+    """
+    one_layer = node.name() == _ONEDNN
+    stride = len(weights) if one_layer else node._saved_weight_stride0
+    options: dict[str, Any] = {"bias": stride > 3, "device": "meta"}
+    kind: type[GatedCell] = _BY_MODE[node._saved_mode]
+    if kind is LSTMCell:
+        options["proj_size"] = getattr(node, "_saved_proj_size", 0)  # MIOpen has none
+    elif kind is RNNCell:
+        options["nonlinearity"] = ("relu", "tanh")[node._saved_mode]
+    sizes = [(first.shape[1], node._saved_hidden_size) for first in weights[::stride]]
+    directions = 1 if one_layer else 1 + node._saved_bidirectional
+    return [kind(*size, **options) for size in sizes], directions
+
+
+_BY_MODE = RNNCell, RNNCell, LSTMCell, GRUCell
+"""The cells by the numbers that torch gives their equations."""
 
 
 def _run_layer(
@@ -130,6 +157,7 @@ def _saved(node: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     The input is laid out as the kernel took it: (T, B, I) for oneDNN, either way for the others.
     """
     if node.name() == _ONEDNN:
-        weights = [getattr(node, f"_saved_weight{i}") for i in range(4)]
+        count = 4 if node._saved_has_biases else 2
+        weights = [getattr(node, f"_saved_weight{i}") for i in range(count)]
         return node._saved_input, [node._saved_hx_, node._saved_cx_], weights
     return node._saved_input, [node._saved_hx, node._saved_cx], [*node._saved_weight]
