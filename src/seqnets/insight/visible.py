@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable, Sequence
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MARKS = re.compile(r"[\\`*_\[\]|]")
@@ -29,3 +30,19 @@ def unmarked(text: str) -> str:
         &lt;unk&gt; \*a\|b\*
     """
     return html.escape(_MARKS.sub(r"\\\g<0>", text), quote=False)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str | None]]) -> str:
+    r"""Write texts as a Markdown table that shows them verbatim, but for their white space.
+
+    Example:
+        >>> print(table(("written", "right"), [("a\nb", None)]))
+        | written | right |
+        |---|---|
+        | a b |  |
+    """
+    lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    for row in rows:
+        cells = (unmarked(" ".join((text or "").split())) for text in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

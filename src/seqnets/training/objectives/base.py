@@ -172,7 +172,12 @@ def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
 
 def class_names(known: Known) -> list[Any]:
     """The names of classes in rows: their labels, or their numbers if they have none."""
-    return known["labels"] or list(range(known["sizes"]["num_classes"]))
+    return known.get("labels") or list(range(known["sizes"]["num_classes"]))
+
+
+def class_texts(known: Known) -> list[str]:
+    """The names of classes as text."""
+    return list(map(str, class_names(known)))
 
 
 def lengths_of(batch: Batch) -> list[int]:

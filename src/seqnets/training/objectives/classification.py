@@ -22,6 +22,7 @@ from seqnets.training.objectives.base import (
     check_logits,
     class_names,
     class_numbers,
+    class_texts,
     cross_entropy,
 )
 from seqnets.typing import IGNORE, Batch, Known
@@ -65,7 +66,7 @@ class Classification(Objective):
         if self.class_weights == "balanced":
             self._weights = _balanced(known)
         else:
-            self._weights = _named(self.class_weights, [str(name) for name in class_names(known)])
+            self._weights = _named(self.class_weights, class_texts(known))
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score one label per row."""
@@ -112,7 +113,7 @@ class Classification(Objective):
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """The confusion matrix of the batch."""
-        names = [str(name) for name in class_names(known)]
+        names = class_texts(known)
         true, predicted = (
             outcome.targets.cpu().numpy(),
             outcome.predictions.argmax(-1).cpu().numpy(),

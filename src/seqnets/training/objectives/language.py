@@ -18,6 +18,7 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.surprise import draw_surprise
 from seqnets.models import SoftmaxHead
+from seqnets.models.heads import upcast
 from seqnets.training.metrics import BitsPerCharacter
 from seqnets.training.objectives.base import (
     Objective,
@@ -29,7 +30,6 @@ from seqnets.training.objectives.base import (
     perplexity,
     score_features,
     score_steps,
-    upcast,
 )
 from seqnets.typing import IGNORE, Batch, Known
 
@@ -117,20 +117,19 @@ class LanguageModelling(Objective):
         text (:func:`~seqnets.datasets.pieces.spell`). ``text`` is the row of the batch. Each row
         reads its own part of the text, so a stable sort by ``text`` restores the text's order.
         """
-        tokens, scored = known["vocabulary"], (batch.y != IGNORE).cpu()
-        name = _naming(known)
-        columns = (
-            scored.nonzero()[:, 0],
-            *(each.cpu()[scored] for each in (outcome.details, batch.y, outcome.predictions)),
-        )
+        name, tokens = _naming(known), known["vocabulary"]
+        scored = batch.y != IGNORE
+        texts = scored.nonzero()[:, 0].tolist()
+        predicted, targets = outcome.details[scored].tolist(), batch.y[scored].tolist()
+        nats = outcome.predictions[scored].tolist()
         return [
             {
                 "text": text,
-                "prediction": name(tokens[predicted]),
+                "prediction": name(tokens[likeliest]),
                 "target": name(tokens[target]),
-                "nats": round(nats, 6),
+                "nats": round(cost, 6),
             }
-            for text, predicted, target, nats in zip(*(c.tolist() for c in columns), strict=True)
+            for text, likeliest, target, cost in zip(texts, predicted, targets, nats, strict=True)
         ]
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,14 @@ from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
-from seqnets.training.objectives.base import Objective, Outcome, Row, lengths_of, score_steps
+from seqnets.training.objectives.base import (
+    Objective,
+    Outcome,
+    Row,
+    class_texts,
+    lengths_of,
+    score_steps,
+)
 from seqnets.typing import IGNORE, Batch, Known
 
 _SENTENCES = 8
@@ -60,7 +67,7 @@ class Tagging(Objective):
         Raises:
             DataError: The labels do not support the metric.
         """
-        classes, labels = known["sizes"]["num_classes"], _labels(known)
+        classes, labels = known["sizes"]["num_classes"], class_texts(known)
         check_labels("Tagging", self.metric, labels)
         found: dict[str, Metric] = {
             "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE),
@@ -80,7 +87,7 @@ class Tagging(Objective):
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: its words, predicted and true labels, and predicted entities."""
-        labels, words = _labels(known), _words(batch, known)
+        labels, words = class_texts(known), _words(batch, known)
         rows = []
         for index, (predicted, right) in enumerate(_sequences(outcome, batch)):
             names = [labels[number] for number in predicted]
@@ -95,7 +102,7 @@ class Tagging(Objective):
 
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """Predicted and target classes, both (rows, longest); ``IGNORE`` where unknown."""
-        numbers: dict[Any, int] = {label: number for number, label in enumerate(_labels(known))}
+        numbers: dict[Any, int] = {label: number for number, label in enumerate(class_texts(known))}
         pairs = [_read(f"Row {number}", row, numbers) for number, row in enumerate(rows, start=1)]
         longest = max((len(predicted) for predicted, _ in pairs), default=0)
         predictions = torch.zeros(len(pairs), longest, dtype=torch.int64)
@@ -107,7 +114,7 @@ class Tagging(Objective):
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """A few sentences with their labels, or the labels of a sequence's scored steps."""
-        labels, words = _labels(known), _words(batch, known)
+        labels, words = class_texts(known), _words(batch, known)
         pairs = _sequences(outcome, batch)
         if words is not None:
             show = _with_entities if self.metric == ENTITY_F1 else _with_labels
@@ -123,11 +130,6 @@ class Tagging(Objective):
         predicted = np.where(right == IGNORE, IGNORE, predicted)
         signal = batch.x[index, : len(predicted)].cpu().numpy() if batch.x.dim() == 3 else None
         return {"labels": draw_timeline({"target": right, "prediction": predicted}, labels, signal)}
-
-
-def _labels(known: Known) -> list[str]:
-    """The labels by number; numbers as text if they have no names."""
-    return known.get("labels") or [str(n) for n in range(known["sizes"]["num_classes"])]
 
 
 def _sequences(outcome: Outcome, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:

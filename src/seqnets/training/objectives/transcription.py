@@ -19,7 +19,7 @@ from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
-from seqnets.insight.visible import unmarked
+from seqnets.insight.visible import table
 from seqnets.models.ctc import best_path, ctc_loss, frames_needed, prefix_beam_search
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import EditRate, SequenceMatch
@@ -27,7 +27,7 @@ from seqnets.training.objectives.base import (
     Objective,
     Outcome,
     Row,
-    class_names,
+    class_texts,
     lengths_of,
     written_texts,
 )
@@ -96,7 +96,7 @@ class Transcription(Objective):
                 "between labels."
             )
         expected = f"a text without {joiner!r}" if joiner else "a single character"
-        for number, label in enumerate(_labels(known)[1:], start=1):
+        for number, label in enumerate(class_texts(known)[1:], start=1):
             if not label or (joiner in label if joiner else len(label) > 1):
                 raise ConfigError(
                     f"Transcription: label {number} is {label!r}, expected {expected}, since "
@@ -170,12 +170,12 @@ class Transcription(Objective):
         """Errors per label, and per word if words are spelled, and the share of correct texts."""
         found: dict[str, Metric] = {self.metric: EditRate()}
         if _spells_words(known):
-            found["wer"] = EditRate(partial(_words, _labels(known)))
+            found["wer"] = EditRate(partial(_words, class_texts(known)))
         return {**found, "exact_match": SequenceMatch()}
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the text of its labels, and the right one if known."""
-        known_targets, labels = outcome.targets.shape[1] > 0, _labels(known)
+        known_targets, labels = outcome.targets.shape[1] > 0, class_texts(known)
         pairs = zip(outcome.predictions.tolist(), outcome.targets.tolist(), strict=True)
         return [
             {
@@ -197,11 +197,8 @@ class Transcription(Objective):
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """Where labels fire in the first sequences of a batch, and a table of transcripts."""
         rows = self.rows(outcome, batch, known)
-        lines = ["| written | right |", "|---|---|"]
-        for row in rows[:EXAMPLES]:
-            cells = (unmarked(row[column] or "") for column in ("prediction", "target"))
-            lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
-        found: dict[str, Picture] = {"written": "\n".join(lines)}
+        texts = [(row["prediction"], row["target"]) for row in rows[:EXAMPLES]]
+        found: dict[str, Picture] = {"written": table(("written", "right"), texts)}
         frames: Frames = outcome.details
         for number, (row, length) in enumerate(zip(rows, lengths_of(batch), strict=True)):
             if number == PICTURES:
@@ -210,7 +207,7 @@ class Transcription(Objective):
             by_step = probabilities[frames.of_steps[:length]].cpu().numpy()
             signal = batch.x[number, :length].cpu().numpy() if batch.x.dim() == 3 else None
             found[f"labels/{number}"] = draw_transcription(
-                by_step, _labels(known), signal, row["prediction"], row["target"]
+                by_step, class_texts(known), signal, row["prediction"], row["target"]
             )
         return found
 
@@ -232,14 +229,9 @@ def _check_frames(model: nn.Module, steps: int, frames: int) -> None:
         )
 
 
-def _labels(known: Known) -> list[str]:
-    """The labels by class, ``BLANK`` first; numbers as text if they have no names."""
-    return list(map(str, class_names(known)))
-
-
 def _spells_words(known: Known) -> bool:
     """Whether words are made of several labels."""
-    return not known["joiner"] and " " in _labels(known)
+    return not known["joiner"] and " " in class_texts(known)
 
 
 def _text(ids: Sequence[int], labels: Sequence[str], known: Known) -> str:

@@ -18,9 +18,10 @@ from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.text_pairs import METRICS
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
-from seqnets.insight.visible import unmarked
+from seqnets.insight.visible import table
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.heads import upcast
+from seqnets.training.metrics import Mean
 from seqnets.training.objectives.base import (
     Objective,
     Outcome,
@@ -183,43 +184,32 @@ class Transduction(Objective):
         return found
 
     def _table(self, outcome: Outcome, batch: Batch, known: Known) -> str:
-        columns = ("source", "prediction", "target")
-        lines = ["| source | written | right |", "|---|---|---|"]
-        for row in self.rows(outcome, batch, known)[:EXAMPLES]:
-            cells = (unmarked(row[column] or "") for column in columns)
-            lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
+        rows = self.rows(outcome, batch, known)[:EXAMPLES]
+        texts = [(row["source"], row["prediction"], row["target"]) for row in rows]
+        written = table(("source", "written", "right"), texts)
         if self.metric == "bleu":
-            lines += ["", f"BLEU is {signature(known.get('tokenize', '13a'))}"]
-        return "\n".join(lines)
+            written += f"\n\nBLEU is {signature(known.get('tokenize', '13a'))}"
+        return written
 
 
-class ExactMatch(Metric):
-    """The share of correct sequences, among those with a target.
+class ExactMatch(Mean):
+    """The share of correct sequences, 0..1, among those with a target.
 
     Args:
         codec: Decodes ids to text.
     """
 
-    full_state_update = False
     higher_is_better = True
-    right: Tensor
-    count: Tensor
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.codec = codec
-        self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add ids, (B, U) and (B, U'), ``IGNORE`` past each end."""
         pairs = _decoded(self.codec, predictions, targets)
-        self.right += sum(prediction == target for prediction, target in pairs)
-        self.count += len(pairs)
-
-    def compute(self) -> Tensor:
-        """The share, 0..1; NaN without any target."""
-        return self.right / self.count
+        self.total += sum(prediction == target for prediction, target in pairs)
+        self.scored += len(pairs)
 
 
 class CorpusBLEU(Metric):
