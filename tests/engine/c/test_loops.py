@@ -63,12 +63,12 @@ def test_cells_options_agree_with_the_reference(options):
 
 
 def split_work(monkeypatch, threads, row_groups):
-    before = loops.settings
+    before = loops.settings_of
 
-    def settings(*arguments, **options):
+    def settings_of(*arguments, **options):
         return before(*arguments, **options)._replace(threads=threads, row_groups=row_groups)
 
-    monkeypatch.setattr(loops, "settings", settings)
+    monkeypatch.setattr(loops, "settings_of", settings_of)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program
-from seqnets.engine.c.text import SETTINGS, with_headers
+from seqnets.engine.c.text import MEMBERS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import (
@@ -35,7 +35,7 @@ _Values = dict[str, int]
 
 
 class Settings(NamedTuple):
-    """The members of a call that are not addresses; see ``text.SETTINGS``.
+    """The members of a call that are not addresses; see ``text.MEMBERS``.
 
     They are the key under which prepared calls are cached.
     """
@@ -68,7 +68,7 @@ class Library:
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
         self._fixed = dict(zip(sizes, source.sizes, strict=True)) | openmp()
-        names = *SETTINGS, *sizes, *source.pointers
+        names = *MEMBERS, *sizes, *source.pointers
         self._struct = ctypes.c_int64 * len(names)
         self._places = {name: place for place, name in enumerate(names)}
         self._buffers, self._first = source.pointers, len(names) - len(source.pointers)
@@ -113,7 +113,7 @@ def _ready(library: Library, name: str, settings: Settings) -> _Ready:
     return library.ready(name, settings)
 
 
-def settings(library: Library, program: Program, order: Order, save: bool) -> Settings:
+def settings_of(library: Library, program: Program, order: Order, save: bool) -> Settings:
     """The settings of a call: the order of its steps, and the division among threads."""
     resets = (0, 0) if order.resets is None else order.resets.stride()
     most = most_threads()
@@ -202,8 +202,8 @@ class CLoops:
         if program.crossing and kept is None:
             buffers["saved"] = wx.new_empty(order.layout.B, program.saved_size)
         library = self.library(program, wx.dtype)
-        told = settings(library, program, order, save)
-        library.call("forward", told, addresses(buffers, order), wx)
+        settings = settings_of(library, program, order, save)
+        library.call("forward", settings, _addresses(buffers, order), wx)
         return y, final, kept
 
     def backward(
@@ -218,36 +218,36 @@ class CLoops:
         """See ``Loops.backward``."""
         like, sizes = kept.saved, program.step.state_sizes
         library = self.library(program, like.dtype)
-        told = settings(library, program, order, save=True)
+        settings = settings_of(library, program, order, save=True)
         sums = None  # per thread, since leaves of a parameter may overlap
         if program.units:
-            sums = like.new_zeros(told.threads, program.unit_size)
+            sums = like.new_zeros(settings.threads, program.unit_size)
         dwx, products, buffers = backward_buffers(program, kept, grad_y, parameters)
-        initial = tuple([like.new_empty(told.B, size) for size in sizes])
+        initial = tuple([like.new_empty(settings.B, size) for size in sizes])
         start: State = ()
         if order.resets is not None:
-            start = tuple([like.new_zeros(told.B, size) for size in sizes])
+            start = tuple([like.new_zeros(settings.B, size) for size in sizes])
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
         buffers |= final_gradients(grad_final)
 
-        values = addresses(buffers, order)
+        values = _addresses(buffers, order)
         if sums is not None:
             for i, leaf in enumerate(program.units):
                 column = program.unit_columns[leaf]
                 values[f"unit_{i}"] = sums.data_ptr() + column * sums.element_size()
-        library.call("backward", told, values, like)
+        library.call("backward", settings, values, like)
         units = None
         if sums is not None:
-            units = sums[0] if told.threads == 1 else sums.sum(0)
+            units = sums[0] if settings.threads == 1 else sums.sum(0)
         return Gradients(dwx, products, units, initial, start)
 
 
-def addresses(buffers: dict[str, Tensor], order: Order | None = None) -> _Values:
+def _addresses(buffers: dict[str, Tensor], order: Order) -> _Values:
     """The addresses of buffers, lengths and resets, by member name."""
     found = addresses_of(buffers)
-    if order is not None and order.lengths is not None:
+    if order.lengths is not None:
         found["lengths"] = order.lengths.data_ptr()
-    if order is not None and order.resets is not None:
+    if order.resets is not None:
         found["resets"] = order.resets.data_ptr()
     return found
 

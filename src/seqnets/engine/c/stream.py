@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.c.loops import Library, Settings, addresses, shares
+from seqnets.engine.c.loops import Library, Settings, shares
 from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import numbers
-from seqnets.engine.loops import parameter_buffers
+from seqnets.engine.loops import addresses_of, parameter_buffers
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import streaming_program_of
 
@@ -57,7 +57,7 @@ class CStream:
             for before, after in ((0, 1), (1, 0)):
                 buffers = {f"initial_{p}": t for p, t in enumerate(self._states[before])}
                 buffers |= {f"final_{p}": t for p, t in enumerate(self._states[after])}
-                values = addresses(fixed | buffers) | {"packed": packed}
+                values = addresses_of(fixed | buffers) | {"packed": packed}
                 self._calls.append(self._library.members(members, values))
         self._run(self._calls[0])  # packs the weights; its outputs are discarded
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 
-SETTINGS = {
+MEMBERS = {
     "B": "int64_t B",
     "T": "int64_t T",
     "row_b": "int64_t row_b",  # row b of step t is row b * row_b + t * row_t of a buffer
@@ -77,7 +77,7 @@ class Text:
 
     def struct(self) -> str:
         """The definition of the struct ``Call``."""
-        members = [*SETTINGS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
+        members = [*MEMBERS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
         members += [f"real *{name}" for name in self.pointers]
         return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
 

@@ -199,14 +199,8 @@ def shares_added(z, ROWS: tl.constexpr, UNITS: tl.constexpr, SPLIT: tl.constexpr
 
 
 @triton.jit
-def gates_1(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """The gates of a product, from side by side into tiles of their own."""
-    return (z,)
-
-
-@triton.jit
 def gates_2(z, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """Two of them."""
+    """The two gates of a product, from side by side into tiles of their own."""
     return tl.split(tl.reshape(z, [ROWS, UNITS, 2]))
 
 
