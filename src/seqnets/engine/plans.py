@@ -23,8 +23,8 @@ from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
-from seqnets.engine.tracing.compare import watch_projection
-from seqnets.engine.tracing.trace import trace_projection, trace_step
+from seqnets.engine.tracing.projecting import trace_projection, watch_projection
+from seqnets.engine.tracing.trace import trace_step
 
 _T = TypeVar("_T")
 _shape_and_dtype = attrgetter("shape", "dtype")

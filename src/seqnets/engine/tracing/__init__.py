@@ -7,5 +7,5 @@
 
 What an operation of torch means is told by ``views.py``, ``pointwise.py``, ``reductions.py``, and
 ``composed.py`` for those made of others. ``settling.py`` lowers what was recorded, and
-``compare.py`` checks it against the step itself.
+``compare.py`` checks it against the step itself. ``projecting.py`` looks at the projection.
 """

@@ -21,7 +21,6 @@ from seqnets.engine.evaluate import numbers, replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.preparation import Preparation
-from seqnets.engine.tracing.meanings import Watcher
 from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced
@@ -36,6 +35,7 @@ _WHERE = {
     _LARGE: " for large inputs",
     0: " for small inputs, or other values of buffers",
 }
+"""The scales of inputs and states, and where that is, in words for a refusal."""
 
 
 class OwnDerivative(Untraceable):
@@ -63,146 +63,172 @@ def compare(
         OwnDerivative: The step has other custom autograd functions.
         Untraceable: The two differ.
     """
-    trial = _Trial(cell, project, functions)
+    trial = _Trial(step, preparation, cell, project, functions)
     for scale in _WHERE:
-        trial.run(step, preparation, scale)
-    trial.run_on_no_numbers(step, preparation)
+        trial.run(scale)
+    trial.run_on_no_numbers()
 
 
-def watch_projection(cell: Cell) -> tuple[bool, bool]:
-    """Whether a cell's projection draws random numbers, and whether it maps each step alone.
+class RandomCell:
+    """A cell and random parameters for it, drawn once.
 
-    A projection that draws random numbers does not count as mapping each step alone.
-
-    Raises:
-        Untraceable: It depends on tensors that require gradients and are not parameters.
+    Attributes:
+        dtype: The dtype of the comparison.
+        kept: Tensors that keep their values: periods, counts, masks.
+        drawn: All others.
     """
-    return _Trial(cell, False).watch_projection()
 
-
-class _Trial:
-    """A cell with random parameters, drawn once, to compare with its trace."""
-
-    def __init__(self, cell: Cell, project: bool, functions: Container[type] = ()) -> None:
-        self._cell, self._project, self._functions = cell, project, functions
-        self._dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
-        self._finite = True  # whether the last outputs were finite
-        self._moves = False  # whether the trace has matrices of ones and zeros
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.dtype = torch.float64 if cell._like.dtype == torch.float64 else torch.float32
         self._draw = torch.Generator().manual_seed(0)
         mean = dict(cell.origin.named_buffers()) | loose_attributes(cell.origin)
-        self._kept: dict[str, Tensor] = {}  # not redrawn: periods, counts, masks
-        self._drawn: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
+        self.drawn: dict[str, Tensor] = {}
         for name, tensor in cell.tensors().items():
             if name in mean or not tensor.is_floating_point():
                 some = torch.ones(tensor.shape, dtype=tensor.dtype)
                 now = tensor.detach().cpu().clone() if _is_real(tensor) else some
-                self._kept[name] = now.to(self._dtype) if now.is_floating_point() else now
+                self.kept[name] = now.to(self.dtype) if now.is_floating_point() else now
             else:
                 wide = tensor.dim() > 1
-                drawn = self._numbers(*tensor.shape)
-                self._drawn[name] = drawn.div_(tensor.shape[-1] ** 0.5) if wide else drawn
+                drawn = self.numbers(*tensor.shape)
+                self.drawn[name] = drawn.div_(tensor.shape[-1] ** 0.5) if wide else drawn
 
-    def _numbers(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._draw, dtype=self._dtype)
+    def numbers(self, *shape: int) -> Tensor:
+        """Random numbers."""
+        return torch.randn(shape, generator=self._draw, dtype=self.dtype)
 
-    def run(self, step: Step, preparation: Preparation, scale: int) -> None:
+    def bound_to(self, tensors: dict[str, Tensor]) -> Cell:
+        """The cell with these tensors, and with containers of its own."""
+        return with_own_containers(self.cell.bind(tensors))
+
+
+class _Trial(RandomCell):
+    """A trace, and the random parameters on which it is compared with its cell.
+
+    The arguments are those of ``compare``.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        preparation: Preparation,
+        cell: Cell,
+        project: bool,
+        functions: Container[type],
+    ) -> None:
+        super().__init__(cell)
+        self._step, self._preparation = step, preparation
+        self._project, self._functions = project, functions
+        self._width = cell.input_size if project else step.wx_size
+
+    def _own(self, cell: Cell, wx: Tensor, state: State) -> State:
+        """The state after a step of the cell itself."""
+        return cell.step(cell.project(wx) if self._project else wx, state)
+
+    def _traced(self, wx: Tensor, state: State, used: dict[str, Tensor]) -> State:
+        """The state after a traced step."""
+        pieces = pieces_of(self.cell.state_sizes, self._step.state_sizes)
+        return joined(replay(self._step, wx, cut(state, pieces), used), pieces)
+
+    def _used(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters of the traced step, made of the cell's."""
+        return numbers(self._step, self._preparation.of(tensors, self.dtype), self.dtype)
+
+    def run(self, scale: int) -> None:
         """Compare on inputs and states of a scale; at 0, biases are 0 too, as initialised."""
-        cell = self._cell
-        tensors = {name: kept.clone() for name, kept in self._kept.items()}
+        tensors = {name: kept.clone() for name, kept in self.kept.items()}
         for name, kept in tensors.items():
             if not scale and kept.is_floating_point():  # buffers may change
                 tensors[name] = torch.where(kept == 0, 0.5, kept * 1.25)
-        for name, drawn in self._drawn.items():
+        for name, drawn in self.drawn.items():
             now = torch.zeros_like(drawn) if not scale and drawn.dim() < 2 else drawn.detach()
             learns = scale == 1 or drawn.dim() < 2  # matrices once: they take longest
-            read = name in step.parameters or name in preparation.reads
+            read = name in self._step.parameters or name in self._preparation.reads
             tensors[name] = now.requires_grad_(learns and read)
-        bound = with_own_containers(cell.bind(tensors))
+        cell = self.bound_to(tensors)
         with errors_as_untraceable(), torch.enable_grad():
-            used = numbers(step, preparation.of(tensors, self._dtype), self._dtype)
+            used = self._used(tensors)
         learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         if scale == _LARGE and not self._project:  # within what it projects to, say 0 and more
             with errors_as_untraceable(), torch.no_grad():
-                wx = bound.project(self._numbers(_ROWS, cell.input_size).mul_(scale)).clone()
+                wx = cell.project(self.numbers(_ROWS, cell.input_size).mul_(scale)).clone()
         else:
-            width = cell.input_size if self._project else step.wx_size
-            wx = self._numbers(_ROWS, width).mul_(scale)
-        state = tuple(self._numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
+            wx = self.numbers(_ROWS, self._width).mul_(scale)
+        state = tuple(self.numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
         for given in (wx, *state):
             given.requires_grad_()
 
-        self._moves = bool(preparation.constants)
-        self._compare(step, scale, bound, wx, state, used, learned)
-        if scale == 1 and not self._finite:  # say, a square root of the state
+        finite = self._compare(scale, cell, wx, state, used, learned)
+        if scale == 1 and not finite:  # say, a square root of the state
             state = tuple(part.detach().abs().requires_grad_() for part in state)
-            self._compare(step, scale, bound, wx, state, used, learned)
+            self._compare(scale, cell, wx, state, used, learned)
 
     @torch.no_grad()
-    def run_on_no_numbers(self, step: Step, preparation: Preparation) -> None:
+    def run_on_no_numbers(self) -> None:
         """Compare from the cell's initial state, if that has infinities, and on inputs of NaN.
 
         Data movement is traced as products, in which either would spread to all units.
         """
-        tensors = {**self._kept, **self._drawn}
-        cell = with_own_containers(self._cell.bind(tensors))
+        tensors = self.kept | self.drawn
+        cell = self.bound_to(tensors)
         with errors_as_untraceable():
-            used = numbers(step, preparation.of(tensors, self._dtype), self._dtype)
-            state = tuple([part.to(self._dtype) for part in cell.initial_state(_ROWS)])
+            used = self._used(tensors)
+            state = tuple([part.to(self.dtype) for part in cell.initial_state(_ROWS)])
             steps = _STEPS if any(part.isinf().any() for part in state) else 0
-        width = cell.input_size if self._project else step.wx_size
 
         def both(wx: Tensor, state: State) -> tuple[State, State]:
             with errors_as_untraceable():
-                own = cell.step(cell.project(wx) if self._project else wx, state)
-                return own, _replayed(cell, step, wx, state, used)
+                return self._own(cell, wx, state), self._traced(wx, state, used)
 
         for _ in range(steps):
-            own, traced = both(self._numbers(_ROWS, width), state)
-            if not all(map(_are_near, own, traced)):
+            own, traced = both(self.numbers(_ROWS, self._width), state)
+            if not all(map(are_near, own, traced)):
                 raise Untraceable(_SPREADS.format("inf"))
             state = own
-        if not width:
+        if not self._width:
             return
-        columns = torch.arange(0, width, max(1, width // _COLUMNS))[:_COLUMNS]
+        columns = torch.arange(0, self._width, max(1, self._width // _COLUMNS))[:_COLUMNS]
         for draws in (1, _DRAWS):  # more where chance, such as a mask, may have hidden what is NaN
             lacking = columns.repeat_interleave(draws)
-            wx = self._numbers(len(lacking), width)
+            wx = self.numbers(len(lacking), self._width)
             wx[range(len(lacking)), lacking] = torch.nan
-            own, traced = both(wx, tuple(self._numbers(len(lacking), n) for n in cell.state_sizes))
+            own, traced = both(wx, tuple(self.numbers(len(lacking), n) for n in cell.state_sizes))
             finite = torch.stack([part.isfinite().all(-1) for part in own]).all(0)
             always = finite.view(-1, draws).all(1)
             whole = always.repeat_interleave(draws)
-            if all(_are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
+            if all(are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
                 return
             columns = columns[always]
         raise Untraceable(_SPREADS.format("nan"))
 
     def _compare(
         self,
-        step: Step,
         scale: int,
         cell: Cell,
         wx: Tensor,
         state: State,
         used: dict[str, Tensor],
         learned: Sequence[Tensor],
-    ) -> None:
+    ) -> bool:
+        """Compare outputs and, where these are finite, gradients; whether they are finite."""
         with errors_as_untraceable(), torch.enable_grad():
-            own = cell.step(cell.project(wx) if self._project else wx, state)
+            own = self._own(cell, wx, state)
             cell.check_after(own, state)
             if _has_python(own, self._functions):
                 raise OwnDerivative(
                     "its gradient is not that of its operations: it has a function with a "
                     "backward pass of its own"
                 )
-            traced = _replayed(cell, step, wx, state, used)
+            traced = self._traced(wx, state, used)
             wanted = [wx, *state, *learned]
-            ends = [self._numbers(*part.shape) for part in traced]
+            ends = [self.numbers(*part.shape) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
             if scale == 1:  # and large gradients, which may be clipped
                 for found, parts in zip(slopes, (own, traced), strict=True):
                     found += [slope / _STEEP for slope in _slopes(parts, ends, wanted, _STEEP)]
-        are_alike = _are_both_finite if scale == _LARGE else _are_near
+        are_alike = _are_both_finite if scale == _LARGE else are_near
         if not all(map(are_alike, own, traced)):
             self._check_spread(own, traced)
             raise Untraceable(
@@ -210,69 +236,21 @@ class _Trial:
                 f"depends on more than tensors: a branch on their values, the number of rows, "
                 f"or whether gradients are on"
             )
-        self._finite = all(part.isfinite().all() for part in own)
-        if self._project or not self._finite:
-            return
-        if not all(map(are_alike, *slopes)):
+        finite = all(bool(part.isfinite().all()) for part in own)
+        if finite and not self._project and not all(map(are_alike, *slopes)):
             self._check_spread(*slopes)
             raise Untraceable(
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
             )
+        return finite
 
     def _check_spread(self, own: Sequence[Tensor], traced: Sequence[Tensor]) -> None:
         """Raise Untraceable if infinities, as of an overflow, may have reached other units."""
         pairs = zip(own, traced, strict=True)
-        if self._moves and any((b.isnan() & a.isfinite()).any() for a, b in pairs):
+        moves = self._preparation.constants  # by matrices of ones and zeros
+        if moves and any((b.isnan() & a.isfinite()).any() for a, b in pairs):
             raise Untraceable(_SPREADS.format("inf"))
-
-    def watch_projection(self) -> tuple[bool, bool]:
-        """See the function of the same name."""
-        random = torch.get_rng_state()
-        cell = with_own_containers(self._cell.bind(self._kept | self._drawn))
-        x = self._numbers(_ROWS, _STEPS, cell.input_size)
-        with errors_as_untraceable(), torch.enable_grad(), _Draws() as watch:
-            projected = cell.project(x)
-            alone = cell.project(x[:, 0])
-        if watch.drew:  # leave the global generator as it was
-            torch.set_rng_state(random)
-        if not isinstance(projected, Tensor):
-            raise Untraceable(f"project gives {type(projected).__name__}, not a tensor")
-        if projected.dtype != x.dtype:
-            raise Untraceable(f"project gives {projected.dtype}, not {x.dtype} as its inputs are")
-        if projected.shape != (_ROWS, _STEPS, *alone.shape[1:]):
-            raise Untraceable("project gives other columns for all steps at once than for each")
-        if projected.requires_grad:
-            raise Untraceable("it projects by a trainable tensor that is none of its parameters")
-        if watch.drew:
-            return True, False
-        with errors_as_untraceable(), torch.no_grad():
-            apart = torch.stack([cell.project(step) for step in x.unbind(1)], 1)
-        return False, apart.shape == projected.shape and _are_near(apart, projected)
-
-
-class _Draws(Watcher):
-    """Detects random operations of this thread; the generator's state is shared by all.
-
-    Attributes:
-        drew: Whether there was one.
-    """
-
-    drew = False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        self.drew = self.drew or torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
-
-
-def _replayed(
-    cell: Cell, step: Step, wx: Tensor, state: State, used: dict[str, Tensor]
-) -> tuple[Tensor, ...]:
-    """The cell's state after one traced step."""
-    pieces = pieces_of(cell.state_sizes, step.state_sizes)
-    return joined(replay(step, wx, cut(state, pieces), used), pieces)
 
 
 def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:
@@ -322,7 +300,7 @@ def _are_both_finite(a: Tensor, b: Tensor) -> bool:
     return bool((a.isfinite() == b.isfinite()).all())
 
 
-def _are_near(a: Tensor, b: Tensor) -> bool:
+def are_near(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors agree up to rounding."""
     if bool(((a - b).abs() <= 1e-4).all()):  # fast path
         return True

@@ -48,7 +48,7 @@ def trace_step(cell: Cell, *, project: bool = False) -> tuple[Step, Preparation]
 
 def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Preparation]:
     """``trace_step`` with a given class of recorder."""
-    recorder, bound, x, state = _stand_ins(cell, kind)
+    recorder, bound, x, state = stand_ins(cell, kind)
     for name in bound._parameters.keys() - cell.origin._parameters:  # may be written to, for now
         bound._buffers[name] = bound._parameters.pop(name)
     with (
@@ -117,36 +117,7 @@ def _length(value: Any) -> int | None:
         return None
 
 
-def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
-    """Names of weight and bias, if ``cell.project`` is ``F.linear`` by unmodified parameters."""
-    recorder, bound, x, _ = _stand_ins(cell, Placing)
-    try:
-        with errors_as_untraceable(), torch.no_grad(), recorder:
-            projected = recorder.node(bound.project(x))
-    except Untraceable:
-        return None
-    if len(recorder.products) != 1:
-        return None
-    product, graph = recorder.products[0], recorder.graph
-    shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()}
-    weight, rows = product.weight, product.weight.rows
-    if weight.name not in shapes:
-        return None
-    whole = weight.covers(shapes[weight.name]) and not weight.turned
-    if product.value is not recorder.node(x) or not whole:
-        return None
-    leaf = graph.leaf(Columns("product", 0), rows)
-    biases = [None, *(name for name, shape in shapes.items() if shape == (rows,))]
-    for bias in biases:
-        affine = leaf
-        if bias is not None:
-            affine = graph.apply("add", leaf, graph.leaf(Columns("parameter", bias), rows))
-        if projected is affine:
-            return weight.name, bias
-    return None
-
-
-def _stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, State]:
+def stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, State]:
     """A recorder, and the stand-ins that it knows: a cell bound to parameters, input and state."""
     cell.check_sizes()
     dtype, tensors = cell._like.dtype, cell.tensors()
