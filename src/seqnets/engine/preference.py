@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from seqnets.cells import GatedCell, GRUCell, RNNCell
+from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, scan
 from seqnets.engine.families import family
 from seqnets.engine.measured import for_processor, nearest, table
@@ -34,36 +34,53 @@ def preference(request: Request) -> tuple[str, ...]:
     device = "cuda" if request.x.is_cuda else "cpu"
     if torch.compiler.is_exporting():
         return (_ORDER if _leaves_time_open(request) else _NATIVE_FIRST)[device]
-    known = family(request.cell)
     if torch.compiler.is_compiling():
         return _ORDER[device]
+    known = family(request.cell)
     if known is None:
         return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
-    B, T, _ = request.x.shape
-    if device == "cpu" and request.dtype in HALF:
-        half = request.cell._like.dtype in HALF  # else there are no weights to convert
-        few = half and T * _UNITS_A_STEP < request.cell.hidden_size
-        one_row = half and B == 1 and torch.is_grad_enabled()
-        gains = native.computes_in_half(request) and not one_row
-        return (_NATIVE_FIRST if few or gains else _ORDER)[device]
-    if device == "cpu" and request.lengths is not None:
-        return _ORDER[device]  # the loops skip padding, which torch's kernel computes
+    faster = _faster_on_a_gpu if request.x.is_cuda else _faster_on_a_cpu
+    return (_NATIVE_FIRST if faster(known, request) else _ORDER)[device]
+
+
+def _faster_on_a_cpu(family: type[GatedCell], request: Request) -> bool:
+    """Whether torch's kernel for a family is expected to be faster than the loops in C."""
+    if request.dtype in HALF:
+        return _faster_in_half(request)
+    if request.lengths is not None:
+        return False  # the loops skip padding, which torch's kernel computes
     if native.one_step_kernel(request.cell, request.x):
-        return _NATIVE_FIRST[device]
-    sizes = max(B, 1), max(T, 1), request.cell.hidden_size
-    if request.x.is_cuda:
-        if not _in_one_launch(known, request):
-            return _ORDER[device]
-        kind = _numbers(request.dtype)
-    else:
-        kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
-    faster = _speed(kind, known.__name__, torch.is_grad_enabled(), sizes) >= 1
-    return (_NATIVE_FIRST if faster else _ORDER)[device]
+        return True
+    kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
+    return _was_faster(kind, family, request)
+
+
+def _faster_in_half(request: Request) -> bool:
+    """The same in half precision, which the loops convert to float32."""
+    B, T, _ = request.x.shape
+    half = request.cell._like.dtype in HALF  # else there are no weights to convert
+    few = half and T * _UNITS_A_STEP < request.cell.hidden_size
+    one_row = half and B == 1 and torch.is_grad_enabled()
+    return few or (native.computes_in_half(request) and not one_row)
 
 
 _UNITS_A_STEP = 48
 """Units of a half-precision layer for each of its steps from which converting its weights to
 float32, for the loops, takes longer than the steps by torch's operations."""
+
+
+def _faster_on_a_gpu(family: type[GatedCell], request: Request) -> bool:
+    """Whether cuDNN is expected to be faster than the loops in Triton."""
+    if not _in_one_launch(family, request):
+        return False
+    return _was_faster(_precision(request.dtype), family, request)
+
+
+def _was_faster(kind: str, family: type[GatedCell], request: Request) -> bool:
+    """Whether torch's kernel was faster at the nearest sizes that were measured."""
+    B, T, _ = request.x.shape
+    sizes = max(B, 1), max(T, 1), request.cell.hidden_size
+    return _speed(kind, family.__name__, torch.is_grad_enabled(), sizes) >= 1
 
 
 def _leaves_time_open(request: Request) -> bool:
@@ -83,18 +100,22 @@ def _in_one_launch(family: type[GatedCell], request: Request) -> bool:
     (B, _, I), H, dtype = request.x.shape, request.cell.hidden_size, request.dtype
     if dtype not in (torch.float32, torch.float16):
         return False
-    training = torch.is_grad_enabled()
-    if H <= _FEW_UNITS[family is RNNCell][training]:
+    forward, training = _FEW_UNITS[family]
+    if H <= (training if torch.is_grad_enabled() else forward):
         return True
     tiles = H % 128 == 0 and I % 128 == 0 and B % 8 == 0
     return dtype == torch.float16 and family is not GRUCell and tiles and H <= 1024 and B <= 128
 
 
-_FEW_UNITS = {False: {False: 192, True: 128}, True: {False: 384, True: 256}}
-"""The most units: by whether the network is a plain RNN, then by whether it is training."""
+_FEW_UNITS: dict[type[GatedCell], tuple[int, int]] = {
+    LSTMCell: (192, 128),
+    GRUCell: (192, 128),
+    RNNCell: (384, 256),
+}
+"""The most units, without and with gradients."""
 
 
-def _numbers(dtype: torch.dtype) -> str:
+def _precision(dtype: torch.dtype) -> str:
     """The precision of a GPU's arithmetic in a dtype; float32 may be TF32."""
     rounds = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return "tf32" if rounds else str(dtype).removeprefix("torch.")
