@@ -56,6 +56,24 @@ def orthogonal_(weight: Tensor, gates: int) -> Tensor:
 
 
 @torch.no_grad()
+def steps_(bias: Tensor, least: float, most: float) -> Tensor:
+    """Fill with numbers whose softplus is between two bounds, uniform in its logarithm, in place.
+
+    Args:
+        bias: Of any shape.
+        least: The least softplus, above 0.
+        most: The largest.
+
+    References:
+        Gu & Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
+        arXiv:2312.00752.
+    """
+    dt = torch.empty_like(bias, dtype=torch.float64)
+    dt.uniform_(math.log(least), math.log(most)).exp_()
+    return bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+
+
+@torch.no_grad()
 def torch_uniform_(module: nn.Module, hidden_size: int) -> None:
     """Draw all parameters of a module as torch.nn's recurrent layers do.
 

@@ -9,16 +9,19 @@ import torch
 
 from seqnets import unroll
 from seqnets.cells import (
-    DeltaNetCell,
-    GatedDeltaNetCell,
     GatedLinearAttentionCell,
+    HGRN2Cell,
+    KimiDeltaAttentionCell,
     MLSTMCell,
     RetentionCell,
+    RWKV7Cell,
+    SSDCell,
 )
 from seqnets.errors import ConfigError
 from seqnets.testing import check_cell, one_unit, step
 from seqnets.testing.laws import perturb
 
+from . import memories
 from .final import MATRIX_CELLS
 from .plain import sigmoid
 
@@ -28,11 +31,6 @@ KEYS = {"weight_qk": (0.8, -1.3), "bias_qk": (-0.2, 0.3)}
 
 def softplus(a):
     return math.log1p(math.exp(a))
-
-
-def unit(a):
-    u = a * sigmoid(a)
-    return u / math.sqrt(u * u + 1e-6)
 
 
 def test_mlstm_follows_its_paper():
@@ -128,90 +126,105 @@ def test_gated_linear_attention_follows_its_paper():
         s = s_after
 
 
-def test_delta_net_follows_its_paper():
-    heads = {"weight_heads": 0.9, "bias_heads": 0.5}
-    cell = one_unit(DeltaNetCell, w=(0.5,), b=(0.1,), **KEYS, **heads)
-    s = 0.9
+def test_hgrn2_follows_its_paper():
+    cell = one_unit(HGRN2Cell, w=(0.5,), b=(0.1,), beta=-0.4, **KEYS)
+    s, gamma = 0.9, sigmoid(-0.4)
 
     for x in XS:
-        q, k, beta = unit(0.8 * x - 0.2), unit(-1.3 * x + 0.3), sigmoid(0.9 * x + 0.5)
-        s_after = s + beta * (0.5 * x + 0.1 - s * k) * k
+        o, f = sigmoid(0.8 * x - 0.2), gamma + (1 - gamma) * sigmoid(-1.3 * x + 0.3)
+        i = (0.5 * x + 0.1) * sigmoid(0.5 * x + 0.1)
+        s_after = f * s + (1 - f) * i
 
-        assert step(cell, x, -1.5, s) == pytest.approx((q * s_after, s_after))
+        assert step(cell, x, -1.5, s) == pytest.approx((o * s_after, s_after))
         s = s_after
 
 
-def test_gated_delta_net_follows_its_paper():
-    heads = {"weight_heads": (0.9, 0.6), "bias_heads": (0.5, -1.2), "A_log": 0.3}
-    cell = one_unit(GatedDeltaNetCell, w=(0.5,), b=(0.1,), **KEYS, **heads)
+def test_ssd_follows_its_paper():
+    heads = {"weight_heads": 0.9, "bias_heads": 0.5, "A_log": 0.3, "D": 1.7}
+    cell = one_unit(SSDCell, w=(0.5,), b=(0.1,), **KEYS, **heads)
     s = 0.9
 
     for x in XS:
-        q, k, beta = unit(0.8 * x - 0.2), unit(-1.3 * x + 0.3), sigmoid(0.9 * x + 0.5)
-        alpha = math.exp(-math.exp(0.3) * softplus(0.6 * x - 1.2))
-        s_after = alpha * s + beta * (0.5 * x + 0.1 - alpha * s * k) * k
+        u, C, B, dt = 0.5 * x + 0.1, 0.8 * x - 0.2, -1.3 * x + 0.3, softplus(0.9 * x + 0.5)
+        s_after = math.exp(-dt * math.exp(0.3)) * s + dt * B * u
 
-        assert step(cell, x, -1.5, s) == pytest.approx((q * s_after, s_after))
+        assert step(cell, x, -1.5, s) == pytest.approx((C * s_after + 1.7 * u, s_after))
         s = s_after
 
 
-def test_gated_delta_net_starts_as_its_published_code_does():
-    cell = GatedDeltaNetCell(3, 800, num_heads=800)
-    dt, rate = torch.nn.functional.softplus(cell.bias_of("alpha")), cell.A_log.exp()
+def test_ssd_starts_as_its_published_code_does():
+    cell = SSDCell(3, 800, num_heads=800, dt_min=0.01, dt_max=0.5)
+    dt, rate = torch.nn.functional.softplus(cell.bias_of("dt")), cell.A_log.exp()
 
-    assert 0.0009 <= dt.min() < 0.0012 < 0.09 < dt.max() <= 0.1001
-    assert 0 < rate.min() < 0.5 < 15.5 < rate.max() <= 16
-
-
-def columns(p, x, *names):
-    """What the weights of these names make of an input."""
-    return [p[f"weight_{name}"] @ x + p[f"bias_{name}"] for name in names]
+    assert 0.0099 <= dt.min() < 0.011 < 0.45 < dt.max() <= 0.5001
+    assert 1 <= rate.min() < 1.5 < 15.5 < rate.max() <= 16
+    assert (cell.D == 1).all()
 
 
-def silu(a):
-    return a / (1 + np.exp(-a))
+def test_the_gates_of_hgrn2_start_at_its_bound():
+    cell = HGRN2Cell(3, 4, lower_bound=0.9, dtype=torch.float64)
+
+    torch.testing.assert_close(torch.sigmoid(cell.beta), torch.full((4,), 0.9).double())
 
 
-def normed(a):
-    u = silu(a)
-    return u / np.sqrt((u * u).sum(-1, keepdims=True) + 1e-6)
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+@pytest.mark.parametrize("size", [-300.0, 300.0])
+@pytest.mark.parametrize(
+    ("cell_cls", "names"),
+    [
+        (HGRN2Cell, ("beta",)),
+        (HGRN2Cell, ("beta", "bias_qk")),
+        (SSDCell, ("bias_heads",)),
+        (KimiDeltaAttentionCell, ("bias_alpha",)),
+        (RWKV7Cell, ("bias_w",)),
+        (RWKV7Cell, ("bias_a",)),
+    ],
+)
+def test_gates_that_keep_all_or_nothing_stay_numbers(cell_cls, names, size, backend):
+    cell = cell_cls(3, 4, num_heads=2)
+    for name in names:
+        torch.nn.init.constant_(cell.get_parameter(name), size)
+    x = torch.randn(2, 70, 3, requires_grad=True)
+
+    y, state = unroll(cell, x, backend=backend)
+    y.sum().backward()
+
+    grads = [p.grad for p in cell.parameters()]
+    assert all(torch.isfinite(part).all() for part in (y, *state, x.grad, *grads))
 
 
-def matrices(cell, x):
-    """What a cell's paper gives for one row (T, I), with matrices (V, K) as there."""
-    p = {name: t.detach().numpy() for name, t in cell.tensors().items()}
-    N, K, V, kind = cell.num_heads, cell.key_size, cell.value_size, type(cell)
-    C, n, outputs = np.zeros((N, V, K)), np.zeros((N, K)), []
-    for x_t in x:
-        ih, qk = columns(p, x_t, "ih", "qk")
-        q, k = qk.reshape(2, N, K)
-        v, *o = ih.reshape(-1, N, V)
-        heads = columns(p, x_t, "heads")[0].reshape(-1, N) if "weight_heads" in p else []
-        if kind is MLSTMCell:
-            i, f = np.exp(heads[0]), 1 / (1 + np.exp(-heads[1]))
-            k = k / np.sqrt(K)
-            C = f[:, None, None] * C + i[:, None, None] * np.einsum("nv,nk->nvk", v, k)
-            n = f[:, None] * n + i[:, None] * k
-            found = np.einsum("nvk,nk->nv", C, q)
-            below = np.maximum(np.abs((n * q).sum(-1, keepdims=True)), 1)
-            outputs.append(found / below / (1 + np.exp(-o[0])))
-            continue
-        if kind is RetentionCell:
-            kept, k = (1 - 2.0 ** (-5 - np.arange(N)))[:, None], k / np.sqrt(K)
-        elif kind is GatedLinearAttentionCell:
-            alpha = p["weight_alpha"] @ (p["weight_r"] @ x_t) + p["bias_alpha"]
-            kept, q = (1 / (1 + np.exp(-alpha))).reshape(N, K) ** (1 / 16), q / np.sqrt(K)
-        else:
-            q, k, kept = normed(q) / np.sqrt(K), normed(k), np.ones((N, 1))
-            if kind is GatedDeltaNetCell:
-                kept = np.exp(-np.exp(p["A_log"]) * np.log1p(np.exp(heads[1])))[:, None]
-        C = C * kept[:, None, :]
-        if kind in (DeltaNetCell, GatedDeltaNetCell):
-            beta = 1 / (1 + np.exp(-heads[0]))
-            v = beta[:, None] * (v - np.einsum("nvk,nk->nv", C, k))
-        C = C + np.einsum("nv,nk->nvk", v, k)
-        outputs.append(np.einsum("nvk,nk->nv", C, q))
-    return np.stack(outputs).reshape(len(x), N * V)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+def test_heads_of_a_group_share_queries_and_keys(groups, backend):
+    cell = SSDCell(3, 8, num_heads=4, num_groups=groups, key_size=3, dtype=torch.float64)
+    perturb(cell)
+    x = np.random.default_rng(0).normal(size=(9, 3))
+
+    found = unroll(cell, torch.tensor(x)[None], backend=backend)[0][0].detach().numpy()
+
+    assert cell.weight_qk.shape == (2 * groups * 3, 3)
+    np.testing.assert_allclose(found, memories.run(cell, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [3, 8])
+def test_groups_that_do_not_divide_the_heads_are_refused(groups):
+    with pytest.raises(ConfigError, match=f"num_groups is {groups}, expected a divisor of num_hea"):
+        SSDCell(3, 8, num_heads=4, num_groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "options", "told"),
+    [
+        (SSDCell, {"dt_min": 0.1, "dt_max": 0.1}, "dt_min and dt_max are 0.1 and 0.1"),
+        (HGRN2Cell, {"lower_bound": 1}, "lower_bound is 1"),
+        (KimiDeltaAttentionCell, {"rank": 0}, "rank is 0"),
+        (KimiDeltaAttentionCell, {"num_heads": 8}, "num_heads is 8, expected a divisor"),
+        (RWKV7Cell, {"rank": 0}, "rank is 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(cell_cls, options, told):
+    with pytest.raises(ConfigError, match=f"{cell_cls.__name__}: {told}"):
+        cell_cls(3, 4, **options)
 
 
 @pytest.mark.parametrize("backend", ["reference", "scan"])
@@ -223,7 +236,7 @@ def test_several_heads_follow_their_paper(cell_cls, backend):
 
     found = unroll(cell, torch.tensor(x)[None], backend=backend)[0][0].detach().numpy()
 
-    np.testing.assert_allclose(found, matrices(cell, x), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, memories.run(cell, x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell_cls", MATRIX_CELLS)

@@ -17,6 +17,7 @@ from seqnets.cells import (
     MatrixMemoryCell,
     MLSTMCell,
     RetentionCell,
+    RWKV7Cell,
     Zoneout,
 )
 from seqnets.engine import carry, chunks, remember, runs
@@ -50,7 +51,7 @@ def test_all_steps_at_once_are_the_plain_loop_and_nothing_is_refused(cell_cls):
     assert runs["scan"] > before
 
 
-@pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell])
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell, RWKV7Cell])
 def test_in_float32_they_are_as_precise_as_the_plain_loop(cell_cls):
     assert check_backend(make(cell_cls), "scan", steps=(33, 70), dtypes=(torch.float32,)) == {}
 
@@ -76,13 +77,60 @@ class FadingHeadsCell(FadingCell):
     head_gates = ("decay",)
 
 
-@pytest.mark.parametrize(("cell_cls", "rates"), [(FadingCell, 4), (FadingHeadsCell, 2)])
+class ReplacingCell(FadingHeadsCell):
+    """What a key finds is replaced, or more than that."""
+
+    head_gates = ("rate", "decay")
+
+    def access(self, wx):
+        at = self.parts(wx)
+        k = at.k / (1 + at.k.norm(dim=-1, keepdim=True))
+        return Access(at.q, k, at.v, at.decay, rate=2 * torch.sigmoid(at.rate))
+
+
+class ReplacingKeysCell(ReplacingCell):
+    """Keys fade one by one."""
+
+    head_gates = ("rate",)
+    key_gates = ("decay",)
+
+
+class ErasingCell(FadingCell):
+    """What one key finds is taken from another."""
+
+    key_gates = ("found", "taken", "decay")
+
+    def access(self, wx):
+        at = self.parts(wx)
+        short = [part / (1 + part.norm(dim=-1, keepdim=True)) for part in (at.found, at.taken)]
+        return Access(at.q, at.k, at.v, at.decay, erase_q=short[0], erase_k=short[1])
+
+
+class ErasingHeadsCell(ErasingCell):
+    """All keys of a head fade alike."""
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(log_decay=at.log_decay[..., :1])
+
+
+FADING = [
+    (FadingCell, 0, 4),
+    (FadingHeadsCell, 0, 2),
+    (ReplacingCell, 2, 2),
+    (ReplacingKeysCell, 2, 4),
+    (ErasingCell, 8, 4),
+    (ErasingHeadsCell, 8, 4),
+]
+
+
+@pytest.mark.parametrize(("cell_cls", "others", "rates"), FADING)
 @pytest.mark.parametrize("least", [0.0, 1e-9, 1e-3, 1e2, float("inf")])
-def test_decays_from_nearly_nothing_to_nearly_all_stay_exact(cell_cls, rates, least):
-    cell = cell_cls(14 + rates, 6, num_heads=2, key_size=2, dtype=torch.float64)
+def test_decays_from_nearly_nothing_to_nearly_all_stay_exact(cell_cls, others, rates, least):
+    cell = cell_cls(14 + others + rates, 6, num_heads=2, key_size=2, dtype=torch.float64)
     fades = -torch.rand(1, 300, rates, dtype=torch.float64)
     fades[:, ::7] = -least
-    parts = torch.randn(1, 300, 14, dtype=torch.float64)
+    parts = torch.randn(1, 300, 14 + others, dtype=torch.float64)
     x = torch.cat([parts, fades], -1).requires_grad_()
 
     found, expected = (unroll(cell, x, backend=b) for b in ("scan", "reference"))
@@ -100,6 +148,19 @@ def test_two_thousand_steps_stay_exact(cell_cls):
         found, expected = (unroll(cell, x, backend=b) for b in ("scan", "reference"))
 
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("cell_cls", MATRIX_CELLS)
+def test_two_thousand_steps_in_float32_are_as_near_to_float64_as_the_plain_loop(cell_cls):
+    cell, x = make(cell_cls, torch.float32), torch.randn(1, 2000, I)
+    double = make(cell_cls)
+    double.load_state_dict(cell.state_dict())
+
+    with torch.no_grad():
+        exact = unroll(double, x.double(), backend="reference")[0]
+        far = [(unroll(cell, x, backend=b)[0] - exact).abs().max() for b in ("scan", "reference")]
+
+    assert far[0] < 2 * far[1] + 1e-6 * exact.abs().max()
 
 
 @pytest.mark.usefixtures("_short_chunks")
@@ -486,6 +547,22 @@ class FadingKeysCell(MLSTMCell):
         return at._replace(log_decay=at.log_decay.expand_as(at.k))
 
 
+class HalfErasingCell(DeltaNetCell):
+    """It takes something away, and does not say what finds it."""
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(rate=None, erase_k=at.k)
+
+
+class ReplacingAndErasingCell(DeltaNetCell):
+    """It replaces what a key finds, and takes it away beside."""
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(erase_q=at.k, erase_k=at.k)
+
+
 @pytest.mark.parametrize("backend", ["scan", "reference"])
 def test_what_access_gives_is_checked(backend):
     x = torch.randn(2, 5, 3)
@@ -494,3 +571,7 @@ def test_what_access_gives_is_checked(backend):
         unroll(FlatDecayCell(3, 4), x, backend=backend)
     with pytest.raises(ConfigError, match="FadingKeysCell: access gives a log_decay for each of 4"):
         unroll(FadingKeysCell(3, 4), x, backend=backend)
+    with pytest.raises(ConfigError, match="HalfErasingCell: access gives erase_k, expected rate a"):
+        unroll(HalfErasingCell(3, 4), x, backend=backend)
+    with pytest.raises(ConfigError, match="access gives rate and erase_q and erase_k, expected ra"):
+        unroll(ReplacingAndErasingCell(3, 4), x, backend=backend)

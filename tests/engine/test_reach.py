@@ -9,7 +9,7 @@ from seqnets.cells import GatedDeltaNetCell, LearnedState, MLSTMCell
 from seqnets.engine import chunks
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
-from tests.engine.test_matrix_memory import FadingCell, WeightsGivenCell
+from tests.engine.test_matrix_memory import ErasingCell, FadingCell, WeightsGivenCell
 
 B, T, I = 3, 12, 3
 NONE = [float("nan"), float("inf"), -float("inf")]
@@ -96,6 +96,17 @@ def test_each_part_of_what_a_step_does_reaches_what_it_reaches_in_the_plain_loop
 
     for options in ({}, {"resets": resets}):
         numbers(alone(cell, x, **options), unroll(cell, x, backend="reference", **options))
+
+
+@pytest.mark.parametrize("place", range(14, 22))
+@pytest.mark.parametrize("value", NONE)
+def test_so_does_what_finds_and_takes_something_away(place, value):
+    cell = ErasingCell(26, 6, num_heads=2, key_size=2, dtype=torch.float64)
+    x = torch.randn(2, T, 26, dtype=torch.float64)
+    x[..., 22:] = -x[..., 22:].abs()
+    x[0, 3, place] = value
+
+    numbers(alone(cell, x), unroll(cell, x, backend="reference"))
 
 
 @pytest.mark.parametrize("place", range(8))

@@ -19,7 +19,7 @@ from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
-from seqnets.cells.delta import DeltaNetCell, GatedDeltaNetCell
+from seqnets.cells.delta import DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell
 from seqnets.cells.exponential import SLSTMCell
 from seqnets.cells.fast import FastGRNNCell, FastRNNCell
 from seqnets.cells.gated import GatedCell
@@ -33,7 +33,7 @@ from seqnets.cells.gru import (
     OriginalGRUCell,
     UGRNNCell,
 )
-from seqnets.cells.hgrn import HGRNCell
+from seqnets.cells.hgrn import HGRN2Cell, HGRNCell
 from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
 from seqnets.cells.lem import LEMCell
 from seqnets.cells.linear_attention import GatedLinearAttentionCell
@@ -79,8 +79,10 @@ from seqnets.cells.residual import RRUCell
 from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
+from seqnets.cells.rwkv import RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
+from seqnets.cells.ssd import SSDCell
 from seqnets.cells.starting import chrono, initialize
 from seqnets.cells.state_space import S5Cell, S6Cell
 from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
@@ -118,6 +120,7 @@ __all__ = [
     "GatedCell",
     "GatedDeltaNetCell",
     "GatedLinearAttentionCell",
+    "HGRN2Cell",
     "HGRNCell",
     "IFOPoolQRNNCell",
     "IRNNCell",
@@ -125,6 +128,7 @@ __all__ = [
     "InputDropout",
     "IntersectionRNNCell",
     "JANETCell",
+    "KimiDeltaAttentionCell",
     "LEMCell",
     "LMUCell",
     "LRUCell",
@@ -166,6 +170,7 @@ __all__ = [
     "RGLRUCell",
     "RNNCell",
     "RRUCell",
+    "RWKV7Cell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
     "RetentionCell",
@@ -174,6 +179,7 @@ __all__ = [
     "SCRNCell",
     "SLSTMCell",
     "SRUCell",
+    "SSDCell",
     "STARCell",
     "TGRUCell",
     "TLSTMCell",

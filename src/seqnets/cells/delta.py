@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
+from seqnets import initializers
+from seqnets.cells.checks import check_size
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, unit
 
 
 class DeltaNetCell(MatrixMemoryCell):
@@ -59,8 +60,8 @@ class DeltaNetCell(MatrixMemoryCell):
     def access(self, wx: Tensor) -> Access:
         """The equations of q, k, v and what is replaced; nothing fades."""
         at = self.parts(wx)
-        q, rate = _unit(at.q) * self.key_size**-0.5, self.gate(at.beta)
-        return Access(q, _unit(at.k), at.v, torch.zeros_like(rate), rate=rate)
+        q, k, rate = unit(F.silu(at.q)), unit(F.silu(at.k)), self.gate(at.beta)
+        return Access(q * self.key_size**-0.5, k, at.v, torch.zeros_like(rate), rate=rate)
 
 
 class GatedDeltaNetCell(DeltaNetCell):
@@ -121,8 +122,7 @@ class GatedDeltaNetCell(DeltaNetCell):
         super().reset_parameters()
         drawn = torch.empty_like(self.A_log, dtype=torch.float64)
         self.learned("A_log").copy_(drawn.uniform_(0, 16).clamp(min=1e-4).log())
-        dt = drawn.uniform_(math.log(0.001), math.log(0.1)).exp()
-        self.bias_of("alpha").copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+        initializers.steps_(self.bias_of("alpha"), 0.001, 0.1)
 
     def access(self, wx: Tensor) -> Access:
         """The equations of q, k, v, what is replaced and what fades."""
@@ -130,7 +130,106 @@ class GatedDeltaNetCell(DeltaNetCell):
         return super().access(wx)._replace(log_decay=-fades)
 
 
-def _unit(a: Tensor) -> Tensor:
-    """Vectors of length 1, or less where they are nearly zero."""
-    u = F.silu(a)
-    return u * torch.rsqrt((u * u).sum(-1, keepdim=True) + 1e-6)
+class KimiDeltaAttentionCell(DeltaNetCell):
+    r"""Kimi delta attention: the delta rule in a memory whose keys fade one by one (KDA).
+
+    .. math::
+        q_t &= \mathrm{unit}(W_q x_t + b_q) / \sqrt K, \qquad k_t = \mathrm{unit}(W_k x_t + b_k) \\
+        v_t &= W_v x_t + b_v, \qquad \beta_t = \sigma(w_\beta^\top x_t + b_\beta) \\
+        \alpha_t &= \exp(-A\, \mathrm{softplus}(W_\alpha W_r x_t + b_\alpha)) \\
+        S_t &= (1 - \beta_t\, k_t k_t^\top)\, \mathrm{diag}(\alpha_t)\, S_{t-1}
+        + \beta_t\, k_t v_t^\top \\
+        h_t &= S_t^\top q_t
+
+    for each head, with :math:`\mathrm{unit}(a) = u / \sqrt{u^\top u + 10^{-6}}` and :math:`u =
+    a\,\sigma(a)`.
+
+    Differs from the paper in two places: the biases but :math:`b_\alpha`, which start at zero; and
+    what its block has around the cell, convolutions of q, k and v before with the SiLU of v, a norm
+    behind and a gated branch beside, is not part of it. The factor of q, the :math:`10^{-6}` and
+    :math:`A`, uniform from 1 to 16 at the start, are those of the published code.
+    :math:`b_\alpha` starts as in gated DeltaNet: :math:`\mathrm{softplus}(b_\alpha)` is between
+    0.001 and 0.1, uniform in its logarithm.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: Of v, (H, I).
+        weight_qk: Of q and k, (2*N*K, I).
+        weight_heads: :math:`w_\beta`, (N, I).
+        bias_heads: :math:`b_\beta`, (N,).
+        weight_r: :math:`W_r`, (R, I).
+        weight_alpha: :math:`W_\alpha`, (N*K, R).
+        bias_alpha: :math:`b_\alpha`, (N*K,).
+        A_log: :math:`\log A`, (N,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted.
+        rank: Of the product that makes :math:`\alpha`, R; as in the paper H/N if omitted.
+        options: ``bias``, of q, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or another size is below 1.
+
+    References:
+        Kimi Team, 2025, "Kimi Linear: An Expressive, Efficient Attention Architecture",
+        arXiv:2510.26692.
+    """
+
+    key_gates = ("alpha",)
+    weight_r: Tensor
+    weight_alpha: Tensor
+    bias_alpha: Tensor
+    A_log: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_heads: int = 1,
+        rank: int | None = None,
+        **options: Any,
+    ) -> None:
+        units, heads = (
+            check_size(self, "hidden_size", hidden_size),
+            check_size(self, "num_heads", num_heads),
+        )
+        # the base makes the parameters by it, unless it refuses the sizes
+        self.rank = units // heads if rank is None else check_size(self, "rank", rank)
+        super().__init__(input_size, hidden_size, num_heads=num_heads, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries, keys, the heads' gates, and how fast each key fades."""
+        super().add_parameters(parameter)
+        keys = self.num_heads * self.key_size
+        self.weight_r = parameter(self.rank, self.input_size)
+        self.weight_alpha, self.bias_alpha = parameter(keys, self.rank), parameter(keys)
+        self.A_log = parameter(self.num_heads)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, zero for the biases, and a start for what fades."""
+        super().reset_parameters()
+        for name in ("weight_r", "weight_alpha"):
+            initializers.xavier_(self.learned(name), 1)
+        self.learned("A_log").uniform_(1, 16).log_()
+        initializers.steps_(self.learned("bias_alpha"), 0.001, 0.1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the base projects, and the argument of softplus."""
+        alpha = F.linear(F.linear(x, self.weight_r), self.weight_alpha, self.bias_alpha)
+        return torch.cat([super().project(x), alpha], -1)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k, v, what is replaced and what fades."""
+        fades = torch.exp(self.A_log)[:, None] * F.softplus(self.parts(wx).alpha)
+        return super().access(wx)._replace(log_decay=-fades)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{super().extra_repr()}, rank={self.rank}"

@@ -1,4 +1,4 @@
-"""Hierarchically gated networks: linear in a memory that forgets no faster than a bound."""
+"""Hierarchically gated networks: memories that forget no faster than a bound."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.cells.gated import GatedCell
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.checks import check_number
 from seqnets.typing import State
 
@@ -82,6 +83,81 @@ class HGRNCell(GatedCell):
         c = self.candidate(wx.c)
         h = c + f * (h - c)
         return self.gate(wx.g) * h, h
+
+    def extra_repr(self) -> str:
+        """The sizes and the bound."""
+        return super().extra_repr() + f", lower_bound={self.lower_bound}"
+
+
+class HGRN2Cell(MatrixMemoryCell):
+    r"""Hierarchically gated network with a matrix memory: a key is what is not kept (HGRN2).
+
+    .. math::
+        f_t &= \gamma + (1 - \gamma) \odot \sigma(W_f x_t + b_f), \qquad \gamma = \sigma(\beta) \\
+        i_t &= \mathrm{silu}(W_i x_t + b_i), \qquad o_t = \sigma(W_o x_t + b_o) \\
+        S_t &= \mathrm{diag}(f_t)\, S_{t-1} + (1 - f_t)\, i_t^\top \\
+        h_t &= S_t^\top o_t
+
+    for each head. A matrix of K by V numbers takes no more parameters than K of them did. In a deep
+    network let the bound rise from layer to layer, as for :class:`HGRNCell`.
+
+    Differs from the paper in two places: each cell learns its bound :math:`\gamma` alone, where the
+    paper's bounds add up over the layers; and the norm and the matrix behind are not part of it.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: :math:`W_i`, (H, I).
+        weight_qk: :math:`W_o` and :math:`W_f`, (2*N*K, I).
+        beta: (N*K,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a gate of one head, K; as in the paper H/N if omitted.
+        lower_bound: Where :math:`\gamma` starts, between 0 and 1.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, ``key_size`` is below 1, or ``lower_bound``
+            is not between 0 and 1.
+
+    References:
+        Qin et al., 2024, "HGRN2: Gated Linear RNNs with State Expansion", arXiv:2404.07904.
+    """
+
+    gates = ("i",)
+    beta: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
+    ) -> None:
+        check_number(self._name, above=0, below=1, lower_bound=lower_bound)
+        self.lower_bound = lower_bound  # the base draws the parameters, and then reads this
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes the gates of keys, and their bound."""
+        super().add_parameters(parameter)
+        self.beta = parameter(self.num_heads * self.key_size)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, zero for the biases, and the bound."""
+        super().reset_parameters()
+        self.learned("beta").fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
+
+    def candidate(self, a: Tensor) -> Tensor:
+        """SiLU."""
+        return F.silu(a)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of o, f and i."""
+        at, beta = self.parts(wx), self.beta.unflatten(0, (self.num_heads, self.key_size))
+        below = F.logsigmoid(-beta) + F.logsigmoid(at.k)
+        log_f = torch.logaddexp(F.logsigmoid(beta), below)
+        return Access(self.gate(at.q), -torch.expm1(log_f), self.candidate(at.i), log_f)
 
     def extra_repr(self) -> str:
         """The sizes and the bound."""

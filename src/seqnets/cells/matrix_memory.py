@@ -28,6 +28,9 @@ class Access(NamedTuple):
             ``normalised``.
         rate: How much of what the memory holds under ``k`` is replaced by ``v``, (..., N, 1); None
             if ``v`` is added to it.
+        erase_q: By what the memory is read, once it faded, for what is then taken from it,
+            (..., N, K); None if nothing is. Where something is, ``v`` is added.
+        erase_k: Under what that is taken, (..., N, K).
     """
 
     q: Tensor
@@ -36,6 +39,8 @@ class Access(NamedTuple):
     log_decay: Tensor
     log_write: Tensor | None = None
     rate: Tensor | None = None
+    erase_q: Tensor | None = None
+    erase_k: Tensor | None = None
 
 
 class MatrixMemoryCell(GatedCell):
@@ -50,6 +55,11 @@ class MatrixMemoryCell(GatedCell):
     .. math::
         S_t = \mathrm{diag}(a_t)\, S_{t-1}
         + \beta_t\, k_t \left(v_t - (\mathrm{diag}(a_t)\, S_{t-1})^\top k_t\right)^\top
+
+    or, where what is found under one key is taken from another, and a value is added under a third,
+
+    .. math::
+        S_t = (1 - e_t z_t^\top)\, \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top
 
     A subclass declares its gates and writes :meth:`access`, in which queries, keys, values and
     decays follow from the input alone, and :meth:`readout` if the output is more than what is
@@ -134,6 +144,11 @@ class MatrixMemoryCell(GatedCell):
         super().__init__(input_size, hidden_size, **options)
 
     @property
+    def key_heads(self) -> int:
+        """How many heads have queries and keys of their own; by default all, N."""
+        return self.num_heads
+
+    @property
     def state_sizes(self) -> tuple[int, ...]:
         """The outputs, the matrices, and where the memory is normalised what divides them."""
         N, K, V = self.num_heads, self.key_size, self.value_size
@@ -141,7 +156,7 @@ class MatrixMemoryCell(GatedCell):
 
     def add_parameters(self, parameter: Any) -> None:
         """What makes queries, keys, and the heads' gates."""
-        I, keys = self.input_size, 2 * self.num_heads * self.key_size
+        I, keys = self.input_size, 2 * self.key_heads * self.key_size
         self.weight_qk = parameter(keys, I)
         self.register_parameter("bias_qk", None if self.bias_ih is None else parameter(keys))
         if self.head_gates:
@@ -170,11 +185,11 @@ class MatrixMemoryCell(GatedCell):
     def parts(self, wx: Tensor) -> Any:
         """Name the parts of the projected input: ``parts(wx).v`` is (..., N, V)."""
         N, K, V = self.num_heads, self.key_size, self.value_size
-        widths = [V] * len(self.gates) + [K, K]
-        widths += [1] * len(self.head_gates) + [K] * len(self.key_gates)
-        split = wx.split([N * width for width in widths], -1)
-        each = zip(split, widths, strict=True)
-        return self._parts(*[part.unflatten(-1, (N, width)) for part, width in each])
+        shapes = [(N, V)] * len(self.gates) + [(self.key_heads, K)] * 2
+        shapes += [(N, 1)] * len(self.head_gates) + [(N, K)] * len(self.key_gates)
+        split = wx.split([heads * width for heads, width in shapes], -1)
+        each = zip(split, shapes, strict=True)
+        return self._parts(*[part.unflatten(-1, shape) for part, shape in each])
 
     def access(self, wx: Tensor) -> Access:
         """What steps do to the memory.
@@ -197,7 +212,7 @@ class MatrixMemoryCell(GatedCell):
         K = self.key_size
         by_key = at.log_decay.shape[-1:] == (K,) and K > 1
         sizes, rows = {"K": K, "V": self.value_size, "1": 1}, (*wx.shape[:-1], self.num_heads)
-        letters = "K", "K", "V", "K" if by_key else "1", "1", "1"
+        letters = "K", "K", "V", "K" if by_key else "1", "1", "1", "K", "K"
         for name, part, letter in zip(Access._fields, at, letters, strict=True):
             if part is not None and part.shape != (*rows, sizes[letter]):
                 raise ShapeError(
@@ -212,6 +227,14 @@ class MatrixMemoryCell(GatedCell):
                 f"each head.\n"
                 f"  Its class says normalised = True, and the keys of a normalised memory share "
                 f"their scale."
+            )
+        given = [name for name in _CHANGING if getattr(at, name) is not None]
+        if given not in ([], ["rate"], ["erase_q", "erase_k"]):
+            raise ConfigError(
+                f"{self._name}: access gives {' and '.join(given)}, expected rate alone, erase_q "
+                f"and erase_k, or none of them.\n"
+                f"  A step replaces what k finds at a rate, or adds v and takes under erase_k what "
+                f"erase_q finds."
             )
         return at
 
@@ -231,6 +254,8 @@ class MatrixMemoryCell(GatedCell):
             m = torch.maximum(at.log_decay + state[3][..., None], at.log_write).clamp(min=0)
             at = scaled(at, at.log_write, state[3][..., None], m)
         memory = torch.exp(at.log_decay)[..., None] * self.memory(state)
+        if at.erase_q is not None and at.erase_k is not None:
+            memory = memory - at.erase_k[..., None] * recall(memory, at.erase_q)[..., None, :]
         v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
         memory = memory + at.k[..., None] * v[..., None, :]
         found = recall(memory, at.q)
@@ -259,9 +284,17 @@ class MatrixMemoryCell(GatedCell):
         return f"{super().extra_repr()}, num_heads={self.num_heads}, key_size={self.key_size}"
 
 
+_CHANGING = "rate", "erase_q", "erase_k"
+
+
 def recall(memory: Tensor, key: Tensor) -> Tensor:
     """What matrices (..., K, V) hold under keys (..., K): (..., V)."""
     return (key.unsqueeze(-2) @ memory).squeeze(-2)
+
+
+def unit(u: Tensor) -> Tensor:
+    """Vectors of length 1, or less where they are nearly zero."""
+    return u * torch.rsqrt((u * u).sum(-1, keepdim=True) + 1e-6)
 
 
 def scaled(at: Access, log_write: Tensor, before: Tensor, m: Tensor) -> Access:

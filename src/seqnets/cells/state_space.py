@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.fitting import FittingCell
 from seqnets.checks import is_number
@@ -243,9 +244,7 @@ class S6Cell(FittingCell):
         nn.init.xavier_uniform_(self.learned("weight_r"))
         nn.init.uniform_(self.learned("weight_step"), -(self.rank**-0.5), self.rank**-0.5)
         nn.init.ones_(self.learned("D"))
-        dt = torch.empty_like(self.bias_step, dtype=torch.float64)
-        dt.uniform_(math.log(self.dt_min), math.log(self.dt_max)).exp_()
-        self.learned("bias_step").copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
+        initializers.steps_(self.learned("bias_step"), self.dt_min, self.dt_max)
         self.learned("alpha").copy_(torch.arange(1, self.state_size + 1).log()[:, None])
 
     def project(self, x: Tensor) -> Tensor:

@@ -48,19 +48,37 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
     fade = _fade_by_key if decay.shape[-1] > 1 else _fade
     start = None if begin is None else _start(begin, at.log_decay, decay)
 
-    follows, adds, shows = None, None, None
+    follows: Tensor | None = None
+    adds: Tensor | None = None
+    shows: Tensor | None = None
     if start is not None:
         adds = start.left[..., -1, :, None] * start.memory
         shows = (q * start.left) @ start.memory
-    if at.rate is None:
-        seen, q, k, moves = fade(decay, q, k)
-    else:  # keys find what is there, too
+    if at.rate is not None:  # keys find what is there, too
         if start is not None:
             v = v - (k * start.left) @ start.memory
         (seen, held), (q, given), k, moves = fade(decay, torch.stack([q, k]), k)
         rate = by_chunk(at.rate, size)
         v, follows = _solved(rate * held, rate * torch.cat([v, given], -1), v.shape[-1])
+    elif at.erase_q is not None and at.erase_k is not None:  # v is written whatever is there
+        queries = torch.stack([q, by_chunk(at.erase_q, size)])
+        keys = torch.stack([k, by_chunk(at.erase_k, size)])
+        before = None if start is None else (queries[1] * start.left) @ start.memory
+        ((seen_v, seen), (held_v, held)), queries, (k_v, k), moves = fade(
+            decay, queries[:, None], keys
+        )
+        adds, shows = _plus(adds, k_v.mT @ v), _plus(shows, seen_v @ v)
+        found = _plus(before, held_v.tril(-1) @ v)
+        q, given = queries.squeeze(1)
+        v, follows = _solved(held, torch.cat([-found, given], -1), v.shape[-1])
+    else:
+        seen, q, k, moves = fade(decay, q, k)
     return Chunks(seen, q, k, v, moves, follows, adds, shows)
+
+
+def _plus(a: Tensor | None, b: Tensor) -> Tensor:
+    """The sum of what may be missing and what is there."""
+    return b if a is None else a + b
 
 
 def count_of(T: int) -> int:
@@ -161,7 +179,8 @@ def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
     Args:
         held: How much of what earlier steps of the chunk wrote is found, (..., t, s); the diagonal
             and what is above it are not read.
-        given: The values beside the keys that find the memory before the chunk.
+        given: What they write if they find nothing of either, beside the keys that find the memory
+            before the chunk.
         values: The number of values.
     """
     found = torch.linalg.solve_triangular(held, given, upper=False, unitriangular=True)

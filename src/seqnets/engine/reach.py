@@ -38,8 +38,9 @@ def parted(task: Task) -> tuple[Task, Spoilt]:
     if at.log_write is not None:
         scale = scale | _no_logarithm(at.log_write)
     keys = scale | _no_number(at.k, -1)
-    if at.rate is not None:
-        keys = keys | _no_number(at.rate, -1)
+    for part in (at.rate, at.erase_q, at.erase_k):
+        if part is not None:
+            keys = keys | _no_number(part, -1)
     values = ~at.v.isfinite()
     if at.log_write is not None:  # the sum of keys is the last column
         values = torch.cat([values, torch.zeros_like(values[..., :1])], -1)
@@ -102,6 +103,8 @@ def _cleaned(task: Task) -> Task:
         log_decay=_without_effect(at.log_decay),
         log_write=None if at.log_write is None else _without_effect(at.log_write),
         rate=None if at.rate is None else _zeroed(at.rate),
+        erase_q=None if at.erase_q is None else _zeroed(at.erase_q),
+        erase_k=None if at.erase_k is None else _zeroed(at.erase_k),
     )
     return task._replace(
         at=clean,

@@ -100,9 +100,10 @@ def _without_padding(task: Task) -> Task:
         return task
     counts = valid[..., None, None]
     k, decay, write = torch.where(counts, at.k, 0), torch.where(counts, at.log_decay, 0), None
+    erase = None if at.erase_k is None else torch.where(counts, at.erase_k, 0)
     if at.log_write is not None:
         write = torch.where(counts, at.log_write, -math.inf)
-    return task._replace(at=at._replace(k=k, log_decay=decay, log_write=write))
+    return task._replace(at=at._replace(k=k, log_decay=decay, log_write=write, erase_k=erase))
 
 
 def _run(task: Task, carry: Carry) -> Found:

@@ -1,0 +1,142 @@
+"""RWKV-7: a matrix memory that takes what it finds under one key from another."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqnets import initializers
+from seqnets.cells.checks import check_size
+from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, unit
+
+
+class RWKV7Cell(MatrixMemoryCell):
+    r"""RWKV-7, "Goose": each key fades, is taken away, and is written at rates of its own.
+
+    .. math::
+        r_t &= W_r x_t + b_r, \qquad k_t = W_k x_t + b_k, \qquad v_t = W_v x_t + b_v \\
+        w_t &= \exp(-e^{-1/2}\, \sigma(W_2 \tanh(W_1 x_t) + b_w)), \qquad
+        a_t = \sigma(A_2 A_1 x_t + b_a) \\
+        \hat\kappa_t &= \kappa_t / \sqrt{\kappa_t^\top \kappa_t + 10^{-6}}, \qquad
+        \kappa_t = \xi \odot k_t, \qquad
+        \tilde k_t = (1 + \alpha \odot (a_t - 1)) \odot k_t \\
+        S_t &= (\mathrm{diag}(w_t) - (a_t \odot \hat\kappa_t)\, \hat\kappa_t^\top)\, S_{t-1}
+        + \tilde k_t v_t^\top \\
+        h_t &= S_t^\top r_t
+
+    for each head. S is the transpose of the paper's.
+
+    Differs from the paper in three places: the biases of r, k and v, which start at zero; the
+    :math:`10^{-6}`, without which a :math:`\kappa` near zero has no derivative; and what its block
+    has around the cell, the shift of tokens and the values of the first layer before, a norm behind
+    and a bonus and a gated branch beside, is not part of it. The start is that of the published
+    code, for a first layer.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: :math:`W_v`, (H, I).
+        weight_qk: :math:`W_r` and :math:`W_k`, (2*N*K, I).
+        weight_w1: :math:`W_1`, (R, I).
+        weight_w2: :math:`W_2`, (N*K, R).
+        bias_w: :math:`b_w`, (N*K,).
+        weight_a1: :math:`A_1`, (R, I).
+        weight_a2: :math:`A_2`, (N*K, R).
+        bias_a: :math:`b_a`, (N*K,).
+        xi: (N*K,).
+        alpha: (N*K,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted, which is 64
+            there.
+        rank: Of the products that make w and a, R. In the paper 64 for 768 units.
+        options: ``bias``, of r, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or another size is below 1.
+
+    References:
+        Peng et al., 2025, "RWKV-7 'Goose' with Expressive Dynamic State Evolution",
+        arXiv:2503.14456.
+    """
+
+    gates = ("v",)
+    key_gates = ("w", "a")
+    weight_w1: Tensor
+    weight_w2: Tensor
+    bias_w: Tensor
+    weight_a1: Tensor
+    weight_a2: Tensor
+    bias_a: Tensor
+    xi: Tensor
+    alpha: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, rank: int = 32, **options: Any
+    ) -> None:
+        self.rank = check_size(self, "rank", rank)  # the base makes the parameters by it
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries and keys, how they fade, and at which rates they are taken away."""
+        super().add_parameters(parameter)
+        I, R, keys = self.input_size, self.rank, self.num_heads * self.key_size
+        self.weight_w1, self.weight_w2, self.bias_w = (
+            parameter(R, I),
+            parameter(keys, R),
+            parameter(keys),
+        )
+        self.weight_a1, self.weight_a2, self.bias_a = (
+            parameter(R, I),
+            parameter(keys, R),
+            parameter(keys),
+        )
+        self.xi, self.alpha = parameter(keys), parameter(keys)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The published code's start for a first layer, whose rates are spread over the keys."""
+        super().reset_parameters()
+        bound = 0.5 * self.input_size**-0.5
+        r, k = self.learned("weight_qk").chunk(2)
+        for weight, scale in ((self.learned("weight_ih"), 1), (r, 1), (k, 0.1)):
+            nn.init.uniform_(weight, -scale * bound, scale * bound)
+        keys = self.num_heads * self.key_size
+        for name in ("weight_w2", "weight_a2"):  # products of zeros, but for the biases
+            weight = initializers.orthogonal_(self.learned(name), 1)
+            weight.mul_(0.1 * max(1, keys / self.rank) ** 0.5)
+        across = torch.linspace(-0.5, 0.5, keys, dtype=torch.float64)
+        within = torch.linspace(-1, 1, self.key_size, dtype=torch.float64).repeat(self.num_heads)
+        within = within * within.abs()
+        self.learned("bias_w").copy_(6 * across + 2.5 * within - 2.5)
+        self.learned("bias_a").copy_(0.4 * across + 0.3 * within - 0.19)
+        self.learned("xi").copy_(0.71 - 0.1 * across)
+        nn.init.constant_(self.learned("alpha"), 1.02)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the base projects, and the arguments of w and a."""
+        w = F.linear(torch.tanh(F.linear(x, self.weight_w1)), self.weight_w2, self.bias_w)
+        a = F.linear(F.linear(x, self.weight_a1), self.weight_a2, self.bias_a)
+        return torch.cat([super().project(x), w, a], -1)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of r, k, v, w and a."""
+        at, sizes = self.parts(wx), (self.num_heads, self.key_size)
+        xi, alpha = self.xi.unflatten(0, sizes), self.alpha.unflatten(0, sizes)
+        log_w, a = -math.exp(-0.5) * torch.sigmoid(at.w), self.gate(at.a)
+        kappa = unit(xi * at.k)
+        k = at.k * (1 + alpha * (a - 1))
+        # kappa finds what was there before it faded; w is above 0.54
+        return Access(at.q, k, at.v, log_w, erase_q=kappa * torch.exp(-log_w), erase_k=a * kappa)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{super().extra_repr()}, rank={self.rank}"
