@@ -45,7 +45,7 @@ PURPOSES = {
     "training that is unstable, or deep stacks": "layer_norm_lstm layer_norm_gru star rru",
     "few parameters": "mgu light_gru light_ru min_gru fast_grnn atr",
     "long sequences, in parallel over time": "lru s5 s6 rg_lru hgrn min_gru min_lstm sru qrnn",
-    "recall of many things seen once": "mlstm delta_net gated_delta_net gated_linear_attention",
+    "recall of many things seen once": "mlstm gated_delta_net kimi_delta_attention rwkv7 ssd hgrn2",
     "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
     "time that passes unevenly": "ltc cfc phased_lstm",
     "frames of video": "conv_lstm conv_gru peephole_conv_lstm",
