@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqnets import datasets
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
 
@@ -20,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
 INSIDE = (ROOT / "docs" / "inside-the-engine.md").read_text(encoding="utf-8")
+AROUND = (ROOT / "docs" / "inside-training.md").read_text(encoding="utf-8")
 ELSEWHERE = ("benchmarks", "from-python", "writing-a-cell", "kernels")  # see below; printed
 PAGES = [
     path.stem
@@ -115,6 +117,27 @@ def test_the_page_inside_the_engine_shows_c_that_is_printed():
     shown = "".join(blocks(INSIDE, "c")).splitlines()
     assert shown
     assert set(shown) <= printed
+
+
+def test_the_page_inside_training_names_files_that_exist_and_all_that_no_verb_is_in():
+    package, verbs = ROOT / "src" / "seqnets", {f"{p.stem}.py" for p in ROOT.glob("configs/*.yaml")}
+    named = set(re.findall(r"\b(?:\w+/)*(\w+\.py)\b", AROUND)) - {"VERB.py"}
+
+    assert named <= {path.name for path in [*package.rglob("*.py"), *ROOT.glob("tests/*.py")]}
+    for folder in ("cli", "datasets/readers"):
+        files = {path.name for path in (package / folder).glob("*.py")}
+        assert named >= files - verbs - {"__init__.py"}
+
+
+def test_the_page_inside_training_says_what_base_classes_of_datasets_leave_to_others():
+    row = r"^\|[^|]+\| `(\w+)` \(`(\w+)\.py`\) \| ((?:`\w+`(?:, )?)+)(?: and the like)? \|$"
+    rows = re.findall(row, AROUND, re.MULTILINE)
+
+    assert len(rows) == 9
+    for name, module, left in rows:
+        base = getattr(datasets, name)
+        assert base.__module__ == f"seqnets.datasets.{module}"
+        assert base.__abstractmethods__ >= set(re.findall(r"\w+", left))
 
 
 @pytest.mark.slow
