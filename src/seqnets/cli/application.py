@@ -36,7 +36,6 @@ from seqnets.cli.checks import (
     check_package,
 )
 from seqnets.cli.console import terminal
-from seqnets.cli.failing import failure
 from seqnets.cli.flags import MULTIRUN, arranged
 from seqnets.cli.help import help_of
 from seqnets.cli.hydra_errors import explained
@@ -148,7 +147,7 @@ class _Application:
             with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
                 ended = self._run_verb(config)
         except BaseException as error:
-            self.jobs.append(sweep.Job(swept, None, failure(error)))
+            self.jobs.append(sweep.Job(swept, None, sweep.failure(error)))
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
                 return sweep.worst(sweeper)  # a search may go on after divergence

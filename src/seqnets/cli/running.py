@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 
 import seqnets
 from seqnets.cli import report, runs
-from seqnets.cli.failing import leave
 from seqnets.cli.main import FULL, is_unread
 from seqnets.cli.options import Config
 from seqnets.cli.stopping import Stopped
+from seqnets.cli.sweep import note_folder
 from seqnets.errors import ConfigError, SeqnetsError
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _logged(run: Running, made: Sequence[Path] | None) -> Iterator[None]:
                 for parent in made:
                     parent.rmdir()
         else:
-            leave(error, report.shown(run.folder))
+            note_folder(error, report.shown(run.folder))
         raise
     finally:
         for name in variables:

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.names import UsageError
+from seqnets.cli.stopping import Stopped
 from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.insight.visible import visible
 
 SWEPT_VARIABLE = "SEQNETS_SWEPT"
 """Environment variable that tells a job in which keys it may differ from others."""
@@ -19,6 +21,12 @@ SWEPT_VARIABLE = "SEQNETS_SWEPT"
 _DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
 _KEY = "hydra.sweeper.direction"
+
+_FOLDER = "run_folder"
+"""The attribute of an error that names the folder of the run that it ended."""
+
+_LONGEST = 200
+"""The most characters of a reason."""
 
 
 class Trained(NamedTuple):
@@ -77,6 +85,22 @@ class Job(NamedTuple):
         """The run's folder; None if there is none."""
         ended = self.trained or self.failed
         return None if ended is None else ended.folder
+
+
+def note_folder(error: BaseException, folder: str) -> None:
+    """Note on an error the folder of the run that it ended, as printed."""
+    setattr(error, _FOLDER, folder)
+
+
+def failure(error: BaseException) -> Failed:
+    """How a job failed, according to the error that ended it."""
+    said = visible(str(error).partition("\n")[0])
+    if not isinstance(error, SeqnetsError | Stopped):
+        name = type(error).__name__
+        said = f"{name}: {said}" if said else name
+    reason = said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."
+    is_stop = isinstance(error, Stopped | KeyboardInterrupt)
+    return Failed(reason, getattr(error, _FOLDER, None), is_stop)
 
 
 class Direction(Callback):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, DataModule, Part
+from seqnets.datasets.base import Part
 from seqnets.datasets.codecs import FOREIGN, Codec
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
@@ -130,22 +130,20 @@ class PairData(SequenceData):
         assert isinstance(pairs, Pairs)
         return pairs
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the data and check the lengths and tokens of both sides."""
-        DataModule.setup(self, stage)
-        for part in PARTS:
-            pairs = self.pairs(part)
-            for side, sequences, codec in zip(
-                ("source", "target"), (pairs.source, pairs.target), self.codecs, strict=True
-            ):
-                sizes = {"vocab_size": len(codec), "num_classes": 1}
-                check_sequences(f"{self.name_of(part)}, {side}", sequences, sizes)
-            ends = pairs.target_lengths.cumsum(0) - 1
-            if bool((pairs.y[ends] != END).any()) or int((pairs.y == END).sum()) != len(pairs):
-                raise DataError(
-                    f"{self.name_of(part)}: a target does not end with its only token {END}, "
-                    "expected each to."
-                )
+    def check_part(self, part: Part) -> None:
+        """Raise DataError unless lengths and tokens of both sides fit their codecs."""
+        who, pairs, (source, target) = self.name_of(part), self.pairs(part), self.codecs
+        for side, sequences, codec in (
+            ("source", pairs.source, source),
+            ("target", pairs.target, target),
+        ):
+            sizes = {"vocab_size": len(codec), "num_classes": 1}
+            check_sequences(f"{who}, {side}", sequences, sizes)
+        ends = pairs.target_lengths.cumsum(0) - 1
+        if bool((pairs.y[ends] != END).any()) or int((pairs.y == END).sum()) != len(pairs):
+            raise DataError(
+                f"{who}: a target does not end with its only token {END}, expected each to."
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, including the codecs."""

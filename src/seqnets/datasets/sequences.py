@@ -238,10 +238,14 @@ class SequenceData(DataModule):
         return {"steps": str(len(x)), "begins": show_steps(x, self.vocabulary), "target": target}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data and check lengths, values, tokens and labels against ``sizes``."""
+        """Read the data and :meth:`check_part` each part."""
         super().setup(stage)
         for part in PARTS:
-            check_sequences(self.name_of(part), self.part(part), self.sizes)
+            self.check_part(part)
+
+    def check_part(self, part: Part) -> None:
+        """Raise DataError unless lengths, values, tokens and labels of a part fit ``sizes``."""
+        check_sequences(self.name_of(part), self.part(part), self.sizes)
 
     def loader(self, part: Part) -> SequenceLoader:
         """Return a new loader of one part, shuffled for training."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from seqnets.errors import ConfigError
-from seqnets.insight.canvas import Picture
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import LanguageModelling, Objective, Outcome
-from seqnets.training.objectives.base import Row
-from seqnets.typing import Batch, Known
+from seqnets.typing import Batch
 
 
 @contextlib.contextmanager
@@ -50,7 +47,7 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
             f"share in [0, 1]."
         )
     learning = _Learning(objective, lr, decay)
-    module.objective = learning
+    module.objective = cast(Objective, learning)
     try:
         yield
     finally:
@@ -58,14 +55,16 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
         learning.restore()
 
 
-class _Learning(Objective):
-    """Scores a batch by another objective, then updates the model's weights."""
+class _Learning:
+    """An objective that updates the model's weights after each batch that it has scored."""
 
     def __init__(self, objective: Objective, lr: float, decay: float) -> None:
         self.objective, self.lr, self.decay = objective, lr, decay
-        self.metric, self.mode = objective.metric, objective.mode
         self._weights: list[nn.Parameter] = []
         self._originals: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         if len(batch.x) > 1:
@@ -95,27 +94,3 @@ class _Learning(Objective):
         """Restore the original weights."""
         for weight, original in zip(self._weights, self._originals, strict=True):
             weight.copy_(original)
-
-    def metrics(self, known: Known) -> dict[str, Metric]:
-        """The objective's metrics."""
-        return self.objective.metrics(known)
-
-    def derived(self, loss: float) -> dict[str, float]:
-        """The objective's derived figures."""
-        return self.objective.derived(loss)
-
-    def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """The objective's rows."""
-        return self.objective.rows(outcome, batch, known)
-
-    def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
-        """The objective's predictions and targets."""
-        return self.objective.read(rows, known)
-
-    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
-        """The objective's scores of rows."""
-        return self.objective.scores(rows, known)
-
-    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """The objective's pictures."""
-        return self.objective.pictures(outcome, batch, known)

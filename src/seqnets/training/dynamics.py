@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LARGEST = 1024
 """Maximum numbers of a state whose fixed points are sought; the time grows with their cube."""
 
+_STARTS = 64
+"""Maximum number of visited states from which fixed points are sought."""
+
 _TEXT = 100
 """The fewest tokens of a text that is written."""
 
@@ -120,10 +123,9 @@ def rest_of(
     known: Known,
     at: str | None = None,
     *,
-    starts: int = 64,
     largest: int | None = None,
 ) -> Rest:
-    """Search for the fixed points of a layer from states that it has visited.
+    """Search for the fixed points of a layer from its initial state and some it has visited.
 
     The input that stays the same is one that occurs: that of a step which is nearest to the mean of
     all steps. Of tokens, a mean would be no input that the layer knows; of features, it would
@@ -134,8 +136,6 @@ def rest_of(
         batch: The batch that the model ran over.
         known: What the dataset says of itself.
         at: A token, as the dataset writes it: the input is taken from the steps that read it.
-        starts: Maximum number of states to search from, evenly spread over those that were visited;
-            the initial state is another one.
         largest: Maximum numbers in a state whose fixed points are sought; 1,024 if omitted.
 
     Raises:
@@ -162,7 +162,7 @@ def rest_of(
         return rest._replace(refusal=refusal)
     x, repeated = _repeated(layer, batch, known, at)
     try:
-        found = fixed_points(cell, x, _starts(layer, cell, starts))
+        found = fixed_points(cell, x, _starts(layer, cell))
     except ConfigError as error:
         refusal = str(error).partition(": ")[2].partition(", expected")[0]
         return rest._replace(refusal=refusal)
@@ -198,10 +198,10 @@ def _repeated(
     return x[place].to(layer.layer.cell._like.dtype), repeated
 
 
-def _starts(layer: WatchedLayer, cell: Cell, count: int) -> tuple[Tensor, ...]:
-    """The initial state, and so many that were visited."""
+def _starts(layer: WatchedLayer, cell: Cell) -> tuple[Tensor, ...]:
+    """The initial state, and some of those that were visited, evenly spread."""
     visited = [part[layer.valid] for part in layer.states.values()]
-    places = torch.linspace(0, len(visited[0]) - 1, min(count, len(visited[0]))).round().long()
+    places = torch.linspace(0, len(visited[0]) - 1, min(_STARTS, len(visited[0]))).round().long()
     chosen = [part[places.to(part.device)] for part in visited]
     first = cell.checked_start(1)
     return tuple(torch.cat([a, b.to(a.dtype)]) for a, b in zip(first, chosen, strict=True))
