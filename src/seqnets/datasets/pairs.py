@@ -50,11 +50,6 @@ class Pairs(Sequences):
         pairs.y.fill_(IGNORE)
         return pairs
 
-    @property
-    def size(self) -> Tensor:
-        """Steps of the longer side of each pair, (N,)."""
-        return torch.maximum(self.lengths, self.target_lengths)
-
     @cached_property
     def ragged(self) -> bool:
         """Whether lengths differ within either side."""

@@ -30,10 +30,6 @@ class SequenceSource(Protocol):
         """Length of each sequence, (N,) int64."""
 
     @property
-    def size(self) -> Tensor:
-        """Sort key by which sequences of similar length are grouped, (N,)."""
-
-    @property
     def ragged(self) -> bool:
         """Whether the lengths differ."""
 
@@ -133,7 +129,7 @@ class SequenceLoader(Loader):
 
     @property
     def _sides(self) -> list[np.ndarray]:
-        """Lengths of each side that is padded separately, (N,) each."""
+        """Lengths of each side that is padded separately, (N,) each; groups go by the longest."""
         return [self._sequences.lengths.numpy()]
 
     @property
@@ -154,7 +150,7 @@ class SequenceLoader(Loader):
         if self._bucket_batches == 1 or not self._sequences.ragged:
             return order
         full = self._batch_size * share()[1]
-        sizes, pool = self._sequences.size.numpy(), full * self._bucket_batches
+        sizes, pool = np.max(self._sides, 0), full * self._bucket_batches
         pools = np.split(order, range(pool, count, pool))
         order = np.concatenate([each[np.argsort(sizes[each], kind="stable")] for each in pools])
         whole = count // full * full  # a smaller batch stays last

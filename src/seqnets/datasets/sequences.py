@@ -68,11 +68,6 @@ class Sequences:
         """Offset of each sequence in ``x``, (N,) int64."""
         return self.lengths.cumsum(0) - self.lengths
 
-    @property
-    def size(self) -> Tensor:
-        """Sort key for grouping similar sequences, (N,): their lengths."""
-        return self.lengths
-
     @cached_property
     def ragged(self) -> bool:
         """Whether the lengths differ."""

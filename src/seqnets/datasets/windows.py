@@ -46,11 +46,6 @@ class Windows:
         return torch.full_like(self.starts, self.lookback)
 
     @property
-    def size(self) -> Tensor:
-        """Sort key for grouping, (N,): the same for all windows."""
-        return self.lengths
-
-    @property
     def scored(self) -> bool:
         """Whether any target value is known."""
         first = self.starts + self.lookback
