@@ -49,13 +49,13 @@ _CELLS = "model/cell"
 _SIZES = ("B", "T", "I", "H")
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Time all cases, and write figures, a table and a picture.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Options that follow-up commands need as well.
+        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: An option is invalid, a cell cannot be made, a file cannot be written, or

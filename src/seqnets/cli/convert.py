@@ -25,13 +25,13 @@ from seqnets.errors import ConfigError
 _OURS = "seqnets"
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Read a network, convert it, compare the outputs of both sides, and write it.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Unused: no command follows.
+        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: A file is missing or unreadable, the target exists already, the other library

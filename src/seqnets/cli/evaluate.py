@@ -26,13 +26,13 @@ from seqnets.training.dynamic import dynamically
 from_checkpoint = with_its_task
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Print the metrics of a part of the dataset, or of a file of predictions.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Unused: no command follows.
+        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: An option, the data, the predictions or the checkpoint are faulty, or the

@@ -18,9 +18,9 @@ _MIN_PATIENCE = 5
 """Minimum patience, in validations, suggested for resuming a run that stopped early."""
 
 
-def resuming(folder: Path, command: str) -> str:
-    """The command that resumes a run; ``command`` holds options that it needs as well."""
-    return f"{report.called('seqnets')} train {report.typed('resume', folder)}{command}"
+def resuming(folder: Path, also: str) -> str:
+    """The command that resumes a run; ``also`` are options that it needs too, after a space."""
+    return f"{report.called('seqnets')} train {report.typed('resume', folder)}{also}"
 
 
 def follow_ups(
@@ -29,7 +29,7 @@ def follow_ups(
     trainer: Trainer,
     objective: Objective,
     longer: Sequence[str],
-    command: str,
+    also: str,
 ) -> dict[str, str]:
     """Return the follow-up commands for a finished run, by purpose.
 
@@ -39,7 +39,7 @@ def follow_ups(
         trainer: The run's trainer.
         objective: What the model was trained for.
         longer: Overrides that extend the run.
-        command: Shell-quoted options that commands on this run need as well.
+        also: Options that all commands on this run need too, quoted, each after a space.
     """
     commands = {}
     if writer_of(trainer) is not None:
@@ -49,11 +49,11 @@ def follow_ups(
         return commands
     program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
     if isinstance(objective, LanguageModelling):
-        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{command}"
+        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{also}"
     elif type(objective).rows is not Objective.rows:
-        commands["to predict"] = f"{program} predict {checkpoint}{command}"
-    commands["to score"] = f"{program} evaluate {checkpoint}{command}"
-    commands["to go on"] = resuming(folder, "".join(f" {o}" for o in longer) + command)
+        commands["to predict"] = f"{program} predict {checkpoint}{also}"
+    commands["to score"] = f"{program} evaluate {checkpoint}{also}"
+    commands["to go on"] = resuming(folder, "".join(f" {o}" for o in longer) + also)
     return commands
 
 

@@ -17,13 +17,13 @@ from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Print the prompt and its continuation, each piece as soon as it is sampled.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Unused: no command follows.
+        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: The checkpoint is missing, damaged or not a language model's, or an option or

@@ -55,7 +55,7 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**config, "defaults": defaults}, settled
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Print a dataset's description, sizes, statistics, samples and baselines.
 
     With a checkpoint, draw the inside of its model instead.
@@ -63,7 +63,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Unused: the follow-up command repeats this one's options.
+        also: Unused: the command that follows repeats this one's options.
 
     Raises:
         SeqnetsError: An option or the data are faulty.

@@ -34,13 +34,13 @@ from seqnets.typing import Batch
 from_checkpoint = with_its_task
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Run the model and write its predictions as the objective's rows.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Options that follow-up commands need as well.
+        also: Options that commands which follow need too, each after a space.
 
     Raises:
         SeqnetsError: An option, the data or the checkpoint are faulty, the file exists already, or
@@ -57,7 +57,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
             loader = _loader(module, options, path, file)
             rows = _rows(module, _limited(loader, trainer, options), trainer)
             count, targets = write_rows(as_in_file(rows, loader), options["to"])
-    _tell(options, count, targets, path, command)
+    _tell(options, count, targets, path, also)
     return 0
 
 
@@ -127,7 +127,7 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _tell(options: Config, count: int, targets: int, path: Path, command: str) -> None:
+def _tell(options: Config, count: int, targets: int, path: Path, also: str) -> None:
     to, given = options["to"], options["input"]
     if given == standard_input.NAME:
         what = "standard input"
@@ -139,4 +139,4 @@ def _tell(options: Config, count: int, targets: int, path: Path, command: str) -
     if targets and Path(to).suffix.lower() in SUFFIXES:
         line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
         scored = report.typed("predictions", Path(to))
-        report.show(console, "To score them:", f"{line} {scored}{command}")
+        report.show(console, "To score them:", f"{line} {scored}{also}")

@@ -71,13 +71,13 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> Trained:
     """Train, test and report.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Shell-quoted options that follow-up commands on this run need as well.
+        also: Options that commands on this run need too, quoted, each after a space.
 
     Raises:
         SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
@@ -96,7 +96,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> Trained
         terminal().print("resume=auto: there is no unfinished run, a new one starts.")
     with running(existing, options, choices.get("dataset") or "resumed") as current, quiet():
         with nullcontext() if fresh else moved():
-            training, failed = _Training(options, current, command), True
+            training, failed = _Training(options, current, also), True
         try:
             trained = training.run(checkpoint)
             failed = False
@@ -155,12 +155,12 @@ class _Training:
     Args:
         options: The resolved configuration.
         running: The run's folder; it is given the trainer.
-        command: Shell-quoted options that follow-up commands on this run need as well.
+        also: Options that commands on this run need too, quoted, each after a space.
     """
 
-    def __init__(self, options: Config, running: Running, command: str) -> None:
+    def __init__(self, options: Config, running: Running, also: str) -> None:
         allow = options["allow"]
-        self.options, self.folder, self.command = options, running.folder, command
+        self.options, self.folder, self.also = options, running.folder, also
         seed_everything(options["seed"], verbose=False)
         self.data = make_data(options, allow)
         self.module = make_module(options, self.data.describe(), allow)
@@ -269,7 +269,7 @@ class _Training:
 
     def _report_stop(self, stopped: str, purpose: str) -> None:
         logger.info(stopped)
-        report.show(self.console, f"{stopped}; {purpose}", resuming(self.folder, self.command))
+        report.show(self.console, f"{stopped}; {purpose}", resuming(self.folder, self.also))
 
     def _validated(self) -> Trained:
         """What training reached on the validation part: the best score, or else the last."""
@@ -299,7 +299,7 @@ class _Training:
         else:
             report.show(console, "Checkpoint:", report.shown(kept))
         longer = extended_limits(self.options, trainer, early, idle)
-        commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.command)
+        commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.also)
         if commands:
             purposes = ", ".join(commands).capitalize()
             report.show(console, f"{purposes}:", "\n".join(commands.values()))

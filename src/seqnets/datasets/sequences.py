@@ -272,14 +272,14 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
             f"{int(lengths.sum()):,} for {len(x):,} steps of x, expected lengths of at least 1 "
             f"with that sum."
         )
-    if len(y) != (len(x) if sequences.stepwise else len(sequences)):
+    unit, targets = ("step", len(x)) if sequences.stepwise else ("sequence", len(sequences))
+    if len(y) != targets:
         raise DataError(
-            f"{who}: got {counted(len(y), 'target')}, expected one per "
-            f"{'step' if sequences.stepwise else 'sequence'}: "
-            f"{len(x) if sequences.stepwise else len(sequences):,}."
+            f"{who}: got {counted(len(y), 'target')}, expected one per {unit}: {targets:,}."
         )
     numbers = x if x.is_floating_point() or x.dim() == 1 else x[:, :1]  # and not the spelling
-    bad_x, expected_x = _out_of_range(numbers, sizes.get("vocab_size"))
+    bad, expected = _out_of_range(numbers, sizes.get("vocab_size"))
+    _refuse(f"{who}: a value of x", x, bad, expected, lengths)
     scored, least = y, 0
     if sequences.stepwise:
         scored = y.masked_fill(y == IGNORE, least)
@@ -287,19 +287,19 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         least = BLANK + 1
         outside = torch.arange(y.shape[1]) >= sequences.target_lengths[:, None]
         scored = y.masked_fill(outside & (y == IGNORE), least)
-    bad_y, expected_y = _out_of_range(scored, sizes.get("num_classes"), least)
-    for what, values, bad, of_step, expected in (
-        ("value of x", x, bad_x, True, expected_x),
-        ("target", y, bad_y, sequences.stepwise, expected_y),
-    ):
-        if bad.any():
-            place = tuple(bad.nonzero()[0].tolist())
-            ends = lengths.cumsum(0)
-            number = int(torch.searchsorted(ends, place[0], right=True)) if of_step else place[0]
-            raise DataError(
-                f"{who}: a {what} in sequence {number} is {values[place].item()}, expected "
-                f"{expected}."
-            )
+    bad, expected = _out_of_range(scored, sizes.get("num_classes"), least)
+    _refuse(f"{who}: a target", y, bad, expected, lengths if sequences.stepwise else None)
+
+
+def _refuse(what: str, values: Tensor, bad: Tensor, expected: str, lengths: Tensor | None) -> None:
+    """Raise DataError for the first bad value, if any; values of steps come with ``lengths``."""
+    if not bad.any():
+        return
+    place = tuple(bad.nonzero()[0].tolist())
+    number = place[0]
+    if lengths is not None:
+        number = int(torch.searchsorted(lengths.cumsum(0), number, right=True))
+    raise DataError(f"{what} in sequence {number} is {values[place].item()}, expected {expected}.")
 
 
 def _out_of_range(values: Tensor, classes: int | None, least: int = 0) -> tuple[Tensor, str]:
