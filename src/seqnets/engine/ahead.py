@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seqnets.engine.evaluate import numbers, values_of
+from seqnets.engine.evaluate import parameters_of, values_of
 from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step, overlap
 from seqnets.engine.linear import read_parts
 
@@ -35,7 +35,7 @@ class Ahead:
 
     def of(self, wx: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The input of ``rest``, (..., W), from the projected input and the cell's tensors."""
-        values = values_of(self.step, wx, {}, numbers(self.step, tensors, wx.dtype))
+        values = values_of(self.step, wx, {}, parameters_of(self.step, tensors, wx.dtype))
         shape = wx.shape[:-1]
         return torch.cat([values[node].expand(*shape, node.width) for node in self.nodes], -1)
 

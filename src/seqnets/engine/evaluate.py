@@ -62,8 +62,8 @@ class Values(dict[Hashable, Tensor]):
         return OPERATIONS[node.op](*args)
 
 
-def numbers(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The parameters of a step; masks and counts are converted to the dtype of the loops."""
+def parameters_of(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The parameters of a step, in the dtype of the loops: masks and counts are converted too."""
     return {
         name: tensor if (tensor := tensors[name]).dtype is dtype else tensor.to(dtype)
         for name in step.parameters

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.engine import reference
-from seqnets.engine.evaluate import numbers
+from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
 from seqnets.engine.loops import Kept, Loops, Order, make_order
@@ -48,7 +48,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         return y, tuple(state)
     program, order = request.program, _order(request, tensors[0])
     wx = project(loops, request, order.layout, tensors[0], parameters)
-    used = numbers(program.step, parameters, wx.dtype)
+    used = parameters_of(program.step, parameters, wx.dtype)
     pieces = request.plan.pieces
     state, start = cut(request.given or (), pieces), cut(request.start, pieces)
     y, final, _ = loops.forward(program, wx, state, start, used, order, save=False)
@@ -100,7 +100,7 @@ class _Fused(torch.autograd.Function):
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
         projection = make_projection(request, order.layout, names, tensors, inside)
-        used = numbers(request.program.step, parameters, x.dtype)
+        used = parameters_of(request.program.step, parameters, x.dtype)
         y, final, kept = loops.forward(
             request.program,
             projection.project(x, parameters),
@@ -130,7 +130,7 @@ class _Fused(torch.autograd.Function):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
         x, _, parameters = parted(request, names, tensors)
-        used = numbers(program.step, parameters, x.dtype)
+        used = parameters_of(program.step, parameters, x.dtype)
         if request.memory == "lean":
             kept = _computed_again(
                 ctx.loops, program, ctx.projection.project(x, parameters), used, saved

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine import matrix_memory, triton
-from seqnets.engine.evaluate import numbers, values_of
+from seqnets.engine.evaluate import parameters_of, values_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.linear import linear_parts, recurrences
 from seqnets.engine.linear_scan import earlier, linear_scan
@@ -59,7 +59,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     step = request.program.step
     wx = request.project(request.clean_x)
     befores = _Befores()
-    parameters = numbers(step, request.tensors, wx.dtype)
+    parameters = parameters_of(step, request.tensors, wx.dtype)
     values = values_of(step, wx, befores, parameters)
     valid = None if request.valid is None else request.valid.unsqueeze(-1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1)

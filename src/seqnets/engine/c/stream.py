@@ -10,7 +10,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine.c.loops import Library, Settings, shares
 from seqnets.engine.c.threads import most_threads
-from seqnets.engine.evaluate import numbers
+from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.loops import addresses_of, parameter_buffers
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import streaming_program_of
@@ -39,7 +39,7 @@ class CStream:
         self.y = x.new_zeros(B, sizes[0])
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
         with torch.no_grad():
-            used = numbers(self._program.step, preparation.of(cell.tensors()), x.dtype)
+            used = parameters_of(self._program.step, preparation.of(cell.tensors()), x.dtype)
         parameters = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
             for name, parameter in used.items()

@@ -17,7 +17,7 @@ from torch.autograd.function import BackwardCFunction
 
 from seqnets.cells import Cell
 from seqnets.engine.equation import loose_attributes, with_own_containers
-from seqnets.engine.evaluate import numbers, replay
+from seqnets.engine.evaluate import parameters_of, replay
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.preparation import Preparation
@@ -134,7 +134,7 @@ class _Trial(RandomCell):
 
     def _used(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parameters of the traced step, made of the cell's."""
-        return numbers(self._step, self._preparation.of(tensors, self.dtype), self.dtype)
+        return parameters_of(self._step, self._preparation.of(tensors, self.dtype), self.dtype)
 
     def run(self, scale: int) -> None:
         """Compare on inputs and states of a scale; at 0, biases are 0 too, as initialised."""

@@ -24,7 +24,7 @@ from seqnets.engine.tracing.compare import OwnDerivative, compare, errors_as_unt
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.settling import Settler, pieces_written
 from seqnets.engine.tracing.surrogate import Surrogates
-from seqnets.typing import State
+from seqnets.typing import HALF, State
 
 _ROWS = 173  # not close to a round number, as 101 is: a step creates other sizes too
 
@@ -124,8 +124,7 @@ def stand_ins(cell: Cell, kind: type[Placing]) -> tuple[Placing, Cell, Tensor, S
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     sizes |= {cell.input_size, *cell.state_sizes}  # no multiple of the number of rows
     rows = next(n for n in itertools.count(_ROWS) if all(size % n for size in sizes - {0}))
-    half = dtype in (torch.bfloat16, torch.float16)  # may be computed in float32
-    dtypes = {dtype, torch.float32} if half else {dtype}
+    dtypes = {dtype, torch.float32} if dtype in HALF else {dtype}  # may be computed in float32
     recorder = kind(Graph(), rows, dtypes, scalar=1 not in cell.state_sizes)
 
     # an integer may be used as an index: 0 is always in range
