@@ -17,7 +17,6 @@ from torch.utils._pytree import tree_iter, tree_map
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight
 from seqnets.engine.preparation import listed
 from seqnets.engine.tracing.preparing import Preparing
-from seqnets.engine.tracing.recorder import POINTWISE
 from seqnets.engine.tracing.reductions import NORMALISED
 from seqnets.engine.tracing.views import VIEWS
 
@@ -28,7 +27,7 @@ _LINEAR = _KNOWN | {
 }  # fmt: skip
 """Operations that are linear in the units of a row; ``Recorder`` handles some forms of _KNOWN."""
 _AS_IN_MEMORY = {"aten::view", "aten::_unsafe_view"}  # need compatible strides
-_PIECES = 8  # the most that are recorded one by one
+FEW = 8  # the most pieces that are recorded one by one
 _SMALL, _LARGE = 2**16, 2**20  # the most elements of a matrix; of one that is nearly square
 _SQUARE = 4  # the largest aspect ratio of that
 _WIDEST = 4096  # the most units of a side
@@ -51,7 +50,7 @@ class Moving(Preparing):
 
     def identity(self, size: int) -> Weight:
         """The identity matrix of a size."""
-        _check_size(size, size)
+        check_size(size, size)
         if size not in self._identities:
             with self:
                 self._identities[size] = torch.eye(size)
@@ -79,8 +78,6 @@ class Moving(Preparing):
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any, rows: list[Tensor]
     ) -> Tensor | None:
         """The result of an operation by others that can be recorded; None if it needs none."""
-        if name == "bmm" and len(rows) == 2 and all(0 in self._places(row) for row in rows):
-            return self._contracted(func, *rows)
         if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
             with self:
                 return torch.mm(*args[1:]) + args[0]
@@ -185,7 +182,7 @@ class Moving(Preparing):
         if any(len(self._places(tensor)) != 1 for tensor in (row, *results)):
             raise reason
         for tensor in results:
-            _check_size(row.numel() // self._rows, tensor.numel() // self._rows)
+            check_size(row.numel() // self._rows, tensor.numel() // self._rows)
 
     def _made_of(
         self, ones: Tensor, func: Any, args: Any, kwargs: Any, row: Tensor, results: list[Tensor]
@@ -208,9 +205,9 @@ class Moving(Preparing):
 
     def _is_scattered(self, row: Tensor, made: Sequence[Tensor]) -> bool:
         """Whether a result is fragmented into so many pieces that a product is better."""
-        before, *after = (_pieces(self._meaning.get(id(tensor))) for tensor in (row, *made))
+        before, *after = (pieces_in(self._meaning.get(id(tensor))) for tensor in (row, *made))
         width = row.numel() // self._rows
-        return max(after) > max(_PIECES, before) and _pays(width, width)
+        return max(after) > max(FEW, before) and _pays(width, width)
 
     def _is_short(self, row: Tensor, dims: Sequence[int] | None = None, *_: Any) -> bool:
         """Whether a reduction takes few pieces: along the last dimension, or of few terms."""
@@ -218,7 +215,7 @@ class Moving(Preparing):
             return True
         dim = dims[0] % row.dim()
         outer, inner = math.prod(row.shape[1:dim]), math.prod(row.shape[dim + 1 :])
-        return outer == inner == 1 or outer * row.shape[dim] <= _PIECES
+        return outer == inner == 1 or outer * row.shape[dim] <= FEW
 
     def _better(self, row: Tensor, dims: Any = ()) -> int | None:
         """The place to which a reduced dimension is best moved; None if it may stay."""
@@ -246,7 +243,7 @@ class Moving(Preparing):
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
         node = super()._joined(name, result, tensors, dim)
         alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)
-        few = _pieces(node) <= _PIECES * len(tensors)
+        few = pieces_in(node) <= FEW * len(tensors)
         if few or not alike or not _pays(node.width, node.width):
             return node
         widths = [tensor.numel() // self._rows for tensor in tensors]
@@ -257,85 +254,8 @@ class Moving(Preparing):
             matrix = (torch.cat if name == "cat" else torch.stack)(each, dim).flatten(1)
         return self.as_in(result, self._times(self.graph.cat(*numbers), matrix))
 
-    def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
-        if name in POINTWISE:
-            tensors = [arg for arg in args if isinstance(arg, Tensor)]
-            shape = torch.broadcast_tensors(*tensors)[0].shape  # broadcast_shapes loads sympy
-            args = tuple([self._broadcast(arg, shape) for arg in args])
-        return super()._pointwise(name, args, kwargs)
 
-    def _broadcast(self, value: Any, shape: Sequence[int]) -> Any:
-        """An operand of pointwise arithmetic, broadcast to the units of the result."""
-        if not isinstance(value, Tensor) or shape == value.shape:
-            return value
-        if value.numel() == 1 and value.dim() < 3:
-            return value
-        places = self.units.places(shape)
-        if len(places) != 1:
-            return value
-        sizes = [1] * (len(shape) - value.dim()) + [*value.shape]
-        have, want = ([*each] for each in (sizes, shape))
-        for each in (have, want):
-            each[places[0]] = max(1, each[places[0]] // self._rows)
-        if self._is_hoisted(value):
-            if have == want and value.dim() == 1:
-                return value
-            with self:
-                return value.reshape(have).expand(want).reshape(-1)
-        if have == want or math.prod(have) == 1 or not self.node(value).width:
-            return value
-        stand_in = torch.empty(0, dtype=value.dtype)
-        expanded = self._expanded(self.number(value), have, want)
-        self.name(stand_in, self.as_in(value, expanded))
-        return stand_in
-
-    def _expanded(self, node: Node, have: Sequence[int], want: Sequence[int]) -> Node:
-        """Broadcast units of shape ``have`` along its dimensions of size 1 to shape ``want``."""
-        have = list(have)
-        for dim, size in enumerate(want):
-            if have[dim] != size:
-                outer, inner = math.prod(have[:dim]), math.prod(have[dim + 1 :])
-                node = self._stretched(self.graph.spread(node, outer * inner), outer, size, inner)
-                have[dim] = size
-        return node
-
-    def _stretched(self, node: Node, outer: int, size: int, inner: int) -> Node:
-        """Units of shape (outer, 1, inner), broadcast to (outer, size, inner)."""
-        if outer * inner == 1:
-            return self.graph.spread(node, size)
-        few = _pieces(node) == outer if inner == 1 else outer * size <= _PIECES
-        if few:
-            return self.units.stretched(node, outer, size, inner)
-        _check_size(outer * inner, outer * inner * size)
-        with self:
-            ones = torch.eye(outer * inner).view(-1, outer, 1, inner)
-            matrix = ones.expand(-1, outer, size, inner).flatten(1)
-        return self._times(node, matrix)
-
-    def _contracted(self, func: Any, left: Tensor, right: Tensor) -> Tensor:
-        """A batched product of two matrices that both differ from row to row."""
-        result = func(left, right)
-        heads, (n, m), k = left.shape[0] // self._rows, left.shape[1:], right.shape[2]
-        each = self.graph.apply(
-            "mul",
-            self._expanded(self.node(left), (heads, n, m, 1), (heads, n, m, k)),
-            self._expanded(self.node(right), (heads, 1, m, k), (heads, n, m, k)),
-        )
-        if m == 1:
-            total = each
-        elif heads * n * k == 1:
-            total = self.graph.reduce("sum", each)
-        else:
-            _check_size(heads * n * m * k, heads * n * k)
-            with self:
-                ones = torch.eye(heads * n * m * k).view(-1, heads * n, m, k)
-                matrix = ones.sum(2).flatten(1)
-            total = self._times(each, matrix)
-        self.name(result, total)
-        return result
-
-
-def _pieces(meaning: Any) -> int:
+def pieces_in(meaning: Any) -> int:
     """The number of pieces of a concatenation; 1 for anything else."""
     return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
 
@@ -357,6 +277,7 @@ def _pays(high: int, wide: int) -> bool:
     return max(high, wide) <= _WIDEST and high * wide <= (_LARGE if near else _SMALL)
 
 
-def _check_size(high: int, wide: int) -> None:
+def check_size(high: int, wide: int) -> None:
+    """Raise unless it pays."""
     if not _pays(high, wide):
         raise Untraceable(f"{wide} numbers a row that are made of {high} others")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Untraceable
-from seqnets.engine.tracing.moving import Moving
+from seqnets.engine.tracing.stretching import Stretching
 
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
 """Operations that compute indices or read them."""
@@ -26,7 +26,7 @@ _PLACES = 8  # the most indices per row, each read by a reduction
 _FOUND = 4  # the most that topk finds, each by two reductions
 
 
-class Placing(Moving):
+class Placing(Stretching):
     """A recorder that also traces data-dependent indices."""
 
     def __torch_dispatch__(
