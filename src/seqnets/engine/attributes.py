@@ -36,6 +36,19 @@ class _History:
     changed: set[str] = field(default_factory=set)
     obstacles: dict[tuple[bool | str, ...], str | None] = field(default_factory=dict)
 
+    def notice(self, numbers: _Numbers) -> None:
+        """Note which numbers have changed since the last call."""
+        if numbers != self.numbers:
+            before, self.numbers = self.numbers, numbers
+            self.changed |= {n for n in numbers if before.get(n, numbers[n]) != numbers[n]}
+
+    def obstacle(self, cell: Cell, given: dict[str, Tensor], more: dict[str, Tensor]) -> str | None:
+        """Why the step cannot be traced if more attributes become buffers; None if it can."""
+        place: tuple[bool | str, ...] = (cell.training, *more)
+        if place not in self.obstacles:
+            self.obstacles[place] = _obstacle(cell.bind(cell.tensors() | given | more))
+        return self.obstacles[place]
+
 
 _histories: WeakKeyDictionary[Cell, _History] = WeakKeyDictionary()
 
@@ -62,25 +75,15 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
         if not isinstance(value, Tensor) and not name.endswith("_size")
     }
     history = _histories.setdefault(cell.origin, _History(numbers))
-    if numbers != history.numbers:
-        before, history.numbers = history.numbers, numbers
-        history.changed |= {n for n in numbers if before.get(n, numbers[n]) != numbers[n]}
-    changed = sorted(history.changed & numbers.keys())
-    given: dict[str, Tensor] = {}
-
-    def give(more: dict[str, Tensor]) -> str | None:
-        """Make attributes buffers, unless that is why the step cannot be traced: then say why."""
-        place: tuple[bool | str, ...] = (cell.training, *more)
-        if place not in history.obstacles:
-            history.obstacles[place] = _obstacle(cell.bind(cell.tensors() | given | more))
-        if history.obstacles[place] is None:
-            given.update(more)
-        return history.obstacles[place]
-
-    tensors = _like_parameters(tensors, cell)
-    obstacle = give(tensors) if tensors else None  # together, or not at all
-    for name in changed:
-        give({name: _as_tensor(numbers[name], cell._like)})
+    history.notice(numbers)
+    given = _like_parameters(tensors, cell)
+    obstacle = history.obstacle(cell, {}, given) if given else None
+    if obstacle is not None:  # all of them, or none
+        given = {}
+    for name in sorted(history.changed & numbers.keys()):
+        number = {name: _as_tensor(numbers[name], cell._like)}
+        if history.obstacle(cell, given, number) is None:
+            given |= number
     return (cell.bind(cell.tensors() | given) if given else cell), obstacle
 
 
