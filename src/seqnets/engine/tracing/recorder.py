@@ -162,23 +162,30 @@ class Recorder(Meanings):
         args = args[0] if name in JOINED else args
         given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
         for tensor in result if isinstance(result, (list, tuple)) else [result]:
-            if name in _PRODUCTS:
-                fine = {*given} <= self.dtypes
-            elif name in LOGICAL:
-                fine = {*given} <= {torch.bool} | (self.dtypes if "logical" in name else set())
-            elif name in VIEWS | {"detach"} and given[0] in (tensor.dtype, torch.bool):
-                fine = True
-            else:
-                fine = tensor.dtype in self.dtypes or name in COMPARISONS | FILLS
-                fine = fine or (name == "sum" and given == [torch.bool])
-                fine = fine or (name in JOINED and tensor.dtype == torch.bool)
-                fine = fine or (name == "mul" and {*given} == {torch.bool})
-                fine = fine or (name == "where" and all(map(self.is_constant, args[1:])))
-            if not fine and name == "_to_copy":
+            if self._are_fine(name, args, given, tensor.dtype):
+                continue
+            if name == "_to_copy":
                 raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
-            if not fine:
-                told = " and ".join(sorted({str(dtype) for dtype in given}))
-                raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
+            told = " and ".join(sorted({str(dtype) for dtype in given}))
+            raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
+
+    def _are_fine(
+        self, name: str, args: Sequence[Any], given: Sequence[torch.dtype], made: torch.dtype
+    ) -> bool:
+        """Whether nodes compute what an operation does with operands of these dtypes."""
+        if name in _PRODUCTS:
+            return {*given} <= self.dtypes
+        if name in LOGICAL:
+            return {*given} <= {torch.bool} | (self.dtypes if "logical" in name else set())
+        if made in self.dtypes or name in COMPARISONS | FILLS:
+            return True
+        if name in VIEWS | {"detach"} and given[0] in (made, torch.bool):
+            return True
+        if name == "where":
+            return all(map(self.is_constant, args[1:]))
+        if name in JOINED:
+            return made == torch.bool
+        return name in ("sum", "mul") and {*given} == {torch.bool}
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         """The meaning of an operation's result, or a list of them."""
