@@ -105,15 +105,20 @@ class Weight:
     @property
     def transposed(self) -> Weight:
         """The transposed block."""
-        turned = not self.turned
-        return Weight(self.name, self.first, self.columns, self.rows, self.offset, turned)
+        return Weight(
+            self.name,
+            offset=self.first,
+            rows=self.columns,
+            columns=self.rows,
+            first=self.offset,
+            turned=not self.turned,
+        )
 
     def part(self, dim: int, offset: int, size: int) -> Weight:
         """A slice of its rows (``dim`` 0) or columns (1)."""
         if dim:
             return self.transposed.part(0, offset, size).transposed
-        rows = self.offset + offset, size
-        return Weight(self.name, *rows, self.columns, self.first, self.turned)
+        return replace(self, offset=self.offset + offset, rows=size)
 
 
 @dataclass(frozen=True)

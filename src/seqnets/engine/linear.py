@@ -98,9 +98,11 @@ def recurrences(program: Program) -> Recurrences | None:
         for linear in found:
             if not linear.moves and scanned & _parts_among((*linear.a, *linear.b), source):
                 return None
-    return Recurrences(
-        *({linear.parts[0]: linear for linear in found} for found in (forward, backward))
-    )
+    return Recurrences(_by_part(forward), _by_part(backward))
+
+
+def _by_part(found: Sequence[Linear]) -> dict[int, Linear]:
+    return {linear.parts[0]: linear for linear in found}
 
 
 def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:

@@ -143,12 +143,9 @@ class BackwardPrinter(PassPrinter):
         value = ZERO if store.node is None else name(store.node)
         if store.buffer.kind == "unit":
             self.line(f"unit_{store.buffer.key}[j] += {value};")
-        elif not store.add:
+        elif store.node is not None or not store.add:
             for place in self._places(store.buffer, store.offset):
-                self.line(stored(place, value))
-        elif store.node is not None:
-            for place in self._places(store.buffer, store.offset):
-                self.line(stored(place, f"{loaded(place)} + {value}"))
+                self.line(stored(place, f"{loaded(place)} + {value}" if store.add else value))
 
     def _places(self, buffer: Buffer, offset: int) -> Iterator[str]:
         """Where a gradient is stored: in the workspace for later stages, and for the caller."""

@@ -30,7 +30,9 @@ class Hoisted(Values):
     def __missing__(self, key: Any) -> Tensor:
         if isinstance(key, Node):
             return super().__missing__(key)
-        self[key] = zeros = self["zero", 0].expand(-1, key[1])
+        source, width = key
+        assert source == "zeros", key  # all others are given
+        self[key] = zeros = self["zero", 0].expand(-1, width)
         return zeros
 
     def _leaf_of(self, node: Node) -> Tensor:

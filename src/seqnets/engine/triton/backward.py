@@ -67,13 +67,8 @@ class BackwardPrinter(PassPrinter):
         if kind == "dcross":
             return "dcross", "b", self.program.crossing, offset
         if kind == "unit":
-            leaf = list(self.program.units)[key]
-            return (
-                "grad_units",
-                "b",
-                self.program.unit_size,
-                self.program.unit_columns[leaf],
-            )
+            column = self.program.unit_columns[list(self.program.units)[key]]
+            return "grad_units", "b", self.program.unit_size, column
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 
     def reduced_shares(self, k: int) -> str:
@@ -259,9 +254,9 @@ class BackwardPrinter(PassPrinter):
         tile = self.whole(store.node, width)
         valid = f"in_{self.index(width)} & valid" if kind == "unit" else "valid"
         value = f"tl.where({valid}, {tile}, {f'g_{k}' if passes else '0.0'})"
-        variable = f"{'next' if kind == 'carry' else kind}_{k}" + f"_{store.offset}" * (
-            kind in ("dwx", "dz", "dcross")
-        )
+        variable = f"next_{k}" if kind == "carry" else f"{kind}_{k}"
+        if kind in ("dwx", "dz", "dcross"):
+            variable = f"{variable}_{store.offset}"
         if store.add and self.steps:
             value = f"{self.load(*self.place(*place), width)} + {value}"
         elif store.add:
