@@ -10,7 +10,7 @@ import pytest
 import seqnets
 
 HEAVY = ["lightning", "hydra", "omegaconf", "torchmetrics", "tensorboard", "matplotlib", "rich"]
-HEAVY += ["keras", "jax", "flax", "onnx", "onnxruntime"]
+HEAVY += ["keras", "jax", "flax", "onnx", "onnxruntime", "onnxscript"]
 
 
 def loaded_by(*statements):

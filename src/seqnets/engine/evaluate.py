@@ -7,6 +7,7 @@ Used to differentiate and validate traces, to compute hoisted nodes, and by ``sc
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ def replay(
     """Run one step: the state after it, from inputs (B, W) and the state, each (B, H)."""
     values = values_of(step, wx, dict(enumerate(state)), parameters)
     sizes = zip(step.state, step.state_sizes, strict=True)
-    return tuple(values[node].expand(len(wx), size) for node, size in sizes)
+    return tuple(values[node].expand(wx.shape[0], size) for node, size in sizes)
 
 
 def reduced(op: str, value: Tensor) -> Tensor:
@@ -151,11 +152,10 @@ def _cut(wx: Tensor, step: Step) -> dict[Place, Tensor]:
 
     One split gives them all, so that autograd concatenates their gradients once.
     """
-    places = places_read(walk(step.roots)).get(("wx", None), [])
-    if overlap(places):
+    columns = places_read(walk(step.roots)).get(("wx", None), [])
+    if overlap(columns):
         return {}
-    sizes: list[int] = []
-    for offset, width in places:
-        sizes += [offset - sum(sizes), width]
-    pieces = wx.split([*sizes, wx.shape[-1] - sum(sizes)], -1)
-    return dict(zip(places, pieces[1::2], strict=True))
+    ends = {0, wx.shape[-1], *(end for first, width in columns for end in (first, first + width))}
+    places = [(first, end - first) for first, end in pairwise(sorted(ends))]
+    pieces = wx.split([width for _, width in places], -1)
+    return dict(zip(places, pieces, strict=True))

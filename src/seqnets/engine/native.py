@@ -13,6 +13,7 @@ from torch import _VF, Tensor, nn
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.cells.base import autocasts
 from seqnets.checks import name_of
+from seqnets.engine import onnx_export
 from seqnets.engine.families import FAMILIES, family
 from seqnets.engine.modes import is_plain, under_transform
 from seqnets.engine.request import Request, at_steps
@@ -38,6 +39,8 @@ def refusal(request: Request) -> str | None:
         return "torch's kernels cannot reset the state inside a sequence"
     if request.x.shape[1] == 0:
         return "torch's kernels need at least one step"
+    if onnx_export.runs_here():
+        return onnx_export.refusal_of_operator(request)
     if under_transform():
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
@@ -80,6 +83,8 @@ def _has_onednn(dtype: torch.dtype) -> bool:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
+    if onnx_export.runs_here():
+        return onnx_export.run_operator(request)
     y, *state = _run_kernel(cast(GatedCell, request.cell), request)
     return y, tuple([part.squeeze(0) for part in state])
 

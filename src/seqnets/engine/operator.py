@@ -6,14 +6,14 @@ of its arguments, serialised as text, so that an exported model is self-containe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine import eager, reference
+from seqnets.engine import eager, onnx_export, reference
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.evaluate import replay
@@ -79,8 +79,6 @@ def made_names(cell: Cell) -> str:
 def refusal(request: Request) -> str | None:
     """Why the operator cannot run the request; None if it can."""
     cell = request.cell.origin
-    if torch.onnx.is_in_onnx_export():
-        return "ONNX has no such operator"
     if not stays(cell):
         return "attributes of the cell change while it is compiled, or are no numbers"
     return None if cell.asked(text_of) else "the step cannot be traced"
@@ -101,6 +99,15 @@ def run(request: Request) -> tuple[Tensor, State]:
     cell.check_projected_dtype(wx, x)
     names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
     parameters = [everything[name].to(wx.dtype) for name in names]  # masks and counts too
+    text = cell.origin.asked(text_of)
+    if onnx_export.runs_here():
+        step = program_from_text(text).step
+
+        def one(wx: Tensor, state: State, tensors: Sequence[Tensor]) -> State:
+            return replay(step, wx, state, dict(zip(step.parameters, tensors, strict=True)))
+
+        y, rest = onnx_export.scanned(one, parameters, wx, state, start, request)
+        return y, joined(rest, pieces)
     given = [*state, *start, *parameters]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (wx, *given))
     y, *rest = torch.ops.seqnets.unroll(
@@ -110,7 +117,7 @@ def run(request: Request) -> tuple[Tensor, State]:
         request.resets,
         request.reverse,
         save,
-        cell.origin.asked(text_of),
+        text,
     )
     return y, joined(rest[: len(state)], pieces)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
+from seqnets.engine import onnx_export
 from seqnets.engine.request import Request, rebuilt
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -34,6 +35,8 @@ def _run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
     projected = cell.check_projected(cell.project(x), x)
+    if onnx_export.runs_here():
+        return _scanned(request, projected)
     lengths, inside = request.lengths, request.valid
     if lengths is not None and inside is not None:
         projected = without_padding(projected, lengths, inside)
@@ -57,6 +60,17 @@ def _run(request: Request) -> tuple[Tensor, State]:
         y = x.new_zeros(B, 0, cell.output_size) * projected.sum()
         return y, tuple([part.clone() for part in state])  # as after any number of steps
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
+
+
+def _scanned(request: Request, projected: Tensor) -> tuple[Tensor, State]:
+    """The loop as an operator of ONNX, for any number of steps."""
+    cell, tensors = request.cell, request.cell.tensors()
+
+    def step(wx: Tensor, state: State, given: Sequence[Tensor]) -> State:
+        return cell.bind(dict(zip(tensors, given, strict=True))).step(wx, state)
+
+    given = [*tensors.values()]
+    return onnx_export.scanned(step, given, projected, request.state, request.start, request)
 
 
 def without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
