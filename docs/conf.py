@@ -17,7 +17,13 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 NAVIGATION = {  # of a page: headings of the sidebar, and the pages below them, from the root
     "README": {
-        "Training": ["docs/training", "docs/data", "docs/from-python", "docs/results"],
+        "Training": [
+            "docs/training",
+            "docs/data",
+            "docs/from-python",
+            "docs/export",
+            "docs/results",
+        ],
         "Networks": ["docs/layers", "docs/cells", "docs/options", "docs/writing-a-cell"],
         "Engine": ["docs/engine", "docs/benchmarks", "docs/inside-the-engine", "docs/kernels"],
         "Reference": ["docs/api/README", "docs/conversion"],

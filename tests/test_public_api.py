@@ -62,7 +62,7 @@ PUBLIC = {
         SequenceModule Objective Outcome Row Classification Forecasting FramePrediction
         LanguageModelling Polyphony Regression Tagging Transcription Transduction
         Cosine DelayedExponential NonMonotonicASGD
-        AtomicCheckpointIO load_checkpoint load_weights save_checkpoint
+        AtomicCheckpointIO load_checkpoint load_weights save_checkpoint export
     """,
     "seqnets.training.callbacks": """
         CUDAGraphs Checkpoints DivergenceGuard Dynamics EarlyStopping GradientFlow Hyperparameters

@@ -1,12 +1,14 @@
 """The commands and claims of the README and the guides."""
 
 import importlib
+import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
 INSIDE = (ROOT / "docs" / "inside-the-engine.md").read_text(encoding="utf-8")
 AROUND = (ROOT / "docs" / "inside-training.md").read_text(encoding="utf-8")
-ELSEWHERE = ("benchmarks", "from-python", "writing-a-cell", "kernels")  # see below; printed
+ELSEWHERE = ("benchmarks", "export", "from-python", "writing-a-cell", "kernels")  # below; printed
 PAGES = [
     path.stem
     for path in (ROOT / "docs").glob("*.md")
@@ -95,6 +97,42 @@ def test_the_page_for_python_runs_from_top_to_bottom(tmp_path, monkeypatch, caps
     assert said.startswith("{'prediction': ")
     assert "test/accuracy" in said
     assert "mae" in told.out
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs seqnets[onnx]"
+)
+def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    *alone, in_torch, from_python = blocks(text, "python")
+    walks = [f"{n},{'abc'[n % 3]},{1e5 + n % 3},{n}" for n in range(60) for _ in range(2 + n % 5)]
+    (tmp_path / "walks.csv").write_text("\n".join(["sequence,label,x,y", *walks]) + "\n")
+    new = [",".join(w.split(",")[::2] + w.split(",")[3:]) for w in walks]
+    (tmp_path / "new.csv").write_text("\n".join(["sequence,x,y", *new]) + "\n")
+    (tmp_path / "book.txt").write_text("The cat, the dog; The end.\n" * 60)
+    small = "trainer=debug", "model.hidden_size=4"
+    monkeypatch.chdir(tmp_path)
+    classes = "dataset=classification", "dataset.path=walks.csv"
+    letters = "dataset=text", "dataset.path=book.txt", "dataset.chunk_length=16"
+
+    assert seqnets(["train", *small, *classes]) == 0
+    assert seqnets(["export", "checkpoint=last"]) == 0
+    assert seqnets(["export", "checkpoint=last", "target=model.pt2"]) == 0
+    assert seqnets(["predict", "checkpoint=last", "input=new.csv"]) == 0
+    assert seqnets(["train", *small, *letters, "dataset.batch_size=2"]) == 0
+    assert seqnets(["export", "checkpoint=last", "target=writer.onnx"]) == 0
+    capsys.readouterr()
+    writing = "prompt='The '", "temperature=0", "length=80"
+    assert seqnets(["generate", "checkpoint=last", *writing]) == 0
+    written = capsys.readouterr().out
+    without = "import sys; sys.modules.update(torch=None, seqnets=None)"
+    said = done("-c", "\n".join([without, *alone]), folder=tmp_path)
+    compared = done("-c", "\n".join([alone[0], in_torch, from_python]), folder=tmp_path)
+
+    rows = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    predicted = [f"{row['prediction']} {row['probability']}" for row in rows]
+    assert said == "\n".join([*predicted, written])
+    assert float(compared.splitlines()[-1]) < 1e-5
 
 
 def test_the_page_inside_the_engine_names_its_files_and_no_others():

@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "score a checkpoint",
     "predict": "write a model's predictions for new data, or for a part of its dataset",
     "generate": "generate text with a language model",
+    "export": "write a trained model to a file that other programs run",
     "inspect": "show a dataset, or draw what a trained model's layers hold",
     "benchmark": "time cells against other implementations and the hardware limit",
     "convert": "convert weights to and from torch.nn, Keras, Flax and ONNX",

@@ -7,6 +7,7 @@ from seqnets.training.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from seqnets.training.exporting import export
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import (
     Classification,
@@ -42,6 +43,7 @@ __all__ = [
     "Tagging",
     "Transcription",
     "Transduction",
+    "export",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",

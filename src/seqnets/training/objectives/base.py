@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from seqnets.datasets import DataModule
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.models import Head
@@ -95,6 +96,24 @@ class Objective(ABC):
                 the dataset has several.
         """
         return dict(baselines) if known.get("metric", self.metric) == self.metric else {}
+
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Run a model as another program does: its outputs by what they are, and the state.
+
+        Every output has a row for each of ``x``; :func:`~seqnets.training.export` writes them into
+        a file.
+
+        Raises:
+            ConfigError: What this objective asks of a model is no function of such inputs.
+        """
+        y, state = model(x, state, lengths)
+        return {"output": y}, state
+
+    def scaling(self, known: Known) -> Scaling | None:
+        """How the numbers that a model predicts are standardised, (K,); None if they are not."""
+        return None
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """Predictions for a batch as they are written to a file: a row per sequence or step.

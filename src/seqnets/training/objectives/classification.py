@@ -88,6 +88,13 @@ class Classification(Objective):
         """Baselines are accuracies, which say nothing about F1."""
         return dict(baselines) if self.metric == "accuracy" else {}
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The probability of each class, (B, C)."""
+        logits, state = model(x, state, lengths)
+        return {"probabilities": logits.softmax(-1)}, state
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the likeliest classes and their probabilities."""
         names = class_names(known)

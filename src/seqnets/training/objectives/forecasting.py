@@ -87,6 +87,20 @@ class Forecasting(Objective):
             )
         return found
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The median, (B, horizon, K), and with several quantiles all, (B, horizon, Q, K)."""
+        y, state = model(x, state, lengths)
+        found = {"values": y[..., self.quantiles.index(0.5)]}
+        if len(self.quantiles) > 1:
+            found["quantiles"] = y.mT
+        return found, state
+
+    def scaling(self, known: Known) -> Scaling:
+        """The standardisation of the forecast columns."""
+        return _scaling(known)
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per window: predictions and targets by column, in the data's units.
 

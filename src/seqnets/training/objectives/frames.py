@@ -54,6 +54,13 @@ class FramePrediction(Objective):
         """Mean squared and mean absolute error of a pixel."""
         return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Each next frame, as ``x``."""
+        logits, state = model(x, state, lengths)
+        return {"pixels": logits.sigmoid()}, state
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per video: predicted and true next frames, as lists (T, C, height, width).
 

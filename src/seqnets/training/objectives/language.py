@@ -110,6 +110,13 @@ class LanguageModelling(Objective):
             return dict(baselines)
         return {name: math.pow(2, bits) for name, bits in baselines.items()}
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Logits of the token after each step, (B, T, V)."""
+        logits, state = model(x, state, lengths)
+        return {"logits": logits}, state
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per scored token: the likeliest token, the target, and the target's nats.
 

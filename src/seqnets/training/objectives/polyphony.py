@@ -57,6 +57,13 @@ class Polyphony(Objective):
         """The loss by the name it has in the literature."""
         return {"nll": loss}
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The probability that each key sounds at the next step, (B, T, K)."""
+        logits, state = model(x, state, lengths)
+        return {"probabilities": logits.sigmoid()}, state
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per piece: predicted and heard chords as MIDI numbers, and each step's nats."""
         predicted = outcome.predictions.unflatten(0, batch.y.shape[:2])

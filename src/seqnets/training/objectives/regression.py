@@ -53,6 +53,17 @@ class Regression(Objective):
                 metrics[f"mae_{name}"] = OwnError(k, unit)
         return metrics
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The numbers, (B, K)."""
+        values, state = model(x, state, lengths)
+        return {"values": values}, state
+
+    def scaling(self, known: Known) -> Scaling | None:
+        """The standardisation of the numbers, if the dataset has one."""
+        return _scaling(known)
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the predicted and the true number, in the data's own units.
 

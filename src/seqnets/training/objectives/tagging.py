@@ -23,6 +23,7 @@ from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
+from seqnets.models import ConditionalRandomField
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
 from seqnets.training.objectives.base import (
     Objective,
@@ -84,6 +85,15 @@ class Tagging(Objective):
     def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
         """Baselines of datasets without a choice of metrics are accuracies."""
         return super().in_metric(baselines, {"metric": "accuracy", **known})
+
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The probability of each step's classes, (B, T, C); for a random field their scores."""
+        y, state = model(x, state, lengths)
+        if isinstance(getattr(model, "output", None), ConditionalRandomField):
+            return {"scores": y}, state
+        return {"probabilities": y.softmax(-1)}, state
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: its words, predicted and true labels, and predicted entities."""

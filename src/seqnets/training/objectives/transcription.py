@@ -173,6 +173,16 @@ class Transcription(Objective):
             found["wer"] = EditRate(partial(_words, class_texts(known)))
         return {**found, "exact_match": SequenceMatch()}
 
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """The probability of each frame's classes, (B, frames, C), and the frames of each row."""
+        logits, state = model(x, state, lengths)
+        found = {"probabilities": logits.softmax(-1)}
+        if lengths is not None:
+            found["frames"] = _frames(model, lengths).clone()  # which may be the input itself
+        return found, state
+
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the text of its labels, and the right one if known."""
         known_targets, labels = outcome.targets.shape[1] > 0, class_texts(known)

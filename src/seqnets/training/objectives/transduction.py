@@ -16,6 +16,7 @@ from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.text_pairs import METRICS
+from seqnets.errors import ConfigError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import table
@@ -130,6 +131,16 @@ class Transduction(Objective):
     def in_metric(self, baselines: Mapping[str, float], known: Known) -> dict[str, float]:
         """Baselines of datasets without a choice of metrics are shares of exact matches."""
         return super().in_metric(baselines, {"metric": "exact_match", **known})
+
+    def served(
+        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Refuse: each decoding step reads what the one before wrote."""
+        raise ConfigError(
+            "Transduction: a model that writes a sequence runs its decoder once for each token, as "
+            "often as it decides, expected one that is a function of its inputs.\n"
+            "  `seqnets predict` runs it; from Python, seqnets.models.greedy and beam_search do."
+        )
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per pair: the texts, and the decoded sequence's score if known.

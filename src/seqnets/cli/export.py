@@ -1,0 +1,91 @@
+"""``seqnets export``: a trained model as a file that other programs run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from seqnets.cli import report
+from seqnets.cli.assemble import Config, check_filled, check_new, plain
+from seqnets.cli.console import quiet, terminal
+from seqnets.cli.names import UsageError, near
+from seqnets.cli.trained import find_checkpoint, load_data, load_module
+from seqnets.datasets.loader import Loader
+from seqnets.errors import SeqnetsError
+from seqnets.training import SequenceModule
+from seqnets.training.exporting import FORMATS, Exported, export
+from seqnets.training.served import Port
+
+
+def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+    """Write the model, compare the outputs of the file with its own, and say what it takes.
+
+    Args:
+        config: The configuration composed by Hydra.
+        choices: The chosen option of each config group.
+        command: Unused: no command follows.
+
+    Raises:
+        SeqnetsError: An option or the checkpoint are faulty, the target exists already, the model
+            cannot be exported, a library is missing, or the outputs differ.
+    """
+    options = plain(config)
+    form, target = _target(options)
+    path = find_checkpoint(options["checkpoint"])
+    with quiet():
+        module = load_module(path, options["allow"])
+        batches = _batches(module, options, path)
+        done = export(module, target, form, batches)
+    console = terminal()
+    _tell_check(console, form, done)
+    model = type(module.model).__name__
+    report.show(console, "Written:", f"{report.shown(target)} ({model}, {_size(target)})")
+    for side in ("inputs", "outputs"):
+        lines = "\n".join(str(Port(**port)) for port in done.about[side])
+        report.show(console, f"Its {side}, in this order:", lines)
+    return 0
+
+
+def _target(options: Config) -> tuple[str, Path]:
+    """The format and the file, checked before anything is read."""
+    form, given = options["format"], options["target"]
+    check_filled(target=given)
+    if form is not None and form not in FORMATS:
+        raise UsageError(f"format: is {form!r}.\n  {near(str(form), FORMATS)}")
+    path = Path(f"model.{form or 'onnx'}" if given is None else str(given)).expanduser()
+    form = form or path.suffix.lower()[1:]
+    if form not in FORMATS:
+        raise UsageError(
+            f"target: {str(path)!r} does not imply a format, expected a name that ends with "
+            f"{' or '.join(f'.{name}' for name in FORMATS)}.\n"
+            f"  Name it: format={'|'.join(FORMATS)}."
+        )
+    check_new("target", path, options["overwrite"])
+    FORMATS[form].need()
+    return form, path
+
+
+def _batches(module: SequenceModule, options: Config, path: Path) -> Loader | list[Any]:
+    """The test part of the run's data, if it is there: outputs are compared for some of it, too."""
+    try:
+        return load_data(module, {**options, "dataset": {}}, path).loader("test").in_order()
+    except SeqnetsError:
+        return []
+
+
+def _tell_check(console: Console, form: str, done: Exported) -> None:
+    """Print by how much the outputs differ, and for which inputs, or why this is not known."""
+    if done.difference is None:
+        console.print(f"{form:7}{done.runner} is not installed: not checked")
+        return
+    data = "of the test part" if done.batches else "; its data cannot be read"
+    inputs = f"for random inputs{' and some ' if done.batches else ''}{data}"
+    console.print(f"{form:7}differs by at most {done.difference:.1g}, {inputs}", soft_wrap=True)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:,.1f} MiB"

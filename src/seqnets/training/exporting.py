@@ -1,0 +1,246 @@
+"""A trained model as a file that other programs run, checked before it is there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqnets.atomic import atomic
+from seqnets.checks import name_of
+from seqnets.conversion.checking import LIMIT
+from seqnets.engine.operator import text_of
+from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.layers import Recurrent
+from seqnets.optional import optional
+from seqnets.training.module import SequenceModule
+from seqnets.training.served import Served
+from seqnets.typing import Batch
+
+_KEY = "seqnets"
+"""Under which name a file keeps what a user of the model needs."""
+
+_BATCHES = 2
+"""The most batches of data that are compared."""
+
+_SIZES = ((1, 1), (2, 21), (5, 8))
+"""Rows and steps of the random inputs that are compared: others than those of the example."""
+
+Run = Callable[[Sequence[Tensor]], dict[str, Tensor]]
+"""Maps the inputs of a model to its outputs by name."""
+
+
+class Format(NamedTuple):
+    """A format of files.
+
+    Attributes:
+        runner: What runs such files.
+        need: Raises ConfigError if a library is missing that writes them.
+        save: Writes a model and its description to a file.
+        load: Reads a file to a function that runs it; None if the runner is not installed.
+    """
+
+    runner: str
+    need: Callable[[], object]
+    save: Callable[[Served, dict[str, Any], Path], None]
+    load: Callable[[Served, Path], Run | None]
+
+
+class Exported(NamedTuple):
+    """What :func:`export` did.
+
+    Attributes:
+        about: The description that is in the file.
+        runner: What ran the file.
+        difference: The largest difference of the outputs; None if the runner is not installed, so
+            that nothing was compared.
+        batches: Batches of data that were compared, beside random inputs.
+    """
+
+    about: dict[str, Any]
+    runner: str
+    difference: float | None
+    batches: int
+
+
+def export(
+    module: SequenceModule,
+    path: Path | str,
+    form: str | None = None,
+    batches: Iterable[Batch] = (),
+) -> Exported:
+    """Write a trained model to a file that other programs run, whole and checked.
+
+    The file takes any number of rows and steps. Before it has its name, it is read again and run on
+    random inputs of several sizes, and its outputs are compared with the model's, relative to the
+    largest where that exceeds 1. docs/export.md says what is in it.
+
+    Args:
+        module: The model, its objective, and the description of its data.
+        path: The file.
+        form: "onnx" or "pt2"; the path's suffix says it if omitted.
+        batches: Data for which outputs are compared as well; the first two batches are taken.
+
+    Raises:
+        ConfigError: The model cannot be exported, a library is missing, the outputs differ by more
+            than 1e-4, or the file cannot be written. Nothing is written then.
+    """
+    path = Path(path)
+    form = form or path.suffix.lower()[1:]
+    if form not in FORMATS:
+        raise ConfigError(
+            f"export: the format of {str(path)!r} is {form or 'not said'}, expected one of "
+            f"{', '.join(FORMATS)}: as the file's suffix, or as `form`."
+        )
+    kind = FORMATS[form]
+    kind.need()
+    served = Served(module.model, module.objective, module.card["data"])
+    about = served.describe()
+    given = [served.of_batch(batch) for batch in islice(batches, _BATCHES)]
+    try:
+        with atomic(path) as partial:
+            with _refusals(served, form):
+                kind.save(served, about, partial)
+            run = kind.load(served, partial)
+            found = None if run is None else _difference(served, run, given)
+            if found is not None and not found <= LIMIT:
+                raise ConfigError(
+                    f"{path}: {kind.runner} and seqnets differ by up to {found:.2g}, expected at "
+                    f"most {LIMIT:g}.\n  These are the outputs for the same inputs. Nothing was "
+                    "written."
+                )
+    except OSError as error:
+        raise ConfigError(
+            f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
+        ) from error
+    return Exported(about, kind.runner, found, len(given))
+
+
+def _need_onnx() -> None:
+    with optional("ONNX is written by onnx and onnxscript", "onnx"):
+        import_module("onnx")
+        import_module("onnxscript")  # which torch's exporter asks for
+
+
+def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
+    program = torch.onnx.export(
+        served,
+        _example(served),
+        dynamo=True,
+        dynamic_shapes=_dynamic(served),
+        input_names=served.inputs,
+        output_names=[port["name"] for port in about["outputs"]],
+        verbose=False,
+    )
+    model = program.model_proto  # type: ignore[union-attr]
+    model.metadata_props.add(key=_KEY, value=json.dumps(about))
+    import_module("onnx").save(model, path)
+
+
+def _load_onnx(served: Served, path: Path) -> Run | None:
+    try:
+        runtime = import_module("onnxruntime")
+    except ModuleNotFoundError:
+        return None
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(given: Sequence[Tensor]) -> dict[str, Tensor]:
+        arrays = (tensor.numpy() for tensor in given)
+        found = session.run(None, dict(zip(served.inputs, arrays, strict=True)))
+        return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+
+    return run
+
+
+def _save_pt2(served: Served, about: dict[str, Any], path: Path) -> None:
+    program = torch.export.export(served, _example(served), dynamic_shapes=_dynamic(served))
+    torch.export.save(program, path, extra_files={f"{_KEY}.json": json.dumps(about)})
+
+
+def _load_pt2(served: Served, path: Path) -> Run:
+    model = torch.export.load(path).module()
+    return lambda given: model(*given)
+
+
+FORMATS = {
+    "onnx": Format("ONNX Runtime", _need_onnx, _save_onnx, _load_onnx),
+    "pt2": Format("torch.export.load", lambda: None, _save_pt2, _load_pt2),
+}
+"""The formats of files by name, which is their suffix, too."""
+
+
+def _example(served: Served) -> tuple[Tensor, ...]:
+    return tuple(served.example(3, _steps(served, 8)))
+
+
+def _dynamic(served: Served) -> dict[str, Any]:
+    """The sizes of the inputs that vary, for torch's exporters: rows, and steps of the first."""
+    varies = torch.export.Dim.DYNAMIC
+    _, *others = served.inputs
+    return {"given": ({0: varies, 1: varies}, *({0: varies} for _ in others))}
+
+
+def _steps(served: Served, count: int) -> int:
+    """About so many steps, as the model takes them."""
+    return -(-max(count, served.least) // served.segment) * served.segment
+
+
+@contextmanager
+def _refusals(served: Served, form: str) -> Iterator[None]:
+    """Turn an exporter's refusal of a model into a ConfigError, and keep its warnings back."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    except SeqnetsError:
+        raise
+    except Exception as error:  # of torch's exporters, which document none
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # below what the exporter says of it
+            cause = cause.__cause__
+        first, *_ = [*str(cause).strip().splitlines(), ""]
+        said = f"{type(cause).__name__}: {first.rstrip('.')}"
+        if cells := _unrolled(served):
+            said = f"the loop of {cells} is unrolled, since its step cannot be traced"
+        raise ConfigError(
+            f"export: {name_of(served.model)} cannot be written as {form} for any number of rows "
+            f"and steps: {said}.\n  Nothing was written. `seqnets predict` runs the model."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _unrolled(served: Served) -> str:
+    """The cells whose loop torch.export cannot keep as one operator; "" if it can keep all."""
+    cells = [layer.cell for layer in served.modules() if isinstance(layer, Recurrent)]
+    named = (name_of(cell.innermost) for cell in cells if not cell.asked(text_of))
+    return ", ".join(dict.fromkeys(named))
+
+
+def _difference(served: Served, run: Run, batches: Iterable[Sequence[Tensor]]) -> float:
+    """The largest difference of the outputs, relative to the largest where that exceeds 1."""
+    made = (served.example(B, _steps(served, T), seed=T) for B, T in _SIZES)
+    found = []
+    with torch.no_grad():
+        for given in (*made, *batches):
+            ours, theirs = served.in_own_scale(served(*given)), served.in_own_scale(run(given))
+            for name, expected in ours.items():
+                if theirs[name].shape != expected.shape:
+                    return math.inf
+                size = expected.abs().max().clamp(min=1)
+                found.append((theirs[name] - expected).abs().max() / size)
+    return float(torch.stack(found).max())  # of NaN, too

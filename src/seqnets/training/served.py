@@ -1,0 +1,261 @@
+"""A trained model as another program runs it: plain arrays in, named arrays out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import seqnets
+from seqnets.checks import name_of
+from seqnets.datasets.scaling import Scaling
+from seqnets.errors import ConfigError
+from seqnets.layers import Recurrent, map_state
+from seqnets.models import ConditionalRandomField
+from seqnets.models.words import BYTES
+from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
+from seqnets.typing import Batch, Known
+
+_OF_TRAINING = ("counts", "sample", "class_counts")
+"""What a dataset says of its training part alone, which no user of a model needs."""
+
+_ROWS = 8
+"""The most rows of a batch that are taken."""
+
+
+class Port(NamedTuple):
+    """An input or an output.
+
+    Attributes:
+        name: Its name.
+        dtype: The type of its numbers, as NumPy calls it.
+        shape: Its sizes; a letter or a word for one that varies: B rows, T steps, frames.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(map(str, self.shape))}) {self.dtype}"
+
+
+class Served(nn.Module):
+    """A copy of a model, in evaluation mode and float32, that takes what a program has.
+
+    Its call takes one tensor for each of its inputs, in their order, and returns a mapping:
+
+    - ``x`` are features in the units of the data, float64 if the dataset standardises them, or
+      frames; ``tokens`` are ids;
+    - ``lengths`` are the valid steps of each row, but for forecasts, whose windows have no padding;
+    - a language model also takes and returns its state, part by part, so that it can write.
+
+    Args:
+        model: Takes (x, state, lengths), gives (output, state).
+        objective: What the model was trained for, which names its outputs.
+        known: The description of the dataset that it was trained on.
+
+    Attributes:
+        start: The state before the first step by the name of its input, (1, ...) each.
+
+    Raises:
+        ConfigError: The dataset does not say what the model's inputs are.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, known: Known) -> None:
+        super().__init__()
+        sizes = known["sizes"]
+        if not {"vocab_size", "input_size", "channels"} & sizes.keys():
+            raise ConfigError(
+                f"export: the dataset has the sizes {', '.join(sizes)}, expected vocab_size, "
+                "input_size, or channels, height and width, which say what the model's inputs are."
+            )
+        self.model = copy.deepcopy(model).to("cpu", torch.float32).eval()
+        self.objective, self.known = objective, known
+        self.x_scaling, self.y_scaling = _input_scaling(known), objective.scaling(known)
+        self.takes_lengths = not isinstance(objective, Forecasting)
+        self.start = _start(self.model) if isinstance(objective, LanguageModelling) else {}
+
+    def forward(self, *given: Tensor) -> dict[str, Tensor]:
+        """The outputs by name, numbers in the units of the data; after them the new state."""
+        x, *rest = given
+        lengths = rest.pop(0) if self.takes_lengths else None
+        if self.x_scaling is not None:
+            x = self.x_scaling(x)
+        state = _nested(rest, self.model) if rest else None
+        outputs, state = self.objective.served(self.model, x, state, lengths)
+        if self.y_scaling is not None:
+            outputs = {name: self.y_scaling.undo(values) for name, values in outputs.items()}
+        if self.start:
+            outputs = {**outputs, **dict(zip(self.states, _parts(state), strict=True))}
+        return outputs
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the inputs, in the order of a call."""
+        x = "tokens" if "vocab_size" in self.known["sizes"] else "x"
+        return [x, *(["lengths"] if self.takes_lengths else []), *self.start]
+
+    @property
+    def states(self) -> list[str]:
+        """The names of the parts of the new state; each input has another word before it."""
+        return [name.removeprefix(_BEFORE) for name in self.start]
+
+    @property
+    def segment(self) -> int:
+        """What the number of steps is a multiple of."""
+        return getattr(self.model, "segment", 1)
+
+    @property
+    def least(self) -> int:
+        """The fewest steps: a recurrence is taken to run over more than one, where it need not."""
+        if self.segment > 1:
+            return 2 * self.segment
+        after, steps = getattr(self.model, "lengths_after", None), 2
+        while after is not None and int(after(torch.tensor([steps]))) < 2:
+            steps += 1
+        return 1 if steps == 2 else steps
+
+    def example(self, rows: int, steps: int, seed: int = 0) -> list[Tensor]:
+        """Random inputs, one row over all steps and the others over fewer.
+
+        Args:
+            rows: B.
+            steps: T, a multiple of :attr:`segment`.
+            seed: Of the random numbers.
+        """
+        sizes, random = self.known["sizes"], torch.Generator().manual_seed(seed)
+        if "vocab_size" in sizes:
+            x = torch.randint(sizes["vocab_size"], (rows, steps), generator=random)
+            if characters := (self.known.get("words") or {}).get("characters"):
+                spelled = torch.randint(BYTES, (rows, steps, characters), generator=random)
+                x = torch.cat([x[..., None], spelled], -1)
+        elif "input_size" in sizes:
+            x = self._raw(torch.randn(rows, steps, sizes["input_size"], generator=random))
+        else:
+            frame = [sizes[name] for name in ("channels", "height", "width")]
+            x = torch.rand(rows, steps, *frame, generator=random)
+        lengths = torch.randint(1, steps + 1, (rows,), generator=random)
+        lengths[0] = steps
+        return self._with_state(x, lengths)
+
+    def of_batch(self, batch: Batch) -> list[Tensor]:
+        """The inputs that a batch of the dataset stands for; of its first rows only."""
+        x = batch.x[:_ROWS].cpu()
+        lengths = torch.full((len(x),), x.shape[1]) if batch.lengths is None else batch.lengths
+        return self._with_state(self._raw(x), lengths[:_ROWS].cpu())
+
+    def in_own_scale(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs as the model computes them, before they are put into units, float64."""
+        found = {name: values.double() for name, values in outputs.items()}
+        if self.y_scaling is None:
+            return found
+        mean, deviation = self.y_scaling.mean, self.y_scaling.deviation
+        return {name: (values - mean) / deviation for name, values in found.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What a user of the model needs, as plain values."""
+        first, second = (self._ports(rows, steps) for rows, steps in self._two_shapes())
+        inputs, outputs = (
+            [_varying(a, b, *self._two_shapes()) for a, b in zip(*pair, strict=True)]
+            for pair in zip(first, second, strict=True)
+        )
+        about: dict[str, Any] = {
+            "format": 1,
+            "version": seqnets.__version__,
+            "model": name_of(self.model),
+            "objective": type(self.objective).__name__,
+            "inputs": [port._asdict() for port in inputs],
+            "outputs": [port._asdict() for port in outputs],
+            "steps": {"least": self.least, "multiple": self.segment},
+        }
+        if self.start:
+            about["start"] = {name: _plain(part) for name, part in self.start.items()}
+        head = getattr(self.model, "output", None)
+        if isinstance(head, ConditionalRandomField):
+            about["crf"] = {name: getattr(head, name).tolist() for name in _OF_CRF}
+        data = {name: value for name, value in self.known.items() if name not in _OF_TRAINING}
+        return {**about, "data": data}
+
+    def _raw(self, x: Tensor) -> Tensor:
+        """Inputs of the model in the units of the data."""
+        return x if self.x_scaling is None else self.x_scaling.undo(x)
+
+    def _with_state(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
+        """The inputs of a call; the state is one that the model reaches by reading them."""
+        given = [x, *([lengths] if self.takes_lengths else [])]
+        if not self.start:
+            return given
+        states = [part.expand(len(x), *part.shape[1:]) for part in self.start.values()]
+        with torch.no_grad():
+            reached = self(*given, *states)
+        return [*given, *(reached[name] for name in self.states)]
+
+    def _two_shapes(self) -> list[tuple[int, int]]:
+        least = -(-max(self.least, 3) // self.segment) * self.segment
+        return [(2, least), (3, least + 4 * self.segment)]
+
+    def _ports(self, rows: int, steps: int) -> tuple[list[Port], list[Port]]:
+        given = self.example(rows, steps)
+        with torch.no_grad():
+            gave = self(*given)
+        return [_port(*pair) for pair in zip(self.inputs, given, strict=True)], [
+            _port(*pair) for pair in gave.items()
+        ]
+
+
+_BEFORE = "initial_"
+"""Before the name of a part of the state, where it is an input."""
+
+_OF_CRF = ("start", "transitions", "end")
+
+
+def _input_scaling(known: Known) -> Scaling | None:
+    """How the dataset standardises features, wherever it says so."""
+    scaling = known.get("scaling") or {}
+    plain = known.get("numbers") or (scaling if "mean" in scaling else scaling.get("x"))
+    return None if plain is None else Scaling.read(plain)
+
+
+def _start(model: nn.Module) -> dict[str, Tensor]:
+    """The state before the first step by the name of its input: each layer's, part by part."""
+    layers = [part for part in model.modules() if isinstance(part, Recurrent)]
+    with torch.no_grad():
+        return {
+            f"{_BEFORE}{name}_{depth}": part.clone()
+            for depth, layer in enumerate(layers)
+            for name, part in zip(layer.cell.states, layer.cell.checked_start(1), strict=True)
+        }
+
+
+def _nested(parts: Sequence[Tensor], model: nn.Module) -> tuple[tuple[Tensor, ...], ...]:
+    """A stack's state from its parts: a tuple for each layer."""
+    left = iter(parts)
+    layers = (part for part in model.modules() if isinstance(part, Recurrent))
+    return tuple(tuple(next(left) for _ in layer.cell.states) for layer in layers)
+
+
+def _parts(state: Any) -> list[Tensor]:
+    """The tensors of a state, in their order."""
+    found: list[Tensor] = []
+    map_state(found.append, state)
+    return found
+
+
+def _plain(start: Tensor) -> Any:
+    """The state before the first step as a plain value: 0 if it is zero throughout."""
+    return start[0].tolist() if start.any() else 0
+
+
+def _port(name: str, tensor: Tensor) -> Port:
+    return Port(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def _varying(a: Port, b: Port, first: tuple[int, int], second: tuple[int, int]) -> Port:
+    """A port from its sizes in two calls of other rows and steps."""
+    letters: Any = dict(zip(zip(first, second, strict=True), ("B", "T"), strict=True))
+    pairs = zip(a.shape, b.shape, strict=True)
+    return a._replace(shape=tuple(x if x == y else letters.get((x, y), "frames") for x, y in pairs))

@@ -1,0 +1,163 @@
+"""``seqnets export``: from a trained run to a file that another program runs."""
+
+import csv
+import json
+import sys
+from itertools import groupby
+
+import pytest
+import torch
+
+from seqnets.cli.main import command
+
+from .conftest import SMALL, only_run
+
+F64 = torch.float64
+CELL = """
+import seqnets
+
+
+class MyCell(seqnets.GatedCell):
+    gates = ("f", "n")
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        f = self.gate(wx.f + uh.f)
+        return (h + f * (self.candidate(wx.n + f * uh.n) - h),)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with walks of several lengths, and a run of a cell of one's own on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = [
+        f"{n},{'abc'[n % 3]},{1e5 + n % 3 + step / 10},{n * step % 7}"
+        for n in range(60)
+        for step in range(2 + n % 5)
+    ]
+    (folder / "walks.csv").write_text("\n".join(["sequence,label,east,north", *rows]) + "\n")
+    (folder / "mycells.py").write_text(CELL)
+    (folder / "conf" / "model" / "cell").mkdir(parents=True)
+    config = "# Mine\n_target_: mycells.MyCell\n_partial_: true\n"
+    (folder / "conf" / "model" / "cell" / "my_cell.yaml").write_text(config)
+    own = ["--config-dir", "conf", "model/cell=my_cell", "allow=[mycells]"]
+    data = ["dataset=classification", "dataset.path=walks.csv"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setattr(sys, "argv", ["seqnets"])
+        assert command(["train", *own, *SMALL, *data, "trainer.max_epochs=3"]) == 0
+    return folder
+
+
+@pytest.fixture
+def classifier(trained, monkeypatch):
+    """What names the run, and allows its cell."""
+    monkeypatch.syspath_prepend(trained)
+    return f"checkpoint={only_run(trained)}", "allow=[mycells]"
+
+
+def read(path):
+    """The sequences of a table: their names, and tensors of their features, padded."""
+    with path.open(newline="", encoding="utf-8") as file:
+        steps = [*csv.DictReader(file)]
+    found = {
+        name: torch.tensor([[float(row[c]) for c in ("east", "north")] for row in rows], dtype=F64)
+        for name, rows in groupby(steps, lambda row: row["sequence"])
+    }
+    x = torch.nn.utils.rnn.pad_sequence([*found.values()], batch_first=True)
+    return [*found], x, torch.tensor([*map(len, found.values())])
+
+
+def test_the_file_says_what_predict_says_without_the_cell(seqnets, trained, classifier, tmp_path):
+    done = seqnets("export", *classifier, "target=there/model.pt2")
+    seqnets("predict", *classifier, f"input={trained / 'walks.csv'}", "to=said.jsonl")
+
+    files = {"seqnets.json": ""}
+    model = torch.export.load(tmp_path / "there" / "model.pt2", extra_files=files).module()
+    names, x, lengths = read(trained / "walks.csv")
+    shares = model(x, lengths)["probabilities"]
+
+    said = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    labels = json.loads(files["seqnets.json"])["data"]["labels"]
+    assert (done.code, done.err) == (0, "")
+    assert [row["id"] for row in said] == names
+    assert [row["prediction"] for row in said] == [labels[n] for n in shares.argmax(-1)]
+    found = torch.tensor([row["probability"] for row in said])
+    torch.testing.assert_close(shares.amax(-1), found, atol=2e-6, rtol=0)
+
+
+def test_what_goes_in_and_out_is_told_and_for_what_it_was_compared(seqnets, classifier, trained):
+    done = seqnets("export", *classifier, "format=pt2")  # from a folder without walks.csv
+    (trained / "model.pt2").unlink(missing_ok=True)
+
+    assert (done.code, done.err) == (0, "")
+    assert "pt2    differs by at most " in done.out
+    assert "for random inputs; its data cannot be read" in done.out
+    assert "\nmodel.pt2 (SequenceClassifier, 0." in done.out
+    assert "\nx (B, T, 2) float64\nlengths (B) int64\n" in done.out
+    assert "\nprobabilities (B, 3) float32\n" in done.out
+
+
+def test_where_the_data_are_some_of_them_are_compared(
+    seqnets, classifier, trained, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(trained)
+
+    done = seqnets("export", *classifier, f"target={tmp_path / 'model.pt2'}")
+
+    assert done.code == 0, done.err
+    assert "for random inputs and some of the test part" in done.out
+
+
+def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier, tmp_path):
+    (tmp_path / "model.pt2").write_text("precious")
+
+    refused = seqnets("export", *classifier, "target=model.pt2")
+    kept = (tmp_path / "model.pt2").read_text()
+    done = seqnets("export", *classifier, "target=model.pt2", "overwrite=true")
+
+    assert refused.code == 1
+    assert "target: model.pt2 exists already, expected a new file" in refused.err
+    assert kept == "precious"
+    assert done.code == 0, done.err
+    assert torch.export.load(tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "checkpoint: is not given"),
+        (["checkpoint=nowhere"], 1, "Checkpoint nowhere: is not there"),
+        (["checkpoint=last"], 1, "no run in 'runs' has a checkpoint"),
+        (["target=model.txt"], 2, "expected a name that ends with .onnx or .pt2"),
+        (["target=''"], 2, "target: is empty"),
+        (["format=onxx"], 2, "Did you mean onnx?"),
+        (["target=model.pt2", "overwrite=maybe"], 2, "expected true or false"),
+        (["target=model.pt2", "model/cell=gru"], 2, "is determined by the checkpoint"),
+        (["traget=model.pt2"], 2, "Did you mean target"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_and_nothing_is_written(
+    arguments, code, told, seqnets, classifier, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnxscript", sys)  # which the format asks for
+    if arguments and not arguments[0].startswith("checkpoint"):
+        arguments = [*classifier, *arguments]
+
+    done = seqnets("export", *arguments)
+
+    assert done.code == code
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_library_is_told_before_the_checkpoint_is_read(seqnets, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+
+    done = seqnets("export", "checkpoint=nowhere")
+
+    assert done.code == 1
+    assert "pip install 'seqnets[onnx]'" in done.err

@@ -1,0 +1,384 @@
+"""Trained models as files: what goes in and out, and what is refused before anything is there."""
+
+import json
+import sys
+from functools import partial
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from seqnets.cells import ClockworkRNNCell, ConvLSTMCell, GRUCell, LearnedState, LSTMCell
+from seqnets.errors import ConfigError
+from seqnets.models import (
+    AdaptiveSoftmax,
+    ConditionalRandomField,
+    EncoderDecoder,
+    Forecaster,
+    FramePredictor,
+    LanguageModel,
+    QuantileHead,
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceTagger,
+    SequenceToSequence,
+    Transcriber,
+    VideoClassifier,
+    WordEmbedding,
+)
+from seqnets.training import (
+    Classification,
+    Forecasting,
+    FramePrediction,
+    LanguageModelling,
+    Objective,
+    Polyphony,
+    Regression,
+    Tagging,
+    Transcription,
+    Transduction,
+)
+from seqnets.training.exporting import FORMATS, export
+from seqnets.training.served import Port
+from seqnets.typing import Batch
+
+WRITES_ONNX = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
+FORMS = [
+    "pt2",
+    pytest.param("onnx", marks=pytest.mark.skipif(not WRITES_ONNX, reason="needs seqnets[onnx]")),
+]
+SCALING = {"mean": [1e6, 5.0], "deviation": [3.0, 1e-3]}
+FEATURES = {"labels": None, "scaling": {"x": SCALING, "y": None}}
+FRAMES = {"channels": 1, "height": 8, "width": 8}
+
+KINDS = {
+    "classification": (
+        lambda: SequenceClassifier(GRUCell, 3, input_size=2, hidden_size=4, bidirectional=True),
+        Classification(),
+        {"sizes": {"input_size": 2, "num_classes": 3}, **FEATURES},
+        ["x (B, T, 2) float64", "lengths (B) int64"],
+        ["probabilities (B, 3) float32"],
+    ),
+    "regression": (
+        lambda: SequenceRegressor(GRUCell, 2, input_size=2, hidden_size=4, pooling="attention"),
+        Regression(),
+        {"sizes": {"input_size": 2, "output_size": 2}, "scaling": {"x": None, "y": SCALING}},
+        ["x (B, T, 2) float32", "lengths (B) int64"],
+        ["values (B, 2) float64"],
+    ),
+    "text": (
+        lambda: LanguageModel(LSTMCell, 40, hidden_size=16, num_layers=2, output=AdaptiveSoftmax),
+        LanguageModelling("words"),
+        {"sizes": {"vocab_size": 40}, "unit": "words"},
+        [
+            *("tokens (B, T) int64", "lengths (B) int64"),
+            *(f"initial_{part}_{n} (B, 16) float32" for n in range(2) for part in "hc"),
+        ],
+        [
+            "logits (B, T, 40) float32",
+            *(f"{part}_{n} (B, 16) float32" for n in range(2) for part in "hc"),
+        ],
+    ),
+    "forecasts": (
+        lambda: Forecaster(
+            *(GRUCell, 2, 2, 4),
+            strategy=EncoderDecoder,
+            segment=2,
+            head=QuantileHead,
+            hidden_size=4,
+        ),
+        Forecasting([0.05, 0.5, 0.95]),
+        {"sizes": {"input_size": 2, "output_size": 2, "horizon": 4}, "scaling": SCALING},
+        ["x (B, T, 2) float64"],
+        ["values (B, 4, 2) float64", "quantiles (B, 4, 3, 2) float64"],
+    ),
+    "tags": (
+        lambda: SequenceTagger(GRUCell, 4, input_size=2, hidden_size=4),
+        Tagging(),
+        {"sizes": {"input_size": 2, "num_classes": 4}, "numbers": {**SCALING, "features": "ab"}},
+        ["x (B, T, 2) float64", "lengths (B) int64"],
+        ["probabilities (B, T, 4) float32"],
+    ),
+    "tags of spelled words": (
+        lambda: SequenceTagger(
+            *(GRUCell, 4),
+            vocab_size=9,
+            embedding_size=6,
+            hidden_size=4,
+            embedding=partial(WordEmbedding, filters=2, characters=4),
+            output=ConditionalRandomField,
+        ),
+        Tagging(),
+        {"sizes": {"vocab_size": 9, "num_classes": 4}, "words": {"characters": 4}},
+        ["tokens (B, T, 5) int64", "lengths (B) int64"],
+        ["scores (B, T, 4) float32"],
+    ),
+    "transcripts": (
+        lambda: Transcriber(GRUCell, 4, input_size=2, hidden_size=4, filters=[5], stride=2),
+        Transcription(),
+        {"sizes": {"input_size": 2, "num_classes": 4}},
+        ["x (B, T, 2) float32", "lengths (B) int64"],
+        ["probabilities (B, frames, 4) float32", "frames (B) int64"],
+    ),
+    "music": (
+        lambda: SequenceTagger(GRUCell, 5, input_size=5, hidden_size=4),
+        Polyphony(),
+        {"sizes": {"input_size": 5, "num_classes": 5}},
+        ["x (B, T, 5) float32", "lengths (B) int64"],
+        ["probabilities (B, T, 5) float32"],
+    ),
+    "videos": (
+        lambda: VideoClassifier(GRUCell, 3, 1, 8, 8, hidden_size=4, filters=[2]),
+        Classification(),
+        {"sizes": {**FRAMES, "num_classes": 3}},
+        ["x (B, T, 1, 8, 8) float32", "lengths (B) int64"],
+        ["probabilities (B, 3) float32"],
+    ),
+}
+
+
+class Trained:
+    """What a SequenceModule is to an export."""
+
+    def __init__(self, model, objective, known):
+        torch.manual_seed(0)
+        self.model, self.objective, self.card = model(), objective, {"data": known}
+
+
+def trained(kind):
+    return Trained(*KINDS[kind][:3])
+
+
+def loaded(path):
+    """What a program reads of a .pt2 file: a function of tensors, and the description."""
+    files = {"seqnets.json": ""}
+    return torch.export.load(path, extra_files=files).module(), files
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_written_for_any_number_of_rows_and_steps(kind, form, tmp_path):
+    inputs, outputs = KINDS[kind][3:]
+
+    done = export(trained(kind), tmp_path / f"model.{form}")
+
+    assert [str(Port(**port)) for port in done.about["inputs"]] == inputs
+    assert [str(Port(**port)) for port in done.about["outputs"]] == outputs
+    assert done.difference < 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == [f"model.{form}"]
+
+
+def test_raw_values_go_in_and_values_in_their_own_units_come_out(tmp_path):
+    scaling = {"x": SCALING, "y": {"mean": [100.0], "deviation": [8.0]}}
+    known = {"sizes": {"input_size": 2, "output_size": 1}, "scaling": scaling}
+    module = Trained(
+        lambda: SequenceRegressor(GRUCell, 1, input_size=2, hidden_size=4), Regression(), known
+    )
+    x, lengths = torch.randn(3, 5, 2), torch.tensor([5, 1, 4])
+    raw = x.double() * torch.tensor(SCALING["deviation"]) + torch.tensor(SCALING["mean"])
+
+    export(module, tmp_path / "model.pt2")
+    model, _ = loaded(tmp_path / "model.pt2")
+
+    expected = 8 * module.model.eval()(x, lengths=lengths)[0].double() + 100
+    torch.testing.assert_close(model(raw, lengths)["values"], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, ClockworkRNNCell])  # the other one counts steps
+def test_text_is_read_step_by_step_as_at_once(cell, tmp_path):
+    known = {"sizes": {"vocab_size": 7}, "vocabulary": list("abcdefg"), "unit": "characters"}
+    module = Trained(
+        lambda: LanguageModel(cell, 7, hidden_size=4, num_layers=2), LanguageModelling(), known
+    )
+    tokens = torch.randint(7, (2, 6))
+
+    done = export(module, tmp_path / "model.pt2")
+    model, _ = loaded(tmp_path / "model.pt2")
+
+    assert set(done.about["start"].values()) == {0}
+    shapes = [port["shape"] for port in done.about["inputs"][2:]]
+    state = [torch.zeros(2, *shape[1:]) for shape in shapes]
+    logits = []
+    for step in tokens.split(1, 1):
+        found = model(step, torch.ones(2, dtype=torch.int64), *state)
+        logits.append(found.pop("logits"))
+        state = [*found.values()]
+    torch.testing.assert_close(torch.cat(logits, 1), module.model.eval()(tokens)[0])
+
+
+def test_a_learned_beginning_is_told(tmp_path):
+    known = {"sizes": {"vocab_size": 7}, "unit": "characters"}
+    module = Trained(
+        lambda: LanguageModel(lambda **o: LearnedState(GRUCell(**o)), 7, hidden_size=2),
+        LanguageModelling(),
+        known,
+    )
+    (layer,) = module.model.encoder.recurrent.layers
+    torch.nn.init.constant_(layer.cell.initial_h, 0.5)
+
+    done = export(module, tmp_path / "model.pt2")
+
+    assert done.about["start"] == {"initial_h_0": [0.5, 0.5]}
+
+
+def test_what_stands_around_the_model_is_in_the_file_as_plain_json(tmp_path):
+    known = {"sizes": {"vocab_size": 9, "num_classes": 2}, "labels": ["O", "B"], "words": None}
+    known |= {"vocabulary": list("abcdefghi"), "counts": {"train": 7}, "sample": {"train": [1.0]}}
+    module = Trained(
+        lambda: SequenceTagger(
+            GRUCell, 2, vocab_size=9, hidden_size=4, output=ConditionalRandomField
+        ),
+        Tagging(),
+        known,
+    )
+    torch.nn.init.normal_(module.model.output.transitions)
+
+    done = export(module, tmp_path / "model.pt2")
+    _, files = loaded(tmp_path / "model.pt2")
+
+    about = json.loads(files["seqnets.json"])
+    assert about == json.loads(json.dumps(done.about))
+    assert about["data"] == {n: known[n] for n in ("sizes", "labels", "words", "vocabulary")}
+    assert about["crf"]["transitions"] == module.model.output.transitions.tolist()
+    assert (about["model"], about["objective"]) == ("SequenceTagger", "Tagging")
+    assert about["steps"] == {"least": 1, "multiple": 1}
+
+
+def test_data_are_compared_as_well(tmp_path, monkeypatch):
+    module, seen = trained("tags"), []
+    load = FORMATS["pt2"].load
+
+    def watched(served, path):
+        run = load(served, path)
+        return lambda given: seen.append(given) or run(given)
+
+    monkeypatch.setitem(FORMATS, "pt2", FORMATS["pt2"]._replace(load=watched))
+    x = torch.zeros(2, 3, 2)
+
+    done = export(module, tmp_path / "model.pt2", batches=[Batch(x, x, torch.tensor([3, 1]))])
+
+    raw, lengths = seen[-1]
+    assert done.batches == 1
+    assert raw.unique(dim=0).tolist() == [[SCALING["mean"]] * 3]
+    assert lengths.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y + 1e-3, lambda y: y * torch.nan, lambda y: y[:1]])
+def test_a_file_that_gives_something_else_is_never_there(wrong, tmp_path, monkeypatch):
+    load = FORMATS["pt2"].load
+
+    def broken(served, path):
+        run = load(served, path)
+        return lambda given: {name: wrong(y) for name, y in run(given).items()}
+
+    monkeypatch.setitem(FORMATS, "pt2", FORMATS["pt2"]._replace(load=broken))
+
+    with pytest.raises(ConfigError, match=r"differ by up to .*, expected at most 0.0001"):
+        export(trained("tags"), tmp_path / "model.pt2")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_has_diverged_is_not_written(tmp_path):
+    module = trained("tags")
+    torch.nn.init.constant_(module.model.output.bias, torch.nan)
+
+    with pytest.raises(ConfigError, match="differ by up to nan"):
+        export(module, tmp_path / "model.pt2")
+
+
+def test_a_file_that_no_library_can_run_is_written_unchecked(tmp_path, monkeypatch):
+    without = FORMATS["pt2"]._replace(load=lambda served, path: None)
+    monkeypatch.setitem(FORMATS, "pt2", without)
+
+    done = export(trained("tags"), tmp_path / "model.pt2")
+
+    assert done.difference is None
+    assert (tmp_path / "model.pt2").exists()
+
+
+def test_without_onnx_runtime_an_onnx_file_is_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    assert FORMATS["onnx"].load(None, tmp_path) is None
+
+
+def test_a_library_that_is_missing_is_told_with_the_extra_that_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'seqnets\[onnx\]'"):
+        export(trained("tags"), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model"])
+def test_a_name_says_the_format(name, tmp_path):
+    with pytest.raises(ConfigError, match="expected one of onnx, pt2"):
+        export(trained("tags"), tmp_path / name)
+
+
+def test_the_format_may_be_said(tmp_path):
+    export(trained("tags"), tmp_path / "model", "pt2")
+
+    assert loaded(tmp_path / "model")
+
+
+REFUSED = {
+    "a model that writes": (
+        lambda: SequenceToSequence(GRUCell, 5, vocab_size=5, hidden_size=4),
+        *(Transduction(), {"sizes": {"vocab_size": 5, "target_vocab_size": 5}}),
+        "expected one that is a function of its inputs",
+    ),
+    "cells of frames": (
+        lambda: FramePredictor(ConvLSTMCell, **FRAMES, hidden_channels=2),
+        *(FramePrediction(), {"sizes": FRAMES}),
+        "the loop of ConvLSTMCell is unrolled",
+    ),
+    "inputs of no kind": (
+        lambda: torch.nn.Linear(2, 2),
+        *(Regression(), {"sizes": {"output_size": 2}}),
+        "expected vocab_size, input_size, or channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_exported_is_refused_with_the_reason(kind, tmp_path):
+    *parts, told = REFUSED[kind]
+
+    with pytest.raises(ConfigError, match=told):
+        export(Trained(*parts), tmp_path / "model.pt2")
+
+    assert not list(tmp_path.iterdir())
+
+
+class Sums(torch.nn.Module):
+    """A model of a user's own."""
+
+    def forward(self, x, state=None, lengths=None):
+        return x.sum(1), None
+
+
+class Mine(Objective):
+    """An objective of a user's own, which names no outputs."""
+
+    def __call__(self, model, batch, state=None):
+        raise NotImplementedError
+
+    def metrics(self, known):
+        return {}
+
+
+def test_a_model_and_an_objective_of_ones_own_are_exported_as_they_are(tmp_path):
+    done = export(Trained(Sums, Mine(), {"sizes": {"input_size": 2}}), tmp_path / "model.pt2")
+
+    assert [str(Port(**port)) for port in done.about["outputs"]] == ["output (B, 2) float32"]
+
+
+def test_the_model_that_is_exported_stays_as_it_is(tmp_path):
+    module = trained("tags")
+    module.model.double().train()
+
+    export(module, tmp_path / "model.pt2")
+
+    assert module.model.training
+    assert {p.dtype for p in module.model.parameters()} == {torch.float64}
