@@ -36,7 +36,7 @@ PUBLIC = {
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
         Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
         Linear Watched WatchedLayer watch watch_layers names_of_calls
-        FixedPoints fixed_points gradient_flow
+        FixedPoints fixed_points gradient_flow RTRL SnAp1 EProp
     """,
     "seqnets.conversion": """
         to_torch from_torch to_keras from_keras to_flax from_flax to_onnx from_onnx

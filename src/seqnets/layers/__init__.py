@@ -9,7 +9,9 @@ from seqnets.layers.fixed_points import FixedPoints, fixed_points
 from seqnets.layers.gradient_flow import gradient_flow
 from seqnets.layers.hierarchical import Hierarchical
 from seqnets.layers.linear import Linear
+from seqnets.layers.online import RTRL
 from seqnets.layers.output import DeepOutput
+from seqnets.layers.own_past import EProp, SnAp1
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.serving import Stream
 from seqnets.layers.state import detach, map_state
@@ -18,12 +20,14 @@ from seqnets.layers.video import Video
 from seqnets.layers.watching import Watched, WatchedLayer, watch, watch_layers
 
 __all__ = [
+    "RTRL",
     "Bidirectional",
     "CellFactory",
     "ConvFront1d",
     "ConvFront2d",
     "DeepOutput",
     "DeepRNN",
+    "EProp",
     "FixedPoints",
     "Fronted",
     "Hierarchical",
@@ -31,6 +35,7 @@ __all__ = [
     "LockedDropout",
     "Recurrent",
     "Reversed",
+    "SnAp1",
     "Stream",
     "Truncated",
     "Video",

@@ -159,10 +159,11 @@ class DeepRNN(nn.Module):
         states = self._states(state)
         after = []
         for depth, layer in enumerate(self.layers):
-            if not isinstance(layer, Recurrent) or layer.reverse:
+            if isinstance(layer, Bidirectional) or _runs_backwards(layer):
                 where = "backwards" if _runs_backwards(layer) else "in both directions"
                 raise cannot_step("DeepRNN", f"layer {depth} runs {where}")
-            y, final = layer.step(self.dropout(x) if depth else x, states[depth], resets)
+            below = self.dropout(x) if depth else x
+            y, final = layer.step(below, states[depth], resets)  # type: ignore[operator]
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,19 @@ def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
 def detach(state: Any) -> Any:
     """Detach every tensor of a state, so that gradients end there."""
     return map_state(Tensor.detach, state)
+
+
+def leaves(state: Any) -> list[Tensor]:
+    """The tensors of a state, in their order."""
+    found: list[Tensor] = []
+    map_state(found.append, state)
+    return found
+
+
+def with_leaves(state: Any, tensors: Iterable[Tensor]) -> Any:
+    """A state with other tensors in the places of its own."""
+    others = iter(tensors)
+    return map_state(lambda _: next(others), state)
 
 
 def restarted(resets: Tensor, start: State, state: State) -> State:

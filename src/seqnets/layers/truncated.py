@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
-from seqnets.layers.bidirectional import runs_forward
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.bidirectional import check_forward_steps
 from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 
@@ -42,7 +41,8 @@ class Truncated(nn.Module):
 
     def __init__(self, layer: nn.Module, steps: int, stride: int | None = None) -> None:
         super().__init__()
-        check_is_layer("Truncated", layer)
+        why = "Only a forward layer can carry its state from window to window."
+        check_forward_steps("Truncated", layer, why)
         check_count("Truncated", steps=steps)
         stride = steps if stride is None else stride
         check_count("Truncated", stride=stride)
@@ -50,19 +50,6 @@ class Truncated(nn.Module):
             raise ConfigError(
                 f"Truncated: stride is {stride}, expected a divisor of steps = {steps}."
             )
-        if not runs_forward(layer):
-            raise ConfigError(
-                "Truncated: the layer runs backwards or in both directions, expected a forward "
-                "layer.\n  Only a forward layer can carry its state from window to window."
-            )
-        for part in layer.modules():
-            if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
-                raise ConfigError(
-                    f"Truncated: {type(part).__name__} mixes several steps, expected a layer that "
-                    f"takes one step at a time.\n"
-                    f"  Windows would cut through its input; put Truncated around the recurrent "
-                    f"layer inside."
-                )
         self.layer = layer
         self.steps = steps
         self.stride = stride
