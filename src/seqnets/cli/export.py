@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from seqnets.cli import report
-from seqnets.cli.assemble import Config, check_filled, check_new, plain
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
+from seqnets.cli.options import Config, check_filled, check_new, plain
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
 from seqnets.datasets.loader import Loader
 from seqnets.errors import SeqnetsError

@@ -13,7 +13,8 @@ import seqnets
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError
-from seqnets.layers import Recurrent, map_state
+from seqnets.layers import Recurrent
+from seqnets.layers.state import leaves
 from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
@@ -90,7 +91,7 @@ class Served(nn.Module):
         if self.y_scaling is not None:
             outputs = {name: self.y_scaling.undo(values) for name, values in outputs.items()}
         if self.start:
-            outputs = {**outputs, **dict(zip(self.states, _parts(state), strict=True))}
+            outputs = {**outputs, **dict(zip(self.states, leaves(state), strict=True))}
         return outputs
 
     @property
@@ -236,13 +237,6 @@ def _nested(parts: Sequence[Tensor], model: nn.Module) -> tuple[tuple[Tensor, ..
     left = iter(parts)
     layers = (part for part in model.modules() if isinstance(part, Recurrent))
     return tuple(tuple(next(left) for _ in layer.cell.states) for layer in layers)
-
-
-def _parts(state: Any) -> list[Tensor]:
-    """The tensors of a state, in their order."""
-    found: list[Tensor] = []
-    map_state(found.append, state)
-    return found
 
 
 def _plain(start: Tensor) -> Any:
