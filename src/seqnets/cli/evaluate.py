@@ -21,7 +21,7 @@ from seqnets.datasets import DataModule
 from seqnets.datasets.base import Part
 from seqnets.errors import counted
 from seqnets.training import SequenceModule
-from seqnets.training.dynamic import dynamically
+from seqnets.training.dynamic_evaluation import dynamically
 
 from_checkpoint = with_its_task
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from seqnets.datasets import TextFiles
 from seqnets.errors import ConfigError
-from seqnets.training.dynamic import dynamically
+from seqnets.training.dynamic_evaluation import dynamically
 from seqnets.typing import Batch
 
 from .runs import language_module, parity_data, parity_module, text_data, trainer
