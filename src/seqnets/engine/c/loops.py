@@ -12,21 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqnets.engine.c import compiler
-from seqnets.engine.c.printer import print_program
-from seqnets.engine.c.text import MEMBERS, with_headers
-from seqnets.engine.c.threads import most_threads, openmp
-from seqnets.engine.layout import Layout
-from seqnets.engine.loops import (
-    Gradients,
-    Kept,
-    Order,
+from seqnets.engine.buffers import (
     addresses_of,
     backward_buffers,
     final_gradients,
     forward_buffers,
     numbered,
 )
+from seqnets.engine.c import compiler
+from seqnets.engine.c.printer import print_program
+from seqnets.engine.c.text import MEMBERS, with_headers
+from seqnets.engine.c.threads import most_threads, openmp
+from seqnets.engine.layout import Layout
+from seqnets.engine.loops import Gradients, Kept, Order
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State

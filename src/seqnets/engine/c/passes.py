@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from seqnets.engine.buffers import parameter_buffer
 from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node, reached_among, walk
-from seqnets.engine.loops import parameter_buffer
 from seqnets.engine.program import Program, Stage, StageProduct
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.engine.buffers import addresses_of, parameter_buffers
 from seqnets.engine.c.loops import Library, Settings, shares
 from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import parameters_of
-from seqnets.engine.loops import addresses_of, parameter_buffers
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import streaming_program_of
 

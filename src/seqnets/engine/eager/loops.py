@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from seqnets.engine.buffers import room_for_kept
 from seqnets.engine.eager.instructions import (
     FRESH,
     VALID,
@@ -20,7 +21,7 @@ from seqnets.engine.eager.instructions import (
 from seqnets.engine.evaluate import columns_of
 from seqnets.engine.graph import COMPARISONS
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Kept, Order, room_for_kept
+from seqnets.engine.loops import Gradients, Kept, Order
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from seqnets.engine.loops import addresses_of
+from seqnets.engine.buffers import addresses_of
 from seqnets.engine.triton import functions, library
 from seqnets.engine.triton.access import interpreted
 from seqnets.engine.triton.kernel import Kernel, Numbers

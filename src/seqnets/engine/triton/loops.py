@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from seqnets.engine.loops import (
-    Gradients,
-    Kept,
-    Order,
+from seqnets.engine.buffers import (
     backward_buffers,
     final_gradients,
     forward_buffers,
     numbered,
 )
+from seqnets.engine.loops import Gradients, Kept, Order
 from seqnets.engine.program import Program
 from seqnets.engine.triton.access import device_of
 from seqnets.engine.triton.kernel import Numbers

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from seqnets.engine.buffers import parameter_buffer
 from seqnets.engine.graph import COMPARISONS, Node, reached_among, walk
-from seqnets.engine.loops import parameter_buffer
 from seqnets.engine.program import Program, Stage, StageProduct, Store
 from seqnets.engine.triton.kernel import Kernel
 from seqnets.engine.triton.tiles import Tiles, power_of_two

@@ -1,0 +1,142 @@
+"""The buffers of loops that are printed, by the names that their source has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+
+from torch import Tensor
+
+from seqnets.engine.graph import Weight
+from seqnets.engine.loops import Kept, Order
+from seqnets.engine.memory import room
+from seqnets.engine.program import Buffer, Program
+from seqnets.typing import State
+
+
+def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors keyed ``name_0``, ``name_1`` and so on."""
+    return dict(zip(_numbered(name, len(tensors)), tensors, strict=True))
+
+
+@cache
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{i}" for i in range(count)]
+
+
+def addresses_of(buffers: Mapping[str, Tensor]) -> dict[str, int]:
+    """The address of each buffer, by name."""
+    return dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
+
+
+def parameter_buffer(name: str) -> str:
+    """The name of the buffer of a parameter, which may be a nested cell's: "cell.weight_hh"."""
+    return f"p_{name}".replace(".", "_of_")
+
+
+def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters, and each product's block of its weight, by buffer name; all contiguous."""
+    return {
+        buffer: (parameters[name] if block is None else block.of(parameters[name])).contiguous()
+        for buffer, name, block in _parameter_buffers(program)
+    }
+
+
+@lru_cache(maxsize=1024)
+def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]:
+    """Each buffer's name, its parameter, and the block of that; None if it is the whole."""
+    step = program.step
+    found: list[tuple[str, str, Weight | None]] = [
+        (parameter_buffer(name), name, None) for name in step.parameters
+    ]
+    for k, weight in enumerate(product.weight for product in step.products):
+        whole = not weight.turned and weight.covers(step.parameters[weight.name])
+        found.append((f"weight_{k}", weight.name, None if whole else weight))
+    return found
+
+
+def _kept_buffers(program: Program, kept: Kept) -> dict[str, Tensor]:
+    """What is kept, by buffer name."""
+    return dict(zip(_kept_names(program), kept.tensors, strict=True))
+
+
+@lru_cache(maxsize=1024)
+def _kept_names(program: Program) -> list[str]:
+    befores = (f"before_{p}" for p in program.befores)
+    return [*befores, *(f"value_{k}" for k in program.values), "saved"]
+
+
+def forward_buffers(
+    program: Program,
+    wx: Tensor,
+    initial: State,
+    start: State,
+    parameters: dict[str, Tensor],
+    order: Order,
+    save: bool,
+) -> tuple[Tensor, State, Kept | None, dict[str, Tensor]]:
+    """The results of a forward pass, uninitialised, and its buffers by name.
+
+    The arguments are those of ``Loops.forward``, as are the first three results.
+    """
+    sizes = program.step.state_sizes
+    y = order.layout.empty(wx, sizes[0])
+    final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
+    kept = room_for_kept(program, wx) if save else None
+    buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
+    buffers |= numbered("initial", [part.contiguous() for part in initial])
+    buffers |= numbered("start", [part.contiguous() for part in start])
+    buffers |= numbered("final", final)
+    if kept is not None:
+        buffers |= _kept_buffers(program, kept)
+    return y, final, kept, buffers
+
+
+def backward_buffers(
+    program: Program, kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor]
+) -> tuple[Tensor, dict[int, Tensor], dict[str, Tensor]]:
+    """``Gradients.wx`` and ``products``, uninitialised, and the buffers of a backward pass by name.
+
+    Those of gradients of the state differ between loops, and are not among them.
+    """
+    dwx, products = _room_for_gradients(program, kept.saved)
+    buffers = {"grad_wx": dwx} | _kept_buffers(program, kept)
+    buffers |= parameter_buffers(program, parameters)
+    buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
+    if grad_y is not None:
+        buffers["grad_y"] = grad_y.contiguous()
+    return dwx, products, buffers
+
+
+def final_gradients(grad_final: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The gradients of the state after the last step, by buffer name; those of zero are absent."""
+    parts = enumerate(grad_final)
+    return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}
+
+
+def room_for_kept(program: Program, wx: Tensor) -> Kept:
+    """Uninitialised buffers for what the forward pass keeps."""
+    rows = wx.shape[0]
+    return Kept(program, [room(wx, rows, size) for size in program.kept_sizes])
+
+
+def _room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """Gradient buffers of the projected input and each product; zeroed where there are gaps."""
+
+    def gradient(columns: int, gaps: bool) -> Tensor:
+        made = room(like, like.shape[0], columns)
+        return made.zero_() if gaps else made
+
+    of_wx, of_products = _gradient_columns(program)
+    return gradient(*of_wx), {k: gradient(*each) for k, each in of_products.items()}
+
+
+@lru_cache(maxsize=1024)
+def _gradient_columns(program: Program) -> tuple[tuple[int, bool], dict[int, tuple[int, bool]]]:
+    """The number of columns of these gradients, and whether no stage stores some of them."""
+    gaps = program.gaps
+    return (program.step.wx_size, Buffer("dwx") in gaps), {
+        k: (product.weight.rows, Buffer("dz", k) in gaps)
+        for k, product in enumerate(program.step.products)
+        if k not in program.shared
+    }
