@@ -53,6 +53,21 @@ def test_a_trained_models_recurrent_part_is_taken(seqnets, small_text, tmp_path)
     assert weights["weight_hh_l0"].shape == (12, 4)
 
 
+def test_a_trained_model_of_any_cell_becomes_a_model_of_onnx(seqnets, small_text, tmp_path):
+    pytest.importorskip("onnxruntime", reason=REASON)
+    seqnets("train", *small_text, "model/cell=mgu", "output=runs")
+    (run,) = tmp_path.glob("runs/text/*")
+
+    done = seqnets("convert", f"source={run}", "target=mgu.onnx")
+    back = seqnets("convert", "source=mgu.onnx", "target=mgu.pt")
+
+    assert (done.code, done.err) == (0, "")
+    assert "onnx   differs by at most" in done.out
+    assert "1 layer of MGUCell" in done.out
+    assert back.code == 1
+    assert "a Scan runs over time" in back.err
+
+
 def test_relu_is_an_option_of_the_cell(seqnets, tmp_path):
     pytest.importorskip("onnx", reason=REASON)
     torch.save(nn.RNN(3, 5, nonlinearity="relu").state_dict(), tmp_path / "rnn.pt")

@@ -8,7 +8,7 @@ import torch
 
 from seqnets import cells
 from seqnets.conversion import AbsentError, difference, from_onnx, parts, read, to_onnx, write
-from seqnets.conversion.onnx_graph import run
+from seqnets.conversion.onnx_model import run
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 from tests.conversion.conftest import drawn, inputs, network, outputs
@@ -228,22 +228,6 @@ def test_a_cell_whose_weights_are_computed_keeps_its_activations(make):
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
-    [
-        (cells.NoForgetLSTMCell(3, 5), "NoForgetLSTMCell has no counterpart"),
-        (cells.LSTMCell(3, 5, proj_size=2), "proj_size is 2"),
-        (cells.LayerNorm(cells.LSTMCell(3, 5)), "LayerNorm has no counterpart"),
-        (cells.ClipState(cells.LSTMCell(3, 5), 1.0), "ClipState has no counterpart"),
-        (cells.LearnedState(cells.LSTMCell(3, 5)), "LearnedState has no counterpart"),
-        (cells.Activations(cells.GRUCell(3, 5), candidate="gelu"), "the activation is 'gelu'"),
-    ],
-)
-def test_what_onnx_cannot_represent_is_refused(module, told):
-    with pytest.raises(ConfigError, match=told):
-        to_onnx(module)
-
-
-@pytest.mark.parametrize(
     ("attributes", "told"),
     [
         ({"clip": 1.0}, "clips at 1.0"),
@@ -354,7 +338,7 @@ def test_without_onnx_runtime_nothing_is_checked_and_the_result_says_so(tmp_path
             raise AbsentError("not there")
         return parts.import_module(name)
 
-    monkeypatch.setattr("seqnets.conversion.onnx_graph.library", absent)
+    monkeypatch.setattr("seqnets.conversion.onnx_model.library", absent)
 
     assert write(network(cells.GRUCell), tmp_path / "net.onnx", "onnx") is None
     assert (tmp_path / "net.onnx").exists()

@@ -10,6 +10,8 @@ from seqnets.benchmarking.contestants import Absent, Contestant, Outcome, Steppe
 from seqnets.conversion import to_onnx
 from seqnets.errors import ConfigError
 
+_NO_OPERATOR = "ONNX has no operator with these equations"
+
 
 def onnx_runtime(work: Workload) -> Contestant:
     """Return ONNX Runtime as a contestant.
@@ -31,7 +33,9 @@ def onnx_runtime(work: Workload) -> Contestant:
     try:
         model = to_onnx(cell, lengths=False, state=True)
     except ConfigError as error:
-        raise Absent("ONNX has no operator with these equations") from error
+        raise Absent(_NO_OPERATOR) from error
+    if any(node.op_type == "Scan" for node in model.graph.node):
+        raise Absent(_NO_OPERATOR)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Otherwise its threads keep spinning while the next contestant is timed.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seqnets.atomic import atomic
-from seqnets.conversion import flax, keras, onnx, onnx_graph, torch_nn
+from seqnets.conversion import flax, keras, onnx, onnx_graph, onnx_model, torch_nn
 from seqnets.conversion.checking import LIMIT, difference
 from seqnets.conversion.parts import AbsentError, Array
 from seqnets.errors import ConfigError
@@ -62,7 +62,7 @@ FORMATS = {
         onnx_graph.save,
         onnx.from_onnx,
         onnx.to_onnx,
-        onnx_graph.run,
+        onnx_model.run,
     ),
 }
 """The formats of files by name, in the order in which a suffix is looked up."""

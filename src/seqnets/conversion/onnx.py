@@ -1,4 +1,4 @@
-"""Conversion to and from ONNX: the operators RNN, GRU and LSTM, one node per layer."""
+"""Conversion to and from ONNX: the operators RNN, GRU and LSTM, or a ``Scan``, for each layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from seqnets.cells import (
     PeepholeLSTMCell,
     RNNCell,
 )
-from seqnets.conversion.onnx_graph import Node, model_of, nodes_of
+from seqnets.conversion.onnx_graph import Node, nodes_of
+from seqnets.conversion.onnx_model import model_of
+from seqnets.conversion.onnx_scan import steps_of
 from seqnets.conversion.parts import (
     Equation,
     equation_of,
@@ -92,24 +94,33 @@ def to_onnx(module: nn.Module, *, lengths: bool = True, state: bool = False) -> 
     """Convert a network to an ONNX model for any batch size and number of steps.
 
     The input is ``x``, (T, B, I). The outputs are ``y``, (T, B, D*H), and each layer's last state
-    ``h_0`` (and ``c_0``), ``h_1``, ..., (D, B, H).
+    ``h_0`` (and ``c_0``), ``h_1``, ..., (D, B, H). A layer for which ONNX has no operator becomes
+    one ``Scan`` for each direction, whose body is the cell's step.
 
     Args:
         module: The network.
         lengths: Whether to add an input ``lengths``, (B,) int32: valid steps of each row.
-        state: Whether to add inputs ``initial_h_0`` (and ``initial_c_0``), ..., (D, B, H).
+        state: Whether to add inputs ``initial_h_0`` (and ``initial_c_0``), ..., (D, B, H). What a
+            cell starts with, if that is not zero, is then in the model's metadata under the name of
+            the input, as JSON of (D, 1, H).
 
     Raises:
-        ConfigError: ONNX has no operator for a cell.
+        ConfigError: ONNX has no operator for a cell, and its step cannot be written as a graph.
         AbsentError: onnx is not installed.
     """
-    nodes = []
-    for layer in layers_of(module):
+    layers = [_node_of(layer) or tuple(map(steps_of, layer)) for layer in layers_of(module)]
+    return model_of(layers, lengths, state)
+
+
+def _node_of(layer: Sequence[Cell]) -> Node | None:
+    """The operator of a layer; None if ONNX has none."""
+    try:
         equations = [equation_of(cell, _KINDS, "ONNX") for cell in layer]
         if len({(e.kind, e.cell.hidden_size, e.cell.bias_ih is None) for e in equations}) > 1:
-            raise ConfigError("ONNX: the directions of a layer differ, expected the same cell.")
-        nodes.append(_make_node(equations))
-    return model_of(nodes, lengths, state)
+            return None
+        return _make_node(equations)
+    except ConfigError:
+        return None
 
 
 def from_onnx(model: Any) -> DeepRNN:

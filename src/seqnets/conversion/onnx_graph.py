@@ -1,8 +1,7 @@
-"""Models of ONNX: files and graphs whose recurrent operators follow each other."""
+"""Models of ONNX as they are read: recurrent operators that follow each other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ import numpy as np
 from seqnets.conversion.parts import Array, library
 from seqnets.errors import ConfigError
 
-_OPSET, _IR = 14, 8  # every ONNX Runtime for Python 3.10 and newer reads these
 _OPERATORS = ("GRU", "LSTM", "RNN")
 _INPUTS = ("x", "W", "R", "B", "lengths", "initial_h", "initial_c", "P")
 _SHAPE_OPERATORS = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
@@ -62,27 +60,6 @@ def save(model: Any, path: Path) -> None:
     library("onnx").save(model, path)
 
 
-def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Return the outputs of a model's recurrent operators, as ONNX Runtime computes them.
-
-    Args:
-        model: The ONNX model.
-        x: Inputs, (B, T, I).
-        lengths: Valid steps of each row, (B,).
-
-    Raises:
-        AbsentError: ONNX Runtime is not installed.
-    """
-    runtime = library("onnxruntime")
-    recurrent = model_of(nodes_of(model), lengths=True, state=False)
-    session = runtime.InferenceSession(
-        recurrent.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    x = np.ascontiguousarray(x.swapaxes(0, 1))
-    (y,) = session.run(["y"], {"x": x, "lengths": lengths.astype(np.int32)})
-    return np.asarray(y.swapaxes(0, 1))
-
-
 def nodes_of(model: Any) -> list[Node]:
     """Return the recurrent operators of a model, each of which takes the one before's output.
 
@@ -95,6 +72,11 @@ def nodes_of(model: Any) -> list[Node]:
     constants = _constants(onnx, graph)
     producers = {name: node for node in graph.node for name in node.output}
     found = [node for node in graph.node if not node.domain and node.op_type in _OPERATORS]
+    if any(node.op_type == "Scan" for node in graph.node):
+        raise ConfigError(
+            f"ONNX: a Scan runs over time, expected operators alone: {', '.join(_OPERATORS)}.\n"
+            f"  It holds the operations of a step, from which no cell can be told."
+        )
     if not found:
         raise ConfigError(f"ONNX: no operator is one of {', '.join(_OPERATORS)}.")
     for below, node in pairwise(found):
@@ -167,62 +149,3 @@ def _declared_steps(onnx: Any, model: Any, x: str, axis: int) -> int | None:
         if value.name == x and len(sizes) == 3:
             return sizes[axis].dim_value or None
     return None
-
-
-def model_of(nodes: Sequence[Node], lengths: bool, state: bool) -> Any:
-    """Create a model of operators that follow each other.
-
-    The inverse of :func:`nodes_of`.
-
-    Args:
-        nodes: The operators.
-        lengths: Whether to add an input ``lengths``; see :func:`seqnets.conversion.to_onnx`.
-        state: Whether to add inputs for the initial states; likewise.
-    """
-    onnx = library("onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-
-    def value(name: str, *shape: int | str, kind: int = kinds.FLOAT) -> Any:
-        return helper.make_tensor_value_info(name, kind, shape)
-
-    def constant(name: str, values: Any) -> str:
-        constants.append(onnx.numpy_helper.from_array(values, name))
-        return name
-
-    I = nodes[0].tensors["W"].shape[2]
-    width = nodes[-1].directions * nodes[-1].hidden_size
-    inputs, outputs = [value("x", "T", "B", I)], [value("y", "T", "B", width)]
-    inputs += [value("lengths", "B", kind=kinds.INT32)] * lengths
-    constants: list[Any] = []
-    graph = []
-    x = "x"
-    for depth, node in enumerate(nodes):
-        names = ["h", "c"] if node.operator == "LSTM" else ["h"]
-        shape = (node.directions, "B", node.hidden_size)
-        last = [f"{name}_{depth}" for name in names]
-        initial = [f"initial_{name}" if state else "" for name in last]
-        inputs += [value(name, *shape) for name in initial if name]
-        outputs += [value(name, *shape) for name in last]
-        given = {k: constant(f"{k}_{depth}", tensor) for k, tensor in node.tensors.items()}
-        taken = [x, given["W"], given["R"], given.get("B", ""), "lengths" if lengths else ""]
-        taken += [*initial, *([given["P"]] if "P" in given else [])]
-        graph.append(
-            helper.make_node(node.operator, taken, [f"all_{depth}", *last], **node.attributes)
-        )
-        x = "y" if depth == len(nodes) - 1 else f"y_{depth}"
-        if node.directions == 1:  # (T, 1, B, H)
-            axis = constant(f"direction_{depth}", np.array([1]))
-            graph.append(helper.make_node("Squeeze", [f"all_{depth}", axis], [x]))
-        else:  # (T, 2, B, H) to (T, B, 2H)
-            merged = constant(f"shape_{depth}", np.array([0, 0, -1]))
-            transposed = f"transposed_{depth}"
-            graph.append(
-                helper.make_node("Transpose", [f"all_{depth}"], [transposed], perm=[0, 2, 1, 3])
-            )
-            graph.append(helper.make_node("Reshape", [transposed, merged], [x]))
-    return helper.make_model(
-        helper.make_graph(graph, "seqnets", inputs, outputs, constants),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR,
-        producer_name="seqnets",
-    )
