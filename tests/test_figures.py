@@ -172,11 +172,13 @@ def test_the_page_of_benchmarks_tells_how_fast_matrix_memories_are():
     names |= {
         "gated linear attention": "gated_linear_attention",
         "gated DeltaNet": "gated_delta_net",
+        "Kimi delta attention": "kimi_delta_attention",
     }
-    shown = dict(re.findall(r"([\w ]+?) ([\d.]+)(?:,|$) ?", told))
+    names |= {"HGRN2": "hgrn2", "Mamba-2": "ssd", "RWKV-7": "rwkv7"}
+    shown = dict(re.findall(r"([\w -]+?) ([\d.]+)(?:,|$) ?", told))
     ms = times("matrix_memory")
 
-    assert set(shown) == set(names)
+    assert {names[name] for name in shown} == {case[2] for case in ms}
     for name, number in shown.items():
         case = ms["training", "float32", names[name], 8, 512, 128]
         assert is_told(number, [case["loop"] / case["scan"]]), name

@@ -195,12 +195,10 @@ class KimiDeltaAttentionCell(DeltaNetCell):
         rank: int | None = None,
         **options: Any,
     ) -> None:
-        units, heads = (
-            check_size(self, "hidden_size", hidden_size),
-            check_size(self, "num_heads", num_heads),
-        )
-        # the base makes the parameters by it, unless it refuses the sizes
-        self.rank = units // heads if rank is None else check_size(self, "rank", rank)
+        values = check_size(self, "hidden_size", hidden_size)
+        values //= check_size(self, "num_heads", num_heads)
+        # the base makes the parameters by it
+        self.rank = values if rank is None else check_size(self, "rank", rank)
         super().__init__(input_size, hidden_size, num_heads=num_heads, **options)
 
     def add_parameters(self, parameter: Any) -> None:

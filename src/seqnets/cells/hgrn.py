@@ -98,8 +98,8 @@ class HGRN2Cell(MatrixMemoryCell):
         S_t &= \mathrm{diag}(f_t)\, S_{t-1} + (1 - f_t)\, i_t^\top \\
         h_t &= S_t^\top o_t
 
-    for each head. A matrix of K by V numbers takes no more parameters than K of them did. In a deep
-    network let the bound rise from layer to layer, as for :class:`HGRNCell`.
+    for each head. The matrix takes no more parameters than the vector of :class:`HGRNCell`. In a
+    deep network let the bound rise from layer to layer, as there.
 
     Differs from the paper in two places: each cell learns its bound :math:`\gamma` alone, where the
     paper's bounds add up over the layers; and the norm and the matrix behind are not part of it.

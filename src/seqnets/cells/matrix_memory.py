@@ -56,7 +56,8 @@ class MatrixMemoryCell(GatedCell):
         S_t = \mathrm{diag}(a_t)\, S_{t-1}
         + \beta_t\, k_t \left(v_t - (\mathrm{diag}(a_t)\, S_{t-1})^\top k_t\right)^\top
 
-    or, where what is found under one key is taken from another, and a value is added under a third,
+    or, where what :math:`z_t` finds is taken from what is under :math:`e_t` (``erase_q`` and
+    ``erase_k``), and a value is added under a third key,
 
     .. math::
         S_t = (1 - e_t z_t^\top)\, \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top

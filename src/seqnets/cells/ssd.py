@@ -109,8 +109,8 @@ class SSDCell(MatrixMemoryCell):
 
     def access(self, wx: Tensor) -> Access:
         """The equations of C, B, the steps and the decay."""
-        at, dt = self.parts(wx), F.softplus(self.parts(wx).dt)
-        each = self.num_heads // self.num_groups
+        at, each = self.parts(wx), self.num_heads // self.num_groups
+        dt = F.softplus(at.dt)
         C, B = (part.repeat_interleave(each, -2) for part in (at.q, at.k))
         return Access(C, B, dt * at.u, -torch.exp(self.A_log)[:, None] * dt)
 
