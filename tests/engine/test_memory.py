@@ -20,8 +20,8 @@ N = 2**18  # numbers, a MiB
 @pytest.fixture(autouse=True)
 def pieces(monkeypatch):
     """Pieces of memory for this test alone."""
-    mine = memory._Pieces(2**24)
-    monkeypatch.setattr(memory, "_pieces", mine)
+    mine = memory._FreeBlocks(2**24)
+    monkeypatch.setattr(memory, "_free_blocks", mine)
     return mine
 
 

@@ -39,7 +39,9 @@ def parameter_gradients(
         inside: Row indices of the steps with nonzero gradients; all if omitted.
     """
     gradients = {
-        name: parts.together(found) for name, parts in _parts(program).items() if name in wanted
+        name: parameter.gradient(found)
+        for name, parameter in _pointwise_parameters(program).items()
+        if name in wanted
     }
     befores, values = kept.befores, kept.values
     for k, weight in enumerate(each.weight for each in program.step.products):
@@ -92,7 +94,7 @@ class _Piece(NamedTuple):
         return part if self.size == self.sums else part.sum(0, keepdim=True)
 
 
-class _Parts(NamedTuple):
+class _Pointwise(NamedTuple):
     """A pointwise parameter.
 
     Attributes:
@@ -105,7 +107,7 @@ class _Parts(NamedTuple):
     shape: tuple[int, ...]
     tile: bool
 
-    def together(self, found: Gradients) -> Tensor:
+    def gradient(self, found: Gradients) -> Tensor:
         """The gradient of the whole parameter."""
         gradients = [piece.of(found) for piece in self.pieces]
         if not self.tile:
@@ -122,7 +124,7 @@ class _Parts(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _parts(program: Program) -> dict[str, _Parts]:
+def _pointwise_parameters(program: Program) -> dict[str, _Pointwise]:
     """The pointwise parameters by name."""
     found = defaultdict(list)
     for leaf, column in program.biases.items():
@@ -130,13 +132,13 @@ def _parts(program: Program) -> dict[str, _Parts]:
     for leaf, column in program.unit_columns.items():
         place, sums = (leaf.what.offset, leaf.width or 1), program.units[leaf]
         found[leaf.what.key].append(_Piece(*place, False, column, sums))
-    parts = {}
+    parameters = {}
     for name, pieces in found.items():
         shape, joined = program.step.parameters[name], _joined(sorted(pieces))
         ends = [0, *(piece.offset + piece.size for piece in joined)]
         tile = ends == [*(piece.offset for piece in joined), math.prod(shape)]
-        parts[name] = _Parts(joined, shape, tile)
-    return parts
+        parameters[name] = _Pointwise(joined, shape, tile)
+    return parameters
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:

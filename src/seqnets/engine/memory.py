@@ -24,7 +24,7 @@ _LARGE = 2**18  # bytes; torch's allocator reuses smaller blocks
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)  # for forks
 
 
-class _Pieces:
+class _FreeBlocks:
     """Free blocks by size, evicted least recently used first.
 
     A garbage collection may call ``give_back`` in the middle of any method. Nothing waits for the
@@ -44,21 +44,21 @@ class _Pieces:
 
     def take(self, size: int) -> mmap.mmap:
         """A block of memory, reused or new."""
-        piece = None
+        block = None
         if self._lock.acquire(blocking=False):
             try:
                 if size in self._free:
                     self._free.move_to_end(size)
-                    piece = self._let_go(size)
+                    block = self._let_go(size)
             finally:
                 self._lock.release()
             self._sort_in()
-        return _new(size) if piece is None else piece
+        return _new(size) if block is None else block
 
-    def give_back(self, piece: mmap.mmap) -> None:
+    def give_back(self, block: mmap.mmap) -> None:
         """Keep a block for reuse, evicting others beyond the limit."""
-        if len(piece) <= self.limit:
-            self._returned.append(piece)
+        if len(block) <= self.limit:
+            self._returned.append(block)
             self._sort_in()
 
     def _sort_in(self) -> None:
@@ -69,37 +69,37 @@ class _Pieces:
             finally:
                 self._lock.release()
 
-    def _keep(self, piece: mmap.mmap) -> None:
-        size = len(piece)
-        self._free.setdefault(size, []).append(piece)
+    def _keep(self, block: mmap.mmap) -> None:
+        size = len(block)
+        self._free.setdefault(size, []).append(block)
         self._free.move_to_end(size)
         self._kept += size
         while self._kept > self.limit:
             self._let_go(next(iter(self._free)))
 
     def _let_go(self, size: int) -> mmap.mmap:
-        pieces = self._free[size]
-        piece = pieces.pop()
+        blocks = self._free[size]
+        block = blocks.pop()
         self._kept -= size
-        if not pieces:
+        if not blocks:
             del self._free[size]
-        return piece
+        return block
 
 
 def _new(size: int) -> mmap.mmap:
-    piece = mmap.mmap(-1, size, flags=_PRIVATE)
+    block = mmap.mmap(-1, size, flags=_PRIVATE)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # pages of 2 MiB take a quarter of the time
         with suppress(OSError):  # not supported by every kernel
-            piece.madvise(mmap.MADV_HUGEPAGE)
-    return piece
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
-_pieces = _Pieces(2**28)
+_free_blocks = _FreeBlocks(2**28)
 
 
 def _forget() -> None:
     """Empty the cache in a forked process, where the lock's holder does not exist."""
-    _pieces.__init__(_pieces.limit)  # type: ignore[misc]
+    _free_blocks.__init__(_free_blocks.limit)  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
@@ -113,20 +113,20 @@ def room(like: Tensor, *shape: int) -> Tensor:
     """
     count = math.prod(shape)
     size = count * like.itemsize
-    if size < _LARGE or not like.is_cpu or not _pieces.limit or not _PRIVATE:
+    if size < _LARGE or not like.is_cpu or not _free_blocks.limit or not _PRIVATE:
         return like.new_empty(shape)
     step = 2 ** max(size.bit_length() - 4, 12)  # size classes at most an eighth apart
-    piece = _pieces.take(-(-size // step) * step)
-    loan = (ctypes.c_char * len(piece)).from_buffer(piece)
-    weakref.finalize(loan, _pieces.give_back, piece).atexit = False
+    block = _free_blocks.take(-(-size // step) * step)
+    loan = (ctypes.c_char * len(block)).from_buffer(block)
+    weakref.finalize(loan, _free_blocks.give_back, block).atexit = False
     return torch.frombuffer(loan, dtype=like.dtype, count=count).view(shape)
 
 
 @contextmanager
 def nothing_kept() -> Iterator[None]:
     """Take all memory from torch's allocator within the context, so that it can be measured."""
-    before, _pieces.limit = _pieces.limit, 0
+    before, _free_blocks.limit = _free_blocks.limit, 0
     try:
         yield
     finally:
-        _pieces.limit = before
+        _free_blocks.limit = before
