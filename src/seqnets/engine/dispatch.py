@@ -137,7 +137,7 @@ def explain(
     """
     request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
     chosen, refusals = _fastest(request), _refusals(request)
-    slower = [name for name in preference(request) if name in BACKENDS and name not in refusals]
+    slower = [name for name in preference(request) if name not in refusals]
     others = tuple(name for name in slower if name != chosen)
     detail = getattr(BACKENDS[chosen], "detail", None)
     how = detail(request) if detail is not None else ""
@@ -147,7 +147,7 @@ def explain(
 def _fastest(request: Request) -> str:
     """What "auto" takes: the first backend of ``preference`` that does not refuse."""
     for name in preference(request):
-        if name in BACKENDS and BACKENDS[name].refusal(request) is None:
+        if BACKENDS[name].refusal(request) is None:
             return name
     raise BackendError(f"{request.cell._name}: every backend refuses: {_refusals(request)}.")
 

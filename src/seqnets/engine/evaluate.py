@@ -130,6 +130,8 @@ def columns_of(whole: Tensor, offset: int, width: int) -> Tensor:
 
 
 def _bounded(pick: Callable[..., Tensor], bound: str) -> Callable[..., Any]:
+    """A maximum or minimum of two tensors, or of a tensor and a number, which bounds it."""
+
     def operation(a: Any, b: Any) -> Any:
         if not isinstance(a, Tensor):
             a, b = b, a
