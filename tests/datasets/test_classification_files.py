@@ -13,7 +13,8 @@ import torch
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import ClassificationFiles
-from seqnets.datasets.readers import Wanted, read_source
+from seqnets.datasets.readers.records import Wanted
+from seqnets.datasets.readers.sources import read_source
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import SequenceClassifier
 from seqnets.training import Classification

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from seqnets.datasets.readers import need, number, read_rows, text
-from seqnets.datasets.readers.tables import find_twice
+from seqnets.datasets.readers.cells import need, number_of, text_of
+from seqnets.datasets.readers.tables import find_twice, read_rows
 from seqnets.errors import ConfigError, DataError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -200,7 +200,7 @@ def test_without_pyarrow_the_error_says_how_to_install_it(file, monkeypatch):
     ("value", "expected"), [("1.5", 1.5), (" -2e3 ", -2000), (7, 7), (2.5, 2.5)]
 )
 def test_a_number_is_read(value, expected):
-    assert number("here", "x", value) == expected
+    assert number_of("here", "x", value) == expected
 
 
 @pytest.mark.parametrize(
@@ -211,19 +211,19 @@ def test_values_that_are_not_finite_numbers_are_refused_with_the_column(value):
     with pytest.raises(
         DataError, match=r"a.csv, line 3: column x is .* expected a finite float32 number"
     ):
-        number("a.csv, line 3", "x", value)
+        number_of("a.csv, line 3", "x", value)
 
 
 @pytest.mark.parametrize("value", ["1,5", "-1.234,5", "12,345.6", "1 234", "1\u00a0234", "1'234"])
 def test_a_number_with_thousands_or_a_decimal_comma_is_refused_with_how_to_write_it(value):
     with pytest.raises(DataError, match=r"a decimal point and nothing between thousands: 1234\.5"):
-        number("here", "x", value)
+        number_of("here", "x", value)
 
 
 @pytest.mark.parametrize("value", ["", "one", "2024-01-31", "1,b"])
 def test_what_is_no_number_at_all_is_not_told_how_to_write_numbers(value):
     with pytest.raises(DataError) as error:
-        number("here", "x", value)
+        number_of("here", "x", value)
 
     assert "decimal point" not in str(error.value)
 
@@ -242,13 +242,13 @@ def test_errors_of_a_wide_table_are_short(broken, file):
 
 
 def test_text_is_read():
-    assert text("here", "x", "caf\u00e9") == "caf\u00e9"
+    assert text_of("here", "x", "caf\u00e9") == "caf\u00e9"
 
 
 @pytest.mark.parametrize("value", ["", None, 1, ["a"], "half \ud83d"])
 def test_values_that_are_not_text_are_refused_with_the_column(value):
     with pytest.raises(DataError, match=r"a.csv, line 3: column x (is|has) .* expected"):
-        text("a.csv, line 3", "x", value)
+        text_of("a.csv, line 3", "x", value)
 
 
 def test_a_row_that_lacks_a_column_is_refused():
@@ -260,6 +260,6 @@ def test_a_row_that_lacks_a_column_is_refused():
 
 def test_long_values_are_shortened_in_messages():
     with pytest.raises(DataError) as error:
-        number("here", "x", list(range(1000)))
+        number_of("here", "x", list(range(1000)))
 
     assert len(str(error.value)) < 120

@@ -14,7 +14,7 @@ from seqnets.atomic import atomic
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import check_new
 from seqnets.cli.prediction_table import DELIMITERS, write_table
-from seqnets.datasets.readers import read_rows
+from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.visible import visible
 from seqnets.training import Objective, Row

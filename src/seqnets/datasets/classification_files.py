@@ -11,9 +11,8 @@ from torch import Tensor
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.readers import Record, few, need, shown
-from seqnets.datasets.readers.cells import Row
-from seqnets.datasets.readers.records import LABEL
+from seqnets.datasets.readers.cells import Row, few, need, shown
+from seqnets.datasets.readers.records import LABEL, Record
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.readers import Record
+from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.vocabulary import Vocabulary, split
 from seqnets.errors import DataError

@@ -9,8 +9,9 @@ import numpy as np
 
 from seqnets.checks import check_fractions
 from seqnets.datasets.base import PARTS, Part
-from seqnets.datasets.readers import need, read_rows
+from seqnets.datasets.readers.cells import need
 from seqnets.datasets.readers.records import split_of
+from seqnets.datasets.readers.tables import read_rows
 from seqnets.datasets.text_pairs import Aligned, TextPairs, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError, counted
 

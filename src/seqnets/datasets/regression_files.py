@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.base import Part
-from seqnets.datasets.readers import Record, need, number
-from seqnets.datasets.readers.cells import Row, is_missing
+from seqnets.datasets.readers.cells import Row, is_missing, need, number_of
+from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import ConfigError, DataError
@@ -95,7 +95,7 @@ class RegressionFiles(SequenceFiles):
 def _value(where: str, column: str, cell: Any) -> float:
     """Return a target value; the error for a word says what words are for."""
     try:
-        return number(where, column, cell)
+        return number_of(where, column, cell)
     except DataError as error:
         if not isinstance(cell, str) or is_missing(cell):
             raise

@@ -19,10 +19,11 @@ from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal
 from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.file_inputs import FileInputs
-from seqnets.datasets.readers import LogMel, Record, Wanted, read_source
+from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, refuse_left_out
 from seqnets.datasets.readers.folders import check_facts
-from seqnets.datasets.readers.records import ids_of, part_of
+from seqnets.datasets.readers.records import Record, Wanted, ids_of, part_of
+from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits

@@ -11,8 +11,16 @@ import numpy as np
 
 from seqnets.checks import check_choice, check_fractions
 from seqnets.datasets.base import Part
-from seqnets.datasets.readers import is_missing, need, number, read_rows, shown
-from seqnets.datasets.readers.cells import check_left_out, leaving_out, listed
+from seqnets.datasets.readers.cells import (
+    check_left_out,
+    is_missing,
+    leaving_out,
+    listed,
+    need,
+    number_of,
+    shown,
+)
+from seqnets.datasets.readers.tables import read_rows
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError
@@ -217,7 +225,7 @@ def _value(
     cell = row.get(column)
     if not is_missing(cell):
         try:
-            return number(where, column, cell)
+            return number_of(where, column, cell)
         except DataError as error:
             option = leaving_out(column, row, features, columns.leave_out)
             raise DataError(

@@ -15,8 +15,8 @@ from seqnets.datasets.baselines.dictionary import learn_dictionary, word_by_word
 from seqnets.datasets.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.datasets.files import read_lines
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
-from seqnets.datasets.readers import SUFFIXES, need, read_rows
-from seqnets.datasets.readers import text as read_cell
+from seqnets.datasets.readers.cells import need, text_of
+from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.sequences import Splits
@@ -202,7 +202,7 @@ def read_filled(path: Path) -> list[str]:
 
 def read_side(where: str, column: str, value: Any) -> str:
     """Return a cell's text; raise DataError if it is only white space."""
-    found = read_cell(where, column, value)
+    found = text_of(where, column, value)
     if not found.strip():
         raise DataError(f"{where}: column {column} is {found!r}, expected a text.")
     return found

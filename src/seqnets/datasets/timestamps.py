@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import is_number
-from seqnets.datasets.readers import shown
-from seqnets.datasets.readers.cells import parse_number
+from seqnets.datasets.readers.cells import parse_number, shown
 from seqnets.errors import DataError, counted
 
 _NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"

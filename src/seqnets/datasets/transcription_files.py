@@ -16,9 +16,8 @@ from seqnets.checks import check_choice
 from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.transcripts import repeated_label
 from seqnets.datasets.examples import show_columns, show_target
-from seqnets.datasets.readers import Record, few, need, shown
-from seqnets.datasets.readers import text as text_of
-from seqnets.datasets.readers.cells import Row
+from seqnets.datasets.readers.cells import Row, few, need, shown, text_of
+from seqnets.datasets.readers.records import Record
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import DataError, counted

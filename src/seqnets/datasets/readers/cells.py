@@ -45,7 +45,7 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def number(where: str, column: str, value: Any) -> float:
+def number_of(where: str, column: str, value: Any) -> float:
     """Return a cell's number.
 
     Raises:
@@ -78,7 +78,7 @@ def parse_number(text: str) -> float:
     return number if abs(number) <= LARGEST else math.nan
 
 
-def text(where: str, column: str, value: Any) -> str:
+def text_of(where: str, column: str, value: Any) -> str:
     """Return a cell's text.
 
     Raises:
@@ -101,7 +101,7 @@ def features_of(
     row: Row,
     features: Sequence[str],
     left_out: Iterable[str],
-    read: Callable[[str, str, Any], float] = number,
+    read: Callable[[str, str, Any], float] = number_of,
 ) -> list[float]:
     """Return the numbers of a row's features.
 

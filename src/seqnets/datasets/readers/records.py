@@ -12,7 +12,7 @@ import numpy as np
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
-from seqnets.datasets.readers.cells import Row, is_missing, number, shown
+from seqnets.datasets.readers.cells import Row, is_missing, number_of, shown
 from seqnets.errors import DataError
 
 LABEL, SPLIT = "label", "split"
@@ -102,7 +102,7 @@ class Wanted:
             DataError: The cell is not a finite number, or is missing although that is not allowed.
         """
         if not is_missing(cell):
-            return number(where, column, cell)
+            return number_of(where, column, cell)
         if self.missing:
             return math.nan
         raise DataError(

@@ -17,7 +17,7 @@ from seqnets.datasets.readers.cells import (
     named,
     need,
     shown,
-    text,
+    text_of,
 )
 from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
 from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
@@ -113,7 +113,9 @@ def _rows_of_sequences(
         need(where, row, kind)
         if ID in row:
             names.add(where, row[ID])
-        steps = text(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
+        steps = (
+            text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
+        )
         target, split = wanted.target_of(where, row), split_of(where, row)
         yield Record(where, steps, target, split, row.get(ID))
 
@@ -126,7 +128,7 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
     facts: dict[str, Any] = {}
     for where, row in rows:
         need(where, row, FILE)
-        name = text(where, FILE, row[FILE])
+        name = text_of(where, FILE, row[FILE])
         if ID in row:
             names.add(where, row[ID])
         try:

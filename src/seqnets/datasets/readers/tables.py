@@ -24,8 +24,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
       differ in their columns.
     - ``.parquet``: cells are Python values, times to the microsecond. Rows are counted from 1.
 
-    Empty lines are skipped. The caller checks the columns and their values: see :func:`need`,
-    :func:`number` and :func:`text`.
+    Empty lines are skipped. The caller checks the columns and their values by ``cells.py``.
 
     Raises:
         DataError: The file is missing, empty, malformed, not UTF-8, or not a table; the message

@@ -16,10 +16,10 @@ from seqnets.datasets.readers.cells import (
     features_of,
     listed,
     need,
-    number,
+    number_of,
     refuse_left_out,
     shown,
-    text,
+    text_of,
 )
 from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
@@ -185,7 +185,7 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
             names.add(where, row[ID])
         steps, labels = _list(where, column, row[column]), row.get(LABELS)
         if column == TOKENS:
-            steps = [text(where, f"{column}[{i}]", word) for i, word in enumerate(steps)]
+            steps = [text_of(where, f"{column}[{i}]", word) for i, word in enumerate(steps)]
             features: tuple[str, ...] = ()
         else:
             steps = [_numbers(where, f"{column}[{i}]", step) for i, step in enumerate(steps)]
@@ -250,7 +250,8 @@ def _list(where: str, column: str, value: Any) -> list[Any]:
 
 def _numbers(where: str, column: str, value: Any) -> list[float]:
     return [
-        number(where, f"{column}[{i}]", cell) for i, cell in enumerate(_list(where, column, value))
+        number_of(where, f"{column}[{i}]", cell)
+        for i, cell in enumerate(_list(where, column, value))
     ]
 
 
@@ -260,4 +261,4 @@ def _label(where: str, column: str, value: Any) -> str | None:
         return None
     if is_whole(value):
         return str(value)
-    return text(where, column, value)
+    return text_of(where, column, value)
