@@ -23,13 +23,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "writing-a-cell.md").read_text(encoding="utf-8")
 INSIDE = (ROOT / "docs" / "inside-the-engine.md").read_text(encoding="utf-8")
-AROUND = (ROOT / "docs" / "inside-training.md").read_text(encoding="utf-8")
 ELSEWHERE = ("benchmarks", "export", "from-python", "writing-a-cell", "kernels")  # below; printed
 PAGES = [
     path.stem
     for path in (ROOT / "docs").glob("*.md")
     if "```python" in path.read_text(encoding="utf-8") and path.stem not in ELSEWHERE
 ]
+AROUND = (ROOT / "docs" / "inside-training.md").read_text(encoding="utf-8")
 
 
 def blocks(text, language):
