@@ -14,17 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine.graph import (
-    BINARY,
-    COMPARISONS,
-    UNARY,
-    Node,
-    Place,
-    Step,
-    overlap,
-    places_read,
-    walk,
-)
+from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Place, Step, overlap, walk
 
 
 class Values(dict[Hashable, Tensor]):
@@ -154,7 +144,8 @@ def _cut(wx: Tensor, step: Step) -> dict[Place, Tensor]:
 
     One split gives them all, so that autograd concatenates their gradients once.
     """
-    columns = places_read(walk(step.roots)).get(("wx", None), [])
+    leaves = [node for node in walk(step.roots) if node.op == "leaf"]
+    columns = sorted({(leaf.what.offset, leaf.width) for leaf in leaves if leaf.source == "wx"})
     if overlap(columns):
         return {}
     ends = {0, wx.shape[-1], *(end for first, width in columns for end in (first, first + width))}
