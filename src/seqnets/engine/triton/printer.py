@@ -15,14 +15,9 @@ from seqnets.engine.triton.over_time import BackwardOverTime, ForwardOverTime
 from seqnets.engine.triton.passes import PassPrinter
 from seqnets.engine.triton.tiles import Tiles
 
-_SEQUENTIAL: dict[str, type[PassPrinter]] = {
-    "forward": ForwardPrinter,
-    "backward": BackwardPrinter,
-}
-_OVER_TIME: dict[str, type[PassPrinter]] = {
-    "forward": ForwardOverTime,
-    "backward": BackwardOverTime,
-}
+_Printers = dict[str, type[PassPrinter]]
+_SEQUENTIAL: _Printers = {"forward": ForwardPrinter, "backward": BackwardPrinter}
+_OVER_TIME: _Printers = {"forward": ForwardOverTime, "backward": BackwardOverTime}
 
 
 def print_pass(program: Program, name: str, tiles: Tiles) -> list[Kernel]:
