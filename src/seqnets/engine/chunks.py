@@ -57,22 +57,21 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
     if at.rate is not None:  # keys find what is there, too
         if start is not None:
             v = v - (k * start.left) @ start.memory
-        (seen, held), (q, given), k, moves = fade(decay, torch.stack([q, k]), k)
+        seen, (q, given), k, moves = fade(decay, torch.stack([q, k]), k[None])
+        (seen, held), k = seen.squeeze(1), k.squeeze(0)
         rate = by_chunk(at.rate, size)
         v, follows = _solved(rate * held, rate * torch.cat([v, given], -1), v.shape[-1])
     elif at.erase_q is not None and at.erase_k is not None:  # v is written whatever is there
         queries = torch.stack([q, by_chunk(at.erase_q, size)])
         keys = torch.stack([k, by_chunk(at.erase_k, size)])
         before = None if start is None else (queries[1] * start.left) @ start.memory
-        ((seen_v, seen), (held_v, held)), queries, (k_v, k), moves = fade(
-            decay, queries[:, None], keys
-        )
+        ((seen_v, seen), (held_v, held)), (q, given), (k_v, k), moves = fade(decay, queries, keys)
         adds, shows = _plus(adds, k_v.mT @ v), _plus(shows, seen_v @ v)
         found = _plus(before, held_v.tril(-1) @ v)
-        q, given = queries.squeeze(1)
         v, follows = _solved(held, torch.cat([-found, given], -1), v.shape[-1])
     else:
-        seen, q, k, moves = fade(decay, q, k)
+        seen, q, k, moves = fade(decay, q[None], k[None])
+        seen, q, k = seen.squeeze(0).squeeze(0), q.squeeze(0), k.squeeze(0)
     return Chunks(seen, q, k, v, moves, follows, adds, shows)
 
 
@@ -134,18 +133,18 @@ def _fade(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, 
 
     Args:
         decay: Logarithms of what steps keep, (..., C, 1).
-        q: Queries, (..., C, K).
-        k: Keys, (..., C, K).
+        q: Sorts of queries, (n, ..., C, K).
+        k: Sorts of keys, (m, ..., C, K).
 
     Returns:
-        How much of what step s writes is found at step t, (..., C, C); queries of the memory before
-        the chunk, and keys of the one behind it, (..., C, K); and what is left of the former in the
-        latter, (..., 1, 1).
+        How much of what step s writes is found at step t, (n, m, ..., C, C); queries of the memory
+        before the chunk, (n, ..., C, K), and keys of the one behind it, (m, ..., C, K); and what is
+        left of the former in the latter, (..., 1, 1).
     """
     steps = torch.arange(decay.shape[-2], device=decay.device)
     between = torch.where(steps[:, None] > steps, decay, 0).cumsum(-2).exp()
     since, lasts = decay.cumsum(-2).exp(), _after(decay).exp()
-    return ((q @ k.mT) * between).tril(), q * since, k * lasts, since[..., -1:, :]
+    return (_met(q, k) * between).tril(), q * since, k * lasts, since[..., -1:, :]
 
 
 def _fade_by_key(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -155,11 +154,11 @@ def _fade_by_key(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, T
     after s in the former or up to t in the latter. Queries hold what faded since their block began,
     keys what fades until theirs ends, and all factors are at most 1.
     """
-    seen, kept, width = (q * k).sum(-1)[..., None, None], decay.exp(), 1
+    seen, kept, width = (q.unsqueeze(1) * k).sum(-1)[..., None, None], decay.exp(), 1
     q = q * kept
     while width < q.shape[-2]:
         q, k = (part.unflatten(-2, (-1, 2, width)) for part in (q, k))
-        across = q[..., 1, :, :] @ k[..., 0, :, :].mT
+        across = _met(q[..., 1, :, :], k[..., 0, :, :])
         former, latter = seen.unflatten(-3, (-1, 2)).unbind(-3)
         above = torch.cat([former, torch.zeros_like(across)], -1)
         seen = torch.cat([above, torch.cat([across, latter], -1)], -2)
@@ -171,6 +170,19 @@ def _fade_by_key(decay: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, T
         kept = former * latter
         width *= 2
     return seen.squeeze(-3), q, k, kept.mT
+
+
+def _met(q: Tensor, k: Tensor) -> Tensor:
+    """Products of all sorts of queries, (n, ..., t, K), by all of keys, (m, ..., s, K), at once.
+
+    Returns:
+        (n, m, ..., t, s).
+    """
+    if len(q) == len(k) == 1:
+        return (q @ k.mT).unsqueeze(0)
+    q, k = q.movedim(0, -3), k.movedim(0, -3)
+    met = (q.flatten(-3, -2) @ k.flatten(-3, -2).mT).unflatten(-1, k.shape[-3:-1])
+    return met.unflatten(-3, q.shape[-3:-1]).movedim((-4, -2), (0, 1))
 
 
 def _solved(held: Tensor, given: Tensor, values: int) -> tuple[Tensor, Tensor]:
