@@ -197,7 +197,7 @@ def test_a_stacks_gradient_can_be_differentiated_again_in_both_layouts(kind, bat
     cells = module.bound_cells()
     x = numbers(rows, 5, 4).requires_grad_()
     given = x if batch_first else x.transpose(0, 1)
-    y, _ = native.run_layers(cells, given, None, 2, 0.0, batch_first)
+    y, _ = native.layers_at_once(cells, given, 2, 0.0, batch_first)(given, None)
     outputs = [y if batch_first else y.transpose(0, 1), one_after_the_other(cells, x)]
     seconds = []
     for y in outputs:

@@ -27,9 +27,13 @@ SHAPES = [
 def calls(monkeypatch):
     """The number of cells that each call of torch's kernels runs."""
     made, call = [], native._call
-    monkeypatch.setattr(
-        native, "_call", lambda cells, *args: made.append(len(cells)) or call(cells, *args)
-    )
+
+    def counted(*args):
+        _, layers, _, _, bidirectional, _ = args[-1]
+        made.append(layers * (1 + bidirectional))
+        return call(*args)
+
+    monkeypatch.setattr(native, "_call", counted)
     return made
 
 
@@ -40,7 +44,8 @@ def one_by_one(monkeypatch):
     def run(module, *args):
         with monkeypatch.context() as patched:
             torch_like = sys.modules["seqnets.layers.torch_like"]
-            patched.setattr(torch_like, "run_layers", lambda *args, **options: None)
+            patched.setattr(torch_like, "one_call", lambda *args, **options: None)
+            patched.setitem(vars(module), "_last", None)
             return module(*args)
 
     return run
@@ -227,9 +232,9 @@ def test_a_layer_that_torchs_kernels_do_not_run_has_its_parameters_compared_once
 ):
     module, x = seqnets.LSTM(I, H), torch.randn(T, B, I)
     module(x)
-    compared, kind_of = [], recent.kind_of
+    compared, fits = [], recent.Kind.fits
     monkeypatch.setattr(
-        recent, "kind_of", lambda cells, *args: compared.append(cells) or kind_of(cells, *args)
+        recent.Kind, "fits", lambda kind, *args: compared.append(args) or fits(kind, *args)
     )
 
     module(x)

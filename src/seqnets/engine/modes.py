@@ -28,8 +28,10 @@ def is_plain(x: Tensor) -> bool:
     """
     return not (
         type(x) is not Tensor
+        or x.is_nested
         or torch.compiler.is_compiling()
-        or under_transform()
+        or torch._C._are_functorch_transforms_active()  # these two as in under_transform
+        or torch.autograd.forward_ad._current_level >= 0
         or torch._C._is_any_autocast_enabled()
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -85,7 +86,14 @@ def run(request: Request) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
     if onnx_export.runs_here():
         return onnx_export.run_operator(request)
-    y, *state = _run_kernel(cast(GatedCell, request.cell), request)
+    cell: Any = request.cell
+    x, kernel = request.x, request.known_step
+    if kernel is None and request.lengths is None:
+        kernel = one_step_kernel(cell, x)
+    if kernel is not None:
+        after = _stepped(kernel, _weights(cell), cell.hidden_size, x.squeeze(1), request.given)
+        return after[0].clone().unsqueeze(1), after
+    y, *state = _run_kernel(cell, request)
     return y, tuple([part.squeeze(0) for part in state])
 
 
@@ -104,20 +112,17 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
     Each state part is (1, B, H): torch's kernels have a dimension for layers first.
     """
     weights, lengths, before = _weights(cell), request.lengths, _before(request)
-    if lengths is None and (kernel := one_step_kernel(cell, request.x)):
-        after = _stepped(kernel, request.x[:, 0], [part[0] for part in before], weights)
-        return after[0].clone().unsqueeze(1), *[part.unsqueeze(0) for part in after]
     if lengths is None and not request.reverse:
-        return _call([cell], request.x, before, weights)
+        return _call(_over_time(cell), request.x, before, weights, _options([cell]))
     x, valid = request.clean_x, request.valid
     if request.reverse:
         x = _reversed(x, request)
     if lengths is None or valid is None:
-        y, *state = _call([cell], x, before, weights)
+        y, *state = _call(_over_time(cell), x, before, weights, _options([cell]))
     else:
         if isinstance(cell, LSTMCell):
             x, weights = _holding_memory(cell, x, valid, weights)
-        y, *state = _call([cell], x, before, weights)
+        y, *state = _call(_over_time(cell), x, before, weights, _options([cell]))
         h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         none = before[0].to(h.dtype)  # autocast may have changed the dtype of h
         state[0] = torch.where((lengths > 0)[:, None], h, none)
@@ -131,90 +136,108 @@ def _before(request: Request) -> list[Tensor]:
     """The state before the first step, each (1, B, H)."""
     if request.given is not None:
         return [part.unsqueeze(0) for part in request.given]
-    return _zeros(request.cell, request.x, 1, request.x.shape[0])
+    return _zeros(request.x, 1, request.x.shape[0], request.cell.state_sizes)
 
 
-def _zeros(cell: Cell, x: Tensor, layers: int, rows: int) -> list[Tensor]:
+def _zeros(x: Tensor, layers: int, rows: int, sizes: Sequence[int]) -> list[Tensor]:
     """A state of zeros, each part (layers, B, H)."""
-    size, *others = cell.state_sizes
+    size, *others = sizes
     h = x.new_zeros(layers, rows, size)  # never written to, so that parts may share it
     return [h, *[h if n == size else x.new_zeros(layers, rows, n) for n in others]]
 
 
-def run_layers(
-    cells: Sequence[GatedCell],
-    x: Tensor,
-    state: State | None,
-    directions: int,
-    dropout: float,
-    batch_first: bool,
-) -> tuple[Tensor, State]:
-    """All layers of a stack in one call: outputs, laid out like ``x``, and the state after them.
+def layers_at_once(
+    cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: float, batch_first: bool
+) -> Callable[[Tensor, State | None], tuple[Tensor, State]]:
+    """All layers of a stack in one call, for inputs like ``x`` and the cells' present parameters.
+
+    It is a function of inputs, laid out like ``x``, and the state before the first step, each
+    (L*D, B, H), or None for zeros: it returns the outputs and the state after the last step.
 
     Args:
         cells: One cell for each layer and direction, directions of a layer next to each other; all
             of one family.
         x: Inputs, (B, T, I), or (T, B, I) unless ``batch_first``.
-        state: The state before the first step, each (L*D, B, H); zeros if omitted.
         directions: D, 1 or 2.
         dropout: Probability with which outputs between layers are dropped in this call.
         batch_first: Whether rows come before steps.
     """
-    rows = x.shape[0 if batch_first else 1]
-    before = _zeros(cells[0], x, len(cells), rows) if state is None else [*state]
-    one_step = x.is_cpu and x.shape[1 if batch_first else 0] == 1
-    if one_step and (kernel := _step_kernel(cells[0])):
-        return _step_layers(kernel, cells, x, before, directions, dropout, batch_first)
-    weights: list[Any] = []
-    for cell in cells:
-        weights += _weights(cell)
-    y, *after = _call(cells, x, before, weights, directions, dropout, batch_first)
-    return y, tuple(after)
+    first, weights = cells[0], [_weights(cell) for cell in cells]
+    rows, time = (0, 1) if batch_first else (1, 0)
+    if x.is_cpu and x.shape[time] == 1 and (kernel := _step_kernel(first)):
+        steps = [partial(_stepped, kernel, own, first.hidden_size) for own in weights]
+        return partial(_step_layers, steps, directions, dropout, time)
+    function, options = _over_time(first), _options(cells, directions, dropout, batch_first)
+    flat = [weight for own in weights for weight in own]
+    sizes = first.state_sizes
+
+    def run(x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        before = _zeros(x, len(cells), x.shape[rows], sizes) if state is None else state
+        y, *after = _call(function, x, before, flat, options)
+        return y, tuple(after)
+
+    return run
 
 
 def _step_layers(
-    kernel: Any,
-    cells: Sequence[GatedCell],
-    x: Tensor,
-    state: list[Tensor],
+    steps: Sequence[Callable[[Tensor, Sequence[Tensor] | None], State]],
     directions: int,
     dropout: float,
-    batch_first: bool,
+    time: int,
+    x: Tensor,
+    state: State | None,
 ) -> tuple[Tensor, State]:
-    """As ``run_layers``, for a single step."""
-    time = 1 if batch_first else 0
+    """All layers of a stack for a single step: outputs and states as of ``layers_at_once``.
+
+    Args:
+        steps: The step of each layer and direction, by an input and a state.
+        directions: D, 1 or 2.
+        dropout: Probability with which outputs between layers are dropped in this call.
+        time: The dimension of time.
+        x: Inputs, of one step.
+        state: The state before it, each (L*D, B, H); zeros if omitted.
+    """
     y = x.squeeze(time)
+    befores: Sequence[Sequence[Tensor] | None] = [None] * len(steps)
+    if state is not None:
+        befores = list(zip(*[part.unbind(0) for part in state], strict=True))
+    if len(steps) == 1:  # as below, by fewer operations
+        h, *others = [part.unsqueeze(0) for part in steps[0](y, befores[0])]
+        return (h.transpose(0, 1) if time else h), (h.clone(), *others)
     afters: list[State] = []
-    for layer in range(0, len(cells), directions):
+    for layer in range(0, len(steps), directions):
         if dropout and layer:
             y = F.dropout(y, dropout)
-        for place in range(layer, layer + directions):
-            before = [part[place] for part in state]
-            afters.append(_stepped(kernel, y, before, _weights(cells[place])))
+        afters += [steps[place](y, befores[place]) for place in range(layer, layer + directions)]
         found = [after[0] for after in afters[layer:]]
         y = found[0] if directions == 1 else torch.cat(found, -1)
     return y.unsqueeze(time), tuple([torch.stack(part) for part in zip(*afters, strict=True)])
 
 
-def _call(
-    cells: Sequence[GatedCell],
-    x: Tensor,
-    state: list[Tensor],
-    weights: list[Tensor],
-    directions: int = 1,
-    dropout: float = 0.0,
-    batch_first: bool = True,
-) -> tuple[Tensor, ...]:
-    cell, bidirectional = cells[0], directions > 1
-    hx: Tensor | list[Tensor] = state if len(state) > 1 else state[0]
+def _options(
+    cells: Sequence[GatedCell], directions: int = 1, dropout: float = 0.0, batch_first: bool = True
+) -> tuple[Any, ...]:
+    """What torch's functions over time take after the weights."""
     # A kernel can be differentiated only if it ran in training mode. torch.jit.trace runs a module
     # with and without gradients, and both runs must look the same.
-    train = torch.is_grad_enabled() if torch._C._get_tracing_state() is None else cell.training
-    train = train or dropout > 0
-    biases, layers = "bias_ih" in cell.parameter_shapes, len(cells) // directions
-    options = biases, layers, dropout, train, bidirectional, batch_first
-    found: tuple[Tensor, ...] = _over_time(cell)(x, hx, weights, *options)
-    if found[0].requires_grad and not torch.compiler.is_compiling():
+    tracing = torch._C._get_tracing_state() is not None
+    train = cells[0].training if tracing else torch.is_grad_enabled()
+    biases, layers = "bias_ih" in cells[0].parameter_shapes, len(cells) // directions
+    return biases, layers, dropout, train or dropout > 0, directions > 1, batch_first
+
+
+def _call(
+    function: Any,
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: list[Tensor],
+    options: tuple[Any, ...],
+) -> tuple[Tensor, ...]:
+    """Outputs, and the state after the last step, by torch's function over time."""
+    memory = len(state) > 1
+    found: tuple[Tensor, ...] = function(x, state if memory else state[0], weights, *options)
+    by_one_kernel = memory or not x.is_cpu  # else operations, which have all derivatives
+    if by_one_kernel and found[0].requires_grad and not torch.compiler.is_compiling():
         let_derive_twice(found[1])
     return found
 
@@ -229,7 +252,8 @@ def _over_time(cell: GatedCell) -> Any:
     return _GRU if len(cell.gates) > 1 else getattr(_VF, f"rnn_{cell.nonlinearity}")
 
 
-_LSTM, _GRU = _VF.lstm, _VF.gru  # looked up once: _VF searches for them at each access
+# Looked up once: _VF searches for them at each access.
+_LSTM, _GRU, _LSTM_STEP, _GRU_STEP = _VF.lstm, _VF.gru, _VF.lstm_cell, _VF.gru_cell
 
 
 def flatten_parameters(cells: Sequence[Cell], directions: int = 1) -> None:
@@ -295,11 +319,9 @@ def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, Sta
     if kernel is None or under_transform():
         return cell.forward(x, state)
     cell.check_input(x, "B", "I")
-    if state is None:  # never written to, so that parts may share it
-        state = (x.new_zeros(x.shape[0], cell.hidden_size),) * len(cell.states)
-    else:
+    if state is not None:
         state = cell.check_state(state, x)
-    after = _stepped(kernel, x, state, _weights(cast(GatedCell, cell)))
+    after = _stepped(kernel, _weights(cast(GatedCell, cell)), cell.hidden_size, x, state)
     return after[0], after
 
 
@@ -313,11 +335,18 @@ def one_step_kernel(cell: Cell, x: Tensor) -> Any:
     return _step_kernel(cell)
 
 
-def _stepped(kernel: Any, x: Tensor, state: Sequence[Tensor], weights: list[Any]) -> State:
-    """The state after one step, by torch's function."""
-    weights = weights if len(weights) > 2 else [*weights, None, None]
-    after = kernel(x, state if len(state) > 1 else state[0], *weights)
-    return (after,) if isinstance(after, Tensor) else after
+def _stepped(
+    kernel: Any, weights: list[Any], units: int, x: Tensor, state: Sequence[Tensor] | None
+) -> State:
+    """The state after one step, by torch's function; from zeros if there is none before."""
+    memory = kernel is _LSTM_STEP
+    if state is None:
+        h = x.new_zeros(x.shape[0], units)  # never written to, so that parts may share it
+        hx: Any = (h, h) if memory else h
+    else:
+        hx = state if memory else state[0]
+    after = kernel(x, hx, *weights) if len(weights) > 2 else kernel(x, hx, *weights, None, None)
+    return after if memory else (after,)
 
 
 _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # in the order of a cell's shapes
@@ -331,8 +360,8 @@ def _step_kernel(cell: Cell) -> Any:
     if tuple(cast(GatedCell, cell).parameter_shapes) not in (_WEIGHTS, _WEIGHTS[:2]):
         return None
     if kind is LSTMCell:
-        return _VF.lstm_cell
-    return _VF.gru_cell if kind is GRUCell else getattr(_VF, f"rnn_{cell.nonlinearity}_cell")
+        return _LSTM_STEP
+    return _GRU_STEP if kind is GRUCell else getattr(_VF, f"rnn_{cell.nonlinearity}_cell")
 
 
 def _holding_memory(

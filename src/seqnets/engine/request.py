@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Request:
         memory: "full", or "lean" if the forward pass is to keep inputs and states alone.
         obstacle: Why the step cannot be traced even with its plain tensors as buffers, if so.
         known_plan: ``plan``, once it is known; of an equal call before, perhaps.
+        known_step: Torch's function for a single step, if an equal call before was one by it.
     """
 
     cell: Cell
@@ -48,6 +50,7 @@ class Request:
     memory: str = "full"
     obstacle: str | None = None
     known_plan: Plan | None = field(default=None, init=False, repr=False)
+    known_step: Any = field(default=None, init=False, repr=False)
     _own: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     _tensors: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, recent
 from seqnets.engine.dispatch import choose, runs
-from seqnets.engine.families import family, has_own_equation
+from seqnets.engine.families import family
 from seqnets.engine.modes import is_plain
 from seqnets.engine.request import make_request
 from seqnets.typing import State
 
-_last: WeakKeyDictionary[Cell, tuple[Any, bool]] = WeakKeyDictionary()
-"""Per cell of a first layer: the kind of the stack's last call, and whether it was one call."""
+_last: WeakKeyDictionary[Cell, Any] = WeakKeyDictionary()
+"""Per cell of a first layer: the kind of the last call if that was one call, else its size."""
 
 # On a CPU one call of torch's kernels is faster up to here.
 _FEW_UNITS = 64
@@ -36,7 +36,64 @@ _FEW_STEPS: dict[type[GatedCell], dict[bool, tuple[int, int]]] = {
 """Of theirs, without and with gradients, for one layer and for several."""
 
 
-def run_layers(
+class OneCall:
+    """A module's layers in one call of torch's kernels, which may be repeated.
+
+    Args:
+        kind: The kind of the call, and of those like it.
+        cells: As for :func:`one_call`, as the further arguments.
+    """
+
+    def __init__(
+        self,
+        kind: recent.Kind,
+        cells: Sequence[GatedCell],
+        x: Tensor,
+        directions: int,
+        dropout: float,
+        batch_first: bool,
+    ) -> None:
+        self.cells = cells
+        self._kind, self._options = kind, (dropout > 0, batch_first)
+        rows = x.shape[0 if batch_first else 1]
+        self._state_shapes = [(len(cells), rows, size) for size in cells[0].state_sizes]
+        self._run = native.layers_at_once(cells, x, directions, dropout, batch_first)
+
+    def fits(self, x: Tensor, state: Any) -> bool:
+        """Whether it may be repeated with other numbers, as long as the options are the same.
+
+        Args:
+            x: Inputs, for which ``is_plain`` holds.
+            state: What is given as the state before the first step; None for zeros.
+        """
+        if not self._kind.fits(self.cells, x, *self._options):
+            return False
+        if state is None:
+            return True
+        if type(state) not in (tuple, list) or len(state) != len(self._state_shapes):
+            return False
+        for part, shape in zip(state, self._state_shapes, strict=True):
+            if not isinstance(part, Tensor) or part.is_nested or part.shape != shape:
+                return False
+            if part.dtype is not x.dtype or part.device != x.device:
+                return False
+        return True
+
+    def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Outputs with D*H features, laid out like ``x``, and the state after the last step.
+
+        Args:
+            x: Inputs.
+            state: The state before the first step, each (L*D, B, H); zeros if omitted.
+
+        Returns:
+            The outputs, and the state after them, each part (L*D, B, H).
+        """
+        runs[native.name] += len(self.cells)
+        return self._run(x, state)
+
+
+def one_call(
     cells: Sequence[GatedCell],
     x: Tensor,
     state: State | None,
@@ -44,8 +101,8 @@ def run_layers(
     directions: int,
     dropout: float,
     batch_first: bool,
-) -> tuple[Tensor, State] | None:
-    """Run a module's layers by one call of torch's kernels; None if they run one by one.
+) -> OneCall | None:
+    """A module's layers in one call of torch's kernels; None if they run one by one.
 
     A single layer runs so if it is small, or if torch's kernel ran its last call.
 
@@ -56,40 +113,40 @@ def run_layers(
         directions: D, 1 or 2.
         dropout: Probability of dropping an output between layers, 0 in evaluation.
         batch_first: Whether rows come before steps.
-
-    Returns:
-        Outputs with D*H features, laid out like ``x``, and the state after the last step of each
-        layer and direction, each (L*D, B, H).
     """
-    if not is_plain(x) or not _is_one_call(cells, x, state, directions, dropout, batch_first):
+    if not is_plain(x):
         return None
-    runs[native.name] += len(cells)
-    return native.run_layers(cells, x, state, directions, dropout, batch_first)
+    kind = _kind_of_one_call(cells, x, state, directions, dropout, batch_first)
+    return None if kind is None else OneCall(kind, cells, x, directions, dropout, batch_first)
 
 
-def _is_one_call(
+def _kind_of_one_call(
     cells: Sequence[GatedCell],
     x: Tensor,
     state: State | None,
     directions: int,
     dropout: float,
     batch_first: bool,
-) -> bool:
-    """Whether the layers run by one call; decided once for calls of one kind."""
+) -> recent.Kind | None:
+    """The call's kind, if the layers run by one call; decided once for calls of one kind."""
     first, options = cells[0].origin, (dropout > 0, batch_first)
-    known, as_one = _last.get(first, (None, False))
-    kind = _kind(cells, x, state, *options) if as_one else None
-    if known is not None and known == (kind if as_one else _size(x, *options)):
-        return as_one
+    if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
+        return None
+    known = _last.get(first)
+    if isinstance(known, recent.Kind):
+        if known.fits(cells, x, *options):
+            return known
+    elif known == _size(x, *options):
+        return None
     rows = x if batch_first else x.transpose(0, 1)
     if len(cells) == 1 and not _is_small(cells, rows) and recent.last_backend(first) != native.name:
-        return False
-    kind = kind if as_one else _kind(cells, x, state, *options)
+        return None
+    kind = recent.kind_of(cells, x, *options)
     if kind is None:
-        return False
+        return None
     as_one = _as_one(cells, rows, directions, dropout)
-    _last[first] = (kind if as_one else _size(x, *options)), as_one
-    return as_one
+    _last[first] = kind if as_one else _size(x, *options)
+    return kind if as_one else None
 
 
 def _size(x: Tensor, *options: bool) -> tuple[Any, ...]:
@@ -99,16 +156,6 @@ def _size(x: Tensor, *options: bool) -> tuple[Any, ...]:
     """
     how = torch.is_grad_enabled(), torch.get_num_threads()
     return x.shape, x.dtype, x.device, *options, *how
-
-
-def _kind(cells: Sequence[GatedCell], x: Tensor, state: State | None, *options: bool) -> Any:
-    """All that the choice depends on; None if it may depend on more, or the state is invalid."""
-    if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
-        return None
-    for cell in cells:
-        if has_own_equation(cell):
-            return None
-    return recent.kind_of(cells, x, *options)
 
 
 def _is_small(cells: Sequence[GatedCell], x: Tensor) -> bool:

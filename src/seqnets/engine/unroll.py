@@ -54,16 +54,15 @@ def unroll(
         BackendError: The named backend cannot run this request; the message says why.
     """
     check_is_cell("unroll", cell)
-    kind = None
-    if lengths is None and resets is None and type(reverse) is bool and is_plain(x):
-        kind = recent.kind_of((cell,), x, state is None, reverse, memory, backend)
-    chosen, plan = recent.found_for(cell, kind)
-    if chosen is None:
+    plain = lengths is None and resets is None and type(reverse) is bool and is_plain(x)
+    options = state is None, reverse, memory, backend
+    if plain and (known := recent.repeated(cell, x, *options)):
+        given = None if state is None else cell.check_state(state, x)
+        request = Request(cell, x, given, reverse=reverse, memory=memory)
+        chosen, request.known_plan, request.known_step = known
+    else:
+        kind = recent.kind_of((cell,), x, *options) if plain else None
         request = make_request(cell, x, state, lengths, resets, reverse, memory)
         chosen = choose(request, backend)
         recent.remember(cell, kind, request, chosen)
-    else:
-        given = None if state is None else cell.check_state(state, x)
-        request = Request(cell, x, given, reverse=reverse, memory=memory)
-        request.known_plan = plan
     return run(request, chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 import torch
@@ -20,7 +21,8 @@ from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.base import autocasts
 from seqnets.engine import native
-from seqnets.engine.stack import run_layers
+from seqnets.engine.modes import is_plain
+from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.layers.checks import check_packed, check_torch_options
@@ -58,6 +60,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
         DtypeError: An option has the wrong type.
         TypeError: An option is unknown.
     """
+
+    _last: tuple[OneCall, tuple[Any, ...], tuple[Any, ...]] | None = None
+    """The last call by torch's kernels, and the options and parameters of this module then."""
 
     def __init__(
         self,
@@ -188,6 +193,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
             DtypeError: The input or a state has the wrong type.
             DeviceError: The input or a state is on another device than the parameters.
         """
+        if (found := self._repeated(input, hx)) is not None:
+            return found
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
@@ -211,6 +218,33 @@ class TorchLike(TorchBase, Generic[Hidden]):
         if unbatched:
             y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
         return y, self._as_torch(state)
+
+    def _repeated(self, x: Any, hx: Any) -> Any:
+        """The result of a call like the one before, if torch's kernels ran that; else None."""
+        if torch.compiler.is_compiling() or self._last is None or not is_plain(x):
+            return None
+        call, options, parameters = self._last
+        own = self._parameters
+        if options != _options(self) or len(own) != len(parameters):
+            return None
+        if not all(map(is_, own.values(), parameters)):
+            return None
+        single = len(self.cell_class.states) == 1
+        state = (hx,) if single and hx is not None else hx
+        if not call.fits(x, state):
+            return None
+        y, state = call(x, state)
+        return y, state[0] if single else state
+
+    def _remember(self, call: OneCall) -> None:
+        """Let the call be repeated, if it reads this module's parameters and nothing else."""
+        own = tuple(self._parameters.values())
+        read = (p for cell in call.cells for p in cell._parameters.values() if p is not None)
+        if {id(p) for p in read} <= {id(p) for p in own if type(p) is nn.Parameter}:
+            self.__dict__["_last"] = call, _options(self), own
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_last": None}
 
     def extra_repr(self) -> str:
         """What differs from the defaults, as torch.nn prints it."""
@@ -293,7 +327,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         cells = self.bound_cells()
         if lengths is None:
             dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-            found = run_layers(
+            call = one_call(
                 cells,
                 x,
                 state,
@@ -301,8 +335,10 @@ class TorchLike(TorchBase, Generic[Hidden]):
                 dropout=dropout,
                 batch_first=batch_first,
             )
-            if found is not None:
-                return found
+            if call is not None:
+                if batch_first == self.batch_first:
+                    self._remember(call)
+                return call(x, state)
         x = x if batch_first else x.transpose(0, 1)
         y, state = self._in_dtype(x, *self._run_padded(cells, x, state, lengths))
         return y if batch_first else y.transpose(0, 1), state
@@ -433,6 +469,18 @@ class TorchLike(TorchBase, Generic[Hidden]):
 
     def _as_torch(self, state: State) -> Any:
         return state[0] if len(state) == 1 else state
+
+
+_options = attrgetter(
+    "input_size",
+    "hidden_size",
+    "num_layers",
+    "bidirectional",
+    "batch_first",
+    "dropout",
+    "training",
+)
+"""What a module's call depends on beside its cells and parameters."""
 
 
 def _time_first(x: Tensor) -> Tensor:
