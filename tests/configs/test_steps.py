@@ -200,6 +200,11 @@ def test_an_optimizer_takes_a_step(optimizer):
     step(small(*TOKENS, f"optimizer={optimizer}"))
 
 
+@pytest.mark.parametrize("rule", options("learning"))
+def test_a_rule_of_learning_takes_a_step(rule):
+    step(small(*TOKENS, "model/cell=gru", "model.hidden_size=4", f"learning={rule}"))
+
+
 @pytest.mark.parametrize("scheduler", options("scheduler"))
 def test_a_scheduler_takes_a_step(scheduler):
     step(small(*TOKENS, f"scheduler={scheduler}"))

@@ -76,7 +76,9 @@ def make_module(config: Config, known: Known, allow: Sequence[str]) -> SequenceM
     _try_out(config, optimizer, scheduler)
     model = make_model(config, known["sizes"], allow)
     groups = config.get("param_groups") or {}
-    module = SequenceModule(model, objective, known, optimizer, scheduler, groups)
+    rule = config.get("learning")
+    learning = make_one(rule, allow, "learning", nn.Module, later=True) if rule else None
+    module = SequenceModule(model, objective, known, optimizer, scheduler, groups, learning)
     _try_out_groups(config["optimizer"]["_target_"], optimizer, groups)
     return module
 

@@ -21,6 +21,7 @@ KINDS = {
     "objectives": "objective",
     "optimizers": "optimizer",
     "schedulers": "scheduler",
+    "rules": "learning",
     "trainers": "trainer",
     "callbacks": "callbacks",
     "loggers": "logger",

@@ -109,6 +109,8 @@ def _refusal(module: SequenceModule) -> str | None:
     trainer = module.trainer
     if module.device.type != "cuda":
         return f"it trains on {module.device}, and graphs are CUDA's"
+    if module.rules is not None:
+        return "its rule of learning carries influences in Python"
     if trainer.world_size > 1:
         return "several processes train together"
     if trainer.accumulate_grad_batches > 1:

@@ -16,12 +16,13 @@ from torchmetrics import Metric, MetricCollection
 
 import seqnets
 from seqnets.errors import CheckpointError, ConfigError
-from seqnets.layers import detach, map_state
+from seqnets.layers import Recurrent, detach, map_state
 from seqnets.models.heads import upcast
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
+from seqnets.training.learning import Rules
 from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome, Row
 from seqnets.training.param_groups import (
@@ -49,11 +50,12 @@ class SequenceModule(LightningModule):
     """A model with its objective, optimizer and schedule.
 
     If a batch continues the one before (``batch.carry``), the model's state is carried over
-    detached: gradients flow through one batch, which is truncated backpropagation through time.
-    Training, validation, test and prediction each carry their own state.
+    detached: gradients flow through one batch, which is truncated backpropagation through time
+    unless ``learning`` carries more. Training, validation, test and prediction each carry their own
+    state.
 
     Besides Lightning's part, checkpoints hold what an exact resume needs of every process: random
-    states, the carried state, and gradients that are still being accumulated.
+    states, the carried state and its influences, and gradients that are still being accumulated.
 
     Args:
         model: Maps (x, state, lengths) to (output, state).
@@ -67,6 +69,8 @@ class SequenceModule(LightningModule):
         param_groups: Options for some parameters, by names of groups: under "params" a pattern of
             their names in the model, or several ("*bias*"), and the optimizer's options for them.
             The first group that matches a parameter has it.
+        learning: The rule by which recurrent layers learn: makes one that does from one that does
+            not, such as :class:`~seqnets.layers.RTRL`; backpropagation through time if omitted.
 
     Attributes:
         card: Plain values saved in checkpoints: the resolved "config", and ``known`` as "data".
@@ -86,6 +90,7 @@ class SequenceModule(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
         param_groups: ParamGroups | None = None,
+        learning: Callable[[Recurrent], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -94,6 +99,7 @@ class SequenceModule(LightningModule):
         self.scheduler_factory = scheduler
         check_groups(param_groups or {})
         self.param_groups: ParamGroups = param_groups or {}
+        self.rules = None if learning is None else Rules(model, learning)
         self.card: dict[str, Any] = {"config": {}, "data": known}
         self.last_loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
@@ -147,7 +153,9 @@ class SequenceModule(LightningModule):
         if replayed is not None:
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
-        outcome = self._run(batch, state, "train")
+        rules = self.rules
+        with nullcontext() if rules is None else rules.learning(batch.carry):
+            outcome = self._run(batch, state, "train")
         self.last_loss = self._mean_so_far(mean_over_processes(outcome.loss.detach()))
         return outcome.total
 
@@ -334,6 +342,10 @@ class SequenceModule(LightningModule):
             },
             "losses": [loss.cpu() for loss in self._accumulated],
             "carried": map_state(Tensor.cpu, self._carried["train"]),
+            "influences": {
+                name: map_state(Tensor.cpu, influence)
+                for name, influence in (self.rules.influences if self.rules else {}).items()
+            },
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
         }
         checkpoint["seqnets"] = {
@@ -378,6 +390,8 @@ class SequenceModule(LightningModule):
         self._resumed = processes[self.trainer.global_rank]
         self._config_before = ours["config"]
         self._carried["train"] = self._resumed["carried"]
+        if self.rules is not None:
+            self.rules.influences = self._resumed.get("influences", {})
 
     def _carried_state(self, batch: Batch, part: str) -> Any:
         """The state carried into a batch; None if the batch starts new sequences."""

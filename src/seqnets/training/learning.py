@@ -1,0 +1,88 @@
+"""Rules of learning other than backpropagation through time, for models that know nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqnets.checks import name_of
+from seqnets.errors import ConfigError
+from seqnets.layers import Recurrent, map_state
+from seqnets.layers.watching import running
+from seqnets.typing import State
+
+
+class Rules:
+    """A rule of learning for each recurrent layer of a model, which itself stays as it is.
+
+    Args:
+        model: The model. All its recurrent layers must run forwards over whole sequences.
+        rule: Makes a layer that learns by the rule from one that does not, such as
+            :class:`~seqnets.layers.RTRL`.
+
+    Attributes:
+        influences: What the rules carry from batch to batch, by the layers' names in the model.
+
+    Raises:
+        ConfigError: The model has no recurrent layer, or the rule refuses one.
+    """
+
+    def __init__(self, model: nn.Module, rule: Callable[[Recurrent], nn.Module]) -> None:
+        self._model = model
+        self._layers = {
+            name: rule(_again(layer))
+            for name, layer in model.named_modules()
+            if isinstance(layer, Recurrent)
+        }
+        if not self._layers:
+            raise ConfigError(
+                f"learning: {name_of(model)} has no Recurrent layer, expected one: rules other "
+                f"than backpropagation are theirs.\n  Take learning=bptt."
+            )
+        self.influences: dict[str, Any] = {}
+
+    @contextmanager
+    def learning(self, carry: bool) -> Iterator[None]:
+        """Have the layers learn by the rule, and then as before.
+
+        Args:
+            carry: Whether the batch continues the one before.
+
+        Raises:
+            ConfigError: A layer did not run over a sequence.
+        """
+        before = self.influences if carry else {}
+        self.influences = {}
+        with running(self._model, lambda name, _: partial(self._run, name, before)):
+            yield
+        for name in self._layers.keys() - self.influences.keys():
+            raise ConfigError(
+                f"learning: layer {name!r} of {name_of(self._model)} did not run over a sequence, "
+                f"expected it: in single steps it learns by backpropagation alone.\n"
+                f"  Take learning=bptt."
+            )
+
+    def _run(
+        self,
+        name: str,
+        before: Mapping[str, Any],
+        x: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """A layer's forward pass, by the rule."""
+        influence = self.influences.get(name, before.get(name))  # of this batch, if it ran before
+        influence = map_state(lambda numbers: numbers.to(x.device), influence)
+        given = None if state is None else (state, influence)
+        y, (after, self.influences[name]) = self._layers[name](x, given, lengths, resets)
+        return y, after
+
+
+def _again(layer: Recurrent) -> Recurrent:
+    """The same layer, around the same cell."""
+    return Recurrent(layer.cell, reverse=layer.reverse, backend=layer.backend, memory=layer.memory)

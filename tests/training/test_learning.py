@@ -1,0 +1,112 @@
+"""Rules of learning in training: they act on gradients alone, and are no part of the model."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from seqnets.cells import GRUCell, MinGRUCell
+from seqnets.errors import ConfigError
+from seqnets.layers import RTRL, EProp, SnAp1
+from seqnets.models import LanguageModel, SequenceToSequence
+from seqnets.training import LanguageModelling, Regression, SequenceModule
+from seqnets.training.learning import Rules
+from seqnets.typing import Batch
+
+from .runs import SignalAt, fit, text_data
+
+KNOWN = {"sizes": {"vocab_size": 5}, "unit": "characters"}
+
+
+def module(rule, cell=GRUCell, layers=1):
+    torch.manual_seed(0)
+    model = LanguageModel(cell, 5, hidden_size=4, num_layers=layers, dropout=0.0)
+    made = SequenceModule(
+        model, LanguageModelling(), KNOWN, partial(torch.optim.SGD, lr=0.1), learning=rule
+    )
+    return made.double()
+
+
+def batches(steps):
+    """A stream of tokens, in batches of so many steps."""
+    torch.manual_seed(1)
+    tokens = torch.randint(0, 5, (3, 9))
+    return [
+        Batch(tokens[:, i : i + steps], tokens[:, i + 1 : i + 1 + steps], carry=i > 0)
+        for i in range(0, 8, steps)
+    ]
+
+
+def gradients(learner, steps):
+    """The gradients of the recurrent layers, summed over the batches."""
+    for batch in batches(steps):
+        (learner.training_step(batch, 0) * steps).backward()
+    return torch.cat([p.grad.flatten() for p in learner.model.encoder.recurrent.parameters()])
+
+
+def test_gradients_of_a_stream_are_those_of_one_long_batch():
+    whole = gradients(module(None), 8)
+
+    torch.testing.assert_close(gradients(module(RTRL), 2), whole, rtol=0, atol=1e-10)
+    assert (gradients(module(None), 2) - whole).abs().max() > 1e-4
+
+
+def test_a_new_stream_begins_without_an_influence():
+    learner, (first, second, *_) = module(RTRL), batches(2)
+    learner.training_step(first, 0)
+    expected = learner.rules.influences["encoder.recurrent.layers.0"]
+    learner.training_step(second, 0)
+
+    learner.training_step(first, 0)
+
+    torch.testing.assert_close(learner.rules.influences["encoder.recurrent.layers.0"], expected)
+
+
+@pytest.mark.parametrize("rule", [RTRL, SnAp1, EProp])
+def test_the_model_itself_knows_nothing_of_the_rule(rule):
+    learner, plain = module(rule, layers=2), module(None, layers=2)
+
+    learner.training_step(batches(2)[0], 0).backward()
+    learner.validation_step(batches(2)[0], 0)
+
+    assert learner.state_dict().keys() == plain.state_dict().keys()
+    assert str(learner.model) == str(plain.model)
+    assert all(p.grad is not None for p in learner.model.parameters())
+
+
+@pytest.mark.parametrize("rule", [RTRL, SnAp1])
+def test_a_resumed_run_carries_its_influences_on(tmp_path, rule):
+    def make(data):
+        model = LanguageModel(MinGRUCell, data.sizes["vocab_size"], hidden_size=4, dropout=0.0)
+        optimizer = partial(torch.optim.SGD, lr=0.1)
+        return SequenceModule(model, LanguageModelling(), data.describe(), optimizer, learning=rule)
+
+    def run(folder, *callbacks, **options):
+        data = text_data(tmp_path, chunk_length=8)
+        return fit(make, data, folder, *callbacks, max_steps=9, **options)
+
+    _, through = run(tmp_path / "a")
+    run(tmp_path / "b", SignalAt(5))
+    (last,) = (tmp_path / "b").rglob("last.ckpt")
+    _, resumed = run(tmp_path / "b", resume=last)
+
+    pairs = zip(through.parameters(), resumed.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert torch.load(last, weights_only=True)["seqnets"]["processes"][0]["influences"]
+
+
+def test_layers_that_take_single_steps_are_refused():
+    model = SequenceToSequence(GRUCell, 5, vocab_size=5, hidden_size=4, feed="output")
+    rules = Rules(model, RTRL)
+
+    with (
+        pytest.raises(ConfigError, match=r"layer 'decoder[\s\S]*in single steps"),
+        rules.learning(carry=False),
+    ):
+        model(torch.zeros(2, 3).long(), torch.zeros(2, 3).long())
+
+
+def test_a_model_without_recurrent_layers_is_refused():
+    with pytest.raises(ConfigError, match="Linear has no Recurrent layer"):
+        SequenceModule(nn.Linear(1, 1), Regression(), {}, torch.optim.SGD, learning=RTRL)
