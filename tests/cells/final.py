@@ -1,9 +1,17 @@
 """Every cell that seqnets exports, found automatically so that none can be forgotten."""
 
+import torch
+
 from seqnets import cells
 from seqnets.cells.convolutional import ConvolutionalCell
 
-ABSTRACT = (cells.Cell, cells.GatedCell, cells.MatrixMemoryCell, cells.MemoryCell)
+ABSTRACT = (
+    cells.Cell,
+    cells.GatedCell,
+    cells.MatrixMemoryCell,
+    cells.MemoryCell,
+    cells.SpikingCell,
+)
 
 FINAL_CELLS = [
     cell
@@ -13,6 +21,8 @@ FINAL_CELLS = [
     and cell not in ABSTRACT
     and not issubclass(cell, cells.Wrapper)
 ]
+
+SPIKING_CELLS = [cell for cell in FINAL_CELLS if issubclass(cell, cells.SpikingCell)]
 
 MATRIX_CELLS = [cell for cell in FINAL_CELLS if issubclass(cell, cells.MatrixMemoryCell)]
 
@@ -49,6 +59,24 @@ def sized(cell_cls, input_size, hidden_size, **options):
 def width(cell_cls, input_size, hidden_size):
     """Return an input size that the cell accepts with this hidden size."""
     return hidden_size if getattr(cell_cls, "square", False) else input_size
+
+
+def smooth(cell):
+    """Let a cell's spikes be sigmoids, with no threshold that rounding might pass."""
+    if isinstance(cell.innermost, cells.SpikingCell):
+        cell.innermost.spike = _sigmoid
+    return cell
+
+
+def _sigmoid(above):
+    return torch.sigmoid(4 * above)
+
+
+def lawless(cell_cls):
+    """Return the laws that a cell does not obey as it is, on random numbers."""
+    if issubclass(cell_cls, cells.SpikingCell):
+        return ("gradients",)  # a spike's derivative is said to be another
+    return ()
 
 
 _DRAWN = {base.reset_parameters for base in (cells.GatedCell, cells.MemoryCell, cells.LSTMCell)}

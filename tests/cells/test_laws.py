@@ -7,7 +7,16 @@ from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated
 from seqnets.testing import check_cell, check_layer
 from tests.slow import mostly_slow
 
-from .final import FINAL_CELLS, ONE_OF_EACH_KIND, PROJECTING, sized, width
+from .final import (
+    FINAL_CELLS,
+    ONE_OF_EACH_KIND,
+    PROJECTING,
+    SPIKING_CELLS,
+    lawless,
+    sized,
+    smooth,
+    width,
+)
 
 pytestmark = pytest.mark.usefixtures("plain_loop")
 
@@ -17,12 +26,21 @@ BOTH_WAYS = ("chunks", "steps", "causality")
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)
 def test_cell_obeys_the_laws_of_recurrence(cell_cls):
-    check_cell(partial(cell_cls, hidden_size=4), input_size=width(cell_cls, 3, 4))
+    make = partial(cell_cls, hidden_size=4)
+
+    check_cell(make, input_size=width(cell_cls, 3, 4), skip=lawless(cell_cls))
+
+
+@pytest.mark.parametrize("cell_cls", SPIKING_CELLS)
+def test_cell_whose_spikes_are_smooth_obeys_all_laws_of_recurrence(cell_cls):
+    check_cell(lambda input_size: smooth(cell_cls(input_size, 4)))
 
 
 @pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, ONE_OF_EACH_KIND))
 def test_cell_without_biases_obeys_the_laws_of_recurrence(cell_cls):
-    check_cell(partial(cell_cls, hidden_size=4, bias=False), input_size=width(cell_cls, 3, 4))
+    make = partial(cell_cls, hidden_size=4, bias=False)
+
+    check_cell(make, input_size=width(cell_cls, 3, 4), skip=lawless(cell_cls))
 
 
 @pytest.mark.parametrize("cell_cls", PROJECTING)
@@ -39,6 +57,7 @@ def test_every_layer_around_a_cell_obeys_the_laws_of_recurrence(cell_cls):
     make = partial(sized, cell_cls, 3, 3)
     shut = ("usefulness",) * (cell_cls is PhasedLSTMCell)  # in evaluation a unit may never open
     cut = ("usefulness",) * bool(cell_cls.clocks)  # a clock says nothing past a cut
+    shut += lawless(cell_cls)
 
     check_layer(Recurrent(make()), skip=shut)
     check_layer(Recurrent(make(), reverse=True), skip=(*BOTH_WAYS, "resets", *shut))

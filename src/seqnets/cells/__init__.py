@@ -1,5 +1,6 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
+from seqnets.cells.adaptive import ALIFCell, RadLIFCell
 from seqnets.cells.additive import (
     ATRCell,
     CFNCell,
@@ -81,6 +82,7 @@ from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.rwkv import RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
+from seqnets.cells.spiking import CubaLIFCell, LIFCell, RLIFCell, SpikingCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.ssd import SSDCell
 from seqnets.cells.starting import chrono, initialize
@@ -89,6 +91,7 @@ from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
 __all__ = [
+    "ALIFCell",
     "ATRCell",
     "Access",
     "Activations",
@@ -107,6 +110,7 @@ __all__ = [
     "ConvGRUCell",
     "ConvLSTMCell",
     "CoupledLSTMCell",
+    "CubaLIFCell",
     "DeepTransition",
     "DeltaNetCell",
     "Dilated",
@@ -130,6 +134,7 @@ __all__ = [
     "JANETCell",
     "KimiDeltaAttentionCell",
     "LEMCell",
+    "LIFCell",
     "LMUCell",
     "LRUCell",
     "LSTMCell",
@@ -168,9 +173,11 @@ __all__ = [
     "QRNNCell",
     "RANCell",
     "RGLRUCell",
+    "RLIFCell",
     "RNNCell",
     "RRUCell",
     "RWKV7Cell",
+    "RadLIFCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
     "RetentionCell",
@@ -181,6 +188,7 @@ __all__ = [
     "SRUCell",
     "SSDCell",
     "STARCell",
+    "SpikingCell",
     "TGRUCell",
     "TLSTMCell",
     "TRNNCell",

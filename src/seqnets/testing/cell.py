@@ -30,7 +30,7 @@ def check_cell(
     Args:
         factory: Creates the cell, given ``input_size``.
         input_size: Features of the input, I.
-        skip: Names of laws that need not hold.
+        skip: Names of laws that need not hold: "gradients" for a cell with surrogate gradients.
 
     Raises:
         AssertionError: A law is broken; the message gives the law, the cell and the numbers.

@@ -1,0 +1,242 @@
+"""Spiking neurons: leaky integrators that fire when they reach a threshold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seqnets.cells.gated import GatedCell
+from seqnets.cells.surrogates import SURROGATES, Surrogate
+from seqnets.checks import check_choice, check_flags, check_number
+from seqnets.typing import State
+
+
+class SpikingCell(GatedCell):
+    r"""What spiking neurons share: they fire above a threshold, and gradients pass it.
+
+    A spike is :math:`\Theta(a)`: 1 where :math:`a > 0`, and else 0. Its derivative, which is 0
+    nearly everywhere, is replaced by a surrogate; the rest of the gradient is that of the equation.
+    A subclass calls :meth:`spike` with the distance above the threshold. For each state X that is
+    ``decaying`` it sets ``decay_X``, in (0, 1), before it calls this constructor.
+
+    Attributes:
+        decaying: States that decay.
+        logit_v: Logit of the decay of v, (H,), if decays are learned, and else None; likewise for
+            the other states that decay.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        surrogate: What stands for the derivative of a spike: "fast_sigmoid", "arctan", "triangle"
+            or "boxcar", or a function of the distance above the threshold (see
+            ``seqnets.cells.surrogates``).
+        threshold: :math:`\theta`, above 0.
+        learn_decays: Whether each neuron learns its decays.
+        detach_reset: Whether gradients pass by the reset, rather than through its spike, too.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: The surrogate is unknown, or a number is out of its range.
+    """
+
+    decaying: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        surrogate: str | Surrogate = "fast_sigmoid",
+        threshold: float = 1.0,
+        learn_decays: bool = False,
+        detach_reset: bool = False,
+        **options: Any,
+    ) -> None:
+        if not callable(surrogate):
+            check_choice(self._name, SURROGATES, surrogate=surrogate)
+        check_number(self._name, above=0, threshold=threshold)
+        decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
+        check_number(self._name, above=0, below=1, **decays)
+        check_flags(self._name, learn_decays=learn_decays, detach_reset=detach_reset)
+        self.surrogate, self.threshold = surrogate, threshold
+        self.learn_decays, self.detach_reset = learn_decays, detach_reset
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The decays, if they are learned."""
+        for state in self.decaying:
+            logit = parameter(self.hidden_size) if self.learn_decays else None
+            self.register_parameter(f"logit_{state}", logit)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and the decays that are learned."""
+        super().reset_parameters()
+        for state in self.decaying if self.learn_decays else ():
+            decay = getattr(self, f"decay_{state}")
+            self.learned(f"logit_{state}").fill_(math.log(decay / (1 - decay)))
+
+    def spike(self, above: Tensor) -> Tensor:
+        """Spikes of neurons that are this far above their threshold; derived by the surrogate."""
+        given = self.surrogate
+        slope = (SURROGATES[given] if isinstance(given, str) else given)(above).detach()
+        return (above > 0).to(above.dtype) + slope * (above - above.detach())
+
+    def decay(self, state: str) -> Any:
+        """The share of a state that a step leaves: a number, or one for each neuron, (H,)."""
+        logit = getattr(self, f"logit_{state}")
+        return getattr(self, f"decay_{state}") if logit is None else torch.sigmoid(logit)
+
+    def resetting(self, s: Tensor) -> Tensor:
+        """The spikes that reset a neuron: as they are, or detached."""
+        return s.detach() if self.detach_reset else s
+
+    def extra_repr(self) -> str:
+        """The sizes and the surrogate."""
+        named = getattr(self.surrogate, "__name__", self.surrogate)
+        return f"{super().extra_repr()}, surrogate={named}"
+
+
+class LIFCell(SpikingCell):
+    r"""Leaky integrate-and-fire neurons that see the input alone.
+
+    .. math::
+        v_t &= \beta v_{t-1} + W x_t + b - \theta s_{t-1} \quad\text{("subtract")} \\
+        v_t &= \beta (1 - s_{t-1}) \odot v_{t-1} + W x_t + b \quad\text{("zero")} \\
+        s_t &= \Theta(v_t - \theta)
+
+    As in the paper, but that the input reaches the potential at once and neurons do not see each
+    other: :class:`CubaLIFCell` has both. The paper resets by subtraction. Gradients pass through
+    the reset as through all of the equation; with ``detach_reset`` they do not, as in the authors'
+    code, which Zenke & Vogels (2021) found better. With ``reset="zero"`` and ``learn_decays`` this
+    is the parametric LIF of Fang et al. (2021), but that it does not scale its input by
+    :math:`1 - \beta`.
+
+    State: ``(s, v)``, spikes and potential, (B, H) each. Output: ``s``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
+        reset: What a spike does to the potential: "subtract" the threshold, or set it to "zero".
+        options: ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
+            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+
+    References:
+        Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
+        arXiv:1901.09948; Zenke & Vogels, 2021, "The Remarkable Robustness of Surrogate Gradient
+        Learning for Instilling Complex Function in Spiking Neural Networks", Neural Computation
+        33(4); Fang et al., 2021, "Incorporating Learnable Membrane Time Constant to Enhance
+        Learning of Spiking Neural Networks", arXiv:2007.05785.
+    """
+
+    gates = ("i",)
+    recurrent: ClassVar[tuple[str, ...]] = ()
+    states: tuple[str, ...] = ("s", "v")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        decay_v: float = 0.9,
+        reset: str = "subtract",
+        **options: Any,
+    ) -> None:
+        check_choice(self._name, ("subtract", "zero"), reset=reset)
+        self.decay_v, self.reset = decay_v, reset  # the base asks for the parameters
+        super().__init__(input_size, hidden_size, **options)
+
+    def left(self, v: Tensor, s: Tensor) -> Tensor:
+        """What decay and reset leave of the potential."""
+        s, v = self.resetting(s), self.decay("v") * v
+        return (1 - s) * v if self.reset == "zero" else v - self.threshold * s
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        s, v = state
+        v = self.left(v, s) + wx.i
+        return self.spike(v - self.threshold), v
+
+
+class RLIFCell(LIFCell):
+    r"""Leaky integrate-and-fire neurons that see each other's spikes.
+
+    .. math::
+        v_t &= \beta v_{t-1} + W x_t + b + U s_{t-1} + d - \theta s_{t-1}
+               \quad\text{("subtract")} \\
+        v_t &= \beta (1 - s_{t-1}) \odot v_{t-1} + W x_t + b + U s_{t-1} + d
+               \quad\text{("zero")} \\
+        s_t &= \Theta(v_t - \theta)
+
+    As in the paper, but that the input reaches the potential at once, as in :class:`LIFCell`.
+
+    State: ``(s, v)``, spikes and potential, (B, H) each. Output: ``s``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
+        reset: What a spike does to the potential: "subtract" the threshold, or set it to "zero".
+        options: ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
+            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+
+    References:
+        Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
+        arXiv:1901.09948.
+    """
+
+    recurrent = ("i",)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        s, v = state
+        v = self.left(v, s) + wx.i + uh.i
+        return self.spike(v - self.threshold), v
+
+
+class CubaLIFCell(LIFCell):
+    r"""Leaky integrate-and-fire neurons with synapses: spikes cause currents that fade (CUBA).
+
+    .. math::
+        i_t &= \alpha i_{t-1} + W x_t + b + U s_{t-1} + d \\
+        v_t &= \beta v_{t-1} + i_{t-1} - \theta s_{t-1} \quad\text{("subtract")} \\
+        v_t &= (1 - s_{t-1}) \odot (\beta v_{t-1}) + i_{t-1} \quad\text{("zero")} \\
+        s_t &= \Theta(v_t - \theta)
+
+    As in the paper, in which an input reaches the potential one step later.
+
+    State: ``(s, v, i)``, spikes, potential and synaptic current, (B, H) each. Output: ``s``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        decay_i: :math:`\alpha`, in (0, 1): where it starts, if it is learned.
+        options: ``decay_v`` (:math:`\beta`) and ``reset``, as for :class:`LIFCell`;
+            ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
+            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+
+    References:
+        Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
+        arXiv:1901.09948.
+    """
+
+    recurrent = ("i",)
+    states = ("s", "v", "i")
+    decaying = ("v", "i")
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, decay_i: float = 0.8, **options: Any
+    ) -> None:
+        self.decay_i = decay_i  # the base asks for the parameters
+        super().__init__(input_size, hidden_size, **options)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        s, v, i = state
+        v = self.left(v, s) + i
+        i = self.decay("i") * i + wx.i + uh.i
+        return self.spike(v - self.threshold), v, i
