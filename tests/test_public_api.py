@@ -28,6 +28,7 @@ PUBLIC = {
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         ONLSTMCell RRUCell
         SpikingCell LIFCell RLIFCell CubaLIFCell ALIFCell RadLIFCell
+        LeakyRNNCell CTRNNCell dale reservoir
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork

@@ -74,6 +74,25 @@ def steps_(bias: Tensor, least: float, most: float) -> Tensor:
 
 
 @torch.no_grad()
+def scale_to_radius_(weight: Tensor, radius: float, used: Tensor | None = None) -> Tensor:
+    """Scale a square matrix to a spectral radius, its largest absolute eigenvalue, in place.
+
+    A matrix without eigenvalues other than 0, as a very sparse one may be, stays as it is.
+
+    Args:
+        weight: The matrix, (H, H).
+        radius: The spectral radius.
+        used: What is computed from the matrix, in proportion, and gets the radius; by default the
+            matrix itself.
+    """
+    if weight.is_meta:
+        return weight
+    precise = (weight if used is None else used).double()
+    largest = torch.linalg.eigvals(precise).abs().max().item()
+    return weight.mul_(radius / largest) if largest > 1e-6 else weight
+
+
+@torch.no_grad()
 def torch_uniform_(module: nn.Module, hidden_size: int) -> None:
     """Draw all parameters of a module as torch.nn's recurrent layers do.
 

@@ -20,6 +20,7 @@ from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
+from seqnets.cells.dale import dale
 from seqnets.cells.delta import DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell
 from seqnets.cells.exponential import SLSTMCell
 from seqnets.cells.fast import FastGRNNCell, FastRNNCell
@@ -36,6 +37,7 @@ from seqnets.cells.gru import (
 )
 from seqnets.cells.hgrn import HGRN2Cell, HGRNCell
 from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
+from seqnets.cells.leaky import CTRNNCell, LeakyRNNCell
 from seqnets.cells.lem import LEMCell
 from seqnets.cells.linear_attention import GatedLinearAttentionCell
 from seqnets.cells.lmu import LMUCell
@@ -76,6 +78,7 @@ from seqnets.cells.regularizers import (
     Zoneout,
     weight_drop,
 )
+from seqnets.cells.reservoir import reservoir
 from seqnets.cells.residual import RRUCell
 from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
@@ -100,6 +103,7 @@ __all__ = [
     "BRCCell",
     "CFNCell",
     "CIFGLSTMCell",
+    "CTRNNCell",
     "Cell",
     "CellOption",
     "CfCCell",
@@ -140,6 +144,7 @@ __all__ = [
     "LSTMCell",
     "LTCCell",
     "LayerNorm",
+    "LeakyRNNCell",
     "LearnedState",
     "LightGRUCell",
     "LightRUCell",
@@ -199,8 +204,10 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "chrono",
+    "dale",
     "initialize",
     "optioned",
     "orthogonal",
+    "reservoir",
     "weight_drop",
 ]

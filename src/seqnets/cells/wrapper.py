@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, counted
 from seqnets.typing import State
 
 
@@ -161,6 +162,23 @@ def gated(owner: str, cell: Cell) -> GatedCell:
             f"{owner}: {inner._name} has no recurrent product by gates, expected a GatedCell with "
             f"recurrent gates.\n"
             f"  The option modifies that product."
+        )
+    return inner
+
+
+def with_square_weights(owner: str, cell: Cell) -> GatedCell:
+    """The innermost cell; raise unless each gate has a square recurrent matrix that is learned."""
+    inner = gated(owner, cell)
+    if parametrize.is_parametrized(inner, "weight_hh"):
+        raise ConfigError(
+            f"{owner}: {inner._name} computes its weight_hh already, expected one that is learned "
+            f"as it is."
+        )
+    rows, *columns = inner.weight_hh.shape
+    if columns != [rows // len(inner.recurrent)]:
+        raise ConfigError(
+            f"{owner}: weight_hh of {inner._name} has shape {tuple(inner.weight_hh.shape)}, "
+            f"expected a square matrix for each of {counted(len(inner.recurrent), 'gate')}."
         )
     return inner
 
