@@ -28,7 +28,7 @@ PUBLIC = {
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         ONLSTMCell RRUCell
         SpikingCell LIFCell RLIFCell CubaLIFCell ALIFCell RadLIFCell
-        LeakyRNNCell CTRNNCell dale reservoir
+        LeakyRNNCell CTRNNCell dale reservoir GRUDCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork

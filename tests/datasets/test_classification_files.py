@@ -578,6 +578,16 @@ def test_missing_values_are_filled_as_asked_for(table, missing, standardise, exp
     assert data.part("train").x[:, 0].tolist() == expected
 
 
+@pytest.mark.parametrize(("standardise", "expected"), [(False, [1, 3]), (True, [-1, 1])])
+def test_missing_values_are_kept_as_asked_for(table, standardise, expected):
+    data = table(text=GAPS, missing="keep", standardise=standardise)
+    data.setup()
+
+    x = data.part("train").x[:, 0]
+    assert x.isnan().tolist() == [True, False, True, True, False]
+    assert x[~x.isnan()].tolist() == expected
+
+
 def test_a_feature_that_is_always_missing_is_refused(table):
     text = GAPS.replace("yes,1\n", "yes,\n").replace("no,3", "no,")
 

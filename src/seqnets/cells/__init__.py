@@ -54,6 +54,7 @@ from seqnets.cells.lstm import (
 )
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
+from seqnets.cells.missing import GRUDCell
 from seqnets.cells.mlstm import MLSTMCell
 from seqnets.cells.nas import NASCell
 from seqnets.cells.odyssey import (
@@ -124,6 +125,7 @@ __all__ = [
     "FastGRNNCell",
     "FastRNNCell",
     "GRUCell",
+    "GRUDCell",
     "GatedAntisymmetricRNNCell",
     "GatedCell",
     "GatedDeltaNetCell",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Cell(Bindable, metaclass=CellType):
         states: Names of the state's parts. The first is the cell's output.
         clocks: Those parts that count time rather than store memory; options leave them unchanged.
         output_only: Whether no step reads the state's first part.
+        projects_within: Whether the input's product runs inside the step.
         input_size: Features of the input, I.
         hidden_size: Units, H.
     """
@@ -39,6 +40,7 @@ class Cell(Bindable, metaclass=CellType):
     states: tuple[str, ...] = ("h",)
     clocks: tuple[str, ...] = ()
     output_only: bool = False
+    projects_within: ClassVar[bool] = False
     input_size: int
     hidden_size: int
 

@@ -147,6 +147,11 @@ class LayerNorm(Wrapper):
                     f"it outside.\n  LayerNorm normalises that product: {name}(LayerNorm(cell))."
                 )
             wrapped = wrapped.cell
+        if inner.projects_within:
+            raise ConfigError(
+                f"LayerNorm: {name_of(inner)} projects the input in the step, expected a cell that "
+                f"projects it before.\n  LayerNorm normalises the product of all steps at once."
+            )
         self.eps = eps
         for side in ("ih", "hh"):
             weight = getattr(inner, f"weight_{side}")

@@ -25,12 +25,10 @@ class Wrapper(Cell):
 
     Attributes:
         cell: The cell inside.
-        projects_within: Whether the inner cell's projection runs inside the step.
         outermost: Whether it belongs around options that change the state or read the output.
     """
 
     cell: Cell
-    projects_within: ClassVar[bool] = False
     outermost: ClassVar[bool] = False
 
     def __init__(self, cell: Cell) -> None:

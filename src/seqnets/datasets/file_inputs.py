@@ -1,4 +1,4 @@
-"""Model inputs of a user's sequences: token ids, or features without gaps."""
+"""Model inputs of a user's sequences: token ids, or features."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class FileInputs:
     Attributes:
         vocabulary: The vocabulary of text; None for features.
         scaling: The standardisation of features, if any.
-        forward: Whether a missing value becomes the one before it; 0 otherwise.
+        missing: What a missing value becomes: "forward", the one before it; "keep", NaN; or 0.
     """
 
     vocabulary: Vocabulary | None
     scaling: Scaling | None
-    forward: bool
+    missing: str
 
     def __call__(self, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
         """Return all steps, (steps,) int64 or (steps, I) float32, and lengths, (N,)."""
@@ -37,7 +37,9 @@ class FileInputs:
         x = torch.from_numpy(np.concatenate([record.steps for record in records]))
         lengths = torch.tensor([len(record.steps) for record in records])
         x = x.float() if self.scaling is None else self.scaling(x)
-        return fill(x, lengths, self.forward), lengths
+        if self.missing != "keep":
+            x = fill(x, lengths, self.missing == "forward")
+        return x, lengths
 
     @staticmethod
     def _tokens(record: Record, vocabulary: Vocabulary) -> np.ndarray:

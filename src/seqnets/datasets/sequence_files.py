@@ -31,7 +31,7 @@ from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError
 from seqnets.typing import Known, Sizes
 
-MISSING = ("error", "forward", "zero")
+MISSING = ("error", "forward", "zero", "keep")
 
 
 class SequenceFiles(SequenceData):
@@ -50,8 +50,9 @@ class SequenceFiles(SequenceData):
         standardise: Whether to standardise features and numeric targets over the training part.
         leave_out: Columns that are not features, of a table with a row per step.
         missing: What to do about a missing feature value: "error"; "forward" for the value before
-            it in the sequence, or 0 if there is none; or "zero". After standardising, 0 is the
-            mean of the training part.
+            it in the sequence, or 0 if there is none; "zero"; or "keep" for NaN, which few cells
+            take (:class:`seqnets.cells.GRUDCell`). After standardising, 0 is the mean of the
+            training part.
         unit: Unit of a token of text: "characters" or "words".
         max_vocabulary: Maximum size of the vocabulary, ``<unk>`` included; the most frequent
             tokens are kept.
@@ -139,8 +140,9 @@ class SequenceFiles(SequenceData):
         parts, facts = self._read()
         inputs, statistics = self._fit_inputs(parts["train"], facts)
         targets, about = self.encode(parts)
+        gaps = self.missing == "keep"
         sequences = {
-            part: Sequences(*inputs(records), targets[part], ids=ids_of(records))
+            part: Sequences(*inputs(records), targets[part], ids=ids_of(records), gaps=gaps)
             for part, records in parts.items()
         }
         return Contents(sequences, inputs, about, facts, statistics)
@@ -188,7 +190,7 @@ class SequenceFiles(SequenceData):
         inputs = FileInputs(
             None if tokens is None else Vocabulary(tokens, known["token_unit"]),
             None if scale is None else Scaling.read(scale),
-            self.missing == "forward",
+            self.missing,
         )
         targets = self.encode_new(source.records, known)
         sequences = Sequences(
@@ -258,7 +260,6 @@ class SequenceFiles(SequenceData):
     ) -> tuple[FileInputs, list[dict[str, str]]]:
         """Build the vocabulary, or fit the scaling, from the training records, and describe it."""
         texts = [record.steps for record in train if isinstance(record.steps, str)]
-        forward = self.missing == "forward"
         if texts:
             counts = Counter[str]()
             for text in texts:
@@ -266,7 +267,7 @@ class SequenceFiles(SequenceData):
             vocabulary = Vocabulary.build(
                 counts, self.token_unit, unknown=True, max_size=self.max_vocabulary
             )
-            return FileInputs(vocabulary, None, forward), []
+            return FileInputs(vocabulary, None, self.missing), []
         steps = torch.from_numpy(np.concatenate([record.steps for record in train]))
         names = facts["features"]
         if not isinstance(names, list):
@@ -278,7 +279,7 @@ class SequenceFiles(SequenceData):
                 "step of the training part, expected some values.\n  Leave it out."
             )
         scaling = Scaling.of(steps)
-        inputs = FileInputs(None, scaling if self.standardise else None, forward)
+        inputs = FileInputs(None, scaling if self.standardise else None, self.missing)
         return inputs, show_features(names, steps, scaling)
 
 

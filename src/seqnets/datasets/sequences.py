@@ -36,6 +36,7 @@ class Sequences:
         stepwise: Whether each step has its own target.
         ids: Identifiers from the file, plain values; None if it has none.
         texts: Verbatim texts from the file, by column, such as "source".
+        gaps: Whether features may be missing, NaN.
     """
 
     x: Tensor
@@ -44,6 +45,7 @@ class Sequences:
     stepwise: bool = False
     ids: list[Any] | None = None
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    gaps: bool = False
 
     @classmethod
     def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
@@ -279,6 +281,8 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         )
     numbers = x if x.is_floating_point() or x.dim() == 1 else x[:, :1]  # and not the spelling
     bad, expected = _out_of_range(numbers, sizes.get("vocab_size"))
+    if sequences.gaps:
+        bad &= ~numbers.isnan()
     _refuse(f"{who}: a value of x", x, bad, expected, lengths)
     scored, least = y, 0
     if sequences.stepwise:

@@ -104,6 +104,13 @@ class TorchLike(TorchBase, Generic[Hidden]):
             width = self.output_size if place >= len(directions) else input_size
             make = partial(self.cell_class, width, hidden_size, bias=bias, **options)
             self._equations.append(self._declare(make, suffix, device, dtype))
+        first, *others = [equation.state_sizes for equation in self._equations]
+        if unlike := [sizes for sizes in others if sizes != first]:
+            raise ConfigError(
+                f"{self._name}: its layers' states have sizes {first} and {unlike[0]}, expected "
+                f"the same, since each part of the state is one tensor (L*D, B, H).\n"
+                f"  DeepRNN keeps the state of each layer apart."
+            )
         self.reset_parameters()
         self.flatten_parameters()
 
