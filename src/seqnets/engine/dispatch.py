@@ -103,6 +103,11 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
         )
     if torch.compiler.is_compiling():  # a changing counter would recompile
         return BACKENDS[backend].run(request)
+    return run_at_once(request, backend)
+
+
+def run_at_once(request: Request, backend: str) -> tuple[Tensor, State]:
+    """As ``run``, where no compiler and no tracer is at work."""
     runs[backend] += 1
     if not profiler._is_profiler_enabled:
         return BACKENDS[backend].run(request)

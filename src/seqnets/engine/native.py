@@ -101,7 +101,7 @@ def _weights(cell: GatedCell) -> list[Any]:
     """A cell's weights, in the order in which torch's kernels take them."""
     own = cell._parameters
     try:
-        return [own[name] for name in cell.parameter_shapes]
+        return list(map(own.__getitem__, cell.parameter_shapes))
     except KeyError:  # some are computed from others
         return [cell._tensor(name) for name in cell.parameter_shapes]
 

@@ -110,7 +110,7 @@ def last_backend(cell: Cell) -> str | None:
 
 def repeated(cell: Cell, x: Tensor, *options: Any) -> tuple[str, Plan | None, Any] | None:
     """Backend, plan and step of the cell's last call, if this one is of the same kind."""
-    last = _last.get(cell.origin)
+    last = _last.get(cell.__dict__.get("_origin", cell))  # as cell.origin, sooner
     return last[1:] if last is not None and last[0].fits((cell,), x, *options) else None
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import recent
-from seqnets.engine.dispatch import choose, run
+from seqnets.engine.dispatch import choose, run, run_at_once
 from seqnets.engine.modes import is_plain
 from seqnets.engine.request import Request, make_request
 from seqnets.typing import State
@@ -60,9 +60,9 @@ def unroll(
         given = None if state is None else cell.check_state(state, x)
         request = Request(cell, x, given, reverse=reverse, memory=memory)
         chosen, request.known_plan, request.known_step = known
-    else:
-        kind = recent.kind_of((cell,), x, *options) if plain else None
-        request = make_request(cell, x, state, lengths, resets, reverse, memory)
-        chosen = choose(request, backend)
-        recent.remember(cell, kind, request, chosen)
+        return run_at_once(request, chosen)
+    kind = recent.kind_of((cell,), x, *options) if plain else None
+    request = make_request(cell, x, state, lengths, resets, reverse, memory)
+    chosen = choose(request, backend)
+    recent.remember(cell, kind, request, chosen)
     return run(request, chosen)
