@@ -16,7 +16,7 @@ from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.graph import Step, Untraceable, walk
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.plans import streaming_program_of
-from seqnets.engine.tracing.compare import watch_projection
+from seqnets.engine.tracing.projecting import watch_projection
 from seqnets.errors import ConfigError
 
 
