@@ -4,6 +4,7 @@ import json
 import sys
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 
 import pytest
 import torch
@@ -41,12 +42,9 @@ from seqnets.training import (
 from seqnets.training.exporting import FORMATS, export
 from seqnets.training.served import Port
 from seqnets.typing import Batch
+from tests.slow import mostly_slow
 
 WRITES_ONNX = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
-FORMS = [
-    "pt2",
-    pytest.param("onnx", marks=pytest.mark.skipif(not WRITES_ONNX, reason="needs seqnets[onnx]")),
-]
 SCALING = {"mean": [1e6, 5.0], "deviation": [3.0, 1e-3]}
 FEATURES = {"labels": None, "scaling": {"x": SCALING, "y": None}}
 FRAMES = {"channels": 1, "height": 8, "width": 8}
@@ -127,6 +125,13 @@ KINDS = {
         ["x (B, T, 5) float32", "lengths (B) int64"],
         ["probabilities (B, T, 5) float32"],
     ),
+    "frames": (
+        lambda: FramePredictor(ConvLSTMCell, **FRAMES, hidden_channels=2),
+        FramePrediction(),
+        {"sizes": FRAMES},
+        ["x (B, T, 1, 8, 8) float32", "lengths (B) int64"],
+        ["pixels (B, T, 1, 8, 8) float32"],
+    ),
     "videos": (
         lambda: VideoClassifier(GRUCell, 3, 1, 8, 8, hidden_size=4, filters=[2]),
         Classification(),
@@ -155,9 +160,16 @@ def loaded(path):
     return torch.export.load(path, extra_files=files).module(), files
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    mostly_slow(
+        [p for p in product(KINDS, FORMATS) if p != ("frames", "pt2")],
+        [*product(("text", "forecasts"), FORMATS)],
+    ),
+)
 def test_a_model_is_written_for_any_number_of_rows_and_steps(kind, form, tmp_path):
+    if form == "onnx" and not WRITES_ONNX:
+        pytest.skip("needs seqnets[onnx]")
     inputs, outputs = KINDS[kind][3:]
 
     done = export(trained(kind), tmp_path / f"model.{form}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.options import Config, check_filled, check_new, plain
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
-from seqnets.datasets.loader import Loader
 from seqnets.errors import SeqnetsError
 from seqnets.training import SequenceModule
 from seqnets.training.exporting import FORMATS, Exported, export
 from seqnets.training.served import Port
+from seqnets.typing import Batch
 
 
 def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
@@ -38,8 +39,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
     path = find_checkpoint(options["checkpoint"])
     with quiet():
         module = load_module(path, options["allow"])
-        batches = _batches(module, options, path)
-        done = export(module, target, form, batches)
+        done = export(module, target, form, _batches(module, options, path))
     console = terminal()
     _tell_check(console, form, done)
     model = type(module.model).__name__
@@ -69,12 +69,10 @@ def _target(options: Config) -> tuple[str, Path]:
     return form, path
 
 
-def _batches(module: SequenceModule, options: Config, path: Path) -> Loader | list[Any]:
-    """The test part of the run's data, if it is there: outputs are compared for some of it, too."""
-    try:
-        return load_data(module, {**options, "dataset": {}}, path).loader("test").in_order()
-    except SeqnetsError:
-        return []
+def _batches(module: SequenceModule, options: Config, path: Path) -> Iterator[Batch]:
+    """Yield the test part of the run's data, read once it is asked for; nothing if it is gone."""
+    with suppress(SeqnetsError):
+        yield from load_data(module, {**options, "dataset": {}}, path).loader("test").in_order()
 
 
 def _tell_check(console: Console, form: str, done: Exported) -> None:
