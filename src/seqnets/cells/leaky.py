@@ -17,8 +17,10 @@ class LeakyRNNCell(RNNCell):
         \qquad \phi = \tanh \text{ or } \mathrm{ReLU}
 
     The network in rates, :math:`\tau \dot h = -h + \phi(\ldots)`, in steps of Euler's:
-    :math:`\alpha = \Delta t / \tau`. :class:`CTRNNCell` is the one in currents. As in the paper,
-    whose output is not fed back here; :func:`reservoir` makes an echo state network of it.
+    :math:`\alpha = \Delta t / \tau`. :class:`CTRNNCell` is the one in currents, and
+    :func:`reservoir` makes an echo state network of it.
+
+    As in the paper, but that its output is not fed back.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 
@@ -63,8 +65,9 @@ class CTRNNCell(LeakyRNNCell):
         r_t &= \phi(x_t), \qquad \phi = \mathrm{ReLU} \text{ or } \tanh
 
     for inputs :math:`u`: :math:`\tau \dot x = -x + W u + U \phi(x)` in steps of Euler's,
-    :math:`\alpha = \Delta t / \tau`. As in the paper, without its noise, which is that of an input
-    more; :func:`dale` gives its excitatory and inhibitory units.
+    :math:`\alpha = \Delta t / \tau`. :func:`dale` makes its units excitatory or inhibitory.
+
+    As in the paper, without noise, which inputs may bring.
 
     State: ``(r, x)``, rates and currents, (B, H) each. Output: ``r``.
 
