@@ -363,7 +363,14 @@ def called(layer, *args):
     return lambda: layer(torch.zeros(B, 2, I), *args)
 
 
+def second_derivative():
+    layer, x = RTRL(Recurrent(GRUCell(I, H), backend="reference")), torch.zeros(B, 2, I)
+    y, _ = layer(x, detach(layer(x)[1]))
+    torch.autograd.grad(y.sum(), layer.layer.cell.weight_hh, create_graph=True)
+
+
 REFUSED = {
+    "a second derivative": (second_derivative, ConfigError, "create_graph=True"),
     "a cell": (lambda: RTRL(GRUCell(I, H)), ConfigError, "expected a recurrent layer"),
     "backwards": (
         lambda: RTRL(Recurrent(GRUCell(I, H), reverse=True)),
@@ -403,6 +410,23 @@ REFUSED = {
         ),
         ShapeError,
         "influence has shapes \\[\\(3, 1, 12, 2\\)[\\s\\S]*expected \\[\\(3, 4, 12, 2\\)",
+    ),
+    "no influence": (
+        called(RTRL(Recurrent(GRUCell(I, H))), ((torch.zeros(B, H),), 3)),
+        ShapeError,
+        "contains int",
+    ),
+    "a transform": (
+        lambda: torch.func.grad(lambda x: RTRL(Recurrent(GRUCell(I, H)))(x)[0].sum())(
+            torch.zeros(B, 2, I)
+        ),
+        ConfigError,
+        "runs under a function transform",
+    ),
+    "no values": (
+        lambda: SnAp1(Recurrent(GRUCell(I, H, device="meta"))),
+        ConfigError,
+        "on meta",
     ),
     "a stack": (lambda: SnAp1(DeepRNN(GRUCell, I, H)), ConfigError, "layer is DeepRNN"),
     "mixed otherwise": (

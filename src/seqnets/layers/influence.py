@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vjp, vmap
 
+from seqnets.errors import ConfigError
 from seqnets.layers.state import leaves, with_leaves
 
 Numbers = tuple[Tensor, ...]
@@ -156,6 +156,10 @@ class _Attach(torch.autograd.Function):
         return tuple([part.clone() for part in given[: len(influence.parts)]])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise ConfigError(
+                "RTRL: its gradient is to be differentiated again (create_graph=True), expected "
+                "first derivatives.\n  Influences are carried without their own derivatives."
+            )
         return None, None, *grads, *ctx.influence.pulled(grads, ctx.saved_tensors)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.cells.checks import explained
 from seqnets.checks import check_number, name_of
+from seqnets.engine.modes import under_transform
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.bidirectional import check_forward_steps
 from seqnets.layers.checks import check_parts
@@ -108,13 +109,20 @@ class RTRL(nn.Module):
             resets: Steps before which the state, and with it the influence, is reset, (B, T).
 
         Raises:
-            ConfigError: The influence is larger than its limit, or the layer draws random numbers.
+            ConfigError: The influence is larger than its limit, the layer draws random numbers, or
+                a function transform runs.
             ShapeError: The state is no such pair, or the influence is of another layer or batch.
         """
         before, numbers = self._parted(state)
         if not torch.is_grad_enabled():
             y, after = self.layer(x, before, lengths, resets)
             return y, (after, None)
+        if under_transform():
+            raise ConfigError(
+                f"{name_of(self)}: runs under a function transform (vmap, grad, ...), expected "
+                f"backward() or torch.autograd.grad.\n"
+                f"  Call the layer inside, or turn gradients off."
+            )
         kept = self.influence
         if numbers is not None:
             self._check_numbers(numbers, before)
@@ -160,7 +168,7 @@ class RTRL(nn.Module):
     def _check_numbers(self, numbers: Numbers, before: Any) -> None:
         """Raise ShapeError unless an influence is of this layer and of as many rows."""
         expected = self.influence.shapes(self.layer, before)
-        came = [tuple(part.shape) for part in numbers]
+        came = [tuple(part.shape) for part in leaves(numbers)]
         if came != expected:
             raise ShapeError(
                 f"{name_of(self)}: the influence has shapes {came}, expected {expected}.\n"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
+from seqnets.errors import ConfigError
 from seqnets.layers.influence import Influence
 from seqnets.layers.state import leaves, with_leaves
 
@@ -23,7 +24,15 @@ def influence_of(layer: nn.Module) -> Influence:
 
     Derivatives are looked at where parameters, inputs and states are random: there, only those are
     zero that always are. Parameters that are not trained have no influence.
+
+    Raises:
+        ConfigError: The layer's parameters have no values yet.
     """
+    if any(p.is_meta for p in layer.parameters()):
+        raise ConfigError(
+            "influence_of: the layer's parameters are on meta, expected values: it looks at "
+            "derivatives.\n  Give it a device first: to_empty(device=...)."
+        )
     tried = copy.deepcopy(layer).to("cpu", torch.float64)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         return _found(tried)
