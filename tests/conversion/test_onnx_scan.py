@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from seqnets import Bidirectional, DeepRNN, Recurrent, cells
-from seqnets.conversion import difference, read, to_onnx, write
+from seqnets.conversion import difference, onnx_step, read, to_onnx, write
 from seqnets.conversion.onnx_model import run
+from seqnets.engine import graph
 from seqnets.errors import ConfigError
 from tests.cells.final import MATRIX_CELLS, TRACED_CELLS, sized
 from tests.cells.test_options import OPTIONS, with_all
@@ -159,9 +160,13 @@ def test_a_file_with_a_scan_is_checked_and_not_read(make, options, tmp_path):
         read(path, "onnx")
 
 
-def test_a_wrong_step_is_detected(monkeypatch):
-    from seqnets.conversion import onnx_step
+def test_every_function_of_a_graph_is_printed():
+    printed = onnx_step._OPERATORS.keys() | onnx_step._COMPOSED.keys()
 
+    assert graph.UNARY | graph.BINARY | graph.COMPARISONS == printed
+
+
+def test_a_wrong_step_is_detected(monkeypatch):
     net = moved(Recurrent(cells.MGUCell(3, 5)))
     monkeypatch.setitem(onnx_step._OPERATORS, "sigmoid", "Tanh")
 

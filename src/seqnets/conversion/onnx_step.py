@@ -38,7 +38,7 @@ class Builder:
     def name(self, hint: str) -> str:
         """A name that nothing in the model has."""
         self._names[hint] = count = self._names.get(hint, 0) + 1
-        return f"{hint}.{count}"
+        return f"{hint}{count}"
 
     def constant(self, values: Any, name: str | None = None) -> str:
         """Add a tensor that no input changes, once unless it is named."""
