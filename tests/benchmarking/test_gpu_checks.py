@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import GRUCell
+from seqnets.cells import LSTMCell
 from seqnets.engine import BACKENDS, native, reference
 from tests.cells.final import TRACED_CELLS
 
@@ -175,7 +175,7 @@ def test_the_time_of_torchs_kernels_is_measured_without_the_hook_of_second_deriv
     script = runpy.run_path(str(SCRIPTS / "measure_host.py"))
     hooked = []
     monkeypatch.setattr(native, "let_derive_twice", lambda *call: hooked.append(call))
-    cell, x = GRUCell(3, 4), torch.randn(2, 5, 3)
+    cell, x = LSTMCell(3, 4), torch.randn(2, 5, 3)
 
     script["once"](lambda: unroll(cell, x, backend="native"))
     assert not hooked
