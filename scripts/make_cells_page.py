@@ -47,8 +47,9 @@ PURPOSES = {
     "long sequences, in parallel over time": "lru s5 s6 rg_lru hgrn min_gru min_lstm sru qrnn",
     "recall of many things seen once": "mlstm gated_delta_net kimi_delta_attention rwkv7 ssd hgrn2",
     "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
-    "time that passes unevenly": "ltc cfc phased_lstm",
+    "time that passes unevenly, values that are missing": "ltc cfc phased_lstm grud",
     "frames of video": "conv_lstm conv_gru peephole_conv_lstm",
+    "models of brains, and hardware for spikes": "lif rlif alif radlif ctrnn leaky_rnn",
     "characters": "multiplicative_lstm recurrent_highway on_lstm",
     "a study of the LSTM's parts": "odyssey_vanilla odyssey_cifg no_forget_lstm janet",
 }
