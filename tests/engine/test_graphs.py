@@ -22,6 +22,7 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
+from seqnets.engine.families import family
 from seqnets.layers import Truncated
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
@@ -210,14 +211,19 @@ def test_aotinductor_packs_a_cell(tmp_path):
         torch.testing.assert_close(packed(other), layer(other))
 
 
-def test_an_export_to_onnx_sees_torchs_own_operations(monkeypatch):
-    layer, x = Recurrent(PeepholeLSTMCell(3, 5)), torch.randn(2, 6, 3)
+WITHOUT_OPERATOR = [cell for cell in FINAL_CELLS if family(sized(cell, 3, 5)) is None]
+
+
+@pytest.mark.parametrize("cell_cls", mostly_slow(WITHOUT_OPERATOR, quick=(PeepholeLSTMCell,)))
+def test_an_export_to_onnx_sees_torchs_own_operations(cell_cls, monkeypatch):
+    layer = Recurrent(sized(cell_cls, 3, 5)).eval()
+    x, other = (torch.randn(B, T, layer.input_size) for B, T in ((2, 6), (3, 4)))
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
 
     program = torch.export.export(layer, (x,), dynamic_shapes=(SIZES,))
 
     assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
-    other = torch.randn(3, 4, 3)
+    assert "scan" in {node.name for node in program.graph.nodes}
     torch.testing.assert_close(program.module()(other), layer(other))
 
 
