@@ -11,12 +11,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from seqnets import datasets
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
+from seqnets.models import ConditionalRandomField, best_path
+from seqnets.typing import IGNORE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -133,6 +136,25 @@ def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, mon
     predicted = [f"{row['prediction']} {row['probability']}" for row in rows]
     assert said == "\n".join([*predicted, written])
     assert float(compared.splitlines()[-1]) < 1e-5
+
+
+def test_the_page_about_export_decodes_as_the_models_do():
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    page = {"np": np}
+    exec("\n".join(block for block in blocks(text, "python") if block.startswith("def ")), page)
+    torch.manual_seed(0)
+    head = ConditionalRandomField(4, 5)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    y, logits = torch.randn(6, 9, 4), torch.randn(6, 9, 3)
+    crf = {name: getattr(head, name).tolist() for name in ("start", "transitions", "end")}
+
+    tags = [page["tags"](scores, crf) for scores in head(y).detach().numpy()]
+    texts = [page["transcript"](shares, ["", "a", "b"], "") for shares in logits.numpy()]
+
+    labels, _ = best_path(logits)
+    assert tags == head.predict(y).tolist()
+    assert texts == ["".join("-ab"[n] for n in row if n != IGNORE) for row in labels.tolist()]
 
 
 def test_the_page_inside_the_engine_names_its_files_and_no_others():
