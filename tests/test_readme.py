@@ -132,9 +132,12 @@ def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, mon
     said = done("-c", "\n".join([without, *alone]), folder=tmp_path)
     compared = done("-c", "\n".join([alone[0], in_torch, from_python]), folder=tmp_path)
 
-    rows = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
-    predicted = [f"{row['prediction']} {row['probability']}" for row in rows]
-    assert said == "\n".join([*predicted, written])
+    rows = [*map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())]
+    *predicted, wrote = said.split("\n", len(rows))
+    labels, shares = zip(*(line.split() for line in predicted), strict=True)
+    assert list(labels) == [row["prediction"] for row in rows]
+    assert [*map(float, shares)] == pytest.approx([row["probability"] for row in rows], abs=1e-5)
+    assert wrote == written
     assert float(compared.splitlines()[-1]) < 1e-5
 
 
