@@ -161,13 +161,18 @@ def test_on_a_cpu_nothing_is_recorded(tmp_path):
         ({"world_size": 2}, "several processes"),
         ({"accumulate_grad_batches": 4}, "added up"),
         ({"precision_plugin": SimpleNamespace(scaler=object())}, "bf16-mixed"),
+        ({"rules": object()}, "influences in Python"),
     ],
 )
 def test_runs_that_cannot_be_recorded_are_detected(change, reason):
-    trainer = {"world_size": 1, "accumulate_grad_batches": 1, "precision_plugin": None}
-    trainer = SimpleNamespace(**{**trainer, **change})
-    model = nn.Linear(2, 2)
-    module = SimpleNamespace(trainer=trainer, device=torch.device("cuda"), model=model)
+    usual = {"world_size": 1, "accumulate_grad_batches": 1, "precision_plugin": None, "rules": None}
+    trainer = SimpleNamespace(**{**usual, **change})
+    module = SimpleNamespace(
+        trainer=trainer,
+        device=torch.device("cuda"),
+        model=nn.Linear(2, 2),
+        rules=trainer.rules,
+    )
 
     assert reason in graphs._refusal(module)
 
@@ -184,7 +189,7 @@ def test_a_model_with_hooks_is_not_recorded():
     model = nn.Sequential(nn.Linear(2, 2))
     model[0].register_forward_hook(lambda *_: None)
     trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, precision_plugin=None)
-    module = SimpleNamespace(trainer=trainer, device=torch.device("cuda"), model=model)
+    module = SimpleNamespace(trainer=trainer, device=torch.device("cuda"), model=model, rules=None)
 
     assert graphs._refusal(module) == "0 has hooks, which Python would have to call"
 

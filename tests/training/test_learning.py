@@ -8,7 +8,7 @@ from torch import nn
 
 from seqnets.cells import GRUCell, MinGRUCell
 from seqnets.errors import ConfigError
-from seqnets.layers import RTRL, EProp, SnAp1
+from seqnets.layers import RTRL, EProp, Recurrent, SnAp1
 from seqnets.models import LanguageModel, SequenceToSequence
 from seqnets.training import LanguageModelling, Regression, SequenceModule
 from seqnets.training.learning import Rules
@@ -52,15 +52,28 @@ def test_gradients_of_a_stream_are_those_of_one_long_batch():
     assert (gradients(module(None), 2) - whole).abs().max() > 1e-4
 
 
+class Started(nn.Module):
+    """A model that gives its layer a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Recurrent(GRUCell(1, 2))
+
+    def forward(self, x):
+        return self.layer(x, (torch.zeros(len(x), 2),))
+
+
 def test_a_new_stream_begins_without_an_influence():
-    learner, (first, second, *_) = module(RTRL), batches(2)
-    learner.training_step(first, 0)
-    expected = learner.rules.influences["encoder.recurrent.layers.0"]
-    learner.training_step(second, 0)
+    model = Started()
+    rules, fresh = Rules(model, RTRL), Rules(model, RTRL)
 
-    learner.training_step(first, 0)
+    for rows in (3, 2):
+        with rules.learning(carry=False):
+            model(torch.ones(rows, 4, 1))
 
-    torch.testing.assert_close(learner.rules.influences["encoder.recurrent.layers.0"], expected)
+    with fresh.learning(carry=False):
+        model(torch.ones(2, 4, 1))
+    torch.testing.assert_close(rules.influences, fresh.influences)
 
 
 @pytest.mark.parametrize("rule", [RTRL, SnAp1, EProp])
