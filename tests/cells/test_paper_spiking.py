@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import ALIFCell, CubaLIFCell, LIFCell, RadLIFCell, RLIFCell
+from seqnets.cells import ALIFCell, CubaLIFCell, LIFCell, RLIFCell
 from seqnets.cells.surrogates import SURROGATES, fast_sigmoid
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.testing import check_backend, one_unit, step
-
-from .plain import sigmoid
 
 XS = (3.0, 2.2, -0.7, 1.9, 2.5, 2.5, -3.0, 4.0)
 INPUT = {"w": (0.5,), "b": (0.1,)}
@@ -23,7 +21,7 @@ PLAIN = {
     "triangle": lambda v: 0.3 * max(0.0, 1 - abs(v)),
     "boxcar": lambda v: 1.0 if -0.5 <= v <= 0.5 else 0.0,
 }
-CELLS = (LIFCell, RLIFCell, CubaLIFCell, ALIFCell, RadLIFCell)
+CELLS = (LIFCell, RLIFCell, CubaLIFCell, ALIFCell)
 
 
 def near(numbers):
@@ -127,47 +125,17 @@ def test_alif_adapts_by_the_numbers_given():
     follows(one_unit(partial(ALIFCell, **numbers), **RECURRENT), rule, 1.0, 0.2, 0.4)
 
 
-def test_radlif_follows_its_paper():
-    alpha, beta = sigmoid(0.4), sigmoid(2.0)
+@pytest.mark.usefixtures("plain_loop")
+@pytest.mark.parametrize("cell_cls", CELLS)
+def test_potentials_stay_bounded_over_long_sequences(cell_cls):
+    _, (_, v, *_) = unroll(cell_cls(3, 100), torch.randn(2, 600, 3))
 
-    def rule(x, s, v, w):
-        w = beta * w + 0.3 * v + 0.6 * s
-        v = alpha * (v - s) + (1 - alpha) * (2.5 * x + 0.1 + 0.7 * s - 0.3 - w)
-        return spike(v - 1), v, w
-
-    given = {**RECURRENT, "w": (2.5,), "logit_v": 0.4, "logit_w": 2.0, "a_v": 0.3, "b_s": 0.6}
-    follows(one_unit(RadLIFCell, **given), rule, 1.0, 0.4, -0.2)
-
-
-@pytest.mark.parametrize(("given", "bounded"), [((3.0, 4.0), (1.0, 2.0)), ((-3.0, -1.0), (-1, 0))])
-def test_radlif_bounds_how_much_it_adapts(given, bounded):
-    after = []
-
-    for a, b in (given, bounded):
-        cell = one_unit(RadLIFCell, **RECURRENT, logit_v=0.4, logit_w=2.0, a_v=a, b_s=b)
-        after.append(step(cell, 2.0, 1.0, 0.4, -0.2))
-
-    assert after[0] == near(after[1])
-
-
-def test_neurons_of_radlif_differ_within_the_papers_bounds():
-    cell = RadLIFCell(3, 500).requires_grad_(False)
-    drawn = {"v": cell.decay("v"), "w": cell.decay("w"), "a": cell.a_v, "b": cell.b_s}
-    bounds = {
-        "v": (math.exp(-1 / 5), math.exp(-1 / 25)),
-        "w": (math.exp(-1 / 30), math.exp(-1 / 120)),
-        "a": (-1, 1),
-        "b": (0, 2),
-    }
-
-    for name, (least, most) in bounds.items():
-        assert (drawn[name].min() - least) / (most - least) == pytest.approx(0, abs=0.02), name
-        assert (most - drawn[name].max()) / (most - least) == pytest.approx(0, abs=0.02), name
+    assert v.abs().max() < 1000
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_the_derivative_of_a_spike_is_its_surrogate(name):
-    above = torch.linspace(-1.9, 1.9, 20, dtype=torch.float64, requires_grad=True)
+    above = torch.linspace(-1.9, 1.9, 77, dtype=torch.float64, requires_grad=True)
     spikes = LIFCell(1, 1, surrogate=name).spike(above)
     (slopes,) = torch.autograd.grad(spikes.sum(), above)
 
@@ -180,7 +148,7 @@ def test_a_neuron_at_its_threshold_does_not_fire():
 
 
 def test_cells_have_the_surrogates_of_their_papers():
-    assert [cell(1, 1).surrogate for cell in CELLS] == 3 * ["fast_sigmoid"] + ["triangle", "boxcar"]
+    assert [cell(1, 1).surrogate for cell in CELLS] == 3 * ["fast_sigmoid"] + ["triangle"]
 
 
 def test_a_surrogate_may_be_a_function():

@@ -1,6 +1,6 @@
 """Cells: one time step of a recurrence each, written as in its paper."""
 
-from seqnets.cells.adaptive import ALIFCell, RadLIFCell
+from seqnets.cells.adaptive import ALIFCell
 from seqnets.cells.additive import (
     ATRCell,
     CFNCell,
@@ -184,7 +184,6 @@ __all__ = [
     "RNNCell",
     "RRUCell",
     "RWKV7Cell",
-    "RadLIFCell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
     "RetentionCell",
