@@ -137,7 +137,7 @@ def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
         served,
         _example(served),
         dynamo=True,
-        dynamic_shapes=_dynamic(served),
+        dynamic_shapes=_varying(served, "B", "T"),
         input_names=served.inputs,
         output_names=[port["name"] for port in about["outputs"]],
         verbose=False,
@@ -152,7 +152,9 @@ def _load_onnx(served: Served, path: Path) -> Run | None:
         runtime = import_module("onnxruntime")
     except ModuleNotFoundError:
         return None
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(given: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -164,7 +166,8 @@ def _load_onnx(served: Served, path: Path) -> Run | None:
 
 
 def _save_pt2(served: Served, about: dict[str, Any], path: Path) -> None:
-    program = torch.export.export(served, _example(served), dynamic_shapes=_dynamic(served))
+    shapes = _varying(served, *[torch.export.Dim.DYNAMIC] * 2)
+    program = torch.export.export(served, _example(served), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={f"{_KEY}.json": json.dumps(about)})
 
 
@@ -184,11 +187,10 @@ def _example(served: Served) -> tuple[Tensor, ...]:
     return tuple(served.example(3, _steps(served, 8)))
 
 
-def _dynamic(served: Served) -> dict[str, Any]:
+def _varying(served: Served, rows: Any, steps: Any) -> dict[str, Any]:
     """The sizes of the inputs that vary, for torch's exporters: rows, and steps of the first."""
-    varies = torch.export.Dim.DYNAMIC
     _, *others = served.inputs
-    return {"given": ({0: varies, 1: varies}, *({0: varies} for _ in others))}
+    return {"given": ({0: rows, 1: steps}, *({0: rows} for _ in others))}
 
 
 def _steps(served: Served, count: int) -> int:
@@ -214,11 +216,13 @@ def _refusals(served: Served, form: str) -> Iterator[None]:
             cause = cause.__cause__
         first, *_ = [*str(cause).strip().splitlines(), ""]
         said = f"{type(cause).__name__}: {first.rstrip('.')}"
-        if cells := _unrolled(served):
-            said = f"the loop of {cells} is unrolled, since its step cannot be traced"
+        advice = "`seqnets predict` runs the model"
+        if form == "pt2" and (cells := _unrolled(served)):
+            said = f"torch.export would unroll the loop of {cells}, whose step cannot be traced"
+            advice = "As ONNX it can be"
         raise ConfigError(
             f"export: {name_of(served.model)} cannot be written as {form} for any number of rows "
-            f"and steps: {said}.\n  Nothing was written. `seqnets predict` runs the model."
+            f"and steps: {said}.\n  Nothing was written. {advice}."
         ) from error
     finally:
         logger.setLevel(level)
