@@ -414,3 +414,19 @@ def test_an_equation_of_one_cell_alone_is_none_of_torchs(size):
 
     assert "native" in told.refusals
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
+def test_a_pass_that_ended_before_the_kernel_leaves_its_gradient_to_it(monkeypatch):
+    module = seqnets.LSTM(I, H)
+    x = torch.randn(T, B, I, requires_grad=True)
+    y, _ = module(x)
+    loss = y.square().sum()
+    torch.autograd.grad(loss, y, create_graph=True)
+
+    def refused(*gradients):
+        raise AssertionError("the plain loop ran")
+
+    monkeypatch.setattr(second_derivative, "_again_by_the_plain_loop", refused)
+    (grad,) = torch.autograd.grad(loss, x)
+
+    assert grad.isfinite().all()

@@ -128,6 +128,22 @@ def test_weights_that_change_places_are_read_from_there():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
+def test_weights_that_change_names_are_read_by_their_new_ones():
+    module = seqnets.GRU(I, H, bidirectional=True)
+    x = torch.randn(3, B, I)
+    module(x), module(x)
+    before = dict(module.named_parameters())
+    for name in before:
+        delattr(module, name)
+    for name, parameter in before.items():
+        other = name.removesuffix("_reverse") if name.endswith("_reverse") else f"{name}_reverse"
+        module.register_parameter(other, parameter)
+    theirs = nn.GRU(I, H, bidirectional=True)
+    theirs.load_state_dict(module.state_dict())
+
+    assert torch.equal(module(x)[0], theirs(x)[0])
+
+
 def test_dropout_that_is_set_later_drops():
     _, ours, x, _ = make("few steps")
     before, _ = ours(x)
@@ -258,6 +274,24 @@ class Fading(seqnets.GRU):
         self.left /= 2
         cells = super().bound_cells()
         return [cell.bind({k: v * self.left for k, v in cell.tensors().items()}) for cell in cells]
+
+
+class Turned(seqnets.GRU):
+    """One whose directions may change places."""
+
+    turned = False
+
+    def bound_cells(self):
+        return super().bound_cells()[:: -1 if self.turned else 1]
+
+
+def test_a_subclass_may_give_its_own_cells_in_another_order():
+    module, x = Turned(I, H, bidirectional=True), torch.randn(3, B, I)
+    module(x), module(x)
+    before, _ = module(x)
+    module.turned = True
+
+    assert not torch.allclose(module(x)[0], before)
 
 
 def test_cells_that_a_subclass_gives_are_asked_for_at_every_call():

@@ -39,8 +39,10 @@ def _hook(_: Tensor | None) -> None:
     if not torch.is_grad_enabled():
         return
 
-    def replace(*gradients: Any) -> tuple[Tensor | None, ...]:
+    def replace(*gradients: Any) -> tuple[Tensor | None, ...] | None:
         handle.remove()  # this hook registers it again before the next pass
+        if not torch.is_grad_enabled():  # left by a pass that ended before the kernel
+            return None
         return _again_by_the_plain_loop(*gradients)
 
     handle = torch._C._current_autograd_node().register_hook(replace)

@@ -61,7 +61,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         TypeError: An option is unknown.
     """
 
-    _last: tuple[OneCall, tuple[Any, ...], tuple[Any, ...]] | None = None
+    _last: tuple[OneCall, tuple[Any, ...], dict[str, Any]] | None = None
     """The last call by torch's kernels, and the options and parameters of this module then."""
 
     def __init__(
@@ -232,9 +232,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return None
         call, options, parameters = self._last
         own = self._parameters
-        if options != _options(self) or len(own) != len(parameters):
+        if options != _options(self) or list(own) != list(parameters):
             return None
-        if not all(map(is_, own.values(), parameters)):
+        if not all(map(is_, own.values(), parameters.values())):
             return None
         single = len(self.cell_class.states) == 1
         state = (hx,) if single and hx is not None else hx
@@ -245,9 +245,11 @@ class TorchLike(TorchBase, Generic[Hidden]):
 
     def _remember(self, call: OneCall) -> None:
         """Let the call be repeated, if it reads this module's parameters and nothing else."""
-        own = tuple(self._parameters.values())
+        if type(self).bound_cells is not TorchLike.bound_cells:
+            return
+        own = dict(self._parameters)
         read = (p for cell in call.cells for p in cell._parameters.values() if p is not None)
-        if {id(p) for p in read} <= {id(p) for p in own if type(p) is nn.Parameter}:
+        if {id(p) for p in read} <= {id(p) for p in own.values() if type(p) is nn.Parameter}:
             self.__dict__["_last"] = call, _options(self), own
 
     def __getstate__(self) -> dict[str, Any]:
