@@ -417,7 +417,7 @@ def test_an_equation_of_one_cell_alone_is_none_of_torchs(size):
 
 
 def test_a_pass_that_ended_before_the_kernel_leaves_its_gradient_to_it(monkeypatch):
-    module = seqnets.LSTM(I, H)
+    module = seqnets.LSTM(I, H, 2)
     x = torch.randn(T, B, I, requires_grad=True)
     y, _ = module(x)
     loss = y.square().sum()
