@@ -91,7 +91,7 @@ class Trial:
 @cache
 def makers() -> dict[str, Callable[[int], cells.Cell]]:
     """Return factories, given H, of all cells that are traced, and of two with layer norm."""
-    abstract = cells.Cell, cells.GatedCell, cells.MemoryCell
+    abstract = cells.Cell, cells.GatedCell, cells.MemoryCell, cells.SpikingCell
     others = cells.Wrapper, ConvolutionalCell, cells.MatrixMemoryCell
     known = {
         name: partial(_sized, found)

@@ -8,6 +8,7 @@ import torch
 
 from seqnets.cells import RRUCell
 from seqnets.errors import ConfigError, DtypeError
+from seqnets.testing import one_unit, step
 from seqnets.testing.laws import perturb
 
 from .plain import after, each, numbers, sigmoid, times, total
@@ -33,6 +34,24 @@ def test_residual_recurrent_unit_follows_its_authors():
         got = after(cell, x, [9.0, 9.0], h)
         assert got[0] == near(y)
         assert got[1] == near(h_next)
+        h = h_next
+
+
+def test_one_residual_unit_follows_its_authors():
+    w, u, b, d = (0.5, -0.3, 0.8, 0.2), (0.7, 0.2, -0.6, 0.4), (0.1, -0.4, 0.3, 0.2), (0.05,) * 4
+    layers = {"weight_y": (0.3, -0.2, 0.9, 0.1), "weight_h": (0.6, 0.4, -0.5, 0.2)}
+    rest = {"bias_y": 0.1, "bias_h": -0.2, "s": 0.4, "z": 0.7}
+    cell = one_unit(RRUCell, w=w, u=u, b=b, d=d, **layers, **rest)
+    h = -1.5
+
+    for x in (2.0, -0.7):
+        a = [w * x + b + u * h + d for w, b, u, d in zip(w, b, u, d, strict=True)]
+        scale = 1 / math.sqrt(sum(n * n for n in a) / 4 + 1e-6)
+        j = [max(0.0, n * scale) for n in a]
+        y = times([layers["weight_y"]], j)[0] + 0.1
+        h_next = 1.5 * sigmoid(0.4) * h + 0.7 * (times([layers["weight_h"]], j)[0] - 0.2)
+
+        assert step(cell, x, 9.0, h) == near((y, h_next))
         h = h_next
 
 

@@ -543,8 +543,8 @@ def test_completion_says_what_may_follow(line, words, seqnets, monkeypatch, tmp_
 COMPLETING = {
     "bash": """
         eval "$(seqnets completion bash)"
-        COMP_LINE="seqnets train model/cell=gr"; COMP_POINT=${#COMP_LINE}
-        COMP_WORDS=(seqnets train model/cell=gr); COMP_CWORD=2
+        COMP_LINE="seqnets train model/cell=jan"; COMP_POINT=${#COMP_LINE}
+        COMP_WORDS=(seqnets train model/cell=jan); COMP_CWORD=2
         compopt() { :; }  # works only while a line is being typed
         _seqnets seqnets
         echo "${COMPREPLY[@]}"
@@ -553,12 +553,12 @@ COMPLETING = {
         compdef() { :; }  # as if completion were set up already
         compadd() { while [[ "$1" != -- ]]; do shift; done; shift; print -l -- "$@"; }
         eval "$(seqnets completion zsh)"
-        words=(seqnets train model/cell=gr) CURRENT=3 PREFIX=model/cell=gr
+        words=(seqnets train model/cell=jan) CURRENT=3 PREFIX=model/cell=jan
         _seqnets
     """,
     "fish": """
         seqnets completion fish | source
-        complete -C "seqnets train model/cell=gr"
+        complete -C "seqnets train model/cell=jan"
     """,
 }
 
@@ -580,7 +580,7 @@ def test_shells_complete_by_their_scripts(shell, tmp_path):
         check=False,
     )
 
-    assert done.stdout.split() == ["model/cell=gru"], done.stderr
+    assert done.stdout.split() == ["model/cell=janet"], done.stderr
 
 
 def test_a_file_of_ones_own_that_seqnets_would_hide_is_refused(seqnets, tmp_path):

@@ -37,11 +37,11 @@ def trained(tmp_path_factory):
         for step in range(2 + n % 5)
     ]
     (folder / "walks.csv").write_text("\n".join(["sequence,label,east,north", *rows]) + "\n")
-    (folder / "mycells.py").write_text(CELL)
+    (folder / "exportedcells.py").write_text(CELL)
     (folder / "conf" / "model" / "cell").mkdir(parents=True)
-    config = "# Mine\n_target_: mycells.MyCell\n_partial_: true\n"
+    config = "# Mine\n_target_: exportedcells.MyCell\n_partial_: true\n"
     (folder / "conf" / "model" / "cell" / "my_cell.yaml").write_text(config)
-    own = ["--config-dir", "conf", "model/cell=my_cell", "allow=[mycells]"]
+    own = ["--config-dir", "conf", "model/cell=my_cell", "allow=[exportedcells]"]
     data = ["dataset=classification", "dataset.path=walks.csv"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
 def classifier(trained, monkeypatch):
     """What names the run, and allows its cell."""
     monkeypatch.syspath_prepend(trained)
-    return f"checkpoint={only_run(trained)}", "allow=[mycells]"
+    return f"checkpoint={only_run(trained)}", "allow=[exportedcells]"
 
 
 def read(path):
