@@ -404,8 +404,8 @@ def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments):
     ("arguments", "ended"),
     [
         (["list"], (0, "")),
-        (["inspect", "dataset=parity"], (0, "")),
-        (["train", "--cfg", "job"], (0, "")),
+        pytest.param(["inspect", "dataset=parity"], (0, ""), marks=pytest.mark.slow),
+        pytest.param(["train", "--cfg", "job"], (0, ""), marks=pytest.mark.slow),
         (["train", "dataset=parity", "trainer=debug"], (141, "Stopped by SIGPIPE.\n")),
     ],
 )

@@ -17,6 +17,7 @@ from seqnets.cli.sweep import Job, Trained
 from seqnets.cli.sweep_table import show
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks import Hyperparameters
+from tests.slow import mostly_slow
 
 from .conftest import SMALL
 
@@ -123,7 +124,7 @@ def test_jobs_of_one_seed_have_no_means(capsys):
     assert "Over seeds" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("columns", [40, 60])
+@pytest.mark.parametrize("columns", mostly_slow([40, 60], quick=(40,)))
 def test_a_narrow_terminal_has_the_folders_below_the_table(columns, seqnets, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
 
@@ -164,7 +165,7 @@ def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
     assert "optimizer.lr: is 'fast'" in done.err
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", mostly_slow([60, 200], quick=(60,)))
 def test_a_job_that_fails_after_a_step_tells_its_folder_and_why(
     columns, seqnets, tmp_path, monkeypatch
 ):

@@ -227,7 +227,7 @@ def test_an_export_to_onnx_sees_torchs_own_operations(cell_cls, monkeypatch):
     torch.testing.assert_close(program.module()(other), layer(other))
 
 
-OPTIONED = (LSTMCell, ConvLSTMCell, LRUCell)
+OPTIONED = (LSTMCell, LRUCell)
 
 
 @pytest.mark.parametrize("cell_cls", mostly_slow(FINAL_CELLS, quick=OPTIONED))

@@ -164,7 +164,7 @@ def loaded(path):
     ("kind", "form"),
     mostly_slow(
         [p for p in product(KINDS, FORMATS) if p != ("frames", "pt2")],
-        [*product(("text", "forecasts"), FORMATS)],
+        [*product(("text",), FORMATS), ("forecasts", "pt2")],
     ),
 )
 def test_a_model_is_written_for_any_number_of_rows_and_steps(kind, form, tmp_path):
