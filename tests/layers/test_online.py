@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -150,6 +151,51 @@ def test_units_that_are_apart_at_first_only_are_not_taken_for_it():
     _, (_, influence) = RTRL(layer)(torch.randn(B, 2, I, dtype=torch.float64))
 
     assert {part.shape[:2] for part in influence} == {(B, H)}
+
+
+SPIKING = {
+    "far from the threshold": partial(cells.RLIFCell, I, 4, surrogate="triangle", threshold=10.0),
+    "seldom near it": partial(cells.RLIFCell, I, 3, surrogate="boxcar"),
+    "adaptive": partial(cells.ALIFCell, I, 3),
+}
+
+
+@pytest.mark.parametrize("made", SPIKING.values(), ids=SPIKING)
+def test_what_a_surrogate_lets_pass_seldom_is_under_influence(made):
+    layer = plain(made())
+
+    kept = RTRL(layer).influence
+
+    assert kept.mixes
+    assert kept.names == tuple(name for name, _ in layer.named_parameters())
+    assert kept.parts == tuple(range(len(layer.cell.states)))
+
+
+def test_an_influence_is_found_by_the_same_numbers_whatever_the_seed():
+    drawn = []
+
+    class Watched(Recurrent):
+        def forward(self, x, *more):
+            drawn.append(x)
+            return super().forward(x, *more)
+
+    layer = Watched(GRUCell(I, H), backend="reference")
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        _ = RTRL(layer).influence
+
+    first, again = drawn[0], drawn[len(drawn) // 2]
+    assert torch.equal(first, again)
+    assert torch.initial_seed() == 2
+
+
+def test_parameters_count_that_act_where_values_are_missing():
+    layer = plain(sized(cells.GRUDCell, I, H))
+    pieces = stream(layer)
+    for piece in pieces:
+        piece["x"][torch.rand_like(piece["x"]) < 0.5] = torch.nan
+
+    assert apart(gradients(RTRL(layer), pieces), gradients(layer, pieces, between=same)) < 1e-10
 
 
 def test_parameters_that_are_not_trained_have_no_influence():

@@ -1,29 +1,64 @@
-"""Which derivatives of a layer's state by its parameters can be other than zero."""
+"""Which derivatives of a layer's state by its parameters can be other than zero.
+
+Zeros that were seen prove nothing: a spike's derivative is zero far from the threshold, and so is
+that of a default where no value is missing. What counts is whether a graph leads from one to the
+other, and for single units, whether a gradient of NaN arrives: NaN times 0 is NaN.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call, vmap
 
+from seqnets.engine.modes import anomaly_mode
 from seqnets.errors import ConfigError
 from seqnets.layers.influence import Influence
 from seqnets.layers.state import leaves, with_leaves
 
-Gradients = tuple[dict[str, Tensor], list[Tensor]]
-"""Of a layer's parameters by name, and of the parts of the state before."""
+Gradients = tuple[dict[str, Tensor], dict[int, Tensor]]
+"""Of a layer's parameters by name, and of the parts of the state before by number."""
 
-Pull = Callable[[Sequence[Tensor]], Gradients]
+
+class _Tried(NamedTuple):
+    """Some steps of a layer, with their graph.
+
+    Attributes:
+        theta: The trained parameters by name.
+        before: The parts of the state before the steps.
+        after: Those after them, and the outputs.
+    """
+
+    theta: dict[str, Tensor]
+    before: list[Tensor]
+    after: list[Tensor]
+
+    def pulled(self, parts: Sequence[Tensor], grads: Sequence[Tensor]) -> Gradients:
+        """The gradients that a graph leads to, from those of some parts after the steps."""
+        given = [*self.theta.values(), *self.before]
+        if not any(part.requires_grad for part in parts):
+            return {}, {}
+        found = torch.autograd.grad(parts, given, grads, retain_graph=True, allow_unused=True)
+        split = len(self.theta)
+        of, by = zip(self.theta, found[:split], strict=True), enumerate(found[split:])
+        return (
+            {name: grad for name, grad in of if grad is not None},
+            {part: grad for part, grad in by if grad is not None},
+        )
 
 
 def influence_of(layer: nn.Module) -> Influence:
-    """The influence to be kept for a layer: as little as tells all of it.
+    """The influence to be kept for a layer: as little as surely tells all of it.
 
-    Derivatives are looked at where parameters, inputs and states are random: there, only those are
-    zero that always are. Parameters that are not trained have no influence.
+    A parameter has an influence on a part of the state, and a part on a later one, if a graph leads
+    there, whatever the numbers. Parameters that are not trained have no influence. Units are
+    apart if a gradient of NaN at some of them arrives at none of the others: nothing stops it but
+    what chooses a side (``torch.where``, a ReLU), so that several random steps are tried. They are
+    the same ones whatever the seed.
 
     Raises:
         ConfigError: The layer's parameters have no values yet.
@@ -34,49 +69,52 @@ def influence_of(layer: nn.Module) -> Influence:
             "derivatives.\n  Give it a device first: to_empty(device=...)."
         )
     tried = copy.deepcopy(layer).to("cpu", torch.float64)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return _found(tried)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), anomaly_mode.blind():
+        torch.default_generator.manual_seed(0)
+        return _found(_tried(tried))
 
 
-def _found(layer: nn.Module) -> Influence:
-    pull, after = _tried(layer)
-    trained = {name: p for name, p in layer.named_parameters() if p.requires_grad}
+def _found(tried: _Tried) -> Influence:
     learns: list[set[str]] = []
     reads: list[set[int]] = []
-    for place in range(len(after)):
-        of, by = pull([torch.randn_like(part) * (i == place) for i, part in enumerate(after)])
-        learns.append({name for name in trained if of[name].any()})
-        reads.append({i for i, part in enumerate(by) if part.any()})
+    for part in tried.after:
+        of, by = tried.pulled([part], [torch.ones_like(part)])
+        learns.append(set(of))
+        reads.append(set(by))
     parts = tuple(sorted(_under_influence(learns, reads) & set().union(*reads)))
-    names = tuple(name for name in trained if any(name in learns[p] for p in parts))
-    widths = {after[p].shape[1] for p in parts}
-    shapes = [trained[name].shape for name in names]
+    names = tuple(name for name in tried.theta if any(name in learns[p] for p in parts))
+    widths = {tried.after[p].shape[1] for p in parts}
+    shapes = [tried.theta[name].shape for name in names]
     units = widths.pop() if len(widths) == 1 else 0
     fits = units and all(shape and shape[0] % units == 0 for shape in shapes)
     kept = Influence(names, parts, units)
-    return kept if fits and _is_apart(kept, pull, after) else kept._replace(units=0)
+    return kept if fits and _is_apart(kept, tried) else kept._replace(units=0)
 
 
-def _tried(layer: nn.Module) -> tuple[Pull, list[Tensor]]:
-    """A layer's state after random steps and its outputs, and what pulls gradients back from there.
+def _tried(layer: nn.Module) -> _Tried:
+    """Random steps of a layer with random parameters.
 
     Half of the rows begin with a state that other steps have left, the others with none.
     """
-    theta = {
-        name: torch.randn_like(p) / p.shape[1:].numel() ** 0.5
+    made = {
+        name: torch.randn_like(p).div_(p.shape[1:].numel() ** 0.5).requires_grad_(p.requires_grad)
         for name, p in layer.named_parameters()
     }
     x = torch.randn(4, 12, layer.input_size, dtype=torch.float64)  # type: ignore[call-overload]
-    _, before = functional_call(layer, theta, (x[:, :4],))
+    _, state = functional_call(layer, made, (x[:, :4],))
+    before = [part.detach().requires_grad_() for part in leaves(state)]
 
-    def run(theta: dict[str, Tensor], start: list[Tensor]) -> list[Tensor]:
-        y, later = functional_call(layer, theta, (x[:, 4:], with_leaves(before, start)))
-        _, first = functional_call(layer, theta, (x[:, 4:],))
+    def of_row(x: Tensor, start: list[Tensor]) -> list[Tensor]:
+        given = with_leaves(state, [part[None] for part in start])
+        y, later = functional_call(layer, made, (x[None], given))
+        _, first = functional_call(layer, made, (x[None],))
         states = zip(leaves(later), leaves(first), strict=True)
-        return [*(torch.cat(pair) for pair in states), y]
+        return [*(torch.cat(pair) for pair in states), y[0]]
 
-    after, pull = vjp(run, theta, leaves(before))
-    return pull, after
+    # a transform, under which layers take torch's own operations: their graph has what is read
+    found = vmap(of_row, randomness="different")(x[:, 4:], before)
+    theta = {name: p for name, p in made.items() if p.requires_grad}
+    return _Tried(theta, before, [part.flatten(0, 1) for part in found])
 
 
 def _under_influence(learns: list[set[str]], reads: list[set[int]]) -> set[int]:
@@ -87,14 +125,15 @@ def _under_influence(learns: list[set[str]], reads: list[set[int]]) -> set[int]:
     return found
 
 
-def _is_apart(kept: Influence, pull: Pull, after: Sequence[Tensor]) -> bool:
+def _is_apart(kept: Influence, tried: _Tried) -> bool:
     """Whether no unit depends on another's parameters, or on its past."""
+    parts = [tried.after[p] for p in kept.parts]
     for chosen in _halves(kept.units):
-        masks = [chosen if place in kept.parts else 0 for place in range(len(after))]
-        of, by = pull([torch.randn_like(p) * mask for p, mask in zip(after, masks, strict=True)])
+        probe = torch.where(chosen, torch.nan, 0.0).double()
+        of, by = tried.pulled(parts, [probe.expand_as(part) for part in parts])
         rows = [of[name].movedim(0, -1) for name in kept.names]
-        for found in (*rows, *(by[part] for part in kept.parts)):
-            if found[..., ~chosen.repeat(found.shape[-1] // kept.units)].any():
+        for found in (*rows, *(by[p] for p in kept.parts if p in by)):
+            if found[..., ~chosen.repeat(found.shape[-1] // kept.units)].isnan().any():
                 return False
     return True
 
