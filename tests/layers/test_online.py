@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune, weight_norm
 
 from seqnets import DeepRNN, Recurrent, cells
 from seqnets.cells import (
@@ -187,6 +188,23 @@ def test_an_influence_is_found_by_the_same_numbers_whatever_the_seed():
     first, again = drawn[0], drawn[len(drawn) // 2]
     assert torch.equal(first, again)
     assert torch.initial_seed() == 2
+
+
+HOOKS = {"pruned": partial(prune.l1_unstructured, amount=0.5), "normed": weight_norm}
+
+
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_weights_that_hooks_make_before_each_call_learn(hook):
+    layer = plain(GRUCell(I, H))
+    hook(layer.cell, "weight_hh")
+    pieces = stream(layer)
+
+    whole = gradients(layer, pieces, between=same)
+
+    assert apart(gradients(RTRL(layer), pieces), whole) < 1e-10
+    assert apart(gradients(RTRL(layer), pieces), whole) < 1e-10  # nor does a call get in the way
 
 
 def test_parameters_count_that_act_where_values_are_missing():

@@ -68,10 +68,21 @@ def influence_of(layer: nn.Module) -> Influence:
             "influence_of: the layer's parameters are on meta, expected values: it looks at "
             "derivatives.\n  Give it a device first: to_empty(device=...)."
         )
-    tried = copy.deepcopy(layer).to("cpu", torch.float64)
+    tried = _copied(layer).to("cpu", torch.float64)
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), anomaly_mode.blind():
         torch.default_generator.manual_seed(0)
         return _found(_tried(tried))
+
+
+def _copied(layer: nn.Module) -> nn.Module:
+    """A copy of a layer, also of one with weights that hooks make of parameters before each call.
+
+    ``torch.nn.utils.prune`` and ``weight_norm`` leave these with the graph of the last call, with
+    which torch copies no tensor.
+    """
+    held = [each for module in layer.modules() for each in vars(module).values()]
+    made = [each for each in held if isinstance(each, Tensor) and not each.is_leaf]
+    return copy.deepcopy(layer, {id(each): each.detach() for each in made})
 
 
 def _found(tried: _Tried) -> Influence:
