@@ -207,6 +207,24 @@ def test_weights_that_hooks_make_before_each_call_learn(hook):
     assert apart(gradients(RTRL(layer), pieces), whole) < 1e-10  # nor does a call get in the way
 
 
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell, MinGRUCell])
+def test_influences_keep_the_dtype_of_the_parameters_under_autocast(cell_cls):
+    net, state = RTRL(Recurrent(cell_cls(I, H), backend="reference")), None
+    x = torch.randn(B, 9, I)
+    net.layer(x)[0].square().sum().backward()
+    exact = torch.cat([p.grad.flatten() for p in net.parameters()])
+    net.zero_grad()
+
+    for piece in x.split(3, 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, state = net(piece, detach(state))
+        y.float().square().sum().backward()
+
+    found = torch.cat([p.grad.flatten() for p in net.parameters()])
+    assert {part.dtype for part in state[1]} == {torch.float32}
+    assert (found - exact).norm() < 0.02 * exact.norm()
+
+
 def test_parameters_count_that_act_where_values_are_missing():
     layer = plain(sized(cells.GRUDCell, I, H))
     pieces = stream(layer)

@@ -25,7 +25,8 @@ class Influence(NamedTuple):
     """Which derivatives of a layer's state by its parameters are kept.
 
     All (B, S, ...), for S units of the state, or (B, K, ...), for K of its parts, if each parameter
-    influences one unit alone: in any part the one whose number is that of the parameter's row.
+    influences one unit alone: in any part the one whose number is that of the parameter's row. They
+    have the parameter's dtype, whatever autocast makes of the state.
 
     Attributes:
         names: The parameters with an influence.
@@ -90,9 +91,9 @@ class Influence(NamedTuple):
             if numbers is None:
                 return found
             carried = [moved[p] for p in self.parts]
-            return tuple(
-                [self._moved(carried, old, new) for old, new in zip(numbers, found, strict=True)]
-            )
+            with torch.autocast(x.device.type, enabled=False):
+                pairs = zip(numbers, found, strict=True)
+                return tuple([self._moved(carried, old, new) for old, new in pairs])
 
     def _of_row(
         self,
@@ -128,22 +129,24 @@ class Influence(NamedTuple):
     def _moved(self, carried: Sequence[Tensor], old: Tensor, new: Tensor) -> Tensor:
         """A parameter's influence: the one before, carried to the state after, plus the new one."""
         if not self.units:
-            by = torch.cat(list(carried), -1)
+            by = torch.cat(list(carried), -1).to(new.dtype)
             return torch.baddbmm(new.flatten(2), by, old.flatten(2)).view_as(new)
-        by = torch.stack(list(carried), 2).repeat(1, 1, 1, new.shape[2] // self.units)
+        by = torch.stack(list(carried), 2).to(new.dtype)
+        by = by.repeat(1, 1, 1, new.shape[2] // self.units)
         return new + torch.einsum("bklr,blr...->bkr...", by, old)
 
     def pulled(self, grads: Sequence[Tensor], numbers: Numbers) -> list[Tensor]:
         """Gradients of parameters, from those of the state's parts, (B, H) each."""
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return [self._summed(grads, old) for old in numbers]
+
+    def _summed(self, grads: Sequence[Tensor], old: Tensor) -> Tensor:
+        """A parameter's gradient, over all rows, in the dtype of its influence."""
         if not self.units:
-            flat = torch.cat(list(grads), -1).flatten()
-            return [(flat @ old.flatten(0, 1).flatten(1)).view(old.shape[2:]) for old in numbers]
-        of_parts = torch.stack(list(grads), 1)
-        found = []
-        for old in numbers:
-            by = of_parts.repeat(1, 1, old.shape[2] // self.units)
-            found.append(torch.einsum("bkr,bkr...->r...", by, old))
-        return found
+            flat = torch.cat(list(grads), -1).to(old.dtype).flatten()
+            return (flat @ old.flatten(0, 1).flatten(1)).view(old.shape[2:])
+        by = torch.stack(list(grads), 1).to(old.dtype)
+        return torch.einsum("bkr,bkr...->r...", by.repeat(1, 1, old.shape[2] // self.units), old)
 
 
 class _Attach(torch.autograd.Function):
