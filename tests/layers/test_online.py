@@ -225,6 +225,16 @@ def test_influences_keep_the_dtype_of_the_parameters_under_autocast(cell_cls):
     assert (found - exact).norm() < 0.02 * exact.norm()
 
 
+def test_the_limit_is_that_of_the_influence_where_autocast_halves_the_state():
+    layer = RTRL(Recurrent(LSTMCell(I, 32)), limit=2)  # native, if the processor has it
+
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ConfigError, match="would take 3 MiB"),
+    ):
+        layer(torch.zeros(B, 2, I))
+
+
 def test_parameters_count_that_act_where_values_are_missing():
     layer = plain(sized(cells.GRUDCell, I, H))
     pieces = stream(layer)

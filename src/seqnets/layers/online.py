@@ -179,8 +179,10 @@ class RTRL(nn.Module):
     def _check_size(self, after: Any) -> None:
         """Raise ConfigError if the influence on a state would be too large."""
         shapes = self.influence.shapes(self.layer, after)
-        count = sum(torch.Size(shape).numel() for shape in shapes)
-        size = count * leaves(after)[0].element_size() / 2**20
+        counts = [torch.Size(shape).numel() for shape in shapes]
+        theta = map(self.layer.get_parameter, self.influence.names)
+        pairs = zip(counts, theta, strict=True)
+        count, size = sum(counts), sum(n * p.element_size() for n, p in pairs) / 2**20
         if size <= self.limit:
             return
         (B, ways), mixes = shapes[0][:2], self.influence.mixes
