@@ -21,6 +21,7 @@ from seqnets.cells import (
     RNNCell,
     dale,
     optioned,
+    orthogonal,
     reservoir,
 )
 from seqnets.errors import ConfigError
@@ -240,6 +241,13 @@ def test_a_reservoir_runs_in_the_loops():
 def test_cells_without_square_recurrent_matrices_are_refused(option, make, message):
     with pytest.raises(ConfigError, match=f"{option.__name__}: {message}"):
         option(make())
+
+
+@pytest.mark.parametrize("option", [dale, reservoir, orthogonal])
+def test_what_is_no_cell_of_seqnets_is_refused(option):
+    message = f"{option.__name__}: cell is GRUCell, expected a cell.\n  You passed torch.nn.GRUCell"
+    with pytest.raises(ConfigError, match=message):
+        option(torch.nn.GRUCell(3, 4))
 
 
 @pytest.mark.parametrize(

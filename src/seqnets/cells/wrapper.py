@@ -154,6 +154,7 @@ def _is_option(given: Any) -> bool:
 
 def gated(owner: str, cell: Cell) -> GatedCell:
     """The innermost cell; raise unless it is gated with recurrent gates."""
+    check_is_cell(owner, cell)
     inner = cell.innermost
     if not isinstance(inner, GatedCell) or not inner.recurrent:
         raise ConfigError(
