@@ -87,9 +87,14 @@ def scale_to_radius_(weight: Tensor, radius: float, used: Tensor | None = None) 
     """
     if weight.is_meta:
         return weight
-    precise = (weight if used is None else used).double()
-    largest = torch.linalg.eigvals(precise).abs().max().item()
+    largest = spectral_radius(weight if used is None else used)
     return weight.mul_(radius / largest) if largest > 1e-6 else weight
+
+
+@torch.no_grad()
+def spectral_radius(weight: Tensor) -> float:
+    """The largest absolute eigenvalue of a square matrix."""
+    return torch.linalg.eigvals(weight.double()).abs().max().item()
 
 
 @torch.no_grad()

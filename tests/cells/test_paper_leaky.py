@@ -188,6 +188,18 @@ def test_a_reservoir_is_sparse_and_has_its_spectral_radius():
     assert (cell.weight_hh < 0).double().mean().item() == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.parametrize("units", [2, 4, 8])
+def test_a_reservoir_of_few_units_has_its_spectral_radius_too(units):
+    for seed in range(20):
+        torch.manual_seed(seed)
+
+        assert radii(reservoir(LeakyRNNCell(3, units))) == pytest.approx([0.9], abs=1e-4)
+
+
+def test_a_reservoir_is_made_without_memory_too():
+    assert reservoir(LeakyRNNCell(3, 4, device="meta")).weight_hh.is_meta
+
+
 def test_a_reservoir_forgets_where_it_began():
     cell = reservoir(LeakyRNNCell(3, 50, dtype=torch.float64))
     x = torch.randn(2, 200, 3, dtype=torch.float64)
@@ -259,6 +271,10 @@ def test_what_is_no_cell_of_seqnets_is_refused(option):
         (
             lambda: reservoir(RNNCell(3, 4), connectivity=2),
             "reservoir: connectivity is 2, expected a number above 0 and of at most 1",
+        ),
+        (
+            lambda: reservoir(RNNCell(3, 4), connectivity=1e-6),
+            "reservoir: 100 matrices drawn for RNNCell have no eigenvalue but 0, expected one",
         ),
     ],
 )

@@ -12,14 +12,16 @@ from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import register_initializer, with_square_weights
 from seqnets.checks import check_number
+from seqnets.errors import ConfigError, counted
 
 
 def reservoir(cell: Cell, spectral_radius: float = 0.9, connectivity: float = 0.1) -> Cell:
     r"""Keep a gated cell as it is drawn: an echo state network, of which only the readout learns.
 
     Each gate's recurrent matrix is sparse, with numbers uniform around 0, and is scaled to a
-    spectral radius. All parameters of the cell are fixed (``requires_grad`` is False); its inputs'
-    weights and biases are drawn as those of the cell, or by ``initialize``, before or after. Around
+    spectral radius; one whose eigenvalues are all 0, as few units may have, is drawn again. All
+    parameters of the cell are fixed (``requires_grad`` is False); its inputs' weights and biases
+    are drawn as those of the cell, or by ``initialize``, before or after. Around
     :class:`LeakyRNNCell` this is the leaky echo state network.
 
     Differs from the paper in one place: the readout is what the model has, learned by gradients,
@@ -35,8 +37,9 @@ def reservoir(cell: Cell, spectral_radius: float = 0.9, connectivity: float = 0.
         The cell itself.
 
     Raises:
-        ConfigError: A number is out of its range, or the cell has no square recurrent matrix for
-            each gate that is not computed from others.
+        ConfigError: A number is out of its range, the cell has no square recurrent matrix for each
+            gate that is not computed from others, or no matrix that is drawn has a radius, as
+            where ``connectivity`` is low for few units.
 
     Example:
         >>> cell = reservoir(LeakyRNNCell(8, 500, alpha=0.3), spectral_radius=0.9)
@@ -59,7 +62,23 @@ def reservoir(cell: Cell, spectral_radius: float = 0.9, connectivity: float = 0.
 
 @torch.no_grad()
 def _start(cell: GatedCell, radius: float, connectivity: float) -> None:
-    for block in cell.learned("weight_hh").chunk(len(cell.recurrent)):
-        nn.init.uniform_(block, -1, 1)
-        block *= torch.rand_like(block) < connectivity
-        initializers.scale_to_radius_(block, radius)
+    weight = cell.learned("weight_hh")
+    for block in () if weight.is_meta else weight.chunk(len(cell.recurrent)):
+        for _ in range(_DRAWS):
+            nn.init.uniform_(block, -1, 1)
+            block *= torch.rand_like(block) < connectivity
+            drawn = initializers.spectral_radius(block)
+            if drawn > 1e-6:
+                block *= radius / drawn
+                break
+        else:
+            raise ConfigError(
+                f"reservoir: {_DRAWS} matrices drawn for {cell._name} have no eigenvalue but 0, "
+                f"expected one to scale to {radius}.\n"
+                f"  connectivity is {connectivity} for {counted(cell.hidden_size, 'unit')}; raise "
+                f"it, until weights that are not 0 close a loop."
+            )
+
+
+_DRAWS = 100
+"""How often to draw: of 4 units at a connectivity of 0.1, two matrices of three have no loop."""
