@@ -1,10 +1,12 @@
 """Cells that replace what a key finds, against their papers: one unit in plain floats."""
 
+import copy
 import math
 
 import pytest
 import torch
 
+from seqnets import unroll
 from seqnets.cells import DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell, RWKV7Cell
 from seqnets.testing import one_unit, step
 
@@ -123,3 +125,22 @@ def test_rwkv7_starts_as_its_published_code_does_in_a_first_layer():
     assert 0.1 < r.max() <= 0.125
     assert 0.01 < k.max() <= 0.0125
     assert 0.1 < cell.weight_ih.abs().max() <= 0.125
+
+
+@pytest.mark.parametrize("size", [0, 0.1, 1])
+@pytest.mark.parametrize(
+    "cell_cls", [DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell, RWKV7Cell]
+)
+def test_keys_of_length_1_have_the_derivatives_of_float32_in_float16(cell_cls, size):
+    torch.manual_seed(0)
+    half = cell_cls(8, 16, num_heads=2, dtype=torch.float16)
+    single = copy.deepcopy(half).float()
+    x = size * torch.randn(2, 6, 8).half()
+
+    for cell in (half, single):
+        y, _ = unroll(cell, x.to(cell.weight_ih.dtype), backend="reference")
+        y.float().square().mean().backward()
+
+    for found, expected in zip(half.parameters(), single.parameters(), strict=True):
+        assert found.grad.isfinite().all()
+        torch.testing.assert_close(found.grad.float(), expected.grad, atol=3e-3, rtol=0.03)

@@ -295,7 +295,8 @@ def recall(memory: Tensor, key: Tensor) -> Tensor:
 
 def unit(u: Tensor) -> Tensor:
     """Vectors of length 1, or less where they are nearly zero."""
-    return u * torch.rsqrt((u * u).sum(-1, keepdim=True) + 1e-6)
+    wide = u.to(torch.promote_types(u.dtype, torch.float32))  # slopes up to 1e9 on the way back
+    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + 1e-6)).to(u.dtype)
 
 
 def scaled(at: Access, log_write: Tensor, before: Tensor, m: Tensor) -> Access:
