@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets import datasets
+from seqnets import DeepRNN, cells, datasets
+from seqnets.cells import RetentionCell, RWKV7Cell, optioned
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
 from seqnets.models import ConditionalRandomField, best_path
@@ -139,6 +141,23 @@ def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, mon
     assert [*map(float, shares)] == pytest.approx([row["probability"] for row in rows], abs=1e-5)
     assert wrote == written
     assert float(compared.splitlines()[-1]) < 1e-5
+
+
+@pytest.mark.parametrize("cell_cls", [RetentionCell, RWKV7Cell])
+def test_the_norm_of_the_page_about_layers_keeps_a_stack_of_memories_in_scale(cell_cls):
+    text = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
+    (code,) = (block for block in blocks(text, "python") if "class Normed" in block)
+    page = {"torch": torch, "cells": cells, "DeepRNN": DeepRNN, "x": torch.randn(1, 2, 8)}
+    exec(code, page)
+    torch.manual_seed(0)
+    x = torch.randn(4, 50, 64)
+
+    def change(options):
+        make = partial(optioned, cell=cell_cls, options=options)
+        first, *_, last = (h.std() for (h, _) in DeepRNN(make, 64, 64, 3)(x)[1])
+        return (last / first).log10().abs()
+
+    assert change([page["Normed"]]) < 1 < 6 < change([])
 
 
 def test_the_page_about_export_decodes_as_the_models_do():
